@@ -1,0 +1,24 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What an S3 storage is, for Rucio's clients and servers alike. Imports nothing but the check below."""
+
+# pip cannot require the right Rucio (it is `rucio` on a server and `rucio-clients` on a client), so this does.
+try:
+    from rucio.version import version_string
+except ImportError:
+    raise ImportError("rucio-s3 needs Rucio 38 or newer, but none is installed: pip install 'rucio-s3[client]', or 'rucio-s3[server]' on a server.") from None
+
+if (_major := version_string().partition('.')[0]).isdigit() and int(_major) < 38:
+    raise ImportError(f'rucio-s3 needs Rucio 38 or newer, but Rucio {version_string()} is installed: upgrade it, or uninstall rucio-s3.')

@@ -1,0 +1,155 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Shared boto3 clients: one for each storage and identity, not one for each file.
+
+Making a client costs 100 to 200 ms of CPU; Rucio makes three protocol objects for each file. Clients are thread-safe.
+"""
+
+import base64
+import hashlib
+import logging
+import os
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Optional
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from .credentials import Authorizer, Presigned
+from .endpoint import Endpoint, Secrets
+from .errors import status_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ['Connection', 'connect']
+
+_shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client']] = {}
+_lock = threading.Lock()
+
+# At DEBUG these write whole requests, session tokens and signed URLs included.
+_TALKATIVE = ('boto3', 'botocore', 's3transfer', 'urllib3')
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client with what it was made of."""
+
+    endpoint: Endpoint
+    authorizer: Authorizer
+    client: 'S3Client'
+
+
+def connect(endpoint: Endpoint, authorizer: Optional[Authorizer]) -> Connection:
+    """The connection for this storage and identity; the same for all who ask with the same, in all threads.
+
+    :param endpoint: The storage.
+    :param authorizer: How to be authorised; None: by signed URLs.
+    :returns: A connection. No request is made.
+    :raises botocore.exceptions.BotoCoreError: if the AWS profile does not exist or has no credentials.
+    """
+    authorizer = authorizer or Presigned()
+    # What only names the RSE makes no other client. Another process must not use our sockets: a fork begins anew.
+    storage = replace(endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, secrets=Secrets())
+    key = (os.getpid(), authorizer.identity, storage)
+    with _lock:
+        if key not in _shared:
+            _shared[key] = (authorizer, _make(endpoint, authorizer))
+        authorizer, client = _shared[key]
+    return Connection(endpoint, authorizer, client)
+
+
+def _make(endpoint: Endpoint, authorizer: Authorizer) -> 'S3Client':
+    for name in _TALKATIVE:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
+    # An unsigned x-amz-... header is refused on a signed URL.
+    integrity: Literal['when_supported', 'when_required'] = (
+        'when_supported' if endpoint.checksum == 'crc32' and not authorizer.whole_objects_only else 'when_required'
+    )
+    style: Any = {'addressing_style': 'path' if authorizer.whole_objects_only else endpoint.addressing}
+    config = Config(
+        signature_version='s3v4' if authorizer.signed else UNSIGNED,
+        s3=style,
+        connect_timeout=endpoint.connect_timeout,
+        read_timeout=endpoint.read_timeout,
+        retries={'mode': 'standard', 'total_max_attempts': endpoint.max_attempts},
+        max_pool_connections=max(10, 4 * endpoint.max_concurrency),
+        request_checksum_calculation=integrity,
+        response_checksum_validation='when_required' if authorizer.whole_objects_only else 'when_supported',
+        user_agent_extra='rucio-s3',
+    )
+    session = boto3.session.Session(
+        botocore_session=authorizer.session(),
+        region_name=endpoint.region or authorizer.region or endpoint.default_region,
+    )
+    client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
+    authorizer.attach(client)
+    _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
+    if endpoint.checksum == 'md5' or (endpoint.checksum == 'crc32' and authorizer.whole_objects_only):
+        client.meta.events.register('before-call.s3.PutObject', _add_md5)
+        client.meta.events.register('before-call.s3.UploadPart', _add_md5)
+    return client
+
+
+class _NeverOverwrite:
+    """Makes every upload of a client conditional: it fails with 412 where there is an object already.
+
+    Where the storage does not honour ``If-None-Match``, a HEAD just before has to do: it tells of an object that was there
+    before, not of one that is written in the same moment.
+    """
+
+    def __init__(self, client: 'S3Client', endpoint: Endpoint, can_look: bool) -> None:
+        self._client = client
+        operations = {'PutObject': endpoint.conditional_put, 'CompleteMultipartUpload': endpoint.conditional_multipart, 'CopyObject': False}
+        for operation, honoured in operations.items():
+            shape = client.meta.service_model.operation_model(operation).input_shape
+            if shape is not None and 'IfNoneMatch' in shape.members:  # CopyObject: not in every boto3
+                client.meta.events.register(f'before-parameter-build.s3.{operation}', self._demand)
+            if not honoured and can_look:
+                client.meta.events.register(f'before-parameter-build.s3.{operation}', self._look)
+
+    @staticmethod
+    def _demand(params: dict[str, Any], **_: Any) -> None:
+        params.setdefault('IfNoneMatch', '*')
+
+    def _look(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        try:
+            self._client.head_object(Bucket=params['Bucket'], Key=params['Key'])
+        except ClientError as error:
+            if status_of(error) == 404:
+                return
+            raise
+        answer = {'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by a HEAD'}, 'ResponseMetadata': {'HTTPStatusCode': 412}}
+        raise ClientError(answer, model.name)  # type: ignore[arg-type]
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """Content-MD5, the one check of what they received that all storages honour. The body is in memory or small."""
+    body, headers = params['body'], params['headers']
+    if 'Content-MD5' in headers:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(body, (bytes, bytearray)):
+        digest.update(body)
+    else:
+        start = body.tell()
+        while block := body.read(1024 * 1024):
+            digest.update(block)
+        body.seek(start)
+    headers['Content-MD5'] = base64.b64encode(digest.digest()).decode()

@@ -1,0 +1,254 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The ways of being authorised by a storage: one small class each, and who comes first.
+
+A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+import botocore.session
+from botocore.credentials import CredentialProvider, CredentialResolver, Credentials, ReadOnlyCredentials
+
+from rucio.common.config import get_rse_credentials
+from rucio.common.exception import ConfigurationError, ErrorLoadingCredentials, RSEAccessDenied, RSEOperationNotSupported
+
+from .errors import Target
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from mypy_boto3_s3 import S3Client
+
+    from .endpoint import Endpoint
+
+__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose']
+
+
+class Authorizer(ABC):
+    """One way of being authorised. ``identity`` is the same for those that may share a client, and holds no secret."""
+
+    name: ClassVar[str]
+    signed: ClassVar[bool] = True  # botocore signs the requests
+    whole_objects_only: ClassVar[bool] = False  # only GET, PUT and DELETE of one object: no HEAD, listing, multipart
+    identity: str
+    region: Optional[str] = None  # where this way knows it
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self.identity}>'
+
+    @abstractmethod
+    def session(self) -> botocore.session.Session:
+        """A botocore session whose clients are authorised; credentials that end are refreshed inside it.
+
+        :raises botocore.exceptions.ProfileNotFound: and the like, if there are none.
+        """
+
+    def attach(self, client: 'S3Client') -> None:
+        """Take part in the requests of a client made from :meth:`session`."""
+        return
+
+
+class _Fixed(CredentialProvider):
+    METHOD = 'rucio-s3'
+    CANONICAL_NAME = 'rucio-s3'
+
+    def __init__(self, credentials: Optional[Credentials]) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> Optional[Credentials]:
+        return self._credentials
+
+
+def _session(credentials: Optional[Credentials]) -> botocore.session.Session:
+    """A session with these credentials and nothing of the user's own ~/.aws: what is there belongs to other storages."""
+    nothing: dict[str, Any] = {
+        'profile': (None, None, None, None),
+        'config_file': (None, None, os.devnull, None),
+        'credentials_file': (None, None, os.devnull, None),
+    }
+    session = botocore.session.Session(session_vars=nothing)
+    session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
+    return session
+
+
+class Static(Authorizer):
+    """Keys in rucio.cfg."""
+
+    name = 'static'
+
+    def __init__(self, access_key: str, secret_key: str, session_token: Optional[str] = None) -> None:
+        self._credentials = Credentials(access_key, secret_key, session_token, method='rucio.cfg')
+        digest = hashlib.sha256('\0'.join((access_key, secret_key, session_token or '')).encode()).hexdigest()
+        self.identity = f'static:{digest[:16]}'
+
+    def session(self) -> botocore.session.Session:
+        return _session(self._credentials)
+
+
+class Profile(Authorizer):
+    """A named profile of ~/.aws, with all that AWS tools do for it (assumed roles, credential_process, refreshing)."""
+
+    name = 'static'
+
+    def __init__(self, profile: str) -> None:
+        self._profile = profile
+        self.identity = f'profile:{profile}'
+
+    def session(self) -> botocore.session.Session:
+        return botocore.session.Session(profile=self._profile)
+
+
+class _RotatingCredentials(Credentials):
+    """The keys of an RSE in rse-accounts.cfg. Read again once a minute: a daemon need not be restarted when keys are changed."""
+
+    SECONDS = 60
+
+    def __init__(self, rse_id: str, account: dict[str, Any]) -> None:
+        super().__init__(account['access_key'], account['secret_key'], method='rse-accounts.cfg')
+        self._rse_id = rse_id
+        self._read = time.monotonic()
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        if time.monotonic() - self._read > self.SECONDS:
+            self._read = time.monotonic()
+            if account := _rse_account(self._rse_id):
+                # One assignment each, old and new never mixed: the frozen copy is made from the account itself.
+                self.access_key, self.secret_key = account['access_key'], account['secret_key']
+                return ReadOnlyCredentials(account['access_key'], account['secret_key'], None)
+        return super().get_frozen_credentials()
+
+
+def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
+    try:
+        account = get_rse_credentials().get(rse_id)
+    except ErrorLoadingCredentials:
+        return None  # no such file: the usual case on a client
+    return account if isinstance(account, dict) and account.get('access_key') and account.get('secret_key') else None
+
+
+class RSEAccounts(Authorizer):
+    """Keys in Rucio's own rse-accounts.cfg, by RSE id: what servers and daemons use."""
+
+    name = 'static'
+
+    def __init__(self, rse_id: str, account: dict[str, Any]) -> None:
+        self._credentials = _RotatingCredentials(rse_id, account)
+        self.region = account.get('region') or None
+        self.identity = f'rse-accounts:{rse_id}'
+
+    def session(self) -> botocore.session.Session:
+        return _session(self._credentials)
+
+
+class Anonymous(Authorizer):
+    """No authorisation: public buckets."""
+
+    name = 'anonymous'
+    signed = False
+    identity = 'anonymous'
+
+    def session(self) -> botocore.session.Session:
+        return _session(None)
+
+
+class Presigned(Authorizer):
+    """URLs that somebody else signed, each for one object and one of GET, PUT and DELETE.
+
+    The client builds its requests as always; what is sent goes to the signed URL. Headers that S3 would want to be signed
+    (``x-amz-...``) are not added, so the storage is not asked for a checksum.
+    """
+
+    name = 'presigned'
+    signed = False
+    whole_objects_only = True
+    identity = 'presigned'
+
+    OPERATIONS: ClassVar[dict[str, str]] = {'GetObject': 'read', 'PutObject': 'write', 'DeleteObject': 'delete'}
+    REMEMBERED = 10_000  # URLs; a transfer needs its own for as long as it runs
+
+    def __init__(self) -> None:
+        self._urls: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def offer(self, operation: str, target: Target, url: str) -> None:
+        """Use ``url`` from now on for this operation (read, write or delete) on this object."""
+        with self._lock:
+            self._urls[operation, target.bucket, target.key] = url
+            self._urls.move_to_end((operation, target.bucket, target.key))
+            while len(self._urls) > self.REMEMBERED:
+                self._urls.popitem(last=False)
+
+    def session(self) -> botocore.session.Session:
+        return _session(None)
+
+    def attach(self, client: 'S3Client') -> None:
+        events = client.meta.events
+        events.register('before-parameter-build.s3', self._note_object)
+        events.register_last('before-sign.s3', self._use_url)
+
+    @staticmethod
+    def _note_object(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context['rucio_s3_object'] = (params.get('Bucket', ''), params.get('Key', ''))
+
+    def _use_url(self, request: 'AWSRequest', operation_name: str, **_: Any) -> None:
+        bucket, key = request.context['rucio_s3_object']
+        operation = self.OPERATIONS.get(operation_name)
+        with self._lock:
+            url = self._urls.get((operation or '', bucket, key))
+        if url is None:
+            raise RSEOperationNotSupported(
+                f"There is no signed URL for {operation_name} of bucket '{bucket}', key '{key}': signed URLs are for GET, PUT and DELETE of one object. "
+                'Configure keys for this RSE (rucio.cfg [s3:RSE]).'
+            )
+        request.url = url
+        request.params = {}
+
+
+def choose(endpoint: 'Endpoint') -> Optional[Authorizer]:
+    """How to be authorised at a storage, by the setting ``auth``.
+
+    :returns: The first way that applies, or None where only a signed URL will do.
+    :raises ConfigurationError: if only one half of a key is given.
+    :raises RSEAccessDenied: if the setting names a way for which there is nothing configured.
+    """
+    if endpoint.auth == 'presigned':
+        return None
+    if endpoint.auth == 'anonymous':
+        return Anonymous()
+    static = _static(endpoint)
+    if static is None and endpoint.auth == 'static':
+        raise RSEAccessDenied(
+            f"RSE {endpoint.rse}: 'auth' is static, but there are no keys. Set access_key and secret_key, or profile, in rucio.cfg [s3:{endpoint.rse}]."
+        )
+    return static
+
+
+def _static(endpoint: 'Endpoint') -> Optional[Authorizer]:
+    secrets = endpoint.secrets
+    if bool(secrets.access_key) != bool(secrets.secret_key):
+        raise ConfigurationError(f'RSE {endpoint.rse}: rucio.cfg has only one of access_key and secret_key. Set both.')
+    if secrets.access_key and secrets.secret_key:
+        return Static(secrets.access_key, secrets.secret_key, secrets.session_token)
+    if secrets.profile:
+        return Profile(secrets.profile)
+    account = _rse_account(endpoint.rse_id)
+    return RSEAccounts(endpoint.rse_id, account) if account else None

@@ -1,0 +1,252 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One table: what a storage or botocore says -> the Rucio exception, and what to do about it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Optional
+
+import botocore.exceptions as boto
+import s3transfer.exceptions
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
+
+from rucio.common.exception import (
+    DestinationNotAccessible,
+    FileConsistencyMismatch,
+    FileReplicaAlreadyExists,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RSEOperationNotSupported,
+    RSEOverQuota,
+    RucioException,
+    ServiceUnavailable,
+    SourceAccessDenied,
+    SourceNotFound,
+)
+
+__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'status_of', 'translate', 'translated']
+
+
+class Target(NamedTuple):
+    """What an operation was about, for its messages."""
+
+    rse: str
+    bucket: str
+    key: str = ''
+
+    def __str__(self) -> str:
+        return f"bucket '{self.bucket}'" + (f", key '{self.key}'" if self.key else '')
+
+
+class TransferTimeout(Exception):
+    """A transfer took longer than its ``transfer_timeout``. ``seconds`` is that bound."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f'not finished after {seconds:g} s')
+        self.seconds = seconds
+
+
+class _Row(NamedTuple):
+    exception: type[RucioException]
+    remedy: str
+
+
+_KEYS = _Row(RSEAccessDenied, 'Check the access key and secret key of this RSE (rucio.cfg [s3:RSE], AWS profile or rse-accounts.cfg).')
+_EXPIRED = _Row(RSEAccessDenied, 'The credentials or the signed URL have expired: get new ones and try again.')
+_DENIED = _Row(RSEAccessDenied, 'The credentials in use may not do this: ask the owner of the bucket or the operator of the RSE.')
+_REGION = _Row(RSEAccessDenied, "Set the RSE's 's3' setting 'region' to the region of the bucket.")
+_DAMAGED = _Row(FileConsistencyMismatch, 'The data were changed on their way and nothing was stored: try again.')
+_BUSY = _Row(ResourceTemporaryUnavailable, 'The storage is busy: try again later.')
+_DOWN = _Row(ServiceUnavailable, 'Try again later; if it stays so, tell the operator of the storage.')
+_CHUNKED = _Row(RSEOperationNotSupported, "The storage does not take this kind of integrity check: set 'checksum' to md5, or the right 'provider'.")
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and what Ceph, MinIO and SeaweedFS answer.
+_CODES = {
+    'NoSuchKey': _Row(SourceNotFound, 'There is no such object.'),
+    'NoSuchBucket': _Row(DestinationNotAccessible, 'The bucket does not exist: it has to be made before files go there.'),
+    'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
+    'InvalidAccessKeyId': _KEYS,
+    'SignatureDoesNotMatch': _KEYS,
+    'InvalidToken': _EXPIRED,
+    'ExpiredToken': _EXPIRED,
+    'TokenRefreshRequired': _EXPIRED,
+    'AccessDenied': _DENIED,
+    'AllAccessDisabled': _DENIED,
+    'AccountProblem': _DENIED,
+    'RequestTimeTooSkewed': _Row(RSEAccessDenied, "This machine's clock and the storage's differ too much: set the clock (NTP)."),
+    'PermanentRedirect': _REGION,
+    'AuthorizationHeaderMalformed': _REGION,
+    'IllegalLocationConstraintException': _REGION,
+    'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is an object already, and it was left as it is.'),
+    'ConditionalRequestConflict': _Row(FileReplicaAlreadyExists, 'Somebody else was writing the same object at that moment.'),
+    'BadDigest': _DAMAGED,
+    'InvalidDigest': _DAMAGED,
+    'XAmzContentChecksumMismatch': _DAMAGED,
+    'XAmzContentSHA256Mismatch': _DAMAGED,
+    'MissingContentLength': _CHUNKED,
+    'NotImplemented': _Row(RSEOperationNotSupported, "The storage does not know this operation: check the setting 'provider'."),
+    'EntityTooLarge': _Row(RSEOperationNotSupported, 'The object is larger than the storage takes in one request: use keys instead of signed URLs.'),
+    'KeyTooLongError': _Row(RSEFileNameNotSupported, 'Use a shorter name.'),
+    'InvalidObjectName': _Row(RSEFileNameNotSupported, 'The storage does not take this name: use another one.'),
+    'InvalidBucketName': _Row(RSEFileNameNotSupported, 'The storage does not take this bucket name.'),
+    'InvalidURI': _Row(RSEFileNameNotSupported, 'The storage does not take this name: use another one.'),
+    'QuotaExceeded': _Row(RSEOverQuota, 'Delete files, or ask for more space.'),
+    'XMinioStorageFull': _Row(RSEOverQuota, 'The storage is full: tell its operator.'),
+    'InsufficientStorage': _Row(RSEOverQuota, 'The storage is full: tell its operator.'),
+    'SlowDown': _BUSY,
+    'ServiceUnavailable': _BUSY,
+    'RequestTimeout': _BUSY,
+    'TooManyRequests': _BUSY,
+}
+
+# Where there is no code that we know (a HEAD has no body).
+_STATUSES = {
+    301: _REGION,
+    401: _DENIED,
+    403: _Row(RSEAccessDenied, 'The credentials in use may not do this, or there is no such object and they may not list the bucket.'),
+    404: _CODES['NoSuchKey'],
+    409: _CODES['ConditionalRequestConflict'],
+    411: _CHUNKED,
+    412: _CODES['PreconditionFailed'],
+    429: _BUSY,
+    501: _CODES['NotImplemented'],
+    503: _BUSY,
+    507: _CODES['InsufficientStorage'],
+}
+
+_TLS = _Row(ServiceUnavailable, "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.")
+_CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
+
+# The first that fits: subclasses before their bases.
+_EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
+    (TransferTimeout, _Row(ServiceUnavailable, 'Give it more time (transfer_timeout) or check the network.')),
+    (boto.SSLError, _TLS),
+    (boto.ProxyConnectionError, _Row(ServiceUnavailable, 'Check the proxy settings of the environment (https_proxy, no_proxy).')),
+    (boto.EndpointConnectionError, _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is up.")),
+    (boto.HTTPClientError, _DOWN),
+    (boto.IncompleteReadError, _DOWN),
+    (boto.FlexibleChecksumError, _Row(FileConsistencyMismatch, 'The object is not what was stored: tell the operator, and use another replica.')),
+    (boto.NoCredentialsError, _CREDENTIALS),
+    (boto.PartialCredentialsError, _CREDENTIALS),
+    (boto.ProfileNotFound, _CREDENTIALS),
+    (boto.CredentialRetrievalError, _CREDENTIALS),
+    (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 takes.')),
+    (boto.BotoCoreError, _DOWN),
+    (RetriesExceededError, _DOWN),
+    (s3transfer.exceptions.RetriesExceededError, _DOWN),
+    (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
+    (S3UploadFailedError, _DOWN),
+)
+
+
+_FOREIGN = (
+    boto.BotoCoreError,
+    boto.ClientError,
+    RetriesExceededError,
+    S3UploadFailedError,
+    TransferTimeout,
+    s3transfer.exceptions.RetriesExceededError,
+    s3transfer.exceptions.CancelledError,
+)
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status that a ClientError carries, or 0."""
+    response = getattr(error, 'response', None) or {}
+    return int(response.get('ResponseMetadata', {}).get('HTTPStatusCode') or 0)
+
+
+def is_ambiguous(error: BaseException) -> bool:
+    """Whether the storage may have done what was asked although this error came back: the answer was lost, or an attempt before it."""
+    if isinstance(error, boto.ClientError):
+        return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
+    return isinstance(error, (TransferTimeout, boto.HTTPClientError, s3transfer.exceptions.CancelledError))
+
+
+def translate(error: BaseException, operation: str, target: Target) -> RucioException:
+    """The Rucio exception for an error of botocore or s3transfer.
+
+    :param error: What was raised.
+    :param operation: What was tried: put, get, stat, delete, ...
+    :param target: RSE, bucket and key.
+    :returns: An exception whose message says what was tried where, what the storage said and what to do. Query strings
+              (signatures) are left out of it.
+    """
+    cause = getattr(error, 'last_exception', None)  # of s3transfer's RetriesExceededError
+    if isinstance(cause, BaseException):
+        error = cause
+    row = _row(error, operation)
+    return row.exception(f'RSE {target.rse}: {operation} of {target}: {_said(error)} {row.remedy}')
+
+
+def _row(error: BaseException, operation: str) -> _Row:
+    if isinstance(error, boto.ClientError):
+        code, status = str(error.response.get('Error', {}).get('Code', '')), status_of(error)
+        row = _CODES.get(code) or _STATUSES.get(status) or _DOWN
+        if row is _CODES['PreconditionFailed'] and operation == 'get':
+            return _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
+        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'delete'):
+            return _Row(SourceNotFound, row.remedy)
+        return row
+    return next((row for kind, row in _EXCEPTIONS if isinstance(error, kind)), _DOWN)
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, boto.ClientError):
+        said = error.response.get('Error', {})
+        code, message, status = said.get('Code', ''), said.get('Message', ''), status_of(error)
+        words = ' '.join(str(word) for word in (status, '' if code == str(status) else code) if word)
+        return f'the storage answered {words}' + (f' ({_without_query(str(message))}).' if message and message != code else '.')
+    return f'{type(error).__name__}: {_without_query(str(error)) or "no details"}.'.replace('..', '.')
+
+
+def _without_query(text: str) -> str:
+    return re.sub(r'\?[^\s"\'<>]*', '', text).strip()
+
+
+@contextmanager
+def translated(operation: str, target: Target) -> Iterator[None]:
+    """Raise what :func:`translate` makes of any error of botocore or s3transfer inside the block."""
+    try:
+        yield
+    except _FOREIGN as error:
+        raise translate(error, operation, target) from _harmless(error)
+
+
+def _harmless(error: BaseException) -> Optional[BaseException]:
+    """The error as a cause to be shown, or None where its text, or that of a cause of its own, has a signature in it: Rucio logs causes."""
+    cause: Optional[BaseException] = error
+    while cause is not None:
+        if 'signature=' in str(cause).lower():
+            return None
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def local_error(error: OSError, path: str, reading: bool) -> RucioException:
+    """The Rucio exception for a local file that cannot be read or written.
+
+    :param error: What the operating system said.
+    :param path: The file.
+    :param reading: Whether it was to be read.
+    """
+    what = f"The local file '{path}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."
+    if not reading:
+        return DestinationNotAccessible(f'{what} Check the path, the permissions and the free space.')
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return SourceNotFound(f'{what} Check the path.')
+    return SourceAccessDenied(f'{what} Check its permissions.')

@@ -1,0 +1,180 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What can be asked of objects without moving their bytes: stat, delete, list. Costs are in requests."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from botocore.exceptions import ClientError
+
+from rucio.common.exception import RucioException
+
+from .errors import Target, status_of, translate, translated
+
+if TYPE_CHECKING:
+    from .clients import Connection
+
+__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'list_buckets', 'list_objects', 'list_prefix', 'stat']
+
+_MD5 = re.compile(r'[0-9a-f]{32}')
+_DELETE_LIMIT = 1000  # keys in one DeleteObjects request
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a storage says of an object. ``md5`` (hexadecimal) and ``crc32`` (base64) only where they are of the whole content."""
+
+    size: int
+    etag: str
+    md5: Optional[str] = None
+    crc32: Optional[str] = None
+
+
+def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> ObjectInfo:
+    """Size and checksums of an object: one HEAD, or with a signed URL one GET of the first byte.
+
+    :param operation: What it is for, as error messages shall name it.
+    :raises SourceNotFound: if there is no such object or bucket.
+    :raises RucioException: what :mod:`.errors` makes of anything else.
+    """
+    with translated(operation, target):
+        if connection.authorizer.whole_objects_only:
+            return _first_byte(connection, target)
+        extra = {'ChecksumMode': 'ENABLED'} if connection.endpoint.checksum == 'crc32' else {}
+        return _info(connection.client.head_object(Bucket=target.bucket, Key=target.key, **extra))  # type: ignore[arg-type]
+
+
+def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
+    """A URL that is signed for GET refuses HEAD."""
+    try:
+        answer = connection.client.get_object(Bucket=target.bucket, Key=target.key, Range='bytes=0-0')
+    except ClientError as error:
+        if status_of(error) == 416:  # no first byte
+            return ObjectInfo(0, '')
+        raise
+    with answer['Body']:
+        size = answer.get('ContentRange', '').rpartition('/')[2]
+        return _info({**answer, 'ContentLength': int(size)} if size.isdigit() else answer)
+
+
+def _info(answer: Any) -> ObjectInfo:
+    etag, crc32 = answer.get('ETag', ''), answer.get('ChecksumCRC32', '')
+    plain = answer.get('ServerSideEncryption') in (None, 'AES256') and not answer.get('SSECustomerAlgorithm')
+    md5 = etag.strip('"')
+    return ObjectInfo(
+        size=answer['ContentLength'],
+        etag=etag,
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5 unless multipart or encrypted with other keys
+        md5=md5 if plain and _MD5.fullmatch(md5) else None,
+        crc32=crc32 if crc32 and '-' not in crc32 and answer.get('ChecksumType') != 'COMPOSITE' else None,
+    )
+
+
+def exists(connection: 'Connection', target: Target) -> bool:
+    """Whether there is such an object: one request as :func:`stat`. A missing bucket has no objects.
+
+    :raises RucioException: if the storage does not say: refused, not reachable, ...
+    """
+    try:
+        with translated('exists', target):
+            if connection.authorizer.whole_objects_only:
+                _first_byte(connection, target)
+            else:
+                connection.client.head_object(Bucket=target.bucket, Key=target.key)
+    except RucioException as error:
+        if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
+            return False
+        raise
+    return True
+
+
+def delete(connection: 'Connection', target: Target) -> None:
+    """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only the DELETE.
+
+    :raises SourceNotFound: if there is no such object (not with a signed URL).
+    """
+    if not connection.authorizer.whole_objects_only:
+        stat(connection, target, 'delete')
+    with translated('delete', target):
+        connection.client.delete_object(Bucket=target.bucket, Key=target.key)
+
+
+def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:
+    """Delete many objects, one request for each 1000 keys of a bucket. What is missing counts as deleted: S3 does not tell.
+
+    :returns: For each target None, or why it was not deleted.
+    """
+    result: dict[Target, Optional[RucioException]] = {}
+    for batch in _batches(targets):
+        result |= _delete_batch(connection, batch)
+    return result
+
+
+def _batches(targets: Iterable[Target]) -> Iterator[list[Target]]:
+    buckets: dict[str, list[Target]] = {}
+    for target in targets:
+        batch = buckets.setdefault(target.bucket, [])
+        batch.append(target)
+        if len(batch) == _DELETE_LIMIT:
+            yield buckets.pop(target.bucket)
+    yield from buckets.values()
+
+
+def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target, Optional[RucioException]]:
+    # Twice the same key in one request is an error for some storages.
+    by_key = {target.key: target for target in batch}
+    result: dict[Target, Optional[RucioException]] = dict.fromkeys(batch)
+    try:
+        with translated('delete', batch[0]._replace(key='')):
+            answer = connection.client.delete_objects(Bucket=batch[0].bucket, Delete={'Objects': [{'Key': key} for key in by_key], 'Quiet': True})
+    except RucioException as error:
+        return dict.fromkeys(batch, error)
+    for failure in answer.get('Errors', []):
+        code = failure.get('Code', '')
+        if code != 'NoSuchKey':
+            said: Any = {'Error': {'Code': code, 'Message': failure.get('Message', '')}}
+            target = by_key[failure['Key']]
+            result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
+    return result
+
+
+def list_objects(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[tuple[str, int]]:
+    """Key and size of each object whose key starts with ``prefix``: one request for each 1000, constant memory."""
+    for page in _pages(connection, bucket, prefix):
+        for each in page.get('Contents', []):
+            yield each['Key'], each['Size']
+
+
+def list_buckets(connection: 'Connection') -> list[str]:
+    """The names of the buckets that the credentials in use may list: one request."""
+    with translated('ls', Target(connection.endpoint.rse, '*')):
+        return [each['Name'] for each in connection.client.list_buckets()['Buckets']]
+
+
+def list_prefix(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[str]:
+    """What lies directly below ``prefix``: keys, and common prefixes that end in a slash. One request for each 1000."""
+    for page in _pages(connection, bucket, prefix, Delimiter='/'):
+        for common in page.get('CommonPrefixes', []):
+            yield common['Prefix']
+        for each in page.get('Contents', []):
+            yield each['Key']
+
+
+def _pages(connection: 'Connection', bucket: str, prefix: str, **options: str) -> Iterator[Any]:
+    paginator: Any = connection.client.get_paginator('list_objects_v2')
+    with translated('ls', Target(connection.endpoint.rse, bucket, prefix)):
+        yield from paginator.paginate(Bucket=bucket, Prefix=prefix, **options)

@@ -1,0 +1,80 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Progress bars on the user's terminal: one display for all transfers of a process."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Optional
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+__all__ = ['meter']
+
+SHOWN_FROM = 16 * 1024**2  # bytes; smaller files are gone before a bar could be read
+
+_lock = threading.Lock()
+_display: Optional[Progress] = None
+_users = 0
+
+
+def _wanted(setting: str) -> bool:
+    """auto: where a person looks on, and did not ask for output for machines (``rucio --robot``)."""
+    if setting == 'auto':
+        return sys.stderr.isatty() and not {'-R', '--robot'}.intersection(sys.argv)
+    return setting == 'on'
+
+
+@contextmanager
+def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int], None]]]:
+    """Show a bar for one transfer while the block runs.
+
+    :param setting: auto, on or off.
+    :param name: What is moved.
+    :param size: In bytes.
+    :returns: A function to be called with the number of bytes of each step, from any thread; None where nothing is shown.
+    """
+    if size < SHOWN_FROM or not _wanted(setting):
+        yield None
+        return
+    display = _enter()
+    task = display.add_task(name, total=size)
+    try:
+        yield lambda step: display.advance(task, step)
+    finally:
+        display.remove_task(task)
+        _leave()
+
+
+def _enter() -> Progress:
+    global _display, _users  # noqa: PLW0603 - a terminal has one display
+    with _lock:
+        if _display is None:
+            columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+            _display = Progress(*columns, console=Console(stderr=True), transient=True)
+            _display.start()
+        _users += 1
+        return _display
+
+
+def _leave() -> None:
+    global _display, _users  # noqa: PLW0603
+    with _lock:
+        _users -= 1
+        if not _users and _display is not None:
+            _display.stop()
+            _display = None

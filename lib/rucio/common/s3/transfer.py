@@ -1,0 +1,342 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bytes between local files and a storage, on s3transfer: never overwriting, verified, cancellable.
+
+Memory: an upload holds up to ``max_concurrency`` + 1 parts of ``multipart_chunksize`` bytes (parts grow with the file, as S3
+takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download a few MiB.
+"""
+
+import base64
+import hashlib
+import os
+import secrets
+import stat as stat_module
+import threading
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Optional
+
+from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.futures import TransferFuture
+from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
+from s3transfer.utils import ChunksizeAdjuster
+
+from rucio.common.exception import DestinationNotAccessible, FileConsistencyMismatch, RSEOperationNotSupported, RucioException, SourceNotFound
+
+from . import objects
+from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
+
+if TYPE_CHECKING:
+    from .clients import Connection
+    from .endpoint import Endpoint
+
+__all__ = ['copy', 'download', 'upload']
+
+MiB, GiB = 1024**2, 1024**3
+SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_MEMORY = 512 * MiB
+_GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
+_BLOCK = MiB
+
+Progress = Callable[[int], None]
+Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name, size in bytes -> who is told of each step
+
+
+class _Manager(TransferManager):
+    """s3transfer knows IfMatch only in newer versions, and there only for ranges."""
+
+    ALLOWED_DOWNLOAD_ARGS: ClassVar[list[str]] = [*TransferManager.ALLOWED_DOWNLOAD_ARGS, 'IfMatch']
+
+
+class _Watcher(BaseSubscriber):
+    """Tells s3transfer the size, passes on progress, and lets us wait with a time-out, which its futures do not."""
+
+    def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None) -> None:
+        super().__init__()
+        self._done = threading.Event()
+        self._size = size
+        self._etag = etag
+        self._progress = progress
+
+    def wait(self, timeout: Optional[float]) -> None:
+        if not self._done.wait(timeout):
+            raise TransferTimeout(timeout or 0)
+
+    def on_queued(self, future: TransferFuture, **_: Any) -> None:
+        future.meta.provide_transfer_size(self._size)
+        if hasattr(future.meta, 'provide_object_etag'):  # newer versions make a HEAD for it
+            future.meta.provide_object_etag(self._etag)
+
+    def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
+        if self._progress is not None:
+            self._progress(bytes_transferred)
+
+    def on_done(self, future: TransferFuture, **_: Any) -> None:
+        self._done.set()
+
+
+class _OnePass:
+    """A file that can only be read on: s3transfer then takes its parts from memory, and no byte is read twice.
+
+    A file that changes its size meanwhile fails the upload: what was checksummed is not what would be stored.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._read = 0
+
+    def read(self, amount: int = -1) -> bytes:
+        data = self._file.read(amount)
+        self._read += len(data)
+        short = len(data) < amount if amount >= 0 else True
+        if self._read > self._size or (short and self._read < self._size):
+            raise SourceNotFound(
+                f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
+            )
+        return data
+
+
+def upload(
+    connection: 'Connection',
+    path: str,
+    target: Target,
+    timeout: Optional[float] = None,
+    meter: Optional[Meter] = None,
+    tried_before: bool = False,
+) -> int:
+    """Store a local file as an object that is not there yet.
+
+    One PUT, or a multipart upload of ``multipart_threshold`` bytes and more, which is aborted on any failure. The storage
+    verifies what it received. With a signed URL it is one PUT of at most 5 GiB, and the file is read twice.
+
+    :param path: The local file.
+    :param target: Where to.
+    :param timeout: Bound of the whole transfer in seconds.
+    :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
+    :param tried_before: Whether an earlier try may have arrived: an object of the same content is then a success.
+    :returns: The size in bytes.
+    :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes, or cannot be read.
+    :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
+    :raises RucioException: what :mod:`.errors` makes of anything else.
+    """
+    try:
+        with open(path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SourceNotFound(f"'{path}' is no regular file.")
+            with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
+                _upload(connection, file, size, target, timeout, progress, tried_before)
+            return size
+    except OSError as error:
+        raise local_error(error, path, reading=True) from error
+
+
+def _upload(
+    connection: 'Connection',
+    file: BinaryIO,
+    size: int,
+    target: Target,
+    timeout: Optional[float],
+    progress: Optional[Progress],
+    tried_before: bool,
+) -> None:
+    endpoint, signed = connection.endpoint, connection.authorizer.whole_objects_only
+    if signed and size > SINGLE_PUT_LIMIT:
+        raise RSEOperationNotSupported(
+            f"RSE {target.rse}: '{file.name}' has {size} bytes, but with a signed URL S3 takes 5 GiB at most. "
+            f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
+        )
+    chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
+    extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and not signed else {}
+    body: Any = str(file.name) if signed else _OnePass(file, size)
+    watcher = _Watcher(size, progress=progress)
+    with translated('put', target):
+        try:
+            manager = _Manager(connection.client, _upload_config(endpoint, chunksize, size if signed else 0))
+            _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, timeout)
+        except (ClientError, BotoCoreError) as error:
+            if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
+                raise
+            if not _arrived(connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize):
+                raise
+
+
+def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int) -> TransferConfig:
+    """:param single: If not 0, up to so many bytes are one PUT."""
+    parts = max(1, min(endpoint.max_concurrency, _MEMORY // chunksize))
+    return TransferConfig(
+        multipart_threshold=max(endpoint.multipart_threshold, single + 1),
+        multipart_chunksize=chunksize,
+        max_request_concurrency=parts,
+        max_in_memory_upload_chunks=parts,
+        max_submission_concurrency=1,
+    )
+
+
+def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, timeout: Optional[float]) -> None:
+    """Wait for a transfer. Whatever ends the wait (also Ctrl-C, also sys.exit in a signal handler) ends the transfer.
+
+    The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage that
+    hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as long.
+    """
+    try:
+        watcher.wait(timeout)
+        future.result()
+    except BaseException:
+        future.cancel()
+        cleanup = threading.Thread(target=manager.shutdown, kwargs={'cancel': True}, name='rucio-s3-cleanup')
+        cleanup.start()
+        cleanup.join(_GRACE)
+        raise
+    manager.shutdown()
+
+
+def _arrived(connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int) -> bool:
+    """Whether the object is there and is this file: an attempt whose answer was lost. One HEAD, and the file is read again."""
+    if connection.authorizer.whole_objects_only:
+        return False  # a URL that is signed for PUT tells nothing
+    try:
+        info = objects.stat(connection, target)
+    except RucioException:
+        return False
+    if info.size != size:
+        return False
+    if info.crc32:
+        return info.crc32 == _crc32(file)
+    return info.etag.strip('"') == _etag(file, chunksize)
+
+
+def _crc32(file: BinaryIO) -> str:
+    file.seek(0)
+    crc = 0
+    while block := file.read(_BLOCK):
+        crc = zlib.crc32(block, crc)
+    return base64.b64encode(crc.to_bytes(4, 'big')).decode()
+
+
+def _etag(file: BinaryIO, chunksize: int) -> str:
+    """The ETag that S3 gives: the MD5, or for a multipart upload that of the parts' MD5s and their number. 0: one PUT."""
+    file.seek(0)
+    if not chunksize:
+        digest = hashlib.md5(usedforsecurity=False)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+        return digest.hexdigest()
+    parts = []
+    while part := file.read(chunksize):
+        parts.append(hashlib.md5(part, usedforsecurity=False).digest())
+    return f'{hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}'
+
+
+def download(
+    connection: 'Connection',
+    target: Target,
+    path: str,
+    timeout: Optional[float] = None,
+    meter: Optional[Meter] = None,
+) -> int:
+    """Get an object into exactly this local file; missing parent directories are made.
+
+    One request for its size, then one GET, or from ``multipart_threshold`` bytes on one for each ``multipart_chunksize``,
+    in parallel and all of the same version of the object. Verified where the object carries a checksum. The file appears
+    when it is complete; one that was there before stays on any failure.
+
+    :param path: The local file.
+    :param timeout: Bound of the whole transfer in seconds.
+    :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
+    :returns: The size in bytes.
+    :raises SourceNotFound: if there is no such object.
+    :raises DestinationNotAccessible: if the local file cannot be written.
+    :raises FileConsistencyMismatch: if what came is not what was stored.
+    :raises RucioException: what :mod:`.errors` makes of anything else.
+    """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise DestinationNotAccessible(f"'{path}' is no regular file: choose another destination.")
+    info = objects.stat(connection, target, 'get')
+    folder = os.path.dirname(os.path.abspath(path))
+    # Short, as names may already have all the length that a file system takes.
+    partial = os.path.join(folder, f'.rucio-s3-{secrets.token_hex(8)}')
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(partial, 'w+b') as file, meter(os.path.basename(path), info.size) if meter else nullcontext() as progress:
+            _download(connection, target, file, info, timeout, progress)
+            _verify(file, info, target)
+        os.replace(partial, path)
+    except OSError as error:
+        raise local_error(error, path, reading=False) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+    return info.size
+
+
+def _download(
+    connection: 'Connection',
+    target: Target,
+    file: BinaryIO,
+    info: objects.ObjectInfo,
+    timeout: Optional[float],
+    progress: Optional[Progress],
+) -> None:
+    if not info.size:
+        return
+    endpoint = connection.endpoint
+    config = TransferConfig(
+        multipart_threshold=endpoint.multipart_threshold,
+        multipart_chunksize=endpoint.multipart_chunksize,
+        max_request_concurrency=endpoint.max_concurrency,
+        max_submission_concurrency=1,
+        io_chunksize=_BLOCK,
+        max_io_queue_size=16,
+    )
+    watcher = _Watcher(info.size, info.etag, progress)
+    with translated('get', target):
+        manager = _Manager(connection.client, config)
+        future = manager.download(target.bucket, target.key, file, {'IfMatch': info.etag} if info.etag else {}, [watcher])
+        _finish(manager, future, watcher, timeout)
+
+
+def _verify(file: BinaryIO, info: objects.ObjectInfo, target: Target) -> None:
+    """botocore verifies what comes in one piece; ranges only the whole tells of, which costs a read from the page cache."""
+    file.flush()
+    size = file.seek(0, os.SEEK_END)
+    if size != info.size:
+        raise FileConsistencyMismatch(f'RSE {target.rse}: get of {target}: {size} bytes came, but the object has {info.size}. Try again.')
+    if info.crc32 and info.crc32 != (crc32 := _crc32(file)):
+        raise FileConsistencyMismatch(
+            f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
+            'The object is damaged: tell the operator, and use another replica.'
+        )
+
+
+def copy(connection: 'Connection', source: Target, target: Target, timeout: Optional[float] = None) -> None:
+    """Copy an object inside the storage, in parts where it is large; no byte comes here. Never overwrites.
+
+    Three requests, or some more for objects of more than 1 GiB.
+
+    :raises SourceNotFound: if there is no such object.
+    :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check before).
+    """
+    info = objects.stat(connection, source, 'copy')
+    config = TransferConfig(multipart_threshold=GiB, multipart_chunksize=256 * MiB, max_submission_concurrency=1)
+    watcher = _Watcher(info.size, info.etag)
+    extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
+    with translated('copy', target):
+        manager = _Manager(connection.client, config)
+        future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
+        _finish(manager, future, watcher, timeout)

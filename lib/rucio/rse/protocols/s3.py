@@ -1,0 +1,379 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""S3 as Rucio storage: the RSE protocol ``rucio.rse.protocols.s3.Default``.
+
+Thin: all that S3 is lies in :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm ``s3_bucket``, so
+that a client needs no configuration for it.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Optional, Union
+from urllib.parse import unquote, urlsplit
+
+from rucio.common.exception import (
+    FileReplicaAlreadyExists,
+    InputValidationError,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RSEOperationNotSupported,
+    RucioException,
+)
+from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target, translated
+from rucio.rse import rsemanager
+from rucio.rse.protocols.protocol import RSEProtocol
+from rucio.rse.translation import RSEDeterministicTranslation
+
+if TYPE_CHECKING:
+    from rucio.common.types import LFNDict, LoggerFunction, RSESettingsDict
+
+__all__ = ['Default']
+
+# What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
+TEMPORARY = '.rucio.upload'
+_DEFAULT_PORTS = {'https': 443, 'http': 80}
+
+RSEDeterministicTranslation.register(address.s3_bucket, 's3_bucket')
+
+
+class Default(RSEProtocol):
+    """An S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
+
+    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that it
+    renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
+    ``X.rucio.upload`` stores X at once, and the rename that follows has nothing to do.
+    """
+
+    def __init__(self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log) -> None:
+        super().__init__(protocol_attr, rse_settings, logger=logger)
+        self.renaming = True
+        self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
+        self._endpoint: Optional[Endpoint] = None
+        self._authorizer: Optional[credentials.Authorizer] = None
+        self._expected: Optional[str] = None  # the PFN that was asked for last
+        self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
+        self._unsure: set[Target] = set()  # what a failed put may have stored
+
+    # Names
+
+    def _get_path(self, scope: str, name: str) -> str:
+        """The path of a DID as part of a URL. A stored path (non-deterministic RSE) does not come through here: it is one already."""
+        return address.encode_path(super()._get_path(scope=scope, name=name))
+
+    def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
+        """The PFNs of LFNs. No request.
+
+        :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
+        :returns: ``scope:name`` -> PFN.
+        :raises RSEFileNameNotSupported: if a scope has no bucket.
+        """
+        pfns = super().lfns2pfns(lfns)
+        if len(pfns) == 1:
+            self._expected = next(iter(pfns.values()))
+        return pfns
+
+    def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
+        """Take PFNs apart. No request.
+
+        With ``s3_bucket``, path is ``/scope/`` and name all of the key: what Rucio's pfn2lfn makes a DID of. On a
+        non-deterministic RSE nothing is decoded: path + name is what Rucio stores and makes the PFN of.
+
+        :param pfns: One PFN or several.
+        :returns: PFN -> scheme, hostname, port, prefix, path, name.
+        :raises RSEFileNameNotSupported: if a PFN is not one of this RSE.
+        """
+        return {pfn: self._parse(pfn) for pfn in ([pfns] if isinstance(pfns, str) else pfns)}
+
+    def _parse(self, pfn: str) -> dict[str, Any]:
+        scheme, _, rest = pfn.partition('?')[0].partition('://')
+        host, _, path = rest.partition('/')
+        self._check_host(pfn)
+        prefix = f'/{self.attributes["prefix"].strip("/")}/'.replace('//', '/')
+        if not f'/{path}'.startswith(prefix):
+            raise RSEFileNameNotSupported(f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix '{prefix}'.")
+        path = f'/{path}'[len(prefix) :]
+        if self.rse['deterministic']:
+            path = unquote(path)
+        if self.rse['deterministic'] and self.rse.get('lfn2pfn_algorithm') == 's3_bucket':
+            scope, name = address.s3_bucket_inverse(path, self._bucket_prefix())
+            folder = f'/{scope}/'
+        else:
+            folder, _, name = f'/{path}'.rpartition('/')
+            folder += '/'
+        parts = urlsplit(f'{scheme}://{host}')
+        return {
+            'path': folder,
+            'name': name,
+            'scheme': scheme,
+            'prefix': prefix,
+            'port': parts.port or _DEFAULT_PORTS.get(scheme, 0),
+            'hostname': parts.hostname or '',
+        }
+
+    def _bucket_prefix(self) -> str:
+        return str(((self.attributes.get('extended_attributes') or {}).get('s3') or {}).get('bucket_prefix', ''))
+
+    def _check_host(self, pfn: str) -> None:
+        """A PFN of another storage must not become an object of this one."""
+        found, expected = _origin(pfn), _origin('{scheme}://{hostname}:{port}'.format(**self.attributes))
+        if found != expected:
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected {expected[0]}://{expected[1]}:{expected[2]}."
+            )
+
+    # Being connected
+
+    def connect(self) -> None:
+        """Read the settings and find out how to be authorised. Makes no request; the client is shared by all of the process.
+
+        :raises ConfigurationError: if a setting is wrong.
+        :raises RSEAccessDenied: if there is no way to be authorised.
+        """
+        self._connected()
+
+    def _connected(self) -> Endpoint:
+        if self._endpoint is None:
+            endpoint = Endpoint.load(self.rse, self.attributes)
+            self._authorizer = credentials.choose(endpoint)
+            self._endpoint = endpoint
+        return self._endpoint
+
+    def close(self) -> None:
+        """Nothing to do: the client is shared."""
+
+    def _locate(self, operation: str, pfn: str) -> tuple[clients.Connection, Target]:
+        """The client and the object for one operation (read, write or delete) on one PFN."""
+        endpoint = self._connected()
+        signed = 'signature=' in pfn.partition('?')[2].lower()
+        url = _path_style(pfn) if signed else address.parse_url(pfn)
+        target = Target(self.rse['rse'], url.bucket, url.key)
+        if not signed or self._authorizer:
+            self._check_host(pfn)
+        with translated('connect', target):
+            connection = clients.connect(endpoint, self._authorizer)
+        if isinstance(connection.authorizer, credentials.Presigned):
+            connection.authorizer.offer(operation, target, pfn if signed else self._sign(operation, pfn))
+        return connection, target
+
+    def _sign(self, operation: str, pfn: str) -> str:
+        """Have the Rucio server sign a PFN: one request to it."""
+        service = self.rse.get('sign_url')
+        if not service or not getattr(rsemanager, 'CLIENT_MODE', False) or not pfn.startswith('https:'):
+            raise RSEAccessDenied(
+                f'RSE {self.rse["rse"]}: there are no credentials for it. Set access_key and secret_key, or profile, in rucio.cfg [s3:{self.rse["rse"]}], '
+                'its keys in rse-accounts.cfg, or auth = anonymous for a public bucket.'
+            )
+        from rucio.client.credentialclient import CredentialClient  # noqa: PLC0415 - servers have no clients
+
+        return str(CredentialClient().get_signed_url(self.rse['rse'], service, operation, pfn))
+
+    # Operations
+
+    def exists(self, path: Optional[str]) -> bool:
+        """Whether there is such an object: one HEAD, or with a signed URL one GET of the first byte.
+
+        :raises RSEAccessDenied, ServiceUnavailable: if the storage does not say.
+        """
+        if not path or self._is_own_temporary(path):
+            return False
+        return objects.exists(*self._locate('read', path))
+
+    def stat(self, path: str) -> dict[str, Any]:
+        """Size and checksum of an object: one HEAD, or with a signed URL one GET of the first byte.
+
+        After a put by a signed URL (which cannot be read from) it is what the storage confirmed.
+
+        :returns: ``filesize`` in bytes; ``md5`` where the storage knows that of the whole content.
+        :raises SourceNotFound: if there is no such object.
+        """
+        pfn = self._final(path)
+        connection, target = self._locate('read', pfn)
+        if connection.authorizer.whole_objects_only and pfn in self._stored:
+            return {'filesize': self._stored[pfn]}
+        info = objects.stat(connection, target)
+        return {'filesize': info.size} | ({'md5': info.md5} if info.md5 else {})
+
+    def put(self, source: str, target: str, source_dir: Optional[str] = None, transfer_timeout: Union[float, str, None] = None) -> None:
+        """Store a local file; never overwrites. One PUT, or a multipart upload for large files; verified by the storage.
+
+        :param source: The local file.
+        :param target: The PFN; ``.rucio.upload`` at its end is not part of it.
+        :param source_dir: The local directory.
+        :param transfer_timeout: Bound of the whole transfer in seconds.
+        :raises SourceNotFound, SourceAccessDenied: if the local file is missing or cannot be read.
+        :raises FileReplicaAlreadyExists: if there is an object already, which stays as it is.
+        :raises DestinationNotAccessible: if there is no such bucket.
+        :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
+        """
+        path = os.path.join(source_dir, source) if source_dir else source
+        pfn = target.removesuffix(TEMPORARY)
+        connection, where = self._locate('write', pfn)
+        try:
+            size = transfer.upload(connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure)
+        except FileReplicaAlreadyExists:
+            raise
+        except RucioException:
+            self._unsure.add(where)
+            raise
+        self._stored[pfn] = size
+
+    def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
+        """Get an object into exactly ``dest``, making its parent directories. Two requests, more (in parallel) for large ones.
+
+        :param path: The PFN.
+        :param dest: The local file.
+        :param transfer_timeout: Bound of the whole transfer in seconds.
+        :raises SourceNotFound: if there is no such object.
+        :raises DestinationNotAccessible: if the local file cannot be written.
+        :raises FileConsistencyMismatch: if what came is not what was stored.
+        :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
+        """
+        try:
+            connection, target = self._locate('read', path)
+            transfer.download(connection, target, dest, _seconds(transfer_timeout), self._meter)
+        except RucioException as error:
+            # Rucio's download says why a try failed at level DEBUG only.
+            self.logger(logging.WARNING, '%s', error.args[0] if error.args else error)
+            raise
+
+    def _meter(self, name: str, size: int) -> AbstractContextManager[Optional[transfer.Progress]]:
+        """A progress bar for people, none in daemons."""
+        wanted = self._endpoint.progress if self._endpoint and getattr(rsemanager, 'CLIENT_MODE', False) else 'off'
+        return progress.meter(wanted, name, size)
+
+    def delete(self, path: str) -> None:
+        """Delete an object: a HEAD and a DELETE; with a signed URL only the DELETE, which does not tell of missing objects.
+
+        :raises SourceNotFound: if there is no such object.
+        :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
+        """
+        objects.delete(*self._locate('delete', path))
+
+    def bulk_delete(self, pfns: Iterable[str]) -> dict[str, Optional[RucioException]]:
+        """Delete many objects, one request for each 1000 of a bucket. Needs keys. A missing object counts as deleted.
+
+        :returns: PFN -> None, or why it was not deleted.
+        """
+        located = {pfn: self._locate('delete', pfn) for pfn in pfns}
+        if not located:
+            return {}
+        connection = next(iter(located.values()))[0]
+        self._need_keys(connection, 'bulk_delete')
+        result = objects.delete_many(connection, (target for _, target in located.values()))
+        return {pfn: result[target] for pfn, (_, target) in located.items()}
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Rename an object: a copy inside the storage and a delete, four requests and more. Never overwrites. Needs keys.
+
+        After a ``put`` to a temporary name there is nothing to do.
+
+        :raises SourceNotFound: if there is no such object.
+        :raises FileReplicaAlreadyExists: if there is an object at ``new_path``.
+        """
+        pfn = self._final(path)
+        if pfn == new_path:
+            return
+        connection, source = self._locate('write', pfn)
+        self._need_keys(connection, 'rename')
+        _, target = self._locate('write', new_path)
+        transfer.copy(connection, source, target)
+        with translated('delete', source):
+            connection.client.delete_object(Bucket=source.bucket, Key=source.key)
+
+    def ls(self, path: str) -> list[str]:
+        """What lies directly below a PFN (a bucket, or a key as a folder): PFNs, those of folders end in a slash.
+
+        One request for each 1000. Needs keys.
+
+        :raises SourceNotFound: if there is no such bucket.
+        """
+        url = address.parse_url(path, key_required=False)
+        connection, target = self._locate('read', path if url.key else f'{path.rstrip("/")}/-')
+        self._need_keys(connection, 'ls')
+        prefix = url.key if not url.key or url.key.endswith('/') else f'{url.key}/'
+        return [f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}' for each in objects.list_prefix(connection, target.bucket, prefix)]
+
+    def get_space_usage(self) -> tuple[int, int]:
+        """Size and free space in bytes. S3 knows neither: the size is the setting ``capacity``, what is used is listed.
+
+        One request for each 1000 objects.
+
+        :returns: Total and unused bytes.
+        :raises RSEOperationNotSupported: if there is no ``capacity``, or no keys.
+        """
+        endpoint = self._connected()
+        if endpoint.capacity is None:
+            raise RSEOperationNotSupported(f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings.")
+        connection = clients.connect(endpoint, self._authorizer)
+        self._need_keys(connection, 'get_space_usage')
+        used = sum(size for bucket, prefix in self._places(connection) for _, size in objects.list_objects(connection, bucket, prefix))
+        return endpoint.capacity, max(0, endpoint.capacity - used)
+
+    def _places(self, connection: clients.Connection) -> list[tuple[str, str]]:
+        """Buckets and key prefixes that belong to this RSE."""
+        bucket, _, prefix = unquote(self.attributes['prefix'].strip('/')).partition('/')
+        if bucket:
+            return [(bucket, f'{prefix}/' if prefix else '')]
+        return [(name, '') for name in objects.list_buckets(connection) if address.bucket_to_scope(name, self._bucket_prefix()) is not None]
+
+    def _need_keys(self, connection: clients.Connection, operation: str) -> None:
+        if connection.authorizer.whole_objects_only:
+            raise RSEOperationNotSupported(
+                f'RSE {self.rse["rse"]}: {operation} needs keys, signed URLs cannot do it. Set them in rucio.cfg [s3:{self.rse["rse"]}].'
+            )
+
+    # Temporary names
+
+    def _final(self, path: str) -> str:
+        """The PFN that is meant by a temporary name under which this object put something."""
+        pfn = path.removesuffix(TEMPORARY)
+        return pfn if pfn in self._stored else path
+
+    def _is_own_temporary(self, path: str) -> bool:
+        """Whether this is the temporary name of the upload that is about to begin: such an object is never written.
+
+        Other names that end so are looked up: they may be files, or what another protocol class left.
+        """
+        if not path.endswith(TEMPORARY) or self._expected is None:
+            return False
+        return path.removesuffix(TEMPORARY).partition('?')[0] == self._expected or '?' in path
+
+
+def _origin(pfn: str) -> tuple[str, str, int]:
+    parts = urlsplit(pfn)
+    try:
+        return parts.scheme, parts.hostname or '', parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        raise RSEFileNameNotSupported(f"'{pfn.partition('?')[0]}' is no URL: its port is no number.") from None
+
+
+def _path_style(pfn: str) -> address.ObjectURL:
+    """A signed URL taken apart. It may be host-style with a short key: it is used as it is, and only named in messages."""
+    if pfn.partition('?')[0].count('/') == 3:
+        scheme, _, rest = pfn.partition('://')
+        return address.parse_url(f'{scheme}://{rest.partition("/")[0]}/{rest.partition(".")[0]}/{rest.partition("/")[2]}')
+    return address.parse_url(pfn)
+
+
+def _seconds(timeout: Union[float, str, None]) -> Optional[float]:
+    """Rucio passes numbers and strings; 0 and nothing mean no bound."""
+    try:
+        return float(timeout or 0) or None
+    except ValueError:
+        raise InputValidationError(f"transfer_timeout is '{timeout}', but must be a number of seconds.") from None
