@@ -27,7 +27,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.futures import TransferFuture
@@ -59,7 +59,7 @@ Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name
 class _Manager(TransferManager):
     """s3transfer knows IfMatch only in newer versions, and there only for ranges."""
 
-    ALLOWED_DOWNLOAD_ARGS: ClassVar[list[str]] = [*TransferManager.ALLOWED_DOWNLOAD_ARGS, 'IfMatch']
+    ALLOWED_DOWNLOAD_ARGS = [*TransferManager.ALLOWED_DOWNLOAD_ARGS, 'IfMatch']  # noqa: RUF012 - as the base class has it
 
 
 class _Watcher(BaseSubscriber):
