@@ -24,6 +24,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from configparser import InterpolationError
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -244,8 +245,12 @@ def _from_config(section: str) -> dict[str, Any]:
         return {}  # a client may be configured by its arguments alone
     if not config.has_section(section):
         return {}
-    # raw: a secret key may hold "%". [DEFAULT]'s options belong to no section in particular.
-    settings = {name: value for name, value in config.items(section, raw=True) if name not in config.defaults()}
+    try:
+        # [DEFAULT]'s options belong to no section in particular.
+        settings = {name: value for name, value in config.items(section) if name not in config.defaults()}
+    except InterpolationError:
+        # Its text has the value in it, which may be a secret.
+        raise ConfigurationError(f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it.") from None
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'RSE':
             raise ConfigurationError(

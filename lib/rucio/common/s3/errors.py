@@ -190,7 +190,8 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
     if isinstance(cause, BaseException):
         error = cause
     row = _row(error, operation)
-    return row.exception(f'RSE {target.rse}: {operation} of {target}: {_said(error)} {row.remedy}')
+    remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]')
+    return row.exception(f'RSE {target.rse}: {operation} of {target}: {_said(error)} {remedy}')
 
 
 def _row(error: BaseException, operation: str) -> _Row:
