@@ -1,0 +1,82 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A small site, made once for each worker: two S3 servers, a Rucio server, a user."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from servers.ca import CA
+from servers.cli import RucioCli, add_user, s3_keys
+from servers.rucio_server import RucioServer
+from servers.seaweedfs import SeaweedFS
+from servers.site import SCOPE, Site
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker('integration')
+
+
+@pytest.fixture(scope='session')
+def ca(tmp_path_factory: pytest.TempPathFactory) -> CA:
+    return CA(tmp_path_factory.mktemp('ca'))
+
+
+@pytest.fixture(scope='session')
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 server that speaks http."""
+    with SeaweedFS(tmp_path_factory.mktemp('plain')) as server:
+        server.client().create_bucket(Bucket=SCOPE)
+        yield server
+
+
+@pytest.fixture(scope='session')
+def tls(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[SeaweedFS]:
+    """An S3 server that speaks https, with a certificate of our own CA."""
+    with SeaweedFS(tmp_path_factory.mktemp('tls'), tls=ca) as server:
+        server.client().create_bucket(Bucket=SCOPE)
+        yield server
+
+
+@pytest.fixture(scope='session')
+def rucio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioServer]:
+    with RucioServer(tmp_path_factory.mktemp('rucio')) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def root(tmp_path_factory: pytest.TempPathFactory, rucio_server: RucioServer) -> RucioCli:
+    return RucioCli.root(tmp_path_factory.mktemp('root'), rucio_server)
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: SeaweedFS, tls: SeaweedFS) -> Site:
+    alice = add_user(root, tmp_path_factory.mktemp('alice'), 'alice', scopes=[SCOPE], config={**s3_keys('PLAIN_S3', plain), **s3_keys('TLS_S3', tls)})
+    made = Site(root, alice, {}, {})
+    made.add_rse('PLAIN_S3', plain)
+    made.add_rse('TLS_S3', tls)
+    return made
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test has."""
+    return f't{uuid4().hex[:12]}'

@@ -1,0 +1,246 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A stock Rucio server: SQLite, gunicorn, one root account."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from importlib import util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .files import Sections, clean_environment, command_path, config_text, merged, write_private
+from .ports import free_port
+from .process import Process, ServerError, tail
+
+START_TIMEOUT = 120
+
+# Two writers wait for each other with a write-ahead log; without it SQLite says "database is locked" now and then.
+_BOOTSTRAP = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute('PRAGMA journal_mode=WAL')
+database.close()
+from rucio.db.sqla.util import build_database, create_base_vo, create_root_account
+build_database()
+create_base_vo()
+create_root_account()
+"""
+
+_GUNICORN = """
+bind = '127.0.0.1:{port}'
+workers = 2
+timeout = 300
+graceful_timeout = 5
+accesslog = '-'
+control_socket_disable = True
+worker_tmp_dir = {tmp!r}
+
+
+def pre_request(worker, request):
+    # Before the answer, so that a client that has it finds its request in the file.
+    with open({requests!r}, 'a') as log:
+        log.write(request.method + ' ' + request.uri + chr(10))
+"""
+
+_ALEMBIC = """
+[alembic]
+script_location = {scripts}
+sqlalchemy.url = {database}
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(levelname)s %(name)s %(message)s
+"""
+
+
+class Request(NamedTuple):
+    """What a client asked of the server."""
+
+    method: str
+    uri: str
+
+
+class RucioServer:
+    """
+    A Rucio server on a free port of 127.0.0.1 (plain http), all of it in one directory; use it in a `with`, or start() and stop() it.
+
+    The account root has the userpass identity `username`, `password`.
+
+    :param config: more sections for its rucio.cfg, over those it gets anyway.
+    """
+
+    username = 'ddmlab'
+
+    def __init__(self, directory: 'str | os.PathLike[str]', config: Sections | None = None) -> None:
+        self.directory = Path(directory).absolute()
+        self.password = secrets.token_hex(20)
+        self.port = free_port()
+        self.url = f'http://127.0.0.1:{self.port}'
+        self._config = merged(self._base_config(), config or {})
+        self._rse_accounts: dict[str, dict[str, Any]] = {}
+        self._process: Process | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.directory / 'rucio-server.log'
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the server, its daemons and server-side Python code run with."""
+        return clean_environment(self.directory, RUCIO_HOME=str(self.directory))
+
+    def __enter__(self) -> 'RucioServer':
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        self._write_files()
+        if not self._database.exists():
+            self._bootstrap()
+        self._process = Process(
+            'The Rucio server',
+            [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application'],
+            env=self.environment,
+            cwd=self.directory,
+            log=self.log,
+        )
+        self._process.start()
+        self._process.wait(self._answers, START_TIMEOUT)
+        self._request_log.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.stop()
+            self._process = None
+
+    def configure(self, sections: Sections) -> None:
+        """Add options to its rucio.cfg: daemons that are run from now on see them, the server after stop() and start()."""
+        self._config = merged(self._config, sections)
+        write_private(self.directory / 'etc' / 'rucio.cfg', config_text(self._config))
+
+    def set_rse_keys(self, rse_id: str, access_key: str, secret_key: str, region: str = 'us-east-1', **more: Any) -> None:
+        """Give the server and its daemons the keys of an S3 RSE, as a site does: in rse-accounts.cfg, by the RSE's id."""
+        self._rse_accounts[rse_id] = {'access_key': access_key, 'secret_key': secret_key, 'signature_version': 's3v4', 'region': region, **more}
+        self._write_rse_accounts()
+
+    def requests(self) -> list[Request]:
+        """All requests since the start, in order; len() before and after an action counts what it cost."""
+        if not self._request_log.exists():
+            return []
+        return [Request(*line.split(' ', 1)) for line in self._request_log.read_text().splitlines()]
+
+    def run(self, command: str, *arguments: str, timeout: float = 300) -> 'subprocess.CompletedProcess[str]':
+        """Run a command on the server's machine: run('rucio-reaper', '--run-once', '--greedy')."""
+        return subprocess.run(
+            [command_path(command), *arguments],
+            env=self.environment,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @property
+    def _database(self) -> Path:
+        return self.directory / 'rucio.db'
+
+    @property
+    def _request_log(self) -> Path:
+        return self.directory / 'requests.log'
+
+    def _answers(self) -> bool:
+        try:
+            # No proxy: it is this machine.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(f'{self.url}/ping', timeout=10) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _write_files(self) -> None:
+        for name in ('etc', 'trace', 'templates'):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        self.configure({})
+        self._write_rse_accounts()
+        # Not by importing it: that would read the configuration of this process.
+        spec = util.find_spec('rucio')
+        if spec is None or not spec.submodule_search_locations:
+            raise ServerError('rucio is not installed in this Python environment')
+        scripts = Path(next(iter(spec.submodule_search_locations))) / 'db' / 'sqla' / 'migrate_repo'
+        paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self._database_url.replace('%', '%%')}
+        (self.directory / 'etc' / 'alembic.ini').write_text(_ALEMBIC.format(**paths))
+        gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log))
+        (self.directory / 'gunicorn.conf.py').write_text(gunicorn)
+
+    def _write_rse_accounts(self) -> None:
+        write_private(self.directory / 'etc' / 'rse-accounts.cfg', json.dumps(self._rse_accounts, indent=2))
+
+    @property
+    def _database_url(self) -> str:
+        return f'sqlite:///{self._database}?timeout=60'
+
+    def _base_config(self) -> Sections:
+        # The server cannot be imported without these; with no brokers it sends nothing to anyone.
+        messages = {'tracedir': self.directory / 'trace', 'brokers': '', 'port': 1, 'topic': 'none', 'username': 'none', 'password': 'none'}
+        return {
+            'common': {'loglevel': 'INFO', 'logdir': self.directory, 'mailtemplatedir': self.directory / 'templates'},
+            'database': {'default': self._database_url},
+            'alembic': {'cfg': self.directory / 'etc' / 'alembic.ini'},
+            'bootstrap': {'userpass_identity': self.username, 'userpass_pwd': self.password, 'userpass_email': 'root@localhost'},
+            'trace': messages,
+            'nongrid-trace': messages,
+            'policy': {'permission': 'generic', 'schema': 'generic'},
+            # Nobody listens there. The default is the memcached of the machine, if it has one.
+            'cache': {'url': '127.0.0.1:1'},
+            'monitor': {'enable_metrics': 'False'},
+        }
+
+    def _bootstrap(self) -> None:
+        with self.log.open('ab') as log:
+            done = subprocess.run(
+                [sys.executable, '-c', _BOOTSTRAP, str(self._database)],
+                env=self.environment,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=START_TIMEOUT,
+                check=False,
+            )
+        if done.returncode:
+            self._database.unlink(missing_ok=True)
+            raise ServerError(f'The database of the Rucio server could not be made. The end of its log, {self.log}:\n{tail(self.log)}')

