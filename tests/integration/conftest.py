@@ -57,8 +57,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[SeaweedFS]
 
 
 @pytest.fixture(scope='session')
-def rucio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioServer]:
-    with RucioServer(tmp_path_factory.mktemp('rucio')) as server:
+def rucio_server(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[RucioServer]:
+    with RucioServer(tmp_path_factory.mktemp('rucio'), {'s3': {'ca_bundle': ca.bundle}}) as server:
         yield server
 
 

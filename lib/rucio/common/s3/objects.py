@@ -55,7 +55,17 @@ def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> O
         if connection.authorizer.whole_objects_only:
             return _first_byte(connection, target)
         extra = {'ChecksumMode': 'ENABLED'} if connection.endpoint.checksum == 'crc32' else {}
-        return _info(connection.client.head_object(Bucket=target.bucket, Key=target.key, **extra))  # type: ignore[arg-type]
+        return _info(_head(connection, target, **extra))
+
+
+def _head(connection: 'Connection', target: Target, **extra: Any) -> Any:
+    try:
+        return connection.client.head_object(Bucket=target.bucket, Key=target.key, **extra)
+    except ClientError as error:
+        if status_of(error) in (301, 400, 403):
+            # The answer to a HEAD has no body, so it does not say why (keys, clock, region, ...): that to a GET does.
+            connection.client.get_object(Bucket=target.bucket, Key=target.key, Range='bytes=0-0')['Body'].close()
+        raise
 
 
 def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
@@ -94,7 +104,7 @@ def exists(connection: 'Connection', target: Target) -> bool:
             if connection.authorizer.whole_objects_only:
                 _first_byte(connection, target)
             else:
-                connection.client.head_object(Bucket=target.bucket, Key=target.key)
+                _head(connection, target)
     except RucioException as error:
         if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
             return False

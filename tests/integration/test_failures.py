@@ -1,0 +1,148 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Uploads and downloads that cannot work: nothing is lost, and the user is told what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from servers.ca import CA
+from servers.cli import RucioCli
+from servers.site import SCOPE, Site
+
+MiB = 1024**2
+
+
+def make(path: Path, size: int) -> Path:
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def test_a_corrupted_object_is_not_downloaded(site: Site, unique: str, tmp_path: Path) -> None:
+    file = make(tmp_path / 'file', 1000)
+    site.alice.rucio('upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file))
+    client = site.storages['PLAIN_S3'].client()
+    client.delete_object(Bucket=SCOPE, Key=unique)
+    client.put_object(Bucket=SCOPE, Key=unique, Body=os.urandom(1000))
+
+    download = site.alice.rucio('download', '--dir', str(tmp_path / 'back'), f'{SCOPE}:{unique}')
+
+    assert f'Checksum validation failed for file: {SCOPE}:{unique}' in download.stderr
+    assert [path for path in (tmp_path / 'back').rglob('*') if path.is_file()] == []
+
+
+def test_a_lost_object_is_named(site: Site, unique: str, tmp_path: Path) -> None:
+    site.alice.rucio('upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(make(tmp_path / 'file', 1000)))
+    site.storages['PLAIN_S3'].client().delete_object(Bucket=SCOPE, Key=unique)
+
+    download = site.alice.rucio('download', '--dir', str(tmp_path / 'back'), f'{SCOPE}:{unique}')
+
+    assert f"RSE PLAIN_S3: get of bucket '{SCOPE}', key '{unique}': the storage answered 404" in download.stderr
+    assert [path for path in (tmp_path / 'back').rglob('*') if path.is_file()] == []
+
+
+@pytest.fixture
+def alice_with(site: Site, tmp_path: Path):
+    """Alice at another machine, with other settings for the RSE PLAIN_S3 or TLS_S3."""
+
+    def make_alice(rse: str, settings: dict[str, str]) -> RucioCli:
+        client = site.alice._config['client']
+        return RucioCli(tmp_path / 'elsewhere', site.alice.server, 'alice', client['username'], client['password'], {f's3:{rse}': settings})
+
+    return make_alice
+
+
+@pytest.mark.parametrize(
+    ('rse', 'settings', 'said', 'remedy'),
+    [
+        ('PLAIN_S3', {'access_key': 'admin', 'secret_key': 'not the key'}, '403', 'Check the access key and secret key'),
+        ('PLAIN_S3', {'access_key': 'nobody', 'secret_key': 'not the key'}, '403', 'rucio.cfg [s3:PLAIN_S3]'),
+        ('PLAIN_S3', {}, 'there are no credentials', 'Set access_key and secret_key'),
+        ('PLAIN_S3', {'adressing': 'path'}, "there is no setting 'adressing'", "Did you mean 'addressing'?"),
+        ('PLAIN_S3', {'profile': 'nowhere'}, 'ProfileNotFound', 'Check the AWS profile'),
+        ('TLS_S3', {'access_key': 'admin', 'secret_key': 'password'}, 'SSLError', "set 'ca_bundle'"),
+    ],
+)
+def test_a_wrong_configuration_is_named(
+    site: Site, alice_with, unique: str, tmp_path: Path, rse: str, settings: dict[str, str], said: str, remedy: str
+) -> None:
+    alice = alice_with(rse, settings)
+
+    upload = alice.rucio('upload', '--rse', rse, '--scope', SCOPE, '--lfn', unique, str(make(tmp_path / 'file', 10)))
+
+    assert said in upload.stderr
+    assert remedy in upload.stderr
+    assert 'not the key' not in upload.stdout + upload.stderr
+    assert site.objects(rse, unique) == {}
+
+
+def test_a_missing_bucket_is_named(site: Site, unique: str, tmp_path: Path) -> None:
+    site.root.call('add_scope', 'alice', f'user.{unique}')
+
+    upload = site.alice.rucio('upload', '--rse', 'PLAIN_S3', '--scope', f'user.{unique}', '--lfn', unique, str(make(tmp_path / 'file', 10)))
+
+    assert f"bucket 'user.{unique}', key '{unique}': the storage answered 404 NoSuchBucket" in upload.stderr
+    assert 'The bucket does not exist' in upload.stderr
+
+
+def test_a_missing_ca_bundle_is_named(site: Site, alice_with, unique: str, tmp_path: Path, ca: CA) -> None:
+    alice = alice_with('TLS_S3', {'access_key': 'admin', 'secret_key': 'password', 'ca_bundle': f'{ca.bundle}.not'})
+
+    upload = alice.rucio('upload', '--rse', 'TLS_S3', '--scope', SCOPE, '--lfn', unique, str(make(tmp_path / 'file', 10)))
+
+    assert f"'ca_bundle' is '{ca.bundle}.not', but must be the path of a readable PEM file" in upload.stderr
+
+
+# Runs the stock command, and prints a line at the first byte that is sent: the moment to send it a signal.
+_SIGNAL_AT_FIRST_BYTE = """
+import os, runpy, signal, sys
+from rucio.common.s3 import progress, transfer
+from contextlib import contextmanager
+
+@contextmanager
+def meter(setting, name, size):
+    yield lambda step: os.kill(os.getpid(), int(os.environ['SIGNAL']))
+
+progress.meter = meter
+sys.argv = ['rucio', *sys.argv[1:]]
+runpy.run_path(os.environ['RUCIO_COMMAND'], run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, tmp_path: Path, number: signal.Signals) -> None:
+    file = make(tmp_path / 'file', 40 * MiB)
+    words = ['upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file)]
+    command = Path(sys.executable).with_name('rucio')
+
+    subprocess.run(
+        [sys.executable, '-c', _SIGNAL_AT_FIRST_BYTE, *words],
+        env={**site.alice.environment, 'SIGNAL': str(int(number)), 'RUCIO_COMMAND': str(command)},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert site.objects('PLAIN_S3', unique) == {}
+    if number == signal.SIGINT:
+        assert site.multipart_uploads('PLAIN_S3', unique) == []
+    again = site.alice.rucio(*words)
+    assert site.objects('PLAIN_S3', unique) == {unique: 40 * MiB}, again.stderr
+    assert site.states(unique) == {'PLAIN_S3': 'AVAILABLE'}
