@@ -15,10 +15,10 @@
 """The conformance suite over the storages that every developer has: SeaweedFS by http, by https and with signed URLs, and moto."""
 
 import pytest
-from conformance.rig import Backend
-from conformance.suite import PresignedConformance, ProtocolConformance
 from moto.server import ThreadedMotoServer
 
+from conformance.rig import Backend
+from conformance.suite import PresignedConformance, ProtocolConformance
 from servers.ca import CA
 from servers.seaweedfs import SeaweedFS
 
@@ -31,6 +31,8 @@ SEAWEEDFS_CANNOT = {
     'trailing_slash': 'SeaweedFS makes a directory of it and drops the content',
 }
 MOTO_CANNOT = {
+    'conditional_put': 'moto looks and then writes, without a lock',
+    'conditional_multipart': 'moto looks and then writes, without a lock',
     'access_control': 'moto checks no keys unless told to',
     'public_objects': 'moto refuses HEAD of a public object',
 }
@@ -93,6 +95,8 @@ class TestMoto(ProtocolConformance):
         server.start()
         try:
             hostname, port = server.get_host_and_port()
-            yield Backend('http', hostname, port, provider='aws', access_key='tests', secret_key='secretofthetests', settings={'addressing': 'path'}, cannot=MOTO_CANNOT)
+            yield Backend(
+                'http', hostname, port, provider='aws', access_key='tests', secret_key='secretofthetests', settings={'addressing': 'path'}, cannot=MOTO_CANNOT
+            )
         finally:
             server.stop()

@@ -350,9 +350,10 @@ class Default(RSEProtocol):
 
         Other names that end so are looked up: they may be files, or what another protocol class left.
         """
-        if not path.endswith(TEMPORARY) or self._expected is None:
+        if not path.endswith(TEMPORARY):
             return False
-        return path.removesuffix(TEMPORARY).partition('?')[0] == self._expected or '?' in path
+        # Behind a signature it can be nothing else: no object has such a name.
+        return '?' in path or path.removesuffix(TEMPORARY) == self._expected
 
 
 def _origin(pfn: str) -> tuple[str, str, int]:

@@ -1,0 +1,97 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the user sees of the progress, and what a large file costs in memory."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from servers.site import SCOPE, Site
+
+MiB = 1024**2
+
+
+def on_a_terminal(site: Site, *words: str) -> str:
+    """What the stock command writes to stderr, where that is a terminal."""
+    ours, theirs = pty.openpty()
+    command = subprocess.Popen(
+        [str(Path(sys.executable).with_name('rucio')), *words],
+        env={**site.alice.environment, 'TERM': 'xterm', 'COLUMNS': '120'},
+        cwd=site.alice.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = b''
+    try:
+        while block := os.read(ours, 65536):
+            text += block
+    except OSError:
+        pass  # the other end was closed: the command has ended
+    os.close(ours)
+    assert command.wait(60) == 0
+    return text.decode()
+
+
+def test_a_bar_on_a_terminal_and_none_elsewhere(site: Site, unique: str, tmp_path: Path) -> None:
+    file = tmp_path / f'{unique}.root'
+    file.write_bytes(os.urandom(64 * MiB))
+
+    shown = on_a_terminal(site, 'upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, str(file))
+    for_robots = on_a_terminal(site, '--robot', 'download', '--dir', str(tmp_path / 'one'), f'{SCOPE}:{file.name}')
+    in_a_pipe = site.alice.rucio('download', '--dir', str(tmp_path / 'two'), f'{SCOPE}:{file.name}')
+
+    assert 'MiB/s' in shown or '/64.0 MiB' in shown
+    assert 'MiB/s' not in for_robots
+    assert '/64.0 MiB' not in for_robots
+    assert '64.0 MiB' not in in_a_pipe.stderr
+    assert (tmp_path / 'one' / SCOPE / file.name).stat().st_size == 64 * MiB
+
+
+def peak_memory(site: Site, *words: str) -> int:
+    """Of the stock command, in bytes."""
+    with (site.alice.directory / 'output').open('w') as output:
+        command = site.alice.popen('rucio', *words, stdout=output)
+        _, _, usage = os.wait4(command.pid, 0)
+        command.returncode = 0
+    return usage.ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_a_file_of_6_gib(site: Site, unique: str, tmp_path: Path) -> None:
+    file = tmp_path / f'{unique}.root'
+    with file.open('wb') as sparse:
+        for number in range(7):  # each GiB is another one
+            sparse.seek(min(number * 1024 * MiB, 6 * 1024 * MiB - 1))
+            sparse.write(bytes([number + 1]))
+    words = ('--transfer-timeout', '1200')
+
+    up = peak_memory(site, 'upload', *words, '--rse', 'PLAIN_S3', '--scope', SCOPE, str(file))
+    stored = site.objects('PLAIN_S3', unique)
+    file.unlink()
+    down = peak_memory(site, 'download', *words, '--dir', str(tmp_path / 'back'), f'{SCOPE}:{file.name}')
+    site.storages['PLAIN_S3'].client().delete_object(Bucket=SCOPE, Key=file.name)
+
+    assert stored == {file.name: 6 * 1024 * MiB}, (site.alice.directory / 'output').read_text()
+    # Rucio has compared its checksum with the catalogue's before it gave the file its name.
+    assert (tmp_path / 'back' / SCOPE / file.name).stat().st_size == 6 * 1024 * MiB, (site.alice.directory / 'output').read_text()
+    (tmp_path / 'back' / SCOPE / file.name).unlink()
+    assert up < 300 * MiB
+    assert down < 300 * MiB
