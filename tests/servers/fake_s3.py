@@ -44,6 +44,7 @@ class Request(NamedTuple):
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
     body: bytes
+    url: str  # as it stood in the request: path and query
 
 
 @dataclass(frozen=True)
@@ -355,7 +356,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fields = dict(parse_qsl(query, keep_blank_values=True))
         operation = _operation(self.command, bucket, key, fields, headers)
         body = self.rfile.read(int(headers.get('content-length', 0)))
-        request = Request(operation, unquote(bucket), unquote(key), fields, headers, body)
+        request = Request(operation, unquote(bucket), unquote(key), fields, headers, body, self.path)
         s3.requests.append(request)
         fault = s3.fault_for(operation)
         if isinstance(fault, Answer):

@@ -24,6 +24,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .ca import CA
@@ -109,10 +110,11 @@ class SeaweedFS:
             self._process = None
 
     def client(self, **config: Any) -> Any:
-        """A boto3 client that reads nobody's ~/.aws. The keywords are botocore.config.Config's."""
+        """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
         session = botocore.session.Session()
         for variable in ('config_file', 'credentials_file'):
             session.set_config_variable(variable, os.devnull)
+        session.get_component('config_store').set_config_provider('profile', ConstantProvider(None))
         return boto3.Session(
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,

@@ -24,10 +24,12 @@ import os
 import secrets
 import stat as stat_module
 import threading
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Optional, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.futures import TransferFuture
@@ -52,6 +54,7 @@ _MEMORY = 512 * MiB
 _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
 _BLOCK = MiB
 
+Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
 Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name, size in bytes -> who is told of each step
 
@@ -62,19 +65,39 @@ class _Manager(TransferManager):
     ALLOWED_DOWNLOAD_ARGS = [*TransferManager.ALLOWED_DOWNLOAD_ARGS, 'IfMatch']  # noqa: RUF012 - as the base class has it
 
 
+class _Deadline:
+    """When a transfer has to be over. None: whenever it is."""
+
+    def __init__(self, seconds: Optional[float]) -> None:
+        self._seconds = seconds or 0
+        self._end = time.monotonic() + seconds if seconds else None
+
+    def wait(self, done: threading.Event) -> None:
+        if not done.wait(None if self._end is None else max(0, self._end - time.monotonic())):
+            raise TransferTimeout(self._seconds)
+
+    def run(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask something of the storage that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
+        if self._end is None:
+            return ask()
+        executor = ThreadPoolExecutor(1, 'rucio-s3')
+        future = executor.submit(ask)
+        executor.shutdown(wait=False)
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        self.wait(done)
+        return future.result()
+
+
 class _Watcher(BaseSubscriber):
     """Tells s3transfer the size, passes on progress, and lets us wait with a time-out, which its futures do not."""
 
     def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None) -> None:
         super().__init__()
-        self._done = threading.Event()
+        self.done = threading.Event()
         self._size = size
         self._etag = etag
         self._progress = progress
-
-    def wait(self, timeout: Optional[float]) -> None:
-        if not self._done.wait(timeout):
-            raise TransferTimeout(timeout or 0)
 
     def on_queued(self, future: TransferFuture, **_: Any) -> None:
         future.meta.provide_transfer_size(self._size)
@@ -86,7 +109,7 @@ class _Watcher(BaseSubscriber):
             self._progress(bytes_transferred)
 
     def on_done(self, future: TransferFuture, **_: Any) -> None:
-        self._done.set()
+        self.done.set()
 
 
 class _OnePass:
@@ -140,7 +163,7 @@ def upload(
             if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise SourceNotFound(f"'{path}' is no regular file.")
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
-                _upload(connection, file, size, target, timeout, progress, tried_before)
+                _upload(connection, file, size, target, _Deadline(timeout), progress, tried_before)
             return size
     except OSError as error:
         raise local_error(error, path, reading=True) from error
@@ -151,7 +174,7 @@ def _upload(
     file: BinaryIO,
     size: int,
     target: Target,
-    timeout: Optional[float],
+    deadline: _Deadline,
     progress: Optional[Progress],
     tried_before: bool,
 ) -> None:
@@ -168,11 +191,11 @@ def _upload(
     with translated('put', target):
         try:
             manager = _Manager(connection.client, _upload_config(endpoint, chunksize, size if signed else 0))
-            _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, timeout)
+            _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, deadline)
         except (ClientError, BotoCoreError) as error:
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
                 raise
-            if not _arrived(connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize):
+            if not _arrived(connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline):
                 raise
 
 
@@ -188,14 +211,14 @@ def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int) -> Transfe
     )
 
 
-def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, timeout: Optional[float]) -> None:
+def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, deadline: _Deadline) -> None:
     """Wait for a transfer. Whatever ends the wait (also Ctrl-C, also sys.exit in a signal handler) ends the transfer.
 
     The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage that
     hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as long.
     """
     try:
-        watcher.wait(timeout)
+        deadline.wait(watcher.done)
         future.result()
     except BaseException:
         future.cancel()
@@ -206,12 +229,12 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
     manager.shutdown()
 
 
-def _arrived(connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int) -> bool:
+def _arrived(connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int, deadline: _Deadline) -> bool:
     """Whether the object is there and is this file: an attempt whose answer was lost. One HEAD, and the file is read again."""
     if connection.authorizer.whole_objects_only:
         return False  # a URL that is signed for PUT tells nothing
     try:
-        info = objects.stat(connection, target)
+        info = deadline.run(lambda: objects.stat(connection, target))
     except RucioException:
         return False
     if info.size != size:
@@ -267,14 +290,16 @@ def download(
     """
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DestinationNotAccessible(f"'{path}' is no regular file: choose another destination.")
-    info = objects.stat(connection, target, 'get')
+    deadline = _Deadline(timeout)
+    with translated('get', target):
+        info = deadline.run(lambda: objects.stat(connection, target, 'get'))
     folder = os.path.dirname(os.path.abspath(path))
     # Short, as names may already have all the length that a file system takes.
     partial = os.path.join(folder, f'.rucio-s3-{secrets.token_hex(8)}')
     try:
         os.makedirs(folder, exist_ok=True)
         with open(partial, 'w+b') as file, meter(os.path.basename(path), info.size) if meter else nullcontext() as progress:
-            _download(connection, target, file, info, timeout, progress)
+            _download(connection, target, file, info, deadline, progress)
             _verify(file, info, target)
         os.replace(partial, path)
     except OSError as error:
@@ -290,7 +315,7 @@ def _download(
     target: Target,
     file: BinaryIO,
     info: objects.ObjectInfo,
-    timeout: Optional[float],
+    deadline: _Deadline,
     progress: Optional[Progress],
 ) -> None:
     if not info.size:
@@ -308,7 +333,7 @@ def _download(
     with translated('get', target):
         manager = _Manager(connection.client, config)
         future = manager.download(target.bucket, target.key, file, {'IfMatch': info.etag} if info.etag else {}, [watcher])
-        _finish(manager, future, watcher, timeout)
+        _finish(manager, future, watcher, deadline)
 
 
 def _verify(file: BinaryIO, info: objects.ObjectInfo, target: Target) -> None:
@@ -332,11 +357,13 @@ def copy(connection: 'Connection', source: Target, target: Target, timeout: Opti
     :raises SourceNotFound: if there is no such object.
     :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check before).
     """
-    info = objects.stat(connection, source, 'copy')
+    deadline = _Deadline(timeout)
+    with translated('copy', source):
+        info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
     config = TransferConfig(multipart_threshold=GiB, multipart_chunksize=256 * MiB, max_submission_concurrency=1)
     watcher = _Watcher(info.size, info.etag)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):
         manager = _Manager(connection.client, config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
-        _finish(manager, future, watcher, timeout)
+        _finish(manager, future, watcher, deadline)
