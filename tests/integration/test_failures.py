@@ -146,3 +146,41 @@ def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, 
     again = site.alice.rucio(*words)
     assert site.objects('PLAIN_S3', unique) == {unique: 40 * MiB}, again.stderr
     assert site.states(unique) == {'PLAIN_S3': 'AVAILABLE'}
+
+
+_KILL_AFTER_PUT = """
+import os, runpy, signal, sys
+from rucio.common.s3 import transfer
+
+upload = transfer.upload
+
+def upload_and_die(*arguments):
+    upload(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+transfer.upload = upload_and_die
+sys.argv = ['rucio', *sys.argv[1:]]
+runpy.run_path(os.environ['RUCIO_COMMAND'], run_name='__main__')
+"""
+
+
+def test_what_a_kill_after_put_leaves_is_repaired_as_documented(site: Site, unique: str, tmp_path: Path) -> None:
+    file = make(tmp_path / 'file', 1000)
+    words = ['upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file)]
+    subprocess.run(
+        [sys.executable, '-c', _KILL_AFTER_PUT, *words],
+        env={**site.alice.environment, 'RUCIO_COMMAND': str(Path(sys.executable).with_name('rucio'))},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert site.states(unique) == {'PLAIN_S3': 'COPYING'}
+    again = site.alice.rucio(*words)
+    assert 'File already exists on RSE. Skipping upload' in again.stderr
+
+    # docs/behaviour.md
+    site.alice.call('update_replicas_states', 'PLAIN_S3', [{'scope': SCOPE, 'name': unique, 'state': 'A'}])
+    site.alice.rucio('download', '--dir', str(tmp_path / 'back'), f'{SCOPE}:{unique}')
+
+    assert (tmp_path / 'back' / SCOPE / unique).read_bytes() == file.read_bytes()
