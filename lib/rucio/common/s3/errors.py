@@ -41,6 +41,10 @@ from rucio.common.exception import (
 __all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'status_of', 'translate', 'translated']
 
 
+# In newer versions only: another ETag than that of the object's first bytes.
+_OtherETag: type[Exception] = getattr(s3transfer.exceptions, 'S3DownloadFailedError', S3UploadFailedError)
+
+
 class Target(NamedTuple):
     """What an operation was about, for its messages."""
 
@@ -128,6 +132,7 @@ _STATUSES = {
     507: _CODES['InsufficientStorage'],
 }
 
+_CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
 _TLS = _Row(ServiceUnavailable, "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.")
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
 
@@ -146,6 +151,7 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (boto.CredentialRetrievalError, _CREDENTIALS),
     (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 takes.')),
     (boto.BotoCoreError, _DOWN),
+    (_OtherETag, _CHANGED),
     (RetriesExceededError, _DOWN),
     (s3transfer.exceptions.RetriesExceededError, _DOWN),
     (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
@@ -159,6 +165,7 @@ _FOREIGN = (
     RetriesExceededError,
     S3UploadFailedError,
     TransferTimeout,
+    _OtherETag,
     s3transfer.exceptions.RetriesExceededError,
     s3transfer.exceptions.CancelledError,
 )
@@ -199,7 +206,7 @@ def _row(error: BaseException, operation: str) -> _Row:
         code, status = str(error.response.get('Error', {}).get('Code', '')), status_of(error)
         row = _CODES.get(code) or _STATUSES.get(status) or _DOWN
         if row is _CODES['PreconditionFailed'] and operation == 'get':
-            return _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
+            return _CHANGED
         if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'delete'):
             return _Row(SourceNotFound, row.remedy)
         return row

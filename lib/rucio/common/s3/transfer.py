@@ -115,23 +115,30 @@ class _Watcher(BaseSubscriber):
 class _OnePass:
     """A file that can only be read on: s3transfer then takes its parts from memory, and no byte is read twice.
 
-    A file that changes its size meanwhile fails the upload: what was checksummed is not what would be stored.
+    A file that changes its size meanwhile fails the upload: what Rucio has registered is not what would be stored.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
-        self._read = 0
 
     def read(self, amount: int = -1) -> bytes:
         data = self._file.read(amount)
-        self._read += len(data)
-        short = len(data) < amount if amount >= 0 else True
-        if self._read > self._size or (short and self._read < self._size):
+        if os.fstat(self._file.fileno()).st_size != self._size:
             raise SourceNotFound(
                 f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
             )
         return data
+
+
+class _Seekable(_OnePass):
+    """The same for one large PUT, which is sent from the file; its MD5 is made before."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def upload(
@@ -158,10 +165,10 @@ def upload(
     :raises RucioException: what :mod:`.errors` makes of anything else.
     """
     try:
+        if not stat_module.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for its writer
+            raise SourceNotFound(f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one.")
         with open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size
-            if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SourceNotFound(f"'{path}' is no regular file.")
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
                 _upload(connection, file, size, target, _Deadline(timeout), progress, tried_before)
             return size
@@ -186,7 +193,7 @@ def _upload(
         )
     chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
     extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and not signed else {}
-    body: Any = str(file.name) if signed else _OnePass(file, size)
+    body: Any = _Seekable(file, size) if signed else _OnePass(file, size)
     watcher = _Watcher(size, progress=progress)
     with translated('put', target):
         try:
@@ -305,7 +312,7 @@ def download(
     except OSError as error:
         raise local_error(error, path, reading=False) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(partial)
     return info.size
 
