@@ -356,6 +356,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fields = dict(parse_qsl(query, keep_blank_values=True))
         operation = _operation(self.command, bucket, key, fields, headers)
         body = self.rfile.read(int(headers.get('content-length', 0)))
+        if len(body) < int(headers.get('content-length', 0)):
+            self.close_connection = True  # the client has gone in the middle
+            return
         request = Request(operation, unquote(bucket), unquote(key), fields, headers, body, self.path)
         s3.requests.append(request)
         fault = s3.fault_for(operation)

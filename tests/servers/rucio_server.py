@@ -50,7 +50,7 @@ from sqlalchemy.engine import Engine
 bind = '127.0.0.1:{port}'
 workers = 2
 timeout = 300
-graceful_timeout = 5
+graceful_timeout = 1
 accesslog = '-'
 control_socket_disable = True
 worker_tmp_dir = {tmp!r}

@@ -140,6 +140,9 @@ class _Seekable(_OnePass):
     def tell(self) -> int:
         return self._file.tell()
 
+    def close(self) -> None:
+        """s3transfer closes what it sends, but the file belongs to who opened it."""
+
 
 def upload(
     connection: 'Connection',
