@@ -220,7 +220,6 @@ class Presigned(Authorizer):
                 'Configure keys for this RSE (rucio.cfg [s3:RSE]).'
             )
         request.url = url
-        request.params = {}
 
 
 def choose(endpoint: 'Endpoint') -> Optional[Authorizer]:

@@ -41,8 +41,8 @@ from rucio.common.exception import (
 __all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'status_of', 'translate', 'translated']
 
 
-# In newer versions only: another ETag than that of the object's first bytes.
-_OtherETag: type[Exception] = getattr(s3transfer.exceptions, 'S3DownloadFailedError', S3UploadFailedError)
+# Newer versions say so that an object has another ETag than before; where there is none, nobody raises its stand-in.
+_OtherETag: type[Exception] = getattr(s3transfer.exceptions, 'S3DownloadFailedError', type('_Unknown', (Exception,), {}))
 
 
 class Target(NamedTuple):

@@ -231,7 +231,6 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
-        future.cancel()
         cleanup = threading.Thread(target=manager.shutdown, kwargs={'cancel': True}, name='rucio-s3-cleanup')
         cleanup.start()
         cleanup.join(_GRACE)

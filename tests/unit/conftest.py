@@ -1,0 +1,137 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What every unit test has: an environment of its own, and an S3 in this process where it asks for one."""
+
+import configparser
+import functools
+import logging
+import os
+from unittest import mock
+
+import botocore.session
+import hypothesis
+import pytest
+from botocore.retries.standard import ExponentialBackoff
+
+# Rucio decides once, at the import of rucio.rse, whether it is a client or a server. A client needs no database.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.rse import rsemanager
+
+from rucio.common import config
+from rucio.common.s3 import clients
+from servers.fake_s3 import FakeS3
+
+# Most of the time that a client takes is for reading botocore's model of S3: once for all tests.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+# No directory of examples is left behind, and a busy machine is no failure.
+hypothesis.settings.register_profile('rucio-s3', database=None, deadline=None)
+hypothesis.settings.load_profile('rucio-s3')
+
+BUCKET = 'user.alice'
+KEYS = {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'a-secret/that+nobody%may=see'}
+FOREIGN = ('AWS_', 'BOTO_', 'RUCIO_', 'X509_')
+PROXIES = ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy', 'VIRTUAL_ENV', 'CONDA_PREFIX')
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty home directory and nothing of the developer's environment; Rucio's configuration is below it, and empty."""
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or name in PROXIES or name.lower() in PROXIES:
+            monkeypatch.delenv(name)
+    folder = tmp_path / 'home'
+    etc = folder / 'rucio' / 'etc'
+    etc.mkdir(parents=True)
+    (etc / 'rucio.cfg').write_text('[client]\n')
+    monkeypatch.setenv('HOME', str(folder))
+    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+    monkeypatch.setenv('RUCIO_HOME', str(etc.parent))
+    monkeypatch.setenv('RUCIO_CONFIG', str(etc / 'rucio.cfg'))
+    # The last directory is /opt/rucio/etc, whatever the environment says.
+    monkeypatch.setattr(config, 'get_config_dirs', lambda: [str(etc)])
+    config.clean_cached_config()
+    with mock.patch.dict(clients._shared, clear=True):
+        yield folder
+    config.clean_cached_config()
+    for name in clients._TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """Between the attempts of a request."""
+    monkeypatch.setattr(ExponentialBackoff, 'delay_amount', lambda *_: 0)
+
+
+@pytest.fixture
+def rucio_cfg(home):
+    """Call it with sections to write rucio.cfg: ``rucio_cfg({'s3:X': {...}})``. A "%" is written as "%%", as Rucio wants it."""
+
+    def write(sections):
+        parser = configparser.ConfigParser()
+        for name, options in ({'client': {}} | sections).items():
+            parser[name] = {option: value.replace('%', '%%') for option, value in options.items()}
+        with home.joinpath('rucio', 'etc', 'rucio.cfg').open('w') as file:
+            parser.write(file)
+        config.clean_cached_config()
+
+    return write
+
+
+@pytest.fixture
+def s3():
+    """An S3 with the bucket `user.alice`, to be counted and broken."""
+    with FakeS3() as server:
+        server.make_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture
+def rse():
+    """Call it for an RSE's settings as the Rucio server describes them."""
+
+    def make(url='https://s3.example.org:9000', prefix='/', s3=None, **settings):
+        scheme, _, host = url.partition('://')
+        name, _, port = host.partition(':')
+        operations = {'read': 1, 'write': 1, 'delete': 1}
+        protocol = {
+            'scheme': scheme,
+            'hostname': name,
+            'port': int(port or 0),
+            'prefix': prefix,
+            'impl': 'rucio.rse.protocols.s3.Default',
+            'domains': {'lan': operations, 'wan': operations},
+            'extended_attributes': {'s3': {'provider': 'seaweedfs'} if s3 is None else s3},
+        }
+        usual = {'rse': 'X', 'id': 'abc123', 'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'sign_url': None}
+        return usual | {'verify_checksum': True, 'domain': ['lan', 'wan'], 'protocols': [protocol]} | settings
+
+    return make
+
+
+@pytest.fixture
+def protocol(rse, s3, rucio_cfg):
+    """Call it for a protocol object, connected to `s3` with keys of rucio.cfg; arguments are those of `rse`."""
+
+    def make(keys=KEYS, **arguments):
+        settings = rse(**({'url': s3.url} | arguments))
+        rucio_cfg({f's3:{settings["rse"]}': keys} if keys else {})
+        made = rsemanager.create_protocol(settings, 'write')
+        made.connect()
+        return made
+
+    return make

@@ -1,0 +1,219 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Shared clients: how many there are, and what they say and send."""
+
+import base64
+import hashlib
+import io
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3.session
+import pytest
+
+from rucio.common.exception import FileReplicaAlreadyExists
+from rucio.common.s3 import clients, credentials, objects, transfer
+from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.errors import Target, translated
+from servers.fake_s3 import error
+
+BUCKET = 'user.alice'
+KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret/that+nobody%may=see', 'a-token-that-nobody-may-see')
+
+
+@pytest.fixture
+def endpoint(s3):
+    def make(**settings):
+        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32', 'conditional_put': True, 'conditional_multipart': True}
+        return Endpoint(**usual | settings)
+
+    return make
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The names of the services for which a boto3 client was made."""
+    names = []
+    make = boto3.session.Session.client
+
+    def record(self, service, *args, **kwargs):
+        names.append(service)
+        return make(self, service, *args, **kwargs)
+
+    monkeypatch.setattr(boto3.session.Session, 'client', record)
+    return names
+
+
+# How many
+
+
+def test_a_hundred_connections_of_sixteen_threads_make_one_client(endpoint, made):
+    with ThreadPoolExecutor(16) as pool:
+        connections = list(pool.map(lambda _: clients.connect(endpoint(), credentials.Static('A', 'b')), range(100)))
+    assert made == ['s3']
+    assert len({id(connection.client) for connection in connections}) == 1
+
+
+def test_signed_urls_of_all_threads_share_one_client_too(endpoint, made):
+    connections = [clients.connect(endpoint(), None) for _ in range(10)]
+    assert made == ['s3']
+    assert len({id(connection.authorizer) for connection in connections}) == 1
+
+
+def test_rses_on_one_storage_share_a_client_but_each_keeps_its_settings(endpoint, made):
+    one = clients.connect(endpoint(rse='A', rse_id='1', bucket_prefix='a-', capacity=1, secrets=Secrets('A', 'b')), KEYS)
+    other = clients.connect(endpoint(rse='B', rse_id='2', bucket_prefix='b-'), KEYS)
+    assert made == ['s3']
+    assert one.client is other.client
+    assert (one.endpoint.rse, other.endpoint.rse) == ('A', 'B')
+    assert (one.endpoint.bucket_prefix, other.endpoint.bucket_prefix) == ('a-', 'b-')
+
+
+def test_another_identity_has_another_client(endpoint, made):
+    ways = [credentials.Static('A', 'b'), credentials.Static('A', 'c'), credentials.Static('A', 'b', 't'), credentials.Anonymous(), None]
+    assert len({id(clients.connect(endpoint(), way).client) for way in ways}) == len(made) == 5
+
+
+@pytest.mark.parametrize('change', [{'url': 'http://127.0.0.1:9'}, {'region': 'mars'}, {'read_timeout': 1}, {'checksum': 'md5'}, {'conditional_put': False}])
+def test_another_storage_has_another_client(endpoint, change):
+    assert clients.connect(endpoint(), KEYS).client is not clients.connect(endpoint(**change), KEYS).client
+
+
+def test_a_forked_process_does_not_use_the_sockets_of_its_parent(endpoint, monkeypatch):
+    parent = clients.connect(endpoint(), KEYS).client
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    assert clients.connect(endpoint(), KEYS).client is not parent
+
+
+def test_a_client_that_could_not_be_made_is_tried_again(endpoint, home):
+    profile = credentials.Profile('site')
+    with pytest.raises(Exception, match='site'):
+        clients.connect(endpoint(), profile)
+    home.joinpath('.aws').mkdir()
+    home.joinpath('.aws', 'credentials').write_text('[site]\naws_access_key_id = A\naws_secret_access_key = b\n')
+    assert clients.connect(endpoint(), profile).client
+
+
+def test_connecting_makes_no_request(endpoint, s3):
+    clients.connect(endpoint(), KEYS)
+    assert not s3.requests
+
+
+# What they say
+
+
+def test_no_secret_is_logged_even_when_everything_is_logged(endpoint, s3, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    source = tmp_path / 'f'
+    source.write_bytes(b'x' * 100)
+    target = Target('X', BUCKET, 'k')
+    transfer.upload(clients.connect(endpoint(), KEYS), str(source), target)
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    with pytest.raises(Exception, match='403'):
+        objects.stat(clients.connect(endpoint(), KEYS), target)
+    signed = clients.connect(endpoint(), None)
+    signed.authorizer.offer('read', target, f'{s3.url}/{BUCKET}/k?X-Amz-Credential=AKIDOFTHETESTS&X-Amz-Signature=signature-that-nobody-may-see')
+    transfer.download(signed, target, str(tmp_path / 'g'))
+    logging.getLogger('rucio').debug('%r %r %r', signed, clients.connect(endpoint(), KEYS), s3.operations())
+    assert 'GetObject' in caplog.text  # what was logged is looked at
+    assert 'nobody' not in caplog.text
+    assert 'AKIDOFTHETESTS' not in caplog.text
+
+
+def test_who_asks_for_the_logs_of_botocore_keeps_the_level_he_set(endpoint):
+    logging.getLogger('botocore').setLevel(logging.DEBUG)
+    clients.connect(endpoint(), KEYS)
+    assert logging.getLogger('botocore').level == logging.DEBUG
+
+
+# What they send
+
+
+def put(connection, key='k', body=b'content'):
+    with translated('put', Target('X', BUCKET, key)):
+        connection.client.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+
+def test_every_put_is_conditional(endpoint, s3):
+    put(clients.connect(endpoint(), KEYS))
+    assert s3.operations() == ['PutObject']
+    assert s3.requests[0].headers['if-none-match'] == '*'
+
+
+def test_a_put_over_an_object_leaves_it(endpoint, s3):
+    s3.store(BUCKET, 'k', b'first')
+    with pytest.raises(FileReplicaAlreadyExists):
+        put(clients.connect(endpoint(), KEYS))
+    assert s3.content(BUCKET, 'k') == b'first'
+
+
+def test_where_the_condition_is_ignored_a_look_before_has_to_do(endpoint, s3):
+    s3.conditional_put = False
+    s3.store(BUCKET, 'k', b'first')
+    connection = clients.connect(endpoint(conditional_put=False), KEYS)
+    with pytest.raises(FileReplicaAlreadyExists):
+        put(connection)
+    assert s3.content(BUCKET, 'k') == b'first'
+    put(connection, 'new')
+    assert s3.operations() == ['HeadObject', 'HeadObject', 'PutObject']
+
+
+def test_a_look_that_is_refused_is_no_permission_to_write(endpoint, s3):
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    with pytest.raises(Exception, match='403'):
+        put(clients.connect(endpoint(conditional_put=False), KEYS))
+    assert s3.operations() == ['HeadObject']
+
+
+def test_crc32_is_sent_where_the_storage_verifies_it(endpoint, s3):
+    put(clients.connect(endpoint(checksum='crc32'), KEYS))
+    assert s3.requests[0].headers['x-amz-checksum-crc32']
+
+
+@pytest.mark.parametrize('body', [b'content', bytearray(b'content'), io.BytesIO(b'content')], ids=lambda body: type(body).__name__)
+def test_content_md5_is_sent_where_that_is_verified_and_nothing_that_older_storages_refuse(endpoint, s3, body):
+    put(clients.connect(endpoint(checksum='md5'), KEYS), body=body)
+    headers = s3.requests[0].headers
+    assert headers['content-md5'] == base64.b64encode(hashlib.md5(b'content').digest()).decode()
+    assert not [name for name in headers if name.startswith(('x-amz-checksum', 'x-amz-sdk-checksum', 'x-amz-trailer'))]
+    assert s3.content(BUCKET, 'k') == b'content'
+
+
+def test_no_checksum_is_sent_where_none_is_wanted(endpoint, s3):
+    put(clients.connect(endpoint(checksum='none'), KEYS))
+    assert not [name for name in s3.requests[0].headers if 'checksum' in name or name == 'content-md5']
+
+
+def test_a_signed_put_is_verified_by_md5_as_other_headers_would_have_to_be_signed(endpoint, s3):
+    connection = clients.connect(endpoint(checksum='crc32'), None)
+    connection.authorizer.offer('write', Target('X', BUCKET, 'k'), f'{s3.url}/{BUCKET}/k?X-Amz-Signature=1')
+    put(connection)
+    headers = s3.requests[0].headers
+    assert headers['content-md5']
+    # x-amz-content-sha256 and the like are refused by the storage if the signature does not cover them.
+    assert not [name for name in headers if name.startswith('x-amz-')]
+
+
+def test_requests_name_their_software(endpoint, s3):
+    put(clients.connect(endpoint(), KEYS))
+    assert 'rucio-s3' in s3.requests[0].headers['user-agent']
+
+
+def test_a_busy_storage_is_asked_again_as_often_as_configured(endpoint, s3):
+    s3.fail('PutObject', error(503, 'SlowDown'), error(503, 'SlowDown'))
+    put(clients.connect(endpoint(max_attempts=3), KEYS))
+    assert s3.operations() == ['PutObject'] * 3

@@ -1,0 +1,320 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The settings of an RSE: where they come from, and what is said of wrong ones."""
+
+import pytest
+
+from rucio.common.exception import ConfigurationError
+from rucio.common.s3.endpoint import SETTINGS, Endpoint
+
+MiB = 1024**2
+
+
+@pytest.fixture
+def load(rse):
+    """Call it to read the settings of an RSE with these `s3` attributes."""
+
+    def call(s3=None, url='https://s3.example.org:9000', **settings):
+        described = rse(url=url, s3=s3 or {}, **settings)
+        return Endpoint.load(described, described['protocols'][0])
+
+    return call
+
+
+def refusal(call, *args):
+    with pytest.raises(ConfigurationError) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+# Who overrides whom
+
+
+def test_defaults_are_the_careful_ones(load):
+    endpoint = load()
+    assert (endpoint.provider, endpoint.checksum, endpoint.addressing) == ('generic', 'md5', 'path')
+    assert not endpoint.conditional_put
+    assert not endpoint.conditional_multipart
+    assert endpoint.region is None
+    assert endpoint.default_region == 'us-east-1'
+
+
+@pytest.mark.parametrize(
+    ('provider', 'expected'),
+    [
+        ('aws', {'checksum': 'crc32', 'conditional_multipart': True, 'addressing': 'auto'}),
+        ('ceph', {'checksum': 'md5', 'conditional_put': True, 'conditional_multipart': False}),
+        ('minio', {'checksum': 'crc32', 'conditional_multipart': True}),
+        ('seaweedfs', {'checksum': 'crc32', 'conditional_multipart': True, 'addressing': 'path'}),
+        ('gcs', {'default_region': 'auto'}),
+        ('generic', {'checksum': 'md5', 'conditional_put': False}),
+    ],
+)
+def test_a_provider_brings_its_defaults(load, provider, expected):
+    endpoint = load({'provider': provider})
+    assert {name: getattr(endpoint, name) for name in expected} == expected
+
+
+def test_the_rse_overrides_its_provider(load):
+    endpoint = load({'provider': 'seaweedfs', 'checksum': 'md5', 'conditional_put': False})
+    assert (endpoint.checksum, endpoint.conditional_put, endpoint.conditional_multipart) == ('md5', False, True)
+
+
+def test_rucio_cfg_overrides_the_rse_and_its_section_for_the_rse_overrides_all(load, rucio_cfg):
+    given = {'provider': 'aws', 'region': 'attribute', 'checksum': 'none', 'max_attempts': 2}
+    rucio_cfg({'s3': {'region': 'general', 'checksum': 'md5'}, 's3:X': {'region': 'special'}, 's3:Y': {'region': 'of another'}})
+    endpoint = load(given)
+    assert (endpoint.region, endpoint.checksum, endpoint.max_attempts) == ('special', 'md5', 2)
+
+
+def test_the_provider_may_be_overridden_too(load, rucio_cfg):
+    rucio_cfg({'s3:X': {'provider': 'ceph'}})
+    assert load({'provider': 'aws'}).checksum == 'md5'
+
+
+def test_options_of_the_default_section_are_no_settings(load, rucio_cfg):
+    rucio_cfg({'DEFAULT': {'whatever': '1'}, 's3': {'region': 'r'}})
+    assert load().region == 'r'
+
+
+def test_without_a_rucio_cfg_the_rse_alone_decides(load, monkeypatch, home):
+    monkeypatch.delenv('RUCIO_CONFIG')
+    home.joinpath('rucio', 'etc', 'rucio.cfg').unlink()
+    assert load({'region': 'r'}).region == 'r'
+
+
+# Keys
+
+
+def test_keys_for_the_rse_replace_a_general_profile_as_a_whole(load, rucio_cfg):
+    rucio_cfg({'s3': {'profile': 'general'}, 's3:X': {'access_key': 'A', 'secret_key': 'B'}})
+    secrets = load().secrets
+    assert (secrets.profile, secrets.access_key, secrets.secret_key) == (None, 'A', 'B')
+
+
+def test_a_profile_for_the_rse_replaces_general_keys_as_a_whole(load, rucio_cfg):
+    rucio_cfg({'s3': {'access_key': 'A', 'secret_key': 'B', 'session_token': 'C'}, 's3:X': {'profile': 'special'}})
+    secrets = load().secrets
+    assert (secrets.profile, secrets.access_key, secrets.secret_key, secrets.session_token) == ('special', None, None, None)
+
+
+def test_general_keys_hold_for_an_rse_whose_section_has_none(load, rucio_cfg):
+    rucio_cfg({'s3': {'access_key': 'A', 'secret_key': 'B'}, 's3:X': {'region': 'r'}})
+    assert load().secrets.secret_key == 'B'
+
+
+def test_a_secret_may_hold_a_percent_sign_written_twice_as_everywhere_in_rucio_cfg(load, rucio_cfg):
+    rucio_cfg({'s3:X': {'access_key': 'A', 'secret_key': 'a%b%%(c)s'}})
+    assert load().secrets.secret_key == 'a%b%%(c)s'
+
+
+def test_a_single_percent_sign_is_explained_without_showing_the_secret(load, home):
+    from rucio.common.config import clean_cached_config  # noqa: PLC0415
+
+    home.joinpath('rucio', 'etc', 'rucio.cfg').write_text('[s3:X]\naccess_key = A\nsecret_key = hid%den\n')
+    clean_cached_config()
+    said = refusal(load)
+    assert '%%' in said
+    assert '[s3:X]' in said
+    assert 'hid%den' not in said
+
+
+def test_no_secret_is_ever_shown(load, rucio_cfg):
+    rucio_cfg({'s3:X': {'access_key': 'AKIDHIDDEN', 'secret_key': 'hidden1', 'session_token': 'hidden2'}})
+    endpoint = load()
+    assert endpoint.secrets.session_token == 'hidden2'
+    for shown in (repr(endpoint), str(endpoint), f'{endpoint.secrets}', repr([endpoint.secrets])):
+        assert 'hidden' not in shown.lower()
+
+
+@pytest.mark.parametrize('name', ['access_key', 'secret_key', 'session_token', 'profile', 'ca_bundle', 'progress'])
+def test_what_is_secret_or_of_one_machine_is_refused_in_the_attributes_that_every_client_reads(load, name):
+    said = refusal(load, {name: 'hidden'})
+    assert f"'{name}'" in said
+    assert '[s3:X]' in said
+    assert 'hidden' not in said
+
+
+@pytest.mark.parametrize('section', ['s3', 's3:X'])
+def test_the_bucket_prefix_is_refused_in_rucio_cfg(load, rucio_cfg, section):
+    rucio_cfg({section: {'bucket_prefix': 'mine-'}})
+    said = refusal(load)
+    assert f'[{section}]' in said
+    assert 'bucket_prefix' in said
+    assert 'extended_attributes' in said
+
+
+@pytest.mark.parametrize('name', ['access_key', 'secret_key', 'session_token'])
+def test_an_empty_key_is_refused(load, rucio_cfg, name):
+    rucio_cfg({'s3:X': {name: ' '}})
+    assert f"'{name}'" in refusal(load)
+
+
+# Wrong settings
+
+
+def test_a_typo_in_the_attributes_names_place_and_setting_and_suggests_another(load):
+    said = refusal(load, {'adressing': 'path'})
+    assert 'RSE X' in said
+    assert 'extended_attributes' in said
+    assert "'adressing'" in said
+    assert "'addressing'" in said
+
+
+def test_a_typo_in_rucio_cfg_names_its_section(load, rucio_cfg):
+    rucio_cfg({'s3:X': {'acces_key': 'hidden'}})
+    said = refusal(load)
+    assert '[s3:X]' in said
+    assert "Did you mean 'access_key'?" in said
+    assert 'hidden' not in said
+
+
+def test_a_setting_like_no_other_is_answered_with_all_that_there_are(load):
+    said = refusal(load, {'zzz': 1})
+    assert all(name in said for name in SETTINGS)
+
+
+@pytest.mark.parametrize('name', ['verify', 'verify_ssl', 'insecure', 'ssl_verify', 'no_verify'])
+@pytest.mark.parametrize('value', [False, 'false'])
+def test_there_is_no_setting_that_switches_verification_off(load, rucio_cfg, name, value):
+    assert f"no setting '{name}'" in refusal(load, {name: value})
+    rucio_cfg({'s3': {name: 'false'}})
+    assert f"no setting '{name}'" in refusal(load)
+
+
+@pytest.mark.parametrize('value', ['false', 'no', '', '/nonexistent.pem'])
+def test_a_ca_bundle_that_cannot_be_read_is_an_error_and_never_means_no_verification(load, rucio_cfg, value):
+    rucio_cfg({'s3': {'ca_bundle': value}})
+    assert 'ca_bundle' in refusal(load)
+
+
+def test_a_ca_bundle_may_begin_with_a_tilde(load, rucio_cfg, home):
+    home.joinpath('ca.pem').write_text('a certificate')
+    rucio_cfg({'s3': {'ca_bundle': '~/ca.pem'}})
+    assert load().ca_bundle == str(home / 'ca.pem')
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'allowed'),
+    [
+        ('provider', 'cef', 'aws, ceph, gcs, generic, minio, seaweedfs'),
+        ('provider', 'default', 'seaweedfs'),
+        ('provider', ['aws'], 'seaweedfs'),
+        ('addressing', 'host', 'path, virtual, auto'),
+        ('auth', 'magic', 'auto, static, presigned, anonymous'),
+        ('checksum', 'sha256', 'crc32, md5, none'),
+        ('checksum', None, 'crc32, md5, none'),
+        ('conditional_put', 'maybe', 'true or false'),
+        ('multipart_threshold', '4 MiB', '5 MiB to 1 GiB'),
+        ('multipart_chunksize', '5 PiB', '5 MiB to 1 GiB'),
+        ('multipart_chunksize', '16 MiB!', '5 MiB to 1 GiB'),
+        ('multipart_chunksize', -1, '5 MiB to 1 GiB'),
+        ('max_concurrency', 0, '1 to 1000'),
+        ('max_concurrency', 'many', '1 to 1000'),
+        ('connect_timeout', 0, 'seconds'),
+        ('read_timeout', 'nan', 'seconds'),
+        ('read_timeout', 'inf', 'seconds'),
+        ('max_attempts', 0, '1 to 1000'),
+        ('bucket_prefix', 'CMS-', 'a-z'),
+        ('bucket_prefix', 'a/b', 'a-z'),
+        ('capacity', 'large', '100 TiB'),
+        ('region', '', 'us-east-1'),
+        ('region', 7, 'us-east-1'),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_setting_the_value_and_what_is_allowed(load, name, value, allowed):
+    said = refusal(load, {name: value})
+    assert f"'{name}'" in said
+    assert f"'{value}'" in said
+    assert allowed in said
+
+
+@pytest.mark.parametrize('settings', ['aws', ['aws'], 7])
+def test_settings_that_are_no_object_are_refused_with_an_example(rse, settings):
+    described = rse(s3=settings)
+    assert 'must be an object' in refusal(Endpoint.load, described, described['protocols'][0])
+
+
+@pytest.mark.parametrize('attributes', [None, {}, {'s3': None}, {'s3': {}}, {'other': 1}])
+def test_a_protocol_need_not_have_settings(rse, attributes):
+    described = rse()
+    described['protocols'][0]['extended_attributes'] = attributes
+    assert Endpoint.load(described, described['protocols'][0]).provider == 'generic'
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ('text', 'size'),
+    [
+        ('8 MiB', 8 * MiB),
+        ('8MiB', 8 * MiB),
+        ('8M', 8 * MiB),
+        ('8MB', 8 * MiB),
+        ('8 mib', 8 * MiB),
+        ('1GiB', 1024 * MiB),
+        (8 * MiB, 8 * MiB),
+        ('8388608', 8 * MiB),
+    ],
+)
+def test_sizes_are_written_as_people_do(load, text, size):
+    assert load({'multipart_chunksize': text}).multipart_chunksize == size
+
+
+def test_a_capacity_may_be_large(load):
+    assert load({'capacity': '100 TiB'}).capacity == 100 * 1024**4
+
+
+@pytest.mark.parametrize(('value', 'expected'), [(True, True), ('true', True), ('Yes', True), ('1', True), (False, False), ('off', False), ('0', False)])
+def test_switches_are_written_as_people_do(load, value, expected):
+    assert load({'conditional_put': value}).conditional_put is expected
+
+
+def test_numbers_of_rucio_cfg_are_numbers(load, rucio_cfg):
+    rucio_cfg({'s3': {'max_concurrency': '7', 'read_timeout': '1.5'}})
+    endpoint = load()
+    assert (endpoint.max_concurrency, endpoint.read_timeout) == (7, 1.5)
+
+
+# URL
+
+
+@pytest.mark.parametrize(
+    ('url', 'expected'),
+    [
+        ('https://h:443', 'https://h'),
+        ('http://h:80', 'http://h'),
+        ('https://h', 'https://h'),
+        ('https://h:9000', 'https://h:9000'),
+        ('https://h:80', 'https://h:80'),
+        ('http://h:443', 'http://h:443'),
+    ],
+)
+def test_a_default_port_is_left_out_as_http_clients_leave_it_out_of_what_is_signed(load, url, expected):
+    assert load(url=url).url == expected
+
+
+@pytest.mark.parametrize('scheme', ['s3', 's3s', 'davs'])
+def test_other_schemes_are_refused_as_rucio_offers_them_to_nobody(load, scheme):
+    said = refusal(lambda: load(url=f'{scheme}://h:9000'))
+    assert f"'{scheme}'" in said
+    assert 'https and http' in said
+
+
+def test_the_endpoint_knows_whose_it_is(load):
+    endpoint = load(rse='SITE_S3', id='0f')
+    assert (endpoint.rse, endpoint.rse_id) == ('SITE_S3', '0f')

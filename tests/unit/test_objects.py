@@ -1,0 +1,298 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What can be asked of objects without moving them: the answers, and what they cost."""
+
+import boto3
+import moto
+import pytest
+
+from rucio.common.exception import DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, SourceNotFound
+from rucio.common.s3 import clients, credentials, objects
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target
+from servers.fake_s3 import Answer, error
+
+BUCKET = 'user.alice'
+KEYS = credentials.Static('AKIDOFTHETESTS', 'secret')
+MD5_OF_X = '9dd4e461268c8034f5c8564e155c67a6'
+HARD = ['a b', 'a+b', '100%', 'a%20b', 'größe/日本語', 'a//b', 'a?b&c=d', 'a#b', '<a>&amp;']
+
+
+@pytest.fixture
+def connection(s3):
+    def make(authorizer=KEYS, **settings):
+        return clients.connect(Endpoint(**{'rse': 'X', 'rse_id': '1', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32'} | settings), authorizer)
+
+    return make
+
+
+@pytest.fixture
+def signed(connection, s3):
+    """Call it with an operation and a key for a connection that has a signed URL for them."""
+
+    def make(operation, key):
+        made = connection(None)
+        made.authorizer.offer(operation, at(key), f'{s3.url}/{BUCKET}/{key}?X-Amz-Signature=1')
+        return made
+
+    return make
+
+
+def at(key, bucket=BUCKET):
+    return Target('X', bucket, key)
+
+
+# stat
+
+
+def test_stat_tells_size_and_checksums_for_one_head(connection, s3):
+    s3.store(BUCKET, 'k', b'x')
+    assert objects.stat(connection(), at('k')) == objects.ObjectInfo(1, f'"{MD5_OF_X}"', MD5_OF_X, 'jNwWgw==')
+    assert s3.operations() == ['HeadObject']
+
+
+def test_the_etag_of_a_multipart_object_is_no_md5(connection, s3):
+    s3.store(BUCKET, 'k', b'x', etag=f'{MD5_OF_X}-2')
+    assert objects.stat(connection(), at('k')).md5 is None
+
+
+@pytest.mark.parametrize(
+    ('headers', 'md5'),
+    [
+        ({'x-amz-server-side-encryption': 'AES256'}, MD5_OF_X),
+        ({'x-amz-server-side-encryption': 'aws:kms'}, None),
+        ({'x-amz-server-side-encryption-customer-algorithm': 'AES256'}, None),
+        ({'ETag': '"not-an-md5"'}, None),
+    ],
+    ids=str,
+)
+def test_the_etag_is_an_md5_only_where_s3_says_so(connection, s3, headers, md5):
+    s3.fail('HeadObject', Answer(200, b'x', tuple(({'ETag': f'"{MD5_OF_X}"'} | headers).items())))
+    assert objects.stat(connection(), at('k')).md5 == md5
+
+
+@pytest.mark.parametrize('headers', [{'x-amz-checksum-type': 'COMPOSITE'}, {'x-amz-checksum-crc32': 'jNwWgw==-2'}, {'x-amz-checksum-crc32': ''}], ids=str)
+def test_a_checksum_of_checksums_is_none_of_the_content(connection, s3, headers):
+    s3.fail('HeadObject', Answer(200, b'x', tuple(({'x-amz-checksum-crc32': 'jNwWgw=='} | headers).items())))
+    assert objects.stat(connection(), at('k')).crc32 is None
+
+
+def test_checksums_are_not_asked_of_a_storage_that_has_none(connection, s3):
+    s3.store(BUCKET, 'k', b'x')
+    objects.stat(connection(checksum='md5'), at('k'))
+    assert 'x-amz-checksum-mode' not in s3.requests[0].headers
+
+
+@pytest.mark.parametrize('target', [at('missing'), at('k', 'no.such.bucket')], ids=str)
+def test_stat_of_what_is_missing_names_it(connection, target):
+    with pytest.raises(SourceNotFound, match=f"bucket '{target.bucket}', key '{target.key}'"):
+        objects.stat(connection(), target)
+
+
+@pytest.mark.parametrize('body', [b'x', b'x' * 1000, b''], ids=len)
+def test_stat_by_a_signed_url_gets_the_first_byte_as_head_is_refused(signed, s3, body):
+    s3.store(BUCKET, 'k', body)
+    assert objects.stat(signed('read', 'k'), at('k')).size == len(body)
+    assert s3.operations() == ['GetObject']
+    assert s3.requests[0].headers['range'] == 'bytes=0-0'
+
+
+def test_stat_by_a_signed_url_copes_with_a_storage_that_ignores_ranges(signed, s3):
+    s3.fail('GetObject', Answer(200, b'x' * 9, (('ETag', '"e"'),)))
+    assert objects.stat(signed('read', 'k'), at('k')).size == 9
+
+
+# exists
+
+
+def test_exists_costs_one_head(connection, s3):
+    s3.store(BUCKET, 'k', b'')
+    assert objects.exists(connection(), at('k')) is True
+    assert objects.exists(connection(), at('missing')) is False
+    assert s3.operations() == ['HeadObject', 'HeadObject']
+
+
+def test_nothing_exists_in_a_missing_bucket(connection):
+    assert objects.exists(connection(), at('k', 'no.such.bucket')) is False
+
+
+@pytest.mark.parametrize(('answer', 'expected'), [(error(403, 'AccessDenied'), RSEAccessDenied), (error(503, 'SlowDown'), ResourceTemporaryUnavailable)])
+def test_a_storage_that_does_not_say_is_not_taken_for_no(connection, s3, answer, expected):
+    s3.fail('HeadObject', answer)
+    s3.fail('GetObject', answer)
+    with pytest.raises(expected):
+        objects.exists(connection(), at('k'))
+
+
+def test_a_refused_head_which_has_no_body_is_followed_by_a_get_that_says_why(connection, s3):
+    s3.store(BUCKET, 'k', b'x' * 100)
+    s3.fail('HeadObject', error(403, 'RequestTimeTooSkewed'))
+    s3.fail('GetObject', error(403, 'RequestTimeTooSkewed'))
+    with pytest.raises(RSEAccessDenied, match='clock'):
+        objects.stat(connection(), at('k'))
+    assert s3.operations() == ['HeadObject', 'GetObject']
+    assert s3.requests[1].headers['range'] == 'bytes=0-0'
+
+
+@pytest.mark.parametrize(('key', 'body', 'expected'), [('k', b'x', True), ('k', b'', True), ('missing', b'x', False)])
+def test_exists_by_a_signed_url(signed, s3, key, body, expected):
+    s3.store(BUCKET, 'k', body)
+    assert objects.exists(signed('read', key), at(key)) is expected
+    assert s3.operations() == ['GetObject']
+
+
+# delete
+
+
+def test_delete_deletes(connection, s3):
+    s3.store(BUCKET, 'k', b'x')
+    objects.delete(connection(), at('k'))
+    assert not s3.buckets[BUCKET]
+    assert s3.operations() == ['HeadObject', 'DeleteObject']
+
+
+@pytest.mark.parametrize('target', [at('missing'), at('k', 'no.such.bucket')], ids=str)
+def test_delete_of_what_is_missing_is_told(connection, target):
+    with pytest.raises(SourceNotFound, match='delete of'):
+        objects.delete(connection(), target)
+
+
+def test_delete_by_a_signed_url_is_one_request(signed, s3):
+    s3.store(BUCKET, 'k', b'x')
+    objects.delete(signed('delete', 'k'), at('k'))
+    assert not s3.buckets[BUCKET]
+    assert s3.operations() == ['DeleteObject']
+
+
+# delete_many
+
+
+def test_2001_objects_are_deleted_by_three_requests(connection, s3):
+    for number in range(2001):
+        s3.store(BUCKET, f'k{number}', b'')
+    result = objects.delete_many(connection(), [at(f'k{number}') for number in range(2001)])
+    assert not s3.buckets[BUCKET]
+    assert s3.operations() == ['DeleteObjects'] * 3
+    assert [request.body.count(b'<Key>') for request in s3.requests] == [1000, 1000, 1]
+    assert len(result) == 2001
+    assert set(result.values()) == {None}
+
+
+def test_many_are_deleted_by_bucket_and_under_hard_names(connection, s3):
+    s3.make_bucket('mc23')
+    targets = [at(key, bucket) for key in HARD for bucket in (BUCKET, 'mc23')]
+    for target in targets:
+        s3.store(target.bucket, target.key, b'')
+    s3.store(BUCKET, 'other', b'')
+    assert objects.delete_many(connection(), iter(targets)) == dict.fromkeys(targets)
+    assert s3.operations() == ['DeleteObjects'] * 2
+    assert (list(s3.buckets[BUCKET]), list(s3.buckets['mc23'])) == (['other'], [])
+
+
+def test_the_same_object_twice_is_sent_once(connection, s3):
+    s3.store(BUCKET, 'k', b'')
+    assert objects.delete_many(connection(), [at('k'), at('k')]) == {at('k'): None}
+    assert s3.requests[0].body.count(b'<Key>') == 1
+
+
+def test_nothing_to_delete_costs_nothing(connection, s3):
+    assert objects.delete_many(connection(), []) == {}
+    assert not s3.requests
+
+
+def test_each_object_that_could_not_be_deleted_has_its_own_error(connection, s3):
+    denied = '<Error><Key>b</Key><Code>AccessDenied</Code><Message>locked</Message></Error><Error><Key>c</Key><Code>NoSuchKey</Code></Error>'
+    s3.fail('DeleteObjects', Answer(200, f'<DeleteResult>{denied}</DeleteResult>'.encode()))
+    result = objects.delete_many(connection(), map(at, 'abc'))
+    assert result[at('a')] is result[at('c')] is None
+    assert isinstance(result[at('b')], RSEAccessDenied)
+    assert "key 'b'" in str(result[at('b')])
+    assert 'locked' in str(result[at('b')])
+
+
+def test_a_request_that_fails_as_a_whole_fails_for_its_objects_only(connection, s3):
+    s3.store('mc23', 'k', b'')
+    result = objects.delete_many(connection(), [at('a', 'no.such.bucket'), at('b', 'no.such.bucket'), at('k', 'mc23')])
+    assert isinstance(result[at('a', 'no.such.bucket')], SourceNotFound)
+    assert isinstance(result[at('b', 'no.such.bucket')], SourceNotFound)
+    assert result[at('k', 'mc23')] is None
+
+
+# Listings
+
+
+def test_a_listing_of_2001_objects_is_three_requests_and_complete(connection, s3):
+    names = sorted(f'k{number}' for number in range(2001))
+    for name in names:
+        s3.store(BUCKET, name, b'xy')
+    assert list(objects.list_objects(connection(), BUCKET)) == [(name, 2) for name in names]
+    assert s3.operations() == ['ListObjectsV2'] * 3
+
+
+def test_a_listing_begins_before_it_is_complete(connection, s3):
+    for number in range(1500):
+        s3.store(BUCKET, f'k{number}', b'')
+    next(objects.list_objects(connection(), BUCKET))
+    assert s3.operations() == ['ListObjectsV2']
+
+
+def test_a_listing_has_hard_names_as_they_are(connection, s3):
+    for key in HARD:
+        s3.store(BUCKET, key, b'')
+    assert sorted(key for key, _ in objects.list_objects(connection(), BUCKET)) == sorted(HARD)
+
+
+def test_a_listing_may_begin_with_a_prefix(connection, s3):
+    for key in ('a/1', 'a/b/2', 'c'):
+        s3.store(BUCKET, key, b'')
+    assert [key for key, _ in objects.list_objects(connection(), BUCKET, 'a/')] == ['a/1', 'a/b/2']
+    assert sorted(objects.list_prefix(connection(), BUCKET, 'a/')) == ['a/1', 'a/b/']
+    assert sorted(objects.list_prefix(connection(), BUCKET)) == ['a/', 'c']
+
+
+def test_a_listing_of_a_missing_bucket_names_it(connection):
+    with pytest.raises((SourceNotFound, DestinationNotAccessible), match=r"ls of bucket 'no\.such\.bucket'"):
+        list(objects.list_objects(connection(), 'no.such.bucket'))
+
+
+def test_buckets_are_listed(connection, s3):
+    s3.make_bucket('mc23')
+    assert objects.list_buckets(connection()) == ['mc23', BUCKET]
+
+
+# Another implementation of S3 than that of these tests
+
+
+@pytest.fixture
+def amazon():
+    with moto.mock_aws():
+        boto3.client('s3', 'us-east-1', aws_access_key_id='A', aws_secret_access_key='b').create_bucket(Bucket=BUCKET)
+        yield clients.connect(Endpoint('X', '1', 'https://s3.us-east-1.amazonaws.com', provider='aws', addressing='auto', checksum='crc32'), KEYS)
+
+
+def test_all_of_it_agrees_with_moto(amazon):
+    for key in HARD:
+        amazon.client.put_object(Bucket=BUCKET, Key=key, Body=b'x')
+        info = objects.stat(amazon, at(key))
+        assert (info.size, info.md5, info.crc32) == (1, MD5_OF_X, 'jNwWgw==')
+    assert objects.exists(amazon, at('missing')) is False
+    assert sorted(key for key, _ in objects.list_objects(amazon, BUCKET)) == sorted(HARD)
+    assert 'größe/' in objects.list_prefix(amazon, BUCKET)
+    objects.delete(amazon, at(HARD[0]))
+    with pytest.raises(SourceNotFound):
+        objects.delete(amazon, at(HARD[0]))
+    assert set(objects.delete_many(amazon, map(at, HARD)).values()) == {None}
+    assert list(objects.list_objects(amazon, BUCKET)) == []

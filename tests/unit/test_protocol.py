@@ -1,0 +1,673 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The protocol class as Rucio uses it: names, temporary names, operations, and what they cost."""
+
+import hashlib
+import logging
+import os
+import socket
+import zlib
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import pytest
+
+from rucio.common.exception import (
+    ConfigurationError,
+    DestinationNotAccessible,
+    FileReplicaAlreadyExists,
+    InputValidationError,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+    SourceNotFound,
+)
+from rucio.common.s3 import progress
+from rucio.rse import rsemanager
+from servers.fake_s3 import Lost, error
+
+BUCKET = 'user.alice'
+CONTENT = b'content of a file'
+TEMPORARY = '.rucio.upload'
+SIGNATURE = 'X-Amz-Credential=AKIDHIDDEN&X-Amz-Signature=hidden'
+HARD_NAMES = [
+    'a b',
+    'a+b',
+    '100%',
+    'a%20b',
+    'a#b',
+    'a?b',
+    'a&b=c',
+    'größe/日本語',
+    'a//b',
+    '/a',
+    'a/../b',
+    '..',
+    'https://h/davs',
+    'x' * 1024,
+    'f.rucio.upload',
+]
+SITE = 'https://s3.example.org:9000'
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / 'source'
+    path.write_bytes(CONTENT)
+    return str(path)
+
+
+@pytest.fixture
+def bound(rse):
+    """Call it for a protocol object that is not connected; arguments are those of `rse`."""
+    return lambda **arguments: rsemanager.create_protocol(rse(**arguments), 'read')
+
+
+def pfn_of(bound_protocol, scope, name):
+    return bound_protocol.lfns2pfns({'scope': scope, 'name': name})[f'{scope}:{name}']
+
+
+def did_of(bound_protocol, pfn):
+    """As stock Rucio finds a DID: `get_scope_protocol` on what `parse_pfns` says."""
+    name, scope = rsemanager.get_scope_protocol()(bound_protocol.parse_pfns(pfn)[pfn])
+    return scope, name
+
+
+def pfn_again(bound_protocol, pfn):
+    """As stock Rucio puts a parsed PFN together."""
+    parsed = bound_protocol.parse_pfns([pfn])[pfn]
+    return f'{parsed["scheme"]}://{parsed["hostname"]}:{parsed["port"]}{parsed["prefix"]}{parsed["path"].removeprefix("/")}{parsed["name"]}'
+
+
+# DID -> PFN -> DID
+
+
+@pytest.mark.parametrize('name', HARD_NAMES)
+@pytest.mark.parametrize(('scope', 'bucket'), [('user.alice', 'user.alice'), ('Data_13TeV', 'x---data-013-te-v')])
+def test_with_one_bucket_per_scope_rucio_finds_the_did_of_every_pfn(bound, scope, bucket, name):
+    made = bound()
+    pfn = pfn_of(made, scope, name)
+    assert pfn == f'{SITE}/{bucket}/{quote(name, safe="/~")}'
+    assert did_of(made, pfn) == (scope, name)
+
+
+def test_the_bucket_prefix_is_in_the_pfn_and_not_in_the_did(bound):
+    made = bound(s3={'bucket_prefix': 'cms-'})
+    pfn = pfn_of(made, 'mc23', 'f')
+    assert pfn == f'{SITE}/cms-mc23/f'
+    assert did_of(made, pfn) == ('mc23', 'f')
+
+
+@pytest.mark.parametrize('prefix', ['/bucket/', '/bucket', 'bucket', '/bucket/a/path/'])
+@pytest.mark.parametrize(
+    ('algorithm', 'path'),
+    [('hash', f'mc23/{hashlib.md5(b"mc23:a b").hexdigest()[:2]}/{hashlib.md5(b"mc23:a b").hexdigest()[2:4]}/a%20b'), ('identity', 'mc23/a%20b')],
+)
+def test_with_one_bucket_per_rse_rucio_finds_the_did_of_every_pfn(bound, prefix, algorithm, path):
+    made = bound(prefix=prefix, lfn2pfn_algorithm=algorithm)
+    pfn = pfn_of(made, 'mc23', 'a b')
+    assert pfn == f'{SITE}/{prefix.strip("/")}/{path}'
+    assert did_of(made, pfn) == ('mc23', 'a b')
+
+
+@pytest.mark.parametrize('path', ['/bucket/a%20b/c', 'bucket/100%25/c', 'bucket/a+b'])
+def test_a_stored_path_is_a_url_path_already_and_left_as_it_is(bound, path):
+    made = bound()
+    lfn = {'scope': 'mc23', 'name': 'a b', 'path': path}
+    assert made.lfns2pfns([lfn]) == {'mc23:a b': f'{SITE}/{path.removeprefix("/")}'}
+
+
+@pytest.mark.parametrize('key', HARD_NAMES)
+def test_on_a_non_deterministic_rse_a_pfn_comes_back_from_what_rucio_stores_of_it(bound, key):
+    made = bound(deterministic=False, prefix='/bucket/')
+    pfn = f'{SITE}/bucket/dir/{quote(key, safe="/~")}'
+    parsed = made.parse_pfns([pfn])[pfn]
+    assert pfn_again(made, pfn) == pfn
+    # The class's own method: that of a client's object asks the server, which has the path.
+    stored = {'scope': 's', 'name': 'n', 'path': parsed['path'] + parsed['name']}
+    assert type(made).lfns2pfns(made, stored) == {'s:n': pfn}
+
+
+def test_many_lfns_and_pfns_at_once(bound):
+    made = bound()
+    lfns = [{'scope': scope, 'name': name} for scope in ('mc23', 'UP') for name in HARD_NAMES]
+    pfns = made.lfns2pfns(lfns)
+    assert len(set(pfns.values())) == len(lfns)
+    assert set(made.parse_pfns(pfns.values())) == set(pfns.values())
+
+
+def test_a_scope_without_a_bucket_is_refused(bound):
+    with pytest.raises(RSEFileNameNotSupported, match='has no bucket'):
+        pfn_of(bound(s3={'bucket_prefix': 'a' * 31}), 'A' * 25, 'f')
+
+
+# PFNs
+
+
+@pytest.mark.parametrize(('url', 'port'), [('https://h:443', 443), ('https://h', 443), ('http://h:80', 80), ('http://h', 80)])
+@pytest.mark.parametrize('pfn_port', ['', ':{port}'])
+def test_a_pfn_may_leave_the_default_port_out(bound, url, port, pfn_port):
+    made = bound(url=url)
+    pfn = f'{url.partition(":")[0]}://h{pfn_port.format(port=port)}/mc23/f'
+    assert made.parse_pfns(pfn)[pfn]['port'] == port
+    assert did_of(made, pfn) == ('mc23', 'f')
+
+
+@pytest.mark.parametrize(
+    'pfn',
+    [
+        'https://other.example.org:9000/mc23/f',
+        'https://s3.example.org:9001/mc23/f',
+        'https://s3.example.org/mc23/f',
+        'http://s3.example.org:9000/mc23/f',
+        'root://s3.example.org:9000//mc23/f',
+        'https://s3.example.org:9000@evil.example.org/mc23/f',
+        'https://s3.example.org.evil.example.org:9000/mc23/f',
+        'https://s3.example.org:port/mc23/f',
+        'mc23/f',
+        '',
+    ],
+)
+def test_a_pfn_of_another_storage_is_refused(bound, protocol, pfn):
+    with pytest.raises(RSEFileNameNotSupported):
+        bound().parse_pfns(pfn)
+    other = protocol(url=SITE)
+    for operation in (other.stat, other.delete, lambda path: other.get(path, 'f'), lambda path: other.put('f', path)):
+        with pytest.raises(RSEFileNameNotSupported):
+            operation(pfn)
+
+
+@pytest.mark.parametrize('pfn', [f'{SITE}/other/f', f'{SITE}/bucketeer/f', f'{SITE}/bucket'])
+def test_a_pfn_that_does_not_lie_below_the_prefix_is_refused(bound, pfn):
+    with pytest.raises(RSEFileNameNotSupported, match="prefix '/bucket/'"):
+        bound(prefix='/bucket/', lfn2pfn_algorithm='identity').parse_pfns(pfn)
+
+
+def test_a_pfn_in_a_bucket_of_no_scope_is_refused(bound):
+    with pytest.raises(RSEFileNameNotSupported, match="'Foreign' belongs to no scope"):
+        bound().parse_pfns(f'{SITE}/Foreign/f')
+
+
+def test_a_signature_is_no_part_of_the_name_and_in_no_message(bound):
+    made = bound()
+    pfn = f'{SITE}/mc23/f?{SIGNATURE}'
+    assert did_of(made, pfn) == ('mc23', 'f')
+    for wrong in (f'https://h/mc23/f?{SIGNATURE}', f'{SITE}/Foreign/f?{SIGNATURE}', f'{SITE}:x/b/f?{SIGNATURE}'):
+        with pytest.raises(RSEFileNameNotSupported) as caught:
+            made.parse_pfns(wrong)
+        assert 'hidden' not in str(caught.value).lower()
+
+
+# Being connected
+
+
+def test_connecting_and_closing_make_no_request(protocol, s3):
+    protocol().close()
+    assert not s3.requests
+
+
+def test_a_wrong_setting_is_told_when_connecting(protocol):
+    with pytest.raises(ConfigurationError, match="'provder'"):
+        protocol(s3={'provder': 'ceph'})
+
+
+def test_without_credentials_the_first_operation_says_where_they_go(protocol, s3):
+    made = protocol(keys=None)
+    with pytest.raises(RSEAccessDenied, match=r'RSE X: there are no credentials.*rucio\.cfg \[s3:X\].*rse-accounts\.cfg'):
+        made.stat(f'{s3.url}/{BUCKET}/f')
+    assert not s3.requests
+
+
+def test_a_missing_aws_profile_is_told_in_rucios_terms(protocol, s3):
+    with pytest.raises(RSEAccessDenied, match=r'nowhere.*AWS profile'):
+        protocol(keys={'profile': 'nowhere'}).stat(f'{s3.url}/{BUCKET}/f')
+
+
+def test_an_rse_with_anonymous_access_is_read_without_keys(protocol, s3):
+    s3.store(BUCKET, 'f', CONTENT)
+    assert protocol(keys=None, s3={'auth': 'anonymous'}).stat(f'{s3.url}/{BUCKET}/f')['filesize'] == len(CONTENT)
+    assert 'authorization' not in s3.requests[0].headers
+
+
+def test_a_storage_that_is_down_is_told_with_what_to_check(protocol):
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))  # and nobody listens
+        url = f'http://127.0.0.1:{taken.getsockname()[1]}'
+        with pytest.raises(ServiceUnavailable, match=r"RSE X: exists of bucket 'b', key 'f'.*host name and port"):
+            protocol(url=url).exists(f'{url}/b/f')
+
+
+def test_a_storage_without_tls_is_told_from_one_that_is_down(protocol, s3):
+    url = s3.url.replace('http:', 'https:')
+    with pytest.raises(ServiceUnavailable, match='certificate'):
+        protocol(url=url).exists(f'{url}/{BUCKET}/f')
+
+
+# Temporary names
+
+
+def test_what_is_put_under_a_temporary_name_is_stored_under_its_own_at_once(protocol, s3, source):
+    made, pfn = protocol(), f'{s3.url}/{BUCKET}/dir/f'
+    made.put(source, pfn + TEMPORARY)
+    assert list(s3.buckets[BUCKET]) == ['dir/f']
+    assert made.stat(pfn + TEMPORARY)['filesize'] == len(CONTENT)
+    made.rename(pfn + TEMPORARY, pfn)
+    assert s3.content(BUCKET, 'dir/f') == CONTENT
+
+
+def test_an_upload_as_rucios_client_does_it_costs_one_request_or_two_with_a_stat(protocol, s3, source):
+    made = protocol()
+    assert made.renaming
+    assert made.overwrite
+    pfn = pfn_of(made, BUCKET, 'f')
+    assert made.exists(pfn + TEMPORARY) is False
+    assert not s3.requests
+    made.put(source, pfn + TEMPORARY)
+    made.rename(pfn + TEMPORARY, pfn)
+    assert s3.operations() == ['PutObject']
+
+
+def test_a_temporary_name_is_looked_up_where_no_upload_is_about_to_begin(protocol, s3):
+    """It may be what another protocol class left, for Rucio to delete."""
+    s3.store(BUCKET, 'f' + TEMPORARY, b'leftover')
+    made = protocol()
+    assert made.exists(f'{s3.url}/{BUCKET}/f{TEMPORARY}') is True
+    pfn_of(made, BUCKET, 'another')
+    assert made.exists(f'{s3.url}/{BUCKET}/f{TEMPORARY}') is True
+    made.delete(f'{s3.url}/{BUCKET}/f{TEMPORARY}')
+    assert not s3.buckets[BUCKET]
+
+
+def test_a_file_whose_name_ends_like_a_temporary_one_is_a_file(protocol, s3, source, tmp_path):
+    made = protocol()
+    pfn = pfn_of(made, BUCKET, 'f' + TEMPORARY)
+    assert made.exists(pfn) is False
+    assert made.exists(pfn + TEMPORARY) is False
+    made.put(source, pfn + TEMPORARY)
+    made.rename(pfn + TEMPORARY, pfn)
+    assert list(s3.buckets[BUCKET]) == ['f' + TEMPORARY]
+    for user in (made, protocol()):
+        assert user.exists(pfn) is True
+        assert user.stat(pfn)['filesize'] == len(CONTENT)
+        user.get(pfn, str(tmp_path / 'g'))
+        assert (tmp_path / 'g').read_bytes() == CONTENT
+    protocol().delete(pfn)
+    assert not s3.buckets[BUCKET]
+
+
+def test_two_uploads_by_one_object_are_kept_apart(protocol, s3, source):
+    made = protocol()
+    for name in ('one', 'two'):
+        pfn = pfn_of(made, BUCKET, name)
+        assert made.exists(pfn + TEMPORARY) is False
+        made.put(source, pfn + TEMPORARY)
+        assert made.stat(pfn + TEMPORARY)['filesize'] == len(CONTENT)
+        made.rename(pfn + TEMPORARY, pfn)
+    assert sorted(s3.buckets[BUCKET]) == ['one', 'two']
+
+
+# Signed URLs
+
+
+def test_a_signed_url_serves_the_whole_life_of_a_file(protocol, s3, source, tmp_path):
+    made, pfn = protocol(keys=None), f'{s3.url}/{BUCKET}/a%20b?{SIGNATURE}'
+    assert made.exists(pfn + TEMPORARY) is False  # what Rucio's client makes of it
+    made.put(source, pfn + TEMPORARY)
+    assert made.stat(pfn + TEMPORARY) == {'filesize': len(CONTENT)}
+    made.rename(pfn + TEMPORARY, pfn)
+    assert s3.operations() == ['PutObject']
+    assert s3.content(BUCKET, 'a b') == CONTENT
+    assert made.exists(pfn) is True
+    made.get(pfn, str(tmp_path / 'g'))
+    assert (tmp_path / 'g').read_bytes() == CONTENT
+    made.delete(pfn)
+    assert not s3.buckets[BUCKET]
+    assert {request.url for request in s3.requests} == {pfn.removeprefix(s3.url)}
+
+
+def test_keys_come_before_a_signature(protocol, s3):
+    s3.store(BUCKET, 'f', CONTENT)
+    protocol().stat(f'{s3.url}/{BUCKET}/f?{SIGNATURE}')
+    assert s3.requests[0].operation == 'HeadObject'
+    assert 'hidden' not in s3.requests[0].url
+    assert 'Credential=AKIDOFTHETESTS/' in s3.requests[0].headers['authorization']
+
+
+def test_a_signed_url_goes_where_it_was_signed_for(protocol, s3):
+    """Its host may be another than that of the RSE: an alias, or one for each bucket."""
+    s3.store(BUCKET, 'f', CONTENT)
+    made = protocol(keys=None, url=SITE)
+    assert made.exists(f'{s3.url}/{BUCKET}/f?{SIGNATURE}') is True
+
+
+def test_but_never_with_our_keys(protocol, s3):
+    made = protocol(url=SITE)
+    with pytest.raises(RSEFileNameNotSupported, match='another storage'):
+        made.exists(f'{s3.url}/{BUCKET}/f?{SIGNATURE}')
+    assert not s3.requests
+
+
+@pytest.mark.parametrize('operation', ['rename', 'ls', 'bulk_delete'])
+def test_what_signed_urls_cannot_do_says_so(protocol, s3, operation):
+    made, pfn = protocol(keys=None), f'{s3.url}/{BUCKET}/f?{SIGNATURE}'
+    arguments = {'rename': (pfn, f'{s3.url}/{BUCKET}/g?{SIGNATURE}'), 'ls': (pfn,), 'bulk_delete': ([pfn],)}[operation]
+    with pytest.raises(RSEOperationNotSupported, match=rf'RSE X: {operation} needs keys.*\[s3:X\]'):
+        getattr(made, operation)(*arguments)
+    assert not s3.requests
+
+
+@pytest.fixture
+def signer(monkeypatch, s3):
+    """The Rucio server as a signer of URLs: what it was asked."""
+    from rucio.client import credentialclient  # noqa: PLC0415
+
+    asked = []
+
+    class Client:
+        def get_signed_url(self, rse, service, operation, url):
+            asked.append((rse, service, operation, url))
+            return f'{s3.url}/{url.split("/", 3)[3]}?{SIGNATURE}'
+
+    monkeypatch.setattr(credentialclient, 'CredentialClient', Client)
+    return asked
+
+
+def test_where_rucio_signs_a_pfn_without_signature_is_signed_by_the_server(protocol, s3, source, signer):
+    made, pfn = protocol(keys=None, url=SITE, sign_url='s3'), f'{SITE}/{BUCKET}/f'
+    made.put(source, pfn)
+    assert made.exists(pfn) is True
+    made.delete(pfn)
+    assert s3.operations() == ['PutObject', 'GetObject', 'DeleteObject']
+    assert signer == [('X', 's3', operation, pfn) for operation in ('write', 'read', 'delete')]
+
+
+def test_nobody_is_asked_for_a_signature_where_there_are_keys(protocol, s3, source, signer):
+    protocol(sign_url='s3').put(source, f'{s3.url}/{BUCKET}/f')
+    assert not signer
+
+
+# Operations
+
+
+@pytest.mark.parametrize('name', HARD_NAMES)
+def test_what_is_put_comes_back_whatever_its_name(protocol, s3, source, tmp_path, name):
+    made = protocol()
+    pfn = pfn_of(made, BUCKET, name)
+    made.put(source, pfn + TEMPORARY)
+    assert s3.content(BUCKET, name) == CONTENT
+    assert made.exists(pfn) is True
+    made.get(pfn, str(tmp_path / 'to' / 'g'))
+    assert (tmp_path / 'to' / 'g').read_bytes() == CONTENT
+    made.delete(pfn)
+    assert not s3.buckets[BUCKET]
+
+
+def test_costs_in_requests(protocol, s3, source, tmp_path):
+    made, pfn = protocol(), f'{s3.url}/{BUCKET}/f'
+    spent = {}
+    for name, operation in {
+        'put': lambda: made.put(source, pfn),
+        'exists': lambda: made.exists(pfn),
+        'stat': lambda: made.stat(pfn),
+        'get': lambda: made.get(pfn, str(tmp_path / 'g')),
+        'delete': lambda: made.delete(pfn),
+    }.items():
+        before = len(s3.requests)
+        operation()
+        spent[name] = len(s3.requests) - before
+    assert spent == {'put': 1, 'exists': 1, 'stat': 1, 'get': 2, 'delete': 2}
+
+
+def test_a_file_is_found_in_its_source_dir(protocol, s3, tmp_path):
+    (tmp_path / 'g').write_bytes(CONTENT)
+    protocol().put('g', f'{s3.url}/{BUCKET}/f', str(tmp_path))
+    assert s3.content(BUCKET, 'f') == CONTENT
+
+
+def test_the_exceptions_are_those_of_rucios_contract(protocol, s3, source, tmp_path):
+    made, missing = protocol(), f'{s3.url}/{BUCKET}/missing'
+    for operation in (made.stat, made.delete, lambda pfn: made.get(pfn, str(tmp_path / 'g')), lambda pfn: made.rename(pfn, pfn + '2')):
+        with pytest.raises(SourceNotFound):
+            operation(missing)
+    with pytest.raises(SourceNotFound):
+        made.put(str(tmp_path / 'missing'), missing)
+    with pytest.raises(DestinationNotAccessible):
+        made.put(source, f'{s3.url}/no.such.bucket/f')
+    made.put(source, f'{s3.url}/{BUCKET}/f')
+    with pytest.raises(FileReplicaAlreadyExists):
+        made.put(source, f'{s3.url}/{BUCKET}/f')
+    with pytest.raises(DestinationNotAccessible):
+        made.get(f'{s3.url}/{BUCKET}/f', str(tmp_path))
+    s3.fail('HeadObject', *[error(503, 'SlowDown')] * 4)
+    with pytest.raises(ResourceTemporaryUnavailable):
+        made.delete(f'{s3.url}/{BUCKET}/f')
+    assert s3.content(BUCKET, 'f') == CONTENT
+
+
+def test_stat_tells_a_size_that_is_a_number_and_the_md5_where_it_is_known(protocol, s3):
+    s3.store(BUCKET, 'single', CONTENT)
+    s3.store(BUCKET, 'multipart', CONTENT, etag=hashlib.md5(CONTENT).hexdigest() + '-2')
+    made = protocol()
+    assert made.stat(f'{s3.url}/{BUCKET}/single') == {'filesize': len(CONTENT), 'md5': hashlib.md5(CONTENT).hexdigest()}
+    assert made.stat(f'{s3.url}/{BUCKET}/multipart') == {'filesize': len(CONTENT)}
+
+
+def test_a_second_try_finds_that_the_first_had_arrived(protocol, s3, source):
+    """Rucio's client tries each put twice, with one object."""
+    made, pfn = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1}), f'{s3.url}/{BUCKET}/f'
+    s3.fail('PutObject', Lost(None))
+    s3.fail('HeadObject', error(503, 'SlowDown'))
+    with pytest.raises(ServiceUnavailable):
+        made.put(source, pfn + TEMPORARY)
+    made.put(source, pfn + TEMPORARY)
+    assert made.stat(pfn + TEMPORARY)['filesize'] == len(CONTENT)
+
+
+def test_a_second_try_does_not_take_the_file_of_another_for_its_own(protocol, s3, source):
+    made, pfn = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1}), f'{s3.url}/{BUCKET}/f'
+    s3.fail('PutObject', error(503, 'SlowDown'))
+    with pytest.raises(ResourceTemporaryUnavailable):
+        made.put(source, pfn)
+    s3.store(BUCKET, 'f', CONTENT[::-1])
+    with pytest.raises(FileReplicaAlreadyExists):
+        made.put(source, pfn)
+    assert s3.content(BUCKET, 'f') == CONTENT[::-1]
+
+
+@pytest.mark.parametrize('timeout', [None, 0, '0', '', 30, 30.5, '30'])
+def test_a_timeout_is_what_rucio_passes(protocol, s3, source, tmp_path, timeout):
+    made, pfn = protocol(), f'{s3.url}/{BUCKET}/f'
+    made.put(source, pfn, transfer_timeout=timeout)
+    made.get(pfn, str(tmp_path / 'g'), transfer_timeout=timeout)
+    assert (tmp_path / 'g').read_bytes() == CONTENT
+
+
+def test_a_timeout_that_is_no_number_is_refused(protocol, s3, source):
+    with pytest.raises(InputValidationError, match='soon'):
+        protocol().put(source, f'{s3.url}/{BUCKET}/f', transfer_timeout='soon')
+    assert not s3.requests
+
+
+def test_a_failed_download_is_logged_as_rucios_client_says_nothing(rse, s3, rucio_cfg, tmp_path):
+    logged = []
+    rucio_cfg({'s3': {'auth': 'anonymous'}})
+    made = rsemanager.create_protocol(rse(url=s3.url), 'read', logger=lambda level, text, *args, **_: logged.append((level, text % args)))
+    made.connect()
+    with pytest.raises(SourceNotFound):
+        made.get(f'{s3.url}/{BUCKET}/missing', str(tmp_path / 'g'))
+    ((level, text),) = logged
+    assert level == logging.WARNING
+    assert "key 'missing'" in text
+
+
+@pytest.mark.parametrize(('client', 'shown'), [(True, 'on'), (False, 'off')])
+def test_progress_is_shown_by_clients_as_configured_and_never_by_daemons(protocol, s3, source, monkeypatch, client, shown):
+    seen = []
+
+    @contextmanager
+    def record(setting, name, size):
+        seen.append((setting, name, size))
+        yield None
+
+    monkeypatch.setattr(progress, 'meter', record)
+    made = protocol(keys={'access_key': 'A', 'secret_key': 'b', 'progress': 'on'})
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+    made.put(source, f'{s3.url}/{BUCKET}/f')
+    assert seen == [(shown, 'source', len(CONTENT))]
+
+
+# rename
+
+
+@pytest.mark.parametrize('name', ['new', 'dir/a b%ä'])
+def test_a_rename_moves_the_object(protocol, s3, name):
+    s3.store(BUCKET, 'old name+', CONTENT)
+    made = protocol()
+    made.rename(pfn_of(made, BUCKET, 'old name+'), pfn_of(made, BUCKET, name))
+    assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {name: CONTENT}
+
+
+@pytest.mark.parametrize('provider', ['seaweedfs', 'ceph', 'generic'])
+def test_a_rename_never_overwrites(protocol, s3, provider):
+    s3.store(BUCKET, 'old', CONTENT)
+    s3.store(BUCKET, 'new', b'first')
+    with pytest.raises(FileReplicaAlreadyExists, match="key 'new'"):
+        protocol(s3={'provider': provider}).rename(f'{s3.url}/{BUCKET}/old', f'{s3.url}/{BUCKET}/new')
+    assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {'old': CONTENT, 'new': b'first'}
+
+
+def test_a_rename_whose_copy_fails_deletes_nothing(protocol, s3):
+    s3.store(BUCKET, 'old', CONTENT)
+    s3.fail('CopyObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        protocol().rename(f'{s3.url}/{BUCKET}/old', f'{s3.url}/{BUCKET}/new')
+    assert list(s3.buckets[BUCKET]) == ['old']
+
+
+def test_a_rename_to_its_own_name_keeps_the_object(protocol, s3):
+    s3.store(BUCKET, 'old', CONTENT)
+    protocol().rename(f'{s3.url}/{BUCKET}/old', f'{s3.url}/{BUCKET}/old')
+    with pytest.raises(FileReplicaAlreadyExists):
+        protocol().rename(f'{s3.url}/{BUCKET}/o%6Cd', f'{s3.url}/{BUCKET}/old')
+    assert s3.content(BUCKET, 'old') == CONTENT
+
+
+# bulk_delete, ls, get_space_usage
+
+
+def test_2001_files_are_deleted_by_three_requests(protocol, s3):
+    for number in range(2001):
+        s3.store(BUCKET, f'k {number}', b'')
+    pfns = [f'{s3.url}/{BUCKET}/k%20{number}' for number in range(2001)]
+    assert protocol().bulk_delete(iter(pfns)) == dict.fromkeys(pfns)
+    assert s3.operations() == ['DeleteObjects'] * 3
+    assert not s3.buckets[BUCKET]
+
+
+def test_nothing_to_delete_costs_nothing(protocol, s3):
+    assert protocol().bulk_delete([]) == {}
+    assert not s3.requests
+
+
+def test_a_bulk_delete_reports_each_pfn(protocol, s3):
+    s3.store(BUCKET, 'a', b'')
+    good, bad = f'{s3.url}/{BUCKET}/a', f'{s3.url}/no.such.bucket/a'
+    result = protocol().bulk_delete([good, bad])
+    assert result[good] is None
+    assert isinstance(result[bad], SourceNotFound)
+
+
+def test_ls_tells_pfns(protocol, s3):
+    for key in ('f', 'a b/1', 'a b/c/2', 'a b2'):
+        s3.store(BUCKET, key, b'')
+    made, bucket = protocol(), f'{s3.url}/{BUCKET}'
+    assert sorted(made.ls(bucket)) == sorted(made.ls(f'{bucket}/')) == [f'{bucket}/a%20b/', f'{bucket}/a%20b2', f'{bucket}/f']
+    assert sorted(made.ls(f'{bucket}/a%20b')) == sorted(made.ls(f'{bucket}/a%20b/')) == [f'{bucket}/a%20b/1', f'{bucket}/a%20b/c/']
+    assert made.ls(f'{bucket}/nothing') == []
+
+
+def test_space_is_the_capacity_less_what_is_listed(protocol, s3):
+    s3.store(BUCKET, 'f', b'x' * 100)
+    s3.store('x---mc', 'f', b'x' * 10)
+    s3.store('Foreign_bucket', 'f', b'x' * 5)
+    assert protocol(s3={'capacity': '1000'}).get_space_usage() == (1000, 890)
+
+
+def test_space_of_an_rse_with_a_path_is_that_below_it(protocol, s3):
+    for key in ('a/path/f', 'a/path2/f', 'f'):
+        s3.store('bucket', key, b'x' * 10)
+    assert protocol(prefix='/bucket/a/path/', s3={'capacity': '1000'}).get_space_usage() == (1000, 990)
+
+
+def test_space_of_an_overfull_rse_is_none(protocol, s3):
+    s3.store(BUCKET, 'f', b'x' * 100)
+    assert protocol(s3={'capacity': '10'}).get_space_usage() == (10, 0)
+
+
+def test_space_is_unknown_without_a_capacity(protocol):
+    with pytest.raises(RSEOperationNotSupported, match="'capacity'"):
+        protocol().get_space_usage()
+
+
+# As rsemanager does it
+
+
+@pytest.fixture
+def managed(rse, s3, rucio_cfg, tmp_path):
+    """The settings of an RSE on `s3`, and a file's LFN."""
+    rucio_cfg({'s3:X': {'access_key': 'A', 'secret_key': 'b'}})
+    tmp_path.joinpath('a b').write_bytes(CONTENT)
+    lfn = {'scope': BUCKET, 'name': 'a b', 'filesize': len(CONTENT), 'adler32': f'{zlib.adler32(CONTENT):08x}'}
+    return rse(url=s3.url), lfn
+
+
+def test_rsemanagers_upload_and_delete(managed, s3, tmp_path):
+    settings, lfn = managed
+    uploaded = rsemanager.upload(settings, [lfn], source_dir=str(tmp_path))
+    assert uploaded['success'] is True
+    assert uploaded['pfn'] == f'{s3.url}/{BUCKET}/a%20b'
+    assert s3.operations() == ['PutObject', 'HeadObject']
+    assert rsemanager.exists(settings, lfn) is True
+    rsemanager.delete(settings, lfn)
+    assert rsemanager.exists(settings, lfn) is False
+
+
+def test_rsemanagers_upload_leaves_an_object_as_it_is_unless_it_may_delete(managed, s3, tmp_path):
+    settings, lfn = managed
+    s3.store(BUCKET, 'a b', b'first')
+    with pytest.raises(FileReplicaAlreadyExists):
+        rsemanager.upload(settings, [lfn], source_dir=str(tmp_path))
+    assert s3.content(BUCKET, 'a b') == b'first'
+    assert rsemanager.upload(settings, [lfn], source_dir=str(tmp_path), delete_existing=True)['success'] is True
+    assert s3.content(BUCKET, 'a b') == CONTENT
+
+
+def test_rsemanagers_rename(managed, s3):
+    settings, _ = managed
+    s3.store(BUCKET, 'a b', CONTENT)
+    assert rsemanager.rename(settings, {'scope': BUCKET, 'name': 'a b', 'new_name': 'c'}) is True
+    assert list(s3.buckets[BUCKET]) == ['c']
+
+
+def test_nothing_is_written_outside_of_where_it_belongs(protocol, s3, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(os.listdir(tmp_path)) | {'g'}
+    made, pfn = protocol(), f'{s3.url}/{BUCKET}/f'
+    made.put(source, pfn)
+    made.get(pfn, 'g')
+    assert set(os.listdir(tmp_path)) == before

@@ -1,0 +1,694 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Upload, download and copy: what is stored, what it costs, and that nothing is left after a failure."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from rucio.common.exception import (
+    DestinationNotAccessible,
+    FileConsistencyMismatch,
+    FileReplicaAlreadyExists,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    RucioException,
+    ServiceUnavailable,
+    SourceNotFound,
+)
+from rucio.common.s3 import clients, credentials, transfer
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target
+from servers.fake_s3 import Answer, Cut, Flipped, Lost, Stalled, error
+
+MiB = 1024**2
+BUCKET = 'user.alice'
+KEYS = credentials.Static('AKIDOFTHETESTS', 'secret')
+TARGET = Target('X', BUCKET, 'dir/f')
+SMALL = b'content of a small file'
+# Two parts of 5 MiB and a bit: large enough for every way through multipart.
+LARGE = bytes(range(256)) * (10 * MiB // 256) + b'end'
+
+
+@pytest.fixture
+def connection(s3):
+    def make(authorizer=KEYS, **settings):
+        usual = {
+            'rse': 'X',
+            'rse_id': '1',
+            'url': s3.url,
+            'checksum': 'crc32',
+            'full_object_checksum': True,
+            'conditional_put': True,
+            'conditional_multipart': True,
+            'multipart_threshold': 5 * MiB,
+            'multipart_chunksize': 5 * MiB,
+            'max_attempts': 1,
+        }
+        return clients.connect(Endpoint(**usual | settings), authorizer)
+
+    return make
+
+
+@pytest.fixture
+def signed(connection, s3):
+    """Call it with an operation for a connection that has a signed URL for the object."""
+
+    def make(operation, **settings):
+        made = connection(None, **settings)
+        made.authorizer.offer(operation, TARGET, f'{s3.url}/{BUCKET}/{TARGET.key}?X-Amz-Signature=1')
+        return made
+
+    return make
+
+
+@pytest.fixture
+def source(tmp_path):
+    def make(content):
+        path = tmp_path / 'source'
+        path.write_bytes(content)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def dest(tmp_path):
+    """Where to download, in a directory that is made first."""
+    tmp_path.joinpath('dest').mkdir()
+    return tmp_path / 'dest' / 'f'
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    """On a storage that hangs, the caller goes on quickly."""
+    monkeypatch.setattr(transfer, '_GRACE', 0.05)
+
+
+def wait_for_cleanup(s3):
+    """Let the requests that hang end, and wait for what goes on behind the caller's back."""
+    s3.stopping.set()
+    for thread in threading.enumerate():
+        if thread.name == 'rucio-s3-cleanup':
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def nothing_stored(s3):
+    return not s3.buckets[BUCKET] and not s3.uploads
+
+
+# Upload
+
+
+@pytest.mark.parametrize('content', [b'', b'x', SMALL, b'x' * (5 * MiB - 1)], ids=len)
+def test_a_small_file_is_one_request(connection, s3, source, content):
+    assert transfer.upload(connection(), source(content), TARGET) == len(content)
+    assert s3.content(BUCKET, TARGET.key) == content
+    assert s3.operations() == ['PutObject']
+
+
+@pytest.mark.parametrize('content', [b'x' * 5 * MiB, LARGE], ids=len)
+def test_a_large_file_is_stored_in_parts_and_nothing_is_left_of_them(connection, s3, source, content):
+    assert transfer.upload(connection(), source(content), TARGET) == len(content)
+    assert s3.content(BUCKET, TARGET.key) == content
+    parts = -(-len(content) // (5 * MiB))
+    assert s3.operations() == ['CreateMultipartUpload', *['UploadPart'] * parts, 'CompleteMultipartUpload']
+    assert not s3.uploads
+
+
+def test_a_large_object_has_one_checksum_where_the_storage_can(connection, s3, source):
+    transfer.upload(connection(full_object_checksum=True), source(LARGE), TARGET)
+    assert s3.buckets[BUCKET][TARGET.key].crc32
+    transfer.upload(connection(full_object_checksum=False), source(LARGE), TARGET._replace(key='other'))
+    assert not s3.buckets[BUCKET]['other'].crc32
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
+@pytest.mark.parametrize(('checksum', 'header'), [('crc32', 'x-amz-checksum-crc32'), ('md5', 'content-md5')])
+def test_every_byte_is_covered_by_a_check_of_the_storage(connection, s3, source, content, checksum, header):
+    transfer.upload(connection(checksum=checksum, full_object_checksum=False), source(content), TARGET)
+    bodies = [request for request in s3.requests if request.operation in ('PutObject', 'UploadPart')]
+    assert sum(len(request.body) for request in bodies) == len(content)
+    assert all(header in request.headers for request in bodies)
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
+def test_a_file_is_read_once(connection, source, monkeypatch, content):
+    path, opened = source(content), []
+
+    class Counting:
+        def __init__(self, file):
+            self.file, self.read_bytes = file, 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def read(self, *args):
+            data = self.file.read(*args)
+            self.read_bytes += len(data)
+            return data
+
+    def counting_open(*args):
+        opened.append(Counting(open(*args)))  # noqa: SIM115 - closed by who asked for it
+        return opened[-1]
+
+    monkeypatch.setattr(transfer, 'open', counting_open, raising=False)
+    transfer.upload(connection(), path, TARGET)
+    assert [file.read_bytes for file in opened] == [len(content)]
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
+@pytest.mark.parametrize('honoured', [True, False])
+def test_an_object_is_never_overwritten(connection, s3, source, content, honoured):
+    s3.conditional_put = s3.conditional_multipart = honoured
+    s3.store(BUCKET, TARGET.key, b'first')
+    with pytest.raises(FileReplicaAlreadyExists, match=r"RSE X: put of bucket 'user\.alice', key 'dir/f'"):
+        transfer.upload(connection(conditional_put=honoured, conditional_multipart=honoured), source(content), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == b'first'
+    assert not s3.uploads
+
+
+def test_of_sixteen_writers_exactly_one_wins(connection, s3, tmp_path):
+    connection()
+    start = threading.Barrier(16)
+
+    def write(number):
+        path = tmp_path / str(number)
+        path.write_bytes(b'%d' % number)
+        start.wait(30)
+        try:
+            transfer.upload(connection(), str(path), TARGET)
+        except FileReplicaAlreadyExists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = [number for number in pool.map(write, range(16)) if number is not None]
+    assert len(winners) == 1
+    assert s3.content(BUCKET, TARGET.key) == b'%d' % winners[0]
+
+
+def test_a_missing_bucket_is_named_with_the_remedy(connection, source):
+    with pytest.raises(DestinationNotAccessible, match='has to be made'):
+        transfer.upload(connection(), source(SMALL), Target('X', 'no.such.bucket', 'k'))
+
+
+# Local files that cannot be uploaded
+
+
+def test_a_missing_file_is_named(connection, s3, tmp_path):
+    with pytest.raises(SourceNotFound, match='nowhere'):
+        transfer.upload(connection(), str(tmp_path / 'nowhere'), TARGET)
+    assert not s3.requests
+
+
+def test_a_directory_is_refused(connection, s3, tmp_path):
+    with pytest.raises(SourceNotFound, match='directory'):
+        transfer.upload(connection(), str(tmp_path), TARGET)
+    assert not s3.requests
+
+
+def test_a_device_is_refused(connection, s3):
+    with pytest.raises(SourceNotFound, match='no regular file'):
+        transfer.upload(connection(), os.devnull, TARGET)
+    assert not s3.requests
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_refused_without_waiting_for_its_writer(connection, s3, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(SourceNotFound, match='no regular file'):
+        transfer.upload(connection(), str(tmp_path / 'pipe'), TARGET)
+    assert not s3.requests
+
+
+def changing(path, change):
+    """A meter that changes the file after its size was measured and before it is read."""
+
+    @contextmanager
+    def meter(name, size):
+        with open(path, 'r+b') as file:
+            change(file)
+        yield
+
+    return meter
+
+
+def grow(file):
+    file.seek(0, os.SEEK_END)
+    file.write(b'more')
+
+
+def shrink(file):
+    file.truncate(os.fstat(file.fileno()).st_size - 1)
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
+@pytest.mark.parametrize('change', [grow, shrink])
+def test_a_file_that_changes_while_it_is_read_fails_and_nothing_is_stored(connection, s3, source, content, change):
+    path = source(content)
+    with pytest.raises(SourceNotFound, match=f'changed while it was read: it had {len(content)} bytes'):
+        transfer.upload(connection(), path, TARGET, meter=changing(path, change))
+    assert nothing_stored(s3)
+
+
+@pytest.mark.parametrize('change', [grow, shrink])
+@pytest.mark.parametrize('content', [b'x', b'x' * 5 * MiB])
+def test_a_file_that_changes_to_another_number_of_parts_fails_too(connection, s3, source, content, change):
+    path = source(content)
+    with pytest.raises(SourceNotFound, match='changed while it was read'):
+        transfer.upload(connection(), path, TARGET, meter=changing(path, change))
+    assert nothing_stored(s3)
+
+
+@pytest.mark.parametrize('change', [grow, shrink])
+def test_a_file_that_changes_before_it_goes_to_a_signed_url_fails_and_nothing_is_stored(signed, s3, source, change):
+    path = source(SMALL)
+    with pytest.raises(RucioException):
+        transfer.upload(signed('write', read_timeout=0.5), path, TARGET, meter=changing(path, change), timeout=5)
+    assert nothing_stored(s3)
+
+
+# Uploads that fail on their way
+
+
+@pytest.mark.parametrize(
+    ('operation', 'answer', 'expected'),
+    [
+        ('CreateMultipartUpload', error(403, 'AccessDenied'), RSEAccessDenied),
+        ('UploadPart', error(400, 'BadDigest'), FileConsistencyMismatch),
+        ('UploadPart', error(500, 'InternalError'), ServiceUnavailable),
+        ('UploadPart', error(403, 'ExpiredToken'), RSEAccessDenied),
+        ('CompleteMultipartUpload', error(403, 'AccessDenied'), RSEAccessDenied),
+        ('CompleteMultipartUpload', error(412, 'PreconditionFailed'), FileReplicaAlreadyExists),
+    ],
+)
+def test_no_part_is_left_of_a_multipart_upload_that_fails(connection, s3, source, operation, answer, expected):
+    s3.fail(operation, answer)
+    with pytest.raises(expected, match=r"RSE X: put of bucket 'user\.alice', key 'dir/f'"):
+        transfer.upload(connection(), source(LARGE), TARGET)
+    assert nothing_stored(s3)
+
+
+def test_no_part_is_left_where_the_last_step_says_with_200_that_it_failed(connection, s3, source):
+    s3.fail('CompleteMultipartUpload', Answer(200, error(200, 'InternalError').body))
+    with pytest.raises(ServiceUnavailable):
+        transfer.upload(connection(), source(LARGE), TARGET)
+    assert nothing_stored(s3)
+
+
+def test_a_part_that_fails_once_is_sent_again(connection, s3, source):
+    s3.fail('UploadPart', error(503, 'SlowDown'), Lost(None))
+    transfer.upload(connection(max_attempts=3), source(LARGE), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == LARGE
+
+
+@pytest.mark.parametrize('checksum', ['crc32', 'md5'])
+def test_data_that_are_damaged_on_their_way_are_refused_by_the_storage(connection, s3, source, checksum):
+    """The fake S3 verifies, so a client that would send no checksum fails this test."""
+    damaged = connection(checksum=checksum)
+
+    def damage(request, **_):
+        request.body = b'!' + request.body.read()[1:]
+
+    damaged.client.meta.events.register_last('before-send.s3.PutObject', damage)
+    with pytest.raises(FileConsistencyMismatch, match='BadDigest'):
+        transfer.upload(damaged, source(SMALL), TARGET)
+    assert nothing_stored(s3)
+
+
+# Answers that are lost
+
+
+@pytest.mark.parametrize('attempts', [1, 2])
+@pytest.mark.parametrize('answer', [None, error(500, 'InternalError'), error(503, 'SlowDown')], ids=['none', '500', '503'])
+@pytest.mark.parametrize('settings', [{}, {'checksum': 'md5', 'full_object_checksum': False}], ids=['crc32', 'etag'])
+@pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=['empty', 'one PUT', 'multipart'])
+def test_an_upload_whose_answer_was_lost_is_a_success(connection, s3, source, attempts, answer, settings, content):
+    s3.fail('CompleteMultipartUpload' if content is LARGE else 'PutObject', Lost(answer))
+    transfer.upload(connection(max_attempts=attempts, **settings), source(content), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == content
+    assert not s3.uploads
+
+
+@pytest.mark.parametrize('other', [b'X' + SMALL[1:], b'short'], ids=['same size', 'other size'])
+@pytest.mark.parametrize('checksum', ['crc32', 'md5'])
+def test_an_object_of_other_content_is_not_taken_for_an_upload_whose_answer_was_lost(connection, s3, source, other, checksum):
+    s3.store(BUCKET, TARGET.key, other, crc32='' if checksum == 'md5' else 'xxxxxx==')
+    s3.fail('PutObject', Lost(None))
+    with pytest.raises(FileReplicaAlreadyExists):
+        transfer.upload(connection(max_attempts=2, checksum=checksum), source(SMALL), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == other
+
+
+def test_the_same_content_is_no_success_where_nothing_was_lost(connection, s3, source):
+    """Somebody else's object: Rucio is to know."""
+    s3.store(BUCKET, TARGET.key, SMALL)
+    with pytest.raises(FileReplicaAlreadyExists):
+        transfer.upload(connection(), source(SMALL), TARGET)
+
+
+def test_the_same_content_is_a_success_where_an_earlier_try_may_have_arrived(connection, s3, source):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    assert transfer.upload(connection(), source(SMALL), TARGET, tried_before=True) == len(SMALL)
+    s3.store(BUCKET, TARGET.key, b'other')
+    with pytest.raises(FileReplicaAlreadyExists):
+        transfer.upload(connection(), source(SMALL), TARGET, tried_before=True)
+
+
+def test_a_storage_that_fails_for_good_is_not_taken_for_a_success(connection, s3, source):
+    s3.fail('PutObject', error(500, 'InternalError'), error(500, 'InternalError'))
+    with pytest.raises(ServiceUnavailable):
+        transfer.upload(connection(max_attempts=2), source(SMALL), TARGET)
+    assert nothing_stored(s3)
+
+
+# Time-outs and Ctrl-C
+
+
+@pytest.mark.parametrize(
+    ('content', 'operation'), [(SMALL, 'PutObject'), (LARGE, 'CreateMultipartUpload'), (LARGE, 'UploadPart'), (LARGE, 'CompleteMultipartUpload')]
+)
+@pytest.mark.usefixtures('short_grace')
+def test_a_timeout_bounds_an_upload_to_a_storage_that_hangs(connection, s3, source, content, operation):
+    s3.fail(operation, Stalled())
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match=r'not finished after 0\.5 s.*transfer_timeout'):
+        transfer.upload(connection(), source(content), TARGET, timeout=0.5)
+    assert time.monotonic() - began < 10
+    wait_for_cleanup(s3)
+    assert nothing_stored(s3)
+
+
+def test_a_transfer_that_is_fast_enough_meets_no_timeout(connection, s3, source, dest):
+    transfer.upload(connection(), source(LARGE), TARGET, timeout=60)
+    transfer.download(connection(), TARGET, str(dest), timeout=60)
+    assert dest.read_bytes() == LARGE
+
+
+def interrupting(signum, exception):
+    """A meter that sends a signal at the first progress, and holds the transfer until the main thread has heard of it."""
+    heard, once = threading.Event(), threading.Lock()
+
+    def handler(*_):
+        heard.set()
+        raise exception
+
+    def step(_):
+        if once.acquire(blocking=False):
+            signal.pthread_kill(threading.main_thread().ident, signum)
+            heard.wait(30)
+
+    @contextmanager
+    def meter(name, size):
+        before = signal.signal(signum, handler)
+        try:
+            yield step
+        finally:
+            signal.signal(signum, before)
+
+    return meter
+
+
+# Ctrl-C, and how daemons and batch systems end a process.
+@pytest.mark.parametrize(('signum', 'exception'), [(signal.SIGINT, KeyboardInterrupt()), (signal.SIGTERM, SystemExit(143))], ids=['Ctrl-C', 'exit'])
+@pytest.mark.usefixtures('short_grace')
+def test_a_signal_leaves_nothing_of_an_upload(connection, s3, source, signum, exception):
+    s3.fail('CompleteMultipartUpload', Stalled())  # the upload cannot win the race
+    with pytest.raises(type(exception)):
+        transfer.upload(connection(), source(LARGE), TARGET, meter=interrupting(signum, exception))
+    wait_for_cleanup(s3)
+    assert nothing_stored(s3)
+
+
+@pytest.mark.parametrize(('signum', 'exception'), [(signal.SIGINT, KeyboardInterrupt()), (signal.SIGTERM, SystemExit(143))], ids=['Ctrl-C', 'exit'])
+def test_a_signal_leaves_nothing_of_a_download(connection, s3, dest, signum, exception):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    dest.write_bytes(b'old')
+    with pytest.raises(type(exception)):
+        transfer.download(connection(), TARGET, str(dest), meter=interrupting(signum, exception))
+    assert dest.read_bytes() == b'old'
+    assert os.listdir(dest.parent) == ['f']
+
+
+# Signed URLs
+
+
+@pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=len)
+def test_with_a_signed_url_a_file_of_any_size_is_one_request(signed, s3, source, content):
+    transfer.upload(signed('write'), source(content), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == content
+    assert s3.operations() == ['PutObject']
+
+
+def test_more_than_5_gib_with_a_signed_url_fail_before_the_first_byte_and_say_what_to_do(signed, s3, source):
+    path = source(b'')
+    os.truncate(path, 5 * 1024**3 + 1)
+    with pytest.raises(RSEOperationNotSupported, match=r'RSE X.*5 GiB.*\[s3:X\]'):
+        transfer.upload(signed('write'), path, TARGET)
+    assert not s3.requests
+
+
+@pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=len)
+def test_a_download_by_a_signed_url(signed, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content)
+    assert transfer.download(signed('read'), TARGET, str(dest)) == len(content)
+    assert dest.read_bytes() == content
+
+
+# Download
+
+
+@pytest.mark.parametrize('content', [b'', b'x', SMALL, b'x' * 5 * MiB, LARGE], ids=len)
+def test_what_was_stored_comes_back(connection, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content)
+    assert transfer.download(connection(), TARGET, str(dest)) == len(content)
+    assert dest.read_bytes() == content
+    assert os.listdir(dest.parent) == ['f']
+
+
+@pytest.mark.parametrize(('content', 'gets'), [(b'', 0), (SMALL, 1), (LARGE, 3)], ids=['empty', 'one GET', 'ranges'])
+def test_a_download_costs_a_head_and_its_gets(connection, s3, dest, content, gets):
+    s3.store(BUCKET, TARGET.key, content)
+    transfer.download(connection(), TARGET, str(dest))
+    assert s3.operations() == ['HeadObject', *['GetObject'] * gets]
+
+
+def test_the_parents_of_the_file_are_made(connection, s3, tmp_path):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    transfer.download(connection(), TARGET, str(tmp_path / 'a' / 'b' / 'f'))
+    assert (tmp_path / 'a' / 'b' / 'f').read_bytes() == SMALL
+
+
+def test_a_relative_path_is_one_of_the_working_directory(connection, s3, tmp_path, monkeypatch):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    monkeypatch.chdir(tmp_path)
+    transfer.download(connection(), TARGET, 'f')
+    assert (tmp_path / 'f').read_bytes() == SMALL
+
+
+def test_a_name_of_full_length_is_taken(connection, s3, tmp_path):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    transfer.download(connection(), TARGET, str(tmp_path / ('n' * 255)))
+    assert (tmp_path / ('n' * 255)).read_bytes() == SMALL
+
+
+def test_a_new_file_has_the_permissions_that_the_user_wants(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    mask = os.umask(0o027)
+    try:
+        transfer.download(connection(), TARGET, str(dest))
+    finally:
+        os.umask(mask)
+    assert dest.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_was_there_is_replaced(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    dest.write_bytes(b'old and longer than what comes now')
+    transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == SMALL
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_broken_link(path):
+    path.symlink_to('nowhere')
+
+
+@pytest.mark.parametrize('make', [os.mkdir, make_pipe, make_broken_link])
+def test_a_destination_that_is_no_regular_file_is_refused_before_any_request(connection, s3, dest, make):
+    make(dest)
+    with pytest.raises(DestinationNotAccessible, match='no regular file'):
+        transfer.download(connection(), TARGET, str(dest))
+    assert not s3.requests
+
+
+def test_a_parent_that_is_a_file_is_named(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    dest.write_bytes(b'')
+    with pytest.raises(DestinationNotAccessible, match='cannot be written'):
+        transfer.download(connection(), TARGET, str(dest / 'f'))
+
+
+def test_a_missing_object_is_told_and_makes_no_directory(connection, tmp_path):
+    with pytest.raises(SourceNotFound, match=r"RSE X: get of bucket 'user\.alice', key 'dir/f'"):
+        transfer.download(connection(), TARGET, str(tmp_path / 'a' / 'f'))
+    assert not (tmp_path / 'a').exists()
+
+
+# Downloads that fail on their way
+
+
+def swapping(s3, content):
+    """A meter that replaces the object after it was looked at."""
+
+    @contextmanager
+    def meter(name, size):
+        s3.store(BUCKET, TARGET.key, content)
+        yield
+
+    return meter
+
+
+@pytest.mark.parametrize(
+    ('content', 'faults', 'expected'),
+    [
+        (SMALL, [Flipped()], FileConsistencyMismatch),
+        (LARGE, [Flipped()], FileConsistencyMismatch),
+        (SMALL, [Cut()] * 9, ServiceUnavailable),
+        (LARGE, [Cut()] * 30, ServiceUnavailable),
+        (SMALL, [error(500, 'InternalError')], ServiceUnavailable),
+        (LARGE, [error(403, 'AccessDenied')], RSEAccessDenied),
+        (SMALL, [error(404, 'NoSuchKey')], SourceNotFound),
+    ],
+    ids=['damaged', 'damaged range', 'cut', 'cut range', '500', '403', 'gone meanwhile'],
+)
+def test_the_old_file_stays_when_a_download_fails(connection, s3, dest, content, faults, expected):
+    s3.store(BUCKET, TARGET.key, content)
+    s3.fail('GetObject', *faults)
+    dest.write_bytes(b'old')
+    with pytest.raises(expected, match=r"RSE X: get of bucket 'user\.alice', key 'dir/f'"):
+        transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == b'old'
+    assert os.listdir(dest.parent) == ['f']
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
+def test_an_object_that_is_damaged_in_the_storage_is_not_taken_for_good(connection, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content, crc32='AAAAAA==')
+    with pytest.raises(FileConsistencyMismatch, match='another replica'):
+        transfer.download(connection(), TARGET, str(dest))
+    assert not os.listdir(dest.parent)
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
+def test_a_connection_that_breaks_once_is_made_again(connection, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content)
+    s3.fail('GetObject', Cut())
+    transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == content
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
+def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(connection, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content)
+    with pytest.raises(ServiceUnavailable, match='changed the object'):
+        transfer.download(connection(), TARGET, str(dest), meter=swapping(s3, content[::-1]))
+    assert not os.listdir(dest.parent)
+
+
+@pytest.mark.parametrize(('content', 'operation'), [(SMALL, 'HeadObject'), (SMALL, 'GetObject'), (LARGE, 'GetObject')])
+@pytest.mark.usefixtures('short_grace')
+def test_a_timeout_bounds_a_download_from_a_storage_that_hangs(connection, s3, dest, content, operation):
+    s3.store(BUCKET, TARGET.key, content)
+    s3.fail(operation, *[Stalled()] * 3)
+    dest.write_bytes(b'old')
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match=r'not finished after 0\.5 s'):
+        transfer.download(connection(), TARGET, str(dest), timeout=0.5)
+    assert time.monotonic() - began < 10
+    wait_for_cleanup(s3)
+    assert dest.read_bytes() == b'old'
+    assert os.listdir(dest.parent) == ['f']
+
+
+# Progress
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one request', 'parts'])
+def test_progress_adds_up_to_the_size_both_ways(connection, s3, source, dest, content):
+    seen = []
+
+    @contextmanager
+    def meter(name, size):
+        steps = []
+        seen.append((name, size, steps))
+        yield steps.append
+
+    transfer.upload(connection(), source(content), TARGET, meter=meter)
+    transfer.download(connection(), TARGET, str(dest), meter=meter)
+    assert [(name, size, sum(steps)) for name, size, steps in seen] == [('source', len(content), len(content)), ('f', len(content), len(content))]
+
+
+def test_a_meter_that_shows_nothing_is_fine(connection, s3, source, dest):
+    @contextmanager
+    def meter(name, size):
+        yield None
+
+    transfer.upload(connection(), source(LARGE), TARGET, meter=meter)
+    transfer.download(connection(), TARGET, str(dest), meter=meter)
+    assert dest.read_bytes() == LARGE
+
+
+# Copy
+
+OTHER = TARGET._replace(key='other dir/ä+f')
+
+
+@pytest.mark.parametrize('source_key', ['a', 'a b+%/ä'])
+def test_a_copy_has_the_same_content_and_no_byte_comes_here(connection, s3, source_key):
+    s3.store(BUCKET, source_key, SMALL)
+    transfer.copy(connection(), TARGET._replace(key=source_key), OTHER)
+    assert s3.content(BUCKET, OTHER.key) == s3.content(BUCKET, source_key) == SMALL
+    assert 'GetObject' not in s3.operations()
+
+
+def test_a_copy_never_overwrites(connection, s3):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.store(BUCKET, OTHER.key, b'first')
+    with pytest.raises(FileReplicaAlreadyExists):
+        transfer.copy(connection(), TARGET, OTHER)
+    assert s3.content(BUCKET, OTHER.key) == b'first'
+
+
+def test_a_copy_of_what_is_missing_is_told(connection):
+    with pytest.raises(SourceNotFound, match="key 'dir/f'"):
+        transfer.copy(connection(), TARGET, OTHER)
