@@ -19,7 +19,6 @@ from moto.server import ThreadedMotoServer
 
 from conformance.rig import Backend
 from conformance.suite import PresignedConformance, ProtocolConformance
-from servers.ca import CA
 from servers.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.integration
@@ -54,30 +53,18 @@ def _backend(server: SeaweedFS) -> Backend:
     )
 
 
-@pytest.fixture(scope='module')
-def seaweedfs(tmp_path_factory):
-    with SeaweedFS(tmp_path_factory.mktemp('seaweedfs')) as server:
-        yield _backend(server)
-
-
-@pytest.fixture(scope='module')
-def seaweedfs_tls(tmp_path_factory):
-    with SeaweedFS(tmp_path_factory.mktemp('seaweedfs'), tls=CA(tmp_path_factory.mktemp('ca'))) as server:
-        yield _backend(server)
-
-
 class TestSeaweedFS(ProtocolConformance):
     @pytest.fixture(scope='class')
     @classmethod
-    def backend(cls, seaweedfs):
-        return seaweedfs
+    def backend(cls, plain):
+        return _backend(plain)
 
 
 class TestSeaweedFSOverTLS(ProtocolConformance):
     @pytest.fixture(scope='class')
     @classmethod
-    def backend(cls, seaweedfs_tls):
-        return seaweedfs_tls
+    def backend(cls, tls):
+        return _backend(tls)
 
 
 class TestSeaweedFSPresigned(PresignedConformance):
@@ -85,8 +72,8 @@ class TestSeaweedFSPresigned(PresignedConformance):
 
     @pytest.fixture(scope='class')
     @classmethod
-    def backend(cls, seaweedfs_tls):
-        return seaweedfs_tls
+    def backend(cls, tls):
+        return _backend(tls)
 
 
 class TestMoto(ProtocolConformance):

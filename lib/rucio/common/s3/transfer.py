@@ -231,7 +231,9 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
-        cleanup = threading.Thread(target=manager.shutdown, kwargs={'cancel': True}, name='rucio-s3-cleanup')
+        # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
+        future.cancel()
+        cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
         cleanup.start()
         cleanup.join(_GRACE)
         raise
