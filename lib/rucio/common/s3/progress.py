@@ -64,7 +64,7 @@ def _enter() -> Progress:
     global _display, _users  # noqa: PLW0603 - a terminal has one display
     with _lock:
         if _display is None:
-            columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+            columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             _display = Progress(*columns, console=Console(stderr=True), transient=True)
             _display.start()
         _users += 1
