@@ -29,7 +29,6 @@ SEAWEEDFS_CANNOT = {
     'dot_segments': 'SeaweedFS answers 400: its keys are paths',
     'double_slash': 'SeaweedFS takes a//b for a/b: its keys are paths',
     'long_segments': 'SeaweedFS answers KeyTooLongError: a path segment has 255 bytes at most',
-    'trailing_slash': 'SeaweedFS makes a directory of it and drops the content',
 }
 MOTO_CANNOT = {
     'conditional_put': 'moto looks and then writes, without a lock',

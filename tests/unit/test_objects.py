@@ -144,7 +144,6 @@ def test_a_refused_head_which_has_no_body_is_followed_by_a_get_that_says_why(con
     with pytest.raises(RSEAccessDenied, match='clock'):
         objects.stat(connection(), at('k'))
     assert s3.operations() == ['HeadObject', 'GetObject']
-    assert s3.requests[1].headers['range'] == 'bytes=0-0'
 
 
 @pytest.mark.parametrize(('key', 'body', 'expected'), [('k', b'x', True), ('k', b'', True), ('missing', b'x', False)])

@@ -52,7 +52,7 @@ def test_a_person_at_a_terminal_sees_name_and_progress(stderr):
         step(LARGE // 2)
         progress._display.refresh()
         assert 'file.root' in terminal.getvalue()
-        assert '8.0/16.0 MiB' in terminal.getvalue()
+        assert '8.4/16.8 MB' in terminal.getvalue()
 
 
 def test_nothing_is_shown_where_nobody_looks_on(stderr):

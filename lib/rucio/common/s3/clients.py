@@ -29,12 +29,14 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.handlers import add_expect_header
 
 from .credentials import Authorizer, Presigned
 from .endpoint import Endpoint, Secrets
 from .errors import status_of
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
 __all__ = ['Connection', 'connect']
@@ -101,7 +103,11 @@ def _make(endpoint: Endpoint, authorizer: Authorizer) -> 'S3Client':
     client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
-    if endpoint.checksum == 'md5' or (endpoint.checksum == 'crc32' and authorizer.whole_objects_only):
+    # Where a server answers before it has the body, botocore takes that answer for the one to the next request, too.
+    client.meta.events.unregister('before-call.s3', add_expect_header)
+    if authorizer.whole_objects_only:
+        client.meta.events.register_last('before-sign.s3', _add_md5_to_signed)
+    elif endpoint.checksum == 'md5':
         client.meta.events.register('before-call.s3.PutObject', _add_md5)
         client.meta.events.register('before-call.s3.UploadPart', _add_md5)
     return client
@@ -141,9 +147,16 @@ class _NeverOverwrite:
 
 def _add_md5(params: dict[str, Any], **_: Any) -> None:
     """Content-MD5, the one check of what they received that all storages honour. The body is in memory or small."""
-    body, headers = params['body'], params['headers']
-    if 'Content-MD5' in headers:
-        return
+    params['headers']['Content-MD5'] = _md5(params['body'])
+
+
+def _add_md5_to_signed(request: 'AWSRequest', operation_name: str, **_: Any) -> None:
+    """The same for a signed URL. Version 4 lets a header be added that was not signed; older signatures cover this one."""
+    if operation_name == 'PutObject' and 'X-Amz-Signature=' in str(request.url):
+        request.headers['Content-MD5'] = _md5(request.data)
+
+
+def _md5(body: Any) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(body, (bytes, bytearray)):
         digest.update(body)
@@ -152,4 +165,4 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
         while block := body.read(1024 * 1024):
             digest.update(block)
         body.seek(start)
-    headers['Content-MD5'] = base64.b64encode(digest.digest()).decode()
+    return base64.b64encode(digest.digest()).decode()

@@ -207,7 +207,7 @@ def _row(error: BaseException, operation: str) -> _Row:
         row = _CODES.get(code) or _STATUSES.get(status) or _DOWN
         if row is _CODES['PreconditionFailed'] and operation == 'get':
             return _CHANGED
-        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'delete'):
+        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'delete', 'ls'):
             return _Row(SourceNotFound, row.remedy)
         return row
     return next((row for kind, row in _EXCEPTIONS if isinstance(error, kind)), _DOWN)

@@ -64,7 +64,7 @@ def _head(connection: 'Connection', target: Target, **extra: Any) -> Any:
     except ClientError as error:
         if status_of(error) in (301, 400, 403):
             # The answer to a HEAD has no body, so it does not say why (keys, clock, region, ...): that to a GET does.
-            connection.client.get_object(Bucket=target.bucket, Key=target.key, Range='bytes=0-0')['Body'].close()
+            connection.client.get_object(Bucket=target.bucket, Key=target.key)['Body'].close()
         raise
 
 

@@ -37,7 +37,14 @@ from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
 from s3transfer.utils import ChunksizeAdjuster
 
-from rucio.common.exception import DestinationNotAccessible, FileConsistencyMismatch, RSEOperationNotSupported, RucioException, SourceNotFound
+from rucio.common.exception import (
+    DestinationNotAccessible,
+    FileConsistencyMismatch,
+    RSEFileNameNotSupported,
+    RSEOperationNotSupported,
+    RucioException,
+    SourceNotFound,
+)
 
 from . import objects
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
@@ -165,8 +172,13 @@ def upload(
     :returns: The size in bytes.
     :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes, or cannot be read.
     :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
+    :raises RSEFileNameNotSupported: if the key ends in a slash.
     :raises RucioException: what :mod:`.errors` makes of anything else.
     """
+    if target.key.endswith('/'):
+        raise RSEFileNameNotSupported(
+            f"RSE {target.rse}: put of {target}: a key that ends in '/' is a folder, of which some storages keep no content. Use a name without it."
+        )
     try:
         if not stat_module.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for its writer
             raise SourceNotFound(f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one.")

@@ -1,0 +1,44 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Put one file, as a process that can be killed: the arguments are a file with the RSE as JSON, the local file and the PFN."""
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from rucio.rse import rsemanager
+
+
+def main() -> None:
+    rse, source, pfn, on_interrupt = sys.argv[1:]
+
+    def interrupted(*_: object) -> None:
+        sys.stdout.write('interrupted\n')
+        sys.stdout.flush()
+        if on_interrupt == 'exit':  # as Rucio's own command line does
+            sys.exit(3)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupted)
+    logging.basicConfig(level=logging.DEBUG)
+    protocol = rsemanager.create_protocol(json.loads(Path(rse).read_text()), 'write')
+    protocol.connect()
+    protocol.put(source, pfn)
+
+
+if __name__ == '__main__':
+    main()
