@@ -1,0 +1,97 @@
+# `make` lists what there is. Everything is kept in .venv/ and .tox/; a second run downloads and installs nothing.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help test test-oldest test-all unit lint type format demo dev bench wheel clean FORCE
+
+# The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
+RUCIO := 41
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+endif
+
+TOX := .venv/tools/bin/tox run
+PIP := bin/python -m pip --disable-pip-version-check -qq
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+WHEEL := .venv/dist/rucio_s3-$(VERSION)-py3-none-any.whl
+SOURCES := $(shell find lib -type f -not -path '*/__pycache__/*' -not -path '*.egg-info/*') pyproject.toml setup.py README.md LICENSE
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+test: .venv/tools/.done  ## all checks and all tests, against the newest Rucio
+	$(TOX) -e lint,type,clients,rucio$(RUCIO)
+
+test-oldest: .venv/tools/.done  ## the unit tests and a few others, against the oldest Rucio
+	$(TOX) -e rucio38-smoke
+
+test-all: .venv/tools/.done  ## all tests, against each Rucio and with each Python that is here
+	$(TOX)
+
+unit: .venv/tools/.done  ## the unit tests, against the newest Rucio
+	$(TOX) -e rucio$(RUCIO) -- tests/unit
+
+lint: .venv/tools/.done  ## ruff
+	$(TOX) -e lint
+
+type: .venv/tools/.done  ## mypy
+	$(TOX) -e type
+
+format: .venv/tools/.done  ## let ruff put the code in order
+	$(TOX) -e format
+
+demo: .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running)
+	.venv/demo/bin/python demo/demo.py $(if $(KEEP),--keep)
+
+dev: .venv/dev/.done  ## an environment with lib/ linked into stock Rucio: edits take effect at once
+	.venv/dev/bin/python dev/link.py
+	@echo 'Use it with: . .venv/dev/bin/activate'
+
+bench: dev  ## measure transfers
+	.venv/dev/bin/python bench/bench.py
+
+wheel: $(WHEEL)  ## build the wheel, in .venv/dist
+
+clean:  ## remove all that was made here
+	rm -rf .venv .tox build lib/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Changes when another Python is asked for, and with it every environment.
+.venv/python: FORCE
+	@test -n '$(PYTHON)' || { echo "rucio-s3 needs Python 3.10 to 3.13, but python3 is $$(python3 --version 2>/dev/null || echo missing)." \
+		'Install one of them, or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make environments.' \
+		'Install its venv (on Debian and Ubuntu: apt-get install python3-venv).' >&2; exit 1; }
+	@mkdir -p $(@D)
+	@seen="$$($(PYTHON) -c 'import sys; print(sys.base_prefix, *sys.version_info[:3])')"; \
+		test "$$(cat $@ 2>/dev/null)" = "$$seen" || echo "$$seen" > $@
+
+.venv/%/.python: .venv/python
+	@echo 'Making .venv/$* (once)'
+	@$(PYTHON) -m venv --clear $(@D)
+	@touch $@
+
+.venv/tools/.done: .venv/tools/.python dev/requirements.txt
+	@$(@D)/$(PIP) install -r dev/requirements.txt
+	@touch $@
+
+# setuptools is in .venv/tools: no network.
+$(WHEEL): $(SOURCES) .venv/tools/.done
+	@.venv/tools/$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(@D) .
+
+.venv/demo/.done: .venv/demo/.python demo/requirements.txt pyproject.toml | $(WHEEL)
+	@echo 'Installing Rucio and the servers of the demo into $(@D) (once)'
+	@$(@D)/$(PIP) install -r demo/requirements.txt $(WHEEL)
+	@touch $@
+
+.venv/demo/.wheel: .venv/demo/.done $(WHEEL)
+	@$(@D)/$(PIP) install --no-deps --no-index --force-reinstall $(WHEEL)
+	@touch $@
+
+# The wheel is installed for what it requires; dev/link.py then puts links in the place of its files.
+.venv/dev/.done: .venv/dev/.python pyproject.toml bench/requirements.txt | $(WHEEL)
+	@echo 'Installing Rucio and what the tests and the bench need into $(@D) (once)'
+	@$(@D)/$(PIP) install -r bench/requirements.txt 'rucio>=$(RUCIO),<$(shell expr $(RUCIO) + 1)' '$(WHEEL)[test]'
+	@$(@D)/$(PIP) uninstall --yes rucio-s3
+	@touch $@
