@@ -49,7 +49,7 @@ dev: .venv/dev/.done  ## an environment with lib/ linked into stock Rucio: edits
 	.venv/dev/bin/python dev/link.py
 	@echo 'Use it with: . .venv/dev/bin/activate'
 
-bench: dev  ## measure transfers
+bench: dev .venv/dev/.bench  ## measure transfers against other tools
 	.venv/dev/bin/python bench/bench.py
 
 wheel: $(WHEEL)  ## build the wheel, in .venv/dist
@@ -94,4 +94,8 @@ $(WHEEL): $(SOURCES) .venv/tools/.done
 	@echo 'Installing Rucio and what the tests and the bench need into $(@D) (once)'
 	@$(@D)/$(PIP) install -r bench/requirements.txt 'rucio>=$(RUCIO),<$(shell expr $(RUCIO) + 1)' '$(WHEEL)[test]'
 	@$(@D)/$(PIP) uninstall --yes rucio-s3
+	@touch $@
+
+.venv/dev/.bench: .venv/dev/.done bench/requirements.txt
+	@.venv/dev/$(PIP) install -r bench/requirements.txt
 	@touch $@
