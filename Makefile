@@ -90,12 +90,12 @@ $(WHEEL): $(SOURCES) .venv/tools/.done
 	@touch $@
 
 # The wheel is installed for what it requires; dev/link.py then puts links in the place of its files.
-.venv/dev/.done: .venv/dev/.python pyproject.toml bench/requirements.txt | $(WHEEL)
-	@echo 'Installing Rucio and what the tests and the bench need into $(@D) (once)'
-	@$(@D)/$(PIP) install -r bench/requirements.txt 'rucio>=$(RUCIO),<$(shell expr $(RUCIO) + 1)' '$(WHEEL)[test]'
+.venv/dev/.done: .venv/dev/.python pyproject.toml | $(WHEEL)
+	@echo 'Installing Rucio and what the tests need into $(@D) (once)'
+	@$(@D)/$(PIP) install 'rucio>=$(RUCIO),<$(shell expr $(RUCIO) + 1)' '$(WHEEL)[test]'
 	@$(@D)/$(PIP) uninstall --yes rucio-s3
 	@touch $@
 
 .venv/dev/.bench: .venv/dev/.done bench/requirements.txt
-	@.venv/dev/$(PIP) install -r bench/requirements.txt
+	@$(@D)/$(PIP) install -r bench/requirements.txt
 	@touch $@

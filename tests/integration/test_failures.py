@@ -140,16 +140,17 @@ def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, 
     words = ['upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file)]
     command = Path(sys.executable).with_name('rucio')
 
-    subprocess.run(
+    first = subprocess.run(
         [sys.executable, '-c', _SIGNAL_AT_FIRST_BYTE, *words],
         env={**site.alice.environment, 'SIGNAL': str(int(number)), 'RUCIO_COMMAND': str(command)},
         cwd=tmp_path,
         capture_output=True,
+        text=True,
         timeout=100,
         check=False,
     )
 
-    assert site.objects('PLAIN_S3', unique) == {}
+    assert site.objects('PLAIN_S3', unique) == {}, first.stdout + first.stderr
     if number == signal.SIGINT:
         assert site.multipart_uploads('PLAIN_S3', unique) == []
     again = site.alice.rucio(*words)

@@ -446,6 +446,16 @@ def test_a_signal_leaves_nothing_of_an_upload(connection, s3, source, signum, ex
     assert nothing_stored(s3)
 
 
+@pytest.mark.usefixtures('short_grace')
+def test_a_signal_handler_that_fails_is_an_interrupt(connection, s3, source):
+    """That of Rucio's command line does, and its uploader repeats what an Exception ends."""
+    s3.fail('CompleteMultipartUpload', Stalled())
+    with pytest.raises(KeyboardInterrupt):
+        transfer.upload(connection(), source(LARGE), TARGET, meter=interrupting(signal.SIGINT, TypeError('a bytes-like object is required')))
+    wait_for_cleanup(s3)
+    assert nothing_stored(s3)
+
+
 @pytest.mark.parametrize(('signum', 'exception'), [(signal.SIGINT, KeyboardInterrupt()), (signal.SIGTERM, SystemExit(143))], ids=['Ctrl-C', 'exit'])
 def test_a_signal_leaves_nothing_of_a_download(connection, s3, dest, signum, exception):
     s3.store(BUCKET, TARGET.key, LARGE)

@@ -80,7 +80,13 @@ class _Deadline:
         self._end = time.monotonic() + seconds if seconds else None
 
     def wait(self, done: threading.Event) -> None:
-        if not done.wait(None if self._end is None else max(0, self._end - time.monotonic())):
+        try:
+            in_time = done.wait(None if self._end is None else max(0, self._end - time.monotonic()))
+        except Exception as error:
+            # Only a signal handler raises here. That of Rucio's command line fails with a TypeError when it looks for child
+            # processes, and the uploader, which takes that for a failed transfer, would begin anew.
+            raise KeyboardInterrupt from error
+        if not in_time:
             raise TransferTimeout(self._seconds)
 
     def run(self, ask: Callable[[], Answer]) -> Answer:
