@@ -47,6 +47,7 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
     SourceAccessDenied,
     SourceNotFound,
 )
@@ -335,7 +336,10 @@ class ProtocolConformance:
         with pytest.raises(SourceNotFound) as error:
             rig.protocol('delete').delete(rig.pfn(name, 'delete'))
         self.is_clear(rig, error.value, name)
-        with pytest.raises(SourceNotFound):
+
+    def test_a_missing_bucket_is_no_deleted_file(self, rig, name):
+        """With a mistyped prefix Rucio's reaper would forget all files of the RSE; it backs off from what is not available."""
+        with pytest.raises(ServiceUnavailable, match=rig.missing_scope):
             rig.protocol('delete').delete(rig.pfn(name, 'delete', scope=rig.missing_scope))
 
     def test_bulk_delete(self, rig, name):

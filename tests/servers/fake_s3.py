@@ -201,6 +201,9 @@ class FakeS3:
             self.buckets[request.bucket].pop(key, None)
         return _xml('<DeleteResult/>')
 
+    def HeadBucket(self, request):  # noqa: N802
+        return _xml('')
+
     def HeadObject(self, request):  # noqa: N802
         return self.GetObject(request)
 
@@ -302,7 +305,7 @@ def _operation(method, bucket, key, query, headers):
     if not bucket:
         return 'ListBuckets'
     if not key:
-        return {'GET': 'ListObjectsV2', 'PUT': 'CreateBucket', 'POST': 'DeleteObjects'}[method]
+        return {'GET': 'ListObjectsV2', 'HEAD': 'HeadBucket', 'PUT': 'CreateBucket', 'POST': 'DeleteObjects'}[method]
     if 'uploadId' in query:
         return {'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}[method]
     if method == 'POST':

@@ -18,7 +18,6 @@
 import json
 from types import SimpleNamespace
 
-import botocore.exceptions
 import pytest
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEOperationNotSupported
@@ -160,7 +159,7 @@ def test_a_profile_comes_before_keys_of_the_environment(endpoint, used, aws, mon
 
 
 def test_a_missing_profile_is_named(endpoint):
-    with pytest.raises(botocore.exceptions.ProfileNotFound, match='nowhere'):
+    with pytest.raises(RSEAccessDenied, match='nowhere'):
         clients.connect(endpoint(), credentials.Profile('nowhere'))
 
 
@@ -181,12 +180,26 @@ def test_the_region_of_an_account_is_used_unless_a_setting_says_another(endpoint
     assert '/mars/s3/' in s3.requests[-1].headers['authorization']
 
 
-@pytest.mark.parametrize(
-    'content', ['', 'no json', '{}', '{"abc123": null}', '{"abc123": {"access_key": "A"}}', '{"abc123": {"access_key": "A", "secret_key": ""}}']
-)
-def test_an_account_that_is_missing_or_half_is_no_account(endpoint, accounts, content):
+@pytest.mark.parametrize('content', ['{}', '{"abc123": null}', '{"abc123": {"tempurl_key": "swift"}}'])
+def test_an_rse_without_s3_keys_in_the_file_has_no_account(endpoint, accounts, content):
     accounts(content)
     assert credentials.choose(endpoint()) is None
+
+
+@pytest.mark.parametrize(
+    'content', ['', 'no json', '{"abc123": {"access_key": "A"},}', '{"abc123": {"access_key": "A"}}', '{"abc123": {"access_key": "A", "secret_key": ""}}']
+)
+def test_a_broken_file_or_half_a_key_in_it_is_named(endpoint, accounts, content):
+    accounts(content)
+    with pytest.raises(ConfigurationError, match=r'rse-accounts\.cfg'):
+        credentials.choose(endpoint())
+
+
+def test_the_region_of_a_profile_is_used(endpoint, used, s3, home):
+    (home / '.aws').mkdir(exist_ok=True)
+    (home / '.aws' / 'config').write_text('[profile far]\nregion = eu-north-1\naws_access_key_id = A\naws_secret_access_key = s\n')
+    used(endpoint(), credentials.Profile('far'))
+    assert '/eu-north-1/s3/' in s3.requests[-1].headers['authorization']
 
 
 def test_keys_that_are_changed_in_the_file_are_used_after_a_minute_without_a_new_client(endpoint, accounts, used, s3, monkeypatch):

@@ -19,7 +19,7 @@ import boto3
 import moto
 import pytest
 
-from rucio.common.exception import DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, SourceNotFound
+from rucio.common.exception import DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -163,10 +163,15 @@ def test_delete_deletes(connection, s3):
     assert s3.operations() == ['HeadObject', 'DeleteObject']
 
 
-@pytest.mark.parametrize('target', [at('missing'), at('k', 'no.such.bucket')], ids=str)
-def test_delete_of_what_is_missing_is_told(connection, target):
+def test_delete_of_what_is_missing_is_told(connection):
     with pytest.raises(SourceNotFound, match='delete of'):
-        objects.delete(connection(), target)
+        objects.delete(connection(), at('missing'))
+
+
+def test_a_missing_bucket_does_not_count_as_a_deleted_file(connection):
+    """With a mistyped prefix the reaper would forget all files of an RSE."""
+    with pytest.raises(ServiceUnavailable, match='check the RSE'):
+        objects.delete(connection(), at('k', 'no.such.bucket'))
 
 
 def test_delete_by_a_signed_url_is_one_request(signed, s3):
@@ -225,8 +230,8 @@ def test_each_object_that_could_not_be_deleted_has_its_own_error(connection, s3)
 def test_a_request_that_fails_as_a_whole_fails_for_its_objects_only(connection, s3):
     s3.store('mc23', 'k', b'')
     result = objects.delete_many(connection(), [at('a', 'no.such.bucket'), at('b', 'no.such.bucket'), at('k', 'mc23')])
-    assert isinstance(result[at('a', 'no.such.bucket')], SourceNotFound)
-    assert isinstance(result[at('b', 'no.such.bucket')], SourceNotFound)
+    assert isinstance(result[at('a', 'no.such.bucket')], ServiceUnavailable)
+    assert isinstance(result[at('b', 'no.such.bucket')], ServiceUnavailable)
     assert result[at('k', 'mc23')] is None
 
 

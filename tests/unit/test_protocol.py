@@ -586,10 +586,11 @@ def test_nothing_to_delete_costs_nothing(protocol, s3):
 
 def test_a_bulk_delete_reports_each_pfn(protocol, s3):
     s3.store(BUCKET, 'a', b'')
-    good, bad = f'{s3.url}/{BUCKET}/a', f'{s3.url}/no.such.bucket/a'
-    result = protocol().bulk_delete([good, bad])
+    good, bad, foreign = f'{s3.url}/{BUCKET}/a', f'{s3.url}/no.such.bucket/a', 'http://elsewhere.example.org/bucket/a'
+    result = protocol().bulk_delete([foreign, good, bad])
     assert result[good] is None
-    assert isinstance(result[bad], SourceNotFound)
+    assert isinstance(result[bad], ServiceUnavailable)
+    assert isinstance(result[foreign], RSEFileNameNotSupported)
 
 
 def test_ls_tells_pfns(protocol, s3):

@@ -23,23 +23,24 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
+from s3transfer.exceptions import CancelledError
 
 from .credentials import Authorizer, Presigned
 from .endpoint import Endpoint, Secrets
-from .errors import status_of
+from .errors import Target, status_of, translated
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ['Connection', 'connect']
+__all__ = ['Connection', 'Stoppable', 'connect']
 
 _shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client']] = {}
 _lock = threading.Lock()
@@ -63,13 +64,13 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer]) -> Connection:
     :param endpoint: The storage.
     :param authorizer: How to be authorised; None: by signed URLs.
     :returns: A connection. No request is made.
-    :raises botocore.exceptions.BotoCoreError: if the AWS profile does not exist or has no credentials.
+    :raises RSEAccessDenied: if the AWS profile does not exist.
     """
     authorizer = authorizer or Presigned()
     # What only names the RSE makes no other client. Another process must not use our sockets: a fork begins anew.
     storage = replace(endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, secrets=Secrets())
     key = (os.getpid(), authorizer.identity, storage)
-    with _lock:
+    with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
             _shared[key] = (authorizer, _make(endpoint, authorizer))
         authorizer, client = _shared[key]
@@ -96,21 +97,60 @@ def _make(endpoint: Endpoint, authorizer: Authorizer) -> 'S3Client':
         response_checksum_validation='when_required' if authorizer.whole_objects_only else 'when_supported',
         user_agent_extra='rucio-s3',
     )
-    session = boto3.session.Session(
-        botocore_session=authorizer.session(),
-        region_name=endpoint.region or authorizer.region or endpoint.default_region,
-    )
+    credentials = authorizer.session()
+    region = endpoint.region or authorizer.region or endpoint.default_region
+    session = boto3.session.Session(botocore_session=credentials, region_name=region)
     client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     # Where a server answers before it has the body, botocore takes that answer for the one to the next request, too.
     client.meta.events.unregister('before-call.s3', add_expect_header)
+    client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
     if authorizer.whole_objects_only:
         client.meta.events.register_last('before-sign.s3', _add_md5_to_signed)
     elif endpoint.checksum == 'md5':
         client.meta.events.register('before-call.s3.PutObject', _add_md5)
         client.meta.events.register('before-call.s3.UploadPart', _add_md5)
+        client.meta.events.register('before-call.s3.DeleteObjects', _add_md5)
     return client
+
+
+class Stoppable:
+    """A client for one transfer: once that is stopped it makes no request any more, also no further attempt of one under way.
+
+    Only a multipart upload may still be aborted.
+    """
+
+    _calls: ClassVar[threading.local] = threading.local()
+
+    def __init__(self, client: 'S3Client', stop: threading.Event) -> None:
+        self._client = client
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._client, name)
+        if not callable(attribute) or name == 'abort_multipart_upload':
+            return attribute
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self._calls.stop = self._stop
+            try:
+                return attribute(*arguments, **keywords)
+            finally:
+                self._calls.stop = None
+
+        return call
+
+    @classmethod
+    def of(cls, client: 'S3Client', stop: threading.Event) -> 'S3Client':
+        """As a client, which it is to all who use it."""
+        return cast('S3Client', cls(client, stop))
+
+    @classmethod
+    def refuse_if_stopped(cls, **_: Any) -> None:
+        stop: Optional[threading.Event] = getattr(cls._calls, 'stop', None)
+        if stop is not None and stop.is_set():
+            raise CancelledError
 
 
 class _NeverOverwrite:

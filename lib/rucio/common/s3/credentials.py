@@ -23,6 +23,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import botocore.session
@@ -114,7 +115,9 @@ class Profile(Authorizer):
         self.identity = f'profile:{profile}'
 
     def session(self) -> botocore.session.Session:
-        return botocore.session.Session(profile=self._profile)
+        session = botocore.session.Session(profile=self._profile)
+        self.region = session.get_config_variable('region')
+        return session
 
 
 class _RotatingCredentials(Credentials):
@@ -126,23 +129,29 @@ class _RotatingCredentials(Credentials):
         super().__init__(account['access_key'], account['secret_key'], method='rse-accounts.cfg')
         self._rse_id = rse_id
         self._read = time.monotonic()
+        self._current = ReadOnlyCredentials(account['access_key'], account['secret_key'], None)
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         if time.monotonic() - self._read > self.SECONDS:
             self._read = time.monotonic()
-            if account := _rse_account(self._rse_id):
-                # One assignment each, old and new never mixed: the frozen copy is made from the account itself.
-                self.access_key, self.secret_key = account['access_key'], account['secret_key']
-                return ReadOnlyCredentials(account['access_key'], account['secret_key'], None)
-        return super().get_frozen_credentials()
+            with suppress(ConfigurationError):  # half written: the old keys may still do
+                if account := _rse_account(self._rse_id):
+                    self._current = ReadOnlyCredentials(account['access_key'], account['secret_key'], None)
+        return self._current
 
 
 def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
     try:
         account = get_rse_credentials().get(rse_id)
-    except ErrorLoadingCredentials:
-        return None  # no such file: the usual case on a client
-    return account if isinstance(account, dict) and account.get('access_key') and account.get('secret_key') else None
+    except ErrorLoadingCredentials as error:
+        if isinstance(error.args[0], FileNotFoundError):
+            return None  # the usual case on a client
+        raise ConfigurationError(f'rse-accounts.cfg cannot be read: {error.args[0]}. It must be a JSON object of RSE ids.') from None
+    if not isinstance(account, dict) or ('access_key' not in account and 'secret_key' not in account):
+        return None  # other kinds of storages have entries, too
+    if not account.get('access_key') or not account.get('secret_key'):
+        raise ConfigurationError(f'rse-accounts.cfg has only one of access_key and secret_key for the RSE id {rse_id}. Set both.')
+    return account
 
 
 class RSEAccounts(Authorizer):

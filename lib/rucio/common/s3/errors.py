@@ -21,7 +21,6 @@ from typing import NamedTuple, Optional
 
 import botocore.exceptions as boto
 import s3transfer.exceptions
-from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 
 from rucio.common.exception import (
     DestinationNotAccessible,
@@ -96,7 +95,7 @@ _CODES = {
     'AuthorizationHeaderMalformed': _REGION,
     'IllegalLocationConstraintException': _REGION,
     'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is an object already, and it was left as it is.'),
-    'ConditionalRequestConflict': _Row(FileReplicaAlreadyExists, 'Somebody else was writing the same object at that moment.'),
+    'ConditionalRequestConflict': _Row(ResourceTemporaryUnavailable, 'Somebody else is writing the same object: try again.'),
     'BadDigest': _DAMAGED,
     'InvalidDigest': _DAMAGED,
     'XAmzContentChecksumMismatch': _DAMAGED,
@@ -132,13 +131,17 @@ _STATUSES = {
     507: _CODES['InsufficientStorage'],
 }
 
+_NO_BUCKET = _Row(ServiceUnavailable, "The bucket does not exist: check the RSE's prefix and bucket_prefix before files are taken for deleted.")
 _CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
 _TLS = _Row(ServiceUnavailable, "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.")
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
 
 # The first that fits: subclasses before their bases.
 _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
-    (TransferTimeout, _Row(ServiceUnavailable, 'Give it more time (transfer_timeout) or check the network.')),
+    (
+        TransferTimeout,
+        _Row(ServiceUnavailable, 'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), or check the network.'),
+    ),
     (boto.SSLError, _TLS),
     (boto.ProxyConnectionError, _Row(ServiceUnavailable, 'Check the proxy settings of the environment (https_proxy, no_proxy).')),
     (boto.EndpointConnectionError, _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is up.")),
@@ -149,21 +152,19 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (boto.PartialCredentialsError, _CREDENTIALS),
     (boto.ProfileNotFound, _CREDENTIALS),
     (boto.CredentialRetrievalError, _CREDENTIALS),
+    (boto.SSOError, _CREDENTIALS),
+    (boto.TokenRetrievalError, _CREDENTIALS),
     (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 takes.')),
     (boto.BotoCoreError, _DOWN),
     (_OtherETag, _CHANGED),
-    (RetriesExceededError, _DOWN),
     (s3transfer.exceptions.RetriesExceededError, _DOWN),
     (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
-    (S3UploadFailedError, _DOWN),
 )
 
 
 _FOREIGN = (
     boto.BotoCoreError,
     boto.ClientError,
-    RetriesExceededError,
-    S3UploadFailedError,
     TransferTimeout,
     _OtherETag,
     s3transfer.exceptions.RetriesExceededError,
@@ -207,8 +208,10 @@ def _row(error: BaseException, operation: str) -> _Row:
         row = _CODES.get(code) or _STATUSES.get(status) or _DOWN
         if row is _CODES['PreconditionFailed'] and operation == 'get':
             return _CHANGED
-        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'delete', 'ls'):
+        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'ls'):
             return _Row(SourceNotFound, row.remedy)
+        if row is _CODES['NoSuchBucket'] and operation == 'delete':
+            return _NO_BUCKET
         return row
     return next((row for kind, row in _EXCEPTIONS if isinstance(error, kind)), _DOWN)
 

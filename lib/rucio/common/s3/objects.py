@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from rucio.common.exception import RucioException
+from rucio.common.exception import RucioException, SourceNotFound
 
 from .errors import Target, status_of, translate, translated
 
@@ -116,11 +116,26 @@ def delete(connection: 'Connection', target: Target) -> None:
     """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only the DELETE.
 
     :raises SourceNotFound: if there is no such object (not with a signed URL).
+    :raises ServiceUnavailable: if there is no such bucket.
     """
     if not connection.authorizer.whole_objects_only:
-        stat(connection, target, 'delete')
+        try:
+            stat(connection, target, 'delete')
+        except SourceNotFound:
+            _need_bucket(connection, target)
+            raise
     with translated('delete', target):
         connection.client.delete_object(Bucket=target.bucket, Key=target.key)
+
+
+def _need_bucket(connection: 'Connection', target: Target) -> None:
+    """Were the RSE's prefix mistyped, Rucio's reaper would take all of its files for deleted."""
+    try:
+        connection.client.head_bucket(Bucket=target.bucket)
+    except (ClientError, BotoCoreError) as error:
+        if status_of(error) == 404:  # a refusal says nothing
+            answer: Any = {'Error': {'Code': 'NoSuchBucket'}, 'ResponseMetadata': {'HTTPStatusCode': 404}}
+            raise translate(ClientError(answer, 'HeadBucket'), 'delete', target) from error
 
 
 def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:

@@ -65,7 +65,7 @@ def _enter() -> Progress:
     with _lock:
         if _display is None:
             columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            _display = Progress(*columns, console=Console(stderr=True), transient=True)
+            _display = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
             _display.start()
         _users += 1
         return _display

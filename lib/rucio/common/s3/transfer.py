@@ -47,6 +47,7 @@ from rucio.common.exception import (
 )
 
 from . import objects
+from .clients import Stoppable
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class _Watcher(BaseSubscriber):
     def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None) -> None:
         super().__init__()
         self.done = threading.Event()
+        self.stop = threading.Event()
         self._size = size
         self._etag = etag
         self._progress = progress
@@ -213,12 +215,12 @@ def _upload(
             f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
         )
     chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
-    extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and not signed else {}
+    extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and endpoint.checksum == 'crc32' and not signed else {}
     body: Any = _Seekable(file, size) if signed else _OnePass(file, size)
     watcher = _Watcher(size, progress=progress)
     with translated('put', target):
         try:
-            manager = _Manager(connection.client, _upload_config(endpoint, chunksize, size if signed else 0))
+            manager = _Manager(Stoppable.of(connection.client, watcher.stop), _upload_config(endpoint, chunksize, size if signed else 0))
             _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, deadline)
         except (ClientError, BotoCoreError) as error:
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
@@ -243,13 +245,15 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
     """Wait for a transfer. Whatever ends the wait (also Ctrl-C, also sys.exit in a signal handler) ends the transfer.
 
     The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage that
-    hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as long.
+    hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as long. No
+    further attempt is made.
     """
     try:
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
         # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
+        watcher.stop.set()
         future.cancel()
         cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
         cleanup.start()
@@ -357,10 +361,11 @@ def _download(
         max_submission_concurrency=1,
         io_chunksize=_BLOCK,
         max_io_queue_size=16,
+        num_download_attempts=2,  # of a body that breaks off; each request has max_attempts of its own
     )
     watcher = _Watcher(info.size, info.etag, progress)
     with translated('get', target):
-        manager = _Manager(connection.client, config)
+        manager = _Manager(Stoppable.of(connection.client, watcher.stop), config)
         future = manager.download(target.bucket, target.key, file, {'IfMatch': info.etag} if info.etag else {}, [watcher])
         _finish(manager, future, watcher, deadline)
 
@@ -393,6 +398,6 @@ def copy(connection: 'Connection', source: Target, target: Target, timeout: Opti
     watcher = _Watcher(info.size, info.etag)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):
-        manager = _Manager(connection.client, config)
+        manager = _Manager(Stoppable.of(connection.client, watcher.stop), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         _finish(manager, future, watcher, deadline)

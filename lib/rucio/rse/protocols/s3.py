@@ -20,7 +20,7 @@ that a client needs no configuration for it.
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit
@@ -103,7 +103,8 @@ class Default(RSEProtocol):
     def _parse(self, pfn: str) -> dict[str, Any]:
         scheme, _, rest = pfn.partition('?')[0].partition('://')
         host, _, path = rest.partition('/')
-        self._check_host(pfn)
+        if self._protocol_of(pfn) is not self.attributes:
+            raise RSEFileNameNotSupported(f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is one of another protocol of this RSE.")
         prefix = f'/{self.attributes["prefix"].strip("/")}/'.replace('//', '/')
         if not f'/{path}'.startswith(prefix):
             raise RSEFileNameNotSupported(f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix '{prefix}'.")
@@ -129,13 +130,19 @@ class Default(RSEProtocol):
     def _bucket_prefix(self) -> str:
         return str(((self.attributes.get('extended_attributes') or {}).get('s3') or {}).get('bucket_prefix', ''))
 
-    def _check_host(self, pfn: str) -> None:
-        """A PFN of another storage must not become an object of this one."""
-        found, expected = _origin(pfn), _origin('{scheme}://{hostname}:{port}'.format(**self.attributes))
-        if found != expected:
+    def _protocol_of(self, pfn: str) -> Mapping[str, Any]:
+        """The protocol entry of this RSE that a PFN belongs to: a PFN of another storage must not become an object of this one.
+
+        It need not be the own one: Rucio's download client does not ask whether a PFN is for the LAN or the WAN.
+        """
+        own = [self.attributes, *(each for each in self.rse.get('protocols', []) if each['impl'] == self.attributes['impl'])]
+        origins = [_origin('{scheme}://{hostname}:{port}'.format(**each)) for each in own]
+        found = _origin(pfn)
+        if found not in origins:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected {expected[0]}://{expected[1]}:{expected[2]}."
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected {origins[0][0]}://{origins[0][1]}:{origins[0][2]}."
             )
+        return own[origins.index(found)]
 
     # Being connected
 
@@ -164,9 +171,9 @@ class Default(RSEProtocol):
         url = _path_style(pfn) if signed else address.parse_url(pfn)
         target = Target(self.rse['rse'], url.bucket, url.key)
         if not signed or self._authorizer:
-            self._check_host(pfn)
-        with translated('connect', target):
-            connection = clients.connect(endpoint, self._authorizer)
+            protocol = self._protocol_of(pfn)
+            endpoint = endpoint if protocol is self.attributes else Endpoint.load(self.rse, protocol)
+        connection = clients.connect(endpoint, self._authorizer)
         if isinstance(connection.authorizer, credentials.Presigned):
             connection.authorizer.offer(operation, target, pfn if signed else self._sign(operation, pfn))
         return connection, target
@@ -203,9 +210,9 @@ class Default(RSEProtocol):
         :raises SourceNotFound: if there is no such object.
         """
         pfn = self._final(path)
-        connection, target = self._locate('read', pfn)
-        if connection.authorizer.whole_objects_only and pfn in self._stored:
+        if '?' in pfn and pfn in self._stored:
             return {'filesize': self._stored[pfn]}
+        connection, target = self._locate('read', pfn)
         info = objects.stat(connection, target)
         return {'filesize': info.size} | ({'md5': info.md5} if info.md5 else {})
 
@@ -224,6 +231,8 @@ class Default(RSEProtocol):
         path = os.path.join(source_dir, source) if source_dir else source
         pfn = target.removesuffix(TEMPORARY)
         connection, where = self._locate('write', pfn)
+        if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
+            self._look_before(pfn)
         try:
             size = transfer.upload(connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure)
         except FileReplicaAlreadyExists:
@@ -232,6 +241,12 @@ class Default(RSEProtocol):
             self._unsure.add(where)
             raise
         self._stored[pfn] = size
+
+    def _look_before(self, pfn: str) -> None:
+        """A URL that is signed for PUT does not tell whether there is an object: have one signed for GET."""
+        plain = pfn.partition('?')[0]
+        if self.rse.get('sign_url') and getattr(rsemanager, 'CLIENT_MODE', False) and self.exists(self._sign('read', plain)):
+            raise FileReplicaAlreadyExists(f"RSE {self.rse['rse']}: put of '{plain}': there is an object already, and it was left as it is.")
 
     def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
         """Get an object into exactly ``dest``, making its parent directories. Two requests, more (in parallel) for large ones.
@@ -270,13 +285,17 @@ class Default(RSEProtocol):
 
         :returns: PFN -> None, or why it was not deleted.
         """
-        located = {pfn: self._locate('delete', pfn) for pfn in pfns}
-        if not located:
-            return {}
-        connection = next(iter(located.values()))[0]
+        connection = clients.connect(self._connected(), self._authorizer)
         self._need_keys(connection, 'bulk_delete')
-        result = objects.delete_many(connection, (target for _, target in located.values()))
-        return {pfn: result[target] for pfn, (_, target) in located.items()}
+        result: dict[str, Optional[RucioException]] = {}
+        targets: dict[str, Target] = {}
+        for pfn in pfns:
+            try:
+                targets[pfn] = self._locate('delete', pfn)[1]
+            except RucioException as error:
+                result[pfn] = error
+        deleted = objects.delete_many(connection, targets.values())
+        return result | {pfn: deleted[target] for pfn, target in targets.items()}
 
     def rename(self, path: str, new_path: str) -> None:
         """Rename an object: a copy inside the storage and a delete, four requests and more. Never overwrites. Needs keys.
@@ -357,11 +376,11 @@ class Default(RSEProtocol):
 
 
 def _origin(pfn: str) -> tuple[str, str, int]:
-    parts = urlsplit(pfn)
     try:
+        parts = urlsplit(pfn)
         return parts.scheme, parts.hostname or '', parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise RSEFileNameNotSupported(f"'{pfn.partition('?')[0]}' is no URL: its port is no number.") from None
+        raise RSEFileNameNotSupported(f"'{pfn.partition('?')[0]}' is no URL: its host or port cannot be read.") from None
 
 
 def _path_style(pfn: str) -> address.ObjectURL:
