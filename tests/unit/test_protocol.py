@@ -19,6 +19,8 @@ import hashlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 import zlib
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -396,6 +398,32 @@ def test_where_rucio_signs_a_pfn_without_signature_is_signed_by_the_server(proto
     assert signer == [('X', 's3', operation, pfn) for operation in ('write', 'read', 'delete')]
 
 
+def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_condition(protocol, s3, source, signer):
+    s3.conditional_put = False
+    s3.store(BUCKET, 'f', b'somebody else wrote this')
+    made, pfn = protocol(keys=None, url=SITE, sign_url='s3', s3={'provider': 'generic'}), f'{SITE}/{BUCKET}/f'
+    with pytest.raises(FileReplicaAlreadyExists, match='left as it is'):
+        made.put(source, f'{pfn}?{SIGNATURE}.rucio.upload')
+    assert s3.content(BUCKET, 'f') == b'somebody else wrote this'
+    made.put(source, pfn + '2')
+    assert s3.content(BUCKET, 'f2') == CONTENT
+
+
+def test_a_pfn_of_another_protocol_of_the_rse_is_served(rse, s3, rucio_cfg, tmp_path):
+    """Rucio's download client does not ask whether a PFN is for the LAN or the WAN."""
+    rucio_cfg({'s3:X': {'access_key': 'A', 'secret_key': 's'}})
+    settings = rse(url=SITE)
+    wan = settings['protocols'][0]
+    host, _, port = s3.url.removeprefix('http://').partition(':')
+    lan = {**wan, 'scheme': 'http', 'hostname': host, 'port': int(port)}
+    settings['protocols'].append(lan)
+    s3.store(BUCKET, 'f', CONTENT)
+    made = rsemanager.create_protocol(settings, 'read', protocol_attr=wan)
+    made.connect()
+    made.get(f'{s3.url}/{BUCKET}/f', str(tmp_path / 'g'))
+    assert (tmp_path / 'g').read_bytes() == CONTENT
+
+
 def test_nobody_is_asked_for_a_signature_where_there_are_keys(protocol, s3, source, signer):
     protocol(sign_url='s3').put(source, f'{s3.url}/{BUCKET}/f')
     assert not signer
@@ -672,3 +700,12 @@ def test_nothing_is_written_outside_of_where_it_belongs(protocol, s3, source, tm
     made.put(source, pfn)
     made.get(pfn, 'g')
     assert set(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize('first', ['rucio.rse.protocols.posix', 'rucio.rse.translation', 'rucio.rse.rsemanager', 'rucio.rse.protocols.s3'])
+def test_the_algorithm_can_be_named_in_the_configuration_whatever_is_imported_first(tmp_path, first):
+    config = tmp_path / 'rucio.cfg'
+    config.write_text('[client]\nrucio_host = http://127.0.0.1:9\n[policy]\nlfn2pfn_module = rucio.rse.s3translation\n')
+    code = f'import {first}; from rucio.rse.translation import RSEDeterministicTranslation as T; print(T.supports("s3_bucket"))'
+    done = subprocess.run([sys.executable, '-c', code], env={'RUCIO_CONFIG': str(config)}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == 'True\n', done.stderr

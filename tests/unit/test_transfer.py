@@ -650,6 +650,24 @@ def test_a_timeout_bounds_a_download_from_a_storage_that_hangs(connection, s3, d
     assert os.listdir(dest.parent) == ['f']
 
 
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
+@pytest.mark.usefixtures('short_grace')
+def test_a_download_that_was_stopped_makes_no_further_attempt(connection, s3, dest, content):
+    s3.store(BUCKET, TARGET.key, content)
+    s3.fail('GetObject', *[Stalled()] * 50)
+    with pytest.raises(ServiceUnavailable, match='not finished'):
+        transfer.download(connection(max_attempts=5, read_timeout=1), TARGET, str(dest), timeout=0.5)
+    before = s3.operations()
+    wait_for_cleanup(s3)
+    assert s3.operations() == before
+
+
+@pytest.mark.parametrize('checksum', ['md5', 'none'])
+def test_a_checksum_of_the_whole_is_asked_for_with_crc32_only(connection, s3, source, checksum):
+    transfer.upload(connection(checksum=checksum), source(LARGE), TARGET)
+    assert 'x-amz-checksum-type' not in s3.requests[0].headers
+
+
 # Progress
 
 

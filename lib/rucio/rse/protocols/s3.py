@@ -36,9 +36,8 @@ from rucio.common.exception import (
 from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, translated
-from rucio.rse import rsemanager
+from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
-from rucio.rse.translation import RSEDeterministicTranslation
 
 if TYPE_CHECKING:
     from rucio.common.types import LFNDict, LoggerFunction, RSESettingsDict
@@ -48,8 +47,6 @@ __all__ = ['Default']
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
-
-RSEDeterministicTranslation.register(address.s3_bucket, 's3_bucket')
 
 
 class Default(RSEProtocol):
