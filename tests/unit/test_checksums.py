@@ -1,0 +1,86 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import base64
+import hashlib
+import io
+import tempfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rucio.common.s3.checksums import SummedFile, combine_crc32, crc32_of, etag_of
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_the_crc32_of_two_pieces_is_that_of_the_whole(first, second):
+    assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+def test_the_crc32_of_a_large_second_piece():
+    second = bytes(16 * 1024**2 + 3)
+    assert combine_crc32(zlib.crc32(b'x'), zlib.crc32(second), len(second)) == zlib.crc32(second, zlib.crc32(b'x'))
+
+
+def base64_of(content):
+    return base64.b64encode(zlib.crc32(content).to_bytes(4, 'big')).decode()
+
+
+@given(st.binary(min_size=1, max_size=200), st.randoms())
+def test_pieces_that_are_written_in_any_order_have_the_crc32_of_the_whole(content, random):
+    starts = list(range(0, len(content), 7))
+    random.shuffle(starts)
+    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
+        for start in starts:
+            summed.seek(start)
+            assert summed.write(content[start : start + 7]) == len(content[start : start + 7])
+        assert summed.finish() == (len(content), base64_of(content))
+        file.seek(0)
+        assert file.read() == content
+
+
+def test_a_range_that_is_begun_anew_counts_anew():
+    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
+        for offset, data in ((0, b'abcd'), (4, b'ef'), (6, b'!'), (4, b'ef'), (6, b'gh')):
+            summed.seek(offset)
+            summed.write(data)
+        assert summed.finish() == (8, base64_of(b'abcdefgh'))
+        file.seek(0)
+        assert file.read() == b'abcdefgh'
+
+
+def test_what_lies_behind_a_gap_does_not_count():
+    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
+        summed.write(b'abc')
+        summed.seek(5)
+        summed.write(b'f')
+        assert summed.finish() == (3, base64_of(b'abc'))
+
+
+def test_a_disk_that_is_full_is_told():
+    with Path('/dev/full').open('wb') as file, SummedFile(file) as summed:
+        summed.write(b'abc')
+        with pytest.raises(OSError, match='No space left'):
+            summed.finish()
+
+
+def test_the_checksums_of_a_file_are_those_of_s3():
+    file = io.BytesIO(b'x' * 25)
+    assert crc32_of(file) == base64_of(b'x' * 25)
+    assert etag_of(file, 0) == hashlib.md5(b'x' * 25).hexdigest()
+    parts = [hashlib.md5(b'x' * size).digest() for size in (10, 10, 5)]
+    assert etag_of(file, 10) == f'{hashlib.md5(b"".join(parts)).hexdigest()}-3'
