@@ -16,7 +16,6 @@
 
 import base64
 import hashlib
-import io
 import os
 import threading
 import zlib
@@ -61,11 +60,10 @@ class SummedFile:
     """A file to which pieces are written in any order, and the CRC-32 of the whole: a download in ranges needs no second read.
 
     s3transfer writes from one thread, which is slower than a fast network: here several do the work, in the order that suits
-    them. Memory: ``PENDING`` pieces. Leaving the block waits for what is under way.
+    them. Memory: ``WRITERS`` pieces. Leaving the block waits for what is under way.
     """
 
     WRITERS = 4
-    PENDING = 4
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -73,37 +71,35 @@ class SummedFile:
         self._begun: set[int] = set()
         self._sums: dict[int, tuple[int, int]] = {}  # offset -> CRC-32, bytes
         self._failure: Optional[OSError] = None
-        self._room = threading.Semaphore(self.PENDING)
+        self._room = threading.Semaphore(self.WRITERS)
         self._pool = ThreadPoolExecutor(self.WRITERS, 'rucio-s3-write')
 
     def __enter__(self) -> 'SummedFile':
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown()
 
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET:
-            raise io.UnsupportedOperation('only from the beginning')
+    def seek(self, offset: int) -> int:
         self._offset = offset
         return offset
 
-    def tell(self) -> int:
-        return self._offset
-
     def write(self, data: bytes) -> int:
         """:raises OSError: if an earlier piece could not be written."""
+        if self._failure:
+            raise self._failure
         if self._offset in self._begun:
             self._drain()  # a range that is begun anew: its new pieces have to come after its old ones
         self._begun.add(self._offset)
         self._room.acquire()
-        if self._failure:
+        try:
+            self._pool.submit(self._store, self._offset, data)
+        except RuntimeError:  # the block was left, and s3transfer is late
             self._room.release()
-            raise self._failure
-        self._pool.submit(self._store, self._offset, data)
+            raise
         self._offset += len(data)
         return len(data)
 
@@ -119,9 +115,9 @@ class SummedFile:
             self._room.release()
 
     def _drain(self) -> None:
-        for _ in range(self.PENDING):
+        for _ in range(self.WRITERS):
             self._room.acquire()
-        for _ in range(self.PENDING):
+        for _ in range(self.WRITERS):
             self._room.release()
 
     def finish(self) -> tuple[int, str]:
