@@ -214,7 +214,7 @@ def test_a_ca_bundle_may_begin_with_a_tilde(load, rucio_cfg, home):
         ('provider', 'default', 'seaweedfs'),
         ('provider', ['aws'], 'seaweedfs'),
         ('addressing', 'host', 'path, virtual, auto'),
-        ('auth', 'magic', 'auto, static, presigned, anonymous'),
+        ('auth', 'magic', 'auto, static, presigned, vended, remote, web-identity, anonymous'),
         ('checksum', 'sha256', 'crc32, md5, none'),
         ('checksum', None, 'crc32, md5, none'),
         ('conditional_put', 'maybe', 'true or false'),

@@ -102,6 +102,19 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _url_text(value: Any) -> str:
+    if not re.fullmatch(r'https?://[^/\s?#]+', text := _text(value).rstrip('/')):
+        raise ValueError
+    return text
+
+
+def _lifetime(value: Any) -> int:
+    # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+    if not 900 <= int(value) <= 43200:
+        raise ValueError
+    return int(value)
+
+
 def _provider(value: Any) -> str:
     if value == 'default' or value not in _providers():
         raise ValueError
@@ -127,7 +140,7 @@ SETTINGS: dict[str, Setting] = {
     'provider': Setting(_provider, 'one of the names in providers.toml'),
     'region': Setting(_text, 'a name such as us-east-1'),
     'addressing': _choice('path', 'virtual', 'auto'),
-    'auth': _choice('auto', 'static', 'presigned', 'anonymous'),
+    'auth': _choice('auto', 'static', 'presigned', 'vended', 'remote', 'web-identity', 'anonymous'),
     'ca_bundle': Setting(_readable_file, 'the path of a readable PEM file', 'rucio.cfg'),
     'checksum': _choice('crc32', 'md5', 'none'),
     'full_object_checksum': Setting(_boolean, 'true or false'),
@@ -140,6 +153,11 @@ SETTINGS: dict[str, Setting] = {
     'read_timeout': Setting(_positive, 'a number of seconds'),
     'max_attempts': Setting(_count, 'a number from 1 to 1000'),
     'bucket_prefix': Setting(_bucket_prefix, 'up to 31 of a-z, 0-9, "." and "-"', 'RSE'),
+    'lifecycle': Setting(_boolean, 'true or false'),
+    'sts_endpoint': Setting(_url_text, 'a URL such as https://sts.example.org'),
+    'role_arn': Setting(_text, 'the ARN of a role'),
+    'web_identity_role_arn': Setting(_text, 'the ARN of a role'),
+    'credentials_lifetime': Setting(_lifetime, 'a number of seconds from 900 to 43200'),
     'capacity': Setting(_size, 'a size such as 100 TiB'),
     'progress': _choice('auto', 'on', 'off')._replace(where='rucio.cfg'),
     'access_key': Setting(_text, 'a key', _SECRET),
@@ -183,9 +201,19 @@ class Endpoint:
     read_timeout: float = 60
     max_attempts: int = 4
     bucket_prefix: str = ''
+    lifecycle: bool = False
+    sts_endpoint: Optional[str] = None
+    role_arn: Optional[str] = None
+    web_identity_role_arn: Optional[str] = None
+    credentials_lifetime: int = 3600
     capacity: Optional[int] = None
     progress: str = 'auto'
     secrets: Secrets = field(default_factory=Secrets)
+
+    @property
+    def sts_url(self) -> str:
+        """Where its Security Token Service is. ``{region}`` in the provider's default stands for the region."""
+        return (self.sts_endpoint or self.url).replace('{region}', self.region or self.default_region)
 
     @classmethod
     def load(cls, rse_settings: Mapping[str, Any], protocol: Mapping[str, Any]) -> 'Endpoint':
