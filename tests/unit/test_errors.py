@@ -104,7 +104,6 @@ def test_an_answer_of_the_storage_becomes_what_rucio_knows(status, code, expecte
         (boto.ParamValidationError(report='x'), rucio.RSEFileNameNotSupported, 'name that S3 takes'),
         (boto.BotoCoreError(), rucio.ServiceUnavailable, 'later'),
         (s3transfer.exceptions.CancelledError('x'), rucio.ServiceUnavailable, 'stopped'),
-        (s3transfer.exceptions.RetriesExceededError(boto.IncompleteReadError(actual_bytes=1, expected_bytes=2)), rucio.ServiceUnavailable, 'IncompleteRead'),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
@@ -159,7 +158,6 @@ LEAKS = [
     boto.SSLError(endpoint_url=SIGNED, error=f'cannot reach {SIGNED}'),
     refused(403, 'AccessDenied', f'Request {SIGNED} has expired'),
     refused(403, 'AccessDenied', f'Request <{SIGNED.lower()}> has expired'),
-    s3transfer.exceptions.RetriesExceededError(boto.ReadTimeoutError(endpoint_url=SIGNED)),
 ]
 
 

@@ -34,10 +34,10 @@ from rucio.common.exception import (
     ServiceUnavailable,
     SourceNotFound,
 )
-from rucio.common.s3 import clients, credentials, transfer
+from rucio.common.s3 import clients, credentials, ranges, transfer
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
-from servers.fake_s3 import Answer, Cut, Flipped, Lost, Stalled, error
+from servers.fake_s3 import Answer, Cut, Flipped, Longer, Lost, NoRanges, Stalled, error
 
 MiB = 1024**2
 BUCKET = 'user.alice'
@@ -107,7 +107,7 @@ def wait_for_cleanup(s3):
     """Let the requests that hang end, and wait for what goes on behind the caller's back."""
     s3.stopping.set()
     for thread in threading.enumerate():
-        if thread.name == 'rucio-s3-cleanup':
+        if thread.name in ('rucio-s3-cleanup', 'rucio-s3-get'):
             thread.join(30)
             assert not thread.is_alive()
 
@@ -595,11 +595,15 @@ def swapping(s3, content):
         (LARGE, [Flipped()], FileConsistencyMismatch),
         (SMALL, [Cut()] * 9, ServiceUnavailable),
         (LARGE, [Cut()] * 30, ServiceUnavailable),
+        (SMALL, [Longer()], FileConsistencyMismatch),
+        (LARGE, [Longer()] * 3, FileConsistencyMismatch),
+        (LARGE, [NoRanges()], RSEOperationNotSupported),
+        (LARGE, [NoRanges()] * 3, RSEOperationNotSupported),
         (SMALL, [error(500, 'InternalError')], ServiceUnavailable),
         (LARGE, [error(403, 'AccessDenied')], RSEAccessDenied),
         (SMALL, [error(404, 'NoSuchKey')], SourceNotFound),
     ],
-    ids=['damaged', 'damaged range', 'cut', 'cut range', '500', '403', 'gone meanwhile'],
+    ids=['damaged', 'damaged range', 'cut', 'cut range', 'longer', 'longer range', 'one without range', 'no ranges', '500', '403', 'gone meanwhile'],
 )
 def test_the_old_file_stays_when_a_download_fails(connection, s3, dest, content, faults, expected):
     s3.store(BUCKET, TARGET.key, content)
@@ -624,6 +628,64 @@ def test_a_connection_that_breaks_once_is_made_again(connection, s3, dest, conte
     s3.store(BUCKET, TARGET.key, content)
     s3.fail('GetObject', Cut())
     transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == content
+
+
+@pytest.mark.parametrize(('content', 'gets'), [(SMALL, 3), (LARGE, 5)], ids=['one GET', 'ranges'])
+def test_a_body_that_breaks_off_twice_comes_the_third_time(connection, s3, dest, content, gets):
+    steps = []
+
+    @contextmanager
+    def meter(name, size):
+        yield steps.append
+
+    s3.store(BUCKET, TARGET.key, content)
+    s3.fail('GetObject', Cut(), Cut())
+    transfer.download(connection(max_concurrency=1), TARGET, str(dest), meter=meter)
+    assert dest.read_bytes() == content
+    assert sum(steps) == len(content)
+    assert s3.operations().count('GetObject') == gets
+
+
+def test_a_range_goes_on_from_where_its_body_broke_off(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    s3.fail('GetObject', Cut())
+    transfer.download(connection(max_concurrency=1), TARGET, str(dest))
+    assert dest.read_bytes() == LARGE
+    asked = [request.headers['range'] for request in s3.requests if request.operation == 'GetObject']
+    assert asked[:2] == [f'bytes=0-{5 * MiB - 1}', f'bytes={5 * MiB // 2}-{5 * MiB - 1}']
+
+
+def test_one_body_is_begun_anew_as_botocore_verifies_only_a_whole_one(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('GetObject', Cut(), Flipped())
+    with pytest.raises(FileConsistencyMismatch):
+        transfer.download(connection(checksum='md5'), TARGET, str(dest))
+    assert not any('range' in request.headers for request in s3.requests)
+
+
+def test_the_first_failure_ends_a_download_also_where_another_range_hangs(connection, s3, dest, short_grace):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    s3.fail('GetObject', Stalled(), error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        transfer.download(connection(max_concurrency=2), TARGET, str(dest))
+    wait_for_cleanup(s3)
+    assert not os.listdir(dest.parent)
+
+
+def test_a_disk_that_is_full_is_told(connection, s3, dest, monkeypatch):
+    """The file that is written to is /dev/full; what is looked after is the usual one."""
+    s3.store(BUCKET, TARGET.key, LARGE)
+    monkeypatch.setattr(ranges, 'open', lambda _, *mode, **options: open('/dev/full', *mode, **options), raising=False)  # noqa: SIM115 - closed by who asked
+    with pytest.raises(DestinationNotAccessible, match=r'No space left.*free space'):
+        transfer.download(connection(), TARGET, str(dest))
+    assert not os.listdir(dest.parent)
+
+
+def test_an_object_of_more_ranges_than_threads_is_whole(connection, s3, dest):
+    content = os.urandom(31 * MiB + 7)
+    s3.store(BUCKET, TARGET.key, content)
+    transfer.download(connection(max_concurrency=3), TARGET, str(dest))
     assert dest.read_bytes() == content
 
 

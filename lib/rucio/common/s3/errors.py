@@ -37,11 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
-__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'status_of', 'translate', 'translated']
-
-
-# Newer versions say so that an object has another ETag than before; where there is none, nobody raises its stand-in.
-_OtherETag: type[Exception] = getattr(s3transfer.exceptions, 'S3DownloadFailedError', type('_Unknown', (Exception,), {}))
+__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'said', 'status_of', 'translate', 'translated']
 
 
 class Target(NamedTuple):
@@ -156,8 +152,6 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (boto.TokenRetrievalError, _CREDENTIALS),
     (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 takes.')),
     (boto.BotoCoreError, _DOWN),
-    (_OtherETag, _CHANGED),
-    (s3transfer.exceptions.RetriesExceededError, _DOWN),
     (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
 )
 
@@ -166,8 +160,6 @@ _FOREIGN = (
     boto.BotoCoreError,
     boto.ClientError,
     TransferTimeout,
-    _OtherETag,
-    s3transfer.exceptions.RetriesExceededError,
     s3transfer.exceptions.CancelledError,
 )
 
@@ -194,12 +186,9 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
     :returns: An exception whose message says what was tried where, what the storage said and what to do. Query strings
               (signatures) are left out of it.
     """
-    cause = getattr(error, 'last_exception', None)  # of s3transfer's RetriesExceededError
-    if isinstance(cause, BaseException):
-        error = cause
     row = _row(error, operation)
     remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]')
-    return row.exception(f'RSE {target.rse}: {operation} of {target}: {_said(error)} {remedy}')
+    return row.exception(f'RSE {target.rse}: {operation} of {target}: {said(error)} {remedy}')
 
 
 def _row(error: BaseException, operation: str) -> _Row:
@@ -216,10 +205,11 @@ def _row(error: BaseException, operation: str) -> _Row:
     return next((row for kind, row in _EXCEPTIONS if isinstance(error, kind)), _DOWN)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """What the storage said, or what kept it from saying anything, as a sentence without signatures."""
     if isinstance(error, boto.ClientError):
-        said = error.response.get('Error', {})
-        code, message, status = said.get('Code', ''), said.get('Message', ''), status_of(error)
+        answer = error.response.get('Error', {})
+        code, message, status = answer.get('Code', ''), answer.get('Message', ''), status_of(error)
         words = ' '.join(str(word) for word in (status, '' if code == str(status) else code) if word)
         return f'the storage answered {words}' + (f' ({_without_query(str(message))}).' if message and message != code else '.')
     return f'{type(error).__name__}: {_without_query(str(error)) or "no details"}.'.replace('..', '.')

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rucio.common.exception import RucioException, SourceNotFound
+from rucio.common.exception import RSEAccessDenied, RucioException, SourceNotFound
 
 from .errors import Target, status_of, translate, translated
 
@@ -132,7 +132,7 @@ def _need_bucket(connection: 'Connection', target: Target) -> None:
     """Were the RSE's prefix mistyped, Rucio's reaper would take all of its files for deleted."""
     try:
         connection.client.head_bucket(Bucket=target.bucket)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, RSEAccessDenied) as error:
         if status_of(error) == 404:  # a refusal says nothing
             answer: Any = {'Error': {'Code': 'NoSuchBucket'}, 'ResponseMetadata': {'HTTPStatusCode': 404}}
             raise translate(ClientError(answer, 'HeadBucket'), 'delete', target) from error

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bytes between local files and a storage, on s3transfer: never overwriting, verified, cancellable.
+"""Bytes between local files and a storage: never overwriting, verified, cancellable. Uploads and copies are on s3transfer.
 
 Memory: an upload holds up to ``max_concurrency`` + 1 parts of ``multipart_chunksize`` bytes (parts grow with the file, as S3
-takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download up to 12 pieces of 8 MiB.
+takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download 1 MiB for each of ``max_concurrency``.
 """
 
 import os
@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Optional, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Optional, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.futures import TransferFuture
@@ -44,9 +44,10 @@ from rucio.common.exception import (
 )
 
 from . import objects
-from .checksums import SummedFile, crc32_of, etag_of
+from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
+from .ranges import Fetch
 
 if TYPE_CHECKING:
     from .clients import Connection
@@ -58,17 +59,10 @@ MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _MEMORY = 512 * MiB
 _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
-_PIECE = 8 * MiB
 
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
 Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name, size in bytes -> who is told of each step
-
-
-class _Manager(TransferManager):
-    """s3transfer knows IfMatch only in newer versions, and there only for ranges."""
-
-    ALLOWED_DOWNLOAD_ARGS = [*TransferManager.ALLOWED_DOWNLOAD_ARGS, 'IfMatch']  # noqa: RUF012 - as the base class has it
 
 
 class _Deadline:
@@ -101,13 +95,24 @@ class _Deadline:
         return future.result()
 
 
+class _Stop(threading.Event):
+    """Set for one transfer, or for all that share ``also``."""
+
+    def __init__(self, also: Optional[threading.Event]) -> None:
+        super().__init__()
+        self._also = also
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._also is not None and self._also.is_set())
+
+
 class _Watcher(BaseSubscriber):
     """Tells s3transfer the size, passes on progress, and lets us wait with a time-out, which its futures do not."""
 
-    def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None) -> None:
+    def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None) -> None:
         super().__init__()
         self.done = threading.Event()
-        self.stop = threading.Event()
+        self.stop = _Stop(stop)
         self._size = size
         self._etag = etag
         self._progress = progress
@@ -131,9 +136,10 @@ class _OnePass:
     A file that changes its size meanwhile fails the upload: what Rucio has registered is not what would be stored.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int, seen: Optional[Callable[[bytes], None]] = None) -> None:
         self._file = file
         self._size = size
+        self._seen = seen
 
     def read(self, amount: int = -1) -> bytes:
         data = self._file.read(amount)
@@ -141,6 +147,8 @@ class _OnePass:
             raise SourceNotFound(
                 f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
             )
+        if self._seen is not None:
+            self._seen(data)
         return data
 
 
@@ -164,6 +172,8 @@ def upload(
     timeout: Optional[float] = None,
     meter: Optional[Meter] = None,
     tried_before: bool = False,
+    seen: Optional[Callable[[bytes], None]] = None,
+    stop: Optional[threading.Event] = None,
 ) -> int:
     """Store a local file as an object that is not there yet.
 
@@ -175,6 +185,8 @@ def upload(
     :param timeout: Bound of the whole transfer in seconds.
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :param tried_before: Whether an earlier try may have arrived: an object of the same content is then a success.
+    :param seen: Is called with all that is read, in order and once, so that sums can be made of it; not with a signed URL.
+    :param stop: Set it to stop this upload, and all others that were given it, at their next request.
     :returns: The size in bytes.
     :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes, or cannot be read.
     :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
@@ -191,7 +203,9 @@ def upload(
         with open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
-                _upload(connection, file, size, target, _Deadline(timeout), progress, tried_before)
+                watcher = _Watcher(size, progress=progress, stop=stop)
+                body = _Seekable(file, size) if connection.authorizer.whole_objects_only else _OnePass(file, size, seen)
+                _upload(connection, file, body, size, target, _Deadline(timeout), watcher, tried_before)
             return size
     except OSError as error:
         raise local_error(error, path, reading=True) from error
@@ -200,10 +214,11 @@ def upload(
 def _upload(
     connection: 'Connection',
     file: BinaryIO,
+    body: Any,
     size: int,
     target: Target,
     deadline: _Deadline,
-    progress: Optional[Progress],
+    watcher: _Watcher,
     tried_before: bool,
 ) -> None:
     endpoint, signed = connection.endpoint, connection.authorizer.whole_objects_only
@@ -214,11 +229,9 @@ def _upload(
         )
     chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
     extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and endpoint.checksum == 'crc32' and not signed else {}
-    body: Any = _Seekable(file, size) if signed else _OnePass(file, size)
-    watcher = _Watcher(size, progress=progress)
     with translated('put', target):
         try:
-            manager = _Manager(Stoppable.of(connection.client, watcher.stop), _upload_config(endpoint, chunksize, size if signed else 0))
+            manager = TransferManager(Stoppable.of(connection.client, watcher.stop), _upload_config(endpoint, chunksize, size if signed else 0))
             _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, deadline)
         except (ClientError, BotoCoreError) as error:
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
@@ -307,9 +320,8 @@ def download(
     partial = os.path.join(folder, f'.rucio-s3-{secrets.token_hex(8)}')
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(partial, 'wb') as file, SummedFile(file) as summed, meter(os.path.basename(path), info.size) if meter else nullcontext() as progress:
-            _download(connection, target, summed, info, deadline, progress)
-            _verify(summed, info, target)
+        with open(partial, 'wb'), meter(os.path.basename(path), info.size) if meter else nullcontext() as progress:
+            _download(connection, target, partial, info, deadline, progress)
         os.replace(partial, path)
     except OSError as error:
         raise local_error(error, path, reading=False) from error
@@ -322,36 +334,22 @@ def download(
 def _download(
     connection: 'Connection',
     target: Target,
-    file: SummedFile,
+    path: str,
     info: objects.ObjectInfo,
     deadline: _Deadline,
     progress: Optional[Progress],
 ) -> None:
-    if not info.size:
-        return
     endpoint = connection.endpoint
-    config = TransferConfig(
-        multipart_threshold=endpoint.multipart_threshold,
-        multipart_chunksize=endpoint.multipart_chunksize,
-        max_request_concurrency=endpoint.max_concurrency,
-        max_submission_concurrency=1,
-        # Large pieces: each costs several turns of Python's lock, which made downloads of 1 GiB take twice as long.
-        io_chunksize=min(endpoint.multipart_chunksize, _PIECE),
-        max_io_queue_size=2,
-        num_download_attempts=2,  # of a body that breaks off; each request has max_attempts of its own
-    )
-    watcher = _Watcher(info.size, info.etag, progress)
+    piece = endpoint.multipart_chunksize if info.size >= endpoint.multipart_threshold else info.size
     with translated('get', target):
-        manager = _Manager(Stoppable.of(connection.client, watcher.stop), config)
-        future = manager.download(target.bucket, target.key, cast('BinaryIO', file), {'IfMatch': info.etag} if info.etag else {}, [watcher])
-        _finish(manager, future, watcher, deadline)
-
-
-def _verify(file: SummedFile, info: objects.ObjectInfo, target: Target) -> None:
-    """botocore verifies what comes in one piece, but of ranges only the whole has a checksum."""
-    size, crc32 = file.finish()
-    if size != info.size:
-        raise FileConsistencyMismatch(f'RSE {target.rse}: get of {target}: {size} bytes came, but the object has {info.size}. Try again.')
+        fetch = Fetch(connection.client, target, info, path, max(1, piece), progress)
+        try:
+            fetch.start(endpoint.max_concurrency)
+            deadline.wait(fetch.done)
+        finally:
+            fetch.end(_GRACE)
+        crc32 = fetch.crc32()
+    # botocore verifies what comes in one piece, but of ranges only the whole has a checksum.
     if info.crc32 and info.crc32 != crc32:
         raise FileConsistencyMismatch(
             f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
@@ -374,6 +372,6 @@ def copy(connection: 'Connection', source: Target, target: Target, timeout: Opti
     watcher = _Watcher(info.size, info.etag)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):
-        manager = _Manager(Stoppable.of(connection.client, watcher.stop), config)
+        manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         _finish(manager, future, watcher, deadline)
