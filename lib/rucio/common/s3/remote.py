@@ -1,0 +1,101 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Requests that the Rucio server signs: boto3 builds them here, no key ever comes here."""
+
+import base64
+from typing import TYPE_CHECKING, Any, Optional
+
+import botocore.session
+from botocore.auth import S3SigV4Auth
+from botocore.credentials import ReadOnlyCredentials
+
+from rucio.common.exception import AccessDenied, InputValidationError, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
+
+from .credentials import Authorizer, bare_session
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from mypy_boto3_s3 import S3Client
+
+    from .credentials import RucioServer
+    from .endpoint import Endpoint
+
+__all__ = ['Remote']
+
+# Of what does not begin with x-amz-: the other headers need no signature, and not all of them are there when it is made.
+_SIGNED = frozenset(('content-encoding', 'content-md5', 'content-type', 'if-match', 'if-none-match', 'range'))
+_NOBODY = ReadOnlyCredentials('', '', None)
+
+
+class Remote(Authorizer):
+    """Signatures of the Rucio server, one for each request and attempt.
+
+    Cost: one request to the Rucio server for each to the storage. The clock of this machine does not matter: the server's does.
+
+    :param endpoint: The storage that the requests are for.
+    :param server: The Rucio server; refreshes its own token.
+    :param region: The region of the storage, where the server knows it.
+    """
+
+    name = 'remote'
+    signed = False
+
+    def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
+        self._server = server
+        self._rse = endpoint.rse
+        self.identity = f'remote:{server.identity}:{endpoint.rse}'
+        self.region = region
+
+    def session(self) -> botocore.session.Session:
+        return bare_session(None)
+
+    def attach(self, client: 'S3Client') -> None:
+        client.meta.events.register_last('before-sign.s3', self._sign)
+
+    def _sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
+        """Have one request signed; botocore comes here for each attempt anew.
+
+        :raises RSEAccessDenied: if the server refuses.
+        :raises InputValidationError: if it takes the request for one that storages may read in different ways.
+        :raises ServiceUnavailable: if it cannot be reached; other exceptions of Rucio as it has them.
+        """
+        headers = {name: value for name, value in request.headers.items() if name.lower() in _SIGNED or name.lower().startswith('x-amz-')}
+        headers['X-Amz-Content-SHA256'] = S3SigV4Auth(_NOBODY, 's3', region_name).payload(request)
+        asked = {
+            'method': request.method,
+            'uri': request.url,
+            'region': region_name,
+            'headers': {name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()},
+        }
+        if operation_name == 'DeleteObjects':  # its keys are in there
+            asked['body'] = base64.b64encode(request.data or b'').decode()
+        for name, values in self._ask(asked)['headers'].items():
+            del request.headers[name]
+            request.headers[name] = values[0]
+
+    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            (answer,) = self._server.sign_s3_requests(self._rse, [asked])
+        except AccessDenied as error:
+            raise RSEAccessDenied(f'RSE {self._rse}: {error.args[0] if error.args else error}') from None
+        except InputValidationError as error:
+            raise InputValidationError(f'RSE {self._rse}: {error.args[0] if error.args else error}') from None
+        except OSError as error:  # as all that requests raises
+            raise ServiceUnavailable(
+                f'RSE {self._rse}: the Rucio server, which has to sign the requests, cannot be reached: {error}. Try again later.'
+            ) from None
+        if answer['uri'] != asked['uri']:
+            raise RSEOperationNotSupported(f'RSE {self._rse}: the Rucio server signed another request than it was asked for. Tell its operator.')
+        return answer

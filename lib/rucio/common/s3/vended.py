@@ -1,0 +1,217 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Short-lived keys that the Rucio server vends: one client for each RSE, and for each request the keys that cover it."""
+
+import calendar
+import functools
+import threading
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
+
+import botocore.session
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported, RucioException
+
+from .credentials import Authorizer, bare_session
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from mypy_boto3_s3 import S3Client
+
+    from .credentials import RucioServer
+    from .endpoint import Endpoint
+
+__all__ = ['Vended']
+
+# Of the other operations that only ask, the names begin so.
+_READING = ('Get', 'Head', 'List')
+# They ask about uploads that were begun: what is vended for reading does not cover them.
+_OF_UPLOADS = ('ListParts', 'ListMultipartUploads')
+_ABOUT_BUCKETS = ('HeadBucket', 'GetBucketLocation')
+_REFUSED = ('ExpiredToken', 'InvalidToken', 'InvalidAccessKeyId', 'TokenRefreshRequired')
+
+
+class _Need(NamedTuple):
+    """What a request touches."""
+
+    bucket: str
+    key: str
+    write: bool
+    anywhere: bool = False  # any part of the bucket will do
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Keys as they were vended, with what they are for. Times are those of this machine's monotonic clock."""
+
+    bucket: str
+    prefix: str
+    write: bool
+    refresh_at: float
+    ends_at: float
+    credentials: Credentials = field(repr=False)
+
+    def cover(self, need: _Need) -> bool:
+        return self.bucket == need.bucket and self.write >= need.write and (need.anywhere or need.key.startswith(self.prefix))
+
+
+class Vended(Authorizer):
+    """Keys that the Rucio server vends, for one bucket or one part of it. Got when a request needs them, and anew before they end.
+
+    Cost: a request to the Rucio server for each bucket (or part) that is read, and one for each that is written to, and again
+    after most of their life. Threads that need the same keys at the same time cause one request.
+
+    :param endpoint: The storage that the keys are for.
+    :param server: The Rucio server; it need not be thread-safe.
+    :param region: The region of the storage, where the server knows it.
+    """
+
+    name = 'vended'
+    REMEMBERED: ClassVar[int] = 1000  # keys, the last used
+    MARGIN: ClassVar[float] = 300  # seconds before their end at which new ones are got, or a third of what is left when they come
+
+    def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
+        self._rse = endpoint.rse
+        self._server = server
+        self._keys: OrderedDict[tuple[str, str, bool], _Keys] = OrderedDict()
+        self._lock = threading.Lock()  # of the above
+        self._asking = threading.Lock()
+        self.identity = f'vended:{server.identity}:{endpoint.rse}'
+        self.region = region
+
+    def session(self) -> botocore.session.Session:
+        return bare_session(None)
+
+    def attach(self, client: 'S3Client') -> None:
+        events = client.meta.events
+        events.register('before-parameter-build.s3', _note)
+        events.register('before-sign.s3', self._authorise)
+        events.register_last('needs-retry.s3', self._replace_refused)  # type: ignore[arg-type]
+        events.register('after-call.s3.HeadObject', functools.partial(self._tell_of_missing, client))
+
+    def _authorise(self, request: 'AWSRequest', **_: Any) -> None:
+        """Botocore comes here before each attempt, also when it makes a signed URL."""
+        need: _Need = request.context['rucio_s3_need']
+        if not need.bucket:
+            raise RSEOperationNotSupported(f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: try rucio s3 ls.')
+        keys = self._keys_for(need)
+        request.context['rucio_s3_keys'] = keys
+        request.context.setdefault('signing', {})['request_credentials'] = keys.credentials
+
+    def _replace_refused(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> Optional[float]:
+        """Once, try with new keys: a storage may forget keys before their time."""
+        code = response[1].get('Error', {}).get('Code') if response else None
+        keys: Optional[_Keys] = request_dict['context'].get('rucio_s3_keys')
+        if code not in _REFUSED or attempts > 1 or keys is None:
+            return None
+        with self._lock:
+            if self._keys.get((keys.bucket, keys.prefix, keys.write)) is keys:
+                del self._keys[keys.bucket, keys.prefix, keys.write]
+        return 0
+
+    @staticmethod
+    def _tell_of_missing(client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        """AWS says 403 of a missing object to who may list a part of the bucket only: have that part say that it is not there."""
+        need: _Need = context['rucio_s3_need']
+        if http_response.status_code != 403 or not context['rucio_s3_keys'].prefix:
+            return
+        with suppress(ClientError, BotoCoreError):  # then the refusal stands
+            found = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1).get('Contents', [])
+            if need.key not in [each['Key'] for each in found]:
+                parsed['Error'] = {'Code': '404', 'Message': 'Not Found'}
+                parsed['ResponseMetadata']['HTTPStatusCode'] = 404
+
+    def _keys_for(self, need: _Need) -> _Keys:
+        known = self._known(need)
+        if known and time.monotonic() < known.refresh_at:
+            return known
+        # One asks. Who has keys that still do need not wait for him.
+        if not self._asking.acquire(blocking=known is None) and known:
+            return known
+        try:
+            again = self._known(need)
+            if again and time.monotonic() < again.refresh_at:
+                return again  # somebody else was faster
+            return self._got(need)
+        except RucioException:
+            if known and time.monotonic() < known.ends_at:
+                return known  # the server may be there again before they end
+            raise
+        finally:
+            self._asking.release()
+
+    def _known(self, need: _Need) -> Optional[_Keys]:
+        """The keys that cover a need and are valid for longest."""
+        now = time.monotonic()
+        with self._lock:
+            found = [(keys.ends_at, name) for name, keys in self._keys.items() if keys.cover(need) and now < keys.ends_at]
+            if not found:
+                return None
+            name = max(found)[1]
+            self._keys.move_to_end(name)
+            return self._keys[name]
+
+    def _got(self, need: _Need) -> _Keys:
+        try:
+            answer = self._server.get_s3_credentials(self._rse, need.bucket, need.key, need.write)
+        except AccessDenied as error:
+            raise RSEAccessDenied(
+                f"RSE {self._rse}: Rucio gives no keys to {'write to' if need.write else 'read'} bucket '{need.bucket}', key '{need.key}': "
+                f'{str(error.args[0] if error.args else error).rstrip(".")}. Ask the owner of the scope to share it.'
+            ) from None
+        now, left = time.monotonic(), _expiration(answer['expiration']) - time.time()
+        keys = _Keys(
+            bucket=answer['bucket'],
+            prefix=answer['prefix'],
+            write=bool(answer['write']),
+            refresh_at=now + left - min(self.MARGIN, left / 3),
+            ends_at=now + left,
+            credentials=Credentials(answer['access_key'], answer['secret_key'], answer['session_token'], method='rucio-vended'),
+        )
+        if not keys.cover(need):
+            raise RSEAccessDenied(f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', key '{need.key}'.")
+        with self._lock:
+            self._keys[keys.bucket, keys.prefix, keys.write] = keys
+            while len(self._keys) > self.REMEMBERED:
+                self._keys.popitem(last=False)
+        return keys
+
+
+def _note(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+    """Remember what an operation touches until it is signed."""
+    name = model.name
+    write = name in _OF_UPLOADS or not name.startswith(_READING)
+    key = params.get('Key', params.get('Prefix')) or ''
+    if name == 'DeleteObjects':
+        key = _common_folder([each['Key'] for each in params.get('Delete', {}).get('Objects', [])])
+    context['rucio_s3_need'] = _Need(params.get('Bucket', ''), key, write, anywhere=name in _ABOUT_BUCKETS)
+
+
+def _common_folder(keys: list[str]) -> str:
+    """What keys begin with in common, up to a slash: that is what is shared. One key is itself."""
+    if len(keys) < 2:
+        return ''.join(keys)
+    first, last = min(keys), max(keys)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind('/', 0, same) + 1]
+
+
+def _expiration(text: str) -> float:
+    return calendar.timegm(time.strptime(text, '%Y-%m-%dT%H:%M:%SZ'))

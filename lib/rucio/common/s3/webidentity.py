@@ -1,0 +1,96 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The user's own OIDC token at the storage's STS: no Rucio server takes part, and what the user may do is the storage's decision."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+import botocore.session
+from botocore.credentials import DeferredRefreshableCredentials
+
+from rucio.common.exception import InputValidationError
+
+from . import sts
+from .credentials import Authorizer, bare_session
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+__all__ = ['WebIdentity']
+
+
+class _Keys(DeferredRefreshableCredentials):
+    """Renewed 5 minutes before they end, not 15: they may live for no longer than that."""
+
+    _advisory_refresh_timeout = 300
+    _mandatory_refresh_timeout = 120
+
+
+class WebIdentity(Authorizer):
+    """Keys of the role ``web_identity_role_arn``, for an OIDC token (AssumeRoleWithWebIdentity).
+
+    Cost: one request to the STS when keys are first needed, and one before they end. The token may be renewed meanwhile: the
+    newest that this process has seen of the same user is used.
+
+    :param endpoint: The storage; its ``credentials_lifetime`` is asked for, in seconds.
+    :param token: A JSON web token.
+    :raises InputValidationError: if it is none.
+    """
+
+    name = 'web-identity'
+
+    _newest: ClassVar[dict[str, tuple[float, str]]] = {}  # identity -> when the token ends, the token
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, endpoint: 'Endpoint', token: str) -> None:
+        self._endpoint = endpoint
+        self._role = endpoint.web_identity_role_arn or ''
+        claims = _claims(endpoint, token)
+        who = '\0'.join(str(part) for part in (claims.get('iss'), claims.get('sub'), endpoint.sts_url, self._role))
+        self.identity = f'web-identity:{hashlib.sha256(who.encode()).hexdigest()[:16]}'
+        self._name = re.sub(r'[^\w+=,.@-]', '-', f'rucio-{claims.get("sub", "")}', flags=re.ASCII)[:64]
+        with self._lock:
+            ends = float(claims.get('exp') or time.time())
+            if ends >= self._newest.get(self.identity, (0.0, ''))[0]:
+                self._newest[self.identity] = (ends, token)
+
+    def session(self) -> botocore.session.Session:
+        return bare_session(_Keys(self._refreshed, 'rucio-web-identity'))
+
+    def _refreshed(self) -> dict[str, str]:
+        """New keys, as botocore wants them; it asks for them from one thread at a time."""
+        region = self._endpoint.region or self._endpoint.default_region
+        client = sts.client(self._endpoint, bare_session(None), region)
+        token = self._newest[self.identity][1]
+        keys = sts.assume_role_with_web_identity(self._endpoint, client, self._role, self._name, token, self._endpoint.credentials_lifetime)
+        return {'access_key': keys.access_key, 'secret_key': keys.secret_key, 'token': keys.session_token, 'expiry_time': keys.expiration.isoformat()}
+
+
+def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
+    """What a token says of itself. It is not verified here: the storage does that."""
+    claims: Optional[Any] = None
+    try:
+        part = token.split('.')[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
+    except (IndexError, ValueError):
+        pass
+    if not isinstance(claims, dict):
+        raise InputValidationError(f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.') from None
+    return claims

@@ -1,0 +1,379 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a request to be signed really does, and whether that is something that is signed at all.
+
+A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike is let
+through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or knows a secret.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree
+
+from rucio.common.exception import AccessDenied, InputValidationError
+
+if TYPE_CHECKING:
+    from rucio.common.s3.endpoint import Endpoint
+
+__all__ = ['Checked', 'Touch', 'check']
+
+MAX_URI = 8192
+MAX_HEADERS = 64
+MAX_HEADER_VALUE = 4096
+MAX_KEY_BYTES = 1024
+MAX_TOKEN_BYTES = 4096  # where a listing goes on
+MAX_DECODINGS = 3
+MAX_DELETES = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+
+UNSIGNED, TRAILER = 'UNSIGNED-PAYLOAD', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
+NO_BODY = hashlib.sha256(b'').hexdigest()
+
+
+class Touch(NamedTuple):
+    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all of the bucket."""
+
+    bucket: str
+    name: str
+    write: bool
+
+
+class Checked(NamedTuple):
+    """A request that may be signed if all that it touches is allowed."""
+
+    operation: str
+    method: str
+    uri: str
+    headers: dict[str, str]  # to be signed; names in lower case
+    guards: dict[str, str]  # to be signed, too; the client has to send them
+    payload: str  # x-amz-content-sha256
+    touches: tuple[Touch, ...]
+
+
+class _Operation(NamedTuple):
+    """An operation of S3: by method, object or bucket, and the fields of the query that it needs and may have."""
+
+    name: str
+    method: str
+    on: str
+    write: bool = False
+    needs: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
+    copies: bool = False
+
+
+def _fields(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_LISTING = 'prefix delimiter max-keys encoding-type'
+_OPERATIONS = (
+    _Operation('HeadObject', 'HEAD', 'key', may=_fields('partNumber')),
+    _Operation('GetObject', 'GET', 'key', may=_fields('partNumber')),
+    _Operation('PutObject', 'PUT', 'key', write=True),
+    _Operation('CopyObject', 'PUT', 'key', write=True, copies=True),
+    _Operation('DeleteObject', 'DELETE', 'key', write=True),
+    _Operation('CreateMultipartUpload', 'POST', 'key', write=True, needs=_fields('uploads')),
+    _Operation('UploadPart', 'PUT', 'key', write=True, needs=_fields('partNumber uploadId')),
+    _Operation('UploadPartCopy', 'PUT', 'key', write=True, needs=_fields('partNumber uploadId'), copies=True),
+    _Operation('CompleteMultipartUpload', 'POST', 'key', write=True, needs=_fields('uploadId')),
+    _Operation('AbortMultipartUpload', 'DELETE', 'key', write=True, needs=_fields('uploadId')),
+    _Operation('ListParts', 'GET', 'key', write=True, needs=_fields('uploadId'), may=_fields('max-parts part-number-marker encoding-type')),
+    _Operation('HeadBucket', 'HEAD', 'bucket'),
+    _Operation('GetBucketLocation', 'GET', 'bucket', needs=_fields('location')),
+    _Operation('ListObjectsV2', 'GET', 'bucket', needs=_fields('list-type'), may=_fields(f'{_LISTING} continuation-token start-after fetch-owner')),
+    _Operation('ListObjects', 'GET', 'bucket', may=_fields(f'{_LISTING} marker')),
+    _Operation('DeleteObjects', 'POST', 'bucket', write=True, needs=_fields('delete')),
+)
+
+# An upload id may be the name of a directory in a storage: no slash, no dots that lead out of it.
+_NUMBER = r'[1-9][0-9]{0,4}'
+_VALUES = {
+    'partNumber': _NUMBER,
+    'max-keys': _NUMBER,
+    'max-parts': _NUMBER,
+    'part-number-marker': r'[0-9]{1,5}',
+    'uploadId': r'(?!.*\.\.)[A-Za-z0-9_~=+-][A-Za-z0-9._~=+-]{0,1023}',
+    'uploads': '',
+    'delete': '',
+    'location': '',
+    'list-type': '2',
+    'encoding-type': 'url',
+    'fetch-owner': 'true|false',
+}
+
+# Headers that are signed. Others may be sent all the same, as HTTP has it; those whose names begin with x-amz- may not.
+_HEADERS = _fields(
+    'cache-control content-disposition content-encoding content-language content-md5 content-type expires range '
+    'if-match if-none-match if-modified-since if-unmodified-since '
+    'x-amz-content-sha256 x-amz-decoded-content-length x-amz-mp-object-size x-amz-sdk-checksum-algorithm x-amz-trailer'
+)
+_HEADER_FAMILIES = ('x-amz-checksum-', 'x-amz-meta-')
+_COPY_HEADERS = _fields(
+    'x-amz-copy-source x-amz-copy-source-range x-amz-copy-source-if-match x-amz-copy-source-if-none-match '
+    'x-amz-copy-source-if-modified-since x-amz-copy-source-if-unmodified-since x-amz-metadata-directive'
+)
+_SET_HERE = _fields('x-amz-date')
+
+_BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]')
+_URI = re.compile(r'(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{1,5})?/(?P<path>[^?]*)(?:\?(?P<query>.+))?')
+_TOKEN = re.compile(r'[A-Za-z0-9-]{1,128}')
+_TEXT = re.compile(r'[ -~]*')
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+_S3_XML = '{http://s3.amazonaws.com/doc/2006-03-01/}'
+
+# Headers that some storages heed although nobody signed them. A request with one of them would reach another object than the
+# one that was allowed, so they are signed with a value that does no harm. Measured: without these SeaweedFS 4.48 serves any
+# object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies any object to a signed key (copy).
+_GUARDS = {
+    'prefix': {'x-forwarded-prefix': ''},
+    'host': {'x-forwarded-host': ''},
+    'copy': {'x-amz-copy-source-range': 'nothing', 'x-amz-copy-source-if-match': '"nothing"'},
+}
+
+
+def check(request: Any, endpoint: 'Endpoint') -> Checked:
+    """Find out what a request does. No request is made.
+
+    :param request: As REST has it: method, uri, headers {name: [values]}, and for DeleteObjects its body in base64.
+    :param endpoint: The storage that it has to be for.
+    :returns: The request, and all that it touches.
+    :raises InputValidationError: if it cannot be read in one way only.
+    :raises AccessDenied: if it is for another host or none of the operations that are signed.
+    """
+    if not isinstance(request, Mapping):
+        _malformed('a request has to be an object with method, uri and headers')
+    method, uri, headers = request.get('method'), request.get('uri'), _read_headers(request.get('headers') or {})
+    if not isinstance(method, str) or not isinstance(uri, str):
+        _malformed('method and uri have to be text')
+    bucket, key, query = _read_uri(uri, endpoint)
+    if headers.pop('host', (host := uri.split('/')[2])).lower() != host.lower():
+        _refuse(f"the header 'host' is not that of the uri, '{host}'")
+    copies = 'x-amz-copy-source' in headers
+    operation = _operation(method, 'key' if key else 'bucket', query, copies=copies)
+    if not copies and (extra := _COPY_HEADERS & headers.keys()):
+        _refuse(f"'{min(extra)}' is for copies, but {operation.name} is none")
+    body = _read_body(request.get('body')) if operation.name == 'DeleteObjects' else None
+    if operation.name == 'DeleteObjects' and body is None:
+        _malformed('DeleteObjects needs its body in the request to be signed')
+    touches = _touches(operation, bucket, key, query, headers, body)
+    payload = _payload(operation, headers.pop('x-amz-content-sha256', None), body, uri)
+    return Checked(operation.name, method, uri, headers, _guards(endpoint, operation), payload, touches)
+
+
+def _guards(endpoint: 'Endpoint', operation: _Operation) -> dict[str, str]:
+    wanted = (each for each in endpoint.signature_guards if each != 'copy' or (operation.method == 'PUT' and not operation.copies))
+    return {name: value for each in wanted for name, value in _GUARDS[each].items()}
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise AccessDenied(f'The request is not signed: {reason}.')
+
+
+def _malformed(reason: str) -> NoReturn:
+    raise InputValidationError(f'The request cannot be signed: {reason}.')
+
+
+# The URI
+
+
+def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]:
+    """:returns: Bucket, key (empty: the bucket itself) and query, decoded."""
+    # By hand: urlsplit drops characters that it does not like, and then it is another URI.
+    if len(uri) > MAX_URI or (found := _URI.fullmatch(uri)) is None or not re.fullmatch(r'[!-~]+', uri) or '#' in uri:
+        _malformed('its uri is no plain scheme://host:port/bucket/key?query in ASCII')
+    path = _decoded(found['path'], 'path', '/')
+    own_scheme, _, own_host = endpoint.url.partition('://')
+    host = (found['host'] + (found['port'] or '')).lower()
+    if found['scheme'] == own_scheme and host == own_host.lower():
+        bucket, _, key = path.partition('/')
+    elif found['scheme'] == own_scheme and endpoint.addressing != 'path' and host.endswith(f'.{own_host.lower()}'):
+        bucket, key = host[: -len(own_host) - 1], path
+    else:
+        _refuse(f'its uri is not one of RSE {endpoint.rse}, which is at {endpoint.url}')
+    if not _BUCKET.fullmatch(bucket):
+        _refuse(f"'{bucket}' is no bucket")
+    return bucket, key, _read_query(found['query'] or '')
+
+
+def _decoded(text: str, what: str, safe: str = '') -> str:
+    """Percent-decode what is encoded in the one way that S3 prescribes: another spelling may be read in another way."""
+    try:
+        decoded = unquote(text, errors='strict')
+    except UnicodeDecodeError:
+        _malformed(f'the {what} of its uri is not UTF-8')
+    if quote(decoded, safe=f'{safe}-_.~') != text:
+        _malformed(f'the {what} of its uri is not encoded as S3 has it, or more than once: {quote(decoded, safe=f"{safe}-_.~")} would be')
+    return decoded
+
+
+def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[str]:
+    """A key and what else storages may take it for: some decode percent-encoding once more, some take a//b for a/b.
+
+    :raises InputValidationError: if one of them would lead elsewhere.
+    """
+    if len(key.encode()) > limit:
+        _malformed(f'the {what} is longer than {limit} bytes')
+    spellings = [key]
+    while (again := unquote(spellings[-1])) != spellings[-1]:
+        if len(spellings) == MAX_DECODINGS:
+            _malformed(f"the {what} '{key}' is encoded too many times")
+        spellings.append(again)
+    for each in spellings:
+        segments = each.split('/')
+        if '.' in segments or '..' in segments:
+            _malformed(f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or vended credentials")
+        if '\\' in each or re.search(r'[\x00-\x1f\x7f]', each):
+            _malformed(f'the {what} {key!r} has a backslash or a control character in it')
+    return spellings + [re.sub('//+', '/', each).removeprefix('/') for each in spellings]
+
+
+def _read_query(text: str) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for pair in text.split('&') if text else ():
+        name, _, value = pair.partition('=')
+        name, value = _decoded(name, 'query'), _decoded(value, 'query')
+        if name in query:
+            _malformed(f"'{name}' is twice in the query of its uri")
+        query[name] = value
+    return query
+
+
+def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) -> _Operation:
+    fields = query.keys()
+    for each in _OPERATIONS:
+        if (each.method, each.on, each.copies) == (method, on, copies) and each.needs <= fields <= each.needs | each.may:
+            break
+    else:
+        asked = f' with {", ".join(sorted(fields))[:200]}' if fields else ''
+        _refuse(f'{method[:20]} of {"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not among what is signed')
+    for name, value in query.items():
+        if name in _VALUES and not re.fullmatch(_VALUES[name], value):
+            _malformed(f"'{name}' in the query of its uri may not be '{value[:100]}'")
+        if name in ('marker', 'start-after', 'continuation-token', 'delimiter'):
+            _spellings(value, name, MAX_TOKEN_BYTES)
+    return each
+
+
+# Headers
+
+
+def _read_headers(given: Any) -> dict[str, str]:
+    """The headers that are signed, names in lower case. Those that no signature has to cover are left out."""
+    if not isinstance(given, Mapping) or len(given) > MAX_HEADERS:
+        _malformed(f'headers have to be an object of at most {MAX_HEADERS} names, each with a list of values')
+    headers: dict[str, str] = {}
+    for name, values in given.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            _malformed(f'{str(name)[:100]!r} is no name of a header')
+        lower, value = name.lower(), _one_value(name, values)
+        if headers.setdefault(lower, value) != value:
+            _malformed(f"the header '{name}' has several values")
+        if lower.startswith('x-amz-') and not _is_signed(lower) and lower not in _SET_HERE:
+            _refuse(f"the header '{name}' is not among what is signed")
+        if lower == 'authorization':
+            _refuse('it has an Authorization already')
+    return {name: value for name, value in headers.items() if _is_signed(name) or name == 'host'}
+
+
+def _is_signed(name: str) -> bool:
+    return name in _HEADERS or name in _COPY_HEADERS or name.startswith(_HEADER_FAMILIES)
+
+
+def _one_value(name: str, values: Any) -> str:
+    if isinstance(values, str):
+        values = [values]
+    if not isinstance(values, (list, tuple)) or not values or not all(isinstance(value, str) for value in values):
+        _malformed(f"the header '{name}' needs a list of values")
+    if len(set(values)) > 1:
+        _malformed(f"the header '{name}' has several values")
+    value: str = values[0]
+    if len(value) > MAX_HEADER_VALUE or not _TEXT.fullmatch(value):
+        _malformed(f"the header '{name}' is too long, or has other characters than printable ASCII")
+    return value.strip()
+
+
+# Keys
+
+
+def _touches(operation: _Operation, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Optional[bytes]) -> tuple[Touch, ...]:
+    keys = [key or query.get('prefix', '')] if body is None else _keys_to_delete(body)
+    touched = [(bucket, each, operation.write) for each in keys]
+    if operation.copies:
+        touched.append((*_copy_source(headers['x-amz-copy-source']), False))
+    names = ((where, name, write) for where, each, write in touched for name in _spellings(each))
+    if body is None and operation.on == 'bucket':
+        # What begins with "a/b" lies below "a/", and what begins with "a" anywhere.
+        names = ((where, name[: name.rfind('/') + 1], write) for where, name, write in names)
+    return tuple(Touch(*each) for each in dict.fromkeys(names))
+
+
+def _copy_source(value: str) -> tuple[str, str]:
+    bucket, _, key = _decoded(value.removeprefix('/'), 'x-amz-copy-source', '/').partition('/')
+    if not key or not _BUCKET.fullmatch(bucket):
+        _malformed('x-amz-copy-source has to be bucket/key')
+    return bucket, key
+
+
+def _keys_to_delete(body: bytes) -> list[str]:
+    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or other encoding."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        _malformed('the body of DeleteObjects is not UTF-8')
+    text = re.sub(r'\A<\?xml version="1.0"(?: encoding="(?:utf|UTF)-8")?\?>', '', text)
+    if '<!' in text or '<?' in text:
+        _malformed('the body of DeleteObjects has more than elements in it')
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 - without <! there are no entities
+    except (ElementTree.ParseError, ValueError):
+        _malformed('the body of DeleteObjects is no XML')
+    space = _S3_XML if root.tag.startswith(_S3_XML) else ''
+    keys = []
+    for each in root:
+        if each.tag == f'{space}Object' and len(each) == 1 and each[0].tag == f'{space}Key' and not len(each[0]) and each[0].text:
+            keys.append(each[0].text)
+        elif each.tag != f'{space}Quiet' or len(each):
+            _refuse('the body of DeleteObjects has something else than <Object><Key>...</Key></Object> and <Quiet> in it')
+    if root.tag != f'{space}Delete' or any(each.attrib for each in root.iter()) or not 0 < len(keys) <= MAX_DELETES:
+        _malformed(f'the body of DeleteObjects has to be <Delete> with 1 to {MAX_DELETES} keys and no attributes')
+    return keys
+
+
+# The body
+
+
+def _read_body(body: Any) -> Optional[bytes]:
+    try:
+        return None if body is None else base64.b64decode(body, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        _malformed('its body is not base64')
+
+
+def _payload(operation: _Operation, given: Optional[str], body: Optional[bytes], uri: str) -> str:
+    """What the signature says of the body. That of DeleteObjects is in our hands: nothing else is signed for it."""
+    if body is not None:
+        return hashlib.sha256(body).hexdigest()
+    if given is None and operation.method in ('GET', 'HEAD', 'DELETE'):
+        return NO_BODY
+    if given is None or not (_SHA256.fullmatch(given) or given in (UNSIGNED, TRAILER)):
+        _malformed(f'x-amz-content-sha256 has to be a SHA-256 in hexadecimal digits, {UNSIGNED} or {TRAILER}')
+    if given in (UNSIGNED, TRAILER) and not uri.startswith('https:'):
+        _refuse('a body without a checksum is signed for https only')
+    return given

@@ -1,0 +1,153 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part of it.
+
+Who may have them is not decided here: see :mod:`.access`.
+"""
+
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.exception import InputValidationError, RSEOperationNotSupported
+from rucio.common.s3 import sts
+
+if TYPE_CHECKING:
+    from .storages import Storage
+
+__all__ = ['Vended', 'session_policy', 'vend']
+
+SHORTEST = 900  # seconds; no STS gives less
+POLICY_LIMIT = 2048  # characters, of AWS
+REMEMBERED = 10_000  # keys
+
+_WRITING = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
+_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # names of old Ceph buckets, too; nothing that a policy would expand
+_SPECIAL = re.compile(r'[$*?]')
+
+
+@dataclass(frozen=True)
+class Vended:
+    """Keys for ``prefix`` (all of the bucket if empty) of a bucket. They end at ``expiration`` (UTC)."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expiration: datetime
+    bucket: str
+    prefix: str
+    write: bool
+
+
+class _Slot:
+    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.keys: Optional[sts.TemporaryKeys] = None
+        self.renew_at: Optional[datetime] = None
+
+
+_slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
+_clients: dict[tuple[Any, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str) -> Vended:
+    """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier ones is left.
+
+    :param storage: The RSE; its setting ``role_arn`` names the role that is assumed.
+    :param bucket: The bucket.
+    :param prefix: What the keys begin with that may be touched; empty: the whole bucket.
+    :param write: Whether objects may be written and deleted, too.
+    :param lifetime: Seconds; at least 900, at most the setting ``credentials_lifetime``, which is the default.
+    :param who: The account; the storage's logs show it.
+    :raises RSEOperationNotSupported: if there is no role.
+    :raises InputValidationError: if a name cannot be part of a policy.
+    :raises RSEAccessDenied: if the storage refuses.
+    :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
+    """
+    if not storage.endpoint.role_arn:
+        raise RSEOperationNotSupported(
+            f"RSE {storage.rse}: this server vends no keys for it, as the RSE has no 'role_arn' in its 's3' settings. Requests can still be signed."
+        )
+    longest = storage.endpoint.credentials_lifetime
+    seconds = max(SHORTEST, min(lifetime or longest, longest))
+    # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
+    purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who)
+    slot = _slot(purpose)
+    with slot.lock:
+        if slot.keys is None or slot.renew_at is None or datetime.now(timezone.utc) >= slot.renew_at:
+            slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write), seconds, who)
+            slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
+        keys = slot.keys
+    return Vended(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
+
+
+def _slot(purpose: tuple[Any, ...]) -> _Slot:
+    with _lock:
+        slot = _slots.setdefault(purpose, _Slot())
+        _slots.move_to_end(purpose)
+        while len(_slots) > REMEMBERED:
+            _slots.popitem(last=False)
+        return slot
+
+
+def _assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
+    endpoint = storage.endpoint
+    # AWS wants 2 to 64 of these characters.
+    name = re.sub(r'[^\w+=,.@-]', '-', f'rucio-{who}', flags=re.ASCII)[:64]
+    return sts.assume_role(endpoint, _client(storage), str(endpoint.role_arn), name, policy, seconds)
+
+
+def _client(storage: 'Storage') -> Any:
+    """The STS client of a storage. Its keys are those of the storage's connection, also when they are changed."""
+    connection = storage.connection()
+    key = (os.getpid(), connection.authorizer.identity, storage.endpoint)
+    with _lock:
+        if key not in _clients:
+            _clients[key] = sts.client(storage.endpoint, connection.authorizer.session(), storage.region)
+        return _clients[key]
+
+
+def session_policy(rse: str, bucket: str, prefix: str, write: bool) -> str:
+    """The smallest session policy for one bucket or one part of it, as compact JSON (Ceph takes no other).
+
+    Keys can be listed below ``prefix`` only.
+
+    :raises InputValidationError: if the bucket's name could stand for others, or the policy would be too long.
+    """
+    if not _BUCKET.fullmatch(bucket):
+        raise InputValidationError(f"RSE {rse}: '{bucket}' is no name of a bucket. Give the name of one bucket.")
+    actions = ['s3:GetObject', *(_WRITING if write else ())]
+    arn = f'arn:aws:s3:::{bucket}'
+    part = _SPECIAL.sub(lambda special: f'${{{special[0]}}}', prefix)
+    listing = _allow(['s3:ListBucket'], arn)
+    if prefix:
+        listing['Condition'] = {'StringLike': {'s3:prefix': [f'{part}*']}}
+    statements = [_allow(actions, f'{arn}/{part}*'), listing, _allow(['s3:GetBucketLocation'], arn)]
+    policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
+    if len(policy) > POLICY_LIMIT:
+        raise InputValidationError(f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a shorter one.")
+    return policy
+
+
+def _allow(actions: list[str], resource: str) -> dict[str, Any]:
+    return {'Effect': 'Allow', 'Action': actions, 'Resource': [resource]}

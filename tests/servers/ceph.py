@@ -1,0 +1,253 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Ceph's RADOS gateway, where Debian's packages are installed: one monitor, one OSD, one gateway, all in one directory."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import ConstantProvider
+from botocore.exceptions import BotoCoreError, ClientError
+
+from .files import clean_environment, write_private
+from .ports import free_port
+from .process import Process, ServerError, tail
+
+START_TIMEOUT = 120
+COMMANDS = ('ceph-mon', 'ceph-osd', 'monmaptool', 'radosgw', 'radosgw-admin')
+PACKAGES = 'radosgw ceph-mon ceph-osd ceph-common'
+
+# No keys inside of the cluster: only this machine reaches it. radosgw asks the monitor for a "secure" connection unless told
+# otherwise, and without keys there is none.
+_CONF = """
+[global]
+fsid = {fsid}
+mon_host = v2:127.0.0.1:{monitor}
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+public_network = 127.0.0.0/8
+cluster_network = 127.0.0.0/8
+ms_bind_ipv6 = false
+ms_bind_msgr1 = false
+ms_bind_msgr2 = true
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+ms_cluster_mode = crc
+ms_service_mode = crc
+ms_client_mode = crc
+ms_mon_cluster_mode = crc
+ms_mon_service_mode = crc
+ms_mon_client_mode = crc
+run_dir = {directory}
+admin_socket =
+pid_file =
+keyring = {directory}/none.keyring
+crash_dir = {directory}/crash
+log_file = {directory}/$type.log
+mon_cluster_log_file = {directory}/cluster.log
+mon_data = {directory}/mon
+osd_data = {directory}/osd
+rgw_data = {directory}/rgw
+osd_objectstore = memstore
+memstore_device_bytes = {size}
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 4
+osd_pool_default_pgp_num = 4
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+osd_memory_target = 1073741824
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+mon_data_avail_warn = 1
+mon_data_avail_crit = 0
+mon_osd_nearfull_ratio = .95
+mon_osd_backfillfull_ratio = .96
+mon_osd_full_ratio = .97
+paxos_propose_interval = 0.05
+paxos_min_wait = 0.02
+
+[client]
+rgw_rados_pool_pg_num_min = 1
+
+[client.rgw]
+log_file = {directory}/rgw.log
+rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw_dns_name = localhost
+rgw_thread_pool_size = 64
+rgw_s3_auth_use_sts = true
+rgw_sts_key = {sts_key}
+rgw_override_bucket_index_max_shards = 1
+rgw_dynamic_resharding = false
+rgw_gc_obj_min_wait = 10
+rgw_gc_processor_period = 10
+"""
+
+_CAPABILITIES = 'users=*;buckets=*;metadata=*;usage=*;zone=*;roles=*;user-policy=*;oidc-provider=*'
+
+
+def missing() -> str:
+    """Why there can be no Ceph here, or nothing."""
+    absent = [name for name in COMMANDS if not _path(name)]
+    return f'{", ".join(absent)} not installed (Debian: apt-get install --no-install-recommends {PACKAGES})' if absent else ''
+
+
+def _path(command: str) -> str | None:
+    return shutil.which(command, path='/usr/sbin:/usr/bin:/sbin:/bin')
+
+
+class CephRGW:
+    """
+    A Ceph cluster with an S3 gateway on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
+
+    Its objects are in memory. The role `role_arn` may do all, and the admin's keys may assume it.
+    """
+
+    region = 'us-east-1'
+    hostname = '127.0.0.1'
+    scheme = 'http'
+    ca_bundle = None
+    role_arn = 'arn:aws:iam:::role/RucioVending'
+
+    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3) -> None:
+        self.directory = Path(directory).absolute()
+        self.access_key = 'admin'
+        self.secret_key = secrets.token_hex(20)
+        self.size = size
+        self.port, self._monitor = free_port(), free_port()
+        self.url = f'http://{self.hostname}:{self.port}'
+        self._processes: list[Process] = []
+
+    def __enter__(self) -> 'CephRGW':
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when the admin's keys can list buckets and the role is there."""
+        for name in ('mon', 'osd', 'rgw', 'crash'):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / 'none.keyring').touch()
+        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size}
+        write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8)))
+        self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
+        self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
+        self._launch('ceph-mon', '-f', '-c', str(self._conf), '-i', 'a').wait(lambda: _listens(self._monitor), START_TIMEOUT)
+        osd = str(uuid4())
+        self._run('ceph', '-c', str(self._conf), 'osd', 'new', osd)
+        self._run('ceph-osd', '-c', str(self._conf), '-i', '0', '--mkfs', '--osd-uuid', osd)
+        self._launch('ceph-osd', '-f', '-c', str(self._conf), '-i', '0')
+        # This makes the pools, too: two programs that do it at the same time get into each other's way.
+        keys = {'user_id': 'rucio', 'display_name': 'rucio', 'keys': [{'user': 'rucio', 'access_key': self.access_key, 'secret_key': self.secret_key}]}
+        self._run(
+            'radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'user', 'create', '--uid=rucio', '--display-name=rucio', f'--caps={_CAPABILITIES}'
+        )
+        user = json.loads(self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'metadata', 'get', 'user:rucio'))
+        user['data']['keys'] = keys['keys']
+        self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'metadata', 'put', 'user:rucio', stdin=json.dumps(user))
+        gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
+        client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
+        gateway.wait(lambda: _works(client), START_TIMEOUT)
+        self._make_role()
+
+    def stop(self) -> None:
+        """End it; nobody needs its data."""
+        for process in reversed(self._processes):
+            process.kill()
+        self._processes.clear()
+
+    def client(self, service: str = 's3', **config: Any) -> Any:
+        """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
+        session = botocore.session.Session()
+        for variable in ('config_file', 'credentials_file'):
+            session.set_config_variable(variable, os.devnull)
+        session.get_component('config_store').set_config_provider('profile', ConstantProvider(None))
+        # It answers aws-chunked bodies with 411.
+        usual = {'request_checksum_calculation': 'when_required', 's3': {'addressing_style': 'path'}, 'proxies': {}}
+        return boto3.Session(
+            aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=self.region, botocore_session=session
+        ).client(service, endpoint_url=self.url, config=Config(**{**usual, **config}))
+
+    @property
+    def _conf(self) -> Path:
+        return self.directory / 'ceph.conf'
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**clean_environment(self.directory), 'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}
+
+    def _make_role(self) -> None:
+        iam = self.client('iam')
+        trust = {'Effect': 'Allow', 'Principal': {'AWS': ['arn:aws:iam:::user/rucio']}, 'Action': ['sts:AssumeRole']}
+        every = {'Effect': 'Allow', 'Action': ['s3:*'], 'Resource': ['arn:aws:s3:::*']}
+        iam.create_role(RoleName='RucioVending', AssumeRolePolicyDocument=_policy(trust), MaxSessionDuration=43200)
+        iam.put_role_policy(RoleName='RucioVending', PolicyName='all', PolicyDocument=_policy(every))
+
+    def _launch(self, command: str, *arguments: str) -> Process:
+        process = Process(command, [_path(command) or command, *arguments], env=self._environment, cwd=self.directory, log=self.directory / f'{command}.out')
+        process.start()
+        self._processes.append(process)
+        return process
+
+    def _run(self, command: str, *arguments: str, stdin: str = '') -> str:
+        log = self.directory / 'setup.log'
+        with log.open('ab') as errors:
+            done = subprocess.run(
+                [_path(command) or command, *arguments],
+                env=self._environment,
+                cwd=self.directory,
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                timeout=START_TIMEOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise ServerError(f'{command} {arguments[-1]}: exit code {done.returncode}. The end of its log, {log}:\n{tail(log)}')
+        return done.stdout.decode()
+
+
+def _policy(statement: dict[str, Any]) -> str:
+    # Ceph takes no blanks between the parts.
+    return json.dumps({'Version': '2012-10-17', 'Statement': [statement]}, separators=(',', ':'))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(('127.0.0.1', port)) == 0
+
+
+def _works(client: Any) -> bool:
+    try:
+        client.list_buckets()
+    except (BotoCoreError, ClientError):
+        return False
+    return True

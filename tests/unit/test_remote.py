@@ -1,0 +1,202 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Requests that the Rucio server signs, as the client sends them."""
+
+import json
+import os
+import threading
+
+import pytest
+import requests
+from botocore.auth import S3SigV4Auth
+from botocore.credentials import ReadOnlyCredentials
+
+from rucio.common.exception import AccessDenied, CannotAuthenticate, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
+from rucio.common.s3 import clients, objects, transfer
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target
+from rucio.common.s3.remote import Remote
+from rucio.core.s3 import signing
+from servers.fake_s3 import error
+
+BUCKET = 'user.alice'
+KEY = Target('X', BUCKET, 'a/b c+é')
+MiB = 1024**2
+
+
+class Server:
+    """A Rucio server that allows all, or says what a test wants. What goes there and back is JSON, as in reality."""
+
+    identity = 'https://rucio.example.org def alice'
+
+    def __init__(self, endpoint):
+        self.endpoint = endpoint
+        self.region = 'us-east-1'
+        self.asked = []
+        self.answers = []
+        self._lock = threading.Lock()
+
+    def credentials(self):
+        return ReadOnlyCredentials('AKIDSERVER', 'secret-of-the-server', None)
+
+    def sign_s3_requests(self, rse, asked):
+        with self._lock:
+            self.asked.append((rse, asked))
+            answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or json.loads(json.dumps(signing.sign(self, json.loads(json.dumps(asked)), lambda *_: None)))
+
+
+@pytest.fixture
+def endpoint(s3):
+    return Endpoint(rse='X', rse_id='', url=s3.url, checksum='md5', conditional_put=True, conditional_multipart=True, signature_guards=('copy', 'prefix'))
+
+
+@pytest.fixture
+def server(endpoint):
+    return Server(endpoint)
+
+
+@pytest.fixture
+def connection(endpoint, server):
+    return clients.connect(endpoint, Remote(endpoint, server, 'us-east-1'))
+
+
+@pytest.fixture
+def local(tmp_path):
+    def make(size):
+        path = tmp_path / 'local'
+        path.write_bytes(os.urandom(size))
+        return path
+
+    return make
+
+
+def test_every_operation_of_the_protocol_is_signed(connection, server, s3, local, tmp_path):
+    file = local(20 * MiB)
+    transfer.upload(connection, str(file), KEY)
+    transfer.download(connection, KEY, str(tmp_path / 'back'))
+    assert (tmp_path / 'back').read_bytes() == file.read_bytes()
+    transfer.copy(connection, KEY, KEY._replace(key='copy'))
+    assert [key for key, _ in objects.list_objects(connection, BUCKET, 'a/')] == [KEY.key]
+    objects.delete(connection, KEY)
+    assert objects.delete_many(connection, [KEY._replace(key='copy')]) == {KEY._replace(key='copy'): None}
+    assert s3.buckets[BUCKET] == {}
+    with pytest.raises(SourceNotFound):
+        objects.delete(connection, KEY)
+    assert all(request.headers['authorization'].startswith('AWS4-HMAC-SHA256 Credential=AKIDSERVER/') for request in s3.requests)
+    assert len(server.asked) == len(s3.requests)
+    assert {'CreateMultipartUpload', 'UploadPart', 'CompleteMultipartUpload', 'CopyObject', 'DeleteObjects', 'HeadBucket'} <= set(s3.operations())
+
+
+def test_what_is_sent_is_what_was_signed(connection, server, s3):
+    connection.client.put_object(Bucket=BUCKET, Key=KEY.key, Body=b'content')
+    ((rse, (asked,)),) = server.asked
+    (request,) = s3.requests
+    assert rse == 'X'
+    assert asked['uri'] == s3.url + request.url
+    assert {name: [request.headers[name.lower()]] for name in asked['headers']} == asked['headers']
+    signed = request.headers['authorization'].partition('SignedHeaders=')[2].partition(',')[0].split(';')
+    assert {'host', 'if-none-match', 'content-md5', 'x-amz-content-sha256', 'x-amz-date', 'x-forwarded-prefix', 'x-amz-copy-source-range'} <= set(signed)
+    assert all(name in request.headers for name in signed)
+    assert [name for name in request.headers if name.startswith('x-amz-') and name not in signed] == []
+
+
+def test_the_body_stays_here_but_for_the_keys_of_a_deletion(connection, server):
+    connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'content')
+    connection.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
+    assert ['body' in asked for _, (asked,) in server.asked] == [False, True]
+
+
+@pytest.mark.parametrize(('scheme', 'checksum', 'expected'), [('https', 'md5', 'UNSIGNED-PAYLOAD'), ('https', 'crc32', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER')])
+def test_over_https_the_body_is_not_read_for_a_signature(endpoint, scheme, checksum, expected):
+    secure = Endpoint(rse='X', rse_id='', url='https://127.0.0.1:9', checksum=checksum, max_attempts=1)
+    server = Server(secure)
+    connection = clients.connect(secure, Remote(secure, server))
+    with pytest.raises(Exception, match='Could not connect'):
+        connection.client.upload_part(Bucket=BUCKET, Key='k', UploadId='u', PartNumber=1, Body=b'content')
+    (asked,) = server.asked[0][1]
+    assert asked['headers']['X-Amz-Content-SHA256'] == [expected]
+
+
+def test_it_has_no_keys(connection, server):
+    assert connection.client._request_signer._credentials is None
+    assert 'secret-of-the-server' not in repr(connection.authorizer) + connection.authorizer.identity
+
+
+def test_each_attempt_has_a_signature_of_its_own(connection, server, s3):
+    s3.store(BUCKET, 'k', b'content')
+    s3.fail('GetObject', error(503, 'SlowDown'), error(500, 'InternalError'))
+    assert connection.client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'content'
+    assert len(server.asked) == len(s3.requests) == 3
+
+
+def test_it_does_not_depend_on_the_clock_of_this_machine(connection, s3, monkeypatch):
+    """Were the client to sign, the storage would refuse it for its clock. The date is that of the server's answer."""
+    monkeypatch.setattr(S3SigV4Auth, 'add_auth', lambda *_: pytest.fail('the client signs'))
+    answer = {'Authorization': ['AWS4-HMAC-SHA256 Credential=A'], 'X-Amz-Date': ['20300101T000000Z'], 'X-Amz-Content-SHA256': ['0' * 64]}
+    connection.authorizer._server.answers.append([{'uri': f'{s3.url}/{BUCKET}/k', 'headers': answer}])
+    connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'')
+    assert s3.requests[-1].headers['x-amz-date'] == '20300101T000000Z'
+
+
+@pytest.mark.parametrize(
+    'case',
+    [
+        (AccessDenied('The request is not signed: not yours.'), RSEAccessDenied, 'RSE X: The request is not signed: not yours.'),
+        (CannotAuthenticate('The token has expired.'), CannotAuthenticate, 'The token has expired.'),
+        (requests.ConnectionError('refused'), ServiceUnavailable, 'RSE X: the Rucio server, which has to sign the requests, cannot be reached: refused'),
+    ],
+)
+@pytest.mark.parametrize('operation', ['put', 'multipart', 'get', 'stat', 'exists', 'delete', 'list'])
+def test_a_refusal_of_the_server_reaches_the_user_in_its_words_and_nothing_is_sent(connection, server, s3, local, tmp_path, case, operation):
+    said, raised, words = case
+    server.answers = [said] * 10
+    run = {
+        'put': lambda: transfer.upload(connection, str(local(10)), KEY),
+        'multipart': lambda: transfer.upload(connection, str(local(20 * MiB)), KEY),
+        'get': lambda: transfer.download(connection, KEY, str(tmp_path / 'back')),
+        'stat': lambda: objects.stat(connection, KEY),
+        'exists': lambda: objects.exists(connection, KEY),
+        'delete': lambda: objects.delete(connection, KEY),
+        'list': lambda: list(objects.list_objects(connection, BUCKET)),
+    }
+    with pytest.raises(raised, match=words):
+        run[operation]()
+    assert s3.requests == []
+
+
+def test_who_may_not_see_the_bucket_still_learns_that_a_file_is_missing(connection, server):
+    """The second question, whether there is such a bucket, is refused to those who were given a part of it."""
+    server.answers = [None, AccessDenied('not yours')]
+    with pytest.raises(SourceNotFound):
+        objects.delete(connection, KEY)
+    assert len(server.asked) == 2
+
+
+def test_a_signature_for_something_else_is_not_used(connection, server, s3):
+    server.answers.append([{'uri': f'{s3.url}/user.bob/k', 'headers': {}}])
+    with pytest.raises(RSEOperationNotSupported, match='another request'):
+        connection.client.head_object(Bucket=BUCKET, Key='k')
+    assert s3.requests == []
+
+
+def test_clients_are_shared_by_server_and_rse(endpoint, server):
+    other = Server(endpoint)
+    other.identity = 'https://rucio.example.org def bob'
+    same = [clients.connect(endpoint, Remote(endpoint, server)).client for _ in range(2)]
+    assert same[0] is same[1]
+    assert clients.connect(endpoint, Remote(endpoint, other)).client is not same[0]

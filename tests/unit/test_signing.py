@@ -1,0 +1,632 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the Rucio server signs for others, and above all what it does not."""
+
+import base64
+import hashlib
+import http.client
+import posixpath
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3 import signing, signing_guards
+from servers.fake_s3 import FakeS3
+
+URL = 'https://s3.example.org:9000'
+OWN = 'user.alice'
+EMPTY = hashlib.sha256(b'').hexdigest()
+SECRET = 'the-server-s-own-secret'
+
+
+class Storage:
+    """Counts who reads its keys."""
+
+    def __init__(self, url=URL, token=None, **settings):
+        self.endpoint = Endpoint(rse='X', rse_id='', url=url, **settings)
+        self.region = 'us-east-1'
+        self.read = 0
+        self._token = token
+
+    def credentials(self):
+        self.read += 1
+        return ReadOnlyCredentials('AKIDSERVER', SECRET, self._token)
+
+
+def request(method='GET', path=f'/{OWN}/run1/file', headers=None, body=None, url=URL):
+    asked = {'method': method, 'uri': url + path, 'region': 'us-east-1', 'headers': {'x-amz-content-sha256': [EMPTY], **(headers or {})}}
+    return asked if body is None else asked | {'body': base64.b64encode(body).decode()}
+
+
+def deletion(*keys, before='', after='', root='<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'):
+    objects = ''.join(f'<Object><Key>{key}</Key></Object>' for key in keys)
+    return request('POST', f'/{OWN}?delete', body=f'{before}{root}{objects}{after}<Quiet>true</Quiet></Delete>'.encode())
+
+
+def anything(*_):
+    """Whoever asks may do all: what is refused then is refused to everybody."""
+
+
+def only_own(bucket, name, write):
+    if bucket != OWN:
+        raise AccessDenied('not yours')
+
+
+def below_run1(bucket, name, write):
+    """A reader of the collection user.alice:run1."""
+    if bucket != OWN or write or not name.startswith('run1/'):
+        raise AccessDenied('not yours')
+
+
+def touched(asked, **settings):
+    seen = []
+    signing.sign(Storage(**settings), [asked], lambda *touch: seen.append(touch))
+    return seen
+
+
+# What is signed
+
+
+@pytest.mark.parametrize(
+    ('asked', 'expected'),
+    [
+        (request('HEAD'), [(OWN, 'run1/file', False)]),
+        (request('GET'), [(OWN, 'run1/file', False)]),
+        (request('GET', headers={'Range': ['bytes=0-9'], 'If-Match': ['"x"']}), [(OWN, 'run1/file', False)]),
+        (request('GET', f'/{OWN}/run1/file?partNumber=2'), [(OWN, 'run1/file', False)]),
+        (request('PUT', headers={'If-None-Match': ['*'], 'Content-MD5': ['x']}), [(OWN, 'run1/file', True)]),
+        (request('DELETE'), [(OWN, 'run1/file', True)]),
+        (request('POST', f'/{OWN}/run1/file?uploads'), [(OWN, 'run1/file', True)]),
+        (request('PUT', f'/{OWN}/run1/file?partNumber=10000&uploadId=2~abc.D-e_'), [(OWN, 'run1/file', True)]),
+        (request('POST', f'/{OWN}/run1/file?uploadId=abc'), [(OWN, 'run1/file', True)]),
+        (request('DELETE', f'/{OWN}/run1/file?uploadId=abc'), [(OWN, 'run1/file', True)]),
+        (request('GET', f'/{OWN}/run1/file?uploadId=abc&max-parts=5&part-number-marker=0'), [(OWN, 'run1/file', True)]),
+        (request('HEAD', f'/{OWN}'), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?location'), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}'), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?list-type=2&prefix='), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?list-type=2&prefix=run1%2F&delimiter=%2F&encoding-type=url&max-keys=1000'), [(OWN, 'run1/', False)]),
+        (request('GET', f'/{OWN}?prefix=run1%2Fa%2Fb&marker=run1%2Fa%2Fb'), [(OWN, 'run1/a/', False)]),
+        (request('GET', f'/{OWN}?list-type=2&prefix=run1'), [(OWN, '', False)]),
+        (request('PUT', headers={'x-amz-copy-source': ['user.bob/a%20b']}), [(OWN, 'run1/file', True), ('user.bob', 'a b', False)]),
+        (request('PUT', headers={'x-amz-copy-source': ['/user.bob/a']}), [(OWN, 'run1/file', True), ('user.bob', 'a', False)]),
+        (
+            request('PUT', f'/{OWN}/b?partNumber=1&uploadId=u', {'x-amz-copy-source': ['user.bob/a'], 'x-amz-copy-source-range': ['bytes=0-9']}),
+            [(OWN, 'b', True), ('user.bob', 'a', False)],
+        ),
+        (deletion('run1/a', 'b &amp; c&#233;'), [(OWN, 'run1/a', True), (OWN, 'b & cé', True)]),
+        (deletion('a', root='<Delete>', before='<?xml version="1.0" encoding="UTF-8"?>'), [(OWN, 'a', True)]),
+        # What else a storage may take the key for is asked for, too.
+        (request('GET', f'/{OWN}/a//b'), [(OWN, 'a//b', False), (OWN, 'a/b', False)]),
+        (request('GET', f'/{OWN}//b'), [(OWN, '/b', False), (OWN, 'b', False)]),
+        (request('GET', f'/{OWN}/run1%252Ffile'), [(OWN, 'run1%2Ffile', False), (OWN, 'run1/file', False)]),
+        (request('GET', f'/{OWN}/100%25'), [(OWN, '100%', False)]),
+        (request('GET', f'/{OWN}/%CE%A9%20%2B'), [(OWN, 'Ω +', False)]),
+    ],
+    ids=lambda value: f'{value["method"]} {value["uri"].partition(URL)[2]}' if isinstance(value, dict) else '',
+)
+def test_the_operations_of_the_protocol_are_signed_and_all_that_they_touch_is_asked_for(asked, expected):
+    assert touched(asked) == expected
+
+
+def test_the_answer_is_what_has_to_be_added():
+    (answer,) = signing.sign(Storage(signature_guards=()), [request('PUT', headers={'Content-Type': ['text/plain']})], anything)
+    assert answer['uri'] == f'{URL}/{OWN}/run1/file'
+    assert answer['headers'].keys() == {'Authorization', 'X-Amz-Date', 'X-Amz-Content-SHA256'}
+    (authorization,) = answer['headers']['Authorization']
+    assert 'SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date,' in authorization
+    assert SECRET not in str(answer)
+
+
+def test_temporary_keys_of_the_server_send_their_token_along():
+    (answer,) = signing.sign(Storage(token='the token'), [request()], anything)
+    assert answer['headers']['X-Amz-Security-Token'] == ['the token']
+    assert 'x-amz-security-token' in answer['headers']['Authorization'][0]
+
+
+def test_it_is_the_signature_that_botocore_makes(monkeypatch):
+    asked = request('PUT', f'/{OWN}/a%20b?partNumber=2&uploadId=u', {'Content-MD5': ['x  y'], 'x-amz-content-sha256': ['ab' * 32]})
+    (answer,) = signing.sign(Storage(signature_guards=()), [asked], anything)
+    monkeypatch.setattr(S3SigV4Auth, 'payload', lambda *_: 'ab' * 32)
+    own = AWSRequest('PUT', asked['uri'], {'Content-MD5': 'x  y'})
+    own.context['timestamp'] = answer['headers']['X-Amz-Date'][0]
+    auth = S3SigV4Auth(Storage().credentials(), 's3', 'us-east-1')
+    auth._modify_request_before_signing(own)
+    expected = auth.signature(auth.string_to_sign(own, auth.canonical_request(own)), own)
+    assert answer['headers']['Authorization'][0].endswith(f'Signature={expected}')
+
+
+def test_several_requests_are_signed_at_once_or_none():
+    storage = Storage()
+    answers = signing.sign(storage, [request(path=f'/{OWN}/{number}') for number in range(signing.MAX_REQUESTS)], anything)
+    assert [answer['uri'].rpartition('/')[2] for answer in answers] == [str(number) for number in range(signing.MAX_REQUESTS)]
+    assert storage.read == 1
+    with pytest.raises(AccessDenied):
+        signing.sign(storage, [request(), request(path='/user.bob/x')], only_own)
+    assert storage.read == 1
+
+
+@pytest.mark.parametrize('requests', [[], [request()] * (signing.MAX_REQUESTS + 1), None, {}, 'GET'])
+def test_the_number_of_requests_is_bounded(requests):
+    with pytest.raises(InputValidationError):
+        signing.sign(Storage(), requests, anything)
+
+
+@pytest.mark.parametrize('value', [EMPTY, signing_guards.UNSIGNED, signing_guards.TRAILER])
+def test_the_body_may_have_a_checksum_or_over_https_none(value):
+    (answer,) = signing.sign(Storage(), [request('PUT', headers={'x-amz-content-sha256': [value]})], anything)
+    assert answer['headers']['X-Amz-Content-SHA256'] == [value]
+
+
+def test_the_checksum_of_a_deletion_is_made_here():
+    asked = deletion('run1/a')
+    (answer,) = signing.sign(Storage(), [asked], anything)
+    assert answer['headers']['X-Amz-Content-SHA256'] == [hashlib.sha256(base64.b64decode(asked['body'])).hexdigest()]
+
+
+def test_requests_without_a_body_need_no_checksum():
+    asked = request()
+    del asked['headers']['x-amz-content-sha256']
+    (answer,) = signing.sign(Storage(), [asked], anything)
+    assert answer['headers']['X-Amz-Content-SHA256'] == [EMPTY]
+
+
+def test_host_style_names_the_bucket_where_the_storage_has_it():
+    own, foreign = f'https://{OWN}.s3.example.org:9000', 'https://user.bob.s3.example.org:9000'
+    assert touched(request(path='/run1/file', url=own), addressing='auto') == [(OWN, 'run1/file', False)]
+    assert touched(request(path='/?list-type=2', url=own), addressing='virtual') == [(OWN, '', False)]
+    assert touched(request(path=f'/{OWN}/file', url=foreign), addressing='auto') == [('user.bob', f'{OWN}/file', False)]
+    with pytest.raises(AccessDenied):
+        touched(request(path='/run1/file', url=own), addressing='path')
+
+
+# What is refused to everybody, and before the secret is read
+
+FOREIGN_HOSTS = [
+    'https://evil.example.org',
+    'http://s3.example.org:9000',
+    'https://s3.example.org',
+    'https://s3.example.org:9001',
+    'https://s3.example.org.evil.example.org:9000',
+    'https://evils3.example.org:9000',
+    'https://s3.example.org:9000@evil.example.org',
+    'https://user:pass@s3.example.org:9000',
+    'https://s3.example.org:9000:9000',
+    'https://s3.example.org:9000\\@evil.example.org',
+    'https://s3.example.org:9000#',
+    ' https://s3.example.org:9000',
+    'ftp://s3.example.org:9000',
+    '//s3.example.org:9000',
+    '',
+]
+HOSTILE_PATHS = {
+    'dots': f'/{OWN}/../user.bob/secret',
+    'dots_at_the_end': f'/{OWN}/run1/..',
+    'dots_at_the_start': f'/../{OWN}/x',
+    'one_dot': f'/{OWN}/./x',
+    'encoded_dots': f'/{OWN}/%2e%2e/user.bob/secret',
+    'half_encoded_dots': f'/{OWN}/.%2E/user.bob/secret',
+    'dots_encoded_twice': f'/{OWN}/%252e%252e/user.bob/secret',
+    'dots_encoded_thrice': f'/{OWN}/%25252e%25252e/user.bob/secret',
+    'encoded_too_often': f'/{OWN}/%2525252541',
+    'encoded_slash': f'/{OWN}%2Frun1/x',
+    'encoded_slash_and_dots': f'/{OWN}/..%2Fuser.bob%2Fsecret',
+    'slash_encoded_twice_and_dots': f'/{OWN}/..%252Fuser.bob%252Fsecret',
+    'lower_case_encoding': f'/{OWN}/a%c3%a9',
+    'needless_encoding': f'/{OWN}/%61',
+    'not_encoded': f'/{OWN}/a+b',
+    'semicolon': f'/{OWN}/a;b',
+    'broken_encoding': f'/{OWN}/a%zz',
+    'not_utf8': f'/{OWN}/%FF',
+    'overlong_utf8': f'/{OWN}/%C0%AE%C0%AE/x',
+    'null': f'/{OWN}/a%00',
+    'null_encoded_twice': f'/{OWN}/a%2500',
+    'newline': f'/{OWN}/a%0A',
+    'backslash': f'/{OWN}/..%5C..%5Cuser.bob',
+    'raw_newline': f'/{OWN}/a\n',
+    'raw_tab': f'/{OWN}/.\t./user.bob/secret',
+    'raw_unicode': f'/{OWN}/é',
+    'fragment': f'/{OWN}/a#b',
+    'no_bucket': '/',
+    'empty_bucket': '//user.bob/secret',
+    'bucket_of_dots': '/../x',
+    'long_key': f'/{OWN}/{"k" * 1025}',
+    'long_uri': f'/{OWN}/{"k" * 9000}',
+    'query_twice': f'/{OWN}?list-type=2&prefix=run1%2F&prefix=',
+    'query_plus': f'/{OWN}?list-type=2&prefix=a+b',
+    'query_needless_encoding': f'/{OWN}?list-type=2&%70refix=run1%2F',
+    'query_dots': f'/{OWN}?list-type=2&prefix=run1%2F..%2F',
+    'query_token_dots': f'/{OWN}?list-type=2&prefix=run1%2F&continuation-token=..%2F..%2Fuser.bob',
+    'query_empty_field': f'/{OWN}/x?',
+    'query_two_marks': f'/{OWN}/x?a?b',
+}
+SUB_RESOURCES = [
+    *(('GET', OWN, field) for field in ('acl', 'policy', 'uploads', 'versions', 'tagging', 'lifecycle', 'cors', 'versioning', 'encryption', 'x')),
+    *(('PUT', OWN, field) for field in ('', 'acl', 'policy', 'versioning', 'lifecycle', 'cors', 'replication', 'logging', 'ownershipControls')),
+    *(('DELETE', OWN, field) for field in ('', 'policy', 'lifecycle')),
+    *(('POST', OWN, field) for field in ('', 'uploads', 'delete=x', 'restore')),
+    *(('GET', f'{OWN}/k', field) for field in ('acl', 'tagging', 'versionId=1', 'torrent', 'retention', 'attributes', 'response-content-type=a')),
+    *(('PUT', f'{OWN}/k', field) for field in ('acl', 'tagging', 'retention', 'legal-hold', 'uploadId=u', 'partNumber=1', 'versionId=1', 'append')),
+    *(('POST', f'{OWN}/k', field) for field in ('', 'restore', 'select=&select-type=2', 'uploads=x', 'uploads&uploadId=u')),
+    *(('DELETE', f'{OWN}/k', field) for field in ('tagging', 'versionId=1', 'uploadId=')),
+    *(('PUT', f'{OWN}/k', f'partNumber=1&uploadId={value}') for value in ('..', '.', 'a%2F..%2Fb', 'a..b', '%2Fetc')),
+    *(('PUT', f'{OWN}/k', f'uploadId=u&partNumber={value}') for value in ('0', '-1', '100000', '1%0A', 'x')),
+    ('GET', f'{OWN}/k', 'X-Amz-Signature=a&X-Amz-Credential=b'),
+    ('GET', f'{OWN}/k', 'AWSAccessKeyId=a&Signature=b&Expires=1'),
+    ('GET', OWN, 'list-type=3'),
+    ('GET', OWN, 'list-type=2&acl'),
+    ('GET', OWN, 'uploads&prefix=run1%2F'),
+    ('HEAD', OWN, 'acl'),
+    *((method, f'{OWN}/k', '') for method in ('get', 'PATCH', 'OPTIONS', 'CONNECT', 'TRACE', 'GET\r\n', '')),
+]
+HOSTILE_HEADERS = {
+    'acl': {'x-amz-acl': ['public-read']},
+    'grant': {'X-Amz-Grant-Read': ['id=1']},
+    'redirect': {'x-amz-website-redirect-location': ['/other']},
+    'storage_class': {'x-amz-storage-class': ['GLACIER']},
+    'tagging': {'x-amz-tagging': ['a=b']},
+    'lock': {'x-amz-object-lock-mode': ['COMPLIANCE']},
+    'governance': {'x-amz-bypass-governance-retention': ['true']},
+    'sse': {'x-amz-server-side-encryption-customer-key': ['k']},
+    'payer': {'x-amz-request-payer': ['requester']},
+    'token': {'x-amz-security-token': ['t']},
+    'source_of_no_copy': {'x-amz-copy-source-if-match': ['"x"']},
+    'authorization': {'Authorization': ['AWS4-HMAC-SHA256 Credential=a']},
+    'host': {'Host': ['evil.example.org']},
+    'newline': {'x-amz-meta-a': ['b\r\nx-amz-copy-source: /user.bob/secret']},
+    'newline_in_an_unsigned_one': {'User-Agent': ['b\nx-amz-acl: public-read']},
+    'null': {'x-amz-meta-a': ['b\0']},
+    'unicode': {'x-amz-meta-a': ['é']},
+    'name_with_newline': {'x-amz-meta-a\r\nx-amz-acl': ['public-read']},
+    'name_with_colon': {'x-amz-meta-a:b': ['c']},
+    'name_with_space': {'x-amz-copy-source ': ['/user.bob/secret']},
+    'name_with_underscore': {'x_amz_copy_source': ['/user.bob/secret']},
+    'no_name': {'': ['c']},
+    'two_values': {'x-amz-meta-a': ['b', 'c']},
+    'two_spellings': {'x-amz-meta-a': ['b'], 'X-Amz-Meta-A': ['c']},
+    'two_sources': {'x-amz-copy-source': [f'{OWN}/a'], 'X-Amz-Copy-Source': ['user.bob/secret']},
+    'no_value': {'x-amz-meta-a': []},
+    'no_text': {'x-amz-meta-a': [1]},
+    'no_list': {'x-amz-meta-a': None},
+    'long': {'x-amz-meta-a': ['b' * 5000]},
+    'streaming_signed': {'x-amz-content-sha256': ['STREAMING-AWS4-HMAC-SHA256-PAYLOAD']},
+    'no_checksum': {'x-amz-content-sha256': ['nonsense']},
+    'upper_case_checksum': {'x-amz-content-sha256': ['AB' * 32]},
+    'many': {f'x-amz-meta-{number}': ['b'] for number in range(100)},
+}
+HOSTILE_SOURCES = [
+    'user.bob',
+    'user.bob/',
+    '/user.bob',
+    '',
+    '/',
+    '//user.bob/secret',
+    f'{OWN}/../user.bob/secret',
+    f'{OWN}/%2e%2e/user.bob/secret',
+    f'{OWN}/%252e%252e/user.bob/secret',
+    f'{OWN}%2Fa',
+    f'{OWN}/a?versionId=1',
+    f'{OWN}/a%3FversionId=1',
+    f'{OWN}/a+b',
+    f'{OWN}/a b',
+    'arn:aws:s3:us-east-1:1:accesspoint/x/object/y',
+    f'{URL}/user.bob/secret',
+    '..%2Fuser.bob/secret',
+]
+HOSTILE_BODIES = {
+    'doctype': deletion('&x;', before='<!DOCTYPE d [<!ENTITY x "user.bob">]>'),
+    'external_entity': deletion('&x;', before='<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
+    'many_entities': deletion('&b;', before='<!DOCTYPE d [<!ENTITY a "xxxx"><!ENTITY b "&a;&a;">]>'),
+    'comment': deletion('run1/a<!-- -->b'),
+    'cdata': deletion('<![CDATA[run1/a]]>'),
+    'instruction': deletion('a', after='<?x y?>'),
+    'encoding': deletion('a', before='<?xml version="1.0" encoding="UTF-7"?>'),
+    'utf16': request('POST', f'/{OWN}?delete', body='<Delete><Object><Key>a</Key></Object></Delete>'.encode('utf-16')),
+    'not_utf8': request('POST', f'/{OWN}?delete', body=b'<Delete><Object><Key>\xff</Key></Object></Delete>'),
+    'null': request('POST', f'/{OWN}?delete', body=b'<Delete><Object><Key>a\0</Key></Object></Delete>'),
+    'version': deletion('a</Key><VersionId>1</VersionId><Key>b'),
+    'two_keys': deletion('a</Key><Key>b'),
+    'nested': deletion('a<Key>b</Key>'),
+    'no_key': deletion(after='<Object></Object>'),
+    'empty_key': deletion(''),
+    'something_else': deletion('a', after='<Object><Etag>x</Etag></Object>'),
+    'key_outside': deletion('a', after='<Key>b</Key>'),
+    'attribute': deletion('a', after='<Object x="y"><Key>b</Key></Object>'),
+    'another_root': request('POST', f'/{OWN}?delete', body=b'<Remove><Object><Key>a</Key></Object></Remove>'),
+    'another_namespace': deletion('a', root='<Delete xmlns="http://example.org/">'),
+    'mixed_namespaces': deletion('a', after='<Object xmlns=""><Key>b</Key></Object>'),
+    'nothing': deletion(),
+    'too_many': deletion(*'a' * 1001),
+    'dots': deletion('run1/../x'),
+    'encoded_dots': deletion('run1/%2e%2e/x'),
+    'no_xml': request('POST', f'/{OWN}?delete', body=b'keys: a'),
+    'two_documents': deletion('a', after='</Delete><Delete>'),
+    'no_body': request('POST', f'/{OWN}?delete'),
+    'no_base64': request('POST', f'/{OWN}?delete') | {'body': '<Delete>'},
+    'no_text': request('POST', f'/{OWN}?delete') | {'body': ['x']},
+}
+NO_REQUESTS = [None, 'GET', {}, {'method': 'GET'}, request() | {'uri': None}, request() | {'method': 1}, request() | {'headers': ['x']}]
+
+
+def hostile():
+    for url in FOREIGN_HOSTS:
+        yield pytest.param(request(url=url), id=f'host {url!r}')
+    for name, path in HOSTILE_PATHS.items():
+        yield pytest.param(request(path=path), id=f'path {name}')
+    for method, path, query in SUB_RESOURCES:
+        yield pytest.param(request(method, f'/{path}?{query}' if query else f'/{path}'), id=f'{method} {path} {query}')
+    for name, headers in HOSTILE_HEADERS.items():
+        yield pytest.param(request('PUT', headers=headers), id=f'header {name}')
+    for source in HOSTILE_SOURCES:
+        yield pytest.param(request('PUT', headers={'x-amz-copy-source': [source]}), id=f'source {source}')
+    for method in ('GET', 'POST', 'DELETE'):
+        yield pytest.param(request(method, headers={'x-amz-copy-source': [f'{OWN}/a']}), id=f'source of {method}')
+    for name, asked in HOSTILE_BODIES.items():
+        yield pytest.param(asked, id=f'body {name}')
+    for number, asked in enumerate(NO_REQUESTS):
+        yield pytest.param(asked, id=f'no request {number}')
+
+
+@pytest.mark.parametrize('asked', list(hostile()))
+def test_a_hostile_request_is_refused_to_everybody_before_the_secret_is_read(asked):
+    storage = Storage(signature_guards=())
+    with pytest.raises((AccessDenied, InputValidationError)) as error:
+        signing.sign(storage, [asked], anything)
+    assert storage.read == 0
+    (sentence,) = error.value.args
+    assert sentence.endswith('.')
+    assert SECRET not in sentence
+
+
+@pytest.mark.parametrize('value', [signing_guards.UNSIGNED, signing_guards.TRAILER])
+def test_a_body_without_a_checksum_is_not_signed_for_http(value):
+    url = URL.replace('https', 'http')
+    with pytest.raises(AccessDenied, match='https only'):
+        signing.sign(Storage(url), [request('PUT', headers={'x-amz-content-sha256': [value]}, url=url)], anything)
+
+
+# What is refused to those who may not
+
+NOT_FOR_A_READER_OF_RUN1 = {
+    'another_bucket': request(path='/user.bob/run1/file'),
+    'another_key': request(path=f'/{OWN}/run2/file'),
+    'a_longer_name': request(path=f'/{OWN}/run12/file'),
+    'put': request('PUT'),
+    'delete': request('DELETE'),
+    'delete_many': deletion('run1/a'),
+    'multipart': request('POST', f'/{OWN}/run1/file?uploads'),
+    'abort': request('DELETE', f'/{OWN}/run1/file?uploadId=a'),
+    'parts': request('GET', f'/{OWN}/run1/file?uploadId=a'),
+    'all_keys': request('GET', f'/{OWN}?list-type=2'),
+    'all_keys_v1': request('GET', f'/{OWN}'),
+    'keys_of_more': request('GET', f'/{OWN}?list-type=2&prefix=run1'),
+    'keys_of_others': request('GET', f'/{OWN}?list-type=2&prefix=run2%2F'),
+    'encoded_slash': request(path=f'/{OWN}/run1%252Ffile'),
+    'slash_at_the_start': request(path=f'/{OWN}//run1/file'),
+    'prefix_with_a_slash_at_the_start': request('GET', f'/{OWN}?list-type=2&prefix=%2F'),
+}
+
+
+@pytest.mark.parametrize('asked', NOT_FOR_A_READER_OF_RUN1.values(), ids=NOT_FOR_A_READER_OF_RUN1)
+def test_what_a_reader_of_a_collection_may_not(asked):
+    storage = Storage()
+    with pytest.raises(AccessDenied):
+        signing.sign(storage, [asked], below_run1)
+    assert storage.read == 0
+    signing.sign(storage, [request(), request('GET', f'/{OWN}?list-type=2&prefix=run1%2F')], below_run1)
+
+
+@pytest.mark.parametrize('source', ['user.bob/secret', '/user.bob/secret', f'user.bob/{OWN}/secret'])
+def test_a_copy_needs_its_source_to_be_readable(source):
+    storage = Storage()
+    for path in (f'/{OWN}/mine', f'/{OWN}/mine?partNumber=1&uploadId=u'):
+        with pytest.raises(AccessDenied):
+            signing.sign(storage, [request('PUT', path, {'x-amz-copy-source': [source]})], only_own)
+        with pytest.raises(AccessDenied):
+            signing.sign(storage, [request('PUT', path.replace(OWN, 'user.bob'), {'x-amz-copy-source': [f'{OWN}/mine']})], only_own)
+    assert storage.read == 0
+
+
+def test_every_key_of_a_deletion_has_to_be_allowed():
+    def not_the_last(bucket, name, write):
+        if name == 'z':
+            raise AccessDenied('not yours')
+
+    storage = Storage()
+    with pytest.raises(AccessDenied):
+        signing.sign(storage, [deletion('a', 'b', 'z')], not_the_last)
+    assert storage.read == 0
+
+
+# Headers that storages heed without a signature
+
+
+def guards_of(asked, **settings):
+    (answer,) = signing.sign(Storage(**settings), [asked], anything)
+    names = {name: value for name, (value,) in answer['headers'].items() if name.islower()}
+    signed = answer['headers']['Authorization'][0].partition('SignedHeaders=')[2].partition(',')[0].split(';')
+    assert names.keys() <= set(signed)
+    return names
+
+
+def test_headers_that_would_lead_elsewhere_are_signed_so_that_nobody_can_add_them():
+    forwarded = {'x-forwarded-prefix': '', 'x-forwarded-host': ''}
+    copy = {'x-amz-copy-source-range': 'nothing', 'x-amz-copy-source-if-match': '"nothing"'}
+    every = ('copy', 'prefix', 'host')
+    for asked in (request('PUT'), request('PUT', f'/{OWN}/k?partNumber=1&uploadId=u')):
+        assert guards_of(asked, signature_guards=every) == forwarded | copy
+        assert guards_of(asked, signature_guards=('prefix',)) == {'x-forwarded-prefix': ''}
+        assert guards_of(asked, signature_guards=()) == {}
+    assert guards_of(request('PUT', headers={'x-amz-copy-source': ['b12/k']}), signature_guards=every) == forwarded
+    assert guards_of(request(), signature_guards=every) == forwarded
+
+
+@pytest.mark.parametrize(('provider', 'guarded'), [('aws', False), ('ceph', True), ('minio', True), ('seaweedfs', True), ('generic', True), ('gcs', True)])
+def test_only_storages_that_demand_signed_headers_go_without_guards(provider, guarded, rse):
+    settings = rse(s3={'provider': provider})
+    assert bool(Endpoint.load(settings, settings['protocols'][0]).signature_guards) is guarded
+
+
+def test_the_guards_are_a_setting(rse):
+    settings = rse(s3={'provider': 'seaweedfs', 'signature_guards': 'copy, prefix'})
+    assert Endpoint.load(settings, settings['protocols'][0]).signature_guards == ('copy', 'prefix')
+
+
+# Whatever is accepted touches only what was asked for, also where a storage reads it in its own way
+
+PIECES = [
+    '..',
+    '.',
+    '/',
+    '//',
+    '%2e',
+    '%2F',
+    '%252e',
+    '%252F',
+    '%25',
+    '%5C',
+    '%00',
+    '%C3%A9',
+    '\\',
+    '?',
+    '#',
+    '@',
+    ':',
+    ' ',
+    '+',
+    ';',
+    '&',
+    '=',
+    '\n',
+    '~',
+    'a',
+    'é',
+]
+PATH = st.lists(st.sampled_from([*PIECES, 'user.bob', OWN, 'run1', 'k']), max_size=8).map(''.join)
+QUERY = st.lists(
+    st.sampled_from(['?', '&', '=', 'list-type=2', 'prefix=', 'run1%2F', 'uploads', 'delete', 'acl', 'uploadId=u', 'partNumber=1', *PIECES]), max_size=6
+)
+KEYS = st.lists(st.one_of(PATH, st.sampled_from(['<!--', ']]>', '</Key>', '<Key>', '&#47;', '&#46;&#46;', '&amp;', '<Object>', '</Object>'])), max_size=5)
+
+
+def readings(path):
+    """Bucket and key as storages may read a path: once decoded, decoded until the end, and as a file system has it."""
+    bucket, _, key = path.removeprefix('/').partition('/')
+    yield unquote(bucket), unquote(key)
+    whole = unquote(path)
+    yield whole.removeprefix('/').partition('/')[::2]
+    for _ in range(5):
+        whole = unquote(whole)
+    yield whole.removeprefix('/').partition('/')[::2]
+    yield posixpath.normpath(f'/{whole}').lstrip('/').partition('/')[::2]
+
+
+def covers(touches, bucket, key):
+    keys = {key, key.rstrip('/'), f'{key}/'}
+    return any(each.bucket == bucket and (each.name in keys or not each.name or (each.name.endswith('/') and key.startswith(each.name))) for each in touches)
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(['GET', 'PUT', 'HEAD', 'DELETE', 'POST']), PATH, QUERY.map(''.join))
+@example('GET', f'{OWN}/%252e%252e', '')
+@example('GET', f'{OWN}//user.bob', '')
+def test_an_accepted_path_is_that_which_was_asked_for(method, path, query):
+    asked = request(method, f'/{path}{query}')
+    try:
+        checked = signing_guards.check(asked, Storage().endpoint)
+    except (AccessDenied, InputValidationError):
+        return
+    sent = urlsplit(checked.uri)
+    assert f'{sent.scheme}://{sent.netloc}' == URL
+    for bucket, key in readings(sent.path):
+        assert covers(checked.touches, bucket, key) or not key
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=20), st.sampled_from(['', 'run1/', '/', '//']))
+def test_any_well_encoded_key_is_read_as_it_is_or_refused(text, folder):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    asked = request(path=f'/{OWN}/{quote(folder + text, safe="/-_.~")}')
+    try:
+        checked = signing_guards.check(asked, Storage().endpoint)
+    except (AccessDenied, InputValidationError):
+        return
+    assert checked.touches[0] == (OWN, folder + text, False)
+
+
+@settings(max_examples=300)
+@given(st.one_of(PATH, st.text(max_size=10)))
+def test_an_accepted_source_is_that_which_was_asked_for(source):
+    try:
+        checked = signing_guards.check(request('PUT', headers={'x-amz-copy-source': [source]}), Storage().endpoint)
+    except (AccessDenied, InputValidationError):
+        return
+    for bucket, key in readings(source):
+        assert covers([each for each in checked.touches if not each.write], bucket, key)
+
+
+@pytest.fixture(scope='module')
+def storage():
+    with FakeS3() as server:
+        yield server
+
+
+@settings(max_examples=200)
+@given(KEYS.map(''.join), st.booleans())
+@example('a</Key></Object><Object><Key>b', True)
+@example('a&#47;b', False)
+def test_an_accepted_deletion_deletes_what_was_asked_for(storage, keys, namespace):
+    """A storage with a parser of its own is given the body: it deletes no other key than those."""
+    asked = deletion(keys, **({} if namespace else {'root': '<Delete>'}))
+    try:
+        checked = signing_guards.check(asked | {'uri': f'{storage.url}/{OWN}?delete'}, Storage(storage.url).endpoint)
+    except (AccessDenied, InputValidationError):
+        return
+    allowed = {each.name for each in checked.touches}
+    for name in (*allowed, 'user.bob', 'run1', 'k', 'a', 'b'):
+        storage.store(OWN, name, b'')
+    before = set(storage.buckets[OWN])
+    connection = http.client.HTTPConnection('127.0.0.1', storage.port)
+    connection.request('POST', f'/{OWN}?delete', base64.b64decode(asked['body']))
+    assert connection.getresponse().read()
+    connection.close()
+    assert before - set(storage.buckets[OWN]) <= allowed
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(['GET', 'HEAD', 'DELETE']), PATH, st.sampled_from(['', '?uploadId=u', '?list-type=2', '?prefix=run1%2F']))
+def test_a_real_request_reaches_what_was_asked_for(storage, method, path, query):
+    """What is accepted is sent as it is: the storage finds the bucket and the key in it that were asked for."""
+    asked = request(method, f'/{path}{query}', url=storage.url)
+    try:
+        checked = signing_guards.check(asked, Storage(storage.url).endpoint)
+    except (AccessDenied, InputValidationError):
+        return
+    connection = http.client.HTTPConnection('127.0.0.1', storage.port)
+    connection.request(method, checked.uri.removeprefix(storage.url))
+    connection.getresponse().read()
+    connection.close()
+    seen = storage.requests[-1]
+    assert covers(checked.touches, seen.bucket, seen.key or seen.query.get('prefix', ''))

@@ -1,0 +1,413 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Vended keys on the client: which requests get which keys, how often the Rucio server is asked, and who comes first."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RSENotFound, RSEOperationNotSupported, ServerConnectionException, SourceNotFound
+from rucio.common.s3 import clients, credentials, objects, transfer, vended
+from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.errors import Target
+from rucio.common.s3.remote import Remote
+from rucio.common.s3.vended import Vended
+from rucio.common.s3.webidentity import WebIdentity
+from rucio.rse.protocols import s3 as protocol_module
+from servers.fake_s3 import error
+
+BUCKET = 'user.alice'
+TOKEN = 'eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2kiLCJzdWIiOiJhbGljZSJ9.c2ln'
+
+
+class FakeServer:
+    """A Rucio server's S3 plugin: vends keys for all of a bucket, or for the parts that are shared."""
+
+    def __init__(self, ways=('vended', 'remote')):
+        self.identity = 'https://rucio alice'
+        self.ways = ways
+        self.shared = None  # prefixes, where the account is not the owner
+        self.lifetime = 3600
+        self.asked = []
+        self.offers = 0
+        self.failure = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+
+    def get_s3_rse(self, rse):
+        self.offers += 1
+        if self.failure:
+            raise self.failure
+        return {'rse': rse, 'auth': list(self.ways), 'region': 'mars'}
+
+    def get_s3_credentials(self, rse, bucket, prefix, write):
+        self.asked.append((rse, bucket, prefix, write))
+        number = len(self.asked)
+        self.reached.set()
+        self.gate.wait(30)
+        if self.failure:
+            raise self.failure
+        covered = '' if self.shared is None else next((each for each in self.shared if prefix.startswith(each)), None)
+        if covered is None:
+            raise AccessDenied(f'Account alice may not read {bucket}.')
+        ends = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + self.lifetime))
+        keys = {'access_key': f'KEY{number}', 'secret_key': 'hidden-key', 'session_token': f'hidden-token-{number}'}
+        return {'bucket': bucket, 'prefix': covered, 'write': write, 'expiration': ends, **keys}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(credentials, '_offers', {})
+    return FakeServer()
+
+
+@pytest.fixture
+def endpoint(s3):
+    def make(**settings):
+        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32', 'conditional_put': True, 'conditional_multipart': True}
+        return Endpoint(**usual | settings)
+
+    return make
+
+
+@pytest.fixture
+def connection(endpoint, server):
+    return clients.connect(endpoint(), Vended(endpoint(), server))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time of the authoriser; `ahead` seconds are added."""
+    made = SimpleNamespace(ahead=0.0)
+    made.monotonic = lambda: time.monotonic() + made.ahead
+    made.time = lambda: time.time() + made.ahead
+    made.strptime = time.strptime
+    monkeypatch.setattr(vended, 'time', made)
+    return made
+
+
+def used(s3):
+    """The access keys that the requests were signed with, in their order."""
+    return [request.headers.get('authorization', '').partition('Credential=')[2].partition('/')[0] for request in s3.requests]
+
+
+# Who comes first
+
+
+def test_the_order_is_keys_then_signed_urls_then_vended_then_remote_then_web_identity(endpoint, server):
+    everything = {'secrets': Secrets('A', 'b'), 'web_identity_role_arn': 'arn:aws:iam::1:role/x'}
+    assert isinstance(credentials.choose(endpoint(**everything), server, TOKEN, True), credentials.Static)
+    without = endpoint(web_identity_role_arn='arn:aws:iam::1:role/x')
+    assert credentials.choose(without, server, TOKEN, True) is None
+    assert server.offers == 0  # nobody was asked so far
+    assert isinstance(credentials.choose(without, server, TOKEN), Vended)
+    server.ways, credentials._offers = ('remote',), {}
+    assert isinstance(credentials.choose(without, server, TOKEN), Remote)
+    server.ways, credentials._offers = (), {}
+    assert isinstance(credentials.choose(without, server, TOKEN), WebIdentity)
+    assert credentials.choose(without, server, 'alice-x.y-z.unknown') is None  # no JSON web token
+    assert credentials.choose(endpoint(), server, TOKEN) is None
+    assert credentials.choose(endpoint()) is None
+
+
+@pytest.mark.parametrize('failure', [RSEOperationNotSupported('no plugin'), RSENotFound('not served')])
+def test_a_server_without_the_plugin_is_as_before_and_asked_once(endpoint, server, failure):
+    server.failure = failure
+    assert [credentials.choose(endpoint(), server) for _ in range(3)] == [None] * 3
+    assert server.offers == 1
+
+
+def test_a_server_that_does_not_answer_is_an_error_and_asked_again(endpoint, server):
+    server.failure = ServerConnectionException('down')
+    with pytest.raises(ServerConnectionException):
+        credentials.choose(endpoint(), server)
+    server.failure = None
+    assert isinstance(credentials.choose(endpoint(), server), Vended)
+
+
+def test_a_way_can_be_named(endpoint, server):
+    assert isinstance(credentials.choose(endpoint(auth='remote'), server), Remote)
+    assert isinstance(credentials.choose(endpoint(auth='vended'), server), Vended)
+    assert isinstance(credentials.choose(endpoint(auth='web-identity', web_identity_role_arn='arn:aws:iam::1:role/x'), None, TOKEN), WebIdentity)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'token', 'words'),
+    [
+        ({'auth': 'vended'}, None, 'rse-accounts.cfg'),
+        ({'auth': 'remote'}, None, 'rse-accounts.cfg'),
+        ({'auth': 'web-identity', 'web_identity_role_arn': 'x'}, None, 'auth_type = oidc'),
+        ({'auth': 'web-identity'}, TOKEN, 'web_identity_role_arn'),
+    ],
+)
+def test_a_way_that_is_named_and_cannot_be_is_refused_with_what_is_missing(endpoint, settings, token, words):
+    with pytest.raises(RSEAccessDenied, match=words):
+        credentials.choose(endpoint(**settings), None, token)
+
+
+def test_the_server_is_made_only_when_it_is_needed(endpoint, server):
+    made = []
+
+    def make():
+        made.append(1)
+        return server
+
+    credentials.choose(endpoint(secrets=Secrets('A', 'b')), make)
+    credentials.choose(endpoint(auth='anonymous'), make)
+    credentials.choose(endpoint(), make, sign_url=True)
+    assert not made
+    assert isinstance(credentials.choose(endpoint(), make), Vended)
+    assert credentials.choose(endpoint(), lambda: None) is None
+
+
+def test_the_region_is_what_the_server_says_unless_a_setting_says_another(endpoint, server, s3):
+    s3.store(BUCKET, 'k', b'x')
+    objects.stat(clients.connect(endpoint(), credentials.choose(endpoint(), server)), Target('X', BUCKET, 'k'))
+    assert '/mars/s3/' in s3.requests[-1].headers['authorization']
+
+
+def test_the_protocol_asks_the_server_in_a_client_only(protocol, server, s3, monkeypatch):
+    monkeypatch.setattr(protocol_module, '_servers', {})
+    monkeypatch.setattr('rucio.client.s3client.S3Client', lambda: server)
+    s3.store(BUCKET, 'k', b'x')
+    assert protocol(keys=None).exists(f'{s3.url}/{BUCKET}/k')
+    assert used(s3) == ['KEY1']
+    monkeypatch.setattr(protocol_module.rsemanager, 'CLIENT_MODE', False)
+    assert protocol_module._server(None) is None
+
+
+def test_a_client_without_a_server_in_its_configuration_is_as_before(protocol, s3):
+    with pytest.raises(RSEAccessDenied, match=r'rse-accounts\.cfg'):
+        protocol(keys=None).exists(f'{s3.url}/{BUCKET}/k')
+
+
+# Which keys
+
+
+def test_one_pair_of_keys_serves_many_files_of_a_bucket_and_another_those_that_are_written(connection, server, s3, tmp_path):
+    (tmp_path / 'f').write_bytes(b'content')
+    for key in ('a', 'b', 'c/d'):
+        assert not objects.exists(connection, Target('X', BUCKET, key))
+        transfer.upload(connection, str(tmp_path / 'f'), Target('X', BUCKET, key))
+        transfer.download(connection, Target('X', BUCKET, key), str(tmp_path / 'g'))
+    assert server.asked == [('X', BUCKET, 'a', False), ('X', BUCKET, 'a', True)]
+    assert set(used(s3)) == {'KEY1', 'KEY2'}
+    assert s3.requests[-1].headers['x-amz-security-token'].startswith('hidden-token-')
+
+
+def test_keys_for_writing_do_for_reading(connection, server):
+    connection.client.put_object(Bucket=BUCKET, Key='a', Body=b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='a')
+    connection.client.list_objects_v2(Bucket=BUCKET)
+    assert len(server.asked) == 1
+
+
+def test_each_shared_part_has_its_own_keys(connection, server, s3):
+    server.shared = ['run1/', 'run2/']
+    for key in ('run1/a', 'run1/b', 'run2/a', 'run1/c'):
+        s3.store(BUCKET, key, b'x')
+        connection.client.get_object(Bucket=BUCKET, Key=key)
+    assert used(s3) == ['KEY1', 'KEY1', 'KEY2', 'KEY1']
+    with pytest.raises(RSEAccessDenied, match=r"RSE X.*'user.alice', key 'run3/a'.*share"):
+        connection.client.get_object(Bucket=BUCKET, Key='run3/a')
+    assert len(s3.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ('operation', 'arguments', 'need'),
+    [
+        ('head_object', {'Key': 'a/b'}, ('a/b', False)),
+        ('list_objects_v2', {'Prefix': 'a/'}, ('a/', False)),
+        ('head_bucket', {}, ('', False)),
+        ('delete_object', {'Key': 'a/b'}, ('a/b', True)),
+        ('delete_objects', {'Delete': {'Objects': [{'Key': 'a/b/1'}, {'Key': 'a/b/2'}, {'Key': 'a/bc'}]}}, ('a/', True)),
+        ('delete_objects', {'Delete': {'Objects': [{'Key': 'a/b'}]}}, ('a/b', True)),
+        ('delete_objects', {'Delete': {'Objects': [{'Key': 'a/b'}, {'Key': 'c'}]}}, ('', True)),
+        ('create_multipart_upload', {'Key': 'a/b'}, ('a/b', True)),
+        ('copy_object', {'Key': 'a/c', 'CopySource': {'Bucket': BUCKET, 'Key': 'a/b'}}, ('a/c', True)),
+    ],
+)
+def test_what_a_request_needs_is_read_from_its_operation(connection, server, s3, operation, arguments, need):
+    s3.store(BUCKET, 'a/b', b'x')
+    getattr(connection.client, operation)(Bucket=BUCKET, **arguments)
+    assert server.asked[-1] == ('X', BUCKET, *need)
+
+
+def test_asking_about_a_bucket_takes_any_keys_for_a_part_of_it(connection, server, s3):
+    server.shared = ['run1/']
+    s3.store(BUCKET, 'run1/a', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='run1/a')
+    connection.client.head_bucket(Bucket=BUCKET)
+    assert len(server.asked) == 1
+
+
+def test_buckets_cannot_be_listed(connection, server, s3):
+    with pytest.raises(RSEOperationNotSupported, match='rucio s3 ls'):
+        connection.client.list_buckets()
+    assert not server.asked
+    assert not s3.requests
+
+
+def test_keys_for_something_else_are_not_used(connection, server, s3):
+    server.get_s3_credentials = lambda *_: {**FakeServer().get_s3_credentials('X', 'user.bob', '', False)}  # the keys of another bucket
+    with pytest.raises(RSEAccessDenied, match='something else'):
+        connection.client.get_object(Bucket=BUCKET, Key='a')
+    assert not s3.requests
+
+
+def test_a_url_can_be_presigned(connection, server):
+    url = connection.client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'a b'}, ExpiresIn=60)
+    assert 'X-Amz-Credential=KEY1%2F' in url
+    assert 'X-Amz-Security-Token=hidden-token-1' in url
+    assert server.asked == [('X', BUCKET, 'a b', False)]
+
+
+def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connection, server, s3):
+    server.shared = ['run1/']
+    s3.store(BUCKET, 'run1/ab', b'x')
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    assert not objects.exists(connection, Target('X', BUCKET, 'run1/a'))
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):  # it is there
+        objects.exists(connection, Target('X', BUCKET, 'run1/ab'))
+    server.shared = None
+
+
+def test_a_refusal_is_one_where_the_whole_bucket_may_be_listed(connection, s3):
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        objects.exists(connection, Target('X', BUCKET, 'a'))
+    assert 'ListObjectsV2' not in s3.operations()
+
+
+def test_deleting_what_is_not_there_says_so(connection, server):
+    server.shared = ['run1/']
+    with pytest.raises(SourceNotFound):
+        objects.delete(connection, Target('X', BUCKET, 'run1/a'))
+
+
+# How often the server is asked
+
+
+def test_keys_are_renewed_before_they_end(connection, server, s3, clock):
+    s3.store(BUCKET, 'k', b'x')
+
+    def get():
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+        return used(s3)[-1]
+
+    assert get() == 'KEY1'
+    clock.ahead = 3600 - 310
+    assert get() == 'KEY1'
+    clock.ahead = 3600 - 290
+    assert get() == 'KEY2'
+
+
+def test_keys_that_live_shortly_are_used_for_two_thirds_of_that(connection, server, s3, clock):
+    server.lifetime = 90
+    s3.store(BUCKET, 'k', b'x')
+    for clock.ahead in (0, 50, 70):
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
+
+
+def test_the_old_keys_are_used_to_their_end_while_the_server_is_away(connection, server, s3, clock):
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    server.failure = ServerConnectionException('down')
+    clock.ahead = 3500
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    clock.ahead = 3601
+    with pytest.raises(ServerConnectionException):
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert used(s3) == ['KEY1', 'KEY1']
+
+
+def test_sixteen_threads_cause_one_request(connection, server, s3):
+    s3.store(BUCKET, 'k', b'x')
+    server.gate.clear()
+    with ThreadPoolExecutor(16) as pool:
+        done = [pool.submit(connection.client.get_object, Bucket=BUCKET, Key='k') for _ in range(16)]
+        server.reached.wait(30)
+        server.gate.set()
+        assert all(each.result()['ContentLength'] == 1 for each in done)
+    assert len(server.asked) == 1
+
+
+def test_who_has_valid_keys_does_not_wait_for_those_who_renew_them(connection, server, s3, clock):
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    clock.ahead = 3500
+    server.reached.clear()
+    server.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(connection.client.get_object, Bucket=BUCKET, Key='k')
+        server.reached.wait(30)
+        connection.client.get_object(Bucket=BUCKET, Key='k')  # with the old ones
+        assert not renewing.done()
+        server.gate.set()
+        renewing.result()
+    assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
+
+
+def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, server, s3, clock):
+    connection = clients.connect(endpoint(max_attempts=3), Vended(endpoint(), server))
+    s3.store(BUCKET, 'k', b'x')
+    s3.fail('GetObject', error(503, 'SlowDown'))
+    connection.client.meta.events.register('needs-retry.s3', lambda **_: setattr(clock, 'ahead', 3600))
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert used(s3) == ['KEY1', 'KEY2']
+
+
+@pytest.mark.parametrize('code', ['ExpiredToken', 'InvalidAccessKeyId', 'InvalidToken'])
+def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, server, s3, code):
+    connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
+    s3.fail('GetObject', error(403, code))
+    assert connection.client.get_object(Bucket=BUCKET, Key='k')['ContentLength'] == 1
+    assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
+    s3.fail('GetObject', error(403, code), error(403, code))
+    with pytest.raises(Exception, match=code):
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert len(s3.requests) == 5
+
+
+def test_what_is_remembered_is_bounded(connection, server, s3, monkeypatch):
+    monkeypatch.setattr(Vended, 'REMEMBERED', 2)
+    for bucket in ('b1', 'b2', 'b3'):
+        s3.store(bucket, 'k', b'x')
+        connection.client.get_object(Bucket=bucket, Key='k')
+    assert len(connection.authorizer._keys) == 2
+
+
+# Secrets and identity
+
+
+def test_nothing_of_it_shows_a_secret(connection, server):
+    connection.client.list_objects_v2(Bucket=BUCKET)
+    assert 'hidden' not in f'{connection!r} {connection.authorizer._keys!r} {connection.authorizer.identity}'
+
+
+def test_accounts_and_rses_have_clients_of_their_own(endpoint, server):
+    other = FakeServer()
+    other.identity = 'https://rucio bob'
+    ways = [Vended(endpoint(), server), Vended(endpoint(), other), Vended(endpoint(rse='Y'), server), Vended(endpoint(), server)]
+    assert len({id(clients.connect(endpoint(), way).client) for way in ways}) == 3

@@ -1,0 +1,244 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Vending: which policy, for how long, how often the STS is asked, and what is said when it refuses."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from rucio.common.exception import InputValidationError, ResourceTemporaryUnavailable, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
+from rucio.common.s3 import clients, credentials
+from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3 import vending
+from servers.fake_sts import FakeSTS
+
+ROLE = 'arn:aws:iam:::role/RucioVending'
+BUCKET = 'user.alice'
+
+
+@pytest.fixture
+def sts(monkeypatch):
+    monkeypatch.setattr(vending, '_slots', type(vending._slots)())
+    monkeypatch.setattr(vending, '_clients', {})
+    with FakeSTS() as server:
+        yield server
+
+
+@pytest.fixture
+def storage(sts):
+    """Call it for a storage whose STS is the fake."""
+
+    def make(**settings):
+        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': 'http://127.0.0.1:9', 'sts_endpoint': sts.url, 'role_arn': ROLE, 'max_attempts': 1}
+        endpoint = Endpoint(**usual | settings)
+        connection = clients.connect(endpoint, credentials.Static('SERVERKEY', 'hidden-key'))
+        return SimpleNamespace(rse='X', rse_id='abc123', endpoint=endpoint, region='us-east-1', connection=lambda: connection)
+
+    return make
+
+
+def vend(storage, bucket=BUCKET, prefix='', write=False, lifetime=None, who='alice'):
+    return vending.vend(storage, bucket, prefix, write, lifetime, who)
+
+
+# What is asked for
+
+
+def test_the_keys_are_those_of_the_role_and_nobody_sees_them(storage, sts):
+    keys = vend(storage(), prefix='run1/')
+    assert (keys.access_key, keys.secret_key, keys.session_token) == ('KEY1', 'hidden-1', 'hidden-token-1')
+    assert (keys.bucket, keys.prefix, keys.write) == (BUCKET, 'run1/', False)
+    assert timedelta(seconds=3590) < keys.expiration - datetime.now(timezone.utc) <= timedelta(seconds=3600)
+    assert 'hidden' not in f'{keys!r} {vending._slots!r}'
+    assert 'KEY1' not in repr(keys)
+    asked = sts.requests[0]
+    assert (asked['Action'], asked['RoleArn'], asked['RoleSessionName']) == ('AssumeRole', ROLE, 'rucio-alice')
+    assert 'Credential=SERVERKEY/' in asked['authorization']
+    assert '/us-east-1/sts/aws4_request' in asked['authorization']
+
+
+def test_the_sts_is_asked_with_nothing_of_the_users_own(storage, sts, monkeypatch):
+    monkeypatch.setenv('AWS_ENDPOINT_URL_STS', 'http://127.0.0.1:9')
+    monkeypatch.setenv('AWS_SESSION_TOKEN', 'of another')
+    monkeypatch.setenv('AWS_PROFILE', 'missing')
+    assert vend(storage()).access_key == 'KEY1'
+
+
+@pytest.mark.parametrize(('asked', 'given'), [(None, 1800), (60, 900), (1000, 1000), (99_999, 1800), (-5, 900)])
+def test_the_lifetime_is_bounded_by_the_configuration(storage, sts, asked, given):
+    vend(storage(credentials_lifetime=1800), lifetime=asked)
+    assert sts.requests[0]['DurationSeconds'] == str(given)
+
+
+@pytest.mark.parametrize(
+    ('who', 'name'), [('alice', 'rucio-alice'), ('a b/ü', 'rucio-a-b--'), ('x' * 100, 'rucio-' + 'x' * 58), ('a@vo=1,+.-_', 'rucio-a@vo=1,+.-_')]
+)
+def test_the_session_is_named_after_the_account(storage, sts, who, name):
+    vend(storage(), who=who)
+    assert sts.requests[0]['RoleSessionName'] == name
+
+
+def test_without_a_role_nothing_is_vended(storage, sts):
+    with pytest.raises(RSEOperationNotSupported, match=r'RSE X.*role_arn'):
+        vend(storage(role_arn=None))
+    assert not sts.requests
+
+
+# The policy
+
+
+def statements(prefix, write):
+    text = vending.session_policy('X', BUCKET, prefix, write)
+    assert ' ' not in text  # Ceph takes no blanks
+    return json.loads(text)['Statement']
+
+
+def test_a_bucket_may_be_read_and_listed():
+    assert statements('', False) == [
+        {'Effect': 'Allow', 'Action': ['s3:GetObject'], 'Resource': ['arn:aws:s3:::user.alice/*']},
+        {'Effect': 'Allow', 'Action': ['s3:ListBucket'], 'Resource': ['arn:aws:s3:::user.alice']},
+        {'Effect': 'Allow', 'Action': ['s3:GetBucketLocation'], 'Resource': ['arn:aws:s3:::user.alice']},
+    ]
+
+
+def test_a_part_may_be_listed_only_as_such():
+    objects, listing, _ = statements('run1/', False)
+    assert objects['Resource'] == ['arn:aws:s3:::user.alice/run1/*']
+    assert listing['Condition'] == {'StringLike': {'s3:prefix': ['run1/*']}}
+
+
+def test_writing_is_what_an_upload_and_a_deletion_need_and_no_more():
+    assert statements('', True)[0]['Action'] == [
+        's3:GetObject',
+        's3:PutObject',
+        's3:DeleteObject',
+        's3:AbortMultipartUpload',
+        's3:ListMultipartUploadParts',
+    ]
+    assert statements('', True)[1:] == statements('', False)[1:]
+
+
+def test_what_a_policy_would_expand_stands_for_itself():
+    objects, listing, _ = statements('a*b?c$d/', False)
+    assert objects['Resource'] == ['arn:aws:s3:::user.alice/a${*}b${?}c${$}d/*']
+    assert listing['Condition']['StringLike']['s3:prefix'] == ['a${*}b${?}c${$}d/*']
+
+
+@pytest.mark.parametrize('bucket', ['', '*', 'user.*', 'a?b', 'a/b', '${aws:username}', 'a b', 'ü' * 5, '.', 'x\n'])
+def test_a_bucket_that_could_stand_for_others_is_refused(storage, sts, bucket):
+    with pytest.raises(InputValidationError, match='RSE X'):
+        vend(storage(), bucket=bucket)
+    assert not sts.requests
+
+
+def test_a_policy_that_is_too_long_is_refused_here(storage, sts):
+    assert len(vending.session_policy('X', 'b' * 63, 'k' * 500, True)) <= 2048  # Rucio's names have 250 characters
+    with pytest.raises(InputValidationError, match='2048'):
+        vend(storage(), prefix='k' * 1024)
+    assert not sts.requests
+
+
+# How often
+
+
+def test_the_same_keys_are_given_while_more_than_half_of_their_life_is_left(storage, sts):
+    assert vend(storage()) == vend(storage())
+    assert len(sts.requests) == 1
+
+
+def test_new_ones_are_got_when_half_of_their_life_is_over(storage, sts, monkeypatch):
+    clock = SimpleNamespace(ahead=0, now=lambda tz: datetime.now(tz) + timedelta(seconds=clock.ahead))
+    first = vend(storage())
+    monkeypatch.setattr(vending, 'datetime', clock)
+    clock.ahead = 1790
+    assert vend(storage()) == first
+    clock.ahead = 1810
+    assert vend(storage()).access_key == 'KEY2'
+
+
+def test_where_the_sts_gives_less_time_half_of_that_counts(storage, sts):
+    sts.lifetime = 1
+    assert vend(storage()).access_key == 'KEY1'
+    slot = next(iter(vending._slots.values()))
+    assert slot.renew_at <= slot.keys.expiration
+
+
+def test_another_purpose_has_other_keys(storage, sts):
+    usual = {'bucket': BUCKET, 'prefix': 'a/', 'write': False, 'lifetime': 1000, 'who': 'alice'}
+    others = [{}, {'bucket': 'user.bob'}, {'prefix': 'b/'}, {'write': True}, {'lifetime': 2000}, {'who': 'bob'}]
+    assert len({vend(storage(), **usual | other).access_key for other in others}) == len(sts.requests) == 6
+    vend(storage(role_arn=f'{ROLE}2'), **usual)
+    assert sts.requests[-1]['RoleArn'] == f'{ROLE}2'
+
+
+def test_sixteen_who_ask_at_once_cause_one_request(storage, sts):
+    sts.gate.clear()
+    there = storage()
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(vend, there) for _ in range(16)]
+        sts.reached.wait(30)
+        sts.gate.set()
+        assert len({each.result().access_key for each in asked}) == 1
+    assert len(sts.requests) == 1
+
+
+def test_what_is_remembered_is_bounded(storage, sts, monkeypatch):
+    monkeypatch.setattr(vending, 'REMEMBERED', 2)
+    for who in ('a', 'b', 'c', 'a'):
+        vend(storage(), who=who)
+    assert len(vending._slots) == 2
+    assert len(sts.requests) == 4
+
+
+def test_a_refusal_is_not_remembered(storage, sts):
+    sts.failures = [(403, 'AccessDenied')]
+    with pytest.raises(RSEAccessDenied):
+        vend(storage())
+    assert vend(storage()).access_key == 'KEY2'
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ('status', 'code', 'exception', 'words'),
+    [
+        (403, 'AccessDenied', RSEAccessDenied, 'trust policy'),
+        (403, 'InvalidClientTokenId', RSEAccessDenied, 'rse-accounts.cfg'),
+        (403, 'SignatureDoesNotMatch', RSEAccessDenied, 'rse-accounts.cfg'),
+        (404, 'NoSuchEntity', RSEAccessDenied, 'no such role'),
+        (400, 'ValidationError', RSEAccessDenied, 'credentials_lifetime'),
+        (400, 'Whatever', RSEAccessDenied, 'sts_endpoint'),
+        (503, 'SlowDown', ResourceTemporaryUnavailable, 'later'),
+        (500, 'InternalFailure', ServiceUnavailable, 'STS is up'),
+    ],
+)
+def test_a_refusal_names_the_rse_the_role_and_the_remedy(storage, sts, status, code, exception, words):
+    sts.failures = [(status, code)]
+    with pytest.raises(exception, match=words) as caught:
+        vend(storage())
+    assert 'RSE X' in str(caught.value)
+    assert ROLE in str(caught.value)
+    assert 'hidden' not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_sts_that_is_not_there_is_named(storage):
+    with pytest.raises(ServiceUnavailable, match=r'http://127\.0\.0\.1:9.*sts_endpoint'):
+        vend(storage(sts_endpoint='http://127.0.0.1:9'))
