@@ -34,7 +34,7 @@ def sources() -> list[Path]:
 
 def remove_links(site: Path) -> None:
     """Remove the links of an earlier run: what they point to may be gone."""
-    for path in [*site.glob('*'), *site.joinpath('rucio').rglob('*')]:
+    for path in [*site.glob('*'), *site.glob('rucio*/**/*')]:
         if path.is_symlink() and LIB in path.readlink().parents:
             path.unlink()
 

@@ -1,0 +1,173 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Rucio's generic permissions, and one more: the owner of a scope may add replicas of it on S3 RSEs, and say that they are there.
+
+Rucio asks this module before the replicas of a request are added or updated, but does not pass them. They are read where its
+REST endpoint has them from: the body of the request. What cannot be decided is left to the generic permissions, which refuse it.
+"""
+
+import importlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+
+import flask
+from sqlalchemy import select
+
+from rucio.common.config import config_get_bool
+from rucio.common.constants import DEFAULT_VO
+from rucio.common.policy import get_policy
+from rucio.common.types import InternalScope
+from rucio.core.scope import is_scope_owner
+from rucio.db.sqla import models
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount
+    from rucio.core.permission import PermissionResult
+
+__all__ = ['has_permission']
+
+# The view class Replicas, in rucio/web/rest/flaskapi/v1/replicas.py.
+_ENDPOINT = 'replicas.replicas'
+_IMPLS = 'rucio.rse.protocols.s3.'
+# 1000 files, the most that Rucio takes in a request, have far less.
+_MAX_BODY = 16 * 1024**2
+_FILE_KEYS = frozenset({'scope', 'name', 'type', 'bytes', 'adler32', 'md5', 'meta', 'state', 'pfn'})
+
+
+class _Rule(NamedTuple):
+    """When a request is one of the two that an upload makes."""
+
+    method: str
+    states: frozenset[Optional[str]]
+
+
+# Other states are for daemons and administrators: with BEING_DELETED the reaper deletes the object.
+_RULES = {
+    'add_replicas': _Rule('POST', frozenset({None, 'A', 'C'})),
+    'update_replicas_states': _Rule('PUT', frozenset({'A'})),
+}
+
+
+class _UndecidedError(Exception):
+    """It is not for the owner of a scope to do; the message says why."""
+
+
+def has_permission(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session') -> 'Union[bool, PermissionResult]':
+    """
+    Checks if an account has the specified permission to execute an action with parameters.
+
+    One query for the RSE and one for each scope in the request, for accounts that the generic permissions refuse.
+
+    :param issuer: Account identifier which issues the command.
+    :param action: The action (API call) called by the account.
+    :param kwargs: List of arguments for the action.
+    :param session: The DB session to use.
+    :returns: True if the account is allowed, otherwise False; with the reason where that is for this module to say.
+    """
+    # Never None: with many VOs Rucio would then ask the permissions of one VO, by which a VO's admin may add VOs.
+    allowed: bool = _base.has_permission(issuer, action, kwargs, session=session)
+    if allowed or action not in _RULES:
+        return allowed
+
+    from rucio.core.permission import PermissionResult  # noqa: PLC0415 - imports this module
+
+    try:
+        if not _is_s3_rse(kwargs, issuer.vo, session):
+            return False
+        for scope in _scopes_of_request(issuer, _RULES[action], kwargs['rse']):
+            if not is_scope_owner(scope=InternalScope(scope, vo=issuer.vo), account=issuer, session=session):
+                raise _UndecidedError(f"The scope '{scope[:100]}' is not yours.")  # noqa: TRY301 - one place answers
+    except _UndecidedError as error:
+        return PermissionResult(False, str(error))
+    return True
+
+
+def _base_module() -> 'ModuleType':
+    """What Rucio would ask without this package."""
+    name = 'generic'
+    if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
+        name = 'generic_multi_vo'
+    elif get_policy() != DEFAULT_VO:
+        name = get_policy().lower()
+    return importlib.import_module(f'rucio.core.permission.{name}')
+
+
+_base = _base_module()
+
+
+def _is_s3_rse(kwargs: dict[str, Any], vo: str, session: 'Session') -> bool:
+    """
+    Whether one of the RSE's protocols is ours, and paths are made of names.
+
+    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have it deleted.
+    """
+    stmt = (
+        select(models.RSEProtocol.impl)
+        .join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id)
+        .where(models.RSE.id == kwargs.get('rse_id'), models.RSE.rse == kwargs.get('rse'), models.RSE.vo == vo, models.RSE.deterministic.is_(True))
+    )
+    return any(impl.startswith(_IMPLS) for impl in session.execute(stmt).scalars())
+
+
+def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list[str]:
+    """
+    The scopes of all files in the body of the request that is being answered, as the endpoint reads it.
+
+    :raises _UndecidedError: if it is another request, or one that says more than an upload does.
+    """
+    request = flask.request if flask.has_request_context() else None
+    if request is None or request.endpoint != _ENDPOINT or request.method != rule.method:
+        raise _UndecidedError('The owner of a scope may do this only with a request to /replicas.')
+    if (request.environ.get('issuer'), request.environ.get('vo')) != (issuer.external, issuer.vo):
+        raise _UndecidedError('The request is of another account.')
+    body = request.get_data(as_text=True)
+    if len(body) > _MAX_BODY:
+        raise _UndecidedError(f'The request has more than {_MAX_BODY} characters: send fewer files at once.')
+    try:
+        parameters = json.loads(body, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        raise _UndecidedError('The body of the request cannot be read, or says the same thing twice.') from None
+    if not isinstance(parameters, dict) or parameters.get('rse') != rse:
+        raise _UndecidedError('The body of the request names another RSE.')
+    files = parameters.get('files')
+    if not isinstance(files, list) or not files:
+        raise _UndecidedError('The request has no files.')
+    # In their order, without duplicates.
+    return list(dict.fromkeys(_scope_of_file(file, rule) for file in files))
+
+
+def _scope_of_file(file: Any, rule: _Rule) -> str:
+    """:raises _UndecidedError: if it says more of the file than an upload does."""
+    if not isinstance(file, dict) or not isinstance(file.get('scope'), str) or not isinstance(file.get('name'), str):
+        raise _UndecidedError('A file has no scope or no name.')
+    # A path or an account would be taken as they are.
+    if unknown := sorted(file.keys() - _FILE_KEYS):
+        raise _UndecidedError(f"The owner of a scope may not set '{unknown[0][:100]}' of a replica.")
+    state = file.get('state')
+    if not isinstance(state, (str, type(None))) or state not in rule.states:
+        raise _UndecidedError('The owner of a scope may only add replicas in the states A and C, and set A.')
+    return str(file['scope'])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """:raises ValueError: if a key is there twice: which one is meant depends on who reads it."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError('a key is there twice')
+    return found

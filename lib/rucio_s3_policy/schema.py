@@ -1,0 +1,22 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The schema of names: Rucio's own, unchanged. Without this module Rucio falls back to the same, and warns at every start."""
+
+from rucio.common.config import config_get_bool
+
+if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
+    from rucio.common.schema.generic_multi_vo import *  # noqa: F403
+else:
+    from rucio.common.schema.generic import *  # noqa: F403
