@@ -172,7 +172,7 @@ def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
 
 def _has_bucket(storage: 'Storage', scope: str) -> bool:
     try:
-        return not storage.common_bucket and exists(storage, storage.place_of(scope, '')[0])
+        return not storage.common_bucket and exists(storage, storage.bucket_of(scope))
     except RucioException:
         return False
 
@@ -291,7 +291,7 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     :raises AccessDenied: if the bucket belongs to somebody else.
     :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
     """
-    bucket, _ = storage.place_of(scope, '')
+    bucket = storage.bucket_of(scope)
     made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False}
     if not exists(storage, bucket):
         if storage.common_bucket:

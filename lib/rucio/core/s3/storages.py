@@ -17,7 +17,6 @@
 What is known of an RSE is kept for some seconds: signing asks for it with every request.
 """
 
-import re
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,7 +42,7 @@ __all__ = ['SECONDS', 'Storage', 'get_storage', 'list_storages']
 SECONDS = 10
 # Classes of Rucio's own and of this project whose URLs are https://host:port/bucket/key, but only ours speak S3.
 _IMPL = 'rucio.rse.protocols.s3.'
-_HASHED = re.compile(r'(?P<scope>.+?)/(?P<hash>[0-9a-f]{2}/[0-9a-f]{2})/(?P<name>.+)')
+_MOST_DOTS = 30  # in a scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +124,17 @@ class Storage:
         """Whether the names of a scope that begin alike are keys that begin alike."""
         return bool(self.settings['deterministic']) and self.settings['lfn2pfn_algorithm'] in ('s3_bucket', 'identity')
 
+    def _is_apart(self, scope: str) -> bool:
+        """Whether all keys below the scope's own are its own: with ``identity`` those of ``user.alice.x`` lie below those of ``user.alice``."""
+        return self._together and not (self.settings['lfn2pfn_algorithm'] == 'identity' and scope.startswith(('user', 'group')))
+
+    def bucket_of(self, scope: str) -> str:
+        """The bucket of a scope, or the one that all share.
+
+        :raises RSEFileNameNotSupported: if the scope can have none.
+        """
+        return self.common_bucket or self.place_of(scope, '')[0]
+
     def place_of(self, scope: str, name: str, path: Optional[str] = None) -> tuple[str, str]:
         """Bucket and key of a DID, by the RSE's own lfn2pfn algorithm. Whether there is such an object is not asked.
 
@@ -137,44 +147,51 @@ class Storage:
         """
         if not self.settings['deterministic'] and path is None:
             raise RSEOperationNotSupported(f'RSE {self.rse} is not deterministic: nobody can say where a new file of it lies.')
-        if path is None and (not name or name.endswith('/')) and not self._together:
+        if path is None and (not name or name.endswith('/')) and not self._is_apart(scope):
             raise RSEOperationNotSupported(
-                f"RSE {self.rse}: its lfn2pfn algorithm '{self.settings['lfn2pfn_algorithm']}' scatters the names of a scope: there is no one place for them."
+                f"RSE {self.rse}: its lfn2pfn algorithm '{self.settings['lfn2pfn_algorithm']}' has no place of its own for all names of scope {scope} "
+                'that begin alike.'
             )
         lfn: Any = {'scope': scope, 'name': name, 'path': path}
         url = address.parse_url(next(iter(self._class.lfns2pfns(lfn).values())), key_required=bool(name))
         return url.bucket, url.key
 
-    def did_of(self, bucket: str, key: str) -> tuple[str, str]:
-        """The DID whose place this is. No look-up.
+    def dids_of(self, bucket: str, key: str) -> list[tuple[str, str]]:
+        """The DIDs whose place this is: one or none with ``s3_bucket``; of the others some make the same key of several DIDs. No look-up.
 
         :param bucket: The bucket.
         :param key: A key, or a prefix of keys where the algorithm keeps names together (``s3_bucket``, ``identity``).
-        :returns: Scope and name. The name is empty for the bucket (or the part of it) of a scope.
-        :raises RSEFileNameNotSupported: if it is the place of no DID, or only a look-up in the catalogue could tell of which.
+        :returns: Scope and name of each. The name is empty for the bucket (or the part of it) of a scope.
         """
-        for scope, name in self._candidates(bucket, key):
-            # What only looks like the DID's place is nobody's.
-            if self._fits(scope, name, bucket, key):
-                return scope, name
-        raise RSEFileNameNotSupported(f"RSE {self.rse}: bucket '{bucket}', key '{key}' is the place of no DID.")
-
-    def _candidates(self, bucket: str, key: str) -> list[tuple[str, str]]:
         prefix = unquote(self.protocol['prefix'].strip('/'))
         path = f'{bucket}/{key}'
         if not self.settings['deterministic'] or (prefix and not path.startswith(f'{prefix}/')):
             return []
-        path = path[len(prefix) + 1 :] if prefix else path
+        candidates = self._candidates(path[len(prefix) + 1 :] if prefix else path)
+        # What only looks like the DID's place is nobody's.
+        return [(scope, name) for scope, name in candidates if self._fits(scope, name, bucket, key)]
+
+    def did_of(self, bucket: str, key: str) -> tuple[str, str]:
+        """The DID whose place this is, as :meth:`dids_of`.
+
+        :raises RSEFileNameNotSupported: if it is the place of no DID, or could be that of several.
+        """
+        found = self.dids_of(bucket, key)
+        if len(found) != 1:
+            raise RSEFileNameNotSupported(f"RSE {self.rse}: bucket '{bucket}', key '{key}' is the place of {'several DIDs' if found else 'no DID'}.")
+        return found[0]
+
+    def _candidates(self, path: str) -> list[tuple[str, str]]:
         algorithm = self.settings['lfn2pfn_algorithm']
         if algorithm == 's3_bucket':
-            return [address.s3_bucket_inverse(path, self.endpoint.bucket_prefix)]
-        if algorithm == 'identity':
-            scope, _, name = path.partition('/')
-            return [(scope, name)] if scope else []
-        if algorithm in ('hash', 'def') and (match := _HASHED.fullmatch(path)):
-            # Rucio makes slashes of the dots in scopes that begin with user or group.
-            return [(match['scope'].replace('/', '.'), match['name']), (match['scope'], match['name'])]
-        return []
+            bucket, _, name = path.partition('/')
+            scope = address.bucket_to_scope(bucket, self.endpoint.bucket_prefix)
+            return [] if scope is None else [(scope, name)]
+        if algorithm not in ('identity', 'hash', 'def'):
+            return []
+        # Rucio makes slashes of the dots in scopes that begin with user or group; hash has two directories before the name.
+        parts, skipped = path.split('/'), 0 if algorithm == 'identity' else 2
+        return [('.'.join(parts[:count]), '/'.join(parts[count + skipped :])) for count in range(1, min(len(parts) - skipped, _MOST_DOTS))]
 
     def _fits(self, scope: str, name: str, bucket: str, key: str) -> bool:
         try:

@@ -1,0 +1,485 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for each step.
+
+Requests to a storage are made between the transactions, never inside one.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.constants import DEFAULT_VO
+from rucio.common.exception import (
+    AccessDenied,
+    DataIdentifierAlreadyExists,
+    DuplicateRule,
+    InvalidObject,
+    RSEOperationNotSupported,
+    ScopeNotFound,
+)
+from rucio.common.schema import validate_schema
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import access, buckets, grants, removal, signing, storages, vending
+from rucio.core.scope import check_scope
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+from rucio.gateway import did, rule
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.storages import Storage
+
+__all__ = [
+    'add_grant',
+    'delete_bucket_policy',
+    'delete_grant',
+    'get_bucket_policy',
+    'get_credentials',
+    'get_did_credentials',
+    'get_rse',
+    'list_buckets',
+    'list_grants',
+    'list_rses',
+    'locate',
+    'make_bucket',
+    'remove_bucket',
+    'set_bucket_policy',
+    'sign',
+]
+
+
+def _described(storage: 'Storage') -> dict[str, Any]:
+    endpoint = storage.endpoint
+    return {
+        'rse': storage.rse,
+        'url': endpoint.url,
+        'provider': endpoint.provider,
+        'region': storage.region,
+        'addressing': endpoint.addressing,
+        'bucket_prefix': endpoint.bucket_prefix,
+        'ca': None,
+        'auth': storage.ways,
+        'sts_url': endpoint.sts_url,
+        'web_identity_role_arn': endpoint.web_identity_role_arn,
+    }
+
+
+def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """The S3 RSEs and how to reach them.
+
+    :param vo: The VO to act on.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        return [_described(storage) for storage in storages.list_storages(vo, session=session)]
+
+
+def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """One S3 RSE and how to reach it.
+
+    :param rse: The name of the RSE.
+    :param vo: The VO to act on.
+    :raises RSENotFound: if there is no such S3 RSE.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        return _described(storages.get_storage(rse, vo, session=session))
+
+
+# Buckets
+
+
+def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """The buckets of the scopes that the issuer owns; for admins all. One request for each RSE.
+
+    :param issuer: The issuing account.
+    :param rse: Only those of this RSE.
+    :param vo: The VO to act on.
+    :raises RSENotFound: if there is no such S3 RSE.
+    """
+    account = InternalAccount(issuer, vo=vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        chosen = [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
+        scopes = None if access.is_admin(account, session=session) else buckets.scopes_of(account, session=session)
+    return buckets.list_buckets(chosen, scopes)
+
+
+def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Make the bucket of a scope, and with a name a dataset with a rule that keeps it there. Twice without harm.
+
+    :param scope: The scope.
+    :param issuer: The issuing account, which gets the rule.
+    :param name: The name of the dataset; empty: only the bucket.
+    :param rse: The RSE; None: where the scope's data are, or may be.
+    :param vo: The VO to act on.
+    :returns: rse, bucket, scope, name, url, and ``made``: what was not there before.
+    :raises AccessDenied: if the issuer does not own the scope.
+    :raises ScopeNotFound: if there is no such scope (told to admins only).
+    :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
+    """
+    account, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(account, internal, '', True, session)
+        if not check_scope(internal, session=session):
+            raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
+        found = buckets.candidates(account, internal, name, rse, session=session)
+    storage = buckets.pick(found, scope)
+    if name:
+        with db_session(DatabaseOperationType.READ) as session:
+            buckets.need_room(account, internal, name, storage, session=session)
+    made = buckets.make(storage, scope)
+    if name:
+        made |= _keep_dataset(account, internal, name, storage)
+    try:
+        bucket, key = storage.place_of(scope, f'{name}/' if name else '')
+    except RSEOperationNotSupported:  # scattered over a common bucket
+        bucket, key = storage.bucket_of(scope), ''
+    return {'rse': storage.rse, 'bucket': bucket, 'scope': scope, 'name': name, 'url': buckets.url(storage, bucket, key), 'made': made}
+
+
+def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, storage: 'Storage') -> dict[str, bool]:
+    """By Rucio's own functions, which ask the policy whether the account may."""
+    made = {'dataset': False, 'rule': False}
+    external: dict[str, Any] = {'issuer': account.external, 'vo': account.vo}
+    with suppress(DataIdentifierAlreadyExists):
+        did.add_did(str(scope), name, 'DATASET', account=account.external, **external)
+        made['dataset'] = True
+    with db_session(DatabaseOperationType.WRITE) as session:
+        # It may be one that was removed, and that the undertaker did not come to yet.
+        buckets.revive(scope, name, session=session)
+        if buckets.own_rules(account, scope, name, storage, session=session):
+            return made
+    with suppress(DuplicateRule):
+        rule.add_replication_rule(
+            dids=[{'scope': str(scope), 'name': name}],
+            copies=1,
+            rse_expression=storage.rse,
+            weight=None,
+            lifetime=None,
+            grouping='DATASET',
+            account=str(account),
+            locked=False,
+            subscription_id=None,
+            source_replica_expression=None,
+            activity=None,
+            notify=None,
+            purge_replicas=False,
+            ignore_availability=False,
+            comment=None,
+            ask_approval=False,
+            asynchronous=False,
+            delay_injection=None,
+            priority=3,
+            split_container=False,
+            meta=None,
+            **external,
+        )
+        made['rule'] = True
+    return made
+
+
+def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = None, force: bool = False, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Remove the bucket of a scope, or with a name a dataset with its rule. Refuses what is not empty, unless forced.
+
+    :param scope: The scope.
+    :param issuer: The issuing account, whose rules are deleted.
+    :param name: The name of the dataset; empty: the whole bucket.
+    :param rse: The RSE; None: where it is.
+    :param force: Delete what is in it, objects and replicas.
+    :param vo: The VO to act on.
+    :returns: rse, bucket, ``removed``, and ``finished``: false where so much had to be deleted that it has to be asked for again.
+    :raises AccessDenied: if the issuer does not own the scope.
+    :raises UnsupportedOperation: if it is not empty, or protected by somebody else's rule.
+    """
+    account, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(account, internal, '', True, session)
+        found = buckets.candidates(account, internal, name, rse, session=session)
+    return removal.remove(buckets.pick(found, scope), account, internal, name, force)
+
+
+def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """Where a DID lies on S3 RSEs, or would lie: rse, bucket, key, url, did_type; the best first.
+
+    :param scope: The scope.
+    :param name: The name; empty: the bucket of the scope.
+    :param issuer: The issuing account.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer may not read it.
+    """
+    account, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        if not (name and access.may(account, internal, f'{name}/', False, session=session)):
+            _need(account, internal, name, False, session)
+        return buckets.locate(account, internal, name, session=session)
+
+
+# Being authorised
+
+
+def get_credentials(rse: str, bucket: str, prefix: str, write: bool, issuer: str, lifetime: Optional[int] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Short-lived keys for the largest part of a bucket around a prefix that the issuer may read or write.
+
+    One request to the storage's STS, or none where the server has some already.
+
+    :param rse: The RSE.
+    :param bucket: The bucket.
+    :param prefix: A key, or a prefix of keys; empty: all of the bucket.
+    :param write: Whether they are for writing and deleting, too.
+    :param issuer: The issuing account.
+    :param lifetime: In seconds; at most, and by default, what the server's settings say.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer may not.
+    :raises RSEOperationNotSupported: if the server has no role at this storage.
+    """
+    account = InternalAccount(issuer, vo=vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        storage = storages.get_storage(rse, vo, session=session)
+        prefix = _covering(storage, account, bucket, prefix, write, session)
+    return _vended(storage, bucket, prefix, write, lifetime, issuer)
+
+
+def get_did_credentials(
+    scope: str, name: str, write: bool, issuer: str, rse: Optional[str] = None, lifetime: Optional[int] = None, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
+    """Short-lived keys for one collection and nothing else; for a file those for the collection above it.
+
+    One request to the storage's STS, or none where the server has some already.
+
+    :param scope: The scope.
+    :param name: The name; empty: all of the scope's bucket.
+    :param write: Whether they are for writing and deleting, too.
+    :param issuer: The issuing account.
+    :param rse: The RSE; None: where it lies, or would lie.
+    :param lifetime: In seconds; at most, and by default, what the server's settings say.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer may not.
+    :raises RSEOperationNotSupported: if the server has no role at this storage.
+    """
+    account, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        inside = f'{name.rstrip("/")}/' if name else ''
+        if name and buckets.is_file(internal, name, session=session):
+            inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
+        if not access.may(account, internal, inside, write, session=session):
+            raise _denied(account, f'{scope}:{name}', write)
+        found = buckets.candidates(account, internal, name, rse, session=session)
+    storage = buckets.pick(found, scope)
+    bucket, prefix = storage.place_of(scope, inside)
+    return _vended(storage, bucket, prefix, write, lifetime, issuer)
+
+
+def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
+    """The DIDs whose place this is. Where there could be several: those whose scope exists."""
+    found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.dids_of(bucket, key)]
+    return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]
+
+
+def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
+    dids = _dids(storage, bucket, prefix, session)
+    if len(dids) == 1:
+        scope, name = dids[0]
+        covering = access.covering(account, scope, name, write, session=session)
+        if covering is not None:
+            return storage.place_of(str(scope), covering)[1]
+    elif access.is_admin(account, session=session):
+        return prefix
+    raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
+
+
+def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str) -> dict[str, Any]:
+    if 'vended' not in storage.ways:
+        raise RSEOperationNotSupported(
+            f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
+            + (' It signs requests (remote).' if storage.ways else '')
+        )
+    vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer)
+    return {
+        'rse': storage.rse,
+        'url': storage.endpoint.url,
+        'region': storage.region,
+        'addressing': storage.endpoint.addressing,
+        'bucket': vended.bucket,
+        'prefix': vended.prefix,
+        'write': vended.write,
+        'access_key': vended.access_key,
+        'secret_key': vended.secret_key,
+        'session_token': vended.session_token,
+        'expiration': vended.expiration.strftime('%Y-%m-%dT%H:%M:%SZ'),
+    }
+
+
+def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """Sign requests to a storage with the server's keys: all of them, or none. Makes no request.
+
+    :param rse: The RSE.
+    :param requests: Each with method, uri, headers, and for DeleteObjects a body (base64).
+    :param issuer: The issuing account.
+    :param vo: The VO to act on.
+    :returns: For each request uri and headers.
+    :raises AccessDenied: if one touches what the issuer may not touch.
+    :raises InputValidationError: if one is not understood.
+    """
+    account = InternalAccount(issuer, vo=vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        storage = storages.get_storage(rse, vo, session=session)
+
+        def allowed(bucket: str, key: str, write: bool) -> None:
+            dids = _dids(storage, bucket, key, session)
+            if dids and all(access.may(account, scope, name, write, session=session) for scope, name in dids):
+                return
+            if not dids and access.is_admin(account, session=session):
+                return
+            raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
+
+        return signing.sign(storage, requests, allowed)
+
+
+# Sharing
+
+
+def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """Who may do what below a collection besides the owner of its scope: account, write, by, at.
+
+    :param scope: The scope.
+    :param name: The name of the collection.
+    :param issuer: The issuing account.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer does not own the scope.
+    """
+    account, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(account, internal, '', True, session)
+        return [grant._asdict() for grant in grants.list_grants(internal, name, session=session)]
+
+
+def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Let another account read, or read and write, below a collection. Twice without harm; the last one counts.
+
+    For everybody (``*``) the storage is told, too: then also those without an account may read there.
+
+    :param scope: The scope.
+    :param name: The name of the collection.
+    :param account: The account, or ``*``.
+    :param write: Whether it may write and delete, too.
+    :param issuer: The issuing account.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer does not own the scope.
+    :raises AccountNotFound: if there is no such account.
+    """
+    owner, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(owner, internal, '', True, session)
+        grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
+        places = buckets.candidates(owner, internal, name, None, session=session) if account == grants.EVERYBODY else []
+    for place in places:
+        buckets.set_public(place, scope, name, True)
+    with db_session(DatabaseOperationType.WRITE) as session:
+        changed = grants.add_grant(internal, name, account, write, issuer, session=session)
+    return {'account': account, 'write': write, 'changed': changed}
+
+
+def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEFAULT_VO) -> bool:
+    """Take a grant back. Keys that were vended already are good until they end.
+
+    :param scope: The scope.
+    :param name: The name of the collection.
+    :param account: The account, or ``*``.
+    :param issuer: The issuing account.
+    :param vo: The VO to act on.
+    :returns: Whether there was such a grant.
+    :raises AccessDenied: if the issuer does not own the scope.
+    """
+    owner, internal = _names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(owner, internal, '', True, session)
+        places = buckets.candidates(owner, internal, name, None, session=session) if account == grants.EVERYBODY else []
+    for place in places:
+        buckets.set_public(place, scope, name, False)
+    with db_session(DatabaseOperationType.WRITE) as session:
+        return grants.delete_grant(internal, name, account, session=session)
+
+
+def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """The storage's own policy of the bucket of a scope: rse, bucket, policy (None: it has none). One request.
+
+    :param scope: The scope.
+    :param issuer: The issuing account.
+    :param rse: The RSE; None: where it is.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer does not own the scope.
+    """
+    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': buckets.get_policy(storage, bucket)}
+
+
+def set_bucket_policy(scope: str, policy: dict[str, Any], issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Set the storage's own policy of the bucket of a scope, in place of the one that it has. One request.
+
+    :param scope: The scope.
+    :param policy: The policy.
+    :param issuer: The issuing account.
+    :param rse: The RSE; None: where it is.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer does not own the scope.
+    """
+    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    buckets.set_policy(storage, bucket, policy)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': policy}
+
+
+def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Delete the storage's own policy of the bucket of a scope. One request.
+
+    :param scope: The scope.
+    :param issuer: The issuing account.
+    :param rse: The RSE; None: where it is.
+    :param vo: The VO to act on.
+    :raises AccessDenied: if the issuer does not own the scope.
+    """
+    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    buckets.set_policy(storage, bucket, None)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': None}
+
+
+def _own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str]:
+    account, internal = _names(issuer, scope, '', vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        _need(account, internal, '', True, session)
+        found = buckets.candidates(account, internal, '', rse, session=session)
+        admin = access.is_admin(account, session=session)
+    storage = buckets.pick(found, scope)
+    if storage.common_bucket and not admin:
+        raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set the policy.")
+    return storage, storage.bucket_of(scope)
+
+
+def _names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
+    for kind, value in (('scope', scope), ('name', name)):
+        try:
+            validate_schema(name=kind, obj=value, vo=vo)
+        except InvalidObject as error:
+            # The rest of it is the schema.
+            raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
+    return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
+
+
+def _need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
+    if not access.may(account, scope, name, write, session=session):
+        raise _denied(account, f'{scope}:{name}' if name else f'the bucket of scope {scope}', write)
+
+
+def _denied(account: InternalAccount, what: str, write: bool) -> AccessDenied:
+    """The same whether there is such a thing or not."""
+    return AccessDenied(f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).')

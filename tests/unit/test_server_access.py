@@ -1,0 +1,220 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Who may do what on the server: owners, grants, admins, a policy package. A database in memory, no server."""
+
+import json
+import os
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('rucio.core', reason='rucio-clients has no server')
+
+import sqlalchemy
+import sqlalchemy.orm
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core import permission
+    from rucio.core.s3 import access, grants
+
+from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
+
+SCOPE = InternalScope('user.alice')
+ALICE, BOB, ROOT, OPERATOR = (InternalAccount(name) for name in ('alice', 'bob', 'root', 'operator'))
+
+
+@pytest.fixture
+def session():
+    """Alice's scope with the dataset run1 and a file in it; an operator with the attribute admin."""
+    engine = sqlalchemy.create_engine('sqlite://')
+    kinds = (models.Account, models.AccountAttrAssociation, models.Scope, models.DataIdentifier, models.DidMeta)
+    models.BASE.metadata.create_all(engine, tables=[kind.__table__ for kind in kinds])
+    with sqlalchemy.orm.Session(engine) as session:
+        for account in (ALICE, BOB, ROOT, OPERATOR):
+            session.add(models.Account(account=account, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+        session.add(models.AccountAttrAssociation(account=OPERATOR, key='admin', value='true'))
+        session.add(models.Scope(scope=SCOPE, account=ALICE))
+        for name, kind in (('run1', DIDType.DATASET), ('run1/file', DIDType.FILE), ('run1/sub', DIDType.CONTAINER)):
+            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=kind))
+        session.flush()
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def policy(monkeypatch):
+    """The permission module of the site: without a word about S3."""
+    module = SimpleNamespace()
+    monkeypatch.setattr(permission, 'permission_modules', {'def': module})
+    return module
+
+
+def grant(session, name='run1', account='bob', write=False):
+    return grants.add_grant(SCOPE, name, account, write, 'alice', session=session)
+
+
+@pytest.mark.parametrize('write', [False, True])
+@pytest.mark.parametrize(('account', 'answer'), [(ALICE, True), (BOB, False), (ROOT, True), (OPERATOR, True), (InternalAccount('ghost'), False)])
+@pytest.mark.parametrize('name', ['', 'run1/', 'run1/file', 'new'])
+def test_without_grants(session, account, answer, name, write):
+    assert access.may(account, SCOPE, name, write, session=session) is answer
+    assert access.covering(account, SCOPE, name, write, session=session) == ('' if answer else None)
+
+
+def test_another_vo_may_nothing(session):
+    for account in ('root', 'alice', 'operator'):
+        assert not access.may(InternalAccount(account, vo='abc'), SCOPE, 'run1/file', False, session=session)
+
+
+@pytest.mark.parametrize(
+    ('name', 'covering'),
+    [
+        ('run1/', 'run1/'),
+        ('run1/file', 'run1/'),
+        ('run1/sub/file', 'run1/'),
+        ('run1//file', 'run1/'),
+        ('run1', None),  # as a prefix it is that of run12, too
+        ('run12/file', None),
+        ('', None),
+        ('/', None),
+        ('/run1/file', None),
+        ('other/run1/file', None),
+        ('run1/../other', None),
+        ('run1/./file', None),
+        ('run1/..', None),
+    ],
+)
+def test_a_grant_is_for_what_lies_below(session, name, covering):
+    grant(session)
+    assert access.may(BOB, SCOPE, name, False, session=session) is (covering is not None)
+    assert access.covering(BOB, SCOPE, name, False, session=session) == covering
+    assert not access.may(BOB, SCOPE, name, True, session=session)
+
+
+def test_grants_to_write_to_read_and_to_everybody(session):
+    grant(session, 'run1', grants.EVERYBODY)
+    grant(session, 'run1/sub', 'bob', write=True)
+    assert access.covering(BOB, SCOPE, 'run1/sub/file', False, session=session) == 'run1/'
+    assert access.covering(BOB, SCOPE, 'run1/sub/file', True, session=session) == 'run1/sub/'
+    assert access.covering(BOB, SCOPE, 'run1/file', True, session=session) is None
+    assert access.may(InternalAccount('ghost'), SCOPE, 'run1/file', False, session=session)
+
+
+def test_dots_are_no_way_out_for_owners(session):
+    for name in ('..', '../user.bob/file', 'run1/../../user.bob/file', '.'):
+        assert not access.may(ALICE, SCOPE, name, False, session=session)
+        assert access.may(ROOT, SCOPE, name, False, session=session)
+    assert access.may(ALICE, SCOPE, 'run1/..hidden/a...b', True, session=session)
+
+
+def test_the_policy_has_the_last_word(session, policy):
+    grant(session)
+    asked = []
+
+    def decide(issuer, kwargs, *, session):
+        asked.append((issuer, kwargs))
+        return {'alice': False, 'bob': kwargs['name'].startswith('open/'), 'operator': None}[issuer.external]
+
+    policy.perm_s3_access = decide
+    assert not access.may(ALICE, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert access.may(BOB, SCOPE, 'open/file', True, session=session)
+    assert access.covering(BOB, SCOPE, 'open/deep/file', True, session=session) == 'open/'
+    assert access.may(OPERATOR, SCOPE, 'run1/file', True, session=session)
+    assert asked[0] == (ALICE, {'scope': SCOPE, 'name': 'run1/file', 'write': False})
+
+
+# How grants are kept
+
+
+def test_grants_can_be_changed_and_taken_back(session):
+    assert grant(session)
+    assert not grant(session)
+    assert grant(session, write=True)
+    (kept,) = grants.list_grants(SCOPE, 'run1', session=session)
+    assert (kept.account, kept.write, kept.by, len(kept.at)) == ('bob', True, 'alice', 20)
+    assert grants.delete_grant(SCOPE, 'run1', 'bob', session=session)
+    assert not grants.delete_grant(SCOPE, 'run1', 'bob', session=session)
+    assert grants.list_grants(SCOPE, 'run1', session=session) == []
+
+
+def test_other_metadata_stay(session):
+    session.add(models.DidMeta(scope=SCOPE, name='run1', meta=json.dumps({'campaign': 'mc23'})))
+    session.flush()
+    grant(session)
+    grants.delete_all_grants(SCOPE, 'run1', session=session)
+    row = session.execute(sqlalchemy.select(models.DidMeta.meta)).scalar_one()
+    assert json.loads(row) == {'campaign': 'mc23'}
+
+
+@pytest.mark.parametrize(
+    'written',
+    [
+        'no JSON',
+        '[]',
+        '{"s3_grants": ["bob"]}',
+        '{"s3_grants": {"bob": true}}',
+        '{"s3_grants": {"bob": {}}}',
+        '{"s3_grants": {"bob": {"write": "yes"}}}',
+        '{"s3_grants": {"bob": {"write": 0}}}',
+        '{"s3_grants": {"": {"write": true}}}',
+    ],
+)
+def test_what_is_no_grant_gives_nothing(session, written):
+    session.add(models.DidMeta(scope=SCOPE, name='run1', meta=written))
+    session.flush()
+    assert grants.list_grants(SCOPE, 'run1', session=session) == []
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(InternalAccount(''), SCOPE, 'run1/file', False, session=session)
+
+
+def test_nobody_can_let_everybody_write(session):
+    session.add(models.DidMeta(scope=SCOPE, name='run1', meta='{"s3_grants": {"*": {"write": true}}}'))
+    session.flush()
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
+
+
+def test_what_cannot_be_granted(session):
+    for name, account, write, error in (
+        ('run1', 'ghost', False, AccountNotFound),
+        ('run1', '*', True, InvalidObject),
+        ('run2', 'bob', False, DataIdentifierNotFound),
+        ('run1/file', 'bob', False, UnsupportedOperation),
+    ):
+        with pytest.raises(error):
+            grants.check(SCOPE, name, InternalAccount(account), write, session=session)
+    grants.check(SCOPE, 'run1/sub', BOB, True, session=session)
+
+
+def test_grants_are_bounded(session):
+    for number in range(grants.MAX_GRANTS):
+        grant(session, account=f'account{number}')
+    assert grant(session, account='account0', write=True)
+    with pytest.raises(InvalidObject, match='200 grants'):
+        grant(session)
+
+
+def test_ancestors():
+    assert grants.ancestors('a/b/c') == ['a', 'a/b']
+    assert grants.ancestors('a/b/') == ['a', 'a/b']
+    assert grants.ancestors('a') == []
+    assert grants.ancestors('/a') == []
+    assert grants.ancestors('/a/b') == ['/a']
+    assert grants.ancestors('') == []

@@ -1,0 +1,169 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where DIDs lie on the storages that the server knows, and of which DID a key is. No server, no database."""
+
+import os
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('rucio.core', reason='rucio-clients has no server')
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import storages
+
+from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported
+from rucio.common.s3.endpoint import Endpoint, Secrets
+
+
+def storage(algorithm='s3_bucket', prefix='/', deterministic=True, **endpoint):
+    domain = {'read': 1, 'write': 1, 'delete': 1}
+    settings = {'s3': {'bucket_prefix': endpoint['bucket_prefix']}} if 'bucket_prefix' in endpoint else {}
+    protocol = {
+        'scheme': 'https',
+        'hostname': 's3.example.org',
+        'port': 443,
+        'prefix': prefix,
+        'impl': 'rucio.rse.protocols.s3.Default',
+        'domains': {'wan': domain, 'lan': domain},
+        'extended_attributes': settings,
+    }
+    rse = {'rse': 'SITE_S3', 'id': 'a' * 32, 'deterministic': deterministic, 'lfn2pfn_algorithm': algorithm, 'protocols': [protocol]}
+    return storages.Storage('SITE_S3', 'a' * 32, 'def', Endpoint('SITE_S3', 'a' * 32, 'https://s3.example.org', **endpoint), rse, protocol)
+
+
+@pytest.mark.parametrize(
+    ('of', 'did', 'place'),
+    [
+        (storage(), ('user.alice', 'run1/file.root'), ('user.alice', 'run1/file.root')),
+        (storage(), ('user.alice', 'run1/'), ('user.alice', 'run1/')),
+        (storage(), ('user.alice', ''), ('user.alice', '')),
+        (storage(), ('Data_13TeV', 'a b+%2F'), ('x---data-013-te-v', 'a b+%2F')),
+        (storage(bucket_prefix='vo1.'), ('user.alice', 'file'), ('vo1.user.alice', 'file')),
+        (storage('identity', '/common/rucio'), ('data.x', 'run1/file'), ('common', 'rucio/data.x/run1/file')),
+        (storage('identity', '/common/rucio/'), ('data.x', ''), ('common', 'rucio/data.x/')),
+        (storage('hash', '/common/'), ('user.alice', 'a/b'), ('common', 'user/alice/2c/7a/a/b')),
+        (storage('hash', '/common/'), ('data', 'file'), ('common', 'data/0f/4d/file')),
+    ],
+)
+def test_place_of_and_back(of, did, place):
+    if of.settings['lfn2pfn_algorithm'] == 'hash':
+        place = of.place_of(*did)
+    assert of.place_of(*did) == place
+    assert of.did_of(*place) == did
+
+
+@pytest.mark.parametrize(
+    ('of', 'bucket', 'key'),
+    [
+        (storage(), 'Not_A_Bucket', 'key'),
+        (storage(), 'x--', 'key'),
+        (storage(bucket_prefix='vo1.'), 'user.alice', 'key'),
+        (storage('identity', '/common/rucio'), 'common', 'elsewhere/user.alice/file'),
+        (storage('identity', '/common/rucio'), 'common', 'rucioelse/user.alice/file'),
+        (storage('identity', '/common/rucio'), 'other', 'rucio/user.alice/file'),
+        (storage('identity', '/common/rucio'), 'common', ''),
+        (storage('hash', '/common/'), 'common', 'user/alice/00/00/file'),
+        (storage('hash', '/common/'), 'common', 'user/alice/'),
+        (storage('something else', '/common/'), 'common', 'user.alice/file'),
+        (storage(deterministic=False), 'user.alice', 'file'),
+    ],
+)
+def test_places_of_nobody(of, bucket, key):
+    with pytest.raises(RSEFileNameNotSupported):
+        of.did_of(bucket, key)
+
+
+@given(
+    st.sampled_from([storage(), storage(bucket_prefix='p.'), storage('identity', '/common/x'), storage('hash', '/common/x')]),
+    st.from_regex(r'[a-zA-Z_\-.0-9]{1,25}', fullmatch=True),
+    st.from_regex(r'[/A-Za-z0-9][/A-Za-z0-9.\-_]{0,40}', fullmatch=True),
+)
+def test_a_key_is_of_one_did(of, scope, name):
+    """Or of none that the server would say: never of another one."""
+    try:
+        place = of.place_of(scope, name)
+    except (RSEFileNameNotSupported, RSEOperationNotSupported):
+        return
+    try:
+        found = of.did_of(*place)
+    except RSEFileNameNotSupported:
+        return
+    assert of.place_of(*found) == place
+    if of.settings['lfn2pfn_algorithm'] == 's3_bucket':
+        assert found == (scope, name)
+
+
+def test_a_key_that_several_dids_share():
+    of = storage('identity', '/common/')
+    assert of.dids_of('common', 'user/alice/run1/file') == [('user', 'alice/run1/file'), ('user.alice', 'run1/file'), ('user.alice.run1', 'file')]
+    with pytest.raises(RSEFileNameNotSupported, match='several'):
+        of.did_of('common', 'user/alice/run1/file')
+
+
+def test_a_scope_inside_another_has_no_prefix():
+    of = storage('identity', '/common/')
+    for scope in ('user.alice', 'user', 'group.phys'):
+        with pytest.raises(RSEOperationNotSupported, match='no place of its own'):
+            of.place_of(scope, 'run1/')
+    assert of.dids_of('common', 'user/alice/') == []
+    assert of.bucket_of('user.alice') == 'common'
+
+
+def test_names_that_are_scattered_have_no_prefix():
+    with pytest.raises(RSEOperationNotSupported, match='no place of its own'):
+        storage('hash', '/common/').place_of('user.alice', 'run1/')
+    with pytest.raises(RSEOperationNotSupported, match='not deterministic'):
+        storage(deterministic=False).place_of('user.alice', 'file')
+
+
+def test_ways():
+    keys = Secrets('AKID', 'a-secret-that-nobody-may-see')
+    assert storage().ways == []
+    assert storage(secrets=keys).ways == ['remote']
+    assert storage(secrets=keys, role_arn='arn:aws:iam::1:role/x').ways == ['vended', 'remote']
+    assert storage('hash', '/common/', secrets=keys, role_arn='arn:aws:iam::1:role/x').ways == ['remote']
+    # What clients shall do is not what the server does.
+    of = storage(secrets=keys, auth='remote', region='eu-1')
+    assert of.ways == ['remote']
+    assert of.credentials().access_key == 'AKID'
+    assert of.region == 'eu-1'
+    assert 'nobody' not in repr(of)
+
+
+def test_without_keys():
+    for use in (storage().connection, storage().credentials):
+        with pytest.raises(RSEAccessDenied, match=r'rse-accounts\.cfg'):
+            use()
+
+
+def test_what_is_known_is_kept_for_some_seconds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(storages, '_storages', {})
+    monkeypatch.setattr(storages, '_load', lambda rse, *_: asked.append(rse) or (storage() if rse == 'SITE_S3' else None))
+    now = 1000.0
+    monkeypatch.setattr(storages.time, 'monotonic', lambda: now)
+    first = storages.get_storage('SITE_S3', 'def', session=None)
+    assert storages.get_storage('SITE_S3', 'def', session=None) is first
+    for _ in range(2):
+        with pytest.raises(RSENotFound, match='NOWHERE'):
+            storages.get_storage('NOWHERE', 'def', session=None)
+    assert asked == ['SITE_S3', 'NOWHERE']
+    now += storages.SECONDS + 1
+    assert storages.get_storage('SITE_S3', 'def', session=None) is not first
