@@ -16,8 +16,26 @@ import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 # setuptools never empties its build directory: a module that was deleted or renamed would still be in the next wheel.
 shutil.rmtree(Path(__file__).parent / 'build' / 'lib', ignore_errors=True)
 
-setup()
+PTH = 'rucio-s3.pth'
+
+
+class BuildWithPth(build_py):
+    """Puts the .pth file beside the modules: only there does Python read it, and pip remove it."""
+
+    def run(self) -> None:
+        super().run()
+        self.copy_file(f'lib/{PTH}', str(Path(self.build_lib, PTH)))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, PTH))]
+
+    def get_source_files(self) -> list[str]:
+        return [*super().get_source_files(), f'lib/{PTH}']
+
+
+setup(cmdclass={'build_py': BuildWithPth})

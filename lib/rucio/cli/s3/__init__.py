@@ -1,0 +1,211 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""``rucio s3 ...``: its commands, each imported when it is used, and what they have in common."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
+
+import click
+
+from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.utils import sizefmt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rucio.client.s3client import S3Client
+
+    _DIDParamType = click.ParamType[tuple[str, str]]
+else:
+    _DIDParamType = click.ParamType  # older versions of click have it without a type
+
+__all__ = ['DIDType', 'did_argument', 'is_robot', 'parse_did', 'rse_option', 's3', 's3_client', 'size', 'table']
+
+_Command = TypeVar('_Command', bound='Callable[..., Any]')
+
+COMMANDS = {
+    'check': 'storages:check',
+    'credentials': 'access:credentials',
+    'du': 'buckets:du',
+    'exec': 'access:exec_',
+    'grants': 'sharing:grants',
+    'ls': 'buckets:ls',
+    'make-bucket': 'buckets:make_bucket',
+    'policy': 'sharing:policy',
+    'presign': 'access:presign',
+    'remove-bucket': 'buckets:remove_bucket',
+    'rse': 'storages:rse',
+    'share': 'sharing:share',
+    'unshare': 'sharing:unshare',
+    'upload': 'upload:upload',
+    'url': 'access:url',
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is used: `rucio s3 ls` does not wait for what `rucio s3 check` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(':')
+        command: click.Command = getattr(import_module(f'rucio.cli.s3.{module}'), attribute)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _usage_errors(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _usage_errors(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_errors(ctx: click.Context) -> Iterator[None]:
+    """Rucio logs what click says of wrong usage, and ends with 1 or 2 then, and with 2 for a refusal. Here 2 is for wrong usage."""
+    try:
+        yield
+    except click.UsageError as error:
+        if ctx.resilient_parsing:
+            raise
+        error.show()
+        ctx.exit(2)
+    except AccessDenied as error:
+        ctx.obj.logger.error(error)  # noqa: TRY400 - without a traceback
+        ctx.exit(1)
+
+
+@click.group(cls=_LazyGroup, context_settings={'help_option_names': ['-h', '--help']})
+@click.option('-R', '--robot', is_flag=True, help='For programs: tabs instead of tables, sizes in bytes.')
+@click.pass_context
+def s3(ctx: click.Context, robot: bool) -> None:
+    """S3 buckets: make, list and share them, and get credentials for other tools"""
+    if robot:
+        ctx.obj['robot'] = True
+
+
+def s3_client(ctx: click.Context) -> 'S3Client':
+    """The client of the S3 plugin for the server and account of this command. No request: it uses the token that is there."""
+    from rucio.client.s3client import S3Client  # noqa: PLC0415 - boto3 takes its time
+
+    if isinstance(made := ctx.obj.get('s3_client'), S3Client):
+        return made
+    stock = ctx.obj.client
+    made = S3Client(
+        rucio_host=stock.host,
+        auth_host=stock.auth_host,
+        account=stock.account,
+        ca_cert=stock.ca_cert,
+        auth_type=stock.auth_type,
+        creds=stock.creds,
+        timeout=stock.timeout,
+        user_agent=stock.user_agent.partition('/')[0],
+        vo=stock.vo,
+        logger=stock.logger,
+    )
+    ctx.obj['s3_client'] = made
+    return made
+
+
+def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
+    """Scope and name of ``scope:name``, ``scope/name`` or ``scope``; the name is empty where there is none.
+
+    :raises InputValidationError: if it is no DID, or has no name where one is needed.
+    """
+    mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
+    scope, name = did[:mark], did[mark + 1 :].strip('/')
+    if not scope or (need_name and not name):
+        wanted = 'scope:name, such as user.jdoe:thesis' if need_name else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
+        raise InputValidationError(f"'{did}' is no DID that can be used here: give {wanted}.")
+    return scope, name
+
+
+class DIDType(_DIDParamType):
+    """Scope and name of a DID on the command line. What is no DID is a usage error."""
+
+    name = 'DID'
+
+    def __init__(self, need_name: bool = False) -> None:
+        self._need_name = need_name
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_did(value, self._need_name)
+        except InputValidationError as error:
+            self.fail(str(error.args[0]), param, ctx)
+
+
+def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_Command], _Command]':
+    """The argument DID, which a command gets as ``did``: (scope, name)."""
+    shown = 'SCOPE:NAME' if need_name else 'SCOPE[:NAME]'
+    return click.argument('did', type=DIDType(need_name), required=required, metavar=shown if required else f'[{shown}]')
+
+
+def rse_option() -> 'Callable[[_Command], _Command]':
+    """The option --rse, which can be left out."""
+    return click.option('--rse', help='The storage. Not needed where Rucio knows the answer.')
+
+
+def size(ctx: click.Context, number: int) -> str:
+    """A size as Rucio shows it; in bytes with --robot."""
+    return str(sizefmt(number, human=not is_robot(ctx)))
+
+
+def is_robot(ctx: click.Context) -> bool:
+    """Whether a program reads the output: `rucio --robot s3` (Rucio 38 does not have it) or `rucio s3 --robot`."""
+    return bool(ctx.obj.get('robot'))
+
+
+def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()) -> None:
+    """Print a table in Rucio's look: psql, rich where rucio.cfg wants that, and with --robot nothing but tabs between the values.
+
+    :param ctx: The context of the command.
+    :param rows: The rows.
+    :param headers: The names of the columns.
+    :param numbers: The columns that are aligned to the right.
+    """
+    cells = [['' if each is None else str(each) for each in row] for row in rows]
+    if is_robot(ctx):
+        for row in cells:
+            click.echo('\t'.join(row))
+        return
+    alignments = ['right' if index in numbers else 'left' for index in range(len(headers))]
+    if ctx.obj.use_rich:
+        _rich_table(ctx, cells, headers, alignments)
+        return
+    from tabulate import tabulate  # type: ignore[import-untyped] # noqa: PLC0415
+
+    click.echo(
+        tabulate(cells, tablefmt=ctx.obj.get('tablefmt') or 'psql', headers=list(headers), colalign=alignments if cells else None, disable_numparse=True)
+    )
+
+
+def _rich_table(ctx: click.Context, rows: list[list[str]], headers: Sequence[str], alignments: list[str]) -> None:
+    from rucio.cli import utils  # noqa: PLC0415
+
+    # Rucio 38 has it elsewhere.
+    rich: Any = getattr(utils, 'RichUtils', None) or import_module('rucio.client.richclient')
+    made = rich.generate_table(rows, headers=list(headers), col_alignments=alignments)
+    ctx.obj.spinner.stop()
+    rich.print_output(made, console=ctx.obj.console, no_pager=ctx.obj.no_pager)

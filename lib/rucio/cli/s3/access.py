@@ -1,0 +1,409 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 credentials``, ``exec``, ``url`` and ``presign``: what other tools need to work on a bucket."""
+
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO
+
+import click
+
+from rucio.common.exception import (
+    AccessDenied,
+    AccountNotFound,
+    DataIdentifierNotFound,
+    InputValidationError,
+    RSENotFound,
+    RSEOperationNotSupported,
+    RucioException,
+    ScopeNotFound,
+)
+from rucio.common.s3.formats import FORMATS, TOOLS, Access, Format, alias_of, name_for, tool_environment
+
+from . import did_argument, rse_option, s3_client
+
+if TYPE_CHECKING:
+    from rucio.client.s3client import S3Client
+    from rucio.common.s3.endpoint import Endpoint
+
+_OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may work all the same.'
+_read_only = click.option('--read-only', is_flag=True, help='Keys that cannot write or delete.')
+_lifetime = click.option('--lifetime', type=click.IntRange(min=1), metavar='SECONDS', help='How long the keys are valid; the server has an upper bound.')
+
+
+@click.command('credentials')
+@did_argument(required=False)
+@rse_option()
+@_read_only
+@_lifetime
+@click.option('--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='For which tool.')
+@click.option('--write', 'into_file', is_flag=True, help="Put them into the tool's own file, and leave all else that is in it as it is.")
+@click.option('--file', 'path', type=click.Path(dir_okay=False), help='Put them into this file instead.')
+@click.pass_context
+def credentials(
+    ctx: click.Context,
+    did: Optional[tuple[str, str]],
+    rse: Optional[str],
+    read_only: bool,
+    lifetime: Optional[int],
+    form: str,
+    into_file: bool,
+    path: Optional[str],
+) -> None:
+    """Print short-lived keys in the form that a tool reads.
+
+    For the bucket of a scope, or for one collection and no more; without a DID for the buckets of your own scopes. `rucio s3 url`
+    prints what the tool calls a DID with these keys.
+
+    \b
+    Examples: rucio s3 credentials > ~/.mc/config.json
+              rucio s3 credentials --format rclone --write
+              eval "$(rucio s3 credentials user.alice --format env)"
+    """
+    formatter = FORMATS[form]
+    if (into_file or path) and formatter.file is None:
+        files = ', '.join(name for name in FORMATS if FORMATS[name].file)
+        raise InputValidationError(f'There is no file to put the format {form} into: --write and --file are for {files}. Redirect the output.')
+    accesses = _accesses(ctx, did, rse, read_only, lifetime)
+    if formatter.single and len(accesses) > 1:
+        raise InputValidationError(f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.')
+    if into_file or path:
+        written = path or formatter.location(os.environ)
+        _merge_into(written, formatter, accesses)
+        click.echo(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
+    else:
+        _keep_private(sys.stdout)
+        click.echo(formatter.text(accesses), nl=False)
+    if form != 'process':
+        _tell_end(min(access.expiration for access in accesses))
+
+
+class _WithTool(click.Command):
+    """A command line of which all behind ``--`` is the tool's. click would take its first word for the DID where there is none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index('--') if '--' in args else len(args)
+        ctx.meta['rucio_s3_tool'] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), '-- COMMAND...']
+
+
+@click.command('exec', cls=_WithTool)
+@did_argument(required=False)
+@rse_option()
+@_read_only
+@_lifetime
+@click.pass_context
+def exec_(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> None:
+    """Run a tool with short-lived keys in its environment.
+
+    For aws, s5cmd and what is made with an AWS SDK: one bucket. mc and rclone get all, by alias. Your own AWS profiles and keys are
+    out of the tool's sight. Its exit code is that of this command.
+
+    \b
+    Examples: rucio s3 exec -- aws s3 ls s3://user.alice/
+              rucio s3 exec user.bob:run7 -- mc ls "$(rucio s3 url user.bob:run7 --for mc)"
+    """
+    tool: list[str] = ctx.meta['rucio_s3_tool']
+    if not tool:
+        raise click.UsageError('There is no command to run. Put it behind "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/')
+    accesses = _accesses(ctx, did, rse, read_only, lifetime)
+    if len(accesses) > 1:
+        _warn(
+            f'These are the keys of {len(accesses)} buckets: mc and rclone have them all, aws, s5cmd and others none. '
+            f'For those name a bucket: {_some_scopes(accesses)}.'
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _become(tool, tool_environment(os.environ, accesses))
+
+
+def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
+    try:
+        os.execvpe(tool[0], tool, environment)  # noqa: S606 - what the user wants
+    except FileNotFoundError:
+        click.echo(f"rucio s3 exec: there is no command '{tool[0]}'.", err=True)
+        sys.exit(127)  # as shells have it
+    except OSError as error:
+        click.echo(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
+        sys.exit(126)
+
+
+@click.command('url')
+@did_argument()
+@rse_option()
+@click.option('--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='Whose name for it.')
+@click.pass_context
+def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str) -> None:
+    """Print what a tool calls a DID.
+
+    For mc and rclone with the alias that `rucio s3 credentials` and `rucio s3 exec` give the keys for this DID. A collection's ends
+    in "/": so do all of its files begin.
+
+    \b
+    Example: mc ls "$(rucio s3 url user.alice:run7 --for mc)"
+    """
+    scope, name = did
+    s3 = s3_client(ctx)
+    place = _place(s3, scope, name, rse)
+    key = place['key']
+    if key and not key.endswith('/') and _is_collection(ctx, scope, name):
+        key += '/'
+    alias = _alias(s3, scope, place['rse'], place['bucket'], key) if '{alias}' in TOOLS[tool] else ''
+    storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
+    click.echo(name_for(tool, alias, storage, place['bucket'], key))
+
+
+def _alias(s3: 'S3Client', scope: str, rse: str, bucket: str, key: str) -> str:
+    """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one alias are of one grant."""
+    prefix = ''
+    if scope != f'user.{s3.account}':
+        # Without an STS there are no keys for the alias to be of; it may be the user's own.
+        with suppress(RSEOperationNotSupported):
+            prefix = s3.get_s3_credentials(rse, bucket, key, write=False)['prefix']
+    return alias_of(rse, scope, bucket, prefix, str(s3.account))
+
+
+@click.command('presign')
+@did_argument(need_name=True)
+@rse_option()
+@click.option('--put', is_flag=True, help='For uploading, not downloading.')
+@click.option('--expires', type=click.IntRange(1, 604800), metavar='SECONDS', help='How long the URL is valid; an hour by default.')
+@click.pass_context
+def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: bool, expires: Optional[int]) -> None:
+    """Print a URL with which anybody can read (or with --put write) one object.
+
+    Whoever has it needs no account. It ends with the keys that it is signed with, if that is earlier. What is written this way is not
+    in Rucio's catalogue.
+
+    \b
+    Examples: curl -o file.root "$(rucio s3 presign user.alice:run7/file.root)"
+              curl -T file.root "$(rucio s3 presign --put user.alice:run7/file.root)"
+    """
+    scope, name = did
+    s3 = s3_client(ctx)
+    place = _place(s3, scope, name, rse)
+    wanted = expires or 3600
+    try:
+        # Not those for the DID: a name that is not registered yet would be taken for a collection's.
+        keys = s3.get_s3_credentials(place['rse'], place['bucket'], place['key'], put, wanted)
+    except RSEOperationNotSupported:
+        click.echo(_signed_by_server(s3, place, put, wanted))
+        return
+    left = _seconds_until(keys['expiration'])
+    signed = _signed(s3.endpoint(place['rse']), keys, place, put, max(1, int(min(wanted, left))))
+    if expires and left < expires:
+        _warn(f'The server gives no longer-lived keys: the URL ends at {_shown(keys["expiration"])}.')
+    click.echo(signed)
+
+
+def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], put: bool, expires: int) -> str:
+    from botocore.config import Config  # noqa: PLC0415 - takes its time, and `url` does not need it
+    from botocore.credentials import Credentials  # noqa: PLC0415
+
+    from rucio.common.s3.credentials import bare_session  # noqa: PLC0415
+
+    session = bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
+    config = Config(signature_version='s3v4', s3={'addressing_style': endpoint.addressing})  # type: ignore[arg-type]
+    client: Any = session.create_client('s3', region_name=keys['region'] or endpoint.default_region, endpoint_url=endpoint.url, config=config)
+    operation = 'put_object' if put else 'get_object'
+    return str(client.generate_presigned_url(operation, Params={'Bucket': place['bucket'], 'Key': place['key']}, ExpiresIn=expires))
+
+
+def _signed_by_server(s3: 'S3Client', place: dict[str, Any], put: bool, expires: int) -> str:
+    """What a stock Rucio server offers: it signs with its own keys, where an operator allowed this account so much."""
+    try:
+        return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
+    except RucioException as error:
+        raise RSEOperationNotSupported(
+            f"RSE {place['rse']}: the server makes no short-lived keys for it (its settings have no 'role_arn'), and did not sign a URL: {str(error.args[0]).strip()} "
+            "Ask its operator for either; the latter takes keys in the server's rse-accounts.cfg and the account attribute 'sign-url'."
+        ) from None
+
+
+# Keys
+
+
+def _accesses(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> list[Access]:
+    """For the DID, or for the buckets of the account's own scopes."""
+    s3 = s3_client(ctx)
+    if did:
+        return [_access(s3, _keys(s3, did, rse, read_only, lifetime), did[0])]
+    found: dict[str, Access] = {}
+    left_out: list[str] = []
+    refused: Optional[RSEOperationNotSupported] = None
+    for scope, there in _own_buckets(ctx, s3, rse):
+        try:
+            access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope)
+        except RSEOperationNotSupported as error:
+            refused = error
+            left_out.append(f'Left out {scope} on {there}: the server makes no keys for it.')
+            continue
+        if (first := found.setdefault(access.alias, access)) is not access:
+            left_out.append(
+                f"Left out {scope} on {there}: its alias '{access.alias}' is that of {first.bucket} on {first.rse}. Name it to get its keys: {scope} --rse {there}"
+            )
+    if not found and refused:
+        raise refused
+    for text in left_out:
+        _warn(text)
+    return list(found.values())
+
+
+def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list[tuple[str, str]]:
+    """Scope and RSE of each. An admin is shown everybody's, and wants keys for them by name."""
+    account = s3.account
+    try:
+        own = set(ctx.obj.client.list_scopes_for_account(account))
+    except (ScopeNotFound, AccountNotFound):  # Rucio's way to say that there is none
+        own = set()
+    buckets = sorted({(bucket['scope'], bucket['rse']) for bucket in s3.list_buckets(rse) if bucket['scope'] in own})
+    if not buckets:
+        where = f' on {rse}' if rse else ''
+        raise InputValidationError(
+            f'The account {account} has no bucket of its own{where}. Make one (rucio s3 make-bucket user.{account}:NAME), or name the DID that somebody shares.'
+        )
+    return buckets
+
+
+def _keys(s3: 'S3Client', did: tuple[str, str], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> dict[str, Any]:
+    scope, name = did
+    try:
+        if read_only:
+            return s3.get_did_credentials(scope, name or None, rse, False, lifetime)
+        try:
+            return s3.get_did_credentials(scope, name or None, rse, True, lifetime)
+        except AccessDenied:
+            keys = s3.get_did_credentials(scope, name or None, rse, False, lifetime)
+            _warn(f'You may read {_written(did)}, but not write there: these keys are for reading.')
+            return keys
+    except RSEOperationNotSupported as error:
+        raise RSEOperationNotSupported(f'{_written(did)}: {error.args[0]} {_OTHER_WAYS}') from None
+
+
+def _access(s3: 'S3Client', keys: dict[str, Any], scope: str) -> Access:
+    endpoint = s3.endpoint(keys['rse'])
+    return Access(
+        alias=_alias(s3, scope, keys['rse'], keys['bucket'], keys['prefix']),
+        rse=keys['rse'],
+        url=endpoint.url,
+        region=keys['region'] or endpoint.region or endpoint.default_region,
+        addressing=endpoint.addressing,
+        bucket=keys['bucket'],
+        prefix=keys['prefix'],
+        write=keys['write'],
+        expiration=keys['expiration'],
+        access_key=keys['access_key'],
+        secret_key=keys['secret_key'],
+        session_token=keys['session_token'],
+        ca_bundle=os.path.abspath(endpoint.ca_bundle) if endpoint.ca_bundle else None,
+        only_md5=endpoint.checksum != 'crc32',
+    )
+
+
+def _place(s3: 'S3Client', scope: str, name: str, rse: Optional[str]) -> dict[str, Any]:
+    places = s3.locate(scope, name, rse)
+    if not places:
+        raise RSENotFound(f'{_written((scope, name))} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
+    return places[0]
+
+
+def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
+    try:
+        return str(ctx.obj.client.get_did(scope, name)['type']) != 'FILE'
+    except DataIdentifierNotFound:  # not registered, but a name all the same
+        return False
+
+
+# Files
+
+
+def _merge_into(path: str, formatter: Format, accesses: list[Access]) -> None:
+    """Nothing of the file is lost, nobody else can read it at any time, and a failure leaves it as it was."""
+    real = os.path.realpath(os.path.expanduser(path))
+    try:
+        old = ''
+        with suppress(FileNotFoundError), open(real, encoding='utf-8') as file:
+            old = file.read()
+        new = formatter.merged(old, accesses)
+        os.makedirs(os.path.dirname(real), mode=0o700, exist_ok=True)
+        _replace(real, new)
+    except UnicodeDecodeError:
+        raise InputValidationError(f'{path}: It is no text in UTF-8. Name another file: --file.') from None
+    except InputValidationError as error:
+        raise InputValidationError(f'{path}: {error.args[0]} Nothing was changed.') from None
+    except OSError as error:
+        raise InputValidationError(f'{path} cannot be written: {error.strerror}. Name another file: --file.') from None
+
+
+def _replace(path: str, text: str) -> None:
+    descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path), prefix='.rucio-s3-')  # mode 600
+    try:
+        with open(descriptor, 'w', encoding='utf-8') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
+
+
+def _keep_private(stream: TextIO) -> None:
+    """The file that the output was redirected to: a shell makes it readable for all."""
+    with suppress(OSError):
+        status = os.fstat(stream.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+            os.fchmod(stream.fileno(), 0o600)
+
+
+# What is said
+
+
+def _warn(text: str) -> None:
+    click.echo(f'WARNING {text}', err=True)
+
+
+def _tell_end(expiration: str) -> None:
+    click.echo(f'The keys end at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.', err=True)
+
+
+def _seconds_until(expiration: str) -> float:
+    end = datetime.strptime(expiration, '%Y-%m-%dT%H:%M:%SZ').replace(tzinfo=timezone.utc)
+    return (end - datetime.now(timezone.utc)).total_seconds()
+
+
+def _shown(expiration: str) -> str:
+    return expiration.replace('T', ' ').replace('Z', ' UTC')
+
+
+def _written(did: tuple[str, str]) -> str:
+    return f'{did[0]}:{did[1]}' if did[1] else did[0]
+
+
+def _reach(access: Access) -> str:
+    return f'{access.bucket}/{access.prefix}' + ('' if access.write else ', read-only')
+
+
+def _some_scopes(accesses: list[Access]) -> str:
+    names = [f'{access.bucket} --rse {access.rse}' for access in accesses]
+    return ' or '.join(names[:3]) + (' ...' if len(names) > 3 else '')

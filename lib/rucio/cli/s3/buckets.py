@@ -1,0 +1,294 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""``rucio s3 make-bucket``, ``remove-bucket``, ``ls`` and ``du``."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+import click
+
+from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, size, table
+from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, RSENotFound, SourceNotFound
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client as Boto3S3
+
+__all__ = ['du', 'ls', 'make_bucket', 'remove_bucket']
+
+_ASKED_AT_ONCE = 500  # DIDs
+_NAME = re.compile(r'[/A-Za-z0-9][/A-Za-z0-9._-]{0,249}')  # of Rucio's generic schema; no other is in a catalogue
+_MADE = {
+    'bucket': ('Made the bucket {bucket} on {rse}.', 'The bucket {bucket} is on {rse} already.'),
+    'dataset': ('Registered the dataset {did}.', 'The dataset {did} is registered already.'),
+    'rule': ('Added a rule that keeps {did} on {rse}.', 'A rule keeps {did} on {rse} already.'),
+    'lifecycle': ('Unfinished multipart uploads will be removed by the storage.', ''),
+}
+_REMOVED = {
+    'objects': 'Objects deleted from {rse}: {number}.',
+    'replicas': 'Replicas removed from the catalogue: {number}.',
+    'rules': 'Rules removed: {number}.',
+    'datasets': 'Datasets that will be removed from the catalogue: {number}.',
+    'bucket': 'Removed the bucket {bucket} from {rse}.',
+}
+
+
+@click.command('make-bucket')
+@did_argument()
+@rse_option()
+@click.pass_context
+def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) -> None:
+    """
+    Make the bucket of a scope, and in it a collection.
+
+    With a name, the dataset SCOPE:NAME is registered with a rule: the keys below NAME/ are its files. Can be run again.
+    """
+    scope, name = did
+    done = s3_client(ctx).make_bucket(scope, name or None, rse)
+    made = done.get('made') or {}
+    if is_robot(ctx):
+        table(ctx, [[what, done['rse'], done['bucket'], 'made' if new else 'there'] for what, new in made.items()], [])
+        return
+    for what, texts in _MADE.items():
+        if what in made and (name or what not in ('dataset', 'rule')):
+            _say(texts[0 if made[what] else 1], done, scope, name)
+    click.echo(f'It is at {done["url"]}.')
+
+
+@click.command('remove-bucket')
+@did_argument()
+@rse_option()
+@click.option('--force', is_flag=True, help='Also if it is not empty: delete what is in it.')
+@click.pass_context
+def remove_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str], force: bool) -> None:
+    """
+    Remove the bucket of a scope, or with a name only that collection.
+
+    What is not empty stays, unless --force is given. The bucket goes with its last collection.
+    """
+    scope, name = did
+    removed: dict[str, int] = {}
+    finished = False
+    while not finished:  # a large bucket takes more than one call
+        done = s3_client(ctx).remove_bucket(scope, name or None, rse, force)
+        finished = done.get('finished', True)
+        for what, number in (done.get('removed') or {}).items():
+            removed[what] = removed.get(what, 0) + number
+    if is_robot(ctx):
+        table(ctx, [[what, done['rse'], done['bucket'], number] for what, number in removed.items()], [])
+        return
+    for what, text in _REMOVED.items():
+        if removed.get(what):
+            _say(text, done, scope, name, removed[what])
+    if not any(removed.values()):
+        click.echo('There was nothing to remove.')
+
+
+def _say(text: str, done: dict[str, Any], scope: str, name: str, number: Any = 0) -> None:
+    if text:
+        click.echo(text.format(bucket=done['bucket'], rse=done['rse'], did=f'{scope}:{name}', number=number))
+
+
+@click.command('ls')
+@did_argument(required=False)
+@rse_option()
+@click.option('--short', is_flag=True, help='Only the names.')
+@click.pass_context
+def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], short: bool) -> None:
+    """
+    List buckets; what is in the bucket of a SCOPE; the keys of a collection SCOPE:NAME.
+
+    The column CATALOGUE is the state of the replica in Rucio, or `no` for what Rucio does not know.
+    """
+    if did is None:
+        rows = [[each['scope'], each['bucket'], each['rse'], each.get('created')] for each in s3_client(ctx).list_buckets(rse)]
+        headers = ['SCOPE', 'BUCKET', 'RSE', 'CREATED']
+        numbers: list[int] = []
+    elif did[1]:
+        rows, headers, numbers = _list_keys(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
+    else:
+        rows, headers, numbers = _list_collections(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
+    if short:
+        for row in rows:
+            click.echo(row[0] or row[1])
+        return
+    table(ctx, rows, headers, numbers)
+
+
+@click.command('du')
+@did_argument(required=False)
+@rse_option()
+@click.pass_context
+def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
+    """How many objects there are, and how large: of each bucket, of what is in the bucket of a SCOPE, or below SCOPE:NAME."""
+    sums: dict[str, _Sum] = {}
+    if did is None:
+        for each in s3_client(ctx).list_buckets(rse):
+            if not each['scope']:  # an admin sees foreign buckets, too
+                continue
+            folder = _Folder.find(ctx, each['scope'], '', each['rse'])
+            sums[f'{each["scope"]} ({each["rse"]})'] = _total(folder.sums().values())
+    else:
+        folder = _Folder.find(ctx, *did, rse)
+        sums = {f'{folder.scope}:{name}': each for name, each in folder.sums().items()}
+    rows = [[name, each.files, size(ctx, each.bytes)] for name, each in sums.items()]
+    total = _total(sums.values())
+    if not is_robot(ctx):
+        rows.append(['total', total.files, size(ctx, total.bytes)])
+    table(ctx, rows, ['SCOPE:NAME' if did else 'SCOPE (RSE)', 'FILES', 'SIZE'], [1, 2])
+
+
+class _Sum(NamedTuple):
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: '_Sum') -> '_Sum':  # type: ignore[override]
+        return _Sum(self.files + other.files, self.bytes + other.bytes)
+
+
+def _total(sums: Iterable[_Sum]) -> _Sum:
+    total = _Sum()
+    for each in sums:
+        total += each
+    return total
+
+
+class _Folder(NamedTuple):
+    """A bucket, or what is below a name in it, and a client that may list it."""
+
+    client: 'Boto3S3'
+    rse: str
+    bucket: str
+    start: str  # what the keys of the scope begin with: nothing where the bucket is the scope's own
+    scope: str
+    name: str
+
+    @classmethod
+    def find(cls, ctx: click.Context, scope: str, name: str, rse: Optional[str]) -> '_Folder':
+        s3 = s3_client(ctx)
+        places = s3.locate(scope, name, rse)
+        if not places:
+            raise RSENotFound(f'{scope}{":" if name else ""}{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
+        place = places[0]
+        key = place.get('key') or ''
+        start = key[: len(key) - len(name)] if name else (key and key.rstrip('/') + '/')
+        return cls(s3.bucket_client(place['rse'], place['bucket'], f'{key}/' if name else start), place['rse'], place['bucket'], start, scope, name)
+
+    def objects(self) -> Iterator[tuple[str, int]]:
+        """Name and size of each object: one request for each 1000."""
+        prefix = self.start + (f'{self.name}/' if self.name else '')
+        empty = True
+        for key, number in _objects(self, prefix):
+            empty = False
+            yield key[len(self.start) :], number
+        if empty and self.name:  # perhaps it is a key itself; who may only see what is below does not learn it
+            with suppress(RSEAccessDenied):
+                for key, number in _objects(self, self.start + self.name):
+                    if key == self.start + self.name:
+                        yield self.name, number
+
+    def sums(self) -> dict[str, _Sum]:
+        """What there is below each name on the next level, in the order of the storage."""
+        level = len(self.name) + 1 if self.name else 0
+        sums: dict[str, _Sum] = {}
+        for name, number in self.objects():
+            top = name[:level] + name[level:].partition('/')[0]
+            sums[top] = sums.get(top, _Sum()) + _Sum(1, number)
+        return sums
+
+
+def _objects(folder: _Folder, prefix: str) -> Iterator[tuple[str, int]]:
+    from rucio.common.s3.errors import Target, translated  # noqa: PLC0415 - boto3 takes its time
+
+    paginator: Any = folder.client.get_paginator('list_objects_v2')
+    with translated('ls', Target(folder.rse, folder.bucket, prefix)):
+        for page in paginator.paginate(Bucket=folder.bucket, Prefix=prefix):
+            for each in page.get('Contents', []):
+                yield each['Key'], each['Size']
+
+
+def _list_collections(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
+    sums = folder.sums()
+    found = ctx.obj.client.list_dids(folder.scope, filters=[{}], did_type='collection', long=True)
+    types = {each['name']: each['did_type'] for each in found}
+    states = _states(ctx, folder, [name for name in sums if name not in types])
+    rows = []
+    for name in sorted({*sums, *types}):
+        each = sums.get(name, _Sum())
+        known = types.get(name) or states.get(name, _Replica('no')).state
+        rows.append([f'{folder.scope}:{name}', each.files, size(ctx, each.bytes), known])
+    return rows
+
+
+class _Replica(NamedTuple):
+    state: str
+    bytes: Optional[int] = None
+
+
+def _list_keys(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
+    sizes = dict(folder.objects())
+    known = _members(ctx, folder)
+    known |= _states(ctx, folder, [name for name in sizes if name not in known])
+    if not sizes and not known:
+        raise SourceNotFound(f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio knows no such DID there.')
+    return [
+        [f'{folder.scope}:{name}', size(ctx, sizes[name]) if name in sizes else '', _verdict(sizes.get(name), known.get(name))]
+        for name in sorted({*sizes, *known})
+    ]
+
+
+def _verdict(stored: Optional[int], replica: Optional[_Replica]) -> str:
+    if replica is None:
+        return 'no'
+    if stored is None:
+        return f'{replica.state}, but missing'
+    return replica.state if replica.bytes in (None, stored) else f'{replica.state}, but {replica.bytes} bytes'
+
+
+def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:
+    """What the catalogue has of the collection on this storage: one request. Members of another scope lie in another bucket."""
+    try:
+        return _replicas(ctx, folder, [folder.name])
+    except DataIdentifierNotFound:
+        return {}
+
+
+def _states(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
+    """What the catalogue has of these files on this storage: one request for each 500."""
+    possible = [name for name in names if _NAME.fullmatch(name)]
+    found: dict[str, _Replica] = {}
+    for at in range(0, len(possible), _ASKED_AT_ONCE):
+        found |= _ask(ctx, folder, possible[at : at + _ASKED_AT_ONCE])
+    return found
+
+
+def _ask(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
+    try:
+        return _replicas(ctx, folder, names)
+    except (DataIdentifierNotFound, InvalidObject):  # one of them cannot be a name there
+        half = len(names) // 2
+        return _ask(ctx, folder, names[:half]) | _ask(ctx, folder, names[half:]) if half else {}
+
+
+def _replicas(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
+    dids = [{'scope': folder.scope, 'name': name} for name in names]
+    answer = ctx.obj.client.list_replicas(dids, rse_expression=folder.rse, all_states=True)
+    return {
+        each['name']: _Replica(each['states'][folder.rse], each.get('bytes'))
+        for each in answer
+        if each['scope'] == folder.scope and folder.rse in (each.get('states') or {})
+    }

@@ -1,0 +1,204 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 rse add`` and ``rucio s3 check``: for operators."""
+
+import json
+import sys
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+import click
+
+from rucio.cli.s3 import is_robot, s3_client, table
+from rucio.common.exception import InputValidationError, RSENotFound, UnsupportedOperation
+from rucio.common.s3.address import is_bucket_name
+from rucio.common.s3.endpoint import SETTINGS, Endpoint
+
+IMPL = 'rucio.rse.protocols.s3.Default'
+_ALL = {'read': 1, 'write': 1, 'delete': 1}
+
+
+@click.group('rse')
+def rse() -> None:
+    """Make an S3 RSE"""
+
+
+@rse.command('add')
+@click.argument('name')
+@click.option('--provider', required=True, help='aws, ceph, minio, seaweedfs, gcs, or generic for any other.')
+@click.option('--endpoint', required=True, help='The URL of the storage, such as https://s3.example.org.')
+@click.option('--region', help='The region that signatures name.')
+@click.option('--bucket', help='Keep all of the RSE in this one bucket. Without it each scope has its own.')
+@click.option('--prefix', help='With --bucket: the folder of the RSE in it.')
+@click.option('--bucket-prefix', help='What the names of all buckets begin with. Needed on AWS, where they are global.')
+@click.option('--role-arn', help='The role that the Rucio server assumes to vend keys.')
+@click.option('--sts-endpoint', help='The URL of the Security Token Service, where it is not that of the storage.')
+@click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
+@click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
+@click.pass_context
+def add(
+    ctx: click.Context,
+    /,
+    name: str,
+    provider: str,
+    endpoint: str,
+    bucket: Optional[str],
+    prefix: Optional[str],
+    setting: tuple[str, ...],
+    no_third_party_copy: bool,
+    **more: Optional[str],
+) -> None:
+    """Make the RSE NAME with all that S3 needs.
+
+    \b
+    Example: rucio s3 rse add SITE_S3 --provider ceph --endpoint https://s3.example.org
+    """
+    settings = {'provider': provider} | {key: value for key, value in more.items() if value} | dict(_setting(each) for each in setting)
+    protocol = _protocol(endpoint, _folder(bucket, prefix), settings, not no_third_party_copy)
+    checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings is told before anything is made
+    attributes: dict[str, Any] = {'lfn2pfn_algorithm': 'identity' if bucket else 's3_bucket', 'skip_upload_stat': True}
+    for line in _make(ctx.obj.client, name, attributes, protocol):
+        click.echo(line)
+    _tell_next(ctx.obj.client, name, checked, bucket)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition('=')
+    if not equals or key not in SETTINGS:
+        raise InputValidationError(f'--setting {text}: expected NAME=VALUE with a name of docs/settings.md, such as max_concurrency=8.')
+    return key, value
+
+
+def _folder(bucket: Optional[str], prefix: Optional[str]) -> str:
+    if not bucket:
+        if prefix:
+            raise InputValidationError(
+                '--prefix is a folder in the one bucket of an RSE: give --bucket, too. To begin the names of buckets use --bucket-prefix.'
+            )
+        return '/'
+    if not is_bucket_name(bucket):
+        raise InputValidationError(f"--bucket '{bucket}' is no name that S3 takes: 3 to 63 of a-z, 0-9, '.' and '-'.")
+    folder = (prefix or '').strip('/')
+    return f'/{bucket}/{folder}/' if folder else f'/{bucket}/'
+
+
+def _protocol(endpoint: str, prefix: str, settings: dict[str, Any], copies: bool) -> dict[str, Any]:
+    try:
+        url = urlsplit(endpoint)
+        port = url.port or {'https': 443, 'http': 80}.get(url.scheme)
+    except ValueError:
+        url, port = urlsplit(''), None
+    if port is None or not url.hostname or url.path.strip('/') or url.query or url.username:
+        raise InputValidationError(f"--endpoint '{endpoint}': expected https://HOST or https://HOST:PORT, without a bucket or path.")
+    third_party = {'third_party_copy_read': int(copies), 'third_party_copy_write': int(copies)}
+    return {
+        'scheme': url.scheme,
+        'hostname': url.hostname,
+        'port': port,
+        'prefix': prefix,
+        'impl': IMPL,
+        'domains': {'lan': dict(_ALL), 'wan': _ALL | third_party},
+        'extended_attributes': {'s3': settings},
+    }
+
+
+def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+    """Make what is not there yet: the protocol comes last, so an RSE without one is what an interrupted run left.
+
+    :returns: What was done.
+    :raises UnsupportedOperation: if there is an RSE that is another one.
+    """
+    done = []
+    try:
+        there = client.get_rse(name)
+    except RSENotFound:
+        client.add_rse(name, deterministic=True, volatile=False, staging_area=False)
+        there = {'protocols': [], 'deterministic': True, 'volatile': False, 'staging_area': False}
+        done.append(f'Made the RSE {name}.')
+    present = client.list_rse_attributes(name)
+    if differences := _differences(there, present, attributes, protocol):
+        raise UnsupportedOperation(
+            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
+        )
+    for key, value in attributes.items():
+        if key not in present:
+            client.add_rse_attribute(name, key, value)
+            done.append(f'Set its attribute {key} = {value}.')
+    if not there['protocols']:
+        client.add_protocol(name, protocol)
+        done.append('Added its protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
+    return done or [f'The RSE {name} is there already, just so. Nothing was done.']
+
+
+def _differences(there: dict[str, Any], present: dict[str, Any], attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+    """What of an existing RSE is not as this command would make it."""
+    wanted = {'deterministic': True, 'volatile': False, 'staging_area': False}
+    found = [f'{key} is {there[key]}' for key, value in wanted.items() if there.get(key, value) != value]
+    found += [f'its attribute {key} is {present[key]}' for key, value in attributes.items() if key in present and str(present[key]) != str(value)]
+    if there['protocols'] and not any(_same(each, protocol) for each in there['protocols']):
+        found += [
+            'its protocol is {scheme}://{hostname}:{port}{prefix} with {impl}, '.format(**each) + f'{each.get("extended_attributes")}'
+            for each in there['protocols']
+        ]
+    return found
+
+
+def _same(there: dict[str, Any], protocol: dict[str, Any]) -> bool:
+    """As Rucio gives a protocol back, it has more in it, and nulls."""
+    settings = (there.get('extended_attributes') or {}).get('s3') or {}
+    keys = ('scheme', 'hostname', 'port', 'prefix', 'impl')
+    return all(there[key] == protocol[key] for key in keys) and settings == protocol['extended_attributes']['s3']
+
+
+def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]) -> None:
+    """What only the operator can do."""
+    entry = {
+        client.get_rse(name)['id']: {
+            'access_key': '...',
+            'secret_key': '...',
+            'signature_version': 's3v4',
+            'region': endpoint.region or endpoint.default_region,
+        }
+    }
+    click.echo('\nWhat is left to do:')
+    click.echo(f"1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):\n   {json.dumps(entry)}")
+    click.echo(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
+    made = f"the bucket '{bucket}', with any S3 client" if bucket else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
+    click.echo(f'3. Make {made}')
+    click.echo(f'4. See that all works: rucio s3 check {name}')
+
+
+@click.command('check')
+@click.argument('name', metavar='RSE')
+@click.option('--bucket', help='Where to write test objects. Without it, the bucket of one of your scopes.')
+@click.pass_context
+def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
+    """Try everything that a working S3 RSE needs.
+
+    Says for each failure what to change. Test objects are removed again. The exit code is 1 if something necessary fails.
+    """
+    from rucio.client.s3check import FAILED, HINT, Check, Result  # noqa: PLC0415 - boto3 takes its time
+
+    results = list(Check(ctx.obj.client, s3_client(ctx), name, bucket).run())
+    if is_robot(ctx):
+        table(ctx, results, Result._fields)
+    else:
+        table(ctx, [[each.name, each.status, each.found] for each in results], ['CHECK', 'RESULT', 'FOUND'])
+        for each in results:
+            if each.status in (FAILED, HINT) and each.remedy:
+                click.echo(f'{each.status}: {each.name}: {each.remedy}')
+    failed = sum(each.status == FAILED for each in results)
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,107 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 upload``: a directory of many files."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import click
+
+from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, size
+from rucio.client.s3uploader import DirectoryUpload, Summary
+from rucio.common.exception import InputValidationError
+
+_SHOWN = 50  # failures; more would drive the summary off the screen
+
+
+@click.command('upload')
+@click.argument('directory', type=click.Path(exists=True, file_okay=False))
+@did_argument(need_name=True)
+@rse_option()
+@click.option('--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files under way at once.')
+@click.pass_context
+def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Optional[str], jobs: int) -> None:
+    """Upload all files below DIRECTORY into a dataset.
+
+    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Many at once, registered in bulk; nothing is overwritten. Run it again after a failure: it
+    sends only what is missing.
+
+    \b
+    Example: rucio s3 upload run7/ user.alice:run7
+    """
+    scope, name = did
+    place = rse or _rse_of(ctx, scope, name)
+    start = time.monotonic()
+    made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs, ctx.obj.logger.log)
+    with _interruptible():
+        summary = made.run()
+    _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
+    if summary.failures:
+        sys.exit(1)
+
+
+def _rse_of(ctx: click.Context, scope: str, name: str) -> str:
+    """Where the server keeps this DID, or would."""
+    places = s3_client(ctx).locate(scope, name)
+    if not places:
+        raise InputValidationError(f'The Rucio server knows no RSE for {scope}:{name}. Name one: --rse')
+    return str(places[0]['rse'])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Rucio's own handler of Ctrl-C fails with a TypeError, which would be all that the user reads."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo('Stopped. Run the same command again to go on: it sends only what is missing.', err=True)
+        sys.exit(130)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:
+    for path, reason in summary.warnings[:_SHOWN]:
+        click.echo(f'WARNING {path} {reason}. It was left out.', err=True)
+    for path, reason in summary.failures[:_SHOWN]:
+        click.echo(f'ERROR {path} {reason.rstrip(".")}.', err=True)
+    for kind, told in (('warnings', summary.warnings), ('failures', summary.failures)):
+        if len(told) > _SHOWN:
+            click.echo(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
+    if is_robot(ctx):
+        # sent, bytes sent, registered only, there before, failed
+        click.echo('\t'.join(str(each) for each in (summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures))))
+        return
+    for made in summary.made:
+        click.echo(f'Made {made}.')
+    parts = [f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))}/s)']
+    if summary.found:
+        parts.append(f'{summary.found} were on the storage and are registered now')
+    if summary.there:
+        parts.append(f'{summary.there} were there already')
+    if summary.failures:
+        parts.append(f'{len(summary.failures)} FAILED')
+    click.echo(f'{place}: {", ".join(parts)}, {seconds:.1f} s.')

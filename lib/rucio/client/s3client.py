@@ -1,0 +1,773 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""``S3Client``: buckets, credentials and sharing, as the S3 plugin of a Rucio server offers them."""
+
+from datetime import datetime, timezone
+from json import dumps
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from urllib.parse import quote
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
+from requests.exceptions import RequestException  # type: ignore[import-untyped]
+from requests.status_codes import codes  # type: ignore[import-untyped]
+
+from rucio.client.baseclient import choice
+from rucio.client.credentialclient import CredentialClient
+from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
+from rucio.common.exception import InputValidationError, MissingDependency, RSENotFound, RSEOperationNotSupported, ServerConnectionException
+from rucio.common.s3 import address, credentials
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.utils import build_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from botocore.session import Session
+    from mypy_boto3_s3 import S3Client as Boto3S3
+
+__all__ = ['NO_PLUGIN', 'S3Client']
+
+NO_PLUGIN = 'this Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
+
+
+class _Place(NamedTuple):
+    """Where a DID is, and the storage that it is on."""
+
+    endpoint: Endpoint
+    ways: tuple[str, ...]  # how the server lets its clients in: vended, remote
+    bucket: str
+    key: str
+
+
+class S3Client(CredentialClient):
+    """
+    Buckets, credentials and sharing of S3 storages.
+
+    The server needs the S3 plugin (``[api] endpoints_add = s3``); this account needs no key. Any method raises
+    ``RSEOperationNotSupported`` where the plugin is missing, ``AccessDenied`` where the account may not do it (also for
+    what does not exist), and ``ServerConnectionException`` where the server does not answer.
+    May be used by several threads.
+    """
+
+    S3_BASEURL = 's3'
+
+    def __init__(
+        self,
+        resource: str = 's3',
+        endpoint_url: Optional[str] = None,
+        key_id: Optional[str] = None,
+        secret_key: Optional[str] = None,
+        config: Optional[Config] = None,
+        region: Optional[str] = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Log in to Rucio. No request, where there is a token already.
+
+        With none of the parameters below, the Rucio server says where a storage is and gives short-lived keys for it, or signs
+        the requests: better than keys in a program, as nobody has to keep them, they end, and reach no further than the
+        account may. With ``endpoint_url`` or keys, :meth:`boto3_client` and :meth:`get_signed_url` use those and ask no server.
+
+        Parameters
+        ----------
+        resource :
+            The service that :meth:`boto3_client` makes clients of, where ``endpoint_url`` or keys are given.
+        endpoint_url :
+            The storage's URL, such as ``https://s3.example.org:9000``.
+        key_id :
+            The access key. Without, boto3 looks where it always does (environment, ``~/.aws``).
+        secret_key :
+            The secret key.
+        config :
+            The configuration of the clients that :meth:`boto3_client` makes, over ``Config(signature_version='s3v4')``.
+        region :
+            The region that signatures name. Without, that of the storage.
+        kwargs :
+            What ``rucio.client.Client`` takes: ``rucio_host``, ``account``, ``auth_type``, ``creds``, ``vo``...
+
+        Raises
+        ------
+        InputValidationError
+            If only one of key_id and secret_key is given.
+        """
+        if bool(key_id) != bool(secret_key):
+            raise InputValidationError('S3Client was given only one of key_id and secret_key. Give both, or none to have the Rucio server care for it.')
+        self._resource = resource
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._keys = (key_id, secret_key)
+        self._config = Config(signature_version='s3v4').merge(config or Config())
+        super().__init__(**kwargs)
+
+    @property
+    def identity(self) -> str:
+        """Server, VO and account: the same for those that are given the same. Holds no secret."""
+        return f'{self.host} {self.vo} {self.account}'
+
+    # Storages
+
+    def list_s3_rses(self) -> list[dict[str, Any]]:
+        """
+        The S3 RSEs that the server serves. One request.
+
+        Returns
+        -------
+            For each RSE what :meth:`get_s3_rse` says of it.
+        """
+        return list(self._call(HTTPMethod.GET, 'rses'))
+
+    def get_s3_rse(self, rse: str) -> dict[str, Any]:
+        """
+        How to reach an RSE. One request.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+
+        Returns
+        -------
+            rse, url, provider, region, addressing, bucket_prefix, auth (what the server offers: vended, remote), sts_url,
+            web_identity_role_arn.
+
+        Raises
+        ------
+        RSENotFound
+            If there is no such RSE, or it is no S3 storage.
+        """
+        return dict(self._call(HTTPMethod.GET, f'rses/{quote(rse, safe="")}'))
+
+    def endpoint(self, rse: str) -> Endpoint:
+        """
+        The storage of an RSE: as the server describes it, with what rucio.cfg says of it on this machine. One request.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        """
+        return self._storage(rse)[0]
+
+    def locate(self, scope: str, name: str, rse: Optional[str] = None) -> list[dict[str, Any]]:
+        """
+        Where a DID is, or would be made. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the DID.
+        name :
+            The name of the DID; empty for the scope's bucket.
+        rse :
+            Only there.
+
+        Returns
+        -------
+            rse, bucket, key and url, the best first.
+
+        Raises
+        ------
+        RSENotFound
+            If it is not on ``rse``.
+        """
+        places = list(self._call(HTTPMethod.GET, 'locate', params={'scope': scope, 'name': name}))
+        if rse is None:
+            return places
+        here = [place for place in places if place['rse'] == rse]
+        if not here:
+            known = ', '.join(sorted({place['rse'] for place in places})) or 'on no S3 storage'
+            raise RSENotFound(f"{scope}:{name} is not on RSE '{rse}', but on: {known}.")
+        return here
+
+    # Buckets
+
+    def list_buckets(self, rse: Optional[str] = None) -> list[dict[str, Any]]:
+        """
+        The buckets of the scopes that the account owns; all of them for an admin. One request.
+
+        Parameters
+        ----------
+        rse :
+            Only those of this RSE.
+
+        Returns
+        -------
+            rse, bucket, scope and created of each bucket.
+        """
+        return list(self._call(HTTPMethod.GET, 'buckets', params={'rse': rse} if rse else None))
+
+    def make_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None) -> dict[str, Any]:
+        """
+        Make the bucket of a scope, and register a dataset with its rule. Does no harm when done again. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        name :
+            The name of the dataset: the keys below ``name/`` belong to it.
+        rse :
+            Where. Without, the server takes the one S3 RSE where the account may store.
+
+        Returns
+        -------
+            rse, bucket, scope, name, url, and made: what was not there before (bucket, dataset, rule, lifecycle).
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            from rucio.client.s3client import S3Client
+            S3Client().make_bucket('user.jdoe', 'thesis')
+            ```
+        """
+        return dict(self._call(HTTPMethod.POST, 'buckets', _given(scope=scope, name=name, rse=rse)))
+
+    def remove_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False) -> dict[str, Any]:
+        """
+        Remove the bucket of a scope, or one collection in it. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        name :
+            The name of the dataset, if only that is to go.
+        rse :
+            Where. Without, wherever the bucket is.
+        force :
+            Also if it is not empty: what is in it is deleted.
+
+        Returns
+        -------
+            rse, bucket, removed (how many rules, objects, replicas, datasets, and whether the bucket is gone), and finished: false where
+            there is so much to delete that it has to be asked for again.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If it is not empty, or somebody else's rule protects what is in it.
+        """
+        return dict(self._call(HTTPMethod.DELETE, 'buckets', _given(scope=scope, name=name, rse=rse, force=force or None)))
+
+    def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
+        """
+        The storage's own policy of a scope's bucket, or None. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            Where. Without, wherever the bucket is.
+        """
+        answer = self._call(HTTPMethod.GET, 'policy', params=_given(scope=scope, rse=rse))
+        return answer.get('policy') or None
+
+    def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
+        """
+        Set the storage's own policy of a scope's bucket. It is the storage's to enforce, whatever Rucio grants. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        policy :
+            An S3 bucket policy.
+        rse :
+            Where. Without, wherever the bucket is.
+        """
+        self._call(HTTPMethod.PUT, 'policy', _given(scope=scope, rse=rse, policy=policy))
+
+    def delete_bucket_policy(self, scope: str, rse: Optional[str] = None) -> None:
+        """
+        Remove the storage's own policy of a scope's bucket. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            Where. Without, wherever the bucket is.
+        """
+        self._call(HTTPMethod.DELETE, 'policy', _given(scope=scope, rse=rse))
+
+    # Sharing
+
+    def list_grants(self, scope: str, name: str) -> list[dict[str, Any]]:
+        """
+        With whom a collection is shared. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the collection.
+        name :
+            The name of the collection.
+
+        Returns
+        -------
+            account (``*`` for everybody), write, by and at of each grant.
+        """
+        return list(self._call(HTTPMethod.GET, 'grants', params={'scope': scope, 'name': name}))
+
+    def add_grant(self, scope: str, name: str, account: str, write: bool = False) -> None:
+        """
+        Share a collection: the account can read what is below ``name/``. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the collection.
+        name :
+            The name of the collection.
+        account :
+            The account, or ``*`` for everybody, with or without Rucio.
+        write :
+            It can also write and delete there.
+        """
+        self._call(HTTPMethod.POST, 'grants', {'scope': scope, 'name': name, 'account': account, 'write': write})
+
+    def delete_grant(self, scope: str, name: str, account: str) -> None:
+        """
+        Share a collection no longer. Keys that the account has been given end with their lifetime. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the collection.
+        name :
+            The name of the collection.
+        account :
+            The account, or ``*``.
+        """
+        self._call(HTTPMethod.DELETE, 'grants', {'scope': scope, 'name': name, 'account': account})
+
+    # Being authorised
+
+    def get_s3_credentials(self, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: Optional[int] = None) -> dict[str, Any]:
+        """
+        Short-lived keys for a part of a bucket. One request.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        bucket :
+            The bucket.
+        prefix :
+            A key, or what keys begin with; empty for all of the bucket. The server widens it to what the account may reach.
+        write :
+            The keys shall be good for writing and deleting, too.
+        lifetime :
+            In seconds; the server has an upper bound.
+
+        Returns
+        -------
+            rse, url, region, addressing, bucket, prefix, write, access_key, secret_key, session_token, and expiration
+            (``YYYY-MM-DDTHH:MM:SSZ``).
+
+        Raises
+        ------
+        RSEOperationNotSupported
+            If the storage cannot make such keys.
+        """
+        request = {'rse': rse, 'bucket': bucket, 'prefix': prefix, 'write': write}
+        return dict(self._call(HTTPMethod.POST, 'credentials', request | _given(lifetime=lifetime)))
+
+    def get_did_credentials(
+        self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False, lifetime: Optional[int] = None
+    ) -> dict[str, Any]:
+        """
+        Short-lived keys for a DID, wherever it is. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the DID.
+        name :
+            The name of a file or collection. Without, all of the scope's bucket.
+        rse :
+            Where. Without, the server decides.
+        write :
+            The keys shall be good for writing and deleting, too.
+        lifetime :
+            In seconds; the server has an upper bound.
+
+        Returns
+        -------
+            As :meth:`get_s3_credentials`.
+
+        Raises
+        ------
+        RSEOperationNotSupported
+            If the storage cannot make such keys.
+        """
+        return dict(self._call(HTTPMethod.POST, 'credentials', {'scope': scope, 'write': write} | _given(name=name, rse=rse, lifetime=lifetime)))
+
+    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        Have the server sign S3 requests, which are then sent by who asked. One request.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        requests :
+            At most 100: method, uri, region, headers (name -> list of values), and body (base64) of a DeleteObjects.
+
+        Returns
+        -------
+            uri and headers of each request.
+        """
+        return list(self._call(HTTPMethod.POST, 'sign', {'rse': rse, 'requests': requests})['responses'])
+
+    def get_signed_url(self, rse: str, service: str, operation: str, url: str, lifetime: int = 3600) -> str:
+        """
+        A URL with which anybody can do one operation on one object. Takes what ``CredentialClient.get_signed_url`` takes.
+
+        What is better here: with the server's plugin (or keys given to this client) the account needs no attribute
+        ``sign-url``, plain-http storages and names that are encoded in URLs work. Without it the stock server signs.
+        At most two requests.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        service :
+            ``s3``; for others (gcs, swift) the stock server signs.
+        operation :
+            ``read``, ``write`` or ``delete``.
+        url :
+            The object's URL: ``https://host:port/bucket/key``, percent-encoded.
+        lifetime :
+            In seconds. A URL made with short-lived keys ends with them, if that is earlier.
+
+        Raises
+        ------
+        InputValidationError
+            If there is no such operation.
+        """
+        operations = {'read': 'get_object', 'write': 'put_object', 'delete': 'delete_object'}
+        if service != 's3':
+            return str(super().get_signed_url(rse, service, operation, url, lifetime))
+        if operation not in operations:
+            raise InputValidationError(f"A URL cannot be signed for '{operation}': it can for read, write or delete.")
+        place = address.parse_url(url)
+        try:
+            client = self._explicit() if self._is_explicit else self._presigner(rse, place.bucket, place.key, operation != 'read')
+        except RSEOperationNotSupported:
+            return str(super().get_signed_url(rse, service, operation, url, lifetime))
+        return client.generate_presigned_url(operations[operation], Params={'Bucket': place.bucket, 'Key': place.key}, ExpiresIn=lifetime)
+
+    # What analysis tools take
+
+    def boto3_client(
+        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+    ) -> 'Boto3S3':
+        """
+        A boto3 client for the bucket of a DID. It stays authorised for as long as it is used. Two or three requests.
+
+        Where the storage makes short-lived keys, they reach no further than the DID (for a file, what was shared or the bucket),
+        and only with ``write`` are they good for writing. Elsewhere the server signs each request, if the account may do it.
+        What is written this way is not in Rucio's catalogue: ``rucio upload`` and ``rucio s3 upload`` register what they store.
+
+        Parameters
+        ----------
+        did :
+            ``scope:name``, or ``scope`` for its bucket. Not needed if this client was made with an endpoint or keys.
+        scope, name :
+            The same in two.
+        rse :
+            Where. Without, the best place.
+        write :
+            Whether it shall be able to write and delete.
+
+        Returns
+        -------
+            A client as ``boto3.client('s3')`` makes them.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            from rucio.client.s3client import S3Client
+            s3 = S3Client().boto3_client('user.jdoe:thesis')
+            s3.list_objects_v2(Bucket='user.jdoe', Prefix='thesis/')
+            ```
+        """
+        if self._is_explicit:
+            return self._explicit()
+        scope, name = _did(did, scope, name)
+        place = self._place(scope, name, rse)
+        return self._client(place.endpoint, place.ways, lambda: self.get_did_credentials(scope, name, place.endpoint.rse, write))
+
+    def bucket_client(self, rse: str, bucket: str, prefix: str = '', write: bool = False) -> 'Boto3S3':
+        """
+        As :meth:`boto3_client`, for a part of a bucket, whatever the catalogue knows of it. One or two requests.
+
+        Short-lived keys reach as far around the prefix as the account may: for the owner, to all of the bucket.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        bucket :
+            The bucket.
+        prefix :
+            A key, or what keys begin with.
+        write :
+            Whether it shall be able to write and delete.
+        """
+        endpoint, ways = self._storage(rse)
+        return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, prefix, write))
+
+    def storage_options(
+        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+    ) -> dict[str, Any]:
+        """
+        What fsspec and s3fs take, and with them uproot, pandas, dask and xarray. Two or three requests.
+
+        s3fs cannot renew keys: they end after the lifetime that the server sets, an hour as a rule. Ask again then.
+
+        Parameters
+        ----------
+        did, scope, name, rse, write :
+            As :meth:`boto3_client` has them.
+
+        Raises
+        ------
+        RSEOperationNotSupported
+            If the storage makes no short-lived keys, and rucio.cfg has none: see :meth:`boto3_client`.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            import uproot
+            from rucio.client.s3client import S3Client
+            options = S3Client().storage_options('user.jdoe:thesis')
+            uproot.open('s3://user.jdoe/thesis/file.root', **options)
+            ```
+        """
+        if self._is_explicit:
+            return _fsspec(self._endpoint_url, self._region, (*self._keys, None), self._config)
+        scope, name = _did(did, scope, name)
+        place = self._place(scope, name, rse)
+        endpoint = place.endpoint
+        style: Any = {'addressing_style': endpoint.addressing}
+        config = Config(s3=style).merge(self._config)
+        return _fsspec(endpoint.url, self._region or _region(endpoint), self._keys_for(place, scope, name, write), config, endpoint.ca_bundle)
+
+    def obstore_store(
+        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+    ) -> Any:
+        """
+        An obstore ``S3Store`` of the bucket of a DID; its keys are renewed for as long as it is used. Two or three requests.
+
+        Parameters
+        ----------
+        did, scope, name, rse, write :
+            As :meth:`boto3_client` has them.
+
+        Raises
+        ------
+        MissingDependency
+            If obstore is not installed.
+        RSEOperationNotSupported
+            If the storage makes no short-lived keys: see :meth:`boto3_client`.
+        """
+        try:
+            from obstore.store import S3Store  # type: ignore[import-not-found] # noqa: PLC0415 - optional
+        except ImportError:
+            raise MissingDependency('obstore is not installed: pip install obstore.') from None
+        scope, name = _did(did, scope, name)
+        place = self._place(scope, name, rse)
+        endpoint = place.endpoint
+        self._keys_for(place, scope, name, write)  # fails now, not at the first object
+
+        def provide() -> dict[str, Any]:
+            if not _vends(place.endpoint, place.ways):
+                access_key, secret_key, token = self._keys_for(place, scope, name, write)
+                return _given(access_key_id=access_key, secret_access_key=secret_key, token=token) | {'expires_at': None}
+            keys = self.get_did_credentials(scope, name, endpoint.rse, write)
+            return {
+                'access_key_id': keys['access_key'],
+                'secret_access_key': keys['secret_key'],
+                'token': keys['session_token'],
+                'expires_at': datetime.strptime(keys['expiration'], '%Y-%m-%dT%H:%M:%SZ').replace(tzinfo=timezone.utc),
+            }
+
+        return S3Store(
+            place.bucket,
+            endpoint=endpoint.url,
+            region=_region(endpoint),
+            virtual_hosted_style_request=endpoint.addressing == 'virtual',
+            client_options={'allow_http': endpoint.url.startswith('http:')},
+            credential_provider=provide,
+        )
+
+    # How it is done
+
+    def _call(self, method: HTTPMethod, path: str, data: Optional[dict[str, Any]] = None, params: Optional[dict[str, Any]] = None) -> Any:
+        """One request to the plugin, and what it answered."""
+        url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}/{path}', params=params)
+        try:
+            response = self._send_request(url, method=method, data=None if data is None else dumps(data))
+            content = response.content
+        except (RequestException, ServerConnectionException) as error:
+            raise ServerConnectionException(f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.') from error
+        if response.status_code in (codes.ok, codes.created):
+            return response.json() if content else {}
+        if response.status_code == codes.not_found and 'ExceptionClass' not in response.headers:
+            raise RSEOperationNotSupported(f'{NO_PLUGIN} ({self.host}).')
+        exc_cls, exc_msg = self._get_exception(headers=response.headers, status_code=response.status_code, data=content)
+        raise exc_cls(exc_msg)
+
+    @property
+    def _is_explicit(self) -> bool:
+        return bool(self._endpoint_url or self._keys[0])
+
+    def _explicit(self) -> 'Boto3S3':
+        client: Boto3S3 = boto3.session.Session().client(
+            self._resource,  # type: ignore[call-overload]
+            endpoint_url=self._endpoint_url,
+            aws_access_key_id=self._keys[0],
+            aws_secret_access_key=self._keys[1],
+            region_name=self._region,
+            config=self._config,
+        )
+        return client
+
+    def _place(self, scope: str, name: str, rse: Optional[str]) -> _Place:
+        places = self.locate(scope, name, rse)
+        if not places:
+            raise RSENotFound(f'{scope}:{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
+        endpoint, ways = self._storage(places[0]['rse'])
+        return _Place(endpoint, ways, places[0]['bucket'], places[0]['key'])
+
+    def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
+        """The storage as the server describes it, with what rucio.cfg says of it on this machine."""
+        told = self.get_s3_rse(rse)
+        scheme, _, host = told['url'].partition('://')
+        host, _, port = host.partition(':')
+        settings = {name: told[name] for name in ('provider', 'region', 'addressing', 'bucket_prefix', 'web_identity_role_arn') if told.get(name)}
+        protocol = {'scheme': scheme, 'hostname': host, 'port': int(port or 0), 'extended_attributes': {'s3': settings}}
+        return Endpoint.load({'rse': rse, 'id': ''}, protocol), tuple(told.get('auth') or ())
+
+    def _keys_for(self, place: _Place, scope: str, name: str, write: bool) -> tuple[Optional[str], Optional[str], Optional[str]]:
+        secrets = place.endpoint.secrets
+        if not _vends(place.endpoint, place.ways) and secrets.access_key:
+            return secrets.access_key, secrets.secret_key, secrets.session_token
+        if 'vended' not in place.ways:
+            raise RSEOperationNotSupported(_no_way(place.endpoint.rse))
+        keys = self.get_did_credentials(scope, name, place.endpoint.rse, write)
+        return keys['access_key'], keys['secret_key'], keys['session_token']
+
+    def _client(self, endpoint: Endpoint, ways: tuple[str, ...], fetch: 'Callable[[], dict[str, Any]]') -> 'Boto3S3':
+        if _vends(endpoint, ways):
+            return self._make(endpoint, _Keys(fetch))
+        authorizer = credentials.choose(endpoint, self, self.auth_token if self.auth_type == 'oidc' else None)
+        if authorizer is None:
+            raise RSEOperationNotSupported(_no_way(endpoint.rse))
+        return self._make(endpoint, authorizer)
+
+    def _presigner(self, rse: str, bucket: str, key: str, write: bool) -> 'Boto3S3':
+        """A client with keys: only those sign URLs."""
+        endpoint, ways = self._storage(rse)
+        if not _vends(endpoint, ways) and not endpoint.secrets.access_key:
+            raise RSEOperationNotSupported(_no_way(rse))
+        return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, key, write))
+
+    def _make(self, endpoint: Endpoint, authorizer: credentials.Authorizer) -> 'Boto3S3':
+        """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what boto3 does."""
+        integrity: Any = 'when_supported' if endpoint.checksum == 'crc32' else 'when_required'
+        style: Any = {'addressing_style': endpoint.addressing}
+        config = Config(s3=style, request_checksum_calculation=integrity, user_agent_extra='rucio-s3').merge(self._config)
+        if not authorizer.signed:
+            config = config.merge(Config(signature_version=UNSIGNED))
+        session = boto3.session.Session(botocore_session=authorizer.session(), region_name=self._region or _region(endpoint, authorizer.region))
+        client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
+        authorizer.attach(client)
+        return client
+
+
+class _Keys(credentials.Authorizer):
+    """Keys of one grant, renewed before they end."""
+
+    name = 'vended'
+    identity = 'vended'
+
+    def __init__(self, fetch: 'Callable[[], dict[str, Any]]') -> None:
+        self._fetch = fetch
+
+    def session(self) -> 'Session':
+        first = self._metadata()
+        lasts = (datetime.fromisoformat(first['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
+        keys = RefreshableCredentials.create_from_metadata(
+            metadata=first,
+            refresh_using=self._metadata,
+            method='rucio-s3',
+            # botocore's own 15 minutes may be all of their life.
+            advisory_timeout=int(min(900, lasts / 3)),
+            mandatory_timeout=int(min(600, lasts / 6)),
+        )
+        return credentials.bare_session(keys)
+
+    def _metadata(self) -> dict[str, str]:
+        keys = self._fetch()
+        expiry = keys['expiration'].replace('Z', '+00:00')
+        return {'access_key': keys['access_key'], 'secret_key': keys['secret_key'], 'token': keys['session_token'], 'expiry_time': expiry}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _fsspec(url: Optional[str], region: Optional[str], keys: tuple[Optional[str], ...], config: Any, ca_bundle: Optional[str] = None) -> dict[str, Any]:
+    named = _given(key=keys[0], secret=keys[1], token=keys[2], endpoint_url=url, client_kwargs=_given(region_name=region, verify=ca_bundle))
+    return named | {'config_kwargs': _given(signature_version=config.signature_version, s3=config.s3)}
+
+
+def _did(did: Optional[str], scope: Optional[str], name: Optional[str]) -> tuple[str, str]:
+    if did is not None:
+        scope, _, name = did.partition(':')
+    if not scope:
+        raise InputValidationError("No DID was given. Give one as 'scope:name', or 'scope' for its bucket.")
+    return scope, (name or '').strip('/')
+
+
+def _vends(endpoint: Endpoint, ways: tuple[str, ...]) -> bool:
+    """Whether keys of the server are used: rucio.cfg may have own ones, or want another way."""
+    own = endpoint.secrets.access_key or endpoint.secrets.profile
+    return 'vended' in ways and (endpoint.auth == 'vended' or (endpoint.auth == 'auto' and not own))
+
+
+def _region(endpoint: Endpoint, known: Optional[str] = None) -> str:
+    return endpoint.region or known or endpoint.default_region
+
+
+def _no_way(rse: str) -> str:
+    return (
+        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (it has no role there). Put keys into rucio.cfg [s3:{rse}], '
+        "or ask its operator for 'role_arn' in the RSE's settings. `rucio upload` and `rucio download` work without."
+    )

@@ -1,0 +1,312 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`rucio s3 credentials`, `exec`, `url` and `presign` with a server that is a stand-in: what is asked, printed, written, and refused."""
+
+import json
+import os
+import shlex
+import stat
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from rucio.cli.s3 import access
+from rucio.common.exception import AccessDenied, DataIdentifierNotFound, InputValidationError, RSEOperationNotSupported
+from rucio.common.s3.endpoint import Endpoint
+
+SECRET = 'wJalr/XUtnFEMI+K7MDENG'
+
+
+class Server:
+    """An S3Client whose account is alice. Keys for anything, but what is in `refused` (may not) and `without` (no STS)."""
+
+    account = 'alice'
+
+    def __init__(self):
+        self.buckets = [('user.alice', 'SITE_S3')]
+        self.scopes = ['user.alice']
+        self.read_only = set()
+        self.without = set()
+        self.asked = []
+
+    def list_buckets(self, rse):
+        return [{'scope': scope, 'rse': there, 'bucket': scope} for scope, there in self.buckets if rse in (None, there)]
+
+    def list_scopes_for_account(self, account):
+        return self.scopes
+
+    def get_did(self, scope, name):
+        if name.startswith('run'):
+            return {'type': 'FILE' if '.' in name else 'DATASET'}
+        raise DataIdentifierNotFound
+
+    def locate(self, scope, name, rse):
+        return [{'rse': rse or 'SITE_S3', 'bucket': scope, 'key': name, 'url': f'https://s3.example.org/{scope}/{name}'}]
+
+    def get_did_credentials(self, scope, name, rse, write, lifetime=None):
+        self.asked.append((scope, name, rse, write, lifetime))
+        return self._keys(scope, f'{name}/' if name else '', rse or 'SITE_S3', write)
+
+    def get_s3_credentials(self, rse, bucket, prefix, write, lifetime=None):
+        # bob shares collections, not his bucket.
+        return self._keys(bucket, f'{prefix.partition("/")[0]}/' if bucket == 'user.bob' else '', rse, write)
+
+    def _keys(self, bucket, prefix, rse, write):
+        if rse in self.without:
+            raise RSEOperationNotSupported(f"RSE {rse}: there is no 'role_arn'.")
+        if write and bucket in self.read_only:
+            raise AccessDenied('no')
+        keys = {'access_key': f'KEY-{bucket}', 'secret_key': SECRET, 'session_token': 'T', 'expiration': '2999-01-01T00:00:00Z'}
+        return keys | {'rse': rse, 'bucket': bucket, 'prefix': prefix, 'write': write, 'region': 'eu-1', 'url': 'https://s3.example.org', 'addressing': 'path'}
+
+    def endpoint(self, rse):
+        return Endpoint(rse=rse, rse_id='', url='https://s3.example.org')
+
+    def get_s3_rse(self, rse):
+        return {'url': 'https://s3.example.org'}
+
+    def get_signed_url(self, rse, service, operation, url, lifetime):
+        raise AccessDenied('Account alice may not. ')
+
+
+@pytest.fixture
+def server(monkeypatch):
+    made = Server()
+    monkeypatch.setattr(access, 's3_client', lambda _: made)
+    return made
+
+
+@pytest.fixture
+def run(server):
+    """Call it with a command and its arguments, as one string."""
+
+    def invoke(line):
+        words = shlex.split(line)
+        commands = {'credentials': access.credentials, 'exec': access.exec_, 'url': access.url, 'presign': access.presign}
+        return CliRunner().invoke(commands[words[0]], words[1:], obj=SimpleNamespace(client=server))
+
+    return invoke
+
+
+@pytest.fixture
+def become(monkeypatch):
+    """What exec would become: (command, environment)."""
+    seen = []
+    monkeypatch.setattr(os, 'execvpe', lambda *arguments: seen.append(arguments[1:]))
+    return seen
+
+
+def aliases(result):
+    assert result.exit_code == 0, result.output
+    return sorted(json.loads(result.stdout)['aliases'])
+
+
+def test_without_a_did_all_own_buckets_have_an_alias(server, run):
+    server.scopes.append('data.alice')
+    server.buckets += [('data.alice', 'SITE_S3'), ('user.alice', 'OTHER_S3'), ('user.bob', 'SITE_S3')]
+    result = run('credentials')
+    assert aliases(result) == ['other_s3', 'site_s3', 'site_s3__data_alice']
+    assert 'The keys end at 2999-01-01 00:00:00 UTC' in result.stderr
+    assert aliases(run('credentials --rse OTHER_S3')) == ['other_s3']
+
+
+def test_what_cannot_be_is_left_out_and_said(server, run):
+    server.buckets += [('user.alice', 'SITE-S3'), ('user.alice', 'OLD_S3')]
+    server.without.add('OLD_S3')
+    result = run('credentials')
+    assert aliases(result) == ['site_s3']
+    assert "its alias 'site_s3' is that of" in result.stderr
+    assert 'Left out user.alice on OLD_S3' in result.stderr
+
+
+def test_nothing_but_storages_without_an_sts(server, run):
+    server.without.add('SITE_S3')
+    for line in ('credentials', 'credentials user.alice', 'exec user.alice -- aws'):
+        result = run(line)
+        assert isinstance(result.exception, RSEOperationNotSupported)
+        assert 'rucio upload' in str(result.exception)
+        assert result.stdout == ''
+
+
+def test_a_did_and_how_it_is_asked_for(server, run):
+    run('credentials user.bob:run7 --rse X --read-only --lifetime 900')
+    assert server.asked == [('user.bob', 'run7', 'X', False, 900)]
+
+
+def test_who_may_not_write_reads(server, run):
+    server.read_only.add('user.bob')
+    result = run('credentials user.bob:run7 --format json')
+    assert json.loads(result.stdout)[0]['write'] is False
+    assert 'these keys are for reading' in result.stderr
+
+
+def test_one_alias_for_all_of_one_grant(run):
+    for name in ('run7', 'run7/part'):
+        (only,) = json.loads(run(f'credentials user.bob:{name} --format json').stdout)
+        assert (only['alias'], only['prefix']) == ('site_s3__user_bob__run7', f'{name}/')
+        assert run(f'url user.bob:{name} --for mc').stdout == f'site_s3__user_bob__run7/user.bob/{name}/\n'
+
+
+@pytest.mark.parametrize(
+    ('line', 'printed'),
+    [
+        ('url user.alice:run7', 'https://s3.example.org/user.alice/run7/'),
+        ('url user.alice:run7/a.root', 'https://s3.example.org/user.alice/run7/a.root'),
+        ('url user.alice:unknown --for aws', 's3://user.alice/unknown'),
+        ('url user.alice --for rclone', 'site_s3:user.alice/'),
+    ],
+)
+def test_names(run, line, printed):
+    assert run(line).stdout == f'{printed}\n'
+
+
+@pytest.mark.parametrize('form', ['process', 's3cmd'])
+def test_one_pair_of_keys_only(server, run, form):
+    server.buckets.append(('user.alice', 'OTHER_S3'))
+    result = run(f'credentials --format {form}')
+    assert isinstance(result.exception, InputValidationError)
+    assert 'user.alice --rse SITE_S3' in str(result.exception)
+
+
+def test_a_process_says_nothing_but_its_answer(run):
+    result = run('credentials user.alice --format process')
+    assert result.stderr == ''
+    assert json.loads(result.stdout)['Version'] == 1
+
+
+# Files
+
+
+def test_the_tools_own_file(run, home, monkeypatch):
+    assert run('credentials --write').exit_code == 0
+    assert list(json.loads(home.joinpath('.mc', 'config.json').read_text())['aliases']) == ['site_s3']
+    assert stat.S_IMODE(home.joinpath('.mc', 'config.json').stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.joinpath('.mc').stat().st_mode) == 0o700
+    monkeypatch.setenv('MC_CONFIG_DIR', str(home / 'mc'))
+    assert SECRET not in run('credentials --write').output
+    assert home.joinpath('mc', 'config.json').exists()
+
+
+def test_a_new_file_is_private_at_once(run, home, monkeypatch):
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, 'replace', lambda old, new: (seen.append(stat.S_IMODE(os.stat(old).st_mode)), replace(old, new)))
+    old = os.umask(0)
+    try:
+        run(f'credentials --file {home}/file')
+    finally:
+        os.umask(old)
+    assert seen == [0o600]
+
+
+def test_a_disk_that_fails_leaves_the_file(run, home, monkeypatch):
+    file = home / 'file'
+    file.write_text('{"version": "10", "aliases": {}}')
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    result = run(f'credentials --file {file}')
+    assert 'No space left' in str(result.exception)
+    assert file.read_text() == '{"version": "10", "aliases": {}}'
+    assert [path.name for path in home.iterdir() if path.name.startswith('.rucio')] == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'), [(b'\xff\xfe', 'no text'), (b'{', 'no JSON'), (b'{"version": "10", "aliases": {"site_s3": {"secretKey": "m"}}}', 'already')]
+)
+def test_a_file_that_is_none_of_ours(run, home, content, said):
+    file = home / 'file'
+    file.write_bytes(content)
+    result = run(f'credentials --file {file}')
+    assert isinstance(result.exception, InputValidationError)
+    assert said in str(result.exception)
+    assert str(file) in str(result.exception)
+    assert SECRET not in str(result.exception)
+    assert file.read_bytes() == content
+
+
+def test_a_format_without_a_file(run):
+    assert 'mc, aws, rclone, s3cmd' in str(run('credentials --format env --write').exception)
+
+
+def test_output_that_goes_into_a_file_is_made_private(tmp_path):
+    with tmp_path.joinpath('file').open('w') as file:
+        os.fchmod(file.fileno(), 0o644)
+        access._keep_private(file)
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+    with open(os.devnull) as device:
+        before = os.fstat(device.fileno()).st_mode
+        access._keep_private(device)
+        assert os.fstat(device.fileno()).st_mode == before
+
+
+# exec
+
+
+def test_all_behind_the_dashes_is_the_tools(run, become, monkeypatch):
+    monkeypatch.setenv('AWS_PROFILE', 'mine')
+    assert run('exec -- aws s3 ls --rse X -- y').exit_code == 0
+    assert run('exec user.bob --read-only -- mc -h').exit_code == 0
+    (first, environment), (second, of_bob) = become
+    assert first == ['aws', 's3', 'ls', '--rse', 'X', '--', 'y']
+    assert second == ['mc', '-h']
+    assert environment['AWS_ACCESS_KEY_ID'] == 'KEY-user.alice'
+    assert of_bob['AWS_ACCESS_KEY_ID'] == 'KEY-user.bob'
+    assert 'AWS_PROFILE' not in environment
+    assert SECRET not in ' '.join([*first, *second])
+
+
+def test_several_buckets_are_for_tools_with_aliases(server, run, become):
+    server.buckets.append(('user.alice', 'OTHER_S3'))
+    result = run('exec -- mc ls')
+    assert 'aws, s5cmd and others none' in result.stderr
+    assert {'MC_HOST_site_s3', 'MC_HOST_other_s3'} <= become[0][1].keys()
+    assert 'AWS_ACCESS_KEY_ID' not in become[0][1]
+
+
+@pytest.mark.parametrize(('command', 'code'), [('no-such-command', 127), ('/etc/passwd', 126)])
+def test_what_cannot_be_run(run, command, code):
+    result = run(f'exec user.alice -- {command}')
+    assert result.exit_code == code
+    assert command in result.stderr
+
+
+# presign
+
+
+def test_a_signed_url_is_for_the_object_and_the_time(run):
+    url = run('presign user.alice:run7/a.root --expires 60').stdout
+    assert url.startswith('https://s3.example.org/user.alice/run7/a.root?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=KEY-user.alice')
+    assert 'X-Amz-Expires=60&' in url
+    assert SECRET not in url
+    assert 'X-Amz-Expires=3600&' in run('presign user.alice:run7/a.root').stdout
+
+
+def test_a_url_ends_with_its_keys(server, run, monkeypatch):
+    monkeypatch.setattr(access, '_seconds_until', lambda _: 100.5)
+    default = run('presign user.alice:run7/a.root')
+    assert 'X-Amz-Expires=100&' in default.stdout
+    assert default.stderr == ''
+    assert 'the URL ends at 2999-01-01 00:00:00 UTC' in run('presign user.alice:run7/a.root --expires 3600').stderr
+
+
+def test_a_url_that_nobody_signs(server, run):
+    server.without.add('SITE_S3')
+    result = run('presign user.alice:run7/a.root')
+    assert isinstance(result.exception, RSEOperationNotSupported)
+    assert 'Account alice may not. Ask its operator' in str(result.exception)

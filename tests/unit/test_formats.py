@@ -1,0 +1,310 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What other tools are given: each format as its tool documents it, files that keep all else, names and aliases."""
+
+import configparser
+import json
+import re
+import shlex
+import subprocess
+
+import botocore.session
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rucio.common.exception import InputValidationError
+from rucio.common.s3 import address
+from rucio.common.s3.formats import FORMATS, Access, alias_of, environment, name_for, tool_environment
+
+URL = 'https://s3.example.org:9000'
+# What AWS makes: "/", "+" and "=" are in them. Whoever quotes or encodes must get these back.
+SECRET = 'wJalr/XUtnFEMI+K7MDENG%bPxRfi=CYEXAMPLEKEY'
+TOKEN = 'FwoGZXIvYXdzE/+Br\'"$(x)%40=='
+
+
+def access(**settings):
+    usual = {
+        'alias': 'site_s3',
+        'rse': 'SITE_S3',
+        'url': URL,
+        'region': 'eu-1',
+        'addressing': 'path',
+        'bucket': 'user.alice',
+        'prefix': '',
+        'write': True,
+        'expiration': '2026-11-23T12:00:00Z',
+        'access_key': 'ASIAEXAMPLE',
+        'secret_key': SECRET,
+        'session_token': TOKEN,
+    }
+    return Access(**usual | settings)
+
+
+# Aliases and names
+
+
+@pytest.mark.parametrize(
+    ('rse', 'scope', 'bucket', 'prefix', 'alias'),
+    [
+        ('SITE_S3', 'user.alice', 'user.alice', '', 'site_s3'),
+        ('CERN-PROD_S3', 'user.alice', 'vo-user.alice', '', 'cern_prod_s3'),
+        ('SITE_S3', 'user.bob', 'user.bob', '', 'site_s3__user_bob'),
+        ('SITE_S3', 'user.bob', 'user.bob', 'run7/', 'site_s3__user_bob__run7'),
+        ('SITE_S3', 'data', 'data', 'a.b-c/', 'site_s3__data__a_b_c'),
+        ('9TH', 'user.alice', 'user.alice', '', 's3_9th'),
+        ('X', 'user.alice', 'user.alice', '', 's3_x'),
+    ],
+)
+def test_an_alias_says_whose_bucket_it_is(rse, scope, bucket, prefix, alias):
+    assert alias_of(rse, scope, bucket, prefix, 'alice') == alias
+
+
+@pytest.mark.parametrize('others', [('run/7/', 'run_7/'), ('Run/', 'run/'), ('x' * 50, 'x' * 51), ('a__b/', 'a_b/')])
+def test_parts_of_a_bucket_have_different_aliases(others):
+    one, other = (alias_of('SITE_S3', 'user.bob', 'user.bob', prefix, 'alice') for prefix in others)
+    assert one != other
+
+
+@given(st.from_regex('[A-Z0-9]+([_-][A-Z0-9]+){0,3}', fullmatch=True), st.text(min_size=1, max_size=300))
+def test_every_alias_is_one_for_mc_and_for_a_shell(rse, prefix):
+    # mc: cmd/config.go, isValidAlias; a shell can export no variable with a "-".
+    assert re.fullmatch('[a-zA-Z][a-zA-Z0-9_]+', alias_of(rse, 'user.bob', 'user.bob', prefix, 'alice'))
+
+
+@pytest.mark.parametrize(
+    ('tool', 'name'),
+    [
+        ('mc', 'site_s3/user.alice/run 7/'),
+        ('aws', 's3://user.alice/run 7/'),
+        ('s5cmd', 's3://user.alice/run 7/'),
+        ('s3cmd', 's3://user.alice/run 7/'),
+        ('rclone', 'site_s3:user.alice/run 7/'),
+        ('https', URL + '/user.alice/run%207/'),
+    ],
+)
+def test_what_each_tool_calls_a_did(tool, name):
+    assert name_for(tool, 'site_s3', URL, 'user.alice', 'run 7/') == name
+
+
+def test_the_https_name_is_a_pfn():
+    assert address.parse_url(name_for('https', '', URL, 'user.alice', 'a%20{b}/#c')) == (URL, 'user.alice', 'a%20{b}/#c', '')
+
+
+# mc, by its documentation: https://min.io/docs/minio/linux/reference/minio-mc.html and cmd/config-v10.go
+
+
+def test_a_configuration_of_mc():
+    assert json.loads(FORMATS['mc'].text([access()])) == {
+        'version': '10',
+        'aliases': {'site_s3': {'url': URL, 'accessKey': 'ASIAEXAMPLE', 'secretKey': SECRET, 'sessionToken': TOKEN, 'api': 'S3v4', 'path': 'on'}},
+    }
+
+
+@pytest.mark.parametrize(('addressing', 'path'), [('path', 'on'), ('virtual', 'off'), ('auto', 'auto')])
+def test_how_mc_addresses_buckets(addressing, path):
+    assert json.loads(FORMATS['mc'].text([access(addressing=addressing)]))['aliases']['site_s3']['path'] == path
+
+
+def test_mc_keeps_other_aliases_and_what_is_unknown():
+    old = {'version': '10', 'aliases': {'play': {'url': 'https://play.min.io', 'accessKey': 'Q3', 'secretKey': 'x', 'api': 'S3v4', 'path': 'auto'}}, 'new': [1]}
+    once = FORMATS['mc'].merged(json.dumps(old), [access()])
+    again = json.loads(FORMATS['mc'].merged(once, [access(secret_key='other')]))
+    assert again['aliases'].pop('site_s3')['secretKey'] == 'other'
+    assert again == old
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"version": "9", "hosts": {}}', '{"version": "10", "aliases": 5}'])
+def test_a_file_that_is_none_of_mc(text):
+    with pytest.raises(InputValidationError, match='It is no'):
+        FORMATS['mc'].merged(text, [access()])
+
+
+def test_mc_variables_are_taken_apart_as_mc_does():
+    # cmd/config.go: hostKeyTokens
+    value = environment([access()])['MC_HOST_site_s3']
+    assert re.fullmatch('(https?://)(.*?):(.*?):(.*)@(.*?)', value).groups() == ('https://', 'ASIAEXAMPLE', SECRET, TOKEN, 's3.example.org:9000')
+
+
+# AWS
+
+
+def test_a_profile_is_all_that_the_aws_sdk_needs(home):
+    home.joinpath('.aws').mkdir()
+    home.joinpath('.aws', 'credentials').write_text(FORMATS['aws'].text([access(only_md5=True, addressing='virtual', ca_bundle='/etc/ca.pem')]))
+    session = botocore.session.Session(profile='rucio-site_s3')
+    keys = session.get_credentials().get_frozen_credentials()
+    settings = session.get_scoped_config()
+    assert tuple(keys)[:3] == ('ASIAEXAMPLE', SECRET, TOKEN)
+    assert {name: settings[name] for name in ('region', 'endpoint_url', 'ca_bundle', 'request_checksum_calculation')} == {
+        'region': 'eu-1',
+        'endpoint_url': URL,
+        'ca_bundle': '/etc/ca.pem',
+        'request_checksum_calculation': 'when_required',
+    }
+    assert settings['s3'] == {'addressing_style': 'virtual'}
+
+
+AWS_FILE = """# mine
+[default]
+aws_access_key_id = AKIA  ; a comment
+
+[rucio-site_s3]
+aws_access_key_id = OLD
+aws_session_token = OLD
+s3 =
+  addressing_style = virtual
+
+# of the next one
+[other]
+aws_access_key_id=B"""
+
+
+def test_a_section_is_replaced_where_it_stands():
+    text = FORMATS['aws'].merged(AWS_FILE, [access()])
+    assert 'OLD' not in text
+    assert 'virtual' not in text
+    for kept in (
+        '# mine\n[default]\naws_access_key_id = AKIA  ; a comment\n\n[rucio-site_s3]\n',
+        f'endpoint_url = {URL}\n\n# of the next one\n[other]\naws_access_key_id=B\n',
+    ):
+        assert kept in text
+
+
+@pytest.mark.parametrize('form', ['mc', 'aws', 'rclone', 's3cmd'])
+def test_to_write_twice_is_to_write_once(form):
+    once = FORMATS[form].merged('', [access()])
+    assert FORMATS[form].merged(once, [access()]) == once
+
+
+def test_another_bucket_stands_beside_the_first():
+    for form in ('mc', 'aws', 'rclone'):
+        text = FORMATS[form].text([access(), access(alias='site_s3__user_bob')])
+        assert FORMATS[form].merged(FORMATS[form].text([access()]), [access(alias='site_s3__user_bob')]) == text
+
+
+def test_credential_process_has_the_documented_members():
+    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html
+    assert json.loads(FORMATS['process'].text([access()])) == {
+        'Version': 1,
+        'AccessKeyId': 'ASIAEXAMPLE',
+        'SecretAccessKey': SECRET,
+        'SessionToken': TOKEN,
+        'Expiration': '2026-11-23T12:00:00Z',
+    }
+
+
+# rclone, s3cmd, shells, programs
+
+
+def test_a_remote_of_rclone():
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(FORMATS['rclone'].merged('[mine]\ntype = sftp\n', [access()]))
+    assert parser.sections() == ['mine', 'site_s3']
+    remote = parser['site_s3']
+    assert (remote['type'], remote['endpoint'], remote['secret_access_key'], remote['session_token']) == ('s3', URL, SECRET, TOKEN)
+    assert remote['force_path_style'] == 'true'
+
+
+def test_an_encrypted_configuration_of_rclone_is_left_alone():
+    with pytest.raises(InputValidationError, match='encrypted'):
+        FORMATS['rclone'].merged('# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nabc=', [access()])
+
+
+def test_s3cmd_keeps_its_other_options():
+    old = '# mine\n[default]\nrecursive = True\naccess_token = T\nhost_base = old.example.org\naccess_key = OLD\n'
+    text = FORMATS['s3cmd'].merged(old, [access(ca_bundle='/ca.pem')])
+    assert text.startswith('# mine\n[default]\n')
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    assert dict(parser['default']) == {
+        'recursive': 'True',
+        'access_key': 'ASIAEXAMPLE',
+        'secret_key': SECRET,
+        'access_token': TOKEN,
+        'host_base': 's3.example.org:9000',
+        'host_bucket': 's3.example.org:9000',
+        'bucket_location': 'eu-1',
+        'use_https': 'True',
+        'ca_certs_file': '/ca.pem',
+    }
+
+
+@pytest.mark.parametrize(
+    ('form', 'text'),
+    [
+        ('mc', '{"version": "10", "aliases": {"site_s3": {"accessKey": "AKIA", "secretKey": "mine"}}}'),
+        ('aws', '[rucio-site_s3]\naws_access_key_id = AKIA\naws_secret_access_key = mine\n'),
+        ('rclone', '[site_s3]\ntype = s3\nsecret_access_key = mine\nsession_token =\n'),
+        ('s3cmd', '[default]\naccess_key = AKIA\nsecret_key = mine\naccess_token = \n'),
+    ],
+)
+def test_keys_of_the_users_own_are_never_replaced(form, text):
+    with pytest.raises(InputValidationError, match='already') as error:
+        FORMATS[form].merged(text, [access()])
+    assert 'mine' not in str(error.value)
+
+
+def test_a_shell_gets_back_what_went_in():
+    script = FORMATS['env'].text([access()])
+    script += (
+        'printf "%s\\n" "$AWS_SECRET_ACCESS_KEY" "$AWS_SESSION_TOKEN" "$AWS_ENDPOINT_URL_S3" "${AWS_PROFILE-none}" "$RCLONE_CONFIG_SITE_S3_SECRET_ACCESS_KEY"'
+    )
+    done = subprocess.run(['/bin/sh', '-ec', script], env={'AWS_PROFILE': 'mine'}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [SECRET, TOKEN, URL, 'none', SECRET]
+
+
+def test_programs_get_all_of_it():
+    (only,) = json.loads(FORMATS['json'].text([access()]))
+    assert (only['bucket'], only['secret_key'], only['expiration'], only['write']) == ('user.alice', SECRET, '2026-11-23T12:00:00Z', True)
+
+
+# Environments
+
+
+def test_nothing_of_the_users_own_wins():
+    inherited = {'PATH': '/bin', 'AWS_PROFILE': 'mine', 'AWS_ENDPOINT_URL': 'https://mine', 'AWS_ROLE_ARN': 'arn', 'S3_ENDPOINT_URL': 'https://mine'}
+    made = tool_environment(inherited, [access()])
+    assert 'mine' not in ' '.join(made.values())
+    assert made['PATH'] == '/bin'
+    assert (made['AWS_CONFIG_FILE'], made['AWS_SHARED_CREDENTIALS_FILE']) == ('/dev/null', '/dev/null')
+    assert 'AWS_ROLE_ARN' not in made
+
+
+def test_of_several_buckets_only_tools_with_aliases_have_keys():
+    made = environment([access(), access(alias='site_s3__user_bob')])
+    assert {'MC_HOST_site_s3', 'MC_HOST_site_s3__user_bob', 'RCLONE_CONFIG_SITE_S3__USER_BOB_TYPE'} <= made.keys()
+    assert not [name for name in made if name.startswith('AWS_')]
+
+
+def test_the_storages_ca_is_what_tools_verify_with():
+    made = environment([access(ca_bundle='/ca.pem')])
+    assert {made[name] for name in ('AWS_CA_BUNDLE', 'SSL_CERT_FILE', 'RCLONE_CA_CERT')} == {'/ca.pem'}
+    assert 'SSL_CERT_FILE' not in environment([access()])
+
+
+def test_a_storage_that_takes_no_trailers_gets_none():
+    assert environment([access(only_md5=True)])['AWS_REQUEST_CHECKSUM_CALCULATION'] == 'when_required'
+    assert 'AWS_REQUEST_CHECKSUM_CALCULATION' not in environment([access()])
+
+
+def test_no_repr_has_a_secret():
+    assert SECRET not in repr(access())
+    assert TOKEN not in repr(access())
+
+
+def test_every_variable_is_a_word_for_a_shell():
+    for line in FORMATS['env'].text([access(alias='s3_9th')]).splitlines()[1:]:
+        assert re.match('export [A-Za-z_][A-Za-z0-9_]*=', line), shlex.quote(line.partition('=')[0])

@@ -1,0 +1,332 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""S3Client: what it asks of the server, and what it makes of the answers."""
+
+import sys
+from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+
+from rucio.client.baseclient import BaseClient
+from rucio.client.credentialclient import CredentialClient
+from rucio.client.s3client import NO_PLUGIN, S3Client
+from rucio.common.exception import (
+    AccessDenied,
+    InputValidationError,
+    MissingDependency,
+    RSENotFound,
+    RSEOperationNotSupported,
+    ServerConnectionException,
+    UnsupportedOperation,
+)
+from servers.fake_rucio import FakeRucio
+
+EXPLICIT = {'endpoint_url': 'https://s3.example.org:9000', 'key_id': 'AKIDOWN', 'secret_key': 'own-secret', 'region': 'eu-south-1'}
+PLACE = {'rse': 'X', 'bucket': 'user.alice', 'key': 'thesis', 'url': 'http://127.0.0.1:1/user.alice/thesis'}
+STORAGE = {'rse': 'X', 'url': 'http://127.0.0.1:1', 'provider': 'ceph', 'region': 'de', 'addressing': 'path', 'bucket_prefix': '', 'auth': ['vended', 'remote']}
+
+
+def keys(hours=1):
+    expiration = datetime.now(timezone.utc) + timedelta(hours=hours)
+    named = {'access_key': 'AKIDVENDED', 'secret_key': 'vended-secret', 'session_token': 'vended-token'}
+    return {**named, 'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/', 'expiration': f'{expiration:%Y-%m-%dT%H:%M:%SZ}'}
+
+
+@pytest.fixture
+def server(rucio_cfg, home):
+    rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}})
+    with FakeRucio() as fake:
+        yield fake
+
+
+@pytest.fixture
+def connect(server):
+    """Call it for a client of the server."""
+
+    def make(**more):
+        user = {'account': 'alice', 'auth_type': 'userpass', 'creds': {'username': 'alice', 'password': 'p'}}
+        return S3Client(rucio_host=server.url, auth_host=server.url, **user, **more)
+
+    return make
+
+
+@pytest.fixture
+def plugin(server):
+    """The answers of a server with the plugin: path -> body."""
+    answers = {'/s3/locate': [PLACE], '/s3/rses/X': STORAGE, '/s3/credentials': keys()}
+    missing = (404, None, {'ExceptionClass': 'RSENotFound', 'ExceptionMessage': 'there is no such RSE'})
+    server.answer = lambda asked: (200, answers[asked.path], {}) if asked.path in answers else missing
+    return answers
+
+
+@pytest.mark.parametrize(
+    ('method', 'arguments', 'asked', 'answer', 'result'),
+    [
+        ('list_s3_rses', {}, ('GET', '/s3/rses', {}, None), [STORAGE], [STORAGE]),
+        ('get_s3_rse', {'rse': 'X'}, ('GET', '/s3/rses/X', {}, None), STORAGE, STORAGE),
+        ('list_buckets', {}, ('GET', '/s3/buckets', {}, None), [], []),
+        ('list_buckets', {'rse': 'X'}, ('GET', '/s3/buckets', {'rse': 'X'}, None), [], []),
+        ('make_bucket', {'scope': 's'}, ('POST', '/s3/buckets', {}, {'scope': 's'}), {'rse': 'X'}, {'rse': 'X'}),
+        (
+            'make_bucket',
+            {'scope': 's', 'name': 'n', 'rse': 'X'},
+            ('POST', '/s3/buckets', {}, {'scope': 's', 'name': 'n', 'rse': 'X'}),
+            {'rse': 'X'},
+            {'rse': 'X'},
+        ),
+        ('remove_bucket', {'scope': 's'}, ('DELETE', '/s3/buckets', {}, {'scope': 's'}), {}, {}),
+        ('remove_bucket', {'scope': 's', 'name': 'n', 'force': True}, ('DELETE', '/s3/buckets', {}, {'scope': 's', 'name': 'n', 'force': True}), {}, {}),
+        ('locate', {'scope': 's', 'name': 'a b/c&d'}, ('GET', '/s3/locate', {'scope': 's', 'name': 'a b/c&d'}, None), [PLACE], [PLACE]),
+        (
+            'get_s3_credentials',
+            {'rse': 'X', 'bucket': 'b', 'prefix': 'p', 'write': True, 'lifetime': 900},
+            ('POST', '/s3/credentials', {}, {'rse': 'X', 'bucket': 'b', 'prefix': 'p', 'write': True, 'lifetime': 900}),
+            {'a': 1},
+            {'a': 1},
+        ),
+        ('get_did_credentials', {'scope': 's'}, ('POST', '/s3/credentials', {}, {'scope': 's', 'write': False}), {'a': 1}, {'a': 1}),
+        (
+            'sign_s3_requests',
+            {'rse': 'X', 'requests': [{'uri': 'u'}]},
+            ('POST', '/s3/sign', {}, {'rse': 'X', 'requests': [{'uri': 'u'}]}),
+            {'responses': [{'uri': 'u'}]},
+            [{'uri': 'u'}],
+        ),
+        ('list_grants', {'scope': 's', 'name': 'n'}, ('GET', '/s3/grants', {'scope': 's', 'name': 'n'}, None), [], []),
+        (
+            'add_grant',
+            {'scope': 's', 'name': 'n', 'account': 'bob', 'write': True},
+            ('POST', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': 'bob', 'write': True}),
+            {},
+            None,
+        ),
+        (
+            'delete_grant',
+            {'scope': 's', 'name': 'n', 'account': '*'},
+            ('DELETE', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': '*'}),
+            None,
+            None,
+        ),
+        ('get_bucket_policy', {'scope': 's'}, ('GET', '/s3/policy', {'scope': 's'}, None), {'policy': {'Statement': []}}, {'Statement': []}),
+        ('get_bucket_policy', {'scope': 's'}, ('GET', '/s3/policy', {'scope': 's'}, None), {'policy': None}, None),
+        (
+            'set_bucket_policy',
+            {'scope': 's', 'policy': {'Statement': []}},
+            ('PUT', '/s3/policy', {}, {'scope': 's', 'policy': {'Statement': []}}),
+            {},
+            None,
+        ),
+        ('delete_bucket_policy', {'scope': 's', 'rse': 'X'}, ('DELETE', '/s3/policy', {}, {'scope': 's', 'rse': 'X'}), None, None),
+    ],
+)
+def test_each_method_is_one_request(server, connect, method, arguments, asked, answer, result):
+    server.answer = lambda asked: (201 if asked.method == 'POST' else 200, answer, {})
+    assert getattr(connect(), method)(**arguments) == result
+    assert [tuple(each) for each in server.asked] == [asked]
+
+
+def test_a_name_cannot_leave_its_place_in_the_url(server, connect):
+    server.answer = lambda _: (200, STORAGE, {})
+    connect().get_s3_rse('../x?y')
+    assert server.asked[0].path == '/s3/rses/..%2Fx%3Fy'
+
+
+def test_it_is_a_client_as_the_others():
+    assert issubclass(S3Client, BaseClient)
+    assert issubclass(S3Client, CredentialClient)
+
+
+@pytest.mark.parametrize(
+    ('status', 'name', 'kind'),
+    [(403, 'AccessDenied', AccessDenied), (404, 'RSENotFound', RSENotFound), (409, 'UnsupportedOperation', UnsupportedOperation)],
+)
+def test_refusals_are_exceptions_of_rucio(server, connect, status, name, kind):
+    server.answer = lambda _: (status, {'ExceptionClass': name, 'ExceptionMessage': 'because'}, {'ExceptionClass': name, 'ExceptionMessage': 'because'})
+    with pytest.raises(kind, match='because'):
+        connect().make_bucket('user.alice')
+
+
+def test_a_server_without_the_plugin_is_named(server, connect):
+    with pytest.raises(RSEOperationNotSupported) as error:
+        connect().list_buckets()
+    assert error.value.args[0] == f'{NO_PLUGIN} ({server.url}).'
+
+
+def test_a_server_that_does_not_answer_is_named(server, connect, monkeypatch):
+    client = connect()
+    client.host = 'http://127.0.0.1:9'
+    client.list_hosts = [client.host]
+    with pytest.raises(ServerConnectionException, match='did not answer'):
+        client.list_buckets()
+
+
+def test_an_expired_token_is_renewed(server, connect):
+    answers = [(401, None, {'ExceptionClass': 'CannotAuthenticate', 'ExceptionMessage': 'expired'}), (200, [], {})]
+    client = connect()
+    logins = server.tokens
+    server.answer = lambda _: answers.pop(0)
+    assert client.list_buckets() == []
+    assert server.tokens == logins + 1
+
+
+def test_identity_has_no_secret(server, connect):
+    assert connect().identity == f'{server.url} def alice'
+
+
+# Explicit endpoint and keys
+
+
+def test_explicit_keys_ask_no_server(server, connect):
+    client = connect(**EXPLICIT).boto3_client()
+    assert client.meta.endpoint_url == 'https://s3.example.org:9000'
+    assert client.meta.region_name == 'eu-south-1'
+    assert client.meta.config.signature_version == 's3v4'
+    assert client._get_credentials().access_key == 'AKIDOWN'
+    assert server.asked == []
+
+
+def test_the_configuration_of_the_draft(connect):
+    client = connect(config=Config(signature_version=UNSIGNED, read_timeout=7), **EXPLICIT).boto3_client()
+    assert client.meta.config.signature_version is UNSIGNED
+    assert client.meta.config.read_timeout == 7
+
+
+@pytest.mark.parametrize('half', [{'key_id': 'AKIDOWN'}, {'secret_key': 'own-secret'}])
+def test_half_of_a_key_is_refused(half):
+    with pytest.raises(InputValidationError, match='only one of key_id and secret_key') as error:
+        S3Client(**half)
+    assert 'own-secret' not in str(error.value)
+
+
+def test_explicit_keys_for_fsspec(server, connect):
+    options = connect(**EXPLICIT).storage_options()
+    assert options['endpoint_url'] == 'https://s3.example.org:9000'
+    assert (options['key'], options['secret'], 'token' in options) == ('AKIDOWN', 'own-secret', False)
+    assert server.asked == []
+
+
+# Keys of the server
+
+
+def test_a_client_with_short_lived_keys(server, plugin, connect):
+    client = connect().boto3_client('user.alice:thesis')
+    frozen = client._get_credentials().get_frozen_credentials()
+    assert (frozen.access_key, frozen.token) == ('AKIDVENDED', 'vended-token')
+    assert client.meta.endpoint_url == 'http://127.0.0.1:1'
+    assert client.meta.region_name == 'de'
+    assert client.meta.config.s3['addressing_style'] == 'path'
+    assert [asked.path for asked in server.asked] == ['/s3/locate', '/s3/rses/X', '/s3/credentials']
+    assert server.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X', 'write': False}
+
+
+def test_keys_are_renewed_before_they_end(server, plugin, connect, monkeypatch):
+    held = connect().boto3_client('user.alice:thesis', write=True)._get_credentials()
+    asked = len(server.asked)
+    held.get_frozen_credentials()
+    assert len(server.asked) == asked
+    monkeypatch.setattr(held, '_time_fetcher', lambda: datetime.now(timezone.utc) + timedelta(minutes=55))
+    plugin['/s3/credentials'] = {**keys(hours=2), 'access_key': 'AKIDNEW'}
+    assert held.get_frozen_credentials().access_key == 'AKIDNEW'
+    assert [each.body['write'] for each in server.asked[asked:]] == [True]
+
+
+def test_keys_of_rucio_cfg_come_first(server, plugin, connect, rucio_cfg, home):
+    rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}, 's3:X': {'access_key': 'AKIDCFG', 'secret_key': 'x'}})
+    assert connect().boto3_client('user.alice')._get_credentials().access_key == 'AKIDCFG'
+    assert connect().storage_options('user.alice')['key'] == 'AKIDCFG'
+    assert '/s3/credentials' not in {asked.path for asked in server.asked}
+
+
+def test_where_the_server_only_signs(server, plugin, connect):
+    plugin['/s3/rses/X'] = {**STORAGE, 'auth': ['remote']}
+    client = connect().boto3_client('user.alice:thesis')
+    assert client.meta.config.signature_version is UNSIGNED
+    with pytest.raises(RSEOperationNotSupported, match='makes none for this storage'):
+        connect().storage_options('user.alice:thesis')
+
+
+def test_a_client_for_a_part_of_a_bucket(server, plugin, connect):
+    connect().bucket_client('X', 'user.alice', 'thesis/')
+    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/', 'write': False}
+
+
+def test_what_is_nowhere_is_named(plugin, connect):
+    plugin['/s3/locate'] = []
+    with pytest.raises(RSENotFound, match=r'`rucio s3 make-bucket user.alice` makes its bucket'):
+        connect().boto3_client('user.alice:thesis')
+
+
+def test_the_rse_that_is_asked_for(plugin, connect):
+    plugin['/s3/locate'] = [{**PLACE, 'rse': 'Y'}, PLACE]
+    assert connect().locate('user.alice', 'thesis', 'X') == [PLACE]
+    with pytest.raises(RSENotFound, match=r"user.alice:thesis is not on RSE 'Z', but on: X, Y"):
+        connect().locate('user.alice', 'thesis', 'Z')
+
+
+def test_without_a_did(connect):
+    with pytest.raises(InputValidationError, match='No DID was given'):
+        connect().boto3_client()
+
+
+def test_fsspec(plugin, connect):
+    options = connect().storage_options('user.alice:thesis')
+    assert options == {
+        'key': 'AKIDVENDED',
+        'secret': 'vended-secret',
+        'token': 'vended-token',
+        'endpoint_url': 'http://127.0.0.1:1',
+        'client_kwargs': {'region_name': 'de'},
+        'config_kwargs': {'signature_version': 's3v4', 's3': {'addressing_style': 'path'}},
+    }
+
+
+def test_obstore_has_to_be_installed(plugin, connect, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'obstore.store', None)
+    with pytest.raises(MissingDependency, match='pip install obstore'):
+        connect().obstore_store('user.alice:thesis')
+
+
+# Signed URLs
+
+
+def test_a_url_signed_with_vended_keys(server, plugin, connect):
+    url = connect().get_signed_url('X', 's3', 'write', 'http://127.0.0.1:1/user.alice/a%20b/c%2Bd', 600)
+    parts, query = urlsplit(url), parse_qs(urlsplit(url).query)
+    assert (parts.netloc, parts.path) == ('127.0.0.1:1', '/user.alice/a%20b/c%2Bd')
+    assert query['X-Amz-Expires'] == ['600']
+    assert query['X-Amz-Security-Token'] == ['vended-token']
+    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'a b/c+d', 'write': True}
+
+
+def test_a_url_signed_with_explicit_keys(server, connect):
+    url = connect(**EXPLICIT).get_signed_url('X', 's3', 'read', 'https://s3.example.org:9000/user.alice/a')
+    assert parse_qs(urlsplit(url).query)['X-Amz-Credential'][0].startswith('AKIDOWN/')
+    assert server.asked == []
+
+
+@pytest.mark.parametrize('service', ['s3', 'gcs'])
+def test_a_stock_server_signs_urls(server, connect, service):
+    server.answer = lambda asked: (200, 'signed', {}) if asked.path == '/credentials/signurl' else (404, None, {})
+    assert connect().get_signed_url('X', service, 'read', 'https://h/b/k') == '"signed"'
+    assert server.asked[-1].params == {'rse': 'X', 'svc': service, 'op': 'read', 'url': 'https://h/b/k', 'lifetime': '3600'}
+
+
+def test_an_operation_that_no_url_can_do(connect):
+    with pytest.raises(InputValidationError, match="cannot be signed for 'list'"):
+        connect().get_signed_url('X', 's3', 'list', 'https://h/b/k')
