@@ -35,6 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
+from second_act import SecondAct
 from stage import DemoError, Stage, terminal_environment
 
 from servers.ca import CA
@@ -66,9 +67,10 @@ class Demo:
     def __init__(self, directory: Path, stage: Stage) -> None:
         self.directory = directory
         self.stage = stage
-        self.s3 = SeaweedFS(directory / 'seaweedfs', tls=CA(directory / 'ca'))
-        # What the server's daemons need to reach the storage; its keys stand in rse-accounts.cfg.
-        self.server = RucioServer(directory / 'rucio', config={'s3': {'ca_bundle': self.s3.ca_bundle}})
+        self.s3 = SeaweedFS(directory / 'seaweedfs', tls=CA(directory / 'ca'), sts=True)
+        # What the server and its daemons need to reach the storage; its keys stand in rse-accounts.cfg.
+        storage = {'ca_bundle': self.s3.ca_bundle, 'role_arn': self.s3.role_arn}
+        self.server = RucioServer(directory / 'rucio', config={'s3': storage, 'policy': {'package': 'rucio_s3_policy'}})
         self.files = directory / 'alice' / 'files'
         self.downloads = directory / 'alice' / 'downloads'
         self.files.mkdir(parents=True)
@@ -90,7 +92,7 @@ class Demo:
         """What an operator does once."""
         self.root = RucioCli.root(self.directory / 'root', self.server)
         # By the Python client: on the command line everybody would see the password.
-        self.alice = add_user(self.root, self.directory / 'alice', ACCOUNT, scopes=[SCOPE], config=s3_keys(RSE, self.s3))
+        self.alice = add_user(self.root, self.directory / 'alice', ACCOUNT, scopes=[SCOPE], attributes=(), config=s3_keys(RSE, self.s3))
         protocol = s3_protocol(self.s3)
         with self.stage.act('Make an S3 RSE, and a bucket'):
             self._operator('rucio', 'rse', 'add', RSE)
@@ -158,8 +160,8 @@ class Demo:
     def delete(self) -> None:
         with self.stage.act('Delete the 1 GiB file'):
             rules = self.alice.call('list_did_rules', *BIG_DID.split(':'))
-            self.stage.note('Its rule ends now. `rucio rule remove` would leave an hour to think again.')
-            self._alice('rucio', 'rule', 'update', rules[0]['id'], '--lifetime', '0', last=1)
+            self.stage.note('The operator ends its rule now. alice could use `rucio rule remove`, which leaves an hour to think again.')
+            self._operator('rucio', 'rule', 'update', rules[0]['id'], '--lifetime', '0')
             self.stage.note('Two daemons that a Rucio server runs all the time')
             self._daemon('rucio-judge-cleaner', '--run-once')
             self._daemon('rucio-reaper', '--run-once', '--greedy', '--rses', RSE)
@@ -283,6 +285,7 @@ def perform(directory: Path, *, keep: bool) -> None:
         demo.download()
         demo.show_objects()
         demo.delete()
+        SecondAct(directory, stage, demo.root, demo.s3, RSE).perform()
         stage.table()
         if keep:
             demo.keep()

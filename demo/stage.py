@@ -80,9 +80,24 @@ class Stage:
         :param live: on a terminal, let the command write there itself, so that its progress bar is seen; its output is not returned then.
         :param reject: text that means failure. The exit code of `rucio` says little: upload and download have 0 on every failure.
         """
-        self.say(self._bold(_shown(command)))
         # Without a usable terminal `less`, which rucio pipes its output to, waits for a key.
         live = live and self.terminal and os.environ.get('TERM', 'dumb') != 'dumb'
+        code, output = self._execute(command, env, cwd, live=live)
+        if code or (reject and reject in output):
+            self._print(output, first=40, last=40)
+            raise DemoError(f'{shlex.join(command)} failed')
+        self._print(output, only, first, last)
+        return output
+
+    def refused(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        """Print and run a command that has to fail, and print the end of what it says."""
+        code, output = self._execute(command, env, cwd)
+        if not code:
+            raise DemoError(f'{shlex.join(command)} was not refused')
+        self._print(output, last=2)
+
+    def _execute(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, *, live: bool = False) -> tuple[int, str]:
+        self.say(self._bold(_shown(command)))
         # The first word is a program of this environment, which need not be activated.
         program = Path(sys.executable).parent / command[0]
         done = subprocess.run(
@@ -98,12 +113,7 @@ class Stage:
         output = _COLOURS.sub('', done.stdout or '')
         with self.log.open('a', encoding='utf-8') as log:
             log.write(f'{_shown(command)}\n{output}(exit code {done.returncode})\n\n')
-        bad = done.returncode or (reject and reject in output)
-        if bad:
-            self._print(output, first=40, last=40)
-            raise DemoError(f'{shlex.join(command)} failed')
-        self._print(output, only, first, last)
-        return output
+        return done.returncode, output
 
     def table(self) -> None:
         """Print what was done, and how long each took."""
