@@ -1,0 +1,103 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A Rucio server, an S3 server with an STS, two users who hold no key, and other people's clients.
+
+The clients are looked for in the directory that RUCIO_S3_TOOLS names, else on the PATH; requirements.txt says which. A test
+whose client is not there is skipped.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from interop.world import RSE, WITHOUT_STS, Tools, World
+from servers.ca import CA
+from servers.ceph import CephRGW
+from servers.ceph import missing as missing_ceph
+from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.files import Sections
+from servers.rucio_server import RucioServer
+from servers.seaweedfs import SeaweedFS
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker('integration')
+
+
+@pytest.fixture(scope='session')
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """SeaweedFS over https, with a certificate of our own CA."""
+    ca = CA(tmp_path_factory.mktemp('ca'))
+    with SeaweedFS(tmp_path_factory.mktemp('storage'), tls=ca, sts=True) as storage:
+        yield from _world(tmp_path_factory, storage, {'s3': {'ca_bundle': ca.bundle}}, {})
+
+
+@pytest.fixture(scope='session')
+def ceph_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Ceph's gateway over http, where it is installed."""
+    if reason := missing_ceph():
+        pytest.skip(reason)
+    with CephRGW(tmp_path_factory.mktemp('ceph')) as storage:
+        yield from _world(tmp_path_factory, storage, {}, {'provider': 'ceph'})
+
+
+@pytest.fixture(params=['SeaweedFS', 'Ceph'])
+def any_world(request: pytest.FixtureRequest) -> World:
+    return request.getfixturevalue({'SeaweedFS': 'world', 'Ceph': 'ceph_world'}[request.param])
+
+
+def _world(factory: pytest.TempPathFactory, storage: 'SeaweedFS | CephRGW', trust: Sections, settings: dict[str, str]) -> Iterator[World]:
+    with RucioServer(factory.mktemp('rucio'), {**trust, 'policy': {'package': 'rucio_s3_policy'}}) as server:
+        root = RucioCli.root(factory.mktemp('root'), server, trust)
+        for rse, more in ((RSE, {'role_arn': storage.role_arn}), (WITHOUT_STS, {'bucket_prefix': 'nosts-'})):
+            server.set_rse_keys(add_s3_rse(root, rse, storage, settings={**settings, **more}), storage.access_key, storage.secret_key)
+        alice, bob = (
+            add_user(root, factory.mktemp(name), name, scopes=[f'user.{name}'], attributes=(), rses=[rse], config=trust)
+            for name, rse in (('alice', RSE), ('bob', WITHOUT_STS))
+        )
+        bob.rucio('s3', 'make-bucket', 'user.bob', check=True)
+        alice.rucio('s3', 'make-bucket', 'user.alice:shared', check=True)
+        alice.rucio('s3', 'share', 'user.alice:shared', '--with', 'bob', check=True)
+        yield World(root, alice, bob, storage)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Tools:
+    return Tools(tmp_path, os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath))
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test has."""
+    return f't{uuid4().hex[:12]}'
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Callable[[], Path]:
+    """A file that clients send in parts."""
+
+    def make() -> Path:
+        path = tmp_path / 'large'
+        path.write_bytes(os.urandom(1024 * 1024) * 20)
+        return path
+
+    return make

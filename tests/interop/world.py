@@ -1,0 +1,104 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Two users who hold no key, and other people's clients: what the tests here work with."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers.ceph import CephRGW
+from servers.cli import RucioCli
+from servers.files import clean_environment
+from servers.seaweedfs import SeaweedFS
+
+RSE = 'SITE-1_S3'
+ALIAS = 'site_1_s3'
+WITHOUT_STS = 'NOSTS_S3'
+
+
+@dataclass
+class Tools:
+    """Clients of S3. Each is run with an environment that has nothing of the caller's."""
+
+    home: Path
+    path: str
+
+    def find(self, name: str) -> str:
+        """The path of a client, or a skipped test."""
+        found = shutil.which(name, path=self.path)
+        if found is None or not self._works(found):
+            pytest.skip(f'{name} is not installed: pip install -r tests/interop/requirements.txt into an environment, and RUCIO_S3_TOOLS=its bin directory')
+        return found
+
+    def _works(self, path: str) -> bool:
+        """A version manager's shim may stand for nothing, and Debian's mc is another program."""
+        if path.endswith(('/s5cmd', '/python')):  # they have no such option, or need none
+            return True
+        done = self.run([path, '--version'])
+        return done.returncode == 0 and 'Midnight' not in done.stdout
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**clean_environment(self.home), 'PATH': f'{self.path}:/usr/bin:/bin'}
+
+    def python(self, *modules: str) -> str:
+        """A Python that has these modules."""
+        python = self.find('python')
+        done = subprocess.run([python, '-c', f'import {", ".join(modules)}'], env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f'{python} has not all of {", ".join(modules)}: see tests/interop/requirements.txt')
+        return python
+
+    def run(self, command: list[str], env: dict[str, str] | None = None, **options: Any) -> 'subprocess.CompletedProcess[str]':
+        return subprocess.run(
+            command,
+            env={**self.environment, **(env or {})},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,
+        )
+
+
+@dataclass
+class World:
+    """alice has a bucket on RSE, where keys are vended, and shares a part of it with bob, whose own is on WITHOUT_STS."""
+
+    root: RucioCli
+    alice: RucioCli
+    bob: RucioCli
+    storage: 'SeaweedFS | CephRGW'
+
+    def put(self, key: str, content: bytes, bucket: str = 'user.alice') -> None:
+        """As the storage's owner."""
+        self.storage.client().put_object(Bucket=bucket, Key=key, Body=content)
+
+    def get(self, key: str, bucket: str = 'user.alice') -> bytes:
+        return self.storage.client().get_object(Bucket=bucket, Key=key)['Body'].read()
+
+    def s3(self, user: RucioCli, *arguments: str, **options: Any) -> str:
+        """What `rucio s3 ARGUMENTS` prints."""
+        return user.rucio('s3', *arguments, check=True, **options).stdout
+
+    def exec(self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str], **env: str) -> 'subprocess.CompletedProcess[str]':
+        """Run a client by `rucio s3 exec ARGUMENTS -- COMMAND`."""
+        return user.rucio('s3', 'exec', *arguments, '--', *command, env={'PATH': f'{user.environment["PATH"]}:{tools.path}', **env})
