@@ -21,7 +21,8 @@ SOURCES := $(shell find lib -type f -not -path '*/__pycache__/*' -not -path '*.e
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-test: .venv/tools/.done  ## all checks and all tests, against the newest Rucio
+test: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
+test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, against the newest Rucio
 	$(TOX) -e lint,type,clients,rucio$(RUCIO)
 
 test-oldest: .venv/tools/.done  ## the unit tests and a few others, against the oldest Rucio
@@ -74,6 +75,12 @@ clean:  ## remove all that was made here
 
 .venv/tools/.done: .venv/tools/.python dev/requirements.txt
 	@$(@D)/$(PIP) install -r dev/requirements.txt
+	@touch $@
+
+# Other people's S3 clients: awscli wants another botocore than Rucio does.
+.venv/interop/.done: .venv/interop/.python tests/interop/requirements.txt
+	@echo 'Installing other S3 clients into $(@D) (once)'
+	@$(@D)/$(PIP) install -r tests/interop/requirements.txt
 	@touch $@
 
 # setuptools is in .venv/tools: no network.

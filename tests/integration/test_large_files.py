@@ -22,7 +22,10 @@ from pathlib import Path
 
 import pytest
 
+from servers.cli import RucioCli
+from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
+from servers.team import Team, ok
 
 MiB = 1024**2
 
@@ -73,30 +76,42 @@ with open('output', 'w') as output:
 """
 
 
-def peak_memory(site: Site, *words: str) -> int:
+def peak_memory(user: RucioCli, *words: str) -> int:
     """Of the stock command, in bytes."""
     command = Path(sys.executable).with_name('rucio')
-    return int(site.alice.run('python', '-c', _PEAK, str(command), *words, timeout=1500, check=True).stdout)
+    return int(user.run('python', '-c', _PEAK, str(command), *words, timeout=1500, check=True).stdout)
+
+
+@pytest.fixture(params=['keys', 'vended', 'signed'])
+def owner(request: pytest.FixtureRequest) -> tuple[RucioCli, str, str, SeaweedFS]:
+    """Somebody who has keys of the storage, and two who have none: a user, a scope, an RSE and what is behind it."""
+    if request.param == 'keys':
+        site: Site = request.getfixturevalue('site')
+        return site.alice, SCOPE, 'PLAIN_S3', site.storages['PLAIN_S3']
+    team: Team = request.getfixturevalue(f'{request.param}_team')
+    ok(team.owner.rucio('s3', 'make-bucket', team.scope))
+    return team.owner, team.scope, team.rse, team.storage
 
 
 @pytest.mark.slow
-def test_a_file_of_6_gib(site: Site, unique: str, tmp_path: Path) -> None:
-    file = tmp_path / f'{unique}.root'
+def test_a_file_of_6_gib(owner: tuple[RucioCli, str, str, SeaweedFS], unique: str, tmp_path: Path) -> None:
+    user, scope, rse, storage = owner
+    file, back = tmp_path / f'{unique}.root', tmp_path / 'back' / scope / f'{unique}.root'
     with file.open('wb') as sparse:
         for number in range(7):  # each GiB is another one
             sparse.seek(min(number * 1024 * MiB, 6 * 1024 * MiB - 1))
             sparse.write(bytes([number + 1]))
     words = ('--transfer-timeout', '1200')
 
-    up = peak_memory(site, 'upload', *words, '--rse', 'PLAIN_S3', '--scope', SCOPE, str(file))
-    stored = site.objects('PLAIN_S3', unique)
+    up = peak_memory(user, 'upload', *words, '--rse', rse, '--scope', scope, str(file))
+    stored = {each['Key']: each['Size'] for each in storage.client().list_objects_v2(Bucket=scope, Prefix=unique).get('Contents', [])}
     file.unlink()
-    down = peak_memory(site, 'download', *words, '--dir', str(tmp_path / 'back'), f'{SCOPE}:{file.name}')
-    site.storages['PLAIN_S3'].client().delete_object(Bucket=SCOPE, Key=file.name)
+    down = peak_memory(user, 'download', *words, '--dir', str(tmp_path / 'back'), f'{scope}:{file.name}')
+    storage.client().delete_object(Bucket=scope, Key=file.name)
 
-    assert stored == {file.name: 6 * 1024 * MiB}, (site.alice.directory / 'output').read_text()
+    assert stored == {file.name: 6 * 1024 * MiB}, (user.directory / 'output').read_text()
     # Rucio has compared its checksum with the catalogue's before it gave the file its name.
-    assert (tmp_path / 'back' / SCOPE / file.name).stat().st_size == 6 * 1024 * MiB, (site.alice.directory / 'output').read_text()
-    (tmp_path / 'back' / SCOPE / file.name).unlink()
+    assert back.stat().st_size == 6 * 1024 * MiB, (user.directory / 'output').read_text()
+    back.unlink()
     assert up < 300 * MiB
     assert down < 300 * MiB

@@ -14,6 +14,7 @@
 
 """Keys and signatures are in nothing that a run prints, also with debug logging and when it fails."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 from servers.cli import RucioCli
 from servers.site import SCOPE, Site
+from servers.team import Team, ok
 
 # The SigV4 signature of a request, in a header or a URL.
 SIGNATURE = re.compile(r'signature=[0-9a-f]{16}', re.IGNORECASE)
@@ -63,4 +65,35 @@ def test_no_secret_in_what_a_refused_debug_run_prints(site: Site, unique: str, t
     assert '403' in text
     assert keys['secret_key'] not in text
     assert keys['session_token'] not in text
+    assert SIGNATURE.search(text) is None
+
+
+@pytest.mark.parametrize('way', ['vended', 'signed'])
+def test_no_secret_of_the_server_and_none_that_it_gave_is_anywhere(way: str, unique: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    team: Team = request.getfixturevalue(f'{way}_team')
+    did = f'{team.scope}:{unique}'
+    (tmp_path / 'files').mkdir()
+    (tmp_path / 'files' / 'large').write_bytes(os.urandom(20 * 1024**2))
+    (tmp_path / 'files' / 'small').write_bytes(b'content')
+
+    text = printed(team.owner, 's3', 'make-bucket', did)
+    text += printed(team.owner, 's3', 'upload', str(tmp_path / 'files'), did)
+    text += printed(team.owner, 's3', 'share', did, '--with', team.other.account)
+    text += printed(team.owner, 's3', 'ls', did)
+    text += printed(team.owner, 's3', 'url', did, '--for', 'https')
+    text += printed(team.other, 'download', '--dir', str(tmp_path / 'back'), did)
+    text += printed(team.owner, 'download', '--dir', str(tmp_path / 'back'), did)
+    text += printed(team.other, 's3', 'ls', team.scope)  # refused
+    assert 'DEBUG' in text
+    assert 'Traceback' not in text
+
+    secrets = {team.storage.secret_key}
+    if way == 'vended':  # the server gives the same keys again, as long as more than half of their life is left
+        for words in ((team.scope,), (did,), (did, '--read-only')):
+            given = json.loads(ok(team.owner.rucio('s3', 'credentials', *words, '--format', 'json')))
+            secrets |= set(re.findall(r'"(?:secret_key|session_token|SecretAccessKey|SessionToken)": "([^"]+)"', json.dumps(given)))
+        assert len(secrets) > 2
+    places = [team.root.server.log, *(path for user in (team.owner, team.other) for path in user.directory.rglob('*') if path.is_file())]
+    text += ''.join(path.read_text(errors='replace') for path in places)
+    assert [secret[:6] for secret in secrets if secret in text] == []
     assert SIGNATURE.search(text) is None

@@ -540,7 +540,7 @@ class Check:
     def _check_lifecycle(self) -> str:
         connection, bucket = self._need_written()
         try:
-            rules: Any = connection.client.get_bucket_lifecycle_configuration(Bucket=bucket)['Rules']
+            rules: Any = connection.client.get_bucket_lifecycle_configuration(Bucket=bucket).get('Rules', [])
         except ClientError as error:
             if error.response['Error'].get('Code') != 'NoSuchLifecycleConfiguration':
                 if status_of(error) == 403:

@@ -39,6 +39,7 @@ from rucio.common.exception import (
     FileReplicaAlreadyExists,
     InputValidationError,
     RSEOperationNotSupported,
+    RSEProtocolNotSupported,
     RSEWriteBlocked,
     RucioException,
     SourceNotFound,
@@ -46,7 +47,6 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import checksums, objects, progress, transfer
 from rucio.common.s3.errors import Target, local_error, translated
-from rucio.common.schema import get_schema_value
 from rucio.common.utils import generate_uuid
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import Default
@@ -207,6 +207,8 @@ class DirectoryUpload:
         self._failed_in_a_row = 0
         self.summary = Summary()
         self._protocol: Default
+        from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
+
         # Not validate_schema, which takes 10 ms for each name: it puts the schema together every time.
         properties = {each: get_schema_value(each.upper(), client.vo) for each in ('scope', 'name')}
         self._schema = Draft7Validator({'type': 'object', 'properties': properties})
@@ -286,11 +288,12 @@ class DirectoryUpload:
         if not rse['deterministic']:
             raise RSEOperationNotSupported(f'RSE {self._rse} is not deterministic: where its files go cannot be derived from their names. Use: rucio upload')
         token = self._client.auth_token if self._client.auth_token and self._client.auth_token.count('.') == 2 else None
-        for each in rsemanager.get_protocols_ordered(rse, 'write'):
-            protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
-            if isinstance(protocol, Default):
-                protocol.connect()
-                return protocol
+        with suppress(RSEProtocolNotSupported):  # it has none at all
+            for each in rsemanager.get_protocols_ordered(rse, 'write'):
+                protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
+                if isinstance(protocol, Default):
+                    protocol.connect()
+                    return protocol
         raise RSEOperationNotSupported(f'RSE {self._rse} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload')
 
     def _place(self, operation: str, name: str) -> _Place:

@@ -1,0 +1,262 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What `rucio s3 check` makes of an RSE and its storage: measured against what the settings say."""
+
+import socket
+from datetime import datetime, timezone
+
+import pytest
+
+from rucio.client.s3check import FAILED, HINT, OK, SKIPPED, Check
+from rucio.common.exception import RSEOperationNotSupported
+from servers.fake_s3 import error
+
+BUCKET = 'user.alice'
+MEASURED = {'checksum': 'crc32', 'full_object_checksum': 'true', 'conditional_put': 'true', 'conditional_multipart': 'true', 'lifecycle': 'true'}
+
+
+class Catalogue:
+    """What the check asks of Rucio's client."""
+
+    account = 'alice'
+
+    def __init__(self, rse):
+        self.rse = {'availability_read': True, 'availability_write': True, 'availability_delete': True} | rse
+        self.attributes = {'skip_upload_stat': True}
+        self.scopes = ['other', 'user.alice']
+
+    def get_rse(self, rse):
+        return self.rse
+
+    def list_rse_attributes(self, rse):
+        return self.attributes
+
+    def list_scopes_for_account(self, account):
+        return self.scopes
+
+
+class Plugin:
+    """The server's plugin."""
+
+    def __init__(self):
+        self.ways = []
+
+    def get_s3_rse(self, rse):
+        if self.ways is None:
+            raise RSEOperationNotSupported
+        return {'auth': self.ways}
+
+
+@pytest.fixture
+def keys(rucio_cfg):
+    """Call it to give this machine keys for the RSE, or other settings."""
+
+    def give(**settings):
+        rucio_cfg({'s3:X': {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'secret', 'max_attempts': '1', **settings}})
+
+    give()
+    return give
+
+
+@pytest.fixture
+def catalogue(rse, s3, keys):
+    def make(**arguments):
+        return Catalogue(rse(**({'url': s3.url, 's3': {'provider': 'seaweedfs'}} | arguments)))
+
+    return make
+
+
+def run(catalogue, plugin=None, bucket=None):
+    return {result.name: result for result in Check(catalogue, plugin or Plugin(), 'X', bucket).run()}
+
+
+def statuses(results, status):
+    return [name for name, result in results.items() if result.status == status]
+
+
+def test_a_good_rse(catalogue, s3):
+    results = run(catalogue())
+
+    assert statuses(results, FAILED) == []
+    assert statuses(results, HINT) == ['TLS', 'server plugin', 'lifecycle']
+    assert results['bucket'].found == "'user.alice', of the scope user.alice"
+    assert s3.buckets[BUCKET] == {}, 'all is removed'
+    assert s3.uploads == {}
+    assert 'CreateBucket' not in s3.operations()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'faulty', 'name', 'status', 'remedy'),
+    [
+        ({'conditional_put': 'false'}, {}, 'conditional write', HINT, 'conditional_put = true'),
+        ({}, {'conditional_put': False}, 'conditional write', FAILED, 'conditional_put = false'),
+        ({'conditional_put': 'false'}, {'conditional_put': False}, 'conditional write', OK, ''),
+        ({'conditional_multipart': 'false'}, {}, 'conditional multipart', HINT, 'conditional_multipart = true'),
+        ({}, {'conditional_multipart': False}, 'conditional multipart', FAILED, 'conditional_multipart = false'),
+        ({'full_object_checksum': 'false'}, {}, 'checksum of large files', HINT, 'full_object_checksum = true'),
+        ({'checksum': 'none'}, {}, 'CRC32', HINT, 'checksum = crc32'),
+        ({'checksum': 'md5'}, {}, 'Content-MD5', OK, ''),
+    ],
+)
+def test_what_is_measured_is_compared_with_what_is_set(catalogue, s3, keys, settings, faulty, name, status, remedy):
+    keys(**(MEASURED | settings))
+    for attribute, value in faulty.items():
+        setattr(s3, attribute, value)
+
+    result = run(catalogue())[name]
+
+    assert result.status == status
+    assert remedy in result.remedy
+    assert s3.buckets[BUCKET] == {}
+
+
+def test_checksums_that_nobody_verifies(catalogue, s3, keys, monkeypatch):
+    keys(**MEASURED)
+    refuse = s3._refused
+
+    def look_away(request, *, honoured):
+        request.headers.pop('content-md5', None)
+        request.headers.pop('x-amz-checksum-crc32', None)
+        return refuse(request, honoured=honoured)
+
+    monkeypatch.setattr(s3, '_refused', look_away)
+    results = run(catalogue())
+    assert results['CRC32'].status == FAILED
+    assert 'checksum = md5' in results['CRC32'].remedy
+
+    keys(**(MEASURED | {'checksum': 'md5'}))
+    assert run(catalogue())['Content-MD5'].status == FAILED
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name', 'status', 'told'),
+    [
+        ({'protocols': []}, 'protocol', FAILED, 'rucio s3 rse add'),
+        ({'lfn2pfn_algorithm': 'hash'}, 'path algorithm', FAILED, 's3_bucket'),
+        ({'lfn2pfn_algorithm': 'hash', 'prefix': '/user.alice/'}, 'path algorithm', OK, "hash in the bucket 'user.alice'"),
+        ({'prefix': '/user.alice/'}, 'path algorithm', HINT, 'folders of one bucket'),
+        ({'deterministic': False}, 'path algorithm', HINT, 'not deterministic'),
+        ({'s3': {'provider': 'generic'}}, 'settings', HINT, 'provider generic'),
+        ({'s3': {'provider': 'nope'}}, 'settings', FAILED, "'provider' is 'nope'"),
+        ({'s3': {'conditional_putt': True}}, 'settings', FAILED, 'Did you mean'),
+    ],
+)
+def test_what_the_rse_says(catalogue, arguments, name, status, told):
+    result = run(catalogue(**arguments))[name]
+
+    assert result.status == status
+    assert told in result.found + result.remedy
+
+
+def test_another_class_and_missing_operations(catalogue):
+    made = catalogue()
+    made.rse['protocols'][0]['domains'] = {'wan': {'read': 1, 'write': 0, 'delete': 1}}
+    assert 'lan read' in run(made)['domains'].found
+
+    made.rse['protocols'][0]['impl'] = 'rucio.rse.protocols.posix.Default'
+    result = run(made)['protocol']
+    assert (result.status, 'posix' in result.found) == (FAILED, True)
+
+
+@pytest.mark.parametrize(
+    ('attributes', 'status', 'told'),
+    [
+        ({}, HINT, '--key skip_upload_stat --value True'),
+        ({'skip_upload_stat': 'True'}, OK, ''),
+        ({'skip_upload_stat': True, 'sign_url': 'gcs'}, FAILED, '--key sign_url --value s3'),
+        ({'skip_upload_stat': True, 'sign_url': 's3'}, HINT, 'Remove'),
+    ],
+)
+def test_attributes(catalogue, attributes, status, told):
+    made = catalogue()
+    made.attributes = attributes
+    result = run(made)['attributes']
+
+    assert (result.status, told in result.remedy) == (status, True)
+
+
+def test_nobody_listens(catalogue, free_port):
+    results = run(catalogue(url=f'http://127.0.0.1:{free_port}'))
+
+    assert {'connection', 'clock', 'bucket'} <= set(statuses(results, FAILED))
+    assert results['multipart'].status == SKIPPED
+    assert 'host name and port' in results['connection'].remedy
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+def test_a_name_that_does_not_exist(catalogue):
+    result = run(catalogue(url='http://nowhere.invalid:9000'))['DNS']
+
+    assert (result.status, 'nowhere.invalid' in result.found) == (FAILED, True)
+
+
+def test_no_credentials(catalogue, rucio_cfg):
+    made = catalogue()
+    rucio_cfg({})
+    results = run(made)
+
+    assert statuses(results, FAILED) == ['credentials']
+    assert 'rucio.cfg [s3:X]' in results['credentials'].remedy
+    assert results['write and read'].status == SKIPPED
+
+
+def test_keys_that_are_refused_are_told_once(catalogue, s3):
+    s3.fail('ListObjectsV2', *(error(403, 'InvalidAccessKeyId') for _ in range(5)))
+    s3.fail('CreateBucket', error(403, 'InvalidAccessKeyId'))
+    results = run(catalogue())
+
+    assert statuses(results, FAILED) == ['bucket']
+    assert 'rucio.cfg [s3:X]' in results['bucket'].remedy
+
+
+def test_the_clock(catalogue, monkeypatch):
+    monkeypatch.setattr('rucio.client.s3check.parsedate_to_datetime', lambda _: datetime(2001, 1, 1, tzinfo=timezone.utc))
+    result = run(catalogue())['clock']
+
+    assert (result.status, 'NTP' in result.remedy) == (FAILED, True)
+
+
+def test_objects_are_removed_when_nobody_asks_for_the_rest(catalogue, s3):
+    results = Check(catalogue(), Plugin(), 'X').run()
+    for result in results:
+        if result.name == 'multipart':
+            break
+    assert s3.buckets[BUCKET]
+    results.close()
+
+    assert s3.buckets[BUCKET] == {}
+
+
+def test_what_cannot_be_removed_is_told(catalogue, s3):
+    s3.fail('DeleteObject', *(error(403, 'AccessDenied') for _ in range(100)))
+    result = run(catalogue())['clean-up']
+
+    assert result.status == FAILED
+    assert 'user.alice/.rucio-s3-check/' in result.found
+
+
+@pytest.mark.parametrize('ways', [None, [], ['another']])
+def test_the_plugin(catalogue, ways):
+    plugin = Plugin()
+    plugin.ways = ways
+    result = run(catalogue(), plugin)['server plugin']
+
+    assert result.status == (OK if ways else HINT)

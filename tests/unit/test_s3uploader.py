@@ -1,0 +1,421 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A directory to an S3 RSE: what is sent, what is registered, what is refused, and what it costs. The catalogue is a dictionary."""
+
+import hashlib
+import os
+import zlib
+
+import pytest
+
+from rucio.client import s3uploader
+from rucio.client.s3uploader import DirectoryUpload, LocalFile, walk
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    InputValidationError,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    RSEWriteBlocked,
+    SourceNotFound,
+    UnsupportedOperation,
+)
+from servers.fake_s3 import error
+
+BUCKET = SCOPE = 'user.alice'
+
+
+class Catalogue:
+    """What DirectoryUpload asks of Rucio's client, and what it changes."""
+
+    vo, account, auth_token = 'def', 'alice', None
+
+    def __init__(self, rse):
+        self.rse = rse
+        self.dids = {}
+        self.replicas = {}
+        self.attached = []
+        self.dataset = None
+        self.rules = []
+        self.calls = []
+        self.refuse = None
+
+    def get_rse(self, rse):
+        return {'availability_write': True} | self.rse
+
+    def add_dataset(self, scope, name, rules):
+        if self.dataset:
+            raise DataIdentifierAlreadyExists
+        self.rules = rules
+        self.dataset = {'type': 'DATASET', 'open': True}
+
+    def get_did(self, scope, name):
+        return self.dataset
+
+    def list_did_rules(self, scope, name):
+        return self.rules
+
+    def list_rses(self, expression):
+        return [{'rse': 'X'}] if expression == 'tier=1' else []
+
+    def add_replication_rule(self, dids, **rule):
+        self.rules.append(rule)
+
+    def get_metadata_bulk(self, dids, plugin):
+        self.calls.append('look up')
+        return [{'name': did['name'], 'did_type': 'FILE', **self.dids[did['name']]} for did in dids if did['name'] in self.dids]
+
+    def list_replicas(self, dids, **_):
+        self.calls.append('replicas')
+        return [{'name': did['name'], 'states': {'X': self.replicas[did['name']]} if did['name'] in self.replicas else {}} for did in dids]
+
+    def add_replicas(self, rse, files):
+        self.calls.append('add')
+        if self.refuse:
+            raise self.refuse
+        for file in files:
+            self.dids[file['name']] = {key: file[key] for key in ('bytes', 'adler32', 'md5')}
+            self.replicas[file['name']] = {'A': 'AVAILABLE'}[file['state']]
+
+    def update_replicas_states(self, rse, files):
+        self.calls.append('update')
+        for file in files:
+            self.replicas[file['name']] = {'A': 'AVAILABLE'}[file['state']]
+
+    def attach_dids_to_dids(self, attachments, ignore_duplicate):
+        self.calls.append('attach')
+        assert ignore_duplicate
+        self.attached += [did['name'] for did in attachments[0]['dids']]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / 'data'
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def catalogue(rse, s3, rucio_cfg):
+    rucio_cfg({'s3:X': {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'secret', 'max_attempts': '1'}})
+    return Catalogue(rse(url=s3.url))
+
+
+@pytest.fixture
+def run(catalogue, folder):
+    def upload(name='run', **options):
+        return DirectoryUpload(catalogue, str(folder), SCOPE, name, 'X', **options).run()
+
+    return upload
+
+
+def fill(folder, **contents):
+    for name, content in contents.items():
+        path = folder / name.replace('__', '/')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def known(content, **changes):
+    return {'bytes': len(content), 'adler32': f'{zlib.adler32(content):08x}', 'md5': hashlib.md5(content).hexdigest(), 'availability': 'AVAILABLE'} | changes
+
+
+def reasons(summary):
+    return {os.path.basename(path): reason for path, reason in summary.failures}
+
+
+# The walk
+
+
+def test_files_come_in_the_order_of_their_keys(folder):
+    names = ['a.b', 'a/x', 'a/y/z', 'a0', 'A', 'b', 'é', '.x/y']
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    assert [name for _, name in walk(str(folder), pytest.fail)] == sorted(names, key=os.fsencode)
+
+
+def test_what_is_no_file_is_told(folder):
+    (folder / 'file').touch()
+    (folder / 'link').symlink_to('file')
+    (folder / 'circle').symlink_to('.')
+    (folder / 'broken').symlink_to('nothing')
+    os.mkfifo(folder / 'pipe')
+    told = []
+
+    assert [name for _, name in walk(str(folder), lambda path, reason: told.append((os.path.basename(path), reason)))] == ['file', 'link']
+    assert told == [
+        ('broken', 'is a broken link'),
+        ('circle', 'is a link to a directory: those are not followed'),
+        ('pipe', 'is no regular file'),
+    ]
+
+
+def test_a_directory_that_cannot_be_read_is_a_failure(run, folder, monkeypatch):
+    fill(folder, a=b'1', locked__b=b'2')
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('locked'):
+            raise PermissionError(13, 'Permission denied')
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    summary = run()
+
+    assert summary.sent == 1
+    assert reasons(summary) == {'locked': 'cannot be read: Permission denied'}
+
+
+def test_the_listing_goes_along_with_the_chunks():
+    listing = s3uploader._Listing(iter([('a', 1), ('b', 2), ('other', 9), ('z', 3)]))
+
+    assert listing.sizes([LocalFile('', 'a', 1), LocalFile('', 'c', 1)]) == {'a': 1}
+    assert listing.sizes([LocalFile('', 'd', 1), LocalFile('', 'z', 1)]) == {'z': 3}
+    assert s3uploader._Listing(None).sizes([LocalFile('', 'a', 1)]) is None
+
+
+# What is sent
+
+
+def test_new_files_are_sent_and_registered_with_what_was_sent(run, folder, catalogue, s3):
+    large = os.urandom(20 * 1024**2)
+    fill(folder, a=b'content', sub__empty=b'', large=large)
+
+    summary = run()
+
+    assert (summary.sent, summary.sent_bytes, summary.failures) == (3, 7 + len(large), [])
+    assert s3.content(BUCKET, 'run/large') == large
+    assert catalogue.dids['run/a'] == {'bytes': 7, 'adler32': f'{zlib.adler32(b"content"):08x}', 'md5': hashlib.md5(b'content').hexdigest()}
+    assert catalogue.dids['run/large'] == {key: value for key, value in known(large).items() if key != 'availability'}
+    assert sorted(catalogue.attached) == ['run/a', 'run/large', 'run/sub/empty']
+    assert catalogue.rules == [{'account': 'alice', 'copies': 1, 'rse_expression': 'X', 'grouping': 'DATASET', 'lifetime': None}]
+    assert summary.made == ['dataset user.alice:run', 'its rule on X']
+
+
+def test_what_it_costs(run, folder, catalogue, s3, monkeypatch):
+    monkeypatch.setattr(s3uploader, 'CHUNK', 10)
+    fill(folder, **{f'f{number:02}': b'x' for number in range(30)})
+
+    run()
+    assert sorted(s3.operations()) == ['ListObjectsV2'] + 30 * ['PutObject']
+    assert sorted(catalogue.calls) == 3 * ['add'] + 3 * ['attach'] + 3 * ['look up']
+
+    s3.requests.clear()
+    catalogue.calls.clear()
+    assert run().there == 30
+    assert s3.operations() == ['ListObjectsV2']
+    assert sorted(catalogue.calls) == 3 * ['attach'] + 3 * ['look up'] + 3 * ['replicas']
+
+
+def test_an_object_of_the_same_content_is_registered(run, folder, catalogue, s3):
+    fill(folder, a=b'mine', b=b'mine')
+    s3.store(BUCKET, 'run/a', b'mine')
+    s3.store(BUCKET, 'run/b', b'mine', etag='0123-2', crc32='')  # in parts by another client: only its content tells
+
+    summary = run()
+
+    assert (summary.sent, summary.found) == (0, 2)
+    assert sorted(catalogue.attached) == ['run/a', 'run/b']
+
+
+def test_an_object_of_another_content_stays(run, folder, catalogue, s3):
+    fill(folder, a=b'mine', b=b'mine')
+    s3.store(BUCKET, 'run/a', b'hers')
+    s3.store(BUCKET, 'run/b', b'longer')
+
+    summary = run()
+
+    assert set(reasons(summary)) == {'a', 'b'}
+    assert 'another content' in reasons(summary)['a']
+    assert (s3.content(BUCKET, 'run/a'), s3.content(BUCKET, 'run/b')) == (b'hers', b'longer')
+    assert catalogue.dids == {}
+
+
+def test_one_that_comes_after_the_listing_stays_too(run, folder, catalogue, s3, monkeypatch):
+    fill(folder, a=b'mine', b=b'mine')
+    monkeypatch.setattr(DirectoryUpload, '_listing', lambda _: iter(()))
+    s3.store(BUCKET, 'run/a', b'hers')
+    s3.store(BUCKET, 'run/b', b'mine')
+
+    summary = run()
+
+    assert (set(reasons(summary)), summary.found) == ({'a'}, 1)
+    assert s3.content(BUCKET, 'run/a') == b'hers'
+
+
+def test_a_lost_object_is_sent_again(run, folder, catalogue, s3):
+    fill(folder, a=b'mine')
+    catalogue.dids['run/a'] = known(b'mine')
+    catalogue.replicas['run/a'] = 'AVAILABLE'
+
+    assert run().sent == 1
+    assert s3.content(BUCKET, 'run/a') == b'mine'
+    assert 'add' not in catalogue.calls
+
+
+def test_an_upload_of_the_stock_command_that_was_killed_is_finished(run, folder, catalogue, s3):
+    fill(folder, a=b'mine', b=b'mine')
+    for name in ('run/a', 'run/b'):
+        catalogue.dids[name] = known(b'mine')
+        catalogue.replicas[name] = 'COPYING'
+    s3.store(BUCKET, 'run/a', b'mine')
+
+    summary = run()
+
+    assert (summary.found, summary.sent) == (1, 1)
+    assert catalogue.replicas == {'run/a': 'AVAILABLE', 'run/b': 'AVAILABLE'}
+
+
+@pytest.mark.parametrize(
+    ('did', 'state', 'told'),
+    [
+        (known(b'hers'), 'AVAILABLE', 'is not what'),
+        (known(b'longer'), 'AVAILABLE', 'is registered with 6'),
+        (known(b'mine', md5=None, adler32='12345678'), 'AVAILABLE', 'is not what'),
+        (known(b'mine', did_type='DATASET', bytes=None, md5=None, adler32=None), None, 'registered as a dataset'),
+        (known(b'mine', availability='LOST'), None, 'declared lost'),
+        (known(b'mine'), 'BEING_DELETED', 'is BEING_DELETED'),
+        (known(b'mine'), 'BAD', 'is BAD'),
+    ],
+)
+def test_what_cannot_be_is_told_and_the_others_go(run, folder, catalogue, s3, did, state, told):
+    fill(folder, a=b'mine', b=b'new')
+    catalogue.dids['run/a'] = did
+    if state:
+        catalogue.replicas['run/a'] = state
+
+    summary = run()
+
+    assert told in reasons(summary)['a']
+    assert list(reasons(summary)) == ['a']
+    assert (summary.sent, catalogue.attached) == (1, ['run/b'])
+
+
+@pytest.mark.parametrize('changes', [{}, {'md5': None}, {'md5': None, 'adler32': None}, {'md5': None, 'adler32': f'{zlib.adler32(b"mine"):x}'}])
+def test_the_same_file_is_known_by_what_rucio_has_of_it(run, folder, catalogue, s3, changes):
+    content = b'mine'
+    fill(folder, a=content)
+    catalogue.dids['run/a'] = known(content, **changes)
+    catalogue.replicas['run/a'] = 'AVAILABLE'
+    s3.store(BUCKET, 'run/a', content)
+
+    assert run().there == 1
+
+
+def test_an_object_that_is_not_as_registered_is_told(run, folder, catalogue, s3):
+    fill(folder, a=b'mine')
+    catalogue.dids['run/a'] = known(b'mine')
+    catalogue.replicas['run/a'] = 'AVAILABLE'
+    s3.store(BUCKET, 'run/a', b'short'[:3])
+
+    assert 'its object has 3' in reasons(run())['a']
+    assert s3.content(BUCKET, 'run/a') == b'sho'
+
+
+# Failures
+
+
+def test_what_the_server_refuses_is_told_for_each_file(run, folder, catalogue):
+    fill(folder, a=b'1', b=b'2')
+    catalogue.refuse = UnsupportedOperation('no such thing')
+
+    summary = run()
+
+    assert set(reasons(summary)) == {'a', 'b'}
+    assert 'is on the storage, but the Rucio server did not register it: no such thing' in reasons(summary)['a']
+
+
+def test_a_storage_that_refuses_everything_is_not_asked_a_million_times(run, folder, s3, monkeypatch):
+    monkeypatch.setattr(s3uploader, '_HOPELESS', 5)
+    fill(folder, **{f'f{number:03}': b'x' for number in range(100)})
+    s3.fail('PutObject', *(error(403, 'AccessDenied') for _ in range(100)))
+
+    summary = run(jobs=1)
+
+    assert s3.operations().count('PutObject') == 5
+    assert '5 files in a row failed' in summary.failures[-1][1]
+
+
+def test_an_error_of_the_server_stops_it(run, folder, catalogue, s3, monkeypatch):
+    fill(folder, a=b'1')
+
+    def refuse(*_, **__):
+        raise RSEAccessDenied('not you')
+
+    monkeypatch.setattr(catalogue, 'get_metadata_bulk', refuse)
+    with pytest.raises(RSEAccessDenied, match='not you'):
+        run()
+    assert 'PutObject' not in s3.operations()
+
+
+@pytest.mark.parametrize('name', ['a b', 'x:y', 'n' * 300, b'not-utf8-\xff'])
+def test_a_bad_name_is_told_before_anything_is_done(run, folder, catalogue, s3, name):
+    fill(folder, good=b'1')
+    (folder / os.fsdecode(name)[:200]).touch()
+    longest = {'name': 'n' * 100} if len(name) == 300 else {}
+
+    with pytest.raises(InputValidationError, match='Nothing was uploaded'):
+        run(**longest)
+    assert (s3.operations(), catalogue.dataset) == ([], None)
+
+
+def test_an_empty_directory_and_a_file_are_refused(run, folder, catalogue):
+    with pytest.raises(InputValidationError, match='no file below'):
+        run()
+    fill(folder, a=b'1')
+    with pytest.raises(InputValidationError, match='rucio upload'):
+        DirectoryUpload(catalogue, str(folder / 'a'), SCOPE, 'run', 'X').run()
+
+
+def test_a_missing_bucket_is_told_with_the_command_that_makes_it(folder, catalogue):
+    fill(folder, a=b'1')
+    with pytest.raises(SourceNotFound, match=r'rucio s3 make-bucket user\.bob --rse X'):
+        DirectoryUpload(catalogue, str(folder), 'user.bob', 'run', 'X').run()
+    assert catalogue.dataset is None
+
+
+@pytest.mark.parametrize(
+    ('changes', 'exception', 'told'),
+    [
+        ({'availability_write': False}, RSEWriteBlocked, 'not available'),
+        ({'deterministic': False}, RSEOperationNotSupported, 'not deterministic'),
+        ({'protocols': []}, RSEOperationNotSupported, 'no protocol'),
+    ],
+)
+def test_an_rse_that_does_not_fit_is_refused(run, folder, catalogue, changes, exception, told):
+    fill(folder, a=b'1')
+    catalogue.rse = catalogue.rse | changes
+    with pytest.raises(exception, match=told):
+        run()
+
+
+@pytest.mark.parametrize(('found', 'told'), [({'type': 'CONTAINER'}, 'is a container'), ({'type': 'DATASET', 'open': False}, 'is closed')])
+def test_a_did_that_takes_no_files_is_refused(run, folder, catalogue, found, told):
+    fill(folder, a=b'1')
+    catalogue.dataset = found
+    with pytest.raises(UnsupportedOperation, match=told):
+        run()
+
+
+@pytest.mark.parametrize(('expression', 'made'), [('X', 0), ('tier=1', 0), ('Y', 1)])
+def test_a_rule_is_made_where_none_covers_the_rse(run, folder, catalogue, expression, made):
+    fill(folder, a=b'1')
+    catalogue.dataset = {'type': 'DATASET', 'open': True}
+    catalogue.rules = [{'rse_expression': expression}]
+
+    run()
+
+    assert len(catalogue.rules) == 1 + made
