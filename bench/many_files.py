@@ -45,7 +45,7 @@ class Tools:
         self._s5cmd = S5cmd(server, folder)
 
     def bulk(self, name: str) -> None:
-        done = self._user.rucio('--robot', 's3', 'upload', str(self._data), f'{SCOPE}:{name}', '--rse', RSE)
+        done = self._user.rucio('s3', '--robot', 'upload', str(self._data), f'{SCOPE}:{name}', '--rse', RSE)
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
 

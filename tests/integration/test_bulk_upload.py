@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from servers.cli import RucioCli
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
 
@@ -111,7 +112,7 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
     before = len(site.root.server.requests())
 
     again = upload(site, tmp_path / 'data', unique, *['--jobs', '4'])
-    robot = site.alice.rucio('--robot', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
+    robot = site.alice.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
 
     assert '600 were there already' in ok(again)
     assert summary(robot) == {'sent': 0, 'bytes': 0, 'registered': 0, 'there': 600, 'failed': 0}
@@ -129,7 +130,7 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
     process.communicate()
     stored = len(site.objects(RSE, f'{unique}/'))
 
-    done = site.alice.rucio('--robot', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
+    done = site.alice.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
 
     ok(done)
     assert summary(done)['sent'] <= len(contents) - stored + 8, 'what was under way may have arrived meanwhile'
@@ -253,7 +254,7 @@ def test_one_bucket_for_an_rse(site: Site, unique: str, tmp_path: Path) -> None:
     make(tmp_path / 'data', {'a': 10, 'b/c': 20})
 
     for sent in (2, 0):
-        done = site.alice.rucio('--robot', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', rse)
+        done = site.alice.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', rse)
         assert summary(done) == {'sent': sent, 'bytes': 15 * sent, 'registered': 0, 'there': 2 - sent, 'failed': 0}, done.stderr
     assert sorted(site.objects(rse, bucket=unique).values()) == [10, 20]
 
@@ -278,3 +279,20 @@ def test_an_account_without_keys_and_an_rse_that_rucio_knows(request: pytest.Fix
     while 'no quota on any S3 RSE' in (done := run()).stderr:
         assert time.monotonic() < until
     assert '3 were there already' in ok(done)
+
+
+def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path) -> None:
+    """In Rucio 38 the generic policy lets nobody but root have URLs signed."""
+    rse, storage = f'{unique}_S3'.upper(), site.storages['TLS_S3']
+    site.add_rse(rse, storage, attributes={'sign_url': 's3'}, settings={'auth': 'presigned'})
+    site.root.server.set_rse_keys(site.ids[rse], storage.access_key, storage.secret_key)
+    user = RucioCli.root(tmp_path / 'user', site.root.server, {'s3': {'ca_bundle': str(storage.ca_bundle)}})
+    contents = make(tmp_path / 'data', {'a': 10, 'b/large': 20 * MiB, 'there': 10, 'foreign': 10})
+    storage.client().put_object(Bucket=SCOPE, Key=f'{unique}/there', Body=contents['there'])
+    storage.client().put_object(Bucket=SCOPE, Key=f'{unique}/foreign', Body=b'not theirs')
+
+    first, second = (user.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', rse) for _ in range(2))
+
+    assert summary(first) == {'sent': 2, 'bytes': 20 * MiB + 10, 'registered': 1, 'there': 0, 'failed': 1}, first.stderr
+    assert summary(second) == {'sent': 0, 'bytes': 0, 'registered': 0, 'there': 3, 'failed': 1}, second.stderr
+    assert site.objects(rse, f'{unique}/') == {f'{unique}/{name}': len(content) for name, content in contents.items()}

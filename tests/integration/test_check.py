@@ -28,12 +28,12 @@ from servers.team import Team, ok, refused
 
 
 def rows(done: Any) -> dict[str, list[str]]:
-    """The table of `rucio --robot s3 check`: check -> result, found, remedy."""
+    """The table of `rucio s3 --robot check`: check -> result, found, remedy."""
     return {line.split('\t')[0]: line.split('\t')[1:] for line in done.stdout.splitlines()}
 
 
 def check(user: RucioCli, rse: str, *options: str) -> tuple[Any, dict[str, list[str]]]:
-    done = user.rucio('--robot', 's3', 'check', rse, *options)
+    done = user.rucio('s3', '--robot', 'check', rse, *options)
     assert 'Traceback' not in done.stderr
     return done, rows(done)
 

@@ -115,7 +115,7 @@ class Desk:
 
 @pytest.fixture(scope='module')
 def desk(tmp_path_factory: pytest.TempPathFactory, rucio_server: RucioServer, root: RucioCli, sts: SeaweedFS, plain: SeaweedFS) -> Desk:
-    for rse, storage, settings in ((RSE, sts, {'role_arn': sts.role_arn}), (OTHER, plain, {}), (KEYLESS, plain, {})):
+    for rse, storage, settings in ((RSE, sts, {'role_arn': sts.role_arn}), (OTHER, plain, {'bucket_prefix': 'rest-'}), (KEYLESS, plain, {})):
         rse_id = add_s3_rse(root, rse, storage, settings=settings)
         if rse != KEYLESS:
             rucio_server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
@@ -357,7 +357,7 @@ def test_foreign_buckets_are_for_admins(desk: Desk, unique: str) -> None:
 
 @pytest.mark.parametrize('rse', [OTHER, KEYLESS])
 def test_no_credentials_without_a_role(desk: Desk, rse: str) -> None:
-    answer = desk.carol('POST', '/credentials', {'rse': rse, 'bucket': SCOPE})
+    answer = desk.carol('POST', '/credentials', {'rse': rse, 'bucket': f'rest-{SCOPE}' if rse == OTHER else SCOPE})
     assert (answer.status, answer.error) == (501, 'RSEOperationNotSupported')
     assert rse in answer.message
 

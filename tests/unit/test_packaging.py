@@ -156,7 +156,12 @@ def test_installs_beside_stock_rucio_and_leaves_no_trace(wheel, stock, tmp_path)
     assert run(python, '-c', 'import rucio.common.s3') == (0, '')
     code, printed = run(*pip, 'uninstall', '--yes', 'rucio-s3')
     assert code == 0, printed
-    assert snapshot(venv) == before
+    after = snapshot(venv)
+    for path in [path for path, content in after.items() if content == 'directory']:
+        # pip leaves the directories of the server's parts, where rucio-clients has none, without a file in them.
+        if path not in before and not any(other.startswith(f'{path}/') and content != 'directory' for other, content in after.items()):
+            del after[path]
+    assert after == before
     assert run(python, '-c', 'import rucio.version, importlib.util as u; print(u.find_spec("rucio.common.s3"))') == (0, 'None\n')
 
 

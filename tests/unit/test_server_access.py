@@ -21,7 +21,7 @@ from unittest import mock
 
 import pytest
 
-pytest.importorskip('rucio.core', reason='rucio-clients has no server')
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import sqlalchemy
 import sqlalchemy.orm

@@ -578,12 +578,13 @@ def test_any_well_encoded_key_is_read_as_it_is_or_refused(text, folder):
 
 @settings(max_examples=300)
 @given(st.one_of(PATH, st.text(max_size=10)))
+@example(' user.bob//')
 def test_an_accepted_source_is_that_which_was_asked_for(source):
     try:
         checked = signing_guards.check(request('PUT', headers={'x-amz-copy-source': [source]}), Storage().endpoint)
     except (AccessDenied, InputValidationError):
         return
-    for bucket, key in readings(source):
+    for bucket, key in readings(source.strip()):  # HTTP knows no blanks around a value
         assert covers([each for each in checked.touches if not each.write], bucket, key)
 
 

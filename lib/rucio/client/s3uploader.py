@@ -207,11 +207,8 @@ class DirectoryUpload:
         self._failed_in_a_row = 0
         self.summary = Summary()
         self._protocol: Default
-        from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
-
-        # Not validate_schema, which takes 10 ms for each name: it puts the schema together every time.
-        properties = {each: get_schema_value(each.upper(), client.vo) for each in ('scope', 'name')}
-        self._schema = Draft7Validator({'type': 'object', 'properties': properties})
+        self._signed = False  # there are only URLs that the server signs: for one object each, no listing
+        self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(client.vo)})
 
     def run(self) -> Summary:
         """Upload what is missing. Files that cannot be uploaded are in the summary's failures; the others are uploaded all the same.
@@ -293,24 +290,25 @@ class DirectoryUpload:
                 protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
                 if isinstance(protocol, Default):
                     protocol.connect()
+                    self._signed = protocol._authorizer is None  # noqa: SLF001 - the same house
                     return protocol
         raise RSEOperationNotSupported(f'RSE {self._rse} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload')
 
     def _place(self, operation: str, name: str) -> _Place:
-        pfn = next(iter(self._protocol.lfns2pfns({'scope': self._scope, 'name': name}).values()))
-        return _Place(*self._protocol._locate(operation, pfn))  # noqa: SLF001
+        return _Place(*self._protocol._locate(operation, self._pfn(name)))  # noqa: SLF001
 
     def _listing(self) -> Optional[Iterator[tuple[str, int]]]:
         """Name and size of what lies below ``name/`` on the storage; None where that cannot be listed.
 
         It begins with the first request, so that a missing bucket is told before anything else is done.
         """
+        if self._signed:
+            return None
         probes = ['x', 'y', 'z']
         places = [self._place('read', f'{self._name}/{probe}') for probe in probes]
         prefixes = {place.target.key.removesuffix(probe) for place, probe in zip(places, probes, strict=True)}
         connection, target = places[0]
-        # An algorithm that scatters the files (hash), or signed URLs, which cannot list.
-        if len(prefixes) > 1 or connection.authorizer.whole_objects_only:
+        if len(prefixes) > 1:  # an algorithm that scatters the files (hash)
             return None
         prefix = prefixes.pop()
         pages = objects.list_objects(connection, target.bucket, prefix)
@@ -532,20 +530,10 @@ class DirectoryUpload:
 
         :param sums: Its sums where they were made before.
         """
-        place, summer = self._place('write', file.name), _Summer()
-        signed = place.connection.authorizer.whole_objects_only
         try:
-            with self._large if file.size >= place.connection.endpoint.multipart_threshold else nullcontext():
-                if signed:
-                    sums = sums or self._summed(file)
-                    self._protocol.put(file.path, self._pfn(file.name))
-                else:
-                    transfer.upload(place.connection, file.path, place.target, meter=self._meter, seen=summer.add, stop=self._stop)
+            sent = self._put_signed(file, sums) if self._signed else self._put(file)
         except FileReplicaAlreadyExists:
-            if signed:
-                raise
             return self._adopt(file, sums or self._summed(file), state)
-        sent = sums if signed and sums else summer.sums()
         if sums is not None and sent != sums:
             raise _Refused('changed while it was uploaded: its object is not what is registered. Tell the operator')
         with self._lock:
@@ -553,6 +541,20 @@ class DirectoryUpload:
             self.summary.sent += 1
             self.summary.sent_bytes += sent.size
         return _Ready(file, sent, state)
+
+    def _put(self, file: LocalFile) -> Sums:
+        """The sums are those of what was sent."""
+        place, summer = self._place('write', file.name), _Summer()
+        with self._large if file.size >= place.connection.endpoint.multipart_threshold else nullcontext():
+            transfer.upload(place.connection, file.path, place.target, meter=self._meter, seen=summer.add, stop=self._stop)
+        return summer.sums()
+
+    def _put_signed(self, file: LocalFile, sums: Optional[Sums]) -> Sums:
+        """With URLs that the server signs, of which the protocol knows how many it needs."""
+        sums = sums or self._summed(file)
+        self._protocol.put(file.path, self._pfn(file.name))
+        self._step(file.size)
+        return sums
 
     def _pfn(self, name: str) -> str:
         return next(iter(self._protocol.lfns2pfns({'scope': self._scope, 'name': name}).values()))
@@ -629,3 +631,12 @@ def _chunks(files: Iterable[LocalFile]) -> Iterator[list[LocalFile]]:
 
 def _said(error: RucioException) -> str:
     return str(error.args[0]) if error.args else str(error)
+
+
+def _schema_of_names(vo: str) -> dict[str, Any]:
+    """What scopes and names may be. Not validate_schema, which takes 10 ms for each name: it puts the schema together every time."""
+    try:
+        from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
+    except ModuleNotFoundError:  # rucio-clients 41 has the module, but not what it imports: the generic rule then, and the server has the last word
+        return {'name': {'type': 'string', 'maxLength': 250, 'pattern': r'^[/A-Za-z0-9][/A-Za-z0-9._-]*$'}}
+    return {each: get_schema_value(each.upper(), vo) for each in ('scope', 'name')}

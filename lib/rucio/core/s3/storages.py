@@ -200,21 +200,17 @@ class Storage:
             return False
 
 
-_storages: dict[tuple[str, str], tuple[float, Optional[Storage]]] = {}
-_names: dict[str, tuple[float, list[str]]] = {}
+_storages: dict[tuple[str, str], tuple[float, Storage]] = {}
 
 
 def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
     """All S3 RSEs of a VO, by name. Those whose settings are wrong are left out.
 
-    Costs queries only where what is known is older than :data:`SECONDS`.
+    Costs one query, and more for each RSE of which what is known is older than :data:`SECONDS`.
     """
-    known = _names.get(vo)
-    if known is None or time.monotonic() - known[0] > SECONDS:
-        stmt = select(models.RSE.rse).distinct().join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(*_speaks_s3(vo))
-        known = _names[vo] = (time.monotonic(), sorted(session.execute(stmt).scalars()))
+    stmt = select(models.RSE.rse).distinct().join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(*_speaks_s3(vo))
     found = []
-    for rse in known[1]:
+    for rse in sorted(session.execute(stmt).scalars()):
         try:
             found.append(get_storage(rse, vo, session=session))
         except (ConfigurationError, RSENotFound):
@@ -231,12 +227,10 @@ def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
     """
     known = _storages.get((vo, rse))
     if known is None or time.monotonic() - known[0] > SECONDS:
-        known = (time.monotonic(), _load(rse, vo, session))
-        if len(_storages) > 10_000:  # names that somebody tries
-            _storages.clear()
-        _storages[vo, rse] = known
-    if known[1] is None:
-        raise RSENotFound(f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio s3 ls.")
+        storage = _load(rse, vo, session)
+        if storage is None:
+            raise RSENotFound(f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio s3 ls.")
+        known = _storages[vo, rse] = (time.monotonic(), storage)
     return known[1]
 
 
