@@ -25,6 +25,7 @@ def team(request: pytest.FixtureRequest) -> Team:
     return request.getfixturevalue(f'{request.param}_team')
 
 
+@pytest.mark.smoke
 def test_make_bucket_says_what_it_did(team: Team, unique: str) -> None:
     did = f'{team.scope}:{unique}'
 

@@ -47,6 +47,7 @@ def download(team: Team, did: str, directory: Path) -> bytes | None:
     return found[0].read_bytes() if found else None
 
 
+@pytest.mark.smoke
 def test_share_and_unshare(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
     other = team.other.account
     assert download(team, f'{shared}/file', tmp_path / '1') is None
