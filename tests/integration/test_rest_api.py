@@ -450,6 +450,25 @@ def test_everybody(desk: Desk, run: str) -> None:
     assert desk.carol.ok('GET', '/policy', scope=SCOPE) == {'rse': RSE, 'bucket': SCOPE, 'policy': None}
 
 
+def test_what_is_public_can_be_taken_back_wherever_it_is(desk: Desk, run: str) -> None:
+    desk.s3.put_object(Bucket=SCOPE, Key=f'{run}/file', Body=b'')
+    desk.carol.ok('POST', '/grants', {'scope': SCOPE, 'name': run, 'account': '*'})
+    assert anonymous(f'{desk.storage.url}/{SCOPE}/{run}/file') == 200
+    # The catalogue forgets where it was: for a new file the other RSE would be the place, and has no such bucket.
+    for rule in desk.root.call('list_did_rules', SCOPE, run):
+        desk.root.call('update_replication_rule', rule['id'], {'lifetime': 0})
+    desk.server.run('rucio-judge-cleaner', '--run-once')
+    desk.root.call('set_local_account_limit', 'carol', OTHER, 10**12)
+    desk.root.call('delete_local_account_limit', 'carol', RSE)
+    try:
+        assert [each['rse'] for each in desk.carol.ok('GET', '/locate', scope=SCOPE, name=run)] == [OTHER]
+        assert desk.carol.ok('DELETE', '/grants', {'scope': SCOPE, 'name': run, 'account': '*'}) == {'removed': True}
+        assert anonymous(f'{desk.storage.url}/{SCOPE}/{run}/file') == 403
+    finally:
+        desk.root.call('set_local_account_limit', 'carol', RSE, 10**12)
+        desk.root.call('delete_local_account_limit', 'carol', OTHER)
+
+
 def test_a_policy_that_the_storage_refuses(desk: Desk, run: str) -> None:
     answer = desk.carol('PUT', '/policy', {'scope': SCOPE, 'policy': {'Statement': 'none'}})
     assert (answer.status, answer.error) == (400, 'InvalidObject')
@@ -470,6 +489,30 @@ def test_remove_refuses_what_is_not_empty(desk: Desk, run: str) -> None:
     assert desk.carol('DELETE', '/buckets', {'scope': SCOPE}).status == 409
     assert len(desk.root.call('list_did_rules', SCOPE, run)) == 1
     assert desk.keys(f'{run}/') == [f'{run}/file']
+
+
+@pytest.mark.parametrize('force', [False, True])
+def test_what_the_catalogue_does_not_know_keeps_the_bucket(desk: Desk, run: str, force: bool) -> None:
+    """SeaweedFS removes buckets with all that is in them."""
+    desk.s3.put_object(Bucket=SCOPE, Key=f'of another client {run}', Body=b'x')
+    assert desk.carol.ok('DELETE', '/buckets', {'scope': SCOPE, 'name': run, 'force': force})['removed']['bucket'] is False
+    assert desk.keys('of another') == [f'of another client {run}']
+    desk.s3.delete_object(Bucket=SCOPE, Key=f'of another client {run}')
+
+
+def test_upper_and_lower_case_are_two_collections(desk: Desk, run: str) -> None:
+    desk.add_file(f'{run}/file', f'{run.upper()}/file')
+    desk.carol.ok('DELETE', '/buckets', {'scope': SCOPE, 'name': run, 'force': True})
+    assert desk.replicas(f'{run}/file') == []
+    assert desk.replicas(f'{run.upper()}/file') == [RSE]
+    desk.carol.ok('DELETE', '/buckets', {'scope': SCOPE, 'name': run.upper(), 'rse': RSE, 'force': True})
+
+
+@pytest.mark.parametrize('prefix', ['Ω/file', 'é/file'])
+def test_a_refusal_of_any_name_arrives(desk: Desk, prefix: str) -> None:
+    answer = desk.dave('POST', '/credentials', {'rse': RSE, 'bucket': SCOPE, 'prefix': prefix})
+    assert (answer.status, answer.error) == (403, 'AccessDenied')
+    assert prefix in answer.message
 
 
 def test_remove_with_force_leaves_a_true_catalogue(desk: Desk, run: str) -> None:

@@ -26,8 +26,10 @@ import hypothesis
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-# Rucio decides once, at the import of rucio.rse, whether it is a client or a server. A client needs no database.
+# Rucio decides once, at the import of rucio.rse, whether it is a client or a server, and its command line asks the database
+# for a setting where it takes itself for a server. A client needs no database.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    import rucio.cli.command  # noqa: F401
     from rucio.rse import rsemanager
 
 from rucio.common import config

@@ -17,6 +17,7 @@
 import json
 import os
 import shlex
+import signal
 import stat
 from types import SimpleNamespace
 
@@ -255,6 +256,15 @@ def test_output_that_goes_into_a_file_is_made_private(tmp_path):
         assert os.fstat(device.fileno()).st_mode == before
 
 
+def test_a_device_is_not_replaced_by_a_file(run, monkeypatch):
+    replaced = []
+    monkeypatch.setattr(access, '_replace', lambda path, _: replaced.append(path))
+    result = run('credentials --file /dev/null')
+    assert replaced == []
+    assert isinstance(result.exception, InputValidationError)
+    assert '/dev/null is no regular file' in str(result.exception)
+
+
 # exec
 
 
@@ -277,6 +287,15 @@ def test_several_buckets_are_for_tools_with_aliases(server, run, become):
     assert 'aws, s5cmd and others none' in result.stderr
     assert {'MC_HOST_site_s3', 'MC_HOST_other_s3'} <= become[0][1].keys()
     assert 'AWS_ACCESS_KEY_ID' not in become[0][1]
+
+
+def test_a_tool_ends_when_nobody_reads_it_any_more(run, monkeypatch):
+    before = signal.getsignal(signal.SIGPIPE)
+    seen = []
+    monkeypatch.setattr(os, 'execvpe', lambda *_: seen.append(signal.getsignal(signal.SIGPIPE)))
+    run('exec user.alice -- yes')
+    assert seen == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGPIPE) == before
 
 
 @pytest.mark.parametrize(('command', 'code'), [('no-such-command', 127), ('/etc/passwd', 126)])

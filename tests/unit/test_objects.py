@@ -19,7 +19,7 @@ import boto3
 import moto
 import pytest
 
-from rucio.common.exception import DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import AccessDenied, DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -300,3 +300,17 @@ def test_all_of_it_agrees_with_moto(amazon):
         objects.delete(amazon, at(HARD[0]))
     assert set(objects.delete_many(amazon, map(at, HARD)).values()) == {None}
     assert list(objects.list_objects(amazon, BUCKET)) == []
+
+
+@moto.mock_aws
+def test_a_bucket_is_made_where_its_region_has_to_be_named():
+    connection = clients.connect(Endpoint('X', '1', 'https://s3.eu-west-1.amazonaws.com', region='eu-west-1'), KEYS)
+    assert objects.make_bucket(connection, Target('X', BUCKET))
+    assert connection.client.get_bucket_location(Bucket=BUCKET)['LocationConstraint'] == 'eu-west-1'
+    assert not objects.make_bucket(connection, Target('X', BUCKET))
+
+
+def test_a_bucket_of_somebody_else_is_named(connection, s3):
+    s3.fail('CreateBucket', error(409, 'BucketAlreadyExists'))
+    with pytest.raises(AccessDenied, match=f"the bucket '{BUCKET}' belongs to somebody else"):
+        objects.make_bucket(connection(), Target('X', BUCKET))

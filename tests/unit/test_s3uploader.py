@@ -163,6 +163,15 @@ def test_what_is_no_file_is_told(folder):
     ]
 
 
+def test_a_link_to_itself_is_told(folder):
+    (folder / 'self').symlink_to('self')
+    (folder / 'file').touch()
+    told = []
+    assert [name for _, name in walk(str(folder), lambda path, reason: told.append((os.path.basename(path), reason)))] == ['file']
+    assert [name for name, _ in told] == ['self']
+    assert 'a link that leads nowhere' in told[0][1]
+
+
 def test_a_directory_that_cannot_be_read_is_a_failure(run, folder, monkeypatch):
     fill(folder, a=b'1', locked__b=b'2')
     scandir = os.scandir

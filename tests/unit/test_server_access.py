@@ -209,6 +209,9 @@ def test_grants_are_bounded(session):
     assert grant(session, account='account0', write=True)
     with pytest.raises(InvalidObject, match='200 grants'):
         grant(session)
+    # Asked before the storage is told to let everybody in.
+    with pytest.raises(InvalidObject, match='200 grants'):
+        grants.check(SCOPE, 'run1', InternalAccount('*'), False, session=session)
 
 
 def test_ancestors():

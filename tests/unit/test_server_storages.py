@@ -15,6 +15,7 @@
 """Where DIDs lie on the storages that the server knows, and of which DID a key is. No server, no database."""
 
 import os
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -26,9 +27,9 @@ from hypothesis import strategies as st
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
+    from rucio.core.s3 import buckets, storages
 
-from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported
+from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint, Secrets
 
 
@@ -167,3 +168,40 @@ def test_what_is_known_is_kept_for_some_seconds(monkeypatch):
     assert asked == ['SITE_S3', 'NOWHERE', 'NOWHERE'], 'an RSE that is made now is there now'
     now += storages.SECONDS + 1
     assert storages.get_storage('SITE_S3', 'def', session=None) is not first
+
+
+@pytest.mark.parametrize(
+    ('of', 'bucket', 'answer'),
+    [
+        (storage(), 'anything', True),
+        (storage(bucket_prefix='vo1.'), 'vo1.user.alice', True),
+        (storage(bucket_prefix='vo1.'), 'vo2.user.alice', False),
+        (storage('hash', '/common/x'), 'common', True),
+        (storage('hash', '/common/x'), 'user.alice', False),
+    ],
+)
+def test_buckets_beside_an_rse_are_none_of_its_business(of, bucket, answer):
+    assert of.may_have(bucket) is answer
+
+
+class Asked:
+    """A storage that lists these buckets, or fails."""
+
+    rse, ways, common_bucket, endpoint = 'SITE_S3', ['remote'], '', SimpleNamespace(bucket_prefix='')
+
+    def __init__(self, *names):
+        self.names = names
+
+    def connection(self):
+        if not self.names:
+            raise ServiceUnavailable('RSE SITE_S3: nobody answers.')
+        return SimpleNamespace(client=SimpleNamespace(list_buckets=lambda: {'Buckets': [{'Name': name} for name in self.names]}))
+
+
+def test_a_storage_that_does_not_answer_has_not_no_buckets():
+    up, empty, down = Asked('user.alice', 'user.bob'), Asked('user.bob'), Asked()
+    assert [each['bucket'] for each in buckets.list_buckets([up, down], {'user.alice'})] == ['user.alice']
+    assert buckets.list_buckets([empty, empty], {'user.alice'}) == []
+    for storages_ in ([down], [empty, down], [down, empty]):
+        with pytest.raises(ServiceUnavailable, match='nobody answers'):
+            buckets.list_buckets(storages_, {'user.alice'})

@@ -66,7 +66,7 @@ class FakeServer:
             raise self.failure
         covered = '' if self.shared is None else next((each for each in self.shared if prefix.startswith(each)), None)
         if covered is None:
-            raise AccessDenied(f'Account alice may not read {bucket}.')
+            raise AccessDenied(f'Account alice may not read {bucket}. The owner of the scope can share it (rucio s3 share).')
         ends = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + self.lifetime))
         keys = {'access_key': f'KEY{number}', 'secret_key': 'hidden-key', 'session_token': f'hidden-token-{number}'}
         return {'bucket': bucket, 'prefix': covered, 'write': write, 'expiration': ends, **keys}

@@ -16,6 +16,7 @@
 """Vending: which policy, for how long, how often the STS is asked, and what is said when it refuses."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -196,6 +197,27 @@ def test_sixteen_who_ask_at_once_cause_one_request(storage, sts):
         sts.gate.set()
         assert len({each.result().access_key for each in asked}) == 1
     assert len(sts.requests) == 1
+
+
+def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
+    """Each with a time-out of its own, one after the other, they would hold the threads of the server for minutes."""
+    asking, slot = [], vending._slot
+    monkeypatch.setattr(vending, '_slot', lambda purpose: asking.append(purpose) or slot(purpose))
+    sts.gate.clear()
+    sts.failures = [(500, 'InternalFailure')] * 4
+    there = storage()
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(vend, there) for _ in range(4)]
+        while len(asking) < 4:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        sts.gate.set()
+        for each in asked:
+            with pytest.raises(ServiceUnavailable, match='STS is up'):
+                each.result()
+    assert len(sts.requests) == 1
+    sts.failures = []
+    assert vend(there).access_key
 
 
 def test_what_is_remembered_is_bounded(storage, sts, monkeypatch):

@@ -41,7 +41,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
 from rucio.common.exception import RSENotFound, RSEOperationNotSupported, RucioException
-from rucio.common.s3 import clients, credentials, transfer
+from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.address import encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, status_of, translate, translated
@@ -386,12 +386,7 @@ class Check:
         name = f'{connection.endpoint.bucket_prefix}rucio-s3-check-{secrets.token_hex(6)}'
         if connection.authorizer.name != 'static' or not is_bucket_name(name):
             raise _failed(f'no scope of {self._client.account} has a bucket. {refused}'.strip(), 'rucio s3 make-bucket SCOPE; or name one: --bucket')
-        region = connection.endpoint.region
-        elsewhere: Any = (
-            {'CreateBucketConfiguration': {'LocationConstraint': region}} if region and connection.endpoint.provider == 'aws' and region != 'us-east-1' else {}
-        )
-        with translated('make-bucket', Target(self._rse, name)):
-            connection.client.create_bucket(Bucket=name, **elsewhere)
+        objects.make_bucket(connection, Target(self._rse, name))
         self._bucket, self._made_bucket = name, True
         return f"'{name}', made for this check"
 

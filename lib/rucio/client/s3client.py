@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ['NO_PLUGIN', 'S3Client']
 
-NO_PLUGIN = 'this Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
+NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
 
 
 class _Place(NamedTuple):

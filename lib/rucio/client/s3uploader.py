@@ -160,9 +160,15 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
         if entry.is_dir(follow_symlinks=False):
             for path, name in walk(entry.path, warn):
                 yield path, f'{entry.name}/{name}'
-        elif entry.is_file():
+            continue
+        try:
+            is_file, is_dir = entry.is_file(), entry.is_dir()
+        except OSError as error:  # a link to itself, or to where this user may not look
+            warn(entry.path, f'is a link that leads nowhere ({error.strerror})')
+            continue
+        if is_file:
             yield entry.path, entry.name
-        elif entry.is_dir():
+        elif is_dir:
             warn(entry.path, 'is a link to a directory: those are not followed')
         else:
             warn(entry.path, 'is a broken link' if entry.is_symlink() else 'is no regular file')

@@ -17,6 +17,7 @@
 Requests to a storage are made between the transactions, never inside one.
 """
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -27,6 +28,7 @@ from rucio.common.exception import (
     DuplicateRule,
     InvalidObject,
     RSEOperationNotSupported,
+    RucioException,
     ScopeNotFound,
 )
 from rucio.common.schema import validate_schema
@@ -59,6 +61,8 @@ __all__ = [
     'set_bucket_policy',
     'sign',
 ]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _described(storage: 'Storage') -> dict[str, Any]:
@@ -273,7 +277,7 @@ def get_did_credentials(
         if name and buckets.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
-            raise _denied(account, f'{scope}:{name}', write)
+            raise _denied(account, _called(scope, name), write)
         found = buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
     bucket, prefix = storage.place_of(scope, inside)
@@ -293,7 +297,7 @@ def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix:
         covering = access.covering(account, scope, name, write, session=session)
         if covering is not None:
             return storage.place_of(str(scope), covering)[1]
-    elif access.is_admin(account, session=session):
+    elif storage.may_have(bucket) and access.is_admin(account, session=session):
         return prefix
     raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 
@@ -339,7 +343,7 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
             dids = _dids(storage, bucket, key, session)
             if dids and all(access.may(account, scope, name, write, session=session) for scope, name in dids):
                 return
-            if not dids and access.is_admin(account, session=session):
+            if not dids and storage.may_have(bucket) and access.is_admin(account, session=session):
                 return
             raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
 
@@ -404,9 +408,17 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
     owner, internal = _names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         _need(owner, internal, '', True, session)
-        places = buckets.candidates(owner, internal, name, None, session=session) if account == grants.EVERYBODY else []
+        public = account == grants.EVERYBODY
+        places = buckets.candidates(owner, internal, name, None, session=session) if public else []
+        # The collection may have been elsewhere when it was shared.
+        others = [each for each in storages.list_storages(vo, session=session) if each.ways and each not in places] if public else []
     for place in places:
-        buckets.set_public(place, scope, name, False)
+        buckets.unpublish(place, scope, name)
+    for place in others:
+        try:
+            buckets.unpublish(place, scope, name)
+        except RucioException as error:  # it may never have had any of it
+            _LOGGER.warning('S3: is %s:%s still public? %s', scope, name, error.args[0] if error.args else error)
     with db_session(DatabaseOperationType.WRITE) as session:
         return grants.delete_grant(internal, name, account, session=session)
 
@@ -477,7 +489,11 @@ def _names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount
 
 def _need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
     if not access.may(account, scope, name, write, session=session):
-        raise _denied(account, f'{scope}:{name}' if name else f'the bucket of scope {scope}', write)
+        raise _denied(account, _called(str(scope), name), write)
+
+
+def _called(scope: str, name: str) -> str:
+    return f'{scope}:{name}' if name else f'the bucket of scope {scope}'
 
 
 def _denied(account: InternalAccount, what: str, write: bool) -> AccessDenied:

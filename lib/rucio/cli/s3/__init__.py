@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 else:
     _DIDParamType = click.ParamType  # older versions of click have it without a type
 
-__all__ = ['DIDType', 'did_argument', 'is_robot', 'parse_did', 'rse_option', 's3', 's3_client', 'size', 'table']
+__all__ = ['DIDType', 'did_argument', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'size', 'table']
 
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
@@ -177,6 +177,11 @@ def is_robot(ctx: click.Context) -> bool:
     return bool(ctx.obj.get('robot'))
 
 
+def printable(text: str) -> str:
+    """What is safe on a terminal and in a line: keys may hold anything, and somebody else may have made them."""
+    return text if text.isprintable() else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+
+
 def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()) -> None:
     """Print a table in Rucio's look: psql, rich where rucio.cfg wants that, and with --robot nothing but tabs between the values.
 
@@ -185,7 +190,7 @@ def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[s
     :param headers: The names of the columns.
     :param numbers: The columns that are aligned to the right.
     """
-    cells = [['' if each is None else str(each) for each in row] for row in rows]
+    cells = [['' if each is None else printable(str(each)) for each in row] for row in rows]
     if is_robot(ctx):
         for row in cells:
             click.echo('\t'.join(row))
@@ -202,10 +207,12 @@ def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[s
 
 
 def _rich_table(ctx: click.Context, rows: list[list[str]], headers: Sequence[str], alignments: list[str]) -> None:
+    from rich.markup import escape  # noqa: PLC0415
+
     from rucio.cli import utils  # noqa: PLC0415
 
     # Rucio 38 has it elsewhere.
     rich: Any = getattr(utils, 'RichUtils', None) or import_module('rucio.client.richclient')
-    made = rich.generate_table(rows, headers=list(headers), col_alignments=alignments)
+    made = rich.generate_table([[escape(cell) for cell in row] for row in rows], headers=list(headers), col_alignments=alignments)
     ctx.obj.spinner.stop()
     rich.print_output(made, console=ctx.obj.console, no_pager=ctx.obj.no_pager)

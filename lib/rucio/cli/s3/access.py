@@ -15,6 +15,7 @@
 """``rucio s3 credentials``, ``exec``, ``url`` and ``presign``: what other tools need to work on a bucket."""
 
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -137,6 +138,8 @@ def exec_(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]
 
 
 def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
+    # Python ignores it, and what ignores it hands that down: the tool would not end in `... | head`.
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         os.execvpe(tool[0], tool, environment)  # noqa: S606 - what the user wants
     except FileNotFoundError:
@@ -145,6 +148,8 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
     except OSError as error:
         click.echo(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
         sys.exit(126)
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 @click.command('url')
@@ -339,6 +344,9 @@ def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
 def _merge_into(path: str, formatter: Format, accesses: list[Access]) -> None:
     """Nothing of the file is lost, nobody else can read it at any time, and a failure leaves it as it was."""
     real = os.path.realpath(os.path.expanduser(path))
+    if os.path.exists(real) and not os.path.isfile(real):
+        # A device or a pipe would be replaced by a file: as root even /dev/null.
+        raise InputValidationError(f'{path} is no regular file. Name another one (--file), or redirect the output.')
     try:
         old = ''
         with suppress(FileNotFoundError), open(real, encoding='utf-8') as file:

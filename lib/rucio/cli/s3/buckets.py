@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, size, table
+from rucio.cli.s3 import did_argument, is_robot, printable, rse_option, s3_client, size, table
 from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, RSENotFound, SourceNotFound
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
         rows, headers, numbers = _list_collections(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
     if short:
         for row in rows:
-            click.echo(row[0] or row[1])
+            click.echo(printable(row[0] or row[1]))
         return
     table(ctx, rows, headers, numbers)
 

@@ -63,10 +63,12 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
 def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
     """Take back what `share` gave."""
     whom = _whom(accounts, public)
+    shared = {each['account'] for each in s3_client(ctx).list_grants(*did)}
     for account in whom:
-        s3_client(ctx).delete_grant(*did, account)
+        s3_client(ctx).delete_grant(*did, account)  # also what is not there: public access is taken back on the storage as well
         if not is_robot(ctx):
-            click.echo(f'{":".join(did)} is no longer shared with {_named(account)}.')
+            # Who mistypes a name must not think that access has ended.
+            click.echo(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
     if accounts and not is_robot(ctx):
         click.echo('Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.')
 

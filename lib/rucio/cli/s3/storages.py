@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import click
 
 from rucio.cli.s3 import is_robot, s3_client, table
-from rucio.common.exception import InputValidationError, RSENotFound, UnsupportedOperation
+from rucio.common.exception import InputValidationError, InvalidObject, RSENotFound, UnsupportedOperation
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import SETTINGS, Endpoint
 
@@ -124,7 +124,10 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str
     try:
         there = client.get_rse(name)
     except RSENotFound:
-        client.add_rse(name, deterministic=True, volatile=False, staging_area=False)
+        try:
+            client.add_rse(name, deterministic=True, volatile=False, staging_area=False)
+        except InvalidObject as error:  # the rest of it is the schema
+            raise InvalidObject(f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.') from None
         there = {'protocols': [], 'deterministic': True, 'volatile': False, 'staging_area': False}
         done.append(f'Made the RSE {name}.')
     present = client.list_rse_attributes(name)

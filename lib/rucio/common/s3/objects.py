@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rucio.common.exception import RSEAccessDenied, RucioException, SourceNotFound
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException, SourceNotFound
 
 from .errors import Target, status_of, translate, translated
 
 if TYPE_CHECKING:
     from .clients import Connection
 
-__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'list_buckets', 'list_objects', 'list_prefix', 'stat']
+__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'list_buckets', 'list_objects', 'list_prefix', 'make_bucket', 'stat']
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
@@ -203,3 +203,37 @@ def _pages(connection: 'Connection', bucket: str, prefix: str, **options: str) -
     paginator: Any = connection.client.get_paginator('list_objects_v2')
     with translated('ls', Target(connection.endpoint.rse, bucket, prefix)):
         yield from paginator.paginate(Bucket=bucket, Prefix=prefix, **options)
+
+
+def make_bucket(connection: 'Connection', target: Target) -> bool:
+    """Make a bucket: one request, or two where the storage wants its region to be named.
+
+    :param target: Its ``bucket``.
+    :returns: False if there is one already that belongs to the owner of the keys.
+    :raises AccessDenied: if it belongs to somebody else.
+    """
+    with translated('make-bucket', target):
+        try:
+            _create(connection, target.bucket)
+        except ClientError as error:
+            code = error.response.get('Error', {}).get('Code')
+            if code == 'BucketAlreadyExists':
+                raise AccessDenied(
+                    f"RSE {target.rse}: the bucket '{target.bucket}' belongs to somebody else on this storage. "
+                    'Use another scope, or have the operator set a bucket_prefix for the RSE.'
+                ) from None
+            if code != 'BucketAlreadyOwnedByYou':
+                raise
+            return False
+    return True
+
+
+def _create(connection: 'Connection', bucket: str) -> None:
+    try:
+        connection.client.create_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response.get('Error', {}).get('Code') not in ('IllegalLocationConstraintException', 'InvalidLocationConstraint'):
+            raise
+        # AWS wants the region to be said where it is not us-east-1; others refuse it.
+        region: Any = connection.client.meta.region_name
+        connection.client.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': region})

@@ -174,7 +174,7 @@ class Vended(Authorizer):
         except AccessDenied as error:
             raise RSEAccessDenied(
                 f"RSE {self._rse}: Rucio gives no keys to {'write to' if need.write else 'read'} bucket '{need.bucket}', key '{need.key}': "
-                f'{str(error.args[0] if error.args else error).rstrip(".")}. Ask the owner of the scope to share it.'
+                f'{error.args[0] if error.args else error}'
             ) from None
         now, left = time.monotonic(), _expiration(answer['expiration']) - time.time()
         keys = _Keys(

@@ -34,10 +34,13 @@ from rucio.common.exception import (
     DestinationNotAccessible,
     InsufficientAccountLimit,
     InvalidObject,
+    RSEFileNameNotSupported,
     RSENotFound,
+    RSEOperationNotSupported,
     RucioException,
+    SourceNotFound,
 )
-from rucio.common.s3 import address
+from rucio.common.s3 import address, objects
 from rucio.common.s3.errors import Target, status_of, translated
 from rucio.core.account_limit import get_local_account_limit
 from rucio.core.did import set_metadata
@@ -72,6 +75,7 @@ __all__ = [
     'scopes_of',
     'set_policy',
     'set_public',
+    'unpublish',
     'url',
 ]
 
@@ -251,7 +255,7 @@ def need_room(account: 'InternalAccount', scope: 'InternalScope', name: str, sto
     except InsufficientAccountLimit:
         raise InsufficientAccountLimit(
             f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. '
-            'Ask its operator for one (rucio account limit add), or use another RSE.'
+            'Ask its operator for one (rucio account limit), or use another RSE.'
         ) from None
 
 
@@ -304,25 +308,7 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
 
 def _create(storage: 'Storage', bucket: str) -> bool:
     """:returns: False if somebody else made it for us in the same moment."""
-    client = storage.connection().client
-    with translated('make-bucket', Target(storage.rse, bucket)):
-        try:
-            client.create_bucket(Bucket=bucket)
-        except ClientError as error:
-            code = error.response.get('Error', {}).get('Code')
-            if code == 'BucketAlreadyOwnedByYou':
-                return False
-            if code == 'BucketAlreadyExists':
-                raise AccessDenied(
-                    f"RSE {storage.rse}: the bucket '{bucket}' belongs to somebody else on this storage. "
-                    'Use another scope, or have the operator set a bucket_prefix for the RSE.'
-                ) from None
-            if code not in ('IllegalLocationConstraintException', 'InvalidLocationConstraint'):
-                raise
-            # AWS wants the region to be said where it is not us-east-1; others refuse it.
-            region: Any = storage.region
-            client.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': region})
-    return True
+    return objects.make_bucket(storage.connection(), Target(storage.rse, bucket))
 
 
 def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
@@ -358,11 +344,12 @@ def _limited(rule: dict[str, Any]) -> bool:
 
 
 def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:
-    """The buckets of these scopes (None: all buckets) on these storages: one request for each storage.
+    """The buckets of these scopes (None: all that the RSEs may have) on these storages: one request for each storage.
 
-    A storage that cannot be asked is left out, unless it is the only one.
+    :raises RucioException: if a storage cannot be asked, and the others have nothing: that there is no bucket must not be said then.
     """
     result: list[dict[str, Any]] = []
+    failure: Optional[RucioException] = None
     for storage in chosen:
         if not storage.ways and len(chosen) > 1:
             continue
@@ -370,17 +357,18 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             with translated('ls', Target(storage.rse, '*')):
                 found = storage.connection().client.list_buckets().get('Buckets', [])
         except RucioException as error:
-            if len(chosen) == 1:
-                raise
             _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
+            failure = error
             continue
         for each in found:
             scope = None if storage.common_bucket else address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix)
-            if scopes is None or scope in scopes:
+            if storage.may_have(each['Name']) if scopes is None else scope in scopes:
                 created = each.get('CreationDate')
                 result.append(
                     {'rse': storage.rse, 'bucket': each['Name'], 'scope': scope, 'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None}
                 )
+    if failure is not None and not result:
+        raise failure
     return result
 
 
@@ -435,3 +423,9 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
         resource = f'arn:aws:s3:::{bucket}/{literal}*'
         statements.append({'Sid': sid, 'Effect': 'Allow', 'Principal': {'AWS': ['*']}, 'Action': ['s3:GetObject'], 'Resource': [resource]})
     set_policy(storage, bucket, {**policy, 'Statement': statements} if statements else None)
+
+
+def unpublish(storage: 'Storage', scope: str, name: str) -> None:
+    """Take a collection out of the bucket's policy: what is there shall not be public. No bucket, no policies or no place there: it is not."""
+    with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
+        set_public(storage, scope, name, False)

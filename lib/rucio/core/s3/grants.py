@@ -31,7 +31,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy.orm import Session
 
@@ -75,13 +75,13 @@ def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> lis
 
 
 def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session') -> None:
-    """Whether there can be such a grant. Two queries.
+    """Whether there can be such a grant. Three queries.
 
     :param account: An account, or :data:`EVERYBODY`.
     :raises AccountNotFound: if there is no such account.
     :raises DataIdentifierNotFound: if there is no such DID.
     :raises UnsupportedOperation: if it is a file.
-    :raises InvalidObject: if everybody shall write.
+    :raises InvalidObject: if everybody shall write, or the collection has too many grants.
     """
     if account.external == EVERYBODY:
         if write:
@@ -94,6 +94,12 @@ def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: 
         raise DataIdentifierNotFound(f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).')
     if kind == DIDType.FILE:
         raise UnsupportedOperation(f'{scope}:{name} is a file, and grants are of collections: share the collection above it.')
+    _need_room(scope, name, account.external or '', list_grants(scope, name, session=session))
+
+
+def _need_room(scope: 'InternalScope', name: str, account: str, grants: 'Collection[Grant]') -> None:
+    if len(grants) >= MAX_GRANTS and account not in [grant.account for grant in grants]:
+        raise InvalidObject(f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.')
 
 
 def add_grant(scope: 'InternalScope', name: str, account: str, write: bool, by: str, *, session: 'Session') -> bool:
@@ -107,8 +113,7 @@ def add_grant(scope: 'InternalScope', name: str, account: str, write: bool, by: 
     grants = {grant.account: grant for grant in _grants(_as_dict(row.meta))}
     if account in grants and grants[account].write == write:
         return False
-    if len(grants) >= MAX_GRANTS and account not in grants:
-        raise InvalidObject(f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.')
+    _need_room(scope, name, account, grants.values())
     grants[account] = Grant(account, write, by, datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
     _write(row, grants.values(), session)
     return True

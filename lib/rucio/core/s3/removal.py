@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
-from sqlalchemy import and_, select, true, update
+from sqlalchemy import and_, func, select, true, update
 
 from rucio.common.exception import DestinationNotAccessible, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
@@ -64,11 +64,11 @@ class _Part(NamedTuple):
         return f'{self.name}/' if self.name else ''
 
     def __str__(self) -> str:
-        return f'{self.scope}:{self.name}' if self.name else f"the bucket '{self.bucket}'"
+        return f'{self.scope}:{self.name}' if self.name else f"The bucket '{self.bucket}'"
 
     def names(self, column: Any) -> Any:
-        """The condition for a name to lie below."""
-        return column.startswith(self.below, autoescape=True) if self.name else true()
+        """The condition for a name to lie below. LIKE takes run1 and RUN1 for the same on some databases."""
+        return column.startswith(self.below, autoescape=True) & (func.substr(column, 1, len(self.below)) == self.below) if self.name else true()
 
     def collections(self, column: Any) -> Any:
         """The same, with the collection itself."""
@@ -101,7 +101,7 @@ def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope
             going = [each for each in collections if _is_unused(part, each, session)]
             public = [each for each in going if any(grant.account == grants.EVERYBODY for grant in grants.list_grants(scope, each, session=session))]
         for each in public:
-            _unpublish(part, each)
+            buckets.unpublish(storage, str(scope), each)  # what is written there later shall not be public
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
@@ -118,13 +118,13 @@ def _refuse_known(part: _Part, session: 'Session') -> None:
     if part.name:
         question = select(content.child_name).where(and_(content.scope == part.scope, content.name == part.name))
         if child := session.execute(question.limit(1)).scalar():
-            raise UnsupportedOperation(f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use force.")
+            raise UnsupportedOperation(f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use --force.")
     question = select(replica.name).where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, part.names(replica.name)))
     if file := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use force.')
+        raise UnsupportedOperation(f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use --force.')
     question = select(lock.name).where(and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name)))
     if dataset := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use force.')
+        raise UnsupportedOperation(f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use --force.')
 
 
 def _refuse_objects(part: _Part) -> None:
@@ -134,7 +134,7 @@ def _refuse_objects(part: _Part) -> None:
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return
     if first:
-        raise UnsupportedOperation(f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use force.")
+        raise UnsupportedOperation(f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use --force.")
 
 
 def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
@@ -268,30 +268,39 @@ def _is_unused(part: _Part, name: str, session: 'Session') -> bool:
     return all(session.execute(question.limit(1)).first() is None for question in questions)
 
 
-def _unpublish(part: _Part, name: str) -> None:
-    """Take a collection out of the bucket's policy: what is written there later shall not be public."""
-    with suppress(SourceNotFound, DestinationNotAccessible):  # no such bucket
-        buckets.set_public(part.storage, str(part.scope), name, False)
-
-
 def _remove_bucket(part: _Part) -> bool:
-    """Remove the bucket if it is empty. The storage refuses if it is not, so nothing can be lost.
+    """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes all, unless told).
 
     :returns: Whether it was removed.
     """
     if part.storage.common_bucket:
         return False
+    client = part.storage.connection().client
     with translated('remove-bucket', Target(part.storage.rse, part.bucket)):
         try:
-            part.storage.connection().client.delete_bucket(Bucket=part.bucket)
+            holds_something = _holds_something(client, part.bucket)
+            if not holds_something:
+                client.delete_bucket(Bucket=part.bucket)
         except ClientError as error:
             code = error.response.get('Error', {}).get('Code')
-            if code == 'NoSuchBucket' or (code == 'BucketNotEmpty' and part.name):
+            if code == 'NoSuchBucket':
                 return False
-            if code == 'BucketNotEmpty':
-                raise UnsupportedOperation(
-                    f"RSE {part.storage.rse}: the storage does not remove the bucket '{part.bucket}', as it is not empty: "
-                    'somebody wrote to it in this moment, or it keeps old versions of objects.'
-                ) from None
-            raise
-    return True
+            if code != 'BucketNotEmpty':
+                raise
+            holds_something = True
+    if holds_something and not part.name:
+        raise UnsupportedOperation(
+            f"RSE {part.storage.rse}: the bucket '{part.bucket}' is not removed, as it is not empty: "
+            'somebody wrote to it in this moment, or it keeps old versions of objects.'
+        )
+    return not holds_something
+
+
+def _holds_something(client: Any, bucket: str) -> bool:
+    """Whether there is an object in a bucket, or an old version of one. Two requests."""
+    if client.list_objects_v2(Bucket=bucket, MaxKeys=1).get('Contents'):
+        return True
+    with suppress(ClientError):  # the storage has no versions, or the keys may not list them
+        versions = client.list_object_versions(Bucket=bucket, MaxKeys=1)
+        return bool(versions.get('Versions') or versions.get('DeleteMarkers'))
+    return False

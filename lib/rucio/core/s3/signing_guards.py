@@ -203,7 +203,7 @@ def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]
     host = (found['host'] + (found['port'] or '')).lower()
     if found['scheme'] == own_scheme and host == own_host.lower():
         bucket, _, key = path.partition('/')
-    elif found['scheme'] == own_scheme and endpoint.addressing != 'path' and host.endswith(f'.{own_host.lower()}'):
+    elif found['scheme'] == own_scheme and endpoint.addressing == 'virtual' and host.endswith(f'.{own_host.lower()}'):
         bucket, key = host[: -len(own_host) - 1], path
     else:
         _refuse(f'its uri is not one of RSE {endpoint.rse}, which is at {endpoint.url}')

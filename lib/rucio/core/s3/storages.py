@@ -171,6 +171,10 @@ class Storage:
         # What only looks like the DID's place is nobody's.
         return [(scope, name) for scope, name in candidates if self._fits(scope, name, bucket, key)]
 
+    def may_have(self, bucket: str) -> bool:
+        """Whether a bucket is the one that all scopes share, or begins with the ``bucket_prefix``. Others may be those of other VOs."""
+        return bucket == self.common_bucket if self.common_bucket else bucket.startswith(self.endpoint.bucket_prefix)
+
     def did_of(self, bucket: str, key: str) -> tuple[str, str]:
         """The DID whose place this is, as :meth:`dids_of`.
 
@@ -229,7 +233,7 @@ def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
     if known is None or time.monotonic() - known[0] > SECONDS:
         storage = _load(rse, vo, session)
         if storage is None:
-            raise RSENotFound(f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio s3 ls.")
+            raise RSENotFound(f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio rse list.")
         known = _storages[vo, rse] = (time.monotonic(), storage)
     return known[1]
 

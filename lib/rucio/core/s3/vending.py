@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.common.exception import InputValidationError, RSEOperationNotSupported
+from rucio.common.exception import InputValidationError, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import sts
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ class Vended:
 
 
 class _Slot:
-    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him."""
+    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and share his failure."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.keys: Optional[sts.TemporaryKeys] = None
         self.renew_at: Optional[datetime] = None
+        self.failures = 0
+        self.failure: Optional[RucioException] = None
 
 
 _slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
@@ -93,9 +95,17 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
     purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who)
     slot = _slot(purpose)
+    failures = slot.failures
     with slot.lock:
         if slot.keys is None or slot.renew_at is None or datetime.now(timezone.utc) >= slot.renew_at:
-            slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write), seconds, who)
+            if slot.failure is not None and slot.failures > failures:
+                # While this one waited. Were each to ask again, the last would wait for the time-outs of all.
+                raise type(slot.failure)(*slot.failure.args)
+            try:
+                slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write), seconds, who)
+            except RucioException as error:
+                slot.failure, slot.failures = type(error)(*error.args), slot.failures + 1
+                raise
             slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
         keys = slot.keys
     return Vended(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)

@@ -981,6 +981,9 @@ def _headers(response: 'Response') -> 'Response':
     """Rucio's, which allow a GET to be cached; nothing here may be."""
     response = response_headers(response)
     response.headers['Cache-Control'] = 'no-store'
+    if message := response.headers.get('ExceptionMessage'):
+        # Names may have other characters than headers; the body has them as they are.
+        response.headers['ExceptionMessage'] = message.encode('latin-1', 'backslashreplace').decode('latin-1')
     return response
 
 

@@ -1,0 +1,93 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What `rucio s3` prints of names that others chose, and to those who mistype one."""
+
+from io import StringIO
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from rucio.cli.s3 import sharing, storages, table
+from rucio.common.exception import InvalidObject, RSENotFound
+
+ROWS = [['user.bob:a\x1b]0;b\tc\nd', 1, None], ['user.bob:[red]é ü', 2, 'no']]
+
+
+class Context(dict):
+    """What Rucio hands from command to command."""
+
+    def __init__(self, use_rich, **options):
+        super().__init__(options)
+        self.use_rich = use_rich
+        self.spinner = SimpleNamespace(stop=lambda: None)
+        self.console = Console(file=StringIO(), width=200)
+        self.no_pager = True
+
+
+def shown(capsys, use_rich=False, **options):
+    context = Context(use_rich, **options)
+    with click.Context(click.Command('ls'), obj=context) as ctx:
+        table(ctx, ROWS, ['NAME', 'SIZE', 'CATALOGUE'], [1])
+    return context.console.file.getvalue() + capsys.readouterr().out
+
+
+@pytest.mark.parametrize('use_rich', [False, True])
+def test_no_name_speaks_to_the_terminal(capsys, use_rich):
+    said = shown(capsys, use_rich)
+    assert r'user.bob:a\x1b]0;b\tc\nd' in said
+    assert '\x1b]' not in said
+    assert 'user.bob:[red]é ü' in said
+
+
+def test_no_name_adds_a_line_or_column_for_programs(capsys):
+    assert [line.split('\t') for line in shown(capsys, robot=True).splitlines()] == [
+        [r'user.bob:a\x1b]0;b\tc\nd', '1', ''],
+        ['user.bob:[red]é ü', '2', 'no'],
+    ]
+
+
+def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):
+    class Server:
+        def __init__(self):
+            self.removed = []
+
+        def list_grants(self, scope, name):
+            return [{'account': 'bob'}]
+
+        def delete_grant(self, scope, name, account):
+            self.removed.append(account)
+
+    server = Server()
+    monkeypatch.setattr(sharing, 's3_client', lambda _: server)
+    said = CliRunner().invoke(sharing.unshare, ['user.alice:run7', '--with', 'bbo', '--with', 'bob'], obj={}).output
+    assert 'user.alice:run7 was not shared with bbo.' in said
+    assert 'user.alice:run7 is no longer shared with bob.' in said
+    assert server.removed == ['bbo', 'bob']
+
+
+def test_a_wrong_name_of_an_rse_is_told_in_two_sentences():
+    class Server:
+        def get_rse(self, name):
+            raise RSENotFound
+
+        def add_rse(self, name, **_):
+            raise InvalidObject("Problem validating rse: 'x' does not match '^[A-Z]+$'\n\nFailed validating 'pattern' in schema:\n    {...}")
+
+    with pytest.raises(InvalidObject) as error:
+        storages._make(Server(), 'x', {}, {})
+    assert error.value.args[0] == "Problem validating rse: 'x' does not match '^[A-Z]+$'. Choose another name, such as SITE_S3."
