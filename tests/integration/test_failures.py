@@ -111,17 +111,27 @@ def test_a_missing_ca_bundle_is_named(site: Site, alice_with, unique: str, tmp_p
 
 # Runs the stock command, which gets a signal when its first byte is sent: one, as more of them end the clean-up, too.
 _SIGNAL_AT_FIRST_BYTE = """
-import os, runpy, sys
+import os, runpy, sys, threading
 from contextlib import contextmanager
 from rucio.common.s3 import progress
+from s3transfer.futures import TransferFuture
 
-signals = [int(os.environ['SIGNAL'])]
+signals, cancelled = [int(os.environ['SIGNAL'])], threading.Event()
+stock_cancel = TransferFuture.cancel
+
+def cancel(future):
+    stock_cancel(future)
+    cancelled.set()
 
 def send(step):
     try:
         os.kill(os.getpid(), signals.pop())
     except IndexError:
         pass
+    # The handler of Rucio takes its time: the upload must not be over before.
+    cancelled.wait(60)
+
+TransferFuture.cancel = cancel
 
 @contextmanager
 def meter(setting, name, size):

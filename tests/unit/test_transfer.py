@@ -782,3 +782,22 @@ def test_a_copy_never_overwrites(connection, s3):
 def test_a_copy_of_what_is_missing_is_told(connection):
     with pytest.raises(SourceNotFound, match="key 'dir/f'"):
         transfer.copy(connection(), TARGET, OTHER)
+
+
+def test_a_signal_that_another_thread_gets_ends_the_wait():
+    """Python runs its handler in the main thread, which does not wake up for that."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    done, stock = threading.Event(), signal.signal(signal.SIGUSR1, interrupted)
+    late = threading.Timer(20, done.set)
+    late.start()
+    threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            transfer._Deadline(None).wait(done)
+        assert not done.is_set()
+    finally:
+        signal.signal(signal.SIGUSR1, stock)
+        late.cancel()

@@ -58,6 +58,7 @@ __all__ = ['copy', 'download', 'upload']
 MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _MEMORY = 512 * MiB
+_TICK = 0.2  # seconds
 _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
 
 Answer = TypeVar('Answer')
@@ -73,14 +74,20 @@ class _Deadline:
         self._end = time.monotonic() + seconds if seconds else None
 
     def wait(self, done: threading.Event) -> None:
+        late = False
         try:
-            in_time = done.wait(None if self._end is None else max(0, self._end - time.monotonic()))
+            while not late and not done.wait(self._tick()):
+                late = self._end is not None and time.monotonic() >= self._end
         except Exception as error:
             # Only a signal handler raises here. That of Rucio's command line fails with a TypeError when it looks for child
             # processes, and the uploader, which takes that for a failed transfer, would begin anew.
             raise KeyboardInterrupt from error
-        if not in_time:
+        if late:
             raise TransferTimeout(self._seconds)
+
+    def _tick(self) -> float:
+        """A signal that another thread gets, or that comes just when Python begins to wait, is seen only after the wait."""
+        return _TICK if self._end is None else max(0, min(_TICK, self._end - time.monotonic()))
 
     def run(self, ask: Callable[[], Answer]) -> Answer:
         """Ask something of the storage that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
