@@ -254,6 +254,12 @@ class FakeS3:
         self.buckets[request.bucket][request.key] = source
         return _xml(f'<CopyObjectResult><ETag>"{source.etag}"</ETag></CopyObjectResult>')
 
+    def DeleteBucket(self, request):  # noqa: N802
+        if self.buckets[request.bucket]:
+            return error(409, 'BucketNotEmpty')
+        del self.buckets[request.bucket]
+        return Answer(204)
+
     def DeleteObject(self, request):  # noqa: N802
         self.buckets[request.bucket].pop(request.key, None)
         return Answer(204)
@@ -286,6 +292,13 @@ class FakeS3:
         del self.uploads[request.query['uploadId']]
         return _xml(f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>')
 
+    def ListParts(self, request):  # noqa: N802
+        upload = self.uploads.get(request.query['uploadId'])
+        if upload is None:
+            return error(404, 'NoSuchUpload')
+        parts = ''.join(f'<Part><PartNumber>{number}</PartNumber></Part>' for number in sorted(upload.parts))
+        return _xml(f'<ListPartsResult>{parts}</ListPartsResult>')
+
     def AbortMultipartUpload(self, request):  # noqa: N802
         return Answer(204) if self.uploads.pop(request.query['uploadId'], None) else error(404, 'NoSuchUpload')
 
@@ -313,9 +326,10 @@ def _operation(method, bucket, key, query, headers):
     if not bucket:
         return 'ListBuckets'
     if not key:
-        return {'GET': 'ListObjectsV2', 'HEAD': 'HeadBucket', 'PUT': 'CreateBucket', 'POST': 'DeleteObjects'}[method]
+        return {'GET': 'ListObjectsV2', 'HEAD': 'HeadBucket', 'PUT': 'CreateBucket', 'POST': 'DeleteObjects', 'DELETE': 'DeleteBucket'}[method]
     if 'uploadId' in query:
-        return {'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}[method]
+        named = {'GET': 'ListParts', 'HEAD': 'HeadObject', 'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}
+        return named[method]
     if method == 'POST':
         return 'CreateMultipartUpload'
     if method == 'PUT' and 'x-amz-copy-source' in headers:

@@ -39,8 +39,10 @@ from servers.fake_s3 import FakeS3
 # Most of the time that a client takes is for reading botocore's model of S3: once for all tests.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
-# No directory of examples is left behind, and a busy machine is no failure.
-hypothesis.settings.register_profile('rucio-s3', database=None, deadline=None)
+# No directory of examples is left behind, and a busy machine is no failure. The same code is tried with the same examples:
+# RUCIO_S3_TEST_RANDOM=1 looks for others.
+random = os.environ.get('RUCIO_S3_TEST_RANDOM') == '1'
+hypothesis.settings.register_profile('rucio-s3', database=None, deadline=None, derandomize=not random)
 hypothesis.settings.load_profile('rucio-s3')
 
 BUCKET = 'user.alice'

@@ -620,6 +620,7 @@ def test_an_accepted_deletion_deletes_what_was_asked_for(storage, keys, namespac
 
 @settings(max_examples=200)
 @given(st.sampled_from(['GET', 'HEAD', 'DELETE']), PATH, st.sampled_from(['', '?uploadId=u', '?list-type=2', '?prefix=run1%2F']))
+@example('GET', 'user.bob//', '?uploadId=u')
 def test_a_real_request_reaches_what_was_asked_for(storage, method, path, query):
     """What is accepted is sent as it is: the storage finds the bucket and the key in it that were asked for."""
     asked = request(method, f'/{path}{query}', url=storage.url)
