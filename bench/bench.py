@@ -112,6 +112,14 @@ class Boto3:
         self._client.download_file(BUCKET, KEY, str(target))
 
 
+def random_file(path: Path, size: int) -> Path:
+    """:param size: In MiB."""
+    with path.open('wb') as file:
+        for _ in range(size):
+            file.write(secrets.token_bytes(MiB))
+    return path
+
+
 def seconds(action: Callable[[], None]) -> float:
     start = time.perf_counter()
     action()
@@ -131,10 +139,7 @@ def main() -> None:
     parser.add_argument('--tls', action='store_true', help='over https')
     arguments = parser.parse_args()
     with workplace() as folder, SeaweedFS(folder / 'seaweedfs', CA(folder / 'ca') if arguments.tls else None) as server:
-        source, target = folder / 'source', folder / 'target'
-        with source.open('wb') as file:
-            for _ in range(arguments.size):
-                file.write(secrets.token_bytes(MiB))
+        source, target = random_file(folder / 'source', arguments.size), folder / 'target'
         client = server.client()
         client.create_bucket(Bucket=BUCKET)
         tools = [RucioS3(server, folder), S5cmd(server, folder), Boto3(server, folder)]

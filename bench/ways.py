@@ -19,13 +19,12 @@ with keys vended by the Rucio server, and with requests that it signs. The ways 
 """
 
 import argparse
-import secrets
 import shutil
 import statistics
 import sys
 from pathlib import Path
 
-from bench import MiB, seconds, workplace  # puts the servers on the path
+from bench import random_file, seconds, workplace  # puts the servers on the path
 
 from servers.ca import CA
 from servers.cli import RucioCli, add_s3_rse, add_user, s3_keys
@@ -73,10 +72,7 @@ def measure(root: RucioCli, storage: SeaweedFS, folder: Path, size: int, rounds:
     # Only the section of STATIC_S3 has keys.
     user = add_user(root, folder / 'user', 'bench', scopes=[SCOPE], attributes=(), rses=RSES.values(), config={**trust, **s3_keys(RSES['static'], storage)})
     storage.client().create_bucket(Bucket=SCOPE)
-    source = folder / 'source'
-    with source.open('wb') as file:
-        for _ in range(size):
-            file.write(secrets.token_bytes(MiB))
+    source = random_file(folder / 'source', size)
     ways = [Way(user, name, source, folder / 'back') for name in RSES]
     times: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):

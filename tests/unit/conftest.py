@@ -34,6 +34,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 
 from rucio.common import config
 from rucio.common.s3 import clients
+from rucio.common.s3.endpoint import Endpoint
 from servers.fake_s3 import FakeS3
 
 # Most of the time that a client takes is for reading botocore's model of S3: once for all tests.
@@ -137,5 +138,16 @@ def protocol(rse, s3, rucio_cfg):
         made = rsemanager.create_protocol(settings, 'write')
         made.connect()
         return made
+
+    return make
+
+
+@pytest.fixture
+def endpoint(s3):
+    """Call it for the fake S3 as a storage, with other settings where a test wants them."""
+
+    def make(**settings):
+        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32', 'conditional_put': True, 'conditional_multipart': True}
+        return Endpoint(**usual | settings)
 
     return make

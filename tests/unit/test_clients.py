@@ -27,21 +27,12 @@ import pytest
 
 from rucio.common.exception import FileReplicaAlreadyExists
 from rucio.common.s3 import clients, credentials, objects, transfer
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Secrets
 from rucio.common.s3.errors import Target, translated
 from servers.fake_s3 import error
 
 BUCKET = 'user.alice'
 KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret/that+nobody%may=see', 'a-token-that-nobody-may-see')
-
-
-@pytest.fixture
-def endpoint(s3):
-    def make(**settings):
-        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32', 'conditional_put': True, 'conditional_multipart': True}
-        return Endpoint(**usual | settings)
-
-    return make
 
 
 @pytest.fixture

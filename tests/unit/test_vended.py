@@ -24,7 +24,7 @@ import pytest
 
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSENotFound, RSEOperationNotSupported, ServerConnectionException, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects, transfer, vended
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Secrets
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
 from rucio.common.s3.vended import Vended
@@ -76,15 +76,6 @@ class FakeServer:
 def server(monkeypatch):
     monkeypatch.setattr(credentials, '_offers', {})
     return FakeServer()
-
-
-@pytest.fixture
-def endpoint(s3):
-    def make(**settings):
-        usual = {'rse': 'X', 'rse_id': 'abc123', 'url': s3.url, 'max_attempts': 1, 'checksum': 'crc32', 'conditional_put': True, 'conditional_multipart': True}
-        return Endpoint(**usual | settings)
-
-    return make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@
 """Vending: which policy, for how long, how often the STS is asked, and what is said when it refuses."""
 
 import json
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -201,16 +201,34 @@ def test_sixteen_who_ask_at_once_cause_one_request(storage, sts):
 
 def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
     """Each with a time-out of its own, one after the other, they would hold the threads of the server for minutes."""
-    asking, slot = [], vending._slot
-    monkeypatch.setattr(vending, '_slot', lambda purpose: asking.append(purpose) or slot(purpose))
+    here, stock = threading.Semaphore(0), vending._Slot
+
+    class Door:
+        """The lock of a slot, and who has come to it."""
+
+        def __init__(self):
+            self._lock = threading.Lock()
+
+        def __enter__(self):
+            here.release()
+            self._lock.acquire()
+
+        def __exit__(self, *_):
+            self._lock.release()
+
+    def slot():
+        made = stock()
+        made.lock = Door()
+        return made
+
+    monkeypatch.setattr(vending, '_Slot', slot)
     sts.gate.clear()
     sts.failures = [(500, 'InternalFailure')] * 4
     there = storage()
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(vend, there) for _ in range(4)]
-        while len(asking) < 4:
-            time.sleep(0.01)
-        time.sleep(0.2)
+        for _ in range(4):
+            assert here.acquire(timeout=30)
         sts.gate.set()
         for each in asked:
             with pytest.raises(ServiceUnavailable, match='STS is up'):

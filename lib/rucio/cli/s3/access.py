@@ -35,7 +35,7 @@ from rucio.common.exception import (
     RucioException,
     ScopeNotFound,
 )
-from rucio.common.s3.formats import FORMATS, TOOLS, Access, Format, alias_of, name_for, tool_environment
+from rucio.common.s3.formats import FORMATS, TOOLS, Access, FileFormat, alias_of, name_for, tool_environment
 
 from . import did_argument, rse_option, s3_client
 
@@ -78,15 +78,16 @@ def credentials(
               eval "$(rucio s3 credentials user.alice --format env)"
     """
     formatter = FORMATS[form]
-    if (into_file or path) and formatter.file is None:
-        files = ', '.join(name for name in FORMATS if FORMATS[name].file)
+    writer = formatter if isinstance(formatter, FileFormat) and (into_file or path) else None
+    if (into_file or path) and writer is None:
+        files = ', '.join(name for name, each in FORMATS.items() if isinstance(each, FileFormat))
         raise InputValidationError(f'There is no file to put the format {form} into: --write and --file are for {files}. Redirect the output.')
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.')
-    if into_file or path:
-        written = path or formatter.location(os.environ)
-        _merge_into(written, formatter, accesses)
+    if writer is not None:
+        written = path or writer.location(os.environ)
+        _merge_into(written, writer, accesses)
         click.echo(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
     else:
         _keep_private(sys.stdout)
@@ -341,7 +342,7 @@ def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
 # Files
 
 
-def _merge_into(path: str, formatter: Format, accesses: list[Access]) -> None:
+def _merge_into(path: str, formatter: FileFormat, accesses: list[Access]) -> None:
     """Nothing of the file is lost, nobody else can read it at any time, and a failure leaves it as it was."""
     real = os.path.realpath(os.path.expanduser(path))
     if os.path.exists(real) and not os.path.isfile(real):

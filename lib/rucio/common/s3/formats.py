@@ -14,7 +14,7 @@
 
 """What other S3 tools are given: short-lived keys in the form that each tool reads, and the names by which it calls an object.
 
-Pure functions: no request, no file. A new tool is a subclass of :class:`Format` and a line in :data:`FORMATS`.
+Pure functions: no request, no file. A new tool is a subclass of :class:`Format` or :class:`FileFormat` and a line in :data:`FORMATS`.
 
 An *alias* is what mc and rclone call a storage with its keys. It follows from whose bucket it is and nothing else, so that
 ``rucio s3 url`` knows what ``rucio s3 credentials`` called it: see :func:`alias_of`.
@@ -25,6 +25,7 @@ import json
 import os
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -34,7 +35,7 @@ from rucio.common.exception import InputValidationError
 
 from .address import encode_path
 
-__all__ = ['FORMATS', 'TOOLS', 'Access', 'Format', 'alias_of', 'environment', 'name_for', 'tool_environment']
+__all__ = ['FORMATS', 'TOOLS', 'Access', 'FileFormat', 'alias_of', 'environment', 'name_for', 'tool_environment']
 
 _LONGEST_SLUG = 40
 
@@ -204,38 +205,43 @@ def _rclone_options(access: Access) -> dict[str, str]:
 # Formats
 
 
-class Format:
-    """How a tool reads its keys.
+class Format(ABC):
+    """How a tool reads its keys. ``single`` says whether there can be only one pair."""
 
-    ``file`` is where it looks for them (None: nowhere), or else where the environment's ``variable`` says; ``single`` whether there
-    can be only one pair.
-    """
-
-    file: ClassVar[Optional[str]] = None
-    variable: ClassVar[str] = ''
     single: ClassVar[bool] = False
 
+    @abstractmethod
+    def text(self, accesses: Sequence[Access]) -> str:
+        """What is to be printed."""
+
+
+class FileFormat(Format):
+    """How a tool reads its keys from ``file``, or from where the environment's ``variable`` says."""
+
+    file: ClassVar[str]
+    variable: ClassVar[str] = ''
+
     def location(self, environ: Mapping[str, str]) -> str:
-        """Where the tool looks for its keys. Only for formats that have a file."""
-        return environ.get(self.variable) or str(self.file)
+        """Where the tool looks for its keys."""
+        return environ.get(self.variable) or self.file
 
     def text(self, accesses: Sequence[Access]) -> str:
-        """A whole file, or what is to be printed."""
+        """A whole file."""
         return self.merged('', accesses)
 
+    @abstractmethod
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         """The tool's file ``text`` with these keys in it, and all else as it was.
 
         :raises InputValidationError: if that is no file of this tool, or keys of the user's own would be lost. The message has none.
         """
-        raise NotImplementedError
 
 
 def _refuse_to_replace(what: str) -> None:
     raise InputValidationError(f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.')
 
 
-class Mc(Format):
+class Mc(FileFormat):
     """MinIO's client: https://github.com/minio/mc, cmd/config-v10.go."""
 
     file = '~/.mc/config.json'
@@ -270,7 +276,7 @@ class Mc(Format):
         return json.dumps(config, indent='\t') + '\n'
 
 
-class Aws(Format):
+class Aws(FileFormat):
     """Profiles of the AWS tools and SDKs, ``rucio-ALIAS``."""
 
     file = '~/.aws/credentials'
@@ -326,7 +332,7 @@ class Env(Format):
         return '\n'.join(lines) + '\n'
 
 
-class Rclone(Format):
+class Rclone(FileFormat):
     """Remotes of rclone, by alias."""
 
     file = '~/.config/rclone/rclone.conf'
@@ -346,7 +352,7 @@ def _host_bucket(access: Access) -> str:
     return f'%(bucket)s.{access.host}' if access.addressing == 'virtual' else access.host
 
 
-class S3cmd(Format):
+class S3cmd(FileFormat):
     """The one configuration of s3cmd. Options that have nothing to do with the storage stay as they are."""
 
     file = '~/.s3cfg'

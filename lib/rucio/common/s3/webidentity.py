@@ -20,6 +20,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import botocore.session
@@ -86,11 +87,9 @@ class WebIdentity(Authorizer):
 def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
     """What a token says of itself. It is not verified here: the storage does that."""
     claims: Optional[Any] = None
-    try:
+    with suppress(IndexError, ValueError):
         part = token.split('.')[1]
         claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
-    except (IndexError, ValueError):
-        pass
     if not isinstance(claims, dict):
-        raise InputValidationError(f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.') from None
+        raise InputValidationError(f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.')
     return claims

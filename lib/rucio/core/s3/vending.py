@@ -22,7 +22,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -44,13 +44,9 @@ _SPECIAL = re.compile(r'[$*?]')
 
 
 @dataclass(frozen=True)
-class Vended:
-    """Keys for ``prefix`` (all of the bucket if empty) of a bucket. They end at ``expiration`` (UTC)."""
+class Vended(sts.TemporaryKeys):
+    """Keys for ``prefix`` (all of the bucket if empty) of a bucket."""
 
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
-    session_token: str = field(repr=False)
-    expiration: datetime
     bucket: str
     prefix: str
     write: bool
