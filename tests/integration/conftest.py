@@ -15,7 +15,6 @@
 """A small site, made once for each worker: two S3 servers, a Rucio server, a user."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -27,14 +26,6 @@ from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 from servers.team import Team
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker('integration')
 
 
 @pytest.fixture(scope='session')

@@ -22,7 +22,7 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,11 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from conformance.rig import Backend, Rig
-from conformance.suite import ProtocolConformance
+from conformance.keyless import KeylessConformance
+from conformance.rig import Backend
 from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3 import signing
-from rucio.rse.protocols import s3 as protocol_module
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_user
 from servers.seaweedfs import SeaweedFS
@@ -79,7 +78,7 @@ class Signer:
 # Every operation of the protocol
 
 
-class _Remote(ProtocolConformance):
+class _Remote(KeylessConformance):
     @pytest.fixture(scope='class')
     @classmethod
     def backend(cls, storage: SeaweedFS) -> Backend:
@@ -88,19 +87,7 @@ class _Remote(ProtocolConformance):
         keys = {'access_key': storage.access_key, 'secret_key': storage.secret_key}
         return Backend(*where, provider='seaweedfs', **keys, region=storage.region, ca_bundle=ca_bundle, settings={'auth': 'remote'}, cannot=CANNOT)
 
-    @pytest.fixture(scope='class')
-    @classmethod
-    def rig(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-        rig = Rig(backend, tmp_path_factory.mktemp('rucio'))
-        with pytest.MonkeyPatch.context() as patch, rig.installed(), rig.configured():
-            signer = Signer(Endpoint.load(rig.rse(), rig.rse()['protocols'][0]), backend)
-            patch.setattr(protocol_module, '_server', lambda _token: signer)
-            yield rig
-
-    def test_no_keys(self, rig: Rig, name: str) -> None:
-        """There are none: that is what all of this is about."""
-        rig.store(rig.key(name))
-        assert rig.protocol('read').exists(rig.pfn(name)) is True
+    make_server = Signer
 
 
 class TestRemote(_Remote):

@@ -35,13 +35,12 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
+from conformance.keyless import KeylessConformance
 from conformance.rig import Backend, Rig
-from conformance.suite import ProtocolConformance
 from rucio.common.exception import RSEAccessDenied
 from rucio.common.s3 import clients, credentials, webidentity
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3 import vending
-from rucio.rse.protocols import s3 as protocol_module
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.oidc import Issuer
@@ -79,20 +78,8 @@ class Vendor:
         return {**vars(keys), 'expiration': f'{keys.expiration:%Y-%m-%dT%H:%M:%SZ}'}
 
 
-class _Vended(ProtocolConformance):
-    @pytest.fixture(scope='class')
-    @classmethod
-    def rig(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-        rig = Rig(backend, tmp_path_factory.mktemp('rucio'))
-        with pytest.MonkeyPatch.context() as patch, rig.installed(), rig.configured():
-            vendor = Vendor(Endpoint.load(rig.rse(), rig.rse()['protocols'][0]), backend)
-            patch.setattr(protocol_module, '_server', lambda _token: vendor)
-            yield rig
-
-    def test_no_keys(self, rig: Rig, name: str) -> None:
-        """There are none: that is what all of this is about."""
-        rig.store(rig.key(name))
-        assert rig.protocol('read').exists(rig.pfn(name)) is True
+class _Vended(KeylessConformance):
+    make_server = Vendor
 
 
 def _backend(storage: Storage, cannot: dict[str, str]) -> Backend:

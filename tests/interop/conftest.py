@@ -34,14 +34,6 @@ from servers.files import Sections
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker('integration')
-
 
 @pytest.fixture(scope='session')
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
