@@ -20,7 +20,6 @@ finds them. It sends what is missing and nothing else.
 """
 
 import hashlib
-import logging
 import os
 import threading
 import zlib
@@ -186,7 +185,6 @@ class DirectoryUpload:
     :param name: The dataset's name, and the prefix of the files' names.
     :param rse: The RSE, which must be deterministic, with :class:`rucio.rse.protocols.s3.Default`.
     :param jobs: Files under way at once. Memory: up to ``multipart_threshold`` bytes for each, and two large uploads.
-    :param logger: As Rucio's clients have it.
     """
 
     def __init__(
@@ -197,7 +195,6 @@ class DirectoryUpload:
         name: str,
         rse: str,
         jobs: int = 8,
-        logger: Callable[..., None] = logging.log,
     ) -> None:
         self._client = client
         self._directory = directory
@@ -205,7 +202,6 @@ class DirectoryUpload:
         self._name = name.rstrip('/')
         self._rse = rse
         self._jobs = max(1, jobs)
-        self._logger = logger
         self._stop = threading.Event()
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
         self._lock = threading.Lock()

@@ -49,7 +49,7 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
     scope, name = did
     place = rse or _rse_of(ctx, scope, name)
     start = time.monotonic()
-    made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs, ctx.obj.logger.log)
+    made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs)
     with _interruptible():
         summary = made.run()
     _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
