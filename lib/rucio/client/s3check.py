@@ -131,20 +131,31 @@ class Check:
         if left:
             yield Result('clean-up', FAILED, f'could not be removed: {left}', 'Remove it by hand.')
 
+    @property
+    def _is_read_only(self) -> bool:
+        """Whether it is for what others keep in a bucket (rucio s3 rse add --read-only): nothing must be written there, also not for a check."""
+        domains = [operations for each in self._settings['protocols'] for operations in each['domains'].values()]
+        return not self._settings['deterministic'] and bool(domains) and not any(operations.get('write') for operations in domains)
+
     def _checks(self) -> list[tuple[str, Callable[[], str]]]:
-        return [
-            ('protocol', self._check_protocol),
-            ('settings', self._check_settings),
-            ('path algorithm', self._check_algorithm),
-            ('attributes', self._check_attributes),
-            ('domains', self._check_domains),
-            ('availability', self._check_availability),
+        catalogue = [('protocol', self._check_protocol), ('settings', self._check_settings)]
+        way = [
             ('DNS', self._check_dns),
             ('connection', self._check_tcp),
             ('TLS', self._check_tls),
             ('clock', self._check_clock),
             ('server plugin', self._check_plugin),
             ('credentials', self._check_credentials),
+        ]
+        if self._is_read_only:
+            return [*catalogue, *way, ('list and read', self._check_reading)]
+        return [
+            *catalogue,
+            ('path algorithm', self._check_algorithm),
+            ('attributes', self._check_attributes),
+            ('domains', self._check_domains),
+            ('availability', self._check_availability),
+            *way,
             ('bucket', self._check_bucket),
             ('write and read', self._check_write),
             ('multipart', self._check_multipart),
@@ -391,6 +402,23 @@ class Check:
         return f"'{name}', made for this check"
 
     # Objects
+
+    def _check_reading(self) -> str:
+        """One page of the listing, and the first byte of what is first."""
+        connection = self._need_connection()
+        own, _, path = unquote(self._need_protocol().attributes['prefix'].strip('/')).partition('/')
+        bucket = self._wanted_bucket or own
+        if not bucket:
+            raise _skipped('the RSE is not for one bucket only: name one (--bucket)')
+        prefix = f'{path}/' if path and bucket == own else ''
+        with translated('ls', Target(self._rse, bucket, prefix)):
+            found = connection.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=10).get('Contents', [])
+        full = next((each['Key'] for each in found if each['Size']), None)
+        if full is None:
+            raise _hint(f"there is nothing to read in '{bucket}/{prefix}'", 'Check the bucket and the prefix of the protocol.')
+        with translated('get', Target(self._rse, bucket, full)):
+            connection.client.get_object(Bucket=bucket, Key=full, Range='bytes=0-0')['Body'].close()
+        return f"'{bucket}'"
 
     def _check_write(self) -> str:
         if self._connection is None and self._settings.get('sign_url') and self._protocol:

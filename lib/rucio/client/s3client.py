@@ -15,6 +15,7 @@
 
 """``S3Client``: buckets, credentials and sharing, as the S3 plugin of a Rucio server offers them."""
 
+from collections import Counter
 from datetime import datetime, timezone
 from json import dumps
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -227,7 +228,7 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, bucket, scope, name, url, and made: what was not there before (bucket, dataset, rule, lifecycle).
+            rse, bucket, scope, name, url, and made: what was not there before (bucket, dataset, rule, lifecycle, events).
 
         Examples
         --------
@@ -308,6 +309,174 @@ class S3Client(CredentialClient):
             Where. Without, wherever the bucket is.
         """
         self._call(HTTPMethod.DELETE, 'policy', _given(scope=scope, rse=rse))
+
+    def import_bucket(self, rse: str, scope: str, name: str, *, bucket: Optional[str] = None, prefix: Optional[str] = None, **wish: Any) -> dict[str, Any]:
+        """
+        Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each 20 seconds of work.
+
+        Parameters
+        ----------
+        rse :
+            A non-deterministic RSE, to which nothing is written.
+        scope :
+            The scope of the files.
+        name :
+            The dataset: a key below the prefix becomes this name, a slash, and the rest of the key.
+        bucket :
+            The bucket, where the RSE is not for one bucket only.
+        prefix :
+            A folder in it. Without, all of the RSE.
+        wish :
+            dry_run, on_changed, on_missing and progress, as :meth:`sync` has them.
+
+        Returns
+        -------
+            As :meth:`sync`, and the prefix.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the RSE is deterministic.
+        InvalidObject
+            If files of that dataset come from elsewhere.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            from rucio.client.s3client import S3Client
+            S3Client().import_bucket('LANDSAT', 'archive', 'landsat', dry_run=True)['counts']
+            ```
+        """
+        progress = wish.pop('progress', None)
+        return self._until_done('import', _given(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix, **wish), progress)
+
+    # The catalogue follows a bucket
+
+    def sync(
+        self,
+        scope: str,
+        name: Optional[str] = None,
+        rse: Optional[str] = None,
+        *,
+        dry_run: bool = False,
+        on_changed: Optional[str] = None,
+        on_missing: Optional[str] = None,
+        progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
+    ) -> dict[str, Any]:
+        """
+        Register what other tools put into a scope's bucket, and find what they changed or removed there. Can be done again at any time.
+
+        A request for each 20 seconds of work; the server lists 1000 objects with a request to the storage, and reads new objects
+        whose checksum nothing else tells.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        name :
+            Only what is below this collection, or this one file.
+        rse :
+            Where. Without, wherever the bucket is.
+        dry_run :
+            Write nothing.
+        on_changed :
+            What is done about objects that are not what the catalogue says: report, replace or bad. Without, what is set for the bucket.
+        on_missing :
+            What is done about replicas whose object is gone: report, forget or lost. Without, what is set for the bucket.
+        progress :
+            Called with the counts so far after each request.
+
+        Returns
+        -------
+            rse, bucket, scope, name, counts (what was found and done -> how many), and problems: kind, did, key, found and remedy of
+            those who need a decision. All are counted, but at most 100 are told for each request.
+
+        Raises
+        ------
+        InputValidationError
+            If there is no such way to act.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            from rucio.client.s3client import S3Client
+            S3Client().sync('user.jdoe', 'thesis')['counts']
+            ```
+        """
+        request = _given(scope=scope, name=name, rse=rse, dry_run=dry_run or None, on_changed=on_changed, on_missing=on_missing)
+        return self._until_done('sync', request, progress)
+
+    def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> dict[str, Any]:
+        """
+        What is done in a scope's bucket about objects that others changed or removed. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            Where. Without, wherever the bucket is.
+
+        Returns
+        -------
+            rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for all of the RSE.
+        """
+        return dict(self._call(HTTPMethod.GET, 'settings', params=_given(scope=scope, rse=rse)))
+
+    def set_bucket_settings(
+        self, scope: str, rse: Optional[str] = None, *, on_changed: Optional[str] = None, on_missing: Optional[str] = None
+    ) -> dict[str, Any]:
+        """
+        Set what is done in a scope's bucket about objects that others changed or removed. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            Where. Without, wherever the bucket is.
+        on_changed :
+            report, replace, bad, or default for what holds on the RSE. Without, it stays as it is.
+        on_missing :
+            report, forget, lost, or default for what holds on the RSE. Without, it stays as it is.
+
+        Returns
+        -------
+            As :meth:`get_bucket_settings`.
+
+        Raises
+        ------
+        InputValidationError
+            If there is no such way to act.
+        """
+        return dict(self._call(HTTPMethod.PUT, 'settings', _given(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing)))
+
+    def list_changes(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None) -> dict[str, Any]:
+        """
+        What changed of late in the catalogue below a collection. One request; the server reads all replicas below the name for it.
+
+        Parameters
+        ----------
+        scope :
+            The scope.
+        name :
+            The name of a collection. Without, all of the scope.
+        rse :
+            Where. Without, wherever it is.
+        since :
+            ``now`` of an earlier answer. Without, nothing is told but the time.
+
+        Returns
+        -------
+            rse, now, changes: time, change (registered, updated, bad, removed), scope, name and bytes of each; and more: there were so
+            many that the last ones are missing, and now is the time of the last one that is told. A change may become visible seconds
+            after its time: who repeats this asks from a little earlier, and skips what is known.
+        """
+        return dict(self._call(HTTPMethod.GET, 'changes', params=_given(scope=scope, name=name, rse=rse, since=since)))
 
     # Sharing
 
@@ -628,6 +797,21 @@ class S3Client(CredentialClient):
 
     # How it is done
 
+    def _until_done(self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None) -> dict[str, Any]:
+        """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
+        counts: Counter[str] = Counter()
+        problems: list[dict[str, Any]] = []
+        after = None
+        while True:
+            answer = dict(self._call(HTTPMethod.POST, path, request | _given(after=after)))
+            counts.update(answer['counts'])
+            problems += answer['problems']
+            after = answer.pop('after', None)
+            if progress is not None:
+                progress(dict(counts))
+            if after is None:
+                return answer | {'counts': dict(counts), 'problems': problems}
+
     def _call(self, method: HTTPMethod, path: str, data: Optional[dict[str, Any]] = None, params: Optional[dict[str, Any]] = None) -> Any:
         """One request to the plugin, and what it answered."""
         url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}/{path}', params=params)
@@ -671,6 +855,8 @@ class S3Client(CredentialClient):
         scheme, _, host = told['url'].partition('://')
         host, _, port = host.partition(':')
         settings = {name: told[name] for name in ('provider', 'region', 'addressing', 'bucket_prefix', 'web_identity_role_arn') if told.get(name)}
+        if 'anonymous' in (told.get('auth') or ()):
+            settings['auth'] = 'anonymous'
         protocol = {'scheme': scheme, 'hostname': host, 'port': int(port or 0), 'extended_attributes': {'s3': settings}}
         return Endpoint.load({'rse': rse, 'id': ''}, protocol), tuple(told.get('auth') or ())
 

@@ -35,6 +35,7 @@ from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
+    FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     InputValidationError,
     RSEOperationNotSupported,
@@ -386,15 +387,35 @@ class DirectoryUpload:
                 self._client.add_replicas(rse=self._rse, files=new)
             if late := [{**self._replica(each), 'meta': {}} for each in ready if each.state not in (None, 'AVAILABLE')]:
                 self._client.update_replicas_states(self._rse, files=late)
-            # With the sums the server refuses what somebody else registered since we asked.
-            dids = [{key: value for key, value in self._replica(each).items() if key not in ('meta', 'state')} for each in ready]
-            self._client.attach_dids_to_dids([{'scope': self._scope, 'name': self._name, 'dids': dids}], ignore_duplicate=True)
+            try:
+                # With the sums the server refuses what somebody else registered since we asked.
+                self._attach(ready, ('scope', 'name', 'bytes', 'adler32', 'md5'))
+            except FileConsistencyMismatch:
+                # Or what the server itself found in the bucket: of that it may have one sum only, or none.
+                self._attach(self._still_agreed(ready), ('scope', 'name', 'bytes'))
         except RucioException as error:
             said = _said(error)
             for each in ready:
                 self._fail(each.file.path, f'is on the storage, but the Rucio server did not register it: {said}')
             with self._lock:
                 self.summary.there -= sum(1 for each in ready if each.state == 'AVAILABLE')
+
+    def _attach(self, ready: list[_Ready], keys: tuple[str, ...]) -> None:
+        dids = [{key: replica[key] for key in keys} for replica in map(self._replica, ready)]
+        if dids:
+            self._client.attach_dids_to_dids([{'scope': self._scope, 'name': self._name, 'dids': dids}], ignore_duplicate=True)
+
+    def _still_agreed(self, ready: list[_Ready]) -> list[_Ready]:
+        """Those that are what the catalogue has now, as far as it says; the others are told."""
+        known = self._look_up([each.file for each in ready])
+        agreed = []
+        for each in ready:
+            try:
+                self._need_same(each.file, each.sums, known[each.file.name])
+                agreed.append(each)
+            except _Refused as refused:
+                self._fail(each.file.path, str(refused))
+        return agreed
 
     def _replica(self, ready: _Ready) -> dict[str, Any]:
         sums = ready.sums
@@ -513,10 +534,16 @@ class DirectoryUpload:
         if known.size is not None and known.size != file.size:
             raise _Refused(f'has {file.size} bytes, but {did} is registered with {known.size}: it was left as it is. Choose another name')
         sums = self._summed(file)
+        self._need_same(file, sums, known)
+        return sums
+
+    def _need_same(self, file: LocalFile, sums: Sums, known: _Known) -> None:
+        """:raises _Refused: if the catalogue has another size or checksum."""
+        if known.size is not None and known.size != sums.size:
+            raise _Refused(f'has {sums.size} bytes, but {self._scope}:{file.name} is registered with {known.size}: it was left as it is. Choose another name')
         same = sums.md5 == known.md5 if known.md5 else not known.adler32 or sums.adler32.lstrip('0') == known.adler32.lstrip('0')
         if not same:
-            raise _Refused(f'is not what {did} is registered with (same size, other checksum): it was left as it is. Choose another name')
-        return sums
+            raise _Refused(f'is not what {self._scope}:{file.name} is registered with (same size, other checksum): it was left as it is. Choose another name')
 
     def _summed(self, file: LocalFile) -> Sums:
         summer = _Summer()

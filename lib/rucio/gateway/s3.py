@@ -33,7 +33,7 @@ from rucio.common.exception import (
 )
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import access, buckets, grants, removal, signing, storages, vending
+from rucio.core.s3 import access, buckets, grants, imports, removal, signing, storages, vending
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -57,6 +57,9 @@ __all__ = [
     'list_rses',
     'locate',
     'make_bucket',
+    'names',
+    'need',
+    'own_bucket',
     'remove_bucket',
     'set_bucket_policy',
     'sign',
@@ -75,7 +78,7 @@ def _described(storage: 'Storage') -> dict[str, Any]:
         'addressing': endpoint.addressing,
         'bucket_prefix': endpoint.bucket_prefix,
         'ca': None,
-        'auth': storage.ways,
+        'auth': ['anonymous'] if endpoint.auth == 'anonymous' else storage.ways,
         'sts_url': endpoint.sts_url,
         'web_identity_role_arn': endpoint.web_identity_role_arn,
     }
@@ -132,9 +135,9 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
     :raises ScopeNotFound: if there is no such scope (told to admins only).
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
     """
-    account, internal = _names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(account, internal, '', True, session)
+        need(account, internal, '', True, session)
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
         found = buckets.candidates(account, internal, name, rse, session=session)
@@ -206,9 +209,9 @@ def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if it is not empty, or protected by somebody else's rule.
     """
-    account, internal = _names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(account, internal, '', True, session)
+        need(account, internal, '', True, session)
         found = buckets.candidates(account, internal, name, rse, session=session)
     return removal.remove(buckets.pick(found, scope), account, internal, name, force)
 
@@ -222,10 +225,10 @@ def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dic
     :param vo: The VO to act on.
     :raises AccessDenied: if the issuer may not read it.
     """
-    account, internal = _names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         if not (name and access.may(account, internal, f'{name}/', False, session=session)):
-            _need(account, internal, name, False, session)
+            need(account, internal, name, False, session)
         return buckets.locate(account, internal, name, session=session)
 
 
@@ -271,26 +274,46 @@ def get_did_credentials(
     :raises AccessDenied: if the issuer may not.
     :raises RSEOperationNotSupported: if the server has no role at this storage.
     """
-    account, internal = _names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         inside = f'{name.rstrip("/")}/' if name else ''
         if name and buckets.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
             raise _denied(account, _called(scope, name), write)
-        found = buckets.candidates(account, internal, name, rse, session=session)
+        source = buckets.imported(account, internal, inside.rstrip('/'), rse, session=session) if inside and not write else None
+        found = [source[0]] if source else buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
-    bucket, prefix = storage.place_of(scope, inside)
+    bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
     return _vended(storage, bucket, prefix, write, lifetime, issuer)
 
 
 def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
     """The DIDs whose place this is. Where there could be several: those whose scope exists."""
+    if not storage.settings['deterministic']:
+        return imports.dids_of(storage, bucket, key, session=session) if storage.may_have(bucket) else []
     found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.dids_of(bucket, key)]
     return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]
 
 
+def _may_touch(storage: 'Storage', account: InternalAccount, bucket: str, key: str, write: bool, session: 'Session') -> bool:
+    """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
+    dids = _dids(storage, bucket, key, session)
+    if not dids or (write and not storage.settings['deterministic']):
+        return storage.may_have(bucket) and access.is_admin(account, session=session)
+    # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
+    enough = all if storage.settings['deterministic'] else any
+    return enough(access.may(account, scope, name, write, session=session) for scope, name in dids)
+
+
 def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
+    if not storage.settings['deterministic']:
+        for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
+            if access.may(account, scope, f'{dataset}/', False, session=session):
+                return part
+        if _may_touch(storage, account, bucket, prefix, write, session):
+            return prefix
+        raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
     dids = _dids(storage, bucket, prefix, session)
     if len(dids) == 1:
         scope, name = dids[0]
@@ -303,6 +326,8 @@ def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix:
 
 
 def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str) -> dict[str, Any]:
+    if storage.endpoint.auth == 'anonymous':
+        raise RSEOperationNotSupported(f'RSE {storage.rse} is read without keys (auth = anonymous): there are none, and none are needed.')
     if 'vended' not in storage.ways:
         raise RSEOperationNotSupported(
             f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
@@ -340,12 +365,8 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
         storage = storages.get_storage(rse, vo, session=session)
 
         def allowed(bucket: str, key: str, write: bool) -> None:
-            dids = _dids(storage, bucket, key, session)
-            if dids and all(access.may(account, scope, name, write, session=session) for scope, name in dids):
-                return
-            if not dids and storage.may_have(bucket) and access.is_admin(account, session=session):
-                return
-            raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
+            if not _may_touch(storage, account, bucket, key, write, session):
+                raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
 
         return signing.sign(storage, requests, allowed)
 
@@ -362,9 +383,9 @@ def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> lis
     :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    account, internal = _names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(account, internal, '', True, session)
+        need(account, internal, '', True, session)
         return [grant._asdict() for grant in grants.list_grants(internal, name, session=session)]
 
 
@@ -382,11 +403,11 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if there is no such account.
     """
-    owner, internal = _names(issuer, scope, name, vo)
+    owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(owner, internal, '', True, session)
+        need(owner, internal, '', True, session)
         grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
-        places = buckets.candidates(owner, internal, name, None, session=session) if account == grants.EVERYBODY else []
+        places = buckets.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
     for place in places:
         buckets.set_public(place, scope, name, True)
     with db_session(DatabaseOperationType.WRITE) as session:
@@ -405,11 +426,11 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
     :returns: Whether there was such a grant.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    owner, internal = _names(issuer, scope, name, vo)
+    owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(owner, internal, '', True, session)
+        need(owner, internal, '', True, session)
         public = account == grants.EVERYBODY
-        places = buckets.candidates(owner, internal, name, None, session=session) if public else []
+        places = buckets.publishing(owner, internal, name, session=session) if public else []
         # The collection may have been elsewhere when it was shared.
         others = [each for each in storages.list_storages(vo, session=session) if each.ways and each not in places] if public else []
     for place in places:
@@ -432,7 +453,7 @@ def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: st
     :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    storage, bucket = own_bucket(scope, issuer, rse, vo)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': buckets.get_policy(storage, bucket)}
 
 
@@ -446,7 +467,7 @@ def set_bucket_policy(scope: str, policy: dict[str, Any], issuer: str, rse: Opti
     :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    storage, bucket = own_bucket(scope, issuer, rse, vo)
     buckets.set_policy(storage, bucket, policy)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': policy}
 
@@ -460,24 +481,29 @@ def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo:
     :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket = _own_bucket(scope, issuer, rse, vo)
+    storage, bucket = own_bucket(scope, issuer, rse, vo)
     buckets.set_policy(storage, bucket, None)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': None}
 
 
-def _own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str]:
-    account, internal = _names(issuer, scope, '', vo)
+def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str]:
+    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one."""
+    account, internal = names(issuer, scope, '', vo)
     with db_session(DatabaseOperationType.READ) as session:
-        _need(account, internal, '', True, session)
+        need(account, internal, '', True, session)
         found = buckets.candidates(account, internal, '', rse, session=session)
         admin = access.is_admin(account, session=session)
     storage = buckets.pick(found, scope)
     if storage.common_bucket and not admin:
-        raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set the policy.")
+        raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it.")
     return storage, storage.bucket_of(scope)
 
 
-def _names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
+def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
+    """The internal ones, after a look at their spelling.
+
+    :raises InvalidObject: if one is no name that Rucio takes.
+    """
     for kind, value in (('scope', scope), ('name', name)):
         try:
             validate_schema(name=kind, obj=value, vo=vo)
@@ -487,7 +513,8 @@ def _names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount
     return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
 
 
-def _need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
+def need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
+    """Refuse those who may not. An empty name stands for all of the scope's bucket: its owner, and admins."""
     if not access.may(account, scope, name, write, session=session):
         raise _denied(account, _called(str(scope), name), write)
 

@@ -15,6 +15,9 @@
 
 """``rucio s3 ...``: its commands, each imported when it is used, and what they have in common."""
 
+import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 else:
     _DIDParamType = click.ParamType  # older versions of click have it without a type
 
-__all__ = ['DIDType', 'did_argument', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'size', 'table']
+__all__ = ['DIDType', 'did_argument', 'interruptible', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'size', 'table']
 
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
@@ -44,16 +47,20 @@ COMMANDS = {
     'du': 'buckets:du',
     'exec': 'access:exec_',
     'grants': 'sharing:grants',
+    'import': 'imports:import_',
     'ls': 'buckets:ls',
     'make-bucket': 'buckets:make_bucket',
     'policy': 'sharing:policy',
     'presign': 'access:presign',
     'remove-bucket': 'buckets:remove_bucket',
     'rse': 'storages:rse',
+    'settings': 'sync:bucket_settings',
     'share': 'sharing:share',
+    'sync': 'sync:sync',
     'unshare': 'sharing:unshare',
     'upload': 'upload:upload',
     'url': 'access:url',
+    'watch': 'sync:watch',
 }
 
 
@@ -165,6 +172,28 @@ def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_
 def rse_option() -> 'Callable[[_Command], _Command]':
     """The option --rse, which can be left out."""
     return click.option('--rse', help='The storage. Not needed where Rucio knows the answer.')
+
+
+@contextmanager
+def interruptible(said: str, code: int = 130) -> Iterator[None]:
+    """Let Ctrl-C end what is done in this block. Rucio's own handler fails with a TypeError, which would be all that the user reads.
+
+    :param said: What the user is told then.
+    :param code: The exit code of the command then.
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(said, err=True)
+        sys.exit(code)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def size(ctx: click.Context, number: int) -> str:

@@ -37,6 +37,7 @@ _MADE = {
     'dataset': ('Registered the dataset {did}.', 'The dataset {did} is registered already.'),
     'rule': ('Added a rule that keeps {did} on {rse}.', 'A rule keeps {did} on {rse} already.'),
     'lifecycle': ('Unfinished multipart uploads will be removed by the storage.', ''),
+    'events': ('Subscribed to its events: the catalogue will follow within seconds.', ''),
 }
 _REMOVED = {
     'objects': 'Objects deleted from {rse}: {number}.',
@@ -173,7 +174,7 @@ class _Folder(NamedTuple):
     client: 'Boto3S3'
     rse: str
     bucket: str
-    start: str  # what the keys of the scope begin with: nothing where the bucket is the scope's own
+    prefix: str  # of the keys of what is below the name, or of all of the scope: nothing where the bucket is the scope's own
     scope: str
     name: str
 
@@ -185,20 +186,21 @@ class _Folder(NamedTuple):
             raise RSENotFound(f'{scope}{":" if name else ""}{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
         place = places[0]
         key = place.get('key') or ''
-        start = key[: len(key) - len(name)] if name else (key and key.rstrip('/') + '/')
-        return cls(s3.bucket_client(place['rse'], place['bucket'], f'{key}/' if name else start), place['rse'], place['bucket'], start, scope, name)
+        prefix = f'{key}/' if key and not key.endswith('/') else key
+        return cls(s3.bucket_client(place['rse'], place['bucket'], prefix), place['rse'], place['bucket'], prefix, scope, name)
 
     def objects(self) -> Iterator[tuple[str, int]]:
         """Name and size of each object: one request for each 1000."""
-        prefix = self.start + (f'{self.name}/' if self.name else '')
+        below = f'{self.name}/' if self.name else ''
         empty = True
-        for key, number in _objects(self, prefix):
+        for key, number in _objects(self, self.prefix):
             empty = False
-            yield key[len(self.start) :], number
+            yield below + key[len(self.prefix) :], number
         if empty and self.name:  # perhaps it is a key itself; who may only see what is below does not learn it
+            alone = self.prefix.removesuffix('/')
             with suppress(RSEAccessDenied):
-                for key, number in _objects(self, self.start + self.name):
-                    if key == self.start + self.name:
+                for key, number in _objects(self, alone):
+                    if key == alone:
                         yield self.name, number
 
     def sums(self) -> dict[str, _Sum]:

@@ -15,6 +15,7 @@
 """``rucio s3 rse add`` and ``rucio s3 check``: for operators."""
 
 import json
+import re
 import sys
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -28,6 +29,11 @@ from rucio.common.s3.endpoint import SETTINGS, Endpoint
 
 IMPL = 'rucio.rse.protocols.s3.Default'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
+_READING = ('read', 'third_party_copy_read')
+_PROPERTIES = {'deterministic': True, 'volatile': False, 'staging_area': False}
+# Each replica has its path, and no daemon of Rucio's writes there or deletes anything.
+_READ_ONLY = {'deterministic': False, 'availability_write': False, 'availability_delete': False}
+_FOREIGN_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # older rules, of AWS and others
 
 
 @click.group('rse')
@@ -37,7 +43,7 @@ def rse() -> None:
 
 @rse.command('add')
 @click.argument('name')
-@click.option('--provider', required=True, help='aws, ceph, minio, seaweedfs, gcs, or generic for any other.')
+@click.option('--provider', help='aws, ceph, minio, seaweedfs, gcs, or generic for any other.')
 @click.option('--endpoint', required=True, help='The URL of the storage, such as https://s3.example.org.')
 @click.option('--region', help='The region that signatures name.')
 @click.option('--bucket', help='Keep all of the RSE in this one bucket. Without it each scope has its own.')
@@ -46,32 +52,49 @@ def rse() -> None:
 @click.option('--role-arn', help='The role that the Rucio server assumes to vend keys.')
 @click.option('--sts-endpoint', help='The URL of the Security Token Service, where it is not that of the storage.')
 @click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
+@click.option('--read-only', is_flag=True, help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).')
+@click.option('--anonymous', is_flag=True, help='With --read-only: anybody may read it, and nobody needs keys.')
 @click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
 @click.pass_context
 def add(
     ctx: click.Context,
     /,
     name: str,
-    provider: str,
+    provider: Optional[str],
     endpoint: str,
     bucket: Optional[str],
     prefix: Optional[str],
     setting: tuple[str, ...],
     no_third_party_copy: bool,
-    **more: Optional[str],
+    **more: Any,
 ) -> None:
     """Make the RSE NAME with all that S3 needs.
 
     \b
-    Example: rucio s3 rse add SITE_S3 --provider ceph --endpoint https://s3.example.org
+    Examples: rucio s3 rse add SITE_S3 --provider ceph --endpoint https://s3.example.org
+              rucio s3 rse add LANDSAT --endpoint https://s3.example.org --bucket landsat --read-only --anonymous
     """
-    settings = {'provider': provider} | {key: value for key, value in more.items() if value} | dict(_setting(each) for each in setting)
-    protocol = _protocol(endpoint, _folder(bucket, prefix), settings, not no_third_party_copy)
+    read_only, anonymous = more.pop('read_only'), more.pop('anonymous')
+    if not provider and not read_only:
+        raise click.UsageError("Missing option '--provider': aws, ceph, minio, seaweedfs, gcs, or generic for any other.")
+    if anonymous and not read_only:
+        raise click.UsageError('--anonymous is for reading only: give --read-only, too.')
+    settings = {'provider': provider or 'generic'} | {key: value for key, value in more.items() if value} | dict(_setting(each) for each in setting)
+    if anonymous:
+        settings['auth'] = 'anonymous'
+    protocol = _protocol(endpoint, _folder(bucket, prefix, read_only), settings, not no_third_party_copy)
+    properties, attributes = _PROPERTIES, {'lfn2pfn_algorithm': 'identity' if bucket else 's3_bucket', 'skip_upload_stat': True}
+    if read_only:
+        properties, attributes = _PROPERTIES | _READ_ONLY, {}
+        for operations in protocol['domains'].values():
+            operations.update({operation: 0 for operation in operations if operation not in _READING})
     checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings is told before anything is made
-    attributes: dict[str, Any] = {'lfn2pfn_algorithm': 'identity' if bucket else 's3_bucket', 'skip_upload_stat': True}
-    for line in _make(ctx.obj.client, name, attributes, protocol):
+    for line in _make(ctx.obj.client, name, attributes, protocol, properties):
         click.echo(line)
-    _tell_next(ctx.obj.client, name, checked, bucket)
+    if read_only:
+        _tell_how_to_import(ctx.obj.client, name, checked, bucket)
+    else:
+        _tell_next(ctx.obj.client, name, checked, bucket)
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -81,14 +104,14 @@ def _setting(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _folder(bucket: Optional[str], prefix: Optional[str]) -> str:
+def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> str:
     if not bucket:
         if prefix:
             raise InputValidationError(
                 '--prefix is a folder in the one bucket of an RSE: give --bucket, too. To begin the names of buckets use --bucket-prefix.'
             )
         return '/'
-    if not is_bucket_name(bucket):
+    if not (_FOREIGN_BUCKET.fullmatch(bucket) if read_only else is_bucket_name(bucket)):
         raise InputValidationError(f"--bucket '{bucket}' is no name that S3 takes: 3 to 63 of a-z, 0-9, '.' and '-'.")
     folder = (prefix or '').strip('/')
     return f'/{bucket}/{folder}/' if folder else f'/{bucket}/'
@@ -114,7 +137,7 @@ def _protocol(endpoint: str, prefix: str, settings: dict[str, Any], copies: bool
     }
 
 
-def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str, Any], properties: dict[str, Any] = _PROPERTIES) -> list[str]:
     """Make what is not there yet: the protocol comes last, so an RSE without one is what an interrupted run left.
 
     :returns: What was done.
@@ -125,13 +148,13 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str
         there = client.get_rse(name)
     except RSENotFound:
         try:
-            client.add_rse(name, deterministic=True, volatile=False, staging_area=False)
+            client.add_rse(name, **properties)
         except InvalidObject as error:  # the rest of it is the schema
             raise InvalidObject(f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.') from None
-        there = {'protocols': [], 'deterministic': True, 'volatile': False, 'staging_area': False}
+        there = {'protocols': [], **properties}
         done.append(f'Made the RSE {name}.')
     present = client.list_rse_attributes(name)
-    if differences := _differences(there, present, attributes, protocol):
+    if differences := _differences(there, present, properties, attributes, protocol):
         raise UnsupportedOperation(
             f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
         )
@@ -145,10 +168,9 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str
     return done or [f'The RSE {name} is there already, just so. Nothing was done.']
 
 
-def _differences(there: dict[str, Any], present: dict[str, Any], attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+def _differences(there: dict[str, Any], present: dict[str, Any], properties: dict[str, Any], attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
     """What of an existing RSE is not as this command would make it."""
-    wanted = {'deterministic': True, 'volatile': False, 'staging_area': False}
-    found = [f'{key} is {there[key]}' for key, value in wanted.items() if there.get(key, value) != value]
+    found = [f'{key} is {there[key]}' for key, value in properties.items() if there.get(key, value) != value]
     found += [f'its attribute {key} is {present[key]}' for key, value in attributes.items() if key in present and str(present[key]) != str(value)]
     if there['protocols'] and not any(_same(each, protocol) for each in there['protocols']):
         found += [
@@ -165,18 +187,26 @@ def _same(there: dict[str, Any], protocol: dict[str, Any]) -> bool:
     return all(there[key] == protocol[key] for key in keys) and settings == protocol['extended_attributes']['s3']
 
 
+def _entry(client: Any, name: str, endpoint: Endpoint) -> str:
+    """The server's keys, as rse-accounts.cfg has them."""
+    keys = {'access_key': '...', 'secret_key': '...', 'signature_version': 's3v4', 'region': endpoint.region or endpoint.default_region}
+    return json.dumps({client.get_rse(name)['id']: keys})
+
+
+def _tell_how_to_import(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]) -> None:
+    command = f'rucio s3 import {name} SCOPE:DATASET' + ('' if bucket else ' --bucket BUCKET')
+    if endpoint.auth == 'anonymous':
+        click.echo(f'\nWhat is left to do: {command}')
+        return
+    click.echo('\nWhat is left to do:')
+    click.echo(f"1. Keys that can read and list it, in the server's rse-accounts.cfg (mode 600):\n   {_entry(client, name, endpoint)}")
+    click.echo(f'2. {command}')
+
+
 def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]) -> None:
     """What only the operator can do."""
-    entry = {
-        client.get_rse(name)['id']: {
-            'access_key': '...',
-            'secret_key': '...',
-            'signature_version': 's3v4',
-            'region': endpoint.region or endpoint.default_region,
-        }
-    }
     click.echo('\nWhat is left to do:')
-    click.echo(f"1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):\n   {json.dumps(entry)}")
+    click.echo(f"1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):\n   {_entry(client, name, endpoint)}")
     click.echo(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
     made = f"the bucket '{bucket}', with any S3 client" if bucket else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
     click.echo(f'3. Make {made}')

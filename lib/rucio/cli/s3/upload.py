@@ -14,17 +14,13 @@
 
 """``rucio s3 upload``: a directory of many files."""
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, size
+from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, size
 from rucio.client.s3uploader import DirectoryUpload, Summary
 from rucio.common.exception import InputValidationError
 
@@ -50,7 +46,7 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
     place = rse or _rse_of(ctx, scope, name)
     start = time.monotonic()
     made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs)
-    with _interruptible():
+    with interruptible('Stopped. Run the same command again to go on: it sends only what is missing.'):
         summary = made.run()
     _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
     if summary.failures:
@@ -63,24 +59,6 @@ def _rse_of(ctx: click.Context, scope: str, name: str) -> str:
     if not places:
         raise InputValidationError(f'The Rucio server knows no RSE for {scope}:{name}. Name one: --rse')
     return str(places[0]['rse'])
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Rucio's own handler of Ctrl-C fails with a TypeError, which would be all that the user reads."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo('Stopped. Run the same command again to go on: it sends only what is missing.', err=True)
-        sys.exit(130)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
 
 
 def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:

@@ -41,7 +41,11 @@ else:
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['SETTINGS', 'Endpoint', 'Secrets', 'Setting']
+__all__ = ['ON_CHANGED', 'ON_MISSING', 'SETTINGS', 'Endpoint', 'Secrets', 'Setting']
+
+# What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is gone.
+ON_CHANGED = ('report', 'replace', 'bad')
+ON_MISSING = ('report', 'forget', 'lost')
 
 MiB = 1024**2
 _SIZE = re.compile(r'(\d+)\s*([KMGT]i?B?)?', re.IGNORECASE)
@@ -108,6 +112,26 @@ def _url_text(value: Any) -> str:
     return text
 
 
+def _events_url(value: Any) -> str:
+    # Clients read the settings of an RSE, and servers log URLs: no password in it.
+    if not re.fullmatch(r'https?://[^/\s?#@]+/[^\s#@]+', text := _text(value)):
+        raise ValueError
+    return text
+
+
+def _events_topic(value: Any) -> str:
+    if not re.fullmatch(r'arn:[^\s:]+:(sns|sqs|lambda):\S+|eventbridge', text := _text(value)):
+        raise ValueError
+    return text
+
+
+def _events_token(value: Any) -> str:
+    # Nothing that has to be encoded in a header, in JSON, in a URL or in rucio.cfg.
+    if not re.fullmatch(r'[A-Za-z0-9._~-]{16,256}', text := _text(value)):
+        raise ValueError
+    return text
+
+
 def _lifetime(value: Any) -> int:
     # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
     if not 900 <= int(value) <= 43200:
@@ -167,6 +191,15 @@ SETTINGS: dict[str, Setting] = {
     'web_identity_role_arn': Setting(_text, 'the ARN of a role'),
     'credentials_lifetime': Setting(_lifetime, 'a number of seconds from 900 to 43200'),
     'capacity': Setting(_size, 'a size such as 100 TiB'),
+    'on_changed': _choice(*ON_CHANGED),
+    'on_missing': _choice(*ON_MISSING),
+    'read_checksums': Setting(_boolean, 'true or false'),
+    'etag_is_md5': Setting(_boolean, 'true or false'),
+    'checksum_readers': Setting(_count, 'a number from 1 to 1000'),
+    'events_url': Setting(_events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"),
+    'events_topic': Setting(_events_topic, 'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge'),
+    'event_topics': Setting(_boolean, 'true or false'),
+    'events_token': Setting(_events_token, '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them', _SECRET),
     'progress': _choice('auto', 'on', 'off')._replace(where='rucio.cfg'),
     'access_key': Setting(_text, 'a key', _SECRET),
     'secret_key': Setting(_text, 'a key', _SECRET),
@@ -216,6 +249,15 @@ class Endpoint:
     web_identity_role_arn: Optional[str] = None
     credentials_lifetime: int = 3600
     capacity: Optional[int] = None
+    on_changed: str = 'report'
+    on_missing: str = 'report'
+    read_checksums: bool = True
+    etag_is_md5: bool = False
+    checksum_readers: int = 4
+    events_url: Optional[str] = None
+    events_topic: Optional[str] = None
+    event_topics: bool = False
+    events_token: Optional[str] = field(default=None, repr=False)
     progress: str = 'auto'
     secrets: Secrets = field(default_factory=Secrets)
 
@@ -318,6 +360,6 @@ def _checked(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             checked[name] = setting.parse(value)
         except (ValueError, TypeError, KeyError):
             allowed = 'one of ' + ', '.join(sorted(set(_providers()) - {'default'})) if name == 'provider' else setting.allowed
-            seen = '' if name in ('access_key', 'secret_key', 'session_token') else f" is '{value}'"
+            seen = '' if name in ('access_key', 'secret_key', 'session_token', 'events_token') else f" is '{value}'"
             raise ConfigurationError(f"{place}: '{name}'{seen}, but must be {allowed}.") from None
     return checked

@@ -28,7 +28,7 @@ from .errors import Target, status_of, translate, translated
 if TYPE_CHECKING:
     from .clients import Connection
 
-__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'list_buckets', 'list_objects', 'list_prefix', 'make_bucket', 'stat']
+__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'head', 'info', 'list_buckets', 'list_objects', 'list_prefix', 'make_bucket', 'stat']
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
@@ -55,10 +55,11 @@ def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> O
         if connection.authorizer.whole_objects_only:
             return _first_byte(connection, target)
         extra = {'ChecksumMode': 'ENABLED'} if connection.endpoint.checksum == 'crc32' else {}
-        return _info(_head(connection, target, **extra))
+        return info(head(connection, target, **extra))
 
 
-def _head(connection: 'Connection', target: Target, **extra: Any) -> Any:
+def head(connection: 'Connection', target: Target, **extra: Any) -> Any:
+    """botocore's answer to HeadObject: one request, and a GET where that is refused. Errors are botocore's own."""
     try:
         return connection.client.head_object(Bucket=target.bucket, Key=target.key, **extra)
     except ClientError as error:
@@ -78,10 +79,11 @@ def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
         raise
     with answer['Body']:
         size = answer.get('ContentRange', '').rpartition('/')[2]
-        return _info({**answer, 'ContentLength': int(size)} if size.isdigit() else answer)
+        return info({**answer, 'ContentLength': int(size)} if size.isdigit() else answer)
 
 
-def _info(answer: Any) -> ObjectInfo:
+def info(answer: Any) -> ObjectInfo:
+    """What the answer to a HEAD or GET says of the object."""
     etag, crc32 = answer.get('ETag', ''), answer.get('ChecksumCRC32', '')
     plain = answer.get('ServerSideEncryption') in (None, 'AES256') and not answer.get('SSECustomerAlgorithm')
     md5 = etag.strip('"')
@@ -104,7 +106,7 @@ def exists(connection: 'Connection', target: Target) -> bool:
             if connection.authorizer.whole_objects_only:
                 _first_byte(connection, target)
             else:
-                _head(connection, target)
+                head(connection, target)
     except RucioException as error:
         if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
             return False

@@ -49,7 +49,7 @@ from rucio.core.scope import get_scopes
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType, ReplicaState
 
-from . import access, grants, storages
+from . import access, grants, imports, storages, subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -64,6 +64,7 @@ __all__ = [
     'candidates',
     'exists',
     'get_policy',
+    'imported',
     'is_file',
     'list_buckets',
     'locate',
@@ -71,6 +72,7 @@ __all__ = [
     'need_room',
     'own_rules',
     'pick',
+    'publishing',
     'revive',
     'scopes_of',
     'set_policy',
@@ -86,10 +88,15 @@ RULE_ID = 'rucio-s3-abort-incomplete-uploads'
 
 
 class Place(NamedTuple):
-    """A storage on which a DID has a replica (or what is above it a rule), and the path of the replica where Rucio stores one."""
+    """A storage on which a DID has a replica (or what is above it a rule).
+
+    :param path: The path of the replica, where Rucio stores one.
+    :param source: Bucket and key of what is imported.
+    """
 
     storage: 'Storage'
     path: Optional[str] = None
+    source: Optional[tuple[str, str]] = None
 
 
 # Which storage
@@ -99,17 +106,24 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
     """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The best first."""
     by_id = {storage.rse_id: storage for storage in found}
     if not name:
-        return [Place(storage) for storage in found if has_anything(scope, storage, session=session)]
+        return [Place(storage) for storage in found if storage.settings['deterministic'] and has_anything(scope, storage, session=session)]
     replica = models.RSEFileAssociation
     rows = session.execute(
         select(replica.rse_id, replica.path, replica.state).where(and_(replica.scope == scope, replica.name == name, replica.rse_id.in_(by_id)))
     ).all()
     if rows:
         return [Place(by_id[row.rse_id], row.path) for row in sorted(rows, key=lambda row: row.state != ReplicaState.AVAILABLE)]
+    imported = _imported_places(scope, name, found, session)
     for collection in reversed([*grants.ancestors(name), name]):
         if rses := _rses_of_rules(scope, collection, by_id, session):
-            return [Place(storage) for storage in found if storage.rse_id in rses]
-    return []
+            return [*(Place(storage) for storage in found if storage.rse_id in rses), *imported]
+    return imported
+
+
+def _imported_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
+    """Where a collection comes from that was imported, or lies in one that was."""
+    apart = [storage for storage in found if not storage.settings['deterministic']]
+    return [Place(storage, source=source) for storage in apart if (source := imports.source_of(storage, scope, name, session=session))]
 
 
 def _rses_of_rules(scope: 'InternalScope', name: str, by_id: 'dict[str, Storage]', session: 'Session') -> set[str]:
@@ -141,7 +155,8 @@ def candidates(account: 'InternalAccount', scope: 'InternalScope', name: str, rs
     """
     if rse:
         return [storages.get_storage(rse, account.vo, session=session)]
-    found = storages.list_storages(account.vo, session=session)
+    # On the others nobody can say where something new would lie.
+    found = [storage for storage in storages.list_storages(account.vo, session=session) if storage.settings['deterministic']]
     if known := _known_places(scope, name, found, session) or (_known_places(scope, '', found, session) if name else []):
         return [place.storage for place in known]
     if not found:
@@ -153,6 +168,27 @@ def candidates(account: 'InternalAccount', scope: 'InternalScope', name: str, rs
     if not usable:
         raise RSENotFound(f'Account {account} has no quota on any S3 RSE: ask for one, or name the RSE. There are {_listed(found)}.')
     return usable
+
+
+def publishing(account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session') -> 'list[Storage]':
+    """The storages that have to be told when everybody may read a collection. What is imported is its owner's to open."""
+    found = storages.list_storages(account.vo, session=session)
+    if not _imported_places(scope, name, found, session):
+        return candidates(account, scope, name, None, session=session)
+    return [place.storage for place in _known_places(scope, name, found, session) if place.storage.settings['deterministic']]
+
+
+def imported(account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session') -> 'Optional[tuple[Storage, str, str]]':
+    """Storage, bucket and prefix of the keys of a collection that is imported; None: it is not, or it is kept elsewhere, too.
+
+    :param rse: The RSE's name, where the user gave it.
+    """
+    found = [storage for storage in storages.list_storages(account.vo, session=session) if rse in (None, storage.rse)]
+    places = _known_places(scope, name, found, session)
+    if not places or places[0].source is None:
+        return None
+    bucket, key = places[0].source
+    return places[0].storage, bucket, f'{key}/' if key else ''
 
 
 def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
@@ -196,7 +232,7 @@ def locate(account: 'InternalAccount', scope: 'InternalScope', name: str, *, ses
     located = []
     for place in places:
         with suppress(RucioException):  # a scope that has no place there
-            bucket, key = place.storage.place_of(str(scope), name, place.path)
+            bucket, key = place.source or place.storage.place_of(str(scope), name, place.path)
             located.append(
                 {
                     'rse': place.storage.rse,
@@ -289,20 +325,22 @@ def exists(storage: 'Storage', bucket: str) -> bool:
 def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
 
-    One request where there is nothing to do and the storage has no lifecycles; four for a new bucket.
+    One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
+    :func:`.subscriptions.subscribe`.
 
-    :returns: What was not there before: ``bucket``, ``lifecycle``; and ``dataset``, ``rule``: false.
+    :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
     :raises AccessDenied: if the bucket belongs to somebody else.
     :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
     """
     bucket = storage.bucket_of(scope)
-    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False}
+    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
     if not exists(storage, bucket):
         if storage.common_bucket:
             raise DestinationNotAccessible(f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it.")
         made['bucket'] = _create(storage, bucket)
     if storage.endpoint.lifecycle and not storage.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
+    made['events'] = subscriptions.subscribe(storage, bucket)
     return made
 
 
@@ -361,7 +399,8 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             failure = error
             continue
         for each in found:
-            scope = None if storage.common_bucket else address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix)
+            own = not storage.common_bucket and storage.settings['deterministic']
+            scope = address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix) if own else None
             if storage.may_have(each['Name']) if scopes is None else scope in scopes:
                 created = each.get('CreationDate')
                 result.append(

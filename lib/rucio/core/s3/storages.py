@@ -62,7 +62,9 @@ class Storage:
 
     @cached_property
     def _authorizer(self) -> Optional[credentials.Authorizer]:
-        """The server's own keys, whatever way the clients are told to take."""
+        """The server's own keys, whatever way the clients are told to take; none at a storage that anybody may read."""
+        if self.endpoint.auth == 'anonymous':
+            return credentials.Anonymous()
         try:
             return credentials.choose(replace(self.endpoint, auth='static'))
         except RSEAccessDenied:
@@ -71,9 +73,9 @@ class Storage:
     @property
     def ways(self) -> list[str]:
         """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing. Makes no request."""
-        if self._authorizer is None:
+        if self._authorizer is None or not self._authorizer.signed:
             return []
-        return ['vended', 'remote'] if self.endpoint.role_arn and self._together else ['remote']
+        return ['vended', 'remote'] if self.endpoint.role_arn and (self._together or not self.settings['deterministic']) else ['remote']
 
     @property
     def region(self) -> str:
@@ -103,7 +105,8 @@ class Storage:
 
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
-        self._keys()
+        if not self._keys().signed:
+            raise RSEAccessDenied(f'RSE {self.rse} is read without keys (auth = anonymous), so there is nothing to sign with: send the request as it is.')
         found: Optional[Credentials] = self._session.get_credentials()
         if found is None:
             raise RSEAccessDenied(f'RSE {self.rse}: the AWS profile that the Rucio server shall use has no keys.')
@@ -155,6 +158,17 @@ class Storage:
         lfn: Any = {'scope': scope, 'name': name, 'path': path}
         url = address.parse_url(next(iter(self._class.lfns2pfns(lfn).values())), key_required=bool(name))
         return url.bucket, url.key
+
+    def path_of(self, bucket: str, key: str) -> str:
+        """What Rucio stores with the replica of this object on a non-deterministic RSE: the path below the protocol's prefix, percent-encoded.
+
+        :raises RSEFileNameNotSupported: if the object does not lie below the prefix: it could have no PFN.
+        """
+        prefix = unquote(self.protocol['prefix'].strip('/'))
+        path = f'{bucket}/{key}'
+        if prefix and not path.startswith(f'{prefix}/'):
+            raise RSEFileNameNotSupported(f"RSE {self.rse}: bucket '{bucket}', key '{key}' does not lie below the protocol's prefix '/{prefix}/'.")
+        return '/' + address.encode_path(path[len(prefix) + 1 :] if prefix else path)
 
     def dids_of(self, bucket: str, key: str) -> list[tuple[str, str]]:
         """The DIDs whose place this is: one or none with ``s3_bucket``; of the others some make the same key of several DIDs. No look-up.

@@ -15,138 +15,20 @@
 """REST interface of S3 storages. It is switched on by ``[api] endpoints_add = s3`` in the server's rucio.cfg."""
 
 import json
-import logging
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING
 
-from flask import Flask, abort, jsonify, request
-from flask.views import MethodView
-from werkzeug.exceptions import HTTPException
+from flask import Flask, abort, request
 
-from rucio.common import exception
 from rucio.gateway import s3 as gateway
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
-from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
+from rucio.web.rest.flaskapi.v1 import s3imports, s3sync
+from rucio.web.rest.flaskapi.v1.s3base import REQUIRED, S3View, answer, get_rse, get_text, get_value, json_body, never_cached, refusal
 
 if TYPE_CHECKING:
-    from flask import Response
     from flask.typing import ResponseReturnValue
 
-_LOGGER = logging.getLogger(__name__)
-
-MAX_BODY = 1024 * 1024
 MAX_REQUESTS = 100
 MAX_POLICY = 20 * 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
-_REQUIRED: Any = object()
-
-# The first that fits: subclasses before their bases.
-_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
-    (exception.AccessDenied, 403),
-    (exception.RSENotFound, 404),
-    (exception.ScopeNotFound, 404),
-    (exception.AccountNotFound, 404),
-    (exception.DataIdentifierNotFound, 404),
-    (exception.SourceNotFound, 404),
-    (exception.DestinationNotAccessible, 404),
-    (exception.InvalidObject, 400),
-    (exception.InputValidationError, 400),
-    (exception.InvalidRSEExpression, 400),
-    (exception.RSEFileNameNotSupported, 400),
-    (exception.UnsupportedOperation, 409),
-    (exception.DataIdentifierAlreadyExists, 409),
-    (exception.FileAlreadyExists, 409),
-    (exception.Duplicate, 409),
-    (exception.DuplicateRule, 409),
-    (exception.InsufficientAccountLimit, 409),
-    (exception.InsufficientTargetRSEs, 409),
-    (exception.RuleReplaceFailed, 409),
-    (exception.RSEOperationNotSupported, 501),
-    (exception.ResourceTemporaryUnavailable, 503),
-    (exception.ServiceUnavailable, 503),
-)
-
-
-def _refusal(status: int, name: str, message: str) -> 'Response':
-    return generate_http_error_flask(status_code=status, exc=name, exc_msg=message)
-
-
-class S3View(ErrorHandlingMethodView):
-    """Bounded bodies, and for each refusal its own status."""
-
-    def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
-        try:
-            return MethodView.dispatch_request(self, *args, **kwargs)
-        except HTTPException:
-            raise
-        except exception.DatabaseException:
-            _LOGGER.exception('S3: %s %s', request.method, request.path)
-            return _refusal(503, 'DatabaseException', 'The database of the Rucio server did not answer as it should: try again in a few minutes.')
-        except exception.RucioException as error:
-            status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-            return generate_http_error_flask(status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None)
-        except Exception:
-            # What an unforeseen exception says might be a secret: it stays in the log of the server.
-            _LOGGER.exception('S3: %s %s', request.method, request.path)
-            return _refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
-
-    @property
-    def issuer(self) -> str:
-        """The account that asks."""
-        return str(request.environ['issuer'])
-
-    @property
-    def vo(self) -> str:
-        """Its VO."""
-        return str(request.environ['vo'])
-
-
-def _answer(content: Any, status: int = 200) -> 'Response':
-    response = jsonify(content)
-    response.status_code = status
-    response.headers['Cache-Control'] = 'no-store'
-    return response
-
-
-def _body() -> dict[str, Any]:
-    """The JSON object that the request carries."""
-    length = request.content_length
-    if length is None:
-        abort(_refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).'))
-    if length > MAX_BODY:
-        abort(_refusal(413, 'InputValidationError', f'The body of a request may have {MAX_BODY} bytes, not {length}.'))
-    try:
-        body = json.loads(request.get_data())
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        abort(_refusal(400, 'InputValidationError', 'The body must be a JSON object.'))
-    return body
-
-
-def _value(parameters: 'Union[dict[str, Any], Any]', name: str, kind: type, default: Any) -> Any:
-    value = parameters.get(name)
-    if value is None:
-        if default is _REQUIRED:
-            abort(_refusal(400, 'InputValidationError', f"'{name}' is missing."))
-        return default
-    if type(value) is not kind:
-        abort(_refusal(400, 'InputValidationError', f"'{name}' must be of the JSON type {_JSON_TYPES[kind]}."))
-    return value
-
-
-_JSON_TYPES = {str: 'string', bool: 'boolean', int: 'number (whole)', list: 'array', dict: 'object'}
-
-
-def _text(parameters: Any, name: str, default: Any = _REQUIRED, longest: int = 250) -> Any:
-    value = _value(parameters, name, str, default)
-    if isinstance(value, str) and (len(value) > longest or not value.isprintable()):
-        abort(_refusal(400, 'InputValidationError', f"'{name}' may have {longest} characters, all of them printable."))
-    if default is _REQUIRED and not value:
-        abort(_refusal(400, 'InputValidationError', f"'{name}' is empty."))
-    return value
-
-
-def _rse(parameters: Any) -> Optional[str]:
-    return _text(parameters, 'rse', None) or None
 
 
 class RSEs(S3View):
@@ -172,7 +54,7 @@ class RSEs(S3View):
           401:
             description: "Invalid Auth Token"
         """
-        return _answer(gateway.list_rses(vo=self.vo))
+        return answer(gateway.list_rses(vo=self.vo))
 
 
 class RSE(S3View):
@@ -239,7 +121,7 @@ class RSE(S3View):
           404:
             description: "There is no such S3 RSE"
         """
-        return _answer(gateway.get_rse(rse, vo=self.vo))
+        return answer(gateway.get_rse(rse, vo=self.vo))
 
 
 class Buckets(S3View):
@@ -286,7 +168,7 @@ class Buckets(S3View):
           503:
             description: "The storage does not answer"
         """
-        return _answer(gateway.list_buckets(self.issuer, rse=_rse(request.args), vo=self.vo))
+        return answer(gateway.list_buckets(self.issuer, rse=get_rse(request.args), vo=self.vo))
 
     def post(self) -> 'ResponseReturnValue':
         """
@@ -345,6 +227,9 @@ class Buckets(S3View):
                         lifecycle:
                           description: "A rule that ends forgotten multipart uploads."
                           type: boolean
+                        events:
+                          description: "A subscription to the bucket's events."
+                          type: boolean
           400:
             description: "Invalid scope, name or JSON, or several RSEs would do"
           401:
@@ -356,9 +241,9 @@ class Buckets(S3View):
           409:
             description: "No quota, the bucket belongs to somebody else, or the name is that of a file"
         """
-        body = _body()
-        made = gateway.make_bucket(_text(body, 'scope'), self.issuer, name=_text(body, 'name', ''), rse=_rse(body), vo=self.vo)
-        return _answer(made, 201)
+        body = json_body()
+        made = gateway.make_bucket(get_text(body, 'scope'), self.issuer, name=get_text(body, 'name', ''), rse=get_rse(body), vo=self.vo)
+        return answer(made, 201)
 
     def delete(self) -> 'ResponseReturnValue':
         """
@@ -429,9 +314,9 @@ class Buckets(S3View):
           409:
             description: "It is not empty, or somebody else's rule protects a file in it"
         """
-        body = _body()
-        force = _value(body, 'force', bool, False)
-        return _answer(gateway.remove_bucket(_text(body, 'scope'), self.issuer, name=_text(body, 'name', ''), rse=_rse(body), force=force, vo=self.vo))
+        body = json_body()
+        force = get_value(body, 'force', bool, False)
+        return answer(gateway.remove_bucket(get_text(body, 'scope'), self.issuer, name=get_text(body, 'name', ''), rse=get_rse(body), force=force, vo=self.vo))
 
 
 class Locate(S3View):
@@ -485,7 +370,7 @@ class Locate(S3View):
           403:
             description: "The account may not read it"
         """
-        return _answer(gateway.locate(_text(request.args, 'scope'), _text(request.args, 'name', ''), self.issuer, vo=self.vo))
+        return answer(gateway.locate(get_text(request.args, 'scope'), get_text(request.args, 'name', ''), self.issuer, vo=self.vo))
 
 
 class Credentials(S3View):
@@ -571,19 +456,19 @@ class Credentials(S3View):
           503:
             description: "The storage's STS does not answer"
         """
-        body = _body()
-        write = _value(body, 'write', bool, False)
-        lifetime = _value(body, 'lifetime', int, None)
+        body = json_body()
+        write = get_value(body, 'write', bool, False)
+        lifetime = get_value(body, 'lifetime', int, None)
         if lifetime is not None and not 1 <= lifetime <= 604800:
-            abort(_refusal(400, 'InputValidationError', "'lifetime' must be a number of seconds from 1 to 604800."))
+            abort(refusal(400, 'InputValidationError', "'lifetime' must be a number of seconds from 1 to 604800."))
         if body.get('scope') is not None:
             found = gateway.get_did_credentials(
-                _text(body, 'scope'), _text(body, 'name', ''), write, self.issuer, rse=_rse(body), lifetime=lifetime, vo=self.vo
+                get_text(body, 'scope'), get_text(body, 'name', ''), write, self.issuer, rse=get_rse(body), lifetime=lifetime, vo=self.vo
             )
         else:
-            bucket, prefix = _text(body, 'bucket', longest=63), _text(body, 'prefix', '', longest=1024)
-            found = gateway.get_credentials(_text(body, 'rse'), bucket, prefix, write, self.issuer, lifetime=lifetime, vo=self.vo)
-        return _answer(found)
+            bucket, prefix = get_text(body, 'bucket', longest=63), get_text(body, 'prefix', '', longest=1024)
+            found = gateway.get_credentials(get_text(body, 'rse'), bucket, prefix, write, self.issuer, lifetime=lifetime, vo=self.vo)
+        return answer(found)
 
 
 class Sign(S3View):
@@ -658,11 +543,11 @@ class Sign(S3View):
           413:
             description: "More than 1 MiB"
         """
-        body = _body()
-        requests = _value(body, 'requests', list, _REQUIRED)
+        body = json_body()
+        requests = get_value(body, 'requests', list, REQUIRED)
         if not 1 <= len(requests) <= MAX_REQUESTS:
-            abort(_refusal(400, 'InputValidationError', f"'requests' must have 1 to {MAX_REQUESTS} elements."))
-        return _answer({'responses': gateway.sign(_text(body, 'rse'), requests, self.issuer, vo=self.vo)})
+            abort(refusal(400, 'InputValidationError', f"'requests' must have 1 to {MAX_REQUESTS} elements."))
+        return answer({'responses': gateway.sign(get_text(body, 'rse'), requests, self.issuer, vo=self.vo)})
 
 
 class Grants(S3View):
@@ -716,7 +601,7 @@ class Grants(S3View):
           403:
             description: "The account does not own the scope"
         """
-        return _answer(gateway.list_grants(_text(request.args, 'scope'), _text(request.args, 'name'), self.issuer, vo=self.vo))
+        return answer(gateway.list_grants(get_text(request.args, 'scope'), get_text(request.args, 'name'), self.issuer, vo=self.vo))
 
     def post(self) -> 'ResponseReturnValue':
         """
@@ -772,9 +657,9 @@ class Grants(S3View):
           409:
             description: "It is a file"
         """
-        body = _body()
-        write = _value(body, 'write', bool, False)
-        return _answer(gateway.add_grant(_text(body, 'scope'), _text(body, 'name'), _text(body, 'account'), write, self.issuer, vo=self.vo), 201)
+        body = json_body()
+        write = get_value(body, 'write', bool, False)
+        return answer(gateway.add_grant(get_text(body, 'scope'), get_text(body, 'name'), get_text(body, 'account'), write, self.issuer, vo=self.vo), 201)
 
     def delete(self) -> 'ResponseReturnValue':
         """
@@ -819,9 +704,9 @@ class Grants(S3View):
           403:
             description: "The account does not own the scope"
         """
-        body = _body()
-        removed = gateway.delete_grant(_text(body, 'scope'), _text(body, 'name'), _text(body, 'account'), self.issuer, vo=self.vo)
-        return _answer({'removed': removed})
+        body = json_body()
+        removed = gateway.delete_grant(get_text(body, 'scope'), get_text(body, 'name'), get_text(body, 'account'), self.issuer, vo=self.vo)
+        return answer({'removed': removed})
 
 
 class Policy(S3View):
@@ -871,7 +756,7 @@ class Policy(S3View):
           501:
             description: "The storage has no policies"
         """
-        return _answer(gateway.get_bucket_policy(_text(request.args, 'scope'), self.issuer, rse=_rse(request.args), vo=self.vo))
+        return answer(gateway.get_bucket_policy(get_text(request.args, 'scope'), self.issuer, rse=get_rse(request.args), vo=self.vo))
 
     def put(self) -> 'ResponseReturnValue':
         """
@@ -911,11 +796,11 @@ class Policy(S3View):
           501:
             description: "The storage has no policies"
         """
-        body = _body()
-        policy = _value(body, 'policy', dict, _REQUIRED)
+        body = json_body()
+        policy = get_value(body, 'policy', dict, REQUIRED)
         if len(json.dumps(policy)) > MAX_POLICY:
-            abort(_refusal(400, 'InputValidationError', f'A policy may have {MAX_POLICY} characters.'))
-        return _answer(gateway.set_bucket_policy(_text(body, 'scope'), policy, self.issuer, rse=_rse(body), vo=self.vo))
+            abort(refusal(400, 'InputValidationError', f'A policy may have {MAX_POLICY} characters.'))
+        return answer(gateway.set_bucket_policy(get_text(body, 'scope'), policy, self.issuer, rse=get_rse(body), vo=self.vo))
 
     def delete(self) -> 'ResponseReturnValue':
         """
@@ -947,8 +832,8 @@ class Policy(S3View):
           404:
             description: "There is no such RSE or bucket"
         """
-        body = _body()
-        return _answer(gateway.delete_bucket_policy(_text(body, 'scope'), self.issuer, rse=_rse(body), vo=self.vo))
+        body = json_body()
+        return answer(gateway.delete_bucket_policy(get_text(body, 'scope'), self.issuer, rse=get_rse(body), vo=self.vo))
 
 
 def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
@@ -967,24 +852,18 @@ def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
         ('/sign', Sign, [post]),
         ('/grants', Grants, [get, post, delete]),
         ('/policy', Policy, [get, put, delete]),
+        ('/sync', s3sync.Sync, [post]),
+        ('/import', s3imports.Imports, [post]),
+        ('/settings', s3sync.Settings, [get, put]),
+        ('/changes', s3sync.Changes, [get]),
     )
     for path, view, methods in routes:
         function = view.as_view(view.__name__.lower())
         bp.add_url_rule(path, view_func=function, methods=methods)
         if not with_doc:
             bp.add_url_rule(f'{path}/', view_func=function, methods=methods)
-    bp.after_request(_headers)
+    bp.after_request(never_cached)
     return bp
-
-
-def _headers(response: 'Response') -> 'Response':
-    """Rucio's, which allow a GET to be cached; nothing here may be."""
-    response = response_headers(response)
-    response.headers['Cache-Control'] = 'no-store'
-    if message := response.headers.get('ExceptionMessage'):
-        # Names may have other characters than headers; the body has them as they are.
-        response.headers['ExceptionMessage'] = message.encode('latin-1', 'backslashreplace').decode('latin-1')
-    return response
 
 
 def make_doc() -> Flask:

@@ -1,0 +1,189 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checksums of objects: from the ETag where that is an MD5, from what a client noted with the object, else by reading it once."""
+
+import base64
+import binascii
+import hashlib
+import re
+import threading
+import zlib
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+
+from botocore.exceptions import BotoCoreError
+
+from rucio.common.exception import RucioException, ServiceUnavailable
+from rucio.common.s3 import objects
+from rucio.common.s3.errors import translated
+
+from .rows import NewFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .listings import Entry
+    from .parts import Part
+
+__all__ = ['sums']
+
+BLOCK = 1024**2  # bytes read at once
+_MD5 = re.compile(r'[0-9a-f]{32}')
+_EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
+
+Summed = tuple['Entry', Union[NewFile, Exception]]
+
+
+class _Sums(NamedTuple):
+    md5: Optional[str] = None
+    adler32: Optional[str] = None
+
+
+class Stopped(ServiceUnavailable):
+    """Reading was ended before its time."""
+
+
+def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: bool, stop: threading.Event) -> 'Iterator[Summed]':
+    """What the catalogue shall know of each object, in the order in which it is found out.
+
+    Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no checksum either (an upload in
+    parts without one, an encryption that changes the ETag) one GET, whose content is read once. ``readers`` threads, a MiB of memory for each.
+
+    :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the caller's thread.
+    :param readers: How many objects are asked for and read at a time.
+    :param read: Whether objects are read; if not, those that nothing else tells the checksum of have none.
+    :param stop: Once it is set, no more are begun, and those that are being read are not finished nor yielded.
+    :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was changed since.
+    """
+    ended = _Ended(stop)
+    pool = ThreadPoolExecutor(readers, 'rucio-s3-checksums')
+    going: dict[Future[NewFile], Entry] = {}
+    try:
+        for entry in entries:
+            if stop.is_set():
+                break
+            known = _from_listing(part, entry)
+            if known:
+                yield entry, _file(part, entry, known)
+                continue
+            going[pool.submit(_ask, part, entry, read, ended)] = entry
+            while len(going) >= 2 * readers:
+                yield from _finished(going)
+        while going:
+            yield from _finished(going)
+    finally:
+        ended.is_over = True
+        pool.shutdown(cancel_futures=True)
+
+
+class _Ended:
+    """Whether the caller wants no more: it says so, or it has gone."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self.is_over = False
+
+    def __bool__(self) -> bool:
+        return self.is_over or self._stop.is_set()
+
+
+def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
+    """Wait for one at least."""
+    done, _ = wait(going, return_when=FIRST_COMPLETED)
+    for future in done:
+        entry, error = going.pop(future), future.exception()
+        if error is None:
+            yield entry, future.result()
+        elif not isinstance(error, Exception):
+            raise error
+        elif not isinstance(error, Stopped):
+            yield entry, error
+
+
+def _from_listing(part: 'Part', entry: 'Entry') -> Optional[_Sums]:
+    if entry.size == 0:
+        return _Sums(*_EMPTY)
+    return _Sums(entry.etag) if _is_md5(part, entry.etag) else None
+
+
+def _is_md5(part: 'Part', etag: str) -> bool:
+    return part.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
+
+
+def _file(part: 'Part', entry: 'Entry', known: _Sums) -> NewFile:
+    """The ETag is for the next listing, where that cannot be compared with the MD5."""
+    etag = None if _is_md5(part, entry.etag) else entry.etag or None
+    return NewFile(part.name_of(entry.key), entry.size, known.md5, known.adler32, etag, part.path_of(entry.key))
+
+
+def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
+    if ended:
+        raise Stopped
+    target = part.target(part.name_of(entry.key))
+    with translated('stat', target):
+        answer = objects.head(part.storage.connection(), target)
+    if (answer['ContentLength'], answer.get('ETag', '').strip('"')) != (entry.size, entry.etag):
+        raise _changed(part, entry)
+    md5 = objects.info(answer).md5 or _noted(answer.get('Metadata', {}))
+    return _file(part, entry, _Sums(md5) if md5 or not read else _read(part, entry, ended))
+
+
+def _changed(part: 'Part', entry: 'Entry') -> RucioException:
+    target = part.target(part.name_of(entry.key))
+    return ServiceUnavailable(f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.')
+
+
+def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
+    """The MD5 that rclone and s3cmd write beside what they upload in parts."""
+    try:
+        md5 = base64.b64decode(metadata.get('md5chksum', ''), validate=True).hex()
+    except (ValueError, binascii.Error):
+        md5 = ''
+    pairs = dict(pair.partition(':')[::2] for pair in metadata.get('s3cmd-attrs', '').split('/'))
+    return next((found for found in (md5, pairs.get('md5', '')) if _MD5.fullmatch(found)), None)
+
+
+def _read(part: 'Part', entry: 'Entry', ended: _Ended) -> _Sums:
+    """Read the version with the entry's ETag once; after a broken connection on from there, as long as there is any progress."""
+    md5, adler32, position, failures = hashlib.md5(usedforsecurity=False), 1, 0, 0
+    while position < entry.size:
+        before = position
+        try:
+            for block in _blocks(part, entry, position):
+                if ended:
+                    raise Stopped
+                md5.update(block)
+                adler32 = zlib.adler32(block, adler32)
+                position += len(block)
+        except ServiceUnavailable as error:
+            failures = 1 if position > before else failures + 1
+            if not isinstance(error.__cause__, BotoCoreError) or failures >= part.storage.endpoint.max_attempts:
+                raise
+        else:
+            break
+    if position != entry.size:
+        raise _changed(part, entry)
+    return _Sums(md5.hexdigest(), f'{adler32:08x}')
+
+
+def _blocks(part: 'Part', entry: 'Entry', position: int) -> 'Iterator[bytes]':
+    target = part.target(part.name_of(entry.key))
+    options: dict[str, Any] = {'IfMatch': entry.etag} if entry.etag else {}
+    if position:
+        options['Range'] = f'bytes={position}-'
+    with translated('get', target):
+        body = part.storage.connection().client.get_object(Bucket=target.bucket, Key=target.key, **options)['Body']
+        with body:
+            yield from body.iter_chunks(BLOCK)

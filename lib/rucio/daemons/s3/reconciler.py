@@ -1,0 +1,556 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
+
+A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler`). How far it has come is in the database
+(:mod:`rucio.core.s3.rounds`), so that a daemon that was killed goes on where it was. All threads of all instances are workers, which
+Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
+"""
+
+import argparse
+import functools
+import hashlib
+import logging
+import signal
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from rucio.common.config import config_get_bool
+from rucio.common.constants import DEFAULT_VO
+from rucio.common.exception import ConfigurationError, DatabaseException, InvalidRSEExpression, RSENotFound, RucioException, VONotFound
+from rucio.common.logging import setup_logging
+from rucio.core.monitor import MetricManager
+from rucio.core.rse_expression_parser import parse_expression
+from rucio.core.s3 import bucket_settings, rounds, storages
+from rucio.core.s3.inventory import Inventory, NamedInventory
+from rucio.core.s3.listings import DIRECTORY_BUCKET
+from rucio.core.s3.reconciler import Reconciler, ranges
+from rucio.core.vo import list_vos
+from rucio.daemons.common import HeartbeatHandler, run_daemon
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+from rucio.db.sqla.util import is_old_db
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rucio.common.types import LoggerFunction
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import Problem, Summary
+    from rucio.core.s3.rounds import Round, Span
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['Options', 'Worker', 'get_parser', 'main', 'run', 'stop']
+
+graceful_stop = threading.Event()
+METRICS = MetricManager(module='rucio.daemons.s3.reconciler')  # also where this is __main__
+DAEMON_NAME = 's3-reconciler'
+_LOGGER = logging.getLogger(DAEMON_NAME)
+
+SHOWN = 20  # problems of a bucket in the log of a round
+SPANS = 4  # for each worker, of a large bucket: all have something to do until its end
+MOST_SPANS = 256
+WAIT = 2  # seconds between looks at what others still do, with --run-once
+PATIENCE = 60  # seconds in which others must have come further
+
+_OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
+_ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
+_OPEN = ('conflict', 'closed', 'unnameable')
+_LONG = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # seconds: the timer's classes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. Times are in seconds."""
+
+    once: bool = False
+    sleep_time: int = 60
+    interval: float = 3600  # from the end of a round of a bucket to the beginning of the next
+    save_every: float = 10
+    threads: int = 1
+    rses: Optional[str] = None  # an RSE expression
+    scopes: Sequence[str] = ()
+    vos: Sequence[str] = ()
+    dry_run: bool = False
+    inventories: Sequence[NamedInventory] = ()  # read in the place of a listing, once
+
+    def inventory_of(self, part: 'Part') -> Optional[Inventory]:
+        """That of a bucket, if it shall not be listed."""
+        return next((each.inventory for each in self.inventories if (each.rse, each.bucket) == (part.storage.rse, part.bucket)), None)
+
+
+class Task(NamedTuple):
+    """A span that is for this worker."""
+
+    part: 'Part'
+    span: 'Span'
+    alone: bool  # its round has no other
+
+
+# Which buckets
+
+
+def _vos(options: Options) -> list[str]:
+    if not config_get_bool('common', 'multi_vo', raise_exception=False, default=False):
+        return [DEFAULT_VO]
+    with db_session(DatabaseOperationType.READ) as session:
+        found = [each['vo'] for each in list_vos(session=session)]
+    if unknown := set(options.vos) - set(found):
+        raise VONotFound(f'There is no VO {", ".join(sorted(unknown))}: there are {", ".join(sorted(found))}.')
+    return list(options.vos) or found
+
+
+def _storages(options: Options) -> 'list[Storage]':
+    """The S3 RSEs that are meant.
+
+    :raises RucioException: if the RSE expression or a VO is wrong.
+    """
+    found: list[Storage] = []
+    reason = 'none of its RSEs has a protocol of rucio.rse.protocols.s3.'
+    for vo in _vos(options):
+        with db_session(DatabaseOperationType.READ) as session:
+            chosen = storages.list_storages(vo, session=session)
+            if options.rses:
+                try:
+                    ids = {each['id'] for each in parse_expression(expression=options.rses, filter_={'vo': vo}, session=session)}
+                except InvalidRSEExpression as error:  # also where it is that of another VO
+                    ids, reason = set(), str(error.args[0])
+                chosen = [storage for storage in chosen if storage.rse_id in ids]
+        found += chosen
+    if options.rses and not found:
+        raise RSENotFound(f"There is no S3 RSE in '{options.rses}': {reason}")
+    return found
+
+
+def _parts(options: Options, places: rounds.Places) -> 'list[Part]':
+    return [part for part in places.parts if not options.scopes or str(part.scope) in options.scopes]
+
+
+def _place(part: 'Part') -> tuple[str, str]:
+    return part.bucket, rounds.mark_of(part)
+
+
+def _name(part: 'Part') -> str:
+    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (f', keys below {part.key_prefix}' if part.key_prefix else '')
+
+
+def _told(place: str, error: BaseException) -> str:
+    text = str(error.args[0] if error.args else error)
+    return text if text.startswith('RSE ') else f'{place}: {text}'
+
+
+def _said(part: 'Part', problem: 'Problem') -> str:
+    where = '' if problem.found.startswith('RSE ') else f'RSE {part.storage.rse}: '
+    return f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}'
+
+
+# Working
+
+
+class Worker:
+    """One thread of one instance, and what it remembers from one pass to the next."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._began = time.time()
+        self._heartbeat: Any = None
+        self.failed: set[tuple[str, ...]] = set()  # what is not tried again in this run
+        self._takes_all = False  # also what is for others
+        self._begun: dict[tuple[str, ...], float] = {}  # spans, and when their round began
+        self._warned: dict[str, float] = {}
+        self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
+
+    def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
+        """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had its round.
+
+        :returns: Whether to sleep: nothing is left to go on with.
+        """
+        self._heartbeat = heartbeat_handler
+        self.failed.clear()
+        changed, seen = time.monotonic(), frozenset[str]()
+        while not graceful_stop.is_set():
+            mine, others = self._pass()
+            if not self.options.once:
+                return not mine
+            if mine:
+                continue
+            if not others:
+                break
+            # A round is over when all have done their share. Those who come no further do not count.
+            if others != seen:
+                changed, seen = time.monotonic(), others
+            self._takes_all = time.monotonic() - changed > PATIENCE + self.options.save_every
+            if not self._takes_all:
+                graceful_stop.wait(WAIT)
+        return True
+
+    def _pass(self) -> tuple[int, frozenset[str]]:
+        """One slice of all that is this worker's.
+
+        :returns: How many spans are left to it, and the rows of those of others.
+        """
+        self._heartbeat.live(force_renew=True)  # who came or went since
+        mine, others = 0, set[str]()
+        for storage in _storages(self.options):
+            try:
+                tasks, foreign = self._tasks(storage)
+            except RucioException as error:
+                self._fail((storage.rse_id,), _told(f'RSE {storage.rse}', error), storage)
+                continue
+            mine += sum(self._work(task) for task in tasks)
+            others |= foreign
+        return mine, frozenset(others)
+
+    def _is_mine(self, part: 'Part', index: int = 0) -> bool:
+        number, total, _ = self._heartbeat.live()
+        if self._takes_all:
+            return True
+        # Not crc32: of names that differ in their last digit it often gives all to one of two workers.
+        digest = hashlib.sha256('/'.join((part.storage.rse_id, *_place(part))).encode()).digest()
+        return bool((int.from_bytes(digest[:8], 'big') + index) % total == number)
+
+    def _is_due(self, last: 'Optional[Round]') -> bool:
+        before = self._began if self.options.once else time.time() - self.options.interval
+        return last is None or (last.ended is not None and last.ended <= before)
+
+    def _tasks(self, storage: 'Storage') -> tuple[list[Task], set[str]]:
+        """What there is to do on a storage; rounds that are due are begun.
+
+        :returns: What is for this worker, and the rows of the spans that others have to do.
+        """
+        if graceful_stop.is_set() or (storage.rse_id,) in self.failed:
+            return [], set()
+        with db_session(DatabaseOperationType.READ) as session:
+            known = rounds.read(storage, session=session)
+        places = rounds.find(storage, known)
+        self._tell_missing(storage, places)
+        self._forget(storage, places, known)
+        parts = _parts(self.options, places)
+        if self._open_rounds([part for part in parts if self._is_mine(part)], known):
+            with db_session(DatabaseOperationType.READ) as session:
+                known = rounds.read(storage, session=session)
+        tasks, others = [], set()
+        for part in parts:
+            last = known.get(_place(part))
+            if self._is_due(last):
+                others.add('/'.join(_place(part)))  # it has still to be begun
+            spans = last.spans if last else ()
+            for span in spans:
+                if not span.done and self._is_mine(part, span.index):
+                    tasks.append(Task(part, span, len(spans) == 1))
+                elif not span.done:
+                    others.add(span.stored)
+        return tasks, others
+
+    def _open_rounds(self, parts: 'list[Part]', known: 'dict[tuple[str, str], Round]') -> int:
+        """Begin the rounds that are due.
+
+        :returns: How many there were.
+        """
+        count = 0
+        for part in parts:
+            last = known.get(_place(part))
+            if last and last.ended is None and all(span.done for span in last.spans):
+                self._close(part)  # whoever did the last span ended too soon
+            elif self._is_due(last):
+                count += 1
+                with db_session(DatabaseOperationType.WRITE) as session:
+                    rounds.begin(part, last, time.time(), session=session)
+        return count
+
+    def _forget(self, storage: 'Storage', places: rounds.Places, known: 'dict[tuple[str, str], Round]') -> None:
+        """Buckets and imports that are no more, and that nobody misses."""
+        there = {_place(part) for part in places.parts} | {(bucket, str(scope.internal)) for scope, bucket in places.missing}
+        if gone := known.keys() - there:
+            with db_session(DatabaseOperationType.WRITE) as session:
+                rounds.forget(storage, gone, session=session)
+
+    def _work(self, task: Task) -> bool:
+        """One slice of a span.
+
+        :returns: Whether something is left of it.
+        """
+        part = task.part
+        place = (part.storage.rse_id, *_place(part))
+        if graceful_stop.is_set() or place in self.failed or not self._is_mine(part, task.span.index):
+            return False
+        try:
+            return self._slice(task)
+        except RucioException as error:
+            self._fail(place, _told(_name(part), error), part.storage)
+        except Exception as error:  # noqa: BLE001 - the other buckets have done nothing wrong
+            self._fail(place, f'{_name(part)}: {type(error).__name__}: {error}', part.storage, error)
+        return False
+
+    def _slice(self, task: Task) -> bool:
+        part, span, inventory = task.part, task.span, self.options.inventory_of(task.part)
+        if task.alone and span.after and not inventory and self._split(part, span):
+            return True
+        with db_session(DatabaseOperationType.READ) as session:
+            settings = bucket_settings.get(part.storage, part.bucket, session=session)
+        reconciler = Reconciler(
+            part,
+            on_changed=settings.on_changed,
+            on_missing=settings.on_missing,
+            read_checksums=part.storage.endpoint.read_checksums,
+            stop=graceful_stop,
+            lister=inventory,
+        )
+        place = (part.storage.rse_id, *_place(part))
+        if span.counts and self._begun.get((*place, str(span.index))) != span.round:
+            self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), span.after)
+        self._begun[(*place, str(span.index))] = span.round
+        start = time.monotonic()
+        # What lists out of order, and an inventory, is read to its end before anything is compared.
+        seconds = None if inventory or part.bucket.endswith(DIRECTORY_BUCKET) else self.options.save_every
+        try:
+            after = reconciler.run(span.after, span.until, seconds)
+        finally:
+            self._count(part, reconciler.summary)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            rounds.advance(part, span, after, reconciler.summary.counts, time.monotonic() - start, session=session)
+        if after is None:
+            self._begun.pop((*place, str(span.index)), None)
+            self._close(part)
+        return after is not None
+
+    def _split(self, part: 'Part', span: 'Span') -> bool:
+        """What one worker has not done in a slice is for all, if there are others."""
+        _, total, logger = self._heartbeat.live()
+        if total < 2:
+            return False
+        found = ranges(part, min(SPANS * total, MOST_SPANS))
+        with db_session(DatabaseOperationType.WRITE) as session:
+            count = rounds.split(part, span, found, session=session)
+        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', _name(part), count, total)
+        return count > 1
+
+    def _close(self, part: 'Part') -> None:
+        with db_session(DatabaseOperationType.WRITE) as session:
+            ended = rounds.close(part, time.time(), session=session)
+        if ended is None:  # others have something left to do
+            return
+        _tell_round(self._logger, part, ended)
+        METRICS.timer('round.{rse}', buckets=_LONG, documentation='Seconds of work for a round of a bucket').labels(rse=part.storage.rse).observe(ended.seconds)
+        self._shown.pop((part.storage.rse_id, *_place(part)), None)
+
+    # What is told
+
+    @property
+    def _logger(self) -> 'LoggerFunction':
+        logger: LoggerFunction = self._heartbeat.live()[2]
+        return logger
+
+    def _count(self, part: 'Part', summary: 'Summary') -> None:
+        for outcome in _OUTCOMES:
+            counter = METRICS.counter('objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done')
+            counter.labels(outcome=outcome, rse=part.storage.rse).inc(summary.counts[outcome])
+        place = (part.storage.rse_id, *_place(part))
+        for text in (_said(part, problem) for problem in summary.problems):
+            if text not in self._shown[place] and len(self._shown[place]) < SHOWN:
+                self._shown[place].add(text)
+                self._logger(logging.WARNING, '%s', text)
+
+    def _fail(self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
+        self.failed.add(place)
+        METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(rse=storage.rse).inc()
+        self._warn(text, error)
+
+    def _tell_missing(self, storage: 'Storage', places: rounds.Places) -> None:
+        for scope, bucket in places.missing:
+            self._warn(
+                f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '{bucket}'. Nothing was declared lost. "
+                'If the bucket is gone for good, remove what was in it: rucio s3 remove-bucket, with --force.'
+            )
+
+    def _warn(self, text: str, error: Optional[BaseException] = None) -> None:
+        """Into the log, but the same not again before the next round."""
+        now = time.monotonic()
+        self._warned = {each: at for each, at in self._warned.items() if now - at < self.options.interval}
+        if text not in self._warned:
+            self._warned[text] = now
+            self._logger(logging.WARNING, '%s', text, exc_info=error)
+
+
+def _tell_round(logger: 'LoggerFunction', part: 'Part', ended: 'Round') -> None:
+    counts: Counter[str] = Counter(ended.counts)
+    done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
+    logger(
+        logging.INFO,
+        '%s: %d objects listed, %d new, %d changed, %d missing, %d failed%s in %.1f s (%.0f objects/s)',
+        _name(part),
+        *(counts[kind] for kind in ('listed', 'new', 'changed', 'missing', 'failed')),
+        done,
+        ended.seconds,
+        counts['listed'] / ended.seconds if ended.seconds else counts['listed'],
+    )
+
+
+# Starting and stopping
+
+
+def _preview(options: Options) -> bool:
+    """A round of all buckets in which nothing is changed, nor noted.
+
+    :returns: Whether each of them could be compared.
+    """
+    well = True
+    for storage in _storages(options):
+        try:
+            with db_session(DatabaseOperationType.READ) as session:
+                known = rounds.read(storage, session=session)
+            parts = _parts(options, rounds.find(storage, known))
+        except RucioException as error:
+            _LOGGER.warning('%s', _told(f'RSE {storage.rse}', error))
+            well = False
+            continue
+        for part in parts:
+            well = (graceful_stop.is_set() or _preview_part(part, options.inventory_of(part))) and well
+    return well
+
+
+def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
+    start = time.time()
+    try:
+        with db_session(DatabaseOperationType.READ) as session:
+            settings = bucket_settings.get(part.storage, part.bucket, session=session)
+        reconciler = Reconciler(
+            part,
+            on_changed=settings.on_changed,
+            on_missing=settings.on_missing,
+            dry_run=True,
+            read_checksums=False,
+            stop=graceful_stop,
+            lister=inventory,
+        )
+        reconciler.run()
+    except RucioException as error:
+        _LOGGER.warning('%s', _told(_name(part), error))
+        return False
+    for problem in reconciler.summary.problems[:SHOWN]:
+        _LOGGER.warning('%s', _said(part, problem))
+    _tell_round(_LOGGER.log, part, rounds.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
+    return True
+
+
+def reconciler(options: Options, worker: Worker) -> None:
+    """One worker, until it is told to stop."""
+    run_daemon(
+        once=options.once,
+        graceful_stop=graceful_stop,
+        executable=DAEMON_NAME,
+        partition_wait_time=(1 if options.threads > 1 else 0) if options.once else 10,
+        sleep_time=options.sleep_time,
+        run_once_fnc=functools.partial(Worker.run_once, worker),
+    )
+
+
+def run(options: Options) -> bool:
+    """Start the workers, and return when they have ended.
+
+    :returns: Whether all buckets could be reconciled; of a daemon that goes on until it is stopped always True.
+    :raises DatabaseException: if the database is not that of this version of Rucio.
+    :raises RucioException: if the RSE expression or a VO is wrong.
+    """
+    setup_logging(process_name=DAEMON_NAME)
+    if is_old_db():
+        raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
+    known = {storage.rse for storage in _storages(options)}
+    if unknown := {each.rse for each in options.inventories} - known:
+        raise RSENotFound(f'--inventory: {", ".join(sorted(unknown))} is none of the S3 RSEs of this run: {", ".join(sorted(known))}.')
+    if options.dry_run:
+        return _preview(options)
+    workers = [Worker(options) for _ in range(options.threads)]
+    if options.once and len(workers) == 1:
+        reconciler(options, workers[0])
+    else:
+        _LOGGER.info('starting %d threads', len(workers))
+        threads = [threading.Thread(target=reconciler, args=(options, worker)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        # Interruptible joins require a timeout.
+        while threads:
+            for thread in threads:
+                thread.join(timeout=3.14)
+            threads = [thread for thread in threads if thread.is_alive()]
+    return not options.once or not any(worker.failed for worker in workers)
+
+
+def stop(signum: Optional[int] = None, frame: 'Optional[FrameType]' = None) -> None:
+    """Graceful exit."""
+    graceful_stop.set()
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    usual = Options()
+    parser = argparse.ArgumentParser(
+        prog='rucio-s3-reconciler',
+        description='Makes the catalogue say what other clients have written into the buckets of S3 RSEs. '
+        'What is done about objects that were changed or removed says the setting of each bucket (rucio s3 settings).',
+    )
+    parser.add_argument('--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed')
+    parser.add_argument('--threads', type=int, default=usual.threads, help='workers of this instance (%(default)s)')
+    parser.add_argument('--sleep-time', type=int, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument(
+        '--interval', type=float, default=usual.interval, help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)'
+    )
+    parser.add_argument('--save-every', type=float, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
+    parser.add_argument('--rses', help='only these RSEs: an RSE expression')
+    parser.add_argument('--scopes', nargs='+', default=[], help='only the buckets of these scopes')
+    parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, where there are several')
+    parser.add_argument('--dry-run', action='store_true', help='one round of each bucket in which nothing is changed')
+    parser.add_argument(
+        '--inventory',
+        dest='inventories',
+        nargs='+',
+        type=_inventory,
+        default=(),
+        metavar='RSE/BUCKET=s3://.../manifest.json',
+        help='read this S3 Inventory (CSV) in the place of a listing of the bucket; with --run-once or --dry-run',
+    )
+    return parser
+
+
+def _inventory(text: str) -> NamedInventory:
+    try:
+        return NamedInventory.parse(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error.args[0])) from None
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its one round."""
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    given = vars(get_parser().parse_args(arguments))
+    if given['inventories'] and not given['run_once'] and not given['dry_run']:
+        get_parser().error('--inventory is read once: add --run-once.')
+    try:
+        if not run(Options(once=given.pop('run_once'), **given)):
+            sys.exit(1)  # the log says why
+    except (RucioException, SQLAlchemyError) as error:
+        sys.exit(f'rucio-s3-reconciler: {_told("The daemon cannot start", error)}')
+
+
+if __name__ == '__main__':
+    main()

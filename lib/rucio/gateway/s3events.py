@@ -1,0 +1,78 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here, but a storage."""
+
+import logging
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.constants import DEFAULT_VO
+from rucio.common.exception import CannotAuthenticate, ConfigurationError, InputValidationError, RSENotFound
+from rucio.core.s3 import events, storages
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+
+if TYPE_CHECKING:
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['LATER', 'MAX_BODY', 'take_events']
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_BODY = events.MAX_BODY
+LATER = events.LATER
+
+
+def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Take the S3 event records of a storage, and let the catalogue follow.
+
+    :param rse: The RSE.
+    :param body: What the storage sent.
+    :param token: The token that came with it; None: each record has to bring it as its ``opaqueData``.
+    :param vo: The VO of the RSE.
+    :returns: ``records`` and how many of them were ``skipped``, and ``counts``: what was found and done, where it is not 0.
+    :raises CannotAuthenticate: if the token is not that of the RSE.
+    :raises InputValidationError: if the body is none of what storages send.
+    :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.
+    """
+    storage = _storage(rse, vo)
+    if token is not None:
+        events.need_token(storage, [token])
+    try:
+        batch = events.parse(body)
+    except InputValidationError:
+        if token is None:
+            events.need_token(storage, [])
+        raise
+    if token is None:
+        events.need_token(storage, batch.opaque)
+    if storage is None:  # not after need_token
+        raise CannotAuthenticate
+    for url in batch.confirmations:
+        _LOGGER.warning('S3 events for RSE %s: SNS asks whether it may send its notifications. If you have subscribed this server, open %s', rse, url)
+    summary = events.follow(storage, batch.changes)
+    answer = {**batch.counts, 'counts': {kind: count for kind, count in summary.counts.items() if count}}
+    _LOGGER.debug('S3 events for RSE %s: %s', rse, answer)
+    return answer
+
+
+def _storage(rse: str, vo: str) -> 'Optional[Storage]':
+    if not f'{rse}{vo}'.isprintable():  # it would be logged
+        return None
+    with db_session(DatabaseOperationType.READ) as session:
+        try:
+            return storages.get_storage(rse, vo, session=session)
+        except (RSENotFound, ConfigurationError) as error:
+            _LOGGER.warning('S3 events: %s', error.args[0] if error.args else error)
+            return None

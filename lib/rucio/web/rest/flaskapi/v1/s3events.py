@@ -1,0 +1,162 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where storages tell what happens in their buckets. Switched on by ``[api] endpoints_add = s3, s3events`` in the server's rucio.cfg.
+
+It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a token of its own.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any, Optional
+
+from flask import Blueprint, Flask, jsonify, request
+from flask.views import MethodView
+from werkzeug.exceptions import HTTPException
+
+from rucio.common import exception
+from rucio.common.constants import DEFAULT_VO
+from rucio.gateway import s3events as gateway
+
+if TYPE_CHECKING:
+    from flask import Response
+    from flask.typing import ResponseReturnValue
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def _refusal(status: int, name: str, message: str) -> 'Response':
+    response = jsonify({'ExceptionClass': name, 'ExceptionMessage': message})
+    response.status_code = status
+    if status == 401:
+        # SNS sends the password of its URL only to who asks for it.
+        response.headers['WWW-Authenticate'] = 'Basic realm="S3 events"'
+    return response
+
+
+def _token() -> Optional[str]:
+    """The token in the header: a bearer's, or a Basic password under any name. None where there is no such header."""
+    header = request.headers.get('Authorization')
+    if not header:
+        return None
+    given = request.authorization
+    if given is not None and given.type == 'basic':
+        return given.password or ''
+    return header.rpartition(' ')[2] if header.lower().startswith('bearer ') or ' ' not in header else ''
+
+
+class Events(MethodView):
+    """What happens in the buckets of an RSE."""
+
+    def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
+        try:
+            return super().dispatch_request(*args, **kwargs)
+        except HTTPException:
+            raise
+        except exception.CannotAuthenticate as error:
+            return _refusal(401, 'CannotAuthenticate', str(error.args[0]))
+        except exception.InputValidationError as error:
+            return _refusal(400, 'InputValidationError', str(error.args[0]))
+        except gateway.LATER as error:
+            _LOGGER.warning('S3 events: %s: %s', request.path, error)
+            return _refusal(503, type(error).__name__, 'The storage or the database does not answer: send it again later.')
+        except Exception:
+            # What an unforeseen exception says might be a secret: it stays in the log of the server.
+            _LOGGER.exception('S3 events: %s', request.path)
+            return _refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
+
+    def post(self, rse: str) -> 'ResponseReturnValue':
+        """
+        ---
+        summary: Take S3 events
+        description: |
+          Takes the event records of an S3 storage (AWS, also wrapped by SNS, SQS or EventBridge; MinIO; Ceph; SeaweedFS's filer), looks at
+          the objects that they tell of, and brings the catalogue up to date. Records may come twice and in any order. The storage
+          brings the RSE's token (events_token): as a bearer's token, as the password of Basic authentication, or as the opaqueData of
+          each record.
+        tags:
+          - S3
+        parameters:
+        - name: rse
+          in: path
+          description: "The name of the RSE."
+          schema:
+            type: string
+          style: simple
+        - name: vo
+          in: query
+          description: "The VO of the RSE, where the server has several."
+          schema:
+            type: string
+          required: false
+        requestBody:
+          content:
+            'application/json':
+              schema:
+                type: object
+        responses:
+          200:
+            description: "OK. Also where the records tell of nothing that this server knows: they must not be sent again"
+            content:
+              application/json:
+                schema:
+                  type: object
+                  properties:
+                    records:
+                      description: "How many there were."
+                      type: integer
+                    skipped:
+                      description: "How many of them tell of nothing that matters here, or are not understood."
+                      type: integer
+                    counts:
+                      description: "What was found and done, as POST /s3/sync has it; unknown: keys that belong to no scope."
+                      type: object
+          400:
+            description: "No JSON, or too many records"
+          401:
+            description: "The token is missing, or it is not that of the RSE"
+          411:
+            description: "No Content-Length"
+          413:
+            description: "The body is too large"
+          503:
+            description: "The storage or the database does not answer: send it again later"
+        """
+        length = request.content_length
+        if length is None:
+            return _refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).')
+        if length > gateway.MAX_BODY:
+            return _refusal(413, 'InputValidationError', f'The body of a request may have {gateway.MAX_BODY} bytes, not {length}.')
+        answer = jsonify(gateway.take_events(rse, request.get_data(), _token(), vo=request.args.get('vo') or DEFAULT_VO))
+        answer.headers['Cache-Control'] = 'no-store'
+        return answer
+
+
+def blueprint(with_doc: bool = False) -> Blueprint:
+    """The route, for Rucio's server.
+
+    :param with_doc: For the documentation: without the route that ends in a slash.
+    """
+    bp = Blueprint('s3events', __name__, url_prefix='/s3')
+    function = Events.as_view('events')
+    bp.add_url_rule('/<rse>/events', view_func=function, methods=['POST'])
+    if not with_doc:
+        bp.add_url_rule('/<rse>/events/', view_func=function, methods=['POST'])
+    return bp
+
+
+def make_doc() -> Flask:
+    """Only used for sphinx documentation"""
+    doc_app = Flask(__name__)
+    doc_app.register_blueprint(blueprint(with_doc=True))
+    return doc_app
