@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
 from second_act import SecondAct
 from stage import DemoError, Stage, terminal_environment
+from third_act import ThirdAct
 
 from servers.ca import CA
 from servers.cli import RucioCli, add_user, s3_keys, s3_protocol
@@ -285,7 +286,9 @@ def perform(directory: Path, *, keep: bool) -> None:
         demo.download()
         demo.show_objects()
         demo.delete()
-        SecondAct(directory, stage, demo.root, demo.s3, RSE).perform()
+        second = SecondAct(directory, stage, demo.root, demo.s3, RSE)
+        second.perform()
+        ThirdAct(second, demo.server).perform()
         stage.table()
         if keep:
             demo.keep()
