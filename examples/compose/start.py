@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the containers of this example run: ``start.py server``, or ``start.py client COMMAND``. Settings come from the environment.
+"""What the containers of this example run: ``start.py server``, ``reconciler`` or ``client COMMAND``. Settings come from the environment.
 
 The server makes its database, the RSE EXAMPLE_S3 and the accounts alice and bob when it starts for the first time.
 """
@@ -100,7 +100,20 @@ def write(name: str, text: str) -> None:
 
 
 def server() -> None:
-    """Write the configuration, make the database where there is none, and become the server."""
+    """Become the server."""
+    configure()
+    address = os.environ.get('BIND', '0.0.0.0:8080')
+    os.execvp('gunicorn', ['gunicorn', '--bind', address, '--workers', '2', '--timeout', '300', 'rucio.web.rest.flaskapi.v1.main:application'])  # noqa: S606,S607
+
+
+def reconciler(*options: str) -> None:
+    """Become the daemon that registers what other clients put into buckets."""
+    configure()
+    os.execv(sys.executable, [sys.executable, '-m', 'rucio.daemons.s3.reconciler', *options])  # noqa: S606
+
+
+def configure() -> None:
+    """Write the configuration of the server and its daemons, and make the database where there is none."""
     (HOME / 'trace').mkdir(parents=True, exist_ok=True)
     # Both files are read with interpolation.
     database, password = (os.environ[name].replace('%', '%%') for name in ('DATABASE', 'RUCIO_PASSWORD'))
@@ -108,8 +121,6 @@ def server() -> None:
     write('alembic.ini', ALEMBIC.format(database=database))
     os.environ['RUCIO_HOME'] = str(HOME)
     write_keys(make_catalogue())
-    address = os.environ.get('BIND', '0.0.0.0:8080')
-    os.execvp('gunicorn', ['gunicorn', '--bind', address, '--workers', '2', '--timeout', '300', 'rucio.web.rest.flaskapi.v1.main:application'])  # noqa: S606,S607
 
 
 def make_catalogue() -> str:
@@ -191,4 +202,4 @@ def client(*command: str) -> None:
 
 
 if __name__ == '__main__':
-    {'server': server, 'client': client}[sys.argv[1]](*sys.argv[2:])
+    {'server': server, 'reconciler': reconciler, 'client': client}[sys.argv[1]](*sys.argv[2:])

@@ -245,6 +245,11 @@ class FaultProxy:
             self._faults += [(operation, fault)] * times
         return fault
 
+    def forget(self) -> None:
+        """No request fails any more."""
+        with self._changed:
+            self._faults.clear()
+
     def operations(self) -> list[str]:
         """What was asked for, in the order of the answers."""
         with self._changed:

@@ -51,7 +51,7 @@ def test_compose_takes_the_file(tmp_path):
     done = subprocess.run([*command, *files, 'config', '--quiet'], env=clean_environment(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([*command, *files, 'config', '--services'], env=clean_environment(tmp_path), capture_output=True, text=True, check=False)
-    assert {'minio', 'postgres', 'rucio'} <= set(done.stdout.split())
+    assert {'minio', 'postgres', 'rucio', 'reconciler'} <= set(done.stdout.split())
 
 
 def test_no_old_names_of_minio():
@@ -68,9 +68,9 @@ class Container:
         directory.mkdir()
         self.environment = clean_environment(directory, RUCIO_HOME=str(directory), **settings)
 
-    def run(self, *command):
+    def run(self, *command, program='client'):
         done = subprocess.run(
-            [sys.executable, str(EXAMPLE / 'start.py'), 'client', *command],
+            [sys.executable, str(EXAMPLE / 'start.py'), program, *command],
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ class Container:
 
 @pytest.fixture
 def example(tmp_path):
-    """The example with SeaweedFS in the place of MinIO. The users' containers."""
+    """The example with SeaweedFS in the place of MinIO. The containers of the users, and of the server."""
     port = free_port()
     with postgres.PostgreSQL(tmp_path / 'postgres') as database, SeaweedFS(tmp_path / 's3', sts=True) as storage:
         server = Container(
@@ -105,7 +105,7 @@ def example(tmp_path):
         try:
             process.start()
             process.wait(lambda: 'alice' in users[0].run('rucio', 'whoami'), 120)
-            yield users
+            yield [*users, server]
             assert 'Traceback' not in tail(log, 1000)
         finally:
             process.stop()
@@ -114,7 +114,7 @@ def example(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=REASON or '')
 def test_what_its_readme_says_works(example):
-    alice, bob = example
+    alice, bob, server = example
     (alice.directory / 'a.txt').write_text('hello\n')
     output = alice.run('rucio', 's3', 'make-bucket', 'user.alice:run1')
     output += alice.run('rucio', 'upload', '--rse', 'EXAMPLE_S3', '--scope', 'user.alice', '--lfn', 'run1/a.txt', 'user.alice:run1', 'a.txt')
@@ -123,4 +123,9 @@ def test_what_its_readme_says_works(example):
     output = alice.run('rucio', 's3', 'share', 'user.alice:run1', '--with', 'bob')
     output += bob.run('rucio', 'download', 'user.alice:run1/a.txt')
     assert [path.read_text() for path in bob.directory.rglob('a.txt')] == ['hello\n'], output
+    put = 'import boto3; boto3.client("s3").put_object(Bucket="user.alice", Key="run1/b.txt", Body=b"hello")'
+    output = alice.run('rucio', 's3', 'exec', 'user.alice', '--', 'python', '-c', put)
+    output += server.run('--run-once', program='reconciler')
+    output += alice.run('rucio', 'download', 'user.alice:run1/b.txt')
+    assert [path.read_text() for path in alice.directory.rglob('b.txt')] == ['hello'], output
     assert all(os.stat(path).st_mode & 0o077 == 0 for path in alice.directory.rglob('rucio.cfg'))

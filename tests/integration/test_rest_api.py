@@ -173,10 +173,10 @@ def test_make_bucket_is_repeatable(desk: Desk, unique: str) -> None:
     body = {'scope': SCOPE, 'name': unique}
     first = desk.carol('POST', '/buckets', body)
     assert first.status == 201
-    assert first.content['made'] | {'bucket': True, 'lifecycle': True} == {'bucket': True, 'dataset': True, 'rule': True, 'lifecycle': True}
+    assert first.content['made'] | {'bucket': True, 'lifecycle': True} == {'bucket': True, 'dataset': True, 'rule': True, 'lifecycle': True, 'events': False}
     assert first.content['url'] == f'{desk.storage.url}/{SCOPE}/{unique}/'
     again = desk.carol.ok('POST', '/buckets', body)
-    assert again['made'] == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False}
+    assert again['made'] == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
     rules = desk.root.call('list_did_rules', SCOPE, unique)
     assert [(rule['rse_expression'], rule['account'], rule['grouping'], rule['copies']) for rule in rules] == [(RSE, 'carol', 'DATASET', 1)]
     assert desk.root.call('get_did', SCOPE, unique)['account'] == 'carol'
@@ -590,6 +590,67 @@ def test_unfinished_uploads_end(desk: Desk, run: str) -> None:
     assert SCOPE not in buckets or not desk.s3.list_multipart_uploads(Bucket=SCOPE).get('Uploads')
 
 
+# The catalogue follows a bucket
+
+
+def test_sync_settings_and_changes(desk: Desk, run: str) -> None:
+    """tests/integration/test_sync.py has what becomes of it."""
+    desk.carol.ok('POST', '/buckets', {'scope': SCOPE, 'rse': RSE})
+    start = desk.carol.ok('GET', '/changes', scope=SCOPE, name=run, rse=RSE)
+    assert (start['rse'], start['changes'], start['more']) == (RSE, [], False)
+    desk.s3.put_object(Bucket=SCOPE, Key=f'{run}/file', Body=b'12345')
+    done = desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})
+    assert {key: done[key] for key in ('rse', 'bucket', 'scope', 'name', 'after', 'problems')} == {
+        'rse': RSE,
+        'bucket': SCOPE,
+        'scope': SCOPE,
+        'name': run,
+        'after': None,
+        'problems': [],
+    }
+    assert (done['counts']['listed'], done['counts']['registered'], done['counts']['bytes']) == (1, 1, 5)
+    (change,) = desk.carol.ok('GET', '/changes', scope=SCOPE, name=run, since=start['now'])['changes']
+    assert {**change, 'time': ''} == {'time': '', 'change': 'registered', 'scope': SCOPE, 'name': f'{run}/file', 'bytes': 5}
+    assert change['time'] >= start['now']
+
+    # Behind the last key there is nothing to do, and nothing is missing.
+    desk.s3.delete_object(Bucket=SCOPE, Key=f'{run}/file')
+    assert desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run, 'after': f'{run}/z'})['counts']['missing'] == 0
+    (problem,) = desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})['problems']
+    assert (problem['kind'], problem['did'], problem['key']) == ('missing', f'{SCOPE}:{run}/file', f'{run}/file')
+
+    settings = {'rse': RSE, 'bucket': SCOPE, 'scope': SCOPE}
+    assert desk.carol.ok('PUT', '/settings', {'scope': SCOPE, 'rse': RSE, 'on_missing': 'forget'}) == settings | {
+        'on_changed': 'report',
+        'on_missing': 'forget',
+        'own': ['on_missing'],
+    }
+    assert desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})['counts']['forgotten'] == 1
+    desk.carol.ok('PUT', '/settings', {'scope': SCOPE, 'rse': RSE, 'on_missing': 'default'})
+    assert desk.carol.ok('GET', '/settings', scope=SCOPE, rse=RSE) == settings | {'on_changed': 'report', 'on_missing': 'report', 'own': []}
+
+
+def test_sync_is_for_those_who_own_the_scope(desk: Desk, run: str) -> None:
+    answers = []
+    for scope in (SCOPE, 'user.nobody'):
+        answers += [
+            desk.dave('POST', '/sync', {'scope': scope, 'name': run}),
+            desk.dave('GET', '/changes', scope=scope, name=run),
+            desk.dave('GET', '/settings', scope=scope),
+            desk.dave('PUT', '/settings', {'scope': scope, 'on_missing': 'forget'}),
+        ]
+    assert {(answer.status, answer.error) for answer in answers} == {(403, 'AccessDenied')}
+    # Nobody learns whether there is such a scope.
+    assert len({answer.message.replace('user.nobody', SCOPE) for answer in answers}) == 1
+
+
+def test_sync_of_what_is_not_there(desk: Desk, run: str) -> None:
+    assert desk.carol('POST', '/sync', {'scope': SCOPE, 'rse': 'NOWHERE'}).error == 'RSENotFound'
+    assert desk.carol('GET', '/changes', scope=SCOPE, since='yesterday').status == 400
+    missing = desk.admin('POST', '/sync', {'scope': 'nobody', 'rse': RSE})
+    assert missing.status == 404, missing
+
+
 # Bounds
 
 
@@ -618,6 +679,15 @@ def test_unfinished_uploads_end(desk: Desk, run: str) -> None:
         ('POST', '/sign', {'rse': RSE, 'requests': []}),
         ('POST', '/sign', {'rse': RSE, 'requests': [{}] * 101}),
         ('POST', '/sign', {'rse': RSE, 'requests': [None]}),
+        ('POST', '/sync', {}),
+        ('POST', '/sync', {'scope': SCOPE, 'dry_run': 'yes'}),
+        ('POST', '/sync', {'scope': SCOPE, 'on_changed': 'forget'}),
+        ('POST', '/sync', {'scope': SCOPE, 'on_missing': 5}),
+        ('POST', '/sync', {'scope': SCOPE, 'after': 5}),
+        ('POST', '/sync', {'scope': SCOPE, 'after': 'k' * 1025}),
+        ('POST', '/sync', {'scope': SCOPE, 'after': '\ud800'}),
+        ('PUT', '/settings', {'scope': SCOPE, 'on_missing': 'vanish'}),
+        ('PUT', '/settings', {'on_missing': 'forget'}),
         ('PUT', '/policy', {'scope': SCOPE}),
         ('PUT', '/policy', {'scope': SCOPE, 'policy': 'text'}),
         ('PUT', '/policy', {'scope': SCOPE, 'policy': {'Version': 'x' * 30000}}),

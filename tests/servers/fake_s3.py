@@ -25,8 +25,11 @@ import http.server
 import secrets
 import socket
 import threading
+import time
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from email.utils import formatdate
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 from xml.etree import ElementTree
@@ -52,6 +55,8 @@ class Object:
     body: bytes
     etag: str
     crc32: str = ''
+    modified: float = field(default_factory=time.time)
+    headers: tuple[tuple[str, str], ...] = ()  # more of an answer to HEAD and GET: metadata, encryption
 
 
 @dataclass
@@ -119,6 +124,8 @@ class FakeS3:
         self.requests: list[Request] = []
         self.conditional_put = True
         self.conditional_multipart = True
+        self.page = PAGE
+        self.unsorted = False  # lists as AWS's directory buckets do: in no order, and not from a key on
         self._faults: list[tuple[str, Fault]] = []
         self._lock = threading.RLock()
         self.stopping = threading.Event()
@@ -189,15 +196,19 @@ class FakeS3:
 
     def ListObjectsV2(self, request):  # noqa: N802
         prefix, delimiter = request.query.get('prefix', ''), request.query.get('delimiter', '')
-        after = request.query.get('continuation-token', '')
+        after = request.query.get('continuation-token') or request.query.get('start-after', '')
+        order = _scattered if self.unsorted else str
+        if self.unsorted and 'start-after' in request.query:
+            return error(501, 'NotImplemented')
         entries = {}
         for key, each in self.buckets[request.bucket].items():
             if key.startswith(prefix):
                 folder, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else ('', '', '')
                 entries[prefix + folder + delimiter if found else key] = None if found else each
-        names = sorted(name for name in entries if name > after)
-        found = ''.join(_entry(name, entries[name]) for name in names[:PAGE])
-        more = f'<NextContinuationToken>{escape(names[PAGE - 1])}</NextContinuationToken>' if len(names) > PAGE else ''
+        names = sorted((name for name in entries if not after or order(name) > order(after)), key=order)
+        page = min(self.page, int(request.query.get('max-keys', PAGE)))
+        found = ''.join(_entry(name, entries[name]) for name in names[:page])
+        more = f'<NextContinuationToken>{escape(names[page - 1])}</NextContinuationToken>' if len(names) > page else ''
         truncated = str(bool(more)).lower()
         return _xml(f'<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{more}{found}</ListBucketResult>')
 
@@ -221,7 +232,7 @@ class FakeS3:
             return error(404, 'NoSuchKey')
         if request.headers.get('if-match', f'"{found.etag}"').strip('"') != found.etag:
             return error(412, 'PreconditionFailed')
-        headers = [('ETag', f'"{found.etag}"')]
+        headers = [('ETag', f'"{found.etag}"'), ('Last-Modified', formatdate(found.modified, usegmt=True)), *found.headers]
         if found.crc32 and request.headers.get('x-amz-checksum-mode') == 'ENABLED' and 'range' not in request.headers:
             headers += [('x-amz-checksum-crc32', found.crc32), ('x-amz-checksum-type', 'FULL_OBJECT')]
         if 'range' not in request.headers:
@@ -251,7 +262,7 @@ class FakeS3:
             return error(412, 'PreconditionFailed')
         if refused := self._refused(request, honoured=self.conditional_put):
             return refused
-        self.buckets[request.bucket][request.key] = source
+        self.buckets[request.bucket][request.key] = replace(source, modified=time.time())
         return _xml(f'<CopyObjectResult><ETag>"{source.etag}"</ETag></CopyObjectResult>')
 
     def DeleteBucket(self, request):  # noqa: N802
@@ -319,7 +330,14 @@ def _xml(text):
 def _entry(name, found):
     if found is None:
         return f'<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>'
-    return f'<Contents><Key>{quote(name)}</Key><Size>{len(found.body)}</Size></Contents>'
+    modified = datetime.fromtimestamp(found.modified, timezone.utc).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+    said = f'<LastModified>{modified}</LastModified><ETag>&quot;{found.etag}&quot;</ETag><Size>{len(found.body)}</Size>'
+    return f'<Contents><Key>{quote(name)}</Key>{said}</Contents>'
+
+
+def _scattered(name):
+    """What a listing that is not sorted goes by."""
+    return hashlib.md5(name.encode()).hexdigest()
 
 
 def _operation(method, bucket, key, query, headers):

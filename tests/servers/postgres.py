@@ -22,7 +22,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -60,9 +59,12 @@ class PostgreSQL:
 
     PostgreSQL refuses to run as root: it then runs as the user postgres or nobody, with its data in a directory of /tmp, as
     that user cannot reach `directory`. stop() removes the data.
+
+    :param icu_locale: whose order of text it has, such as en-US; without, that of bytes.
     """
 
-    def __init__(self, directory: 'str | os.PathLike[str]') -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', icu_locale: str | None = None) -> None:
+        self._locale = ['--locale-provider=icu', f'--icu-locale={icu_locale}', '--locale=C.UTF-8'] if icu_locale else ['--no-locale']
         self.directory = Path(directory).absolute()
         self.port = free_port()
         self._password = secrets.token_hex(20)
@@ -73,6 +75,12 @@ class PostgreSQL:
     def url(self) -> str:
         """What Rucio's [database] default takes. It holds the password."""
         return f'postgresql+psycopg://rucio:{self._password}@127.0.0.1:{self.port}/postgres'
+
+    @property
+    def pid(self) -> int:
+        """Of the server, the parent of those that serve its clients."""
+        assert self._process
+        return self._process.pid
 
     @property
     def log(self) -> Path:
@@ -134,7 +142,7 @@ class PostgreSQL:
         for path in (data, data / 'password', Path(environment['TMPDIR'])):
             if user:
                 os.chown(path, user.pw_uid, user.pw_gid)
-        command = self._command('initdb', '-D', 'db', '-U', 'rucio', '--pwfile=password', '--auth=scram-sha-256', '--encoding=UTF8', '--no-locale', '--no-sync')
+        command = self._command('initdb', '-D', 'db', '-U', 'rucio', '--pwfile=password', '--auth=scram-sha-256', '--encoding=UTF8', *self._locale, '--no-sync')
         with self.log.open('ab') as log:
             done = subprocess.run(command, env=environment, cwd=data, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_TIMEOUT, check=False)
         if done.returncode:
@@ -152,9 +160,9 @@ class PostgreSQL:
             file.writelines(f'{key} = {value}\n' for key, value in settings.items())
 
     def _listens(self) -> bool:
-        """It listens as soon as it takes connections."""
-        with socket.socket() as probe:
-            return probe.connect_ex(('127.0.0.1', self.port)) == 0
+        """It listens a little before it takes connections."""
+        command = self._command('pg_isready', '-q', '-h', '127.0.0.1', '-p', str(self.port), '-U', 'rucio')
+        return subprocess.run(command, env=self._environment, stdin=subprocess.DEVNULL, timeout=START_TIMEOUT, check=False).returncode == 0
 
 
 def _other_user() -> pwd.struct_passwd | None:

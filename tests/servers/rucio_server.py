@@ -141,10 +141,7 @@ class RucioServer:
 
     def start(self) -> None:
         """Return when it answers."""
-        self._write_files()
-        if not self._has_database:
-            self._bootstrap()
-            self._has_database = True
+        self.prepare()
         self._process = Process(
             'The Rucio server',
             [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application'],
@@ -155,6 +152,13 @@ class RucioServer:
         self._process.start()
         self._process.wait(self._answers, START_TIMEOUT)
         self._request_log.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        """Its configuration and its database: all that a process with its environment needs to use rucio.core."""
+        self._write_files()
+        if not self._has_database:
+            self._bootstrap()
+            self._has_database = True
 
     def stop(self) -> None:
         if self._process:

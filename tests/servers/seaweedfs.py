@@ -46,6 +46,7 @@ class SeaweedFS:
     :param tls: https with this CA's server certificate; http without.
     :param sts: with a Security Token Service: AssumeRole for the admin's keys, and, with `issuer`, AssumeRoleWithWebIdentity for
         the tokens of that OIDC provider. The roles may do all; a session policy says what keys are for.
+    :param public: a bucket that anybody can read and list.
     """
 
     region = 'us-east-1'
@@ -55,13 +56,15 @@ class SeaweedFS:
     role_arn = 'arn:aws:iam::role/RucioVending'
     web_identity_role_arn = 'arn:aws:iam::role/RucioWebIdentity'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None) -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None, public: str = '') -> None:
         self.directory = Path(directory).absolute()
         self.tls = tls
         self.sts = sts
         self.issuer = issuer
+        self.public = public
         self.access_key = 'admin'
         self.secret_key = secrets.token_hex(20)
+        self.reader_keys = ('reader', secrets.token_hex(20))  # they can read and list, and no more
         self.scheme = 'https' if tls else 'http'
         # Each port's gRPC twin is 10000 above.
         self.port, self._master, self._volume, self._filer = (free_port(twin=True) for _ in range(4))
@@ -87,12 +90,7 @@ class SeaweedFS:
     def start(self) -> None:
         """Return when an object was put, read and deleted."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        identity = {
-            'name': 'admin',
-            'credentials': [{'accessKey': self.access_key, 'secretKey': self.secret_key}],
-            'actions': ['Admin', 'Read', 'Write', 'List', 'Tagging'],
-        }
-        write_private(self.directory / 's3.json', json.dumps({'identities': [identity]}))
+        write_private(self.directory / 's3.json', json.dumps({'identities': self._identities()}))
         if self.sts and not (self.directory / 'iam.json').exists():
             write_private(self.directory / 'iam.json', json.dumps(self._iam()))
         (self.directory / 'data').mkdir(exist_ok=True)
@@ -132,6 +130,18 @@ class SeaweedFS:
             region_name=self.region,
             botocore_session=session,
         ).client('s3', endpoint_url=self.url, verify=str(self.ca_bundle) if self.ca_bundle else None, config=Config(proxies={}, **config))
+
+    def _identities(self) -> list[dict[str, Any]]:
+        admin = {
+            'name': 'admin',
+            'credentials': [{'accessKey': self.access_key, 'secretKey': self.secret_key}],
+            'actions': ['Admin', 'Read', 'Write', 'List', 'Tagging'],
+        }
+        access_key, secret_key = self.reader_keys
+        reader = {'name': 'reader', 'credentials': [{'accessKey': access_key, 'secretKey': secret_key}], 'actions': ['Read', 'List']}
+        # Its own name for who brings no keys.
+        anybody = {'name': 'anonymous', 'actions': [f'Read:{self.public}', f'List:{self.public}']}
+        return [admin, reader, anybody] if self.public else [admin, reader]
 
     def _iam(self) -> dict[str, Any]:
         every = {'Effect': 'Allow', 'Action': ['s3:*'], 'Resource': ['arn:aws:s3:::*', 'arn:aws:s3:::*/*']}

@@ -19,6 +19,7 @@ import configparser
 import functools
 import logging
 import os
+import shutil
 from unittest import mock
 
 import botocore.session
@@ -151,3 +152,36 @@ def endpoint(s3):
         return Endpoint(**usual | settings)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def empty_catalogue(tmp_path_factory):
+    """The file of a database of Rucio with all tables and no rows."""
+    sqlalchemy = pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+    # What is imported here reads the configuration, and there is none yet.
+    with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+        from rucio.db.sqla import models  # noqa: PLC0415 - a server's
+    path = tmp_path_factory.mktemp('catalogue') / 'rucio.db'
+    engine = sqlalchemy.create_engine(f'sqlite:///{path}')
+    models.BASE.metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def database(empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
+    """An empty catalogue that Rucio's own code takes for that of this server."""
+    from sqlalchemy import create_engine, event  # noqa: PLC0415
+    from sqlalchemy.orm import sessionmaker  # noqa: PLC0415
+
+    from rucio.db.sqla import session as rucio_session  # noqa: PLC0415 - a server's
+
+    rucio_cfg({'policy': {'permission': 'generic', 'schema': 'generic'}, 'cache': {'url': '127.0.0.1:1'}})
+    path = tmp_path / 'rucio.db'
+    shutil.copy(empty_catalogue, path)
+    engine = create_engine(f'sqlite:///{path}?timeout=60')
+    event.listen(engine, 'connect', lambda connection, _: connection.executescript('PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF'))
+    monkeypatch.setattr(rucio_session, '_ENGINE', engine)
+    monkeypatch.setattr(rucio_session, '_MAKER', sessionmaker(bind=engine))
+    yield engine
+    engine.dispose()

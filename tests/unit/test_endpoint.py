@@ -52,6 +52,11 @@ def test_defaults_are_the_careful_ones(load):
     assert endpoint.default_region == 'us-east-1'
 
 
+def test_what_others_changed_is_only_reported_and_what_they_put_is_read_for_its_checksum(load):
+    endpoint = load()
+    assert (endpoint.on_changed, endpoint.on_missing, endpoint.read_checksums, endpoint.checksum_readers) == ('report', 'report', True, 4)
+
+
 @pytest.mark.parametrize(
     ('provider', 'expected'),
     [
@@ -61,6 +66,10 @@ def test_defaults_are_the_careful_ones(load):
         ('seaweedfs', {'checksum': 'crc32', 'conditional_multipart': True, 'addressing': 'path'}),
         ('gcs', {'default_region': 'auto'}),
         ('generic', {'checksum': 'md5', 'conditional_put': False}),
+        ('aws', {'etag_is_md5': False}),  # SSE-KMS and SSE-C
+        ('ceph', {'etag_is_md5': True}),
+        ('seaweedfs', {'etag_is_md5': True}),
+        ('generic', {'etag_is_md5': False}),
     ],
 )
 def test_a_provider_brings_its_defaults(load, provider, expected):
@@ -218,6 +227,11 @@ def test_a_ca_bundle_may_begin_with_a_tilde(load, rucio_cfg, home):
         ('checksum', 'sha256', 'crc32, md5, none'),
         ('checksum', None, 'crc32, md5, none'),
         ('conditional_put', 'maybe', 'true or false'),
+        ('on_changed', 'forget', 'report, replace, bad'),
+        ('on_missing', 'replace', 'report, forget, lost'),
+        ('read_checksums', 'some', 'true or false'),
+        ('etag_is_md5', 'sometimes', 'true or false'),
+        ('checksum_readers', 0, '1 to 1000'),
         ('multipart_threshold', '4 MiB', '5 MiB to 1 GiB'),
         ('multipart_chunksize', '5 PiB', '5 MiB to 1 GiB'),
         ('multipart_chunksize', '16 MiB!', '5 MiB to 1 GiB'),

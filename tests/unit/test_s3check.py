@@ -97,6 +97,37 @@ def test_a_good_rse(catalogue, s3):
     assert 'CreateBucket' not in s3.operations()
 
 
+def read_only(catalogue, **arguments):
+    made = catalogue(deterministic=False, **arguments)
+    for operations in made.rse['protocols'][0]['domains'].values():
+        operations.update(write=0, delete=0)
+    return made
+
+
+def test_a_read_only_rse(catalogue, s3):
+    s3.store(BUCKET, 'empty', b'')
+    s3.store(BUCKET, 'full', b'12345')
+    before = dict(s3.buckets)
+
+    results = run(read_only(catalogue, prefix=f'/{BUCKET}/'))
+
+    assert statuses(results, FAILED) == []
+    assert results['list and read'].status == OK
+    assert s3.buckets == before
+    assert {request.operation for request in s3.requests} <= {'ListBuckets', 'ListObjectsV2', 'GetObject'}
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'bucket', 'status', 'said'),
+    [('/', None, SKIPPED, '--bucket'), ('/', BUCKET, HINT, 'nothing to read'), ('/nowhere/', None, FAILED, 'NoSuchBucket')],
+)
+def test_a_read_only_rse_of_which_nothing_can_be_read(catalogue, prefix, bucket, status, said):
+    result = run(read_only(catalogue, prefix=prefix), bucket=bucket)['list and read']
+
+    assert result.status == status
+    assert said in result.found
+
+
 @pytest.mark.parametrize(
     ('settings', 'faulty', 'name', 'status', 'remedy'),
     [

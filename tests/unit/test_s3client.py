@@ -133,12 +133,50 @@ def plugin(server):
             None,
         ),
         ('delete_bucket_policy', {'scope': 's', 'rse': 'X'}, ('DELETE', '/s3/policy', {}, {'scope': 's', 'rse': 'X'}), None, None),
+        ('get_bucket_settings', {'scope': 's'}, ('GET', '/s3/settings', {'scope': 's'}, None), {'own': []}, {'own': []}),
+        (
+            'set_bucket_settings',
+            {'scope': 's', 'rse': 'X', 'on_missing': 'forget'},
+            ('PUT', '/s3/settings', {}, {'scope': 's', 'rse': 'X', 'on_missing': 'forget'}),
+            {'own': ['on_missing']},
+            {'own': ['on_missing']},
+        ),
+        ('list_changes', {'scope': 's'}, ('GET', '/s3/changes', {'scope': 's'}, None), {'changes': []}, {'changes': []}),
+        (
+            'list_changes',
+            {'scope': 's', 'name': 'n', 'rse': 'X', 'since': '2026-01-31T12:00:00.000000Z'},
+            ('GET', '/s3/changes', {'scope': 's', 'name': 'n', 'rse': 'X', 'since': '2026-01-31T12:00:00.000000Z'}, None),
+            {'changes': []},
+            {'changes': []},
+        ),
     ],
 )
 def test_each_method_is_one_request(server, connect, method, arguments, asked, answer, result):
     server.answer = lambda asked: (201 if asked.method == 'POST' else 200, answer, {})
     assert getattr(connect(), method)(**arguments) == result
     assert [tuple(each) for each in server.asked] == [asked]
+
+
+def test_sync_asks_until_all_is_done_and_adds_up(server, connect):
+    answers = [
+        {'rse': 'X', 'after': 'b\n', 'counts': {'listed': 2, 'new': 1}, 'problems': [{'kind': 'missing'}]},
+        {'rse': 'X', 'after': 'c', 'counts': {'listed': 1}, 'problems': []},
+        {'rse': 'X', 'after': None, 'counts': {'listed': 3, 'failed': 1}, 'problems': [{'kind': 'failed'}]},
+    ]
+    server.answer = lambda _: (200, answers[len(server.asked) - 1], {})
+    seen = []
+    done = connect().sync('s', 'n', 'X', dry_run=True, on_changed='replace', on_missing='forget', progress=lambda counts: seen.append(counts['listed']))
+    assert done == {'rse': 'X', 'counts': {'listed': 6, 'new': 1, 'failed': 1}, 'problems': [{'kind': 'missing'}, {'kind': 'failed'}]}
+    asked = {'scope': 's', 'name': 'n', 'rse': 'X', 'dry_run': True, 'on_changed': 'replace', 'on_missing': 'forget'}
+    assert [each.body for each in server.asked] == [asked, asked | {'after': 'b\n'}, asked | {'after': 'c'}]
+    assert {each.path for each in server.asked} == {'/s3/sync'}
+    assert seen == [2, 3, 6]
+
+
+def test_sync_leaves_to_the_server_what_was_not_said(server, connect):
+    server.answer = lambda _: (200, {'after': None, 'counts': {}, 'problems': []}, {})
+    connect().sync('s')
+    assert server.asked[0].body == {'scope': 's'}
 
 
 def test_a_name_cannot_leave_its_place_in_the_url(server, connect):

@@ -24,6 +24,7 @@ from rucio.client import s3uploader
 from rucio.client.s3uploader import DirectoryUpload, LocalFile, walk
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
+    FileConsistencyMismatch,
     InputValidationError,
     RSEAccessDenied,
     RSEOperationNotSupported,
@@ -96,6 +97,10 @@ class Catalogue:
     def attach_dids_to_dids(self, attachments, ignore_duplicate):
         self.calls.append('attach')
         assert ignore_duplicate
+        for did in attachments[0]['dids']:
+            registered = self.dids[did['name']]
+            if any(did[key] != registered[key] for key in ('bytes', 'adler32', 'md5') if key in did):
+                raise FileConsistencyMismatch(f"adler32 mismatch for '{did['name']}'")
         self.attached += [did['name'] for did in attachments[0]['dids']]
 
 
@@ -322,6 +327,35 @@ def test_the_same_file_is_known_by_what_rucio_has_of_it(run, folder, catalogue, 
     s3.store(BUCKET, 'run/a', content)
 
     assert run().there == 1
+
+
+@pytest.mark.parametrize('changes', [{'adler32': None}, {'md5': None, 'adler32': None}])
+def test_what_the_server_found_in_the_bucket_before_we_told_it(run, folder, catalogue, changes):
+    """By an event, or as a reconciler came along: with the MD5 that the listing has, or without."""
+    fill(folder, a=b'mine', b=b'ours')
+    add_replicas = catalogue.add_replicas
+
+    def too_late(rse, files):
+        add_replicas(rse, files)
+        catalogue.dids['run/a'] |= changes
+
+    catalogue.add_replicas = too_late
+    summary = run()
+    assert (summary.failures, summary.sent, catalogue.attached) == ([], 2, ['run/a', 'run/b'])
+
+
+def test_what_somebody_else_registered_before_us_is_told(run, folder, catalogue):
+    fill(folder, a=b'mine', b=b'ours')
+    add_replicas = catalogue.add_replicas
+
+    def too_late(rse, files):
+        add_replicas(rse, files)
+        catalogue.dids['run/a'] = known(b'your')
+
+    catalogue.add_replicas = too_late
+    summary = run()
+    assert 'other checksum' in reasons(summary)['a']
+    assert (list(reasons(summary)), catalogue.attached) == (['a'], ['run/b'])
 
 
 def test_an_object_that_is_not_as_registered_is_told(run, folder, catalogue, s3):

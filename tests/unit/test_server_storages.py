@@ -191,6 +191,7 @@ class Asked:
 
     def __init__(self, *names):
         self.names = names
+        self.settings = {'deterministic': True}
 
     def connection(self):
         if not self.names:

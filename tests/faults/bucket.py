@@ -1,0 +1,139 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The S3 of these tests behind boto3's own client, but without a socket: it can be killed with its client, and goes on after that.
+
+What a child process does to it is written into a journal, from which its parent learns it, also if the child is killed.
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from urllib3.response import HTTPResponse
+
+from servers.fake_s3 import FakeS3, Object, Request, _operation
+
+CHUNK = 5  # bytes in a part of what another client wrote in parts
+
+
+def content(size, seed):
+    """Bytes that are the same whenever they are asked for."""
+    return (hashlib.sha256(str(seed).encode()).digest() * (size // 32 + 1))[:size]
+
+
+def etag(body, parts):
+    """As S3 gives it to an object that was written at once, or in parts."""
+    if not parts:
+        return hashlib.md5(body).hexdigest()
+    pieces = [body[start : start + CHUNK] for start in range(0, len(body), CHUNK)] or [b'']
+    return f'{hashlib.md5(b"".join(hashlib.md5(piece).digest() for piece in pieces)).hexdigest()}-{len(pieces)}'
+
+
+class Bucket(FakeS3):
+    """One bucket. ``before(operation, key)`` is called before each request, and may break it: see `broken`."""
+
+    def __init__(self, name, journal):
+        super().__init__()
+        self.name = name
+        self.page = 7
+        self.make_bucket(name)
+        self.before = lambda *_: None
+        self.written = {}  # what others wrote and did not delete since
+        self._journal = journal
+        self._owner = os.getpid()
+
+    @property
+    def objects(self):
+        return self.buckets[self.name]
+
+    # What others do
+
+    def put(self, key, size, seed, *, parts=False, age=0):
+        """Another client writes an object, some seconds ago."""
+        self._do(['put', key, size, str(seed), parts, time.time() - age])
+
+    def remove(self, key):
+        self._do(['remove', key])
+
+    def rename(self, key, other):
+        """As clients do it: a copy, and then a delete."""
+        self._do(['copy', key, other, time.time()])
+        self._do(['remove', key])
+
+    def _do(self, act):
+        if os.getpid() != self._owner:
+            with open(self._journal, 'a') as journal:
+                journal.write(json.dumps(act) + '\n')
+        self._apply(act)
+
+    def _apply(self, act):
+        if act[0] == 'put':
+            _, key, size, seed, parts, modified = act
+            body = content(size, seed)
+            self.objects[key] = Object(body, etag(body, parts), modified=modified)
+            self.written[key] = body
+        elif act[0] == 'copy':
+            source = self.objects[act[1]]
+            self.objects[act[2]] = Object(source.body, source.etag, modified=act[3])
+            self.written[act[2]] = source.body
+        else:
+            self.objects.pop(act[1], None)
+            if act[0] == 'remove':
+                self.written.pop(act[1], None)
+
+    def replay(self):
+        """What a child process did to the bucket, now in this process, too."""
+        if os.path.exists(self._journal):
+            with open(self._journal) as journal:
+                for line in journal:
+                    self._apply(json.loads(line))
+            os.remove(self._journal)
+
+    def DeleteObject(self, request):  # noqa: N802
+        self._do(['deleted by Rucio', request.key])
+        return super().DeleteObject(request)
+
+    # As boto3 reaches it
+
+    def attach(self, client):
+        """Answer this client's requests."""
+        client.meta.events.register('before-send.s3', self._send)
+
+    def _send(self, request, **_):
+        address = urlsplit(request.url)
+        bucket, _, key = unquote(address.path).removeprefix('/').partition('/')
+        headers = {str(name).lower(): value if isinstance(value, str) else value.decode() for name, value in request.headers.items()}
+        query = dict(parse_qsl(address.query, keep_blank_values=True))
+        body = request.body or b''
+        operation = _operation(request.method, bucket, key, query, headers)
+        wanted = Request(operation, bucket, key, query, headers, body if isinstance(body, bytes) else body.read(), request.url)
+        fault = self.before(operation, key)
+        answer = fault(self, wanted) if fault else self.serve(wanted)
+        return _response(request, answer, method=request.method)
+
+
+def _response(request, answer, method):
+    if isinstance(answer, str):
+        kinds = {'time-out': ReadTimeoutError(endpoint_url=request.url, error='on demand')}
+        raise kinds.get(answer) or ConnectionClosedError(endpoint_url=request.url, error='on demand', request=request)
+    headers = {**dict(answer.headers), 'Content-Length': str(len(answer.body))}
+    body = b'' if method == 'HEAD' else answer.body
+    raw = HTTPResponse(io.BytesIO(body), headers=headers, status=answer.status, preload_content=False, request_method=method)
+    return AWSResponse(request.url, answer.status, raw.headers, raw)

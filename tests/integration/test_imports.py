@@ -1,0 +1,415 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Buckets of others become read-only RSEs, and stock `rucio download` gets what is in them: anonymously, with keys that only the server has,
+and with own ones. Some of it through a storage that refuses presigned URLs, as that of Copernicus does."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.proxy import Exchange, FaultProxy, Response
+from servers.cli import RucioCli, add_user
+from servers.seaweedfs import SeaweedFS
+from servers.team import Team, ok, refused, rows
+
+PUBLIC, PRIVATE = 'landsat', 'sentinel'
+ODD = 'a b+c/é%/#~'  # a folder whose files have names that Rucio takes
+
+
+class HeadersOnly(FaultProxy):
+    """A storage that takes signatures in a header, and refuses presigned URLs."""
+
+    @property
+    def url(self) -> str:
+        return f'http://127.0.0.1:{self.port}'
+
+    def _handle(self, exchange: Exchange) -> None:
+        if 'X-Amz-Signature' in exchange.request.path:
+            exchange.respond(Response(403, body=b'<Error><Code>AccessDenied</Code><Message>no query-string signatures</Message></Error>'))
+        else:
+            super()._handle(exchange)
+
+
+@dataclass
+class World:
+    """Grace has a scope, heidi has nothing; neither is an admin. The RSE OPEN is for a public bucket, SIGNED for one that takes keys."""
+
+    root: RucioCli
+    grace: RucioCli
+    heidi: RucioCli
+    storage: SeaweedFS
+    proxy: HeadersOnly
+
+    def write(self, bucket: str, objects: dict[str, bytes]) -> None:
+        for key, body in objects.items():
+            self.storage.client().put_object(Bucket=bucket, Key=key, Body=body)
+
+    def imported(self, user: RucioCli, rse: str, dataset: str, prefix: str, *more: str) -> dict[str, int]:
+        """What `rucio s3 import` counted."""
+        done = user.rucio('s3', '-R', 'import', rse, f'user.grace:{dataset}', '--prefix', prefix, *more)
+        return {row[3]: int(row[4]) for row in rows(done) if row[0] == 'count' and row[4] != '0'}
+
+
+def add_rse(root: RucioCli, name: str, url: str, bucket: str, *more: str) -> str:
+    """What the command said."""
+    return ok(root.rucio('s3', 'rse', 'add', name, '--endpoint', url, '--bucket', bucket, '--read-only', *more))
+
+
+@pytest.fixture(scope='module')
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A storage of somebody else."""
+    with SeaweedFS(tmp_path_factory.mktemp('foreign'), public=PUBLIC) as server:
+        for bucket in (PUBLIC, PRIVATE):
+            server.client().create_bucket(Bucket=bucket)
+        yield server
+
+
+@pytest.fixture(scope='module')
+def world(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, foreign: SeaweedFS) -> Iterator[World]:
+    grace, heidi = (
+        add_user(team_root, tmp_path_factory.mktemp(name), name, scopes=scopes, attributes=()) for name, scopes in (('grace', ['user.grace']), ('heidi', []))
+    )
+    with HeadersOnly(foreign.hostname, foreign.port) as proxy:
+        add_rse(team_root, 'OPEN', foreign.url, PUBLIC, '--anonymous')
+        add_rse(team_root, 'SIGNED', proxy.url, PRIVATE, '--provider', 'seaweedfs')
+        team_root.server.set_rse_keys(team_root.call('get_rse', 'SIGNED')['id'], *foreign.reader_keys)
+        yield World(team_root, grace, heidi, foreign, proxy)
+
+
+def download(user: RucioCli, did: str, directory: Path) -> dict[str, bytes]:
+    """What the stock command gets: name -> content."""
+    user.rucio('download', '--dir', str(directory), did)
+    # Below a directory for the scope, or for the dataset.
+    return {path.relative_to(directory).as_posix().partition('/')[2]: path.read_bytes() for path in directory.rglob('*') if path.is_file()}
+
+
+# The two commands
+
+
+@pytest.mark.smoke
+def test_a_public_bucket_in_two_commands(world: World, unique: str, tmp_path: Path) -> None:
+    rse = f'P{unique.upper()}'
+    world.write(PUBLIC, {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''})
+
+    said = add_rse(world.root, rse, world.storage.url, PUBLIC, '--anonymous')
+    assert f'Made the RSE {rse}.' in said
+    assert f'What is left to do: rucio s3 import {rse} SCOPE:DATASET' in said
+    said = ok(world.grace.rucio('s3', 'import', rse, f'user.grace:{unique}', '--prefix', unique))
+    assert f'Get them: rucio download user.grace:{unique}' in said
+
+    # By somebody who has never heard of it, with no key and no configuration.
+    expected = {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''}
+    assert download(world.heidi, f'user.grace:{unique}/2026/one.dat', tmp_path / '1') == {f'{unique}/2026/one.dat': b'1'}
+    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == expected
+
+    files = {file['name']: file for file in world.heidi.call('list_files', 'user.grace', unique)}
+    assert {name: file['bytes'] for name, file in files.items()} == {name: len(body) for name, body in expected.items()}
+    replicas = world.heidi.call('list_replicas', [{'scope': 'user.grace', 'name': f'{unique}/2026/one.dat'}])
+    assert [pfn.partition('?')[0] for pfn in replicas[0]['pfns']] == [f'{world.storage.url}/{PUBLIC}/{unique}/2026/one.dat']
+
+
+def test_nothing_is_kept_or_charged(world: World, unique: str) -> None:
+    world.write(PUBLIC, {f'{unique}/a': b'12345'})
+    before = world.grace.call('get_local_account_usage', 'grace')
+    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 1
+    world.root.server.run('rucio-judge-evaluator', '--run-once')
+    world.root.server.run('rucio-abacus-account', '--run-once')
+    assert world.grace.call('list_did_rules', 'user.grace', unique) == []
+    assert world.grace.call('get_local_account_usage', 'grace') == before
+    assert world.root.call('get_did', 'user.grace', unique)['account'] == 'grace'
+
+
+# The RSE
+
+
+def test_the_rse_is_for_reading_only(world: World) -> None:
+    rse = world.root.call('get_rse', 'OPEN')
+    assert not rse['deterministic']
+    assert rse['availability_read']
+    assert not rse['availability_write']
+    assert not rse['availability_delete']
+    (protocol,) = rse['protocols']
+    assert protocol['prefix'] == f'/{PUBLIC}/'
+    assert protocol['extended_attributes'] == {'s3': {'provider': 'generic', 'auth': 'anonymous'}}
+    for operations in protocol['domains'].values():
+        assert {name for name, priority in operations.items() if priority} <= {'read', 'third_party_copy_read'}
+        assert operations['read']
+
+
+def test_rse_add_twice(world: World) -> None:
+    assert 'just so. Nothing was done' in add_rse(world.root, 'OPEN', world.storage.url, PUBLIC, '--anonymous')
+    asked = ('s3', 'rse', 'add', 'OPEN', '--endpoint', world.storage.url, '--bucket', PUBLIC)
+    assert 'left as it is' in refused(world.root.rucio(*asked, '--read-only'))
+    said = refused(world.root.rucio(*asked, '--provider', 'generic'))
+    assert 'deterministic is False' in said
+    assert 'availability_write' not in said  # of no concern to other RSEs
+
+
+@pytest.mark.parametrize(
+    ('words', 'code', 'said'),
+    [
+        (('--anonymous', '--provider', 'generic'), 2, '--read-only'),
+        (('--bucket', 'x' * 300, '--read-only'), 1, 'no name that S3 takes'),
+        ((), 2, "'--provider'"),
+    ],
+)
+def test_wrong_options_are_named(world: World, words: tuple[str, ...], code: int, said: str) -> None:
+    assert said in refused(world.root.rucio('s3', 'rse', 'add', 'WRONG', '--endpoint', 'http://127.0.0.1:1', *words), code)
+    assert 'WRONG' not in [each['rse'] for each in world.root.call('list_rses')]
+
+
+def test_the_reaper_touches_nothing(world: World, unique: str) -> None:
+    """Not even what a rule kept for a while, and no longer."""
+    world.write(PUBLIC, {f'{unique}/a': b'12345'})
+    world.imported(world.grace, 'OPEN', unique, unique)
+    did = {'scope': 'user.grace', 'name': unique}
+    world.root.call('set_local_account_limit', 'root', 'OPEN', -1)
+    (rule,) = world.root.call('add_replication_rule', [did], 1, 'OPEN', ignore_availability=True, lifetime=1000, purge_replicas=True)
+    server = world.root.server
+    world.root.call('update_replication_rule', rule, {'lifetime': -1})
+    server.run('rucio-judge-cleaner', '--run-once')
+    server.run('rucio-reaper', '--run-once', '--greedy', '--rses', 'OPEN')
+    assert world.root.call('list_did_rules', 'user.grace', unique) == []
+    assert world.storage.client().get_object(Bucket=PUBLIC, Key=f'{unique}/a')['Body'].read() == b'12345'
+    assert world.root.call('list_replicas', [{**did, 'name': f'{unique}/a'}])[0]['states'] == {'OPEN': 'AVAILABLE'}
+
+
+def test_nothing_is_uploaded_there(world: World, unique: str) -> None:
+    file = world.root.directory / unique
+    file.write_bytes(b'1')
+    done = world.root.rucio('upload', '--rse', 'OPEN', '--scope', 'user.grace', '--lfn', unique, str(file))
+    assert 'Successfully uploaded' not in done.stdout + done.stderr
+    assert 'Contents' not in world.storage.client().list_objects_v2(Bucket=PUBLIC, Prefix=unique)
+
+
+# Importing again
+
+
+def test_import_follows_the_bucket(world: World, unique: str, tmp_path: Path) -> None:
+    world.write(PUBLIC, {f'{unique}/{name}': b'old' for name in ('kept', 'gone', 'changed')})
+    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 3
+    counts = world.imported(world.grace, 'OPEN', unique, unique)
+    assert counts['same'] == counts['listed'] == 3
+
+    world.write(PUBLIC, {f'{unique}/new': b'new', f'{unique}/changed': b'another'})
+    world.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/gone')
+    for more in (('--dry-run',), ()):  # nothing but new ones, without being told to
+        counts = world.imported(world.grace, 'OPEN', unique, unique, *more)
+        assert (counts['new'], counts['changed'], counts['missing']) == (1, 1, 1)
+        assert counts.get('registered', 0) == (0 if more else 1)
+    counts = world.imported(world.grace, 'OPEN', unique, unique, '--on-changed', 'replace', '--on-missing', 'forget')
+    assert (counts['replaced'], counts['forgotten']) == (1, 1)
+
+    assert sorted(download(world.heidi, f'user.grace:{unique}', tmp_path).values()) == [b'another', b'new', b'old']
+    names = {file['name'] for file in world.heidi.call('list_files', 'user.grace', unique)}
+    assert names == {f'{unique}/{name}' for name in ('kept', 'new', 'changed')}
+
+
+def test_all_of_it_is_gone(world: World, unique: str) -> None:
+    """A storage that has lost its mind shall not cost the catalogue its files, unless somebody says that they are gone."""
+    world.write(PUBLIC, {f'{unique}/a': b'1'})
+    world.imported(world.grace, 'OPEN', unique, unique)
+    world.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/a')
+    said = ok(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}'))  # from where it came
+    assert f'rucio s3 import OPEN user.grace:{unique}' in said
+    done = world.grace.rucio('s3', '-R', 'import', 'OPEN', f'user.grace:{unique}', '--on-missing', 'forget')
+    assert 'forgotten\t1' in ok(done)
+    assert world.heidi.call('list_files', 'user.grace', unique) == []
+
+
+def test_odd_keys_are_reported(world: World, unique: str, tmp_path: Path) -> None:
+    world.write(PUBLIC, {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1', f'{unique}/a b': b'2', f'{unique}/é': b'3', f'{unique}/{"x" * 250}': b'4'})
+    done = world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', unique)
+    said = ok(done)
+    assert f'{unique}/a b' in said
+    assert f'{unique}/é' in said
+    assert world.imported(world.grace, 'OPEN', unique, unique)['unnameable'] == 3
+    assert download(world.heidi, f'user.grace:{unique}', tmp_path) == {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1'}
+    assert [file['name'] for file in world.heidi.call('list_files', 'user.grace', unique)] == [f'{unique}/S1A_IW.SAFE/manifest.safe']
+
+
+@pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
+def test_odd_folders_do_no_harm(world: World, unique: str, tmp_path: Path, rse: str) -> None:
+    folder = f'{unique}/{ODD}/'
+    bucket, user = (PUBLIC, world.grace) if rse == 'OPEN' else (PRIVATE, world.root)
+    world.write(bucket, {f'{folder}a.dat': b'1', f'{folder}deep/b.dat': b'22'})
+    assert world.imported(user, rse, unique, folder)['registered'] == 2
+    assert download(world.grace, f'user.grace:{unique}/a.dat', tmp_path / '1') == {f'{unique}/a.dat': b'1'}
+    assert download(world.grace, f'user.grace:{unique}/deep/b.dat', tmp_path / '2') == {f'{unique}/deep/b.dat': b'22'}
+
+
+def test_the_daemon_knows_it(world: World, unique: str) -> None:
+    world.write(PUBLIC, {f'{unique}/a': b'1'})
+    world.imported(world.grace, 'OPEN', unique, unique, '--dry-run')
+    assert unique not in str(world.root.call('get_config', f's3-bucket:OPEN:{PUBLIC}') if remembered(world) else '')
+    world.imported(world.grace, 'OPEN', unique, unique)
+    assert f'"scope":"user.grace","dataset":"{unique}","prefix":"{unique}/"' in remembered(world)
+
+
+def remembered(world: World) -> str:
+    config: dict[str, Any] = world.root.call('get_config')
+    return str(config.get(f's3-bucket:OPEN:{PUBLIC}', {}).get('import', ''))
+
+
+@pytest.mark.parametrize(
+    ('rse', 'dataset', 'more', 'said'),
+    [
+        ('OPEN', 'x', ('--bucket', 'other'), "prefix '/landsat/'"),
+        ('VENDED_S3', 'x', ('--bucket', 'other'), 'rucio s3 rse add NAME --read-only'),
+        ('NOWHERE', 'x', (), "no S3 RSE 'NOWHERE'"),
+        ('SIGNED', 'x', (), 'only an admin'),
+        ('OPEN', 'x y', (), 'name'),
+    ],
+)
+def test_wrong_imports_are_named(world: World, vended_team: Team, rse: str, dataset: str, more: tuple[str, ...], said: str) -> None:
+    user = world.root if rse == 'VENDED_S3' else world.grace
+    assert said in refused(user.rucio('s3', 'import', rse, f'user.grace:{dataset}', *more))
+
+
+def test_only_the_owner_of_the_scope_imports(world: World) -> None:
+    assert 'may not' in refused(world.heidi.rucio('s3', 'import', 'OPEN', 'user.grace:mine'))
+
+
+def test_a_dataset_comes_from_one_place(world: World, unique: str) -> None:
+    world.write(PUBLIC, {f'{unique}/1/a': b'1', f'{unique}/2/b': b'1'})
+    world.imported(world.grace, 'OPEN', unique, f'{unique}/1')
+    said = refused(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}/2'))
+    assert f"prefix '{unique}/1/' already" in said
+
+
+def test_a_bucket_that_is_not_there_is_named(world: World, unique: str) -> None:
+    add_rse(world.root, f'P{unique.upper()}', world.storage.url, 'nothing-here', '--anonymous')
+    said = refused(world.grace.rucio('s3', 'import', f'P{unique.upper()}', f'user.grace:{unique}'))
+    assert 'nothing-here' in said
+
+
+# Keys that only the server has
+
+
+@pytest.mark.smoke
+def test_keys_of_the_server(world: World, unique: str, tmp_path: Path) -> None:
+    world.write(PRIVATE, {f'{unique}/a': b'12345', f'{unique}-other/b': b'6'})
+    assert world.imported(world.root, 'SIGNED', unique, unique)['registered'] == 1
+    dataset, file = f'user.grace:{unique}', f'{unique}/a'
+
+    assert download(world.grace, dataset, tmp_path / '1') == {file: b'12345'}
+    assert download(world.heidi, dataset, tmp_path / '2') == {}
+    ok(world.grace.rucio('s3', 'share', dataset, '--with', 'heidi'))
+    assert download(world.heidi, dataset, tmp_path / '3') == {file: b'12345'}
+    ok(world.grace.rucio('s3', 'unshare', dataset, '--with', 'heidi'))
+    assert download(world.heidi, dataset, tmp_path / '4') == {}
+
+
+def test_sharing_with_everybody_leaves_the_bucket_alone(world: World, unique: str, tmp_path: Path) -> None:
+    world.write(PRIVATE, {f'{unique}/a': b'12345'})
+    world.imported(world.root, 'SIGNED', unique, unique)
+    dataset = f'user.grace:{unique}'
+    before = len(world.proxy.seen)
+    ok(world.grace.rucio('s3', 'share', dataset, '--public'))
+    assert not [request for request in world.proxy.seen[before:] if 'policy' in request.path]
+    assert download(world.heidi, dataset, tmp_path / '1') == {f'{unique}/a': b'12345'}
+    ok(world.grace.rucio('s3', 'unshare', dataset, '--public'))
+    assert download(world.heidi, dataset, tmp_path / '2') == {}
+
+
+def test_presigned_urls_are_refused_there(world: World, unique: str) -> None:
+    """The storage of these tests is what they say it is."""
+    world.write(PRIVATE, {unique: b'1'})
+    client = world.storage.client(signature_version='s3v4')
+    client.meta.events.register('before-sign.s3', lambda request, **_: setattr(request, 'url', request.url.replace(world.storage.url, world.proxy.url)))
+    url = client.generate_presigned_url('get_object', {'Bucket': PRIVATE, 'Key': unique})
+    assert url.startswith(world.proxy.url)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=30)
+    assert caught.value.code == 403
+    client.get_object(Bucket=PRIVATE, Key=unique)
+
+
+def test_own_keys(world: World, unique: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    world.write(PRIVATE, {f'{unique}/a': b'12345'})
+    world.imported(world.root, 'SIGNED', unique, unique)
+    access_key, secret_key = world.storage.reader_keys
+    ivan = add_user(
+        world.root,
+        tmp_path_factory.mktemp('ivan'),
+        f'i{unique[:10]}',
+        attributes=(),
+        config={'s3:SIGNED': {'access_key': access_key, 'secret_key': secret_key}},
+    )
+    assert download(ivan, f'user.grace:{unique}', tmp_path) == {f'{unique}/a': b'12345'}
+
+
+def test_vended_keys(world: World, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
+    rse, bucket = f'V{unique.upper()}', f'b{unique}'
+    sts.client().create_bucket(Bucket=bucket)
+    for key in ('open/a', 'closed/b'):
+        sts.client().put_object(Bucket=bucket, Key=key, Body=b'12345')
+    add_rse(world.root, rse, sts.url, bucket, '--provider', 'seaweedfs', '--role-arn', sts.role_arn)
+    world.root.server.set_rse_keys(world.root.call('get_rse', rse)['id'], sts.access_key, sts.secret_key)
+    assert world.imported(world.root, rse, unique, 'open')['registered'] == 1
+    assert download(world.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}/a': b'12345'}
+    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == {}
+    script = (
+        f"from rucio.client.s3client import S3Client\nkeys = S3Client().get_s3_credentials('{rse}', '{bucket}', 'open/a')\nprint(keys['prefix'], keys['write'])"
+    )
+    assert world.grace.run('python', '-c', script).stdout == 'open/ False\n'
+    keys = json.loads(ok(world.grace.rucio('s3', 'credentials', f'user.grace:{unique}', '--read-only', '--format', 'json')))
+    assert (keys[0]['bucket'], keys[0]['prefix']) == (bucket, 'open/')
+    assert 'AccessDenied' in world.grace.run('python', '-c', script.replace('open/a', 'closed/b')).stderr
+    assert 'AccessDenied' in world.grace.run('python', '-c', script.replace("'open/a'", "'open/a', write=True")).stderr
+
+
+# What else there is
+
+
+@pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
+def test_where_it_is(world: World, unique: str, rse: str) -> None:
+    bucket, user = (PUBLIC, world.grace) if rse == 'OPEN' else (PRIVATE, world.root)
+    world.write(bucket, {f'at {unique}/deep/a': b'12345', f'at {unique}/not a name': b'1', unique: b'1'})
+    world.imported(user, rse, unique, f'at {unique}')
+    did = f'user.grace:{unique}'
+    for name in ('', '/deep', '/deep/a'):
+        assert f'/{bucket}/at%20{unique}{name}' in ok(world.grace.rucio('s3', 'url', f'{did}{name}'))
+    listed = [[f'{did}/deep/a', '5', 'AVAILABLE'], [f'{did}/not a name', '1', 'no']]
+    assert rows(world.grace.rucio('s3', '-R', 'ls', did)) == listed
+    assert rows(world.grace.rucio('s3', '-R', 'ls', f'{did}/deep')) == listed[:1]
+    assert rows(world.grace.rucio('s3', '-R', 'du', did)) == [[f'{did}/deep', '1', '5'], [f'{did}/not a name', '1', '1']]
+
+
+def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, world: World, vended_team: Team, unique: str) -> None:
+    """An import is no place for what is new."""
+    world.write(PUBLIC, {f'{unique}/a': b'1'})
+    imported = team_root.rucio('s3', '-R', 'import', 'OPEN', f'{vended_team.scope}:imported-{unique}', '--prefix', unique)
+    assert 'registered' in ok(imported)
+    said = ok(vended_team.owner.rucio('s3', 'make-bucket', f'{vended_team.scope}:{unique}'))
+    assert vended_team.rse in said
+    assert rows(vended_team.owner.rucio('s3', '-R', 'ls', vended_team.scope))
+    assert 'none are needed' in refused(vended_team.owner.rucio('s3', 'credentials', f'{vended_team.scope}:imported-{unique}', '--read-only'))
+
+
+def test_a_file_that_was_registered_by_hand(world: World, unique: str, tmp_path: Path) -> None:
+    """By its path the server knows whose it is."""
+    world.write(PRIVATE, {f'by hand/{unique}': b'12345'})
+    pfn = f'{world.proxy.url}/{PRIVATE}/by%20hand/{unique}'
+    file = {'scope': 'user.grace', 'name': unique, 'bytes': 5, 'adler32': '02f80100', 'pfn': pfn}
+    world.root.call('add_replicas', 'SIGNED', [file])
+    assert download(world.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}': b'12345'}
+    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == {}

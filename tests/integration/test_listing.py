@@ -1,0 +1,69 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What real storages list: every key as it was written, in the order of bytes, from any key on."""
+
+import os
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+# What is imported here reads the configuration, and there is none.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import listings, storages
+    from rucio.core.s3.parts import Part
+
+from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.types import InternalScope
+
+pytestmark = pytest.mark.slow
+
+ODD = [
+    *('run1/a', 'run1/a b', 'run1/a+b', 'run1/a%20b', 'run1/a&b<c>"d\'', 'run1/#?;=', 'run1/[]{}|^`', 'run1/*$', 'run1/@:,!()~'),
+    *('run1-', 'run1.', 'run10', 'run1_', 'RUN1/a', '0', '~', 'run1/\u00e9', 'run1/e\u0301', 'run1/\u4e2d', 'run1/\U0001f600', 'run1/\uffee'),
+]
+
+
+@pytest.fixture(params=['plain', 'ceph'])
+def part(request, unique):
+    server = request.getfixturevalue(request.param)
+    server.client().create_bucket(Bucket=unique)
+    endpoint = Endpoint('X', 'abc123', f'{server.scheme}://127.0.0.1:{server.port}', secrets=Secrets(server.access_key, server.secret_key))
+    return Part(storages.Storage('X', 'abc123', 'def', endpoint, {}, {}), InternalScope('user.alice'), unique, '', '')
+
+
+def test_odd_keys(part):
+    client = part.storage.connection().client
+    for key in ODD:
+        client.put_object(Bucket=part.bucket, Key=key, Body=key.encode())
+    found = list(listings.entries(part))
+    ordered = sorted(ODD, key=str.encode)
+    assert [entry.key for entry in found] == ordered
+    for entry in found:
+        assert entry.size == len(entry.key.encode())
+        # A listing may know fractions of a second.
+        assert listings.stat(part, entry.key) == entry._replace(modified=pytest.approx(entry.modified, abs=1))
+    for index in (0, 3, len(ordered) // 2):
+        assert [entry.key for entry in listings.entries(part, ordered[index], ordered[-3])] == ordered[index + 1 : -2]
+
+
+def test_pages(part):
+    client = part.storage.connection().client
+    names = [f'run1/{number:04}' for number in range(1005)]
+    for name in names:
+        client.put_object(Bucket=part.bucket, Key=name, Body=b'')
+    assert [entry.key for entry in listings.entries(part)] == names
+    assert listings.stat(part, 'run1/none') is None

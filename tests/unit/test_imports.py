@@ -1,0 +1,303 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Imports: what is one, where it comes from, of which DIDs its objects are, and the RSE that is made for it. A database in memory, no server."""
+
+import json
+import os
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+import sqlalchemy
+import sqlalchemy.orm
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core import config, permission
+    from rucio.core.s3 import access, grants, imports, storages
+    from rucio.gateway import s3 as gateway
+    from rucio.rse import rsemanager
+
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    InputValidationError,
+    InvalidObject,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    UnsupportedOperation,
+)
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, ReplicaState
+
+RSE_ID = 'a' * 32
+SCOPE = InternalScope('user.alice')
+ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))
+LANDSAT = imports.Import('landsat', 'L8/', 'user.alice', 'scenes')
+
+
+def storage(prefix='/landsat/', deterministic=False, **endpoint):
+    domain = {'read': 1, 'write': 0, 'delete': 0}
+    protocol = {
+        'scheme': 'https',
+        'hostname': 's3.example.org',
+        'port': 443,
+        'prefix': prefix,
+        'impl': 'rucio.rse.protocols.s3.Default',
+        'domains': {'wan': domain, 'lan': domain},
+        'extended_attributes': {},
+    }
+    rse = {'rse': 'LANDSAT', 'id': RSE_ID, 'deterministic': deterministic, 'lfn2pfn_algorithm': 's3_bucket', 'protocols': [protocol]}
+    return storages.Storage('LANDSAT', RSE_ID, 'def', Endpoint('LANDSAT', RSE_ID, 'https://s3.example.org', **endpoint), rse, protocol)
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Alice's scope, with a dataset and a file in it; nothing in a cache."""
+    engine = sqlalchemy.create_engine('sqlite://')
+    accounts = (models.Account, models.AccountAttrAssociation, models.Scope)
+    kinds = (*accounts, models.DataIdentifier, models.DidMeta, models.Config, models.ConfigHistory, models.RSEFileAssociation)
+    models.BASE.metadata.create_all(engine, tables=[kind.__table__ for kind in kinds])
+    monkeypatch.setattr(permission, 'permission_modules', {'def': object()})
+    with sqlalchemy.orm.Session(engine) as session:
+        for account in (ALICE, BOB, ROOT):
+            session.add(models.Account(account=account, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+        session.add(models.Scope(scope=SCOPE, account=ALICE))
+        for name, kind in (('scenes', DIDType.DATASET), ('file', DIDType.FILE), ('many', DIDType.CONTAINER)):
+            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=kind))
+        session.flush()
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch):
+    for name in ('write_to_cache', 'delete_from_cache'):
+        monkeypatch.setattr(config, name, lambda *_, **__: None)
+    monkeypatch.setattr(config, 'has_section', lambda **_: False)  # Rucio 38 asks in a session of its own
+
+
+def add_replica(session, name, path, rse_id=RSE_ID):
+    replica = models.RSEFileAssociation(rse_id=rse_id, scope=SCOPE, name=name, bytes=1, state=ReplicaState.AVAILABLE, lock_cnt=0, path=path)
+    session.add(replica)
+    session.flush()
+
+
+# Where it comes from
+
+
+@pytest.mark.parametrize(
+    ('of', 'bucket', 'prefix', 'place'),
+    [
+        (storage(), None, '', ('landsat', '')),
+        (storage(), None, 'L8', ('landsat', 'L8/')),
+        (storage(), 'landsat', 'L 8+%2F/ü/', ('landsat', 'L 8+%2F/ü/')),
+        (storage('/landsat/open/'), None, '', ('landsat', 'open/')),
+        (storage('/landsat/open/'), None, 'open/L8', ('landsat', 'open/L8/')),
+        (storage('/'), 'Old_Bucket', '', ('Old_Bucket', '')),
+    ],
+)
+def test_place(of, bucket, prefix, place):
+    assert imports.place(of, bucket, prefix) == place
+
+
+@pytest.mark.parametrize(
+    ('of', 'bucket', 'prefix', 'error', 'said'),
+    [
+        (storage('/'), None, '', InputValidationError, '--bucket'),
+        (storage(), 'other', '', RSEFileNameNotSupported, "prefix '/landsat/'"),
+        (storage('/landsat/open/'), None, 'closed', RSEFileNameNotSupported, "prefix '/landsat/open/'"),
+        (storage(deterministic=True), None, '', UnsupportedOperation, '--read-only'),
+    ],
+)
+def test_a_wrong_place_is_named(of, bucket, prefix, error, said):
+    with pytest.raises(error) as caught:
+        imports.place(of, bucket, prefix)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize('key', ['L8/a', 'L8/a//b', 'L8/x y+%41é#?', 'L8//'])
+def test_names_and_keys(key):
+    name = LANDSAT.name_of(key)
+    assert name == 'scenes/' + key.removeprefix('L8/')
+    assert LANDSAT.key_of(name) == key
+    assert LANDSAT.name_of('L7/a') is None
+    assert LANDSAT.name_of('L8') is None
+    assert LANDSAT.key_of('scenes2/a') is None
+    assert LANDSAT.key_of('scenes') is None
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'key', 'path'),
+    [
+        ('/landsat/', 'a/b', '/a/b'),
+        ('/landsat/', 'a b+c/%41/é', '/a%20b%2Bc/%2541/%C3%A9'),
+        ('/landsat/', '/a//b', '//a//b'),
+        ('/landsat/my%20data/', 'my data/a', '/a'),
+        ('/', 'a', '/landsat/a'),
+    ],
+)
+def test_path_is_what_the_pfn_is_made_of(prefix, key, path, monkeypatch):
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False)  # a client asks the server
+    of = storage(prefix)
+    assert of.path_of('landsat', key) == path
+    assert of.place_of('user.alice', 'whatever', path) == ('landsat', key)
+
+
+# What is remembered
+
+
+def test_remember(session):
+    of = storage()
+    assert imports.list_imports(of, session=session) == []
+    assert imports.remember(of, LANDSAT, session=session)
+    assert not imports.remember(of, LANDSAT, session=session)
+    more = LANDSAT._replace(prefix='L7/', dataset='old')
+    assert imports.remember(of, more, session=session)
+    assert imports.list_imports(of, session=session) == imports.list_imports(of, 'landsat', session=session) == [LANDSAT, more]
+    assert imports.list_imports(of, 'land', session=session) == []
+    row = session.execute(sqlalchemy.select(models.Config.section, models.Config.opt, models.Config.value)).one()
+    assert (row.section, row.opt) == ('s3-bucket:LANDSAT:landsat', 'import')
+    assert json.loads(row.value)[0] == {'scope': 'user.alice', 'dataset': 'scenes', 'prefix': 'L8/'}
+
+
+def test_where_a_dataset_was_imported_from(session):
+    of = storage()
+    imports.remember(of, LANDSAT, session=session)
+    assert imports.known(of, 'user.alice', 'scenes', session=session) == LANDSAT
+    assert imports.known(of, 'user.alice', 'scenes/2026', session=session) is None
+    assert imports.known(of, 'user.bob', 'scenes', session=session) is None
+
+
+def test_no_room_to_remember_is_told(session):
+    of, many = storage(), 20
+    for number in range(many):
+        imports.remember(of, LANDSAT._replace(prefix=f'{number:0100d}/', dataset=f'scenes{number}'), session=session)
+    with pytest.raises(InvalidObject) as caught:
+        imports.remember(of, LANDSAT._replace(prefix='x' * 1000), session=session)
+    assert f'has {many} imports, and there is no room for one more' in str(caught.value)
+    assert len(imports.list_imports(of, session=session)) == many
+
+
+@pytest.mark.parametrize('value', ['', 'nonsense', '{}', '[1]', '[{"scope": "user.alice"}]', '[{"scope": 1, "dataset": "x", "prefix": ""}]', None])
+def test_what_somebody_else_wrote_is_nothing(session, value):
+    session.add(models.Config(section='s3-bucket:LANDSAT:landsat', opt='import', value=value))
+    session.flush()
+    assert imports.list_imports(storage(), session=session) == []
+
+
+@pytest.mark.parametrize('dataset', ['scenes', 'scenes/2026', 'scenes/2026/01'])
+def test_a_dataset_comes_from_one_place(session, dataset):
+    of = storage('/')
+    imports.remember(of, LANDSAT._replace(dataset='scenes/2026'), session=session)
+    with pytest.raises(InvalidObject) as caught:
+        imports.check(of, LANDSAT._replace(bucket='sentinel', dataset=dataset), session=session)
+    assert "bucket 'landsat', prefix 'L8/'" in str(caught.value)
+    imports.check(of, LANDSAT._replace(dataset='scenes/2026'), session=session)  # again
+    imports.check(of, LANDSAT._replace(dataset='scenes/2027'), session=session)
+    imports.check(of, LANDSAT._replace(scope='user.bob', dataset=dataset), session=session)
+
+
+@pytest.mark.parametrize('name', ['file', 'many'])
+def test_only_a_dataset_takes_files(session, name):
+    with pytest.raises(DataIdentifierAlreadyExists) as caught:
+        imports.check(storage(), LANDSAT._replace(dataset=name), session=session)
+    assert 'not a dataset' in str(caught.value)
+    imports.check(storage(), LANDSAT, session=session)
+
+
+# Whose it is
+
+
+def test_dids_of_a_key_are_those_with_its_path(session):
+    of = storage()
+    add_replica(session, 'scenes/a', '/L8/a%20b')
+    add_replica(session, 'elsewhere', 'L8/plain')  # as other software writes it
+    add_replica(session, 'otherwhere', '/L8/a%20b', rse_id='b' * 32)
+    assert imports.dids_of(of, 'landsat', 'L8/a b', session=session) == [(SCOPE, 'scenes/a')]
+    assert imports.dids_of(of, 'landsat', 'L8/plain', session=session) == [(SCOPE, 'elsewhere')]
+    assert imports.dids_of(of, 'landsat', 'L8/A b', session=session) == []
+
+
+def test_dids_of_prefixes_and_new_keys_are_those_of_the_import(session):
+    of = storage()
+    imports.remember(of, LANDSAT, session=session)
+    for key, name in (('L8/', 'scenes/'), ('L8/a/', 'scenes/a/'), ('L8/new', 'scenes/new')):
+        assert imports.dids_of(of, 'landsat', key, session=session) == [(SCOPE, name)]
+    for key in ('', 'L7/', 'L8', 'L7/new'):
+        assert imports.dids_of(of, 'landsat', key, session=session) == []
+    assert imports.source_of(of, SCOPE, 'scenes', session=session) == ('landsat', 'L8')
+    assert imports.source_of(of, SCOPE, 'scenes/a', session=session) == ('landsat', 'L8/a')
+    assert imports.source_of(of, SCOPE, 'scene', session=session) is None
+    assert imports.source_of(of, InternalScope('user.bob'), 'scenes', session=session) is None
+
+
+def test_who_may_read(session):
+    of = storage()
+    imports.remember(of, LANDSAT, session=session)
+    add_replica(session, 'scenes/a', '/L8/a')
+
+    def may(account, bucket, key, write=False):
+        return gateway._may_touch(of, account, bucket, key, write, session)
+
+    for key in ('L8/a', 'L8/', 'L8/sub/'):
+        assert may(ALICE, 'landsat', key)
+        assert may(ROOT, 'landsat', key)
+        assert not may(BOB, 'landsat', key)
+    assert not may(ALICE, 'landsat', 'L8/a', write=True)  # not even the owner of the scope
+    assert may(ROOT, 'landsat', 'L8/a', write=True)  # the storage decides
+    for bucket, key in (('landsat', 'L7/a'), ('landsat', ''), ('landsat', 'L8'), ('landsat', 'L8/../L7/a'), ('other', 'L8/a')):
+        assert not may(ALICE, bucket, key)
+    grants.add_grant(SCOPE, 'scenes', '*', False, 'alice', session=session)
+    assert may(BOB, 'landsat', 'L8/a')
+    assert may(BOB, 'landsat', 'L8/')
+    assert not may(BOB, 'landsat', 'L8/a', write=True)
+
+
+def test_one_of_several_dids_is_enough_to_read(session):
+    of = storage()
+    add_replica(session, 'scenes/a', '/L8/a')
+    add_replica(session, 'public/a', '/L8/a')
+    session.add(models.DataIdentifier(scope=SCOPE, name='public', account=ALICE, did_type=DIDType.DATASET))
+    session.flush()
+    grants.add_grant(SCOPE, 'public', 'bob', False, 'alice', session=session)
+    assert not access.may(BOB, SCOPE, 'scenes/a', False, session=session)
+    assert gateway._may_touch(of, BOB, 'landsat', 'L8/a', False, session)
+
+
+def test_keys_are_for_the_part_that_is_imported(session):
+    of = storage()
+    imports.remember(of, LANDSAT, session=session)
+    assert gateway._covering(of, ALICE, 'landsat', 'L8/a/b', False, session) == 'L8/'
+    with pytest.raises(gateway.AccessDenied):
+        gateway._covering(of, BOB, 'landsat', 'L8/a/b', False, session)
+    with pytest.raises(gateway.AccessDenied):
+        gateway._covering(of, ALICE, 'landsat', 'L8/a/b', True, session)
+    with pytest.raises(gateway.AccessDenied):
+        gateway._covering(of, ALICE, 'landsat', 'L7/a', False, session)
+
+
+# Anonymous storages
+
+
+def test_an_anonymous_storage_is_read_without_keys(monkeypatch):
+    of = storage(auth='anonymous')
+    assert of.connection().authorizer.name == 'anonymous'
+    assert of.ways == []
+    with pytest.raises(RSEAccessDenied) as caught:
+        of.credentials()
+    assert 'nothing to sign with' in str(caught.value)

@@ -1,0 +1,326 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The listing of a bucket, complete or not at all, and the catalogue's files, in the order of bytes."""
+
+import json
+import os
+from datetime import datetime, timedelta
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from sqlalchemy import event
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import listings, storages
+    from rucio.core.s3.listings import Entry, Unsorted
+    from rucio.core.s3.parts import Part
+    from rucio.db.sqla import models
+    from rucio.db.sqla.session import db_session
+
+from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, SourceNotFound
+from rucio.common.s3.endpoint import Secrets
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDType, ReplicaState
+from servers import fake_s3
+
+BUCKET = 'user.alice'
+SCOPE, OTHER = InternalScope('user.alice'), InternalScope('user.bob')
+RSE_ID, OTHER_RSE_ID = 32 * 'a', 32 * 'b'
+ODD = ('run1/a b+c%20&<>"\'#?', 'run1/\u00e9\u4e2d\U0001f600', 'run1//x', 'run1/../y', 'run1/\\', ' ', '~')
+
+
+@pytest.fixture
+def part(endpoint, rse, s3):
+    """Call it for what lies below a name of user.alice."""
+
+    def make(name='', **settings):
+        described = rse(s3.url, **settings)
+        storage = storages.Storage('X', RSE_ID, 'def', endpoint(secrets=Secrets('key', 'secret')), described, described['protocols'][0])
+        return Part.of(storage, SCOPE, name) if described['deterministic'] else Part.imported(storage, SCOPE, name, BUCKET, '')
+
+    return make
+
+
+def keys(entries):
+    return [entry.key for entry in entries]
+
+
+# The bucket
+
+
+def test_an_entry(part, s3):
+    s3.store(BUCKET, 'run1/a', b'abc', modified=1_750_000_000.25)
+    s3.store(BUCKET, 'run1/b', b'', etag='ab-2', modified=1_750_000_000)
+    assert list(listings.entries(part())) == [
+        Entry('run1/a', 3, '900150983cd24fb0d6963f7d28e17f72', 1_750_000_000.25),
+        Entry('run1/b', 0, 'ab-2', 1_750_000_000),
+    ]
+
+
+def test_pages_and_ranges(part, s3):
+    s3.page = 3
+    names = [f'run1/{number}' for number in range(8)]
+    for key in ['run0/x', *names, 'run10/x', 'run2']:
+        s3.store(BUCKET, key, b'')
+    assert keys(listings.entries(part('run1'))) == names
+    assert s3.operations() == 3 * ['ListObjectsV2']
+    assert keys(listings.entries(part('run1'), 'run1/2', 'run1/5')) == names[3:6]
+    assert keys(listings.entries(part(), 'run1/zzz')) == ['run10/x', 'run2']
+
+
+def test_a_range_asks_for_no_page_behind_it(part, s3):
+    s3.page = 3
+    for number in range(9):
+        s3.store(BUCKET, f'run1/{number}', b'')
+    s3.requests.clear()
+    assert keys(listings.entries(part(), 'run1/2', 'run1/4')) == ['run1/3', 'run1/4']
+    assert len(s3.requests) == 1
+    assert s3.requests[0].query['start-after'] == 'run1/2'
+
+
+def test_odd_keys(part, s3):
+    for key in ODD:
+        s3.store(BUCKET, key, b'')
+    assert keys(listings.entries(part())) == sorted(ODD, key=str.encode)
+    for key in ODD:
+        assert listings.stat(part(), key).key == key
+
+
+def test_a_storage_that_ignores_start_after(part, s3, monkeypatch):
+    for key in 'abc':
+        s3.store(BUCKET, key, b'')
+    serve = s3.ListObjectsV2
+    monkeypatch.setattr(s3, 'ListObjectsV2', lambda request: serve(request._replace(query={'prefix': ''})))
+    assert keys(listings.entries(part(), 'a')) == ['b', 'c']
+
+
+def listed(*names, more='<IsTruncated>false</IsTruncated>'):
+    entries = ''.join(f'<Contents><Key>{key}</Key><LastModified>2026-11-22T00:00:00Z</LastModified><Size>1</Size></Contents>' for key in names)
+    return fake_s3.Answer(200, f'<ListBucketResult>{more}{entries}</ListBucketResult>'.encode())
+
+
+def test_a_key_that_is_listed_twice(part, s3):
+    more = '<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>'
+    s3.fail('ListObjectsV2', listed('a', 'b', more=more), listed('b', 'b', 'c'))
+    assert keys(listings.entries(part())) == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        listed('a', more='<IsTruncated>true</IsTruncated>'),
+        listed('a', more='<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>'),
+        listed('a', more=''),
+        fake_s3.Answer(200),
+        fake_s3.Answer(200, b'<html>Please log in</html>'),
+        fake_s3.Answer(200, b'<ListBucketResult><IsTruncated>false</IsTru'),
+        fake_s3.error(500, 'InternalError'),
+        fake_s3.error(503, 'SlowDown'),
+        fake_s3.Lost(None),
+        fake_s3.Cut(),
+    ],
+)
+def test_a_listing_that_breaks_off_is_an_error(part, s3, answer):
+    """Also where botocore's paginator takes it for the end."""
+    more = '<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>'
+    for key in ('a', 'b'):
+        s3.store(BUCKET, key, b'')
+    s3.fail('ListObjectsV2', listed('0', more=more), answer)
+    entries = listings.entries(part())
+    assert next(entries).key == '0'
+    with pytest.raises(Exception, match=r"RSE X: ls of bucket 'user.alice'") as caught:
+        list(entries)
+    assert type(caught.value).__module__ == 'rucio.common.exception'
+
+
+def test_a_bucket_that_does_not_exist(part, s3):
+    del s3.buckets[BUCKET]
+    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*NoSuchBucket.*has to be made"):
+        list(listings.entries(part()))
+
+
+def test_no_objects(part):
+    assert list(listings.entries(part())) == []
+
+
+# Storages that do not sort
+
+
+def test_unsorted(part, s3):
+    s3.unsorted, s3.page = True, 4
+    names = [f'run1/{number}' for number in range(20)]
+    for key in names:
+        s3.store(BUCKET, key, b'abc')
+    for after in ('', 'run1/0'):
+        with pytest.raises(Unsorted) as caught:
+            list(listings.entries(part(), after))
+    everything = list(caught.value.everything())
+    assert sorted(keys(everything)) == sorted(names)
+    assert keys(everything) != sorted(names)
+    assert keys(listings.sorted_entries(part(), everything)) == sorted(names)
+    assert list(listings.sorted_entries(part(), everything, 'run1/12', 'run1/3')) == sorted(everything)[5:14]
+
+
+def test_nothing_of_an_unsorted_page_is_yielded(part, s3):
+    s3.fail('ListObjectsV2', listed('a', 'c', 'b'))
+    with pytest.raises(Unsorted):
+        next(listings.entries(part()))
+
+
+def test_a_directory_bucket_is_not_even_asked(part, s3):
+    directory = part()
+    object.__setattr__(directory, 'bucket', 'data--use1-az4--x-s3')
+    with pytest.raises(Unsorted):
+        next(listings.entries(directory))
+    assert s3.requests == []
+
+
+def test_sorting_keeps_odd_keys_apart_and_leaves_nothing_behind(part, tmp_path, monkeypatch):
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    entries = [Entry(key, 2**40, 'e', 0.5) for key in (*ODD, *ODD)]
+    found = listings.sorted_entries(part(), iter(entries))
+    assert next(found) == Entry(' ', 2**40, 'e', 0.5)
+    assert list(tmp_path.glob('rucio-s3-*'))
+    found.close()
+    assert not list(tmp_path.glob('rucio-s3-*'))
+    assert keys(listings.sorted_entries(part(), entries)) == sorted(ODD, key=str.encode)
+
+
+# One object
+
+
+def test_stat(part, s3):
+    s3.store(BUCKET, 'run1/a', b'abc', etag='ab-2', modified=1_750_000_000)
+    assert listings.stat(part(), 'run1/a') == Entry('run1/a', 3, 'ab-2', 1_750_000_000)
+    assert s3.operations() == ['HeadObject']
+    assert listings.stat(part(), 'run1/b') is None
+
+
+def test_stat_of_a_missing_bucket(part, s3):
+    del s3.buckets[BUCKET]
+    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*has to be made"):
+        listings.stat(part(), 'run1/a')
+
+
+@pytest.mark.parametrize(('faults', 'exception'), [([(403, 'AccessDenied')] * 2, RSEAccessDenied), ([(500, 'InternalError')], ServiceUnavailable)])
+def test_stat_without_an_answer(part, s3, faults, exception):
+    s3.fail('HeadObject', fake_s3.error(*faults[0]))
+    for fault in faults[1:]:
+        s3.fail('GetObject', fake_s3.error(*fault))
+    with pytest.raises(exception):
+        listings.stat(part(), 'run1/a')
+
+
+def test_no_object_where_the_bucket_is_refused(part, s3):
+    """It may belong to somebody else by now."""
+    s3.fail('HeadBucket', fake_s3.error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        listings.stat(part(), 'run1/a')
+
+
+# The catalogue
+
+NAMES = ['-', '.x', 'A', 'Z', '_', 'a', 'run1', 'run1-', 'run1.', 'run1/A', 'run1/_', 'run1/a', 'run1/a-', 'run1/a/b', 'run10', 'run1_', 'z']
+
+
+def write(*rows):
+    with db_session(DatabaseOperationType.WRITE) as session:
+        session.add_all(rows)
+
+
+def file(name, scope=SCOPE, rse_id=RSE_ID, replica=None, **did):
+    sizes = {'bytes': 3, 'md5': None, 'adler32': None} | did
+    return [
+        models.DataIdentifier(scope=scope, name=name, account=InternalAccount('alice'), did_type=DIDType.FILE, **sizes),
+        models.RSEFileAssociation(scope=scope, name=name, rse_id=rse_id, **{'bytes': 3, 'state': ReplicaState.AVAILABLE} | (replica or {})),
+    ]
+
+
+@pytest.fixture
+def catalogue(database):
+    """Call it with names to write files of alice."""
+    return lambda *names, **values: write(*(row for name in names for row in file(name, **values)))
+
+
+@pytest.fixture
+def database(database):
+    """Without foreign keys: only the tables that are read have rows."""
+    event.listen(database, 'connect', lambda connection, _: connection.execute('PRAGMA foreign_keys=OFF'))
+    return database
+
+
+def found(part, *span, **options):
+    return [replica.name for replica in listings.replicas(part, *span, **options)]
+
+
+@pytest.mark.parametrize('page', [1, 3, 1000])
+def test_the_order_is_that_of_bytes(part, catalogue, page):
+    catalogue(*NAMES)
+    catalogue('run1/other', scope=OTHER)
+    catalogue('run1/elsewhere', rse_id=OTHER_RSE_ID)
+    assert found(part(), page=page) == sorted(NAMES, key=str.encode)
+    assert found(part('run1'), page=page) == [name for name in NAMES if name.startswith('run1/')]
+    assert found(part(), 'run1', 'run1/a', page=page) == ['run1-', 'run1.', 'run1/A', 'run1/_', 'run1/a']
+    assert found(part('run1'), 'run1/_', page=page) == ['run1/a', 'run1/a-', 'run1/a/b']
+    assert found(part('run'), page=page) == []
+
+
+def test_what_is_read(part, catalogue):
+    catalogue('a', bytes=7, md5='5', adler32='6', replica={'bytes': 7, 'updated_at': datetime(1970, 1, 2)})  # noqa: DTZ001
+    catalogue('b', bytes=None, availability=DIDAvailability.LOST, replica={'bytes': 8, 'md5': '1', 'state': ReplicaState.COPYING})
+    write(models.DidMeta(scope=SCOPE, name='a', meta=json.dumps({listings.ETAGS: {RSE_ID: 'ab-2', OTHER_RSE_ID: 'x'}})))
+    write(models.DidMeta(scope=SCOPE, name='b', meta=json.dumps({listings.ETAGS: {OTHER_RSE_ID: 'x'}})))
+    first, second = listings.replicas(part())
+    assert first == ('a', 7, '5', '6', 'A', 'ab-2', 86400, True)
+    assert second[:6] == ('b', 8, '1', None, 'C', None)
+    assert not second.available
+    assert listings.known(part(), ['a', 'c']) == {'a': first}
+    assert set(listings.known(part(), [str(number) for number in range(1200)] + ['b'])) == {'b'}
+
+
+@pytest.mark.parametrize('meta', ['[]', '{"s3_etags": 3}', '{"s3_etags": {"' + RSE_ID + '": 3}}', 'no JSON', '{}', '3'])
+def test_metadata_that_somebody_else_wrote(part, catalogue, meta):
+    catalogue('a')
+    write(models.DidMeta(scope=SCOPE, name='a', meta=meta))
+    assert [replica.etag for replica in listings.replicas(part())] == [None]
+
+
+def test_nothing_is_open_between_two_pages(part, catalogue):
+    """On SQLite nobody could write then."""
+    catalogue(*NAMES)
+    for number, replica in enumerate(listings.replicas(part(), page=2)):
+        write(*file(f'!{number}'))  # comes first of all
+        assert replica.name in NAMES
+    assert found(part())[0] == '!0'
+
+
+def test_a_replica_that_lies_elsewhere_is_not_of_an_import(part, catalogue):
+    catalogue('set/a', replica={'path': '/user.alice/a'})
+    catalogue('set/b', replica={'path': '/another/b'})
+    catalogue('set/c')
+    imported = part('set', deterministic=False)
+    assert found(imported) == ['set/a']
+    assert set(listings.known(imported, ['set/a', 'set/b', 'set/c'])) == {'set/a'}
+
+
+def test_times(part, catalogue):
+    now = datetime.utcnow()  # noqa: DTZ003
+    catalogue('a', replica={'updated_at': now - timedelta(days=1)})
+    (replica,) = listings.replicas(part())
+    assert replica.updated == pytest.approx((now - datetime(1970, 1, 1)).total_seconds() - 86400)  # noqa: DTZ001

@@ -1,0 +1,101 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which key is which name, and where each lies."""
+
+import os
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import storages
+    from rucio.core.s3.parts import Part
+
+from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.types import InternalScope
+
+SCOPE = InternalScope('user.alice')
+
+
+@pytest.fixture
+def storage(rse):
+    """Call it for a storage; arguments are those of `rse`."""
+
+    def make(**arguments):
+        settings = rse(**arguments)
+        return storages.Storage('X', 'abc123', 'def', Endpoint('X', 'abc123', 'https://s3.example.org:9000'), settings, settings['protocols'][0])
+
+    return make
+
+
+def test_the_whole_bucket(storage):
+    part = Part.of(storage(), SCOPE)
+    assert (part.bucket, part.key_prefix, part.name_prefix, part.is_whole) == ('user.alice', '', '', True)
+    assert part.name_of('run1/file') == part.key_of('run1/file') == 'run1/file'
+    assert part.path_of('run1/file') is None
+
+
+def test_a_collection(storage):
+    part = Part.of(storage(), SCOPE, 'run1/sub')
+    assert (part.bucket, part.key_prefix, part.name_prefix, part.is_whole) == ('user.alice', 'run1/sub/', 'run1/sub/', False)
+    assert part.name_of('run1/sub/file') == part.key_of('run1/sub/file') == 'run1/sub/file'
+    assert str(part.target('run1/sub/file')) == "bucket 'user.alice', key 'run1/sub/file'"
+
+
+def test_one_bucket_for_all_scopes(storage):
+    part = Part.of(storage(prefix='/shared/rucio/'), SCOPE, 'run1')
+    assert (part.bucket, part.key_prefix, part.name_prefix) == ('shared', 'rucio/user.alice/run1/', 'run1/')
+    assert part.name_of('rucio/user.alice/run1/file') == 'run1/file'
+    assert part.key_of('run1/file') == 'rucio/user.alice/run1/file'
+    assert Part.of(storage(prefix='/shared/rucio/'), SCOPE).key_prefix == 'rucio/user.alice/'
+
+
+def test_an_algorithm_that_scatters_names(storage):
+    with pytest.raises(RSEOperationNotSupported, match="'hash' has no place of its own"):
+        Part.of(storage(lfn2pfn_algorithm='hash'), SCOPE)
+
+
+@pytest.mark.parametrize('folder', ['scenes', 'scenes/'])
+def test_an_import(storage, folder):
+    part = Part.imported(storage(deterministic=False), SCOPE, 'landsat', 'usgs-landsat', folder)
+    assert (part.key_prefix, part.name_prefix, part.dataset, part.is_whole) == ('scenes/', 'landsat/', 'landsat', True)
+    assert part.name_of('scenes/a/b') == 'landsat/a/b'
+    assert part.key_of('landsat/a/b') == 'scenes/a/b'
+    assert part.path_of('scenes/a b') == '/usgs-landsat/scenes/a%20b'
+
+
+def test_an_import_below_a_prefix(storage):
+    below = storage(deterministic=False, prefix='/usgs-landsat/')
+    assert Part.imported(below, SCOPE, 'landsat', 'usgs-landsat', '').path_of('a/b') == '/a/b'
+    with pytest.raises(RSEFileNameNotSupported, match="bucket 'other'"):
+        Part.imported(below, SCOPE, 'landsat', 'other', '')
+
+
+def test_no_import_into_a_deterministic_rse(storage):
+    with pytest.raises(RSEOperationNotSupported, match='RSE X is deterministic'):
+        Part.imported(storage(), SCOPE, 'landsat', 'usgs-landsat', '')
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=['Cs']))))
+def test_order_is_that_of_bytes(texts):
+    """Strings are compared where S3 compares bytes."""
+    assert sorted(texts) == sorted(texts, key=str.encode)

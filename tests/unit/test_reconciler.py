@@ -1,0 +1,817 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Runs of the reconciler: a fake S3, and a catalogue in a file. What the acts do to the catalogue's rows is test_catalogue.py's."""
+
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from itertools import pairwise
+from unittest import mock
+from uuid import uuid4
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from sqlalchemy import event, select, update
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core import account, account_limit, rse, scope
+    from rucio.core.s3 import catalogue, listings, reconciler, storages, summing
+    from rucio.core.s3.catalogue import NewFile, Refusal
+    from rucio.core.s3.listings import Unsorted
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import Reconciler, Summary, ranges
+    from rucio.db.sqla import models
+    from rucio.db.sqla.session import db_session
+
+from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound
+from rucio.common.s3.endpoint import Secrets
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
+from servers import fake_s3
+
+BUCKET = 'user.alice'
+SCOPE, ALICE, ROOT = InternalScope('user.alice'), InternalAccount('alice'), InternalAccount('root')
+TB = 10**12
+
+
+class World:
+    """Alice's bucket, and what the catalogue says of it."""
+
+    def __init__(self, s3, storage):
+        self.s3 = s3
+        self.storage = storage
+
+    def store(self, *keys, body=b'abc', **changes):
+        for key in keys:
+            self.s3.store(BUCKET, key, body, **changes)
+
+    def delete(self, *keys):
+        for key in keys:
+            del self.s3.buckets[BUCKET][key]
+
+    def part(self, name=''):
+        return Part.of(self.storage, SCOPE, name)
+
+    def run(self, name='', span=(), **options):
+        """One run over all."""
+        made = Reconciler(self.part(name), **options)
+        assert made.run(*span) is None
+        return made.summary
+
+    def check(self, *keys, **options):
+        made = Reconciler(self.part(), **options)
+        made.check(keys)
+        return made.summary
+
+    def files(self):
+        """Name -> size and MD5 of each replica that is available."""
+        return {each.name: (each.bytes, each.md5) for each in listings.replicas(self.part()) if each.state == 'A'}
+
+    def bucket(self):
+        return {key: (len(each.body), hashlib.md5(each.body).hexdigest()) for key, each in self.s3.buckets[BUCKET].items()}
+
+    def etags(self):
+        return {each.name: each.etag for each in listings.replicas(self.part())}
+
+    def change(self, name, **values):
+        with db_session(DatabaseOperationType.WRITE) as session:
+            session.execute(update(models.RSEFileAssociation).filter_by(name=name).values(**values))
+
+    def dids(self):
+        with db_session(DatabaseOperationType.READ) as session:
+            rows = session.execute(select(models.DataIdentifier.name, models.DataIdentifier.did_type)).all()
+        return {row.name for row in rows if row.did_type == DIDType.FILE}, {row.name for row in rows if row.did_type == DIDType.DATASET}
+
+
+@pytest.fixture
+def settings_of(rse):
+    return rse
+
+
+@pytest.fixture
+def world(database, s3, endpoint, settings_of):
+    name = f'R{uuid4().hex[:10].upper()}'  # Rucio remembers RSEs by their names
+    with db_session(DatabaseOperationType.WRITE) as session:
+        session.add(models.VO(vo='def', description='', email=''))
+        session.flush()
+        for each in (ALICE, ROOT):
+            account.add_account(each, AccountType.USER, 'nobody@localhost', session=session)
+        scope.add_scope(SCOPE, ALICE, session=session)
+        rse_id = rse.add_rse(name, session=session)
+        account_limit.set_local_account_limit(ALICE, rse_id, TB, session=session)
+    described = endpoint(rse=name, rse_id=rse_id, secrets=Secrets('key', 'secret'), etag_is_md5=True)
+    settings = settings_of(s3.url, rse=name, id=rse_id, staging_area=False, volatile=False)
+    return World(s3, storages.Storage(name, rse_id, 'def', described, settings, settings['protocols'][0]))
+
+
+def counted(summary, *without):
+    return {kind: count for kind, count in summary.counts.items() if count and kind not in ('listed', 'bytes', *without)}
+
+
+def only(summary):
+    (problem,) = summary.problems
+    return problem
+
+
+# From empty, and again
+
+
+def test_new_objects(world):
+    world.store('run1/a', 'run1/deep/b', 'run2/c', 'd')
+    world.store('run1/empty', body=b'')
+    summary = world.run()
+    assert counted(summary) == {'new': 5, 'registered': 5}
+    assert (summary.counts['listed'], summary.counts['bytes']) == (5, 12)
+    assert world.files() == world.bucket()
+    assert world.dids() == ({'run1/a', 'run1/deep/b', 'run1/empty', 'run2/c', 'd'}, {'run1', 'run2'})
+    assert summary.problems == []
+    assert set(world.s3.operations()) == {'ListObjectsV2'}  # the ETags are MD5s
+    assert counted(world.run()) == {'same': 5}
+
+
+def test_only_below_a_collection(world):
+    world.store('run1/a', 'run10/b', 'run0/c')
+    assert counted(world.run('run1')) == {'new': 1, 'registered': 1}
+    assert set(world.files()) == {'run1/a'}
+
+
+def test_chunks(world, monkeypatch):
+    monkeypatch.setattr(reconciler, 'CHUNK', 3)
+    world.store(*(f'run1/{number}' for number in range(10)))
+    with mock.patch.object(catalogue, 'register', wraps=catalogue.register) as register:
+        assert world.run().counts['registered'] == 10
+    assert [len(call.args[1]) for call in register.call_args_list] == [3, 3, 3, 1]
+
+
+def test_what_is_no_file(world):
+    world.store('run1/', body=b'')
+    world.store('run1/a.rucio.upload', 'run1/a b', 'run1/+')
+    summary = world.run()
+    assert counted(summary) == {'marker': 1, 'leftover': 1, 'unnameable': 2}
+    assert [problem.did for problem in summary.problems] == ['user.alice:run1/+', 'user.alice:run1/a b']
+    assert 'no DID can have this name' in summary.problems[0].found
+    assert summary.problems[0].remedy.startswith('Rename it')
+    assert world.files() == {}
+    assert counted(world.run()) == counted(summary)
+
+
+def test_a_name_that_is_a_dataset(world):
+    world.store('run1/a')
+    world.run()
+    world.store('run1')
+    problem = only(world.run())
+    assert (problem.kind, problem.did) == ('conflict', 'user.alice:run1')
+    assert problem.remedy
+
+
+def test_a_dry_run_writes_nothing(world, database):
+    world.store('run1/same', 'run1/changed', 'run1/missing', 'run1/uploading', 'run1/parts')
+    world.run()
+    world.change('run1/uploading', state=ReplicaState.COPYING)
+    world.store('run1/changed', body=b'abcd')
+    world.store('run1/new')
+    world.store('run1/parts', etag='x-2', modified=time.time() + 10)
+    world.delete('run1/missing')
+    world.s3.requests.clear()
+    writing = []
+    event.listen(database, 'before_cursor_execute', lambda *arguments: writing.append(arguments[2]))
+    summary = world.run(dry_run=True, on_changed='replace', on_missing='forget')
+    assert counted(summary) == {'same': 1, 'new': 1, 'changed': 1, 'missing': 1, 'completed': 1, 'unproven': 1}
+    assert {statement.split()[0] for statement in writing} == {'SELECT'}
+    assert set(world.s3.operations()) <= {'ListObjectsV2', 'HeadObject', 'HeadBucket'}
+
+
+# Changed
+
+
+def test_changed_is_reported(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    before = world.files()
+    world.store('run1/a', body=b'abcd')
+    world.store('run1/b', body=b'abd')
+    summary = world.run()
+    assert counted(summary) == {'changed': 2}
+    assert world.files() == before
+    first, second = summary.problems
+    assert (first.kind, first.did, first.key) == ('changed', 'user.alice:run1/a', 'run1/a')
+    assert first.found == f"RSE {world.storage.rse}, bucket 'user.alice', key 'run1/a': the object has 4 bytes, the catalogue says 3."
+    assert 'rucio s3 sync user.alice:run1 --on-changed replace' in first.remedy
+    assert 'another content' in second.found
+
+
+def test_changed_is_replaced(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.store('run1/a', body=b'abcd')
+    world.store('run1/b', body=b'x' * 7, etag='y-2')
+    assert counted(world.run(on_changed='replace')) == {'changed': 2, 'replaced': 2}
+    assert world.files() == world.bucket()
+    assert counted(world.run(on_changed='replace')) == {'same': 2}
+
+
+def test_changed_is_declared_bad(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.store('run1/a', body=b'abcd')
+    assert counted(world.run(on_changed='bad')) == {'same': 1, 'changed': 1, 'bad': 1}
+    assert set(world.files()) == {'run1/b'}
+    assert counted(world.run(on_changed='bad')) == {'same': 1, 'busy': 1}
+
+
+def test_what_is_no_longer_changed_when_it_is_looked_at(world):
+    """A listing may be late."""
+    world.store('run1/a')
+    world.run()
+    late = lambda *_: iter([listings.Entry('run1/a', 4, 'x', 0)])  # noqa: E731
+    assert counted(world.run(lister=late, on_changed='replace')) == {'same': 1}
+
+
+def test_what_changes_under_the_eyes_is_left_for_the_next_run(world):
+    world.store('run1/a')
+    world.run()
+    world.store('run1/a', body=b'abcd')
+    real = catalogue.replace
+
+    def replace(part, seen, new):
+        world.change('run1/a', bytes=9)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            session.execute(update(models.DataIdentifier).filter_by(name='run1/a').values(bytes=9))
+        return real(part, seen, new)
+
+    with mock.patch.object(catalogue, 'replace', replace):
+        summary = world.run(on_changed='replace')
+    assert summary.counts['replaced'] == 0
+    assert summary.problems == []
+    assert counted(world.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+
+
+# ETags that are no MD5
+
+
+def in_parts(world, *keys, body=b'x' * 100, parts='2', **changes):
+    world.store(*keys, body=body, etag=f'{hashlib.md5(body).hexdigest()}-{parts}', **changes)
+
+
+def test_an_object_in_parts_is_read_once(world):
+    in_parts(world, 'run1/a')
+    assert counted(world.run()) == {'new': 1, 'registered': 1}
+    assert world.s3.operations().count('GetObject') == 1
+    assert world.files() == world.bucket()
+    world.s3.requests.clear()
+    assert counted(world.run()) == {'same': 1}
+    assert world.s3.operations() == ['ListObjectsV2']
+
+
+def test_the_same_content_in_other_parts_is_only_noted(world):
+    in_parts(world, 'run1/a')
+    world.run()
+    in_parts(world, 'run1/a', parts='3')
+    assert counted(world.run(on_changed='bad')) == {'same': 1}
+    assert world.s3.operations().count('GetObject') == 2
+    assert world.etags()['run1/a'].endswith('-3')
+    world.s3.requests.clear()
+    assert counted(world.run()) == {'same': 1}
+    assert world.s3.operations() == ['ListObjectsV2']
+
+
+def test_another_content_with_as_many_bytes(world):
+    in_parts(world, 'run1/a')
+    world.run()
+    in_parts(world, 'run1/a', body=b'y' * 100)
+    assert counted(world.run()) == {'changed': 1}
+    assert counted(world.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert world.files() == world.bucket()
+
+
+def registered(world, name, body, **values):
+    """As `rucio upload` leaves it: nothing noted."""
+    file = NewFile(name, len(body), values.pop('md5', hashlib.md5(body).hexdigest()), values.pop('adler32', None))
+    assert catalogue.register(world.part(), [file]) == (1, [])
+    if values:
+        world.change(name, **values)
+
+
+def test_what_rucio_uploaded_in_parts_is_trusted(world):
+    in_parts(world, 'run1/a', modified=time.time() - 10)
+    registered(world, 'run1/a', b'x' * 100)
+    world.s3.requests.clear()
+    assert counted(world.run()) == {'same': 1}
+    assert world.s3.operations() == ['ListObjectsV2']
+    assert world.etags()['run1/a'] == world.s3.buckets[BUCKET]['run1/a'].etag
+
+
+def test_what_was_written_after_rucio_is_read(world):
+    in_parts(world, 'run1/a', 'run1/b', modified=time.time() + 10)
+    registered(world, 'run1/a', b'x' * 100)
+    registered(world, 'run1/b', b'y' * 100)
+    assert counted(world.run()) == {'same': 1, 'changed': 1}
+    assert world.s3.operations().count('GetObject') == 2
+
+
+def test_nothing_can_be_proven(world):
+    in_parts(world, 'run1/a', modified=time.time() + 10)
+    registered(world, 'run1/a', b'x' * 100)
+    summary = world.run(read_checksums=False, on_changed='bad')
+    assert counted(summary) == {'unproven': 1}
+    assert '--on-changed replace' in only(summary).remedy
+    assert counted(world.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert counted(world.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
+
+
+def test_checksums_later(world):
+    in_parts(world, 'run1/a')
+    assert counted(world.run(read_checksums=False)) == {'new': 1, 'registered': 1}
+    assert world.files() == {'run1/a': (100, None)}
+    world.s3.requests.clear()
+    assert counted(world.run(read_checksums=False)) == {'unsummed': 1}
+    assert world.s3.operations() == ['ListObjectsV2']
+    assert counted(world.run()) == {'unsummed': 1}
+    assert world.files() == world.bucket()
+    assert counted(world.run()) == {'same': 1}
+
+
+# Missing
+
+
+def test_missing_is_reported(world):
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    world.delete('run1/a', 'run1/c')
+    summary = world.run()
+    assert counted(summary) == {'same': 1, 'missing': 2}
+    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+    assert [problem.key for problem in summary.problems] == ['run1/a', 'run1/c']
+    assert 'rucio s3 sync user.alice:run1 --on-missing forget' in summary.problems[0].remedy
+
+
+def test_missing_is_forgotten(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.delete('run1/a')
+    assert counted(world.run(on_missing='forget')) == {'same': 1, 'missing': 1, 'forgotten': 1}
+    assert world.dids()[0] == {'run1/b'}
+    world.store('run1/a', body=b'again')
+    assert counted(world.run(on_missing='forget')) == {'same': 1, 'new': 1, 'registered': 1}
+    assert world.files() == world.bucket()
+
+
+def test_missing_is_declared_lost(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.delete('run1/a')
+    assert counted(world.run(on_missing='lost')) == {'same': 1, 'missing': 1, 'lost': 1}
+    assert set(world.files()) == {'run1/b'}
+
+
+def test_a_directory_is_deleted(world):
+    world.store('run1/a', 'run1/b', 'run2/c')
+    world.run()
+    world.delete('run1/a', 'run1/b')
+    assert world.run('run1', on_missing='forget').counts['forgotten'] == 2
+    assert set(world.files()) == {'run2/c'}
+
+
+def test_what_a_listing_left_out_is_not_missing(world):
+    """An eventually consistent one."""
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    left_out = lambda part, after, until: (entry for entry in listings.entries(part, after, until) if entry.key != 'run1/b')  # noqa: E731
+    assert counted(world.run(lister=left_out, on_missing='forget')) == {'same': 3}
+    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+
+
+def test_a_bucket_that_does_not_exist(world):
+    world.store('run1/a')
+    world.run()
+    del world.s3.buckets[BUCKET]
+    with pytest.raises(SourceNotFound, match='has to be made'):
+        world.run(on_missing='forget')
+    assert set(world.files()) == {'run1/a'}
+
+
+def test_an_empty_bucket(world):
+    """Another storage at this address, a bucket that was made anew: not everything was deleted one by one."""
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.delete('run1/a', 'run1/b')
+    for options in ({}, {'on_missing': 'forget'}, {'on_missing': 'lost'}, {'on_missing': 'forget', 'span': ('run1/a',)}):
+        summary = world.run(**options)
+        assert counted(summary) == {'missing': 1 if 'span' in options else 2}
+        problem = only(summary)
+        assert problem.kind == 'empty-bucket'
+        assert 'rucio s3 sync user.alice:COLLECTION --on-missing' in problem.remedy
+    assert len(world.files()) == 2
+    assert world.run(on_missing='forget', even_if_empty=True).counts['forgotten'] == 2
+    assert world.files() == {}
+
+
+def test_a_collection_that_is_all_of_the_bucket_can_be_forgotten(world):
+    world.store('run1/a')
+    world.run()
+    world.delete('run1/a')
+    assert world.run('run1', on_missing='forget').counts['forgotten'] == 1
+
+
+def test_a_range_in_which_there_is_nothing_left(world):
+    """The bucket has more, so it is the right one."""
+    world.store('run1/a', 'run2/b')
+    world.run()
+    world.delete('run1/a')
+    assert world.run(on_missing='forget', span=('', 'run1/z')).counts['forgotten'] == 1
+
+
+@pytest.mark.parametrize(
+    'fault', [fake_s3.error(500, 'InternalError'), fake_s3.error(403, 'AccessDenied'), fake_s3.Lost(None), fake_s3.Answer(200), fake_s3.Cut()]
+)
+def test_a_listing_that_fails_in_the_middle(world, monkeypatch, fault):
+    """What was before is dealt with; behind it nothing is missing."""
+    world.s3.page = 3
+    world.store(*(f'run1/{number}' for number in range(9)))
+    world.run()
+    world.delete('run1/1', 'run1/7')
+    world.store('run1/2x')
+    serve, calls = world.s3.ListObjectsV2, []
+
+    def page(request):
+        calls.append(request)
+        return fault if len(calls) > 1 and isinstance(fault, fake_s3.Answer) else serve(request)
+
+    monkeypatch.setattr(world.s3, 'ListObjectsV2', page)
+    if not isinstance(fault, fake_s3.Answer):
+        real = world.s3.fault_for
+        monkeypatch.setattr(world.s3, 'fault_for', lambda operation: fault if operation == 'ListObjectsV2' and calls else real(operation))
+    made = Reconciler(world.part(), on_missing='forget')
+    with pytest.raises(Exception, match='ls of bucket') as caught:
+        made.run()
+    assert type(caught.value).__module__ == 'rucio.common.exception'
+    assert made.summary.counts['forgotten'] == 1
+    assert set(world.files()) == {f'run1/{number}' for number in range(9) if number != 1} | ({'run1/2x'} if made.summary.counts['registered'] else set())
+
+
+def test_a_bucket_that_goes_away_in_the_middle(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+
+    def going(part, after, until):
+        yield from listings.entries(part, after, until)
+        del world.s3.buckets[BUCKET]
+
+    world.delete('run1/a')
+    summary = world.run(lister=going, on_missing='forget')
+    assert counted(summary) == {'same': 1, 'failed': 1}
+    assert 'has to be made' in only(summary).found
+    assert set(world.files()) == {'run1/a', 'run1/b'}
+
+
+def test_the_storage_does_not_say_whether_it_is_missing(world):
+    world.store('run1/a', 'run1/b')
+    world.run()
+    world.delete('run1/a')
+    world.s3.fail('HeadObject', fake_s3.error(503, 'SlowDown'))
+    summary = world.run(on_missing='forget')
+    assert counted(summary) == {'same': 1, 'failed': 1}
+    assert set(world.files()) == {'run1/a', 'run1/b'}
+
+
+# Rucio at work
+
+
+def test_an_upload_that_was_never_confirmed(world):
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    for name in ('run1/a', 'run1/b', 'run1/c'):
+        world.change(name, state=ReplicaState.COPYING)
+    in_parts(world, 'run1/b', body=b'abc')
+    world.delete('run1/c')
+    assert counted(world.run(on_missing='forget', on_changed='replace')) == {'completed': 1, 'busy': 2}
+    assert set(world.files()) == {'run1/a'}
+    in_parts(world, 'run1/b', body=b'abc', modified=time.time() - 90_000)
+    assert counted(world.run()) == {'same': 1, 'completed': 1, 'busy': 1}
+
+
+@pytest.mark.parametrize('state', [ReplicaState.BEING_DELETED, ReplicaState.BAD, ReplicaState.UNAVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE])
+def test_what_rucio_deletes_or_repairs_is_left_alone(world, state):
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    for name in ('run1/a', 'run1/b'):
+        world.change(name, state=state)
+    world.delete('run1/a')
+    world.store('run1/b', body=b'another')
+    assert counted(world.run(on_missing='forget', on_changed='replace')) == {'same': 1, 'busy': 2}
+
+
+# In pieces
+
+
+def test_a_run_in_pieces(world, monkeypatch):
+    """Each call does at least something, and all calls together all of it."""
+    monkeypatch.setattr(reconciler, 'LOOK', 2)
+    monkeypatch.setattr(reconciler, 'CHUNK', 2)
+    world.store(*(f'run1/{number:02}' for number in range(20)))
+    world.run()
+    world.delete('run1/03', 'run1/11')
+    world.store('run1/07', 'run1/16', body=b'abcd')
+    world.store(*(f'run1/{number:02}x' for number in range(0, 20, 3)))
+    made, after, calls = Reconciler(world.part(), on_changed='replace', on_missing='forget'), '', [0]
+    while after is not None:
+        calls.append(after)
+        after = made.run(after=after, seconds=0)
+    assert len(calls) > 8
+    assert all(first < second for first, second in pairwise(calls[2:]))
+    assert world.files() == world.bucket()
+    assert made.summary.counts['replaced'] == made.summary.counts['forgotten'] == 2
+    assert made.summary.counts['registered'] == 7
+
+
+def test_objects_to_be_read_in_pieces(world, monkeypatch):
+    in_parts(world, *(f'run1/{number}' for number in range(6)))
+    made, after, calls = Reconciler(world.part()), '', 0
+    while after is not None and calls < 20:
+        after = made.run(after=after, seconds=0)
+        calls += 1
+    assert 2 < calls < 20
+    assert world.files() == world.bucket()
+    assert made.summary.counts['registered'] == 6
+
+
+def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
+    """Of these the listing says nothing, so the clock is read in between, too."""
+    monkeypatch.setattr(reconciler, 'DOUBTS', 2)
+    world.store(*(f'run1/{number}' for number in range(8)), 'z/z')
+    world.run()
+    world.delete(*(f'run1/{number}' for number in range(8)))
+    made = Reconciler(world.part(), on_missing='forget')
+    assert made.run(seconds=0) == 'run1/1'
+    assert made.summary.counts['forgotten'] == 2
+    assert made.run(after='run1/1', seconds=60) is None
+    assert world.files() == world.bucket()
+
+
+def test_a_stop_is_no_end_of_the_listing(world, monkeypatch):
+    monkeypatch.setattr(reconciler, 'LOOK', 1)
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    world.delete('run1/c')
+    stop = threading.Event()
+    stop.set()
+    made = Reconciler(world.part(), on_missing='forget', stop=stop)
+    assert made.run() == 'run1/a'
+    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+
+
+def test_ranges_touch_nothing_else(world):
+    world.store('run1/a', 'run2/b', 'run3/c')
+    world.run()
+    world.delete('run1/a', 'run2/b', 'run3/c')
+    world.store('run0/new', 'run2/new', 'run4/new')
+    assert counted(world.run(span=('run1/z', 'run2/z'), on_missing='forget')) == {'new': 1, 'registered': 1, 'missing': 1, 'forgotten': 1}
+    assert set(world.files()) == {'run1/a', 'run2/new', 'run3/c'}
+
+
+@pytest.mark.parametrize('span', [('s',), ('run2/x',), ('', 'run1'), ('run1/x', 'run1/b'), ('', 'run1/')])
+def test_a_range_outside_of_the_part(world, span):
+    world.store('run1/a')
+    assert counted(world.run('run1', span=span)) == {}
+
+
+@pytest.mark.parametrize('span', [(), ('r',), ('', 'run2'), ('run0/x', 'zzz')])
+def test_a_range_around_the_part(world, span):
+    world.store('run1/a')
+    assert counted(world.run('run1', span=span)) == {'new': 1, 'registered': 1}
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 5, 100])
+def test_cutting_into_ranges(world, count):
+    keys = [f'run{number}/{name}' for number in range(7) for name in 'ab'] + ['0', 'zzz']
+    world.store(*keys)
+    cut = ranges(world.part(), count)
+    assert len(cut) == min(count, 9)
+    assert (cut[0][0], cut[-1][1]) == ('', None)
+    assert all(first[1] == second[0] for first, second in pairwise(cut))
+    assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(world.part(), *span)]) == sorted(keys)
+
+
+def test_cutting_where_there_is_one_directory(world):
+    world.store('data/2025/a', 'data/2026/b')
+    assert ranges(world.part(), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(world.part('data'), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(world.part('nothing'), 2) == [('', None)]
+
+
+# A storage that does not sort
+
+
+def test_an_unsorted_listing(world):
+    world.s3.unsorted, world.s3.page = True, 4
+    names = [f'run1/{number}' for number in range(20)]
+    world.store(*names)
+    summary = world.run()
+    assert counted(summary) == {'new': 20, 'registered': 20}
+    assert summary.counts['listed'] == 20
+    world.delete('run1/3')
+    assert counted(world.run(on_missing='forget')) == {'same': 19, 'missing': 1, 'forgotten': 1}
+    assert counted(world.run(span=('run1/15', 'run1/5'))) == {'same': 7}
+
+
+def test_a_listing_that_turns_out_to_be_unsorted(world):
+    world.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
+    world.run()
+
+    def disordered(part, after, until):
+        found = {entry.key: entry for entry in listings.entries(part)}
+        yield from (found['run1/+'], found['run1/c'])
+        raise Unsorted(lambda: iter([found['run1/c'], found['run1/b'], found['run1/+'], found['run1/a']]))
+
+    summary = world.run(lister=disordered, on_missing='forget')
+    assert counted(summary) == {'same': 3, 'unnameable': 1}
+    assert summary.counts['listed'] == 4
+    assert len(summary.problems) == 1
+
+
+# Failures
+
+
+def test_one_object_that_cannot_be_read(world):
+    in_parts(world, 'run1/a', 'run1/b')
+    world.s3.fail('GetObject', fake_s3.error(403, 'AccessDenied'))
+    summary = world.run()
+    assert counted(summary) == {'new': 2, 'registered': 1, 'failed': 1}
+    problem = only(summary)
+    assert (problem.kind, 'AccessDenied' in problem.found) == ('failed', True)
+    assert counted(world.run()) == {'new': 1, 'registered': 1, 'same': 1}
+
+
+def test_an_object_that_vanishes_before_it_is_read(world):
+    in_parts(world, 'run1/a')
+    world.s3.fail('HeadObject', fake_s3.error(404, 'NoSuchKey'))
+    summary = world.run()
+    assert counted(summary) == {'new': 1}
+    assert summary.problems == []
+
+
+def test_the_database_fails(world):
+    world.store('run1/a')
+    with mock.patch.object(catalogue, 'register', side_effect=DatabaseException('gone')), pytest.raises(DatabaseException):
+        world.run()
+    assert world.files() == {}
+
+
+# Single objects
+
+
+def test_check(world):
+    world.store('run1/a', 'run1/b', 'run1/c', 'run1/d')
+    world.run()
+    world.store('run1/a', body=b'abcd')
+    world.store('run1/new')
+    world.delete('run1/b', 'run1/d')
+    summary = world.check('run1/new', 'run1/b', 'run1/a', 'run1/c', 'run1/never', 'run1/', on_changed='replace', on_missing='forget')
+    assert counted(summary) == {'same': 1, 'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1, 'missing': 1, 'forgotten': 1}
+    assert set(world.files()) == {'run1/a', 'run1/c', 'run1/d', 'run1/new'}
+
+
+def test_check_of_the_last_object(world):
+    """That the bucket is empty now is what somebody wanted."""
+    world.store('run1/a')
+    world.run()
+    world.delete('run1/a')
+    assert counted(world.check('run1/a', on_missing='forget')) == {'missing': 1, 'forgotten': 1}
+
+
+def test_check_of_what_does_not_belong_to_the_part(world):
+    world.store('run2/a')
+    made = Reconciler(world.part('run1'))
+    made.check(['run2/a', 'run1'])
+    assert counted(made.summary) == {}
+    assert world.s3.operations() == []
+
+
+def test_check_again_if_it_changes_meanwhile(world):
+    world.store('run1/a')
+    register = catalogue.register
+
+    def slow(part, files):
+        done = register(part, files)
+        world.store('run1/a', body=b'abcd')
+        return done
+
+    with mock.patch.object(catalogue, 'register', slow):
+        summary = world.check('run1/a', on_changed='replace')
+    assert counted(summary) == {'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1}
+    assert world.files() == world.bucket()
+
+
+def test_check_does_not_go_on_for_ever(world):
+    replace, count = catalogue.replace, iter(range(100))
+
+    def changing(part, seen, new):
+        done = replace(part, seen, new)
+        world.store('run1/a', body=b'x' * next(count))
+        return done
+
+    world.store('run1/a')
+    world.run()
+    world.store('run1/a', body=b'abcd')
+    with mock.patch.object(catalogue, 'replace', changing):
+        assert world.check('run1/a', on_changed='replace').counts['replaced'] == reconciler.AGAIN
+
+
+# What is said
+
+
+def test_only_some_problems_are_kept():
+    first, second = Summary(Counter(changed=70)), Summary(Counter(changed=70, missing=1))
+    for summary in (first, second):
+        for number in range(70):
+            summary.add(reconciler.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
+    first.merge(second)
+    assert first.counts == {'changed': 140, 'missing': 1}
+    assert len(first.problems) == 100
+    assert first.as_dict()['problems'][0] == {'kind': 'changed', 'did': 'user.alice:0', 'key': '0', 'found': 'found', 'remedy': 'remedy'}
+
+
+def test_every_count_is_there_from_the_beginning():
+    assert Summary().as_dict() == {'counts': dict.fromkeys(reconciler.COUNTS, 0), 'problems': []}
+
+
+def test_a_refusal_is_what_was_found_and_what_to_do(world):
+    world.store('run1/a')
+    with mock.patch.object(catalogue, 'register', return_value=(0, [Refusal('closed', 'run1', 'The dataset is closed. Open it, or use another one.')])):
+        summary = world.run()
+    problem = only(summary)
+    assert (problem.kind, problem.found, problem.remedy) == ('closed', 'The dataset is closed.', 'Open it, or use another one.')
+    assert summary.counts['closed'] == 1
+
+
+@pytest.mark.parametrize('options', [{'on_changed': 'delete'}, {'on_missing': 'bad'}])
+def test_a_way_to_act_that_there_is_not(world, options):
+    with pytest.raises(ValueError, match='is one of'):
+        Reconciler(world.part(), **options)
+
+
+def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(world):
+    with mock.patch.object(summing, 'sums', side_effect=ServiceUnavailable('not asked')):
+        assert counted(world.run()) == {}
+
+
+# An inventory, which is a listing of yesterday
+
+
+class Yesterday:
+    """What the bucket had when it was made, as an inventory says it."""
+
+    old = True
+
+    def __init__(self, world):
+        self._entries = list(listings.entries(world.part()))
+
+    def __call__(self, part, after='', until=None):
+        return iter(self._entries)
+
+
+def test_what_happened_since_the_inventory_is_seen(world):
+    world.store('run/a', 'run/b', 'run/gone')
+    world.run()
+    world.store('run/new', 'run/new-and-gone')
+    inventory = Yesterday(world)
+    world.store('run/later')
+    world.check('run/later')  # an event told
+    world.store('run/a', body=b'changed since')
+    world.check('run/a', on_changed='replace')
+    world.delete('run/gone', 'run/new-and-gone')
+    world.check('run/gone', on_missing='forget')
+    summary = world.run(lister=inventory, on_changed='replace', on_missing='forget')
+    assert summary.problems == []
+    assert world.files() == world.bucket()
+    assert (summary.counts['registered'], summary.counts['forgotten'], summary.counts['replaced']) == (1, 0, 0)
+
+
+def test_an_inventory_of_a_bucket_that_is_empty_now(world):
+    world.store('run/a', 'run/b')
+    inventory = Yesterday(world)
+    world.run()
+    world.delete('run/a')
+    assert world.run(lister=inventory, on_missing='forget').counts['forgotten'] == 0  # the inventory still has it
+    world.delete('run/b')
+    inventory._entries.clear()
+    summary = world.run(lister=inventory, on_missing='forget')
+    assert [problem.kind for problem in summary.problems] == ['empty-bucket']
+    assert set(world.files()) == {'run/a', 'run/b'}

@@ -1,0 +1,577 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The reconciler's daemon: rounds, sharing among workers, going on after an end. A database in a file, a fake S3, buckets compared by a fake."""
+
+import contextlib
+import itertools
+import logging
+import os
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import rounds, storages
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import Problem, Summary
+    from rucio.daemons.s3 import reconciler as daemon
+    from rucio.db.sqla import models
+
+from rucio.common.exception import ServiceUnavailable
+from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla.constants import LockState, ReplicaState
+from servers.fake_s3 import error
+
+RSE_ID = 'a' * 32
+ALICE, BOB = InternalScope('user.alice'), InternalScope('user.bob')
+KEYS = [f'run{number // 10}/file{number % 10}' for number in range(40)]
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    """Call it for a session; Rucio's own tables that are needed, in a file."""
+    engine = create_engine(f'sqlite:///{tmp_path}/rucio.db')
+    tables = [models.Config, models.Scope, models.DatasetLock, models.RSEFileAssociation]
+    models.BASE.metadata.create_all(engine, tables=[each.__table__ for each in tables])
+
+    @contextlib.contextmanager
+    def session(operation=None):
+        with Session(engine) as opened:
+            yield opened
+            opened.commit()
+
+    for module in (rounds, daemon):
+        monkeypatch.setattr(module, 'db_session', session)
+    with session() as opened:
+        for scope in (ALICE, BOB):
+            opened.add(models.Scope(scope=scope, account=InternalAccount('root')))
+    yield session
+    engine.dispose()
+
+
+@pytest.fixture
+def storage(s3, monkeypatch):
+    """Call it for a storage with the server's keys; the last one made is the only one that the daemon knows."""
+
+    def make(prefix='/', algorithm='s3_bucket', **endpoint):
+        domain = {'read': 1, 'write': 1, 'delete': 1}
+        protocol = {'scheme': 'http', 'hostname': '127.0.0.1', 'port': s3.port, 'prefix': prefix, 'impl': 'rucio.rse.protocols.s3.Default'}
+        protocol |= {'domains': {'wan': domain, 'lan': domain}, 'extended_attributes': {'s3': {'bucket_prefix': endpoint.get('bucket_prefix', '')}}}
+        settings = {'rse': 'SITE_S3', 'id': RSE_ID, 'deterministic': True, 'lfn2pfn_algorithm': algorithm, 'protocols': [protocol]}
+        made = storages.Storage(
+            'SITE_S3', RSE_ID, 'def', Endpoint('SITE_S3', RSE_ID, s3.url, max_attempts=1, secrets=Secrets('AKID', 'a-secret'), **endpoint), settings, protocol
+        )
+        monkeypatch.setattr(daemon, '_storages', lambda _: [made])
+        return made
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _not_stopped():
+    yield
+    daemon.graceful_stop.clear()
+
+
+class Buckets:
+    """Stands in for the reconciler: lists what `s3` has, a few keys in a slice, and remembers what each worker has seen."""
+
+    def __init__(self, s3, slice_size=1000):
+        self.s3, self.slice_size = s3, slice_size
+        self.seen = []
+        self.failures = {}  # bucket -> what to raise
+        self.problems = []
+
+    def __call__(self, part, **options):
+        self.options = options
+        summary = Summary()
+        return SimpleNamespace(summary=summary, run=lambda *arguments: self.run(part, summary, *arguments))
+
+    def run(self, part, summary, after='', until=None, seconds=None):
+        if part.bucket in self.failures:
+            raise self.failures[part.bucket]
+        keys = sorted(key for key in self.s3.buckets[part.bucket] if key.startswith(part.key_prefix) and key > after and (until is None or key <= until))
+        now = keys[: self.slice_size]
+        self.seen += [(part.bucket, key) for key in now]
+        summary.counts.update(listed=len(now), new=1)
+        summary.problems += self.problems
+        return now[-1] if len(keys) > len(now) else None
+
+
+@pytest.fixture
+def compared(s3, monkeypatch):
+    """Buckets that are compared a few keys at a time."""
+    made = Buckets(s3)
+    monkeypatch.setattr(daemon, 'Reconciler', made)
+    monkeypatch.setattr(daemon, 'ranges', lambda *_: [('', 'run0/file9'), ('run0/file9', 'run1/file9'), ('run1/file9', 'run2/file9'), ('run2/file9', None)])
+    return made
+
+
+class Heart:
+    """Stands in for Rucio's HeartbeatHandler: worker `number` of those in `hearts`."""
+
+    def __init__(self, hearts, log=None):
+        self.hearts, self.log = hearts, log if log is not None else []
+        hearts.append(self)
+
+    def live(self, force_renew=False):
+        return self.hearts.index(self), len(self.hearts), self._write
+
+    def _write(self, level, text, *arguments, **_):
+        self.log.append((level, text % arguments))
+
+    def die(self):
+        self.hearts.remove(self)
+
+    def lines(self, level=logging.INFO):
+        return [text for at, text in self.log if at >= level]
+
+
+def once(**options):
+    return daemon.Options(once=True, save_every=0, **options)
+
+
+def work(options, hearts=None):
+    """Let one worker do all there is, and give what it wrote into the log."""
+    heart = Heart([] if hearts is None else hearts)
+    assert daemon.Worker(options).run_once(heart) is True
+    return heart
+
+
+def known(database, storage):
+    with database() as session:
+        return rounds.read(storage, session=session)
+
+
+def fill(s3, bucket='user.alice', keys=KEYS):
+    s3.buckets.setdefault(bucket, {})
+    for key in keys:
+        s3.store(bucket, key, b'0123456789')
+
+
+# Rounds
+
+
+def test_a_round_and_a_line_in_the_log(s3, storage, database, compared):
+    made = storage()
+    fill(s3)
+    compared.slice_size = 15
+    heart = work(once())
+    assert compared.seen == [('user.alice', key) for key in KEYS]
+    (line,) = heart.lines()
+    assert line.startswith('RSE SITE_S3, bucket user.alice: 40 objects listed, 3 new, 0 changed, 0 missing, 0 failed in ')
+    assert line.endswith('objects/s)')
+    ended = known(database, made)['user.alice', 'user.alice']
+    assert ended.counts == {'listed': 40, 'new': 3}
+    assert ended.ended >= ended.started
+    assert ended.spans == []
+
+
+def test_who_comes_next_goes_on_where_it_was(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    compared.slice_size = 15
+    worker = daemon.Worker(daemon.Options())
+    assert worker.run_once(Heart([])) is False  # not to sleep: something is left
+    assert len(compared.seen) == 15
+    heart = work(once())  # of another process: the first is gone
+    assert compared.seen == [('user.alice', key) for key in KEYS]
+    assert heart.lines()[0] == f"RSE SITE_S3, bucket user.alice: the round goes on after '{KEYS[14]}'"
+    assert '40 objects listed' in heart.lines()[1]
+    assert len(heart.lines()) == 2
+
+
+def test_a_new_round_begins_after_the_interval(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    for interval, seen in ((3600, 40), (3600, 40), (0, 80)):
+        daemon.Worker(daemon.Options(interval=interval)).run_once(Heart([]))
+        assert len(compared.seen) == seen
+    work(once())  # always one round
+    assert len(compared.seen) == 120
+
+
+def test_one_slice_of_each_bucket_in_turn(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob', KEYS[:3])
+    compared.slice_size = 10
+    daemon.Worker(daemon.Options()).run_once(Heart([]))
+    assert [bucket for bucket, _ in compared.seen] == ['user.alice'] * 10 + ['user.bob'] * 3
+
+
+def test_stopped_between_two_buckets(s3, storage, database, compared, monkeypatch):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    run = compared.run
+    monkeypatch.setattr(compared, 'run', lambda *arguments: (daemon.graceful_stop.set(), run(*arguments))[1])
+    work(once())
+    assert {bucket for bucket, _ in compared.seen} == {'user.alice'}
+
+
+def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database):
+    made = storage()
+    part = Part.of(made, ALICE)
+    key = '\N{MUSICAL SYMBOL G CLEF}' * 256
+    with database() as session:
+        rounds.begin(part, None, 1.0, session=session)
+        (span,) = rounds.read(made, session=session)['user.alice', 'user.alice'].spans
+        counts = dict.fromkeys((f'a rather long kind {number}' for number in range(30)), 10**12)
+        assert rounds.advance(part, span, key, counts, 1.0, session=session)
+        rounds.split(part, rounds.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session)
+        assert max(len(value.encode()) for value in session.execute(select(models.Config.value)).scalars()) < 4000
+        assert [(span.after, span.until) for span in rounds.read(made, session=session)['user.alice', 'user.alice'].spans] == [
+            (key, f'{key}~'),
+            (f'{key}~', None),
+        ]
+
+
+# Sharing
+
+
+def test_each_bucket_is_for_one_worker(s3, storage, database, compared):
+    storage()
+    names = [f'user.u{number}' for number in range(30)]
+    with database() as session:
+        session.add_all(models.Scope(scope=InternalScope(name), account=InternalAccount('root')) for name in names)
+    for name in names:
+        fill(s3, name, ['file'])
+    hearts = []
+    pair = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(2)]
+    done = []
+    for worker, heart in pair:
+        before = len(compared.seen)
+        worker.run_once(heart)
+        done.append({bucket for bucket, _ in compared.seen[before:]})
+    assert done[0] | done[1] == set(names)
+    assert not done[0] & done[1]
+    assert min(map(len, done)) > 5
+
+
+def test_all_workers_share_a_large_bucket(s3, storage, database, compared):
+    made = storage()
+    fill(s3)
+    compared.slice_size = 2
+    hearts = []
+    workers = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(3)]
+    done = [0, 0, 0]
+    for number in itertools.islice(itertools.cycle(range(3)), 90):
+        before = len(compared.seen)
+        workers[number][0].run_once(workers[number][1])
+        done[number] += len(compared.seen) - before
+    assert sorted(compared.seen) == [('user.alice', key) for key in sorted(KEYS)]  # each key once
+    assert sum(count > 0 for count in done) > 1
+    assert sum('40 objects listed' in line for _, heart in workers for line in heart.lines()) == 1
+    assert known(database, made)['user.alice', 'user.alice'].ended
+
+
+def test_what_a_dead_worker_leaves_becomes_that_of_the_others(s3, storage, database, compared, monkeypatch):
+    storage()
+    fill(s3)
+    compared.slice_size = 2
+    hearts = []
+    pair = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(2)]
+    for worker, heart in pair * 2:
+        worker.run_once(heart)
+    assert len(compared.seen) < 40
+    dead = pair[0][1]
+    monkeypatch.setattr(daemon.graceful_stop, 'wait', lambda _: dead in hearts and dead.die())  # its heartbeat becomes old
+    daemon.Worker(once()).run_once(pair[1][1])
+    assert sorted(compared.seen) == [('user.alice', key) for key in sorted(KEYS)]
+
+
+def test_a_run_does_all_where_others_come_no_further(s3, storage, database, compared, monkeypatch):
+    storage()
+    fill(s3)
+    compared.slice_size = 2
+    hearts = []
+    pair = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(2)]
+    for worker, heart in pair * 2:
+        worker.run_once(heart)
+    monkeypatch.setattr(daemon, 'PATIENCE', -1)
+    assert len(compared.seen) < 40
+    daemon.Worker(once()).run_once(pair[1][1])  # the other one lives, and does nothing
+    assert sorted(compared.seen) == [('user.alice', key) for key in sorted(KEYS)]
+
+
+def test_a_run_waits_for_rounds_that_others_have_to_begin(s3, storage, database, compared, monkeypatch):
+    storage()
+    fill(s3)
+    hearts = []
+    pair = [(daemon.Worker(once()), Heart(hearts)) for _ in range(2)]
+    waited = []
+
+    def others(_):
+        waited.append(len(compared.seen))
+        daemon.Worker(daemon.Options()).run_once(hearts[1 - number])
+
+    monkeypatch.setattr(daemon.graceful_stop, 'wait', others)
+    for number, (worker, heart) in enumerate(pair):
+        worker.run_once(heart)
+    assert waited[:1] in ([], [0])  # one of them has nothing to do but to wait
+    assert len(compared.seen) == 40
+
+
+def test_two_workers_on_one_span_count_nothing_twice(s3, storage, database):
+    """Each of them takes the other for gone."""
+    made = storage()
+    part = Part.of(made, ALICE)
+    with database() as session:
+        assert rounds.begin(part, None, 1.0, session=session)
+    with database() as session:
+        assert not rounds.begin(part, None, 2.0, session=session)
+    (span,) = known(database, made)['user.alice', 'user.alice'].spans
+    with database() as session:
+        assert rounds.advance(part, span, 'm', {'listed': 5}, 1.0, session=session)
+        assert not rounds.advance(part, span, 'b', {'listed': 3}, 1.0, session=session)
+        assert rounds.split(part, span, [('', 'c'), ('c', None)], session=session) == 1
+    (span,) = known(database, made)['user.alice', 'user.alice'].spans
+    assert (span.after, span.counts) == ('m', {'listed': 5})
+
+
+def test_late_news_of_a_round_that_is_over(s3, storage, database):
+    made = storage()
+    part = Part.of(made, ALICE)
+    place = ('user.alice', 'user.alice')
+    with database() as session:
+        rounds.begin(part, None, 1.0, session=session)
+        (late,) = rounds.read(made, session=session)[place].spans
+        rounds.advance(part, late, None, {}, 1.0, session=session)
+        assert rounds.close(part, 2.0, session=session)
+        assert rounds.close(part, 2.0, session=session) is None
+        rounds.begin(part, rounds.read(made, session=session)[place], 3.0, session=session)
+        assert not rounds.advance(part, late, 'x', {}, 1.0, session=session)
+        assert rounds.read(made, session=session)[place].spans[0].after == ''
+
+
+def test_a_round_that_nobody_ended(s3, storage, database, compared):
+    made = storage()
+    fill(s3)
+    part = Part.of(made, ALICE)
+    with database() as session:
+        rounds.begin(part, None, 1.0, session=session)
+        rounds.advance(part, rounds.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
+    assert '7 objects listed' in work(once()).lines()[0]
+    assert known(database, made)['user.alice', 'user.alice'].ended
+    assert compared.seen == []
+
+
+# What there is to do
+
+
+def places(storage, known=()):
+    found = rounds.find(storage, known)
+    return [(part.bucket, part.key_prefix, str(part.scope)) for part in found.parts], [(str(scope), bucket) for scope, bucket in found.missing]
+
+
+def test_buckets_of_scopes(s3, storage, database):
+    for bucket in ('user.bob', 'somebody', 'x--'):
+        s3.make_bucket(bucket)
+    assert places(storage()) == ([('user.alice', '', 'user.alice'), ('user.bob', '', 'user.bob')], [])
+    s3.make_bucket('vo1.user.alice')
+    assert places(storage(bucket_prefix='vo1.')) == ([('vo1.user.alice', '', 'user.alice')], [])
+
+
+def test_one_bucket_for_all(s3, storage, database):
+    with database() as session:
+        session.add(models.Scope(scope=InternalScope('data.x'), account=InternalAccount('root')))
+    s3.make_bucket('common')
+    for key in ('rucio/data.x/run1/file', 'rucio/user/alice/run1/file', 'rucio/nobody/file', 'elsewhere/data.x/file', 'rucio/file'):
+        s3.store('common', key, b'')
+    # What begins with user lies inside that of others there.
+    assert places(storage('/common/rucio', 'identity')) == ([('common', 'rucio/data.x/', 'data.x')], [])
+    assert places(storage('/common/rucio', 'hash')) == ([], [])
+
+
+def miss(database, replicas=True):
+    """A rule keeps something of bob's there, and no bucket is his."""
+    with database() as session:
+        session.add(models.DatasetLock(scope=BOB, name='run1', rule_id='b' * 32, rse_id=RSE_ID, account=InternalAccount('root'), state=LockState.OK))
+        if replicas:
+            session.add(models.RSEFileAssociation(scope=BOB, name='run1/file', rse_id=RSE_ID, bytes=1, state=ReplicaState.AVAILABLE, lock_cnt=1))
+
+
+def test_a_bucket_that_is_missing(s3, storage, database, compared):
+    made = storage()
+    miss(database)
+    assert places(made) == ([('user.alice', '', 'user.alice')], [('user.bob', 'user.bob')])
+    heart = work(once())
+    (warning,) = heart.lines(logging.WARNING)
+    assert "there is no bucket 'user.bob'. Nothing was declared lost." in warning
+    assert {bucket for bucket, _ in compared.seen} <= {'user.alice'}
+
+
+def test_a_bucket_that_is_gone_since_the_last_round(s3, storage, database, compared):
+    made = storage()
+    s3.make_bucket('user.bob')
+    work(once())
+    del s3.buckets['user.bob']
+    with database() as session:
+        session.add(models.RSEFileAssociation(scope=BOB, name='run1/file', rse_id=RSE_ID, bytes=1, state=ReplicaState.AVAILABLE, lock_cnt=0))
+    assert 'user.bob' in work(once()).lines(logging.WARNING)[0]
+    with database() as session:
+        session.query(models.RSEFileAssociation).delete()
+    assert work(once()).lines(logging.WARNING) == []
+    assert set(known(database, made)) == {('user.alice', 'user.alice')}  # nobody misses it
+
+
+def test_a_bucket_of_others_that_is_not_listed(s3, storage, database):
+    """A storage lists what belongs to the keys; others may let them in."""
+    made = storage()
+    miss(database)
+    s3.make_bucket('user.bob')
+    with mock.patch.object(rounds.objects, 'list_buckets', return_value=['user.alice']):
+        assert places(made) == ([('user.alice', '', 'user.alice'), ('user.bob', '', 'user.bob')], [])
+
+
+def test_only_some_scopes(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    work(once(scopes=['user.bob']))
+    assert {bucket for bucket, _ in compared.seen} == {'user.bob'}
+
+
+# Failures
+
+
+def test_a_bucket_that_fails_does_not_stop_the_others(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    for failure in (ServiceUnavailable("RSE SITE_S3: ls of bucket 'user.alice': nobody answers."), KeyError('a mistake')):
+        compared.failures = {'user.alice': failure}
+        compared.seen.clear()
+        (warning,) = work(once()).lines(logging.WARNING)
+        assert warning.count('user.alice') == 1
+        assert {bucket for bucket, _ in compared.seen} == {'user.bob'}
+    compared.failures = {}
+    work(once())
+    assert ('user.alice', KEYS[0]) in compared.seen
+
+
+def test_a_storage_that_is_away(s3, storage, database, compared):
+    made = storage()
+    fill(s3)
+    work(once())
+    s3.fail('ListBuckets', error(503, 'SlowDown'))
+    (warning,) = work(once()).lines(logging.WARNING)
+    assert 'SITE_S3' in warning
+    assert known(database, made)['user.alice', 'user.alice'].ended
+
+
+def test_the_same_failure_is_told_once_in_an_interval(s3, storage, database, compared):
+    storage()
+    compared.failures = {'user.alice': ServiceUnavailable('nobody answers.')}
+    worker, heart = daemon.Worker(daemon.Options()), Heart([])
+    for _ in range(3):
+        assert worker.run_once(heart) is True  # and sleep before the next try
+    assert heart.lines(logging.WARNING) == ['RSE SITE_S3, bucket user.alice: nobody answers.']
+
+
+def test_no_keys(s3, storage, database, compared):
+    made = storage()
+    made.endpoint.__dict__['secrets'] = Secrets()
+    (warning,) = work(once()).lines(logging.WARNING)
+    assert 'has no keys' in warning
+
+
+def test_rows_that_somebody_broke(s3, storage, database, compared):
+    made = storage()
+    fill(s3)
+    with database() as session:
+        for option in ('round:user.alice', 'span:user.alice:0', 'span:user.alice:x'):
+            session.add(models.Config(section='s3-bucket:SITE_S3:user.alice', opt=option, value='{'))
+    work(once())
+    assert len(compared.seen) == 40
+    assert known(database, made)['user.alice', 'user.alice'].ended
+
+
+# What is told
+
+
+def test_problems_with_their_remedy_and_not_too_many(s3, storage, database, compared):
+    storage()
+    fill(s3, keys=['file'])
+    compared.problems = [Problem('over-limit', f'user.alice:run{number}', '', 'The account alice is over its limit.', 'Ask for more.') for number in range(50)]
+    lines = work(once()).lines(logging.WARNING)
+    assert len(lines) == daemon.SHOWN
+    assert lines[0] == 'user.alice:run0: RSE SITE_S3: The account alice is over its limit. Ask for more.'
+    assert len(work(once()).lines(logging.WARNING)) == daemon.SHOWN  # in each round
+
+
+def test_metrics(s3, storage, database, compared):
+    storage()
+    fill(s3)
+
+    def value(name, **labels):
+        return daemon.METRICS.get_registry().get_sample_value(f'rucio_daemons_s3_reconciler_{name}', {'rse': 'SITE_S3', **labels}) or 0
+
+    before = value('objects_total', outcome='listed'), value('round_count'), value('failures_total')
+    work(once())
+    compared.failures = {'user.alice': ServiceUnavailable('nobody answers.')}
+    work(once())
+    after = value('objects_total', outcome='listed'), value('round_count'), value('failures_total')
+    assert [new - old for new, old in zip(after, before, strict=True)] == [40, 1, 1]
+
+
+def test_a_dry_run_notes_nothing(s3, storage, database, compared, caplog):
+    made = storage()
+    fill(s3)
+    with caplog.at_level(logging.INFO):
+        daemon._preview(once(dry_run=True))
+    assert '40 objects listed' in caplog.text
+    assert compared.options['dry_run'] is True
+    assert known(database, made) == {}
+
+
+def test_command_line():
+    given = vars(daemon.get_parser().parse_args(['--run-once', '--rses', 'tier=1', '--threads', '3']))
+    options = daemon.Options(once=given.pop('run_once'), **given)
+    assert options == daemon.Options(once=True, rses='tier=1', threads=3, scopes=[], vos=[])
+
+
+def test_an_inventory_in_the_place_of_a_listing(s3, storage, database, compared):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    (named,) = vars(daemon.get_parser().parse_args(['--inventory', 'SITE_S3/user.bob=s3://reports/2026/manifest.json']))['inventories']
+    used = {}
+    compared.run = lambda part, *_: used.update({part.bucket: compared.options['lister']})
+    work(once(inventories=[named]))
+    assert used == {'user.alice': None, 'user.bob': named.inventory}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--inventory', 'SITE_S3/user.bob=s3://reports/manifest.json'], '--inventory is read once: add --run-once'),
+        (['--run-once', '--inventory', 's3://reports/manifest.json'], "'s3://reports/manifest.json' names no inventory: say RSE/BUCKET=s3://"),
+        (['--run-once', '--inventory', 'SITE_S3/user.bob=/tmp/manifest.json'], 'is no manifest: name it as s3://bucket/path/manifest.json'),
+    ],
+)
+def test_an_inventory_that_is_none(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        daemon.main(arguments)
+    assert said in capsys.readouterr().err

@@ -1,0 +1,211 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where checksums of objects come from, what that costs, and what happens when an object changes meanwhile."""
+
+import base64
+import hashlib
+import os
+import threading
+import zlib
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import summing
+    from rucio.core.s3.listings import Entry
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.rows import NewFile
+
+from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, ServiceUnavailable, SourceNotFound
+from rucio.common.s3 import clients, credentials
+from rucio.common.types import InternalScope
+from servers import fake_s3
+
+BUCKET = 'user.alice'
+MULTI = 'f' * 32 + '-2'  # the ETag of an upload in parts
+BODY = b'some content' * 1000
+MD5, ADLER32 = hashlib.md5(BODY).hexdigest(), f'{zlib.adler32(BODY):08x}'
+OTHER = 'a' * 32
+
+
+@pytest.fixture
+def part(s3, endpoint):
+    """Call it for all of alice's bucket, with other settings of the storage where a test wants them."""
+
+    def make(**settings):
+        storage = endpoint(**{'etag_is_md5': True} | settings)
+        connection = clients.connect(storage, credentials.Static('KEY', 'hidden-key'))
+        known = SimpleNamespace(rse='X', rse_id='abc', endpoint=storage, settings={'deterministic': True}, connection=lambda: connection)
+        return Part(known, InternalScope('user.alice'), BUCKET, 'run1/', 'set/')
+
+    return make
+
+
+def entry(s3, key):
+    found = s3.buckets[BUCKET][key]
+    return Entry(key, len(found.body), found.etag, found.modified)
+
+
+def summed(part, entries, readers=2, read=True, stop=None):
+    return dict(summing.sums(part, entries, readers, read, stop or threading.Event()))
+
+
+def one(s3, part, key='run1/file', **options):
+    given = entry(s3, key)
+    return summed(part, [given], **options)[given]
+
+
+def test_the_listing_says_it(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY)
+    assert one(s3, part()) == NewFile('set/file', len(BODY), MD5, None, None, None)
+    assert s3.operations() == []
+
+
+def test_an_empty_object_is_known(s3, part):
+    s3.store(BUCKET, 'run1/file', b'', etag=MULTI)
+    assert one(s3, part()) == NewFile('set/file', 0, 'd41d8cd98f00b204e9800998ecf8427e', '00000001', MULTI, None)
+    assert s3.operations() == []
+
+
+def test_an_upload_in_parts_is_read_once(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    assert one(s3, part()) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
+    assert s3.operations() == ['HeadObject', 'GetObject']
+    assert s3.requests[1].headers['if-match'].strip('"') == MULTI
+
+
+def test_or_not_at_all(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    assert one(s3, part(), read=False) == NewFile('set/file', len(BODY), None, None, MULTI, None)
+    assert s3.operations() == ['HeadObject']
+
+
+@pytest.mark.parametrize(
+    ('header', 'value', 'md5'),
+    [
+        ('x-amz-meta-md5chksum', base64.b64encode(bytes.fromhex(OTHER)).decode(), OTHER),
+        ('x-amz-meta-md5chksum', 'no base64!', None),
+        ('x-amz-meta-md5chksum', base64.b64encode(b'short').decode(), None),
+        ('x-amz-meta-s3cmd-attrs', f'atime:1/ctime:1/gid:0/gname:root/md5:{OTHER}/mode:33188/mtime:1/uid:0/uname:root', OTHER),
+        ('x-amz-meta-s3cmd-attrs', 'atime:1/md5:short', None),
+        ('x-amz-meta-other', OTHER, None),
+    ],
+)
+def test_what_clients_note(s3, part, header, value, md5):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI, headers=((header, value),))
+    assert one(s3, part(), read=False).md5 == md5
+
+
+@pytest.mark.parametrize(
+    ('headers', 'md5'),
+    [
+        ((), MD5),
+        ((('x-amz-server-side-encryption', 'AES256'),), MD5),
+        ((('x-amz-server-side-encryption', 'aws:kms'),), None),
+        ((('x-amz-server-side-encryption-customer-algorithm', 'AES256'),), None),
+    ],
+)
+def test_where_a_listing_does_not_say_what_its_etags_are(s3, part, headers, md5):
+    s3.store(BUCKET, 'run1/file', BODY, headers=headers)
+    assert one(s3, part(etag_is_md5=False), read=False) == NewFile('set/file', len(BODY), md5, None, MD5, None)
+
+
+def test_it_changed_since_it_was_listed(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    listed = entry(s3, 'run1/file')
+    s3.store(BUCKET, 'run1/file', BODY + b'more', etag=MULTI)
+    found = summed(part(), [listed])[listed]
+    assert isinstance(found, ServiceUnavailable)
+    assert "bucket 'user.alice', key 'run1/file': somebody changed the object" in str(found.args[0])
+
+
+def test_it_changed_while_it_was_read(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    s3.fail('GetObject', fake_s3.error(412, 'PreconditionFailed'))
+    found = one(s3, part())
+    assert isinstance(found, ServiceUnavailable)
+    assert 'Somebody changed the object while it was read' in str(found.args[0])
+
+
+@pytest.mark.parametrize(
+    ('operation', 'fault', 'kind'),
+    [
+        ('HeadObject', fake_s3.error(404, 'NoSuchKey'), SourceNotFound),
+        ('GetObject', fake_s3.error(403, 'AccessDenied'), RSEAccessDenied),
+        ('GetObject', fake_s3.Longer(), FileConsistencyMismatch),
+    ],
+)
+def test_one_that_fails_does_not_stop_the_others(s3, part, operation, fault, kind):
+    for key in ('run1/a', 'run1/b'):
+        s3.store(BUCKET, key, BODY, etag=MULTI)
+    s3.fail(operation, fault)
+    found = list(summed(part(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
+    assert [type(each) for each in found] == [kind, NewFile]
+
+
+def test_a_broken_connection_goes_on_where_it_broke(s3, part, monkeypatch):
+    monkeypatch.setattr(summing, 'BLOCK', 1000)
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    s3.fail('GetObject', fake_s3.Cut(), fake_s3.Cut())
+    assert one(s3, part(max_attempts=2)) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
+    ranges = [request.headers.get('range') for request in s3.requests if request.operation == 'GetObject']
+    assert ranges[0] is None
+    assert all(each.startswith('bytes=') for each in ranges[1:])
+
+
+def test_a_storage_that_knows_no_ranges_makes_no_wrong_checksum(s3, part, monkeypatch):
+    monkeypatch.setattr(summing, 'BLOCK', 1000)
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    s3.fail('GetObject', fake_s3.Cut(), fake_s3.NoRanges())
+    assert isinstance(one(s3, part(max_attempts=2)), ServiceUnavailable)
+
+
+def test_all_are_summed_and_few_at_a_time(s3, part):
+    for number in range(50):
+        s3.store(BUCKET, f'run1/{number}', str(number).encode(), **({} if number % 2 else {'etag': MULTI}))
+    asked, yielded = [], []
+
+    def entries():
+        for number in range(50):
+            asked.append(number)
+            assert len(asked) - len(yielded) <= 2 * 3 + 1
+            yield entry(s3, f'run1/{number}')
+
+    for each, file in summing.sums(part(), entries(), 3, True, threading.Event()):
+        yielded.append(each)
+        assert file.md5 == hashlib.md5(s3.content(BUCKET, each.key)).hexdigest()
+    assert len(set(yielded)) == 50
+
+
+def test_stopped_while_reading(s3, part):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
+    stop = threading.Event()
+    endless = iter(lambda: stop.set() or b'x', None)
+    with mock.patch.object(summing, '_blocks', return_value=endless):
+        assert summed(part(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
+
+
+def test_who_wants_no_more_leaves_no_thread_behind(s3, part):
+    for number in range(10):
+        s3.store(BUCKET, f'run1/{number}', BODY, etag=MULTI)
+    found = summing.sums(part(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
+    next(found)
+    found.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith('rucio-s3-checksums')]
