@@ -65,23 +65,24 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=4, help='that list prefixes in parallel (4)')
     parser.add_argument('--tls', action='store_true', help='over https')
     arguments = parser.parse_args()
-    times: dict[str, list[float]] = {'boto3': [], f'boto3, {arguments.threads} threads': [], 'reconciler': []}
+    times: dict[str, list[float]] = {}
     with workplace() as folder, SeaweedFS(folder / 'seaweedfs', CA(folder / 'ca') if arguments.tls else None) as storage:
         taken = seconds(lambda: fill(storage, arguments.objects))
         print(f'{arguments.objects} objects of 1 byte were put in {taken:.0f} s; load of the machine {os.getloadavg()[0]:.1f}', flush=True)
         client = storage.client(max_pool_connections=16)
         where = Catalogue(folder / 'rucio', None, storage)
         for number in range(arguments.rounds):
-            measured = where.run('listing')
-            for way, taken in zip(
-                times, (seconds(lambda: count(client)), seconds(lambda: in_parallel(client, arguments.threads)), measured['seconds']), strict=True
-            ):
-                times[way].append(taken)
-            print(f'round {number + 1}: ' + ', '.join(f'{way} {taken[-1]:.2f} s' for way, taken in times.items()), flush=True)
-        print(f'\n{measured["objects"]} objects, medians of {arguments.rounds}')
-    for way, taken_each in times.items():
-        print(f'{way:18} {statistics.median(taken_each):6.2f} s {arguments.objects / statistics.median(taken_each):8,.0f} objects/s')
-    print(f'CPU of the reconciler: {measured["cpu"]:.2f} s; its memory {measured["memory"]:.0f} MiB')
+            ours = {f'reconciler{", sorted on disk" if sort else ""}': where.run('listing', sort=sort) for sort in (False, True)}
+            now = {'boto3': seconds(lambda: count(client)), f'boto3, {arguments.threads} threads': seconds(lambda: in_parallel(client, arguments.threads))}
+            now |= {way: measured['seconds'] for way, measured in ours.items()}
+            for way, taken in now.items():
+                times.setdefault(way, []).append(taken)
+            print(f'round {number + 1}: ' + ', '.join(f'{way} {taken:.2f} s' for way, taken in now.items()), flush=True)
+    print(f'\n{arguments.objects} objects, medians of {arguments.rounds}')
+    for way, each in times.items():
+        print(f'{way:28} {statistics.median(each):6.2f} s {arguments.objects / statistics.median(each):8,.0f} objects/s')
+    for way, measured in ours.items():
+        print(f'{way:28} {measured["cpu"]:6.2f} s of CPU, {measured["memory"]:.0f} MiB')
 
 
 if __name__ == '__main__':

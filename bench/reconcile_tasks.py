@@ -79,14 +79,15 @@ def reconcile(bucket: dict[str, Any], name: str = '', **options: Any) -> Result:
     return {**measured, 'counts': reconciler.summary.counts, 'problems': [problem._asdict() for problem in reconciler.summary.problems[:5]]}
 
 
-def listing() -> Result:
-    """Only the listing, of a real storage."""
+def listing(*, sort: bool) -> Result:
+    """Only the listing, of a real storage, in its own order or sorted on disk."""
     with db_session(DatabaseOperationType.READ) as session:
         part = Part.of(storages.get_storage(RSE, 'def', session=session), SCOPE)
     objects = [0]
 
     def read() -> None:
-        for _ in listings.entries(part):
+        entries = listings.unordered(part)
+        for _ in listings.sorted_entries(part, entries) if sort else entries:
             objects[0] += 1
 
     return {**measure(read), 'objects': objects[0]}

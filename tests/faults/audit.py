@@ -80,12 +80,13 @@ class Catalogue:
         return ''
 
 
-def differences(objects, catalogue, *, reported=(), exempt=()):
+def differences(objects, catalogue, *, reported=(), exempt=(), lasting=()):
     """What is not as it should be, in words; nothing if all is well.
 
     :param objects: Key -> object with body and etag.
     :param reported: The names that the reconciler named as a person's affair.
     :param exempt: Names whose object and replica need not agree.
+    :param lasting: Names whose object was there since the beginning.
     """
     return [
         *_of_objects(objects, catalogue, reported, exempt),
@@ -95,6 +96,7 @@ def differences(objects, catalogue, *, reported=(), exempt=()):
         *_of_rules(catalogue),
         *_of_counters(catalogue),
         *_of_fate(catalogue),
+        *_of_lasting(catalogue, lasting),
     ]
 
 
@@ -233,3 +235,11 @@ def _of_fate(catalogue):
     for name, each in catalogue.dids.items():
         if each.availability == DIDAvailability.LOST and name != BAD:
             yield f'{name}: is LOST'
+
+
+def _of_lasting(catalogue, names):
+    """They were never forgotten: what else Rucio has of them would have been lost."""
+    for name in names:
+        known = catalogue.dids.get(name)
+        if known and known.created_at.replace(tzinfo=timezone.utc).timestamp() > time.time() - DAY:
+            yield f'{name}: was forgotten although it was there, and registered again'

@@ -56,6 +56,7 @@ class Bucket(FakeS3):
         self.make_bucket(name)
         self.before = lambda *_: None
         self.written = {}  # what others wrote and did not delete since
+        self.removed = set()  # what was not there all the time
         self._journal = journal
         self._owner = os.getpid()
 
@@ -95,6 +96,7 @@ class Bucket(FakeS3):
             self.written[act[2]] = source.body
         else:
             self.objects.pop(act[1], None)
+            self.removed.add(act[1])
             if act[0] == 'remove':
                 self.written.pop(act[1], None)
 

@@ -172,6 +172,8 @@ class User:
 
     # What is there of Rucio's own, and would be his own fault.
     hands_off = (rucio_acts.BAD, 'closed/file')
+    # What is written again and again, the same size and one of two contents: what was, is not, and is again.
+    favourites = ('run1/parts0', 'run1/file0', 'run2/deep/file1', 'cached/file0', 'twin/file1')
 
     def __init__(self, bucket, rng, say):
         self._bucket, self._rng, self._say = bucket, rng, say
@@ -195,7 +197,12 @@ class User:
         self._write(self._rng.choice([f'run1/new{number}', f'run1/sub/new{number}', f'run2/deep/new{number}', f'new{number % 4}/a/b', f'solo{number}']))
 
     def overwrite(self):
-        if key := self._pick():
+        if self._rng.random() < 0.4:
+            key = self._rng.choice(self.favourites)
+            parts, seed = self._rng.random() < 0.6, self._rng.choice(['one', 'other'])
+            self._say(f'user: put {key} again, the {seed}{", in parts" if parts else ""}')
+            self._bucket.put(key, rucio_acts.AVAILABLE[key][0], seed, parts=parts)
+        elif key := self._pick():
             self._write(key, self._rng.choice([None, len(self._bucket.objects[key].body)]))
 
     def delete(self):
@@ -253,31 +260,31 @@ class Run:
         self.end()
         # What a user puts now, also where something was forgotten, outlives Rucio's daemons before the next run of the reconciler.
         self.users_turn()
-        self.in_child('Rucio deletes what it may', rucio_acts.daemons)
-        self._expect_bytes()
-        self.end()
+        self.end(daemons_first=True)
 
-    def end(self):
+    def end(self, *, daemons_first=False):
         """One run without a fault; Rucio's daemons; then all must agree, and another run finds nothing to do."""
-        summary = self._clean_run()
-        self.in_child('Rucio deletes what it may', rucio_acts.daemons)
-        self._expect_bytes()
-        reported = {each['key'] for each in summary['problems']} | {each['did'].partition(':')[2] for each in summary['problems']}
-        found = self.in_child('audit', lambda: audit.differences(self.bucket.objects, audit.Catalogue(), reported=reported, exempt=self.exempt))
+        found = self.in_child("a run without faults, and Rucio's daemons", lambda: self._end(daemons_first))
         assert not found, '\n'.join(found)
-        again = self._clean_run()['counts']
-        acts = {name: again[name] for name in ('registered', 'replaced', 'forgotten', 'bad', 'lost', 'failed') if again.get(name)}
-        assert not acts, f'an unchanged bucket is not left alone: {acts}'
+
+    def _end(self, daemons_first):
+        if daemons_first:
+            rucio_acts.daemons()
+        summary = self.reconcile('whole', [])
+        rucio_acts.daemons()
+        reported = {each['key'] for each in summary['problems']} | {each['did'].partition(':')[2] for each in summary['problems']}
+        lasting = rucio_acts.AVAILABLE.keys() - self.bucket.removed
+        found = audit.differences(self.bucket.objects, audit.Catalogue(), reported=reported, exempt=self.exempt, lasting=lasting)
+        left = {key: each.body for key, each in self.bucket.objects.items()}
+        found += [f'{key}: what a user wrote was destroyed' for key, body in self.bucket.written.items() if left.get(key) != body]
+        again = self.reconcile('whole', [])['counts']
+        acts = {name: again[name] for name in ('registered', 'replaced', 'forgotten', 'completed', 'bad', 'lost', 'failed') if again.get(name)}
+        return [*found, f'an unchanged bucket is not left alone: {acts}'] if acts else found
 
     @property
     def exempt(self):
         """The operator's own bad file, and files with a copy elsewhere: what a user did to these is reported."""
         return {rucio_acts.BAD, 'twin/file0', 'twin/file1'}
-
-    def _expect_bytes(self):
-        left = {key: each.body for key, each in self.bucket.objects.items()}
-        gone = [key for key, body in self.bucket.written.items() if left.get(key) != body]
-        assert not gone, f'what a user wrote was destroyed: {gone}'
 
     # Turns
 
@@ -311,9 +318,6 @@ class Run:
         children = [self._fork(f'reconciler, one of two: {mode}', lambda mode=mode: self.reconcile(mode, [])) for mode in modes]
         for child in children:
             self._wait(child, may_fail=True)
-
-    def _clean_run(self):
-        return self.in_child('reconciler, without faults', lambda: self.reconcile('whole', []))
 
     def _plan(self):
         """What happens at which step: faults, users, kill -9."""
@@ -477,6 +481,7 @@ class Template:
         self._close()
         shutil.copyfile(self._copy, self._database)
         self.bucket.buckets[self.bucket.name] = pickle.loads(self._objects.read_bytes())
+        self.bucket.removed = set()
         unlocked = (rucio_acts.BAD, 'twin/file1')
         self.bucket.written = {key: each.body for key, each in self.bucket.objects.items() if key not in unlocked and not key.startswith('cached/')}
 

@@ -131,6 +131,7 @@ def make(bucket):
         replica = models.RSEFileAssociation
         then = {'created_at': _now() - timedelta(seconds=LONG_AGO), 'updated_at': _now() - timedelta(seconds=LONG_AGO)}
         session.execute(update(replica).values(then))
+        session.execute(update(models.DataIdentifier).values(then))
         unlocked = replica.name.startswith('cached/') | (replica.name == 'twin/file1')
         session.execute(update(replica).where(unlocked, replica.rse_id == here).values(tombstone=_now() - timedelta(days=1), **then))
         bad = {'scope': SCOPE, 'name': BAD, 'rse_id': here}
@@ -225,6 +226,7 @@ def delete(rse=RSE):
 
 def daemons(rse=RSE):
     """A day of Rucio."""
+    delete(rse)
     judge()
     delete(rse)
     judge()

@@ -24,6 +24,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 # What is imported here reads the configuration, and there is none.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3 import listings, storages
+    from rucio.core.s3.listings import Unsorted
     from rucio.core.s3.parts import Part
 
 from rucio.common.s3.endpoint import Endpoint, Secrets
@@ -37,19 +38,36 @@ ODD = [
 ]
 
 
+SORTED = ['ceph']  # as providers.toml says
+
+
 @pytest.fixture(params=['plain', 'ceph'])
 def part(request, unique):
     server = request.getfixturevalue(request.param)
     server.client().create_bucket(Bucket=unique)
-    endpoint = Endpoint('X', 'abc123', f'{server.scheme}://127.0.0.1:{server.port}', secrets=Secrets(server.access_key, server.secret_key))
+    endpoint = Endpoint(
+        'X',
+        'abc123',
+        sorted_listing=request.param in SORTED,
+        url=f'{server.scheme}://127.0.0.1:{server.port}',
+        secrets=Secrets(server.access_key, server.secret_key),
+    )
     return Part(storages.Storage('X', 'abc123', 'def', endpoint, {}, {}), InternalScope('user.alice'), unique, '', '')
+
+
+def listed(part, *span):
+    """As the reconciler does."""
+    try:
+        return list(listings.entries(part, *span))
+    except Unsorted as unsorted:
+        return list(listings.sorted_entries(part, unsorted.everything(), *span))
 
 
 def test_odd_keys(part):
     client = part.storage.connection().client
     for key in ODD:
         client.put_object(Bucket=part.bucket, Key=key, Body=key.encode())
-    found = list(listings.entries(part))
+    found = listed(part)
     ordered = sorted(ODD, key=str.encode)
     assert [entry.key for entry in found] == ordered
     for entry in found:
@@ -57,7 +75,7 @@ def test_odd_keys(part):
         # A listing may know fractions of a second.
         assert listings.stat(part, entry.key) == entry._replace(modified=pytest.approx(entry.modified, abs=1))
     for index in (0, 3, len(ordered) // 2):
-        assert [entry.key for entry in listings.entries(part, ordered[index], ordered[-3])] == ordered[index + 1 : -2]
+        assert [entry.key for entry in listed(part, ordered[index], ordered[-3])] == ordered[index + 1 : -2]
 
 
 def test_pages(part):
@@ -65,5 +83,16 @@ def test_pages(part):
     names = [f'run1/{number:04}' for number in range(1005)]
     for name in names:
         client.put_object(Bucket=part.bucket, Key=name, Body=b'')
-    assert [entry.key for entry in listings.entries(part)] == names
+    assert [entry.key for entry in listed(part)] == names
     assert listings.stat(part, 'run1/none') is None
+
+
+def test_a_storage_that_is_said_to_sort_does(part):
+    """And one that is not does not: the day that it does, providers.toml can say so."""
+    client = part.storage.connection().client
+    for key in ('run1', 'run1/a', 'run1-', 'run1.', 'run1/b-', 'run1/b/x'):
+        client.put_object(Bucket=part.bucket, Key=key, Body=b'')
+    order = [entry.key for entry in listings.unordered(part)]
+    after = [each['Key'] for each in client.list_objects_v2(Bucket=part.bucket, StartAfter='run1')['Contents']]
+    sorts = order == sorted(order) and after == order[1:]
+    assert sorts is part.storage.endpoint.sorted_listing

@@ -219,15 +219,16 @@ def test_sigint_while_nothing_is_to_do(place, tmp_path):
 
 def test_two_instances_share_the_buckets(place, tmp_path):
     here = place(12)
-    for scope in here.scopes:
-        here.put(scope, run1__a=scope)
     logs = [tmp_path / 'one', tmp_path / 'two']
-    with here.running(logs[0], '--sleep-time', '5') as one, here.running(logs[1], '--sleep-time', '5') as two:
+    with here.running(logs[0], '--sleep-time', '2') as one, here.running(logs[1], '--sleep-time', '2') as two:
+        until(lambda: here.heartbeats(one) and here.heartbeats(two), one)
+        for scope in here.scopes:
+            here.put(scope, run1__a=scope)
         until(lambda: sum(log.read_text().count(' 1 registered in ') for log in logs) >= 12, one)
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in (one, two)] == [0, 0]
-    shares = [{scope for scope in here.scopes if f'bucket {here.prefix}{scope}: 1 objects listed' in log.read_text()} for log in logs]
+    shares = [{scope for scope in here.scopes if f'bucket {here.prefix}{scope}: ' in log.read_text()} for log in logs]
     assert shares[0] | shares[1] == set(here.scopes)
     assert not shares[0] & shares[1]
     assert min(map(len, shares)) > 0
@@ -277,9 +278,9 @@ def test_workers_on_postgresql(tmp_path, plain, unique):
         root = RucioCli.root(tmp_path / 'root', server)
         here = make_place(root, server, plain, tmp_path / 'user', unique, 3, SLOW)
         for scope in here.scopes:
-            here.put_all(scope, {f'run{number // 100}/file{number:04}': f'{number}' for number in range(300)})
+            here.put_all(scope, {f'run{number // 40}/file{number:04}': f'{number}' for number in range(120)})
         log = here.reconcile('--threads', '3', '--save-every', '0.1')
         assert here.downloaded(f'{here.scopes[1]}:run0/file0007')[0] == ['7'], log
-        assert log.count(': 300 objects listed, 300 new, ') == 3, log
+        assert log.count(': 120 objects listed, 120 new, ') == 3, log
         log = here.reconcile('--threads', '3')
-        assert log.count(': 300 objects listed, 0 new, 0 changed, 0 missing, 0 failed in ') == 3
+        assert log.count(': 120 objects listed, 0 new, 0 changed, 0 missing, 0 failed in ') == 3

@@ -192,7 +192,7 @@ def test_make_bucket_keeps_the_lifecycle_rules_that_there_are(desk: Desk) -> Non
 
     made = desk.dave.ok('POST', '/buckets', {'scope': OTHER_SCOPE})['made']
 
-    assert made == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': True}
+    assert made == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': True, 'events': False}
     rules = {rule['ID']: rule for rule in desk.s3.get_bucket_lifecycle_configuration(Bucket=OTHER_SCOPE)['Rules']}
     assert rules['theirs']['Expiration']['Days'] == 3
     assert len(rules) == 2

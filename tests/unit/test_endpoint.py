@@ -67,9 +67,9 @@ def test_what_others_changed_is_only_reported_and_what_they_put_is_read_for_its_
         ('gcs', {'default_region': 'auto'}),
         ('generic', {'checksum': 'md5', 'conditional_put': False}),
         ('aws', {'etag_is_md5': False}),  # SSE-KMS and SSE-C
-        ('ceph', {'etag_is_md5': True}),
-        ('seaweedfs', {'etag_is_md5': True}),
-        ('generic', {'etag_is_md5': False}),
+        ('ceph', {'etag_is_md5': True, 'sorted_listing': True}),
+        ('seaweedfs', {'etag_is_md5': True, 'sorted_listing': False}),
+        ('generic', {'etag_is_md5': False, 'sorted_listing': False}),
     ],
 )
 def test_a_provider_brings_its_defaults(load, provider, expected):

@@ -49,9 +49,11 @@ ODD = ('run1/a b+c%20&<>"\'#?', 'run1/\u00e9\u4e2d\U0001f600', 'run1//x', 'run1/
 def part(endpoint, rse, s3):
     """Call it for what lies below a name of user.alice."""
 
-    def make(name='', **settings):
+    def make(name='', more=None, **settings):
         described = rse(s3.url, **settings)
-        storage = storages.Storage('X', RSE_ID, 'def', endpoint(secrets=Secrets('key', 'secret')), described, described['protocols'][0])
+        storage = storages.Storage(
+            'X', RSE_ID, 'def', endpoint(**{'secrets': Secrets('key', 'secret'), 'sorted_listing': True} | (more or {})), described, described['protocols'][0]
+        )
         return Part.of(storage, SCOPE, name) if described['deterministic'] else Part.imported(storage, SCOPE, name, BUCKET, '')
 
     return make
@@ -181,6 +183,12 @@ def test_nothing_of_an_unsorted_page_is_yielded(part, s3):
     s3.fail('ListObjectsV2', listed('a', 'c', 'b'))
     with pytest.raises(Unsorted):
         next(listings.entries(part()))
+
+
+def test_a_storage_that_is_not_known_to_sort_is_not_even_asked(part, s3):
+    with pytest.raises(Unsorted):
+        next(listings.entries(part(more={'sorted_listing': False})))
+    assert s3.requests == []
 
 
 def test_a_directory_bucket_is_not_even_asked(part, s3):

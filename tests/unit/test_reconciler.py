@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from unittest import mock
 from uuid import uuid4
@@ -116,7 +117,7 @@ def world(database, s3, endpoint, settings_of):
         scope.add_scope(SCOPE, ALICE, session=session)
         rse_id = rse.add_rse(name, session=session)
         account_limit.set_local_account_limit(ALICE, rse_id, TB, session=session)
-    described = endpoint(rse=name, rse_id=rse_id, secrets=Secrets('key', 'secret'), etag_is_md5=True)
+    described = endpoint(rse=name, rse_id=rse_id, secrets=Secrets('key', 'secret'), etag_is_md5=True, sorted_listing=True)
     settings = settings_of(s3.url, rse=name, id=rse_id, staging_area=False, volatile=False)
     return World(s3, storages.Storage(name, rse_id, 'def', described, settings, settings['protocols'][0]))
 
@@ -631,6 +632,26 @@ def test_an_unsorted_listing(world):
     assert counted(world.run(span=('run1/15', 'run1/5'))) == {'same': 7}
 
 
+def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
+    """Each call lists all of it, and has its time after that."""
+    monkeypatch.setattr(reconciler, 'LOOK', 2)
+    names = [f'run1/{number}' for number in range(9)]
+    world.store(*names)
+    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
+    assert ranges(world.part(), 3) == [('', None)]
+    listed = listings.sorted_entries
+
+    def slow(*arguments):
+        found = list(listed(*arguments))
+        now = time.monotonic() + 60
+        monkeypatch.setattr(reconciler.time, 'monotonic', lambda: now)
+        return found
+
+    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    assert Reconciler(world.part()).run(seconds=30) is None
+    assert sorted(world.files()) == names
+
+
 def test_a_listing_that_turns_out_to_be_unsorted(world):
     world.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
     world.run()
@@ -739,13 +760,21 @@ def test_check_does_not_go_on_for_ever(world):
 
 def test_only_some_problems_are_kept():
     first, second = Summary(Counter(changed=70)), Summary(Counter(changed=70, missing=1))
-    for summary in (first, second):
-        for number in range(70):
-            summary.add(reconciler.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
+    for number in range(140):
+        summary = first if number < 70 else second
+        summary.add(reconciler.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
     first.merge(second)
     assert first.counts == {'changed': 140, 'missing': 1}
     assert len(first.problems) == 100
     assert first.as_dict()['problems'][0] == {'kind': 'changed', 'did': 'user.alice:0', 'key': '0', 'found': 'found', 'remedy': 'remedy'}
+
+
+def test_the_same_problem_is_kept_once(world):
+    summary = Summary()
+    for _ in range(3):
+        summary.refused(world.part(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
+    assert summary.counts['over-limit'] == 3
+    assert [problem.kind for problem in summary.problems] == ['over-limit']
 
 
 def test_every_count_is_there_from_the_beginning():

@@ -92,17 +92,22 @@ class Unsorted(Exception):
 # The bucket
 
 
+def is_sorted(part: 'Part') -> bool:
+    """Whether the storage is known to list keys in the order of their bytes, from any key on. No request."""
+    return part.storage.endpoint.sorted_listing and not part.bucket.endswith(DIRECTORY_BUCKET)
+
+
 def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
     """The objects of a part in the order of their keys' bytes: one request for each 1000, the memory of one such page.
 
     :param after: Only keys behind this one.
     :param until: Only keys up to this one.
-    :raises Unsorted: before anything is yielded of a page that is out of order.
+    :raises Unsorted: before anything is yielded of a page that is out of order; at once, where the storage is not known to sort.
     :raises SourceNotFound: if there is no such bucket.
     :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was yielded before is
         then not all that there is.
     """
-    if part.bucket.endswith(DIRECTORY_BUCKET):
+    if not is_sorted(part):
         raise Unsorted(partial(unordered, part))
     last = ''
     for page in _pages(part, after):

@@ -31,7 +31,7 @@ from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
 from . import catalogue, listings, summing
 from .compare import Finding, Kind, compare
-from .listings import DIRECTORY_BUCKET, Unsorted
+from .listings import Unsorted
 from .summary import COUNTS, Problem, Summary
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ class Reconciler:
 
         :param after: Only keys behind this one.
         :param until: Only keys up to this one.
-        :param seconds: How long to work. No object is begun after that; one that is being read is read to its end.
+        :param seconds: How long to work; where the storage does not sort, from when all is listed. No object is begun after that; one that is
+            being read is read to its end.
         :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
         :raises SourceNotFound: if there is no such bucket.
         :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is taken for missing.
@@ -134,10 +135,10 @@ class Reconciler:
             finished = self._merge(self._list(self._part, after if after > prefix else '', until), after, until)
         except Unsorted as unsorted:
             # What was found so far says nothing. What was done about it was right: each object had been looked at.
-            self._begin(after, seconds)
+            self._begin(after, None)
             self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARED})
             del self.summary.problems[problems:]
-            finished = self._merge(listings.sorted_entries(self._part, unsorted.everything(), after, until), after, until)
+            finished = self._merge(self._sorted(unsorted, after, until, seconds), after, until)
         self.summary.counts['listed'] += self._counted - self._listed
         return None if finished else self._done
 
@@ -155,6 +156,13 @@ class Reconciler:
         if self._failure is not None:
             raise self._failure
         return finished
+
+    def _sorted(self, unsorted: Unsorted, after: str, until: Optional[str], seconds: Optional[float]) -> 'Iterator[Entry]':
+        """A listing that takes longer than a run may take would let no run get anywhere."""
+        for entry in listings.sorted_entries(self._part, unsorted.everything(), after, until):
+            if self._deadline is None and seconds is not None:
+                self._deadline = time.monotonic() + seconds
+            yield entry
 
     def _watched(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
         """The same, until it is time to end. That is no end, which would say that there is nothing more in the bucket."""
@@ -453,14 +461,15 @@ def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
 def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
     """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each holds is not known.
 
-    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that.
+    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that. A storage that does
+    not sort has one range: each would list all of it.
 
     :param count: How many at most.
     :returns: ``after`` and ``until`` of each.
     """
     names: list[str] = []
     prefix = part.key_prefix
-    if count > 1 and not part.bucket.endswith(DIRECTORY_BUCKET):
+    if count > 1 and listings.is_sorted(part):
         names = sorted(islice(objects.list_prefix(part.storage.connection(), part.bucket, prefix), MOST_NAMES))
         if len(names) == 1 and names[0].endswith('/') and names[0] != prefix:
             names = sorted(islice(objects.list_prefix(part.storage.connection(), part.bucket, names[0]), MOST_NAMES))

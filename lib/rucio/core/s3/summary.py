@@ -62,8 +62,8 @@ class Summary:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Keep a problem, if there are not too many."""
-        if len(self.problems) < MOST_PROBLEMS:
+        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of its files."""
+        if len(self.problems) < MOST_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
     def merge(self, other: 'Summary') -> None:

@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import ConfigurationError, DatabaseException, InvalidRSEExpression, RSENotFound, RucioException, VONotFound
+from rucio.common.exception import ConfigurationError, DatabaseException, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
 from rucio.common.logging import setup_logging
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
@@ -141,6 +141,15 @@ def _storages(options: Options) -> 'list[Storage]':
     return found
 
 
+def _lacks_keys(storage: 'Storage') -> Optional[str]:
+    """Why the server has no keys for an RSE: one that only its users hold keys of is none of our business."""
+    try:
+        storage.connection()
+    except RSEAccessDenied as error:
+        return _told(f'RSE {storage.rse}', error)
+    return None
+
+
 def _parts(options: Options, places: rounds.Places) -> 'list[Part]':
     return [part for part in places.parts if not options.scopes or str(part.scope) in options.scopes]
 
@@ -211,6 +220,9 @@ class Worker:
         self._heartbeat.live(force_renew=True)  # who came or went since
         mine, others = 0, set[str]()
         for storage in _storages(self.options):
+            if why := _lacks_keys(storage):
+                self._warn(why)
+                continue
             try:
                 tasks, foreign = self._tasks(storage)
             except RucioException as error:
@@ -415,6 +427,9 @@ def _preview(options: Options) -> bool:
     """
     well = True
     for storage in _storages(options):
+        if why := _lacks_keys(storage):
+            _LOGGER.warning('%s', why)
+            continue
         try:
             with db_session(DatabaseOperationType.READ) as session:
                 known = rounds.read(storage, session=session)
