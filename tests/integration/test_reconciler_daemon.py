@@ -15,6 +15,8 @@
 """The reconciler's daemon with a real S3 server and a real Rucio server: other clients write, `rucio-s3-reconciler` runs, stock commands read."""
 
 import contextlib
+import gzip
+import json
 import os
 import signal
 import sqlite3
@@ -284,3 +286,29 @@ def test_workers_on_postgresql(tmp_path, plain, unique):
         assert log.count(': 120 objects listed, 120 new, ') == 3, log
         log = here.reconcile('--threads', '3')
         assert log.count(': 120 objects listed, 0 new, 0 changed, 0 missing, 0 failed in ') == 3
+
+
+def write_inventory(made, scope, *more):
+    """A report of what the bucket has now, and of some keys more, as S3 writes it."""
+    client, reports, source = made.storage.client(), f'reports-{made.prefix}x', made.prefix + scope
+    client.create_bucket(Bucket=reports)
+    found = [(each['Key'], each['Size'], each['ETag'].strip('"')) for each in client.list_objects_v2(Bucket=source)['Contents']]
+    rows = [f'"{source}","{key}","{size}","2026-11-22T01:00:00.000Z","{etag}"' for key, size, etag in (*found, *((key, 1, 'e' * 32) for key in more))]
+    client.put_object(Bucket=reports, Key='data/1.csv.gz', Body=gzip.compress('\n'.join(reversed(rows)).encode()))
+    manifest = {'sourceBucket': source, 'fileFormat': 'CSV', 'fileSchema': 'Bucket, Key, Size, LastModifiedDate, ETag', 'files': [{'key': 'data/1.csv.gz'}]}
+    client.put_object(Bucket=reports, Key='manifest.json', Body=json.dumps(manifest).encode())
+    return f'{made.rse}/{source}=s3://{reports}/manifest.json'
+
+
+def test_an_inventory_in_the_place_of_a_listing(place):
+    made = place(on_missing='forget')
+    scope = made.scopes[0]
+    made.put(scope, run1__a='a', run1__b='b')
+    inventory = write_inventory(made, scope, 'run1/gone-since')
+    made.put(scope, run1__c='written since')
+    made.reconcile('--inventory', inventory)
+    assert made.names(scope) == ['run1/a', 'run1/b']
+    made.reconcile()
+    made.storage.client().delete_object(Bucket=made.prefix + scope, Key='run1/b')
+    made.reconcile('--inventory', inventory)
+    assert made.names(scope) == ['run1/a', 'run1/b', 'run1/c']  # it does not know c, and does not know that b is gone

@@ -16,7 +16,6 @@
 
 import json
 import os
-import shutil
 import threading
 from collections import defaultdict
 from contextlib import contextmanager
@@ -29,9 +28,8 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from sqlalchemy import create_engine, event, func, select, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import sessionmaker
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
@@ -172,30 +170,6 @@ class World:
         for row in self.rows(models.DataIdentifierAssociation, child_type=DIDType.FILE):
             assert [row[key] for key in ('bytes', 'md5', 'adler32')] == [dids[row['child_name']][key] for key in ('bytes', 'md5', 'adler32')]
         assert self.usage() == {key: tuple(value) for key, value in wanted.items() if value != [0, 0]}
-
-
-@pytest.fixture(scope='module')
-def template(tmp_path_factory):
-    """An empty catalogue."""
-    path = tmp_path_factory.mktemp('template') / 'rucio.db'
-    engine = create_engine(f'sqlite:///{path}')
-    models.BASE.metadata.create_all(engine)
-    engine.dispose()
-    return path
-
-
-@pytest.fixture
-def database(template, tmp_path, monkeypatch, rucio_cfg):
-    """A catalogue that Rucio's own code takes for that of this server."""
-    rucio_cfg({'policy': {'permission': 'generic', 'schema': 'generic'}, 'cache': {'url': '127.0.0.1:1'}})
-    path = tmp_path / 'rucio.db'
-    shutil.copy(template, path)
-    engine = create_engine(f'sqlite:///{path}?timeout=60')
-    event.listen(engine, 'connect', lambda connection, _: connection.executescript('PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF'))
-    monkeypatch.setattr(rucio_session, '_ENGINE', engine)
-    monkeypatch.setattr(rucio_session, '_MAKER', sessionmaker(bind=engine))
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@
 
 import json
 import os
+from contextlib import nullcontext
+from datetime import datetime, timezone
 from unittest import mock
 
 import pytest
@@ -28,7 +30,7 @@ import sqlalchemy.orm
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import config, permission
-    from rucio.core.s3 import access, grants, imports, storages
+    from rucio.core.s3 import access, grants, imports, storages, vending
     from rucio.gateway import s3 as gateway
     from rucio.rse import rsemanager
 
@@ -41,6 +43,7 @@ from rucio.common.exception import (
     UnsupportedOperation,
 )
 from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.sts import TemporaryKeys
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, ReplicaState
@@ -48,6 +51,7 @@ from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, Replica
 RSE_ID = 'a' * 32
 SCOPE = InternalScope('user.alice')
 ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))
+NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
 LANDSAT = imports.Import('landsat', 'L8/', 'user.alice', 'scenes')
 
 
@@ -289,6 +293,24 @@ def test_keys_are_for_the_part_that_is_imported(session):
         gateway._covering(of, ALICE, 'landsat', 'L8/a/b', True, session)
     with pytest.raises(gateway.AccessDenied):
         gateway._covering(of, ALICE, 'landsat', 'L7/a', False, session)
+
+
+def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session, monkeypatch):
+    of = storage(role_arn='arn:aws:iam:::role/x')
+    add_replica(session, 'scenes/a', '/L7/run1')
+    policies = []
+    monkeypatch.setattr(storages.Storage, 'ways', ['vended', 'remote'])
+    monkeypatch.setattr(vending, '_assume', lambda _, policy, *__: policies.append(policy) or TemporaryKeys('K', 'hidden', 'hidden', NEVER))
+    monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext(session))
+    monkeypatch.setattr(gateway.storages, 'get_storage', lambda *_, **__: of)
+    assert gateway.get_credentials('LANDSAT', 'landsat', 'L7/run1', False, 'alice')['prefix'] == 'L7/run1'
+    with pytest.raises(gateway.AccessDenied):
+        gateway.get_credentials('LANDSAT', 'landsat', 'L7/run', False, 'alice')
+    assert gateway.get_credentials('LANDSAT', 'landsat', 'L7/run1', False, 'root')['prefix'] == 'L7/'
+    alice, root = policies
+    assert '"arn:aws:s3:::landsat/L7/run1"' in alice
+    assert '*' not in alice
+    assert '"arn:aws:s3:::landsat/L7/*"' in root
 
 
 # Anonymous storages

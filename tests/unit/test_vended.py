@@ -256,6 +256,14 @@ def test_buckets_cannot_be_listed(connection, server, s3):
     assert not s3.requests
 
 
+def test_keys_for_one_object_are_not_used_for_those_that_begin_like_it(connection, server, s3):
+    server.shared = ['run10', 'run1']
+    for key in ('run1', 'run10', 'run1'):
+        s3.store(BUCKET, key, b'x')
+        connection.client.get_object(Bucket=BUCKET, Key=key)
+    assert used(s3) == ['KEY1', 'KEY2', 'KEY1']
+
+
 def test_keys_for_something_else_are_not_used(connection, server, s3):
     server.get_s3_credentials = lambda *_: {**FakeServer().get_s3_credentials('X', 'user.bob', '', False)}  # the keys of another bucket
     with pytest.raises(RSEAccessDenied, match='something else'):

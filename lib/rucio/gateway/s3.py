@@ -254,7 +254,9 @@ def get_credentials(rse: str, bucket: str, prefix: str, write: bool, issuer: str
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
         prefix = _covering(storage, account, bucket, prefix, write, session)
-    return _vended(storage, bucket, prefix, write, lifetime, issuer)
+    # Where each replica has its path, who may read one object may not read those whose keys only begin like that.
+    exact = not storage.settings['deterministic'] and bool(prefix) and not prefix.endswith('/')
+    return _vended(storage, bucket, prefix, write, lifetime, issuer, exact)
 
 
 def get_did_credentials(
@@ -311,6 +313,8 @@ def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix:
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
             if access.may(account, scope, f'{dataset}/', False, session=session):
                 return part
+        if storage.may_have(bucket) and access.is_admin(account, session=session):
+            return prefix[: prefix.rfind('/') + 1]
         if _may_touch(storage, account, bucket, prefix, write, session):
             return prefix
         raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
@@ -325,7 +329,7 @@ def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix:
     raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 
 
-def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str) -> dict[str, Any]:
+def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str, exact: bool = False) -> dict[str, Any]:
     if storage.endpoint.auth == 'anonymous':
         raise RSEOperationNotSupported(f'RSE {storage.rse} is read without keys (auth = anonymous): there are none, and none are needed.')
     if 'vended' not in storage.ways:
@@ -333,7 +337,7 @@ def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime:
             f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
             + (' It signs requests (remote).' if storage.ways else '')
         )
-    vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer)
+    vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer, exact)
     return {
         'rse': storage.rse,
         'url': storage.endpoint.url,

@@ -69,7 +69,9 @@ class _Keys:
     credentials: Credentials = field(repr=False)
 
     def cover(self, need: _Need) -> bool:
-        return self.bucket == need.bucket and self.write >= need.write and (need.anywhere or need.key.startswith(self.prefix))
+        # What ends in no slash may be the key of the one object that these are for.
+        inside = need.key.startswith(self.prefix) if self.prefix.endswith('/') or not self.prefix else need.key == self.prefix
+        return self.bucket == need.bucket and self.write >= need.write and (need.anywhere or inside)
 
 
 class Vended(Authorizer):

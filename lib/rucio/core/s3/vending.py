@@ -68,7 +68,7 @@ _clients: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()
 
 
-def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str) -> Vended:
+def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False) -> Vended:
     """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier ones is left.
 
     :param storage: The RSE; its setting ``role_arn`` names the role that is assumed.
@@ -77,6 +77,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     :param write: Whether objects may be written and deleted, too.
     :param lifetime: Seconds; at least 900, at most the setting ``credentials_lifetime``, which is the default.
     :param who: The account; the storage's logs show it.
+    :param exact: Only for the object whose key ``prefix`` is.
     :raises RSEOperationNotSupported: if there is no role.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
@@ -89,7 +90,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     longest = storage.endpoint.credentials_lifetime
     seconds = max(SHORTEST, min(lifetime or longest, longest))
     # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
-    purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who)
+    purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who, exact)
     slot = _slot(purpose)
     failures = slot.failures
     with slot.lock:
@@ -98,7 +99,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
                 # While this one waited. Were each to ask again, the last would wait for the time-outs of all.
                 raise type(slot.failure)(*slot.failure.args)
             try:
-                slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write), seconds, who)
+                slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)
             except RucioException as error:
                 slot.failure, slot.failures = type(error)(*error.args), slot.failures + 1
                 raise
@@ -133,11 +134,12 @@ def _client(storage: 'Storage') -> Any:
         return _clients[key]
 
 
-def session_policy(rse: str, bucket: str, prefix: str, write: bool) -> str:
+def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool = False) -> str:
     """The smallest session policy for one bucket or one part of it, as compact JSON (Ceph takes no other).
 
     Keys can be listed below ``prefix`` only.
 
+    :param exact: For the one object whose key ``prefix`` is; nothing can be listed then, as others may begin like that.
     :raises InputValidationError: if the bucket's name could stand for others, or the policy would be too long.
     """
     if not _BUCKET.fullmatch(bucket):
@@ -148,7 +150,7 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool) -> str:
     listing = _allow(['s3:ListBucket'], arn)
     if prefix:
         listing['Condition'] = {'StringLike': {'s3:prefix': [f'{part}*']}}
-    statements = [_allow(actions, f'{arn}/{part}*'), listing, _allow(['s3:GetBucketLocation'], arn)]
+    statements = [_allow(actions, f'{arn}/{part}' + ('' if exact else '*')), *([] if exact else [listing]), _allow(['s3:GetBucketLocation'], arn)]
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
     if len(policy) > POLICY_LIMIT:
         raise InputValidationError(f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a shorter one.")
