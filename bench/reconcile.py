@@ -132,7 +132,9 @@ def against_stock(where: Catalogue, database: str, files: int, rounds: int) -> N
         print(f'round {number + 1}: ours {times["ours"][-1]:.2f} s, add_replicas {times["add"][-1]:.2f} s, attach_dids {times["attach"][-1]:.2f} s', flush=True)
     ours, add, attach = (statistics.median(times[each]) for each in ('ours', 'add', 'attach'))
     print(f'{files} new files, medians of {rounds}: ours {files / ours:,.0f}/s; add_replicas in chunks of {CHUNK[database]} {files / add:,.0f}/s,')
-    print(f'with attach_dids {files / (add + attach):,.0f}/s. ratio: {add / ours:.2f} of add_replicas alone, {(add + attach) / ours:.2f} with attach_dids')
+    alone = statistics.median(add / ours for add, ours in zip(times['add'], times['ours'], strict=True))
+    both = statistics.median((add + attach) / ours for add, attach, ours in zip(times['add'], times['attach'], times['ours'], strict=True))
+    print(f'with attach_dids {files / (add + attach):,.0f}/s. ratio in a round: {alone:.1f} of add_replicas alone, {both:.1f} with attach_dids')
 
 
 def main() -> None:

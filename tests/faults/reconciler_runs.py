@@ -16,11 +16,13 @@
 
     python -m faults.reconciler_runs DIRECTORY FIRST LAST
 
-DIRECTORY is that of a `RucioServer` that was prepared (RUCIO_HOME says so, too). A run begins with the same catalogue and bucket.
+DIRECTORY is that of a `RucioServer` that was prepared (RUCIO_HOME says so, too): on SQLite or PostgreSQL, with an S3 in this process or
+a real one. A run begins with the same catalogue and bucket.
 Then users, faults, kill -9, Rucio's own uploads and daemons have their turn in an order that only the seed decides; at the end one
 run of the reconciler without faults has to make the catalogue what the bucket is.
 """
 
+import functools
 import gc
 import json
 import os
@@ -28,17 +30,19 @@ import pickle
 import random
 import shutil
 import signal
-import sqlite3
 import sys
 import threading
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
+import boto3
+from botocore.handlers import add_expect_header
 from botocore.retries.standard import ExponentialBackoff
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from rucio.common.exception import RucioException
 from rucio.common.s3 import clients
@@ -46,7 +50,7 @@ from rucio.db.sqla import session as rucio_session
 from servers.fake_s3 import Answer, error
 
 from . import audit, rucio_acts
-from .bucket import Bucket
+from .bucket import Bucket, RealBucket
 
 PATIENCE = 120  # seconds for one step; it is killed, and the run has failed, if it takes longer
 STEPS = 400  # requests, statements and commits that a run of the reconciler has, about
@@ -118,6 +122,7 @@ class Steps:
 
     def __init__(self):
         self.count = 0
+        self.error = Exception  # what the database's driver raises
         self._plan = {}
         self._requests, self._statements = [], []
         self._lock = threading.RLock()
@@ -147,7 +152,7 @@ class Steps:
         with self._lock:
             self._step()
             if self._statements and self._statements.pop(0):
-                raise sqlite3.OperationalError('disk I/O error')
+                raise self.error('disk I/O error')
 
     def around_commit(self, commit, connection):
         """A commit may fail before it, or be done while the answer is lost."""
@@ -155,11 +160,11 @@ class Steps:
             self._step()
             when = self._statements.pop(0) if self._statements else None
             if when == 'before':
-                raise sqlite3.OperationalError('disk I/O error')
+                raise self.error('disk I/O error')
             commit(connection)
             self._step()
             if when == 'after':
-                raise sqlite3.OperationalError('the answer was lost')
+                raise self.error('the answer was lost')
 
     def _step(self):
         self.count += 1
@@ -234,7 +239,7 @@ class User:
     def put_what_is_no_name(self):
         self._write(
             self._rng.choice(
-                ['run1/a name with spaces', 'run1/sub/directory/', 'run2', 'run1/half.rucio.upload', 'closed/new', f'run1/{"x" * 260}', 'r\u00f6m/\u00e9']
+                ['run1/a name with spaces', 'run1/sub/directory/', 'run2', 'run1/half.rucio.upload', 'closed/new', f'run1/{"x" * 125}/{"y" * 125}', 'r\u00f6m/\u00e9']
             )
         )
 
@@ -277,6 +282,7 @@ class Run:
         found = audit.differences(self.bucket.objects, audit.Catalogue(), reported=reported, exempt=self.exempt, lasting=lasting)
         left = {key: each.body for key, each in self.bucket.objects.items()}
         found += [f'{key}: what a user wrote was destroyed' for key, body in self.bucket.written.items() if left.get(key) != body]
+        found += self.bucket.wrong()
         again = self.reconcile('whole', [])['counts']
         acts = {name: again[name] for name in ('registered', 'replaced', 'forgotten', 'completed', 'bad', 'lost', 'failed') if again.get(name)}
         return [*found, f'an unchanged bucket is not left alone: {acts}'] if acts else found
@@ -424,13 +430,13 @@ def _attach(bucket, actions):
 _steps = Steps()
 
 
-def _prepare_process(bucket):
+def _prepare_process(bucket, *, sockets):
     """Once, before all forks: hooks, and no time is lost for what a child would do again."""
     made = {}
 
     def shared(endpoint, authorizer):
-        # It has no socket: a child may use that of its parent, and making one is half of the time of a run.
-        key = authorizer.identity
+        # Without a socket a child may use the client of its parent; making one is half of the time of a run.
+        key = (authorizer.identity, os.getpid() if sockets else 0)
         if key not in made:
             made[key] = make(endpoint, authorizer)
             bucket.attach(made[key])
@@ -438,29 +444,78 @@ def _prepare_process(bucket):
 
     make, clients._make = clients._make, shared
     ExponentialBackoff.delay_amount = lambda *_: 0
-    event.listen(Engine, 'connect', lambda connection, _: connection.execute('PRAGMA synchronous = OFF'))
     engine = rucio_session.get_engine()
+    if engine.dialect.name == 'sqlite':
+        event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA synchronous = OFF'))
+    _steps.error = engine.dialect.dbapi.OperationalError
     event.listen(engine, 'do_execute', _steps.before_statement)
     event.listen(engine, 'do_executemany', _steps.before_statement)
     commit, engine.dialect.do_commit = engine.dialect.do_commit, lambda connection: _steps.around_commit(commit, connection)
 
 
-class Template:
-    """The catalogue and the bucket that each run begins with."""
+class SQLiteCopy:
+    """The database as it was at a time."""
 
     def __init__(self, home):
-        self._database, self._copy, self._objects = home / 'rucio.db', home / 'template.db', home / 'template.objects'
+        self._database, self._copy = home / 'rucio.db', home / 'template.db'
+
+    def save(self):
+        self._close()
+        shutil.copyfile(self._database, self._copy)
+
+    def restore(self):
+        self._close()
+        shutil.copyfile(self._copy, self._database)
+
+    def _close(self):
+        """No connection may live in two processes; the last one takes the write-ahead log with it."""
+        rucio_session.get_engine().dispose()
+        for suffix in ('-wal', '-shm'):
+            self._database.with_name(self._database.name + suffix).unlink(missing_ok=True)
+
+
+class PostgreSQLCopy:
+    """The same there: databases are copied by the server."""
+
+    def __init__(self):
+        self._url = rucio_session.get_engine().url
+
+    def save(self):
+        self._run(f'CREATE DATABASE saved TEMPLATE {self._url.database}')
+
+    def restore(self):
+        # Connections of processes that were killed may still be there.
+        self._run(f'DROP DATABASE {self._url.database} WITH (FORCE)', f'CREATE DATABASE {self._url.database} TEMPLATE saved')
+
+    def _run(self, *statements):
+        rucio_session.get_engine().dispose()
+        server = create_engine(self._url.set(database='template1'), isolation_level='AUTOCOMMIT', poolclass=NullPool)
+        with server.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+
+class Template:
+    """The catalogue and the bucket that each run begins with. A file `s3.json` in `home` says where a real S3 is."""
+
+    def __init__(self, home):
+        self._objects = home / 'template.objects'
         self.directory = home / 'runs'
         self.directory.mkdir(exist_ok=True)
-        self.bucket = Bucket(str(rucio_acts.SCOPE), self.directory / 'journal')
-        _prepare_process(self.bucket)
-        if not self._copy.exists():
-            rucio_acts.make(self.bucket)
+        journal, real = self.directory / 'journal', home / 's3.json'
+        nowhere = {'scheme': 'http', 'hostname': '127.0.0.1', 'port': 9, 'region': 'us-east-1'}
+        storage = json.loads(real.read_text()) if real.exists() else nowhere
+        settings = storage.pop('settings', {})
+        name = settings.get('bucket_prefix', '') + str(rucio_acts.SCOPE)
+        self.bucket = RealBucket(name, journal, functools.partial(_client, storage)) if real.exists() else Bucket(name, journal)
+        _prepare_process(self.bucket, sockets=real.exists())
+        self._database = SQLiteCopy(home) if rucio_session.get_engine().dialect.name == 'sqlite' else PostgreSQLCopy()
+        if not self._objects.exists():
+            rucio_acts.make(self.bucket, SimpleNamespace(**storage), **settings)
             rucio_acts.judge()
             rucio_acts.count()
-            self._close()
+            self._database.save()
             self._objects.write_bytes(pickle.dumps(self.bucket.objects))
-            shutil.copyfile(self._database, self._copy)
         self._warm_up()
 
     def _warm_up(self):
@@ -478,18 +533,19 @@ class Template:
 
     def begin(self):
         """Everything as in the beginning."""
-        self._close()
-        shutil.copyfile(self._copy, self._database)
-        self.bucket.buckets[self.bucket.name] = pickle.loads(self._objects.read_bytes())
-        self.bucket.removed = set()
+        self._database.restore()
+        self.bucket.begin(pickle.loads(self._objects.read_bytes()))
         unlocked = (rucio_acts.BAD, 'twin/file1')
         self.bucket.written = {key: each.body for key, each in self.bucket.objects.items() if key not in unlocked and not key.startswith('cached/')}
 
-    def _close(self):
-        """No connection may live in two processes; the last one takes the write-ahead log with it."""
-        rucio_session.get_engine().dispose()
-        for suffix in ('-wal', '-shm'):
-            self._database.with_name(self._database.name + suffix).unlink(missing_ok=True)
+
+def _client(storage):
+    """Another client than Rucio's."""
+    keys = {'aws_access_key_id': storage['access_key'], 'aws_secret_access_key': storage['secret_key']}
+    made = boto3.Session(region_name=storage['region'], **keys).client('s3', endpoint_url=f'{storage["scheme"]}://{storage["hostname"]}:{storage["port"]}')
+    # As for Rucio's own: an early answer would be taken for that to the next request.
+    made.meta.events.unregister('before-call.s3', add_expect_header)
+    return made
 
 
 def main(directory, first, last):

@@ -25,7 +25,6 @@ import hashlib
 import sys
 import zlib
 from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
 
 from sqlalchemy import select, update
 
@@ -99,10 +98,13 @@ def rse_id(rse=RSE):
 # The beginning
 
 
-def make(bucket):
-    """The catalogue, and the objects in the bucket."""
+def make(bucket, storage, **settings):
+    """The catalogue, and the objects in the bucket.
+
+    :param storage: Where it is: scheme, hostname, port, region; and more settings of the RSE.
+    """
     with write() as session:
-        _make_site(session)
+        _make_site(storage, settings, session)
     here, there = rse_id(), rse_id(OTHER)
     for name, (size, parts) in AVAILABLE.items():
         bucket.put(name, size, name, parts=parts, age=LONG_AGO)
@@ -143,7 +145,7 @@ def _now():
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
-def _make_site(session):
+def _make_site(storage, settings, session):
     add_account(ALICE, AccountType.USER, 'alice@localhost', session=session)
     add_scope(SCOPE, ALICE, session=session)
     for name in (RSE, OTHER):
@@ -153,9 +155,7 @@ def _make_site(session):
         if name == RSE:
             for key, value in {'lfn2pfn_algorithm': 's3_bucket', 'skip_upload_stat': True}.items():
                 add_rse_attribute(identifier, key, value, session=session)
-            nowhere = SimpleNamespace(scheme='http', hostname='127.0.0.1', port=9, region='us-east-1')
-            settings = {'max_attempts': 2, 'checksum_readers': 2}
-            add_protocol(identifier, s3_protocol(nowhere, settings=settings), session=session)
+            add_protocol(identifier, s3_protocol(storage, settings={'max_attempts': 2, 'checksum_readers': 2, **settings}), session=session)
 
 
 def _rule(name, rse, session):

@@ -299,6 +299,7 @@ def test_a_bucket_that_is_not_there_is_named(world: World, unique: str) -> None:
     add_rse(world.root, f'P{unique.upper()}', world.storage.url, 'nothing-here', '--anonymous')
     said = refused(world.grace.rucio('s3', 'import', f'P{unique.upper()}', f'user.grace:{unique}'))
     assert 'nothing-here' in said
+    assert 'nothing-here' not in str(world.root.call('get_config'))  # nor does the daemon look for it
 
 
 # Keys that only the server has

@@ -316,6 +316,24 @@ def test_somebody_else_was_faster(world, monkeypatch):
     world.agree()
 
 
+@pytest.mark.parametrize('url', ['https://s3.example.org', 'https://elsewhere.example.org'])
+def test_the_same_object_on_two_rses_is_not_two_replicas(world, monkeypatch, url):
+    """Else Rucio would think that there is another one when it deletes one of them."""
+    world.register('run1/file')
+    world.add_copy('run1/file')
+    world.forget('run1/file')
+    world.storage.endpoint = SimpleNamespace(url='https://s3.example.org')
+    twin = SimpleNamespace(rse='TWIN', rse_id=world.other, endpoint=SimpleNamespace(url=url), place_of=lambda scope, name, _: (scope, name))
+    monkeypatch.setattr(registration.storages, 'list_storages', mock.Mock(return_value=[world.storage, twin]))
+    count, refusals = world.register('run1/file')
+    if url == world.storage.endpoint.url:
+        assert count == 0
+        assert [(each.kind, each.name) for each in refusals] == [('conflict', 'run1/file')]
+        assert 'on RSE TWIN' in refusals[0].found
+    else:
+        assert (count, refusals) == (1, [])
+
+
 def test_many_at_once(world):
     """Several processes register the same names: each is there once, and counted once."""
     names = [f'run{number % 3}/{number:03}' for number in range(300)]

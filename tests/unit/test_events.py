@@ -24,7 +24,7 @@ from unittest import mock
 
 import pytest
 
-pytest.importorskip('flask', reason='rucio-clients has no server')
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import flask
 from hypothesis import given
@@ -315,7 +315,8 @@ def follow(monkeypatch):
         def __init__(self, part, **options):
             self.part, self.options, self.summary = part, options, Summary(Counter())
 
-        def check(self, keys):
+        def check(self, keys, most_read):
+            assert most_read == events.MAX_READ
             made.checked.append((str(self.part.scope), list(keys), self.options))
             self.summary.counts.update(made.counts)
             if made.error:

@@ -126,6 +126,10 @@ def test_place(of, bucket, prefix, place):
         (storage(), 'other', '', RSEFileNameNotSupported, "prefix '/landsat/'"),
         (storage('/landsat/open/'), None, 'closed', RSEFileNameNotSupported, "prefix '/landsat/open/'"),
         (storage(deterministic=True), None, '', UnsupportedOperation, '--read-only'),
+        (storage('/'), 'arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap', '', InputValidationError, 'no name of a bucket'),
+        (storage('/'), 'a/b', '', InputValidationError, 'no name of a bucket'),
+        (storage('/'), '..', '', InputValidationError, 'no name of a bucket'),
+        (storage('/'), 'b' * 128, '', InputValidationError, '63 characters'),
     ],
 )
 def test_a_wrong_place_is_named(of, bucket, prefix, error, said):

@@ -161,7 +161,11 @@ def test_nothing_is_listed_of_a_report_with_a_damaged_file(part, report, s3):
         next(inventory.Inventory(MANIFEST)(part()))
 
 
-@pytest.mark.parametrize('body', [b'no gzip', gzip.compress(b'x' * 1000)[:-9], gzip.compress(b'"user.alice","a"'), gzip.compress(b'"b","a","x","y","z"')])
+@pytest.mark.parametrize(
+    'body',
+    [b'no gzip', gzip.compress(b'x' * 1000)[:-9], gzip.compress(b'"user.alice","a"'), gzip.compress(b'"b","a","x","y","z"')],
+    ids=['no gzip', 'cut off', 'too few columns', 'no sizes'],
+)
 def test_a_data_file_that_makes_no_sense(part, report, s3, body):
     report(files=[{'key': 'data/x.csv.gz'}])
     s3.store(REPORTS, 'data/x.csv.gz', body)

@@ -302,6 +302,26 @@ def test_what_is_read(part, catalogue):
     assert set(listings.known(part(), [str(number) for number in range(1200)] + ['b'])) == {'b'}
 
 
+def test_a_database_that_takes_upper_and_lower_case_for_the_same(part, catalogue, database):
+    """Nobody has looked at the object of the other name: it would be taken for missing."""
+    catalogue('run1/a', 'run1/B')
+
+    def ignore_case(connection, cursor, statement, parameters, context, executemany):
+        return statement.replace('replicas.name IN', 'replicas.name COLLATE NOCASE IN'), parameters
+
+    event.listen(database, 'before_cursor_execute', ignore_case, retval=True)
+    assert set(listings.known(part(), ['run1/A', 'run1/B'])) == {'run1/B'}
+
+
+def test_a_key_with_a_nul_goes_into_no_query(part, catalogue, database):
+    """PostgreSQL refuses it."""
+    catalogue('run1/a', 'run1/b', 'run1/c')
+    asked = []
+    event.listen(database, 'before_cursor_execute', lambda *args: asked.append(repr(args[3])))
+    assert found(part('run1'), 'run1/a\0x', 'run1/b\0') == ['run1/b']
+    assert '\\x00' not in ''.join(asked)
+
+
 @pytest.mark.parametrize('meta', ['[]', '{"s3_etags": 3}', '{"s3_etags": {"' + RSE_ID + '": 3}}', 'no JSON', '{}', '3'])
 def test_metadata_that_somebody_else_wrote(part, catalogue, meta):
     catalogue('a')

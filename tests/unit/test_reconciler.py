@@ -41,7 +41,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.db.sqla import models
     from rucio.db.sqla.session import db_session
 
-from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound, UnsupportedOperation
 from rucio.common.s3.endpoint import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
@@ -335,6 +335,30 @@ def test_nothing_can_be_proven(world):
     assert '--on-changed replace' in only(summary).remedy
     assert counted(world.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
     assert counted(world.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
+
+
+def test_only_so_much_is_read(world):
+    in_parts(world, 'run1/a', 'run1/c')
+    in_parts(world, 'run1/b', body=b'x' * 150)
+    Reconciler(world.part()).check(['run1/a', 'run1/b', 'run1/c'], 201)
+    files = world.files()
+    assert {name for name, (_, md5) in files.items() if md5} == {'run1/a', 'run1/c'}
+    assert files['run1/b'] == (150, None)
+    assert world.s3.operations().count('GetObject') == 2
+    world.run()
+    assert world.files() == world.bucket()
+
+
+def test_what_is_not_read_now_keeps_its_checksums(world):
+    in_parts(world, 'run1/a', modified=time.time() + 10)
+    registered(world, 'run1/a', b'x' * 100)
+    before = world.files()
+    looking = Reconciler(world.part(), on_changed='replace')
+    looking.check(['run1/a'], 99)
+    assert looking.summary.counts['unproven'] == 1
+    assert looking.summary.counts['changed'] == 0
+    assert world.files() == before
+    assert counted(world.run(on_changed='replace')) == {'same': 1}
 
 
 def test_checksums_later(world):
@@ -652,6 +676,22 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
     assert sorted(world.files()) == names
 
 
+def test_what_was_listed_long_ago_and_is_gone_is_not_registered(world, monkeypatch):
+    monkeypatch.setattr(reconciler, 'OLD', -1)
+    world.store('run1/a', 'run1/b')
+    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
+    listed = listings.sorted_entries
+
+    def slow(*arguments):
+        found = list(listed(*arguments))
+        world.delete('run1/a')
+        return found
+
+    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    assert counted(world.run(on_missing='forget')) == {'new': 1, 'registered': 1}
+    assert sorted(world.files()) == ['run1/b']
+
+
 def test_a_listing_that_turns_out_to_be_unsorted(world):
     world.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
     world.run()
@@ -665,6 +705,30 @@ def test_a_listing_that_turns_out_to_be_unsorted(world):
     assert counted(summary) == {'same': 3, 'unnameable': 1}
     assert summary.counts['listed'] == 4
     assert len(summary.problems) == 1
+
+
+def test_a_storage_that_does_not_sort_is_not_listed_without_end(world):
+    """A request to the server is bounded; nothing is taken for missing."""
+    world.store('run1/a', 'run1/b', 'run1/c')
+    world.run()
+    world.delete('run1/a')
+    world.store('run1/d')
+    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
+    one = Reconciler(world.part(), on_missing='forget')
+    with pytest.raises(UnsupportedOperation, match=r"bucket 'user\.alice': there are more than 2 objects.*The server's daemon"):
+        one.run(most_sorted=2)
+    assert sorted(world.files()) == ['run1/a', 'run1/b', 'run1/c']
+    assert Reconciler(world.part(), on_missing='forget').run(most_sorted=3) is None
+    assert sorted(world.files()) == ['run1/b', 'run1/c', 'run1/d']
+
+
+def test_what_is_too_large_to_be_read_now_is_registered_and_read_later(world):
+    world.store('run1/small', body=b'x' * 10, etag='no-md5-1')
+    world.store('run1/large', body=b'x' * 1000, etag='no-md5-2')
+    assert Reconciler(world.part()).run(most_read=100) is None
+    assert {name: bool(md5) for name, (_, md5) in world.files().items()} == {'run1/large': False, 'run1/small': True}
+    world.run()
+    assert world.files() == world.bucket()
 
 
 # Failures

@@ -230,10 +230,10 @@ def test_stopped_between_two_buckets(s3, storage, database, compared, monkeypatc
     assert {bucket for bucket, _ in compared.seen} == {'user.alice'}
 
 
-def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database):
+@pytest.mark.parametrize('key', ['\N{MUSICAL SYMBOL G CLEF}' * 256, '\x01' * 1023, '\\"' * 511, 'é' * 511])
+def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database, key):
     made = storage()
     part = Part.of(made, ALICE)
-    key = '\N{MUSICAL SYMBOL G CLEF}' * 256
     with database() as session:
         rounds.begin(part, None, 1.0, session=session)
         (span,) = rounds.read(made, session=session)['user.alice', 'user.alice'].spans
@@ -517,6 +517,16 @@ def test_problems_with_their_remedy_and_not_too_many(s3, storage, database, comp
     assert len(lines) == daemon.SHOWN
     assert lines[0] == 'user.alice:run0: RSE SITE_S3: The account alice is over its limit. Ask for more.'
     assert len(work(once()).lines(logging.WARNING)) == daemon.SHOWN  # in each round
+
+
+def test_a_key_forges_no_line_of_the_log(s3, storage, database, compared):
+    storage()
+    fill(s3, keys=['file'])
+    compared.problems = [Problem('unnameable', 'user.alice:a\nCRITICAL é', 'a\nCRITICAL é', "No DID can be called 'a\nCRITICAL é'.", 'Rename it.')]
+    line = "user.alice:a\\nCRITICAL é: RSE SITE_S3: No DID can be called 'a\\nCRITICAL é'. Rename it."
+    assert work(once()).lines(logging.WARNING) == [line]
+    compared.failures['user.alice'] = ServiceUnavailable('a\nCRITICAL: down')
+    assert work(once()).lines(logging.WARNING) == ['RSE SITE_S3, bucket user.alice: a\\nCRITICAL: down']
 
 
 def test_metrics(s3, storage, database, compared):

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import AccessDenied, ScopeNotFound
-from rucio.core.s3 import access, bucket_settings, imports, storages
+from rucio.core.s3 import access, bucket_settings, imports, listings, storages
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -69,6 +69,8 @@ def import_bucket(
         imports.check(storage, new, session=session)
     part = imports.part_of(storage, new)
     if not wish.dry_run and not wish.after:
+        # What is not there shall not be looked for again and again by the daemon.
+        next(listings.unordered(part), None)
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.remember(storage, new, session=session)
     answer = s3sync.reconcile(part, wish)

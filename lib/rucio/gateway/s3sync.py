@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ['SECONDS', 'Wish', 'get_settings', 'list_changes', 'reconcile', 'set_settings', 'sync']
 
 SECONDS = 20  # that one request works; what is left is for the next one
+MOST_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
+MOST_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 
@@ -108,9 +110,9 @@ def reconcile(part: Part, wish: Wish, file: Optional[str] = None) -> dict[str, A
     )
     reached = None
     if file is None:
-        reached = reconciler.run(after=wish.after, seconds=SECONDS)
+        reached = reconciler.run(after=wish.after, seconds=SECONDS, most_read=MOST_READ, most_sorted=MOST_SORTED)
     else:
-        reconciler.check([part.key_of(file)])
+        reconciler.check([part.key_of(file)], MOST_READ)
     return {'after': reached, **reconciler.summary.as_dict()}
 
 

@@ -287,7 +287,8 @@ def _checked(part: Part, keys: list[str], read: bool) -> Summary:
             settings = bucket_settings.get(part.storage, part.bucket, session=session)
         reconciler = Reconciler(part, on_changed=settings.on_changed, on_missing=settings.on_missing, read_checksums=read)
         summary = reconciler.summary
-        reconciler.check(keys)
+        # Also here: records may say nothing of the size, and somebody may have put a larger object there since.
+        reconciler.check(keys, MAX_READ)
     except LATER:
         raise
     except Exception:

@@ -20,6 +20,7 @@ section ``s3-bucket:RSE:BUCKET``, option ``import``, so that the reconciler's da
 """
 
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple, Optional
 from urllib.parse import unquote
 
@@ -45,6 +46,8 @@ __all__ = ['Import', 'check', 'covering', 'dids_of', 'known', 'list_imports', 'p
 
 OPTION = 'import'
 LONGEST = 4000  # characters; of a value in Rucio's table
+LONGEST_SECTION = 128  # the same of a section
+_BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
 class Import(NamedTuple):
@@ -71,7 +74,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     :param prefix: A folder in it; empty: all of the RSE.
     :returns: The bucket and the prefix, which is empty or ends in a slash.
     :raises UnsupportedOperation: if the RSE is deterministic: its files lie where their names say.
-    :raises InputValidationError: if no bucket is known.
+    :raises InputValidationError: if no bucket is known, or its name is none.
     :raises RSEFileNameNotSupported: if it lies outside of what the RSE is for.
     """
     if storage.settings['deterministic']:
@@ -82,6 +85,9 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     own, _, folder = unquote(storage.protocol['prefix'].strip('/')).partition('/')
     if not (bucket := bucket or own):
         raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
+    # botocore would take an ARN to another host than the RSE's.
+    if not _BUCKET.fullmatch(bucket) or len(bucket_settings.section_of(storage, bucket)) > LONGEST_SECTION:
+        raise InputValidationError(f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule.")
     prefix = prefix or folder
     prefix = f'{prefix}/' if prefix and not prefix.endswith('/') else prefix
     storage.path_of(bucket, f'{prefix}file')

@@ -218,7 +218,9 @@ def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: i
     :param after: Only names behind this one.
     :param until: Only names up to this one.
     """
-    last = max(after, part.name_prefix)
+    # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes before it.
+    last = max(after, part.name_prefix).partition('\0')[0]
+    until = None if until is None else until.partition('\0')[0]
     while True:
         with db_session(DatabaseOperationType.READ) as session:
             # A reader that is still open keeps a writer waiting on SQLite.
@@ -237,7 +239,8 @@ def known(part: 'Part', names: Iterable[str]) -> dict[str, Replica]:
         for first in range(0, len(wanted), 500):
             stmt = _rows(part).where(models.RSEFileAssociation.name.in_(wanted[first : first + 500]))
             found += session.execute(stmt).all()
-    return {replica.name: replica for replica in _as_replicas(part, found)}
+    asked = set(wanted)  # some databases take A and a for the same, and the object of the other one was not looked at
+    return {replica.name: replica for replica in _as_replicas(part, found) if replica.name in asked}
 
 
 def _rows(part: 'Part') -> Any:

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Optional
 
-from rucio.common.exception import RucioException, SourceNotFound
+from rucio.common.exception import RucioException, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
@@ -45,6 +45,7 @@ __all__ = ['COUNTS', 'Problem', 'Reconciler', 'Summary', 'ranges']
 
 CHUNK = 2000  # new files registered at once
 DOUBTS = 200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
+OLD = 60  # seconds after which what a listing of everything had may be gone, and is looked at before it is registered
 LOOK = 256  # objects after which the clock is read
 MOST_NAMES = 20_000  # looked at to find ranges
 # Counted by the comparison itself, before anything is done.
@@ -93,6 +94,7 @@ class Reconciler:
         self._on_missing = on_missing
         self._dry_run = dry_run
         self._read = read_checksums
+        self._unread: Optional[int] = None  # bytes that may still be read
         self._empty: Optional[bool] = None if part.is_whole and not even_if_empty else False  # None: not known yet
         self._stop = stop or threading.Event()
         self._list: Lister = lister or listings.entries
@@ -108,21 +110,32 @@ class Reconciler:
         self._places: dict[str, int] = {}  # key -> how many objects were listed up to it
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._failure: Optional[Exception] = None
+        self._listed_at: Optional[float] = None  # when all was begun to be listed at once
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
 
     # The merge
 
-    def run(self, after: str = '', until: Optional[str] = None, seconds: Optional[float] = None) -> Optional[str]:
+    def run(
+        self,
+        after: str = '',
+        until: Optional[str] = None,
+        seconds: Optional[float] = None,
+        most_read: Optional[int] = None,
+        most_sorted: Optional[int] = None,
+    ) -> Optional[str]:
         """Compare a range of keys and act.
 
         :param after: Only keys behind this one.
         :param until: Only keys up to this one.
         :param seconds: How long to work; where the storage does not sort, from when all is listed. No object is begun after that; one that is
             being read is read to its end.
+        :param most_read: How many bytes may be read for checksums, as for :meth:`check`.
+        :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of the part; None: all.
         :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
         :raises SourceNotFound: if there is no such bucket.
+        :raises UnsupportedOperation: if there is more than may be listed.
         :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is taken for missing.
         """
         prefix = self._part.key_prefix
@@ -131,6 +144,7 @@ class Reconciler:
         after, until = max(after, prefix), until if until and until.startswith(prefix) else None
         counts, problems = Counter(self.summary.counts), len(self.summary.problems)
         self._begin(after, seconds)
+        self._unread = most_read
         try:
             finished = self._merge(self._list(self._part, after if after > prefix else '', until), after, until)
         except Unsorted as unsorted:
@@ -138,7 +152,8 @@ class Reconciler:
             self._begin(after, None)
             self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARED})
             del self.summary.problems[problems:]
-            finished = self._merge(self._sorted(unsorted, after, until, seconds), after, until)
+            everything = self._bounded(unsorted.everything(), most_sorted)
+            finished = self._merge(self._sorted(everything, after, until, seconds), after, until)
         self.summary.counts['listed'] += self._counted - self._listed
         return None if finished else self._done
 
@@ -157,9 +172,21 @@ class Reconciler:
             raise self._failure
         return finished
 
-    def _sorted(self, unsorted: Unsorted, after: str, until: Optional[str], seconds: Optional[float]) -> 'Iterator[Entry]':
+    def _bounded(self, everything: 'Iterator[Entry]', most: Optional[int]) -> 'Iterator[Entry]':
+        for count, entry in enumerate(everything, 1):
+            if most is not None and count > most:
+                raise UnsupportedOperation(
+                    f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, which the storage does not list "
+                    "in order: too many for one request. The server's daemon (rucio-s3-reconciler) does it; or ask for a collection in it."
+                )
+            if not count % LOOK and self._stop.is_set():
+                raise _Pause
+            yield entry
+
+    def _sorted(self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]) -> 'Iterator[Entry]':
         """A listing that takes longer than a run may take would let no run get anywhere."""
-        for entry in listings.sorted_entries(self._part, unsorted.everything(), after, until):
+        self._listed_at = time.monotonic()
+        for entry in listings.sorted_entries(self._part, everything, after, until):
             if self._deadline is None and seconds is not None:
                 self._deadline = time.monotonic() + seconds
             yield entry
@@ -176,7 +203,7 @@ class Reconciler:
                     break
             else:
                 return
-        except Unsorted:
+        except (Unsorted, _Pause):
             raise
         except Exception as error:  # noqa: BLE001 - raised again when all that was found is dealt with
             self._failure = error
@@ -188,7 +215,7 @@ class Reconciler:
     def _take(self, finding: Finding) -> bool:
         """:returns: False when it is time to end."""
         kind, name, entry, replica = finding
-        if kind is Kind.new and entry and not self._list_is_old:
+        if kind is Kind.new and entry and not self._is_old():
             self._new.append(entry)
             self._places[entry.key] = self._listed
         elif kind is Kind.unnoted and entry:
@@ -201,6 +228,9 @@ class Reconciler:
         if max(len(self._new) / CHUNK, len(self._notes) / CHUNK, len(self._doubts) / DOUBTS) < 1:
             return True
         return self._flush(self._part.key_of(name)) and not self._is_over()
+
+    def _is_old(self) -> bool:
+        return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > OLD)
 
     def _can_sum(self, entry: 'Optional[Entry]', replica: 'Optional[Replica]') -> bool:
         """Whether to look for a checksum: not in each run again where it cannot be had without reading."""
@@ -230,12 +260,15 @@ class Reconciler:
 
     # Single objects
 
-    def check(self, keys: 'Iterable[str]') -> None:
+    def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> None:
         """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the part are left out.
 
         Costs two or three HEADs for each, a query for each :data:`DOUBTS`, and what is done about them.
+
+        :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them has none; None: all.
         """
         self._begin('', None)
+        self._unread = most_read
         wanted = sorted({key for key in keys if key.startswith(self._part.key_prefix)})
         for first in range(0, len(wanted), DOUBTS):
             some = wanted[first : first + DOUBTS]
@@ -297,13 +330,20 @@ class Reconciler:
         if not wanted:
             return
         begun = self._in_time(wanted.values())
-        for entry, file in summing.sums(self._part, begun, self._part.storage.endpoint.checksum_readers, self._read, self._stop):
+        for entry, file in summing.sums(self._part, begun, self._part.storage.endpoint.checksum_readers, self._may_read, self._stop):
             del wanted[entry.key]
             if not isinstance(file, Exception):
                 yield entry, file
             elif not isinstance(file, SourceNotFound):  # deleted meanwhile
                 self.summary.failed(self._part, entry.key, file)
         left += wanted
+
+    def _may_read(self, entry: 'Entry') -> bool:
+        if self._read and self._unread is not None:
+            if entry.size > self._unread:
+                return False
+            self._unread -= entry.size
+        return self._read
 
     def _in_time(self, entries: 'Iterable[Entry]') -> 'Iterator[Entry]':
         """At least the first, or a run that has little time would never get anywhere."""
@@ -370,7 +410,8 @@ class Reconciler:
             same = _is_same(file, finding.replica)
             if same:
                 etags[finding.name] = file.etag or entry.etag
-            elif same is False or self._on_changed == 'replace':
+            elif same is False or (self._on_changed == 'replace' and self._unread is None):
+                # What was not read because it is too large for now may be proven by the next run: its checksums are not thrown away.
                 unlike[entry.key] = finding, file
             else:
                 catalogue.shield(self._part, [finding.name])

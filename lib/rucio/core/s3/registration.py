@@ -19,6 +19,7 @@ a few statements for each chunk. Replicas get no tombstone: what has neither loc
 """
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from sqlalchemy import and_, select
@@ -39,7 +40,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDReEvaluation, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from . import buckets, grants
+from . import buckets, grants, storages
 from .listings import ETAGS
 from .rows import Collision, NewFile, Refusal, again, as_column, batches, insert_rows, note, now, said, these
 
@@ -144,6 +145,9 @@ def _insert(
                 refusals.append(refused)
             elif not known[file.name].here:
                 second.append(file)
+    same = _same_objects(part, second, session)
+    refusals += [_twin(part, file, same[file.name]) for file in second if file.name in same]
+    second = [file for file in second if file.name not in same]
     if new:
         _insert_files(part, owner, new, places, session)
     if new or second:
@@ -190,6 +194,26 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
         return None
     what = 'of which nothing can be compared but the size' if known.bytes == file.bytes and not sums else 'with another content'
     return Refusal('conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.')
+
+
+def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
+    """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose it, when Rucio deletes one."""
+    replica = models.RSEFileAssociation
+    if not files:
+        return {}
+    elsewhere = {each.rse_id: each for each in storages.list_storages(part.storage.vo, session=session) if each.endpoint.url == part.storage.endpoint.url}
+    rows = these(select(replica.name, replica.rse_id, replica.path).where(replica.scope == part.scope), replica.name, [file.name for file in files], session)
+    same = {}
+    for row in rows:
+        with suppress(RucioException):  # has no place there
+            if row.rse_id in elsewhere and elsewhere[row.rse_id].place_of(str(part.scope), row.name, row.path) == (part.bucket, part.key_of(row.name)):
+                same[row.name] = elsewhere[row.rse_id].rse
+    return same
+
+
+def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
+    found = f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same buckets.'
+    return Refusal('conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.')
 
 
 def _insert_files(part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]', session: 'Session') -> None:

@@ -26,11 +26,12 @@ Rows are changed only where they are still what was read. Of two workers that ta
 nothing twice. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
 """
 
+import base64
 import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import unquote
 
 from sqlalchemy import and_, delete, insert, or_, select, update
@@ -57,6 +58,7 @@ __all__ = ['Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forg
 
 _ROUND, _SPAN = 'round:', 'span:'
 _SOME = 500  # parameters of one query
+LONGEST_KEY = 1100  # characters, with those that JSON adds
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,27 @@ def _round(value: str) -> Round:
 def _span(index: str, value: str) -> Optional[Span]:
     try:
         said = json.loads(value)
-        return Span(int(index), said['after'], said['until'], said['done'], said['counts'], said['seconds'], said['round'], value)
-    except (ValueError, TypeError, KeyError):
+        return Span(int(index), _unpacked(said['after']), _unpacked(said['until']), said['done'], said['counts'], said['seconds'], said['round'], value)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _packed(key: Any) -> Any:
+    """A key has 1024 bytes at most, and a value of the table 4000 characters. JSON makes six of a control character: then base64 is shorter."""
+    return [base64.b64encode(key.encode()).decode()] if isinstance(key, str) and len(_dumped(key)) > LONGEST_KEY else key
+
+
+def _unpacked(key: Any) -> Any:
+    return base64.b64decode(key[0]).decode() if isinstance(key, list) else key
+
+
+def _dumped(said: Any) -> str:
+    return json.dumps(said, separators=(',', ':'), ensure_ascii=False)
 
 
 def _text(kind: 'Round | Span') -> str:
     said = {name: value for name, value in vars(kind).items() if name not in ('index', 'spans', 'stored')}
-    # A key has 1024 bytes at most, a value of the table 4000: keys stand as they are.
-    return json.dumps(said, separators=(',', ':'), ensure_ascii=False)
+    return _dumped(said | {name: _packed(said[name]) for name in ('after', 'until') if name in said})
 
 
 def _change(part: Part, option: str, old: str, new: str, session: 'Session') -> bool:

@@ -32,7 +32,7 @@ from rucio.common.s3.errors import translated
 from .rows import NewFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .listings import Entry
     from .parts import Part
@@ -55,7 +55,7 @@ class Stopped(ServiceUnavailable):
     """Reading was ended before its time."""
 
 
-def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: bool, stop: threading.Event) -> 'Iterator[Summed]':
+def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: 'Union[bool, Callable[[Entry], bool]]', stop: threading.Event) -> 'Iterator[Summed]':
     """What the catalogue shall know of each object, in the order in which it is found out.
 
     Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no checksum either (an upload in
@@ -63,7 +63,8 @@ def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: bool, sto
 
     :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the caller's thread.
     :param readers: How many objects are asked for and read at a time.
-    :param read: Whether objects are read; if not, those that nothing else tells the checksum of have none.
+    :param read: Whether objects are read, or which; those that are not, and that nothing else tells the checksum of, have none. Asked in the
+        caller's thread.
     :param stop: Once it is set, no more are begun, and those that are being read are not finished nor yielded.
     :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was changed since.
     """
@@ -78,7 +79,7 @@ def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: bool, sto
             if known:
                 yield entry, _file(part, entry, known)
                 continue
-            going[pool.submit(_ask, part, entry, read, ended)] = entry
+            going[pool.submit(_ask, part, entry, read if isinstance(read, bool) else read(entry), ended)] = entry
             while len(going) >= 2 * readers:
                 yield from _finished(going)
         while going:

@@ -42,7 +42,7 @@ from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.core.s3 import bucket_settings, rounds, storages
 from rucio.core.s3.inventory import Inventory, NamedInventory
-from rucio.core.s3.listings import DIRECTORY_BUCKET
+from rucio.core.s3.listings import is_sorted
 from rucio.core.s3.reconciler import Reconciler, ranges
 from rucio.core.vo import list_vos
 from rucio.daemons.common import HeartbeatHandler, run_daemon
@@ -163,13 +163,18 @@ def _name(part: 'Part') -> str:
 
 
 def _told(place: str, error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error)
+    text = _plain(str(error.args[0] if error.args else error))
     return text if text.startswith('RSE ') else f'{place}: {text}'
 
 
 def _said(part: 'Part', problem: 'Problem') -> str:
     where = '' if problem.found.startswith('RSE ') else f'RSE {part.storage.rse}: '
-    return f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}'
+    return _plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
+
+
+def _plain(text: str) -> str:
+    """One line of the log: keys may hold anything, also what looks like the next line."""
+    return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 # Working
@@ -329,11 +334,11 @@ class Worker:
         )
         place = (part.storage.rse_id, *_place(part))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
-            self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), span.after)
+            self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), _plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
         start = time.monotonic()
         # What lists out of order, and an inventory, is read to its end before anything is compared.
-        seconds = None if inventory or part.bucket.endswith(DIRECTORY_BUCKET) else self.options.save_every
+        seconds = None if inventory or not is_sorted(part) else self.options.save_every
         try:
             after = reconciler.run(span.after, span.until, seconds)
         finally:
