@@ -181,8 +181,12 @@ class RealBucket(Bucket):
         super().begin(objects)
 
     def wrong(self):
-        there, remembered = self._really(), {key: each.body for key, each in self.objects.items()}
+        # SeaweedFS makes a directory of a key with a slash at its end.
+        there, remembered = ({key: body for key, body in each.items() if not key.endswith('/')} for each in (self._really(), self._remembered()))
         return sorted(f'{key}: is not in the bucket as it should be' for key, _ in there.items() ^ remembered.items())
+
+    def _remembered(self):
+        return {key: each.body for key, each in self.objects.items()}
 
     def put(self, key, size, seed, *, parts=False, age=0):
         # Within a second nothing but its size would tell it from what Rucio knows.

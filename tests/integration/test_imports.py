@@ -264,6 +264,21 @@ def test_the_daemon_knows_it(world: World, unique: str) -> None:
     assert f'"scope":"user.grace","dataset":"{unique}","prefix":"{unique}/"' in remembered(world)
 
 
+def test_a_mistyped_prefix_is_told_and_not_in_the_way(world: World, unique: str) -> None:
+    world.write(PUBLIC, {f'{unique}/a': b'1'})
+    said = ok(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}x'))
+    assert f"nothing in bucket '{PUBLIC}', below '{unique}x/'" in said
+    assert unique not in remembered(world)
+    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 1
+
+
+def test_sync_of_an_import_names_the_command(world: World, unique: str) -> None:
+    world.write(PUBLIC, {f'{unique}/deep/a': b'1'})
+    world.imported(world.grace, 'OPEN', unique, unique)
+    for name in (unique, f'{unique}/deep'):
+        assert f'rucio s3 import OPEN user.grace:{unique}.' in refused(world.grace.rucio('s3', 'sync', f'user.grace:{name}'))
+
+
 def remembered(world: World) -> str:
     config: dict[str, Any] = world.root.call('get_config')
     return str(config.get(f's3-bucket:OPEN:{PUBLIC}', {}).get('import', ''))

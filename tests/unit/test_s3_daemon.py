@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import logging
 import os
+from configparser import NoSectionError
 from types import SimpleNamespace
 from unittest import mock
 
@@ -558,6 +559,31 @@ def test_command_line():
     given = vars(daemon.get_parser().parse_args(['--run-once', '--rses', 'tier=1', '--threads', '3']))
     options = daemon.Options(once=given.pop('run_once'), **given)
     assert options == daemon.Options(once=True, rses='tier=1', threads=3, scopes=[], vos=[])
+
+
+@pytest.mark.parametrize(
+    ('argument', 'said'),
+    [
+        ('--threads=0', "'0' is not 1 or more"),
+        ('--sleep-time=-1', "'-1' is not"),
+        ('--interval=-1', 'no number of seconds'),
+        ('--save-every=nan', "'nan' is no"),
+    ],
+)
+def test_numbers_that_make_no_sense(argument, said, capsys):
+    with pytest.raises(SystemExit):
+        daemon.main(['--run-once', argument])
+    assert said in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_database_is_named(monkeypatch):
+    def no_database():
+        raise NoSectionError('database')
+
+    monkeypatch.setattr(daemon, 'setup_logging', lambda **_: None)
+    monkeypatch.setattr(daemon, 'is_old_db', no_database)
+    with pytest.raises(SystemExit, match=r"cannot start: rucio.cfg: No section: 'database'. .* RUCIO_HOME"):
+        daemon.main(['--run-once'])
 
 
 def test_an_inventory_in_the_place_of_a_listing(s3, storage, database, compared):

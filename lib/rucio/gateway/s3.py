@@ -282,7 +282,7 @@ def get_did_credentials(
         if name and buckets.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
-            raise _denied(account, _called(scope, name), write)
+            raise _refused(account, scope, name, write)
         source = buckets.imported(account, internal, inside.rstrip('/'), rse, session=session) if inside and not write else None
         found = [source[0]] if source else buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
@@ -520,11 +520,16 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
 def need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
     """Refuse those who may not. An empty name stands for all of the scope's bucket: its owner, and admins."""
     if not access.may(account, scope, name, write, session=session):
-        raise _denied(account, _called(str(scope), name), write)
+        raise _refused(account, str(scope), name, write)
 
 
-def _called(scope: str, name: str) -> str:
-    return f'{scope}:{name}' if name else f'the bucket of scope {scope}'
+def _refused(account: InternalAccount, scope: str, name: str, write: bool) -> AccessDenied:
+    if name:
+        return _denied(account, f'{scope}:{name}', write)
+    return AccessDenied(
+        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its owner and admins may. '
+        'The owner can share collections of it (rucio s3 share SCOPE:NAME).'
+    )
 
 
 def _denied(account: InternalAccount, what: str, write: bool) -> AccessDenied:

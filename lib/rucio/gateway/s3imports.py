@@ -68,9 +68,8 @@ def import_bucket(
         new = known or imports.Import(*imports.place(storage, bucket, prefix), scope=scope, dataset=name)
         imports.check(storage, new, session=session)
     part = imports.part_of(storage, new)
-    if not wish.dry_run and not wish.after:
-        # What is not there shall not be looked for again and again by the daemon.
-        next(listings.unordered(part), None)
+    # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way of the right one.
+    if not wish.dry_run and not wish.after and next(listings.unordered(part), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.remember(storage, new, session=session)
     answer = s3sync.reconcile(part, wish)

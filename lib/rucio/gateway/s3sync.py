@@ -22,8 +22,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import InputValidationError
-from rucio.core.s3 import bucket_settings, buckets, changes
+from rucio.common.exception import InputValidationError, UnsupportedOperation
+from rucio.core.s3 import bucket_settings, buckets, changes, imports
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import Reconciler
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -76,12 +76,19 @@ def sync(
     :returns: rse, bucket, scope, name, counts, problems, and ``after``: None where the end was reached.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises InputValidationError: if there is no such way to act.
+    :raises UnsupportedOperation: if it was imported.
     """
     wish = wish or Wish()
     bucket_settings.check(wish.on_changed, wish.on_missing)
     account, internal = s3.names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         s3.need(account, internal, '', True, session)
+        if name and (source := buckets.imported(account, internal, name, rse, session=session)):
+            storage, bucket, prefix = source
+            datasets = [each for _, each, _ in imports.covering(storage, bucket, prefix, session=session) if f'{name}/'.startswith(f'{each}/')]
+            raise UnsupportedOperation(
+                f'{scope}:{name} was imported from RSE {storage.rse}: for what is new there, rucio s3 import {storage.rse} {scope}:{max(datasets, default=name)}.'
+            )
         found = buckets.candidates(account, internal, name, rse, session=session)
         file = bool(name) and buckets.is_file(internal, name, session=session)
     part = Part.of(buckets.pick(found, scope), internal, '' if file else name)

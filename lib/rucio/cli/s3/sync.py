@@ -189,7 +189,10 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
     rows = [[_COUNTS.get(kind, kind), size(ctx, counts[kind]) if kind == 'bytes' else counts[kind]] for kind in kinds]
     table(ctx, rows or [[_COUNTS['listed'], 0]], ['WHAT', 'NUMBER'], [1])
     _tell(problems, counts, verbose)
-    if set(kinds) <= {'listed', 'same', 'marker'}:
+    if not kinds and 'prefix' in answer:
+        where = f"bucket '{answer['bucket']}'" + (f", below '{answer['prefix']}'" if answer['prefix'] else '')
+        click.echo(printable(f'There is nothing in {where}. Check --bucket and --prefix.'))
+    elif set(kinds) <= {'listed', 'same', 'marker'}:
         click.echo('The catalogue says what is there: there was nothing to do.')
     return bool(counts.get('failed'))
 

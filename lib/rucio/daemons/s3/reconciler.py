@@ -20,9 +20,11 @@ Rucio's heartbeats count: each bucket, and each span of a large one, is for one 
 """
 
 import argparse
+import configparser
 import functools
 import hashlib
 import logging
+import math
 import signal
 import sys
 import threading
@@ -529,12 +531,12 @@ def get_parser() -> argparse.ArgumentParser:
         'What is done about objects that were changed or removed says the setting of each bucket (rucio s3 settings).',
     )
     parser.add_argument('--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed')
-    parser.add_argument('--threads', type=int, default=usual.threads, help='workers of this instance (%(default)s)')
-    parser.add_argument('--sleep-time', type=int, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument('--threads', type=_positive, default=usual.threads, help='workers of this instance (%(default)s)')
+    parser.add_argument('--sleep-time', type=_positive, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
     parser.add_argument(
-        '--interval', type=float, default=usual.interval, help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)'
+        '--interval', type=_seconds, default=usual.interval, help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)'
     )
-    parser.add_argument('--save-every', type=float, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
+    parser.add_argument('--save-every', type=_seconds, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
     parser.add_argument('--rses', help='only these RSEs: an RSE expression')
     parser.add_argument('--scopes', nargs='+', default=[], help='only the buckets of these scopes')
     parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, where there are several')
@@ -549,6 +551,22 @@ def get_parser() -> argparse.ArgumentParser:
         help='read this S3 Inventory (CSV) in the place of a listing of the bucket; with --run-once or --dry-run',
     )
     return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not 1 or more.")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds.")
+    return seconds
 
 
 def _inventory(text: str) -> NamedInventory:
@@ -570,6 +588,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
             sys.exit(1)  # the log says why
     except (RucioException, SQLAlchemyError) as error:
         sys.exit(f'rucio-s3-reconciler: {_told("The daemon cannot start", error)}')
+    except (configparser.NoSectionError, configparser.NoOptionError) as error:
+        sys.exit(f"rucio-s3-reconciler: The daemon cannot start: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
 
 
 if __name__ == '__main__':
