@@ -13,10 +13,11 @@
 # limitations under the License.
 
 
-"""Adds ``s3`` to the stock command ``rucio``, and is the command ``rucio-s3``.
+"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3``.
 
 ``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It waits for
-the two modules that ``rucio`` is made of and changes them after they are executed, in memory only.
+the two modules that ``rucio`` is made of, and for the one that knows the transfertools, and changes them after they are executed,
+in memory only.
 
 Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from rucio.cfg
 [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not know to the
@@ -36,22 +37,24 @@ if TYPE_CHECKING:
 
 _COMMANDS = 'rucio.cli.command'
 _LEGACY = 'rucio.cli.bin_legacy.rucio'
+_TRANSFERS = 'rucio.core.transfer'
 _warned: list[Exception] = []
 
 
 class _Finder:
-    """Finds nothing itself: it takes part in the execution of the two modules that others find."""
+    """Finds nothing itself: it takes part in the execution of the three modules that others find."""
 
     rucio_s3_plugin = True
 
     def find_spec(self, name: str, path: 'Optional[Sequence[str]]' = None, target: 'Optional[ModuleType]' = None) -> 'Optional[ModuleSpec]':
-        if name not in (_COMMANDS, _LEGACY):
+        if name not in (_COMMANDS, _LEGACY, _TRANSFERS):
             return None
+        hook = {_COMMANDS: _execute_commands, _LEGACY: _execute_legacy, _TRANSFERS: _execute_transfers}[name]
         for finder in sys.meta_path:
             if not hasattr(finder, 'rucio_s3_plugin') and hasattr(finder, 'find_spec') and (spec := finder.find_spec(name, path, target)):
                 try:
                     loader: Any = spec.loader
-                    loader.exec_module = (_execute_commands if name == _COMMANDS else _execute_legacy)(loader.exec_module)
+                    loader.exec_module = hook(loader.exec_module)
                 except Exception as error:  # noqa: BLE001 - whatever it is, `rucio` shall work
                     _warn(error)
                 return spec
@@ -72,6 +75,22 @@ def _warn(error: Exception) -> None:
         f'rucio-s3: `rucio s3` cannot be offered ({type(error).__name__}: {error}). All else of `rucio` works. '
         'Try `rucio-s3`, or: pip install --upgrade rucio-s3\n'
     )
+
+
+def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
+    def exec_module(module: 'ModuleType') -> None:
+        execute(module)
+        try:
+            from rucio.transfertool.s3 import install  # noqa: PLC0415
+
+            install(module)
+        except Exception as error:  # noqa: BLE001 - FTS shall go on
+            sys.stderr.write(
+                f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of Rucio works. "
+                'Try: pip install --upgrade rucio-s3\n'
+            )
+
+    return exec_module
 
 
 def _execute_legacy(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':

@@ -251,6 +251,34 @@ def test_rucio_works_where_the_hook_does_not_fit(run):
     assert err.splitlines() == [f'{warning} Try `rucio-s3`, or: pip install --upgrade rucio-s3']
 
 
+TRANSFERS = """
+import sys
+{before}
+import rucio.core.transfer as transfers
+print('s3' in transfers.TRANSFERTOOL_CLASSES_BY_NAME, 'fts3' in transfers.TRANSFERTOOL_CLASSES_BY_NAME)
+"""
+
+
+@pytest.mark.parametrize(
+    ('before', 'known', 'said'),
+    [
+        ('', 'True True', ''),
+        ("sys.modules['rucio.transfertool.s3'] = None", 'False True', 'ModuleNotFoundError'),
+        ("import rucio_s3_plugin, rucio.transfertool; sys.modules['rucio.transfertool.s3'] = sys", 'False True', 'ImportError'),
+    ],
+)
+def test_the_transfertool_is_known_and_keeps_no_other_from_its_work(run, before, known, said):
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+    code, out, err = run('-c', TRANSFERS.format(before=before))
+    assert (code, out) == (0, f'{known}\n'), err
+    lines = [line for line in err.splitlines() if line.startswith('rucio-s3: ')]
+    assert bool(lines) == bool(said)
+    if said:
+        assert len(lines) == 1
+        assert lines[0].startswith(f"rucio-s3: the transfertool 's3' cannot be offered ({said}: ")
+        assert lines[0].endswith('All else of Rucio works. Try: pip install --upgrade rucio-s3')
+
+
 def test_the_hook_is_installed_once():
     def installed():
         return sum(hasattr(finder, 'rucio_s3_plugin') for finder in sys.meta_path)

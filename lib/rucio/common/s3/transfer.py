@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .clients import Connection
     from .endpoint import Endpoint
 
-__all__ = ['copy', 'download', 'upload']
+__all__ = ['copy', 'download', 'upload', 'upload_stream']
 
 MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -235,10 +235,11 @@ def _upload(
             f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
         )
     chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
-    extra = {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and endpoint.checksum == 'crc32' and not signed else {}
+    extra = {} if signed else _integrity(endpoint)
     with translated('put', target):
         try:
-            manager = TransferManager(Stoppable.of(connection.client, watcher.stop), _upload_config(endpoint, chunksize, size if signed else 0))
+            config = _upload_config(endpoint, chunksize, single=size if signed else 0)
+            manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
             _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, deadline)
         except (ClientError, BotoCoreError) as error:
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
@@ -247,9 +248,46 @@ def _upload(
                 raise
 
 
-def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int) -> TransferConfig:
-    """:param single: If not 0, up to so many bytes are one PUT."""
-    parts = max(1, min(endpoint.max_concurrency, _MEMORY // chunksize))
+def upload_stream(
+    connection: 'Connection',
+    body: Any,
+    size: int,
+    target: Target,
+    memory: int = _MEMORY,
+    stop: Optional[threading.Event] = None,
+) -> None:
+    """Store what a stream yields as an object that is not there yet: one PUT, or a multipart upload that is aborted on any failure.
+
+    What ``body.read`` raises ends it, and is raised here. If it raises when it is asked for the last byte, nothing was stored: so it
+    can say that what it read is not what was meant.
+
+    :param body: Has ``read(amount)``, which gives less than the amount only at the end. It is called by one other thread.
+    :param size: How many bytes there will be.
+    :param target: Where to.
+    :param memory: About so many bytes are held, but three parts at least.
+    :param stop: Set it to stop this upload at its next request.
+    :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
+    :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only the answer was lost.
+    """
+    chunksize = ChunksizeAdjuster().adjust_chunksize(connection.endpoint.multipart_chunksize, size)
+    watcher = _Watcher(size, stop=stop)
+    config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
+    with translated('put', target):
+        manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
+        future = manager.upload(body, target.bucket, target.key, _integrity(connection.endpoint), [watcher])
+        _finish(manager, future, watcher, _Deadline(None))
+
+
+def _integrity(endpoint: 'Endpoint') -> dict[str, str]:
+    return {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and endpoint.checksum == 'crc32' else {}
+
+
+def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory: int = _MEMORY) -> TransferConfig:
+    """
+    :param single: If not 0, up to so many bytes are one PUT.
+    :param memory: Of the parts that are being sent, at most; but one there is.
+    """
+    parts = max(1, min(endpoint.max_concurrency, memory // chunksize))
     return TransferConfig(
         multipart_threshold=max(endpoint.multipart_threshold, single + 1),
         multipart_chunksize=chunksize,
@@ -364,11 +402,13 @@ def _download(
         )
 
 
-def copy(connection: 'Connection', source: Target, target: Target, timeout: Optional[float] = None) -> None:
+def copy(connection: 'Connection', source: Target, target: Target, timeout: Optional[float] = None, stop: Optional[threading.Event] = None) -> None:
     """Copy an object inside the storage, in parts where it is large; no byte comes here. Never overwrites.
 
     Three requests, or some more for objects of more than 1 GiB.
 
+    :param timeout: Bound of the whole copy in seconds.
+    :param stop: Set it to stop the copy at its next request.
     :raises SourceNotFound: if there is no such object.
     :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check before).
     """
@@ -376,7 +416,7 @@ def copy(connection: 'Connection', source: Target, target: Target, timeout: Opti
     with translated('copy', source):
         info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
     config = TransferConfig(multipart_threshold=GiB, multipart_chunksize=256 * MiB, max_submission_concurrency=1)
-    watcher = _Watcher(info.size, info.etag)
+    watcher = _Watcher(info.size, info.etag, stop=stop)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):
         manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)

@@ -1,0 +1,416 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Transfers between S3 RSEs that were submitted with the transfertool ``s3``: which there are, carrying one out, saying what became of it.
+
+Instances share the work by claims, which stand in the requests: each takes what it has room for, and what is not renewed is free again
+after :data:`LEASE` seconds. Two that copy the same file nevertheless do no harm: no object is ever overwritten, and whoever comes second
+finds that the file is there.
+"""
+
+import logging
+import threading
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from sqlalchemy import and_, func, or_, select, update
+
+from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RSEAccessDenied, RucioException, SourceNotFound
+from rucio.common.s3 import address, objects, transfer
+from rucio.common.s3.errors import Target
+from rucio.common.s3.relay import Sums, Verified, sums_of
+from rucio.core.request import get_transfer_error
+from rucio.core.rse import get_rse_name
+from rucio.core.transfer import update_transfer_state
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DatabaseOperationType, RequestState, RequestType
+from rucio.db.sqla.session import db_session
+from rucio.transfertool.s3 import S3Transfertool
+from rucio.transfertool.transfertool import TransferStatusReport
+
+from . import buckets, storages
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.common.s3.clients import Connection
+    from rucio.common.s3.objects import ObjectInfo
+    from rucio.common.types import InternalScope, LoggerFunction
+    from rucio.core.request import TransferStatsManager
+
+    from .storages import Storage
+
+__all__ = ['LEASE', 'MEMORY', 'Outcome', 'Source', 'Transfer', 'carry_out', 'release', 'renew', 'report', 'take']
+
+_LOGGER = logging.getLogger(__name__)
+
+LEASE = 60  # seconds that a claim holds
+MEMORY = 128 * 1024**2  # bytes that one relay may hold
+CLAIM = 's3-copier-'  # what the claims of all instances begin with; no other daemon's name does
+_MIDDLE = 3  # the priority of requests that have none
+_LONGEST = 3900  # characters of an error message in the requests table
+
+_made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
+
+
+class Source(NamedTuple):
+    """Where a file is to be had. ``url`` is the PFN that the submitter made."""
+
+    rse_id: str
+    url: str
+
+
+class Transfer(NamedTuple):
+    """A submitted request: one file that shall be copied to one RSE. ``sources`` are in the order in which they shall be tried."""
+
+    id: str
+    external_id: str
+    scope: 'InternalScope'
+    name: str
+    bytes: int
+    sums: Sums
+    dest_rse_id: str
+    dest_url: str
+    sources: tuple[Source, ...]
+
+    def __str__(self) -> str:
+        return f'{self.scope}:{self.name} (request {self.id})'
+
+
+class Outcome(NamedTuple):
+    """What became of a transfer: ``error`` is empty if the file is there. Times are UTC, without a time zone, as in Rucio's tables."""
+
+    started: datetime
+    ended: datetime
+    source: Source
+    error: str = ''
+    how: str = ''  # copied, relayed or found
+
+    @property
+    def state(self) -> RequestState:
+        return RequestState.FAILED if self.error else RequestState.DONE
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+# Which there are
+
+
+def take(claim: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
+    """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
+
+    One query, and for each transfer one update and one query.
+
+    :param claim: The name of the instance; it begins with :data:`CLAIM`.
+    :param limit: How many at most.
+    :param without: Ids of requests that are not wanted now.
+    """
+    request = models.Request
+    stmt = (
+        select(request)
+        .where(*_submitted(), _is_free())
+        .order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id)
+        .limit(2 * limit + len(without))  # others may be faster
+    )
+    taken: list[Transfer] = []
+    for row in [row for row in session.execute(stmt).scalars().all() if row.id not in without]:
+        if len(taken) < limit and _claim(claim, row.id, session):
+            taken.append(_transfer(row, session))
+    return taken
+
+
+def _submitted() -> list[Any]:
+    request = models.Request
+    return [
+        request.state == RequestState.SUBMITTED,
+        request.request_type == RequestType.TRANSFER,
+        request.transfertool == S3Transfertool.external_name,
+        request.external_id.is_not(None),
+    ]
+
+
+def _is_free() -> Any:
+    """Rucio's daemons write their names there, too, and that means nothing to us."""
+    request = models.Request
+    stale = request.last_processed_at < _now() - timedelta(seconds=LEASE)
+    return or_(request.last_processed_by.is_(None), request.last_processed_by.not_like(f'{CLAIM}%'), request.last_processed_at.is_(None), stale)
+
+
+def _claim(claim: str, request_id: str, session: 'Session') -> bool:
+    request = models.Request
+    stmt = update(request).where(request.id == request_id, *_submitted(), _is_free()).values(last_processed_by=claim, last_processed_at=_now())
+    result: Any = session.execute(stmt.execution_options(synchronize_session=False))
+    return bool(result.rowcount)
+
+
+def _transfer(row: Any, session: 'Session') -> Transfer:
+    source = models.Source
+    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, source.is_using, source.rse_id != row.dest_rse_id)
+    found = [(each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '') for each in session.execute(stmt)]
+    sources = tuple(Source(rse_id, url) for _, _, rse_id, url in sorted(found)) or (Source(row.source_rse_id, ''),)
+    sums = Sums(row.md5 or None, row.adler32 or None)
+    return Transfer(row.id, row.external_id, row.scope, row.name, row.bytes or 0, sums, row.dest_rse_id, row.dest_url or '', sources)
+
+
+def renew(claim: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
+    """Keep the claims, and see which transfers are still wanted: others were cancelled, or somebody else has finished them. An update and a query.
+
+    :returns: The ids of the requests that are to be gone on with.
+    """
+    request = models.Request
+    external_ids = {each.id: each.external_id for each in transfers}
+    mine = and_(request.id.in_(external_ids), *_submitted())
+    stmt = update(request).where(mine).values(last_processed_by=claim, last_processed_at=_now())
+    session.execute(stmt.execution_options(synchronize_session=False))
+    rows = session.execute(select(request.id, request.external_id).where(mine))
+    return {row.id for row in rows if external_ids[row.id] == row.external_id}
+
+
+def release(claim: str, *, session: 'Session') -> None:
+    """Give up all claims of an instance: one update."""
+    request = models.Request
+    stmt = update(request).where(request.last_processed_by == claim, *_submitted()).values(last_processed_by=None, last_processed_at=None)
+    session.execute(stmt.execution_options(synchronize_session=False))
+
+
+# Carrying one out
+
+
+def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
+    """Copy a file, unless it is there already.
+
+    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its bytes come through here once,
+    and are compared with the catalogue's checksums before the object appears. An object that is there already is never overwritten: if it is the
+    file, all is well, and if it is another one, the transfer has failed.
+
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.make` for the first file of a bucket, and three for a copy; or a HEAD and
+    a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay, nothing for a copy.
+
+    :param stop: Set it to end the transfer soon.
+    :returns: None if it was stopped. Whatever else goes wrong is an outcome, too.
+    """
+    started = _now()
+    try:
+        source, how = _Copy(wanted, stop).run()
+        return Outcome(started, _now(), source, how=how)
+    except Exception as error:  # a transfer that is not finished would be tried again for ever
+        if stop.is_set():
+            return None
+        text = str(error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}')
+        if not isinstance(error, RucioException):
+            _LOGGER.exception('%s', wanted)
+        return Outcome(started, _now(), wanted.sources[0], error=text[:_LONGEST])
+
+
+class _Place(NamedTuple):
+    """An object, or where one shall be."""
+
+    storage: 'Storage'
+    target: Target
+
+    @property
+    def connection(self) -> 'Connection':
+        return self.storage.connection()
+
+
+class _Copy:
+    """One file on its way."""
+
+    def __init__(self, wanted: Transfer, stop: threading.Event) -> None:
+        self._wanted = wanted
+        self._stop = stop
+
+    def run(self) -> tuple[Source, str]:
+        """:returns: Where the file came from, and how."""
+        wanted = self._wanted
+        with db_session(DatabaseOperationType.READ) as session:
+            destination = self._place(wanted.dest_rse_id, wanted.dest_url, session)
+            sources, failure = self._sources(session)
+        if not sources and failure:
+            raise failure
+        sources.sort(key=lambda each: not _together(each[1], destination))  # what the storage can do alone comes first
+        if self._is_there(destination, [place for _, place in sources]):
+            return wanted.sources[0], 'found'
+        self._make_bucket(destination)
+        for source, place in sources:
+            try:
+                return source, self._copy(place, destination)
+            except RucioException as error:
+                _made.discard((destination.storage.rse_id, destination.target.bucket))  # it may be gone
+                if self._stop.is_set():
+                    raise
+                # The answer may have been lost, or another instance was faster. If the destination does not answer, no other source helps.
+                if self._is_there(destination, [place], error):
+                    return source, 'found'
+                failure = failure or error
+        raise failure or SourceNotFound(f'There is no source for {wanted}.')
+
+    def _sources(self, session: 'Session') -> tuple[list[tuple[Source, _Place]], Optional[RucioException]]:
+        """:returns: Those that are on S3 storages, and what is wrong with another one."""
+        found, failure = [], None
+        for source in self._wanted.sources:
+            try:
+                found.append((source, self._place(source.rse_id, source.url, session)))
+            except RucioException as error:
+                failure = failure or error
+        return found, failure
+
+    def _place(self, rse_id: str, url: str, session: 'Session') -> _Place:
+        """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no URL of the object any more."""
+        wanted = self._wanted
+        storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
+        storage.connection()  # says if there are no keys
+        if storage.settings['deterministic']:
+            bucket, key = storage.place_of(str(wanted.scope), wanted.name)
+        else:
+            _, bucket, key, _ = address.parse_url(url)
+        return _Place(storage, Target(storage.rse, bucket, key))
+
+    def _make_bucket(self, destination: _Place) -> None:
+        storage, scope = destination.storage, str(self._wanted.scope)
+        key = storage.rse_id, destination.target.bucket
+        for_each_scope = storage.settings['deterministic'] and storage.settings['lfn2pfn_algorithm'] == 's3_bucket' and not storage.common_bucket
+        if for_each_scope and key not in _made:  # all others are the operator's to make
+            buckets.make(storage, scope)
+            _made.add(key)
+
+    def _is_there(self, destination: _Place, sources: 'Sequence[_Place]', reason: Optional[RucioException] = None) -> bool:
+        """Whether the destination has the file: one HEAD, and where its ETag is no MD5 the object is read.
+
+        :param reason: What is raised if the storage does not say.
+        :raises FileReplicaAlreadyExists: if there is another object in its place.
+        """
+        try:
+            info = objects.stat(destination.connection, destination.target)
+        except SourceNotFound:
+            return False
+        except RucioException:
+            if reason is not None:
+                raise reason from None
+            raise
+        if info.size == self._wanted.bytes and self._has_content(destination, info, sources):
+            return True
+        raise FileReplicaAlreadyExists(
+            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and it is not {self._wanted.scope}:'
+            f'{self._wanted.name} ({self._wanted.bytes} bytes). It was left as it is: remove it, or delete the rule.'
+        )
+
+    def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
+        expected = self._wanted.sums
+        if not expected and info.size:  # the catalogue does not know: what the source has is right
+            source = sources[0]
+            expected = sums_of(source.connection, source.target, objects.stat(source.connection, source.target), self._stop)
+        if not info.size or (info.md5 and info.md5 == expected.md5):
+            return True
+        return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
+
+    def _copy(self, source: _Place, destination: _Place) -> str:
+        wanted = self._wanted
+        info = objects.stat(source.connection, source.target, 'get')
+        if info.size != wanted.bytes:
+            raise FileConsistencyMismatch(
+                f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says {wanted.bytes}. '
+                'The object was changed: use another replica, or declare it bad.'
+            )
+        if _together(source, destination):
+            self._need_md5(source, info)
+            transfer.copy(destination.connection, source.target, destination.target, stop=self._stop)
+            return 'copied'
+        stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
+        try:
+            transfer.upload_stream(destination.connection, stream, info.size, destination.target, MEMORY, self._stop)
+        finally:
+            stream.close()
+        return 'relayed'
+
+    def _need_md5(self, source: _Place, info: 'ObjectInfo') -> None:
+        """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
+        md5 = self._wanted.sums.md5
+        if info.size and info.md5 and md5 and info.md5 != md5 and source.storage.endpoint.etag_is_md5:
+            raise FileConsistencyMismatch(
+                f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says {md5}. '
+                'The object was changed: use another replica, or declare it bad.'
+            )
+
+
+def _together(source: _Place, destination: _Place) -> bool:
+    """Whether the destination's keys can read the source at the same endpoint."""
+    here, there = source.storage, destination.storage
+    return here.endpoint.url == there.endpoint.url and _access_key(here) is not None and _access_key(here) == _access_key(there)
+
+
+def _access_key(storage: 'Storage') -> Optional[str]:
+    try:
+        return str(storage.credentials().access_key)
+    except RSEAccessDenied:  # anybody may read there
+        return None
+
+
+# Saying what became of it
+
+
+class _Report(TransferStatusReport):
+    """An outcome, as Rucio's own transfertools tell one."""
+
+    supported_db_fields = ['state', 'external_id', 'started_at', 'transferred_at', 'source_rse_id', 'err_msg']  # noqa: RUF012 - as in Rucio
+
+    def __init__(self, transfer: Transfer, outcome: Outcome) -> None:
+        super().__init__(transfer.id)
+        self._transfer = transfer
+        self._outcome = outcome
+        self.external_id: Optional[str] = None
+        self.started_at: Optional[datetime] = None
+        self.transferred_at: Optional[datetime] = None
+        self.source_rse_id: Optional[str] = None
+        self.err_msg: Optional[str] = None
+
+    def __str__(self) -> str:
+        return f'Transfer {self._transfer.external_id} of {S3Transfertool.external_name}'
+
+    def initialize(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> None:
+        """Nothing is to be changed if the request was cancelled, or submitted anew."""
+        request = self.request(session)
+        if not request or request['state'] != RequestState.SUBMITTED or request['external_id'] != self._transfer.external_id:
+            return
+        outcome = self._outcome
+        self.state: Any = outcome.state
+        self.external_id = self._transfer.external_id
+        self.started_at, self.transferred_at = outcome.started, outcome.ended
+        self.source_rse_id = outcome.source.rse_id
+        self.err_msg = get_transfer_error(outcome.state, outcome.error)
+
+    def get_monitor_msg_fields(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> dict[str, Any]:
+        """What Rucio tells others of the transfer, beside what stands in the request."""
+        self.ensure_initialized(session, logger)
+        transfer, outcome = self._transfer, self._outcome
+        return {
+            'src-rse': get_rse_name(outcome.source.rse_id, session=session),
+            'src-url': outcome.source.url or None,
+            'dst-url': transfer.dest_url,
+            'reason': outcome.error or None,
+            'started_at': self.started_at,
+            'transferred_at': self.transferred_at,
+        }
+
+
+def report(transfer: Transfer, outcome: Outcome, stats: 'TransferStatsManager', *, logger: 'LoggerFunction' = logging.log) -> bool:
+    """Write the outcome of a transfer where Rucio's finisher looks for it: a few queries, in a session of its own.
+
+    :returns: False if the request is gone, or could not be changed (the log says why).
+    """
+    return bool(update_transfer_state(tt_status_report=_Report(transfer, outcome), stats_manager=stats, logger=logger))

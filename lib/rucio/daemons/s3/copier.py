@@ -1,0 +1,250 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool ``s3``.
+
+One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share the work by claims in
+the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds nothing up for longer than a minute.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from uuid import uuid4
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from rucio.common.exception import DatabaseException, RucioException
+from rucio.common.logging import setup_logging
+from rucio.core.monitor import MetricManager
+from rucio.core.request import TransferStatsManager
+from rucio.core.s3 import copies
+from rucio.daemons.common import HeartbeatHandler
+from rucio.db.sqla.constants import DatabaseOperationType, RequestState
+from rucio.db.sqla.session import db_session
+from rucio.db.sqla.util import is_old_db
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rucio.core.s3.copies import Outcome, Transfer
+
+__all__ = ['Copier', 'Options', 'get_parser', 'main', 'run', 'stop']
+
+graceful_stop = threading.Event()
+METRICS = MetricManager(module='rucio.daemons.s3.copier')  # also where this is __main__
+DAEMON_NAME = 's3-copier'
+_LOGGER = logging.getLogger(DAEMON_NAME)
+
+WATCH = 3  # seconds between looks whether transfers are still wanted
+PAUSE = 60  # seconds in which a transfer whose outcome could not be written is left alone
+GRACE = 30  # seconds that the copies have to end, once the daemon was told to
+_TICK = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
+_HEARTBEAT = 10  # seconds
+_LONG = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # seconds: the timer's classes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. Times are in seconds."""
+
+    once: bool = False
+    sleep_time: float = 10
+    copies: int = 4  # at the same time
+
+
+class _Running(NamedTuple):
+    """A copy on its way."""
+
+    transfer: 'Transfer'
+    stop: threading.Event
+    future: 'Future[Optional[Outcome]]'
+
+
+class Copier:
+    """One instance: it takes transfers, as many as it has room for, and lets go of those that nobody wants any more."""
+
+    def __init__(self, options: Options, stats: TransferStatsManager, heartbeat: HeartbeatHandler) -> None:
+        self._options = options
+        self._stats = stats
+        self._heartbeat = heartbeat
+        self._claim = copies.CLAIM + uuid4().hex
+        self._running: list[_Running] = []
+        self._changed = threading.Event()  # a copy has ended
+        self._unwritten: dict[str, float] = {}  # requests, and when their outcome could not be written
+        self._pool = ThreadPoolExecutor(options.copies, DAEMON_NAME)
+
+    def run(self) -> None:
+        """Until it is told to stop; with ``once`` until there is nothing left to take."""
+        try:
+            watched = looked = -float('inf')
+            while not graceful_stop.is_set():
+                self._heartbeat.live()
+                self._changed.clear()
+                ended = self._collect()
+                now = time.monotonic()
+                if self._running and now - watched >= WATCH:
+                    watched = now
+                    self._guarded(self._watch)
+                room = self._options.copies - len(self._running)
+                if room and (ended or now - looked >= self._options.sleep_time):
+                    looked = now
+                    self._guarded(self._take, room)
+                if self._options.once and not self._running:
+                    return
+                (self._changed if self._running else graceful_stop).wait(_TICK)
+        finally:
+            self._end()
+
+    def _guarded(self, act: Any, *arguments: Any) -> None:
+        """A database that is away for a while does not end the daemon, nor the copies under way."""
+        try:
+            act(*arguments)
+        except (DatabaseException, SQLAlchemyError) as error:
+            if self._options.once:
+                raise
+            self._logger(logging.ERROR, 'The database does not answer: %s', error)
+
+    def _take(self, room: int) -> None:
+        now = time.monotonic()
+        self._unwritten = {each: at for each, at in self._unwritten.items() if self._options.once or now - at < PAUSE}
+        busy = {each.transfer.id for each in self._running} | set(self._unwritten)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            taken = copies.take(self._claim, room, busy, session=session)
+        for transfer in taken:
+            stop = threading.Event()
+            future = self._pool.submit(copies.carry_out, transfer, stop)
+            future.add_done_callback(lambda _: self._changed.set())
+            self._running.append(_Running(transfer, stop, future))
+            self._logger(logging.DEBUG, '%s: begun', transfer)
+
+    def _watch(self) -> None:
+        with db_session(DatabaseOperationType.WRITE) as session:
+            wanted = copies.renew(self._claim, [each.transfer for each in self._running], session=session)
+        for each in self._running:
+            if each.transfer.id not in wanted and not each.stop.is_set():
+                self._logger(logging.INFO, '%s: cancelled, so its copy is stopped', each.transfer)
+                each.stop.set()
+
+    def _collect(self) -> int:
+        """Write down what has ended.
+
+        :returns: How many there were.
+        """
+        ended = [each for each in self._running if each.future.done()]
+        for each in ended:
+            self._running.remove(each)
+            outcome = each.future.result()
+            if outcome is not None:
+                self._write(each.transfer, outcome)
+        return len(ended)
+
+    def _write(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
+        seconds = (outcome.ended - outcome.started).total_seconds()
+        METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(outcome=outcome.how or 'failed').inc()
+        METRICS.timer('transfer', buckets=_LONG, documentation='Seconds that a transfer took').observe(seconds)
+        if outcome.state == RequestState.DONE:
+            METRICS.counter('bytes.{outcome}', documentation='Bytes of files').labels(outcome=outcome.how).inc(transfer.bytes)
+            self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', transfer, outcome.how, transfer.bytes, seconds)
+        else:
+            self._logger(logging.WARNING, '%s: failed. %s', transfer, outcome.error)
+        try:
+            if not copies.report(transfer, outcome, self._stats, logger=self._logger):
+                self._unwritten[transfer.id] = time.monotonic()
+        except (DatabaseException, SQLAlchemyError) as error:
+            self._unwritten[transfer.id] = time.monotonic()
+            self._logger(logging.ERROR, '%s: its outcome could not be written: %s', transfer, error)
+
+    def _end(self) -> None:
+        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them next."""
+        for each in self._running:
+            each.stop.set()
+        last = time.monotonic() + GRACE
+        while self._running and time.monotonic() < last:
+            self._changed.clear()
+            self._collect()
+            if self._running:
+                self._changed.wait(_TICK)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            copies.release(self._claim, session=session)
+
+    @property
+    def _logger(self) -> Any:
+        return self._heartbeat.logger
+
+
+# Starting and stopping
+
+
+def run(options: Options) -> None:
+    """Carry out transfers, and return when there are none left (``once``) or the daemon was told to stop.
+
+    :raises DatabaseException: if the database is not that of this version of Rucio.
+    """
+    setup_logging(process_name=DAEMON_NAME)
+    if is_old_db():
+        raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
+    with HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT) as heartbeat, TransferStatsManager() as stats:
+        heartbeat.logger(logging.INFO, 'Daemon started')
+        Copier(options, stats, heartbeat).run()
+        if not options.once:
+            heartbeat.logger(logging.INFO, 'Graceful stop requested')
+
+
+def stop(signum: Optional[int] = None, frame: 'Optional[FrameType]' = None) -> None:
+    """Graceful exit."""
+    graceful_stop.set()
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    usual = Options()
+    parser = argparse.ArgumentParser(
+        prog='rucio-s3-copier',
+        description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' (rucio.cfg [conveyor] transfertool). "
+        'Inside a storage files are copied by the storage; between two they come through here.',
+    )
+    parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')
+    parser.add_argument('--copies', type=_count, default=usual.copies, help='so many at the same time, each with up to 128 MiB of memory (%(default)s)')
+    parser.add_argument('--sleep-time', type=float, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 500:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 500")
+    return int(text)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in their requests."""
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    given = vars(get_parser().parse_args(arguments))
+    try:
+        run(Options(once=given.pop('run_once'), **given))
+    except (RucioException, SQLAlchemyError) as error:
+        sys.exit(f'rucio-s3-copier: {error.args[0] if error.args else error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,112 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
+
+Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds them
+(:mod:`rucio.core.s3.copies`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
+"""
+
+import logging
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.utils import generate_uuid
+from rucio.db.sqla.constants import RequestType
+from rucio.transfertool.transfertool import Transfertool, TransferToolBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rucio.common.types import LoggerFunction
+    from rucio.core.request import DirectTransfer
+    from rucio.rse.protocols.protocol import RSEProtocol
+    from rucio.transfertool.transfertool import TransferStatusReport
+
+__all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'install']
+
+EXTERNAL_HOST = 'rucio-s3-copier'  # stands in the requests where that of FTS has its URL
+_IMPL = 'rucio.rse.protocols.s3.'  # not the class: whatever keeps that from being imported shall not keep FTS from its work
+
+
+class S3Transfertool(Transfertool):
+    """Copies between two S3 RSEs. No method makes a request or a query."""
+
+    external_name = 's3'
+    required_rse_attrs = ()
+    supported_schemes = {'https', 'http', 'davs', 's3', 's3s'}  # noqa: RUF012 - as in Rucio
+
+    def __init__(self, external_host: str = EXTERNAL_HOST, logger: 'LoggerFunction' = logging.log) -> None:
+        super().__init__(external_host=external_host, logger=logger)
+
+    @classmethod
+    def submission_builder_for_path(
+        cls, transfer_path: 'list[DirectTransfer]', logger: 'LoggerFunction' = logging.log
+    ) -> 'tuple[list[DirectTransfer], Optional[TransferToolBuilder]]':
+        """Take the first hop of a path, if both of its ends are S3 RSEs."""
+        hop = transfer_path[0]
+        if hop.rws.request_type != RequestType.TRANSFER:
+            return [], None
+        if not _is_s3(hop.source_protocol(hop.src)) or not _is_s3(hop.dest_protocol()):
+            logger(logging.INFO, '%s: the transfertool s3 needs the protocol class %sDefault at both ends. Skipping %s', hop.rws.request_id, _IMPL, hop)
+            return [], None
+        return [hop], TransferToolBuilder(cls, external_host=EXTERNAL_HOST)
+
+    def group_into_submit_jobs(self, transfer_paths: 'Iterable[list[DirectTransfer]]') -> list[dict[str, Any]]:
+        """One job for each file: each has an outcome of its own."""
+        return [{'transfers': [hop], 'job_params': {}} for path in transfer_paths for hop in path]
+
+    def submit(self, transfers: 'Iterable[DirectTransfer]', job_params: dict[str, str], timeout: Optional[int] = None) -> str:
+        """:returns: A new id. Nothing moves yet: the daemon finds the request when its state is SUBMITTED."""
+        return str(generate_uuid())
+
+    def bulk_query(self, requests_by_eid: 'Mapping[str, Mapping[str, Any]]', timeout: Optional[int] = None) -> 'dict[str, dict[str, TransferStatusReport]]':
+        """Nothing new, of any: the daemon writes what becomes of a request by itself."""
+        return {external_id: {} for external_id in requests_by_eid}
+
+    def query(self, transfer_ids: 'Sequence[str]', details: bool = False, timeout: Optional[int] = None) -> None:
+        """Nothing, as with :meth:`bulk_query`."""
+
+    def cancel(self, transfer_ids: 'Sequence[str]', timeout: Optional[int] = None) -> None:
+        """Nothing: the daemon sees that the request is gone."""
+
+    def update_priority(self, transfer_id: str, priority: int, timeout: Optional[int] = None) -> None:
+        """Nothing: the daemon goes by the priority in the request."""
+
+
+def _is_s3(protocol: 'RSEProtocol') -> bool:
+    return str(protocol.attributes['impl']).startswith(_IMPL)
+
+
+def install(module: Any) -> None:
+    """Make the transfertool known to Rucio. `rucio_s3_plugin` calls it when Python has executed ``rucio.core.transfer``.
+
+    Rucio hands each change of priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to; a change
+    of priority would fail there. Ours do not come so far.
+
+    :param module: ``rucio.core.transfer``.
+    :raises AttributeError: if this is a Rucio that looks for its transfertools elsewhere; then nothing was changed.
+    """
+    known = module.TRANSFERTOOL_CLASSES_BY_NAME
+    cancel, update = module.cancel_transfers, module.update_transfer_priority
+    module.cancel_transfers, module.update_transfer_priority = _without_ours(cancel), _without_ours(update)
+    known[S3Transfertool.external_name] = S3Transfertool
+
+
+def _without_ours(to_fts: 'Callable[..., None]') -> 'Callable[..., None]':
+    @wraps(to_fts)
+    def only_fts(by_host: 'Mapping[str, Any]', *arguments: Any, **keywords: Any) -> None:
+        to_fts({host: transfers for host, transfers in by_host.items() if host != EXTERNAL_HOST}, *arguments, **keywords)
+
+    return only_fts

@@ -1,0 +1,306 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The transfertool s3 and its transfers: who takes which, and what becomes of them. A catalogue in a file, a fake S3."""
+
+import hashlib
+import os
+import threading
+import zlib
+from datetime import timedelta
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import copies, storages
+    from rucio.daemons.s3 import copier
+    from rucio.transfertool import s3 as transfertool
+
+from sqlalchemy.orm import Session
+
+from rucio.common.exception import RSENotFound
+from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.relay import Sums
+from rucio.common.types import InternalScope
+from rucio.common.utils import generate_uuid
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import RequestState, RequestType
+from servers.fake_s3 import Lost, error
+
+ALICE = InternalScope('user.alice')
+HERE, THERE, BESIDE = 'a' * 32, 'b' * 32, 'c' * 32
+MINE, OTHERS = copies.CLAIM + 'mine', copies.CLAIM + 'others'
+
+
+@pytest.fixture
+def session(database):
+    """A session of a catalogue without constraints: only the requests matter."""
+    with database.connect() as connection:
+        connection.exec_driver_sql('PRAGMA foreign_keys=OFF')
+        with Session(connection) as opened:
+            yield opened
+
+
+@pytest.fixture
+def submit(session):
+    def submit(name='file', **values):
+        usual = {'scope': ALICE, 'name': name, 'dest_rse_id': THERE, 'source_rse_id': HERE, 'state': RequestState.SUBMITTED, 'transfertool': 's3'}
+        usual |= {'id': generate_uuid(), 'external_id': generate_uuid(), 'bytes': 1, 'submitted_at': copies._now()}
+        request = models.Request(**usual | values)
+        session.add(request)
+        session.flush()
+        return request.id
+
+    return submit
+
+
+def names(found):
+    return [each.name for each in found]
+
+
+def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit):
+    now = copies._now()
+    submit('late', priority=3, submitted_at=now)
+    submit('early', priority=3, submitted_at=now - timedelta(hours=1))
+    submit('none', submitted_at=now - timedelta(minutes=30))
+    submit('high', priority=5, submitted_at=now)
+    submit('low', priority=1, submitted_at=now - timedelta(days=1))
+    assert names(copies.take(MINE, 3, session=session)) == ['high', 'early', 'none']
+    assert names(copies.take(MINE, 3, session=session)) == ['late', 'low']
+
+
+@pytest.mark.parametrize(
+    'values',
+    [{'state': RequestState.QUEUED}, {'state': RequestState.DONE}, {'transfertool': 'fts3'}, {'transfertool': None}, {'request_type': RequestType.STAGEIN}],
+)
+def test_what_is_not_for_the_copier_is_left_alone(session, submit, values):
+    submit(**values)
+    assert not copies.take(MINE, 10, session=session)
+
+
+def test_a_claim_holds_until_it_is_stale(session, submit):
+    submit('fresh', last_processed_by=OTHERS, last_processed_at=copies._now())
+    submit('stale', last_processed_by=OTHERS, last_processed_at=copies._now() - timedelta(seconds=copies.LEASE + 1))
+    submit('polled', last_processed_by='conveyor-poller', last_processed_at=copies._now())
+    assert sorted(names(copies.take(MINE, 10, session=session))) == ['polled', 'stale']
+    assert not copies.take(OTHERS, 10, session=session)
+    copies.release(MINE, session=session)
+    assert sorted(names(copies.take(OTHERS, 10, session=session))) == ['polled', 'stale']
+
+
+def test_what_nobody_wants_any_more_is_seen(session, submit):
+    for name in ('kept', 'deleted', 'anew', 'done'):
+        submit(name)
+    taken = copies.take(MINE, 10, session=session)
+    by_name = {row.name: row for row in session.query(models.Request)}
+    session.delete(by_name['deleted'])
+    by_name['anew'].external_id = generate_uuid()
+    by_name['done'].state = RequestState.DONE
+    session.flush()
+    wanted = copies.renew(MINE, taken, session=session)
+    assert [each.name for each in taken if each.id in wanted] == ['kept']
+
+
+def test_sources_come_in_their_order(session, submit):
+    request = submit()
+    for rse_id, ranking, using in ((BESIDE, 5, True), (HERE, -1, True), ('d' * 32, 7, True), ('e' * 32, 9, False), (THERE, 9, True)):
+        session.add(models.Source(request_id=request, scope=ALICE, name='file', rse_id=rse_id, dest_rse_id=THERE, ranking=ranking, is_using=using, url='u'))
+    session.flush()
+    [taken] = copies.take(MINE, 1, session=session)
+    assert [each.rse_id for each in taken.sources] == [HERE, 'd' * 32, BESIDE]
+
+
+# Carrying out
+
+
+@pytest.fixture
+def site(s3, monkeypatch, database):
+    """RSEs on the fake S3: HERE and BESIDE with the same keys, THERE with others. Each has buckets of its own."""
+
+    def make(rse, rse_id, key, prefix, **settings):
+        protocol = {'scheme': 'http', 'hostname': '127.0.0.1', 'port': s3.port, 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default'}
+        domain = {'read': 1, 'write': 1, 'delete': 1}
+        protocol |= {'domains': {'wan': domain, 'lan': domain}, 'extended_attributes': {'s3': {'bucket_prefix': prefix}}}
+        usual = {'rse': rse, 'id': rse_id, 'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'protocols': [protocol]}
+        conditional = {'conditional_put': True, 'conditional_multipart': True, 'etag_is_md5': True, 'max_attempts': 1}
+        endpoint = Endpoint(rse, rse_id, s3.url, bucket_prefix=prefix, secrets=Secrets(key, 'a-secret'), **conditional)
+        return storages.Storage(rse, rse_id, 'def', endpoint, usual | settings, protocol)
+
+    made = (make('HERE', HERE, 'ONE', ''), make('BESIDE', BESIDE, 'ONE', 'beside-'), make('THERE', THERE, 'TWO', 'there-'))
+    known = {each.rse: each for each in made}
+
+    def get_storage(rse, vo, *, session):
+        if rse not in known:
+            raise RSENotFound(f"There is no S3 RSE '{rse}'.")
+        return known[rse]
+
+    monkeypatch.setattr(copies, 'get_rse_name', lambda rse_id, **_: {HERE: 'HERE', THERE: 'THERE', BESIDE: 'BESIDE'}.get(rse_id, rse_id))
+    monkeypatch.setattr(copies.storages, 'get_storage', get_storage)
+    copies._made.clear()
+    return known
+
+
+def transfer(body, dest=THERE, sources=(HERE,), sums=None):
+    if sums is None:
+        sums = Sums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
+    return copies.Transfer('1', '2', ALICE, 'dir/file', len(body), sums, dest, '', tuple(copies.Source(each, '') for each in sources))
+
+
+def carry_out(*arguments, **keywords):
+    return copies.carry_out(transfer(*arguments, **keywords), threading.Event())
+
+
+@pytest.mark.parametrize('body', [b'', b'content'])
+def test_bytes_go_from_storage_to_storage(s3, site, body):
+    s3.store('user.alice', 'dir/file', body)
+    outcome = carry_out(body)
+    assert (outcome.error, outcome.how, outcome.state) == ('', 'relayed', RequestState.DONE)
+    assert s3.content('there-user.alice', 'dir/file') == body  # and the bucket was made
+
+
+def test_a_storage_copies_by_itself(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    outcome = carry_out(b'content', dest=BESIDE, sources=(THERE, HERE))
+    assert (outcome.error, outcome.how, outcome.source.rse_id) == ('', 'copied', HERE)
+    assert s3.content('beside-user.alice', 'dir/file') == b'content'
+    assert not {'GetObject', 'PutObject'} & set(s3.operations())
+
+
+def test_a_bucket_is_looked_for_once(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    for _ in range(2):
+        assert not carry_out(b'content').error
+        del s3.buckets['there-user.alice']['dir/file']
+    assert s3.operations().count('CreateBucket') == s3.operations().count('HeadBucket') == 1
+
+
+@pytest.mark.parametrize(
+    ('there', 'how'),
+    [({'body': b'content'}, 'found'), ({'body': b'content', 'etag': 'multipart-2'}, 'found'), ({'body': b'CONTENT'}, ''), ({'body': b'longer content'}, '')],
+)
+def test_an_object_that_is_there_is_the_file_or_stays(s3, site, there, how):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.store('there-user.alice', 'dir/file', **there)
+    outcome = carry_out(b'content')
+    assert outcome.how == how
+    assert ('is not user.alice:dir/file (7 bytes). It was left as it is' in outcome.error) == (not how)
+    assert s3.content('there-user.alice', 'dir/file') == there['body']
+
+
+@pytest.mark.parametrize('there', [b'content', b'CONTENT'])
+def test_without_checksums_source_and_destination_are_compared(s3, site, there):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.store('there-user.alice', 'dir/file', there, etag='unknown-1')
+    assert bool(carry_out(b'content', sums=Sums()).error) == (there != b'content')
+
+
+def test_a_lost_answer_is_no_failure(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.make_bucket('there-user.alice')
+    s3.fail('PutObject', Lost(error(500, 'InternalError')))
+    outcome = carry_out(b'content')
+    assert (outcome.error, outcome.how) == ('', 'found')
+
+
+@pytest.mark.parametrize('dest', [THERE, BESIDE])
+@pytest.mark.parametrize('body', [b'CONTENT', b'longer content'])
+def test_a_source_that_is_not_the_file_is_not_copied(s3, site, dest, body):
+    s3.store('user.alice', 'dir/file', body)
+    outcome = carry_out(b'content', dest=dest)
+    assert outcome.state == RequestState.FAILED
+    assert outcome.error.startswith('RSE HERE: ')
+    assert 'but the catalogue says' in outcome.error
+    assert not any('dir/file' in objects for name, objects in s3.buckets.items() if name != 'user.alice')
+
+
+def test_the_next_source_has_it(s3, site):
+    s3.make_bucket('user.alice')
+    s3.store('beside-user.alice', 'dir/file', b'content')
+    outcome = carry_out(b'content', sources=('gone', HERE, BESIDE))
+    assert (outcome.error, outcome.source.rse_id) == ('', BESIDE)
+
+
+@pytest.mark.parametrize(
+    ('dest', 'sources', 'said'),
+    [('gone', (HERE,), "There is no S3 RSE 'gone'."), (THERE, ('gone',), "There is no S3 RSE 'gone'."), (THERE, (HERE,), 'RSE HERE: get of ')],
+)
+def test_what_cannot_be_done_says_why(s3, site, dest, sources, said):
+    assert carry_out(b'content', dest=dest, sources=sources).error.startswith(said)
+
+
+def test_a_stopped_transfer_has_no_outcome(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    stop = threading.Event()
+    stop.set()
+    assert copies.carry_out(transfer(b'content'), stop) is None
+    assert 'PutObject' not in s3.operations()
+
+
+# Transfertool
+
+
+def hop(source='rucio.rse.protocols.s3.Default', destination='rucio.rse.protocols.s3.Default', request_type=RequestType.TRANSFER):
+    protocols = [SimpleNamespace(attributes={'impl': impl}) for impl in (source, destination)]
+    rws = SimpleNamespace(request_type=request_type, request_id='1')
+    return SimpleNamespace(rws=rws, src='source', source_protocol=lambda _: protocols[0], dest_protocol=lambda: protocols[1])
+
+
+@pytest.mark.parametrize(
+    ('first', 'taken'),
+    [
+        (hop(), True),
+        (hop(source='rucio.rse.protocols.gfal.Default'), False),
+        (hop(destination='rucio.rse.protocols.webdav.Default'), False),
+        (hop(request_type=RequestType.STAGEIN), False),
+    ],
+)
+def test_the_first_hop_is_taken_if_both_ends_speak_s3(first, taken):
+    hops, builder = transfertool.S3Transfertool.submission_builder_for_path([first, hop()])
+    assert hops == ([first] if taken else [])
+    assert bool(builder) == taken
+    if builder:
+        tool = builder.make_transfertool(logger=lambda *_: None)
+        [job] = tool.group_into_submit_jobs([hops])
+        assert tool.submit(**job) != tool.submit(**job)
+        assert tool.bulk_query({'1': {'2': {}}}) == {'1': {}}
+
+
+def test_fts_is_not_asked_about_what_is_not_its_own():
+    asked = []
+    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={}, cancel_transfers=asked.append, update_transfer_priority=asked.append)
+    transfertool.install(module)
+    for call in (module.cancel_transfers, module.update_transfer_priority):
+        call({transfertool.EXTERNAL_HOST: {'1'}, 'https://fts': {'2'}})
+    assert asked == [{'https://fts': {'2'}}] * 2
+    assert module.TRANSFERTOOL_CLASSES_BY_NAME['s3'] is transfertool.S3Transfertool
+
+
+def test_another_rucio_is_not_changed_by_half():
+    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={})
+    with pytest.raises(AttributeError):
+        transfertool.install(module)
+    assert vars(module) == {'TRANSFERTOOL_CLASSES_BY_NAME': {}}
+
+
+@pytest.mark.parametrize('words', [['--copies', '0'], ['--copies', 'x'], ['--nonsense']])
+def test_wrong_usage_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        copier.main(words)
+    assert ended.value.code == 2
+    assert 'rucio-s3-copier: error: ' in capsys.readouterr().err

@@ -1,0 +1,140 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bytes from one storage to another: read once, compared, and nothing appears that is not what it shall be."""
+
+import hashlib
+import os
+import threading
+import zlib
+
+import pytest
+
+from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RucioException, ServiceUnavailable
+from rucio.common.s3 import clients, credentials, objects, transfer
+from rucio.common.s3.errors import Target
+from rucio.common.s3.relay import Sums, Verified, sums_of
+from servers.fake_s3 import Cut, NoRanges, error
+
+MiB = 1024**2
+BUCKET = 'user.alice'
+FROM, TO = Target('X', BUCKET, 'from'), Target('X', BUCKET, 'to')
+
+
+@pytest.fixture
+def connection(endpoint):
+    return clients.connect(endpoint(), credentials.Static('AKID', 'a-secret'))
+
+
+def stored(s3, size):
+    body = os.urandom(size)
+    s3.store(BUCKET, 'from', body)
+    return body, Sums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
+
+
+def relay(connection, sums, stop=None):
+    info = objects.stat(connection, FROM)
+    transfer.upload_stream(connection, Verified(connection, FROM, info, sums, stop), info.size, TO, stop=stop)
+
+
+@pytest.mark.parametrize('size', [0, 1, MiB, 16 * MiB - 1, 16 * MiB, 40 * MiB + 1])
+def test_all_bytes_arrive(s3, connection, size):
+    body, sums = stored(s3, size)
+    relay(connection, sums)
+    assert s3.content(BUCKET, 'to') == body
+    assert sums_of(connection, TO, objects.stat(connection, TO)) == sums
+
+
+@pytest.mark.parametrize('size', [1, 20 * MiB])
+@pytest.mark.parametrize('wrong', [Sums('0' * 32), Sums(None, '00000000')])
+def test_what_is_not_the_file_is_not_stored(s3, connection, size, wrong):
+    stored(s3, size)
+    with pytest.raises(FileConsistencyMismatch, match=r'RSE X: get of .*but the catalogue says'):
+        relay(connection, wrong)
+    with pytest.raises(KeyError):
+        s3.content(BUCKET, 'to')
+    assert not s3.uploads
+
+
+def test_an_empty_object_is_compared_too(s3, connection):
+    stored(s3, 0)
+    with pytest.raises(FileConsistencyMismatch):
+        relay(connection, Sums('0' * 32))
+    assert 'PutObject' not in s3.operations()
+
+
+def test_what_is_there_stays(s3, connection):
+    _, sums = stored(s3, 20 * MiB)
+    s3.store(BUCKET, 'to', b'mine')
+    with pytest.raises(FileReplicaAlreadyExists):
+        relay(connection, sums)
+    assert s3.content(BUCKET, 'to') == b'mine'
+
+
+def test_an_answer_that_breaks_off_is_gone_on_with(s3, connection):
+    body, sums = stored(s3, 20 * MiB)
+    s3.fail('GetObject', Cut(), Cut())
+    relay(connection, sums)
+    assert s3.content(BUCKET, 'to') == body
+
+
+def test_a_storage_without_ranges_is_told_apart(s3, connection):
+    _, sums = stored(s3, 20 * MiB)
+    s3.fail('GetObject', Cut(), NoRanges())
+    with pytest.raises(RucioException, match='does not go on from byte'):
+        relay(connection, sums)
+    assert not s3.uploads
+
+
+def test_a_source_that_changes_is_not_mixed(s3, connection):
+    _, sums = stored(s3, 20 * MiB)
+    s3.fail('GetObject', Cut())
+    info = objects.stat(connection, FROM)
+    stream = Verified(connection, FROM, info, sums)
+    stream.read(MiB)
+    s3.store(BUCKET, 'from', b'other' * 4 * MiB)
+    with pytest.raises(ServiceUnavailable, match='Somebody changed the object while it was read'):
+        stream.read()
+
+
+def test_it_is_stopped(s3, connection):
+    _, sums = stored(s3, 40 * MiB)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ServiceUnavailable):
+        relay(connection, sums, stop)
+    assert not s3.uploads
+    assert 'UploadPart' not in s3.operations()
+
+
+def test_a_refusal_names_the_storage_that_refused(s3, connection):
+    _, sums = stored(s3, 20 * MiB)
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    with pytest.raises(RucioException, match=r'RSE X: get of .*403 AccessDenied'):
+        relay(connection, sums)
+    assert not s3.uploads
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'agree'),
+    [
+        (Sums('a', 'b'), Sums('A', 'b'), True),
+        (Sums('a', None), Sums('a', 'b'), True),
+        (Sums(), Sums('a', 'b'), True),
+        (Sums('a', 'c'), Sums('a', 'b'), False),
+        (Sums(None, 'c'), Sums('a', 'b'), False),
+    ],
+)
+def test_checksums_agree(one, other, agree):
+    assert one.agrees(other) == other.agrees(one) == agree
