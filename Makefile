@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-oldest test-all unit lint type format demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type format demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -24,6 +24,10 @@ help:  ## show this list
 test: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, against the newest Rucio
 	$(TOX) -e lint,type,clients,rucio$(RUCIO)
+
+test-long: export RUCIO_S3_TEST_LONG := 1
+test-long: .venv/tools/.done  ## the tests that take minutes: 200 random runs of the reconciler, copies between storages
+	$(TOX) -e rucio$(RUCIO) -- -m long tests/faults tests/integration
 
 test-oldest: .venv/tools/.done  ## the unit tests and a few others, against the oldest Rucio
 	$(TOX) -e rucio38-smoke

@@ -14,10 +14,12 @@
 
 """What holds for all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
 REAL = [Path(__file__).parent / name for name in ('integration', 'interop')]
 
 
@@ -25,3 +27,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in REAL):
             item.add_marker('integration')
+        if item.get_closest_marker('long') and not LONG:
+            item.add_marker(pytest.mark.skip(reason='takes minutes: make test-long'))

@@ -239,7 +239,15 @@ class User:
     def put_what_is_no_name(self):
         self._write(
             self._rng.choice(
-                ['run1/a name with spaces', 'run1/sub/directory/', 'run2', 'run1/half.rucio.upload', 'closed/new', f'run1/{"x" * 125}/{"y" * 125}', 'r\u00f6m/\u00e9']
+                [
+                    'run1/a name with spaces',
+                    'run1/sub/directory/',
+                    'run2',
+                    'run1/half.rucio.upload',
+                    'closed/new',
+                    f'run1/{"x" * 125}/{"y" * 125}',
+                    'r\u00f6m/\u00e9',
+                ]
             )
         )
 

@@ -29,7 +29,7 @@ from servers.rucio_server import RucioServer
 TESTS = Path(__file__).parent.parent
 FIRST, LAST = map(int, os.environ.get('RUCIO_S3_TEST_SEEDS', '0-8').split('-'))
 REASON = postgres.missing()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or '')]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(REASON is not None, reason=REASON or '')]
 
 
 def test_the_catalogue_is_what_the_bucket_is(tmp_path_factory, plain):

@@ -328,13 +328,22 @@ def test_what_was_written_after_rucio_is_read(world):
 
 
 def test_nothing_can_be_proven(world):
-    in_parts(world, 'run1/a', modified=time.time() + 10)
+    in_parts(world, 'run1/a', modified=time.time() + 2 * 86400)
     registered(world, 'run1/a', b'x' * 100)
     summary = world.run(read_checksums=False, on_changed='bad')
     assert counted(summary) == {'unproven': 1}
     assert '--on-changed replace' in only(summary).remedy
     assert counted(world.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
     assert counted(world.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
+
+
+def test_what_may_be_rucios_own_keeps_its_checksums(world):
+    """Where nothing is read: the clock of the storage may be ahead."""
+    in_parts(world, 'run1/a', modified=time.time() + 10)
+    registered(world, 'run1/a', b'x' * 100)
+    before = world.files()
+    assert counted(world.run(read_checksums=False, on_changed='replace')) == {'same': 1}
+    assert world.files() == before
 
 
 def test_only_so_much_is_read(world):

@@ -30,7 +30,7 @@ from rucio.common.s3 import objects
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
 from . import catalogue, listings, summing
-from .compare import Finding, Kind, compare
+from .compare import DAY, Finding, Kind, compare
 from .listings import Unsorted
 from .summary import COUNTS, Problem, Summary
 
@@ -408,7 +408,7 @@ class Reconciler:
         for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left):
             finding = by_key[entry.key]
             same = _is_same(file, finding.replica)
-            if same:
+            if same or (same is None and not self._read and _may_be_rucios(finding)):
                 etags[finding.name] = file.etag or entry.etag
             elif same is False or (self._on_changed == 'replace' and self._unread is None):
                 # What was not read because it is too large for now may be proven by the next run: its checksums are not thrown away.
@@ -489,6 +489,12 @@ class Reconciler:
 
 def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
     return (entry.size, entry.etag) if entry else None
+
+
+def _may_be_rucios(finding: Finding) -> bool:
+    """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed to read it."""
+    entry, replica = finding.entry, finding.replica
+    return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
 
 
 def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
