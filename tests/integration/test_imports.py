@@ -92,6 +92,8 @@ def world(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, foreign
         add_rse(team_root, 'SIGNED', proxy.url, PRIVATE, '--provider', 'seaweedfs')
         team_root.server.set_rse_keys(team_root.call('get_rse', 'SIGNED')['id'], *foreign.reader_keys)
         yield World(team_root, grace, heidi, foreign, proxy)
+        # The server stays for other tests, which shall not ask a storage that is gone.
+        team_root.call('delete_protocols', 'SIGNED', 'http')
 
 
 def download(user: RucioCli, did: str, directory: Path) -> dict[str, bytes]:

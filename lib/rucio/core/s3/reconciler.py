@@ -129,8 +129,8 @@ class Reconciler:
 
         :param after: Only keys behind this one.
         :param until: Only keys up to this one.
-        :param seconds: How long to work; where the storage does not sort, from when all is listed. No object is begun after that; one that is
-            being read is read to its end.
+        :param seconds: How long to work; where the storage does not sort, from when all is listed, and at least as long as that took. No object
+            is begun after that; one that is being read is read to its end.
         :param most_read: How many bytes may be read for checksums, as for :meth:`check`.
         :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of the part; None: all.
         :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
@@ -184,11 +184,12 @@ class Reconciler:
             yield entry
 
     def _sorted(self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]) -> 'Iterator[Entry]':
-        """A listing that takes longer than a run may take would let no run get anywhere."""
+        """A listing that takes longer than a run may take would let no run get anywhere: there is as much time again, so that half of it is work."""
         self._listed_at = time.monotonic()
         for entry in listings.sorted_entries(self._part, everything, after, until):
             if self._deadline is None and seconds is not None:
-                self._deadline = time.monotonic() + seconds
+                now = time.monotonic()
+                self._deadline = now + max(seconds, now - self._listed_at)
             yield entry
 
     def _watched(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':

@@ -44,7 +44,6 @@ from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.core.s3 import bucket_settings, rounds, storages
 from rucio.core.s3.inventory import Inventory, NamedInventory
-from rucio.core.s3.listings import is_sorted
 from rucio.core.s3.reconciler import Reconciler, ranges
 from rucio.core.vo import list_vos
 from rucio.daemons.common import HeartbeatHandler, run_daemon
@@ -339,8 +338,8 @@ class Worker:
             self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), _plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
         start = time.monotonic()
-        # What lists out of order, and an inventory, is read to its end before anything is compared.
-        seconds = None if inventory or not is_sorted(part) else self.options.save_every
+        # An inventory is read to its end before anything is compared.
+        seconds = None if inventory else self.options.save_every
         try:
             after = reconciler.run(span.after, span.until, seconds)
         finally:
