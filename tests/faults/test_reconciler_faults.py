@@ -18,20 +18,17 @@ Forty runs are for every day; `make test-long` makes 200. RUCIO_S3_TEST_SEEDS=10
 """
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from faults import seeds
 from servers.rucio_server import RucioServer
 
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
 GROUPS = 5 if LONG else 1  # of each half
 FIRST, LAST = map(int, os.environ.get('RUCIO_S3_TEST_SEEDS', '0-200' if LONG else '0-40').split('-'))
-TESTS = Path(__file__).parent.parent
 
 pytestmark = [pytest.mark.slow, *([pytest.mark.long] if LONG else [])]
 
@@ -52,20 +49,8 @@ class Runs:
     @pytest.mark.parametrize('group', range(GROUPS))
     def test_the_catalogue_is_what_the_bucket_is(self, home, group):
         number = GROUPS * self.half + group
-        bounds = [FIRST + (LAST - FIRST) * each // (2 * GROUPS) for each in (number, number + 1)]
-        done = subprocess.run(
-            [sys.executable, '-m', 'faults.reconciler_runs', str(home.directory), *map(str, bounds)],
-            env={**home.environment, 'PYTHONPATH': str(TESTS)},
-            cwd=home.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=800,
-            check=False,
-        )
-        failed = [each for each in done.stdout.split('\n\n') if '\n--' in each]
-        assert done.returncode == 0, '\n\n'.join([*failed[:3], done.stderr[-3000:]])
-        assert done.stdout.count('seed ') == bounds[1] - bounds[0]
+        first, last = (FIRST + (LAST - FIRST) * each // (2 * GROUPS) for each in (number, number + 1))
+        seeds.check(home, first, last)
 
 
 # Two classes: pytest-xdist is told to keep a class together, and two workers shall share them.

@@ -16,17 +16,14 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from faults import seeds
 from servers import postgres
 from servers.files import write_private
 from servers.rucio_server import RucioServer
 
-TESTS = Path(__file__).parent.parent
 FIRST, LAST = map(int, os.environ.get('RUCIO_S3_TEST_SEEDS', '0-8').split('-'))
 REASON = postgres.missing()
 pytestmark = [pytest.mark.long, pytest.mark.skipif(REASON is not None, reason=REASON or '')]
@@ -40,15 +37,4 @@ def test_the_catalogue_is_what_the_bucket_is(tmp_path_factory, plain):
         # The S3 server is shared: other tests have the bucket user.alice.
         place = {'scheme': plain.scheme, 'hostname': plain.hostname, 'port': plain.port, 'region': plain.region, 'settings': {'bucket_prefix': 'faults-'}}
         write_private(server.directory / 's3.json', json.dumps({**place, **keys}))
-        done = subprocess.run(
-            [sys.executable, '-m', 'faults.reconciler_runs', str(server.directory), str(FIRST), str(LAST)],
-            env={**server.environment, 'PYTHONPATH': str(TESTS)},
-            cwd=server.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=800,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    assert done.stdout.count('seed ') == LAST - FIRST
+        seeds.check(server, FIRST, LAST)

@@ -175,11 +175,18 @@ def test_a_dry_run_changes_nothing(place):
     assert here.rows('SELECT opt FROM configs WHERE section LIKE ?', f's3-bucket:{here.rse}:%') == []
 
 
-def test_killed_in_the_middle_of_a_round(place, tmp_path):
+@pytest.fixture
+def slow(place):
+    """A place that takes a while, its scope and the keys there."""
     here = place(**SLOW)
     (scope,) = here.scopes
-    keys = {f'run{number // 100}/file{number:04}': f'{number}' for number in range(600)}
-    here.put_all(scope, keys)
+    keys = [f'run{number // 100}/file{number:04}' for number in range(600)]
+    here.put_all(scope, {key: key[-4:] for key in keys})
+    return here, scope, keys
+
+
+def test_killed_in_the_middle_of_a_round(slow, tmp_path):
+    here, scope, keys = slow
     with here.running(tmp_path / 'log', '--run-once', '--save-every', '0.1') as process:
         until(here.progress, process)
         process.send_signal(signal.SIGKILL)
@@ -192,11 +199,8 @@ def test_killed_in_the_middle_of_a_round(place, tmp_path):
     assert here.rows('SELECT pid FROM heartbeats WHERE readable = ?', 's3-reconciler') == []  # that of the dead one, too
 
 
-def test_sigterm_in_the_middle_of_a_round(place, tmp_path):
-    here = place(**SLOW)
-    (scope,) = here.scopes
-    keys = {f'run{number // 100}/file{number:04}': f'{number}' for number in range(600)}
-    here.put_all(scope, keys)
+def test_sigterm_in_the_middle_of_a_round(slow, tmp_path):
+    here, scope, keys = slow
     with here.running(tmp_path / 'log', '--run-once', '--save-every', '0.1') as process:
         until(here.progress, process)
         assert here.heartbeats(process)

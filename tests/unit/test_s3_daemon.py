@@ -35,6 +35,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
+    from rucio.daemons.s3 import starting
     from rucio.db.sqla import models
 
 from rucio.common.exception import ServiceUnavailable
@@ -580,8 +581,8 @@ def test_a_configuration_without_a_database_is_named(monkeypatch):
     def no_database():
         raise NoSectionError('database')
 
-    monkeypatch.setattr(daemon, 'setup_logging', lambda **_: None)
-    monkeypatch.setattr(daemon, 'is_old_db', no_database)
+    monkeypatch.setattr(starting, 'setup_logging', lambda **_: None)
+    monkeypatch.setattr(starting, 'is_old_db', no_database)
     with pytest.raises(SystemExit, match=r"cannot start: rucio.cfg: No section: 'database'. .* RUCIO_HOME"):
         daemon.main(['--run-once'])
 

@@ -294,10 +294,10 @@ def _checked(part: Part, keys: list[str], read: bool) -> Summary:
     except Exception:
         _LOGGER.exception("S3 events for RSE %s: bucket '%s'", part.storage.rse, part.bucket)
         summary.counts['failed'] += len(keys)
+    for problem in summary.problems:
+        if problem.kind in ('failed', 'over-limit'):
+            _LOGGER.warning('S3 events: %s', problem.found)
     if summary.counts['failed']:
-        for problem in summary.problems:
-            if problem.kind == 'failed':
-                _LOGGER.warning('S3 events: %s', problem.found)
         _need_storage(part)
     return summary
 

@@ -18,7 +18,6 @@ Rucio's own ``add_replicas`` makes an object for each file and asks with a condi
 a few statements for each chunk. Replicas get no tombstone: what has neither lock nor tombstone is never deleted by the reaper.
 """
 
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
     from .parts import Part
 
 __all__ = ['register']
-
-_LOGGER = logging.getLogger(__name__)
 
 CHUNK = 2000  # files in one transaction
 RULES = 100  # files in one transaction where each gets a rule of its own
@@ -372,7 +369,6 @@ def _over_limit(part: 'Part', owner: 'InternalAccount', size: int) -> list[Refus
             f'Account {owner} is over its limit on RSE {part.storage.rse}; what lies in the bucket was registered all the same, but Rucio refuses uploads. '
             'Delete files, or ask for a higher limit (rucio account limit).'
         )
-        _LOGGER.warning('S3: %s', found)
         return [Refusal('over-limit', '', found)]
     except RucioException:
         pass  # the RSE is full: its operator's concern

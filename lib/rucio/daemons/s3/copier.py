@@ -20,8 +20,6 @@ the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds no
 
 import argparse
 import logging
-import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -32,22 +30,20 @@ from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from rucio.common.exception import DatabaseException, RucioException
-from rucio.common.logging import setup_logging
+from rucio.common.exception import DatabaseException
 from rucio.core.monitor import MetricManager
 from rucio.core.request import TransferStatsManager
 from rucio.core.s3 import copies
 from rucio.daemons.common import HeartbeatHandler
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
-from rucio.db.sqla.util import is_old_db
+
+from . import starting
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rucio.core.s3.copies import Outcome, Transfer
 
-__all__ = ['Copier', 'Options', 'get_parser', 'main', 'run', 'stop']
+__all__ = ['Copier', 'Options', 'get_parser', 'main', 'run']
 
 graceful_stop = threading.Event()
 METRICS = MetricManager(module='rucio.daemons.s3.copier')  # also where this is __main__
@@ -59,7 +55,6 @@ PAUSE = 60  # seconds in which a transfer whose outcome could not be written is 
 GRACE = 30  # seconds that the copies have to end, once the daemon was told to
 _TICK = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
 _HEARTBEAT = 10  # seconds
-_LONG = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # seconds: the timer's classes
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ class Copier:
     def _write(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
         seconds = (outcome.ended - outcome.started).total_seconds()
         METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(outcome=outcome.how or 'failed').inc()
-        METRICS.timer('transfer', buckets=_LONG, documentation='Seconds that a transfer took').observe(seconds)
+        METRICS.timer('transfer', buckets=starting.ROUND_SECONDS, documentation='Seconds that a transfer took').observe(seconds)
         if outcome.state == RequestState.DONE:
             METRICS.counter('bytes.{outcome}', documentation='Bytes of files').labels(outcome=outcome.how).inc(transfer.bytes)
             self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', transfer, outcome.how, transfer.bytes, seconds)
@@ -200,19 +195,12 @@ def run(options: Options) -> None:
 
     :raises DatabaseException: if the database is not that of this version of Rucio.
     """
-    setup_logging(process_name=DAEMON_NAME)
-    if is_old_db():
-        raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
+    starting.need_database(DAEMON_NAME)
     with HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT) as heartbeat, TransferStatsManager() as stats:
         heartbeat.logger(logging.INFO, 'Daemon started')
         Copier(options, stats, heartbeat).run()
         if not options.once:
             heartbeat.logger(logging.INFO, 'Graceful stop requested')
-
-
-def stop(signum: Optional[int] = None, frame: 'Optional[FrameType]' = None) -> None:
-    """Graceful exit."""
-    graceful_stop.set()
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -224,26 +212,19 @@ def get_parser() -> argparse.ArgumentParser:
         'Inside a storage files are copied by the storage; between two they come through here.',
     )
     parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')
-    parser.add_argument('--copies', type=_count, default=usual.copies, help='so many at the same time, each with up to 128 MiB of memory (%(default)s)')
-    parser.add_argument('--sleep-time', type=float, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument(
+        '--copies', type=starting.number(500), default=usual.copies, help='so many at the same time, each with up to 128 MiB of memory (%(default)s)'
+    )
+    parser.add_argument('--sleep-time', type=starting.seconds, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 500:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 500")
-    return int(text)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in their requests."""
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))
-    try:
+    with starting.started('rucio-s3-copier'):
         run(Options(once=given.pop('run_once'), **given))
-    except (RucioException, SQLAlchemyError) as error:
-        sys.exit(f'rucio-s3-copier: {error.args[0] if error.args else error}')
 
 
 if __name__ == '__main__':

@@ -20,12 +20,9 @@ Rucio's heartbeats count: each bucket, and each span of a large one, is for one 
 """
 
 import argparse
-import configparser
 import functools
 import hashlib
 import logging
-import math
-import signal
 import sys
 import threading
 import time
@@ -34,12 +31,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import ConfigurationError, DatabaseException, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
-from rucio.common.logging import setup_logging
+from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.core.s3 import bucket_settings, rounds, storages
@@ -49,18 +43,17 @@ from rucio.core.vo import list_vos
 from rucio.daemons.common import HeartbeatHandler, run_daemon
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
-from rucio.db.sqla.util import is_old_db
+
+from . import starting
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rucio.common.types import LoggerFunction
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler import Problem, Summary
     from rucio.core.s3.rounds import Round, Span
     from rucio.core.s3.storages import Storage
 
-__all__ = ['Options', 'Worker', 'get_parser', 'main', 'run', 'stop']
+__all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']
 
 graceful_stop = threading.Event()
 METRICS = MetricManager(module='rucio.daemons.s3.reconciler')  # also where this is __main__
@@ -76,7 +69,6 @@ PATIENCE = 60  # seconds in which others must have come further
 _OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
 _ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
 _OPEN = ('conflict', 'closed', 'unnameable')
-_LONG = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # seconds: the timer's classes
 
 
 @dataclass(frozen=True)
@@ -323,16 +315,7 @@ class Worker:
         part, span, inventory = task.part, task.span, self.options.inventory_of(task.part)
         if task.alone and span.after and not inventory and self._split(part, span):
             return True
-        with db_session(DatabaseOperationType.READ) as session:
-            settings = bucket_settings.get(part.storage, part.bucket, session=session)
-        reconciler = Reconciler(
-            part,
-            on_changed=settings.on_changed,
-            on_missing=settings.on_missing,
-            read_checksums=part.storage.endpoint.read_checksums,
-            stop=graceful_stop,
-            lister=inventory,
-        )
+        reconciler = _reconciler_of(part, inventory)
         place = (part.storage.rse_id, *_place(part))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
             self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), _plain(span.after))
@@ -368,7 +351,9 @@ class Worker:
         if ended is None:  # others have something left to do
             return
         _tell_round(self._logger, part, ended)
-        METRICS.timer('round.{rse}', buckets=_LONG, documentation='Seconds of work for a round of a bucket').labels(rse=part.storage.rse).observe(ended.seconds)
+        METRICS.timer('round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket').labels(
+            rse=part.storage.rse
+        ).observe(ended.seconds)
         self._shown.pop((part.storage.rse_id, *_place(part)), None)
 
     # What is told
@@ -423,6 +408,21 @@ def _tell_round(logger: 'LoggerFunction', part: 'Part', ended: 'Round') -> None:
     )
 
 
+def _reconciler_of(part: 'Part', inventory: Optional[Inventory], dry_run: bool = False) -> Reconciler:
+    """By the settings of the bucket."""
+    with db_session(DatabaseOperationType.READ) as session:
+        settings = bucket_settings.get(part.storage, part.bucket, session=session)
+    return Reconciler(
+        part,
+        on_changed=settings.on_changed,
+        on_missing=settings.on_missing,
+        dry_run=dry_run,
+        read_checksums=part.storage.endpoint.read_checksums,
+        stop=graceful_stop,
+        lister=inventory,
+    )
+
+
 # Starting and stopping
 
 
@@ -452,17 +452,7 @@ def _preview(options: Options) -> bool:
 def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
     start = time.time()
     try:
-        with db_session(DatabaseOperationType.READ) as session:
-            settings = bucket_settings.get(part.storage, part.bucket, session=session)
-        reconciler = Reconciler(
-            part,
-            on_changed=settings.on_changed,
-            on_missing=settings.on_missing,
-            dry_run=True,
-            read_checksums=False,
-            stop=graceful_stop,
-            lister=inventory,
-        )
+        reconciler = _reconciler_of(part, inventory, dry_run=True)
         reconciler.run()
     except RucioException as error:
         _LOGGER.warning('%s', _told(_name(part), error))
@@ -492,9 +482,7 @@ def run(options: Options) -> bool:
     :raises DatabaseException: if the database is not that of this version of Rucio.
     :raises RucioException: if the RSE expression or a VO is wrong.
     """
-    setup_logging(process_name=DAEMON_NAME)
-    if is_old_db():
-        raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
+    starting.need_database(DAEMON_NAME)
     known = {storage.rse for storage in _storages(options)}
     if unknown := {each.rse for each in options.inventories} - known:
         raise RSENotFound(f'--inventory: {", ".join(sorted(unknown))} is none of the S3 RSEs of this run: {", ".join(sorted(known))}.')
@@ -516,11 +504,6 @@ def run(options: Options) -> bool:
     return not options.once or not any(worker.failed for worker in workers)
 
 
-def stop(signum: Optional[int] = None, frame: 'Optional[FrameType]' = None) -> None:
-    """Graceful exit."""
-    graceful_stop.set()
-
-
 def get_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     usual = Options()
@@ -530,12 +513,15 @@ def get_parser() -> argparse.ArgumentParser:
         'What is done about objects that were changed or removed says the setting of each bucket (rucio s3 settings).',
     )
     parser.add_argument('--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed')
-    parser.add_argument('--threads', type=_positive, default=usual.threads, help='workers of this instance (%(default)s)')
-    parser.add_argument('--sleep-time', type=_positive, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument('--threads', type=starting.number(), default=usual.threads, help='workers of this instance (%(default)s)')
+    parser.add_argument('--sleep-time', type=starting.number(), default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
     parser.add_argument(
-        '--interval', type=_seconds, default=usual.interval, help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)'
+        '--interval',
+        type=starting.seconds,
+        default=usual.interval,
+        help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)',
     )
-    parser.add_argument('--save-every', type=_seconds, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
+    parser.add_argument('--save-every', type=starting.seconds, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
     parser.add_argument('--rses', help='only these RSEs: an RSE expression')
     parser.add_argument('--scopes', nargs='+', default=[], help='only the buckets of these scopes')
     parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, where there are several')
@@ -552,22 +538,6 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not 1 or more.")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds.")
-    return seconds
-
-
 def _inventory(text: str) -> NamedInventory:
     try:
         return NamedInventory.parse(text)
@@ -577,18 +547,13 @@ def _inventory(text: str) -> NamedInventory:
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its one round."""
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))
     if given['inventories'] and not given['run_once'] and not given['dry_run']:
         get_parser().error('--inventory is read once: add --run-once.')
-    try:
+    with starting.started('rucio-s3-reconciler'):
         if not run(Options(once=given.pop('run_once'), **given)):
             sys.exit(1)  # the log says why
-    except (RucioException, SQLAlchemyError) as error:
-        sys.exit(f'rucio-s3-reconciler: {_told("The daemon cannot start", error)}')
-    except (configparser.NoSectionError, configparser.NoOptionError) as error:
-        sys.exit(f"rucio-s3-reconciler: The daemon cannot start: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
 
 
 if __name__ == '__main__':

@@ -27,6 +27,7 @@ from werkzeug.exceptions import HTTPException
 from rucio.common import exception
 from rucio.common.constants import DEFAULT_VO
 from rucio.gateway import s3events as gateway
+from rucio.web.rest.flaskapi.v1.s3base import refusal
 
 if TYPE_CHECKING:
     from flask import Response
@@ -36,8 +37,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def _refusal(status: int, name: str, message: str) -> 'Response':
-    response = jsonify({'ExceptionClass': name, 'ExceptionMessage': message})
-    response.status_code = status
+    response = refusal(status, name, message)
     if status == 401:
         # SNS sends the password of its URL only to who asks for it.
         response.headers['WWW-Authenticate'] = 'Basic realm="S3 events"'

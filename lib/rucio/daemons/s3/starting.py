@@ -1,0 +1,87 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the daemons start: what their command lines have in common, and what is said where one cannot start."""
+
+import argparse
+import configparser
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from rucio.common.exception import DatabaseException, RucioException
+from rucio.common.logging import setup_logging
+from rucio.db.sqla.util import is_old_db
+
+if TYPE_CHECKING:
+    import threading
+
+__all__ = ['ROUND_SECONDS', 'need_database', 'number', 'seconds', 'started', 'stop_on_signals']
+
+ROUND_SECONDS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # the classes of timers of what may take long
+
+
+def number(most: int = sys.maxsize) -> Callable[[str], int]:
+    """For argparse: a whole number from 1 on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"'{text}' is not 1 or more." if most == sys.maxsize else f"'{text}' is no number from 1 to {most}.")
+        return int(text)
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    """For argparse: a time, not negative."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds.")
+    return found
+
+
+def stop_on_signals(event: 'threading.Event') -> None:
+    """SIGTERM and SIGINT set an event, and that is all."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: event.set())
+
+
+def need_database(name: str) -> None:
+    """Set up the log of a daemon. One query.
+
+    :raises DatabaseException: if the database is not that of this version of Rucio.
+    """
+    setup_logging(process_name=name)
+    if is_old_db():
+        raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
+
+
+@contextmanager
+def started(program: str) -> Iterator[None]:
+    """End the process with one sentence where the daemon in it cannot work."""
+    try:
+        yield
+    except (RucioException, SQLAlchemyError) as error:
+        found = str(error.args[0] if error.args else error)
+        sys.exit(f'{program}: {found if found.startswith("RSE ") else f"The daemon cannot start: {found}"}')
+    except (configparser.NoSectionError, configparser.NoOptionError) as error:
+        sys.exit(f"{program}: The daemon cannot start: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
