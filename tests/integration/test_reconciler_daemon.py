@@ -290,6 +290,8 @@ def test_workers_on_postgresql(tmp_path, plain, unique):
         assert log.count(': 120 objects listed, 120 new, ') == 3, log
         log = here.reconcile('--threads', '3')
         assert log.count(': 120 objects listed, 0 new, 0 changed, 0 missing, 0 failed in ') == 3
+        (usage,) = [each for each in root.call('get_rse_usage', here.rse) if each['source'] == 'storage']
+        assert (usage['files'], usage['used'], usage['free']) == (360, 3 * sum(len(f'{number}') for number in range(120)), None)
 
 
 def write_inventory(made, scope, *more):

@@ -18,12 +18,13 @@
 import boto3
 import moto
 import pytest
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import AccessDenied, DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
-from servers.fake_s3 import Answer, error
+from servers.fake_s3 import Answer, Lost, error
 
 BUCKET = 'user.alice'
 KEYS = credentials.Static('AKIDOFTHETESTS', 'secret')
@@ -174,6 +175,27 @@ def test_a_missing_bucket_does_not_count_as_a_deleted_file(connection):
         objects.delete(connection(), at('k', 'no.such.bucket'))
 
 
+@pytest.mark.parametrize('answer', [error(503, 'SlowDown'), error(500, 'InternalError'), error(404, ''), Lost()], ids=str)
+def test_a_file_counts_as_missing_only_where_the_storage_has_the_bucket(connection, s3, answer):
+    s3.fail('HeadBucket', answer)
+    with pytest.raises((ServiceUnavailable, ResourceTemporaryUnavailable)):
+        objects.delete(connection(), at('missing'))
+    assert s3.operations() == ['HeadObject', 'HeadBucket']
+
+
+@pytest.mark.parametrize('status', [403, 405, 501])
+def test_keys_that_may_not_ask_for_the_bucket_delete_all_the_same(connection, s3, status):
+    s3.fail('HeadBucket', error(status, ''))
+    with pytest.raises(SourceNotFound, match='delete of'):
+        objects.delete(connection(), at('missing'))
+
+
+def test_delete_asks_for_no_checksum_which_may_need_the_key_of_a_kms(connection, s3):
+    s3.store(BUCKET, 'k', b'x')
+    objects.delete(connection(), at('k'))
+    assert 'x-amz-checksum-mode' not in s3.requests[0].headers
+
+
 def test_delete_by_a_signed_url_is_one_request(signed, s3):
     s3.store(BUCKET, 'k', b'x')
     objects.delete(signed('delete', 'k'), at('k'))
@@ -312,5 +334,28 @@ def test_a_bucket_is_made_where_its_region_has_to_be_named():
 
 def test_a_bucket_of_somebody_else_is_named(connection, s3):
     s3.fail('CreateBucket', error(409, 'BucketAlreadyExists'))
-    with pytest.raises(AccessDenied, match=f"the bucket '{BUCKET}' belongs to somebody else"):
-        objects.make_bucket(connection(), Target('X', BUCKET))
+    with pytest.raises(AccessDenied, match="the bucket 'theirs' belongs to somebody else"):
+        objects.make_bucket(connection(), Target('X', 'theirs'))
+
+
+def test_a_bucket_of_our_own_is_not_somebody_elses(connection, s3):
+    """`rclone serve s3` says the same of both."""
+    s3.fail('CreateBucket', error(409, 'BucketAlreadyExists'))
+    assert objects.make_bucket(connection(), Target('X', BUCKET)) is False
+
+
+class Body:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def test_another_version_than_was_asked_for_is_not_taken():
+    """Where the storage does not heed If-Match."""
+    answer = {'ETag': '"new"', 'Body': Body()}
+    assert objects.need_version(answer, 'new') is objects.need_version(answer, '"new"') is objects.need_version(answer, '') is answer
+    assert objects.need_version({'Body': Body()}, '"new"')
+    with pytest.raises(ClientError, match='PreconditionFailed'):
+        objects.need_version(answer, '"old"')
+    assert answer['Body'].closed

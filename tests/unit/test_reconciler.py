@@ -650,6 +650,30 @@ def test_cutting_where_there_is_one_directory(world):
     assert ranges(world.part('nothing'), 2) == [('', None)]
 
 
+@pytest.mark.parametrize('look', [1, 2, 256])
+def test_what_all_slices_count_is_what_lies_there(world, monkeypatch, look):
+    """However a round is cut into slices, each object counts once."""
+    for name, value in {'LOOK': look, 'CHUNK': 3, 'DOUBTS': 2}.items():
+        monkeypatch.setattr(reconciler, name, value)
+    keys = [f'run1/{number:02}' for number in range(30)]
+    for number, key in enumerate(keys):
+        world.store(key, body=b'x' * (number + 1))
+    world.run()
+    world.delete(*keys[3:6], keys[10], *keys[26:])
+    world.store(*keys[11:13], body=b'changed')
+    world.store('run1/07a', 'run1/07b', 'run1/20a', 'run1/25 no name', 'run2/', body=b'')
+    world.store('run1/08a', body=b'new' * 100)
+    there = [size for size, _ in world.bucket().values()]
+    for _ in range(2):
+        after, listed, stored, slices = '', 0, 0, 0
+        while after is not None:
+            made = Reconciler(world.part())
+            after = made.run(after, seconds=0)
+            listed, stored, slices = listed + made.summary.counts['listed'], stored + made.stored, slices + 1
+        assert (listed, stored) == (len(there), sum(there))
+        assert slices > 3 or look > 2
+
+
 # A storage that does not sort
 
 
@@ -710,9 +734,11 @@ def test_a_listing_that_turns_out_to_be_unsorted(world):
         yield from (found['run1/+'], found['run1/c'])
         raise Unsorted(lambda: iter([found['run1/c'], found['run1/b'], found['run1/+'], found['run1/a']]))
 
-    summary = world.run(lister=disordered, on_missing='forget')
+    made = Reconciler(world.part(), lister=disordered, on_missing='forget')
+    assert made.run() is None
+    summary = made.summary
     assert counted(summary) == {'same': 3, 'unnameable': 1}
-    assert summary.counts['listed'] == 4
+    assert (summary.counts['listed'], made.stored) == (4, 12)
     assert len(summary.problems) == 1
 
 

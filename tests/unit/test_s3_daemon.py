@@ -19,6 +19,7 @@ import itertools
 import logging
 import os
 from configparser import NoSectionError
+from datetime import datetime
 from types import SimpleNamespace
 from unittest import mock
 
@@ -26,12 +27,14 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3 import rounds, storages
+    from rucio.core.s3 import usage as usage_module
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
@@ -42,7 +45,7 @@ from rucio.common.exception import ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint, Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import LockState, ReplicaState
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, error
 
 RSE_ID = 'a' * 32
 ALICE, BOB = InternalScope('user.alice'), InternalScope('user.bob')
@@ -53,7 +56,7 @@ KEYS = [f'run{number // 10}/file{number % 10}' for number in range(40)]
 def database(tmp_path, monkeypatch):
     """Call it for a session; Rucio's own tables that are needed, in a file."""
     engine = create_engine(f'sqlite:///{tmp_path}/rucio.db')
-    tables = [models.Config, models.Scope, models.DatasetLock, models.RSEFileAssociation]
+    tables = [models.Config, models.Scope, models.DatasetLock, models.RSEFileAssociation, models.RSEUsage, models.RSELimit]
     models.BASE.metadata.create_all(engine, tables=[each.__table__ for each in tables])
 
     @contextlib.contextmanager
@@ -107,15 +110,19 @@ class Buckets:
     def __call__(self, part, **options):
         self.options = options
         summary = Summary()
-        return SimpleNamespace(summary=summary, run=lambda *arguments: self.run(part, summary, *arguments))
+        made = SimpleNamespace(summary=summary, stored=0)
+        made.run = lambda *arguments: self.run(part, made, *arguments)
+        return made
 
-    def run(self, part, summary, after='', until=None, seconds=None):
+    def run(self, part, made, after='', until=None, seconds=None):
+        summary = made.summary
         if part.bucket in self.failures:
             raise self.failures[part.bucket]
         keys = sorted(key for key in self.s3.buckets[part.bucket] if key.startswith(part.key_prefix) and key > after and (until is None or key <= until))
         now = keys[: self.slice_size]
         self.seen += [(part.bucket, key) for key in now]
         summary.counts.update(listed=len(now), new=1)
+        made.stored = sum(len(self.s3.buckets[part.bucket][key].body) for key in now)
         summary.problems += self.problems
         return now[-1] if len(keys) > len(now) else None
 
@@ -184,7 +191,7 @@ def test_a_round_and_a_line_in_the_log(s3, storage, database, compared):
     assert line.startswith('RSE SITE_S3, bucket user.alice: 40 objects listed, 3 new, 0 changed, 0 missing, 0 failed in ')
     assert line.endswith('objects/s)')
     ended = known(database, made)['user.alice', 'user.alice']
-    assert ended.counts == {'listed': 40, 'new': 3}
+    assert ended.counts == {'listed': 40, 'new': 3, 'stored': 400}
     assert ended.ended >= ended.started
     assert ended.spans == []
 
@@ -506,6 +513,263 @@ def test_rows_that_somebody_broke(s3, storage, database, compared):
     work(once())
     assert len(compared.seen) == 40
     assert known(database, made)['user.alice', 'user.alice'].ended
+
+
+# How much lies there
+
+
+@pytest.fixture
+def usage(database):
+    """Call it for what the catalogue says of the storage: files, used, free; or give it what a probe of the site, or the operator, says."""
+
+    def ask(limit=None, **told):
+        with database() as session:
+            if limit is not None:
+                session.merge(models.RSELimit(rse_id=RSE_ID, name='MinFreeSpace', value=limit))
+            if told:
+                session.merge(models.RSEUsage(rse_id=RSE_ID, source='storage', **told))
+            rows = session.execute(select(models.RSEUsage.files, models.RSEUsage.used, models.RSEUsage.free, models.RSEUsage.source)).all()
+        assert all(row.source == 'storage' for row in rows)
+        return [tuple(row[:3]) for row in rows]
+
+    return ask
+
+
+def test_usage_is_told_when_each_bucket_has_had_a_round(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob', KEYS[:3])
+    compared.failures['user.bob'] = ServiceUnavailable('nobody answers.')
+    work(once())
+    assert usage() == []
+    compared.failures.clear()
+    work(once())
+    assert usage() == [(43, 430, None)]
+
+
+def test_usage_of_the_last_rounds_while_others_are_under_way(s3, storage, database, compared, usage):
+    storage(capacity=1000)
+    fill(s3)
+    fill(s3, 'user.bob', KEYS[:3])
+    work(once())
+    fill(s3, 'user.bob', KEYS[:5])
+    compared.slice_size = 5  # enough for the one, not for the other
+    daemon.Worker(daemon.Options(interval=0)).run_once(Heart([]))
+    assert usage() == [(45, 450, 550)]
+
+
+def test_usage_of_a_bucket_of_empty_objects_and_of_one_that_is_gone(s3, storage, database, compared, usage):
+    storage()
+    for key in KEYS[:3]:
+        s3.store('user.alice', key, b'')
+    fill(s3, 'user.bob')
+    work(once())
+    assert usage() == [(43, 400, None)]
+    del s3.buckets['user.bob']
+    work(once())
+    assert usage() == [(3, 0, None)]
+
+
+def test_usage_of_a_bucket_that_several_did(s3, storage, database, compared, usage):
+    made = storage(sorted_listing=True, etag_is_md5=True)
+    fill(s3)
+    compared.slice_size = 4
+    hearts = []
+    workers = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(3)]
+    while not (rows := known(database, made)) or not rows['user.alice', 'user.alice'].ended:
+        for worker, heart in workers:
+            worker.run_once(heart)
+    assert usage() == [(40, 400, None)]
+
+
+@pytest.mark.parametrize(
+    ('endpoint', 'headers', 'free'),
+    [
+        ({'capacity': 1000}, {}, 600),
+        ({'capacity': 100}, {}, 0),
+        ({}, {'user-size': '5000', 'bucket-size': '700'}, 4600),  # of each bucket: they are many
+        ({'prefix': '/user.alice/', 'algorithm': 'identity'}, {'user-size': '5000', 'bucket-size': '700'}, 300),
+        ({'prefix': '/user.alice/', 'algorithm': 'identity'}, {'user-size': '-1', 'bucket-size': '700'}, 300),
+        ({}, {'user-size': '-1', 'bucket-size': '-1'}, None),
+        ({'capacity': 1000}, {'user-size': '5000'}, 600),
+    ],
+)
+def test_free_space(s3, storage, database, compared, usage, endpoint, headers, free):
+    storage(**endpoint)
+    where = 'mc/' if 'prefix' in endpoint else ''
+    with database() as session:
+        session.add(models.Scope(scope=InternalScope('mc'), account=InternalAccount('root')))
+    fill(s3, keys=[where + key for key in KEYS])
+    answer = Answer(200, b'', tuple((f'X-RGW-Quota-{name}', value) for name, value in headers.items()))
+    s3.HeadBucket = lambda _: answer
+    work(once())
+    assert usage() == [(40, 400, free)]
+
+
+def test_a_storage_that_does_not_tell_its_quota_now(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    s3.HeadBucket = lambda _: error(503, 'SlowDown')
+    worker, heart = daemon.Worker(once()), Heart([])
+    worker.run_once(heart)
+    assert usage() == []
+    assert 'busy' in heart.lines(logging.WARNING)[0]
+    assert worker.failed
+    del s3.HeadBucket
+    worker.run_once(heart)  # tried again, without a round
+    assert usage() == [(40, 400, None)]
+
+
+def test_a_storage_that_does_not_tell_its_quota_is_reconciled(s3, storage, database, compared, usage):
+    made = storage()
+    fill(s3, keys=KEYS[:3])
+    fill(s3, 'user.bob')
+    work(once())
+    s3.HeadBucket = lambda _: error(503, 'SlowDown')
+    compared.slice_size = 10  # enough for the one, not for the other
+    worker, heart = daemon.Worker(once()), Heart([])
+    worker.run_once(heart)
+    assert worker.failed
+    assert len([line for line in heart.lines(logging.WARNING) if 'busy' in line]) == 1
+    assert all(each.ended for each in known(database, made).values())
+
+
+@pytest.mark.parametrize('answer', [error(403, 'AccessDenied'), error(501, 'NotImplemented'), error(404, 'NoSuchBucket')])
+def test_keys_that_may_not_ask_for_the_quota(s3, storage, database, compared, usage, answer):
+    storage()
+    fill(s3)
+    s3.HeadBucket = lambda _: answer
+    work(once())
+    assert usage() == [(40, 400, None)]
+
+
+def test_two_workers_that_tell_it_at_once(s3, storage, database, compared, usage, monkeypatch):
+    storage()
+    fill(s3)
+    others = usage_module.set_rse_usage
+
+    def slower(*arguments, session, **keywords):
+        session.rollback()
+        with database() as opened:
+            others(*arguments, session=opened, **keywords)
+        raise IntegrityError('INSERT', {}, Exception())
+
+    monkeypatch.setattr(usage_module, 'set_rse_usage', slower)
+    assert work(once()).lines(logging.WARNING) == []
+    assert usage() == [(40, 400, None)]
+
+
+def test_an_unknown_free_space_is_not_taken_for_none_by_the_reaper(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    usage(limit=100)
+    (warning,) = work(once()).lines(logging.WARNING)
+    assert "Set 'capacity'" in warning
+    assert usage() == []
+    usage(limit=0)
+    work(once())
+    assert usage() == [(40, 400, None)]
+    usage(limit=100)  # set later, between two rounds
+    daemon.Worker(daemon.Options()).run_once(Heart([]))
+    assert usage() == []
+    storage(capacity=1000)
+    work(once())
+    assert usage() == [(40, 400, 600)]
+
+
+def test_what_a_probe_of_the_site_knows_is_not_overwritten_with_less(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    usage(files=1, used=2, free=3)
+    work(once())
+    assert usage() == [(1, 2, 3)]
+    storage(capacity=1000)
+    work(once())
+    assert usage() == [(40, 400, 600)]
+
+
+def test_a_quota_is_not_what_the_reaper_goes_by(s3, storage, database, compared, usage):
+    """Ceph tells a quota that is not enabled as it tells one that is: by it the reaper could delete all that no rule needs."""
+    storage()
+    fill(s3)
+    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    usage(limit=100)
+    (warning,) = work(once()).lines(logging.WARNING)
+    assert "Set 'capacity'" in warning
+    assert usage() == []
+    usage(limit=0)
+    work(once())
+    assert usage() == [(40, 400, 10)]
+    usage(limit=100)  # set later, between two rounds
+    daemon.Worker(daemon.Options()).run_once(Heart([]))
+    assert usage() == []
+
+
+def test_a_quota_is_not_told_over_what_a_probe_of_the_site_knows(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    usage(files=1, used=2, free=3)
+    work(once())
+    assert usage() == [(1, 2, 3)]
+    usage(limit=100)
+    work(once())
+    assert usage() == [(1, 2, 3)]
+
+
+def test_a_free_space_that_is_no_longer_known(s3, storage, database, compared, usage):
+    storage(capacity=1000)
+    fill(s3)
+    work(once())
+    assert usage() == [(40, 400, 600)]
+    storage()
+    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    work(once())
+    assert usage() == [(40, 400, 10)]
+    del s3.HeadBucket
+    work(once())
+    assert usage() == [(40, 400, None)]
+
+
+@pytest.mark.parametrize('quota', [(), (('X-RGW-Quota-user-size', '410'),)])
+def test_a_capacity_and_a_limit_between_two_rounds(s3, storage, database, compared, usage, quota):
+    storage()
+    fill(s3)
+    s3.HeadBucket = lambda _: Answer(200, b'', quota)
+    work(once())
+    assert len(usage()) == 1
+    storage(capacity=1000)
+    usage(limit=100)
+    daemon.Worker(daemon.Options()).run_once(Heart([]))
+    assert usage() == []
+    work(once())
+    assert usage() == [(40, 400, 600)]
+    daemon.Worker(daemon.Options()).run_once(Heart([]))
+    assert usage() == [(40, 400, 600)]
+
+
+def test_a_usage_that_is_as_it_was_is_dated_anew(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    work(once())
+    with database() as session:
+        session.execute(update(models.RSEUsage).values(updated_at=datetime(2020, 1, 1)))  # noqa: DTZ001 - as Rucio's are
+    work(once())
+    with database() as session:
+        assert session.execute(select(models.RSEUsage.updated_at)).scalar_one().year > 2020
+
+
+def test_imports_that_lie_in_each_other_count_once(storage):
+    made = storage()
+
+    def part(bucket, prefix, name):
+        return Part(made, ALICE, bucket, prefix, f'{name}/', name)
+
+    parts = [part('b', 'scenes/', 'all'), part('b', 'scenes/2026/', 'new'), part('b', 'scenes/', 'again'), part('a', 'scenes/2026/', 'else')]
+    last = {(each.bucket, rounds.mark_of(each)): rounds.Round(0, 1, {'listed': 10, 'stored': 7}) for each in parts}
+    assert usage_module.measured(parts, last) == (20, 14)
+    assert usage_module.measured(parts, {key: value for key, value in last.items() if key[0] == 'b'}) is None
+    assert usage_module.measured([], {}) is None
 
 
 # What is told

@@ -45,6 +45,7 @@ COMMANDS = {
     'check': 'storages:check',
     'credentials': 'access:credentials',
     'du': 'buckets:du',
+    'dump': 'dumps:dump',
     'exec': 'access:exec_',
     'grants': 'sharing:grants',
     'import': 'imports:import_',

@@ -37,7 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
-__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'local_error', 'said', 'status_of', 'translate', 'translated']
+__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'is_unanswered', 'is_unreachable', 'local_error', 'said', 'status_of', 'translate', 'translated']
 
 
 class Target(NamedTuple):
@@ -127,7 +127,10 @@ _STATUSES = {
     507: _CODES['InsufficientStorage'],
 }
 
-_NO_BUCKET = _Row(ServiceUnavailable, "The bucket does not exist: check the RSE's prefix and bucket_prefix before files are taken for deleted.")
+_NO_BUCKET = _Row(
+    ServiceUnavailable,
+    "The bucket does not exist: check the RSE's prefix and bucket_prefix. If it was removed on purpose make an empty one, and Rucio forgets its files.",
+)
 _CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
 _TLS = _Row(ServiceUnavailable, "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.")
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
@@ -175,6 +178,16 @@ def is_ambiguous(error: BaseException) -> bool:
     if isinstance(error, boto.ClientError):
         return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
     return isinstance(error, (TransferTimeout, boto.HTTPClientError, s3transfer.exceptions.CancelledError))
+
+
+def is_unreachable(error: Optional[BaseException]) -> bool:
+    """Whether there was no connection, or none that could be trusted: it will be so for all objects."""
+    return isinstance(error, boto.ConnectionError)
+
+
+def is_unanswered(error: Optional[BaseException]) -> bool:
+    """Whether nothing, or not all, was said on a connection: of this object, or of all."""
+    return isinstance(error, boto.HTTPClientError)
 
 
 def translate(error: BaseException, operation: str, target: Target) -> RucioException:

@@ -19,19 +19,34 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException, SourceNotFound
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException, ServiceUnavailable
 
 from .errors import Target, status_of, translate, translated
 
 if TYPE_CHECKING:
     from .clients import Connection
 
-__all__ = ['ObjectInfo', 'delete', 'delete_many', 'exists', 'head', 'info', 'list_buckets', 'list_objects', 'list_prefix', 'make_bucket', 'stat']
+__all__ = [
+    'ObjectInfo',
+    'delete',
+    'delete_many',
+    'exists',
+    'head',
+    'info',
+    'list_buckets',
+    'list_objects',
+    'list_pages',
+    'list_prefix',
+    'make_bucket',
+    'need_version',
+    'stat',
+]
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
+_REFUSALS = (401, 403, 405, 501)  # not allowed or not known: they say nothing of a bucket that others may ask for
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,19 @@ def info(answer: Any) -> ObjectInfo:
     )
 
 
+def need_version(answer: Any, etag: str) -> Any:
+    """What GetObject answered with ``IfMatch``, if it is that version: `rclone serve s3` does not heed the header.
+
+    :raises ClientError: as a storage that does (412).
+    """
+    came = answer.get('ETag', '')
+    if etag and came and came.strip('"') != etag.strip('"'):
+        answer['Body'].close()
+        changed: Any = {'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by its ETag'}, 'ResponseMetadata': {'HTTPStatusCode': 412}}
+        raise ClientError(changed, 'GetObject')
+    return answer
+
+
 def exists(connection: 'Connection', target: Target) -> bool:
     """Whether there is such an object: one request as :func:`stat`. A missing bucket has no objects.
 
@@ -117,27 +145,34 @@ def exists(connection: 'Connection', target: Target) -> bool:
 def delete(connection: 'Connection', target: Target) -> None:
     """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only the DELETE.
 
-    :raises SourceNotFound: if there is no such object (not with a signed URL).
+    Where the bucket keeps versions they stay: what is written is a delete marker, and from then on there is no such object.
+
+    :raises SourceNotFound: if there is no such object (not with a signed URL), by a HEAD of its bucket, too.
     :raises ServiceUnavailable: if there is no such bucket.
     """
-    if not connection.authorizer.whole_objects_only:
-        try:
-            stat(connection, target, 'delete')
-        except SourceNotFound:
-            _need_bucket(connection, target)
-            raise
     with translated('delete', target):
+        if not connection.authorizer.whole_objects_only:
+            try:
+                head(connection, target)
+            except ClientError as error:
+                if status_of(error) == 404:
+                    _need_bucket(connection, target)
+                raise
         connection.client.delete_object(Bucket=target.bucket, Key=target.key)
 
 
 def _need_bucket(connection: 'Connection', target: Target) -> None:
-    """Were the RSE's prefix mistyped, Rucio's reaper would take all of its files for deleted."""
+    """Were the RSE's prefix mistyped, or its storage half down, Rucio's reaper would take all of its files for deleted."""
     try:
         connection.client.head_bucket(Bucket=target.bucket)
-    except (ClientError, BotoCoreError, RSEAccessDenied) as error:
-        if status_of(error) == 404:  # a refusal says nothing
+    except ClientError as error:
+        if status_of(error) == 404:
             answer: Any = {'Error': {'Code': 'NoSuchBucket'}, 'ResponseMetadata': {'HTTPStatusCode': 404}}
-            raise translate(ClientError(answer, 'HeadBucket'), 'delete', target) from error
+            raise ClientError(answer, 'HeadBucket') from error
+        if status_of(error) not in _REFUSALS:
+            raise
+    except RSEAccessDenied:  # keys that are for one part of the bucket
+        return
 
 
 def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:
@@ -181,7 +216,7 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
 
 def list_objects(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[tuple[str, int]]:
     """Key and size of each object whose key starts with ``prefix``: one request for each 1000, constant memory."""
-    for page in _pages(connection, bucket, prefix):
+    for page in list_pages(connection, bucket, prefix):
         for each in page.get('Contents', []):
             yield each['Key'], each['Size']
 
@@ -194,17 +229,36 @@ def list_buckets(connection: 'Connection') -> list[str]:
 
 def list_prefix(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[str]:
     """What lies directly below ``prefix``: keys, and common prefixes that end in a slash. One request for each 1000."""
-    for page in _pages(connection, bucket, prefix, Delimiter='/'):
+    for page in list_pages(connection, bucket, prefix, Delimiter='/'):
         for common in page.get('CommonPrefixes', []):
             yield common['Prefix']
         for each in page.get('Contents', []):
             yield each['Key']
 
 
-def _pages(connection: 'Connection', bucket: str, prefix: str, **options: str) -> Iterator[Any]:
-    paginator: Any = connection.client.get_paginator('list_objects_v2')
-    with translated('ls', Target(connection.endpoint.rse, bucket, prefix)):
-        yield from paginator.paginate(Bucket=bucket, Prefix=prefix, **options)
+def list_pages(connection: 'Connection', bucket: str, prefix: str = '', **options: Any) -> Iterator[Any]:
+    """botocore's answers to ListObjectsV2, one request for each. By hand: its paginator takes an answer that says nothing, or does not say how
+    to go on, for the end, and all that is behind it for deleted.
+
+    :param options: More of the first request: Delimiter, StartAfter. Only a Delimiter is said again in the next ones.
+    :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is not all that there is.
+    """
+    target = Target(connection.endpoint.rse, bucket, prefix)
+    last: Optional[str] = None
+    while True:
+        with translated('ls', target):
+            answer = connection.client.list_objects_v2(Bucket=bucket, Prefix=prefix, **options)
+        token = answer.get('NextContinuationToken')
+        if 'IsTruncated' not in answer or (answer['IsTruncated'] and token in (None, '', last)):
+            raise ServiceUnavailable(
+                f'RSE {target.rse}: ls of {target}: the storage answered with a listing that is not complete and cannot be continued. '
+                'Try again later; if it stays so, tell the operator of the storage.'
+            )
+        yield answer
+        if not answer['IsTruncated']:
+            return
+        last = token
+        options = {name: value for name, value in options.items() if name == 'Delimiter'} | {'ContinuationToken': token}
 
 
 def make_bucket(connection: 'Connection', target: Target) -> bool:
@@ -219,15 +273,23 @@ def make_bucket(connection: 'Connection', target: Target) -> bool:
             _create(connection, target.bucket)
         except ClientError as error:
             code = error.response.get('Error', {}).get('Code')
-            if code == 'BucketAlreadyExists':
+            if code == 'BucketAlreadyExists' and not _is_mine(connection, target.bucket):
                 raise AccessDenied(
                     f"RSE {target.rse}: the bucket '{target.bucket}' belongs to somebody else on this storage. "
                     'Use another scope, or have the operator set a bucket_prefix for the RSE.'
                 ) from None
-            if code != 'BucketAlreadyOwnedByYou':
+            if code not in ('BucketAlreadyOwnedByYou', 'BucketAlreadyExists'):
                 raise
             return False
     return True
+
+
+def _is_mine(connection: 'Connection', bucket: str) -> bool:
+    """Whether a bucket is among those of the keys' owner: `rclone serve s3` does not say so when it is made again."""
+    try:
+        return bucket in [each['Name'] for each in connection.client.list_buckets().get('Buckets', [])]
+    except ClientError:
+        return False
 
 
 def _create(connection: 'Connection', bucket: str) -> None:

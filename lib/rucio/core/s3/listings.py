@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 from botocore.exceptions import ClientError
 from sqlalchemy import BINARY, String, and_, cast, collate, func, select, text, type_coerce
 
-from rucio.common.exception import ServiceUnavailable
+from rucio.common.exception import RucioException
 from rucio.common.s3 import objects
 from rucio.common.s3.errors import status_of, translated
 from rucio.db.sqla import models
@@ -130,28 +130,15 @@ def unordered(part: 'Part') -> Iterator[Entry]:
 
 
 def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
-    """By hand: botocore's paginator takes an answer that says nothing, or does not say how to go on, for the end."""
-    client = part.storage.connection().client
-    where: dict[str, Any] = {'StartAfter': after} if after else {}
-    target = part.target(part.name_prefix)
-    while True:
-        with translated('ls', target):
-            try:
-                answer = client.list_objects_v2(Bucket=part.bucket, Prefix=part.key_prefix, **where)
-            except ClientError as error:
-                if 'StartAfter' in where and error.response['Error'].get('Code') == 'NotImplemented':
-                    raise Unsorted(partial(unordered, part)) from error
-                raise
-        token = answer.get('NextContinuationToken')
-        if 'IsTruncated' not in answer or (answer['IsTruncated'] and (not token or token == where.get('ContinuationToken'))):
-            raise ServiceUnavailable(
-                f'RSE {target.rse}: ls of {target}: the storage answered with a listing that is not complete and cannot be continued. '
-                'Try again later; if it stays so, tell the operator of the storage.'
-            )
-        yield [Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp()) for each in answer.get('Contents', [])]
-        if not answer['IsTruncated']:
-            return
-        where = {'ContinuationToken': token}
+    where = {'StartAfter': after} if after else {}
+    try:
+        for answer in objects.list_pages(part.storage.connection(), part.bucket, part.key_prefix, **where):
+            yield [Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp()) for each in answer.get('Contents', [])]
+    except RucioException as error:
+        cause = error.__cause__
+        if where and isinstance(cause, ClientError) and cause.response['Error'].get('Code') == 'NotImplemented':
+            raise Unsorted(partial(unordered, part)) from error
+        raise
 
 
 def sorted_entries(part: 'Part', entries: Iterable[Entry], after: str = '', until: Optional[str] = None) -> Iterator[Entry]:

@@ -89,6 +89,7 @@ class Reconciler:
         if on_changed not in ON_CHANGED or on_missing not in ON_MISSING:
             raise ValueError(f'on_changed is one of {", ".join(ON_CHANGED)}; on_missing is one of {", ".join(ON_MISSING)}')
         self.summary = Summary()
+        self.stored = 0  # bytes of the objects that were listed and dealt with
         self._part = part
         self._on_changed = on_changed
         self._on_missing = on_missing
@@ -107,7 +108,9 @@ class Reconciler:
         self._notes: dict[str, str] = {}  # name -> ETag
         self._done = self._seen = after  # all up to this key is dealt with; all up to this one was compared
         self._listed = self._counted = 0  # objects up to _seen, and up to _done
-        self._places: dict[str, int] = {}  # key -> how many objects were listed up to it
+        self._size = self._counted_size = 0  # their bytes
+        self._latest: Optional[Entry] = None  # the last one that was listed
+        self._places: dict[str, tuple[int, int]] = {}  # key -> how many objects were listed up to it, and their bytes
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._failure: Optional[Exception] = None
         self._listed_at: Optional[float] = None  # when all was begun to be listed at once
@@ -155,6 +158,7 @@ class Reconciler:
             everything = self._bounded(unsorted.everything(), most_sorted)
             finished = self._merge(self._sorted(everything, after, until, seconds), after, until)
         self.summary.counts['listed'] += self._counted - self._listed
+        self.stored += self._counted_size
         return None if finished else self._done
 
     def _merge(self, entries: 'Iterator[Entry]', after: str, until: Optional[str]) -> bool:
@@ -199,6 +203,8 @@ class Reconciler:
             for self._listed, entry in enumerate(entries, 1):
                 if not self._list_is_old:
                     self._empty = False
+                self._size += entry.size
+                self._latest = entry
                 yield entry
                 if not self._listed % LOOK and self._is_over():
                     break
@@ -218,17 +224,23 @@ class Reconciler:
         kind, name, entry, replica = finding
         if kind is Kind.new and entry and not self._is_old():
             self._new.append(entry)
-            self._places[entry.key] = self._listed
+            self._places[entry.key] = self._up_to(entry.key)
         elif kind is Kind.unnoted and entry:
             self._notes[name] = entry.etag
         elif kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable) or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
             self.summary.found(self._part, finding)
         else:
             self._doubts.append(self._part.key_of(name))
-            self._places[self._doubts[-1]] = self._listed - (entry is None)
+            self._places[self._doubts[-1]] = self._up_to(self._doubts[-1])
         if max(len(self._new) / CHUNK, len(self._notes) / CHUNK, len(self._doubts) / DOUBTS) < 1:
             return True
         return self._flush(self._part.key_of(name)) and not self._is_over()
+
+    def _up_to(self, key: str) -> tuple[int, int]:
+        """How many objects were listed up to a key, and their bytes. That something is missing is noticed at the next object, which does not count."""
+        if self._latest and self._latest.key > key:
+            return self._listed - 1, self._size - self._latest.size
+        return self._listed, self._size
 
     def _is_old(self) -> bool:
         return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > OLD)
@@ -255,7 +267,7 @@ class Reconciler:
         else:
             self._done = reached
         # What is behind it is listed again by the next run.
-        self._counted = self._places.get(self._done, self._counted if left else self._listed)
+        self._counted, self._counted_size = self._places.get(self._done, (self._counted, self._counted_size) if left else (self._listed, self._size))
         self._places.clear()
         return not left
 

@@ -54,9 +54,10 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forget', 'mark_of', 'read', 'split']
+__all__ = ['STORED', 'Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forget', 'mark_of', 'read', 'split']
 
 _ROUND, _SPAN = 'round:', 'span:'
+STORED = 'stored'  # among the counts: the bytes of the objects that were listed
 _SOME = 500  # parameters of one query
 LONGEST_KEY = 1100  # characters, with those that JSON adds
 
@@ -77,7 +78,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Round:
-    """A round that is under way, or with ``ended`` the last one."""
+    """A round that is under way, with the counts of the one before, or with ``ended`` the last one."""
 
     started: float  # POSIX seconds
     ended: Optional[float] = None
@@ -197,7 +198,7 @@ def begin(part: Part, last: Optional[Round], now: float, *, session: 'Session') 
     :param now: POSIX seconds.
     :returns: False if somebody else was faster.
     """
-    mark, value = mark_of(part), _text(Round(now))
+    mark, value = mark_of(part), _text(Round(now, counts=last.counts if last else {}))
     option = f'{_ROUND}{mark}'
     if last and not _change(part, option, last.stored, value, session):
         return False
@@ -220,11 +221,14 @@ def advance(part: Part, span: Span, after: Optional[str], counts: 'Mapping[str, 
     :param seconds: How long it took.
     :returns: False if somebody else works on it, or the round is over.
     """
+    total = dict(Counter(span.counts) + Counter(counts))
+    if STORED in counts:
+        total.setdefault(STORED, 0)  # which is something else than not known
     new = replace(
         span,
         after=span.after if after is None else after,
         done=after is None,
-        counts=dict(Counter(span.counts) + Counter(counts)),
+        counts=total,
         seconds=round(span.seconds + seconds, 3),
     )
     return _change(part, f'{_SPAN}{mark_of(part)}:{span.index}', span.stored, _text(new), session)

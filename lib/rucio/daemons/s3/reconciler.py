@@ -36,7 +36,7 @@ from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
-from rucio.core.s3 import bucket_settings, rounds, storages
+from rucio.core.s3 import bucket_settings, rounds, storages, usage
 from rucio.core.s3.inventory import Inventory, NamedInventory
 from rucio.core.s3.reconciler import Reconciler, ranges
 from rucio.core.vo import list_vos
@@ -185,6 +185,8 @@ class Worker:
         self._begun: dict[tuple[str, ...], float] = {}  # spans, and when their round began
         self._warned: dict[str, float] = {}
         self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
+        self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
+        self._closed: set[str] = set()  # RSEs of which this worker has ended a round, and not yet said how much is there
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
         """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had its round.
@@ -228,6 +230,7 @@ class Worker:
                 continue
             mine += sum(self._work(task) for task in tasks)
             others |= foreign
+            self._tell_usage(storage)
         return mine, frozenset(others)
 
     def _is_mine(self, part: 'Part', index: int = 0) -> bool:
@@ -254,6 +257,7 @@ class Worker:
         places = rounds.find(storage, known)
         self._tell_missing(storage, places)
         self._forget(storage, places, known)
+        self._there[storage.rse_id] = places.parts
         parts = _parts(self.options, places)
         if self._open_rounds([part for part in parts if self._is_mine(part)], known):
             with db_session(DatabaseOperationType.READ) as session:
@@ -327,8 +331,9 @@ class Worker:
             after = reconciler.run(span.after, span.until, seconds)
         finally:
             self._count(part, reconciler.summary)
+        counts = reconciler.summary.counts | {rounds.STORED: reconciler.stored}
         with db_session(DatabaseOperationType.WRITE) as session:
-            rounds.advance(part, span, after, reconciler.summary.counts, time.monotonic() - start, session=session)
+            rounds.advance(part, span, after, counts, time.monotonic() - start, session=session)
         if after is None:
             self._begun.pop((*place, str(span.index)), None)
             self._close(part)
@@ -350,11 +355,43 @@ class Worker:
             ended = rounds.close(part, time.time(), session=session)
         if ended is None:  # others have something left to do
             return
+        self._closed.add(part.storage.rse_id)
         _tell_round(self._logger, part, ended)
         METRICS.timer('round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket').labels(
             rse=part.storage.rse
         ).observe(ended.seconds)
         self._shown.pop((part.storage.rse_id, *_place(part)), None)
+
+    def _tell_usage(self, storage: 'Storage') -> None:
+        """How much lies on a storage, when each of its buckets has had a round, and one of them has ended another."""
+        place = (storage.rse_id, usage.SOURCE)  # none of a bucket: those go on
+        if place in self.failed:
+            return
+        try:
+            if storage.rse_id in self._closed:
+                self._store_usage(storage)
+                self._closed.discard(storage.rse_id)
+            else:
+                with db_session(DatabaseOperationType.WRITE) as session:
+                    usage.withdraw(storage, session=session)
+        except RucioException as error:
+            self._fail(place, _told(f'RSE {storage.rse}', error), storage)
+
+    def _store_usage(self, storage: 'Storage') -> None:
+        parts = self._there.get(storage.rse_id, [])
+        with db_session(DatabaseOperationType.READ) as session:
+            found = usage.measured(parts, rounds.read(storage, session=session))
+        if found is None:
+            return
+        free = usage.free_space(storage, found.used, parts[0].bucket)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            stored = usage.store(storage, found, free, session=session)
+        self._logger(logging.DEBUG, 'RSE %s: %d objects, %d bytes, free: %s', storage.rse, *found, 'not known' if free is None else f'{free} bytes')
+        if not stored:
+            self._warn(
+                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which the reaper deletes, and how much is '
+                "free is not certain; or somebody else tells it. Set 'capacity' in the RSE's 's3' settings."
+            )
 
     # What is told
 

@@ -1,0 +1,53 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 dump``: what lies on an RSE, for consistency checks."""
+
+import sys
+
+import click
+
+from rucio.cli.s3 import interruptible, s3_client, size
+from rucio.client.s3dump import StorageDump
+
+__all__ = ['dump']
+
+_SHOWN = 5  # buckets
+
+
+@click.command('dump')
+@click.argument('rse')
+@click.option('--scope', 'scopes', multiple=True, help='Only the bucket of this scope; can be given more than once.')
+@click.option('--output', '-o', default='-', type=click.Path(dir_okay=False, allow_dash=True), help='A file, which is made when all is in it; - for stdout.')
+@click.pass_context
+def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) -> None:
+    """List what lies on RSE, for Rucio's auditor and other consistency tools.
+
+    One line for each object: its path below the RSE's prefix, percent-encoded. For operators: it needs keys on this machine that may list
+    all buckets (rucio.cfg, or the server's rse-accounts.cfg). The exit code is 1, and there is no file, if something could not be listed.
+
+    \b
+    Example: rucio s3 dump SITE_S3 -o /var/www/dumps/SITE_S3/dump_$(date +%Y%m%d)
+    """
+    made = StorageDump(ctx.obj.client, rse, scopes, lambda: s3_client(ctx))
+    with interruptible('Stopped. No dump was made.'):
+        if output == '-':
+            sys.stdout.writelines(f'{line}\n' for line in made.lines())
+            sys.stdout.flush()
+        else:
+            made.write(output)
+    if made.others:
+        shown = ', '.join(made.others[:_SHOWN]) + (', ...' if len(made.others) > _SHOWN else '')
+        click.echo(f'Buckets that belong to no scope of this Rucio were left out: {shown} ({len(made.others)}).', err=True)
+    click.echo(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)

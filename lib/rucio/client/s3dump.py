@@ -1,0 +1,204 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What lies on an S3 RSE, as the text file that Rucio's auditor and other consistency tools compare with the catalogue.
+
+One path in each line: relative to the RSE's prefix and percent-encoded, as it stands in PFNs. Lists with keys of this machine, and asks the
+Rucio server for the RSE and the scopes only: two requests.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from urllib.parse import unquote
+
+from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENotFound, SourceNotFound
+from rucio.common.s3 import address, clients, credentials, objects
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import local_error
+
+if TYPE_CHECKING:
+    from rucio.client.client import Client
+    from rucio.common.s3.credentials import Server
+
+__all__ = ['StorageDump']
+
+_IMPL = 'rucio.rse.protocols.s3.'
+# The auditor leaves out what is empty between slashes, and slashes at both ends: another key.
+_LOST_SLASHES = re.compile('^/+|/+$|(?<=/)/+')
+
+
+class _Place(NamedTuple):
+    """Keys of a bucket, and what comes before them in a path."""
+
+    bucket: str
+    key_prefix: str
+    path_prefix: str
+
+
+class StorageDump:
+    """A dump of one RSE: ``StorageDump(client, rse).write(path)``. Afterwards it knows how much there was.
+
+    One request for each 1000 objects, constant memory. Directory markers (empty objects whose key ends in a slash) are left out, as by the
+    reconciler.
+
+    :param client: The Rucio client.
+    :param rse: The RSE.
+    :param scopes: Only the buckets of these scopes; without them those of all scopes that the keys may list.
+    :param server: The Rucio server's plugin, or what makes it, where this machine has no keys.
+    :raises RSENotFound: if there is no such RSE, or none that speaks S3.
+    :raises RSEAccessDenied: if there are no keys.
+    :raises ConfigurationError: if a setting is wrong.
+    """
+
+    def __init__(self, client: 'Client', rse: str, scopes: Sequence[str] = (), server: 'Server' = None) -> None:
+        self._client = client
+        self._rse = rse
+        self._scopes = scopes
+        self._settings: Any = dict(client.get_rse(rse))
+        self._protocol = _protocol_of(self._settings)
+        endpoint = Endpoint.load(self._settings, self._protocol)
+        self._connection = clients.connect(endpoint, _authorizer(endpoint, server))
+        self._heads: dict[str, str] = {}
+        self.objects = self.bytes = 0
+        self.buckets: list[str] = []
+        self.others: list[str] = []  # buckets of no scope that Rucio has
+
+    # Lines
+
+    def lines(self) -> Iterator[str]:
+        """The paths, without line ends: bucket after bucket by name, keys in the order of the storage's listing.
+
+        :raises SourceNotFound: if there is no bucket, or nothing in them: all files would be taken for lost.
+        :raises RucioException: if a bucket cannot be listed to its end. What came before is not all.
+        """
+        for place in self._places():
+            self.buckets.append(place.bucket)
+            for key, size in objects.list_objects(self._connection, place.bucket, place.key_prefix):
+                if key.endswith('/') and not size:
+                    continue
+                self.objects += 1
+                self.bytes += size
+                yield self._line(place.path_prefix + key[len(place.key_prefix) :])
+        if not self.objects:
+            raise SourceNotFound(
+                f'RSE {self._rse}: there is no object in {", ".join(self.buckets)}. A dump of nothing would have all files of the RSE taken for lost, '
+                'so none was made.'
+            )
+
+    def write(self, path: str) -> None:
+        """Write all lines to a file, which is there when all of them are in it, or as it was before.
+
+        :raises InputValidationError: if it is a device or a pipe, which would be replaced.
+        :raises DestinationNotAccessible: if it cannot be written.
+        :raises RucioException: as :meth:`lines`.
+        """
+        real = os.path.realpath(path)
+        if os.path.exists(real) and not os.path.isfile(real):
+            raise InputValidationError(f'\'{path}\' is no file: use "-o -", and have the shell write there.')
+        try:
+            self._write(real)
+        except OSError as error:
+            if error.errno is None:  # of the Rucio client
+                raise
+            raise local_error(error, path, reading=False) from error
+
+    def _write(self, path: str) -> None:
+        with tempfile.NamedTemporaryFile('w', dir=os.path.dirname(path), prefix='.rucio-s3-dump-', delete=False, encoding='ascii') as file:
+            try:
+                file.writelines(f'{line}\n' for line in self.lines())
+                file.flush()
+                mask = os.umask(0)
+                os.umask(mask)
+                os.chmod(file.name, 0o666 & ~mask)  # the auditor may be another user
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def _line(self, path: str) -> str:
+        encoded = _LOST_SLASHES.sub(lambda match: '%2F' * len(match[0]), address.encode_path(path))
+        first = encoded.partition('/')[0]
+        return f'{self._heads[first]}{encoded}' if first in self._heads else encoded
+
+    def _note_heads(self) -> None:
+        """The auditor takes the first ``rucio`` off a path, and looks in it for what is in the RSE's URL. Paths that begin so are written in full, with
+        the ``rucio`` that it takes off.
+        """
+        prefix = [each for each in self._protocol['prefix'].split('/') if each]
+        kept = prefix[:-1] if prefix[-1:] == ['rucio'] else prefix
+        self._heads = dict.fromkeys([*kept, 'rucio'], '/' + '/'.join([*kept, 'rucio']) + '/')
+
+    # Buckets
+
+    def _places(self) -> list[_Place]:
+        self._note_heads()
+        bucket, _, folder = unquote(self._protocol['prefix'].strip('/')).partition('/')
+        if bucket:
+            if self._scopes:
+                raise InputValidationError(f"RSE {self._rse}: all scopes are in the bucket '{bucket}': make a dump of all of it, without --scope.")
+            return [_Place(bucket, f'{folder}/' if folder else '', '')]
+        names = self._named() if self._scopes else self._listed()
+        # By the paths' own order, in which "a.b/" comes before "a/".
+        return [_Place(name, '', f'{name}/') for name in sorted(names, key=lambda name: f'{name}/')]
+
+    @property
+    def _has_scopes(self) -> bool:
+        return bool(self._settings['deterministic']) and self._settings.get('lfn2pfn_algorithm') == 's3_bucket'
+
+    def _named(self) -> set[str]:
+        if not self._has_scopes:
+            raise InputValidationError(f'RSE {self._rse} does not have a bucket for each scope: make a dump of all of it, without --scope.')
+        return {address.scope_to_bucket(scope, self._connection.endpoint.bucket_prefix) for scope in self._scopes}
+
+    def _listed(self) -> set[str]:
+        listed = set(objects.list_buckets(self._connection))
+        ours = listed
+        if self._has_scopes:
+            known = set(self._client.list_scopes())
+            ours = {name for name in listed if address.bucket_to_scope(name, self._connection.endpoint.bucket_prefix) in known}
+            self.others = sorted(listed - ours)
+        if not ours:
+            raise SourceNotFound(
+                f'RSE {self._rse}: the keys of this machine list no bucket of any scope, so no dump was made: all files of the RSE would be taken for lost. '
+                'Use the keys of the owner of the buckets, or name the scopes: --scope.'
+            )
+        return ours
+
+
+def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """The one that clients read by."""
+    found = [each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')]
+    if not found:
+        raise RSENotFound(f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {_IMPL[:-1]} with scheme https or http.')
+    return min(found, key=lambda each: (each['domains']['wan'].get('read') or 1000, each['scheme'] != 'https'))
+
+
+def _authorizer(endpoint: Endpoint, server: 'Server') -> credentials.Authorizer:
+    """Keys of this machine, whatever way others are told to take."""
+    found: Optional[credentials.Authorizer] = None
+    if endpoint.auth != 'anonymous':
+        with suppress(RSEAccessDenied):
+            found = credentials.choose(replace(endpoint, auth='static'))
+    found = found or credentials.choose(endpoint, server)
+    if found is None:
+        raise RSEAccessDenied(
+            f'RSE {endpoint.rse}: a dump needs keys that may list buckets, and this machine has none. '
+            f'Put them into rucio.cfg [s3:{endpoint.rse}], or run it where the rse-accounts.cfg of the server is.'
+        )
+    return found
