@@ -21,6 +21,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import zlib
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -485,6 +486,60 @@ def test_the_exceptions_are_those_of_rucios_contract(protocol, s3, source, tmp_p
     with pytest.raises(ResourceTemporaryUnavailable):
         made.delete(f'{s3.url}/{BUCKET}/f')
     assert s3.content(BUCKET, 'f') == CONTENT
+
+
+def test_a_storage_that_does_not_answer_is_not_asked_to_delete_one_by_one(protocol, s3, monkeypatch):
+    """Rucio's reaper has a thousand files in hand, and tries all of them before it leaves an RSE alone."""
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 2})
+    for name in ('a', 'b'):
+        s3.store(BUCKET, name, CONTENT)
+    s3.fail('HeadObject', *[Lost()] * 4)
+    for name in ('a', 'b'):
+        with pytest.raises(ServiceUnavailable, match=f"key '{name}'.*Connection was closed"):
+            made.delete(f'{s3.url}/{BUCKET}/{name}')
+    s3.requests.clear()
+    for name in ('a', 'b'):
+        with pytest.raises(ServiceUnavailable, match=f"RSE X: delete of bucket '{BUCKET}', key '{name}': not tried"):
+            made.delete(f'{s3.url}/{BUCKET}/{name}')
+    assert not s3.requests
+    # Others try by themselves, and so does this one later.
+    protocol().delete(f'{s3.url}/{BUCKET}/b')
+    now = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: now + 31)
+    made.delete(f'{s3.url}/{BUCKET}/a')
+    assert not s3.buckets[BUCKET]
+
+
+def test_a_storage_that_cannot_be_reached_is_asked_once(protocol, s3, monkeypatch):
+    made = protocol(url='http://127.0.0.1:1', s3={'provider': 'seaweedfs', 'max_attempts': 1})
+    for said in ('Could not connect', 'not tried'):
+        with pytest.raises(ServiceUnavailable, match=said):
+            made.delete(f'http://127.0.0.1:1/{BUCKET}/a')
+
+
+def test_one_object_of_which_nothing_is_heard_does_not_stop_the_others(protocol, s3):
+    """Ceph answers nothing of what lies in an inactive placement group; the reaper would find the same object first in each of its cycles."""
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
+    for name in ('b', 'c'):
+        s3.store(BUCKET, name, CONTENT)
+    for name in ('b', 'c'):
+        s3.fail('HeadObject', Lost())
+        with pytest.raises(ServiceUnavailable, match='Connection was closed'):
+            made.delete(f'{s3.url}/{BUCKET}/a')
+        made.delete(f'{s3.url}/{BUCKET}/{name}')
+    assert not s3.buckets[BUCKET]
+
+
+@pytest.mark.parametrize('fault', [error(403, 'AccessDenied'), error(503, 'SlowDown'), error(500, 'InternalError')], ids=['403', '503', '500'])
+def test_a_storage_that_says_no_is_asked_for_each_file(protocol, s3, fault):
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
+    s3.store(BUCKET, 'b', CONTENT)
+    s3.fail('HeadObject', fault)
+    s3.fail('GetObject', fault)
+    with pytest.raises((RSEAccessDenied, ResourceTemporaryUnavailable, ServiceUnavailable)):
+        made.delete(f'{s3.url}/{BUCKET}/a')
+    made.delete(f'{s3.url}/{BUCKET}/b')
+    assert not s3.buckets[BUCKET]
 
 
 def test_stat_tells_a_size_that_is_a_number_and_the_md5_where_it_is_known(protocol, s3):

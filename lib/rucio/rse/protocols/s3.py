@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""S3 as Rucio storage: the RSE protocol ``rucio.rse.protocols.s3.Default``.
+"""S3 as Rucio storage: the RSE protocols ``rucio.rse.protocols.s3.Default``, and ``rucio.rse.protocols.s3.FTS`` for third-party copy by FTS.
 
 Thin: all that S3 is lies in :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm ``s3_bucket``, so
 that a client needs no configuration for it.
@@ -21,6 +21,7 @@ that a client needs no configuration for it.
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -35,17 +36,18 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
 )
 from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
-from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.errors import Target, translated
+from rucio.common.s3.endpoint import SETTINGS, Endpoint
+from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
 from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
 
 if TYPE_CHECKING:
     from rucio.common.types import LFNDict, LoggerFunction, RSESettingsDict
 
-__all__ = ['Default']
+__all__ = ['FTS', 'Default']
 
 _servers: dict[tuple[int, Optional[str]], credentials.RucioServer] = {}
 _servers_lock = threading.Lock()
@@ -53,6 +55,7 @@ _servers_lock = threading.Lock()
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
+_SILENCE = 30  # seconds for which a storage that did not answer is not asked to delete more
 
 
 class Default(RSEProtocol):
@@ -72,6 +75,8 @@ class Default(RSEProtocol):
         self._expected: Optional[str] = None  # the PFN that was asked for last
         self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
         self._unsure: set[Target] = set()  # what a failed put may have stored
+        self._unanswered = False  # the last deletion
+        self._silent_until = float('-inf')
 
     # Names
 
@@ -278,10 +283,23 @@ class Default(RSEProtocol):
     def delete(self, path: str) -> None:
         """Delete an object: a HEAD and a DELETE; with a signed URL only the DELETE, which does not tell of missing objects.
 
+        When there is no connection, or two objects in a row got no answer on it, further ones fail without a request for half a minute: Rucio's
+        reaper has up to thousands of them in hand, would wait for each as long as all attempts take, and only then leave the RSE alone.
+
         :raises SourceNotFound: if there is no such object.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
-        objects.delete(*self._locate('delete', path))
+        connection, target = self._locate('delete', path)
+        if time.monotonic() < self._silent_until:
+            raise ServiceUnavailable(f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer a moment ago.')
+        again, self._unanswered = self._unanswered, False
+        try:
+            objects.delete(connection, target)
+        except ServiceUnavailable as error:
+            self._unanswered = is_unanswered(error.__cause__)
+            if is_unreachable(error.__cause__) or (again and self._unanswered):
+                self._silent_until = time.monotonic() + _SILENCE
+            raise
 
     def bulk_delete(self, pfns: Iterable[str]) -> dict[str, Optional[RucioException]]:
         """Delete many objects, one request for each 1000 of a bucket. Needs keys. A missing object counts as deleted.
@@ -376,6 +394,56 @@ class Default(RSEProtocol):
             return False
         # Behind a signature it can be nothing else: no object has such a name.
         return '?' in path or path.removesuffix(TEMPORARY) == self._expected
+
+
+class FTS(Default):
+    """The same storage as FTS sees it: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` where the storage speaks http.
+
+    For an entry of its own among the RSE's protocols, with scheme davs (which Rucio pairs with https and davs) and for third-party copy
+    alone. Where files lie is what the RSE's other entry of this module says; this one says how FTS reaches the storage.
+    """
+
+    def __init__(self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log) -> None:
+        own = dict(protocol_attr)
+        protocol_attr.pop('auth_token', None)  # as any protocol does: Rucio keeps the entry
+        main = _main_entry(own, rse_settings.get('protocols', []))
+        super().__init__({**own, 'prefix': main['prefix'], 'extended_attributes': main.get('extended_attributes')}, rse_settings, logger=logger)
+        self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
+
+    @property
+    def wants_push(self) -> bool:
+        """Whether a WebDAV storage has to send its files here by itself, as S3 fetches none: the setting ``fts_push``."""
+        try:
+            given = self.attributes['extended_attributes']['s3']['fts_push']
+            return bool(SETTINGS['fts_push'].parse(given))
+        except (KeyError, TypeError, ValueError):  # not set; or wrong, which all that speak to the storage say
+            return True
+
+    def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
+        """The URLs of LFNs, for FTS. As with :class:`Default`."""
+        return {did: self._for_fts(pfn) for did, pfn in super().lfns2pfns(lfns).items()}
+
+    def _for_fts(self, pfn: str) -> str:
+        return f'{self._fts_scheme}://{pfn.partition("://")[2]}'
+
+    def _parse(self, pfn: str) -> dict[str, Any]:
+        """Rucio asks with a URL of FTS where a file has been written to."""
+        scheme, _, rest = pfn.partition('://')
+        own = self.attributes['scheme'] if scheme in ('s3s', 's3') else scheme
+        return {**super()._parse(f'{own}://{rest}'), 'scheme': scheme}
+
+    def _connected(self) -> Endpoint:
+        raise RSEOperationNotSupported(
+            f'RSE {self.rse["rse"]}: its {self.attributes["scheme"]} protocol, {self.attributes["impl"]}, only makes URLs for FTS. '
+            'Take read, write and delete out of its domains, and leave them to the https protocol.'
+        )
+
+
+def _main_entry(own: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The entry of this module by which clients reach the storage; the nearest if there are several, the own one if there is none."""
+    found = [each for each in entries if each['impl'].startswith(f'{__name__}.') and each['scheme'] in _DEFAULT_PORTS]
+    found.sort(key=lambda each: (each['hostname'] != own['hostname'], each['port'] != own['port']))
+    return found[0] if found else own
 
 
 def _server(token: Optional[str]) -> Optional[credentials.RucioServer]:
