@@ -56,9 +56,10 @@ class Request:
             return f'{self.method} bucket'
         if self.method == 'POST':
             return 'CreateMultipartUpload' if 'uploads' in query else 'CompleteMultipartUpload'
+        copied = self.method == 'PUT' and 'x-amz-copy-source' in {name.lower() for name in self.headers}
         if 'uploadId' in query:
-            return {'PUT': 'UploadPart', 'DELETE': 'AbortMultipartUpload'}[self.method]
-        if self.method == 'PUT' and 'x-amz-copy-source' in {name.lower() for name in self.headers}:
+            return {'PUT': 'UploadPartCopy' if copied else 'UploadPart', 'DELETE': 'AbortMultipartUpload'}[self.method]
+        if copied:
             return 'CopyObject'
         return {'PUT': 'PutObject', 'GET': 'GetObject', 'HEAD': 'HeadObject', 'DELETE': 'DeleteObject'}[self.method]
 

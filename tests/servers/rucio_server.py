@@ -221,7 +221,7 @@ class RucioServer:
         if spec is None or not spec.submodule_search_locations:
             raise ServerError('rucio is not installed in this Python environment')
         scripts = Path(next(iter(spec.submodule_search_locations))) / 'db' / 'sqla' / 'migrate_repo'
-        paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self._database_url.replace('%', '%%')}
+        paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self.database_url.replace('%', '%%')}
         write_private(self.directory / 'etc' / 'alembic.ini', _ALEMBIC.format(**paths))
         gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log))
         (self.directory / 'gunicorn.conf.py').write_text(gunicorn)
@@ -230,7 +230,8 @@ class RucioServer:
         write_private(self.directory / 'etc' / 'rse-accounts.cfg', json.dumps(self._rse_accounts, indent=2))
 
     @property
-    def _database_url(self) -> str:
+    def database_url(self) -> str:
+        """Of its catalogue, for SQLAlchemy. It may hold a password."""
         return self._postgres.url if self._postgres else f'sqlite:///{self._database}?timeout=60'
 
     def _base_config(self) -> Sections:
@@ -238,7 +239,7 @@ class RucioServer:
         messages = {'tracedir': self.directory / 'trace', 'brokers': '', 'port': 1, 'topic': 'none', 'username': 'none', 'password': 'none'}
         return {
             'common': {'loglevel': 'INFO', 'logdir': self.directory, 'mailtemplatedir': self.directory / 'templates'},
-            'database': {'default': self._database_url},
+            'database': {'default': self.database_url},
             'alembic': {'cfg': self.directory / 'etc' / 'alembic.ini'},
             'bootstrap': {'userpass_identity': self.username, 'userpass_pwd': self.password, 'userpass_email': 'root@localhost'},
             'trace': messages,

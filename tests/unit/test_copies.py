@@ -18,7 +18,8 @@ import hashlib
 import os
 import threading
 import zlib
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from unittest import mock
 
@@ -34,18 +35,19 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 
 from sqlalchemy.orm import Session
 
-from rucio.common.exception import RSENotFound
+from rucio.common.exception import DatabaseException, RSENotFound
 from rucio.common.s3.endpoint import Endpoint, Secrets
 from rucio.common.s3.relay import Sums
 from rucio.common.types import InternalScope
 from rucio.common.utils import generate_uuid
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import RequestState, RequestType
-from servers.fake_s3 import Lost, error
+from servers.fake_s3 import Answer, Lost, error
 
 ALICE = InternalScope('user.alice')
+MiB = 1024**2
 HERE, THERE, BESIDE = 'a' * 32, 'b' * 32, 'c' * 32
-MINE, OTHERS = copies.CLAIM + 'mine', copies.CLAIM + 'others'
+MINE, OTHERS = 'mine', 'others'
 
 
 @pytest.fixture
@@ -94,14 +96,47 @@ def test_what_is_not_for_the_copier_is_left_alone(session, submit, values):
     assert not copies.take(MINE, 10, session=session)
 
 
+def claimed(session, instance, seconds=0):
+    """What stands in a request that an instance has claimed."""
+    return f'{transfertool.EXTERNAL_HOST}/{copies._clock(session) - seconds}/{instance}'
+
+
 def test_a_claim_holds_until_it_is_stale(session, submit):
-    submit('fresh', last_processed_by=OTHERS, last_processed_at=copies._now())
-    submit('stale', last_processed_by=OTHERS, last_processed_at=copies._now() - timedelta(seconds=copies.LEASE + 1))
-    submit('polled', last_processed_by='conveyor-poller', last_processed_at=copies._now())
-    assert sorted(names(copies.take(MINE, 10, session=session))) == ['polled', 'stale']
+    submit('fresh', external_host=claimed(session, OTHERS))
+    submit('stale', external_host=claimed(session, OTHERS, copies.LEASE + 1))
+    submit('unknown', external_host=None)
+    assert sorted(names(copies.take(MINE, 10, session=session))) == ['stale', 'unknown']
     assert not copies.take(OTHERS, 10, session=session)
     copies.release(MINE, session=session)
-    assert sorted(names(copies.take(OTHERS, 10, session=session))) == ['polled', 'stale']
+    assert sorted(names(copies.take(OTHERS, 10, session=session))) == ['stale', 'unknown']
+
+
+def test_what_the_poller_notes_takes_no_claim_away(session, submit):
+    submit()
+    assert copies.take(MINE, 1, session=session)
+    for row in session.query(models.Request):
+        row.last_processed_by, row.last_processed_at = 'conveyor-poller', copies._now()
+    session.flush()
+    assert not copies.take(OTHERS, 1, session=session)
+
+
+def test_clocks_of_other_machines_do_not_matter(session, submit, monkeypatch):
+    submit()
+    assert copies.take(MINE, 1, session=session)
+    monkeypatch.setattr(copies, '_now', lambda: datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(hours=1))
+    assert not copies.take(OTHERS, 1, session=session)
+
+
+def test_who_was_away_does_not_take_a_claim_back(session, submit):
+    submit()
+    mine = copies.take(MINE, 1, session=session)
+    for row in session.query(models.Request):
+        row.external_host = claimed(session, MINE, copies.LEASE + 1)
+    session.flush()
+    others = copies.take(OTHERS, 1, session=session)
+    assert [each.id for each in others] == [each.id for each in mine]
+    assert not copies.renew(MINE, mine, session=session)
+    assert copies.renew(OTHERS, others, session=session)
 
 
 def test_what_nobody_wants_any_more_is_seen(session, submit):
@@ -117,13 +152,27 @@ def test_what_nobody_wants_any_more_is_seen(session, submit):
     assert [each.name for each in taken if each.id in wanted] == ['kept']
 
 
-def test_sources_come_in_their_order(session, submit):
-    request = submit()
-    for rse_id, ranking, using in ((BESIDE, 5, True), (HERE, -1, True), ('d' * 32, 7, True), ('e' * 32, 9, False), (THERE, 9, True)):
+def add_sources(session, request, *sources, linked=()):
+    """Sources of a request: RSE id, ranking, whether in use; ``linked``: those that have a distance to THERE."""
+    for rse_id, ranking, using in sources:
         session.add(models.Source(request_id=request, scope=ALICE, name='file', rse_id=rse_id, dest_rse_id=THERE, ranking=ranking, is_using=using, url='u'))
+    for rse_id in linked:
+        session.add(models.Distance(src_rse_id=rse_id, dest_rse_id=THERE, distance=1))
     session.flush()
+
+
+def test_sources_come_in_their_order(session, submit):
+    all_of_them = (BESIDE, 5, True), (HERE, -1, True), ('d' * 32, 7, True), ('e' * 32, 9, False), (THERE, 9, True)
+    add_sources(session, submit(), *all_of_them, linked=[HERE, BESIDE, 'd' * 32, 'e' * 32])
     [taken] = copies.take(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE, 'd' * 32, BESIDE]
+
+
+def test_what_lies_behind_another_rse_is_no_source(session, submit):
+    """Rucio notes the sources of all hops with the last request, too."""
+    add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, True), linked=[HERE])
+    [taken] = copies.take(MINE, 1, session=session)
+    assert [each.rse_id for each in taken.sources] == [HERE]
 
 
 # Carrying out
@@ -229,6 +278,63 @@ def test_a_source_that_is_not_the_file_is_not_copied(s3, site, dest, body):
     assert not any('dir/file' in objects for name, objects in s3.buckets.items() if name != 'user.alice')
 
 
+def test_one_object_is_no_replica_of_two_rses(s3, site, monkeypatch):
+    s3.store('user.alice', 'dir/file', b'content')
+    monkeypatch.setitem(site, 'THERE', replace(site['HERE'], rse='THERE'))
+    outcome = carry_out(b'content')
+    assert "RSE THERE and RSE HERE have the same place for it, bucket 'user.alice', key 'dir/file'" in outcome.error
+    assert s3.content('user.alice', 'dir/file') == b'content'
+
+
+def test_a_copy_is_of_the_version_that_was_looked_at(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    assert carry_out(b'content', dest=BESIDE).how == 'copied'
+    [copy] = [each for each in s3.requests if each.operation == 'CopyObject']
+    assert copy.headers['x-amz-copy-source-if-match'] == f'"{hashlib.md5(b"content").hexdigest()}"'
+    # Of the destination, of the source, and of the destination just before and after.
+    assert s3.operations().count('HeadObject') == 4
+
+
+@pytest.mark.parametrize('said', [error(501, 'NotImplemented'), error(400, 'NotImplemented')])
+def test_what_the_storage_does_not_copy_goes_through_here(s3, site, said):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.fail('CopyObject', said)
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert (outcome.error, outcome.how) == ('', 'relayed')
+    assert s3.content('beside-user.alice', 'dir/file') == b'content'
+
+
+def test_a_storage_that_only_says_that_it_copied(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.fail('CopyObject', Answer(200, b'<CopyObjectResult><ETag>"x"</ETag></CopyObjectResult>'))
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert (outcome.error, outcome.how) == ('', 'relayed')
+
+
+def test_leading_zeros_of_a_checksum_do_not_matter(s3, site):
+    body = next(body for body in (bytes(range(n)) for n in range(99)) if f'{zlib.adler32(body):08x}'.startswith('0'))
+    s3.store('user.alice', 'dir/file', body)
+    assert not carry_out(body, sums=Sums(None, f'{zlib.adler32(body):x}')).error
+
+
+def test_an_upload_that_could_not_be_aborted_is_aborted_later(s3, site, monkeypatch):
+    monkeypatch.setitem(site, 'THERE', replace(site['THERE'], endpoint=replace(site['THERE'].endpoint, multipart_threshold=4, multipart_chunksize=5 * MiB)))
+    body = bytes(11 * MiB)
+    s3.store('user.alice', 'dir/file', body)
+    s3.fail('UploadPart', error(500, 'InternalError'))
+    s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
+    assert carry_out(body).error
+    assert len(s3.uploads) == 1
+    s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
+    copies.tidy()
+    assert len(s3.uploads) == 1
+    copies.tidy()
+    assert not s3.uploads
+    before = len(s3.operations())
+    copies.tidy()
+    assert len(s3.operations()) == before
+
+
 def test_the_next_source_has_it(s3, site):
     s3.make_bucket('user.alice')
     s3.store('beside-user.alice', 'dir/file', b'content')
@@ -250,6 +356,14 @@ def test_a_stopped_transfer_has_no_outcome(s3, site):
     stop.set()
     assert copies.carry_out(transfer(b'content'), stop) is None
     assert 'PutObject' not in s3.operations()
+
+
+def test_a_catalogue_that_is_away_is_no_failure_of_the_transfer(s3, site, monkeypatch):
+    def away(*_, **__):
+        raise DatabaseException('no connection')
+
+    monkeypatch.setattr(copies, 'get_rse_name', away)
+    assert carry_out(b'content') is None
 
 
 # Transfertool
@@ -283,7 +397,9 @@ def test_the_first_hop_is_taken_if_both_ends_speak_s3(first, taken):
 
 def test_fts_is_not_asked_about_what_is_not_its_own():
     asked = []
-    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={}, cancel_transfers=asked.append, update_transfer_priority=asked.append)
+    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={}, cancel_transfers=asked.append, update_transfer_priority=asked.append, mark_submitting=None)
+    methods = {**dict.fromkeys(transfertool._REWRITES, staticmethod(str)), '_generate_source_url': classmethod(str)}
+    module.DirectTransferImplementation = type('DirectTransferImplementation', (), methods)
     transfertool.install(module)
     for call in (module.cancel_transfers, module.update_transfer_priority):
         call({transfertool.EXTERNAL_HOST: {'1'}, 'https://fts': {'2'}})
@@ -292,10 +408,13 @@ def test_fts_is_not_asked_about_what_is_not_its_own():
 
 
 def test_another_rucio_is_not_changed_by_half():
-    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={})
+    known = {'TRANSFERTOOL_CLASSES_BY_NAME': {}, 'cancel_transfers': print, 'update_transfer_priority': print, 'mark_submitting': print}
+    module = SimpleNamespace(**known, DirectTransferImplementation=type('DirectTransferImplementation', (), {}))
+    before = dict(vars(module))
     with pytest.raises(AttributeError):
         transfertool.install(module)
-    assert vars(module) == {'TRANSFERTOOL_CLASSES_BY_NAME': {}}
+    assert vars(module) == before
+    assert not module.TRANSFERTOOL_CLASSES_BY_NAME
 
 
 @pytest.mark.parametrize('words', [['--copies', '0'], ['--copies', 'x'], ['--nonsense']])

@@ -157,9 +157,9 @@ class Stoppable:
         return call
 
     @classmethod
-    def of(cls, client: 'S3Client', stop: threading.Event) -> 'S3Client':
+    def of(cls, client: 'S3Client', stop: threading.Event, *more: Any) -> 'S3Client':
         """As a client, which it is to all who use it."""
-        return cast('S3Client', cls(client, stop))
+        return cast('S3Client', cls(client, stop, *more))
 
     @classmethod
     def refuse_if_stopped(cls, **_: Any) -> None:

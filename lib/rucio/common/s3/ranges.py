@@ -33,6 +33,7 @@ from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSuppo
 
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
+from .objects import need_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +172,7 @@ class Fetch:
         extra: Any = {} if size == self._info.size else {'Range': asked.replace(' ', '=')[:-1]}
         if self._info.etag:
             extra['IfMatch'] = self._info.etag
-        answer = self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra)
+        answer = need_version(self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra), self._info.etag)
         came = answer.get('ContentRange', '')
         if 'Range' in extra and came not in (f'{asked}{self._info.size}', f'{asked}*'):
             answer['Body'].close()

@@ -27,6 +27,7 @@ from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSuppo
 
 from .clients import Stoppable
 from .errors import translated
+from .objects import need_version
 
 if TYPE_CHECKING:
     from .clients import Connection
@@ -46,8 +47,8 @@ class Sums(NamedTuple):
     adler32: Optional[str] = None
 
     def agrees(self, other: 'Sums') -> bool:
-        """Whether no checksum that both have differs."""
-        return all(mine is None or its is None or mine.lower() == its.lower() for mine, its in zip(self, other, strict=True))
+        """Whether no checksum that both have differs. Some catalogues leave out the zeros at the beginning of an Adler-32."""
+        return all(mine is None or its is None or mine.lower().zfill(8) == its.lower().zfill(8) for mine, its in zip(self, other, strict=True))
 
     def __bool__(self) -> bool:
         return any(self)
@@ -147,7 +148,7 @@ class Verified:
         extra: Any = {'IfMatch': self._info.etag} if self._info.etag else {}
         if self._position:
             extra['Range'] = f'bytes={self._position}-'
-        answer = self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra)
+        answer = need_version(self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra), self._info.etag)
         if self._position and not answer.get('ContentRange', '').startswith(f'bytes {self._position}-'):
             answer['Body'].close()
             raise RSEOperationNotSupported(

@@ -50,6 +50,8 @@ from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_o
 from .ranges import Fetch
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
     from .clients import Connection
     from .endpoint import Endpoint
 
@@ -57,12 +59,14 @@ __all__ = ['copy', 'download', 'upload', 'upload_stream']
 
 MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+COPY_THRESHOLD, COPY_PART = GiB, 256 * MiB  # inside a storage: what is as large is copied in parts, of this size
 _MEMORY = 512 * MiB
 _TICK = 0.2  # seconds
 _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
 
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
+LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
 Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name, size in bytes -> who is told of each step
 
 
@@ -172,6 +176,22 @@ class _Seekable(_OnePass):
         """s3transfer closes what it sends, but the file belongs to who opened it."""
 
 
+class _Aborting(Stoppable):
+    """A client for one transfer that does not forget a multipart upload which the storage would not abort."""
+
+    def __init__(self, client: 'S3Client', stop: threading.Event, left_over: Optional[LeftOver] = None) -> None:
+        super().__init__(client, stop)
+        self._left_over = left_over
+
+    def abort_multipart_upload(self, **arguments: Any) -> Any:
+        try:
+            return self._client.abort_multipart_upload(**arguments)
+        except (ClientError, BotoCoreError) as error:
+            if self._left_over is not None and status_of(error) != 404:
+                self._left_over(arguments['Bucket'], arguments['Key'], arguments['UploadId'])
+            raise
+
+
 def upload(
     connection: 'Connection',
     path: str,
@@ -255,6 +275,7 @@ def upload_stream(
     target: Target,
     memory: int = _MEMORY,
     stop: Optional[threading.Event] = None,
+    left_over: Optional[LeftOver] = None,
 ) -> None:
     """Store what a stream yields as an object that is not there yet: one PUT, or a multipart upload that is aborted on any failure.
 
@@ -264,16 +285,17 @@ def upload_stream(
     :param body: Has ``read(amount)``, which gives less than the amount only at the end. It is called by one other thread.
     :param size: How many bytes there will be.
     :param target: Where to.
-    :param memory: About so many bytes are held, but three parts at least.
+    :param memory: About so many bytes are held, but three parts at least; parts are of an eighth of it at most, where 10,000 of those are enough.
     :param stop: Set it to stop this upload at its next request.
+    :param left_over: Is told of a multipart upload that could not be aborted.
     :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
     :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only the answer was lost.
     """
-    chunksize = ChunksizeAdjuster().adjust_chunksize(connection.endpoint.multipart_chunksize, size)
+    chunksize = ChunksizeAdjuster().adjust_chunksize(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
-        manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
+        manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
         future = manager.upload(body, target.bucket, target.key, _integrity(connection.endpoint), [watcher])
         _finish(manager, future, watcher, _Deadline(None))
 
@@ -330,7 +352,8 @@ def _arrived(connection: 'Connection', target: Target, file: BinaryIO, size: int
         return False
     if info.crc32:
         return info.crc32 == crc32_of(file)
-    return info.etag.strip('"') == etag_of(file, chunksize)
+    # Some storages have the MD5 of all of it also for what came in parts.
+    return info.etag.strip('"') == etag_of(file, 0 if info.md5 else chunksize)
 
 
 def download(
@@ -402,23 +425,40 @@ def _download(
         )
 
 
-def copy(connection: 'Connection', source: Target, target: Target, timeout: Optional[float] = None, stop: Optional[threading.Event] = None) -> None:
+def copy(
+    connection: 'Connection',
+    source: Target,
+    target: Target,
+    timeout: Optional[float] = None,
+    stop: Optional[threading.Event] = None,
+    info: Optional[objects.ObjectInfo] = None,
+    left_over: Optional[LeftOver] = None,
+) -> None:
     """Copy an object inside the storage, in parts where it is large; no byte comes here. Never overwrites.
 
     Three requests, or some more for objects of more than 1 GiB.
 
     :param timeout: Bound of the whole copy in seconds.
     :param stop: Set it to stop the copy at its next request.
+    :param info: What is known of the source, which is then not asked for: no other version of it is copied.
+    :param left_over: Is told of a multipart upload that could not be aborted.
     :raises SourceNotFound: if there is no such object.
     :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check before).
+    :raises RSEOperationNotSupported: if the storage does not copy.
     """
     deadline = _Deadline(timeout)
-    with translated('copy', source):
-        info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
-    config = TransferConfig(multipart_threshold=GiB, multipart_chunksize=256 * MiB, max_submission_concurrency=1)
+    if info is None:
+        with translated('copy', source):
+            info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
+    config = TransferConfig(multipart_threshold=COPY_THRESHOLD, multipart_chunksize=COPY_PART, max_submission_concurrency=1)
     watcher = _Watcher(info.size, info.etag, stop=stop)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):
-        manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
+        manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
-        _finish(manager, future, watcher, deadline)
+        try:
+            _finish(manager, future, watcher, deadline)
+        except KeyError as error:  # s3transfer looks for the ETag of a part
+            raise RSEOperationNotSupported(
+                f"RSE {target.rse}: copy to {target}: the storage did not say that it copied a part. It may not know UploadPartCopy: check 'provider'."
+            ) from error

@@ -14,21 +14,34 @@
 
 """Transfers between S3 RSEs that were submitted with the transfertool ``s3``: which there are, carrying one out, saying what became of it.
 
-Instances share the work by claims, which stand in the requests: each takes what it has room for, and what is not renewed is free again
-after :data:`LEASE` seconds. Two that copy the same file nevertheless do no harm: no object is ever overwritten, and whoever comes second
-finds that the file is there.
+Instances share the work by claims, which stand in the requests (as the host that carries out the transfer: what Rucio's daemons note in
+``last_processed_by`` is overwritten by each poller): each takes what it has room for, and what is not renewed is free again after
+:data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is ever overwritten, and
+whoever comes second finds that the file is there.
 """
 
 import logging
 import threading
-from datetime import datetime, timedelta, timezone
+from collections import deque
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from sqlalchemy import and_, func, or_, select, update
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy import and_, func, or_, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RSEAccessDenied, RucioException, SourceNotFound
+from rucio.common.exception import (
+    ConfigurationError,
+    DatabaseException,
+    FileConsistencyMismatch,
+    FileReplicaAlreadyExists,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    RucioException,
+    SourceNotFound,
+)
 from rucio.common.s3 import address, objects, transfer
-from rucio.common.s3.errors import Target
+from rucio.common.s3.errors import Target, status_of
 from rucio.common.s3.relay import Sums, Verified, sums_of
 from rucio.core.request import get_transfer_error
 from rucio.core.rse import get_rse_name
@@ -36,7 +49,7 @@ from rucio.core.transfer import update_transfer_state
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState, RequestType
 from rucio.db.sqla.session import db_session
-from rucio.transfertool.s3 import S3Transfertool
+from rucio.transfertool.s3 import EXTERNAL_HOST, S3Transfertool
 from rucio.transfertool.transfertool import TransferStatusReport
 
 from . import buckets, storages
@@ -53,13 +66,12 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['LEASE', 'MEMORY', 'Outcome', 'Source', 'Transfer', 'carry_out', 'release', 'renew', 'report', 'take']
+__all__ = ['LEASE', 'MEMORY', 'Outcome', 'Source', 'Transfer', 'carry_out', 'left_over', 'release', 'renew', 'report', 'take', 'tidy']
 
 _LOGGER = logging.getLogger(__name__)
 
 LEASE = 60  # seconds that a claim holds
 MEMORY = 128 * 1024**2  # bytes that one relay may hold
-CLAIM = 's3-copier-'  # what the claims of all instances begin with; no other daemon's name does
 _MIDDLE = 3  # the priority of requests that have none
 _LONGEST = 3900  # characters of an error message in the requests table
 
@@ -111,25 +123,25 @@ def _now() -> datetime:
 # Which there are
 
 
-def take(claim: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
+def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
     """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
 
-    One query, and for each transfer one update and one query.
+    Two queries, and for each transfer one update and one query.
 
-    :param claim: The name of the instance; it begins with :data:`CLAIM`.
+    :param instance: The name of the instance, which no other one has; without a slash.
     :param limit: How many at most.
     :param without: Ids of requests that are not wanted now.
     """
-    request = models.Request
+    request, now = models.Request, _clock(session)
     stmt = (
         select(request)
-        .where(*_submitted(), _is_free())
+        .where(*_submitted(), _is_free(now))
         .order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id)
         .limit(2 * limit + len(without))  # others may be faster
     )
     taken: list[Transfer] = []
     for row in [row for row in session.execute(stmt).scalars().all() if row.id not in without]:
-        if len(taken) < limit and _claim(claim, row.id, session):
+        if len(taken) < limit and _claim(instance, row.id, now, session):
             taken.append(_transfer(row, session))
     return taken
 
@@ -144,47 +156,64 @@ def _submitted() -> list[Any]:
     ]
 
 
-def _is_free() -> Any:
-    """Rucio's daemons write their names there, too, and that means nothing to us."""
-    request = models.Request
-    stale = request.last_processed_at < _now() - timedelta(seconds=LEASE)
-    return or_(request.last_processed_by.is_(None), request.last_processed_by.not_like(f'{CLAIM}%'), request.last_processed_at.is_(None), stale)
+def _clock(session: 'Session') -> int:
+    """Seconds since 1970 as the database counts them: the clocks of the instances' machines may differ. One query."""
+    clocks: dict[str, Any] = {'mysql': func.utc_timestamp(), 'oracle': func.sys_extract_utc(text('SYSTIMESTAMP'))}
+    now = session.execute(select(clocks.get(session.get_bind().dialect.name, func.current_timestamp()))).scalar_one()
+    return int((now if now.tzinfo else now.replace(tzinfo=timezone.utc)).timestamp())
 
 
-def _claim(claim: str, request_id: str, session: 'Session') -> bool:
+def _claim_of(instance: str, now: int) -> str:
+    """What stands in a claimed request as its host. Of the same length up to the instance, so that the order of text is that of time."""
+    return f'{EXTERNAL_HOST}/{now:010d}/{instance}'
+
+
+def _is_free(now: int) -> Any:
+    host = models.Request.external_host
+    return or_(host.is_(None), host == EXTERNAL_HOST, host < _claim_of('', now - LEASE))
+
+
+def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool:
     request = models.Request
-    stmt = update(request).where(request.id == request_id, *_submitted(), _is_free()).values(last_processed_by=claim, last_processed_at=_now())
+    stmt = update(request).where(request.id == request_id, *_submitted(), _is_free(now)).values(external_host=_claim_of(instance, now))
     result: Any = session.execute(stmt.execution_options(synchronize_session=False))
     return bool(result.rowcount)
 
 
 def _transfer(row: Any, session: 'Session') -> Transfer:
-    source = models.Source
-    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, source.is_using, source.rse_id != row.dest_rse_id)
+    source, distance = models.Source, models.Distance
+    # Of a path over other RSEs, the last request has the sources of all hops.
+    linked = select(distance.src_rse_id).where(distance.dest_rse_id == row.dest_rse_id, distance.distance.is_not(None))
+    usable = source.is_using, source.rse_id != row.dest_rse_id, or_(source.rse_id == row.source_rse_id, source.rse_id.in_(linked))
+    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, *usable)
     found = [(each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '') for each in session.execute(stmt)]
     sources = tuple(Source(rse_id, url) for _, _, rse_id, url in sorted(found)) or (Source(row.source_rse_id, ''),)
     sums = Sums(row.md5 or None, row.adler32 or None)
     return Transfer(row.id, row.external_id, row.scope, row.name, row.bytes or 0, sums, row.dest_rse_id, row.dest_url or '', sources)
 
 
-def renew(claim: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
-    """Keep the claims, and see which transfers are still wanted: others were cancelled, or somebody else has finished them. An update and a query.
+def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
+    """Keep the claims, and see which transfers are still to be carried out here: others were cancelled, or another instance has them, as this
+    one was away for too long. An update and two queries.
 
     :returns: The ids of the requests that are to be gone on with.
     """
     request = models.Request
     external_ids = {each.id: each.external_id for each in transfers}
-    mine = and_(request.id.in_(external_ids), *_submitted())
-    stmt = update(request).where(mine).values(last_processed_by=claim, last_processed_at=_now())
+    mine = and_(request.id.in_(external_ids), *_submitted(), _is_of(instance))
+    stmt = update(request).where(mine).values(external_host=_claim_of(instance, _clock(session)))
     session.execute(stmt.execution_options(synchronize_session=False))
     rows = session.execute(select(request.id, request.external_id).where(mine))
     return {row.id for row in rows if external_ids[row.id] == row.external_id}
 
 
-def release(claim: str, *, session: 'Session') -> None:
+def _is_of(instance: str) -> Any:
+    return models.Request.external_host.endswith(f'/{instance}', autoescape=True)
+
+
+def release(instance: str, *, session: 'Session') -> None:
     """Give up all claims of an instance: one update."""
-    request = models.Request
-    stmt = update(request).where(request.last_processed_by == claim, *_submitted()).values(last_processed_by=None, last_processed_at=None)
+    stmt = update(models.Request).where(*_submitted(), _is_of(instance)).values(external_host=EXTERNAL_HOST)
     session.execute(stmt.execution_options(synchronize_session=False))
 
 
@@ -198,16 +227,19 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     and are compared with the catalogue's checksums before the object appears. An object that is there already is never overwritten: if it is the
     file, all is well, and if it is another one, the transfer has failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.make` for the first file of a bucket, and three for a copy; or a HEAD and
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.make` for the first file of a bucket, and four for a copy; or a HEAD and
     a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay, nothing for a copy.
 
     :param stop: Set it to end the transfer soon.
-    :returns: None if it was stopped. Whatever else goes wrong is an outcome, too.
+    :returns: None if it was stopped, or the catalogue could not be asked: it is to be tried again. Whatever else goes wrong is an outcome, too.
     """
     started = _now()
     try:
         source, how = _Copy(wanted, stop).run()
         return Outcome(started, _now(), source, how=how)
+    except (DatabaseException, SQLAlchemyError) as error:
+        _LOGGER.warning('%s: not begun, as the database does not answer: %s', wanted, error)
+        return None
     except Exception as error:  # a transfer that is not finished would be tried again for ever
         if stop.is_set():
             return None
@@ -243,6 +275,7 @@ class _Copy:
             sources, failure = self._sources(session)
         if not sources and failure:
             raise failure
+        _need_two_places(sources, destination)
         sources.sort(key=lambda each: not _together(each[1], destination))  # what the storage can do alone comes first
         if self._is_there(destination, [place for _, place in sources]):
             return wanted.sources[0], 'found'
@@ -327,16 +360,33 @@ class _Copy:
                 f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says {wanted.bytes}. '
                 'The object was changed: use another replica, or declare it bad.'
             )
-        if _together(source, destination):
-            self._need_md5(source, info)
-            transfer.copy(destination.connection, source.target, destination.target, stop=self._stop)
+        if _together(source, destination) and self._is_copied(source, info, destination):
             return 'copied'
         stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
         try:
-            transfer.upload_stream(destination.connection, stream, info.size, destination.target, MEMORY, self._stop)
+            transfer.upload_stream(destination.connection, stream, info.size, destination.target, MEMORY, self._stop, self._left_over(destination))
         finally:
             stream.close()
         return 'relayed'
+
+    def _is_copied(self, source: _Place, info: 'ObjectInfo', destination: _Place) -> bool:
+        """Have the storage copy the object.
+
+        :returns: False if it does not know how.
+        """
+        self._need_md5(source, info)
+        try:
+            transfer.copy(destination.connection, source.target, destination.target, stop=self._stop, info=info, left_over=self._left_over(destination))
+            return objects.stat(destination.connection, destination.target).size == info.size
+        except RSEOperationNotSupported as error:
+            _LOGGER.info('%s: %s It goes through this machine.', self._wanted, error.args[0])
+        except SourceNotFound:  # all it did was to answer
+            objects.stat(source.connection, source.target, 'get')
+        return False
+
+    @staticmethod
+    def _left_over(destination: _Place) -> transfer.LeftOver:
+        return lambda bucket, key, upload: _left.append(_Left(destination.connection, bucket, key, upload))
 
     def _need_md5(self, source: _Place, info: 'ObjectInfo') -> None:
         """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
@@ -345,6 +395,17 @@ class _Copy:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says {md5}. '
                 'The object was changed: use another replica, or declare it bad.'
+            )
+
+
+def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _Place) -> None:
+    """Otherwise one object would be taken for two replicas, and the deletion of one would be the end of both."""
+    here, target = destination.storage.endpoint.url, destination.target
+    for _, place in sources:
+        if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
+            raise ConfigurationError(
+                f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a replica on each of them. '
+                'Give one of them another bucket_prefix, or another prefix of its protocol.'
             )
 
 
@@ -361,6 +422,35 @@ def _access_key(storage: 'Storage') -> Optional[str]:
         return None
 
 
+# Multipart uploads that could not be aborted
+
+
+class _Left(NamedTuple):
+    connection: 'Connection'
+    bucket: str
+    key: str
+    upload: str
+
+
+_left: deque[_Left] = deque(maxlen=10_000)
+
+
+def left_over() -> int:
+    """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts take space."""
+    return len(_left)
+
+
+def tidy() -> None:
+    """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage is away this takes its time."""
+    for _ in range(len(_left)):
+        each = _left.popleft()
+        try:
+            each.connection.client.abort_multipart_upload(Bucket=each.bucket, Key=each.key, UploadId=each.upload)
+        except (ClientError, BotoCoreError) as error:
+            if status_of(error) != 404:
+                _left.append(each)
+
+
 # Saying what became of it
 
 
@@ -369,8 +459,9 @@ class _Report(TransferStatusReport):
 
     supported_db_fields = ['state', 'external_id', 'started_at', 'transferred_at', 'source_rse_id', 'err_msg']  # noqa: RUF012 - as in Rucio
 
-    def __init__(self, transfer: Transfer, outcome: Outcome) -> None:
+    def __init__(self, instance: str, transfer: Transfer, outcome: Outcome) -> None:
         super().__init__(transfer.id)
+        self._instance = instance
         self._transfer = transfer
         self._outcome = outcome
         self.external_id: Optional[str] = None
@@ -383,11 +474,12 @@ class _Report(TransferStatusReport):
         return f'Transfer {self._transfer.external_id} of {S3Transfertool.external_name}'
 
     def initialize(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> None:
-        """Nothing is to be changed if the request was cancelled, or submitted anew."""
-        request = self.request(session)
+        """Nothing is to be changed if the request was cancelled, or submitted anew, or if it failed here but another instance is at it."""
+        request, outcome = self.request(session), self._outcome
         if not request or request['state'] != RequestState.SUBMITTED or request['external_id'] != self._transfer.external_id:
             return
-        outcome = self._outcome
+        if outcome.error and not str(request['external_host']).endswith(f'/{self._instance}'):
+            return
         self.state: Any = outcome.state
         self.external_id = self._transfer.external_id
         self.started_at, self.transferred_at = outcome.started, outcome.ended
@@ -408,9 +500,10 @@ class _Report(TransferStatusReport):
         }
 
 
-def report(transfer: Transfer, outcome: Outcome, stats: 'TransferStatsManager', *, logger: 'LoggerFunction' = logging.log) -> bool:
+def report(instance: str, transfer: Transfer, outcome: Outcome, stats: 'TransferStatsManager', *, logger: 'LoggerFunction' = logging.log) -> bool:
     """Write the outcome of a transfer where Rucio's finisher looks for it: a few queries, in a session of its own.
 
-    :returns: False if the request is gone, or could not be changed (the log says why).
+    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone needs no outcome.
     """
-    return bool(update_transfer_state(tt_status_report=_Report(transfer, outcome), stats_manager=stats, logger=logger))
+    written: Optional[int] = update_transfer_state(tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger)
+    return written is not None

@@ -20,6 +20,8 @@ the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds no
 
 import argparse
 import logging
+import re
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -51,7 +53,7 @@ DAEMON_NAME = 's3-copier'
 _LOGGER = logging.getLogger(DAEMON_NAME)
 
 WATCH = 3  # seconds between looks whether transfers are still wanted
-PAUSE = 60  # seconds in which a transfer whose outcome could not be written is left alone
+PAUSE = 10  # seconds until an outcome that could not be written is written again, and an upload that could not be aborted is aborted
 GRACE = 30  # seconds that the copies have to end, once the daemon was told to
 _TICK = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
 _HEARTBEAT = 10  # seconds
@@ -74,6 +76,14 @@ class _Running(NamedTuple):
     future: 'Future[Optional[Outcome]]'
 
 
+class _Ended(NamedTuple):
+    """A transfer whose outcome is to be written, not before ``at`` by the monotonic clock."""
+
+    transfer: 'Transfer'
+    outcome: 'Outcome'
+    at: float = 0
+
+
 class Copier:
     """One instance: it takes transfers, as many as it has room for, and lets go of those that nobody wants any more."""
 
@@ -81,24 +91,31 @@ class Copier:
         self._options = options
         self._stats = stats
         self._heartbeat = heartbeat
-        self._claim = copies.CLAIM + uuid4().hex
+        self._name = re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())[:64] + f'-{uuid4().hex[:16]}'
         self._running: list[_Running] = []
+        self._ended: list[_Ended] = []
+        self._away = -float('inf')  # the database: until when it is not asked
         self._changed = threading.Event()  # a copy has ended
-        self._unwritten: dict[str, float] = {}  # requests, and when their outcome could not be written
         self._pool = ThreadPoolExecutor(options.copies, DAEMON_NAME)
+        self._tidier = ThreadPoolExecutor(1, f'{DAEMON_NAME}-tidy')
+        self._tidying: Optional[Future[None]] = None
 
     def run(self) -> None:
         """Until it is told to stop; with ``once`` until there is nothing left to take."""
         try:
-            watched = looked = -float('inf')
+            watched = looked = tidied = -float('inf')
             while not graceful_stop.is_set():
-                self._heartbeat.live()
+                self._guarded(self._heartbeat.live)
                 self._changed.clear()
                 ended = self._collect()
+                self._write()
                 now = time.monotonic()
-                if self._running and now - watched >= WATCH:
+                if (self._running or self._ended) and now - watched >= WATCH:
                     watched = now
                     self._guarded(self._watch)
+                if now - tidied >= PAUSE:
+                    tidied = now
+                    self._tidy()
                 room = self._options.copies - len(self._running)
                 if room and (ended or now - looked >= self._options.sleep_time):
                     looked = now
@@ -109,21 +126,27 @@ class Copier:
         finally:
             self._end()
 
+    @property
+    def _transfers(self) -> list['Transfer']:
+        """Those that this instance has claimed."""
+        return [each.transfer for each in self._running] + [each.transfer for each in self._ended]
+
     def _guarded(self, act: Any, *arguments: Any) -> None:
-        """A database that is away for a while does not end the daemon, nor the copies under way."""
+        """A database that is away for a while does not end the daemon, nor the copies under way. It is not asked again at once."""
+        if time.monotonic() < self._away:
+            return
         try:
             act(*arguments)
         except (DatabaseException, SQLAlchemyError) as error:
             if self._options.once:
                 raise
+            self._away = time.monotonic() + WATCH
             self._logger(logging.ERROR, 'The database does not answer: %s', error)
 
     def _take(self, room: int) -> None:
-        now = time.monotonic()
-        self._unwritten = {each: at for each, at in self._unwritten.items() if self._options.once or now - at < PAUSE}
-        busy = {each.transfer.id for each in self._running} | set(self._unwritten)
+        busy = {each.id for each in self._transfers}
         with db_session(DatabaseOperationType.WRITE) as session:
-            taken = copies.take(self._claim, room, busy, session=session)
+            taken = copies.take(self._name, room, busy, session=session)
         for transfer in taken:
             stop = threading.Event()
             future = self._pool.submit(copies.carry_out, transfer, stop)
@@ -133,26 +156,27 @@ class Copier:
 
     def _watch(self) -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            wanted = copies.renew(self._claim, [each.transfer for each in self._running], session=session)
+            wanted = copies.renew(self._name, self._transfers, session=session)
         for each in self._running:
             if each.transfer.id not in wanted and not each.stop.is_set():
-                self._logger(logging.INFO, '%s: cancelled, so its copy is stopped', each.transfer)
+                self._logger(logging.INFO, '%s: cancelled, or another instance has it, so its copy is stopped', each.transfer)
                 each.stop.set()
 
-    def _collect(self) -> int:
-        """Write down what has ended.
+    def _collect(self) -> bool:
+        """See what has ended.
 
-        :returns: How many there were.
+        :returns: Whether there was any.
         """
-        ended = [each for each in self._running if each.future.done()]
-        for each in ended:
+        done = [each for each in self._running if each.future.done()]
+        for each in done:
             self._running.remove(each)
             outcome = each.future.result()
             if outcome is not None:
-                self._write(each.transfer, outcome)
-        return len(ended)
+                self._tell(each.transfer, outcome)
+                self._ended.append(_Ended(each.transfer, outcome))
+        return bool(done)
 
-    def _write(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
+    def _tell(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
         seconds = (outcome.ended - outcome.started).total_seconds()
         METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(outcome=outcome.how or 'failed').inc()
         METRICS.timer('transfer', buckets=starting.ROUND_SECONDS, documentation='Seconds that a transfer took').observe(seconds)
@@ -161,12 +185,27 @@ class Copier:
             self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', transfer, outcome.how, transfer.bytes, seconds)
         else:
             self._logger(logging.WARNING, '%s: failed. %s', transfer, outcome.error)
+
+    def _write(self) -> None:
+        """Write down what has ended. What cannot be written now is kept: its bytes are where they shall be, and are not sent again."""
+        now = time.monotonic()
+        for each in [each for each in self._ended if each.at <= now]:
+            self._ended.remove(each)
+            if not self._is_written(each) and not self._options.once:
+                self._ended.append(each._replace(at=now + PAUSE))
+
+    def _is_written(self, each: _Ended) -> bool:
         try:
-            if not copies.report(transfer, outcome, self._stats, logger=self._logger):
-                self._unwritten[transfer.id] = time.monotonic()
+            return copies.report(self._name, each.transfer, each.outcome, self._stats, logger=self._logger)
         except (DatabaseException, SQLAlchemyError) as error:
-            self._unwritten[transfer.id] = time.monotonic()
-            self._logger(logging.ERROR, '%s: its outcome could not be written: %s', transfer, error)
+            self._logger(logging.ERROR, '%s: its outcome could not be written: %s', each.transfer, error)
+            return False
+
+    def _tidy(self) -> None:
+        """Abort uploads that could not be aborted, beside all else: a storage that is away takes its time to say so."""
+        if copies.left_over() and (self._tidying is None or self._tidying.done()):
+            self._logger(logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copies.left_over())
+            self._tidying = self._tidier.submit(copies.tidy)
 
     def _end(self) -> None:
         """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them next."""
@@ -178,9 +217,12 @@ class Copier:
             self._collect()
             if self._running:
                 self._changed.wait(_TICK)
+        self._ended = [each._replace(at=0) for each in self._ended]
+        self._write()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._tidier.shutdown(wait=False, cancel_futures=True)
         with db_session(DatabaseOperationType.WRITE) as session:
-            copies.release(self._claim, session=session)
+            copies.release(self._name, session=session)
 
     @property
     def _logger(self) -> Any:
