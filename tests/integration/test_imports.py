@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from faults.proxy import Exchange, FaultProxy, Response
-from servers.cli import RucioCli, add_user
+from servers.cli import RucioCli, RucioError, add_user
 from servers.seaweedfs import SeaweedFS
 from servers.team import Team, ok, refused, rows
 
@@ -148,12 +148,18 @@ def test_the_rse_is_for_reading_only(world: World) -> None:
     assert rse['availability_read']
     assert not rse['availability_write']
     assert not rse['availability_delete']
-    (protocol,) = rse['protocols']
-    assert protocol['prefix'] == f'/{PUBLIC}/'
-    assert protocol['extended_attributes'] == {'s3': {'provider': 'generic', 'auth': 'anonymous'}}
-    for operations in protocol['domains'].values():
-        assert {name for name, priority in operations.items() if priority} <= {'read', 'third_party_copy_read'}
-        assert operations['read']
+    main, davs = sorted(rse['protocols'], key=lambda each: each['scheme'], reverse=True)  # Rucio finds no way from http to https without the other
+    assert main['prefix'] == davs['prefix'] == f'/{PUBLIC}/'
+    assert main['extended_attributes'] == {'s3': {'provider': 'generic', 'auth': 'anonymous'}}
+    reading = [(each['scheme'], domain, name) for each in rse['protocols'] for domain, operations in each['domains'].items() for name in offered(operations)]
+    copies = [(scheme, 'wan', 'third_party_copy_read') for scheme in ('http', 'davs')]
+    assert sorted(reading) == sorted([('http', 'lan', 'read'), ('http', 'wan', 'read'), *copies])
+
+
+def offered(operations: dict[str, int | None]) -> list[str]:
+    """From Rucio 39 on, null says that something is not offered, and 0 is before 1; before, 0 did."""
+    assert 0 not in operations.values() or None not in operations.values()
+    return [name for name, priority in operations.items() if priority]
 
 
 def test_rse_add_twice(world: World) -> None:
@@ -428,6 +434,14 @@ def test_a_file_that_was_registered_by_hand(world: World, unique: str, tmp_path:
     world.write(PRIVATE, {f'by hand/{unique}': b'12345'})
     pfn = f'{world.proxy.url}/{PRIVATE}/by%20hand/{unique}'
     file = {'scope': 'user.grace', 'name': unique, 'bytes': 5, 'adler32': '02f80100', 'pfn': pfn}
-    world.root.call('add_replicas', 'SIGNED', [file])
+    with pytest.raises(RucioError, match='No protocol for provided settings'):  # Rucio parses the PFN with one that writes
+        world.root.call('add_replicas', 'SIGNED', [file])
+    (main,) = [each for each in world.root.call('get_rse', 'SIGNED')['protocols'] if each['scheme'] == 'http']
+    place = {key: main[key] for key in ('hostname', 'port')}
+    world.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': 1}}}, **place)
+    try:
+        world.root.call('add_replicas', 'SIGNED', [file])
+    finally:
+        world.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': None}}}, **place)
     assert download(world.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}': b'12345'}
     assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == {}

@@ -89,5 +89,5 @@ def test_a_wrong_name_of_an_rse_is_told_in_two_sentences():
             raise InvalidObject("Problem validating rse: 'x' does not match '^[A-Z]+$'\n\nFailed validating 'pattern' in schema:\n    {...}")
 
     with pytest.raises(InvalidObject) as error:
-        storages._make(Server(), 'x', {}, {})
+        storages._make(Server(), 'x', {}, [])
     assert error.value.args[0] == "Problem validating rse: 'x' does not match '^[A-Z]+$'. Choose another name, such as SITE_S3."

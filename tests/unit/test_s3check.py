@@ -201,6 +201,17 @@ def test_another_class_and_missing_operations(catalogue):
     assert (result.status, 'posix' in result.found) == (FAILED, True)
 
 
+def test_the_entry_of_fts_is_not_the_one_that_is_tried(catalogue):
+    made = catalogue()
+    (main,) = made.rse['protocols']
+    copies = {'wan': {'third_party_copy_read': 1, 'third_party_copy_write': 1}}
+    made.rse['protocols'].insert(0, {**main, 'scheme': 'davs', 'impl': 'rucio.rse.protocols.s3.FTS', 'domains': copies})
+    results = run(made)
+    assert results['protocol'].found.startswith(main['scheme'])
+    assert results['domains'].found == 'read, write, delete and third party copies (davs)'
+    assert statuses(results, FAILED) == []
+
+
 @pytest.mark.parametrize(
     ('attributes', 'status', 'told'),
     [

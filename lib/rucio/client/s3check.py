@@ -46,7 +46,7 @@ from rucio.common.s3.address import encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, status_of, translate, translated
 from rucio.rse import rsemanager
-from rucio.rse.protocols.s3 import Default
+from rucio.rse.protocols.s3 import FTS, Default
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -196,6 +196,8 @@ class Check:
             except Exception as error:  # noqa: BLE001 - another class may fail to be imported in any way
                 foreign.append(f'{each["impl"]} ({error})' if each['impl'].startswith('rucio.rse.protocols.s3') else each['impl'])
                 continue
+            if isinstance(protocol, FTS):
+                continue  # FTS's own view of the storage
             if isinstance(protocol, Default):
                 self._protocol = protocol
                 return '{scheme}://{hostname}:{port}{prefix}'.format(**each)
@@ -257,9 +259,13 @@ class Check:
             f'{domain} {operation}' for domain in ('lan', 'wan') for operation in ('read', 'write', 'delete') if not domains.get(domain, {}).get(operation)
         ]
         if missing:
-            raise _hint(f'not offered: {", ".join(missing)}', "Set them to 1 in the protocol's domains, unless they are left out on purpose.")
-        copies = [name for name in ('third_party_copy_read', 'third_party_copy_write') if domains.get('wan', {}).get(name)]
-        return 'read, write, delete' + (' and third party copies' if len(copies) == 2 else '; no third party copies')
+            raise _hint(
+                f'not offered: {", ".join(missing)}',
+                "Set them to 1 in the protocol's domains, unless they are left out on purpose (by null: from Rucio 39 on 0 comes before 1).",
+            )
+        names = ('third_party_copy_read', 'third_party_copy_write')
+        by = [each['scheme'] for each in self._settings['protocols'] if all(each['domains'].get('wan', {}).get(name) for name in names)]
+        return 'read, write, delete' + (f' and third party copies ({", ".join(by)})' if by else '; no third party copies')
 
     def _check_availability(self) -> str:
         missing = [operation for operation in ('read', 'write', 'delete') if not self._settings.get(f'availability_{operation}', True)]

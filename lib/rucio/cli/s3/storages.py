@@ -27,7 +27,7 @@ from rucio.common.exception import InputValidationError, InvalidObject, RSENotFo
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import SETTINGS, Endpoint
 
-IMPL = 'rucio.rse.protocols.s3.Default'
+IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
 _READING = ('read', 'third_party_copy_read')
 _PROPERTIES = {'deterministic': True, 'volatile': False, 'staging_area': False}
@@ -43,7 +43,7 @@ def rse() -> None:
 
 @rse.command('add')
 @click.argument('name')
-@click.option('--provider', help='aws, ceph, minio, seaweedfs, gcs, or generic for any other.')
+@click.option('--provider', help='aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other.')
 @click.option('--endpoint', required=True, help='The URL of the storage, such as https://s3.example.org.')
 @click.option('--region', help='The region that signatures name.')
 @click.option('--bucket', help='Keep all of the RSE in this one bucket. Without it each scope has its own.')
@@ -54,6 +54,7 @@ def rse() -> None:
 @click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
 @click.option('--read-only', is_flag=True, help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).')
 @click.option('--anonymous', is_flag=True, help='With --read-only: anybody may read it, and nobody needs keys.')
+@click.option('--fts', metavar='URL', help='FTS moves files to and from it; several URLs with commas between them. Without it rucio-s3-copier does.')
 @click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
 @click.pass_context
 def add(
@@ -74,22 +75,27 @@ def add(
     Examples: rucio s3 rse add SITE_S3 --provider ceph --endpoint https://s3.example.org
               rucio s3 rse add LANDSAT --endpoint https://s3.example.org --bucket landsat --read-only --anonymous
     """
-    read_only, anonymous = more.pop('read_only'), more.pop('anonymous')
+    read_only, anonymous, fts = more.pop('read_only'), more.pop('anonymous'), more.pop('fts')
     if not provider and not read_only:
-        raise click.UsageError("Missing option '--provider': aws, ceph, minio, seaweedfs, gcs, or generic for any other.")
+        raise click.UsageError("Missing option '--provider': aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other.")
     if anonymous and not read_only:
         raise click.UsageError('--anonymous is for reading only: give --read-only, too.')
+    if fts and no_third_party_copy:
+        raise click.UsageError('--fts and --no-third-party-copy exclude each other.')
     settings = {'provider': provider or 'generic'} | {key: value for key, value in more.items() if value} | dict(_setting(each) for each in setting)
     if anonymous:
         settings['auth'] = 'anonymous'
-    protocol = _protocol(endpoint, _folder(bucket, prefix, read_only), settings, not no_third_party_copy)
+    protocol = _protocol(endpoint, _folder(bucket, prefix, read_only), settings)
+    protocols = [protocol, *([] if no_third_party_copy else _offer_copies(protocol, fts))]
     properties, attributes = _PROPERTIES, {'lfn2pfn_algorithm': 'identity' if bucket else 's3_bucket', 'skip_upload_stat': True}
     if read_only:
         properties, attributes = _PROPERTIES | _READ_ONLY, {}
-        for operations in protocol['domains'].values():
-            operations.update({operation: 0 for operation in operations if operation not in _READING})
+        for each in protocols:
+            each['domains'] = {domain: {name: operations[name] for name in _READING if name in operations} for domain, operations in each['domains'].items()}
+    if fts:
+        attributes = attributes | {'fts': fts, 'supported_checksums': 'none'}
     checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings is told before anything is made
-    for line in _make(ctx.obj.client, name, attributes, protocol, properties):
+    for line in _make(ctx.obj.client, name, attributes, protocols, properties):
         click.echo(line)
     if read_only:
         _tell_how_to_import(ctx.obj.client, name, checked, bucket)
@@ -117,7 +123,8 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
     return f'/{bucket}/{folder}/' if folder else f'/{bucket}/'
 
 
-def _protocol(endpoint: str, prefix: str, settings: dict[str, Any], copies: bool) -> dict[str, Any]:
+def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """For all but third-party copies. What is not offered is left out: 0 says so up to Rucio 38 only, and means 'before all others' from 39 on."""
     try:
         url = urlsplit(endpoint)
         port = url.port or {'https': 443, 'http': 80}.get(url.scheme)
@@ -125,20 +132,36 @@ def _protocol(endpoint: str, prefix: str, settings: dict[str, Any], copies: bool
         url, port = urlsplit(''), None
     if port is None or not url.hostname or url.path.strip('/') or url.query or url.username:
         raise InputValidationError(f"--endpoint '{endpoint}': expected https://HOST or https://HOST:PORT, without a bucket or path.")
-    third_party = {'third_party_copy_read': int(copies), 'third_party_copy_write': int(copies)}
     return {
         'scheme': url.scheme,
         'hostname': url.hostname,
         'port': port,
         'prefix': prefix,
         'impl': IMPL,
-        'domains': {'lan': dict(_ALL), 'wan': _ALL | third_party},
+        'domains': {'lan': dict(_ALL), 'wan': dict(_ALL)},
         'extended_attributes': {'s3': settings},
     }
 
 
-def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str, Any], properties: dict[str, Any] = _PROPERTIES) -> list[str]:
-    """Make what is not there yet: the protocol comes last, so an RSE without one is what an interrupted run left.
+def _offer_copies(main: dict[str, Any], fts: Optional[str]) -> list[dict[str, Any]]:
+    """Have the main protocol offer third-party copies, or another one that only makes URLs for FTS: prefix and settings are those of the main one.
+
+    Rucio pairs http with http alone, and davs with https, too; so a storage that speaks http has both.
+    """
+    if not fts:
+        main['domains']['wan'] |= _copies(2 if main['scheme'] == 'http' else 1)
+    if not fts and main['scheme'] == 'https':
+        return []
+    place = {key: main[key] for key in ('hostname', 'port', 'prefix')}
+    return [{'scheme': 'davs', **place, 'impl': IMPL_FTS, 'domains': {'wan': _copies(1)}}]
+
+
+def _copies(priority: int) -> dict[str, int]:
+    return {'third_party_copy_read': priority, 'third_party_copy_write': priority}
+
+
+def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[dict[str, Any]], properties: dict[str, Any] = _PROPERTIES) -> list[str]:
+    """Make what is not there yet: the protocols come last, so an RSE without one is what an interrupted run left.
 
     :returns: What was done.
     :raises UnsupportedOperation: if there is an RSE that is another one.
@@ -154,7 +177,7 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str
         there = {'protocols': [], **properties}
         done.append(f'Made the RSE {name}.')
     present = client.list_rse_attributes(name)
-    if differences := _differences(there, present, properties, attributes, protocol):
+    if differences := _differences(there, present, properties, attributes, protocols):
         raise UnsupportedOperation(
             f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
         )
@@ -162,29 +185,39 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocol: dict[str
         if key not in present:
             client.add_rse_attribute(name, key, value)
             done.append(f'Set its attribute {key} = {value}.')
-    if not there['protocols']:
-        client.add_protocol(name, protocol)
-        done.append('Added its protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
+    for protocol in protocols:
+        if not any(_same(each, protocol) for each in there['protocols']):
+            client.add_protocol(name, protocol)
+            done.append('Added its protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
     return done or [f'The RSE {name} is there already, just so. Nothing was done.']
 
 
-def _differences(there: dict[str, Any], present: dict[str, Any], properties: dict[str, Any], attributes: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+def _differences(
+    there: dict[str, Any], present: dict[str, Any], properties: dict[str, Any], attributes: dict[str, Any], protocols: list[dict[str, Any]]
+) -> list[str]:
     """What of an existing RSE is not as this command would make it."""
     found = [f'{key} is {there[key]}' for key, value in properties.items() if there.get(key, value) != value]
     found += [f'its attribute {key} is {present[key]}' for key, value in attributes.items() if key in present and str(present[key]) != str(value)]
-    if there['protocols'] and not any(_same(each, protocol) for each in there['protocols']):
+    main = protocols[0]
+    same = [each for each in there['protocols'] if _same(each, main)]
+    if there['protocols'] and not same:
         found += [
             'its protocol is {scheme}://{hostname}:{port}{prefix} with {impl}, '.format(**each) + f'{each.get("extended_attributes")}'
             for each in there['protocols']
         ]
+    if 'fts' in attributes and any(each['domains']['wan'].get('third_party_copy_read') for each in same):
+        found.append(f'its protocol {main["scheme"]} offers third-party copies, and FTS would be given its URLs (set them to null; 0 in Rucio 38)')
     return found
 
 
 def _same(there: dict[str, Any], protocol: dict[str, Any]) -> bool:
     """As Rucio gives a protocol back, it has more in it, and nulls."""
-    settings = (there.get('extended_attributes') or {}).get('s3') or {}
     keys = ('scheme', 'hostname', 'port', 'prefix', 'impl')
-    return all(there[key] == protocol[key] for key in keys) and settings == protocol['extended_attributes']['s3']
+    return all(there[key] == protocol[key] for key in keys) and _s3_settings(there) == _s3_settings(protocol)
+
+
+def _s3_settings(protocol: dict[str, Any]) -> dict[str, Any]:
+    return dict((protocol.get('extended_attributes') or {}).get('s3') or {})
 
 
 def _entry(client: Any, name: str, endpoint: Endpoint) -> str:

@@ -200,6 +200,7 @@ SETTINGS: dict[str, Setting] = {
     'events_url': Setting(_events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"),
     'events_topic': Setting(_events_topic, 'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge'),
     'event_topics': Setting(_boolean, 'true or false'),
+    'fts_push': Setting(_boolean, 'true or false', 'RSE'),
     'events_token': Setting(_events_token, '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them', _SECRET),
     'progress': _choice('auto', 'on', 'off')._replace(where='rucio.cfg'),
     'access_key': Setting(_text, 'a key', _SECRET),
@@ -259,6 +260,7 @@ class Endpoint:
     events_url: Optional[str] = None
     events_topic: Optional[str] = None
     event_topics: bool = False
+    fts_push: bool = True
     events_token: Optional[str] = field(default=None, repr=False)
     progress: str = 'auto'
     secrets: Secrets = field(default_factory=Secrets)

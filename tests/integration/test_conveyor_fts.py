@@ -1,0 +1,469 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Rules with FTS: Rucio's own submitter, poller, finisher, judge and reaper, an FTS of the tests that moves real bytes with gfal2, two S3
+storages (http and https) and two disks, which Rucio uses as directories and FTS by WebDAV.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from servers import fts as gfal
+from servers.ca import CA
+from servers.cli import RucioCli, add_user, s3_protocol
+from servers.fts import FTS, S3Keys
+from servers.rucio_server import RucioServer
+from servers.seaweedfs import SeaweedFS
+from servers.webdav import WebDAV
+
+DISK, A, B, DISK_2 = 'DISK', 'S3_A', 'S3_B', 'DISK_2'
+SCOPE = 'nina'
+MiB = 1024**2
+SMALL, LARGE = 1024, 1024 * MiB
+# The same daemons, which wait 10 s for others of their kind when they are started as commands, at once and in one process.
+_DAEMONS = """
+import sys
+from rucio.common.logging import setup_logging
+from rucio.daemons.conveyor.finisher import finisher
+from rucio.daemons.conveyor.poller import poller
+from rucio.daemons.conveyor.submitter import submitter
+from rucio.daemons.judge import evaluator
+setup_logging(process_name='daemons')
+daemons = {
+    'evaluator': lambda: evaluator.re_evaluator(once=True, sleep_time=30, did_limit=100),
+    'submitter': lambda: submitter(once=True, partition_wait_time=0, group_bulk=10),
+    'poller': lambda: poller(once=True, older_than=0, partition_wait_time=0),
+    'finisher': lambda: finisher(once=True, partition_wait_time=0),
+}
+for name in sys.argv[1:]:
+    daemons[name]()
+"""
+_URLS = """
+import json, sys
+from rucio.rse import rsemanager
+rse, scope, *names = sys.argv[1:]
+protocol = rsemanager.create_protocol(rsemanager.get_rse_info(rse=rse), 'third_party_copy_write', 'davs')
+json.dump(protocol.lfns2pfns([{'scope': scope, 'name': name} for name in names]), sys.stdout)
+"""
+TPC = {'third_party_copy_read': 1, 'third_party_copy_write': 1}
+LOCAL = {'read': 1, 'write': 1, 'delete': 1}
+
+pytestmark = pytest.mark.skipif(bool(gfal.missing()), reason=gfal.missing())
+
+
+@dataclass
+class World:
+    """Nina has a disk, and rules on three other RSEs; FTS holds the keys of the storages, and so do Rucio's daemons."""
+
+    server: RucioServer
+    root: RucioCli
+    nina: RucioCli
+    fts: FTS
+    storages: dict[str, SeaweedFS]
+    disks: dict[str, WebDAV]
+
+    def upload(self, *files: tuple[str, int], dataset: str = '', scope: str = SCOPE) -> None:
+        """Random files on the first disk."""
+        folder = self.nina.directory / 'files'
+        folder.mkdir(exist_ok=True)
+        for number, (name, size) in enumerate(files):
+            path = folder / str(number)
+            with path.open('wb') as file:
+                for _ in range(0, size, MiB):
+                    file.write(os.urandom(min(size, MiB)))
+            done = self.nina.rucio('upload', '--rse', DISK, '--scope', scope, '--lfn', name, str(path))
+            assert 'Successfully uploaded file' in done.stdout + done.stderr, done.stdout + done.stderr
+            path.unlink()
+        if dataset:
+            dids = [{'scope': scope, 'name': name} for name, _ in files]
+            self.nina.calls(('add_dataset', scope, dataset), ('attach_dids', scope, dataset, dids))
+
+    def add_rule(self, name: str, rse: str, *, scope: str = SCOPE, **options: Any) -> str:
+        return self.nina.call('add_replication_rule', [{'scope': scope, 'name': name}], 1, rse, **options)[0]
+
+    def rule_state(self, rule: str) -> str:
+        return self.nina.call('get_replication_rule', rule)['state']
+
+    def run(self, command: str, *options: str) -> str:
+        done = self.server.run(command, *options)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert 'Traceback' not in said, said
+        return said
+
+    def submit(self) -> str:
+        return self.run('python', '-c', _DAEMONS, 'evaluator', 'submitter')
+
+    def poll(self) -> str:
+        return self.run('python', '-c', _DAEMONS, 'poller', 'finisher')
+
+    def finish(self) -> str:
+        self.fts.wait()
+        return self.poll()
+
+    def bring(self) -> None:
+        """All that is to be moved, by one run of each daemon."""
+        self.submit()
+        self.finish()
+
+    def bring_by_commands(self) -> None:
+        """The same as an operator starts them."""
+        self.run('rucio-judge-evaluator', '--run-once')
+        self.run('rucio-conveyor-submitter', '--run-once')
+        self.fts.wait()
+        self.run('rucio-conveyor-poller', '--run-once', '--older-than', '0')
+        self.run('rucio-conveyor-finisher', '--run-once')
+
+    def end(self, *rules: str) -> None:
+        """The rules' time is over."""
+        self.nina.calls(*(('update_replication_rule', rule, {'lifetime': -1}) for rule in rules))
+        self.run('rucio-judge-cleaner', '--run-once')
+
+    def delete(self) -> None:
+        """What no rule wants."""
+        self.run('rucio-reaper', '--run-once', '--greedy', '--delay-seconds', '0', '--rses', DISK, A, B, DISK_2)
+
+    def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        """What is in Rucio's database."""
+        engine = create_engine(self.server.database_url)
+        try:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(query), values)]
+        finally:
+            engine.dispose()
+
+    def requests(self, prefix: str) -> list[tuple[Any, ...]]:
+        """State, transfertool and retries of the requests of files whose names begin like this."""
+        return self.rows('SELECT state, transfertool, retry_count FROM requests WHERE name LIKE :names', names=f'{prefix}%')
+
+    def states(self, name: str, scope: str = SCOPE) -> dict[str, str]:
+        """RSE -> state of the replica, of those that are there."""
+        found = self.nina.call('list_replicas', [{'scope': scope, 'name': name}], all_states=True)
+        return found[0]['states'] if found else {}
+
+    def urls(self, name: str) -> list[tuple[list[str], str]]:
+        """Sources and destination of a file in each of its jobs."""
+        return [([copy.source for copy in job.copies], job.copies[0].destination) for job in self.fts.jobs_of(name)]
+
+    def md5(self, rse: str, name: str) -> str | None:
+        """Of what is really there, if it is."""
+        if disk := self.disks.get(rse):
+            path = disk.path(f'{SCOPE}/{name}')
+            return _md5(path.open('rb')) if path.exists() else None
+        client = self.storages[rse].client()
+        try:
+            return _md5(client.get_object(Bucket=SCOPE, Key=name)['Body'])
+        except (client.exceptions.NoSuchKey, client.exceptions.NoSuchBucket):
+            return None
+
+    def buckets(self, rse: str) -> set[str]:
+        return {each['Name'] for each in self.storages[rse].client().list_buckets()['Buckets']}
+
+
+def _md5(stream: Any) -> str:
+    digest = hashlib.md5()
+    with contextlib.closing(stream):
+        while block := stream.read(MiB):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def trust(ca: CA, directory: Path) -> Path:
+    """Certificates as gfal2 looks for them: by a hash of whom they are of."""
+    done = subprocess.run(['openssl', 'x509', '-hash', '-noout', '-in', str(ca.bundle)], capture_output=True, text=True, check=True)
+    (directory / f'{done.stdout.strip()}.0').write_bytes(ca.bundle.read_bytes())
+    return directory
+
+
+def s3_protocols(storage: SeaweedFS, hostname: str) -> list[dict[str, Any]]:
+    """One for Rucio and its users, and one for FTS."""
+    main = {**s3_protocol(storage), 'hostname': hostname, 'domains': {'lan': LOCAL, 'wan': LOCAL}}
+    return [main, {'scheme': 'davs', 'hostname': hostname, 'port': storage.port, 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.FTS', 'domains': {'wan': TPC}}]
+
+
+def disk_protocols(disk: WebDAV) -> list[dict[str, Any]]:
+    """The directory, and the same by WebDAV for FTS."""
+    local = {'scheme': 'file', 'hostname': 'localhost', 'port': 0, 'prefix': f'{disk.data}/', 'impl': 'rucio.rse.protocols.posix.Default'}
+    dav = {'scheme': 'davs', 'hostname': disk.hostname, 'port': disk.port, 'prefix': '/', 'impl': 'rucio.rse.protocols.webdav.Default'}
+    return [{**local, 'domains': {'lan': LOCAL, 'wan': LOCAL}}, {**dav, 'domains': {'wan': TPC}}]
+
+
+def add_rse(root: RucioCli, rse: str, protocols: list[dict[str, Any]], attributes: dict[str, Any]) -> str:
+    return root.calls(
+        ('add_rse', rse),
+        *(('add_rse_attribute', rse, key, value) for key, value in attributes.items()),
+        *(('add_protocol', rse, protocol) for protocol in protocols),
+        ('get_rse', rse),
+    )[-1]['id']
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tls: SeaweedFS) -> Iterator[World]:
+    make = tmp_path_factory.mktemp
+    with contextlib.ExitStack() as stack:
+        disks = {rse: stack.enter_context(WebDAV(make(rse), ca)) for rse in (DISK, DISK_2)}
+        # FTS tells storages by their host names.
+        storages, hosts = {A: plain, B: tls}, {A: '127.0.0.1', B: 'localhost'}
+        keys = [S3Keys(hosts[rse], storage.access_key, storage.secret_key) for rse, storage in storages.items()]
+        fts = stack.enter_context(FTS(make('fts'), keys, ca=trust(ca, make('trust'))))
+        config = {'conveyor': {'transfertool': 'fts3'}, 's3': {'ca_bundle': ca.bundle}, 'common': {'loglevel': 'DEBUG'}}
+        server = stack.enter_context(RucioServer(make('rucio'), config))
+        root = RucioCli.root(make('root'), server)
+        for rse, disk in disks.items():
+            add_rse(root, rse, disk_protocols(disk), {'lfn2pfn_algorithm': 'identity', 'skip_upload_stat': True, 'fts': fts.url})
+        for rse, storage in storages.items():
+            attributes = {'lfn2pfn_algorithm': 's3_bucket', 'skip_upload_stat': True, 'fts': fts.url, 'supported_checksums': 'none'}
+            rse_id = add_rse(root, rse, s3_protocols(storage, hosts[rse]), attributes)
+            server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
+        rses = [*disks, *storages]
+        nina = add_user(root, make('nina'), 'nina', scopes=[SCOPE], rses=rses)
+        links = {(DISK, A), (A, B), (B, DISK_2), (B, A)}
+        root.calls(*(('add_distance', source, target, {'distance': 1}) for source, target in sorted(links)))
+        yield World(server, root, nina, fts, storages, disks)
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(world: World) -> None:
+    world.fts.forget()
+
+
+@pytest.mark.long
+def test_a_dataset_goes_from_disk_to_bucket_to_bucket_to_disk_and_away(world: World, unique: str) -> None:
+    names = [f'{unique}.{number}' for number in range(3)]
+    world.upload(*zip(names, (SMALL, 0, LARGE), strict=True), dataset=unique)
+    expected = [world.md5(DISK, name) for name in names]
+    rules = []
+    # By their commands once, which takes a minute.
+    for source, rse, bring in ((DISK, A, world.bring_by_commands), (A, B, world.bring), (B, DISK_2, world.bring)):
+        world.fts.forget()
+        rules.append(world.add_rule(unique, rse, source_replica_expression=source))
+        bring()
+        assert (sum(len(world.fts.jobs_of(name)) for name in names), world.fts.reasons()) == (len(names), [])
+        assert [world.md5(rse, name) for name in names] == expected
+        assert {world.states(name)[rse] for name in names} == {'AVAILABLE'}
+        assert world.rule_state(rules[-1]) == 'OK'
+        assert not world.requests(unique)
+    assert {job.params['verify_checksum'] for job in world.fts.jobs.values()} == {'target'}
+    world.end(*rules)
+    world.delete()
+    for rse in (A, B, DISK_2):
+        assert [world.md5(rse, name) for name in names] == [None] * 3
+    assert [world.md5(DISK, name) for name in names] == expected
+    assert [world.states(name) for name in names] == [{DISK: 'AVAILABLE'}] * 3
+
+
+@pytest.mark.long
+def test_the_urls_are_those_that_fts_takes(world: World, unique: str) -> None:
+    """Rucio's own rewriting would have put s3s for each https and davs."""
+    name = f'{unique}/https/davs-https.root'
+    world.upload((name, SMALL))
+    for source, rse in ((DISK, A), (A, B), (B, DISK_2)):
+        world.add_rule(name, rse, source_replica_expression=source)
+        world.bring()
+    urls = {
+        DISK: f'davs://127.0.0.1:{world.disks[DISK].port}/{SCOPE}/{name}',
+        A: f's3://127.0.0.1:{world.storages[A].port}/{SCOPE}/{name}',
+        B: f's3s://localhost:{world.storages[B].port}/{SCOPE}/{name}',
+        DISK_2: f'davs://127.0.0.1:{world.disks[DISK_2].port}/{SCOPE}/{name}',
+    }
+    assert world.urls(name) == [([f'{urls[DISK]}?copy_mode=push'], urls[A]), ([urls[A]], urls[B]), ([urls[B]], urls[DISK_2])]
+    # Who carried it: the disk sent it, FTS streamed it, the other disk got it.
+    assert world.disks[DISK].copies[-1] == ('push', urls[A].replace('s3:', 'http:'))
+    assert world.disks[DISK_2].copies[-1] == ('pull', urls[B].replace('s3s:', 'https:'))
+    assert world.states(name) == dict.fromkeys((DISK, A, B, DISK_2), 'AVAILABLE')
+    assert len({world.md5(rse, name) for rse in (DISK, A, B, DISK_2)}) == 1
+    # The key, the whole key, and nothing but the key: gfal2 marks directories with objects, too.
+    keys = [each['Key'] for each in world.storages[B].client().list_objects_v2(Bucket=SCOPE, Prefix=unique)['Contents']]
+    assert [key for key in keys if not key.endswith('/')] == [name]
+
+
+@pytest.mark.long
+def test_keys_arrive_as_they_are(world: World, unique: str) -> None:
+    """Rucio's schemas allow few of them, but a policy package may. (With `a//b`, `.` and `..` gfal2 is right as well, but not SeaweedFS.)"""
+    names = [f'{unique}/{name}' for name in ('a b', 'a+b', '100%', '%41', 'a%2Fb', 'größe', 'a#b', 'a?b', 'a&b=c', "it's;(1),*!$", 'a:b@c', 'https:')]
+    source = world.disks[DISK].path(f'{SCOPE}/{unique}')
+    source.parent.mkdir(exist_ok=True)
+    source.write_bytes(os.urandom(SMALL))
+    client = world.storages[A].client()
+    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=SCOPE)
+    urls = {rse: json.loads(world.nina.run('python', '-c', _URLS, rse, SCOPE, *names, check=True).stdout) for rse in (A, B)}
+    for name in names:
+        did, file = f'{SCOPE}:{name}', {'metadata': {}, 'checksum': None}
+        way = [f'davs://127.0.0.1:{world.disks[DISK].port}/{SCOPE}/{unique}?copy_mode=push', urls[A][did], urls[B][did]]
+        hops = [{**file, 'sources': [source], 'destinations': [destination]} for source, destination in itertools.pairwise(way)]
+        world.fts.submit({'files': hops, 'params': {'multihop': True, 'overwrite': True, 's3alternate': True}})
+    world.fts.wait()
+    assert world.fts.reasons() == []
+    for rse in (A, B):
+        found = world.storages[rse].client().list_objects_v2(Bucket=SCOPE, Prefix=f'{unique}/')['Contents']
+        assert {each['Key'] for each in found if not each['Key'].endswith('/')} == set(names)
+        assert {world.md5(rse, name) for name in names} == {_md5(source.open('rb'))}
+
+
+@pytest.mark.long
+def test_sign_url_does_no_harm(world: World, unique: str) -> None:
+    """A site may have it for its other clients."""
+    name = f'{unique}/https/davs'
+    world.upload((name, SMALL))
+    try:
+        world.root.calls(*(('add_rse_attribute', rse, 'sign_url', 's3') for rse in (A, B)))
+        for source, rse in ((DISK, A), (A, B)):
+            world.add_rule(name, rse, source_replica_expression=source)
+            world.bring()
+    finally:
+        world.root.calls(*(('delete_rse_attribute', rse, 'sign_url') for rse in (A, B)))
+    assert world.fts.reasons() == []
+    assert len({world.md5(rse, name) for rse in (DISK, A, B)}) == 1
+
+
+def test_the_bucket_is_there_before_fts_writes(world: World, unique: str) -> None:
+    scope = unique[:20]
+    world.root.call('add_scope', 'nina', scope)
+    world.upload((unique, SMALL), scope=scope)
+    world.add_rule(unique, A, scope=scope)
+    hold = world.fts.hold()
+    world.submit()
+    hold.wait()
+    # gfal2 would have made it as well, but only this one gives up parts of broken uploads.
+    [lifecycle] = world.storages[A].client().get_bucket_lifecycle_configuration(Bucket=scope)['Rules']
+    assert 'AbortIncompleteMultipartUpload' in lifecycle
+    hold.release()
+    world.finish()
+    assert world.states(unique, scope) == {DISK: 'AVAILABLE', A: 'AVAILABLE'}
+
+
+@pytest.mark.long
+def test_a_transfer_that_failed_is_tried_again(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    rule = world.add_rule(unique, A)
+    world.fts.fail(reason='TRANSFER ERROR: the line is cut')
+    world.bring()
+    assert world.md5(A, unique) is None
+    assert world.rule_state(rule) == 'REPLICATING'
+    assert world.requests(unique) == [('Q', 'fts3', 1)]
+    world.bring()
+    assert world.md5(A, unique) == world.md5(DISK, unique)
+    assert world.rule_state(rule) == 'OK'
+
+
+@pytest.mark.long
+def test_a_file_that_was_damaged_on_the_disk_is_not_taken(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    world.disks[DISK].path(f'{SCOPE}/{unique}').write_bytes(os.urandom(SMALL))
+    rule = world.add_rule(unique, A)
+    world.bring()
+    [reason] = world.fts.reasons()
+    assert 'SOURCE CHECKSUM MISMATCH' in reason
+    assert world.rule_state(rule) == 'REPLICATING'
+    assert world.md5(A, unique) is None
+    world.end(rule)
+
+
+@pytest.mark.long
+def test_a_job_that_fts_knows_nothing_of_is_submitted_again(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    rule = world.add_rule(unique, A)
+    world.fts.fail()
+    world.submit()
+    world.fts.lose()
+    world.finish()
+    assert world.md5(A, unique) is None
+    assert world.requests(unique) == [('Q', 'fts3', 1)]
+    world.bring()
+    assert world.md5(A, unique) == world.md5(DISK, unique)
+    assert world.rule_state(rule) == 'OK'
+
+
+@pytest.mark.long
+def test_a_slow_job_is_waited_for(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    rule = world.add_rule(unique, A)
+    hold = world.fts.hold()
+    world.submit()
+    hold.wait()
+    world.poll()
+    assert world.requests(unique) == [('S', 'fts3', 0)]
+    world.nina.call('update_replication_rule', rule, {'priority': 5})
+    [job] = world.fts.jobs_of(unique)
+    assert job.params['priority'] == 5
+    hold.release()
+    world.finish()
+    assert world.rule_state(rule) == 'OK'
+
+
+@pytest.mark.long
+def test_a_rule_that_is_deleted_ends_the_job(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    rule = world.add_rule(unique, A)
+    hold = world.fts.hold()
+    world.submit()
+    hold.wait()
+    world.end(rule)
+    [job] = world.fts.jobs_of(unique)
+    assert job.state == 'CANCELED'
+    hold.release()
+    world.finish()
+    assert not world.requests(unique)
+    assert world.md5(A, unique) is None
+
+
+@pytest.mark.long
+def test_the_next_source_is_taken_when_the_nearest_fails(world: World, unique: str) -> None:
+    world.upload((unique, SMALL))
+    world.add_rule(unique, A)
+    world.bring()
+    world.fts.forget()
+    world.root.calls(('update_distance', A, B, {'distance': 1}), ('add_distance', DISK, B, {'distance': 5}))
+    try:
+        rule = world.add_rule(unique, B)
+        world.fts.fail(f':{world.storages[A].port}/')
+        world.bring()
+    finally:
+        world.root.call('delete_distance', DISK, B)
+    [(sources, _)] = world.urls(unique)
+    assert [source.partition(':')[0] for source in sources] == ['s3', 'davs']
+    [job] = world.fts.jobs_of(unique)
+    assert (job.state, [copy.state for copy in job.copies]) == ('FINISHED', ['FAILED', 'FINISHED'])
+    assert world.md5(B, unique) == world.md5(DISK, unique)
+    assert world.rule_state(rule) == 'OK'
+
+
+@pytest.mark.long
+def test_a_file_goes_over_another_storage_where_there_is_no_direct_way(world: World, unique: str) -> None:
+    world.root.call('add_rse_attribute', A, 'available_for_multihop', True)
+    try:
+        world.upload((unique, SMALL))
+        rule = world.add_rule(unique, B)
+        world.bring()
+        world.poll()  # the last hop's file is done with when those of the others are
+    finally:
+        world.root.call('delete_rse_attribute', A, 'available_for_multihop')
+    [job] = world.fts.jobs_of(unique)
+    assert (job.kind, len(job.copies)) == ('H', 2)
+    assert world.md5(B, unique) == world.md5(DISK, unique) is not None
+    assert world.states(unique) == {DISK: 'AVAILABLE', A: 'AVAILABLE', B: 'AVAILABLE'}
+    assert world.rule_state(rule) == 'OK'
