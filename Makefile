@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type format demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type format backends demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -26,8 +26,9 @@ test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, agains
 	$(TOX) -e lint,type,clients,rucio$(RUCIO)
 
 test-long: export RUCIO_S3_TEST_LONG := 1
-test-long: .venv/tools/.done  ## the tests that take minutes: 200 random runs of the reconciler, copies between storages
-	$(TOX) -e rucio$(RUCIO) -- -m long tests/faults tests/integration
+test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
+test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes: random runs of the reconciler, copies, what the storages do
+	$(TOX) -e rucio$(RUCIO) -- -m long tests/backends tests/faults tests/integration
 
 test-oldest: .venv/tools/.done  ## the unit tests and a few others, against the oldest Rucio
 	$(TOX) -e rucio38-smoke
@@ -46,6 +47,10 @@ type: .venv/tools/.done  ## mypy
 
 format: .venv/tools/.done  ## let ruff put the code in order
 	$(TOX) -e format
+
+backends: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
+backends: dev .venv/interop/.done  ## measure the S3 storages that are installed, and write docs/backends.md
+	PYTHONPATH=tests .venv/dev/bin/python -m backends
 
 demo: .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running)
 	.venv/demo/bin/python demo/demo.py $(if $(KEEP),--keep)

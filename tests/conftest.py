@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
-REAL = [Path(__file__).parent / name for name in ('integration', 'interop')]
+REAL = [Path(__file__).parent / name for name in ('backends', 'integration', 'interop')]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

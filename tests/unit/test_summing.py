@@ -101,6 +101,7 @@ def test_or_not_at_all(s3, part):
     ('header', 'value', 'md5'),
     [
         ('x-amz-meta-md5chksum', base64.b64encode(bytes.fromhex(OTHER)).decode(), OTHER),
+        ('X-Amz-Meta-Md5chksum', base64.b64encode(bytes.fromhex(OTHER)).decode(), OTHER),
         ('x-amz-meta-md5chksum', 'no base64!', None),
         ('x-amz-meta-md5chksum', base64.b64encode(b'short').decode(), None),
         ('x-amz-meta-s3cmd-attrs', f'atime:1/ctime:1/gid:0/gname:root/md5:{OTHER}/mode:33188/mtime:1/uid:0/uname:root', OTHER),

@@ -223,7 +223,11 @@ def _abort_uploads(part: _Part) -> None:
     client = part.storage.connection().client
     try:
         with translated('remove-bucket', Target(part.storage.rse, part.bucket, part.prefix)):
-            for each in client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.prefix).get('Uploads', []):
+            try:
+                begun = client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.prefix).get('Uploads', [])
+            except client.exceptions.NoSuchUpload:  # what `rclone serve s3` says where there are none
+                return
+            for each in begun:
                 client.abort_multipart_upload(Bucket=part.bucket, Key=each['Key'], UploadId=each['UploadId'])
     except (SourceNotFound, DestinationNotAccessible):
         return

@@ -147,7 +147,8 @@ def _changed(part: 'Part', entry: 'Entry') -> RucioException:
 
 
 def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
-    """The MD5 that rclone and s3cmd write beside what they upload in parts."""
+    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names with a capital."""
+    metadata = {name.lower(): value for name, value in metadata.items()}
     try:
         md5 = base64.b64decode(metadata.get('md5chksum', ''), validate=True).hex()
     except (ValueError, binascii.Error):
@@ -185,6 +186,7 @@ def _blocks(part: 'Part', entry: 'Entry', position: int) -> 'Iterator[bytes]':
     if position:
         options['Range'] = f'bytes={position}-'
     with translated('get', target):
-        body = part.storage.connection().client.get_object(Bucket=target.bucket, Key=target.key, **options)['Body']
-        with body:
+        answer = objects.need_version(part.storage.connection().client.get_object(Bucket=target.bucket, Key=target.key, **options), entry.etag)
+        body = answer['Body']
+        with body:  # which gives something else: the bare connection
             yield from body.iter_chunks(BLOCK)

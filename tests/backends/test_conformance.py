@@ -1,0 +1,84 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The conformance suite over Ceph's gateway and `rclone serve s3`. tests/integration/test_conformance.py has SeaweedFS and moto."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from backends.storage import KINDS, Kind
+from conformance.rig import Backend, Rig
+from conformance.suite import Local, ProtocolConformance
+from rucio.common.exception import RucioException
+
+pytestmark = pytest.mark.long
+
+# As docs/backends.md has it, which test_behaviours.py compares with the storage.
+CEPH_CANNOT = {'conditional_multipart': 'Ceph ignores If-None-Match when an upload is completed'}
+RCLONE_CANNOT = {
+    'conditional_put': 'rclone ignores If-None-Match',
+    'conditional_multipart': 'rclone ignores If-None-Match',
+    'dot_segments': 'rclone answers 400: its keys are paths',
+    'empty_segments': 'rclone answers 400: its keys are paths',
+    'long_segments': 'a name in a file system has 255 bytes at most',
+    'etag_of_parts': 'the ETag is the MD5 of the object',
+    'below_another': 'a directory cannot have the name of a file',
+    'public_objects': 'rclone has no bucket policies',
+}
+
+
+def backend_of(kind: Kind, server: Any, cannot: dict[str, str]) -> Backend:
+    return Backend(
+        server.scheme,
+        server.hostname,
+        server.port,
+        provider=kind.provider,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        region=server.region,
+        cannot=cannot,
+    )
+
+
+def named(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+class TestCeph(ProtocolConformance):
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
+        kind = named('Ceph RGW')
+        return backend_of(kind, start(kind), CEPH_CANNOT)
+
+
+class TestRclone(ProtocolConformance):
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
+        kind = named('rclone')
+        return backend_of(kind, start(kind), RCLONE_CANNOT)
+
+    def refuses_name(self, rig: Rig, name: str, file: Local) -> None:
+        """What it could not store it lists all the same, until its directory cache ends after 5 minutes, and refuses to remove the bucket."""
+        if len(name) > 255:
+            other = f'{rig.bucket}.other'
+            rig.backend.create_bucket(rig.client, other)
+            with pytest.raises(RucioException) as error:
+                rig.protocol('write').put(str(file.path), rig.pfn(name, 'write', scope=other))
+            self.is_clear(rig, error.value, name[:30])
+        else:
+            super().refuses_name(rig, name, file)
