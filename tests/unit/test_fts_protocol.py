@@ -249,6 +249,15 @@ def test_webdav_is_asked_to_push_to_s3(transfer, site, disk, name, signs, settin
     assert destination == f's3s://s3.example.org:9000/mc20/{name}'
 
 
+@pytest.mark.parametrize(('setting', 'ending'), [({}, 'push'), ({'fts_push': False}, 'pull')])
+def test_what_webdav_storages_do_among_themselves_is_not_for_s3(transfer, site, disk, monkeypatch, setting, ending):
+    """`[conveyor] webdav_transfer_mode` of the site."""
+    monkeypatch.setattr(transfer, 'WEBDAV_TRANSFER_MODE', 'pull')
+    assert urls(transfer, disk, site(s3=setting), 'f')[0] == f'davs://dav.example.org:443/data/mc20/f?copy_mode={ending}'
+    assert urls(transfer, disk, {**disk, 'rse': 'TAPE', 'id': '012'}, 'f')[0] == 'davs://dav.example.org:443/data/mc20/f?copy_mode=pull'
+    assert urls(transfer, site(), disk, 'f')[0] == 's3s://s3.example.org:9000/mc20/f'
+
+
 @pytest.mark.parametrize('sign', [None, 's3'])
 def test_webdav_pulls_from_s3(transfer, site, disk, sign):
     assert urls(transfer, site(), disk, 'a/f', signs=(sign, None)) == ('s3s://s3.example.org:9000/mc20/a/f', 'davs://dav.example.org:443/data/mc20/a/f')

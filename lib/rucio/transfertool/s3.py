@@ -146,10 +146,12 @@ def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
     @wraps(generate)
     def generate_with_push(cls: type, src: Any, dst: Any, rws: Any, protocol_factory: Any, operation: str) -> str:
         url = generate(cls, src, dst, rws, protocol_factory, operation)
-        if rws.request_type != RequestType.TRANSFER or not url.startswith(('davs://', 'https://')) or '?' in url:
+        plain, _, query = url.partition('?')
+        # That may be what the site has set for WebDAV storages among themselves (webdav_transfer_mode).
+        if rws.request_type != RequestType.TRANSFER or not url.startswith(('davs://', 'https://')) or (query and not query.startswith('copy_mode=')):
             return url
         destination = protocol_factory.protocol(dst.rse, dst.scheme, 'third_party_copy_write')
-        return f'{url}?copy_mode=push' if getattr(destination, 'wants_push', False) else url
+        return f'{plain}?copy_mode=push' if getattr(destination, 'wants_push', False) else url
 
     return generate_with_push
 
