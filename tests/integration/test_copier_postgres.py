@@ -59,7 +59,7 @@ def test_no_file_is_copied_twice(conveyor: Conveyor, unique: str, tmp_path: Path
     with contextlib.ExitStack() as stack:
         copiers = [stack.enter_context(conveyor.copier(log, '--copies', '4')) for log in logs]
         others = [
-            stack.enter_context(conveyor.running(tmp_path / daemon, f'rucio-conveyor-{daemon}', '--sleep-time', '1', *options))
+            stack.enter_context(conveyor.server.running(tmp_path / daemon, f'rucio-conveyor-{daemon}', '--sleep-time', '1', *options))
             for daemon, options in (('poller', ('--older-than', '0')), ('finisher', ()))
         ]
         stall.wait()

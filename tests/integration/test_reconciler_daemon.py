@@ -29,7 +29,6 @@ import pytest
 
 from servers import postgres
 from servers.cli import RucioCli, add_s3_rse, add_user, s3_keys
-from servers.files import command_path
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 
@@ -60,28 +59,10 @@ class Place:
             client.put_object(Bucket=self.prefix + scope, Key=key, Body=body)
 
     def reconcile(self, *options):
-        done = self.server.run('python', *DAEMON, '--run-once', '--rses', self.rse, *options)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert 'Traceback' not in done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return self.server.run_daemon('python', *DAEMON, '--run-once', '--rses', self.rse, *options)
 
-    @contextlib.contextmanager
     def running(self, log: Path, *options):
-        """The daemon as a process that goes on; its log goes to a file."""
-        with log.open('w') as output:
-            process = subprocess.Popen(
-                [command_path('python'), *DAEMON, '--rses', self.rse, *options],
-                env=self.server.environment,
-                cwd=self.server.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        return self.server.running(log, 'python', *DAEMON, '--rses', self.rse, *options)
 
     def rows(self, query, *values):
         """What is in Rucio's database."""

@@ -12,16 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""boto3 clients of the servers here, with nothing of the caller's own."""
+"""What the S3 servers here have in common: a process with keys and a port, and boto3 clients that take nothing of the caller's own."""
 
 import os
-from typing import Any
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
+
+from .ports import free_port
+from .process import Process
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def plain_client(server: Any, service: str = 's3', **config: Any) -> Any:
@@ -33,13 +41,74 @@ def plain_client(server: Any, service: str = 's3', **config: Any) -> Any:
     usual: dict[str, Any] = {'proxies': {}, 's3': {'addressing_style': 'path'}}
     return boto3.Session(
         aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, region_name=server.region, botocore_session=session
-    ).client(service, endpoint_url=server.url, config=Config(**{**usual, **config}))
+    ).client(service, endpoint_url=server.url, verify=str(server.ca_bundle) if server.ca_bundle else None, config=Config(**{**usual, **config}))
 
 
-def works(client: Any) -> bool:
-    """Whether it answers by now."""
-    try:
-        client.list_buckets()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
+class S3Server:
+    """
+    An S3 server on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
+
+    A subclass has :meth:`_process_to_start`, and `works` if it takes more than listing buckets to see that it is up.
+    """
+
+    region = 'us-east-1'
+    hostname = '127.0.0.1'
+    scheme = 'http'
+    start_timeout = 120  # seconds: several times what it takes on an idle machine
+    _twin = False  # whether the port 10000 above has to be free, too
+
+    def __init__(self, directory: 'str | os.PathLike[str]') -> None:
+        self.directory = Path(directory).absolute()
+        self.access_key = 'admin'
+        self.secret_key = secrets.token_hex(20)
+        self.port = free_port(twin=self._twin)
+        self._process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f'{self.scheme}://{self.hostname}:{self.port}'
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """What a client verifies the server with."""
+        return None
+
+    def __enter__(self) -> 'Self':
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when it works."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._process = self._process_to_start()
+        self._process.start()
+        client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
+        self._process.wait(lambda: self.works(client), self.start_timeout)
+
+    def _process_to_start(self) -> Process:
+        raise NotImplementedError
+
+    def works(self, client: Any) -> bool:
+        """Whether it answers by now."""
+        try:
+            client.list_buckets()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End it: nobody needs its data to be flushed to the disk."""
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, as when the machine fails."""
+        if self._process:
+            self._process.kill()
+            self._process = None
+
+    def client(self, service: str = 's3', **config: Any) -> Any:
+        """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
+        return plain_client(self, service, **config)

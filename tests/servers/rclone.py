@@ -15,18 +15,13 @@
 """`rclone serve s3` over a directory, as an S3 server: what a group without a storage of its own may start in front of its disk."""
 
 import os
-import secrets
 import shutil
 import subprocess
-from pathlib import Path
-from typing import Any
 
-from .boto import plain_client, works
+from .boto import S3Server
 from .files import clean_environment
-from .ports import free_port
 from .process import Process
 
-START_TIMEOUT = 60
 TOOLS = os.environ.get('RUCIO_S3_TOOLS')  # now, as tests take RUCIO_... out of the environment
 
 
@@ -49,55 +44,13 @@ def version() -> str:
     return said.split()[1].removeprefix('v')
 
 
-class RcloneS3:
-    """
-    An S3 server on a free port of 127.0.0.1 whose buckets are directories; use it in a `with`, or start() and stop() it.
+class RcloneS3(S3Server):
+    """Its buckets are directories. After kill() or stop(), start() finds the same data at the same address."""
 
-    After kill() or stop(), start() finds the same data at the same address.
-    """
-
-    region = 'us-east-1'
-    hostname = '127.0.0.1'
-    scheme = 'http'
-    ca_bundle = None
-
-    def __init__(self, directory: 'str | os.PathLike[str]') -> None:
-        self.directory = Path(directory).absolute()
-        self.access_key = 'admin'
-        self.secret_key = secrets.token_hex(20)
-        self.port = free_port()
-        self.url = f'{self.scheme}://{self.hostname}:{self.port}'
-        self._process: Process | None = None
-
-    def __enter__(self) -> 'RcloneS3':
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Return when it lists its buckets."""
+    def _process_to_start(self) -> Process:
         data = self.directory / 'data'
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(exist_ok=True)
         # The keys are not among its arguments, which every user of the machine can read.
         environment = clean_environment(self.directory, RCLONE_AUTH_KEY=f'"{self.access_key},{self.secret_key}"', RCLONE_CONFIG=os.devnull)
         command = [rclone() or 'rclone', 'serve', 's3', '--addr', f'{self.hostname}:{self.port}', str(data)]
-        self._process = Process('rclone', command, env=environment, cwd=self.directory, log=self.directory / 'rclone.log')
-        self._process.start()
-        client = self.client(connect_timeout=1, read_timeout=5, retries={'total_max_attempts': 1})
-        self._process.wait(lambda: works(client), START_TIMEOUT)
-
-    def stop(self) -> None:
-        """End it."""
-        self.kill()
-
-    def kill(self) -> None:
-        """SIGKILL, as when the machine fails."""
-        if self._process:
-            self._process.kill()
-            self._process = None
-
-    def client(self, service: str = 's3', **config: Any) -> Any:
-        """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
-        return plain_client(self, service, **config)
+        return Process('rclone', command, env=environment, cwd=self.directory, log=self.directory / 'rclone.log')

@@ -14,6 +14,7 @@
 
 """A stock Rucio server: SQLite or PostgreSQL, gunicorn, one root account."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +195,27 @@ class RucioServer:
             timeout=timeout,
             check=False,
         )
+
+    def run_daemon(self, command: str, *options: str) -> str:
+        """Run one of Rucio's daemons to its end, which has to be a good one; what it said."""
+        done = self.run(command, *options)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert 'Traceback' not in said, said
+        return said
+
+    @contextlib.contextmanager
+    def running(self, log: Path, command: str, *options: str) -> Iterator['subprocess.Popen[bytes]']:
+        """A daemon as a process that goes on; its log goes to a file."""
+        with log.open('w') as output:
+            process = subprocess.Popen(
+                [command_path(command), *options], env=self.environment, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     @property
     def _database(self) -> Path:

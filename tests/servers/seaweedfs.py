@@ -22,24 +22,18 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
+from .boto import S3Server
 from .ca import CA
 from .files import clean_environment, command_path, write_private
 from .ports import free_port
 from .process import Process
 
-# It takes 3 s on an idle machine, and several times that where all cores are busy.
-START_TIMEOUT = 120
 
-
-class SeaweedFS:
+class SeaweedFS(S3Server):
     """
-    An S3 server on a free port of 127.0.0.1, with its data in a directory; use it in a `with`, or start() and stop() it.
+    An S3 server with its data in a directory.
 
     After kill() or stop(), start() finds the same data at the same address.
 
@@ -49,27 +43,21 @@ class SeaweedFS:
     :param public: a bucket that anybody can read and list.
     """
 
-    region = 'us-east-1'
-    hostname = '127.0.0.1'
+    _twin = True  # each port's gRPC twin is 10000 above
 
     # Without an account, as SeaweedFS has none.
     role_arn = 'arn:aws:iam::role/RucioVending'
     web_identity_role_arn = 'arn:aws:iam::role/RucioWebIdentity'
 
     def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None, public: str = '') -> None:
-        self.directory = Path(directory).absolute()
+        super().__init__(directory)
         self.tls = tls
         self.sts = sts
         self.issuer = issuer
         self.public = public
-        self.access_key = 'admin'
-        self.secret_key = secrets.token_hex(20)
         self.reader_keys = ('reader', secrets.token_hex(20))  # they can read and list, and no more
         self.scheme = 'https' if tls else 'http'
-        # Each port's gRPC twin is 10000 above.
-        self.port, self._master, self._volume, self._filer = (free_port(twin=True) for _ in range(4))
-        self.url = f'{self.scheme}://{self.hostname}:{self.port}'
-        self._process: Process | None = None
+        self._master, self._volume, self._filer = (free_port(twin=True) for _ in range(3))
 
     @property
     def ca_bundle(self) -> Path | None:
@@ -80,22 +68,13 @@ class SeaweedFS:
     def log(self) -> Path:
         return self.directory / 'seaweedfs.log'
 
-    def __enter__(self) -> 'SeaweedFS':
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Return when an object was put, read and deleted."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _process_to_start(self) -> Process:
         write_private(self.directory / 's3.json', json.dumps({'identities': self._identities()}))
         if self.sts and not (self.directory / 'iam.json').exists():
             write_private(self.directory / 'iam.json', json.dumps(self._iam()))
         (self.directory / 'data').mkdir(exist_ok=True)
         twins = {'master': self._master, 'volume': self._volume, 'filer': self._filer, 's3': self.port}
-        self._process = Process(
+        return Process(
             'SeaweedFS',
             self._command(),
             # A bucket is a collection, and takes as many volumes at once as this says; the default is 7 of volume.max.
@@ -104,32 +83,20 @@ class SeaweedFS:
             log=self.log,
             leftovers=[Path(f'/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock') for name, port in twins.items()],
         )
-        self._process.start()
-        client = self.client(connect_timeout=1, read_timeout=5, retries={'total_max_attempts': 1})
-        self._process.wait(lambda: _works(client), START_TIMEOUT)
 
-    def stop(self) -> None:
-        """End it. Nobody needs its data to be flushed to the disk, and to end by itself takes it 15 s."""
-        self.kill()
-
-    def kill(self) -> None:
-        """SIGKILL, as when the machine fails."""
-        if self._process:
-            self._process.kill()
-            self._process = None
-
-    def client(self, **config: Any) -> Any:
-        """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
-        session = botocore.session.Session()
-        for variable in ('config_file', 'credentials_file'):
-            session.set_config_variable(variable, os.devnull)
-        session.get_component('config_store').set_config_provider('profile', ConstantProvider(None))
-        return boto3.Session(
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            botocore_session=session,
-        ).client('s3', endpoint_url=self.url, verify=str(self.ca_bundle) if self.ca_bundle else None, config=Config(proxies={}, **config))
+    def works(self, client: Any) -> bool:
+        """Whether an object can be written and read: the S3 port answers before there is a volume to write to."""
+        bucket = 'is-it-up'
+        try:
+            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=bucket)
+            client.put_object(Bucket=bucket, Key='object', Body=b'content')
+            content = client.get_object(Bucket=bucket, Key='object')['Body'].read()
+            client.delete_object(Bucket=bucket, Key='object')
+            client.delete_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError):
+            return False
+        return content == b'content'
 
     def _identities(self) -> list[dict[str, Any]]:
         admin = {
@@ -202,18 +169,3 @@ class SeaweedFS:
         if self.tls:
             command += [f'-s3.cert.file={self.tls.certificate}', f'-s3.key.file={self.tls.key}']
         return command
-
-
-def _works(client: Any) -> bool:
-    """Whether an object can be written and read: the S3 port answers before there is a volume to write to."""
-    bucket = 'is-it-up'
-    try:
-        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
-            client.create_bucket(Bucket=bucket)
-        client.put_object(Bucket=bucket, Key='object', Body=b'content')
-        content = client.get_object(Bucket=bucket, Key='object')['Body'].read()
-        client.delete_object(Bucket=bucket, Key='object')
-        client.delete_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError):
-        return False
-    return content == b'content'
