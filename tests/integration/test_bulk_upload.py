@@ -119,6 +119,7 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
     assert len(site.root.server.requests()) - before < 40
 
 
+@pytest.mark.long
 def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {f'{number:04}': 100 * KiB for number in range(1200)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)

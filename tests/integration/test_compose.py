@@ -111,6 +111,7 @@ def example(tmp_path):
             process.stop()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=REASON or '')
 def test_what_its_readme_says_works(example):

@@ -389,6 +389,7 @@ def ceph_rse(team, ceph):
 # Two reconcilers at once
 
 
+@pytest.mark.long
 def test_two_at_once(bench):
     """Each file once, each lock once, and the counters are right."""
     before = usage(bench)
@@ -443,6 +444,7 @@ def many(proxied):
     return place, proxy
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('fault', [break_before, truncate(300), answer(500, 'InternalError'), answer(403, 'AccessDenied'), answer(404, 'NoSuchBucket')])
 def test_the_storage_goes_away_within_a_listing(many, fault):
     """What was not listed is not missing, whatever way the listing ends."""

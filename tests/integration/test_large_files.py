@@ -93,6 +93,7 @@ def owner(request: pytest.FixtureRequest) -> tuple[RucioCli, str, str, SeaweedFS
     return team.owner, team.scope, team.rse, team.storage
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_of_6_gib(owner: tuple[RucioCli, str, str, SeaweedFS], unique: str, tmp_path: Path) -> None:
     user, scope, rse, storage = owner

@@ -204,6 +204,7 @@ def test_sigint_while_nothing_is_to_do(place, tmp_path):
     assert 'Traceback' not in (tmp_path / 'log').read_text()
 
 
+@pytest.mark.long
 def test_two_instances_share_the_buckets(place, tmp_path):
     here = place(12)
     logs = [tmp_path / 'one', tmp_path / 'two']
@@ -258,6 +259,7 @@ def test_an_expression_without_an_s3_rse(root, rucio_server, unique):
         assert 'Traceback' not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(postgres.missing() is not None, reason=postgres.missing() or '')
 def test_workers_on_postgresql(tmp_path, plain, unique):

@@ -119,6 +119,7 @@ def totals(files: dict[str, tuple[int, str]]) -> tuple[int, int]:
     return len(files), sum(size for size, _ in files.values())
 
 
+@pytest.mark.long
 def test_what_users_put_there_stays(world: World, tmp_path: Path) -> None:
     world.put(
         run1__kept=b'kept', run1__changed=b'before', run1__grows=b'', run1__empties=b'not empty', run1__gone=b'gone', run1__again=b'first', run1__none=b''
@@ -172,6 +173,7 @@ def test_what_users_put_there_stays(world: World, tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()] == [b'second']
 
 
+@pytest.mark.long
 def test_bad_and_lost_delete_what_is_there(world: World) -> None:
     """The documentation says so."""
     world.put(bad__a=b'before', bad__copied=b'the same', lost__a=b'before', lost__empty=b'')
