@@ -56,7 +56,7 @@ def test_a_rule_brings_a_dataset_to_another_storage(world: Conveyor, unique: str
     assert world.keys(B).isdisjoint(names)
     world.poll()  # it has nothing to do, before and after
     said = world.copy()
-    assert said.count(': relayed, ') == 3
+    assert said.count(f' {A} -> {B}: relayed, ') == 3
     world.poll()
     world.finish()
     assert world.is_complete(B, names)
@@ -93,7 +93,7 @@ def test_what_is_somebody_elses_is_not_overwritten(world: Conveyor, unique: str)
     assert said.count(': found, ') == 1  # what is the file itself is taken for it
     [error] = world.errors(unique)
     assert f"key '{other}': there is an object of {SMALL} bytes already" in error
-    assert 'It was left as it is: remove it, or delete the rule.' in error
+    assert 'Move it away (or remove it), and do not delete the rule before' in error
     assert client.get_object(Bucket=SCOPE, Key=other)['Body'].read() == b'x' * SMALL
     assert world.is_complete(B, [same])
     # When the owner has seen to it, Rucio's next try succeeds.

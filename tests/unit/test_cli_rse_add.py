@@ -15,13 +15,15 @@
 """`rucio s3 rse add`: what it makes, for each way in which files may move."""
 
 import json
+import re
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
 
 from rucio.cli.s3 import storages
-from rucio.common.exception import RSENotFound
+from rucio.common.exception import ConfigurationError, InputValidationError, InvalidRSEExpression, RSENotFound, UnsupportedOperation
 
 RWD = {'read': 1, 'write': 1, 'delete': 1}
 TPC = {'third_party_copy_read': 1, 'third_party_copy_write': 1}
@@ -29,16 +31,34 @@ URL = 'https://fts.example.org:8446'
 
 
 class Catalogue:
-    """Of one RSE at most."""
+    """Of one RSE at most that is made, and others that were there."""
 
     def __init__(self):
         self.rse = None
         self.attributes = {}
+        self.others = {}
+        self.asked = set()
 
     def get_rse(self, name):
+        if name in self.others:
+            return self.others[name][1]
         if self.rse is None:
             raise RSENotFound
         return json.loads(json.dumps(self.rse))
+
+    def list_rses(self, expression):
+        """As Rucio does it: what was asked for once is answered from its cache, and no answer is an error."""
+        algorithm = re.fullmatch(r'lfn2pfn_algorithm=(\w+)(\\[A-Za-z0-9]+([_-][A-Za-z0-9]+)*)?', expression)[1]
+        found = [name for name, (has, _) in self.others.items() if has == algorithm]
+        if not found or expression in self.asked:
+            raise InvalidRSEExpression('RSE Expression resulted in an empty set.')
+        self.asked.add(expression)
+        yield from ({'rse': name} for name in found)
+
+    def add_other(self, name, algorithm='s3_bucket', url='https://s3.example.org:443/', s3=None, impl=storages.IMPL):
+        parts = urlsplit(url)
+        place = {'scheme': parts.scheme, 'hostname': parts.hostname, 'port': parts.port or 0, 'prefix': parts.path}
+        self.others[name] = (algorithm, {'protocols': [{**place, 'impl': impl, 'extended_attributes': {'s3': s3} if s3 else None}]})
 
     def add_rse(self, name, **properties):
         self.rse = {'id': 'abc', 'protocols': [], **properties}
@@ -132,3 +152,91 @@ def test_fts_and_no_copies_at_all(catalogue, add):
     assert refused.exit_code == 2
     assert 'exclude each other' in refused.output
     assert catalogue.rse is None
+
+
+def test_fts_by_several_urls(catalogue, add):
+    add('--fts', f'{URL}, https://other.example.org:8446')
+    assert catalogue.attributes['fts'] == f'{URL},https://other.example.org:8446'
+
+
+@pytest.mark.parametrize('url', ['fts.example.org', 'fts.example.org:8446', f'{URL},other.example.org', f'{URL},', 'https://user:secret@fts.example.org'])
+def test_fts_without_a_url(catalogue, add, url):
+    refused = add('--fts', url)
+    assert isinstance(refused.exception, InputValidationError)
+    assert "--fts '" in str(refused.exception)
+    assert 'expected https://HOST or https://HOST:PORT' in str(refused.exception)
+    assert catalogue.rse is None
+
+
+@pytest.mark.parametrize(
+    ('setting', 'said'), [('adressing=path', "no setting 'adressing'. Did you mean 'addressing'?"), ('nope=1', "no setting 'nope'. Allowed are")]
+)
+def test_a_setting_that_does_not_exist(catalogue, add, setting, said):
+    refused = add('--setting', setting)
+    assert isinstance(refused.exception, ConfigurationError)
+    assert said in str(refused.exception)
+    assert catalogue.rse is None
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    ('other', 'options'),
+    [
+        ({}, []),
+        ({'url': 'https://S3.example.org/'}, []),
+        ({'url': 'http://s3.example.org:80/'}, []),
+        ({'url': 'davs://s3.example.org:443/', 'impl': 'rucio.rse.protocols.gfal.NoRename'}, []),
+        ({'s3': {'provider': 'minio', 'bucket_prefix': 'vo-'}}, ['--bucket-prefix', 'vo-']),
+        ({'s3': {'bucket_prefix': 'vo-'}}, ['--setting', 'bucket_prefix=vo-']),
+        ({'url': 'https://s3.example.org:443/all/of/it/', 'algorithm': 'identity'}, ['--bucket', 'all', '--prefix', 'of/it']),
+    ],
+)
+def test_the_place_of_another_rse(catalogue, add, other, options):
+    catalogue.add_other('ELSEWHERE', url='https://elsewhere.example.org/')
+    catalogue.add_other('OTHER_S3', **other)
+    for _ in range(2):  # not by what Rucio has in its cache
+        refused = add(*options)
+        assert isinstance(refused.exception, UnsupportedOperation)
+        assert 'The RSE SITE_S3 was not made: OTHER_S3 has the same place for each file' in str(refused.exception)
+        assert ('another --bucket or --prefix' if '--bucket' in options else '--bucket-prefix') in str(refused.exception)
+    assert catalogue.rse is None
+
+
+@pytest.mark.parametrize(
+    ('other', 'options'),
+    [
+        ({'s3': {'bucket_prefix': 'vo-'}}, []),
+        ({}, ['--bucket-prefix', 'vo-']),
+        ({'url': 'https://s3.example.org:8443/'}, []),
+        ({'url': 'davs://s3.example.org:443/', 'impl': storages.IMPL_FTS}, []),
+        ({'url': 'https://s3.example.org:443/all/', 'algorithm': 'identity'}, ['--bucket', 'all', '--prefix', 'x']),
+        ({'url': 'https://s3.example.org:443/all/', 'algorithm': 'hash'}, ['--bucket', 'all']),
+        ({}, ['--read-only']),
+    ],
+)
+def test_a_place_beside_that_of_another_rse(catalogue, add, other, options):
+    catalogue.add_other('OTHER_S3', **other)
+    assert add(*options).exit_code == 0
+    assert catalogue.rse['protocols']
+
+
+def test_an_interrupted_rse_does_not_get_the_place_of_another(catalogue, add):
+    catalogue.add_rse('SITE_S3')
+    catalogue.add_other('OTHER_S3')
+    assert 'OTHER_S3 has the same place' in str(add().exception)
+    assert not catalogue.rse['protocols']
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ([], 'transfertool = s3, rucio-s3-copier: docs/transfers.md'),
+        (['--fts', URL], "transfertool = fts3, FTS's own keys: docs/transfers.md"),
+        (['--no-third-party-copy'], None),
+    ],
+)
+def test_what_rules_need_is_told(add, options, said):
+    told = add(*options).output
+    assert said in told if said else 'transfertool' not in told

@@ -50,6 +50,12 @@ HERE, THERE, BESIDE = 'a' * 32, 'b' * 32, 'c' * 32
 MINE, OTHERS = 'mine', 'others'
 
 
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch):
+    monkeypatch.setattr(copies, '_answers', {})
+    monkeypatch.setattr(copies, '_warned', {})
+
+
 @pytest.fixture
 def session(database):
     """A session of a catalogue without constraints: only the requests matter."""
@@ -248,7 +254,8 @@ def test_an_object_that_is_there_is_the_file_or_stays(s3, site, there, how):
     s3.store('there-user.alice', 'dir/file', **there)
     outcome = carry_out(b'content')
     assert outcome.how == how
-    assert ('is not user.alice:dir/file (7 bytes). It was left as it is' in outcome.error) == (not how)
+    assert ('already, and it is not the file (7 bytes). Move it away' in outcome.error) == (not how)
+    assert ('do not delete the rule before: ' in outcome.error) == (not how)
     assert s3.content('there-user.alice', 'dir/file') == there['body']
 
 
@@ -283,6 +290,7 @@ def test_one_object_is_no_replica_of_two_rses(s3, site, monkeypatch):
     monkeypatch.setitem(site, 'THERE', replace(site['HERE'], rse='THERE'))
     outcome = carry_out(b'content')
     assert "RSE THERE and RSE HERE have the same place for it, bucket 'user.alice', key 'dir/file'" in outcome.error
+    assert 'rucio rse update THERE --key availability_delete --value False' in outcome.error
     assert s3.content('user.alice', 'dir/file') == b'content'
 
 
@@ -348,6 +356,111 @@ def test_the_next_source_has_it(s3, site):
 )
 def test_what_cannot_be_done_says_why(s3, site, dest, sources, said):
     assert carry_out(b'content', dest=dest, sources=sources).error.startswith(said)
+
+
+@pytest.mark.parametrize(('said', 'status'), [('InternalError', 500), ('SlowDown', 503)])
+@pytest.mark.parametrize('is_there', [False, True])
+def test_a_copy_into_a_bucket_that_is_missing_says_so(s3, site, monkeypatch, said, status, is_there):
+    """SeaweedFS says InternalError."""
+    beside = site['BESIDE']
+    monkeypatch.setitem(site, 'BESIDE', replace(beside, protocol={**beside.protocol, 'prefix': '/not-there/'}))
+    s3.store('user.alice', 'dir/file', b'content')
+    if is_there:
+        s3.make_bucket('not-there')
+    s3.fail('CopyObject', error(status, said))
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert outcome.error.startswith("RSE BESIDE: copy of bucket 'not-there', key 'beside-user.alice/dir/file': ")
+    assert ('the bucket does not exist' in outcome.error) == (not is_there)
+    assert (said in outcome.error) == is_there
+
+
+@pytest.fixture
+def lose_keys(site, monkeypatch):
+    """This machine has no keys for these RSEs."""
+
+    def lose(*rses):
+        for rse in rses:
+            monkeypatch.setitem(site, rse, replace(site[rse], endpoint=replace(site[rse].endpoint, secrets=Secrets())))
+
+    return lose
+
+
+def hosts(session):
+    return {row.name: row.external_host for row in session.query(models.Request)}
+
+
+def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, site, lose_keys, caplog):
+    known = dict(site)
+    lose_keys('THERE')
+    for number in range(9):
+        submit(f'{number}', priority=5)
+    submit('low', dest_rse_id=BESIDE, priority=1)
+    assert names(copies.take(MINE, 1, session=session)) == ['low']
+    assert not copies.take(MINE, 1, session=session)
+    assert {host for name, host in hosts(session).items() if name != 'low'} == {None}
+    [warning] = [each.getMessage() for each in caplog.records if each.name == copies.__name__]
+    assert warning.startswith('RSE THERE: ')
+    assert "this machine's rse-accounts.cfg" in warning
+    assert THERE in warning
+    site.update(known)
+    copies._answers.clear()  # it is some time later
+    assert len(copies.take(MINE, 10, session=session)) == 9
+
+
+@pytest.mark.parametrize(
+    ('without', 'sources', 'taken'),
+    [
+        (['HERE'], [HERE, BESIDE], True),
+        (['HERE'], [HERE], False),
+        (['HERE'], [], False),  # Rucio noted only that in the request
+        (['HERE'], [HERE, 'd' * 32], False),  # which is no S3 RSE
+        (['HERE', 'BESIDE'], [HERE, BESIDE], False),
+        (['BESIDE'], ['d' * 32], True),  # nobody can do it: it fails and says so
+    ],
+)
+def test_one_source_with_keys_is_enough(session, submit, site, lose_keys, without, sources, taken):
+    lose_keys(*without)
+    for _ in range(4):
+        add_sources(session, submit(source_rse_id=(sources or [HERE])[0]), *[(each, 0, True) for each in sources])
+    session.add(models.Distance(src_rse_id=HERE, dest_rse_id=THERE, distance=1))
+    session.add(models.Distance(src_rse_id=BESIDE, dest_rse_id=THERE, distance=1))
+    session.add(models.Distance(src_rse_id='d' * 32, dest_rse_id=THERE, distance=1))
+    submit('last', source_rse_id=THERE, dest_rse_id=THERE, priority=1)
+    assert names(copies.take(MINE, 1, session=session)) == (['file'] if taken else ['last'])
+    assert names(copies.take(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
+
+
+@pytest.mark.parametrize(('dest', 'sources'), [(THERE, (HERE,)), (HERE, (THERE,)), (THERE, (HERE, 'gone'))])
+def test_keys_that_are_gone_meanwhile_are_no_failure(s3, site, lose_keys, dest, sources):
+    lose_keys('HERE')
+    assert carry_out(b'content', dest=dest, sources=sources) is None
+    assert not s3.operations()
+
+
+def test_a_source_without_keys_is_not_what_a_transfer_failed_for(s3, site, lose_keys):
+    lose_keys('HERE')
+    s3.make_bucket('beside-user.alice')
+    outcome = carry_out(b'content', sources=(HERE, BESIDE))
+    assert outcome.error.startswith('RSE BESIDE: get of ')
+
+
+def test_keys_that_cannot_be_read_are_none(session, submit, site, lose_keys, caplog, monkeypatch):
+    monkeypatch.setitem(site, 'THERE', replace(site['THERE'], endpoint=replace(site['THERE'].endpoint, secrets=Secrets('only-one-half', None))))
+    submit()
+    assert not copies.take(MINE, 1, session=session)
+    assert 'RSE THERE: ' in caplog.text
+
+
+def test_the_log_names_both_ends(session, submit, site):
+    submit()
+    [taken] = copies.take(MINE, 1, session=session)
+    now, said = copies._now(), []
+    heartbeat = SimpleNamespace(logger=lambda _, text, *values: said.append(text % values))
+    daemon = copier.Copier(copier.Options(), None, heartbeat)
+    daemon._tell(taken, copies.Outcome(now, now, taken.sources[0], how='copied'))
+    daemon._tell(taken, copies.Outcome(now, now, taken.sources[0], error='RSE THERE: no.'))
+    name = f'user.alice:file (request {taken.id}) HERE -> THERE'
+    assert said == [f'{name}: copied, 1 bytes in 0.0 s', f'{name}: failed. RSE THERE: no.']
 
 
 def test_a_stopped_transfer_has_no_outcome(s3, site):

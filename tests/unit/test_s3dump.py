@@ -15,6 +15,7 @@
 """`rucio s3 dump`: what stands in it, what does not, and that there is none rather than half of one."""
 
 import os
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -158,10 +159,10 @@ def run(catalogue, tmp_path):
     class Context(dict):
         use_rich = False
 
-    def invoke(*arguments, here=None):
+    def invoke(*arguments, here=None, runner=None):
         context = Context()
         context.client = here or catalogue()
-        return CliRunner().invoke(dumps.dump, ['X', *arguments], obj=context)
+        return (runner or CliRunner().invoke)(dumps.dump, ['X', *arguments], obj=context)
 
     return invoke
 
@@ -219,6 +220,33 @@ def test_to_stdout(run, s3):
     assert run().output.splitlines()[0] == 'user.alice/run1/a'
 
 
+@pytest.fixture
+def to(run, s3, monkeypatch):
+    """Call it with a file that is stdout then."""
+    s3.store('user.alice', 'run1/a', b'12345')
+
+    def dump(file):
+        monkeypatch.setattr('sys.stdout', file)
+        with file:
+            run(runner=lambda command, words, obj: command.main(words, obj=obj, standalone_mode=False))
+
+    return dump
+
+
+def test_a_stdout_that_cannot_be_written(to):
+    with pytest.raises(DestinationNotAccessible, match=r'Standard output cannot be written: No space left on device\. '):
+        to(Path('/dev/full').open('w'))  # noqa: SIM115 - it is closed there
+
+
+def test_a_reader_that_has_seen_enough(to, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(SystemExit) as ended:
+        to(os.fdopen(writing, 'w'))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == ''
+
+
 @pytest.mark.parametrize(
     ('fault', 'kind'),
     [
@@ -254,7 +282,7 @@ def test_nothing_is_no_dump(run, s3, tmp_path):
 
 
 def test_a_scope_without_a_bucket(catalogue):
-    with pytest.raises(SourceNotFound, match=r"bucket 'user\.bob'"):
+    with pytest.raises(SourceNotFound, match=r"RSE X: the storage has no bucket 'user\.bob', so no dump was made\. Check the scope's name"):
         lines(catalogue(), 'user.bob')
 
 

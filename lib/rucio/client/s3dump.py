@@ -89,7 +89,7 @@ class StorageDump:
         """
         for place in self._places():
             self.buckets.append(place.bucket)
-            for key, size in objects.list_objects(self._connection, place.bucket, place.key_prefix):
+            for key, size in self._objects(place):
                 if key.endswith('/') and not size:
                     continue
                 self.objects += 1
@@ -100,6 +100,13 @@ class StorageDump:
                 f'RSE {self._rse}: there is no object in {", ".join(self.buckets)}. A dump of nothing would have all files of the RSE taken for lost, '
                 'so none was made.'
             )
+
+    def _objects(self, place: _Place) -> Iterator[tuple[str, int]]:
+        try:
+            yield from objects.list_objects(self._connection, place.bucket, place.key_prefix)
+        except SourceNotFound:
+            remedy = "the scope's name (--scope); a scope of which nothing was ever written may have none" if self._scopes else 'whether it was removed'
+            raise SourceNotFound(f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was made. Check {remedy}.") from None
 
     def write(self, path: str) -> None:
         """Write all lines to a file, which is there when all of them are in it, or as it was before.

@@ -14,12 +14,15 @@
 
 """``rucio s3 dump``: what lies on an RSE, for consistency checks."""
 
+import os
 import sys
+from collections.abc import Iterable
 
 import click
 
 from rucio.cli.s3 import interruptible, s3_client, size
 from rucio.client.s3dump import StorageDump
+from rucio.common.exception import DestinationNotAccessible
 
 __all__ = ['dump']
 
@@ -43,11 +46,26 @@ def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) 
     made = StorageDump(ctx.obj.client, rse, scopes, lambda: s3_client(ctx))
     with interruptible('Stopped. No dump was made.'):
         if output == '-':
-            sys.stdout.writelines(f'{line}\n' for line in made.lines())
-            sys.stdout.flush()
+            _print(made.lines())
         else:
             made.write(output)
     if made.others:
         shown = ', '.join(made.others[:_SHOWN]) + (', ...' if len(made.others) > _SHOWN else '')
         click.echo(f'Buckets that belong to no scope of this Rucio were left out: {shown} ({len(made.others)}).', err=True)
     click.echo(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)
+
+
+def _print(lines: Iterable[str]) -> None:
+    """:raises DestinationNotAccessible: if it cannot be written. A reader who has seen enough (`| head`) ends the command without a word."""
+    try:
+        sys.stdout.writelines(f'{line}\n' for line in lines)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno is None:  # of the Rucio client
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest at its end, and would fail once more
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        raise DestinationNotAccessible(
+            f'Standard output cannot be written: {error.strerror}. The dump is not complete: make it anew, with -o FILE or where there is room.'
+        ) from error

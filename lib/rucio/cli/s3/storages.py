@@ -16,16 +16,17 @@
 
 import json
 import re
+import secrets
 import sys
 from typing import Any, Optional
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
 from rucio.cli.s3 import is_robot, s3_client, table
-from rucio.common.exception import InputValidationError, InvalidObject, RSENotFound, UnsupportedOperation
+from rucio.common.exception import InputValidationError, InvalidObject, InvalidRSEExpression, RSENotFound, UnsupportedOperation
 from rucio.common.s3.address import is_bucket_name
-from rucio.common.s3.endpoint import SETTINGS, Endpoint
+from rucio.common.s3.endpoint import Endpoint
 
 IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
@@ -54,7 +55,11 @@ def rse() -> None:
 @click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
 @click.option('--read-only', is_flag=True, help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).')
 @click.option('--anonymous', is_flag=True, help='With --read-only: anybody may read it, and nobody needs keys.')
-@click.option('--fts', metavar='URL', help='FTS moves files to and from it; several URLs with commas between them. Without it rucio-s3-copier does.')
+@click.option(
+    '--fts',
+    metavar='URL',
+    help='FTS moves files to and from it (--read-only: from it); several URLs with commas between them. Without it rucio-s3-copier does.',
+)
 @click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
 @click.pass_context
 def add(
@@ -93,21 +98,40 @@ def add(
         for each in protocols:
             each['domains'] = {domain: {name: operations[name] for name in _READING if name in operations} for domain, operations in each['domains'].items()}
     if fts:
-        attributes = attributes | {'fts': fts, 'supported_checksums': 'none'}
-    checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings is told before anything is made
+        attributes = attributes | {'fts': _servers(fts), 'supported_checksums': 'none'}
+    checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings, and unknown ones, is told before anything is made
     for line in _make(ctx.obj.client, name, attributes, protocols, properties):
         click.echo(line)
     if read_only:
         _tell_how_to_import(ctx.obj.client, name, checked, bucket)
     else:
-        _tell_next(ctx.obj.client, name, checked, bucket)
+        _tell_next(ctx.obj.client, name, checked, bucket, '' if no_third_party_copy else 'fts3' if fts else 's3')
 
 
 def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition('=')
-    if not equals or key not in SETTINGS:
+    if not equals:
         raise InputValidationError(f'--setting {text}: expected NAME=VALUE with a name of docs/settings.md, such as max_concurrency=8.')
     return key, value
+
+
+def _url(option: str, text: str) -> tuple[SplitResult, int]:
+    """:returns: Its parts, and the port."""
+    try:
+        url = urlsplit(text)
+        port = url.port or {'https': 443, 'http': 80}.get(url.scheme)
+    except ValueError:
+        url, port = urlsplit(''), None
+    if port is None or not url.hostname or url.path.strip('/') or url.query or url.username:
+        raise InputValidationError(f"{option} '{text}': expected https://HOST or https://HOST:PORT, without a bucket or path.")
+    return url, port
+
+
+def _servers(fts: str) -> str:
+    urls = [each.strip() for each in fts.split(',')]
+    for each in urls:
+        _url('--fts', each)
+    return ','.join(urls)
 
 
 def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> str:
@@ -125,13 +149,7 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
 
 def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str, Any]:
     """For all but third-party copies. What is not offered is left out: 0 says so up to Rucio 38 only, and means 'before all others' from 39 on."""
-    try:
-        url = urlsplit(endpoint)
-        port = url.port or {'https': 443, 'http': 80}.get(url.scheme)
-    except ValueError:
-        url, port = urlsplit(''), None
-    if port is None or not url.hostname or url.path.strip('/') or url.query or url.username:
-        raise InputValidationError(f"--endpoint '{endpoint}': expected https://HOST or https://HOST:PORT, without a bucket or path.")
+    url, port = _url('--endpoint', endpoint)
     return {
         'scheme': url.scheme,
         'hostname': url.hostname,
@@ -164,23 +182,27 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[di
     """Make what is not there yet: the protocols come last, so an RSE without one is what an interrupted run left.
 
     :returns: What was done.
-    :raises UnsupportedOperation: if there is an RSE that is another one.
+    :raises UnsupportedOperation: if there is an RSE that is another one, or another one that has its files in the same place.
     """
     done = []
     try:
-        there = client.get_rse(name)
+        there, present = client.get_rse(name), client.list_rse_attributes(name)
     except RSENotFound:
+        there, present = {}, {}
+    differences = _differences(there, present, properties, attributes, protocols) if there else []
+    if differences:
+        raise UnsupportedOperation(
+            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
+        )
+    if not there or not there['protocols']:
+        _need_a_place_of_its_own(client, name, attributes.get('lfn2pfn_algorithm'), protocols[0])
+    if not there:
         try:
             client.add_rse(name, **properties)
         except InvalidObject as error:  # the rest of it is the schema
             raise InvalidObject(f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.') from None
-        there = {'protocols': [], **properties}
+        there, present = {'protocols': []}, client.list_rse_attributes(name)
         done.append(f'Made the RSE {name}.')
-    present = client.list_rse_attributes(name)
-    if differences := _differences(there, present, properties, attributes, protocols):
-        raise UnsupportedOperation(
-            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
-        )
     for key, value in attributes.items():
         if key not in present:
             client.add_rse_attribute(name, key, value)
@@ -190,6 +212,33 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[di
             client.add_protocol(name, protocol)
             done.append('Added its protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
     return done or [f'The RSE {name} is there already, just so. Nothing was done.']
+
+
+def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], protocol: dict[str, Any]) -> None:
+    """Two RSEs would take one object for a replica on each of them, and the deletion of one would be the end of both.
+
+    One request, and one for each RSE of this algorithm. Imports, which have none, delete nothing.
+    """
+    if algorithm is None:
+        return
+    try:
+        # Rucio keeps the answer to an expression for ten minutes: ask for one that nobody has asked for.
+        others = [each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')]
+    except InvalidRSEExpression:  # there are none
+        return
+    for other in others:
+        if other != name and any(_place(each) == _place(protocol) for each in client.get_rse(other)['protocols'] if each['impl'] != IMPL_FTS):
+            remedy = 'names of its own for its buckets: --bucket-prefix' if algorithm == 's3_bucket' else 'another --bucket or --prefix'
+            raise UnsupportedOperation(
+                f'The RSE {name} was not made: {other} has the same place for each file, and what is deleted from one would be gone from both. '
+                f'Give {name} {remedy}.'
+            )
+
+
+def _place(protocol: dict[str, Any]) -> tuple[Any, ...]:
+    """Where files lie, as far as the catalogue tells. A storage on the usual ports is the same one by http and by https."""
+    port = protocol['port'] if protocol['port'] not in (0, 80, 443) else None
+    return protocol['hostname'].lower(), port, protocol['prefix'].strip('/'), _s3_settings(protocol).get('bucket_prefix') or ''
 
 
 def _differences(
@@ -236,7 +285,7 @@ def _tell_how_to_import(client: Any, name: str, endpoint: Endpoint, bucket: Opti
     click.echo(f'2. {command}')
 
 
-def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]) -> None:
+def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str], tool: str) -> None:
     """What only the operator can do."""
     click.echo('\nWhat is left to do:')
     click.echo(f"1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):\n   {_entry(client, name, endpoint)}")
@@ -244,6 +293,9 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
     made = f"the bucket '{bucket}', with any S3 client" if bucket else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
     click.echo(f'3. Make {made}')
     click.echo(f'4. See that all works: rucio s3 check {name}')
+    if tool:
+        more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
+        click.echo(f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md')
 
 
 @click.command('check')

@@ -17,27 +17,32 @@
 Instances share the work by claims, which stand in the requests (as the host that carries out the transfer: what Rucio's daemons note in
 ``last_processed_by`` is overwritten by each poller): each takes what it has room for, and what is not renewed is free again after
 :data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is ever overwritten, and
-whoever comes second finds that the file is there.
+whoever comes second finds that the file is there. What an instance has no keys for it leaves to others, which may have them.
 """
 
 import logging
 import threading
+import time
 from collections import deque
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
-from sqlalchemy import and_, func, or_, select, text, update
+from sqlalchemy import and_, func, not_, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from rucio.common.exception import (
     ConfigurationError,
     DatabaseException,
+    DestinationNotAccessible,
     FileConsistencyMismatch,
     FileReplicaAlreadyExists,
+    ResourceTemporaryUnavailable,
     RSEAccessDenied,
+    RSENotFound,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
     SourceNotFound,
 )
 from rucio.common.s3 import address, objects, transfer
@@ -74,8 +79,13 @@ LEASE = 60  # seconds that a claim holds
 MEMORY = 128 * 1024**2  # bytes that one relay may hold
 _MIDDLE = 3  # the priority of requests that have none
 _LONGEST = 3900  # characters of an error message in the requests table
+_REMEMBER = 60  # seconds until keys are looked for again
+_REMIND = 600  # seconds between warnings that there are no keys for an RSE
 
 _made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
+# By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there are none.
+_answers: dict[str, tuple[float, Optional[bool]]] = {}
+_warned: dict[str, float] = {}
 
 
 class Source(NamedTuple):
@@ -83,6 +93,7 @@ class Source(NamedTuple):
 
     rse_id: str
     url: str
+    rse: str = ''
 
 
 class Transfer(NamedTuple):
@@ -97,6 +108,7 @@ class Transfer(NamedTuple):
     dest_rse_id: str
     dest_url: str
     sources: tuple[Source, ...]
+    dest_rse: str = ''
 
     def __str__(self) -> str:
         return f'{self.scope}:{self.name} (request {self.id})'
@@ -126,24 +138,103 @@ def _now() -> datetime:
 def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
     """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
 
-    Two queries, and for each transfer one update and one query.
+    Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a transfer one of its few tries,
+    and another machine may have them. The log says so, for each RSE every ten minutes.
+
+    Two queries, and for each transfer one update, one query, and those for the names of RSEs that are not in Rucio's cache. Once a minute at most
+    one query more for each RSE without keys.
 
     :param instance: The name of the instance, which no other one has; without a slash.
     :param limit: How many at most.
     :param without: Ids of requests that are not wanted now.
     """
-    request, now = models.Request, _clock(session)
-    stmt = (
-        select(request)
-        .where(*_submitted(), _is_free(now))
-        .order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id)
-        .limit(2 * limit + len(without))  # others may be faster
-    )
+    now, keys = _clock(session), _Keys(session)
     taken: list[Transfer] = []
-    for row in [row for row in session.execute(stmt).scalars().all() if row.id not in without]:
-        if len(taken) < limit and _claim(instance, row.id, now, session):
-            taken.append(_transfer(row, session))
-    return taken
+    while True:
+        known = len(keys.known)
+        for row in _waiting(now, keys, 2 * limit + len(without), session):  # others may be faster
+            if row.id not in without and len(taken) < limit:
+                found = _transfer(row, session)
+                if keys.are_enough_for(found) and _claim(instance, row.id, now, session):
+                    taken.append(found)
+        if len(taken) == limit or len(keys.known) == known:
+            return taken
+
+
+class _Keys:
+    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look for work."""
+
+    def __init__(self, session: 'Session') -> None:
+        now = time.monotonic()
+        self._session = session
+        self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _REMEMBER}
+
+    def of(self, answer: Optional[bool]) -> list[str]:
+        """:returns: The RSEs of which that is known."""
+        return [rse_id for rse_id, has in self.known.items() if has is answer]
+
+    def are_enough_for(self, wanted: Transfer) -> bool:
+        """Whether it can be carried out; or nobody can, as no end of it is on S3: then it shall fail."""
+        destination = self._has(wanted.dest_rse_id, wanted.scope.vo)
+        sources = [self._has(each.rse_id, wanted.scope.vo) for each in wanted.sources]
+        return destination is not False and (True in sources or False not in sources)
+
+    def _has(self, rse_id: str, vo: str) -> Optional[bool]:
+        if rse_id not in self.known:
+            self.known[rse_id] = self._ask(rse_id, vo)
+            _answers[rse_id] = time.monotonic(), self.known[rse_id]
+        return self.known[rse_id]
+
+    def _ask(self, rse_id: str, vo: str) -> Optional[bool]:
+        try:
+            _need_keys(storages.get_storage(get_rse_name(rse_id, session=self._session), vo, session=self._session))
+        except DatabaseException:
+            raise
+        except _NoKeys as error:
+            now = time.monotonic()
+            if now - _warned.get(rse_id, -_REMIND) >= _REMIND:
+                _warned[rse_id] = now
+                _LOGGER.warning('%s', error.args[0])
+            return False
+        except RucioException:  # to be said of the transfer
+            return None
+        return True
+
+
+class _NoKeys(RSEAccessDenied):
+    """This machine has none, or none that are fit for use. Others may have them."""
+
+
+def _need_keys(storage: 'Storage') -> None:
+    """Makes no request."""
+    try:
+        storage.connection()
+    except (RSEAccessDenied, ConfigurationError) as error:
+        why = f' ({error.args[0]})' if isinstance(error, ConfigurationError) else ''
+        raise _NoKeys(
+            f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its transfers to others. '
+            f"Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or into its rucio.cfg [s3:{storage.rse}]."
+        ) from None
+
+
+def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence[Any]':
+    """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be in the way of others."""
+    request = models.Request
+    stmt = select(request).where(*_submitted(), _is_free(now))
+    if lacking := keys.of(False):
+        stmt = stmt.where(not_(_waits_for_keys(lacking, keys.of(None))))
+    return session.execute(stmt.order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id).limit(limit)).scalars().all()
+
+
+def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
+    """What :meth:`_Keys.are_enough_for` says, for the database."""
+    request, source = models.Request, models.Source
+    sources = select(source.request_id).where(source.request_id == request.id, *_usable(request)).correlate(request)
+    return or_(
+        request.dest_rse_id.in_(lacking),
+        and_(sources.where(source.rse_id.in_(lacking)).exists(), not_(sources.where(source.rse_id.not_in(lacking + others)).exists())),
+        and_(request.source_rse_id.in_(lacking), not_(sources.exists())),
+    )
 
 
 def _submitted() -> list[Any]:
@@ -180,16 +271,28 @@ def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool
     return bool(result.rowcount)
 
 
-def _transfer(row: Any, session: 'Session') -> Transfer:
+def _usable(request: Any) -> list[Any]:
+    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources of all hops."""
     source, distance = models.Source, models.Distance
-    # Of a path over other RSEs, the last request has the sources of all hops.
-    linked = select(distance.src_rse_id).where(distance.dest_rse_id == row.dest_rse_id, distance.distance.is_not(None))
-    usable = source.is_using, source.rse_id != row.dest_rse_id, or_(source.rse_id == row.source_rse_id, source.rse_id.in_(linked))
-    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, *usable)
+    linked = select(distance.src_rse_id).where(distance.dest_rse_id == request.dest_rse_id, distance.distance.is_not(None)).correlate(models.Request)
+    return [source.is_using, source.rse_id != request.dest_rse_id, or_(source.rse_id == request.source_rse_id, source.rse_id.in_(linked))]
+
+
+def _transfer(row: Any, session: 'Session') -> Transfer:
+    source = models.Source
+    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, *_usable(row))
     found = [(each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '') for each in session.execute(stmt)]
-    sources = tuple(Source(rse_id, url) for _, _, rse_id, url in sorted(found)) or (Source(row.source_rse_id, ''),)
-    sums = Sums(row.md5 or None, row.adler32 or None)
-    return Transfer(row.id, row.external_id, row.scope, row.name, row.bytes or 0, sums, row.dest_rse_id, row.dest_url or '', sources)
+    ends = [(rse_id, url) for _, _, rse_id, url in sorted(found)] or [(row.source_rse_id, '')]
+    sources = tuple(Source(rse_id, url, _name_of(rse_id, session)) for rse_id, url in ends)
+    sums, dest_rse = Sums(row.md5 or None, row.adler32 or None), _name_of(row.dest_rse_id, session)
+    return Transfer(row.id, row.external_id, row.scope, row.name, row.bytes or 0, sums, row.dest_rse_id, row.dest_url or '', sources, dest_rse)
+
+
+def _name_of(rse_id: str, session: 'Session') -> str:
+    try:
+        return str(get_rse_name(rse_id, session=session))
+    except RSENotFound:
+        return rse_id
 
 
 def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
@@ -231,7 +334,7 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay, nothing for a copy.
 
     :param stop: Set it to end the transfer soon.
-    :returns: None if it was stopped, or the catalogue could not be asked: it is to be tried again. Whatever else goes wrong is an outcome, too.
+    :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried again. Whatever else goes wrong is an outcome, too.
     """
     started = _now()
     try:
@@ -239,6 +342,9 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
         return Outcome(started, _now(), source, how=how)
     except (DatabaseException, SQLAlchemyError) as error:
         _LOGGER.warning('%s: not begun, as the database does not answer: %s', wanted, error)
+        return None
+    except _NoKeys as error:  # the next who claims it may have them; that is not at once, as the claim still holds
+        _LOGGER.warning('%s: not begun. %s', wanted, error.args[0])
         return None
     except Exception as error:  # a transfer that is not finished would be tried again for ever
         if stop.is_set():
@@ -272,14 +378,13 @@ class _Copy:
         wanted = self._wanted
         with db_session(DatabaseOperationType.READ) as session:
             destination = self._place(wanted.dest_rse_id, wanted.dest_url, session)
-            sources, failure = self._sources(session)
-        if not sources and failure:
-            raise failure
+            sources = self._sources(session)
         _need_two_places(sources, destination)
         sources.sort(key=lambda each: not _together(each[1], destination))  # what the storage can do alone comes first
         if self._is_there(destination, [place for _, place in sources]):
             return wanted.sources[0], 'found'
         self._make_bucket(destination)
+        failure: Optional[RucioException] = None
         for source, place in sources:
             try:
                 return source, self._copy(place, destination)
@@ -290,24 +395,29 @@ class _Copy:
                 # The answer may have been lost, or another instance was faster. If the destination does not answer, no other source helps.
                 if self._is_there(destination, [place], error):
                     return source, 'found'
-                failure = failure or error
+                failure = failure or _explained(error, destination)
         raise failure or SourceNotFound(f'There is no source for {wanted}.')
 
-    def _sources(self, session: 'Session') -> tuple[list[tuple[Source, _Place]], Optional[RucioException]]:
-        """:returns: Those that are on S3 storages, and what is wrong with another one."""
+    def _sources(self, session: 'Session') -> list[tuple[Source, _Place]]:
+        """:returns: Those that are on S3 storages for which there are keys.
+
+        :raises RucioException: what is wrong with one, if there are none.
+        """
         found, failure = [], None
         for source in self._wanted.sources:
             try:
                 found.append((source, self._place(source.rse_id, source.url, session)))
             except RucioException as error:
-                failure = failure or error
-        return found, failure
+                failure = error if failure is None or isinstance(error, _NoKeys) else failure
+        if failure and not found:
+            raise failure
+        return found
 
     def _place(self, rse_id: str, url: str, session: 'Session') -> _Place:
         """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no URL of the object any more."""
         wanted = self._wanted
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
-        storage.connection()  # says if there are no keys
+        _need_keys(storage)
         if storage.settings['deterministic']:
             bucket, key = storage.place_of(str(wanted.scope), wanted.name)
         else:
@@ -339,8 +449,8 @@ class _Copy:
         if info.size == self._wanted.bytes and self._has_content(destination, info, sources):
             return True
         raise FileReplicaAlreadyExists(
-            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and it is not {self._wanted.scope}:'
-            f'{self._wanted.name} ({self._wanted.bytes} bytes). It was left as it is: remove it, or delete the rule.'
+            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and it is not the file '
+            f"({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule before: Rucio's reaper then deletes what lies there."
         )
 
     def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
@@ -405,8 +515,24 @@ def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _P
         if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
             raise ConfigurationError(
                 f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a replica on each of them. '
-                'Give one of them another bucket_prefix, or another prefix of its protocol.'
+                f'Switch off deletion before any rule ends (rucio rse update {target.rse} --key availability_delete --value False), or the reaper of '
+                f'RSE {target.rse} deletes the only one; then give it another bucket_prefix, or another prefix of its protocol.'
             )
+
+
+def _explained(error: RucioException, destination: _Place) -> RucioException:
+    """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError: one HEAD of the bucket tells."""
+    if not isinstance(error, (ServiceUnavailable, ResourceTemporaryUnavailable)):
+        return error
+    target = destination.target
+    try:
+        if buckets.exists(destination.storage, target.bucket):
+            return error
+    except RucioException:
+        return error
+    return DestinationNotAccessible(
+        f"RSE {target.rse}: copy of {target}: the bucket does not exist. The RSE's operator has to make it, or to mend the prefix of its protocol."
+    )
 
 
 def _together(source: _Place, destination: _Place) -> bool:

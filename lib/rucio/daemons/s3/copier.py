@@ -178,13 +178,14 @@ class Copier:
 
     def _tell(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
         seconds = (outcome.ended - outcome.started).total_seconds()
+        way = f'{transfer} {outcome.source.rse} -> {transfer.dest_rse}'
         METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(outcome=outcome.how or 'failed').inc()
         METRICS.timer('transfer', buckets=starting.ROUND_SECONDS, documentation='Seconds that a transfer took').observe(seconds)
         if outcome.state == RequestState.DONE:
             METRICS.counter('bytes.{outcome}', documentation='Bytes of files').labels(outcome=outcome.how).inc(transfer.bytes)
-            self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', transfer, outcome.how, transfer.bytes, seconds)
+            self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', way, outcome.how, transfer.bytes, seconds)
         else:
-            self._logger(logging.WARNING, '%s: failed. %s', transfer, outcome.error)
+            self._logger(logging.WARNING, '%s: failed. %s', way, outcome.error)
 
     def _write(self) -> None:
         """Write down what has ended. What cannot be written now is kept: its bytes are where they shall be, and are not sent again."""
