@@ -221,11 +221,11 @@ def test_mixed(world: World, unique: str) -> None:
     assert world.md5('MIXED_SITE_S3', name) == md5
 
     rule = world.add_rule(name, 'MIXED_SITE_S3', 'MIXED_SITE_S3_REMOTE')
-    jobs = len(world.fts.submitted)
+    jobs = len(world.fts.jobs)
     assert 'transfertool(s3)' in world.daemon(site, 'rucio-conveyor-submitter')
     assert 'Polling' not in world.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
     assert ': relayed, ' in world.daemon(site, 'python', '-m', 'rucio.daemons.s3.copier')
     world.daemon(site, 'rucio-conveyor-finisher')
-    assert len(world.fts.submitted) == jobs
+    assert len(world.fts.jobs) == jobs
     assert world.is_kept(rule)
     assert world.md5('MIXED_SITE_S3_REMOTE', name) == md5

@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 from rucio.cli.s3 import storages
-from rucio.common.exception import ConfigurationError, InputValidationError, InvalidRSEExpression, RSENotFound, UnsupportedOperation
+from rucio.common.exception import ConfigurationError, InputValidationError, InvalidObject, InvalidRSEExpression, RSENotFound, UnsupportedOperation
 
 RWD = {'read': 1, 'write': 1, 'delete': 1}
 TPC = {'third_party_copy_read': 1, 'third_party_copy_write': 1}
@@ -240,3 +240,13 @@ def test_an_interrupted_rse_does_not_get_the_place_of_another(catalogue, add):
 def test_what_rules_need_is_told(add, options, said):
     told = add(*options).output
     assert said in told if said else 'transfertool' not in told
+
+
+def test_a_wrong_name_of_an_rse_is_told_in_two_sentences(add, catalogue, monkeypatch):
+    def refuse(name, **_):
+        raise InvalidObject("Problem validating rse: 'SITE_S3' does not match '^[A-Z]+$'\n\nFailed validating 'pattern' in schema:\n    {...}")
+
+    monkeypatch.setattr(catalogue, 'add_rse', refuse)
+    error = add().exception
+    assert isinstance(error, InvalidObject)
+    assert error.args[0] == "Problem validating rse: 'SITE_S3' does not match '^[A-Z]+$'. Choose another name, such as SITE_S3."

@@ -22,8 +22,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from rucio.cli.s3 import sharing, storages, table
-from rucio.common.exception import InvalidObject, RSENotFound
+from rucio.cli.s3 import sharing, table
 
 ROWS = [['user.bob:a\x1b]0;b\tc\nd', 1, None], ['user.bob:[red]é ü', 2, 'no']]
 
@@ -78,16 +77,3 @@ def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):
     assert 'user.alice:run7 was not shared with bbo.' in said
     assert 'user.alice:run7 is no longer shared with bob.' in said
     assert server.removed == ['bbo', 'bob']
-
-
-def test_a_wrong_name_of_an_rse_is_told_in_two_sentences():
-    class Server:
-        def get_rse(self, name):
-            raise RSENotFound
-
-        def add_rse(self, name, **_):
-            raise InvalidObject("Problem validating rse: 'x' does not match '^[A-Z]+$'\n\nFailed validating 'pattern' in schema:\n    {...}")
-
-    with pytest.raises(InvalidObject) as error:
-        storages._make(Server(), 'x', {}, [])
-    assert error.value.args[0] == "Problem validating rse: 'x' does not match '^[A-Z]+$'. Choose another name, such as SITE_S3."
