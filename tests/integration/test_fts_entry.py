@@ -34,7 +34,7 @@ from servers.seaweedfs import SeaweedFS
 from servers.site import Site
 
 RSE = 'FTS_S3'
-SCOPE = 'user.carol'
+SCOPE = 'user.carol.fts'
 
 
 @pytest.fixture(scope='module')
