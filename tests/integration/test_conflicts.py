@@ -203,7 +203,14 @@ def made(bench):
 
 @pytest.mark.parametrize(
     ('known_by', 'size', 'new_size'),
-    [('upload', 1000, 1000), ('upload', 1000, LARGE), ('upload', LARGE, 1000), ('upload', LARGE, LARGE), ('sync', 1000, 1000), ('sync', LARGE, LARGE)],
+    [
+        ('upload', 1000, 1000),
+        ('sync', LARGE, LARGE),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (('upload', 1000, LARGE), ('upload', LARGE, 1000), ('upload', LARGE, LARGE), ('sync', 1000, 1000))
+        ),
+    ],
 )
 def test_overwritten(bench, known_by, size, new_size):
     """Reported, with the command that acts; then the catalogue says what is there, and no daemon touches it."""

@@ -52,7 +52,7 @@ def ceph_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield from _world(tmp_path_factory, storage, {}, {'provider': 'ceph'})
 
 
-@pytest.fixture(params=['SeaweedFS', 'Ceph'])
+@pytest.fixture(params=['SeaweedFS', pytest.param('Ceph', marks=pytest.mark.long)])
 def any_world(request: pytest.FixtureRequest) -> World:
     return request.getfixturevalue({'SeaweedFS': 'world', 'Ceph': 'ceph_world'}[request.param])
 
