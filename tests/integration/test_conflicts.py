@@ -350,7 +350,7 @@ def test_rucio_was_first(bench):
 # A bucket with versions
 
 
-@pytest.mark.parametrize('storage', ['plain', 'ceph'])
+@pytest.mark.parametrize('storage', ['plain', pytest.param('ceph', marks=pytest.mark.long)])
 def test_a_versioned_bucket(team, unique, request, storage):
     """A delete marker is a missing object; a version that is restored is the object that is there now."""
     server = request.getfixturevalue(storage)
