@@ -206,10 +206,10 @@ def made(bench):
     [
         ('upload', 1000, 1000),
         ('sync', LARGE, LARGE),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in (('upload', 1000, LARGE), ('upload', LARGE, 1000), ('upload', LARGE, LARGE), ('sync', 1000, 1000))
-        ),
+        pytest.param('upload', 1000, LARGE, marks=pytest.mark.long),
+        pytest.param('upload', LARGE, 1000, marks=pytest.mark.long),
+        pytest.param('upload', LARGE, LARGE, marks=pytest.mark.long),
+        pytest.param('sync', 1000, 1000, marks=pytest.mark.long),
     ],
 )
 def test_overwritten(bench, known_by, size, new_size):
