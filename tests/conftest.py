@@ -12,15 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What holds for all tests."""
+"""What holds for all tests, and a small site, made once for each worker: S3 servers, a Rucio server, its users."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from servers.ca import CA
+from servers.ceph import CephRGW, missing
+from servers.cli import RucioCli, add_user, s3_keys
+from servers.rucio_server import RucioServer
+from servers.seaweedfs import SeaweedFS
+from servers.site import SCOPE, Site
+from servers.team import Team
+
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
-REAL = [Path(__file__).parent / name for name in ('backends', 'integration', 'interop')]
+REAL = [Path(__file__).parent / name for name in ('attacks', 'backends', 'integration', 'interop')]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,3 +39,85 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker('integration')
         if item.get_closest_marker('long') and not LONG:
             item.add_marker(pytest.mark.skip(reason='takes minutes: make test-long'))
+
+
+@pytest.fixture(scope='session')
+def ca(tmp_path_factory: pytest.TempPathFactory) -> CA:
+    return CA(tmp_path_factory.mktemp('ca'))
+
+
+@pytest.fixture(scope='session')
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 server that speaks http."""
+    with SeaweedFS(tmp_path_factory.mktemp('plain')) as server:
+        server.client().create_bucket(Bucket=SCOPE)
+        yield server
+
+
+@pytest.fixture(scope='session')
+def tls(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[SeaweedFS]:
+    """An S3 server that speaks https, with a certificate of our own CA."""
+    with SeaweedFS(tmp_path_factory.mktemp('tls'), tls=ca) as server:
+        server.client().create_bucket(Bucket=SCOPE)
+        yield server
+
+
+@pytest.fixture(scope='session')
+def sts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 server with a Security Token Service (http)."""
+    with SeaweedFS(tmp_path_factory.mktemp('sts'), sts=True) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
+    """Ceph's S3 gateway with its STS, where Debian's packages are installed."""
+    if reason := missing():
+        pytest.skip(f'no Ceph: {reason}')
+    with CephRGW(tmp_path_factory.mktemp('ceph')) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def rucio_server(tmp_path_factory: pytest.TempPathFactory, ca: CA) -> Iterator[RucioServer]:
+    with RucioServer(tmp_path_factory.mktemp('rucio'), {'s3': {'ca_bundle': ca.bundle}}) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def root(tmp_path_factory: pytest.TempPathFactory, rucio_server: RucioServer) -> RucioCli:
+    return RucioCli.root(tmp_path_factory.mktemp('root'), rucio_server)
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: SeaweedFS, tls: SeaweedFS) -> Site:
+    alice = add_user(root, tmp_path_factory.mktemp('alice'), 'alice', scopes=[SCOPE], config={**s3_keys('PLAIN_S3', plain), **s3_keys('TLS_S3', tls)})
+    made = Site(root, alice, {}, {})
+    made.add_rse('PLAIN_S3', plain)
+    made.add_rse('TLS_S3', tls)
+    return made
+
+
+@pytest.fixture(scope='session')
+def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
+    """The operator of a Rucio server on which the owner of a scope may upload."""
+    with RucioServer(tmp_path_factory.mktemp('rucio'), {'common': {'loglevel': 'DEBUG'}, 'policy': {'package': 'rucio_s3_policy'}}) as server:
+        yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
+
+
+@pytest.fixture(scope='session')
+def vended_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS) -> Team:
+    """Carol and dave get short-lived keys of the server."""
+    return Team.make(team_root, tmp_path_factory.mktemp, ('carol', 'dave'), 'VENDED_S3', sts)
+
+
+@pytest.fixture(scope='session')
+def signed_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Team:
+    """Erin and frank have their requests signed by the server."""
+    return Team.make(team_root, tmp_path_factory.mktemp, ('erin', 'frank'), 'SIGNED_S3', plain)
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test has."""
+    return f't{uuid4().hex[:12]}'

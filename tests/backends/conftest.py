@@ -17,7 +17,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -49,9 +48,3 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def server(kind: Kind, start: Callable[[Kind], Any]) -> Any:
     """A storage of this kind."""
     return start(kind)
-
-
-@pytest.fixture
-def unique() -> str:
-    """A name that no other test has."""
-    return f't{uuid4().hex[:12]}'

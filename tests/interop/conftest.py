@@ -21,7 +21,6 @@ whose client is not there is skipped.
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -75,12 +74,6 @@ def _world(factory: pytest.TempPathFactory, storage: 'SeaweedFS | CephRGW', trus
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
     return Tools(tmp_path, os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath))
-
-
-@pytest.fixture
-def unique() -> str:
-    """A name that no other test has."""
-    return f't{uuid4().hex[:12]}'
 
 
 @pytest.fixture
