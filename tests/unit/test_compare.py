@@ -105,6 +105,7 @@ def kinds(entries, replicas, where=None):
         ('changed', {'etag': OTHER, 'modified': NOW - 2 * DAY}, {'state': 'C', 'updated': NOW - 2 * DAY}, True),
         ('changed', {'size': 4, 'modified': NOW - 2 * DAY}, {'state': 'C', 'updated': NOW - 2 * DAY}, True),
         ('completed', {}, {'state': 'C'}, True),
+        ('completed', {}, {'state': 'C', 'md5': MD5.upper()}, True),
         ('completed', {'etag': PARTS, 'modified': NOW - 2 * DAY}, {'state': 'C'}, True),
         ('completed', {'etag': OTHER, 'modified': NOW - 2 * DAY}, {'state': 'C', 'md5': None}, True),
     ],

@@ -36,8 +36,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 from sqlalchemy.orm import Session
 
 from rucio.common.exception import DatabaseException, RSENotFound
+from rucio.common.s3.content import Sums
 from rucio.common.s3.endpoint import Endpoint, Secrets
-from rucio.common.s3.relay import Sums
 from rucio.common.types import InternalScope
 from rucio.common.utils import generate_uuid
 from rucio.db.sqla import models

@@ -264,34 +264,34 @@ def test_a_listing_of_2001_objects_is_three_requests_and_complete(connection, s3
     names = sorted(f'k{number}' for number in range(2001))
     for name in names:
         s3.store(BUCKET, name, b'xy')
-    assert list(objects.list_objects(connection(), BUCKET)) == [(name, 2) for name in names]
+    assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [(name, 2) for name in names]
     assert s3.operations() == ['ListObjectsV2'] * 3
 
 
 def test_a_listing_begins_before_it_is_complete(connection, s3):
     for number in range(1500):
         s3.store(BUCKET, f'k{number}', b'')
-    next(objects.list_objects(connection(), BUCKET))
+    next(objects.list_objects(connection().client, Target('X', BUCKET)))
     assert s3.operations() == ['ListObjectsV2']
 
 
 def test_a_listing_has_hard_names_as_they_are(connection, s3):
     for key in HARD:
         s3.store(BUCKET, key, b'')
-    assert sorted(key for key, _ in objects.list_objects(connection(), BUCKET)) == sorted(HARD)
+    assert sorted(key for key, _ in objects.list_objects(connection().client, Target('X', BUCKET))) == sorted(HARD)
 
 
 def test_a_listing_may_begin_with_a_prefix(connection, s3):
     for key in ('a/1', 'a/b/2', 'c'):
         s3.store(BUCKET, key, b'')
-    assert [key for key, _ in objects.list_objects(connection(), BUCKET, 'a/')] == ['a/1', 'a/b/2']
-    assert sorted(objects.list_prefix(connection(), BUCKET, 'a/')) == ['a/1', 'a/b/']
-    assert sorted(objects.list_prefix(connection(), BUCKET)) == ['a/', 'c']
+    assert [key for key, _ in objects.list_objects(connection().client, Target('X', BUCKET, 'a/'))] == ['a/1', 'a/b/2']
+    assert sorted(objects.list_prefix(connection().client, Target('X', BUCKET, 'a/'))) == ['a/1', 'a/b/']
+    assert sorted(objects.list_prefix(connection().client, Target('X', BUCKET))) == ['a/', 'c']
 
 
 def test_a_listing_of_a_missing_bucket_names_it(connection):
     with pytest.raises((SourceNotFound, DestinationNotAccessible), match=r"ls of bucket 'no\.such\.bucket'"):
-        list(objects.list_objects(connection(), 'no.such.bucket'))
+        list(objects.list_objects(connection().client, Target('X', 'no.such.bucket')))
 
 
 def test_buckets_are_listed(connection, s3):
@@ -315,13 +315,13 @@ def test_all_of_it_agrees_with_moto(amazon):
         info = objects.stat(amazon, at(key))
         assert (info.size, info.md5, info.crc32) == (1, MD5_OF_X, 'jNwWgw==')
     assert objects.exists(amazon, at('missing')) is False
-    assert sorted(key for key, _ in objects.list_objects(amazon, BUCKET)) == sorted(HARD)
-    assert 'größe/' in objects.list_prefix(amazon, BUCKET)
+    assert sorted(key for key, _ in objects.list_objects(amazon.client, Target('X', BUCKET))) == sorted(HARD)
+    assert 'größe/' in objects.list_prefix(amazon.client, Target('X', BUCKET))
     objects.delete(amazon, at(HARD[0]))
     with pytest.raises(SourceNotFound):
         objects.delete(amazon, at(HARD[0]))
     assert set(objects.delete_many(amazon, map(at, HARD)).values()) == {None}
-    assert list(objects.list_objects(amazon, BUCKET)) == []
+    assert list(objects.list_objects(amazon.client, Target('X', BUCKET))) == []
 
 
 @moto.mock_aws

@@ -91,7 +91,7 @@ def test_every_operation_of_the_protocol_is_signed(connection, server, s3, local
     transfer.download(connection, KEY, str(tmp_path / 'back'))
     assert (tmp_path / 'back').read_bytes() == file.read_bytes()
     transfer.copy(connection, KEY, KEY._replace(key='copy'))
-    assert [key for key, _ in objects.list_objects(connection, BUCKET, 'a/')] == [KEY.key]
+    assert [key for key, _ in objects.list_objects(connection.client, Target('X', BUCKET, 'a/'))] == [KEY.key]
     objects.delete(connection, KEY)
     assert objects.delete_many(connection, [KEY._replace(key='copy')]) == {KEY._replace(key='copy'): None}
     assert s3.buckets[BUCKET] == {}
@@ -172,7 +172,7 @@ def test_a_refusal_of_the_server_reaches_the_user_in_its_words_and_nothing_is_se
         'stat': lambda: objects.stat(connection, KEY),
         'exists': lambda: objects.exists(connection, KEY),
         'delete': lambda: objects.delete(connection, KEY),
-        'list': lambda: list(objects.list_objects(connection, BUCKET)),
+        'list': lambda: list(objects.list_objects(connection.client, Target('X', BUCKET))),
     }
     with pytest.raises(raised, match=words):
         run[operation]()

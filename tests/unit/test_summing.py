@@ -33,8 +33,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.parts import Part
     from rucio.core.s3.rows import NewFile
 
-from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, ServiceUnavailable, SourceNotFound
-from rucio.common.s3 import clients, credentials
+from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
+from rucio.common.s3 import clients, content, credentials
 from rucio.common.types import InternalScope
 from servers import fake_s3
 
@@ -162,7 +162,7 @@ def test_one_that_fails_does_not_stop_the_others(s3, part, operation, fault, kin
 
 
 def test_a_broken_connection_goes_on_where_it_broke(s3, part, monkeypatch):
-    monkeypatch.setattr(summing, 'BLOCK', 1000)
+    monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     s3.fail('GetObject', fake_s3.Cut(), fake_s3.Cut())
     assert one(s3, part(max_attempts=2)) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
@@ -172,10 +172,10 @@ def test_a_broken_connection_goes_on_where_it_broke(s3, part, monkeypatch):
 
 
 def test_a_storage_that_knows_no_ranges_makes_no_wrong_checksum(s3, part, monkeypatch):
-    monkeypatch.setattr(summing, 'BLOCK', 1000)
+    monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     s3.fail('GetObject', fake_s3.Cut(), fake_s3.NoRanges())
-    assert isinstance(one(s3, part(max_attempts=2)), ServiceUnavailable)
+    assert isinstance(one(s3, part(max_attempts=2)), RSEOperationNotSupported)
 
 
 def test_all_are_summed_and_few_at_a_time(s3, part):
@@ -195,11 +195,11 @@ def test_all_are_summed_and_few_at_a_time(s3, part):
     assert len(set(yielded)) == 50
 
 
-def test_stopped_while_reading(s3, part):
+def test_stopped_while_reading(s3, part, monkeypatch):
+    monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     stop = threading.Event()
-    endless = iter(lambda: stop.set() or b'x', None)
-    with mock.patch.object(summing, '_blocks', return_value=endless):
+    with mock.patch.object(content.Summing, 'add', side_effect=lambda _: stop.set()):
         assert summed(part(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
 
 

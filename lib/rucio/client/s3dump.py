@@ -30,7 +30,7 @@ from urllib.parse import unquote
 from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENotFound, SourceNotFound
 from rucio.common.s3 import address, clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.errors import local_error
+from rucio.common.s3.errors import Target, local_error
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -103,7 +103,7 @@ class StorageDump:
 
     def _objects(self, place: _Place) -> Iterator[tuple[str, int]]:
         try:
-            yield from objects.list_objects(self._connection, place.bucket, place.key_prefix)
+            yield from objects.list_objects(self._connection.client, Target(self._rse, place.bucket, place.key_prefix))
         except SourceNotFound:
             remedy = "the scope's name (--scope); a scope of which nothing was ever written may have none" if self._scopes else 'whether it was removed'
             raise SourceNotFound(f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was made. Check {remedy}.") from None

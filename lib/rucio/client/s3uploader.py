@@ -19,10 +19,8 @@ a chunk of files at once. Whatever ends a run, even kill -9, leaves objects that
 finds them. It sends what is missing and nothing else.
 """
 
-import hashlib
 import os
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +44,8 @@ from rucio.common.exception import (
     UnsupportedOperation,
 )
 from rucio.common.s3 import checksums, objects, progress, transfer
-from rucio.common.s3.errors import Target, local_error, translated
+from rucio.common.s3.content import Summing, Sums, sums_of
+from rucio.common.s3.errors import Target, local_error
 from rucio.common.utils import generate_uuid
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import Default
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from rucio.client.client import Client
     from rucio.common.s3.clients import Connection
 
-__all__ = ['DirectoryUpload', 'LocalFile', 'Summary', 'Sums', 'walk']
+__all__ = ['DirectoryUpload', 'LocalFile', 'Summary', 'walk']
 
 GiB = 1024**3
 CHUNK = 500  # files: Rucio's schema takes 1000
@@ -67,31 +66,6 @@ _LARGE_AT_ONCE = 2
 _HOPELESS = 100
 
 Warn = Callable[[str, str], None]  # path, what is wrong with it
-
-
-class Sums(NamedTuple):
-    """What Rucio knows a file's content by."""
-
-    size: int
-    adler32: str
-    md5: str
-
-
-class _Summer:
-    """Makes the sums of what passes through it."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._adler32 = 1
-        self._md5 = hashlib.md5(usedforsecurity=False)
-
-    def add(self, data: bytes) -> None:
-        self._size += len(data)
-        self._adler32 = zlib.adler32(data, self._adler32)
-        self._md5.update(data)
-
-    def sums(self) -> Sums:
-        return Sums(self._size, f'{self._adler32 & 0xFFFFFFFF:08x}', self._md5.hexdigest())
 
 
 class LocalFile(NamedTuple):
@@ -314,7 +288,7 @@ class DirectoryUpload:
         if len(prefixes) > 1:  # an algorithm that scatters the files (hash)
             return None
         prefix = prefixes.pop()
-        pages = objects.list_objects(connection, target.bucket, prefix)
+        pages = objects.list_objects(connection.client, target._replace(key=prefix))
         try:
             first = next(pages, None)
         except SourceNotFound:
@@ -371,7 +345,7 @@ class DirectoryUpload:
         # That of a dataset would be a list of its files.
         files = [did for did in dids if did['name'] in known and known[did['name']]['did_type'] == 'FILE']
         if files:
-            replicas = self._client.list_replicas(files, all_states=True, rse_expression=self._rse, resolve_archives=False)
+            replicas = self._client.list_replicas(files, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random')
             states = {each['name']: each['states'][self._rse] for each in replicas if self._rse in (each.get('states') or {})}
         return {
             name: _Known(each['did_type'], each.get('availability') == 'LOST', each['bytes'], each['adler32'], each['md5'], states.get(name))
@@ -541,18 +515,17 @@ class DirectoryUpload:
         """:raises _Refused: if the catalogue has another size or checksum."""
         if known.size is not None and known.size != sums.size:
             raise _Refused(f'has {sums.size} bytes, but {self._scope}:{file.name} is registered with {known.size}: it was left as it is. Choose another name')
-        same = sums.md5 == known.md5 if known.md5 else not known.adler32 or sums.adler32.lstrip('0') == known.adler32.lstrip('0')
-        if not same:
+        if not sums.agrees(Sums(known.md5, known.adler32)):
             raise _Refused(f'is not what {self._scope}:{file.name} is registered with (same size, other checksum): it was left as it is. Choose another name')
 
     def _summed(self, file: LocalFile) -> Sums:
-        summer = _Summer()
+        summing = Summing()
         with open(file.path, 'rb') as content:
             while block := content.read(_BLOCK):
                 if self._stop.is_set():
                     raise _Refused('was not read to its end: the upload was stopped')
-                summer.add(block)
-        return summer.sums()
+                summing.add(block)
+        return summing.sums
 
     def _send(self, file: LocalFile, sums: Optional[Sums], state: Optional[str]) -> _Ready:
         """Store a file that is not there yet, as far as is known.
@@ -568,15 +541,15 @@ class DirectoryUpload:
         with self._lock:
             self._failed_in_a_row = 0
             self.summary.sent += 1
-            self.summary.sent_bytes += sent.size
+            self.summary.sent_bytes += sent.size or 0
         return _Ready(file, sent, state)
 
     def _put(self, file: LocalFile) -> Sums:
         """The sums are those of what was sent."""
-        place, summer = self._place('write', file.name), _Summer()
+        place, summing = self._place('write', file.name), Summing()
         with self._large if file.size >= place.connection.endpoint.multipart_threshold else nullcontext():
-            transfer.upload(place.connection, file.path, place.target, meter=self._meter, seen=summer.add, stop=self._stop)
-        return summer.sums()
+            transfer.upload(place.connection, file.path, place.target, meter=self._meter, seen=summing.add, stop=self._stop)
+        return summing.sums
 
     def _put_signed(self, file: LocalFile, sums: Optional[Sums]) -> Sums:
         """With URLs that the server signs, of which the protocol knows how many it needs."""
@@ -606,15 +579,11 @@ class DirectoryUpload:
         if info.size != sums.size:
             return False
         if info.md5:
-            return info.md5 == sums.md5
+            return sums.agrees(Sums(info.md5))
         if info.crc32:
             with open(file.path, 'rb') as content:
                 return info.crc32 == checksums.crc32_of(content)
-        summer = _Summer()
-        with translated('get', target):
-            for block in connection.client.get_object(Bucket=target.bucket, Key=target.key)['Body'].iter_chunks(_BLOCK):
-                summer.add(block)
-        return summer.sums() == sums
+        return sums.agrees(sums_of(connection, target, info, self._stop))
 
     def _count(self, what: str, file: LocalFile) -> None:
         with self._lock:

@@ -214,13 +214,10 @@ class _Folder(NamedTuple):
 
 
 def _objects(folder: _Folder, prefix: str) -> Iterator[tuple[str, int]]:
-    from rucio.common.s3.errors import Target, translated  # noqa: PLC0415 - boto3 takes its time
+    from rucio.common.s3 import objects  # noqa: PLC0415 - boto3 takes its time
+    from rucio.common.s3.errors import Target  # noqa: PLC0415
 
-    paginator: Any = folder.client.get_paginator('list_objects_v2')
-    with translated('ls', Target(folder.rse, folder.bucket, prefix)):
-        for page in paginator.paginate(Bucket=folder.bucket, Prefix=prefix):
-            for each in page.get('Contents', []):
-                yield each['Key'], each['Size']
+    return objects.list_objects(folder.client, Target(folder.rse, folder.bucket, prefix))
 
 
 def _list_collections(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
@@ -288,7 +285,7 @@ def _ask(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Re
 
 def _replicas(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
     dids = [{'scope': folder.scope, 'name': name} for name in names]
-    answer = ctx.obj.client.list_replicas(dids, rse_expression=folder.rse, all_states=True)
+    answer = ctx.obj.client.list_replicas(dids, rse_expression=folder.rse, all_states=True, sort='random')
     return {
         each['name']: _Replica(each['states'][folder.rse], each.get('bytes'))
         for each in answer

@@ -26,6 +26,8 @@ from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException
 from .errors import Target, status_of, translate, translated
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
     from .clients import Connection
 
 __all__ = [
@@ -214,9 +216,12 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
     return result
 
 
-def list_objects(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[tuple[str, int]]:
-    """Key and size of each object whose key starts with ``prefix``: one request for each 1000, constant memory."""
-    for page in list_pages(connection, bucket, prefix):
+def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]:
+    """Key and size of each object whose key starts with that of ``place``: one request for each 1000, constant memory.
+
+    :raises ServiceUnavailable: if the storage breaks off the listing, as :func:`list_pages`.
+    """
+    for page in list_pages(client, place):
         for each in page.get('Contents', []):
             yield each['Key'], each['Size']
 
@@ -227,31 +232,30 @@ def list_buckets(connection: 'Connection') -> list[str]:
         return [each['Name'] for each in connection.client.list_buckets()['Buckets']]
 
 
-def list_prefix(connection: 'Connection', bucket: str, prefix: str = '') -> Iterator[str]:
-    """What lies directly below ``prefix``: keys, and common prefixes that end in a slash. One request for each 1000."""
-    for page in list_pages(connection, bucket, prefix, Delimiter='/'):
+def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
+    """What lies directly below the key of ``place``: keys, and common prefixes that end in a slash. One request for each 1000."""
+    for page in list_pages(client, place, Delimiter='/'):
         for common in page.get('CommonPrefixes', []):
             yield common['Prefix']
         for each in page.get('Contents', []):
             yield each['Key']
 
 
-def list_pages(connection: 'Connection', bucket: str, prefix: str = '', **options: Any) -> Iterator[Any]:
+def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[Any]:
     """botocore's answers to ListObjectsV2, one request for each. By hand: its paginator takes an answer that says nothing, or does not say how
     to go on, for the end, and all that is behind it for deleted.
 
     :param options: More of the first request: Delimiter, StartAfter. Only a Delimiter is said again in the next ones.
     :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is not all that there is.
     """
-    target = Target(connection.endpoint.rse, bucket, prefix)
     last: Optional[str] = None
     while True:
-        with translated('ls', target):
-            answer = connection.client.list_objects_v2(Bucket=bucket, Prefix=prefix, **options)
+        with translated('ls', place):
+            answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, **options)
         token = answer.get('NextContinuationToken')
         if 'IsTruncated' not in answer or (answer['IsTruncated'] and token in (None, '', last)):
             raise ServiceUnavailable(
-                f'RSE {target.rse}: ls of {target}: the storage answered with a listing that is not complete and cannot be continued. '
+                f'RSE {place.rse}: ls of {place}: the storage answered with a listing that is not complete and cannot be continued. '
                 'Try again later; if it stays so, tell the operator of the storage.'
             )
         yield answer

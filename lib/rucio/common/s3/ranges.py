@@ -23,17 +23,11 @@ import threading
 import time
 import zlib
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Optional
-
-from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
-from s3transfer.exceptions import CancelledError
-from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
-
-from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSupported
+from typing import TYPE_CHECKING, Optional
 
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
-from .objects import need_version
+from .content import BODIES, BROKEN, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Fetch']
 
-_READ = 1024**2
 _WRITE = 32 * 1024  # for more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host
-_BODIES = 3  # so often a range is asked for when bodies break off; each request has max_attempts of its own
 
 
 class Fetch:
@@ -141,58 +133,28 @@ class Fetch:
                 self.done.set()
 
     def _get(self, file: 'FileIO', start: int, size: int) -> int:
-        """Get a range. Where its body breaks off, the next one goes on from there.
+        """Get a range.
 
         :returns: Its CRC-32.
         """
-        done = crc = 0
+        # All of the object is begun anew where its body breaks off: botocore verifies only what it sees from the beginning to the end.
         whole = size == self._info.size
-        broken: Exception
-        for _ in range(_BODIES):
-            if whole and done:  # botocore verifies only what it sees from the beginning to the end
-                self._progress(-done)
-                done = crc = 0
-            with closing(self._ask(start + done, size - done)) as body:
-                try:
-                    while (whole or done < size) and (data := self._read(body, size - done)):
+        for tries_left in reversed(range(BODIES if whole else 1)):
+            done = crc = 0
+            try:
+                with closing(Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole)) as reader:
+                    while data := reader.read():
                         _write(file, start + done, data)
                         crc = zlib.crc32(data, crc)
                         done += len(data)
                         self._progress(len(data))
-                    if done == size:
-                        return crc
-                    broken = IncompleteReadError(actual_bytes=done, expected_bytes=size)
-                except (HTTPClientError, IncompleteReadError) as error:
-                    broken = error
-        raise broken
-
-    def _ask(self, start: int, size: int) -> Any:
-        """:returns: The body of the answer."""
-        asked = f'bytes {start}-{start + size - 1}/'
-        extra: Any = {} if size == self._info.size else {'Range': asked.replace(' ', '=')[:-1]}
-        if self._info.etag:
-            extra['IfMatch'] = self._info.etag
-        answer = need_version(self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra), self._info.etag)
-        came = answer.get('ContentRange', '')
-        if 'Range' in extra and came not in (f'{asked}{self._info.size}', f'{asked}*'):
-            answer['Body'].close()
-            raise RSEOperationNotSupported(
-                f'RSE {self._target.rse}: get of {self._target}: {asked}{self._info.size} were asked for, but {came or "the whole object"} came. '
-                'Tell the operator of the storage, and use another replica.'
-            )
-        return answer['Body']
-
-    def _read(self, body: Any, left: int) -> bytes:
-        """:param left: So many bytes may still come."""
-        if self._stop.is_set():
-            raise CancelledError
-        try:
-            data: bytes = body.read(_READ)
-        except HTTPError as error:  # botocore does not know all of them
-            raise ResponseStreamingError(error=error) from error
-        if len(data) > left:
-            raise FileConsistencyMismatch(f'RSE {self._target.rse}: get of {self._target}: more bytes came than were asked for. Try again.')
-        return data
+            except BROKEN:
+                if not tries_left:
+                    raise
+                self._progress(-done)
+            else:
+                break
+        return crc
 
 
 def _write(file: 'FileIO', offset: int, data: bytes) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
+from rucio.common.s3.content import Sums
 from rucio.common.schema import get_schema_value
 
 if TYPE_CHECKING:
@@ -129,10 +130,10 @@ def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
 
 
 def _of_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
-    etag, md5, summed = entry.etag, (replica.md5 or '').lower(), bool(replica.md5 or replica.adler32)
-    if etag and etag in (md5, replica.etag):
+    etag, same, summed = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
+    if same or (etag and etag == replica.etag):
         return Kind.same if summed else Kind.unsummed
-    if md5 and etag_is_md5 and _MD5.fullmatch(etag):
+    if same is False and etag_is_md5:
         return Kind.changed
     if not summed:
         # Nothing is left that could prove that it is the same.
@@ -141,13 +142,19 @@ def _of_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
     return Kind.unproven if replica.etag or entry.modified > replica.updated else Kind.unnoted
 
 
+def _is_md5_of(entry: 'Entry', replica: 'Replica') -> Optional[bool]:
+    """Whether an ETag that may be an MD5 is the one that the catalogue has; None: nothing can be said."""
+    return Sums(entry.etag if _MD5.fullmatch(entry.etag) else None).compare(Sums(replica.md5))
+
+
 def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
     """Whether an upload is there although nobody said so. It may still be under way."""
     if entry.size != replica.bytes:
         return False
-    if replica.md5 and entry.etag == replica.md5:
+    same = _is_md5_of(entry, replica)
+    if same:
         return True
-    differs = replica.md5 and etag_is_md5 and _MD5.fullmatch(entry.etag)
+    differs = same is False and etag_is_md5
     return not differs and entry.modified < time.time() - DAY
 
 

@@ -46,8 +46,8 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import address, objects, transfer
+from rucio.common.s3.content import Sums, Verified, sums_of
 from rucio.common.s3.errors import Target, status_of
-from rucio.common.s3.relay import Sums, Verified, sums_of
 from rucio.core.request import get_transfer_error
 from rucio.core.rse import get_rse_name
 from rucio.core.transfer import update_transfer_state
@@ -455,10 +455,10 @@ class _Copy:
 
     def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
         expected = self._wanted.sums
-        if not expected and info.size:  # the catalogue does not know: what the source has is right
+        if not any(expected) and info.size:  # the catalogue does not know: what the source has is right
             source = sources[0]
             expected = sums_of(source.connection, source.target, objects.stat(source.connection, source.target), self._stop)
-        if not info.size or (info.md5 and info.md5 == expected.md5):
+        if not info.size or Sums(info.md5).compare(expected):
             return True
         return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
 
@@ -501,7 +501,7 @@ class _Copy:
     def _need_md5(self, source: _Place, info: 'ObjectInfo') -> None:
         """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
         md5 = self._wanted.sums.md5
-        if info.size and info.md5 and md5 and info.md5 != md5 and source.storage.endpoint.etag_is_md5:
+        if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says {md5}. '
                 'The object was changed: use another replica, or declare it bad.'

@@ -132,7 +132,7 @@ def unordered(part: 'Part') -> Iterator[Entry]:
 def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
     where = {'StartAfter': after} if after else {}
     try:
-        for answer in objects.list_pages(part.storage.connection(), part.bucket, part.key_prefix, **where):
+        for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
             yield [Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp()) for each in answer.get('Contents', [])]
     except RucioException as error:
         cause = error.__cause__

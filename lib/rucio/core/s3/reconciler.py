@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import RucioException, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
+from rucio.common.s3.content import Sums
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
 from . import catalogue, listings, summing
@@ -514,8 +515,7 @@ def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
     """Whether an object is what the catalogue describes; None: nothing that can be compared."""
     if replica is None:
         return None
-    pairs = [(ours, theirs.lower()) for ours, theirs in ((file.md5, replica.md5), (file.adler32, replica.adler32)) if ours and theirs]
-    return all(ours.lower() == theirs for ours, theirs in pairs) if pairs else None
+    return Sums(file.md5, file.adler32).compare(Sums(replica.md5, replica.adler32))
 
 
 def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
@@ -528,11 +528,12 @@ def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
     :returns: ``after`` and ``until`` of each.
     """
     names: list[str] = []
-    prefix = part.key_prefix
+    place = part.target(part.name_prefix)
     if count > 1 and listings.is_sorted(part):
-        names = sorted(islice(objects.list_prefix(part.storage.connection(), part.bucket, prefix), MOST_NAMES))
-        if len(names) == 1 and names[0].endswith('/') and names[0] != prefix:
-            names = sorted(islice(objects.list_prefix(part.storage.connection(), part.bucket, names[0]), MOST_NAMES))
+        client = part.storage.connection().client
+        names = sorted(islice(objects.list_prefix(client, place), MOST_NAMES))
+        if len(names) == 1 and names[0].endswith('/') and names[0] != place.key:
+            names = sorted(islice(objects.list_prefix(client, place._replace(key=names[0])), MOST_NAMES))
     step = max(1, len(names) / count)
     cuts = [names[int(step * number)] for number in range(1, min(count, len(names)))]
     return list(zip(['', *cuts], [*cuts, None], strict=True))

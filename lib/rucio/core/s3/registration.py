@@ -31,6 +31,7 @@ from rucio.common.exception import (
     ScopeNotFound,
     UnsupportedOperation,
 )
+from rucio.common.s3.content import Sums
 from rucio.core import rse_counter
 from rucio.core.did import add_did
 from rucio.core.rse_selector import RSESelector
@@ -186,10 +187,10 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
         return Refusal('conflict', file.name, f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another name.')
     if known.availability == DIDAvailability.LOST:
         return Refusal('conflict', file.name, f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.')
-    sums = [(ours, theirs) for ours, theirs in ((file.md5, known.md5), (file.adler32, known.adler32)) if ours and theirs]
-    if known.bytes == file.bytes and sums and all(ours == theirs for ours, theirs in sums):
+    same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
+    if same:
         return None
-    what = 'of which nothing can be compared but the size' if known.bytes == file.bytes and not sums else 'with another content'
+    what = 'of which nothing can be compared but the size' if same is None else 'with another content'
     return Refusal('conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.')
 
 

@@ -130,7 +130,7 @@ def _refuse_known(part: _Part, session: 'Session') -> None:
 def _refuse_objects(part: _Part) -> None:
     """What another client wrote, and the catalogue does not know."""
     try:
-        first = next(objects.list_objects(part.storage.connection(), part.bucket, part.prefix), None)
+        first = next(objects.list_objects(part.storage.connection().client, Target(part.storage.rse, part.bucket, part.prefix)), None)
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return
     if first:

@@ -39,6 +39,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
 from rucio.common.s3 import address, objects
+from rucio.common.s3.errors import Target
 from rucio.common.types import InternalScope
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -311,7 +312,7 @@ def _listed(storage: 'Storage') -> set[str]:
         found = objects.list_buckets(storage.connection())
         return {scope for bucket in found if (scope := address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix))}
     bucket, _, prefix = unquote(storage.protocol['prefix'].strip('/')).partition('/')
-    below = objects.list_prefix(storage.connection(), bucket, f'{prefix}/' if prefix else '')
+    below = objects.list_prefix(storage.connection().client, Target(storage.rse, bucket, f'{prefix}/' if prefix else ''))
     return {scope for key in below if key.endswith('/') for scope, name in storage.dids_of(bucket, key) if not name}
 
 

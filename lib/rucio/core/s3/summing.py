@@ -16,17 +16,14 @@
 
 import base64
 import binascii
-import hashlib
 import re
 import threading
-import zlib
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
-
-from botocore.exceptions import BotoCoreError
+from typing import TYPE_CHECKING, Optional, Union
 
 from rucio.common.exception import RucioException, ServiceUnavailable
 from rucio.common.s3 import objects
+from rucio.common.s3.content import Sums, sums_of
 from rucio.common.s3.errors import translated
 
 from .rows import NewFile
@@ -39,16 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ['sums']
 
-BLOCK = 1024**2  # bytes read at once
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
 
 Summed = tuple['Entry', Union[NewFile, Exception]]
-
-
-class _Sums(NamedTuple):
-    md5: Optional[str] = None
-    adler32: Optional[str] = None
 
 
 class Stopped(ServiceUnavailable):
@@ -85,19 +76,19 @@ def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: 'Union[bo
         while going:
             yield from _finished(going)
     finally:
-        ended.is_over = True
+        ended.set()
         pool.shutdown(cancel_futures=True)
 
 
-class _Ended:
+class _Ended(threading.Event):
     """Whether the caller wants no more: it says so, or it has gone."""
 
     def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
         self._stop = stop
-        self.is_over = False
 
-    def __bool__(self) -> bool:
-        return self.is_over or self._stop.is_set()
+    def is_set(self) -> bool:
+        return super().is_set() or self._stop.is_set()
 
 
 def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
@@ -113,32 +104,40 @@ def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
             yield entry, error
 
 
-def _from_listing(part: 'Part', entry: 'Entry') -> Optional[_Sums]:
+def _from_listing(part: 'Part', entry: 'Entry') -> Optional[Sums]:
     if entry.size == 0:
-        return _Sums(*_EMPTY)
-    return _Sums(entry.etag) if _is_md5(part, entry.etag) else None
+        return Sums(*_EMPTY)
+    return Sums(entry.etag) if _is_md5(part, entry.etag) else None
 
 
 def _is_md5(part: 'Part', etag: str) -> bool:
     return part.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
 
 
-def _file(part: 'Part', entry: 'Entry', known: _Sums) -> NewFile:
+def _file(part: 'Part', entry: 'Entry', known: Sums) -> NewFile:
     """The ETag is for the next listing, where that cannot be compared with the MD5."""
     etag = None if _is_md5(part, entry.etag) else entry.etag or None
     return NewFile(part.name_of(entry.key), entry.size, known.md5, known.adler32, etag, part.path_of(entry.key))
 
 
 def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
-    if ended:
+    if ended.is_set():
         raise Stopped
-    target = part.target(part.name_of(entry.key))
+    target, connection = part.target(part.name_of(entry.key)), part.storage.connection()
     with translated('stat', target):
-        answer = objects.head(part.storage.connection(), target)
+        answer = objects.head(connection, target)
     if (answer['ContentLength'], answer.get('ETag', '').strip('"')) != (entry.size, entry.etag):
         raise _changed(part, entry)
-    md5 = objects.info(answer).md5 or _noted(answer.get('Metadata', {}))
-    return _file(part, entry, _Sums(md5) if md5 or not read else _read(part, entry, ended))
+    info = objects.info(answer)
+    md5 = info.md5 or _noted(answer.get('Metadata', {}))
+    if md5 or not read:
+        return _file(part, entry, Sums(md5))
+    try:
+        return _file(part, entry, sums_of(connection, target, info, ended))
+    except ServiceUnavailable:
+        if ended.is_set():
+            raise Stopped from None
+        raise
 
 
 def _changed(part: 'Part', entry: 'Entry') -> RucioException:
@@ -155,38 +154,3 @@ def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
         md5 = ''
     pairs = dict(pair.partition(':')[::2] for pair in metadata.get('s3cmd-attrs', '').split('/'))
     return next((found for found in (md5, pairs.get('md5', '')) if _MD5.fullmatch(found)), None)
-
-
-def _read(part: 'Part', entry: 'Entry', ended: _Ended) -> _Sums:
-    """Read the version with the entry's ETag once; after a broken connection on from there, as long as there is any progress."""
-    md5, adler32, position, failures = hashlib.md5(usedforsecurity=False), 1, 0, 0
-    while position < entry.size:
-        before = position
-        try:
-            for block in _blocks(part, entry, position):
-                if ended:
-                    raise Stopped
-                md5.update(block)
-                adler32 = zlib.adler32(block, adler32)
-                position += len(block)
-        except ServiceUnavailable as error:
-            failures = 1 if position > before else failures + 1
-            if not isinstance(error.__cause__, BotoCoreError) or failures >= part.storage.endpoint.max_attempts:
-                raise
-        else:
-            break
-    if position != entry.size:
-        raise _changed(part, entry)
-    return _Sums(md5.hexdigest(), f'{adler32:08x}')
-
-
-def _blocks(part: 'Part', entry: 'Entry', position: int) -> 'Iterator[bytes]':
-    target = part.target(part.name_of(entry.key))
-    options: dict[str, Any] = {'IfMatch': entry.etag} if entry.etag else {}
-    if position:
-        options['Range'] = f'bytes={position}-'
-    with translated('get', target):
-        answer = objects.need_version(part.storage.connection().client.get_object(Bucket=target.bucket, Key=target.key, **options), entry.etag)
-        body = answer['Body']
-        with body:  # which gives something else: the bare connection
-            yield from body.iter_chunks(BLOCK)

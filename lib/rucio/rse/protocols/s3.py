@@ -347,7 +347,9 @@ class Default(RSEProtocol):
         connection, target = self._locate('read', path if url.key else f'{path.rstrip("/")}/-')
         self._need_keys(connection, 'ls')
         prefix = url.key if not url.key or url.key.endswith('/') else f'{url.key}/'
-        return [f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}' for each in objects.list_prefix(connection, target.bucket, prefix)]
+        return [
+            f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}' for each in objects.list_prefix(connection.client, target._replace(key=prefix))
+        ]
 
     def get_space_usage(self) -> tuple[int, int]:
         """Size and free space in bytes. S3 knows neither: the size is the setting ``capacity``, what is used is listed.
@@ -362,7 +364,11 @@ class Default(RSEProtocol):
             raise RSEOperationNotSupported(f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings.")
         connection = clients.connect(endpoint, self._authorizer)
         self._need_keys(connection, 'get_space_usage')
-        used = sum(size for bucket, prefix in self._places(connection) for _, size in objects.list_objects(connection, bucket, prefix))
+        used = sum(
+            size
+            for bucket, prefix in self._places(connection)
+            for _, size in objects.list_objects(connection.client, Target(connection.endpoint.rse, bucket, prefix))
+        )
         return endpoint.capacity, max(0, endpoint.capacity - used)
 
     def _places(self, connection: clients.Connection) -> list[tuple[str, str]]:
