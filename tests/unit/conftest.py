@@ -34,7 +34,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.rse import rsemanager
 
 from rucio.common import config
-from rucio.common.s3 import clients
+from rucio.common.s3 import clients, secrecy
 from rucio.common.s3.endpoint import Endpoint
 from servers.fake_s3 import FakeS3
 
@@ -50,14 +50,14 @@ hypothesis.settings.load_profile('rucio-s3')
 BUCKET = 'user.alice'
 KEYS = {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'a-secret/that+nobody%may=see'}
 FOREIGN = ('AWS_', 'BOTO_', 'RUCIO_', 'X509_')
-PROXIES = ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy', 'VIRTUAL_ENV', 'CONDA_PREFIX')
+ELSEWHERE = ('requests_ca_bundle', 'curl_ca_bundle', 'http_proxy', 'https_proxy', 'all_proxy', 'no_proxy', 'VIRTUAL_ENV', 'CONDA_PREFIX')
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """An empty home directory and nothing of the developer's environment; Rucio's configuration is below it, and empty."""
     for name in list(os.environ):
-        if name.startswith(FOREIGN) or name in PROXIES or name.lower() in PROXIES:
+        if name.startswith(FOREIGN) or name in ELSEWHERE or name.lower() in ELSEWHERE:
             monkeypatch.delenv(name)
     folder = tmp_path / 'home'
     etc = folder / 'rucio' / 'etc'
@@ -73,7 +73,7 @@ def home(tmp_path, monkeypatch):
     with mock.patch.dict(clients._shared, clear=True):
         yield folder
     config.clean_cached_config()
-    for name in clients._TALKATIVE:
+    for name in secrecy._TALKATIVE:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 

@@ -329,7 +329,7 @@ def test_fsspec(plugin, connect):
         'secret': 'vended-secret',
         'token': 'vended-token',
         'endpoint_url': 'http://127.0.0.1:1',
-        'client_kwargs': {'region_name': 'de'},
+        'client_kwargs': {'region_name': 'de', 'verify': True},
         'config_kwargs': {'signature_version': 's3v4', 's3': {'addressing_style': 'path'}},
     }
 

@@ -193,7 +193,7 @@ class Asked:
         self.names = names
         self.settings = {'deterministic': True}
 
-    def connection(self):
+    def connection(self, *_):
         if not self.names:
             raise ServiceUnavailable('RSE SITE_S3: nobody answers.')
         return SimpleNamespace(client=SimpleNamespace(list_buckets=lambda: {'Buckets': [{'Name': name} for name in self.names]}))

@@ -30,8 +30,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3 import subscriptions
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied
-from rucio.common.s3.credentials import bare_session
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import SERVER, Endpoint
+from rucio.common.s3.factory import bare_session
 
 BUCKET = 'user.alice'
 TOKEN = 'the-token-that-nobody-else-has'
@@ -53,12 +53,12 @@ class Clients:
         self.sns.activate()
 
     def storage(self, **settings):
-        connection = SimpleNamespace(client=self._clients['s3'], authorizer=SimpleNamespace(session=lambda: SimpleNamespace(create_client=self._create)))
+        connection = SimpleNamespace(client=self._clients['s3'], authorizer=SimpleNamespace(session=lambda: None))
         endpoint = Endpoint('X', 'a' * 32, 'https://s3.example.org', **settings)
-        return SimpleNamespace(rse='X', region='de', endpoint=endpoint, connection=lambda: connection)
+        return SimpleNamespace(rse='X', region='de', endpoint=endpoint, connection=lambda _: connection)
 
-    def _create(self, service, **options):
-        self.made.append((service, options['endpoint_url'], options['region_name'], options['verify']))
+    def make(self, service, _, url, **options):
+        self.made.append((service, url, options['region'], options['ca_bundle'], options['patience']))
         return self._clients[service]
 
     def has(self, **configurations):
@@ -76,8 +76,9 @@ class Clients:
 
 
 @pytest.fixture
-def clients():
+def clients(monkeypatch):
     made = Clients()
+    monkeypatch.setattr(subscriptions.factory, 'client', made.make)
     yield made
     made.s3.assert_no_pending_responses()
     made.sns.assert_no_pending_responses()
@@ -99,7 +100,7 @@ def test_a_storage_that_makes_topics_pushes_to_this_server(clients):
     clients.has()
     clients.takes(TopicConfigurations=[{'Id': 'rucio-s3', 'TopicArn': arn, 'Events': EVENTS}])
     assert subscriptions.subscribe(clients.storage(**CEPH, ca_bundle='ca.pem'), BUCKET) is True
-    assert clients.made == [('sns', 'https://s3.example.org', 'de', 'ca.pem')]
+    assert clients.made == [('sns', 'https://s3.example.org', 'de', 'ca.pem', SERVER)]
 
 
 def test_again_only_the_topic_is_brought_up_to_date(clients):

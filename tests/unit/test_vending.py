@@ -49,7 +49,7 @@ def storage(sts):
         usual = {'rse': 'X', 'rse_id': 'abc123', 'url': 'http://127.0.0.1:9', 'sts_endpoint': sts.url, 'role_arn': ROLE, 'max_attempts': 1}
         endpoint = Endpoint(**usual | settings)
         connection = clients.connect(endpoint, credentials.Static('SERVERKEY', 'hidden-key'))
-        return SimpleNamespace(rse='X', rse_id='abc123', endpoint=endpoint, region='us-east-1', connection=lambda: connection)
+        return SimpleNamespace(rse='X', rse_id='abc123', endpoint=endpoint, region='us-east-1', connection=lambda _: connection)
 
     return make
 

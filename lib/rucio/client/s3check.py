@@ -41,7 +41,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
 from rucio.common.exception import RSENotFound, RSEOperationNotSupported, RucioException
-from rucio.common.s3 import clients, credentials, objects, transfer
+from rucio.common.s3 import clients, credentials, factory, objects, transfer
 from rucio.common.s3.address import encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, status_of, translate, translated
@@ -291,7 +291,7 @@ class Check:
         if proxy := _proxy(url.scheme, str(url.hostname)):
             raise _skipped(f'goes through the proxy {proxy}')
         start = time.monotonic()
-        with socket.create_connection((url.hostname, url.port or (443 if url.scheme == 'https' else 80)), endpoint.connect_timeout):
+        with socket.create_connection((url.hostname, url.port or (443 if url.scheme == 'https' else 80)), endpoint.patience().connect_timeout):
             return f'{(time.monotonic() - start) * 1000:.1f} ms'
 
     def _check_tls(self) -> str:
@@ -304,7 +304,7 @@ class Check:
         context = ssl.create_default_context(cafile=_ca_bundle(endpoint))
         try:
             with (
-                socket.create_connection((url.hostname, url.port or 443), endpoint.connect_timeout) as connection,
+                socket.create_connection((url.hostname, url.port or 443), endpoint.patience().connect_timeout) as connection,
                 context.wrap_socket(connection, server_hostname=url.hostname) as tls,
             ):
                 certificate, version = tls.getpeercert() or {}, tls.version()
@@ -691,7 +691,8 @@ def _proxy(scheme: str, host: str) -> str:
 
 def _ca_bundle(endpoint: Endpoint) -> str:
     """Whom boto3 trusts."""
-    return endpoint.ca_bundle or os.environ.get('AWS_CA_BUNDLE') or os.environ.get('REQUESTS_CA_BUNDLE') or str(get_cert_path(True))
+    trusted = factory.trusted(endpoint.ca_bundle)
+    return trusted if isinstance(trusted, str) else str(get_cert_path(True))
 
 
 def _http_get(endpoint: Endpoint, url: str) -> Any:
@@ -699,7 +700,7 @@ def _http_get(endpoint: Endpoint, url: str) -> Any:
     parts = urlsplit(url)
     proxies = {parts.scheme: getproxies()[parts.scheme]} if _proxy(parts.scheme, str(parts.hostname)) else None
     trusted: Any = _ca_bundle(endpoint)  # its stubs say bool
-    return URLLib3Session(verify=trusted, proxies=proxies, timeout=int(endpoint.connect_timeout) or 1).send(AWSRequest('GET', url).prepare())
+    return URLLib3Session(verify=trusted, proxies=proxies, timeout=int(endpoint.patience().connect_timeout) or 1).send(AWSRequest('GET', url).prepare())
 
 
 def _split(message: str) -> tuple[str, str]:

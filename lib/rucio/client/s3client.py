@@ -21,7 +21,6 @@ from json import dumps
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import quote
 
-import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
@@ -32,7 +31,7 @@ from rucio.client.baseclient import choice
 from rucio.client.credentialclient import CredentialClient
 from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
 from rucio.common.exception import InputValidationError, MissingDependency, RSENotFound, RSEOperationNotSupported, ServerConnectionException
-from rucio.common.s3 import address, credentials
+from rucio.common.s3 import address, credentials, factory
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.utils import build_url
 
@@ -832,14 +831,10 @@ class S3Client(CredentialClient):
         return bool(self._endpoint_url or self._keys[0])
 
     def _explicit(self) -> 'Boto3S3':
-        client: Boto3S3 = boto3.session.Session().client(
-            self._resource,  # type: ignore[call-overload]
-            endpoint_url=self._endpoint_url,
-            aws_access_key_id=self._keys[0],
-            aws_secret_access_key=self._keys[1],
-            region_name=self._region,
-            config=self._config,
-        )
+        session = factory.user_session()
+        if all(self._keys):
+            session.set_credentials(str(self._keys[0]), str(self._keys[1]))
+        client: Boto3S3 = factory.client(self._resource, session, self._endpoint_url, region=self._region, config=self._config)
         return client
 
     def _place(self, scope: str, name: str, rse: Optional[str]) -> _Place:
@@ -888,11 +883,12 @@ class S3Client(CredentialClient):
         """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what boto3 does."""
         integrity: Any = 'when_supported' if endpoint.checksum == 'crc32' else 'when_required'
         style: Any = {'addressing_style': endpoint.addressing}
-        config = Config(s3=style, request_checksum_calculation=integrity, user_agent_extra='rucio-s3').merge(self._config)
+        config = Config(s3=style, request_checksum_calculation=integrity).merge(self._config)
         if not authorizer.signed:
             config = config.merge(Config(signature_version=UNSIGNED))
-        session = boto3.session.Session(botocore_session=authorizer.session(), region_name=self._region or _region(endpoint, authorizer.region))
-        client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
+        session = authorizer.session()
+        region = self._region or _region(endpoint, authorizer.region)
+        client: Boto3S3 = factory.client('s3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(), config=config)
         authorizer.attach(client)
         return client
 
@@ -917,7 +913,7 @@ class _Keys(credentials.Authorizer):
             advisory_timeout=int(min(900, lasts / 3)),
             mandatory_timeout=int(min(600, lasts / 6)),
         )
-        return credentials.bare_session(keys)
+        return factory.bare_session(keys)
 
     def _metadata(self) -> dict[str, str]:
         keys = self._fetch()
@@ -930,7 +926,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _fsspec(url: Optional[str], region: Optional[str], keys: tuple[Optional[str], ...], config: Any, ca_bundle: Optional[str] = None) -> dict[str, Any]:
-    named = _given(key=keys[0], secret=keys[1], token=keys[2], endpoint_url=url, client_kwargs=_given(region_name=region, verify=ca_bundle))
+    named = _given(key=keys[0], secret=keys[1], token=keys[2], endpoint_url=url, client_kwargs=_given(region_name=region, verify=factory.trusted(ca_bundle)))
     return named | {'config_kwargs': _given(signature_version=config.signature_version, s3=config.s3)}
 
 

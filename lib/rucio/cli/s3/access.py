@@ -225,11 +225,11 @@ def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], p
     from botocore.config import Config  # noqa: PLC0415 - takes its time, and `url` does not need it
     from botocore.credentials import Credentials  # noqa: PLC0415
 
-    from rucio.common.s3.credentials import bare_session  # noqa: PLC0415
+    from rucio.common.s3 import factory  # noqa: PLC0415
 
-    session = bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
+    session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
     config = Config(signature_version='s3v4', s3={'addressing_style': endpoint.addressing})  # type: ignore[arg-type]
-    client: Any = session.create_client('s3', region_name=keys['region'] or endpoint.default_region, endpoint_url=endpoint.url, config=config)
+    client = factory.client('s3', session, endpoint.url, region=keys['region'] or endpoint.default_region, config=config)
     operation = 'put_object' if put else 'get_object'
     return str(client.generate_presigned_url(operation, Params={'Bucket': place['bucket'], 'Key': place['key']}, ExpiresIn=expires))
 

@@ -19,14 +19,12 @@ Making a client costs 100 to 200 ms of CPU; Rucio makes three protocol objects f
 
 import base64
 import hashlib
-import logging
 import os
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 
-import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -34,8 +32,9 @@ from botocore.handlers import add_expect_header
 from botocore.utils import parse_timestamp
 from s3transfer.exceptions import CancelledError
 
+from . import factory
 from .credentials import Authorizer, Presigned
-from .endpoint import Endpoint, Secrets
+from .endpoint import PERSON, Endpoint, Patience, Secrets
 from .errors import Target, status_of, translated
 
 if TYPE_CHECKING:
@@ -47,9 +46,6 @@ __all__ = ['Connection', 'Stoppable', 'connect']
 _shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client']] = {}
 _lock = threading.Lock()
 
-# At DEBUG these write whole requests, session tokens and signed URLs included.
-_TALKATIVE = ('boto3', 'botocore', 's3transfer', 'urllib3')
-
 
 @dataclass(frozen=True)
 class Connection:
@@ -60,51 +56,34 @@ class Connection:
     client: 'S3Client'
 
 
-def connect(endpoint: Endpoint, authorizer: Optional[Authorizer]) -> Connection:
+def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Patience = PERSON) -> Connection:
     """The connection for this storage and identity; the same for all who ask with the same, in all threads.
 
     :param endpoint: The storage.
     :param authorizer: How to be authorised; None: by signed URLs.
+    :param patience: How long to wait and how often to try, where the settings do not say.
     :returns: A connection. No request is made.
     :raises RSEAccessDenied: if the AWS profile does not exist.
     """
     authorizer = authorizer or Presigned()
+    patience = endpoint.patience(patience)
     # What only names the RSE makes no other client. Another process must not use our sockets: a fork begins anew.
     storage = replace(endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets())
-    key = (os.getpid(), authorizer.identity, storage)
+    key = (os.getpid(), authorizer.identity, patience, storage)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
-            _shared[key] = (authorizer, _make(endpoint, authorizer))
+            _shared[key] = (authorizer, _make(endpoint, authorizer, patience))
         authorizer, client = _shared[key]
     return Connection(endpoint, authorizer, client)
 
 
-def _make(endpoint: Endpoint, authorizer: Authorizer) -> 'S3Client':
-    for name in _TALKATIVE:
-        if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.INFO)
-    # An unsigned x-amz-... header is refused on a signed URL.
-    integrity: Literal['when_supported', 'when_required'] = (
-        'when_supported' if endpoint.checksum == 'crc32' and not authorizer.whole_objects_only else 'when_required'
-    )
-    style: Any = {'addressing_style': 'path' if authorizer.whole_objects_only else endpoint.addressing}
-    config = Config(
-        signature_version='s3v4' if authorizer.signed else UNSIGNED,
-        s3=style,
-        connect_timeout=endpoint.connect_timeout,
-        read_timeout=endpoint.read_timeout,
-        retries={'mode': 'standard', 'total_max_attempts': endpoint.max_attempts},
-        max_pool_connections=max(10, 4 * endpoint.max_concurrency),
-        request_checksum_calculation=integrity,
-        response_checksum_validation='when_required' if authorizer.whole_objects_only else 'when_supported',
-        user_agent_extra='rucio-s3',
-    )
-    credentials = authorizer.session()
+def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
+    session = authorizer.session()
     region = endpoint.region or authorizer.region or endpoint.default_region
     # botocore's own takes three quarters of the time that it takes to read a listing.
-    credentials.get_component('response_parser_factory').set_parser_defaults(timestamp_parser=_timestamp)
-    session = boto3.session.Session(botocore_session=credentials, region_name=region)
-    client = session.client('s3', endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
+    session.get_component('response_parser_factory').set_parser_defaults(timestamp_parser=_timestamp)
+    config = _config(endpoint, authorizer)
+    client: S3Client = factory.client('s3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config)
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     # Where a server answers before it has the body, botocore takes that answer for the one to the next request, too.
@@ -117,6 +96,21 @@ def _make(endpoint: Endpoint, authorizer: Authorizer) -> 'S3Client':
         client.meta.events.register('before-call.s3.UploadPart', _add_md5)
         client.meta.events.register('before-call.s3.DeleteObjects', _add_md5)
     return client
+
+
+def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
+    # An unsigned x-amz-... header is refused on a signed URL.
+    integrity: Literal['when_supported', 'when_required'] = (
+        'when_supported' if endpoint.checksum == 'crc32' and not authorizer.whole_objects_only else 'when_required'
+    )
+    style: Any = {'addressing_style': 'path' if authorizer.whole_objects_only else endpoint.addressing}
+    return Config(
+        signature_version='s3v4' if authorizer.signed else UNSIGNED,
+        s3=style,
+        max_pool_connections=max(10, 4 * endpoint.max_concurrency),
+        request_checksum_calculation=integrity,
+        response_checksum_validation='when_required' if authorizer.whole_objects_only else 'when_supported',
+    )
 
 
 def _timestamp(value: Any) -> datetime:

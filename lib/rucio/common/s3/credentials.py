@@ -19,7 +19,6 @@ server is asked what it offers where there are no keys.
 """
 
 import hashlib
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -29,12 +28,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Protocol, Union
 
 import botocore.session
-from botocore.credentials import CredentialProvider, CredentialResolver, Credentials, ReadOnlyCredentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from rucio.common.config import get_rse_credentials
 from rucio.common.exception import ConfigurationError, ErrorLoadingCredentials, RSEAccessDenied, RSENotFound, RSEOperationNotSupported
 
 from .errors import Target
+from .factory import bare_session, user_session
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'RucioServer', 'Static', 'bare_session', 'choose']
+__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'RucioServer', 'Static', 'choose']
 
 
 class Authorizer(ABC):
@@ -69,30 +69,6 @@ class Authorizer(ABC):
         return
 
 
-class _Fixed(CredentialProvider):
-    METHOD = 'rucio-s3'
-    CANONICAL_NAME = 'rucio-s3'
-
-    def __init__(self, credentials: Optional[Credentials]) -> None:
-        super().__init__()
-        self._credentials = credentials
-
-    def load(self) -> Optional[Credentials]:
-        return self._credentials
-
-
-def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
-    """A session with these credentials and nothing of the user's own ~/.aws: what is there belongs to other storages."""
-    nothing: dict[str, Any] = {
-        'profile': (None, None, None, None),
-        'config_file': (None, None, os.devnull, None),
-        'credentials_file': (None, None, os.devnull, None),
-    }
-    session = botocore.session.Session(session_vars=nothing)
-    session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
-    return session
-
-
 class Static(Authorizer):
     """Keys in rucio.cfg."""
 
@@ -117,7 +93,7 @@ class Profile(Authorizer):
         self.identity = f'profile:{profile}'
 
     def session(self) -> botocore.session.Session:
-        session = botocore.session.Session(profile=self._profile)
+        session = user_session(self._profile)
         self.region = session.get_config_variable('region')
         return session
 

@@ -41,7 +41,7 @@ else:
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['ON_CHANGED', 'ON_MISSING', 'SETTINGS', 'Endpoint', 'Secrets', 'Setting']
+__all__ = ['ON_CHANGED', 'ON_MISSING', 'PERSON', 'SERVER', 'SETTINGS', 'Endpoint', 'Patience', 'Secrets', 'Setting']
 
 # What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is gone.
 ON_CHANGED = ('report', 'replace', 'bad')
@@ -220,6 +220,18 @@ class Secrets:
     profile: Optional[str] = None
 
 
+class Patience(NamedTuple):
+    """How long a client waits for a storage, in seconds, and how often it tries."""
+
+    connect_timeout: float
+    read_timeout: float  # without a byte
+    max_attempts: int
+
+
+PERSON = Patience(10, 60, 4)  # somebody waits for his files; so does a daemon that reads them
+SERVER = Patience(3, 20, 2)  # somebody waits for the Rucio server, and others for this worker of it
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One S3 storage as one RSE uses it. Sizes are in bytes, times in seconds."""
@@ -240,9 +252,9 @@ class Endpoint:
     multipart_threshold: int = 16 * MiB
     multipart_chunksize: int = 16 * MiB
     max_concurrency: int = 4
-    connect_timeout: float = 10
-    read_timeout: float = 60
-    max_attempts: int = 4
+    connect_timeout: Optional[float] = None
+    read_timeout: Optional[float] = None
+    max_attempts: Optional[int] = None
     bucket_prefix: str = ''
     lifecycle: bool = False
     signature_guards: tuple[str, ...] = ()
@@ -264,6 +276,10 @@ class Endpoint:
     events_token: Optional[str] = field(default=None, repr=False)
     progress: str = 'auto'
     secrets: Secrets = field(default_factory=Secrets)
+
+    def patience(self, usual: Patience = PERSON) -> Patience:
+        """How long to wait for it and how often to try: what the settings say, and ``usual`` where they say nothing."""
+        return Patience(self.connect_timeout or usual.connect_timeout, self.read_timeout or usual.read_timeout, self.max_attempts or usual.max_attempts)
 
     @property
     def sts_url(self) -> str:

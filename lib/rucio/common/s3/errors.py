@@ -224,11 +224,11 @@ def said(error: BaseException) -> str:
         answer = error.response.get('Error', {})
         code, message, status = answer.get('Code', ''), answer.get('Message', ''), status_of(error)
         words = ' '.join(str(word) for word in (status, '' if code == str(status) else code) if word)
-        return f'the storage answered {words}' + (f' ({_without_query(str(message))}).' if message and message != code else '.')
-    return f'{type(error).__name__}: {_without_query(str(error)) or "no details"}.'.replace('..', '.')
+        return f'the storage answered {words}' + (f' ({without_query(str(message))}).' if message and message != code else '.')
+    return f'{type(error).__name__}: {without_query(str(error)) or "no details"}.'.replace('..', '.')
 
 
-def _without_query(text: str) -> str:
+def without_query(text: str) -> str:
     return re.sub(r'\?[^\s"\'<>]*', '', text).strip()
 
 

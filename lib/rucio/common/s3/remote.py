@@ -23,7 +23,8 @@ from botocore.credentials import ReadOnlyCredentials
 
 from rucio.common.exception import AccessDenied, InputValidationError, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
 
-from .credentials import Authorizer, bare_session
+from .credentials import Authorizer
+from .factory import bare_session
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest

@@ -25,6 +25,8 @@ from botocore.config import Config
 
 from rucio.common.exception import InputValidationError, ResourceTemporaryUnavailable, RSEAccessDenied, RucioException, ServiceUnavailable
 
+from . import factory
+from .endpoint import PERSON, Patience
 from .errors import said, status_of
 
 if TYPE_CHECKING:
@@ -69,16 +71,13 @@ _REMEDIES = {
 _NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is up."
 
 
-def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: str) -> Any:
-    """A client of the storage's STS, authorised by a session, with the time-outs and the CA of the storage's own."""
-    config = Config(
-        signature_version='v4',
-        connect_timeout=endpoint.connect_timeout,
-        read_timeout=endpoint.read_timeout,
-        retries={'mode': 'standard', 'total_max_attempts': endpoint.max_attempts},
-        user_agent_extra='rucio-s3',
-    )
-    return session.create_client('sts', region_name=region, endpoint_url=endpoint.sts_url, verify=endpoint.ca_bundle, config=config)
+def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: str, patience: Patience = PERSON) -> Any:
+    """A client of the storage's STS, authorised by a session, with the settings of the storage.
+
+    :param patience: How long it waits and how often it tries, where the settings do not say.
+    """
+    config = Config(signature_version='v4')
+    return factory.client('sts', session, endpoint.sts_url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(patience), config=config)
 
 
 def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: str, seconds: int) -> TemporaryKeys:

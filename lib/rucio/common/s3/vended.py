@@ -29,7 +29,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported, RucioException
 
-from .credentials import Authorizer, bare_session
+from .credentials import Authorizer
+from .factory import bare_session
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest

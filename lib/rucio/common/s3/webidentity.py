@@ -29,7 +29,8 @@ from botocore.credentials import DeferredRefreshableCredentials
 from rucio.common.exception import InputValidationError
 
 from . import sts
-from .credentials import Authorizer, bare_session
+from .credentials import Authorizer
+from .factory import bare_session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint

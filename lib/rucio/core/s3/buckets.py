@@ -41,6 +41,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import address, objects
+from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
 from rucio.core.account_limit import get_local_account_limit
 from rucio.core.did import set_metadata
@@ -309,7 +310,7 @@ def exists(storage: 'Storage', bucket: str) -> bool:
     """
     try:
         with translated('make-bucket', Target(storage.rse, bucket)):
-            storage.connection().client.head_bucket(Bucket=bucket)
+            storage.connection(SERVER).client.head_bucket(Bucket=bucket)
     except RucioException as error:
         if status_of(error.__cause__ or error) == 404:
             return False
@@ -346,12 +347,12 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
 
 def _create(storage: 'Storage', bucket: str) -> bool:
     """:returns: False if somebody else made it for us in the same moment."""
-    return objects.make_bucket(storage.connection(), Target(storage.rse, bucket))
+    return objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
 
 
 def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
     """A bucket without this rule is as good as one with it, so a storage that refuses is only written into the log."""
-    client = storage.connection().client
+    client = storage.connection(SERVER).client
     try:
         try:
             rules: list[Any] = list(client.get_bucket_lifecycle_configuration(Bucket=bucket).get('Rules', []))
@@ -393,7 +394,7 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             continue
         try:
             with translated('ls', Target(storage.rse, '*')):
-                found = storage.connection().client.list_buckets().get('Buckets', [])
+                found = storage.connection(SERVER).client.list_buckets().get('Buckets', [])
         except RucioException as error:
             _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
             failure = error
@@ -418,7 +419,7 @@ def get_policy(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
     """The storage's own policy of a bucket, or None: one request."""
     with translated('policy', Target(storage.rse, bucket)):
         try:
-            text = storage.connection().client.get_bucket_policy(Bucket=bucket)['Policy']
+            text = storage.connection(SERVER).client.get_bucket_policy(Bucket=bucket)['Policy']
         except ClientError as error:
             if error.response.get('Error', {}).get('Code') == 'NoSuchBucketPolicy':
                 return None
@@ -432,7 +433,7 @@ def set_policy(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]
 
     :raises InvalidObject: if the storage does not take it.
     """
-    client = storage.connection().client
+    client = storage.connection(SERVER).client
     with translated('policy', Target(storage.rse, bucket)):
         try:
             if policy is None:

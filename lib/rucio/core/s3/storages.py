@@ -28,7 +28,7 @@ from sqlalchemy import and_, false, or_, select
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import address, clients, credentials
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
 from rucio.core.rse import get_rse_protocols
 from rucio.db.sqla import models
 from rucio.rse.protocols.s3 import Default
@@ -89,12 +89,14 @@ class Storage:
             )
         return self._authorizer
 
-    def connection(self) -> clients.Connection:
+    def connection(self, patience: Patience = PERSON) -> clients.Connection:
         """The client that uses the server's own keys, shared by all of this process. Makes no request.
 
+        :param patience: How long it waits and how often it tries, where the settings do not say: ``SERVER`` for what a request to the Rucio
+            server waits for, ``PERSON`` for work that lasts, such as to list and to read.
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
-        return clients.connect(self.endpoint, self._keys())
+        return clients.connect(self.endpoint, self._keys(), patience)
 
     @cached_property
     def _session(self) -> Any:

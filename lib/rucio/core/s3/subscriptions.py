@@ -17,10 +17,11 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import RucioException
+from rucio.common.s3 import factory
+from rucio.common.s3.endpoint import SERVER
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -51,7 +52,7 @@ def subscribe(storage: 'Storage', bucket: str) -> bool:
     """
     try:
         topic = _topic(storage)
-        return bool(topic) and _configure(storage.connection().client, bucket, topic)
+        return bool(topic) and _configure(storage.connection(SERVER).client, bucket, topic)
     except (ClientError, BotoCoreError, RucioException) as error:
         _LOGGER.warning('RSE %s, bucket %s: it could not be subscribed to its events: %s', storage.rse, bucket, error)
         return False
@@ -87,15 +88,8 @@ def _topic(storage: 'Storage') -> str:
 
 def _sns(storage: 'Storage') -> Any:
     """A client for the storage's own SNS. Not shared: buckets are made seldom."""
-    # First the connection: it sees to it that botocore writes no token into a log.
-    endpoint, session = storage.endpoint, storage.connection().authorizer.session()
-    config = Config(
-        connect_timeout=endpoint.connect_timeout,
-        read_timeout=endpoint.read_timeout,
-        retries={'mode': 'standard', 'total_max_attempts': endpoint.max_attempts},
-        user_agent_extra='rucio-s3',
-    )
-    return session.create_client('sns', region_name=storage.region, endpoint_url=endpoint.url, verify=endpoint.ca_bundle, config=config)
+    endpoint, session = storage.endpoint, storage.connection(SERVER).authorizer.session()
+    return factory.client('sns', session, endpoint.url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER))
 
 
 def _configure(client: 'S3Client', bucket: str, topic: str) -> bool:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.exception import InputValidationError, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import sts
+from rucio.common.s3.endpoint import SERVER
 
 if TYPE_CHECKING:
     from .storages import Storage
@@ -126,11 +127,11 @@ def _assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.Temp
 
 def _client(storage: 'Storage') -> Any:
     """The STS client of a storage. Its keys are those of the storage's connection, also when they are changed."""
-    connection = storage.connection()
+    connection = storage.connection(SERVER)
     key = (os.getpid(), connection.authorizer.identity, storage.endpoint)
     with _lock:
         if key not in _clients:
-            _clients[key] = sts.client(storage.endpoint, connection.authorizer.session(), storage.region)
+            _clients[key] = sts.client(storage.endpoint, connection.authorizer.session(), storage.region, SERVER)
         return _clients[key]
 
 

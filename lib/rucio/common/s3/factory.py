@@ -1,0 +1,134 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where every botocore session and client is made: whom it trusts, how long it waits, and what it keeps to itself."""
+
+import os
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+from botocore.credentials import CredentialProvider, CredentialResolver, Credentials
+
+from .secrecy import hide_in_logs, is_private, need_private
+
+if TYPE_CHECKING:
+    from .endpoint import Patience
+
+__all__ = ['bare_session', 'client', 'trusted', 'user_session']
+
+# Their requests or answers hold tokens and keys.
+_SECRET = ('sts', 'sns')
+
+
+class _Fixed(CredentialProvider):
+    METHOD = 'rucio-s3'
+    CANONICAL_NAME = 'rucio-s3'
+
+    def __init__(self, credentials: Optional[Credentials]) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> Optional[Credentials]:
+        return self._credentials
+
+
+def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
+    """A session with these credentials, and nothing of the user's own AWS settings: neither those in ``~/.aws`` nor those in ``AWS_...``
+    variables, as they are for other storages. Only ``AWS_CA_BUNDLE`` counts: see :func:`trusted`.
+    """
+    files = {'config_file': os.devnull, 'credentials_file': os.devnull}
+    nothing: dict[str, Any] = {
+        name: (config, None, files.get(name, default), convert) for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+    }
+    session = botocore.session.Session(session_vars=nothing)
+    session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
+    return _careful(session)
+
+
+def user_session(profile: Optional[str] = None) -> botocore.session.Session:
+    """A session with the user's own AWS settings, and all that AWS tools do for them (assumed roles, credential_process, refreshing).
+
+    :param profile: The name of a profile; None: what the environment says.
+    :raises botocore.exceptions.ProfileNotFound: if there is no such profile.
+    """
+    return _careful(botocore.session.Session(profile=profile))
+
+
+def _careful(session: botocore.session.Session) -> botocore.session.Session:
+    # Also for the clients that botocore makes by itself, to assume roles.
+    session.set_config_variable('ca_bundle', trusted(session=session))
+    for service in _SECRET:
+        session.register(f'before-send.{service}', _refuse_unencrypted)
+    return session
+
+
+def _refuse_unencrypted(**event: Any) -> None:
+    need_private(str(event['request'].url), 'A token or a key', 'Use https there.')
+
+
+def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.Session] = None) -> Union[str, bool]:
+    """Whose certificates are believed. To botocore an empty value, which a variable may easily have, means that anybody's are.
+
+    :param ca_bundle: The path of a PEM file: the setting of the RSE.
+    :param session: Whose AWS configuration may name one.
+    :returns: The first that is there and not empty of these, ``AWS_CA_BUNDLE``, the AWS configuration's ``ca_bundle`` and
+        ``REQUESTS_CA_BUNDLE``; or True, which stands for the usual authorities. Never False, None or empty.
+    """
+    configured: Union[str, bool, None] = session.get_config_variable('ca_bundle') if session else None
+    return ca_bundle or os.environ.get('AWS_CA_BUNDLE') or configured or os.environ.get('REQUESTS_CA_BUNDLE') or True
+
+
+def client(
+    service: str,
+    session: botocore.session.Session,
+    url: Optional[str],
+    *,
+    region: Optional[str] = None,
+    ca_bundle: Optional[str] = None,
+    patience: 'Optional[Patience]' = None,
+    config: Optional[Config] = None,
+) -> Any:
+    """A boto3 client. Takes 100 ms; no request is made.
+
+    :param service: s3, sts or sns.
+    :param session: Whose it is: :func:`bare_session` or :func:`user_session`.
+    :param url: The service's address; None: where AWS has it.
+    :param region: The region that signatures name.
+    :param ca_bundle: The CA of the storage, a PEM file; without it see :func:`trusted`.
+    :param patience: How long it waits and how often it tries; None: as botocore does.
+    :param config: What else is special about it; overrides the rest.
+    """
+    hide_in_logs()
+    options: dict[str, Any] = {'user_agent_extra': 'rucio-s3'}
+    if patience is not None:
+        options |= {'connect_timeout': patience.connect_timeout, 'read_timeout': patience.read_timeout}
+        options['retries'] = {'mode': 'standard', 'total_max_attempts': patience.max_attempts}
+    if service in _SECRET and url and url.startswith('http:') and is_private(url):
+        options['proxies'] = {}  # what is for this machine is not for a proxy elsewhere
+    made = boto3.session.Session(botocore_session=session, region_name=region).client(
+        service,  # type: ignore[call-overload]
+        endpoint_url=url,
+        verify=trusted(ca_bundle, session),
+        config=Config(**options).merge(config or Config()),
+    )
+    _watch(made)
+    return made
+
+
+def _watch(client: Any) -> None:
+    """The place for what counts, limits or marks the requests of all clients (metrics, a breaker, a request id): handlers of
+    ``before-send`` and ``after-call`` of ``client.meta.events``. There are none yet.
+    """
