@@ -109,27 +109,31 @@ def test_a_missing_ca_bundle_is_named(site: Site, alice_with, unique: str, tmp_p
     assert f"'ca_bundle' is '{ca.bundle}.not', but must be the path of a readable PEM file" in upload.stderr
 
 
-# Runs the stock command, which gets a signal when its first byte is sent: one, as more of them end the clean-up, too.
+# Runs the stock command, which gets a signal when its first byte is sent, and once more while it cleans up.
 _SIGNAL_AT_FIRST_BYTE = """
 import os, runpy, sys, threading
 from contextlib import contextmanager
 from rucio.common.s3 import progress
 from s3transfer.futures import TransferFuture
 
-signals, cancelled = [int(os.environ['SIGNAL'])], threading.Event()
+first, second, cancelled = [int(os.environ['SIGNAL'])], [int(os.environ['SIGNAL'])], threading.Event()
 stock_cancel = TransferFuture.cancel
 
 def cancel(future):
     stock_cancel(future)
     cancelled.set()
 
-def send(step):
+def press(signals):
     try:
         os.kill(os.getpid(), signals.pop())
     except IndexError:
         pass
+
+def send(step):
+    press(first)
     # The handler of Rucio takes its time: the upload must not be over before.
     cancelled.wait(60)
+    press(second)
 
 TransferFuture.cancel = cancel
 
@@ -161,11 +165,51 @@ def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, 
     )
 
     assert site.objects('PLAIN_S3', unique) == {}, first.stdout + first.stderr
+    assert first.returncode
     if number == signal.SIGINT:
         assert site.multipart_uploads('PLAIN_S3', unique) == []
     again = site.alice.rucio(*words)
     assert site.objects('PLAIN_S3', unique) == {unique: 200 * MiB}, again.stderr
     assert site.states(unique) == {'PLAIN_S3': 'AVAILABLE'}
+
+
+# Runs the stock command, and overwrites the end of its file, in place, when that is about to be sent.
+_CHANGE_BEFORE_PUT = """
+import os, runpy, sys
+from contextlib import contextmanager
+from rucio.common.s3 import progress
+
+@contextmanager
+def meter(setting, name, size):
+    with open(sys.argv[-1], 'r+b') as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b'late')
+    yield None
+
+progress.meter = meter
+sys.argv = ['rucio', *sys.argv[1:]]
+runpy.run_path(os.environ['RUCIO_COMMAND'], run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('size', [1000, 40 * MiB])
+def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(site: Site, unique: str, tmp_path: Path, size: int) -> None:
+    """Its object would have other checksums than the catalogue, and could never be downloaded."""
+    file = make(tmp_path / 'file', size)
+    upload = subprocess.run(
+        [sys.executable, '-c', _CHANGE_BEFORE_PUT, 'upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file)],
+        env={**site.alice.environment, 'RUCIO_COMMAND': str(Path(sys.executable).with_name('rucio'))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert 'changed after its checksums were made' in upload.stderr
+    assert 'Successfully uploaded' not in upload.stderr
+    assert site.objects('PLAIN_S3', unique) == {}
+    assert site.multipart_uploads('PLAIN_S3', unique) == []
+    assert 'AVAILABLE' not in site.states(unique).values()
 
 
 _KILL_AFTER_PUT = """

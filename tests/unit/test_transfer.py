@@ -15,10 +15,12 @@
 
 """Upload, download and copy: what is stored, what it costs, and that nothing is left after a failure."""
 
+import hashlib
 import os
 import signal
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -35,6 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import clients, credentials, ranges, transfer
+from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from servers.fake_s3 import Answer, Cut, Flipped, Longer, Lost, NoRanges, Stalled, error
@@ -294,6 +297,32 @@ def test_a_file_that_changes_before_it_goes_to_a_signed_url_fails_and_nothing_is
     assert nothing_stored(s3)
 
 
+def overwrite(file):
+    file.write(b'other')
+
+
+CHECKSUMS = {'adler32': lambda body: f'{zlib.adler32(body):08x}', 'md5': lambda body: hashlib.md5(body).hexdigest()}
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE, b''], ids=['one PUT', 'multipart', 'empty'])
+@pytest.mark.parametrize('checksum', CHECKSUMS)
+@pytest.mark.parametrize('by', ['keys', 'signature'])
+def test_a_file_that_is_not_what_was_registered_is_not_stored(connection, signed, s3, source, content, checksum, by):
+    to, path = connection() if by == 'keys' else signed('write'), source(content)
+    with pytest.raises(FileConsistencyMismatch, match=r'changed after its checksums were made.*Nothing was stored'):
+        transfer.upload(to, path, TARGET, summing=Summing(Sums(**{checksum: CHECKSUMS[checksum](b'another')})))
+    assert nothing_stored(s3)
+    transfer.upload(to, path, TARGET, summing=Summing(Sums(**{checksum: CHECKSUMS[checksum](content).upper().lstrip('0')})))
+    assert s3.content(BUCKET, TARGET.key) == content
+
+
+def test_a_file_that_is_overwritten_while_it_is_sent_is_not_stored(connection, s3, source):
+    path = source(LARGE)
+    with pytest.raises(FileConsistencyMismatch):
+        transfer.upload(connection(), path, TARGET, meter=changing(path, overwrite), summing=Summing(Sums(adler32=CHECKSUMS['adler32'](LARGE))))
+    assert nothing_stored(s3)
+
+
 # Uploads that fail on their way
 
 
@@ -449,6 +478,23 @@ def test_a_signal_leaves_nothing_of_an_upload(connection, s3, source, signum, ex
 @pytest.mark.usefixtures('short_grace')
 def test_a_signal_handler_that_fails_is_an_interrupt(connection, s3, source):
     """That of Rucio's command line does, and its uploader repeats what an Exception ends."""
+    s3.fail('CompleteMultipartUpload', Stalled())
+    with pytest.raises(KeyboardInterrupt):
+        transfer.upload(connection(), source(LARGE), TARGET, meter=interrupting(signal.SIGINT, TypeError('a bytes-like object is required')))
+    wait_for_cleanup(s3)
+    assert nothing_stored(s3)
+
+
+@pytest.mark.usefixtures('short_grace')
+def test_a_second_ctrl_c_does_not_end_the_clean_up(connection, s3, source, monkeypatch):
+    """Rucio's uploader would take the error of its handler for a failed try, and send the file again."""
+    shutdown = transfer.TransferManager.shutdown
+
+    def press_again(manager):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        shutdown(manager)
+
+    monkeypatch.setattr(transfer.TransferManager, 'shutdown', press_again)
     s3.fail('CompleteMultipartUpload', Stalled())
     with pytest.raises(KeyboardInterrupt):
         transfer.upload(connection(), source(LARGE), TARGET, meter=interrupting(signal.SIGINT, TypeError('a bytes-like object is required')))

@@ -533,28 +533,27 @@ class DirectoryUpload:
         :param sums: Its sums where they were made before.
         """
         try:
-            sent = self._put_signed(file, sums) if self._signed else self._put(file)
+            sent = self._put_signed(file, sums) if self._signed else self._put(file, sums)
         except FileReplicaAlreadyExists:
             return self._adopt(file, sums or self._summed(file), state)
-        if sums is not None and sent != sums:
-            raise _Refused('changed while it was uploaded: its object is not what is registered. Tell the operator')
         with self._lock:
             self._failed_in_a_row = 0
             self.summary.sent += 1
             self.summary.sent_bytes += sent.size or 0
         return _Ready(file, sent, state)
 
-    def _put(self, file: LocalFile) -> Sums:
-        """The sums are those of what was sent."""
-        place, summing = self._place('write', file.name), Summing()
+    def _put(self, file: LocalFile, expected: Optional[Sums]) -> Sums:
+        """The sums are those of what was sent, which is what was expected."""
+        place, summing = self._place('write', file.name), Summing(expected or Sums())
         with self._large if file.size >= place.connection.endpoint.multipart_threshold else nullcontext():
-            transfer.upload(place.connection, file.path, place.target, meter=self._meter, seen=summing.add, stop=self._stop)
+            transfer.upload(place.connection, file.path, place.target, meter=self._meter, summing=summing, stop=self._stop)
         return summing.sums
 
     def _put_signed(self, file: LocalFile, sums: Optional[Sums]) -> Sums:
         """With URLs that the server signs, of which the protocol knows how many it needs."""
         sums = sums or self._summed(file)
-        self._protocol.put(file.path, self._pfn(file.name))
+        lfn: Any = {'scope': self._scope, 'name': file.name, 'adler32': sums.adler32, 'md5': sums.md5}
+        self._protocol.put(file.path, next(iter(self._protocol.lfns2pfns(lfn).values())))
         self._step(file.size)
         return sums
 

@@ -20,15 +20,17 @@ takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a dow
 
 import os
 import secrets
+import signal
 import stat as stat_module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Optional, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Optional, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.exceptions import CancelledError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
@@ -46,6 +48,7 @@ from rucio.common.exception import (
 from . import objects
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
+from .content import Summing
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
 from .ranges import Fetch
 
@@ -106,6 +109,22 @@ class _Deadline:
         return future.result()
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Not to be ended by Ctrl-C: a clean-up, which is bounded, and to which a second one would put an end in the middle.
+
+    Rucio's own handler would make an error of it, too, which its uploader takes for a failed try.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 class _Stop(threading.Event):
     """Set for one transfer, or for all that share ``also``."""
 
@@ -144,29 +163,48 @@ class _Watcher(BaseSubscriber):
 class _OnePass:
     """A file that can only be read on: s3transfer then takes its parts from memory, and no byte is read twice.
 
-    A file that changes its size meanwhile fails the upload: what Rucio has registered is not what would be stored.
+    A file that changes meanwhile fails the upload before its last bytes are sent: what Rucio has registered is not what would be stored.
     """
 
-    def __init__(self, file: BinaryIO, size: int, seen: Optional[Callable[[bytes], None]] = None) -> None:
+    def __init__(self, file: BinaryIO, size: int, stop: threading.Event, summing: Optional[Summing] = None) -> None:
+        self.failure: Optional[RucioException] = None
         self._file = file
         self._size = size
-        self._seen = seen
+        self._stop = stop
+        self._summing = summing
 
     def read(self, amount: int = -1) -> bytes:
         data = self._file.read(amount)
         if os.fstat(self._file.fileno()).st_size != self._size:
-            raise SourceNotFound(
-                f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
+            self._fail(
+                SourceNotFound(
+                    f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
+                )
             )
-        if self._seen is not None:
-            self._seen(data)
+        if self._summing is not None:
+            self._summing.add(data)
+            if self._summing.sums.size == self._size and not self._summing.is_expected:
+                self._fail(
+                    FileConsistencyMismatch(
+                        f"The local file '{self._file.name}' changed after its checksums were made: it is not what was registered. "
+                        'Nothing was stored. Upload it under another name when nobody writes to it.'
+                    )
+                )
         return data
+
+    def _fail(self, failure: RucioException) -> NoReturn:
+        """What is raised while botocore sends looks to it like a broken connection: that must not be tried again."""
+        self.failure = failure
+        self._stop.set()
+        raise failure
 
 
 class _Seekable(_OnePass):
     """The same for one large PUT, which is sent from the file; its MD5 is made before."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if self._summing is not None and (offset, whence) == (0, os.SEEK_SET):
+            self._summing.restart()
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -199,7 +237,7 @@ def upload(
     timeout: Optional[float] = None,
     meter: Optional[Meter] = None,
     tried_before: bool = False,
-    seen: Optional[Callable[[bytes], None]] = None,
+    summing: Optional[Summing] = None,
     stop: Optional[threading.Event] = None,
 ) -> int:
     """Store a local file as an object that is not there yet.
@@ -212,10 +250,11 @@ def upload(
     :param timeout: Bound of the whole transfer in seconds.
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :param tried_before: Whether an earlier try may have arrived: an object of the same content is then a success.
-    :param seen: Is called with all that is read, in order and once, so that sums can be made of it; not with a signed URL.
+    :param summing: Sums all that is sent. A file that is not what it expects is not stored.
     :param stop: Set it to stop this upload, and all others that were given it, at their next request.
     :returns: The size in bytes.
-    :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes, or cannot be read.
+    :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes its size, or cannot be read.
+    :raises FileConsistencyMismatch: if its content is not the expected one.
     :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
     :raises RSEFileNameNotSupported: if the key ends in a slash.
     :raises RucioException: what :mod:`.errors` makes of anything else.
@@ -231,7 +270,7 @@ def upload(
             size = os.fstat(file.fileno()).st_size
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
                 watcher = _Watcher(size, progress=progress, stop=stop)
-                body = _Seekable(file, size) if connection.authorizer.whole_objects_only else _OnePass(file, size, seen)
+                body = (_Seekable if connection.authorizer.whole_objects_only else _OnePass)(file, size, watcher.stop, summing)
                 _upload(connection, file, body, size, target, _Deadline(timeout), watcher, tried_before)
             return size
     except OSError as error:
@@ -241,7 +280,7 @@ def upload(
 def _upload(
     connection: 'Connection',
     file: BinaryIO,
-    body: Any,
+    body: _OnePass,
     size: int,
     target: Target,
     deadline: _Deadline,
@@ -260,8 +299,10 @@ def _upload(
         try:
             config = _upload_config(endpoint, chunksize, single=size if signed else 0)
             manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
-            _finish(manager, manager.upload(body, target.bucket, target.key, extra, [watcher]), watcher, deadline)
-        except (ClientError, BotoCoreError) as error:
+            _finish(manager, manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, [watcher]), watcher, deadline)
+        except (ClientError, BotoCoreError, CancelledError) as error:
+            if body.failure is not None:
+                raise body.failure from None
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
                 raise
             if not _arrived(connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline):
@@ -296,7 +337,7 @@ def upload_stream(
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
         manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
-        future = manager.upload(body, target.bucket, target.key, _integrity(connection.endpoint), [watcher])
+        future = manager.upload(cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher])
         _finish(manager, future, watcher, _Deadline(None))
 
 
@@ -330,12 +371,13 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
-        # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
-        watcher.stop.set()
-        future.cancel()
-        cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
-        cleanup.start()
-        cleanup.join(_GRACE)
+        with _undisturbed():
+            # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
+            watcher.stop.set()
+            future.cancel()
+            cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
+            cleanup.start()
+            cleanup.join(_GRACE)
         raise
     manager.shutdown()
 
@@ -415,7 +457,8 @@ def _download(
             fetch.start(endpoint.max_concurrency)
             deadline.wait(fetch.done)
         finally:
-            fetch.end(_GRACE)
+            with _undisturbed():
+                fetch.end(_GRACE)
         crc32 = fetch.crc32()
     # botocore verifies what comes in one piece, but of ranges only the whole has a checksum.
     if info.crc32 and info.crc32 != crc32:

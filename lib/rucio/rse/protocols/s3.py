@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 
 from rucio.common.exception import (
     ConfigNotFound,
+    FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     InputValidationError,
     MissingClientParameter,
@@ -39,6 +40,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
+from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import SETTINGS, Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
 from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
@@ -72,7 +74,8 @@ class Default(RSEProtocol):
         self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
         self._endpoint: Optional[Endpoint] = None
         self._authorizer: Optional[credentials.Authorizer] = None
-        self._expected: Optional[str] = None  # the PFN that was asked for last
+        self._expected: Optional[str] = None  # the PFN that was asked for last, ...
+        self._registered = Sums()  # ... and what its LFN said of the content
         self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
         self._unsure: set[Target] = set()  # what a failed put may have stored
         self._unanswered = False  # the last deletion
@@ -94,6 +97,8 @@ class Default(RSEProtocol):
         pfns = super().lfns2pfns(lfns)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))
+            lfn: Mapping[str, Any] = lfns if isinstance(lfns, Mapping) else lfns[-1]
+            self._registered = Sums(lfn.get('md5'), lfn.get('adler32'))
         return pfns
 
     def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
@@ -232,6 +237,7 @@ class Default(RSEProtocol):
         :param source_dir: The local directory.
         :param transfer_timeout: Bound of the whole transfer in seconds.
         :raises SourceNotFound, SourceAccessDenied: if the local file is missing or cannot be read.
+        :raises FileConsistencyMismatch: if its content is not what the LFN of this PFN said, with its ``adler32`` or ``md5``.
         :raises FileReplicaAlreadyExists: if there is an object already, which stays as it is.
         :raises DestinationNotAccessible: if there is no such bucket.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
@@ -242,8 +248,11 @@ class Default(RSEProtocol):
         if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
             self._look_before(pfn)
         try:
-            size = transfer.upload(connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure)
-        except FileReplicaAlreadyExists:
+            registered = self._registered if '?' in pfn or pfn == self._expected else Sums()
+            # The cheaper of the two checksums will do.
+            summing = Summing(registered, md5=not registered.adler32) if any(registered) else None
+            size = transfer.upload(connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure, summing)
+        except (FileConsistencyMismatch, FileReplicaAlreadyExists):
             raise
         except RucioException:
             self._unsure.add(where)
