@@ -14,13 +14,12 @@
 
 """The REST interface of the server's plugin, on a real Rucio server and a real S3 server. Without the client: what goes over the wire."""
 
-import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -30,6 +29,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.rest import Rest
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 
@@ -37,45 +37,6 @@ RSE = 'REST_S3'  # the server has keys and a role
 OTHER = 'REST_PLAIN_S3'  # the server has keys
 KEYLESS = 'REST_KEYLESS_S3'
 SCOPE, OTHER_SCOPE = 'user.carol', 'user.dave'
-
-
-@dataclass
-class Answer:
-    status: int
-    content: Any
-    headers: dict[str, str] = field(repr=False)
-
-    @property
-    def error(self) -> str:
-        return self.headers.get('ExceptionClass', '')
-
-    @property
-    def message(self) -> str:
-        return self.content['ExceptionMessage']
-
-
-class Rest:
-    """Requests of one user, as any HTTP client makes them."""
-
-    def __init__(self, user: RucioCli) -> None:
-        self.user = user
-        user.call('whoami')
-        self.token = (user.directory / 'auth_token').read_text()
-
-    def __call__(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, token: str | None = None, **query: str) -> Answer:
-        connection = http.client.HTTPConnection('127.0.0.1', self.user.server.port, timeout=60)
-        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        where = f'/s3{path}' + (f'?{urllib.parse.urlencode(query)}' if query else '')
-        connection.request(method, where, body=data, headers={'X-Rucio-Auth-Token': token if token is not None else self.token})
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        return Answer(response.status, json.loads(content) if content[:1] in (b'{', b'[') else content, dict(response.headers))
-
-    def ok(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        answer = self(method, path, body, **query)
-        assert answer.status in (200, 201), answer
-        return answer.content
 
 
 @dataclass
@@ -433,7 +394,8 @@ def anonymous(url: str) -> int:
 
 def test_everybody(desk: Desk, run: str) -> None:
     desk.add_file(f'{run}/file')
-    other = {'Sid': 'Own', 'Effect': 'Allow', 'Principal': {'AWS': ['*']}, 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{SCOPE}/open/*']}
+    reader = {'AWS': ['arn:aws:iam:::user/reader']}
+    other = {'Sid': 'Own', 'Effect': 'Allow', 'Principal': reader, 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{SCOPE}/open/*']}
     desk.carol.ok('PUT', '/policy', {'scope': SCOPE, 'policy': {'Version': '2012-10-17', 'Statement': [other]}})
     url = f'{desk.storage.url}/{SCOPE}/{run}/file'
     assert anonymous(url) == 403
@@ -447,7 +409,7 @@ def test_everybody(desk: Desk, run: str) -> None:
     assert anonymous(url) == 403
     assert [each['Sid'] for each in desk.carol.ok('GET', '/policy', scope=SCOPE)['policy']['Statement']] == ['Own']
     assert desk.carol.ok('DELETE', '/policy', {'scope': SCOPE})['policy'] is None
-    assert desk.carol.ok('GET', '/policy', scope=SCOPE) == {'rse': RSE, 'bucket': SCOPE, 'policy': None}
+    assert desk.carol.ok('GET', '/policy', scope=SCOPE) == {'rse': RSE, 'bucket': SCOPE, 'policy': None, 'warnings': []}
 
 
 def test_what_is_public_can_be_taken_back_wherever_it_is(desk: Desk, run: str) -> None:

@@ -148,20 +148,21 @@ def test_wrong_shares_are_named(vended_team: Team, words: tuple[str, ...], code:
 
 
 def test_policy(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
-    statement = {'Sid': 'own', 'Effect': 'Allow', 'Principal': '*', 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{team.scope}/{unique}/*']}
+    reader = {'AWS': ['arn:aws:iam:::user/reader']}
+    statement = {'Sid': 'own', 'Effect': 'Allow', 'Principal': reader, 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{team.scope}/{unique}/*']}
     file = tmp_path / 'policy.json'
     file.write_text(json.dumps({'Version': '2012-10-17', 'Statement': [statement]}))
 
     assert 'is set' in ok(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
     found = as_json(team.owner.rucio('s3', '-R', 'policy', team.scope))
-    assert status(team, f'{unique}/file') == 200
     refused(team.other.rucio('s3', 'policy', team.scope))
     refused(team.other.rucio('s3', 'policy', team.scope, '--remove'))
     assert 'is removed' in ok(team.owner.rucio('s3', 'policy', team.scope, '--remove'))
 
     assert unique in json.dumps(found)
-    assert status(team, f'{unique}/file') == 403
     assert 'has no policy' in ok(team.owner.rucio('s3', 'policy', team.scope))
+    file.write_text(json.dumps({'Version': '2012-10-17', 'Statement': [statement | {'Principal': '*'}]}))
+    assert 'rucio s3 share' in refused(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
     file.write_text('nonsense')
     assert 'policy.json is no JSON' in refused(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
     refused(team.owner.rucio('s3', 'policy', team.scope, '--set', f'{file}.not'), 2)

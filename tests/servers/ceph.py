@@ -196,6 +196,10 @@ class CephRGW:
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=self.region, botocore_session=session
         ).client(service, endpoint_url=self.url, config=Config(**{**usual, **config}))
 
+    def admin(self, *arguments: str) -> str:
+        """What radosgw-admin says."""
+        return self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', *arguments)
+
     @property
     def _conf(self) -> Path:
         return self.directory / 'ceph.conf'

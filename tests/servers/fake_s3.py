@@ -22,6 +22,7 @@ If-Match, and gives ETags and checksums as S3 does.
 import base64
 import hashlib
 import http.server
+import json
 import secrets
 import socket
 import threading
@@ -121,6 +122,7 @@ class FakeS3:
     def __init__(self):
         self.buckets: dict[str, dict[str, Object]] = {}
         self.uploads: dict[str, Upload] = {}
+        self.policies: dict[str, dict[str, object]] = {}
         self.requests: list[Request] = []
         self.conditional_put = True
         self.conditional_multipart = True
@@ -211,6 +213,10 @@ class FakeS3:
         more = f'<NextContinuationToken>{escape(names[page - 1])}</NextContinuationToken>' if len(names) > page else ''
         truncated = str(bool(more)).lower()
         return _xml(f'<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{more}{found}</ListBucketResult>')
+
+    def GetBucketPolicy(self, request):  # noqa: N802
+        policy = self.policies.get(request.bucket)
+        return Answer(200, json.dumps(policy).encode()) if policy else error(404, 'NoSuchBucketPolicy')
 
     def DeleteObjects(self, request):  # noqa: N802
         keys = [each.text for each in ElementTree.fromstring(request.body).iter() if each.tag.endswith('Key')]
@@ -344,7 +350,13 @@ def _operation(method, bucket, key, query, headers):
     if not bucket:
         return 'ListBuckets'
     if not key:
-        return {'GET': 'ListObjectsV2', 'HEAD': 'HeadBucket', 'PUT': 'CreateBucket', 'POST': 'DeleteObjects', 'DELETE': 'DeleteBucket'}[method]
+        return {
+            'GET': 'GetBucketPolicy' if 'policy' in query else 'ListObjectsV2',
+            'HEAD': 'HeadBucket',
+            'PUT': 'CreateBucket',
+            'POST': 'DeleteObjects',
+            'DELETE': 'DeleteBucket',
+        }[method]
     if 'uploadId' in query:
         named = {'GET': 'ListParts', 'HEAD': 'HeadObject', 'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}
         return named[method]

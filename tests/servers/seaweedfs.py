@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import secrets
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ class SeaweedFS(S3Server):
         except (BotoCoreError, ClientError):
             return False
         return content == b'content'
+
+    def shell(self, *lines: str) -> str:
+        """What `weed shell` says."""
+        command = [command_path('weed'), 'shell', f'-master=127.0.0.1:{self._master}', f'-filer=127.0.0.1:{self._filer}']
+        text = ''.join(f'{line}\n' for line in (*lines, 'exit'))
+        done = subprocess.run(command, env=clean_environment(self.directory), input=text, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
 
     def _identities(self) -> list[dict[str, Any]]:
         admin = {

@@ -38,6 +38,7 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
     ServiceUnavailable,
+    SourceAccessDenied,
     SourceNotFound,
 )
 from rucio.common.s3 import progress
@@ -540,6 +541,63 @@ def test_a_storage_that_says_no_is_asked_for_each_file(protocol, s3, fault):
         made.delete(f'{s3.url}/{BUCKET}/a')
     made.delete(f'{s3.url}/{BUCKET}/b')
     assert not s3.buckets[BUCKET]
+
+
+DENY = {'Statement': [{'Effect': 'Deny', 'Principal': '*', 'Action': 's3:DeleteObject'}]}
+
+
+def refuse(s3, times=1, code='AccessDenied'):
+    for operation in ('HeadObject', 'GetObject'):  # the second says why
+        s3.fail(operation, *[error(403, code)] * times)
+
+
+@pytest.mark.parametrize('hidden', [False, True])
+def test_a_bucket_that_refuses_is_not_taken_for_the_storage(protocol, s3, monkeypatch, hidden):
+    """Rucio's reaper leaves all of an RSE alone after some RSEAccessDenied: whoever can close one bucket would end all deletion."""
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
+    s3.make_bucket('user.bob')
+    s3.policies[BUCKET] = DENY
+    if hidden:
+        s3.fail('GetBucketPolicy', error(403, 'AccessDenied'))
+    refuse(s3, 3)
+    for _ in range(2):
+        with pytest.raises(SourceAccessDenied, match='a policy of this bucket'):
+            made.delete(f'{s3.url}/{BUCKET}/a')
+    tried = ['HeadObject', 'GetObject']
+    assert s3.operations() == [*tried, 'ListBuckets', 'GetBucketPolicy', *(['GetBucketPolicy'] if hidden else []), *tried]
+    now = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: now + 31)
+    del s3.policies[BUCKET]
+    with pytest.raises(RSEAccessDenied):
+        made.delete(f'{s3.url}/{BUCKET}/a')
+
+
+@pytest.mark.parametrize('code', ['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'ExpiredToken'])
+def test_keys_that_are_wrong_are_wrong_for_all_buckets(protocol, s3, code):
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
+    refuse(s3, code=code)
+    with pytest.raises(RSEAccessDenied):
+        made.delete(f'{s3.url}/{BUCKET}/a')
+    assert 'ListBuckets' not in s3.operations()
+    # With a storage that does not say so at once.
+    refuse(s3)
+    s3.fail('ListBuckets', error(403, code))
+    with pytest.raises(RSEAccessDenied):
+        made.delete(f'{s3.url}/{BUCKET}/a')
+
+
+def test_keys_that_may_only_read_are_wrong_for_all_buckets(protocol, s3):
+    s3.make_bucket('user.bob')
+    s3.fail('GetBucketPolicy', *[error(403, 'AccessDenied')] * 2)
+    refuse(s3)
+    with pytest.raises(RSEAccessDenied):
+        protocol().delete(f'{s3.url}/{BUCKET}/a')
+
+
+def test_where_all_scopes_share_a_bucket_it_is_the_storage(protocol, s3):
+    refuse(s3)
+    with pytest.raises(RSEAccessDenied):
+        protocol(prefix=f'/{BUCKET}/').delete(f'{s3.url}/{BUCKET}/user.alice/a')
 
 
 def test_stat_tells_a_size_that_is_a_number_and_the_md5_where_it_is_known(protocol, s3):

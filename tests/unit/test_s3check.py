@@ -52,11 +52,15 @@ class Plugin:
 
     def __init__(self):
         self.ways = []
+        self.warnings = []
 
     def get_s3_rse(self, rse):
         if self.ways is None:
             raise RSEOperationNotSupported
         return {'auth': self.ways}
+
+    def list_policy_warnings(self, scope, rse):
+        return self.warnings
 
 
 @pytest.fixture
@@ -302,3 +306,12 @@ def test_the_plugin(catalogue, ways):
     result = run(catalogue(), plugin)['server plugin']
 
     assert result.status == (OK if ways else HINT)
+
+
+def test_a_policy_that_keeps_the_server_out(catalogue):
+    plugin = Plugin()
+    assert run(catalogue(), plugin)['bucket policy'].status == OK
+    plugin.warnings = ['It denies everything.']
+    result = run(catalogue(), plugin)['bucket policy']
+    assert (result.status, result.found) == (HINT, 'It denies everything.')
+    assert '--remove' in result.remedy

@@ -40,9 +40,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
-from rucio.common.exception import RSENotFound, RSEOperationNotSupported, RucioException
+from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import clients, credentials, factory, objects, transfer
-from rucio.common.s3.address import encode_path, is_bucket_name, scope_to_bucket
+from rucio.common.s3.address import bucket_to_scope, encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, status_of, translate, translated
 from rucio.rse import rsemanager
@@ -157,6 +157,7 @@ class Check:
             ('availability', self._check_availability),
             *way,
             ('bucket', self._check_bucket),
+            ('bucket policy', self._check_policy),
             ('write and read', self._check_write),
             ('multipart', self._check_multipart),
             ('conditional write', self._check_conditional_put),
@@ -385,6 +386,19 @@ class Check:
             self._bucket = bucket
             return f"'{bucket}', of the scope {scope}"
         return self._make_bucket(refused)
+
+    def _check_policy(self) -> str:
+        """One that other tools have set may keep the server and its daemons out."""
+        scope = bucket_to_scope(self._bucket, self._need_endpoint().bucket_prefix) if self._bucket and not self._made_bucket else None
+        if scope is None:
+            raise _skipped('it is not the bucket of a scope')
+        try:
+            warnings = self._plugin.list_policy_warnings(scope, self._rse)
+        except (RSEOperationNotSupported, AccessDenied):
+            raise _skipped('the Rucio server does not show it') from None
+        if warnings:
+            raise _hint(warnings[0], 'rucio s3 policy SCOPE --remove, by an admin of Rucio')
+        return 'denies nothing to the Rucio server'
 
     def _scopes(self) -> list[str]:
         try:

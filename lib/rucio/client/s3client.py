@@ -227,7 +227,8 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, bucket, scope, name, url, and made: what was not there before (bucket, dataset, rule, lifecycle, events).
+            rse, bucket, scope, name, url, made: what was not there before (bucket, dataset, rule, lifecycle, events), and
+            warnings: what in the policy of a bucket that was there may keep the Rucio server out.
 
         Examples
         --------
@@ -281,9 +282,24 @@ class S3Client(CredentialClient):
         answer = self._call(HTTPMethod.GET, 'policy', params=_given(scope=scope, rse=rse))
         return answer.get('policy') or None
 
+    def list_policy_warnings(self, scope: str, rse: Optional[str] = None) -> list[str]:
+        """
+        What in the storage's own policy of a scope's bucket may keep the Rucio server out of it. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            Where. Without, wherever the bucket is.
+        """
+        return list(self._call(HTTPMethod.GET, 'policy', params=_given(scope=scope, rse=rse)).get('warnings') or ())
+
     def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
         """
         Set the storage's own policy of a scope's bucket. It is the storage's to enforce, whatever Rucio grants. One request.
+
+        The owner of a scope may allow named users and roles to read; admins may set more.
 
         Parameters
         ----------
@@ -298,7 +314,7 @@ class S3Client(CredentialClient):
 
     def delete_bucket_policy(self, scope: str, rse: Optional[str] = None) -> None:
         """
-        Remove the storage's own policy of a scope's bucket. One request.
+        Remove the storage's own policy of a scope's bucket, except for what is shared with everybody. One request.
 
         Parameters
         ----------

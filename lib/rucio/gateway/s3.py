@@ -27,13 +27,14 @@ from rucio.common.exception import (
     DataIdentifierAlreadyExists,
     DuplicateRule,
     InvalidObject,
+    RSEAccessDenied,
     RSEOperationNotSupported,
     RucioException,
     ScopeNotFound,
 )
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import access, buckets, grants, imports, removal, signing, storages, vending
+from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, removal, signing, storages, vending
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -130,7 +131,8 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
     :param name: The name of the dataset; empty: only the bucket.
     :param rse: The RSE; None: where the scope's data are, or may be.
     :param vo: The VO to act on.
-    :returns: rse, bucket, scope, name, url, and ``made``: what was not there before.
+    :returns: rse, bucket, scope, name, url, ``made``: what was not there before, and ``warnings``: what in the policy of a bucket that was
+        there may keep the Rucio server out.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if there is no such scope (told to admins only).
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
@@ -152,7 +154,8 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
         bucket, key = storage.place_of(scope, f'{name}/' if name else '')
     except RSEOperationNotSupported:  # scattered over a common bucket
         bucket, key = storage.bucket_of(scope), ''
-    return {'rse': storage.rse, 'bucket': bucket, 'scope': scope, 'name': name, 'url': buckets.url(storage, bucket, key), 'made': made}
+    place = {'rse': storage.rse, 'bucket': bucket, 'scope': scope, 'name': name, 'url': buckets.url(storage, bucket, key)}
+    return place | {'made': made, 'warnings': [] if made['bucket'] else bucket_policies.dangers(storage, bucket)}
 
 
 def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, storage: 'Storage') -> dict[str, bool]:
@@ -207,13 +210,25 @@ def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = 
     :param vo: The VO to act on.
     :returns: rse, bucket, ``removed``, and ``finished``: false where so much had to be deleted that it has to be asked for again.
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises UnsupportedOperation: if it is not empty, or protected by somebody else's rule.
+    :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the server in. For
+        admins a policy that keeps it out is taken away first.
     """
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         need(account, internal, '', True, session)
         found = buckets.candidates(account, internal, name, rse, session=session)
-    return removal.remove(buckets.pick(found, scope), account, internal, name, force)
+        admin = access.is_admin(account, session=session)
+    storage = buckets.pick(found, scope)
+    try:
+        return removal.remove(storage, account, internal, name, force)
+    except RSEAccessDenied:
+        if storage.common_bucket:
+            raise
+        bucket = storage.bucket_of(scope)
+        if not admin:
+            raise bucket_policies.locked_out(storage, bucket) from None
+        bucket_policies.lift(storage, bucket)
+        return removal.remove(storage, account, internal, name, force)
 
 
 def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
@@ -413,7 +428,7 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
         grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
         places = buckets.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
     for place in places:
-        buckets.set_public(place, scope, name, True)
+        bucket_policies.set_public(place, scope, name, True)
     with db_session(DatabaseOperationType.WRITE) as session:
         changed = grants.add_grant(internal, name, account, write, issuer, session=session)
     return {'account': account, 'write': write, 'changed': changed}
@@ -438,10 +453,10 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
         # The collection may have been elsewhere when it was shared.
         others = [each for each in storages.list_storages(vo, session=session) if each.ways and each not in places] if public else []
     for place in places:
-        buckets.unpublish(place, scope, name)
+        bucket_policies.unpublish(place, scope, name)
     for place in others:
         try:
-            buckets.unpublish(place, scope, name)
+            bucket_policies.unpublish(place, scope, name)
         except RucioException as error:  # it may never have had any of it
             _LOGGER.warning('S3: is %s:%s still public? %s', scope, name, error.args[0] if error.args else error)
     with db_session(DatabaseOperationType.WRITE) as session:
@@ -449,49 +464,58 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
 
 
 def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """The storage's own policy of the bucket of a scope: rse, bucket, policy (None: it has none). One request.
+    """The storage's own policy of the bucket of a scope. One request.
 
     :param scope: The scope.
     :param issuer: The issuing account.
     :param rse: The RSE; None: where it is.
     :param vo: The VO to act on.
+    :returns: rse, bucket, policy (None: it has none), and ``warnings``: what in it may keep the Rucio server out.
     :raises AccessDenied: if the issuer does not own the scope.
+    :raises UnsupportedOperation: if the storage does not let the server see it.
     """
-    storage, bucket = own_bucket(scope, issuer, rse, vo)
-    return {'rse': storage.rse, 'bucket': bucket, 'policy': buckets.get_policy(storage, bucket)}
+    storage, bucket, _ = own_bucket(scope, issuer, rse, vo)
+    policy = bucket_policies.get(storage, bucket)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': policy, 'warnings': bucket_policies.warnings(policy)}
 
 
 def set_bucket_policy(scope: str, policy: dict[str, Any], issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Set the storage's own policy of the bucket of a scope, in place of the one that it has. One request.
+    """Set the storage's own policy of the bucket of a scope, in place of the one that it has. Up to four requests.
+
+    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins more: :func:`.bucket_policies.check`.
 
     :param scope: The scope.
     :param policy: The policy.
     :param issuer: The issuing account.
     :param rse: The RSE; None: where it is.
     :param vo: The VO to act on.
-    :raises AccessDenied: if the issuer does not own the scope.
+    :raises AccessDenied: if the issuer does not own the scope, or an admin's Deny would get lost.
+    :raises InvalidObject: if this may not be set, or the storage does not take it.
+    :raises UnsupportedOperation: if the storage does not let the server set it.
     """
-    storage, bucket = own_bucket(scope, issuer, rse, vo)
-    buckets.set_policy(storage, bucket, policy)
-    return {'rse': storage.rse, 'bucket': bucket, 'policy': policy}
+    storage, bucket, admin = own_bucket(scope, issuer, rse, vo)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.change(storage, bucket, policy, admin)}
 
 
 def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Delete the storage's own policy of the bucket of a scope. One request.
+    """Delete the storage's own policy of the bucket of a scope, except for what ``share --public`` gave. Two requests.
 
     :param scope: The scope.
     :param issuer: The issuing account.
     :param rse: The RSE; None: where it is.
     :param vo: The VO to act on.
-    :raises AccessDenied: if the issuer does not own the scope.
+    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is no admin.
+    :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
-    storage, bucket = own_bucket(scope, issuer, rse, vo)
-    buckets.set_policy(storage, bucket, None)
-    return {'rse': storage.rse, 'bucket': bucket, 'policy': None}
+    storage, bucket, admin = own_bucket(scope, issuer, rse, vo)
+    return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.remove(storage, bucket, admin)}
 
 
-def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str]:
-    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one."""
+def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str, bool]:
+    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one.
+
+    :returns: Storage, bucket, and whether an admin asks.
+    """
     account, internal = names(issuer, scope, '', vo)
     with db_session(DatabaseOperationType.READ) as session:
         need(account, internal, '', True, session)
@@ -500,7 +524,7 @@ def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['S
     storage = buckets.pick(found, scope)
     if storage.common_bucket and not admin:
         raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it.")
-    return storage, storage.bucket_of(scope)
+    return storage, storage.bucket_of(scope), admin
 
 
 def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:

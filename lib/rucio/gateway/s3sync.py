@@ -133,7 +133,7 @@ def get_settings(scope: str, issuer: str, rse: Optional[str] = None, vo: str = D
     :returns: rse, bucket, scope, on_changed, on_missing, and ``own``: which of these were set for this bucket.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket = s3.own_bucket(scope, issuer, rse, vo)
+    storage, bucket, _ = s3.own_bucket(scope, issuer, rse, vo)
     with db_session(DatabaseOperationType.READ) as session:
         return _described(storage, bucket, scope, bucket_settings.get(storage, bucket, session=session))
 
@@ -153,7 +153,7 @@ def set_settings(
     :raises AccessDenied: if the issuer does not own the scope.
     :raises InputValidationError: if there is no such way to act.
     """
-    storage, bucket = s3.own_bucket(scope, issuer, rse, vo)
+    storage, bucket, _ = s3.own_bucket(scope, issuer, rse, vo)
     with db_session(DatabaseOperationType.WRITE) as session:
         return _described(storage, bucket, scope, bucket_settings.set_(storage, bucket, on_changed, on_missing, session=session))
 

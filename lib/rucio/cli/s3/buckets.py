@@ -61,6 +61,8 @@ def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) ->
     scope, name = did
     done = s3_client(ctx).make_bucket(scope, name or None, rse)
     made = done.get('made') or {}
+    for warning in done.get('warnings') or ():
+        click.echo(f'Warning: {warning}', err=True)
     if is_robot(ctx):
         table(ctx, [[what, done['rse'], done['bucket'], 'made' if new else 'there'] for what, new in made.items()], [])
         return

@@ -93,7 +93,8 @@ def policy(ctx: click.Context, did: tuple[str, str], rse: Optional[str], file: A
     """
     Show or set the storage's own policy of the bucket of SCOPE.
 
-    It is for those who come to the storage without Rucio, and holds beside what `rucio s3 share` gave.
+    It is for those who come to the storage without Rucio, and holds beside what `rucio s3 share` gave: the owner of a scope can
+    allow named users and roles of the storage to read its bucket.
     """
     if file and remove:
         raise click.UsageError('--set and --remove exclude each other.')

@@ -275,6 +275,7 @@ class Endpoint:
     fts_push: bool = True
     events_token: Optional[str] = field(default=None, repr=False)
     progress: str = 'auto'
+    unlock: str = ''
     secrets: Secrets = field(default_factory=Secrets)
 
     def patience(self, usual: Patience = PERSON) -> Patience:

@@ -14,6 +14,7 @@
 
 """What can be asked of objects without moving their bytes: stat, delete, list. Costs are in requests."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -230,6 +231,33 @@ def list_buckets(connection: 'Connection') -> list[str]:
     """The names of the buckets that the credentials in use may list: one request."""
     with translated('ls', Target(connection.endpoint.rse, '*')):
         return [each['Name'] for each in connection.client.list_buckets()['Buckets']]
+
+
+def closes_itself(client: 'S3Client', rse: str, bucket: str, others: Iterable[str]) -> bool:
+    """Whether the policy of a bucket denies something, or hides itself where the keys may read those of other buckets. A request for each bucket.
+
+    :param bucket: A bucket that refused something.
+    :param others: Some others, for keys that may read no policy.
+    """
+    denies = _denies(client, rse, bucket)
+    return any(_denies(client, rse, each) is not None for each in others) if denies is None else denies
+
+
+def _denies(client: 'S3Client', rse: str, bucket: str) -> Optional[bool]:
+    """Whether there is a Deny in the policy of a bucket; None where the keys may not read it."""
+    with translated('policy', Target(rse, bucket)):
+        try:
+            policy = json.loads(client.get_bucket_policy(Bucket=bucket)['Policy'])
+        except ClientError as error:
+            if status_of(error) == 403:
+                return None
+            if status_of(error) == 404:
+                return False
+            raise
+        except ValueError:
+            return False
+    statements = policy.get('Statement') if isinstance(policy, dict) else None
+    return any(isinstance(each, dict) and each.get('Effect') != 'Allow' for each in (statements if isinstance(statements, list) else [statements]))
 
 
 def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:

@@ -12,15 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets on the storages: which one a DID belongs to, making and listing them, their policies and lifecycle rules.
+"""Buckets on the storages: which one a DID belongs to, making and listing them, and their lifecycle rules.
 
 What asks the database takes a session; what makes requests to a storage takes none, and is called without one being open.
 """
 
-import hashlib
-import json
 import logging
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -34,11 +31,8 @@ from rucio.common.exception import (
     DestinationNotAccessible,
     InsufficientAccountLimit,
     InvalidObject,
-    RSEFileNameNotSupported,
     RSENotFound,
-    RSEOperationNotSupported,
     RucioException,
-    SourceNotFound,
 )
 from rucio.common.s3 import address, objects
 from rucio.common.s3.endpoint import SERVER
@@ -50,7 +44,7 @@ from rucio.core.scope import get_scopes
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType, ReplicaState
 
-from . import access, grants, imports, storages, subscriptions
+from . import access, bucket_policies, grants, imports, storages, subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -64,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = [
     'candidates',
     'exists',
-    'get_policy',
     'imported',
     'is_file',
     'list_buckets',
@@ -76,9 +69,6 @@ __all__ = [
     'publishing',
     'revive',
     'scopes_of',
-    'set_policy',
-    'set_public',
-    'unpublish',
     'url',
 ]
 
@@ -315,10 +305,7 @@ def exists(storage: 'Storage', bucket: str) -> bool:
         if status_of(error.__cause__ or error) == 404:
             return False
         if status_of(error.__cause__ or error) == 403:
-            raise AccessDenied(
-                f"RSE {storage.rse}: the storage does not let the Rucio server's keys see the bucket '{bucket}': it may belong to somebody else. "
-                "Ask the RSE's operator."
-            ) from None
+            raise AccessDenied(*bucket_policies.locked_out(storage, bucket).args) from None
         raise
     return True
 
@@ -410,62 +397,3 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
     if failure is not None and not result:
         raise failure
     return result
-
-
-# Policies
-
-
-def get_policy(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
-    """The storage's own policy of a bucket, or None: one request."""
-    with translated('policy', Target(storage.rse, bucket)):
-        try:
-            text = storage.connection(SERVER).client.get_bucket_policy(Bucket=bucket)['Policy']
-        except ClientError as error:
-            if error.response.get('Error', {}).get('Code') == 'NoSuchBucketPolicy':
-                return None
-            raise
-    policy = json.loads(text)
-    return policy if isinstance(policy, dict) and policy else None
-
-
-def set_policy(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> None:
-    """Set the storage's own policy of a bucket, or with None delete it: one request.
-
-    :raises InvalidObject: if the storage does not take it.
-    """
-    client = storage.connection(SERVER).client
-    with translated('policy', Target(storage.rse, bucket)):
-        try:
-            if policy is None:
-                client.delete_bucket_policy(Bucket=bucket)
-            else:
-                client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':')))  # Ceph: compact
-        except ClientError as error:
-            said = error.response.get('Error', {})
-            if status_of(error) == 400:
-                raise InvalidObject(f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': {said.get('Message')}") from None
-            if said.get('Code') != 'NoSuchBucketPolicy':
-                raise
-
-
-def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
-    """Let everybody, also without an account, read the objects below a collection, or no longer. Two requests; the rest of the policy stays."""
-    bucket, prefix = storage.place_of(scope, f'{name}/')
-    sid = f'RucioPublic{hashlib.sha256(prefix.encode()).hexdigest()[:16]}'
-    policy = get_policy(storage, bucket) or {'Version': '2012-10-17', 'Statement': []}
-    written = policy.get('Statement', [])
-    written = written if isinstance(written, list) else [written]
-    statements = [each for each in written if each.get('Sid') != sid]
-    if not public and len(statements) == len(written):
-        return
-    if public:
-        literal = re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix)
-        resource = f'arn:aws:s3:::{bucket}/{literal}*'
-        statements.append({'Sid': sid, 'Effect': 'Allow', 'Principal': {'AWS': ['*']}, 'Action': ['s3:GetObject'], 'Resource': [resource]})
-    set_policy(storage, bucket, {**policy, 'Statement': statements} if statements else None)
-
-
-def unpublish(storage: 'Storage', scope: str, name: str) -> None:
-    """Take a collection out of the bucket's policy: what is there shall not be public. No bucket, no policies or no place there: it is not."""
-    with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
-        set_public(storage, scope, name, False)

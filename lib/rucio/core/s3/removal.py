@@ -35,7 +35,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from . import buckets, grants
+from . import bucket_policies, buckets, grants
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -101,7 +101,7 @@ def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope
             going = [each for each in collections if _is_unused(part, each, session)]
             public = [each for each in going if any(grant.account == grants.EVERYBODY for grant in grants.list_grants(scope, each, session=session))]
         for each in public:
-            buckets.unpublish(storage, str(scope), each)  # what is written there later shall not be public
+            bucket_policies.unpublish(storage, str(scope), each)  # what is written there later shall not be public
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)

@@ -20,12 +20,15 @@ that a client needs no configuration for it.
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit
+
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import (
     ConfigNotFound,
@@ -38,6 +41,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     RucioException,
     ServiceUnavailable,
+    SourceAccessDenied,
 )
 from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
 from rucio.common.s3.content import Summing, Sums
@@ -57,7 +61,8 @@ _servers_lock = threading.Lock()
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
-_SILENCE = 30  # seconds for which a storage that did not answer is not asked to delete more
+_SILENCE = 30  # seconds for which a storage that did not answer is not asked to delete more, and what is known of a bucket that refused
+_OTHERS = 3  # buckets that are compared with one that refuses
 
 
 class Default(RSEProtocol):
@@ -80,6 +85,7 @@ class Default(RSEProtocol):
         self._unsure: set[Target] = set()  # what a failed put may have stored
         self._unanswered = False  # the last deletion
         self._silent_until = float('-inf')
+        self._closed: dict[str, tuple[float, bool]] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
 
     # Names
 
@@ -295,7 +301,11 @@ class Default(RSEProtocol):
         When there is no connection, or two objects in a row got no answer on it, further ones fail without a request for half a minute: Rucio's
         reaper has up to thousands of them in hand, would wait for each as long as all attempts take, and only then leave the RSE alone.
 
+        Where one bucket of many refuses keys that the storage takes, that is no reason to leave the others alone, as Rucio's reaper does after some
+        RSEAccessDenied. A few more requests tell which it is, once in half a minute.
+
         :raises SourceNotFound: if there is no such object.
+        :raises SourceAccessDenied: if its bucket alone refuses; the reaper goes on with others.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
         connection, target = self._locate('delete', path)
@@ -309,6 +319,31 @@ class Default(RSEProtocol):
             if is_unreachable(error.__cause__) or (again and self._unanswered):
                 self._silent_until = time.monotonic() + _SILENCE
             raise
+        except RSEAccessDenied as error:
+            if not self._refuses_alone(connection, target.bucket, error):
+                raise
+            raise SourceAccessDenied(
+                f'{error.args[0]} The storage takes the keys, so it is a policy of this bucket that refuses: an admin of Rucio can remove it '
+                '(rucio s3 policy SCOPE --remove).'
+            ) from error.__cause__
+
+    def _refuses_alone(self, connection: clients.Connection, bucket: str, error: RSEAccessDenied) -> bool:
+        """Whether it is one bucket that refuses, by its policy, and not the storage. A few requests at most, once in a while."""
+        cause = error.__cause__
+        code = cause.response.get('Error', {}).get('Code') if isinstance(cause, ClientError) else None
+        # A HEAD that is refused has no other code than its status.
+        if code not in ('AccessDenied', '403') or connection.authorizer.name != 'static' or self.attributes['prefix'].strip('/'):
+            return False
+        until, alone = self._closed.get(bucket, (float('-inf'), False))
+        if time.monotonic() >= until:
+            prefix = self._bucket_prefix()
+            try:
+                others = [each for each in objects.list_buckets(connection) if each != bucket and each.startswith(prefix)]
+                alone = objects.closes_itself(connection.client, connection.endpoint.rse, bucket, random.sample(others, min(len(others), _OTHERS)))
+            except RucioException:
+                return False
+            self._closed[bucket] = time.monotonic() + _SILENCE, alone
+        return alone
 
     def bulk_delete(self, pfns: Iterable[str]) -> dict[str, Optional[RucioException]]:
         """Delete many objects, one request for each 1000 of a bucket. Needs keys. A missing object counts as deleted.

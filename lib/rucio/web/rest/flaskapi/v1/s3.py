@@ -14,7 +14,6 @@
 
 """REST interface of S3 storages. It is switched on by ``[api] endpoints_add = s3`` in the server's rucio.cfg."""
 
-import json
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
 MAX_REQUESTS = 100
-MAX_POLICY = 20 * 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
 
 
 class RSEs(S3View):
@@ -747,6 +745,11 @@ class Policy(S3View):
                     policy:
                       description: "The policy, or null: there is none."
                       type: object
+                    warnings:
+                      description: "What in it may keep the Rucio server out."
+                      type: array
+                      items:
+                        type: string
           401:
             description: "Invalid Auth Token"
           403:
@@ -786,20 +789,20 @@ class Policy(S3View):
           200:
             description: "OK"
           400:
-            description: "The storage does not take this policy"
+            description: "This may not be set, or the storage does not take it"
           401:
             description: "Invalid Auth Token"
           403:
-            description: "The account does not own the scope"
+            description: "The account does not own the scope, or an admin's Deny would get lost"
           404:
             description: "There is no such RSE or bucket"
+          409:
+            description: "The storage does not let the server set it"
           501:
             description: "The storage has no policies"
         """
         body = json_body()
         policy = get_value(body, 'policy', dict, REQUIRED)
-        if len(json.dumps(policy)) > MAX_POLICY:
-            abort(refusal(400, 'InputValidationError', f'A policy may have {MAX_POLICY} characters.'))
         return answer(gateway.set_bucket_policy(get_text(body, 'scope'), policy, self.issuer, rse=get_rse(body), vo=self.vo))
 
     def delete(self) -> 'ResponseReturnValue':
@@ -828,9 +831,11 @@ class Policy(S3View):
           401:
             description: "Invalid Auth Token"
           403:
-            description: "The account does not own the scope"
+            description: "The account does not own the scope, or the policy has a Deny and it is no admin"
           404:
             description: "There is no such RSE or bucket"
+          409:
+            description: "The storage does not let the server delete it"
         """
         body = json_body()
         return answer(gateway.delete_bucket_policy(get_text(body, 'scope'), self.issuer, rse=get_rse(body), vo=self.vo))

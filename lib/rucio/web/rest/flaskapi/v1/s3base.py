@@ -115,12 +115,20 @@ def json_body() -> dict[str, Any]:
     if length > MAX_BODY:
         abort(refusal(413, 'InputValidationError', f'The body of a request may have {MAX_BODY} bytes, not {length}.'))
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(request.get_data(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        abort(refusal(400, 'InputValidationError', 'The body must be a JSON object.'))
+        abort(refusal(400, 'InputValidationError', 'The body must be a JSON object, in which no name is given twice.'))
     return body
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values of one name others may take the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def get_value(parameters: 'Union[dict[str, Any], Any]', name: str, kind: type, default: Any) -> Any:
