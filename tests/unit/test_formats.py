@@ -283,6 +283,15 @@ def test_nothing_of_the_users_own_wins():
     assert 'AWS_ROLE_ARN' not in made
 
 
+def test_an_empty_ca_variable_is_not_handed_on():
+    """Made with botocore or requests, a tool would believe any certificate."""
+    names = ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'RCLONE_CA_CERT')
+    assert not {*names} & tool_environment(dict.fromkeys(names, ''), [access()]).keys()
+    own = dict.fromkeys(names, '/own.pem')
+    assert own.items() <= tool_environment(own, [access()]).items()
+    assert tool_environment(own, [access(ca_bundle='/rse.pem')])['AWS_CA_BUNDLE'] == '/rse.pem'
+
+
 def test_of_several_buckets_only_tools_with_aliases_have_keys():
     made = environment([access(), access(alias='site_s3__user_bob')])
     assert {'MC_HOST_site_s3', 'MC_HOST_site_s3__user_bob', 'RCLONE_CONFIG_SITE_S3__USER_BOB_TYPE'} <= made.keys()

@@ -50,6 +50,8 @@ class Catalogue:
 class Plugin:
     """The server's plugin."""
 
+    host = 'https://rucio.example.org'
+
     def __init__(self):
         self.ways = []
         self.warnings = []

@@ -28,6 +28,7 @@ from rucio.client.credentialclient import CredentialClient
 from rucio.client.s3client import NO_PLUGIN, S3Client
 from rucio.common.exception import (
     AccessDenied,
+    ConfigurationError,
     InputValidationError,
     MissingDependency,
     RSENotFound,
@@ -227,6 +228,16 @@ def test_identity_has_no_secret(server, connect):
     assert connect().identity == f'{server.url} def alice'
 
 
+def test_a_server_by_http_gives_no_keys_over_the_network_and_signs(server, connect, plugin):
+    client = connect()
+    client.host = 'http://rucio.example.org'
+    client.list_hosts = [server.url]
+    assert client.get_s3_rse('X')['auth'] == ['remote']
+    with pytest.raises(ConfigurationError, match='rucio_host'):
+        client.get_did_credentials('user.alice')
+    assert '/s3/credentials' not in [asked.path for asked in server.asked]
+
+
 # Explicit endpoint and keys
 
 
@@ -257,6 +268,16 @@ def test_explicit_keys_for_fsspec(server, connect):
     assert options['endpoint_url'] == 'https://s3.example.org:9000'
     assert (options['key'], options['secret'], 'token' in options) == ('AKIDOWN', 'own-secret', False)
     assert server.asked == []
+
+
+@pytest.mark.parametrize('auth', [['vended'], ['remote']])
+def test_the_settings_of_time_outs_hold_here_too(connect, plugin, rucio_cfg, home, auth):
+    rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}, 's3': {'connect_timeout': '3', 'read_timeout': '7', 'max_attempts': '2'}})
+    plugin['/s3/rses/X'] = STORAGE | {'auth': auth}
+    config = connect().boto3_client('user.alice').meta.config
+    assert (config.connect_timeout, config.read_timeout, config.retries) == (3, 7, {'mode': 'standard', 'total_max_attempts': 2})
+    own = connect(config=Config(read_timeout=9)).boto3_client('user.alice').meta.config
+    assert (own.connect_timeout, own.read_timeout) == (3, 9)
 
 
 # Keys of the server

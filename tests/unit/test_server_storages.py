@@ -140,6 +140,7 @@ def test_ways():
     assert storage(secrets=keys).ways == ['remote']
     assert storage(secrets=keys, role_arn='arn:aws:iam::1:role/x').ways == ['vended', 'remote']
     assert storage('hash', '/common/', secrets=keys, role_arn='arn:aws:iam::1:role/x').ways == ['remote']
+    assert storage(secrets=keys, role_arn='arn:aws:iam::1:role/x', sts_endpoint='http://sts.example.org').ways == ['remote']
     # What clients shall do is not what the server does.
     of = storage(secrets=keys, auth='remote', region='eu-1')
     assert of.ways == ['remote']

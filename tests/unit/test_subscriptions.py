@@ -15,6 +15,7 @@
 """Subscribing buckets to their events: what the storage is asked for, and what is left as it was."""
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -167,6 +168,15 @@ def test_so_is_one_that_is_down(clients, caplog, error):
     storage.connection = mock.Mock(side_effect=error)
     assert subscriptions.subscribe(storage, BUCKET) is False
     assert str(error) in caplog.text
+
+
+@pytest.mark.parametrize('change', [{'url': 'http://s3.example.org'}, {'events_url': 'http://rucio.example.org/s3/X/events'}])
+def test_the_token_goes_by_https_only(clients, caplog, change):
+    storage = clients.storage(**CEPH)
+    storage.endpoint = replace(storage.endpoint, **change)
+    assert subscriptions.subscribe(storage, BUCKET) is False
+    assert 'events_token would go over the network unencrypted' in caplog.text
+    assert clients.made == []
 
 
 # Settings

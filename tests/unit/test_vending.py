@@ -101,6 +101,12 @@ def test_without_a_role_nothing_is_vended(storage, sts):
     assert not sts.requests
 
 
+def test_no_keys_come_from_an_sts_on_a_network_where_others_listen(storage, sts):
+    with pytest.raises(RSEOperationNotSupported, match=r'RSE X.*unencrypted.*sts_endpoint'):
+        vend(storage(sts_endpoint=sts.url.replace('127.0.0.1', 'sts.example.org')))
+    assert not sts.requests
+
+
 # The policy
 
 

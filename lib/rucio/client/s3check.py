@@ -45,6 +45,7 @@ from rucio.common.s3 import clients, credentials, factory, objects, transfer
 from rucio.common.s3.address import bucket_to_scope, encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, status_of, translate, translated
+from rucio.common.s3.secrecy import is_private
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import FTS, Default
 
@@ -346,6 +347,10 @@ class Check:
             raise _hint('the plugin does not serve this RSE', "Check the server's log, and its settings of this RSE.") from None
         if not ways:
             raise _hint('the server has no keys for this RSE', f"Put them into the server's rse-accounts.cfg, by the RSE id {self._settings['id']}.")
+        if not is_private(self._plugin.host):
+            raise _hint(
+                'the Rucio server is not reached by https: who listens has your Rucio token', 'Set rucio_host and auth_host in rucio.cfg to https URLs.'
+            )
         return f'offers {", ".join(ways)}'
 
     def _check_credentials(self) -> str:
@@ -610,7 +615,7 @@ class Check:
             raise _skipped('needs the S3 plugin of the server') from None
         if way not in offered:
             if way == 'vended':
-                raise _skipped(f'the server offers none: no role_arn in its rucio.cfg [s3:{self._rse}]')
+                raise _skipped(f'the server offers none: no role_arn in its rucio.cfg [s3:{self._rse}], or the way to it or to its STS is not https')
             raise _skipped('the server does not offer it')
         _, bucket = self._need_written()
         if self._made_bucket:

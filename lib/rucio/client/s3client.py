@@ -29,10 +29,12 @@ from requests.status_codes import codes  # type: ignore[import-untyped]
 
 from rucio.client.baseclient import choice
 from rucio.client.credentialclient import CredentialClient
+from rucio.client.s3session import Discreet
 from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
 from rucio.common.exception import InputValidationError, MissingDependency, RSENotFound, RSEOperationNotSupported, ServerConnectionException
 from rucio.common.s3 import address, credentials, factory
 from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 from rucio.common.utils import build_url
 
 if TYPE_CHECKING:
@@ -66,6 +68,25 @@ class S3Client(CredentialClient):
     """
 
     S3_BASEURL = 's3'
+
+    # Stock Rucio verifies no certificate where the path of its CA is empty, as X509_CERT_DIR or ca_cert may be.
+    @property
+    def ca_cert(self) -> Any:
+        """The CA of the Rucio server: a path, or True for the usual ones."""
+        return self._ca_cert
+
+    @ca_cert.setter
+    def ca_cert(self, path: Any) -> None:
+        self._ca_cert = True if path == '' else path
+
+    @property
+    def session(self) -> Discreet:
+        """What makes the requests to the Rucio server."""
+        return self._session
+
+    @session.setter
+    def session(self, _: Any) -> None:
+        self._session = Discreet()
 
     def __init__(
         self,
@@ -130,7 +151,7 @@ class S3Client(CredentialClient):
         -------
             For each RSE what :meth:`get_s3_rse` says of it.
         """
-        return list(self._call(HTTPMethod.GET, 'rses'))
+        return [self._open(told) for told in self._call(HTTPMethod.GET, 'rses')]
 
     def get_s3_rse(self, rse: str) -> dict[str, Any]:
         """
@@ -143,15 +164,15 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, url, provider, region, addressing, bucket_prefix, auth (what the server offers: vended, remote), sts_url,
-            web_identity_role_arn.
+            rse, url, provider, region, addressing, bucket_prefix, auth (what the server offers: vended, not if it is reached by http;
+            remote), sts_url, web_identity_role_arn.
 
         Raises
         ------
         RSENotFound
             If there is no such RSE, or it is no S3 storage.
         """
-        return dict(self._call(HTTPMethod.GET, f'rses/{quote(rse, safe="")}'))
+        return self._open(self._call(HTTPMethod.GET, f'rses/{quote(rse, safe="")}'))
 
     def endpoint(self, rse: str) -> Endpoint:
         """
@@ -572,9 +593,11 @@ class S3Client(CredentialClient):
         ------
         RSEOperationNotSupported
             If the storage cannot make such keys.
+        ConfigurationError
+            If the Rucio server is not reached by https: who listens would have the keys.
         """
         request = {'rse': rse, 'bucket': bucket, 'prefix': prefix, 'write': write}
-        return dict(self._call(HTTPMethod.POST, 'credentials', request | _given(lifetime=lifetime)))
+        return self._keys_of(request | _given(lifetime=lifetime))
 
     def get_did_credentials(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False, lifetime: Optional[int] = None
@@ -603,8 +626,10 @@ class S3Client(CredentialClient):
         ------
         RSEOperationNotSupported
             If the storage cannot make such keys.
+        ConfigurationError
+            If the Rucio server is not reached by https: who listens would have the keys.
         """
-        return dict(self._call(HTTPMethod.POST, 'credentials', {'scope': scope, 'write': write} | _given(name=name, rse=rse, lifetime=lifetime)))
+        return self._keys_of({'scope': scope, 'write': write} | _given(name=name, rse=rse, lifetime=lifetime))
 
     def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """
@@ -812,6 +837,15 @@ class S3Client(CredentialClient):
 
     # How it is done
 
+    def _open(self, told: dict[str, Any]) -> dict[str, Any]:
+        """An RSE, with the ways that are open to this client."""
+        ways = told.get('auth') or []
+        return {**told, 'auth': ways if is_private(self.host) else [way for way in ways if way != 'vended']}
+
+    def _keys_of(self, request: dict[str, Any]) -> dict[str, Any]:
+        need_private(self.host, 'The keys that the Rucio server gives', 'Set rucio_host in rucio.cfg to its https URL.')
+        return dict(self._call(HTTPMethod.POST, 'credentials', request))
+
     def _until_done(self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None) -> dict[str, Any]:
         """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
         counts: Counter[str] = Counter()
@@ -942,6 +976,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _fsspec(url: Optional[str], region: Optional[str], keys: tuple[Optional[str], ...], config: Any, ca_bundle: Optional[str] = None) -> dict[str, Any]:
+    hide_in_logs()
     named = _given(key=keys[0], secret=keys[1], token=keys[2], endpoint_url=url, client_kwargs=_given(region_name=region, verify=factory.trusted(ca_bundle)))
     return named | {'config_kwargs': _given(signature_version=config.signature_version, s3=config.s3)}
 

@@ -13,7 +13,9 @@
 # limitations under the License.
 """Where every botocore session and client is made: whom it trusts, how long it waits, and what it keeps to itself."""
 
+import functools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import boto3
@@ -82,13 +84,26 @@ def _refuse_unencrypted(**event: Any) -> None:
 def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.Session] = None) -> Union[str, bool]:
     """Whose certificates are believed. To botocore an empty value, which a variable may easily have, means that anybody's are.
 
-    :param ca_bundle: The path of a PEM file: the setting of the RSE.
+    :param ca_bundle: The path of a PEM file: the setting of the RSE. The others may also be directories, as ``openssl rehash`` makes them.
     :param session: Whose AWS configuration may name one.
     :returns: The first that is there and not empty of these, ``AWS_CA_BUNDLE``, the AWS configuration's ``ca_bundle`` and
         ``REQUESTS_CA_BUNDLE``; or True, which stands for the usual authorities. Never False, None or empty.
     """
     configured: Union[str, bool, None] = session.get_config_variable('ca_bundle') if session else None
-    return ca_bundle or os.environ.get('AWS_CA_BUNDLE') or configured or os.environ.get('REQUESTS_CA_BUNDLE') or True
+    found = ca_bundle or os.environ.get('AWS_CA_BUNDLE') or configured or os.environ.get('REQUESTS_CA_BUNDLE') or True
+    return _joined(found) if isinstance(found, str) and os.path.isdir(found) else found
+
+
+@functools.cache
+def _joined(directory: str) -> str:
+    """A directory of certificates, which OpenSSL and requests take, as the one file that botocore needs. Nothing is left on disk."""
+    if not hasattr(os, 'memfd_create'):
+        return directory  # then nobody is believed
+    certificates = {path.read_bytes() for path in Path(directory).iterdir() if path.is_file() and b'-----BEGIN CERTIFICATE-----' in path.read_bytes()}
+    file = os.memfd_create('rucio-s3-ca')
+    with os.fdopen(os.dup(file), 'wb') as writer:
+        writer.write(b'\n'.join(sorted(certificates)))
+    return f'/proc/self/fd/{file}'
 
 
 def client(
@@ -124,8 +139,20 @@ def client(
         verify=trusted(ca_bundle, session),
         config=Config(**options).merge(config or Config()),
     )
+    if service == 's3':
+        made.meta.events.register_first('needs-retry.s3', _ask_no_further)
     _watch(made)
     return made
+
+
+def _ask_no_further(request_dict: dict[str, Any], response: Any, operation: Any, **_: Any) -> None:
+    """Of an answer that redirects, botocore asks HeadBucket for the region: without end where that is redirected, too, and of no bucket."""
+    redirect = request_dict.get('context', {}).get('s3_redirect')
+    if not redirect or response is None:
+        return
+    told = 'x-amz-bucket-region' in response[1].get('ResponseMetadata', {}).get('HTTPHeaders', {})
+    if not redirect.get('bucket') or (operation.name == 'HeadBucket' and not told):
+        redirect['redirected'] = True
 
 
 def _watch(client: Any) -> None:

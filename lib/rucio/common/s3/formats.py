@@ -128,6 +128,8 @@ TOOLS = {
 
 # Environments
 
+_CA_VARIABLES = ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'RCLONE_CA_CERT')
+
 
 def environment(accesses: Sequence[Access]) -> dict[str, str]:
     """The variables that tell the tools of these keys.
@@ -149,10 +151,13 @@ def environment(accesses: Sequence[Access]) -> dict[str, str]:
 def tool_environment(inherited: Mapping[str, str], accesses: Sequence[Access]) -> dict[str, str]:
     """The whole environment of a tool that is to use these keys and no others.
 
-    :param inherited: The environment that it would have. All that it says of AWS is left out, and ``~/.aws`` is out of sight:
+    :param inherited: The environment that it would have. All that it says of AWS but ``AWS_CA_BUNDLE`` is left out, and ``~/.aws`` is out of sight:
         a profile there is for another storage, and would win over keys in variables.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith('AWS_') and name != 'S3_ENDPOINT_URL'}
+    # An empty one makes aws, and what is made with botocore or requests, believe any certificate.
+    trusted = {name: inherited[name] for name in _CA_VARIABLES if inherited.get(name)}
+    kept = {name: value for name, value in kept.items() if name not in _CA_VARIABLES} | trusted
     nothing = {'AWS_CONFIG_FILE': os.devnull, 'AWS_SHARED_CREDENTIALS_FILE': os.devnull, 'AWS_EC2_METADATA_DISABLED': 'true'}
     return kept | nothing | environment(accesses)
 

@@ -25,7 +25,7 @@ from .errors import without_query
 __all__ = ['hide_in_logs', 'is_private', 'need_private']
 
 # At DEBUG these write whole requests and answers: session tokens, signatures, the keys that an STS gives.
-_TALKATIVE = ('boto3', 'botocore', 's3transfer', 'urllib3')
+_TALKATIVE = ('aiobotocore', 'boto3', 'botocore', 's3transfer', 'urllib3')
 _REQUESTS = 'urllib3.connectionpool'  # method, path and status of each request
 
 

@@ -28,13 +28,14 @@ from rucio.common.exception import InputValidationError, ResourceTemporaryUnavai
 from . import factory
 from .endpoint import PERSON, Patience
 from .errors import said, status_of
+from .secrecy import need_private
 
 if TYPE_CHECKING:
     import botocore.session
 
     from .endpoint import Endpoint
 
-__all__ = ['TemporaryKeys', 'assume_role', 'assume_role_with_web_identity', 'client']
+__all__ = ['STS_BY_HTTPS', 'TemporaryKeys', 'assume_role', 'assume_role_with_web_identity', 'client']
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ _REMEDIES = {
     'RegionDisabledException': "Set the RSE's 's3' setting 'sts_endpoint' to a region whose STS is enabled.",
     'NotImplemented': "There is no STS at this address: set 'sts_endpoint', or take role_arn out of the RSE's settings.",
 }
+STS_BY_HTTPS = "Set the RSE's 's3' setting 'sts_endpoint' to an https URL."
 _NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is up."
 
 
@@ -75,7 +77,9 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
     """A client of the storage's STS, authorised by a session, with the settings of the storage.
 
     :param patience: How long it waits and how often it tries, where the settings do not say.
+    :raises ConfigurationError: if the STS is not reached by https.
     """
+    need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys that its STS gives', STS_BY_HTTPS)
     config = Config(signature_version='v4')
     return factory.client('sts', session, endpoint.sts_url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(patience), config=config)
 

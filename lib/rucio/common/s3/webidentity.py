@@ -31,6 +31,7 @@ from rucio.common.exception import InputValidationError
 from . import sts
 from .credentials import Authorizer
 from .factory import bare_session
+from .secrecy import need_private
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -54,6 +55,7 @@ class WebIdentity(Authorizer):
     :param endpoint: The storage; its ``credentials_lifetime`` is asked for, in seconds.
     :param token: A JSON web token.
     :raises InputValidationError: if it is none.
+    :raises ConfigurationError: if the STS is not reached by https.
     """
 
     name = 'web-identity'
@@ -62,6 +64,7 @@ class WebIdentity(Authorizer):
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, endpoint: 'Endpoint', token: str) -> None:
+        need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the OIDC token', sts.STS_BY_HTTPS)
         self._endpoint = endpoint
         self._role = endpoint.web_identity_role_arn or ''
         claims = _claims(endpoint, token)

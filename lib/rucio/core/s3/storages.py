@@ -29,6 +29,7 @@ from sqlalchemy import and_, false, or_, select
 from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import address, clients, credentials
 from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
+from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
 from rucio.db.sqla import models
 from rucio.rse.protocols.s3 import Default
@@ -75,7 +76,8 @@ class Storage:
         """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing. Makes no request."""
         if self._authorizer is None or not self._authorizer.signed:
             return []
-        return ['vended', 'remote'] if self.endpoint.role_arn and (self._together or not self.settings['deterministic']) else ['remote']
+        vends = self.endpoint.role_arn and is_private(self.endpoint.sts_url)
+        return ['vended', 'remote'] if vends and (self._together or not self.settings['deterministic']) else ['remote']
 
     @property
     def region(self) -> str:

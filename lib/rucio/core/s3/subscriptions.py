@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import RucioException
 from rucio.common.s3 import factory
 from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.secrecy import need_private
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -70,6 +71,9 @@ def _topic(storage: 'Storage') -> str:
             'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg [s3:%s].', storage.rse, storage.rse
         )
         return ''
+    # The first is told the token, the second is where the storage sends it.
+    for url in (endpoint.url, endpoint.events_url):
+        need_private(url, f'RSE {storage.rse}: the events_token', 'Use https for both the storage and events_url, or have it tell its events another way.')
     attributes = {
         'push-endpoint': endpoint.events_url,
         'OpaqueData': endpoint.events_token,

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from rucio.common.exception import InputValidationError, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import sts
 from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.secrecy import is_private
 
 if TYPE_CHECKING:
     from .storages import Storage
@@ -79,7 +80,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     :param lifetime: Seconds; at least 900, at most the setting ``credentials_lifetime``, which is the default.
     :param who: The account; the storage's logs show it.
     :param exact: Only for the object whose key ``prefix`` is.
-    :raises RSEOperationNotSupported: if there is no role.
+    :raises RSEOperationNotSupported: if there is no role, or the STS is not reached by https.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
@@ -87,6 +88,11 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     if not storage.endpoint.role_arn:
         raise RSEOperationNotSupported(
             f"RSE {storage.rse}: this server vends no keys for it, as the RSE has no 'role_arn' in its 's3' settings. Requests can still be signed."
+        )
+    if not is_private(storage.endpoint.sts_url):
+        raise RSEOperationNotSupported(
+            f'RSE {storage.rse}: this server vends no keys for it, as they would come from {storage.endpoint.sts_url} unencrypted. '
+            f'Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
     seconds = max(SHORTEST, min(lifetime or longest, longest))

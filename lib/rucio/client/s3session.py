@@ -1,0 +1,33 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The HTTP session with which ``S3Client`` speaks to the Rucio server."""
+
+from typing import TYPE_CHECKING
+
+from requests import Session  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+__all__ = ['Discreet']
+
+
+class Discreet(Session):  # type: ignore[misc]
+    """Follows redirects, but tells token and password to no other host, and to none by http that was reached by https."""
+
+    def rebuild_auth(self, prepared_request: 'PreparedRequest', response: 'Response') -> None:
+        if self.should_strip_auth(response.request.url, prepared_request.url):
+            for name in [name for name in prepared_request.headers if name.lower().startswith('x-rucio-')]:
+                del prepared_request.headers[name]
+        super().rebuild_auth(prepared_request, response)

@@ -1,0 +1,67 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Clients as the factory makes them: how long they wait."""
+
+import pytest
+
+from rucio.common.s3 import clients, credentials, factory
+from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
+
+KEYS = credentials.Static('AKID', 'secret')
+
+
+def waits(client):
+    config = client.meta.config
+    return config.connect_timeout, config.read_timeout, config.retries['total_max_attempts'], config.retries['mode']
+
+
+@pytest.mark.parametrize(('patience', 'expected'), [(PERSON, (10, 60, 4, 'standard')), (SERVER, (3, 20, 2, 'standard'))])
+def test_a_person_waits_longer_than_a_server(patience, expected):
+    assert waits(clients.connect(Endpoint('X', 'x', 'http://127.0.0.1:9'), KEYS, patience).client) == expected
+
+
+@pytest.mark.parametrize('patience', [PERSON, SERVER])
+def test_what_is_set_holds_for_both(patience):
+    endpoint = Endpoint('X', 'x', 'http://127.0.0.1:9', connect_timeout=5, read_timeout=7, max_attempts=9)
+    assert waits(clients.connect(endpoint, KEYS, patience).client) == (5, 7, 9, 'standard')
+
+
+def test_one_setting_leaves_the_others():
+    assert Endpoint('X', 'x', 'http://127.0.0.1:9', read_timeout=90).patience(SERVER) == SERVER._replace(read_timeout=90)
+
+
+def test_both_share_a_client_where_all_is_set():
+    endpoint = Endpoint('X', 'x', 'http://127.0.0.1:9', connect_timeout=5, read_timeout=7, max_attempts=9)
+    assert clients.connect(endpoint, KEYS, PERSON).client is clients.connect(endpoint, KEYS, SERVER).client
+    other = Endpoint('X', 'x', 'http://127.0.0.1:9')
+    assert clients.connect(other, KEYS, PERSON).client is not clients.connect(other, KEYS, SERVER).client
+
+
+@pytest.mark.parametrize(
+    ('given', 'variables', 'expected'),
+    [
+        (None, {}, True),
+        (None, {'AWS_CA_BUNDLE': '', 'REQUESTS_CA_BUNDLE': ''}, True),
+        ('', {}, True),
+        ('/rse.pem', {'AWS_CA_BUNDLE': '/aws.pem'}, '/rse.pem'),
+        (None, {'AWS_CA_BUNDLE': '/aws.pem', 'REQUESTS_CA_BUNDLE': '/requests.pem'}, '/aws.pem'),
+        (None, {'AWS_CA_BUNDLE': '', 'REQUESTS_CA_BUNDLE': '/requests.pem'}, '/requests.pem'),
+    ],
+)
+def test_whose_certificates_are_believed(monkeypatch, given, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert factory.trusted(given) == expected
+    assert factory.bare_session(None).get_config_variable('ca_bundle') == factory.trusted()
