@@ -15,8 +15,6 @@
 """Events: what others do to a bucket is in the catalogue a moment later. A real Rucio server, and storages that really tell it."""
 
 import base64
-import http.client
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,12 +26,13 @@ import pytest
 
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.events import EVENTS_TOKEN, record, tell
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.team import ok
 
 SCOPE = 'user.alice'
-TOKEN = 'a-token-of-the-tests-0123456789'
+TOKEN = EVENTS_TOKEN
 CEPH, WEED, HOOKED = 'EVENTS_CEPH', 'EVENTS_WEED', 'EVENTS_HOOKED'
 SECONDS = 60  # Ceph 16 begins with a new topic after half a minute. Then an event takes less than one, if the machine is not busy
 
@@ -53,17 +52,9 @@ class Desk:
         found = self.alice.call('get_metadata_bulk', [{'scope': SCOPE, 'name': name}], plugin='DID_COLUMN')
         return found[0]['bytes'] if found else None
 
-    def tell(self, rse: str, document: Any, *, token: str | None = TOKEN, raw: bytes | None = None, authorization: str = '') -> tuple[int, Any]:
+    def tell(self, rse: str, document: Any, **more: Any) -> tuple[int, Any]:
         """As a storage does: status and answer."""
-        connection = http.client.HTTPConnection('127.0.0.1', self.server.port, timeout=60)
-        headers = {'Content-Type': 'application/json'}
-        if token or authorization:
-            headers['Authorization'] = authorization or f'Bearer {token}'
-        connection.request('POST', f'/s3/{rse}/events', body=json.dumps(document).encode() if raw is None else raw, headers=headers)
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        return response.status, json.loads(content)
+        return tell(self.server, rse, document, **more)
 
 
 def until(seen: Callable[[], bool]) -> None:
@@ -199,16 +190,7 @@ def weed(desk: Desk, plain: SeaweedFS) -> Any:
 
 
 def aws(key: str, name: str = 'ObjectCreated:Put', sequencer: str = '0055AED6DCD90281E5', bucket: str = SCOPE) -> dict[str, Any]:
-    """A record as AWS sends it."""
-    described = {'key': quote_plus(key, safe='/'), 'size': 5, 'eTag': 'd41d8cd98f00b204e9800998ecf8427e', 'sequencer': sequencer}
-    return {
-        'eventVersion': '2.1',
-        'eventSource': 'aws:s3',
-        'awsRegion': 'us-west-2',
-        'eventTime': '1970-01-01T00:00:00.000Z',
-        'eventName': name,
-        's3': {'s3SchemaVersion': '1.0', 'configurationId': 'rucio-s3', 'bucket': {'name': bucket, 'arn': f'arn:aws:s3:::{bucket}'}, 'object': described},
-    }
+    return record(bucket, key, name, sequencer=sequencer)
 
 
 def minio(key: str, name: str = 's3:ObjectCreated:Put') -> dict[str, Any]:

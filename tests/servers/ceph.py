@@ -37,6 +37,8 @@ from .process import Process, ServerError, tail
 START_TIMEOUT = 120
 COMMANDS = ('ceph-mon', 'ceph-osd', 'monmaptool', 'radosgw', 'radosgw-admin')
 PACKAGES = 'radosgw ceph-mon ceph-osd ceph-common'
+# RUCIO_S3_TEST_CEPH names a folder with the programs of another version.
+PATH = ':'.join([*filter(None, [os.environ.get('RUCIO_S3_TEST_CEPH')]), '/usr/sbin:/usr/bin:/sbin:/bin'])
 
 # No keys inside of the cluster: only this machine reaches it. radosgw asks the monitor for a "secure" connection unless told
 # otherwise, and without keys there is none.
@@ -115,7 +117,7 @@ def missing() -> str:
 
 
 def _path(command: str) -> str | None:
-    return shutil.which(command, path='/usr/sbin:/usr/bin:/sbin:/bin')
+    return shutil.which(command, path=PATH)
 
 
 class CephRGW:
@@ -206,7 +208,7 @@ class CephRGW:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**clean_environment(self.directory), 'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}
+        return {**clean_environment(self.directory), 'PATH': PATH}
 
     def _make_role(self) -> None:
         iam = self.client('iam')

@@ -38,6 +38,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 
 from rucio.common.exception import CannotAuthenticate, DatabaseException, InputValidationError, RSEAccessDenied, RSENotFound, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.reconciler import Summary
 
 TOKEN = 'the-token-that-nobody-else-has'
@@ -188,13 +189,13 @@ def test_all_that_makes_or_removes_an_object(name):
 def test_what_is_not_understood_is_counted(other):
     batch = parsed([other, record('key')])
     assert batch.counts == {'records': 2, 'skipped': 1}
-    assert batch.changes == [events.Change('user.alice', 'key', 1)]
+    assert batch.changes == [events.Change('user.alice', 'key')]
 
 
 def test_a_key_that_is_told_of_often_is_looked_at_once():
     told = [record('key', size=5), record('other'), record('key', 'ObjectRemoved:Delete', size=None), record('key', size=3)]
     batch = parsed({'Records': told})
-    assert batch.changes == [events.Change('user.alice', 'key', 5), events.Change('user.alice', 'other', 1)]
+    assert batch.changes == [events.Change('user.alice', 'key'), events.Change('user.alice', 'other')]
     assert batch.counts['records'] == 4
 
 
@@ -219,8 +220,11 @@ def test_wrappers_have_a_bottom():
 
 def test_too_many_records():
     assert len(parsed({'Records': [record(f'key{number}') for number in range(1000)]}).changes) == 1000
-    with pytest.raises(InputValidationError, match=r'1001 records.*1000'):
+    with pytest.raises(InputValidationError, match=r'more than 1000 records'):
         parsed({'Records': [record('key')] * 1001})
+    for many in ([[]] * 100_000, [[[]] * 499] * 500, [0] * 100_000):
+        with pytest.raises(InputValidationError, match=r'more than 1000 records'):
+            parsed(many)
 
 
 _json = st.recursive(
@@ -269,7 +273,7 @@ def test_only_a_url_of_aws_is_shown_to_the_operator(url, told):
 
 
 def storage(token=TOKEN, **settings):
-    return SimpleNamespace(rse='X', endpoint=Endpoint('X', 'a' * 32, 'https://s3.example.org', events_token=token, **settings))
+    return SimpleNamespace(rse='X', rse_id='a' * 32, endpoint=Endpoint('X', 'a' * 32, 'https://s3.example.org', events_token=token, **settings))
 
 
 def test_the_token_of_the_rse():
@@ -295,7 +299,7 @@ def test_the_token_of_the_rse():
 def test_others_are_refused_and_the_log_has_no_token(of, offered, caplog):
     with pytest.raises(CannotAuthenticate) as refused:
         events.need_token(of, offered)
-    assert caplog.messages
+    assert bool(caplog.messages) == bool(of)  # where there is none, that was logged before
     assert TOKEN[:-1] not in caplog.text + str(refused.value)
 
 
@@ -306,21 +310,33 @@ def test_nobody_sees_the_token():
 # Following
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Nobody used anything of what he may use so far. Time stands still, unless a test makes it go."""
+    made = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(events, 'time', SimpleNamespace(monotonic=lambda: made.now))
+    for name, at_once, per_second in (('_OF_STORAGES', 30, 0.5), ('_OF_BUCKETS', 15, 0.25), ('_LINES', 5, 1 / 60)):
+        monkeypatch.setattr(events, name, Allowance(at_once, per_second, clock=lambda: made.now))
+    return made
+
+
 @pytest.fixture
-def follow(monkeypatch):
+def follow(monkeypatch, clock):
     """Follows changes of the RSE X, on which there are the scopes user.alice and user.bob. The reconciler only notes what it is asked."""
-    made = SimpleNamespace(checked=[], error=None, counts={'same': 1}, asked=[], down=None)
+    made = SimpleNamespace(checked=[], error=None, counts={'same': 1}, asked=[], down=None, seconds=0.0, read=0, unread=[])
 
     class Recorder:
         def __init__(self, part, **options):
             self.part, self.options, self.summary = part, options, Summary(Counter())
 
         def check(self, keys, most_read):
-            assert most_read == events.MAX_READ
+            clock.now += made.seconds * len(keys)
+            made.unread.append(most_read)
             made.checked.append((str(self.part.scope), list(keys), self.options))
             self.summary.counts.update(made.counts)
             if made.error:
                 raise made.error
+            return most_read - made.read
 
     def exists(storage, bucket):
         made.asked.append(bucket)
@@ -328,7 +344,7 @@ def follow(monkeypatch):
             raise made.down
 
     monkeypatch.setattr(events, 'db_session', lambda _: nullcontext())
-    monkeypatch.setattr(events, 'check_scope', lambda scope, **_: str(scope) in ('user.alice', 'user.bob'))
+    monkeypatch.setattr(events, '_existing', lambda _, names, __: names & {'user.alice', 'user.bob'})
     monkeypatch.setattr(events, 'Reconciler', Recorder)
     monkeypatch.setattr(events.bucket_settings, 'get', lambda *_, **__: SimpleNamespace(on_changed='replace', on_missing='forget'))
     monkeypatch.setattr(events.buckets, 'exists', exists)
@@ -337,15 +353,20 @@ def follow(monkeypatch):
     return made
 
 
+def counted(summary):
+    return {kind: count for kind, count in summary.counts.items() if count}
+
+
 def rse(**endpoint):
     domains = {'wan': {'read': 1, 'write': 1, 'delete': 1}}
     protocol = {'scheme': 'https', 'hostname': 's3.example.org', 'port': 443, 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default', 'domains': domains}
+    protocol['extended_attributes'] = {'s3': {'bucket_prefix': endpoint.get('bucket_prefix', '')}}
     settings = {'rse': 'X', 'id': 'a' * 32, 'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'protocols': [protocol]}
     return storages.Storage('X', 'a' * 32, 'def', Endpoint('X', 'a' * 32, 'https://s3.example.org', **endpoint), settings, protocol)
 
 
 def test_each_scope_is_asked_once_with_the_settings_of_its_bucket(follow):
-    summary = follow.all(('user.alice', 'a', 1), ('user.bob', 'b', 1), ('user.alice', 'c/d', 0), ('somebody-else', 'e', 1), ('Not A Bucket', 'f', 1))
+    summary = follow.all(('user.alice', 'a'), ('user.bob', 'b'), ('user.alice', 'c/d'), ('somebody-else', 'e'), ('Not A Bucket', 'f'))
     options = {'on_changed': 'replace', 'on_missing': 'forget', 'read_checksums': True}
     assert follow.checked == [('user.alice', ['a', 'c/d'], options), ('user.bob', ['b'], options)]
     assert summary.counts['unknown'] == 2
@@ -353,18 +374,79 @@ def test_each_scope_is_asked_once_with_the_settings_of_its_bucket(follow):
     assert not follow.asked
 
 
-def test_what_is_too_large_to_be_read_while_the_storage_waits_is_left_to_the_reconciler(follow):
-    large = events.MAX_READ + 1
-    follow.all(('user.alice', 'large', large), ('user.alice', 'after', 1))
-    assert [(keys, options['read_checksums']) for _, keys, options in follow.checked] == [(['large', 'after'], False)]
-    follow.checked.clear()
-    follow.all(('user.alice', 'small', 1), ('user.alice', 'large', large))
-    assert [(keys, options['read_checksums']) for _, keys, options in follow.checked] == [(['small'], True), (['large'], False)]
+def test_what_one_request_reads_has_an_end(follow):
+    follow.read = events.MAX_READ // 2
+    follow.all(*(('user.alice', f'{number:03}') for number in range(3 * events.LOOKS)))
+    assert follow.unread == [events.MAX_READ, events.MAX_READ // 2, 0]
+
+
+def test_a_request_ends_after_some_seconds(follow, caplog):
+    """1,000 records of objects that take long to be looked at: the worker is free again, and the reconciler finds the rest."""
+    follow.seconds = 0.01
+    summary = follow.all(*(('user.alice', f'{number:03}') for number in range(1000)))
+    looked_at = sum(len(keys) for _, keys, _ in follow.checked)
+    assert looked_at == events.LONGEST / follow.seconds
+    assert summary.counts['left'] == 1000 - looked_at
+    assert '800 are left to the reconciler' in caplog.text
+
+
+def test_the_owner_of_a_bucket_does_not_take_the_time_of_others(follow, clock):
+    follow.seconds = 0.1
+    for number in range(100):
+        last = follow.all(*(('user.alice', f'{number}-{each}') for each in range(20)))
+    assert counted(last) == {'left': 20}
+    assert counted(follow.all(('user.bob', 'b'))) == {'same': 1}
+    clock.now += 4
+    assert follow.all(*(('user.alice', str(each)) for each in range(20))).counts['left'] == 0
+
+
+def test_nor_does_a_storage(follow, monkeypatch):
+    monkeypatch.setattr(events, '_OF_BUCKETS', Allowance(1000, 1))
+    follow.seconds = 0.1
+    for number in range(100):
+        last = follow.all(*((bucket, f'{number}-{each}') for each in range(20) for bucket in ('user.alice', 'user.bob')))
+    assert counted(last) == {'left': 40}
+
+
+def test_a_storage_that_lets_the_server_wait_has_used_up_its_time(follow):
+    follow.error, follow.seconds = ServiceUnavailable('no answer within 60 s'), 60
+    with pytest.raises(ServiceUnavailable):
+        follow.all(('user.alice', 'a'))
+    assert counted(follow.all(('user.alice', 'a'), ('user.bob', 'b'))) == {'left': 2}
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        ('user.carol', 'a'),  # no such scope in this VO
+        ('user.alice', '../user.bob/a'),
+        ('user.alice', 'run1/../../user.bob/a'),
+        ('user.alice', '/a'),
+        ('user.alice', 'a b'),
+        ('user.alice', 'a?versionId=1'),
+        ('user.alice', 'ä'),
+        ('user.alice', 'k' * 2000),
+        ('user.alice/../user.bob', 'a'),
+        ('arn:aws:s3:::user.bob', 'a'),
+        ('b' * 100_000, 'a'),
+    ],
+)
+def test_what_can_be_none_of_ours_is_not_asked_for(follow, change):
+    summary = follow.all(change)
+    assert not follow.checked
+    assert not follow.asked
+    assert counted(summary) in ({'unknown': 1}, {'unnameable': 1})
+
+
+def test_a_bucket_of_another_vo_is_not_looked_at(follow):
+    follow.storage = rse(bucket_prefix='abc-')
+    follow.all(('user.alice', 'a'), ('def-user.alice', 'a'), ('abc-user.alice', 'a'))
+    assert [scope for scope, _, _ in follow.checked] == ['user.alice']
 
 
 def test_nothing_is_read_where_the_settings_say_so(follow):
     follow.storage = rse(read_checksums=False)
-    follow.all(('user.alice', 'small', 1))
+    follow.all(('user.alice', 'small'))
     assert follow.checked[0][2]['read_checksums'] is False
 
 
@@ -372,24 +454,54 @@ def test_nothing_is_read_where_the_settings_say_so(follow):
 def test_who_is_down_is_told_of(follow, error):
     follow.error = error
     with pytest.raises(type(error)):
-        follow.all(('user.alice', 'a', 1))
+        follow.all(('user.alice', 'a'))
 
 
 def test_a_storage_that_is_down_fails_for_each_object(follow):
     follow.counts = {'failed': 1}
     follow.down = ServiceUnavailable('no connection')
     with pytest.raises(ServiceUnavailable, match='no connection'):
-        follow.all(('user.alice', 'a', 1))
+        follow.all(('user.alice', 'a'))
 
 
 @pytest.mark.parametrize(('counts', 'error'), [({'failed': 1}, None), ({}, RSEAccessDenied('not yours')), ({}, KeyError('a mistake of ours'))])
 @pytest.mark.parametrize('down', [None, RSEAccessDenied('not yours either')])
 def test_what_fails_for_itself_is_not_told_again_for_ever(follow, caplog, counts, error, down):
     follow.counts, follow.error, follow.down = counts, error, down
-    summary = follow.all(('user.alice', 'a', 1), ('user.bob', 'b', 1))
+    summary = follow.all(('user.alice', 'a'), ('user.bob', 'b'))
     assert summary.counts['failed'] == 2
     assert follow.asked == ['user.alice', 'user.bob']
     assert bool(caplog.text) == bool(error)
+
+
+def test_the_log_is_not_flooded(caplog, clock):
+    for _ in range(1000):
+        with pytest.raises(CannotAuthenticate):
+            events.need_token(storage(), ['wrong'])
+    assert len(caplog.messages) == 5
+    assert caplog.messages[-1].endswith('one such line in a minute.)')
+    clock.now += 61
+    with pytest.raises(CannotAuthenticate):
+        events.need_token(storage(), ['wrong'])
+    assert len(caplog.messages) == 6
+
+
+@pytest.mark.parametrize(
+    ('body', 'tokens'),
+    [
+        (json.dumps({'Records': [{'opaqueData': TOKEN}]}).encode(), [TOKEN]),
+        (json.dumps({'body': json.dumps({'Records': [{'opaqueData': TOKEN}]})}).encode(), [TOKEN]),
+        (b'{"opaqueData" : "one", "opaqueData": "two"}', ['one']),
+        (b'{"opaqueData": ""}', []),
+        (b'{"opaqueData": 7}', []),
+        (b'opaqueData' * 100_000, []),
+        (b'opaqueData"' + b' ' * 1_000_000, []),
+        (b'opaqueData' + b'\\' * 1_000_000, []),
+        (b'', []),
+    ],
+)
+def test_the_token_of_a_body_is_found_before_it_is_read(body, tokens):
+    assert events.claimed(body) == tokens
 
 
 # By HTTP
@@ -427,7 +539,7 @@ def test_the_token_in_the_header(server, authorization):
     answer = post(server, {'Records': [AWS]}, authorization)
     assert answer.status_code == 200
     assert answer.json == {'records': 1, 'skipped': 0, 'counts': {'registered': 1}}
-    assert server.follow.call_args.args[1] == [events.Change('user.alice', 'run1/a b+c', 1024)]
+    assert server.follow.call_args.args[1] == [events.Change('user.alice', 'run1/a b+c')]
 
 
 def test_the_token_in_each_record(server):
@@ -448,6 +560,13 @@ def test_without_the_token(server, authorization, body):
     assert answer.status_code == 401
     assert answer.headers['WWW-Authenticate'].startswith('Basic')
     assert not server.follow.called
+
+
+def test_json_is_read_of_those_only_who_know_a_token(server, monkeypatch):
+    monkeypatch.setattr(events, 'parse', mock.Mock(side_effect=AssertionError))
+    assert post(server, {'Records': [CEPH | {'opaqueData': 'wrong'}]}).status_code == 401
+    assert post(server, b'[' * 1_000_000).status_code == 401
+    assert post(server, b'[' * 1_000_000, 'Bearer wrong').status_code == 401
 
 
 @pytest.mark.parametrize('path', ['/s3/Y/events', '/s3/X/events?vo=abc', '/s3/X%0Aforged/events', '/s3/X/events?vo=a%0Ab'])

@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import CannotAuthenticate, ConfigurationError, InputValidationError, RSENotFound
+from rucio.common.exception import CannotAuthenticate, ConfigurationError, RSENotFound
 from rucio.core.s3 import events, storages
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -26,12 +26,14 @@ from rucio.db.sqla.session import db_session
 if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
-__all__ = ['LATER', 'MAX_BODY', 'take_events']
+__all__ = ['LATER', 'MAX_BODY', 'complain', 'take_events']
 
 _LOGGER = logging.getLogger(__name__)
 
 MAX_BODY = events.MAX_BODY
 LATER = events.LATER
+complain = events.complain
+_LONGEST_NAME = 255  # of an RSE
 
 
 def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
@@ -47,20 +49,15 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
     :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.
     """
     storage = _storage(rse, vo)
-    if token is not None:
-        events.need_token(storage, [token])
-    try:
-        batch = events.parse(body)
-    except InputValidationError:
-        if token is None:
-            events.need_token(storage, [])
-        raise
+    events.need_token(storage, events.claimed(body) if token is None else [token])
+    batch = events.parse(body)
     if token is None:
         events.need_token(storage, batch.opaque)
     if storage is None:  # not after need_token
         raise CannotAuthenticate
-    for url in batch.confirmations:
-        _LOGGER.warning('S3 events for RSE %s: SNS asks whether it may send its notifications. If you have subscribed this server, open %s', rse, url)
+    for url in batch.confirmations[:1]:
+        asked = f'SNS asks whether it may send its notifications. If you have subscribed this server, open {url}'
+        events.complain((storage.rse_id, 'SNS'), f'S3 events for RSE {rse}: {asked}')
     summary = events.follow(storage, batch.changes)
     answer = {**batch.counts, 'counts': {kind: count for kind, count in summary.counts.items() if count}}
     _LOGGER.debug('S3 events for RSE %s: %s', rse, answer)
@@ -68,11 +65,11 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
 
 
 def _storage(rse: str, vo: str) -> 'Optional[Storage]':
-    if not f'{rse}{vo}'.isprintable():  # it would be logged
+    if not f'{rse}{vo}'.isprintable() or max(len(rse), len(vo)) > _LONGEST_NAME:  # it would be logged
         return None
     with db_session(DatabaseOperationType.READ) as session:
         try:
             return storages.get_storage(rse, vo, session=session)
         except (RSENotFound, ConfigurationError) as error:
-            _LOGGER.warning('S3 events: %s', error.args[0] if error.args else error)
+            events.complain('no such RSE', f'S3 events were refused: {error.args[0] if error.args else error}')
             return None

@@ -274,12 +274,13 @@ class Reconciler:
 
     # Single objects
 
-    def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> None:
+    def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
         """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the part are left out.
 
         Costs two or three HEADs for each, a query for each :data:`DOUBTS`, and what is done about them.
 
         :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them has none; None: all.
+        :returns: What is left of them.
         """
         self._begin('', None)
         self._unread = most_read
@@ -292,6 +293,7 @@ class Reconciler:
                 some = [key for key in some if key in before and key in now and _version(before[key]) != _version(now[key])]
                 if not some or self._is_over():
                     break
+        return self._unread
 
     def _look(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
         """What is there now. Those of which the storage does not say are left out."""
@@ -462,7 +464,8 @@ class Reconciler:
     def _missing(self, findings: 'Sequence[Finding]', certain: bool) -> None:
         if not findings:
             return
-        if not certain and self._is_empty():
+        # What is forgotten comes back with the object. A lost file never does: what an event says does not do for that.
+        if (not certain or self._on_missing == 'lost') and self._is_empty():
             self.summary.empty(self._part, self._on_missing)
             self.summary.counts['missing'] += len(findings)
             return

@@ -28,7 +28,7 @@ from sqlalchemy import and_, false, or_, select
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import address, clients, credentials
-from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
+from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
 from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
 from rucio.db.sqla import models
@@ -99,6 +99,11 @@ class Storage:
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
         return clients.connect(self.endpoint, self._keys(), patience)
+
+    @cached_property
+    def hurried(self) -> 'Storage':
+        """The same for all that a request to the Rucio server waits for, whatever patience it would have otherwise."""
+        return replace(self, endpoint=replace(self.endpoint, **self.endpoint.patience(SERVER)._asdict()))
 
     @cached_property
     def _session(self) -> Any:

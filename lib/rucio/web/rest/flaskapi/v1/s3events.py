@@ -68,7 +68,7 @@ class Events(MethodView):
         except exception.InputValidationError as error:
             return _refusal(400, 'InputValidationError', str(error.args[0]))
         except gateway.LATER as error:
-            _LOGGER.warning('S3 events: %s: %s', request.path, error)
+            gateway.complain((request.path, 'later'), f'S3 events: {request.path}: {error}')
             return _refusal(503, type(error).__name__, 'The storage or the database does not answer: send it again later.')
         except Exception:
             # What an unforeseen exception says might be a secret: it stays in the log of the server.
