@@ -29,6 +29,7 @@ class FakeSTS:
         self.requests: list[dict[str, str]] = []  # the parameters of each, and `authorization`
         self.lifetime = None  # seconds, instead of what is asked for
         self.failures: list[tuple[int, str]] = []  # status and code of the next answers
+        self.hostile: dict[str, str] = {}  # members of the keys, as XML, instead of good ones
         self.gate = threading.Event()  # no answer while it is not set
         self.gate.set()
         self.reached = threading.Event()  # a request is here
@@ -57,7 +58,7 @@ class FakeSTS:
             return status, f'<ErrorResponse xmlns="{_NS}"><Error><Code>{code}</Code><Message>as the test wants</Message></Error></ErrorResponse>'
         ends = datetime.now(timezone.utc) + timedelta(seconds=self.lifetime or int(asked['DurationSeconds']))
         keys = {'AccessKeyId': f'KEY{number}', 'SecretAccessKey': f'hidden-{number}', 'SessionToken': f'hidden-token-{number}'}
-        inner = ''.join(f'<{name}>{value}</{name}>' for name, value in {**keys, 'Expiration': f'{ends:%Y-%m-%dT%H:%M:%SZ}'}.items())
+        inner = ''.join(f'<{name}>{value}</{name}>' for name, value in {**keys, 'Expiration': f'{ends:%Y-%m-%dT%H:%M:%SZ}', **self.hostile}.items())
         action = asked['Action']
         return 200, f'<{action}Response xmlns="{_NS}"><{action}Result><Credentials>{inner}</Credentials></{action}Result></{action}Response>'
 

@@ -46,7 +46,10 @@ STORAGE = {'rse': 'X', 'url': 'http://127.0.0.1:1', 'provider': 'ceph', 'region'
 def keys(hours=1):
     expiration = datetime.now(timezone.utc) + timedelta(hours=hours)
     named = {'access_key': 'AKIDVENDED', 'secret_key': 'vended-secret', 'session_token': 'vended-token'}
-    return {**named, 'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/', 'expiration': f'{expiration:%Y-%m-%dT%H:%M:%SZ}'}
+    return {**named, 'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/', 'write': True, 'expiration': f'{expiration:%Y-%m-%dT%H:%M:%SZ}'}
+
+
+KEYS = keys()
 
 
 @pytest.fixture
@@ -98,16 +101,16 @@ def plugin(server):
             'get_s3_credentials',
             {'rse': 'X', 'bucket': 'b', 'prefix': 'p', 'write': True, 'lifetime': 900},
             ('POST', '/s3/credentials', {}, {'rse': 'X', 'bucket': 'b', 'prefix': 'p', 'write': True, 'lifetime': 900}),
-            {'a': 1},
-            {'a': 1},
+            KEYS,
+            KEYS,
         ),
-        ('get_did_credentials', {'scope': 's'}, ('POST', '/s3/credentials', {}, {'scope': 's', 'write': False}), {'a': 1}, {'a': 1}),
+        ('get_did_credentials', {'scope': 's'}, ('POST', '/s3/credentials', {}, {'scope': 's', 'write': False}), KEYS, KEYS),
         (
             'sign_s3_requests',
             {'rse': 'X', 'requests': [{'uri': 'u'}]},
             ('POST', '/s3/sign', {}, {'rse': 'X', 'requests': [{'uri': 'u'}]}),
-            {'responses': [{'uri': 'u'}]},
-            [{'uri': 'u'}],
+            {'responses': [{'uri': 'u', 'headers': {'Authorization': ['a']}}]},
+            [{'uri': 'u', 'headers': {'Authorization': ['a']}}],
         ),
         ('list_grants', {'scope': 's', 'name': 'n'}, ('GET', '/s3/grants', {'scope': 's', 'name': 'n'}, None), [], []),
         (

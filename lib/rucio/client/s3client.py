@@ -15,6 +15,7 @@
 
 """``S3Client``: buckets, credentials and sharing, as the S3 plugin of a Rucio server offers them."""
 
+import re
 from collections import Counter
 from datetime import datetime, timezone
 from json import dumps
@@ -33,6 +34,7 @@ from rucio.client.s3session import Discreet
 from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
 from rucio.common.exception import InputValidationError, MissingDependency, RSENotFound, RSEOperationNotSupported, ServerConnectionException
 from rucio.common.s3 import address, credentials, factory
+from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 from rucio.common.utils import build_url
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ['NO_PLUGIN', 'S3Client']
 
 NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
+
+
+_LONGEST_REFUSAL = 4000  # characters of what a server says
 
 
 class _Place(NamedTuple):
@@ -140,6 +145,10 @@ class S3Client(CredentialClient):
     def identity(self) -> str:
         """Server, VO and account: the same for those that are given the same. Holds no secret."""
         return f'{self.host} {self.vo} {self.account}'
+
+    @property
+    def _who(self) -> str:
+        return f'The Rucio server at {self.host}'
 
     # Storages
 
@@ -646,7 +655,7 @@ class S3Client(CredentialClient):
         -------
             uri and headers of each request.
         """
-        return list(self._call(HTTPMethod.POST, 'sign', {'rse': rse, 'requests': requests})['responses'])
+        return checked_signatures(self._who, self._call(HTTPMethod.POST, 'sign', {'rse': rse, 'requests': requests}))
 
     def get_signed_url(self, rse: str, service: str, operation: str, url: str, lifetime: int = 3600) -> str:
         """
@@ -683,7 +692,7 @@ class S3Client(CredentialClient):
         try:
             client = self._explicit() if self._is_explicit else self._presigner(rse, place.bucket, place.key, operation != 'read')
         except RSEOperationNotSupported:
-            return str(super().get_signed_url(rse, service, operation, url, lifetime))
+            return checked(self._who, 'signed_url', super().get_signed_url(rse, service, operation, url, lifetime))
         return client.generate_presigned_url(operations[operation], Params={'Bucket': place.bucket, 'Key': place.key}, ExpiresIn=lifetime)
 
     # What analysis tools take
@@ -844,7 +853,7 @@ class S3Client(CredentialClient):
 
     def _keys_of(self, request: dict[str, Any]) -> dict[str, Any]:
         need_private(self.host, 'The keys that the Rucio server gives', 'Set rucio_host in rucio.cfg to its https URL.')
-        return dict(self._call(HTTPMethod.POST, 'credentials', request))
+        return checked_keys(self._who, self._call(HTTPMethod.POST, 'credentials', request))
 
     def _until_done(self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None) -> dict[str, Any]:
         """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
@@ -874,7 +883,7 @@ class S3Client(CredentialClient):
         if response.status_code == codes.not_found and 'ExceptionClass' not in response.headers:
             raise RSEOperationNotSupported(f'{NO_PLUGIN} ({self.host}).')
         exc_cls, exc_msg = self._get_exception(headers=response.headers, status_code=response.status_code, data=content)
-        raise exc_cls(exc_msg)
+        raise exc_cls(printable(str(exc_msg), _LONGEST_REFUSAL))
 
     @property
     def _is_explicit(self) -> bool:
@@ -897,8 +906,8 @@ class S3Client(CredentialClient):
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
         """The storage as the server describes it, with what rucio.cfg says of it on this machine."""
         told = self.get_s3_rse(rse)
-        scheme, _, host = told['url'].partition('://')
-        host, _, port = host.partition(':')
+        scheme, _, host = checked(self._who, 'url', told.get('url')).partition('://')
+        host, _, port = host.rpartition(':') if re.search(':[0-9]{1,5}$', host) else (host, '', '')
         settings = {name: told[name] for name in ('provider', 'region', 'addressing', 'bucket_prefix', 'web_identity_role_arn') if told.get(name)}
         if 'anonymous' in (told.get('auth') or ()):
             settings['auth'] = 'anonymous'

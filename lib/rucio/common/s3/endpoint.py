@@ -49,6 +49,7 @@ ON_MISSING = ('report', 'forget', 'lost')
 
 MiB = 1024**2
 _SIZE = re.compile(r'(\d+)\s*([KMGT]i?B?)?', re.IGNORECASE)
+_HOST = r'(?:(?:[A-Za-z0-9._-]|\{region\})+|\[[0-9A-Fa-f:.]+\])'  # a name or an address
 _UNITS = {'': 1, 'K': 1024, 'M': MiB, 'G': 1024**3, 'T': 1024**4}
 
 
@@ -106,8 +107,16 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _region(value: Any) -> str:
+    # It stands in signatures, in URLs and in the files of other tools.
+    if not re.fullmatch('[A-Za-z0-9][A-Za-z0-9._-]{0,62}', text := _text(value)):
+        raise ValueError
+    return text
+
+
 def _url_text(value: Any) -> str:
-    if not re.fullmatch(r'https?://[^/\s?#]+', text := _text(value).rstrip('/')):
+    # Clients read the settings of an RSE: no password in it. {region} is the region.
+    if not re.fullmatch(f'https?://{_HOST}(:[0-9]{{1,5}})?', text := _text(value).rstrip('/')):
         raise ValueError
     return text
 
@@ -169,7 +178,7 @@ _SECRET = 'rucio.cfg'  # noqa: S105 - a place, not a password
 
 SETTINGS: dict[str, Setting] = {
     'provider': Setting(_provider, 'one of the names in providers.toml'),
-    'region': Setting(_text, 'a name such as us-east-1'),
+    'region': Setting(_region, 'a name such as us-east-1'),
     'addressing': _choice('path', 'virtual', 'auto'),
     'auth': _choice('auto', 'static', 'presigned', 'vended', 'remote', 'web-identity', 'anonymous'),
     'ca_bundle': Setting(_readable_file, 'the path of a readable PEM file', 'rucio.cfg'),
@@ -316,6 +325,10 @@ def _url(rse: str, protocol: Mapping[str, Any]) -> str:
     if scheme not in ('https', 'http'):
         raise ConfigurationError(
             f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 speaks https and http. Clients are offered no others."
+        )
+    if not re.fullmatch(_HOST, str(host)):
+        raise ConfigurationError(
+            f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, but must be the name or the address of a host, without a user or a path."
         )
     # Signatures cover the Host header, and HTTP clients leave the default port out of it.
     return f'{scheme}://{host}' if port in (0, {'https': 443, 'http': 80}[scheme]) else f'{scheme}://{host}:{port}'

@@ -37,6 +37,8 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
+from .answers import printable
+
 __all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'is_unanswered', 'is_unreachable', 'local_error', 'said', 'status_of', 'translate', 'translated']
 
 
@@ -48,7 +50,7 @@ class Target(NamedTuple):
     key: str = ''
 
     def __str__(self) -> str:
-        return f"bucket '{self.bucket}'" + (f", key '{self.key}'" if self.key else '')
+        return f"bucket '{printable(self.bucket)}'" + (f", key '{printable(self.key)}'" if self.key else '')
 
 
 class TransferTimeout(Exception):
@@ -159,6 +161,7 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
 )
 
 
+_LONGEST_CODE, _LONGEST_TEXT = 64, 500  # characters of what a storage says that are shown
 _FOREIGN = (
     boto.BotoCoreError,
     boto.ClientError,
@@ -219,13 +222,20 @@ def _row(error: BaseException, operation: str) -> _Row:
 
 
 def said(error: BaseException) -> str:
-    """What the storage said, or what kept it from saying anything, as a sentence without signatures."""
+    """What the storage said, or what kept it from saying anything, as a sentence without signatures.
+
+    Short and in one line, whatever it is: a storage may want to write on somebody's terminal, or a line of its own into a log.
+    """
     if isinstance(error, boto.ClientError):
         answer = error.response.get('Error', {})
         code, message, status = answer.get('Code', ''), answer.get('Message', ''), status_of(error)
-        words = ' '.join(str(word) for word in (status, '' if code == str(status) else code) if word)
-        return f'the storage answered {words}' + (f' ({without_query(str(message))}).' if message and message != code else '.')
-    return f'{type(error).__name__}: {without_query(str(error)) or "no details"}.'.replace('..', '.')
+        words = ' '.join(printable(str(word), _LONGEST_CODE) for word in (status, '' if code == str(status) else code) if word)
+        return f'the storage answered {words}' + (f' ({_shown(message)}).' if message and message != code else '.')
+    return f'{type(error).__name__}: {_shown(error) or "no details"}.'.replace('..', '.')
+
+
+def _shown(text: object) -> str:
+    return printable(' '.join(without_query(str(text)).split()), _LONGEST_TEXT)
 
 
 def without_query(text: str) -> str:
@@ -242,11 +252,14 @@ def translated(operation: str, target: Target) -> Iterator[None]:
 
 
 def _harmless(error: BaseException) -> Optional[BaseException]:
-    """The error as a cause to be shown, or None where its text, or that of a cause of its own, has a signature in it: Rucio logs causes."""
+    """The error as a cause to be shown, in printable characters; None where its text, or that of a cause of its own, has a signature in it: Rucio
+    logs causes."""
     cause: Optional[BaseException] = error
     while cause is not None:
         if 'signature=' in str(cause).lower():
             return None
+        if len(cause.args) == 1 and isinstance(cause.args[0], str):
+            cause.args = (printable(cause.args[0]),)
         cause = cause.__cause__ or cause.__context__
     return error
 

@@ -24,6 +24,7 @@ from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.credentials import CredentialProvider, CredentialResolver, Credentials
 
+from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _careful(session: botocore.session.Session) -> botocore.session.Session:
     session.set_config_variable('ca_bundle', trusted(session=session))
     for service in _SECRET:
         session.register(f'before-send.{service}', _refuse_unencrypted)
-    return session
+    return strict(session)
 
 
 def _refuse_unencrypted(**event: Any) -> None:
@@ -139,6 +140,7 @@ def client(
         verify=trusted(ca_bundle, session),
         config=Config(**options).merge(config or Config()),
     )
+    bound(made)
     if service == 's3':
         made.meta.events.register_first('needs-retry.s3', _ask_no_further)
     _watch(made)

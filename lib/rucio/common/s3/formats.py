@@ -29,11 +29,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar, NoReturn, Optional
 
 from rucio.common.exception import InputValidationError
 
 from .address import encode_path
+from .answers import checked
 
 __all__ = ['FORMATS', 'TOOLS', 'Access', 'FileFormat', 'alias_of', 'environment', 'name_for', 'tool_environment']
 
@@ -42,7 +43,10 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True)
 class Access:
-    """Keys for a bucket or a part of it, and what a tool must know to use them. ``expiration`` is ``YYYY-MM-DDTHH:MM:SSZ``."""
+    """Keys for a bucket or a part of it, and what a tool must know to use them. ``expiration`` is ``YYYY-MM-DDTHH:MM:SSZ``.
+
+    :raises ServiceUnavailable: if one of them cannot be what it is called: no format is given a line feed.
+    """
 
     alias: str
     rse: str
@@ -58,6 +62,10 @@ class Access:
     session_token: str = field(repr=False)
     ca_bundle: Optional[str] = None
     only_md5: bool = False  # the storage does not take the CRC-32 trailers that the newer AWS tools send
+
+    def __post_init__(self) -> None:
+        for name in ('access_key', 'secret_key', 'session_token', 'region', 'expiration', 'url'):
+            checked(f'RSE {self.rse}: the Rucio server', name, getattr(self, name))
 
     @property
     def host(self) -> str:
@@ -184,7 +192,9 @@ def _aws_variables(access: Access) -> dict[str, str]:
 
 
 def _mc_variables(access: Access) -> dict[str, str]:
-    # Not percent-encoded: mc takes it raw, up to the last "@".
+    # Not percent-encoded: mc takes it raw, up to the first and second ":" and the last "@".
+    if ':' in access.access_key + access.secret_key or '@' in access.host:
+        _cannot_hold('a variable of mc', 'a colon')
     return {f'MC_HOST_{access.alias}': f'{access.scheme}://{access.access_key}:{access.secret_key}:{access.session_token}@{access.host}'}
 
 
@@ -243,7 +253,11 @@ class FileFormat(Format):
         """
 
 
-def _refuse_to_replace(what: str) -> None:
+def _cannot_hold(what: str, character: str) -> NoReturn:
+    raise InputValidationError(f'The storage made keys that {what} cannot hold: {character} is in one. Use another --format.')
+
+
+def _refuse_to_replace(what: str) -> NoReturn:
     raise InputValidationError(f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.')
 
 
@@ -295,17 +309,18 @@ class Aws(FileFormat):
 
     @staticmethod
     def _lines(access: Access) -> list[str]:
-        lines = [
-            f'aws_access_key_id = {access.access_key}',
-            f'aws_secret_access_key = {access.secret_key}',
-            f'aws_session_token = {access.session_token}',
-            f'region = {access.region}',
-            f'endpoint_url = {access.url}',
-        ]
+        options = {
+            'aws_access_key_id': access.access_key,
+            'aws_secret_access_key': access.secret_key,
+            'aws_session_token': access.session_token,
+            'region': access.region,
+            'endpoint_url': access.url,
+        }
         if access.ca_bundle:
-            lines.append(f'ca_bundle = {access.ca_bundle}')
+            options['ca_bundle'] = access.ca_bundle
         if access.only_md5:
-            lines.append('request_checksum_calculation = when_required')
+            options['request_checksum_calculation'] = 'when_required'
+        lines = [_line(name, value) for name, value in options.items()]
         if access.addressing == 'virtual':
             lines += ['s3 =', '  addressing_style = virtual']
         return lines
@@ -348,7 +363,7 @@ class Rclone(FileFormat):
         if 'RCLONE_ENCRYPT_V' in text:
             raise InputValidationError('It is encrypted: use rucio s3 exec, which needs no file, or name another file.')
         for access in accesses:
-            lines = [f'{name} = {value}' for name, value in _rclone_options(access).items()]
+            lines = [_line(name, value) for name, value in _rclone_options(access).items()]
             text = _with_section(text, access.alias, lines, 'session_token')
         return text
 
@@ -414,6 +429,19 @@ FORMATS: dict[str, Format] = {'mc': Mc(), 'aws': Aws(), 'process': Process(), 'e
 # INI files. Line by line: configparser would lose the user's comments.
 
 
+def _line(name: str, value: str) -> str:
+    """An option. All tools read back what went in: rclone takes "%(...)s" for another option, s3cmd "$..." for a variable of the environment,
+    and quotes around a value, comments behind it and blanks at its ends are lost on one tool or another.
+
+    :raises InputValidationError: if it is no line that all of them read as it is meant.
+    """
+    if not value.isprintable() or value != value.strip() or value.startswith(('"', "'", '`', '$', '#', ';')) or ' #' in value or ' ;' in value:
+        _cannot_hold(f'the option {name} of a configuration file', 'a quote, a control character, or what begins a variable or a comment')
+    if '%(' in value.replace('%(bucket)s.', '', 1 if name == 'host_bucket' else 0):
+        _cannot_hold(f'the option {name} of a configuration file', '"%("')
+    return f'{name} = {value}'
+
+
 def _with_section(text: str, name: str, lines: list[str], token: str) -> str:
     """``text`` with this section in the place of the one of that name, or at its end.
 
@@ -438,14 +466,14 @@ def _with_options(text: str, section: str, options: Mapping[str, str]) -> str:
     lines, missing = [], dict(options)
     for line in text.splitlines():
         name = line.partition('=')[0].strip()
-        lines.append(f'{name} = {options[name]}' if '=' in line and name in options else line)
+        lines.append(_line(name, options[name]) if '=' in line and name in options else line)
         if '=' in line:
             missing.pop(name, None)
     heading = next((number for number, line in enumerate(lines) if _heading(line) == section), None)
     if heading is None:
         lines.insert(0, f'[{section}]')
         heading = 0
-    lines[heading + 1 : heading + 1] = [f'{name} = {value}' for name, value in missing.items()]
+    lines[heading + 1 : heading + 1] = [_line(name, value) for name, value in missing.items()]
     return '\n'.join(lines) + '\n'
 
 

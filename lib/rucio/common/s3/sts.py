@@ -26,6 +26,7 @@ from botocore.config import Config
 from rucio.common.exception import InputValidationError, ResourceTemporaryUnavailable, RSEAccessDenied, RucioException, ServiceUnavailable
 
 from . import factory
+from .answers import checked
 from .endpoint import PERSON, Patience
 from .errors import said, status_of
 from .secrecy import need_private
@@ -94,18 +95,28 @@ def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: st
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
     """
     with _translated(endpoint, role):
-        return _keys(sts.assume_role(RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=seconds))
+        return _keys(endpoint, sts.assume_role(RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=seconds))
 
 
 def assume_role_with_web_identity(endpoint: 'Endpoint', sts: Any, role: str, name: str, token: str, seconds: int) -> TemporaryKeys:
     """The same for who brings an OIDC token: one request, without keys."""
     with _translated(endpoint, role):
-        return _keys(sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName=name, WebIdentityToken=token, DurationSeconds=seconds))
+        return _keys(endpoint, sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName=name, WebIdentityToken=token, DurationSeconds=seconds))
 
 
-def _keys(answer: Any) -> TemporaryKeys:
-    keys = answer['Credentials']
-    return TemporaryKeys(keys['AccessKeyId'], keys['SecretAccessKey'], keys['SessionToken'], keys['Expiration'].astimezone(timezone.utc))
+def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
+    """:raises ServiceUnavailable: if these are no keys: a line feed in one would be a line of its own in the files of tools."""
+    who = f'RSE {endpoint.rse}: the STS at {endpoint.sts_url}'
+    keys = answer.get('Credentials') or {}
+    ends = keys.get('Expiration')
+    if not isinstance(ends, datetime):
+        raise ServiceUnavailable(f'{who} answered with keys, but not with when they end: tell the operator of the storage.')
+    return TemporaryKeys(
+        access_key=checked(who, 'access_key', keys.get('AccessKeyId')),
+        secret_key=checked(who, 'secret_key', keys.get('SecretAccessKey')),
+        session_token=checked(who, 'session_token', keys.get('SessionToken')),
+        expiration=ends.astimezone(timezone.utc),
+    )
 
 
 @contextmanager

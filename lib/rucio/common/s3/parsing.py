@@ -1,0 +1,128 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the answers of a storage are read: no more of them than an answer has, and nothing that is none.
+
+botocore reads a listing or an error to its end, however long it is, expands the entities of its XML, and raises a ValueError or a KeyError of
+its own where a number is no number. A storage may be broken, or in the hands of somebody who wants a server's memory.
+"""
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
+from botocore.parsers import ResponseParserFactory
+from urllib3.exceptions import ProtocolError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
+from urllib3.exceptions import ReadTimeoutError as URLLib3ReadTimeoutError
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.session import Session
+
+__all__ = ['LONGEST_ANSWER', 'LONGEST_SECONDS', 'UnreadableAnswerError', 'bound', 'strict']
+
+LONGEST_ANSWER = 32 * 1024**2  # bytes of what is no object: 1000 keys of the longest kind are 4 MiB
+LONGEST_SECONDS = 900  # for such an answer: AWS sends blanks for minutes while it completes an upload
+
+_ENCODING = re.compile(rb'\s*<\?xml[^>]*encoding\s*=\s*["\'](?!(?:utf-8|us-ascii|iso-8859-1)["\'])', re.IGNORECASE)
+
+
+class UnreadableAnswerError(BotoCoreError):
+    """A storage answered with what is no answer."""
+
+    fmt = 'the answer cannot be read ({reason})'
+
+
+def strict(session: 'Session') -> 'Session':
+    """The session, whose clients raise :exc:`UnreadableAnswerError` for whatever botocore cannot make an answer of."""
+    session.register_component('response_parser_factory', _Parsers())
+    return session
+
+
+def bound(client: Any) -> None:
+    """Let a client read at most :data:`LONGEST_ANSWER` bytes of an answer, for at most :data:`LONGEST_SECONDS`. Objects are not bounded."""
+    inner = client._endpoint  # noqa: SLF001 - botocore has no public place for it
+    inner.http_session = _Bounded(inner.http_session)
+
+
+class _Parsers(ResponseParserFactory):
+    def create_parser(self, protocol_name: str) -> Any:
+        parser: Any = super().create_parser(protocol_name)
+        read = parser.parse
+
+        def parse(response: Any, shape: Any) -> Any:
+            try:
+                _refuse_tricks(response['body'])
+                return read(response, shape)
+            except UnreadableAnswerError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer
+                # Without its cause, which has the whole answer in it.
+                raise UnreadableAnswerError(reason=type(error).__name__) from None
+
+        parser.parse = parse
+        return parser
+
+
+def _refuse_tricks(body: Any) -> None:
+    """Entities make gigabytes of a page, and encodings hide them: S3 has neither."""
+    if isinstance(body, bytes) and (b'<!DOCTYPE' in body or b'<!ENTITY' in body or b'\0' in body or _ENCODING.match(body)):
+        raise UnreadableAnswerError(reason='its XML has entities or an encoding of its own')
+
+
+class _Bounded:
+    """botocore's HTTP session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def send(self, request: 'AWSPreparedRequest') -> 'AWSResponse':
+        """The answer, with its body but for an object's."""
+        is_object, request.stream_output = request.stream_output, True
+        try:
+            answer: Any = self._session.send(request)
+        finally:
+            request.stream_output = is_object
+        if answer.status_code >= 300 or not is_object:
+            answer._content = _content(request, answer.raw)  # noqa: SLF001 - what answer.content would read
+        return answer  # type: ignore[no-any-return]
+
+
+def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
+    """As botocore's own session reads it, and with its exceptions."""
+    try:
+        return _body(raw)
+    except UnreadableAnswerError:
+        raise
+    except URLLib3ReadTimeoutError as error:
+        raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+    except ProtocolError as error:
+        raise ConnectionClosedError(endpoint_url=request.url, error=error, request=request) from error
+    except Exception as error:
+        raise HTTPClientError(error=error) from error
+
+
+def _body(raw: Any) -> bytes:
+    last = time.monotonic() + LONGEST_SECONDS
+    body = bytearray()
+    for piece in raw.stream():
+        body += piece
+        if len(body) > LONGEST_ANSWER or time.monotonic() > last:
+            raw.close()
+            raise UnreadableAnswerError(reason=f'it is longer than {LONGEST_ANSWER >> 20} MiB or {LONGEST_SECONDS} s')
+    return bytes(body)
