@@ -234,19 +234,22 @@ def add_user(
     attributes: Iterable[str] = ('admin', 'sign-url'),
     rses: Iterable[str] = (),
     config: Sections | None = None,
+    identity: str = '',
 ) -> RucioCli:
     """
     Make an account with its scopes, without a limit on these RSEs, and give the user's command.
 
     The generic policy lets an account without the attribute `admin` upload nothing (`update_replicas_states`), and only
     one with `sign-url` gets presigned URLs.
+
+    :param identity: the user's login, where it is not the account: all VOs of a server share them.
     """
     password = os.urandom(20).hex()
     root.calls(
         ('add_account', account, 'USER', f'{account}@localhost'),
-        ('add_identity', account, account, 'USERPASS', f'{account}@localhost', True, password),
+        ('add_identity', account, identity or account, 'USERPASS', f'{account}@localhost', True, password),
         *(('add_account_attribute', account, key, 'true') for key in attributes),
         *(('add_scope', account, scope) for scope in scopes),
         *(('set_local_account_limit', account, rse, -1) for rse in rses),
     )
-    return RucioCli(directory, root.server, account, account, password, config)
+    return RucioCli(directory, root.server, account, identity or account, password, config)

@@ -185,3 +185,11 @@ def database(empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
     monkeypatch.setattr(rucio_session, '_MAKER', sessionmaker(bind=engine))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No other RSE is on the same storage: nobody looks for one in the catalogue."""
+    from rucio.core.s3 import shared_keys  # noqa: PLC0415 - a server's
+
+    monkeypatch.setattr(shared_keys, 'neighbours', lambda *_, **__: [])

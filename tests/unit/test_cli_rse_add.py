@@ -37,6 +37,7 @@ class Catalogue:
         self.rse = None
         self.attributes = {}
         self.others = {}
+        self.scopes = ['user.alice']
         self.asked = set()
 
     def get_rse(self, name):
@@ -59,6 +60,9 @@ class Catalogue:
         parts = urlsplit(url)
         place = {'scheme': parts.scheme, 'hostname': parts.hostname, 'port': parts.port or 0, 'prefix': parts.path}
         self.others[name] = (algorithm, {'protocols': [{**place, 'impl': impl, 'extended_attributes': {'s3': s3} if s3 else None}]})
+
+    def list_scopes(self):
+        return self.scopes
 
     def add_rse(self, name, **properties):
         self.rse = {'id': 'abc', 'protocols': [], **properties}
@@ -185,12 +189,12 @@ def test_a_setting_that_does_not_exist(catalogue, add, setting, said):
     ('other', 'options'),
     [
         ({}, []),
-        ({'url': 'https://S3.example.org/'}, []),
+        ({'url': 'https://S3.example.org./'}, []),
         ({'url': 'http://s3.example.org:80/'}, []),
         ({'url': 'davs://s3.example.org:443/', 'impl': 'rucio.rse.protocols.gfal.NoRename'}, []),
         ({'s3': {'provider': 'minio', 'bucket_prefix': 'vo-'}}, ['--bucket-prefix', 'vo-']),
         ({'s3': {'bucket_prefix': 'vo-'}}, ['--setting', 'bucket_prefix=vo-']),
-        ({'url': 'https://s3.example.org:443/all/of/it/', 'algorithm': 'identity'}, ['--bucket', 'all', '--prefix', 'of/it']),
+        ({'url': 'https://s3.example.org:443/all/of/it/'}, ['--bucket', 'all', '--prefix', 'of/it']),
     ],
 )
 def test_the_place_of_another_rse(catalogue, add, other, options):
@@ -207,12 +211,40 @@ def test_the_place_of_another_rse(catalogue, add, other, options):
 @pytest.mark.parametrize(
     ('other', 'options'),
     [
-        ({'s3': {'bucket_prefix': 'vo-'}}, []),
-        ({}, ['--bucket-prefix', 'vo-']),
+        # Scope x of the one has the bucket of scope user.x of the other.
+        ({}, ['--bucket-prefix', 'user.']),
+        ({'s3': {'bucket_prefix': 'user.'}}, []),
+        ({'s3': {'bucket_prefix': 'vo'}}, ['--bucket-prefix', 'vo1']),
+        # A folder inside of the other's, of whatever algorithm.
+        ({'url': 'https://s3.example.org/all/'}, ['--bucket', 'all', '--prefix', 'x']),
+        ({'url': 'https://s3.example.org/all/x/y/'}, ['--bucket', 'all', '--prefix', 'x']),
+        ({'url': 'https://s3.example.org/all/', 'algorithm': 'hash'}, ['--bucket', 'all']),
+        ({'url': 'https://s3.example.org/all/', 'algorithm': 'identity'}, ['--bucket', 'all']),
+        # The one bucket of all is that of a scope that exists.
+        ({}, ['--bucket', 'user.alice']),
+        ({'url': 'https://s3.example.org/user.alice/x/'}, []),
+        ({'url': 'https://s3.example.org/vo-user.alice/'}, ['--bucket-prefix', 'vo-']),
+    ],
+)
+def test_a_place_that_overlaps_with_that_of_another_rse(catalogue, add, other, options):
+    catalogue.add_other('OTHER_S3', **other)
+    refused = add(*options)
+    assert isinstance(refused.exception, UnsupportedOperation)
+    assert 'what is deleted from one would be gone from both' in str(refused.exception)
+    assert catalogue.rse is None
+
+
+@pytest.mark.parametrize(
+    ('other', 'options'),
+    [
+        ({'s3': {'bucket_prefix': 'vo1-'}}, ['--bucket-prefix', 'vo2-']),
         ({'url': 'https://s3.example.org:8443/'}, []),
+        ({'url': 'https://elsewhere.example.org/'}, ['--bucket-prefix', 'user.']),
         ({'url': 'davs://s3.example.org:443/', 'impl': storages.IMPL_FTS}, []),
-        ({'url': 'https://s3.example.org:443/all/', 'algorithm': 'identity'}, ['--bucket', 'all', '--prefix', 'x']),
-        ({'url': 'https://s3.example.org:443/all/', 'algorithm': 'hash'}, ['--bucket', 'all']),
+        ({'url': 'https://s3.example.org:443/all/y/', 'algorithm': 'identity'}, ['--bucket', 'all', '--prefix', 'x']),
+        ({'url': 'https://s3.example.org:443/all/x/'}, ['--bucket', 'all', '--prefix', 'xy']),
+        ({}, ['--bucket', 'rucio-data']),
+        ({'s3': {'bucket_prefix': 'vo-'}}, ['--bucket', 'user.alice']),
         ({}, ['--read-only']),
     ],
 )
@@ -220,6 +252,12 @@ def test_a_place_beside_that_of_another_rse(catalogue, add, other, options):
     catalogue.add_other('OTHER_S3', **other)
     assert add(*options).exit_code == 0
     assert catalogue.rse['protocols']
+
+
+def test_the_scopes_of_a_common_bucket_are_apart(catalogue, add):
+    """With identity, group.p:higgs/x and group.p.higgs:x would be one key."""
+    add('--bucket', 'all')
+    assert catalogue.attributes['lfn2pfn_algorithm'] == 's3_bucket'
 
 
 def test_an_interrupted_rse_does_not_get_the_place_of_another(catalogue, add):

@@ -41,6 +41,8 @@ from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.reconciler import Summary
 
+pytestmark = pytest.mark.usefixtures('alone')
+
 TOKEN = 'the-token-that-nobody-else-has'
 
 # As they came: from Ceph 16.2.15 and SeaweedFS 4.48, and as AWS's and MinIO's documentation has them.

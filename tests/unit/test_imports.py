@@ -48,6 +48,8 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, ReplicaState
 
+pytestmark = pytest.mark.usefixtures('alone')
+
 RSE_ID = 'a' * 32
 SCOPE = InternalScope('user.alice')
 ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))

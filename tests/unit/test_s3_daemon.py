@@ -47,6 +47,8 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import LockState, ReplicaState
 from servers.fake_s3 import Answer, error
 
+pytestmark = pytest.mark.usefixtures('alone')
+
 RSE_ID = 'a' * 32
 ALICE, BOB = InternalScope('user.alice'), InternalScope('user.bob')
 KEYS = [f'run{number // 10}/file{number % 10}' for number in range(40)]

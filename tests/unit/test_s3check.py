@@ -46,6 +46,9 @@ class Catalogue:
     def list_scopes_for_account(self, account):
         return self.scopes
 
+    def list_scopes(self):
+        return self.scopes
+
 
 class Plugin:
     """The server's plugin."""
@@ -55,11 +58,12 @@ class Plugin:
     def __init__(self):
         self.ways = []
         self.warnings = []
+        self.overlaps = []
 
     def get_s3_rse(self, rse):
         if self.ways is None:
             raise RSEOperationNotSupported
-        return {'auth': self.ways}
+        return {'auth': self.ways, 'overlaps': self.overlaps}
 
     def list_policy_warnings(self, scope, rse):
         return self.warnings
@@ -317,3 +321,30 @@ def test_a_policy_that_keeps_the_server_out(catalogue):
     result = run(catalogue(), plugin)['bucket policy']
     assert (result.status, result.found) == (HINT, 'It denies everything.')
     assert '--remove' in result.remedy
+
+
+def test_a_place_that_is_not_its_own(catalogue):
+    plugin = Plugin()
+    assert run(catalogue(), plugin)['place'].status == OK
+    plugin.overlaps = [{'rse': 'Y', 'why': 'Y has the same place for each file'}, {'rse': None, 'why': 'an RSE of another VO can have the same keys'}]
+    result = run(catalogue(), plugin)['place']
+    assert (result.status, result.found) == (FAILED, 'Y has the same place for each file; an RSE of another VO can have the same keys')
+
+
+@pytest.mark.parametrize(
+    ('scopes', 'pair'),
+    [
+        (['group.p', 'group.p.higgs'], ('group.p', 'group.p.higgs')),
+        (['user', 'user.a.b.c'], ('user', 'user.a.b.c')),
+        (['group.p', 'group.px', 'data.x', 'data.x.y'], None),
+    ],
+)
+def test_scopes_that_are_folders_of_others(catalogue, scopes, pair):
+    made = catalogue(prefix='/user.alice/', lfn2pfn_algorithm='identity')
+    made.scopes = scopes
+    result = run(made)['place']
+    if pair:
+        assert result.status == HINT
+        assert all(scope in result.found for scope in pair)
+    else:
+        assert result.status == OK

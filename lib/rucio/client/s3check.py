@@ -28,7 +28,7 @@ import ssl
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -153,6 +153,7 @@ class Check:
         return [
             *catalogue,
             ('path algorithm', self._check_algorithm),
+            ('place', self._check_place),
             ('attributes', self._check_attributes),
             ('domains', self._check_domains),
             ('availability', self._check_availability),
@@ -236,6 +237,24 @@ class Check:
                 f'Before the first replica: rucio-admin rse set-attribute --rse {self._rse} --key lfn2pfn_algorithm --value s3_bucket; or the prefix /BUCKET/',
             )
         return f"{algorithm} in the bucket '{prefix.partition('/')[0]}'"
+
+    def _check_place(self) -> str:
+        """Whether a key can be that of two scopes: what is deleted as the one is gone as the other."""
+        algorithm = self._settings.get('lfn2pfn_algorithm') or 'hash'
+        pair = _nested(map(str, self._client.list_scopes())) if algorithm in ('identity', 'hash') and self._settings['deterministic'] else None
+        if pair:
+            raise _hint(
+                f"'{algorithm}' makes folders of the dots in scopes such as {pair[1]}: files of {pair[0]} can have the same keys",
+                'The Rucio server helps nobody to such keys who may not have both scopes. For a new RSE take s3_bucket (rucio s3 rse add).',
+            )
+        try:
+            overlaps = self._plugin.get_s3_rse(self._rse).get('overlaps') or []
+        except (RSEOperationNotSupported, RSENotFound):
+            raise _skipped('the Rucio server cannot tell: it has no S3 plugin, or does not serve this RSE') from None
+        if overlaps:
+            found = '; '.join(each['why'] for each in overlaps)
+            raise _failed(found, 'Give each RSE a bucket_prefix, or a bucket and prefix, that is not the beginning of that of another.')
+        return 'no other RSE can have the same keys'
 
     def _check_attributes(self) -> str:
         attributes = self._client.list_rse_attributes(self._rse)
@@ -726,3 +745,14 @@ def _split(message: str) -> tuple[str, str]:
     """The messages of rucio.common.s3 end with what to do: the last sentence."""
     found, dot, remedy = message.rstrip().rpartition('. ')
     return (f'{found}.', remedy) if dot else (message, '')
+
+
+def _nested(scopes: Iterable[str]) -> Optional[tuple[str, str]]:
+    """Two scopes of which one lies in the folder of the other, where Rucio makes folders of dots."""
+    folders = {scope for scope in scopes if scope.startswith(('user', 'group'))}
+    for scope in sorted(folders):
+        parts = scope.split('.')
+        for count in range(1, len(parts)):
+            if (above := '.'.join(parts[:count])) in folders:
+                return above, scope
+    return None

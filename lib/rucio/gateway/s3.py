@@ -34,7 +34,7 @@ from rucio.common.exception import (
 )
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, removal, signing, storages, vending
+from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, removal, shared_keys, signing, storages, vending
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -60,6 +60,7 @@ __all__ = [
     'make_bucket',
     'names',
     'need',
+    'need_apart',
     'own_bucket',
     'remove_bucket',
     'set_bucket_policy',
@@ -95,14 +96,20 @@ def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
 
 
 def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """One S3 RSE and how to reach it.
+    """One S3 RSE and how to reach it, and ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for other DIDs.
 
     :param rse: The name of the RSE.
     :param vo: The VO to act on.
     :raises RSENotFound: if there is no such S3 RSE.
     """
     with db_session(DatabaseOperationType.READ) as session:
-        return _described(storages.get_storage(rse, vo, session=session))
+        storage = storages.get_storage(rse, vo, session=session)
+        found = shared_keys.overlaps(storage, session=session)
+    return _described(storage) | {'overlaps': [_overlap(other, why.why, vo) for other, why in found]}
+
+
+def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
+    return {'rse': other.rse, 'why': why} if other.vo == vo else {'rse': None, 'why': 'an RSE of another VO can have the same keys'}
 
 
 # Buckets
@@ -120,7 +127,10 @@ def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -
     with db_session(DatabaseOperationType.READ) as session:
         chosen = [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
         scopes = None if access.is_admin(account, session=session) else buckets.scopes_of(account, session=session)
-    return buckets.list_buckets(chosen, scopes)
+    found = buckets.list_buckets(chosen, scopes)
+    by_name = {storage.rse: storage for storage in chosen}
+    with db_session(DatabaseOperationType.READ) as session:
+        return [each for each in found if not shared_keys.of_other_vos(by_name[each['rse']], each['bucket'], session=session)]
 
 
 def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
@@ -144,6 +154,7 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
         found = buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
+    need_apart(storage, account, scope, name)
     if name:
         with db_session(DatabaseOperationType.READ) as session:
             buckets.need_room(account, internal, name, storage, session=session)
@@ -219,6 +230,7 @@ def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = 
         found = buckets.candidates(account, internal, name, rse, session=session)
         admin = access.is_admin(account, session=session)
     storage = buckets.pick(found, scope)
+    need_apart(storage, account, scope, name)
     try:
         return removal.remove(storage, account, internal, name, force)
     except RSEAccessDenied:
@@ -302,6 +314,8 @@ def get_did_credentials(
         found = [source[0]] if source else buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
     bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
+    with db_session(DatabaseOperationType.READ) as session:
+        shared_keys.need(storage, account, bucket, prefix, write, session=session)
     return _vended(storage, bucket, prefix, write, lifetime, issuer)
 
 
@@ -315,6 +329,8 @@ def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list
 
 def _may_touch(storage: 'Storage', account: InternalAccount, bucket: str, key: str, write: bool, session: 'Session') -> bool:
     """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
+    if not shared_keys.may(storage, account, bucket, key, write, session=session):
+        return False
     dids = _dids(storage, bucket, key, session)
     if not dids or (write and not storage.settings['deterministic']):
         return storage.may_have(bucket) and access.is_admin(account, session=session)
@@ -324,6 +340,17 @@ def _may_touch(storage: 'Storage', account: InternalAccount, bucket: str, key: s
 
 
 def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
+    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other RSEs."""
+    largest = _largest(storage, account, bucket, prefix, write, session)
+    # Keys for a prefix without a slash at its end would be for all that begins like that.
+    nearest = prefix[: prefix.rfind('/') + 1]
+    if nearest.startswith(largest) and not shared_keys.may(storage, account, bucket, largest, write, session=session):
+        largest = nearest
+    shared_keys.need(storage, account, bucket, largest, write, session=session)
+    return largest
+
+
+def _largest(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
     if not storage.settings['deterministic']:
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
             if access.may(account, scope, f'{dataset}/', False, session=session):
@@ -352,6 +379,7 @@ def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime:
             f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
             + (' It signs requests (remote).' if storage.ways else '')
         )
+    storage.need_name(bucket, prefix)
     vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer, exact)
     return {
         'rse': storage.rse,
@@ -384,6 +412,7 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
         storage = storages.get_storage(rse, vo, session=session)
 
         def allowed(bucket: str, key: str, write: bool) -> None:
+            storage.need_name(bucket, key)
             if not _may_touch(storage, account, bucket, key, write, session):
                 raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
 
@@ -427,6 +456,8 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
         need(owner, internal, '', True, session)
         grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
         places = buckets.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
+    for place in places:
+        need_apart(place, owner, scope, name)
     for place in places:
         bucket_policies.set_public(place, scope, name, True)
     with db_session(DatabaseOperationType.WRITE) as session:
@@ -522,9 +553,18 @@ def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['S
         found = buckets.candidates(account, internal, '', rse, session=session)
         admin = access.is_admin(account, session=session)
     storage = buckets.pick(found, scope)
+    need_apart(storage, account, scope)
     if storage.common_bucket and not admin:
         raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it.")
     return storage, storage.bucket_of(scope), admin
+
+
+def need_apart(storage: 'Storage', account: InternalAccount, scope: str, name: str = '') -> None:
+    """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
+    with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
+        bucket, prefix = storage.place_of(scope, f'{name}/' if name else '')
+        with db_session(DatabaseOperationType.READ) as session:
+            shared_keys.need(storage, account, bucket, prefix, True, session=session)
 
 
 def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:

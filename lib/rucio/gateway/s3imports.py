@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import AccessDenied, ScopeNotFound
-from rucio.core.s3 import access, bucket_settings, imports, listings, storages
+from rucio.core.s3 import access, bucket_settings, imports, listings, shared_keys, storages
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -67,6 +67,7 @@ def import_bucket(
         known = None if bucket or prefix else imports.known(storage, scope, name, session=session)
         new = known or imports.Import(*imports.place(storage, bucket, prefix), scope=scope, dataset=name)
         imports.check(storage, new, session=session)
+        shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
     part = imports.part_of(storage, new)
     # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way of the right one.
     if not wish.dry_run and not wish.after and next(listings.unordered(part), None) is not None:

@@ -91,7 +91,9 @@ def sync(
             )
         found = buckets.candidates(account, internal, name, rse, session=session)
         file = bool(name) and buckets.is_file(internal, name, session=session)
-    part = Part.of(buckets.pick(found, scope), internal, '' if file else name)
+    storage = buckets.pick(found, scope)
+    s3.need_apart(storage, account, scope, '' if file else name)
+    part = Part.of(storage, internal, '' if file else name)
     answer = reconcile(part, wish, file=name if file else None)
     return {'rse': part.storage.rse, 'bucket': part.bucket, 'scope': scope, 'name': name} | answer
 

@@ -18,6 +18,8 @@ import json
 import re
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Optional
 from urllib.parse import SplitResult, urlsplit
 
@@ -27,6 +29,7 @@ from rucio.cli.s3 import is_robot, s3_client, table
 from rucio.common.exception import InputValidationError, InvalidObject, InvalidRSEExpression, RSENotFound, UnsupportedOperation
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.places import Place
 
 IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
@@ -92,7 +95,7 @@ def add(
         settings['auth'] = 'anonymous'
     protocol = _protocol(endpoint, _folder(bucket, prefix, read_only), settings)
     protocols = [protocol, *([] if no_third_party_copy else _offer_copies(protocol, fts))]
-    properties, attributes = _PROPERTIES, {'lfn2pfn_algorithm': 'identity' if bucket else 's3_bucket', 'skip_upload_stat': True}
+    properties, attributes = _PROPERTIES, {'lfn2pfn_algorithm': 's3_bucket', 'skip_upload_stat': True}
     if read_only:
         properties, attributes = _PROPERTIES | _READ_ONLY, {}
         for each in protocols:
@@ -215,30 +218,31 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[di
 
 
 def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], protocol: dict[str, Any]) -> None:
-    """Two RSEs would take one object for a replica on each of them, and the deletion of one would be the end of both.
+    """Two RSEs that can have the same key take one object for a file of each of them, and the deletion of one is the end of both.
 
-    One request, and one for each RSE of this algorithm. Imports, which have none, delete nothing.
+    One request for each algorithm, one for each RSE of it, and one for the scopes where it is they that matter. Imports, which have no
+    algorithm, delete nothing.
     """
     if algorithm is None:
         return
-    try:
+    place = Place.of(name, protocol, algorithm)
+    for other, theirs in _others(client, name):
+        for each in client.get_rse(other)['protocols']:
+            overlap = place.overlap(Place.of(other, each, theirs)) if each['impl'] != IMPL_FTS else None
+            if overlap and (not overlap.scope or overlap.scope in client.list_scopes()):
+                remedy = 'another --bucket or --prefix' if place.bucket else 'names of its own for its buckets: --bucket-prefix'
+                raise UnsupportedOperation(
+                    f'The RSE {name} was not made: {overlap.why}, and what is deleted from one would be gone from both. Give {name} {remedy}.'
+                )
+
+
+def _others(client: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The RSEs of each algorithm that says where files lie."""
+    for algorithm in ('s3_bucket', 'identity', 'hash'):
         # Rucio keeps the answer to an expression for ten minutes: ask for one that nobody has asked for.
-        others = [each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')]
-    except InvalidRSEExpression:  # there are none
-        return
-    for other in others:
-        if other != name and any(_place(each) == _place(protocol) for each in client.get_rse(other)['protocols'] if each['impl'] != IMPL_FTS):
-            remedy = 'names of its own for its buckets: --bucket-prefix' if algorithm == 's3_bucket' else 'another --bucket or --prefix'
-            raise UnsupportedOperation(
-                f'The RSE {name} was not made: {other} has the same place for each file, and what is deleted from one would be gone from both. '
-                f'Give {name} {remedy}.'
-            )
-
-
-def _place(protocol: dict[str, Any]) -> tuple[Any, ...]:
-    """Where files lie, as far as the catalogue tells. A storage on the usual ports is the same one by http and by https."""
-    port = protocol['port'] if protocol['port'] not in (0, 80, 443) else None
-    return protocol['hostname'].lower(), port, protocol['prefix'].strip('/'), _s3_settings(protocol).get('bucket_prefix') or ''
+        with suppress(InvalidRSEExpression):  # there are none
+            found = [each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')]
+            yield from ((each, algorithm) for each in found if each != name)
 
 
 def _differences(

@@ -285,6 +285,8 @@ class Endpoint:
     events_token: Optional[str] = field(default=None, repr=False)
     progress: str = 'auto'
     unlock: str = ''
+    reserved_buckets: tuple[str, ...] = ()
+    reserved_keys: tuple[str, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)
 
     def patience(self, usual: Patience = PERSON) -> Patience:
@@ -309,7 +311,7 @@ class Endpoint:
         provider = given.get('provider', 'generic')
         defaults = _providers()['default'] | _providers()[provider]
         values = {'default_region': defaults.pop('region')} | defaults | given
-        values['signature_guards'] = tuple(values['signature_guards'])  # TOML has lists
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}  # TOML has lists
         secrets = {each.name: values.pop(each.name) for each in fields(Secrets) if each.name in values}
         return cls(
             rse=rse,

@@ -319,8 +319,10 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
     :raises AccessDenied: if the bucket belongs to somebody else.
     :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
+    :raises RSEFileNameNotSupported: if the storage keeps the name for itself.
     """
     bucket = storage.bucket_of(scope)
+    storage.need_name(bucket)
     made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
     if not exists(storage, bucket):
         if storage.common_bucket:

@@ -55,7 +55,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from . import bucket_settings, buckets, imports
+from . import bucket_settings, buckets, imports, shared_keys
 from .allowance import Allowance
 from .compare import is_name
 from .parts import Part
@@ -410,7 +410,8 @@ def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') ->
         with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
             if name not in parts:
                 parts[name] = Part.of(storage, InternalScope(name, vo=storage.vo))
-            yield change, parts[name]
+            if not shared_keys.of_others(storage, parts[name].scope, change.bucket, change.key, session=session):
+                yield change, parts[name]
 
 
 def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[str]:

@@ -29,6 +29,7 @@ nothing twice. Written here without :mod:`rucio.core.config`, which keeps a hist
 import base64
 import hashlib
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -45,7 +46,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from . import bucket_settings, buckets, imports
+from . import bucket_settings, buckets, imports, shared_keys
 from .parts import Part
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from .storages import Storage
 
 __all__ = ['STORED', 'Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forget', 'mark_of', 'read', 'split']
+
+_LOGGER = logging.getLogger(__name__)
 
 _ROUND, _SPAN = 'round:', 'span:'
 STORED = 'stored'  # among the counts: the bytes of the objects that were listed
@@ -295,6 +298,12 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
             part = Part.of(storage, scope)
         except (RSEOperationNotSupported, RSEFileNameNotSupported):
             continue  # nothing of it can lie there
+        with db_session(DatabaseOperationType.READ) as session:
+            if shared_keys.of_others(storage, scope, part.bucket, part.key_prefix, session=session):
+                _LOGGER.warning(
+                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check tells", storage.rse, part.bucket, scope
+                )
+                continue
         # Keys that may use a bucket need not be its owner's, who is told of it in a list.
         if str(scope) in listed or buckets.exists(storage, part.bucket):
             parts.append(part)

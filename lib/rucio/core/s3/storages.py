@@ -35,9 +35,10 @@ from rucio.db.sqla import models
 from rucio.rse.protocols.s3 import Default
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-__all__ = ['SECONDS', 'Storage', 'get_storage', 'list_storages']
+__all__ = ['SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s3']
 
 # How long a new RSE, setting or key may take to be noticed.
 SECONDS = 10
@@ -198,6 +199,19 @@ class Storage:
         """Whether a bucket is the one that all scopes share, or begins with the ``bucket_prefix``. Others may be those of other VOs."""
         return bucket == self.common_bucket if self.common_bucket else bucket.startswith(self.endpoint.bucket_prefix)
 
+    def need_name(self, bucket: str, key: str = '') -> None:
+        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be its administration.
+
+        :raises RSEFileNameNotSupported: if it does.
+        """
+        if bucket in self.endpoint.reserved_buckets:
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse}: a storage of provider {self.endpoint.provider} may keep the name '{bucket}' for itself, so the Rucio server neither makes "
+                "such a bucket nor signs for it. Use another scope, or another 'provider' if that is not the right one."
+            )
+        if key.startswith(self.endpoint.reserved_keys):
+            raise RSEFileNameNotSupported(f"RSE {self.rse}: the storage keeps the key '{key}' for itself. Use another name.")
+
     def did_of(self, bucket: str, key: str) -> tuple[str, str]:
         """The DID whose place this is, as :meth:`dids_of`.
 
@@ -235,7 +249,7 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
 
     Costs one query, and more for each RSE of which what is known is older than :data:`SECONDS`.
     """
-    stmt = select(models.RSE.rse).distinct().join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(*_speaks_s3(vo))
+    stmt = select(models.RSE.rse).distinct().join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(_of(vo))
     found = []
     for rse in sorted(session.execute(stmt).scalars()):
         try:
@@ -261,17 +275,18 @@ def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
     return known[1]
 
 
-def _speaks_s3(vo: str) -> list[Any]:
+def speaks_s3() -> 'ColumnElement[bool]':
+    """The condition for an entry of the table of protocols to be one of these."""
     protocol = models.RSEProtocol
-    return [
-        and_(models.RSE.vo == vo, models.RSE.deleted == false()),
-        protocol.impl.like(f'{_IMPL}%'),
-        or_(protocol.scheme == 'https', protocol.scheme == 'http'),
-    ]
+    return and_(protocol.impl.like(f'{_IMPL}%'), or_(protocol.scheme == 'https', protocol.scheme == 'http'))
+
+
+def _of(vo: str) -> 'ColumnElement[bool]':
+    return and_(models.RSE.vo == vo, models.RSE.deleted == false(), speaks_s3())
 
 
 def _load(rse: str, vo: str, session: 'Session') -> Optional[Storage]:
-    stmt = select(models.RSE.id).join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(models.RSE.rse == rse, *_speaks_s3(vo)).limit(1)
+    stmt = select(models.RSE.id).join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(models.RSE.rse == rse, _of(vo)).limit(1)
     rse_id = session.execute(stmt).scalar()
     if rse_id is None:
         return None

@@ -1,0 +1,140 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which part of a storage belongs to an RSE, and whether two RSEs can mean the same object by different DIDs.
+
+What one of them deletes would be gone from the other, and whoever may read a scope of the one could read a scope of the other.
+No configuration and no request to a storage; where a host is an IP address, the names of others are looked up once.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Optional
+from urllib.parse import unquote
+
+from .address import bucket_to_scope
+
+__all__ = ['Overlap', 'Place', 'is_same_storage']
+
+
+class Overlap(NamedTuple):
+    """Why two RSEs can have the same key.
+
+    :param why: A part of a sentence.
+    :param scope: The scope that has to exist for that; empty: any.
+    """
+
+    why: str
+    scope: str = ''
+
+
+class Place(NamedTuple):
+    """Where the files of an RSE lie.
+
+    :param bucket: The bucket that all scopes share; empty: each has its own.
+    :param folder: The folder in it, with a slash at its end; empty: all of it.
+    :param algorithm: The lfn2pfn algorithm; None: each replica has its path.
+    """
+
+    rse: str
+    host: str
+    port: Optional[int]
+    bucket: str
+    folder: str
+    bucket_prefix: str
+    algorithm: Optional[str]
+
+    @classmethod
+    def of(cls, rse: str, protocol: Mapping[str, Any], algorithm: Optional[str]) -> 'Place':
+        """The place of an RSE by the entry of its protocols that clients use.
+
+        :param protocol: Its ``hostname``, ``port``, ``prefix`` and ``extended_attributes``.
+        """
+        bucket, _, folder = unquote(protocol['prefix'].strip('/')).partition('/')
+        settings = (protocol.get('extended_attributes') or {}).get('s3') or {}
+        port = int(protocol.get('port') or 0)
+        # A storage on the usual ports is the same one by http and by https.
+        return cls(
+            rse,
+            _host(protocol['hostname']),
+            None if port in (0, 80, 443) else port,
+            bucket,
+            f'{folder}/' if folder else '',
+            str(settings.get('bucket_prefix') or ''),
+            algorithm,
+        )
+
+    def is_same_storage(self, other: 'Place') -> bool:
+        """Whether both are at the same host and port, however these are spelled."""
+        return is_same_storage((self.host, self.port), (other.host, other.port))
+
+    def overlap(self, other: 'Place') -> Optional[Overlap]:
+        """Why a file of one RSE can lie where one of another RSE at the same storage does; None: it cannot.
+
+        RSEs with a path for each replica (imports) are left out: they say nothing of where files lie.
+        """
+        if self.algorithm is None or other.algorithm is None or not self.is_same_storage(other):
+            return None
+        if bool(self.bucket) != bool(other.bucket):
+            common, own = (self, other) if self.bucket else (other, self)
+            scope = bucket_to_scope(common.bucket, own.bucket_prefix)
+            return (
+                None
+                if scope is None
+                else Overlap(f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on {common.rse}", scope)
+            )
+        one, two = (f'{self.bucket}/{self.folder}', f'{other.bucket}/{other.folder}') if self.bucket else (self.bucket_prefix, other.bucket_prefix)
+        if one == two and self.algorithm == other.algorithm:
+            return Overlap(f'{other.rse} has the same place for each file')
+        if one.startswith(two) or two.startswith(one):
+            what = 'lies in' if self.bucket else 'begins like the bucket_prefix'
+            return Overlap(f"'{one}' {what} '{two}' of {other.rse}, or the other way round")
+        return None
+
+
+def is_same_storage(one: tuple[str, Optional[int]], other: tuple[str, Optional[int]]) -> bool:
+    """Whether two hosts, as :attr:`Place.host` has them, and their ports are the same.
+
+    Two names of one address are taken for two storages: many may stand behind one proxy.
+    """
+    if one[1] != other[1]:
+        return False
+    if one[0] == other[0]:
+        return True
+    if _is_address(one[0]) == _is_address(other[0]):
+        return False
+    address, name = (one[0], other[0]) if _is_address(one[0]) else (other[0], one[0])
+    return address in _addresses(name)
+
+
+def _host(name: str) -> str:
+    host = name.strip().strip('[]').rstrip('.').lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+def _is_address(host: str) -> bool:
+    return ':' in host or host.replace('.', '').isdigit()
+
+
+@lru_cache(maxsize=1024)
+def _addresses(name: str) -> frozenset[str]:
+    try:
+        return frozenset(_host(str(each[4][0])) for each in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+    except OSError:
+        return frozenset()
