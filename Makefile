@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type format backends demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type format backends audit licences demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -52,6 +52,12 @@ backends: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 backends: dev .venv/interop/.done  ## measure the S3 storages that are installed, and write docs/backends.md
 	PYTHONPATH=tests .venv/dev/bin/python -m backends
 
+audit: dev .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
+	.venv/audit/bin/python dev/audit.py "$$(.venv/dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+licences: dev  ## write docs/licences.md
+	.venv/dev/bin/python dev/licences.py
+
 demo: .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running)
 	.venv/demo/bin/python demo/demo.py $(if $(KEEP),--keep)
 
@@ -90,6 +96,11 @@ clean:  ## remove all that was made here
 .venv/interop/.done: .venv/interop/.python tests/interop/requirements.txt
 	@echo 'Installing other S3 clients into $(@D) (once)'
 	@$(@D)/$(PIP) install -r tests/interop/requirements.txt
+	@touch $@
+
+.venv/audit/.done: .venv/audit/.python
+	@echo 'Installing pip-audit into $(@D) (once)'
+	@$(@D)/$(PIP) install 'pip-audit>=2.7'
 	@touch $@
 
 # setuptools is in .venv/tools: no network.

@@ -12,10 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rucio's generic permissions, and one more: the owner of a scope may add replicas of it on S3 RSEs, and say that they are there.
+"""Rucio's generic permissions, but for replicas on S3 RSEs: the owner of a scope may add those of it, and say that they are there.
 
 Rucio asks this module before the replicas of a request are added or updated, but does not pass them. They are read where its
 REST endpoint has them from: the body of the request. What cannot be decided is left to the generic permissions, which refuse it.
+
+Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the dataset is. Whoever could
+add a replica of any name, or at any path, could have it deleted by a rule that ends. So the same holds there.
 """
 
 import importlib
@@ -23,16 +26,18 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 import flask
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.policy import get_policy
 from rucio.common.types import InternalScope
+from rucio.core.account import has_account_attribute
 from rucio.core.scope import is_scope_owner
 from rucio.db.sqla import models
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from types import ModuleType
 
     from sqlalchemy.orm import Session
@@ -40,7 +45,10 @@ if TYPE_CHECKING:
     from rucio.common.types import InternalAccount
     from rucio.core.permission import PermissionResult
 
-__all__ = ['has_permission']
+__all__ = ['GUARDS_REPLICAS', 'has_permission']
+
+# For rucio.core.s3.access: on S3 RSEs nobody but an admin decides where a replica is, so its path says whose object it is.
+GUARDS_REPLICAS = True
 
 # The view class Replicas, in rucio/web/rest/flaskapi/v1/replicas.py.
 _ENDPOINT = 'replicas.replicas'
@@ -64,6 +72,10 @@ _RULES = {
 }
 
 
+# They add replicas, too, where an RSE is named.
+_ATTACHING = frozenset({'add_did', 'add_dids', 'attach_dids', 'attach_dids_to_dids'})
+
+
 class _UndecidedError(Exception):
     """It is not for the owner of a scope to do; the message says why."""
 
@@ -82,20 +94,75 @@ def has_permission(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any
     """
     # Never None: with many VOs Rucio would then ask the permissions of one VO, by which a VO's admin may add VOs.
     allowed: bool = _base.has_permission(issuer, action, kwargs, session=session)
-    if allowed or action not in _RULES:
+    if action in _ATTACHING:
+        return _answer(lambda: _attaches(issuer, action, kwargs, session)) if allowed else False
+    # By the generic permissions anybody may add replicas where the RSE's name ends in USERDISK and the like.
+    if action not in _RULES or (allowed and (action != 'add_replicas' or not _is_others(issuer, kwargs, session))):
         return allowed
+    return _answer(lambda: _adds(issuer, _RULES[action], kwargs, session))
 
+
+def _answer(decide: 'Callable[[], bool]') -> 'Union[bool, PermissionResult]':
+    """What is decided, or a refusal with its reason."""
     from rucio.core.permission import PermissionResult  # noqa: PLC0415 - imports this module
 
     try:
-        if not _is_s3_rse(kwargs, issuer.vo, session):
-            return False
-        for scope in _scopes_of_request(issuer, _RULES[action], kwargs['rse']):
-            if not is_scope_owner(scope=InternalScope(scope, vo=issuer.vo), account=issuer, session=session):
-                raise _UndecidedError(f"The scope '{scope[:100]}' is not yours.")  # noqa: TRY301 - one place answers
+        return decide()
     except _UndecidedError as error:
         return PermissionResult(False, str(error))
+
+
+def _is_others(issuer: 'InternalAccount', kwargs: dict[str, Any], session: 'Session') -> bool:
+    """Whether it is about an S3 RSE, and the account is no admin."""
+    return not _is_admin(issuer, session) and _s3_rse(models.RSE.id == kwargs.get('rse_id'), session) is not None
+
+
+def _is_admin(issuer: 'InternalAccount', session: 'Session') -> bool:
+    return issuer.external == 'root' or bool(has_account_attribute(account=issuer, key='admin', session=session))
+
+
+def _adds(issuer: 'InternalAccount', rule: _Rule, kwargs: dict[str, Any], session: 'Session') -> bool:
+    """:raises _UndecidedError: if it is not for this account to do."""
+    named = (models.RSE.id == kwargs.get('rse_id'), models.RSE.rse == kwargs.get('rse'), models.RSE.vo == issuer.vo)
+    if not _s3_rse(and_(*named), session):
+        return False
+    _need_scopes(issuer, _scopes_of_request(issuer, rule, kwargs['rse']), session)
     return True
+
+
+def _attaches(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session') -> bool:
+    """:raises _UndecidedError: if it would add replicas on an S3 RSE that are not this account's to add."""
+    for each in _attachments(action, kwargs):
+        if not isinstance(each, dict) or not each.get('dids') or not (each.get('rse') or each.get('rse_id')):
+            continue
+        deterministic = _s3_rse(or_(and_(models.RSE.rse == each.get('rse'), models.RSE.vo == issuer.vo), models.RSE.id == each.get('rse_id')), session)
+        if deterministic is None or _is_admin(issuer, session):
+            continue
+        if not deterministic:
+            raise _UndecidedError('On this RSE the one who adds a replica says where it is: only an admin may do that.')
+        _need_scopes(issuer, dict.fromkeys(_scope_of_file(file, _RULES['add_replicas']) for file in each['dids']), session)
+    return True
+
+
+def _attachments(action: str, kwargs: dict[str, Any]) -> list[Any]:
+    """What is attached: objects with ``dids`` and perhaps ``rse``."""
+    if action == 'attach_dids':
+        return [kwargs['attachment']]
+    if action != 'add_did':
+        return list(kwargs['attachments' if action == 'attach_dids_to_dids' else 'dids'])
+    # Rucio does not pass it. Read as its endpoint does; what cannot be read is refused there.
+    try:
+        body = json.loads(flask.request.get_data(as_text=True)) if flask.has_request_context() else None
+    except (ValueError, RecursionError):
+        body = None
+    return [body]
+
+
+def _need_scopes(issuer: 'InternalAccount', scopes: 'Iterable[str]', session: 'Session') -> None:
+    """:raises _UndecidedError: if one of them is not the account's."""
+    for scope in scopes:
+        if not is_scope_owner(scope=InternalScope(scope, vo=issuer.vo), account=issuer, session=session):
+            raise _UndecidedError(f"The scope '{scope[:100]}' is not yours.")
 
 
 def _base_module() -> 'ModuleType':
@@ -111,18 +178,17 @@ def _base_module() -> 'ModuleType':
 _base = _base_module()
 
 
-def _is_s3_rse(kwargs: dict[str, Any], vo: str, session: 'Session') -> bool:
+def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
     """
-    Whether one of the RSE's protocols is ours, and paths are made of names.
+    Whether paths are made of names on an RSE, one of whose protocols is ours; None: none is. One query.
 
     On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have it deleted.
+
+    :param which: The condition for an RSE; where it fits several, one that is not deterministic counts.
     """
-    stmt = (
-        select(models.RSEProtocol.impl)
-        .join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id)
-        .where(models.RSE.id == kwargs.get('rse_id'), models.RSE.rse == kwargs.get('rse'), models.RSE.vo == vo, models.RSE.deterministic.is_(True))
-    )
-    return any(impl.startswith(_IMPLS) for impl in session.execute(stmt).scalars())
+    stmt = select(models.RSEProtocol.impl, models.RSE.deterministic).join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id).where(which)
+    found = [bool(row.deterministic) for row in session.execute(stmt) if row.impl.startswith(_IMPLS)]
+    return all(found) if found else None
 
 
 def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list[str]:

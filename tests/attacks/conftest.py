@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What attacks have that need no server of a site."""
+"""What attacks have in common."""
 
 import functools
 import os
@@ -24,6 +24,10 @@ import pytest
 
 from rucio.common import config
 from rucio.common.s3 import clients
+from servers.ceph import CephRGW
+from servers.cli import RucioCli
+from servers.granted import Granted
+from servers.seaweedfs import SeaweedFS
 
 # Most of the time that a client takes is for reading botocore's models: once for all tests.
 _load_once = functools.cache(botocore.session.create_loader)
@@ -48,3 +52,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with mock.patch.dict(clients._shared, clear=True):
         yield etc.parent
     config.clean_cached_config()
+
+
+@pytest.fixture(scope='session')
+def on_seaweedfs(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS) -> Granted:
+    return Granted.make(team_root, tmp_path_factory.mktemp, 'ATTACKED_S3', sts, ('judy', 'mallory'))
+
+
+@pytest.fixture(scope='session')
+def on_ceph(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, ceph: CephRGW) -> Granted:
+    return Granted.make(team_root, tmp_path_factory.mktemp, 'ATTACKED_CEPH', ceph, ('peggy', 'trudy'))
+
+
+@pytest.fixture(params=['on_seaweedfs', 'on_ceph'])
+def granted(request: pytest.FixtureRequest) -> Granted:
+    made: Granted = request.getfixturevalue(request.param)
+    return made

@@ -40,7 +40,11 @@ def plain_client(server: Any, service: str = 's3', **config: Any) -> Any:
     session.get_component('config_store').set_config_provider('profile', ConstantProvider(None))
     usual: dict[str, Any] = {'proxies': {}, 's3': {'addressing_style': 'path'}}
     return boto3.Session(
-        aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, region_name=server.region, botocore_session=session
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        aws_session_token=getattr(server, 'session_token', None),
+        region_name=server.region,
+        botocore_session=session,
     ).client(service, endpoint_url=server.url, verify=str(server.ca_bundle) if server.ca_bundle else None, config=Config(**{**usual, **config}))
 
 

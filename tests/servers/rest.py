@@ -17,10 +17,13 @@
 import http.client
 import json
 import urllib.parse
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from .cli import RucioCli
+from .rucio_server import RucioServer
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Answer:
     status: int
     content: Any
     headers: dict[str, str] = field(repr=False)
+    text: str = field(default='', repr=False)
 
     @property
     def error(self) -> str:
@@ -38,23 +42,39 @@ class Answer:
         return self.content['ExceptionMessage']
 
 
-class Rest:
-    """Requests of one user, as any HTTP client makes them."""
+def send(server: RucioServer, method: str, path: str, headers: Mapping[str, str], data: bytes | None = None) -> Answer:
+    """One request, with these headers and no others."""
+    with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=60)) as connection:
+        connection.request(method, path, body=data, headers=dict(headers))
+        response = connection.getresponse()
+        content = response.read()
+    return Answer(response.status, _parsed(content), dict(response.headers), content.decode(errors='replace'))
 
-    def __init__(self, user: RucioCli) -> None:
+
+def _parsed(content: bytes) -> Any:
+    """JSON, or the bytes: some of Rucio's routes answer a JSON document in each line."""
+    try:
+        return json.loads(content) if content[:1] in (b'{', b'[') else content
+    except ValueError:
+        return content
+
+
+class Rest:
+    """Requests of one user, as any HTTP client makes them.
+
+    :param base: what each path begins with; empty for Rucio's own routes.
+    """
+
+    def __init__(self, user: RucioCli, base: str = '/s3') -> None:
         self.user = user
+        self.base = base
         user.call('whoami')
         self.token = (user.directory / 'auth_token').read_text()
 
     def __call__(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, token: str | None = None, **query: str) -> Answer:
-        connection = http.client.HTTPConnection('127.0.0.1', self.user.server.port, timeout=60)
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        where = f'/s3{path}' + (f'?{urllib.parse.urlencode(query)}' if query else '')
-        connection.request(method, where, body=data, headers={'X-Rucio-Auth-Token': token if token is not None else self.token})
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        return Answer(response.status, json.loads(content) if content[:1] in (b'{', b'[') else content, dict(response.headers))
+        where = f'{self.base}{path}' + (f'?{urllib.parse.urlencode(query)}' if query else '')
+        return send(self.user.server, method, where, {'X-Rucio-Auth-Token': token if token is not None else self.token}, data)
 
     def ok(self, method: str, path: str, body: Any = None, **query: str) -> Any:
         answer = self(method, path, body, **query)

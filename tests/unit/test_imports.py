@@ -18,6 +18,7 @@ import json
 import os
 from contextlib import nullcontext
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -79,7 +80,7 @@ def session(monkeypatch):
     accounts = (models.Account, models.AccountAttrAssociation, models.Scope)
     kinds = (*accounts, models.DataIdentifier, models.DidMeta, models.Config, models.ConfigHistory, models.RSEFileAssociation)
     models.BASE.metadata.create_all(engine, tables=[kind.__table__ for kind in kinds])
-    monkeypatch.setattr(permission, 'permission_modules', {'def': object()})
+    monkeypatch.setattr(permission, 'permission_modules', {'def': SimpleNamespace(GUARDS_REPLICAS=True)})
     with sqlalchemy.orm.Session(engine) as session:
         for account in (ALICE, BOB, ROOT):
             session.add(models.Account(account=account, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
@@ -243,6 +244,16 @@ def test_dids_of_a_key_are_those_with_its_path(session):
     assert imports.dids_of(of, 'landsat', 'L8/A b', session=session) == []
 
 
+def test_a_path_tells_nothing_where_accounts_may_write_it(session, monkeypatch):
+    of = storage()
+    add_replica(session, 'mine', '/L8/of-another')
+    for permissions in (object(), SimpleNamespace(GUARDS_REPLICAS='yes')):
+        monkeypatch.setattr(permission, 'permission_modules', {'def': permissions})
+        assert imports.dids_of(of, 'landsat', 'L8/of-another', session=session) == []
+    imports.remember(of, LANDSAT, session=session)
+    assert imports.dids_of(of, 'landsat', 'L8/of-another', session=session) == [(SCOPE, 'scenes/of-another')]
+
+
 def test_dids_of_prefixes_and_new_keys_are_those_of_the_import(session):
     of = storage()
     imports.remember(of, LANDSAT, session=session)
@@ -302,7 +313,7 @@ def test_keys_are_for_the_part_that_is_imported(session):
 
 
 def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session, monkeypatch):
-    of = storage(role_arn='arn:aws:iam:::role/x')
+    of = storage(role_arn='arn:aws:iam:::role/x', policy_capitals=True)
     add_replica(session, 'scenes/a', '/L7/run1')
     policies = []
     monkeypatch.setattr(storages.Storage, 'ways', ['vended', 'remote'])

@@ -105,6 +105,20 @@ class Rucio:
         with self.request(body if body is not None else {'rse': rse, 'files': files, 'ignore_availability': True}, **options):
             return self.may('add_replicas', rse)
 
+    def may_attach(self, action, *files, account='alice', **named):
+        """As Rucio's gateway asks: only for the first of these it does not pass what is attached."""
+        named = named or {'rse': 'SITE_S3'}
+        own = {'scope': InternalScope('user.alice', vo=self.vo), 'name': 'run1'}
+        attached = {'dids': list(files), **named}
+        kwargs = {
+            'add_did': {**own, 'type': 'DATASET'},
+            'add_dids': {'dids': [{**own, **attached}]},
+            'attach_dids': {**own, 'attachment': attached},
+            'attach_dids_to_dids': {'attachments': [{**own, **attached}]},
+        }[action]
+        with self.request({'type': 'DATASET', **attached}, path='/dids/user.alice/run1'):
+            return permission.has_permission(InternalAccount(account, vo=self.vo), action, kwargs, session=self.session)
+
     def may_update(self, *files, rse='SITE_S3', **options):
         with self.request({'rse': rse, 'files': files}, **{'method': 'PUT', **options}):
             return self.may('update_replicas_states', rse)
@@ -195,6 +209,53 @@ def test_not_where_body_and_call_name_different_rses(rucio):
 def test_not_what_an_upload_does_not_say(rucio, more):
     assert not rucio.may_add(file(**more))
     assert not rucio.may_update(file(state='A', **more))
+
+
+ATTACHING = pytest.mark.parametrize('action', ['add_did', 'add_dids', 'attach_dids', 'attach_dids_to_dids'])
+
+
+@ATTACHING
+def test_what_is_attached_without_an_rse_is_not_looked_at(rucio, action):
+    assert rucio.may_attach(action, {'scope': 'user.bob', 'name': 'x'}, rse=None)
+    assert rucio.may_attach(action, rse='SITE_S3')
+    assert rucio.may_attach(action, {'scope': 'user.bob', 'name': 'x'}, rse='SITE_DISK')
+    assert rucio.may_attach(action, {'scope': 'user.bob', 'name': 'x'}, rse='NO_SUCH_RSE')
+
+
+@ATTACHING
+def test_files_are_attached_with_an_rse_by_the_rules_for_replicas(rucio, action):
+    assert rucio.may_attach(action, file(), file('alice2'))
+    assert rucio.may_attach(action, file(pfn='https://s3:443/user.alice/run1/file.root'), rse_id=rucio.rses['SITE_S3'])
+    for more in ({'path': '/user.bob/secret'}, {'tombstone': 'x'}, {'state': 'B'}, {'lock_cnt': 1}, {'account': 'bob'}):
+        assert not rucio.may_attach(action, file(), file(**more))
+    for named in ({'rse': 'SITE_S3'}, {'rse_id': rucio.rses['SITE_S3']}, {'rse': 'SITE_DISK', 'rse_id': rucio.rses['SITE_S3']}):
+        refused = rucio.may_attach(action, file(), file('user.bob'), **named)
+        assert 'user.bob' in refused.message
+    assert not rucio.may_attach(action, 'user.alice:x')
+
+
+@ATTACHING
+def test_only_an_admin_attaches_a_path(rucio, action, session):
+    rucio.add_rse('FREE', S3, deterministic=False)
+    stolen = file(pfn='https://s3:443/user.bob/secret')
+    assert 'only an admin' in rucio.may_attach(action, stolen, rse='FREE').message
+    assert not rucio.may_attach(action, stolen, rse_id=rucio.rses['FREE'])
+    assert rucio.may_attach(action, stolen, rse='FREE', account='root')
+    session.add(models.AccountAttrAssociation(account=rucio.alice, key='admin', value=True))
+    assert rucio.may_attach(action, stolen, rse='FREE')
+
+
+@ATTACHING
+def test_whose_the_dataset_is_is_asked_first(rucio, action):
+    assert rucio.may_attach(action, file('user.bob'), account='bob') is False
+
+
+def test_an_s3_rse_by_whose_name_anybody_could_add_replicas(rucio):
+    rucio.add_rse('SITE_SCRATCHDISK', S3)
+    assert not rucio.may_add(file('user.bob'), rse='SITE_SCRATCHDISK')
+    assert not rucio.may_add(file(path='/user.bob/secret'), rse='SITE_SCRATCHDISK')
+    assert rucio.may_add(file(), rse='SITE_SCRATCHDISK')
+    assert rucio.may('add_replicas', 'SITE_SCRATCHDISK', account='root') is True
 
 
 @pytest.mark.parametrize('state', ['B', 'D', 'T', 'U', 'S', 'BEING_DELETED', 'AVAILABLE', 'a', '', 0, ['A'], {'A': 1}])

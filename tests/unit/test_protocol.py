@@ -129,9 +129,17 @@ def test_with_one_bucket_per_rse_rucio_finds_the_did_of_every_pfn(bound, prefix,
     assert did_of(made, pfn) == ('mc23', 'a b')
 
 
+@pytest.mark.parametrize('lfns', [dict, lambda lfn: [lfn]], ids=['one', 'a list'])
+def test_on_a_deterministic_rse_a_stored_path_is_not_heeded(bound, lfns):
+    lfn = {'scope': 'user.mallory', 'name': 'mine', 'path': '/user.alice/private'}
+    assert bound().lfns2pfns(lfns(lfn)) == {'user.mallory:mine': f'{SITE}/user.mallory/mine'}
+    assert lfn['path'] == '/user.alice/private'
+
+
 @pytest.mark.parametrize('path', ['/bucket/a%20b/c', 'bucket/100%25/c', 'bucket/a+b'])
-def test_a_stored_path_is_a_url_path_already_and_left_as_it_is(bound, path):
-    made = bound()
+def test_a_stored_path_is_a_url_path_already_and_left_as_it_is(bound, path, monkeypatch):
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False, raising=False)  # a client asks the server
+    made = bound(deterministic=False)
     lfn = {'scope': 'mc23', 'name': 'a b', 'path': path}
     assert made.lfns2pfns([lfn]) == {'mc23:a b': f'{SITE}/{path.removeprefix("/")}'}
 

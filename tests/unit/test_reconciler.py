@@ -330,7 +330,7 @@ def test_what_rucio_uploaded_in_parts_is_trusted(world):
 
 
 def test_what_was_written_after_rucio_is_read(world):
-    in_parts(world, 'run1/a', 'run1/b', modified=time.time() + 10)
+    in_parts(world, 'run1/a', 'run1/b', modified=time.time() + 600)
     registered(world, 'run1/a', b'x' * 100)
     registered(world, 'run1/b', b'y' * 100)
     assert counted(world.run()) == {'same': 1, 'changed': 1}

@@ -20,10 +20,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
-from rucio.common.exception import InputValidationError, ResourceTemporaryUnavailable, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
+from rucio.common.exception import (
+    InputValidationError,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+    SourceNotFound,
+)
 from rucio.common.s3 import clients, credentials
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3 import vending
@@ -47,6 +55,7 @@ def storage(sts):
 
     def make(**settings):
         usual = {'rse': 'X', 'rse_id': 'abc123', 'url': 'http://127.0.0.1:9', 'sts_endpoint': sts.url, 'role_arn': ROLE, 'max_attempts': 1}
+        usual['policy_capitals'] = True
         endpoint = Endpoint(**usual | settings)
         connection = clients.connect(endpoint, credentials.Static('SERVERKEY', 'hidden-key'))
         return SimpleNamespace(rse='X', rse_id='abc123', endpoint=endpoint, region='us-east-1', connection=lambda _: connection)
@@ -56,6 +65,66 @@ def storage(sts):
 
 def vend(storage, bucket=BUCKET, prefix='', write=False, lifetime=None, who='alice'):
     return vending.vend(storage, bucket, prefix, write, lifetime, who)
+
+
+# Capitals
+
+
+class Names:
+    """What lies in a bucket, folder by folder; counts how often it was asked."""
+
+    def __init__(self, monkeypatch, **folders):
+        self.asked = []
+        self.folders = {folder.replace('_', '/'): names for folder, names in folders.items()}
+        monkeypatch.setattr(vending.objects, 'list_prefix', self)
+
+    def __call__(self, client, place):
+        self.asked.append(place.key)
+        return (place.key + name for name in self.folders.get(place.key, ['a/', 'run1/', 'file']))
+
+
+@pytest.mark.parametrize('prefix', ['run1/', 'a/run1/', 'a/run1/file', 'new/'])
+def test_keys_are_vended_where_no_name_differs_in_capitals_only(storage, sts, monkeypatch, prefix):
+    names = Names(monkeypatch)
+    assert vend(storage(policy_capitals=False), prefix=prefix).prefix == prefix
+    assert len(names.asked) == len([part for part in prefix.split('/') if part])
+    vend(storage(policy_capitals=False), prefix=prefix)
+    assert len(sts.requests) == 1
+    assert len(names.asked) == len([part for part in prefix.split('/') if part])
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'folders', 'other'),
+    [
+        ('run1/', {'': ['RUN1/', 'run1/']}, 'RUN1'),
+        ('run1/', {'': ['Run1']}, 'Run1'),  # an object
+        ('a/run1/', {'a_': ['rUN1/']}, 'a/rUN1'),
+        ('a/run1/', {'': ['A/']}, 'A'),
+        ('a/file', {'a_': ['FILE']}, 'a/FILE'),
+        ('masse/', {'': ['ma\u00dfe/']}, 'ma\u00dfe'),
+        ('kelvin/', {'': ['\u212aelvin/']}, '\u212aelvin'),
+        ('run1/', {'': ['b', 'c', 'd', 'e']}, 'more than 4 names'),
+    ],
+)
+def test_no_keys_where_they_would_be_for_another_name_as_well(storage, sts, monkeypatch, prefix, folders, other):
+    monkeypatch.setattr(vending, 'MOST_NAMES', 4)
+    Names(monkeypatch, **folders)
+    with pytest.raises(RSEOperationNotSupported) as refused:
+        vend(storage(policy_capitals=False), prefix=prefix)
+    assert other in str(refused.value)
+    assert not sts.requests
+
+
+def test_a_bucket_that_is_not_there_yet_has_no_names(storage, monkeypatch):
+    monkeypatch.setattr(vending.objects, 'list_prefix', mock.Mock(side_effect=SourceNotFound('no such bucket')))
+    assert vend(storage(policy_capitals=False), prefix='run1/').prefix == 'run1/'
+
+
+def test_all_of_a_bucket_and_storages_that_tell_capitals_cost_no_listing(storage, monkeypatch):
+    names = Names(monkeypatch)
+    vend(storage(policy_capitals=False))
+    vend(storage(), prefix='run1/')
+    assert not names.asked
 
 
 # What is asked for
@@ -186,7 +255,7 @@ def test_new_ones_are_got_when_half_of_their_life_is_over(storage, sts, monkeypa
 
 
 def test_where_the_sts_gives_less_time_half_of_that_counts(storage, sts):
-    sts.lifetime = 1
+    sts.lifetime = 60
     assert vend(storage()).access_key == 'KEY1'
     slot = next(iter(vending._slots.values()))
     assert slot.renew_at <= slot.keys.expiration

@@ -120,8 +120,8 @@ class Summary:
 def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
     """The regular files below a directory, in the order in which S3 lists their keys: path, and path relative to it.
 
-    Links to files are followed, as whoever reads the directory would. Links to directories are not (they may lead out of it, or
-    in circles), and are told to ``warn`` like all else that is no file. Holds one directory's entries for each level.
+    Links to files are followed, unless another user made them to what is not theirs. Links to directories are not (they may lead out of it,
+    or in circles). These are told to ``warn`` like all else that is no file. Holds one directory's entries for each level.
     """
     # Bytes as in a key, where a directory's name goes on with a slash: 'a.b' < 'a/b' < 'a0'.
     try:
@@ -137,15 +137,24 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
             continue
         try:
             is_file, is_dir = entry.is_file(), entry.is_dir()
+            planted = is_file and entry.is_symlink() and _is_planted(entry)
         except OSError as error:  # a link to itself, or to where this user may not look
             warn(entry.path, f'is a link that leads nowhere ({error.strerror})')
             continue
-        if is_file:
+        if planted:
+            warn(entry.path, 'is a link to a file of another user than the one who made the link: to upload it, make the link yourself')
+        elif is_file:
             yield entry.path, entry.name
         elif is_dir:
             warn(entry.path, 'is a link to a directory: those are not followed')
         else:
             warn(entry.path, 'is a broken link' if entry.is_symlink() else 'is no regular file')
+
+
+def _is_planted(link: 'os.DirEntry[str]') -> bool:
+    """Whether somebody may have made a link to have a file read that they cannot read: by the rule of Linux for directories that all may write to."""
+    maker = link.stat(follow_symlinks=False).st_uid
+    return maker not in (os.geteuid(), 0, link.stat().st_uid)
 
 
 class DirectoryUpload:

@@ -205,6 +205,7 @@ SETTINGS: dict[str, Setting] = {
     'read_checksums': Setting(_boolean, 'true or false'),
     'etag_is_md5': Setting(_boolean, 'true or false'),
     'sorted_listing': Setting(_boolean, 'true or false'),
+    'policy_capitals': Setting(_boolean, 'true or false'),
     'checksum_readers': Setting(_count, 'a number from 1 to 1000'),
     'events_url': Setting(_events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"),
     'events_topic': Setting(_events_topic, 'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge'),
@@ -277,6 +278,7 @@ class Endpoint:
     read_checksums: bool = True
     etag_is_md5: bool = False
     sorted_listing: bool = False
+    policy_capitals: bool = False
     checksum_readers: int = 4
     events_url: Optional[str] = None
     events_topic: Optional[str] = None

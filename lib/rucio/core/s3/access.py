@@ -27,11 +27,13 @@ from rucio.core.s3 import grants
 from rucio.core.scope import is_scope_owner
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['covering', 'is_admin', 'may']
+__all__ = ['covering', 'guards_replicas', 'is_admin', 'may']
 
 
 def is_admin(issuer: 'InternalAccount', *, session: 'Session') -> bool:
@@ -74,8 +76,21 @@ def covering(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write
 
 def _policy(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, session: 'Session') -> Optional[bool]:
     """What the policy package says, or None."""
-    if issuer.vo not in permission.permission_modules:
-        permission.load_permission_for_vo(issuer.vo)
-    decide = getattr(permission.permission_modules[issuer.vo], 'perm_s3_access', None)
+    decide = getattr(_permissions(issuer.vo), 'perm_s3_access', None)
     answer = decide(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session) if decide else None
     return None if answer is None else bool(answer)
+
+
+def guards_replicas(vo: str) -> bool:
+    """Whether none but admins can say where a replica lies on a non-deterministic RSE, so that a path tells whose an object is.
+
+    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an RSE. A policy package that
+    refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its permission module.
+    """
+    return getattr(_permissions(vo), 'GUARDS_REPLICAS', False) is True
+
+
+def _permissions(vo: str) -> 'ModuleType':
+    if vo not in permission.permission_modules:
+        permission.load_permission_for_vo(vo)
+    return permission.permission_modules[vo]

@@ -32,7 +32,7 @@ from rucio.core import config
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
-from . import bucket_settings, grants
+from . import access, bucket_settings, grants
 from .parts import Part
 
 if TYPE_CHECKING:
@@ -165,10 +165,12 @@ def remember(storage: 'Storage', new: Import, *, session: 'Session') -> bool:
 def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str]]:
     """The DIDs of an object of a non-deterministic RSE: of the replicas with its path, else by what is imported. Two queries at most.
 
+    Paths count only where none but admins can have written them: see :func:`.access.guards_replicas`.
+
     :param key: A key; or with a slash at its end, or empty, a prefix of keys, whose names are those below a DID.
     """
     replica = models.RSEFileAssociation
-    if key and not key.endswith('/'):
+    if key and not key.endswith('/') and access.guards_replicas(storage.vo):
         path = storage.path_of(bucket, key)
         stmt = select(replica.scope, replica.name, replica.path).where(and_(replica.rse_id == storage.rse_id, replica.path.in_((path, path[1:]))))
         # Some databases take A and a for the same.

@@ -49,6 +49,12 @@ __all__ = ['remove']
 SECONDS = 60  # of deleting in one call
 BATCH = 1000  # S3's limit for DeleteObjects
 
+# Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
+_UNDELETABLE = (
+    "{part} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. "
+    'Ask the operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME --purge-objects).'
+)
+
 
 class _Part(NamedTuple):
     """What is to be removed: all names of a scope on an RSE that begin with ``below``, and the collection ``name``."""
@@ -187,10 +193,14 @@ def _empty(part: _Part) -> tuple[int, int, bool]:
     """
     end = time.monotonic() + SECONDS
     deleted, forgotten = 0, 0
+    before: list[str] = []
     _abort_uploads(part)
     while keys := _first_keys(part):
         if time.monotonic() > end:
             return deleted, forgotten, False
+        if set(keys) <= set(before):
+            raise UnsupportedOperation(_UNDELETABLE.format(part=part, key=keys[0], rse=part.storage.rse, bucket=part.bucket))
+        before = keys
         names = [part.below + key[len(part.prefix) :] for key in keys]
         with db_session(DatabaseOperationType.WRITE) as session:
             _mark(part, names, session)

@@ -24,21 +24,24 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.common.exception import InputValidationError, RSEOperationNotSupported, RucioException
-from rucio.common.s3 import sts
+from rucio.common.exception import DestinationNotAccessible, InputValidationError, RSEOperationNotSupported, RucioException, SourceNotFound
+from rucio.common.s3 import objects, sts
 from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.errors import Target
 from rucio.common.s3.secrecy import is_private
 
 if TYPE_CHECKING:
     from .storages import Storage
 
-__all__ = ['Vended', 'session_policy', 'vend']
+__all__ = ['Vended', 'need_one_spelling', 'session_policy', 'vend']
 
 SHORTEST = 900  # seconds; no STS gives less
 POLICY_LIMIT = 2048  # characters, of AWS
 REMEMBERED = 10_000  # keys
+MOST_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
 
 _WRITING = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
 _BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # names of old Ceph buckets, too; nothing that a policy would expand
@@ -80,7 +83,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     :param lifetime: Seconds; at least 900, at most the setting ``credentials_lifetime``, which is the default.
     :param who: The account; the storage's logs show it.
     :param exact: Only for the object whose key ``prefix`` is.
-    :raises RSEOperationNotSupported: if there is no role, or the STS is not reached by https.
+    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would be for names in other capitals, too.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
@@ -106,6 +109,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
                 # While this one waited. Were each to ask again, the last would wait for the time-outs of all.
                 raise type(slot.failure)(*slot.failure.args)
             try:
+                need_one_spelling(storage, bucket, prefix)
                 slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)
             except RucioException as error:
                 slot.failure, slot.failures = type(error)(*error.args), slot.failures + 1
@@ -113,6 +117,38 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
             slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
         keys = slot.keys
     return Vended(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
+
+
+def need_one_spelling(storage: 'Storage', bucket: str, prefix: str) -> None:
+    """Refuse keys for ``run1/`` where there is a ``RUN1/`` as well, and the storage's policies take one for the other.
+
+    No request where they tell capitals (``policy_capitals``); else one for each slash in the prefix, more in a folder of more than 1000 names.
+
+    :raises RSEOperationNotSupported: if there is such a name, or a folder has more names than are looked at.
+    """
+    if storage.endpoint.policy_capitals:
+        return
+    parts = prefix.split('/')
+    for number, part in enumerate(parts if parts[-1] else parts[:-1]):
+        above = ''.join(f'{each}/' for each in parts[:number])
+        names = _names(storage, Target(storage.rse, bucket, above))
+        other = next((name for name in names if name != part and name.casefold() == part.casefold()), None)
+        if other is None and len(names) < MOST_NAMES:
+            continue
+        found = f"there is '{above}{other}', too" if other else f'more than {MOST_NAMES} names lie beside it'
+        raise RSEOperationNotSupported(
+            f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and this storage's policies do not tell "
+            'capitals. Requests can still be signed.'
+        )
+
+
+def _names(storage: 'Storage', folder: Target) -> list[str]:
+    """What lies in a folder, at most :data:`MOST_NAMES`; nothing where there is no such bucket yet."""
+    try:
+        found = islice(objects.list_prefix(storage.connection(SERVER).client, folder), MOST_NAMES)
+        return [name[len(folder.key) :].removesuffix('/') for name in found]
+    except (SourceNotFound, DestinationNotAccessible):
+        return []
 
 
 def _slot(purpose: tuple[Any, ...]) -> _Slot:

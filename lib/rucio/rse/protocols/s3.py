@@ -96,10 +96,15 @@ class Default(RSEProtocol):
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs. No request.
 
+        On a deterministic RSE a path is not heeded: Rucio lets the owner of a scope store one with a replica (in POST /dids), and would have
+        its reaper delete what is there.
+
         :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
         :returns: ``scope:name`` -> PFN.
         :raises RSEFileNameNotSupported: if a scope has no bucket.
         """
+        if self.rse['deterministic']:
+            lfns = [{'scope': lfn['scope'], 'name': lfn['name']} for lfn in ([lfns] if isinstance(lfns, dict) else lfns)]
         pfns = super().lfns2pfns(lfns)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))

@@ -1,0 +1,61 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Removing what is in a bucket: where it ends."""
+
+import os
+from contextlib import nullcontext
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import removal
+
+from rucio.common.exception import UnsupportedOperation
+
+
+@pytest.fixture
+def empty(monkeypatch):
+    """Empty a bucket that answers each listing with the next of these lists."""
+    deleted = []
+    monkeypatch.setattr(removal, 'db_session', lambda _: nullcontext())
+    for name in ('_abort_uploads', '_mark'):
+        monkeypatch.setattr(removal, name, lambda *_: None)
+    monkeypatch.setattr(removal, '_delete_objects', lambda _, keys: deleted.append(keys))
+    monkeypatch.setattr(removal, '_forget', lambda *_: 0)
+
+    def run(*listings):
+        answers = iter(listings)
+        monkeypatch.setattr(removal, '_first_keys', lambda _: next(answers))
+        part = removal._Part(SimpleNamespace(rse='SITE_S3'), 'user.alice', '', 'user.alice', '')
+        return removal._empty(part), deleted
+
+    return run
+
+
+def test_until_nothing_is_listed(empty):
+    assert empty(['a', 'b'], ['b', 'c'], []) == ((4, 0, True), [['a', 'b'], ['b', 'c']])
+
+
+@pytest.mark.parametrize('last', [['b'], ['c', 'b'], ['b', 'b']])
+def test_keys_that_cannot_be_deleted(empty, last):
+    """Ceph RGW 16 lists a key for ever that was once written with ?versionId=: deleting it again and again would never end."""
+    with pytest.raises(UnsupportedOperation) as refused:
+        empty(['a', 'b', 'c'], last)
+    assert f"still lists '{last[0]}' in bucket 'user.alice'" in str(refused.value)
