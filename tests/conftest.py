@@ -26,9 +26,10 @@ from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys
 from servers.events import EVENTS_TOKEN
 from servers.files import Sections
+from servers.postgres import PostgreSQL
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
-from servers.site import SCOPE, Site
+from servers.site import SCOPE, PostgresSite, Site
 from servers.team import Team
 
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
@@ -123,6 +124,14 @@ def vended_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, s
 def signed_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Team:
     """Erin and frank have their requests signed by the server."""
     return Team.make(team_root, tmp_path_factory.mktemp, ('erin', 'frank'), 'SIGNED_S3', plain)
+
+
+@pytest.fixture(scope='session')
+def postgres_site(tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Iterator[PostgresSite]:
+    """The same kind of server on PostgreSQL."""
+    config = {'policy': {'package': 'rucio_s3_policy'}}
+    with PostgreSQL(tmp_path_factory.mktemp('postgres')) as database, RucioServer(tmp_path_factory.mktemp('rucio'), config, database) as server:
+        yield PostgresSite.make(RucioCli.root(tmp_path_factory.mktemp('root'), server), tmp_path_factory.mktemp, plain)
 
 
 @pytest.fixture

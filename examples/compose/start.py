@@ -133,11 +133,13 @@ def make_catalogue() -> str:
     from rucio.db.sqla.constants import DatabaseOperationType  # noqa: PLC0415
     from rucio.db.sqla.session import db_session, get_engine  # noqa: PLC0415
     from rucio.db.sqla.util import build_database, create_base_vo, create_root_account  # noqa: PLC0415
+    from rucio_s3_database import main as rucio_s3_database  # noqa: PLC0415
 
     if not inspect(get_engine()).has_table('vos'):
         build_database()
         create_base_vo()
         create_root_account()
+    rucio_s3_database([])
     with db_session(DatabaseOperationType.WRITE) as session:
         try:
             return get_rse_id(RSE, session=session)

@@ -14,35 +14,13 @@
 
 """The same server on PostgreSQL: what an account without keys and without the attribute `admin` does in its first minutes."""
 
-from dataclasses import dataclass
-
 import pytest
 
 from servers import postgres
-from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
-from servers.rucio_server import RucioServer
+from servers.cli import RucioError
 
 REASON = postgres.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or '')]
-
-
-@dataclass
-class PostgresSite:
-    root: RucioCli
-    alice: RucioCli
-    bob: RucioCli
-
-
-@pytest.fixture(scope='module')
-def postgres_site(tmp_path_factory, plain):
-    config = {'policy': {'package': 'rucio_s3_policy'}}
-    with postgres.PostgreSQL(tmp_path_factory.mktemp('postgres')) as database, RucioServer(tmp_path_factory.mktemp('rucio'), config, database) as server:
-        root = RucioCli.root(tmp_path_factory.mktemp('root'), server)
-        # The plain S3 server is shared: other tests have the bucket user.alice.
-        identifier = add_s3_rse(root, 'SITE_S3', plain, settings={'bucket_prefix': 'postgres-'})
-        server.set_rse_keys(identifier, plain.access_key, plain.secret_key)
-        users = [add_user(root, tmp_path_factory.mktemp(name), name, scopes=[f'user.{name}'], attributes=(), rses=['SITE_S3']) for name in ('alice', 'bob')]
-        yield PostgresSite(root, *users)
 
 
 @pytest.fixture(scope='module')

@@ -125,6 +125,30 @@ def test_public(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
     assert download(team, f'{shared}/file', tmp_path / '2') is None
 
 
+SWEEP = """
+from rucio.core.s3 import publishing
+print(*publishing.sweep('def'))
+"""
+
+
+def test_what_was_public_ends_with_the_collection(signed_team: Team, unique: str) -> None:
+    """Rucio's undertaker erases it and knows nothing of policies; what is written below its name later is nobody's to read."""
+    team, server, did = signed_team, signed_team.root.server, f'{signed_team.scope}:{unique}'
+    ok(team.owner.rucio('s3', 'make-bucket', did))
+    ok(team.owner.rucio('s3', 'share', did, '--public'))
+    team.storage.client().put_object(Bucket=team.scope, Key=f'{unique}/file', Body=b'12345')
+    assert status(team, f'{unique}/file') == 200
+
+    team.owner.call('set_metadata', team.scope, unique, 'lifetime', 0)
+    server.run_daemon('rucio-undertaker', '--run-once')
+    swept = subprocess.run(
+        [sys.executable, '-c', SWEEP], env=server.environment, cwd=server.directory, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (swept.stdout, status(team, f'{unique}/file')) == ('1 []\n', 403), swept.stderr
+    ok(team.owner.rucio('s3', 'make-bucket', did))
+    assert rows(team.owner.rucio('s3', '-R', 'grants', did)) == []
+
+
 def test_only_the_owner_shares(team: Team, shared: str) -> None:
     other = team.other.account
     assert 'denied' in refused(team.other.rucio('s3', 'share', shared, '--with', other))

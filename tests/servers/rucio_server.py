@@ -45,6 +45,8 @@ from rucio.db.sqla.util import build_database, create_base_vo, create_root_accou
 build_database()
 create_base_vo()
 create_root_account()
+from rucio_s3_database import main
+main([])
 """
 
 _GUNICORN = """

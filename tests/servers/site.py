@@ -14,9 +14,11 @@
 
 """A Rucio server with a user and S3 RSEs, as a test sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from .cli import RucioCli, add_s3_rse
+from .cli import RucioCli, add_s3_rse, add_user
 from .seaweedfs import SeaweedFS
 
 SCOPE = 'user.alice'  # and the name of her bucket
@@ -50,3 +52,22 @@ class Site:
         """RSE -> state of the replica of alice's file."""
         replicas = self.alice.call('list_replicas', [{'scope': SCOPE, 'name': name}], all_states=True)
         return replicas[0]['states'] if replicas else {}
+
+
+@dataclass
+class PostgresSite:
+    """Alice and bob, ordinary accounts without keys, on a server whose catalogue is PostgreSQL; their RSE is SITE_S3."""
+
+    root: RucioCli
+    alice: RucioCli
+    bob: RucioCli
+    rse: str = 'SITE_S3'
+
+    @classmethod
+    def make(cls, root: RucioCli, directory: Callable[[str], Path], storage: SeaweedFS) -> 'PostgresSite':
+        """The server has the keys."""
+        # The S3 server is shared: other tests have the bucket user.alice.
+        identifier = add_s3_rse(root, cls.rse, storage, settings={'bucket_prefix': 'postgres-'})
+        root.server.set_rse_keys(identifier, storage.access_key, storage.secret_key)
+        users = [add_user(root, directory(name), name, scopes=[f'user.{name}'], attributes=(), rses=[cls.rse]) for name in ('alice', 'bob')]
+        return cls(root, *users)

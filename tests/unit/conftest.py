@@ -160,10 +160,11 @@ def empty_catalogue(tmp_path_factory):
     sqlalchemy = pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
     # What is imported here reads the configuration, and there is none yet.
     with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-        from rucio.db.sqla import models  # noqa: PLC0415 - a server's
+        from rucio.db.sqla import models, s3  # noqa: PLC0415 - a server's
     path = tmp_path_factory.mktemp('catalogue') / 'rucio.db'
     engine = sqlalchemy.create_engine(f'sqlite:///{path}')
     models.BASE.metadata.create_all(engine)
+    s3.S3Base.metadata.create_all(engine)
     engine.dispose()
     return path
 

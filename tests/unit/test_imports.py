@@ -46,7 +46,7 @@ from rucio.common.exception import (
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.sts import TemporaryKeys
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.db.sqla import models
+from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, ReplicaState
 
 pytestmark = pytest.mark.usefixtures('alone')
@@ -80,6 +80,7 @@ def session(monkeypatch):
     accounts = (models.Account, models.AccountAttrAssociation, models.Scope)
     kinds = (*accounts, models.DataIdentifier, models.DidMeta, models.Config, models.ConfigHistory, models.RSEFileAssociation)
     models.BASE.metadata.create_all(engine, tables=[kind.__table__ for kind in kinds])
+    s3.S3Base.metadata.create_all(engine)
     monkeypatch.setattr(permission, 'permission_modules', {'def': SimpleNamespace(GUARDS_REPLICAS=True)})
     with sqlalchemy.orm.Session(engine) as session:
         for account in (ALICE, BOB, ROOT):

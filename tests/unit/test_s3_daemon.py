@@ -36,6 +36,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3 import rounds, storages
     from rucio.core.s3 import usage as usage_module
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.publishing import Swept
     from rucio.core.s3.reconciler import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
     from rucio.daemons.s3 import starting
@@ -69,6 +70,7 @@ def database(tmp_path, monkeypatch):
 
     for module in (rounds, daemon):
         monkeypatch.setattr(module, 'db_session', session)
+    monkeypatch.setattr(daemon.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
     with session() as opened:
         for scope in (ALICE, BOB):
             opened.add(models.Scope(scope=scope, account=InternalAccount('root')))
@@ -178,6 +180,34 @@ def fill(s3, bucket='user.alice', keys=KEYS):
     s3.buckets.setdefault(bucket, {})
     for key in keys:
         s3.store(bucket, key, b'0123456789')
+
+
+# Grants that have ended
+
+
+def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
+    storage()
+    sweep = daemon.publishing.sweep
+    sweep.return_value = Swept(2, ['user.alice:run1 may still be public on RSE SITE_S3: it does not\nanswer.'])
+    hearts, workers = [], [daemon.Worker(daemon.Options()) for _ in range(2)]
+    beating = [Heart(hearts) for _ in workers]
+    for worker, heart in zip(workers * 2, beating * 2, strict=True):
+        worker.run_once(heart)
+    assert sweep.call_args_list == [mock.call('def')]
+    assert beating[0].lines() == [
+        'VO def: 2 grants that had ended were deleted',
+        'user.alice:run1 may still be public on RSE SITE_S3: it does not\\nanswer.',
+    ]
+    workers[0]._swept -= 4000
+    workers[0].run_once(beating[0])
+    assert sweep.call_count == 2
+
+
+@pytest.mark.parametrize('options', [{'rses': 'SITE_S3'}, {'scopes': ['user.alice']}])
+def test_a_run_for_a_part_sweeps_no_grants(storage, database, options):
+    storage()
+    work(once(**options))
+    assert not daemon.publishing.sweep.called
 
 
 # Rounds

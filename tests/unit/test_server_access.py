@@ -14,8 +14,8 @@
 
 """Who may do what on the server: owners, grants, admins, a policy package. A database in memory, no server."""
 
-import json
 import os
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from unittest import mock
 
@@ -33,10 +33,11 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.db.sqla import models
+from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
 
 SCOPE = InternalScope('user.alice')
+PAST = datetime(2020, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as Rucio's tables have times
 ALICE, BOB, ROOT, OPERATOR = (InternalAccount(name) for name in ('alice', 'bob', 'root', 'operator'))
 
 
@@ -44,8 +45,9 @@ ALICE, BOB, ROOT, OPERATOR = (InternalAccount(name) for name in ('alice', 'bob',
 def session():
     """Alice's scope with the dataset run1 and a file in it; an operator with the attribute admin."""
     engine = sqlalchemy.create_engine('sqlite://')
-    kinds = (models.Account, models.AccountAttrAssociation, models.Scope, models.DataIdentifier, models.DidMeta)
+    kinds = (models.Account, models.AccountAttrAssociation, models.Scope, models.DataIdentifier)
     models.BASE.metadata.create_all(engine, tables=[kind.__table__ for kind in kinds])
+    s3.S3Base.metadata.create_all(engine)
     with sqlalchemy.orm.Session(engine) as session:
         for account in (ALICE, BOB, ROOT, OPERATOR):
             session.add(models.Account(account=account, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
@@ -149,46 +151,106 @@ def test_grants_can_be_changed_and_taken_back(session):
     assert grant(session, write=True)
     (kept,) = grants.list_grants(SCOPE, 'run1', session=session)
     assert (kept.account, kept.write, kept.by, len(kept.at)) == ('bob', True, 'alice', 20)
-    assert grants.delete_grant(SCOPE, 'run1', 'bob', session=session)
-    assert not grants.delete_grant(SCOPE, 'run1', 'bob', session=session)
+    assert grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
+    assert not grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
     assert grants.list_grants(SCOPE, 'run1', session=session) == []
 
 
-def test_other_metadata_stay(session):
-    session.add(models.DidMeta(scope=SCOPE, name='run1', meta=json.dumps({'campaign': 'mc23'})))
-    session.flush()
+def test_all_grants_of_accounts_can_be_taken_back(session):
     grant(session)
-    grants.delete_all_grants(SCOPE, 'run1', session=session)
-    row = session.execute(sqlalchemy.select(models.DidMeta.meta)).scalar_one()
-    assert json.loads(row) == {'campaign': 'mc23'}
+    grant(session, account='carol')
+    grant(session, account=grants.EVERYBODY)
+    assert grants.delete_grants(SCOPE, 'run1', session=session)
+    # The storage knows of this one.
+    assert [(each.kind, each.account) for each in grants.list_grants(SCOPE, 'run1', session=session)] == [('world', '*')]
 
 
-@pytest.mark.parametrize(
-    'written',
-    [
-        'no JSON',
-        '[]',
-        '{"s3_grants": ["bob"]}',
-        '{"s3_grants": {"bob": true}}',
-        '{"s3_grants": {"bob": {}}}',
-        '{"s3_grants": {"bob": {"write": "yes"}}}',
-        '{"s3_grants": {"bob": {"write": 0}}}',
-        '{"s3_grants": {"": {"write": true}}}',
-    ],
-)
-def test_what_is_no_grant_gives_nothing(session, written):
-    session.add(models.DidMeta(scope=SCOPE, name='run1', meta=written))
-    session.flush()
-    assert grants.list_grants(SCOPE, 'run1', session=session) == []
+def test_a_grant_ends(session):
+    grant(session)
+    session.execute(sqlalchemy.update(s3.Grant).values(expired_at=PAST))
     assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
-    assert not access.may(InternalAccount(''), SCOPE, 'run1/file', False, session=session)
-
-
-def test_nobody_can_let_everybody_write(session):
-    session.add(models.DidMeta(scope=SCOPE, name='run1', meta='{"s3_grants": {"*": {"write": true}}}'))
-    session.flush()
+    (ended,) = grants.list_grants(SCOPE, 'run1', session=session)
+    assert (ended.until, ended.ended) == ('2020-01-02T03:04:05Z', True)
+    session.execute(sqlalchemy.update(s3.Grant).values(expired_at=PAST.replace(year=2100)))
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert grants.list_ended('def', session=session) == []
+    assert grant(session)
+    assert grants.list_grants(SCOPE, 'run1', session=session)[0].until is None
+
+
+def test_a_collection_that_is_made_again_is_shared_with_nobody(session):
+    grant(session)
+    grant(session, account=grants.EVERYBODY)
+    did = session.execute(sqlalchemy.select(models.DataIdentifier).where(models.DataIdentifier.name == 'run1')).scalar_one()
+    did.created_at += timedelta(seconds=1)
+    session.flush()
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert all(each.ended for each in grants.list_grants(SCOPE, 'run1', session=session))
+    assert {ended.grantee for ended in grants.list_ended('def', session=session)} == {'bob', '*'}
+    assert grants.list_ended('abc', session=session) == []
+    assert grant(session)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    # What was shared again in the meantime is not forgotten.
+    assert [grants.forget(ended, session=session) for ended in grants.list_ended('def', session=session)] == [True]
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+
+
+@pytest.mark.parametrize(('kind', 'reads'), [('EVERYBODY', True), ('WORLD', True), ('GROUP', False), ('ATTRIBUTE', False)])
+def test_kinds_of_grantees(session, kind, reads):
+    """Nobody can write by another kind than an account's, whatever the table says."""
+    created = session.execute(sqlalchemy.select(models.DataIdentifier.created_at).where(models.DataIdentifier.name == 'run1')).scalar_one()
+    row = {'scope': SCOPE, 'name': 'run1', 'grantee_type': s3.GranteeType[kind], 'grantee': 'bob', 'can_write': True}
+    session.add(s3.Grant(**row, granted_by=ALICE, did_created_at=created))
+    session.flush()
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session) is reads
     assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
+
+
+def test_names_are_what_they_are(session, monkeypatch):
+    """A database that takes A and a for the same, as MySQL does."""
+    s3.S3Base.metadata.drop_all(session.connection())
+    for column in ('name', 'grantee'):
+        monkeypatch.setattr(s3.Grant.__table__.c[column].type, 'collation', 'NOCASE')
+    s3.S3Base.metadata.create_all(session.connection())
+    grant(session)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(BOB, SCOPE, 'RUN1/file', False, session=session)
+    assert not access.may(InternalAccount('BOB'), SCOPE, 'run1/file', False, session=session)
+
+
+def test_without_the_table_nothing_is_granted(session, caplog):
+    grant(session)
+    s3.S3Base.metadata.drop_all(session.connection())
+    s3._looked.clear()
+    asked = []
+    sqlalchemy.event.listen(session.get_bind(), 'before_cursor_execute', lambda *arguments: asked.append(arguments[2]))
+    for _ in range(3):
+        assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert asked.count('PRAGMA main.table_info("s3_grants")') == 1  # looked for once
+    assert access.may(ALICE, SCOPE, 'run1/file', True, session=session)
+    assert access.may(OPERATOR, SCOPE, 'run1/file', True, session=session)
+    assert grants.list_grants(SCOPE, 'run1', session=session) == []
+    assert not grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
+    assert grants.end_public_grant(SCOPE, 'run1', session=session) is None
+    with pytest.raises(UnsupportedOperation, match='has to run rucio-s3-database'):
+        grants.check(SCOPE, 'run1', BOB, False, session=session)
+    assert [record.message for record in caplog.records] == [
+        'S3: nothing can be shared, and grants do not count: the database lacks the table s3_grants. Run rucio-s3-database where the Rucio server runs.'
+    ]
+    # It is noticed when the operator has made it.
+    s3.S3Base.metadata.create_all(session.connection())
+    s3._looked[session.get_bind()] = 0
+    grant(session)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+
+
+def test_a_grant_costs_one_query(session):
+    grant(session)
+    asked = []
+    sqlalchemy.event.listen(session.get_bind(), 'before_cursor_execute', lambda *arguments: asked.append(arguments[2]))
+    assert grants.allow(BOB, SCOPE, 'run1/a/b/c/file', False, session=session)
+    assert not grants.allow(BOB, SCOPE, 'file', False, session=session)
+    assert len(asked) == 1
 
 
 def test_what_cannot_be_granted(session):

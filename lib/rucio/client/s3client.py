@@ -538,7 +538,7 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            account (``*`` for everybody), write, by and at of each grant.
+            kind, account (``*`` for everybody), write, by, at, until (None: no end) and ended of each grant.
         """
         return list(self._call(HTTPMethod.GET, 'grants', params={'scope': scope, 'name': name}))
 

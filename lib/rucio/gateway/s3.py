@@ -29,12 +29,11 @@ from rucio.common.exception import (
     InvalidObject,
     RSEAccessDenied,
     RSEOperationNotSupported,
-    RucioException,
     ScopeNotFound,
 )
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, removal, shared_keys, signing, storages, vending
+from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, publishing, removal, shared_keys, signing, storages, vending
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -423,7 +422,7 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
 
 
 def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Who may do what below a collection besides the owner of its scope: account, write, by, at.
+    """Who may do what below a collection besides the owner of its scope: kind, account, write, by, at, until, ended.
 
     :param scope: The scope.
     :param name: The name of the collection.
@@ -434,6 +433,7 @@ def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> lis
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         need(account, internal, '', True, session)
+        grants.need_table(session=session)
         return [grant._asdict() for grant in grants.list_grants(internal, name, session=session)]
 
 
@@ -458,8 +458,8 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
         places = buckets.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
     for place in places:
         need_apart(place, owner, scope, name)
-    for place in places:
-        bucket_policies.set_public(place, scope, name, True)
+    if account == grants.EVERYBODY:
+        return {'account': account, 'write': write, 'changed': publishing.publish(places, internal, name, issuer)}
     with db_session(DatabaseOperationType.WRITE) as session:
         changed = grants.add_grant(internal, name, account, write, issuer, session=session)
     return {'account': account, 'write': write, 'changed': changed}
@@ -475,23 +475,27 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
     :param vo: The VO to act on.
     :returns: Whether there was such a grant.
     :raises AccessDenied: if the issuer does not own the scope.
+    :raises UnsupportedOperation: if the operator has not made the table of grants.
+    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all the same.
     """
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         need(owner, internal, '', True, session)
-        public = account == grants.EVERYBODY
-        places = buckets.publishing(owner, internal, name, session=session) if public else []
-        # The collection may have been elsewhere when it was shared.
-        others = [each for each in storages.list_storages(vo, session=session) if each.ways and each not in places] if public else []
-    for place in places:
-        bucket_policies.unpublish(place, scope, name)
-    for place in others:
-        try:
-            bucket_policies.unpublish(place, scope, name)
-        except RucioException as error:  # it may never have had any of it
-            _LOGGER.warning('S3: is %s:%s still public? %s', scope, name, error.args[0] if error.args else error)
-    with db_session(DatabaseOperationType.WRITE) as session:
-        return grants.delete_grant(internal, name, account, session=session)
+        grants.need_table(session=session)
+        if account == grants.EVERYBODY:
+            places = buckets.publishing(owner, internal, name, session=session)
+            known = any(grant.account == account for grant in grants.list_grants(internal, name, session=session))
+    if account != grants.EVERYBODY:
+        with db_session(DatabaseOperationType.WRITE) as session:
+            return grants.delete_grants(internal, name, account, session=session)
+    failed = publishing.withdraw(internal, name, [place for place in places if place.ways])
+    if failed:
+        rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
+        raise type(error)(
+            f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: {error.args[0] if error.args else error} '
+            'The server tries again (rucio-s3-reconciler); or repeat this later.'
+        )
+    return known
 
 
 def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
 def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
     """Take back what `share` gave."""
     whom = _whom(accounts, public)
-    shared = {each['account'] for each in s3_client(ctx).list_grants(*did)}
+    shared = {each['account'] for each in s3_client(ctx).list_grants(*did) if not each.get('ended')}
     for account in whom:
         s3_client(ctx).delete_grant(*did, account)  # also what is not there: public access is taken back on the storage as well
         if not is_robot(ctx):
@@ -79,8 +79,15 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
 def grants(ctx: click.Context, did: tuple[str, str]) -> None:
     """With whom a collection is shared."""
     found = s3_client(ctx).list_grants(*did)
-    rows = [[each['account'], 'read, write' if each.get('write') else 'read', each.get('by'), each.get('at')] for each in found]
-    table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT'])
+    rows = [[each['account'], _access(each), each.get('by'), each.get('at'), each.get('until') or '-'] for each in found]
+    table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT', 'UNTIL'])
+
+
+def _access(grant: dict[str, Any]) -> str:
+    if not grant.get('ended'):
+        return 'read, write' if grant.get('write') else 'read'
+    # It is listed until the storage was told.
+    return 'ended, but may still be public' if grant['account'] == EVERYBODY else 'ended'
 
 
 @click.command('policy')

@@ -14,47 +14,74 @@
 
 """Grants: what the owner of a scope lets others do below a collection.
 
-They stand in the collection's own metadata, under the key ``s3_grants``, in Rucio's stock table and in the format of its own
-plugin for JSON metadata: only the scope's owner and admins can write there, and they go when the collection goes. That plugin
-refuses SQLite, so the table is used directly.
+They are in a table of the plugin's own, ``s3_grants``, that only the server writes: metadata of a DID can be deleted, and in
+some scopes written, by strangers. Without the table nothing is granted. A grant belongs to the DID that it was given for, and
+does not pass on to another one that is made with the same name.
 """
 
-import json
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, delete, or_, select, update
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.types import InternalAccount
 from rucio.core.account import account_exists
-from rucio.db.sqla import models
+from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import DIDType
+from rucio.db.sqla.s3 import GranteeType
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from sqlalchemy.orm import Session
 
-    from rucio.common.types import InternalAccount, InternalScope
+    from rucio.common.types import InternalScope
 
-__all__ = ['EVERYBODY', 'KEY', 'Grant', 'add_grant', 'allow', 'ancestors', 'check', 'delete_all_grants', 'delete_grant', 'list_grants']
+__all__ = [
+    'EVERYBODY',
+    'Ended',
+    'Grant',
+    'add_grant',
+    'allow',
+    'ancestors',
+    'check',
+    'delete_grants',
+    'end_public_grant',
+    'forget',
+    'forget_public_grant',
+    'list_ended',
+    'list_grants',
+    'list_public',
+    'need_table',
+]
 
-KEY = 's3_grants'
 EVERYBODY = '*'
 MAX_GRANTS = 200  # of one collection
+LONGEST = 1000  # characters of the ids of RSEs, 32 each
 
 
 class Grant(NamedTuple):
-    """What an account may do below a collection. ``account`` is an account's name, or ``*``: everybody who has one, reading."""
+    """What somebody may do below a collection."""
 
-    account: str
+    kind: str  # of GranteeType, in small letters: account, world, ...
+    account: str  # an account's name; *: everybody, also without an account, reading
     write: bool
     by: str
     at: str  # ISO 8601, UTC
+    until: Optional[str]  # the same; None: no end
+    ended: bool  # the end is past, or the collection was erased; a public grant is kept until the storage was told
 
-    def allows(self, account: str, write: bool) -> bool:
-        """Whether this grant lets an account read, or write."""
-        return self.account in (account, EVERYBODY) and (self.write or not write)
+
+class Ended(NamedTuple):
+    """A grant that holds no longer, as the table has it."""
+
+    scope: 'InternalScope'
+    name: str
+    kind: GranteeType
+    grantee: str
+    did_created_at: datetime
+    expired_at: Optional[datetime]
 
 
 def ancestors(name: str) -> list[str]:
@@ -63,15 +90,47 @@ def ancestors(name: str) -> list[str]:
     return [ancestor for count in range(1, len(parts)) if (ancestor := '/'.join(parts[:count]))]
 
 
+def need_table(*, session: 'Session') -> None:
+    """Refuse to share where the table is missing. No query where it is there.
+
+    :raises UnsupportedOperation: if the operator has not made it.
+    """
+    if not s3.is_ready(session=session):
+        raise UnsupportedOperation(
+            f'Nothing can be shared on this Rucio server yet: its database lacks the table of grants. Its operator has to run {s3.COMMAND}.'
+        )
+
+
 def allow(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> bool:
-    """Whether a grant of a collection that a name lies below lets an account read or write. One query, none where the name has no slash."""
-    found = _read(scope, ancestors(name), session) if '/' in name else {}
-    return any(grant.allows(issuer.external or '', write) for grants in found.values() for grant in grants)
+    """Whether a grant of a collection that a name lies below lets an account read or write.
+
+    One query, none where the name has no slash.
+    """
+    above = ancestors(name)
+    if not above or not s3.is_ready(session=session):
+        return False
+    table, account = s3.Grant, issuer.external or ''
+    own = and_(table.grantee_type == GranteeType.ACCOUNT, table.grantee == account)
+    whom = own if write else or_(own, table.grantee_type.in_((GranteeType.EVERYBODY, GranteeType.WORLD)))
+    stmt = (
+        select(table.name, table.grantee_type, table.grantee, table.can_write)
+        .join(models.DataIdentifier, _same_did())
+        .where(table.scope == scope, table.name.in_(above), whom, or_(table.expired_at.is_(None), table.expired_at > _now()))
+    )
+    # Some databases take A and a for the same.
+    return any(
+        row.name in above and (row.can_write or not write) and (row.grantee_type is not GranteeType.ACCOUNT or row.grantee == account)
+        for row in session.execute(stmt)
+    )
 
 
 def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> list[Grant]:
-    """The grants of one collection, by account: one query."""
-    return _read(scope, [name], session).get(name, [])
+    """The grants of one collection, by account: one query. None where the table is missing."""
+    if not s3.is_ready(session=session):
+        return []
+    table, did = s3.Grant, models.DataIdentifier
+    stmt = select(table, did.name).outerjoin(did, _same_did()).where(table.scope == scope, table.name == name)
+    return sorted(_described(row, there is not None) for row, there in session.execute(stmt) if row.name == name)
 
 
 def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session') -> None:
@@ -80,9 +139,10 @@ def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: 
     :param account: An account, or :data:`EVERYBODY`.
     :raises AccountNotFound: if there is no such account.
     :raises DataIdentifierNotFound: if there is no such DID.
-    :raises UnsupportedOperation: if it is a file.
+    :raises UnsupportedOperation: if it is a file, or the table of grants is missing.
     :raises InvalidObject: if everybody shall write, or the collection has too many grants.
     """
+    need_table(session=session)
     if account.external == EVERYBODY:
         if write:
             raise InvalidObject('Everybody may be granted to read, not to write: name the accounts that shall write.')
@@ -91,92 +151,180 @@ def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: 
     did = models.DataIdentifier
     kind = session.execute(select(did.did_type).where(and_(did.scope == scope, did.name == name))).scalar()
     if kind is None:
-        raise DataIdentifierNotFound(f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).')
+        raise _no_collection(scope, name)
     if kind == DIDType.FILE:
         raise UnsupportedOperation(f'{scope}:{name} is a file, and grants are of collections: share the collection above it.')
-    _need_room(scope, name, account.external or '', list_grants(scope, name, session=session))
+    _need_room(scope, name, account.external or '', session)
 
 
-def _need_room(scope: 'InternalScope', name: str, account: str, grants: 'Collection[Grant]') -> None:
-    if len(grants) >= MAX_GRANTS and account not in [grant.account for grant in grants]:
+def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
+    return DataIdentifierNotFound(f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).')
+
+
+def _need_room(scope: 'InternalScope', name: str, account: str, session: 'Session') -> None:
+    valid = [grant.account for grant in list_grants(scope, name, session=session) if not grant.ended]
+    if len(valid) >= MAX_GRANTS and account not in valid:
         raise InvalidObject(f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.')
 
 
-def add_grant(scope: 'InternalScope', name: str, account: str, write: bool, by: str, *, session: 'Session') -> bool:
-    """Grant an account access below a collection, or change what it was granted. What :func:`check` asks has been asked.
+def add_grant(
+    scope: 'InternalScope',
+    name: str,
+    account: str,
+    write: bool,
+    by: str,
+    lifetime: Optional[timedelta] = None,
+    rse_ids: 'Collection[str]' = (),
+    *,
+    session: 'Session',
+) -> bool:
+    """Grant an account access below a collection, or change what it was granted. A few queries.
+
+    What :func:`check` asks has been asked.
 
     :param account: An account, or :data:`EVERYBODY`.
+    :param lifetime: After which the grant ends; None: never.
+    :param rse_ids: The RSEs that are told that everybody may read.
     :returns: Whether anything changed.
-    :raises InvalidObject: if the collection has too many grants.
+    :raises DataIdentifierNotFound: if the collection is gone.
+    :raises InvalidObject: if the collection has too many grants, or too many RSEs have to be told.
     """
-    row = _locked(scope, name, session)
-    grants = {grant.account: grant for grant in _grants(_as_dict(row.meta))}
-    if account in grants and grants[account].write == write:
+    did = models.DataIdentifier
+    # Locked, so that those who share it in the same moment do it one after the other.
+    made_at = session.execute(select(did.created_at).where(and_(did.scope == scope, did.name == name)).with_for_update()).scalar()
+    if made_at is None:
+        raise _no_collection(scope, name)
+    kind, end = _kind_of(account), _now() + lifetime if lifetime else None
+    row = session.execute(select(s3.Grant).where(_is(scope, name, kind, account))).scalar_one_or_none()
+    told = _joined(row, rse_ids)
+    valid = row is not None and row.did_created_at == made_at and not _is_past(row.expired_at)
+    if row is not None and valid and (row.can_write, row.expired_at, row.published_on) == (write, end, told):
         return False
-    _need_room(scope, name, account, grants.values())
-    grants[account] = Grant(account, write, by, datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
-    _write(row, grants.values(), session)
+    if not valid:
+        _need_room(scope, name, account, session)
+    row = row or s3.Grant(scope=scope, name=name, grantee_type=kind, grantee=account)
+    row.can_write, row.granted_by, row.did_created_at = write, InternalAccount(by, vo=scope.vo), made_at
+    row.expired_at, row.published_on = end, told
+    row.save(session=session, flush=True)
     return True
 
 
-def delete_grant(scope: 'InternalScope', name: str, account: str, *, session: 'Session') -> bool:
-    """Take an account's grant back.
+def _joined(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
+    """What is published where, with what was before: it may not be taken back yet."""
+    if row is not None and (row.grantee_type is not GranteeType.WORLD or row.published_on is None):
+        return None
+    before = row.published_on.split(',') if row is not None and row.published_on else []
+    told = ','.join(dict.fromkeys([*before, *rse_ids])) or None
+    if told and len(told) > LONGEST:
+        raise InvalidObject(f'A collection can be public on {LONGEST // 33} RSEs, not on more.')
+    return told
+
+
+def delete_grants(scope: 'InternalScope', name: str, account: Optional[str] = None, *, session: 'Session') -> bool:
+    """Take back the grant of an account, or those of all accounts. One query.
+
+    That of everybody, of which the storage knows, stays: see :mod:`.publishing`.
 
     :returns: Whether there was one.
     """
-    if not any(grant.account == account for grant in list_grants(scope, name, session=session)):
+    table = s3.Grant
+    if not s3.is_ready(session=session):
         return False
-    row = _locked(scope, name, session)
-    _write(row, [grant for grant in _grants(_as_dict(row.meta)) if grant.account != account], session)
-    return True
+    where = [table.scope == scope, table.name == name, table.grantee_type != GranteeType.WORLD]
+    where += [] if account is None else [table.grantee_type == GranteeType.ACCOUNT, table.grantee == account]
+    return _delete(where, session)
 
 
-def delete_all_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
-    """Take all grants of a collection back, which is to go."""
-    if list_grants(scope, name, session=session):
-        _write(_locked(scope, name, session), [], session)
+# Grants of everybody, and those that have ended
 
 
-def _read(scope: 'InternalScope', names: 'Iterable[str]', session: 'Session') -> dict[str, list[Grant]]:
-    table = models.DidMeta
-    stmt = select(table.name, table.meta).where(and_(table.scope == scope, table.name.in_(list(names))))
-    return {row.name: _grants(_as_dict(row.meta)) for row in session.execute(stmt)}
+def end_public_grant(scope: 'InternalScope', name: str, of: Optional[datetime] = None, *, session: 'Session') -> Optional[list[str]]:
+    """End what everybody was granted: from now on Rucio lets nobody read by it. Two queries.
+
+    The row is kept until :func:`forget_public_grant`.
+
+    :param of: Only that of the DID that was created then.
+    :returns: The ids of the RSEs that were told to let everybody read; empty: not known; None: there is no such grant.
+    """
+    table, now = s3.Grant, _now()
+    if not s3.is_ready(session=session):
+        return None
+    where = [_is(scope, name, GranteeType.WORLD, EVERYBODY)] + ([] if of is None else [table.did_created_at == of])
+    alive = or_(table.expired_at.is_(None), table.expired_at > now)
+    session.execute(update(table).where(*where, alive).values(expired_at=now).execution_options(synchronize_session=False))
+    row = session.execute(select(table.published_on).where(*where)).first()
+    return None if row is None else row.published_on.split(',') if row.published_on else []
 
 
-def _as_dict(meta: Any) -> dict[str, Any]:
-    """Oracle and SQLite keep JSON as text."""
-    try:
-        found = json.loads(meta) if isinstance(meta, str) else meta
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def list_public(*, session: 'Session') -> list[str]:
+    """The collections of all VOs that everybody may read, or may still read on a storage. One query."""
+    table = s3.Grant
+    rows = session.execute(select(table.scope, table.name).where(table.grantee_type == GranteeType.WORLD))
+    return sorted(f'{row.scope.internal}:{row.name}' for row in rows)
 
 
-def _grants(meta: dict[str, Any]) -> list[Grant]:
-    """What is not a grant (the owner may write any metadata) gives nothing."""
-    written = meta.get(KEY)
-    if not isinstance(written, dict):
+def list_ended(vo: str, *, session: 'Session') -> list[Ended]:
+    """The grants of a VO whose end is past, or whose collection was erased. One query over all grants."""
+    if not s3.is_ready(session=session):
         return []
-    return sorted(
-        Grant(account, grant['write'] and account != EVERYBODY, str(grant.get('by', '')), str(grant.get('at', '')))
-        for account, grant in written.items()
-        if account and isinstance(grant, dict) and isinstance(grant.get('write'), bool)
-    )
+    table, did = s3.Grant, models.DataIdentifier
+    stmt = select(table.scope, table.name, table.grantee_type, table.grantee, table.did_created_at, table.expired_at)
+    rows = session.execute(stmt.outerjoin(did, _same_did()).where(or_(did.name.is_(None), table.expired_at <= _now())))
+    return [ended for row in rows if (ended := Ended(*row)).scope.vo == vo]
 
 
-def _locked(scope: 'InternalScope', name: str, session: 'Session') -> Any:
-    """The row of a DID, locked against others who write grants in the same moment."""
-    table = models.DidMeta
-    row = session.execute(select(table).where(and_(table.scope == scope, table.name == name)).with_for_update()).scalar_one_or_none()
-    if row is None:
-        row = table(scope=scope, name=name)
-        row.save(session=session, flush=False)
-    return row
+def forget(ended: Ended, *, session: 'Session') -> bool:
+    """Delete a grant that has ended, unless it was given again in the meantime. One query.
+
+    :returns: Whether it was deleted.
+    """
+    table = s3.Grant
+    end = table.expired_at.is_(None) if ended.expired_at is None else table.expired_at == ended.expired_at
+    return _delete([_is(*ended[:4]), table.did_created_at == ended.did_created_at, end], session)
 
 
-def _write(row: Any, grants: 'Iterable[Grant]', session: 'Session') -> None:
-    meta = {key: value for key, value in _as_dict(row.meta).items() if key != KEY}
-    if written := {grant.account: {'write': grant.write, 'by': grant.by, 'at': grant.at} for grant in grants}:
-        meta[KEY] = written
-    row.meta = json.dumps(meta) if session.get_bind().dialect.name in ('oracle', 'sqlite') else meta
-    row.save(session=session, flush=True)
+def forget_public_grant(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
+    """Delete what everybody was granted, where that has ended and all storages were told. One query.
+
+    :returns: Whether it was deleted: False also where it was given again in the meantime.
+    """
+    return _delete([_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= _now()], session)
+
+
+def _delete(where: 'list[Any]', session: 'Session') -> bool:
+    found: Any = session.execute(delete(s3.Grant).where(*where).execution_options(synchronize_session=False))
+    return bool(found.rowcount)
+
+
+def _now() -> datetime:
+    """As Rucio's tables have times: UTC, without saying so. Some databases keep no fractions of a second."""
+    return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+
+
+def _is_past(end: Optional[datetime]) -> bool:
+    return end is not None and end <= _now()
+
+
+def _kind_of(account: str) -> GranteeType:
+    return GranteeType.WORLD if account == EVERYBODY else GranteeType.ACCOUNT
+
+
+def _is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str) -> Any:
+    table = s3.Grant
+    return and_(table.scope == scope, table.name == name, table.grantee_type == kind, table.grantee == grantee)
+
+
+def _same_did() -> Any:
+    """The condition of a join: the DID is there, and still the one that was shared."""
+    table, did = s3.Grant, models.DataIdentifier
+    return and_(did.scope == table.scope, did.name == table.name, did.created_at == table.did_created_at)
+
+
+def _described(row: s3.Grant, there: bool) -> Grant:
+    end = _written(row.expired_at) if row.expired_at else None
+    by = row.granted_by.external or ''
+    return Grant(row.grantee_type.name.lower(), row.grantee, bool(row.can_write), by, _written(row.updated_at), end, not there or _is_past(row.expired_at))
+
+
+def _written(moment: datetime) -> str:
+    return moment.strftime('%Y-%m-%dT%H:%M:%SZ')

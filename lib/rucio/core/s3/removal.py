@@ -18,6 +18,7 @@ The order is that of Rucio's own reaper: rules go first, then replicas are marke
 replicas.
 """
 
+import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +36,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from . import bucket_policies, buckets, grants
+from . import buckets, grants, publishing
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from .storages import Storage
 
 __all__ = ['remove']
+
+_LOGGER = logging.getLogger(__name__)
 
 SECONDS = 60  # of deleting in one call
 BATCH = 1000  # S3's limit for DeleteObjects
@@ -105,14 +108,15 @@ def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope
     if finished:
         with db_session(DatabaseOperationType.READ) as session:
             going = [each for each in collections if _is_unused(part, each, session)]
-            public = [each for each in going if any(grant.account == grants.EVERYBODY for grant in grants.list_grants(scope, each, session=session))]
-        for each in public:
-            bucket_policies.unpublish(storage, str(scope), each)  # what is written there later shall not be public
+        for each in going:
+            # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler tries again.
+            for elsewhere, error in publishing.withdraw(scope, each).items():
+                _LOGGER.warning('S3: %s:%s may still be public on RSE %s: %s', scope, each, elsewhere.rse, error.args[0] if error.args else error)
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
                 # Who makes a collection of this name again does not share it with the same accounts.
-                grants.delete_all_grants(scope, each, session=session)
+                grants.delete_grants(scope, each, session=session)
             removed['datasets'] = len(going)
             unused = not buckets.has_anything(scope, storage, session=session)
         removed['bucket'] = unused and _remove_bucket(part)

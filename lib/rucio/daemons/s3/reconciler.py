@@ -36,7 +36,7 @@ from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
-from rucio.core.s3 import bucket_settings, rounds, storages, usage
+from rucio.core.s3 import bucket_settings, publishing, rounds, storages, usage
 from rucio.core.s3.inventory import Inventory, NamedInventory
 from rucio.core.s3.reconciler import Reconciler, ranges
 from rucio.core.vo import list_vos
@@ -186,6 +186,7 @@ class Worker:
         self._warned: dict[str, float] = {}
         self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
         self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
+        self._swept: Optional[float] = None  # when grants that have ended were deleted
         self._closed: set[str] = set()  # RSEs of which this worker has ended a round, and not yet said how much is there
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
@@ -219,6 +220,7 @@ class Worker:
         """
         self._heartbeat.live(force_renew=True)  # who came or went since
         mine, others = 0, set[str]()
+        self._sweep_grants()
         for storage in _storages(self.options):
             if why := _lacks_keys(storage):
                 self._warn(why)
@@ -232,6 +234,20 @@ class Worker:
             others |= foreign
             self._tell_usage(storage)
         return mine, frozenset(others)
+
+    def _sweep_grants(self) -> None:
+        """Grants that have ended, or whose collection was erased: once in each interval, by one worker. Not where a run is for some RSEs or scopes."""
+        number, _, logger = self._heartbeat.live()
+        due = self._swept is None or time.monotonic() - self._swept > self.options.interval
+        if number != 0 or not due or (self.options.once and self._swept is not None) or self.options.rses or self.options.scopes:
+            return
+        self._swept = time.monotonic()
+        for vo in _vos(self.options):
+            deleted, kept = publishing.sweep(vo)
+            if deleted:
+                logger(logging.INFO, 'VO %s: %d grants that had ended were deleted', vo, deleted)
+            for text in kept:
+                self._warn(_plain(text))
 
     def _is_mine(self, part: 'Part', index: int = 0) -> bool:
         number, total, _ = self._heartbeat.live()

@@ -76,12 +76,12 @@ def need_database(name: str) -> None:
 
 
 @contextmanager
-def started(program: str) -> Iterator[None]:
-    """End the process with one sentence where the daemon in it cannot work."""
+def started(program: str, failure: str = 'The daemon cannot start') -> Iterator[None]:
+    """End the process with one sentence where the daemon, or the command, in it cannot work."""
     try:
         yield
     except (RucioException, SQLAlchemyError) as error:
         found = str(error.args[0] if error.args else error)
-        sys.exit(f'{program}: {found if found.startswith("RSE ") else f"The daemon cannot start: {found}"}')
+        sys.exit(f'{program}: {found if found.startswith("RSE ") else f"{failure}: {found}"}')
     except (configparser.NoSectionError, configparser.NoOptionError) as error:
-        sys.exit(f"{program}: The daemon cannot start: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
+        sys.exit(f"{program}: {failure}: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")

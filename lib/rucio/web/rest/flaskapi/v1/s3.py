@@ -592,6 +592,16 @@ class Grants(S3View):
                       at:
                         description: "When (UTC)."
                         type: string
+                      kind:
+                        description: "account, or world: also those without an account."
+                        type: string
+                      until:
+                        description: "When it ends (UTC); null: never."
+                        type: string
+                        nullable: true
+                      ended:
+                        description: "It holds no longer. One of everybody is listed until its storages were told."
+                        type: boolean
           400:
             description: "Invalid scope or name"
           401:
@@ -653,7 +663,7 @@ class Grants(S3View):
           404:
             description: "There is no such collection, or no such account"
           409:
-            description: "It is a file"
+            description: "It is a file; or the operator of the server has not made the table of grants"
         """
         body = json_body()
         write = get_value(body, 'write', bool, False)

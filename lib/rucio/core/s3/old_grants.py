@@ -1,0 +1,142 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Grants of earlier versions: they were kept in the metadata of collections, where they count no longer.
+
+Who wrote them there cannot be told: some scopes let strangers write metadata. So an operator reviews them, and takes over
+what is right.
+"""
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import String, and_, cast, select, type_coerce
+
+from rucio.common.exception import UnsupportedOperation
+from rucio.common.types import InternalAccount
+from rucio.core.account import account_exists
+from rucio.core.scope import is_scope_owner
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DIDType
+
+from . import access, grants
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalScope
+
+__all__ = ['OldGrant', 'drop', 'list_old', 'take_over']
+
+KEY = 's3_grants'
+OPEN_SCOPES = ('mock',)  # in which Rucio's generic permissions let every account make collections, with metadata
+
+
+class OldGrant(NamedTuple):
+    """A grant as it stands in the metadata of a collection."""
+
+    scope: 'InternalScope'
+    name: str
+    account: str
+    write: bool
+    by: str
+    at: str
+    doubt: str  # why it may be forged, or cannot be taken over; empty: nothing speaks against it
+
+    @property
+    def did(self) -> str:
+        """The collection; of another VO than the default one with its VO."""
+        return f'{self.scope.internal}:{self.name}'
+
+
+def list_old(*, session: 'Session') -> list[OldGrant]:
+    """All grants in metadata: one query over all metadata, and a few for each grant."""
+    table = models.DidMeta
+    text = type_coerce(table.meta, String) if session.get_bind().dialect.name in ('oracle', 'sqlite') else cast(table.meta, String)
+    rows = session.execute(select(table.scope, table.name, table.meta).where(text.like(f'%"{KEY}"%'))).all()
+    return sorted((each for row in rows for each in _read(row.scope, row.name, _as_dict(row.meta), session)), key=lambda each: (each.did, each.account))
+
+
+def take_over(old: OldGrant, *, session: 'Session') -> None:
+    """Move a grant into the table, unless that has a newer one. A few queries.
+
+    What a storage was told stays as it is.
+
+    :raises RucioException: if there can be no such grant, for example because there is no such account.
+    """
+    if not _is_known(old, session):
+        vo = old.scope.vo
+        grants.check(old.scope, old.name, InternalAccount(old.account, vo=vo), old.write, session=session)
+        by = old.by if old.by and account_exists(InternalAccount(old.by, vo=vo), session=session) else 'root'
+        grants.add_grant(old.scope, old.name, old.account, old.write, by, session=session)
+    _clear(old, session)
+
+
+def drop(old: OldGrant, *, session: 'Session') -> None:
+    """Remove a grant. Where everybody could read, rucio-s3-reconciler tells the storages so. A few queries."""
+    if old.account == grants.EVERYBODY and not _is_known(old, session):
+        with suppress(UnsupportedOperation):  # of a file: it never was public
+            take_over(old, session=session)
+            grants.end_public_grant(old.scope, old.name, session=session)
+    _clear(old, session)
+
+
+def _is_known(old: OldGrant, session: 'Session') -> bool:
+    return any(grant.account == old.account and not grant.ended for grant in grants.list_grants(old.scope, old.name, session=session))
+
+
+def _clear(old: OldGrant, session: 'Session') -> None:
+    """Remove a grant from the metadata of its collection; what others wrote there stays."""
+    table = models.DidMeta
+    row = session.execute(select(table).where(and_(table.scope == old.scope, table.name == old.name)).with_for_update()).scalar_one_or_none()
+    meta = _as_dict(row.meta) if row else {}
+    if row is None or not isinstance(meta.get(KEY), dict):
+        return
+    left = {account: grant for account, grant in meta[KEY].items() if account != old.account}
+    meta = {key: value for key, value in meta.items() if key != KEY} | ({KEY: left} if left else {})
+    row.meta = json.dumps(meta) if session.get_bind().dialect.name in ('oracle', 'sqlite') else meta
+    row.save(session=session, flush=True)
+
+
+def _read(scope: 'InternalScope', name: str, meta: dict[str, Any], session: 'Session') -> list[OldGrant]:
+    """What is not a grant gives nothing."""
+    written = meta.get(KEY)
+    found = []
+    for account, grant in written.items() if isinstance(written, dict) else ():
+        if account and isinstance(grant, dict) and isinstance(grant.get('write'), bool):
+            by, write = str(grant.get('by', '')), grant['write'] and account != grants.EVERYBODY
+            found.append(OldGrant(scope, name, account, write, by, str(grant.get('at', '')), _doubt(scope, name, account, by, session)))
+    return found
+
+
+def _doubt(scope: 'InternalScope', name: str, account: str, by: str, session: 'Session') -> str:
+    if scope.external in OPEN_SCOPES:
+        return f'every account may write metadata in the scope {scope}'
+    giver, did = InternalAccount(by, vo=scope.vo), models.DataIdentifier
+    if not by or not (is_scope_owner(scope=scope, account=giver, session=session) or access.is_admin(giver, session=session)):
+        return f"'{by}' neither owns the scope nor is an admin"
+    if account != grants.EVERYBODY and not account_exists(InternalAccount(account, vo=scope.vo), session=session):
+        return f"there is no account '{account}'"
+    kind = session.execute(select(did.did_type).where(and_(did.scope == scope, did.name == name))).scalar()
+    return 'it is a file' if kind == DIDType.FILE else ''
+
+
+def _as_dict(meta: Any) -> dict[str, Any]:
+    """Oracle and SQLite keep JSON as text."""
+    try:
+        found = json.loads(meta) if isinstance(meta, str) else meta
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

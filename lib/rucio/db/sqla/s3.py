@@ -1,0 +1,150 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The plugin's own tables, beside Rucio's in the same database and schema.
+
+They are not in the metadata of Rucio's ``BASE``: a stock ``build_database()`` would make them or not, depending on what was
+imported before, and Rucio's own migrations would find tables that they do not know. ``rucio-s3-database`` makes them.
+"""
+
+import enum
+import logging
+import math
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Optional
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Boolean, DateTime, Enum, Index, MetaData, PrimaryKeyConstraint, String, inspect
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from rucio.common.exception import ConfigurationError
+from rucio.common.schema import get_schema_value
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla.models import ModelBase
+from rucio.db.sqla.session import BASE, get_engine
+from rucio.db.sqla.types import InternalAccountString, InternalScopeString
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ['COMMAND', 'GRANTEE_LENGTH', 'Grant', 'GranteeType', 'S3Base', 'drop', 'is_ready', 'make', 'missing']
+
+_LOGGER = logging.getLogger(__name__)
+
+COMMAND = 'rucio-s3-database'
+SECONDS = 10  # between looks for tables that are missing
+GRANTEE_LENGTH = 200  # MySQL's indexes hold 3,072 bytes, 4 for each character: a name of 500 characters still fits
+
+
+class S3Base(DeclarativeBase):
+    """The base of the plugin's tables."""
+
+    metadata = MetaData(schema=BASE.metadata.schema)
+
+
+class GranteeType(enum.Enum):
+    """Who is granted something."""
+
+    ACCOUNT = 'A'
+    GROUP = 'G'
+    ATTRIBUTE = 'T'  # the accounts that have it
+    EVERYBODY = 'E'  # who has an account
+    WORLD = 'W'  # also without an account: the storage is told, too
+
+
+class Grant(S3Base, ModelBase):
+    """What the owner of a scope lets others do below a collection.
+
+    A grant is for the DID that was created at ``did_created_at``: a later one of the same name is another one. There is no
+    foreign key to the DIDs: it would keep Rucio's undertaker from erasing them or, with ON DELETE CASCADE, remove a public
+    grant before the storage is told.
+    """
+
+    __tablename__ = 's3_grants'
+    scope: Mapped[InternalScope] = mapped_column(InternalScopeString(get_schema_value('SCOPE_LENGTH')))
+    name: Mapped[str] = mapped_column(String(get_schema_value('NAME_LENGTH')))
+    grantee_type: Mapped[GranteeType] = mapped_column(
+        # Not a type of the database, which would need a migration of its own for each new kind.
+        Enum(GranteeType, name='S3_GRANTS_TYPE_CHK', native_enum=False, create_constraint=True, values_callable=lambda kinds: [kind.value for kind in kinds])
+    )
+    grantee: Mapped[str] = mapped_column(String(GRANTEE_LENGTH))  # without a VO: it is the scope's
+    can_write: Mapped[bool] = mapped_column(Boolean(name='S3_GRANTS_WRITE_CHK', create_constraint=True))
+    granted_by: Mapped[InternalAccount] = mapped_column(InternalAccountString(get_schema_value('ACCOUNT_LENGTH')))
+    did_created_at: Mapped[datetime] = mapped_column(DateTime)
+    expired_at: Mapped[Optional[datetime]] = mapped_column(DateTime)
+    # Of what the world may read: the ids of the RSEs that were told, with commas; NULL: not known.
+    published_on: Mapped[Optional[str]] = mapped_column(String(1000))
+    _table_args = (
+        PrimaryKeyConstraint('scope', 'name', 'grantee_type', 'grantee', name='S3_GRANTS_PK'),
+        Index('S3_GRANTS_GRANTEE_IDX', 'grantee_type', 'grantee'),
+    )
+
+
+_looked: 'WeakKeyDictionary[Any, float]' = WeakKeyDictionary()  # engine -> when to look again
+
+
+def is_ready(*, session: 'Session') -> bool:
+    """Whether the tables are there. No query once they were seen; a few every :data:`SECONDS` while they are missing."""
+    engine, now = session.get_bind().engine, time.monotonic()
+    again = _looked.get(engine)
+    if again is not None and now < again:
+        return again == math.inf
+    lacking = missing(session.connection())
+    if lacking and again is None:
+        _LOGGER.warning('S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server runs.', lacking, COMMAND)
+    _looked[engine] = now + SECONDS if lacking else math.inf
+    return not lacking
+
+
+def missing(connection: 'Connection') -> str:
+    """What the database lacks of the plugin's tables, as ``the table s3_grants``; empty: nothing. A few queries."""
+    found = inspect(connection)
+    for table in S3Base.metadata.sorted_tables:
+        if not found.has_table(table.name, schema=table.schema):
+            return f'the table {table.name}'
+        columns = {column['name'].lower() for column in found.get_columns(table.name, schema=table.schema)}
+        if lacking := {column.name for column in table.columns} - columns:
+            return f'columns of the table {table.name} ({", ".join(sorted(lacking))})'
+    return ''
+
+
+def make() -> None:
+    """Make what the database lacks of the tables and their indexes. What is there stays as it is; several may do this at once.
+
+    :raises ConfigurationError: if there is another table of the same name.
+    :raises DatabaseError: if the database refuses, for example because its account may not make tables.
+    """
+    engine, failure = get_engine(), None
+    try:
+        with engine.begin() as connection:
+            S3Base.metadata.create_all(connection)
+            for table in S3Base.metadata.sorted_tables:
+                for index in table.indexes:  # an earlier attempt may have ended before them
+                    index.create(connection, checkfirst=True)
+    except DatabaseError as error:  # also where another one made them in this moment
+        failure = error
+    with engine.connect() as connection:
+        lacking = missing(connection)
+    if lacking.startswith('columns'):
+        raise ConfigurationError(f'The database lacks {lacking}: that table is not of this version of rucio-s3. Rename it, then repeat this.')
+    if lacking and failure:
+        raise failure
+
+
+def drop() -> None:
+    """Remove the tables and all that is in them."""
+    S3Base.metadata.drop_all(get_engine())

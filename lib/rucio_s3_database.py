@@ -1,0 +1,175 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command ``rucio-s3-database``: makes the plugin's table in the database of the Rucio server, and deals with grants of earlier versions."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Optional
+
+from sqlalchemy import inspect
+
+from rucio.common.exception import ConfigurationError, RucioException, UnsupportedOperation
+from rucio.core.s3 import grants, old_grants
+from rucio.daemons.s3 import starting
+from rucio.db.sqla import s3
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session, get_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rucio.core.s3.old_grants import OldGrant
+
+__all__ = ['main']
+
+_TABLE = 's3_grants'
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f'{text}\n')
+
+
+def _make(dry_run: bool) -> bool:
+    """:returns: Whether the table is there.
+    :raises ConfigurationError: if the database is not that of a Rucio server.
+    """
+    with get_engine().connect() as connection:
+        schema = s3.S3Base.metadata.schema
+        if not inspect(connection).has_table('dids', schema=schema):
+            raise ConfigurationError(
+                f"rucio.cfg [database] names a database without Rucio's tables{f' in the schema {schema}' if schema else ''}: "
+                "this command needs the rucio.cfg of the server, and Rucio's own database first."
+            )
+        lacking = s3.missing(connection)
+    if not lacking:
+        _say(f'The table {_TABLE} is there.')
+    elif dry_run:
+        _say(f'The database lacks {lacking}: it would be made.')
+    else:
+        s3.make()
+        _say(f'The table {_TABLE} is made.')
+    return not (lacking and dry_run)
+
+
+def _listed(found: 'Sequence[OldGrant]') -> None:
+    for old in found:
+        whom = 'everybody' if old.account == grants.EVERYBODY else old.account
+        doubt = f'   doubtful: {old.doubt}' if old.doubt else ''
+        _say(_plain(f'  {old.did}   {whom}   {"read, write" if old.write else "read"}   by {old.by}, {old.at}{doubt}'))
+
+
+def _plain(text: str) -> str:
+    """One line: strangers may have written it."""
+    return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+
+
+def _chosen(found: 'Sequence[OldGrant]', dids: 'Sequence[str]', doubtful: bool) -> 'list[OldGrant]':
+    """Those of the collections that are named; without names all, or all that are not doubtful.
+
+    :raises RucioException: if a collection that is named has none.
+    """
+    if unknown := set(dids) - {old.did for old in found}:
+        raise RucioException(f'There are no old grants of {", ".join(sorted(unknown))}.')
+    return [old for old in found if (old.did in dids if dids else doubtful or not old.doubt)]
+
+
+def _settle(chosen: 'Sequence[OldGrant]', move: bool) -> bool:
+    """:returns: Whether each of them could be moved, or dropped."""
+    well, count = True, 0
+    for old in chosen:
+        try:
+            with db_session(DatabaseOperationType.WRITE) as session:
+                (old_grants.take_over if move else old_grants.drop)(old, session=session)
+            count += 1
+        except RucioException as error:
+            well = False
+            _say(_plain(f'  {old.did}, {old.account}: {error.args[0] if error.args else error}'))
+    _say(f'{count} of {len(chosen)} grants were {"moved into the table" if move else "dropped"}.')
+    return well
+
+
+def _old(options: argparse.Namespace, ready: bool) -> bool:
+    """What is to be done about grants of earlier versions.
+
+    :returns: Whether it could be done.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        found = old_grants.list_old(session=session)
+    move, dids = options.move_grants is not None, options.move_grants if options.move_grants is not None else options.drop_grants
+    chosen = _chosen(found, dids, not move) if dids is not None else []
+    if chosen and ready:
+        return _settle(chosen, move)
+    shown = chosen or found
+    if shown:
+        _say(f'Grants of an earlier version in the metadata of collections, which do not count{" and would be handled" if chosen else ""}:')
+        _listed(shown)
+        _say(
+            'Review them: strangers may have written them. Take them over with --move-grants (doubtful ones only by name: --move-grants SCOPE:NAME), '
+            'or remove them with --drop-grants.'
+        )
+    return True
+
+
+def _remove(dry_run: bool, force: bool) -> None:
+    with get_engine().connect() as connection:
+        if s3.missing(connection):
+            _say(f'There is no table {_TABLE}.')
+            return
+    with db_session(DatabaseOperationType.READ) as session:
+        public = grants.list_public(session=session)
+    if public:
+        _say('Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio (rucio s3 unshare DID --public):')
+        for did in public:
+            _say(f'  {did}')
+        if not dry_run and not force:
+            raise UnsupportedOperation('Take back what is public, or add --force to leave it like this.')
+    if not dry_run:
+        s3.drop()
+    _say(f'The table {_TABLE} {"would be" if dry_run else "is"} removed, with all grants.')
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    parser = argparse.ArgumentParser(
+        prog=s3.COMMAND,
+        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list grants of earlier versions. '
+        'Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice does no harm.',
+    )
+    parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        '--move-grants',
+        nargs='*',
+        metavar='SCOPE:NAME',
+        help='move old grants from metadata into the table: of these collections; without names all but the doubtful ones',
+    )
+    what.add_argument('--drop-grants', nargs='*', metavar='SCOPE:NAME', help='remove old grants from metadata: of these collections; without names all')
+    what.add_argument('--remove', action='store_true', help='remove the table, with all grants; for good, before rucio-s3 is uninstalled')
+    parser.add_argument('--force', action='store_true', help='with --remove: although some collections are public, and stay so')
+    return parser
+
+
+def main(arguments: 'Optional[Sequence[str]]' = None) -> None:
+    """The command. Ends with 1, and a sentence, if not all could be done."""
+    options = get_parser().parse_args(arguments)
+    with starting.started(s3.COMMAND, 'The database was not changed'):
+        if options.remove:
+            _remove(options.dry_run, options.force)
+        elif not _old(options, _make(options.dry_run) and not options.dry_run):
+            sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,235 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Collections that everybody may read: what the table of grants and the policies on the storages say, also where a storage does not answer."""
+
+import os
+from datetime import datetime
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from sqlalchemy import delete, update
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import bucket_policies, grants, publishing, storages
+    from rucio.db.sqla import models, s3
+    from rucio.db.sqla import session as rucio_session
+
+from rucio.common.exception import InvalidObject, ServiceUnavailable
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType
+
+SCOPE, ALICE = InternalScope('user.alice'), InternalAccount('alice')
+PAST = datetime(2020, 1, 1)  # noqa: DTZ001 - as Rucio's tables have times
+
+
+class Storage(SimpleNamespace):
+    """Answers, or not."""
+
+    __hash__ = object.__hash__
+
+
+class World:
+    """Alice's collection run1, and two storages with what they let everybody read."""
+
+    def __init__(self):
+        self.storages = [Storage(rse=name, rse_id=name * 32, ways=['remote'], answers=True, public=set()) for name in 'ab']
+        self.a, self.b = self.storages
+        self.during = lambda: None
+
+    def set_public(self, storage, scope, name, public):
+        self.during()
+        if not storage.answers:
+            raise ServiceUnavailable(f'RSE {storage.rse}: it does not answer.')
+        (storage.public.add if public else storage.public.discard)(f'{scope}:{name}')
+
+    @property
+    def public(self):
+        return [storage.rse for storage in self.storages if storage.public]
+
+    @property
+    def listed(self):
+        with rucio_session.db_session(DatabaseOperationType.READ) as session:
+            return [(each.account, each.ended) for each in grants.list_grants(SCOPE, 'run1', session=session)]
+
+    def publish(self, *places):
+        return publishing.publish(places or [self.a], SCOPE, 'run1', 'alice')
+
+    def withdraw(self, **options):
+        return sorted(storage.rse for storage in publishing.withdraw(SCOPE, 'run1', **options))
+
+    def change(self, statement):
+        with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+            session.execute(statement)
+
+
+def make_collection(session, **values):
+    session.add(models.DataIdentifier(scope=SCOPE, name='run1', account=ALICE, did_type=DIDType.DATASET, **values))
+
+
+@pytest.fixture
+def world(database, monkeypatch):
+    made = World()
+    monkeypatch.setattr(storages, 'list_storages', lambda *_, **__: made.storages)
+    monkeypatch.setattr(bucket_policies, 'set_public', made.set_public)
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        session.add(models.VO(vo='def', description='', email=''))
+        session.add(models.Account(account=ALICE, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+        session.flush()
+        session.add(models.Scope(scope=SCOPE, account=ALICE))
+        session.flush()
+        make_collection(session)
+    return made
+
+
+def test_public_and_no_longer(world):
+    assert world.publish()
+    assert not world.publish()
+    assert (world.public, world.listed) == (['a'], [('*', False)])
+    world.b.answers = False  # it was never told, and is not asked
+    assert world.withdraw() == []
+    assert (world.public, world.listed) == ([], [])
+    assert publishing.sweep('def') == (0, [])
+
+
+def test_what_a_storage_was_not_told_is_kept_and_tried_again(world):
+    world.publish(world.a, world.b)
+    world.b.answers = False
+    assert world.withdraw() == ['b']
+    assert world.public == ['b']
+    assert world.listed == [('*', True)]
+    assert publishing.sweep('def') == (0, ['user.alice:run1 may still be public on RSE b: RSE b: it does not answer.'])
+    world.b.answers = True
+    assert publishing.sweep('def') == (1, [])
+    assert (world.public, world.listed) == ([], [])
+
+
+def test_a_storage_that_moved_on_is_told_of_each_place(world):
+    world.publish(world.a)
+    world.publish(world.b)
+    assert world.public == ['a', 'b']
+    world.withdraw()
+    assert world.public == []
+
+
+def test_a_storage_that_refuses(world):
+    world.b.answers = False
+    with pytest.raises(ServiceUnavailable):
+        world.publish(world.a, world.b)
+    assert world.public == []  # the first one was told, and told again
+    assert world.listed == [('*', True)]  # whether the second one took it is not known
+    world.b.answers = True
+    assert publishing.sweep('def').deleted == 1
+
+
+def test_a_server_that_is_killed_leaves_nothing_public_behind(world):
+    world.during = mock.Mock(side_effect=[None, KeyboardInterrupt])
+    with pytest.raises(KeyboardInterrupt):
+        world.publish(world.a, world.b)
+    world.during = lambda: None
+    assert world.public == ['a']
+    assert world.listed == [('*', False)]
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    assert publishing.sweep('def').deleted == 1
+    assert (world.public, world.listed) == ([], [])
+
+
+@pytest.mark.parametrize('again', [False, True])
+def test_the_collection_was_erased(world, again):
+    """Also where another one of the same name is there by now: it is nobody's."""
+    world.publish()
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        grants.add_grant(SCOPE, 'run1', 'bob', True, 'alice', session=session)
+    world.change(delete(models.DataIdentifier))
+    if again:
+        with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+            make_collection(session, created_at=PAST)
+    assert world.listed == [('bob', True), ('*', True)]
+    assert publishing.sweep('def').deleted == 2
+    assert (world.public, world.listed) == ([], [])
+
+
+def test_the_end_of_a_grant(world):
+    world.publish()
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    assert publishing.sweep('other') == (0, [])
+    assert publishing.sweep('def') == (1, [])
+    assert world.public == []
+
+
+def test_shared_again_while_it_is_swept(world):
+    world.publish()
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    with rucio_session.db_session(DatabaseOperationType.READ) as session:
+        (ended,) = grants.list_ended('def', session=session)
+
+    def share():
+        world.during = lambda: None
+        world.publish()
+
+    world.during = share
+    assert world.withdraw(of=ended.did_created_at) == []
+    assert world.listed == [('*', False)]  # Rucio's own grant stays; the storage lets nobody in until it is shared once more
+
+
+def test_one_that_fails_does_not_stop_the_others(world):
+    world.publish()
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        session.add(models.DataIdentifier(scope=SCOPE, name='run2', account=ALICE, did_type=DIDType.DATASET))
+    publishing.publish([world.a], SCOPE, 'run2', 'alice')
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    world.during = mock.Mock(side_effect=[ValueError('no JSON'), None])
+    deleted, kept = publishing.sweep('def')
+    assert (deleted, len(kept)) == (1, 1)
+    assert 'ValueError: no JSON' in kept[0]
+
+
+def test_a_dead_storage_is_asked_once(world):
+    for name in ('run2', 'run3'):
+        with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=DIDType.DATASET))
+        publishing.publish([world.a], SCOPE, name, 'alice')
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    world.a.answers, world.during = False, mock.Mock()
+    assert len(publishing.sweep('def').kept) == 2
+    assert world.during.call_count == 1
+
+
+def test_where_it_was_published_is_not_known(world):
+    """What was taken over from an earlier version."""
+    world.publish(world.a, world.b)
+    world.change(update(s3.Grant).values(published_on=None))
+    world.publish()
+    world.storages.append(Storage(rse='c', rse_id='c' * 32, ways=[], answers=False, public=set()))  # the server has no keys for it
+    assert world.withdraw() == []
+    assert (world.public, world.listed) == ([], [])
+
+
+def test_an_rse_that_is_gone(world):
+    world.publish()
+    world.storages.remove(world.a)
+    assert world.withdraw() == []
+    assert world.listed == []
+
+
+def test_too_many_storages(world):
+    many = [Storage(rse=str(number), rse_id=f'{number:032}', answers=True, public=set()) for number in range(31)]
+    with pytest.raises(InvalidObject, match='public on 30 RSEs'):
+        world.publish(*many)
+    assert world.listed == []
