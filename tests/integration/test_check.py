@@ -207,5 +207,5 @@ def test_one_bucket_for_an_rse(site: Site, unique: str) -> None:
     done, results = check(site.root, rse)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert results['path algorithm'][1] == f"identity in the bucket '{unique}'"
+    assert results['path algorithm'][1] == f"s3_bucket: a folder for each scope in '/{unique}/a/b/'"
     assert site.root.call('get_rse', rse)['protocols'][0]['prefix'] == f'/{unique}/a/b/'

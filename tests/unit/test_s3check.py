@@ -187,7 +187,7 @@ def test_checksums_that_nobody_verifies(catalogue, s3, keys, monkeypatch):
         ({'protocols': []}, 'protocol', FAILED, 'rucio s3 rse add'),
         ({'lfn2pfn_algorithm': 'hash'}, 'path algorithm', FAILED, 's3_bucket'),
         ({'lfn2pfn_algorithm': 'hash', 'prefix': '/user.alice/'}, 'path algorithm', OK, "hash in the bucket 'user.alice'"),
-        ({'prefix': '/user.alice/'}, 'path algorithm', HINT, 'folders of one bucket'),
+        ({'prefix': '/user.alice/'}, 'path algorithm', OK, "a folder for each scope in '/user.alice/'"),
         ({'deterministic': False}, 'path algorithm', HINT, 'not deterministic'),
         ({'s3': {'provider': 'generic'}}, 'settings', HINT, 'provider generic'),
         ({'s3': {'provider': 'nope'}}, 'settings', FAILED, "'provider' is 'nope'"),

@@ -40,7 +40,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
-from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
+from rucio.common.exception import RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import clients, credentials, factory, objects, transfer
 from rucio.common.s3.address import bucket_to_scope, encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
@@ -225,12 +225,7 @@ class Check:
             raise _hint('the RSE is not deterministic: uploads need a PFN for each file', 'Make a deterministic RSE, unless you know why.')
         algorithm = self._settings.get('lfn2pfn_algorithm') or 'default'
         if algorithm == 's3_bucket':
-            if prefix:
-                raise _hint(
-                    f"s3_bucket with the prefix '/{prefix}/': scopes are folders of one bucket",
-                    "Use the prefix '/' for a bucket for each scope. Not once there are replicas.",
-                )
-            return 's3_bucket: a bucket for each scope'
+            return f"s3_bucket: a folder for each scope in '/{prefix}/'" if prefix else 's3_bucket: a bucket for each scope'
         if not prefix:
             raise _failed(
                 f"'{algorithm}' with the prefix '/': the first part of each path would be the bucket",
@@ -413,12 +408,13 @@ class Check:
 
     def _check_policy(self) -> str:
         """One that other tools have set may keep the server and its daemons out."""
-        scope = bucket_to_scope(self._bucket, self._need_endpoint().bucket_prefix) if self._bucket and not self._made_bucket else None
+        common = self._need_protocol().attributes['prefix'].strip('/')
+        scope = None if common or self._made_bucket or not self._bucket else bucket_to_scope(self._bucket, self._need_endpoint().bucket_prefix)
         if scope is None:
             raise _skipped('it is not the bucket of a scope')
         try:
             warnings = self._plugin.list_policy_warnings(scope, self._rse)
-        except (RSEOperationNotSupported, AccessDenied):
+        except RucioException:  # it is not the account's to see, or the server has no keys: another check tells
             raise _skipped('the Rucio server does not show it') from None
         if warnings:
             raise _hint(warnings[0], 'rucio s3 policy SCOPE --remove, by an admin of Rucio')
