@@ -159,6 +159,7 @@ def add_rse(session: object) -> str:
     rse.add_rse_attribute(rse_id, 'lfn2pfn_algorithm', 's3_bucket', session=session)
     rse.add_rse_attribute(rse_id, 'skip_upload_stat', 'True', session=session)
     every = {'read': 1, 'write': 1, 'delete': 1}
+    role = {'role_arn': os.environ['S3_ROLE']} if os.environ.get('S3_ROLE') else {}
     protocol = {
         'scheme': endpoint.scheme,
         'hostname': endpoint.hostname,
@@ -166,7 +167,7 @@ def add_rse(session: object) -> str:
         'prefix': '/',
         'impl': 'rucio.rse.protocols.s3.Default',
         'domains': {'lan': every, 'wan': every},
-        'extended_attributes': {'s3': {'provider': os.environ['S3_PROVIDER'], 'role_arn': os.environ['S3_ROLE']}},
+        'extended_attributes': {'s3': {'provider': os.environ['S3_PROVIDER'], **role}},
     }
     rse.add_protocol(rse_id, protocol, session=session)
     return rse_id

@@ -100,6 +100,8 @@ def run(desk: Desk, unique: str) -> Iterator[str]:
 
 
 def test_rses(desk: Desk) -> None:
+    tried = desk.dave.ok('GET', f'/rses/{RSE}')['role_chaining']
+    assert (tried['refused'], tried['said']) == (True, '')
     found = {each['rse']: each for each in desk.dave.ok('GET', '/rses')}
     assert found[RSE] == {
         'rse': RSE,
@@ -112,6 +114,7 @@ def test_rses(desk: Desk) -> None:
         'auth': ['vended', 'remote'],
         'sts_url': desk.storage.url,
         'web_identity_role_arn': None,
+        'role_chaining': tried,
     }
     assert found[OTHER]['auth'] == ['remote']
     assert found[KEYLESS]['auth'] == []

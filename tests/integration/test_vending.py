@@ -16,11 +16,8 @@
 
 import contextlib
 import http.client
-import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +43,7 @@ from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.oidc import Issuer
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
+from servers.team import s3_call
 
 pytestmark = pytest.mark.integration
 
@@ -68,7 +66,7 @@ class Vendor:
 
     def __init__(self, endpoint: Endpoint, storage: Any) -> None:
         connection = clients.connect(endpoint, credentials.Static(storage.access_key, storage.secret_key))
-        self.storage: Any = SimpleNamespace(rse=endpoint.rse, rse_id='x', endpoint=endpoint, region=storage.region, connection=lambda: connection)
+        self.storage: Any = SimpleNamespace(rse=endpoint.rse, rse_id='x', endpoint=endpoint, region=storage.region, connection=lambda *_: connection)
 
     def get_s3_rse(self, rse: str) -> dict[str, Any]:
         return {'auth': ['vended'], 'region': self.storage.region}
@@ -170,25 +168,6 @@ def site(request: pytest.FixtureRequest, people: tuple[RucioCli, RucioCli, Rucio
 def get_keys(user: RucioCli, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: int | None = None) -> dict[str, Any]:
     """What the server answers when it is asked for keys, by its REST interface."""
     return s3_call(user, 'get_s3_credentials', rse, bucket, prefix, write, **({'lifetime': lifetime} if lifetime else {}))
-
-
-_CALL = 'import json, sys\nfrom rucio.client.s3client import S3Client\nm, a, k = json.load(sys.stdin)\njson.dump(getattr(S3Client(), m)(*a, **k), sys.stdout)'
-
-
-def s3_call(user: RucioCli, method: str, *arguments: Any, **keywords: Any) -> Any:
-    done = subprocess.run(
-        [sys.executable, '-c', _CALL],
-        input=json.dumps([method, arguments, keywords]),
-        env=user.environment,
-        cwd=user.directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode:
-        raise RucioError(done.stderr)
-    return json.loads(done.stdout)
 
 
 def refused(operation: Any, **arguments: Any) -> int:

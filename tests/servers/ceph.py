@@ -30,6 +30,7 @@ from botocore.config import Config
 from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
+from . import documented
 from .files import clean_environment, write_private
 from .ports import free_port
 from .process import Process, ServerError, tail
@@ -124,7 +125,7 @@ class CephRGW:
     """
     A Ceph cluster with an S3 gateway on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
 
-    Its objects are in memory. The role `role_arn` may do all, and the admin's keys may assume it.
+    Its objects are in memory. The role `role_arn` may do all, and only the admin's own keys may assume it.
     """
 
     region = 'us-east-1'
@@ -132,6 +133,7 @@ class CephRGW:
     scheme = 'http'
     ca_bundle = None
     role_arn = 'arn:aws:iam:::role/RucioVending'
+    chainable_role_arn = 'arn:aws:iam:::role/RucioChainable'  # keys of a role that the admin assumed can take it: for attacks
 
     def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3) -> None:
         self.directory = Path(directory).absolute()
@@ -178,7 +180,7 @@ class CephRGW:
         gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
         client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
         gateway.wait(lambda: _works(client), START_TIMEOUT)
-        self._make_role()
+        self._make_roles()
 
     def stop(self) -> None:
         """End it; nobody needs its data."""
@@ -210,12 +212,15 @@ class CephRGW:
     def _environment(self) -> dict[str, str]:
         return {**clean_environment(self.directory), 'PATH': PATH}
 
-    def _make_role(self) -> None:
+    def _make_roles(self) -> None:
+        """The role that operators are told to make, and one for attacks."""
         iam = self.client('iam')
-        trust = {'Effect': 'Allow', 'Principal': {'AWS': ['arn:aws:iam:::user/rucio']}, 'Action': ['sts:AssumeRole']}
-        every = {'Effect': 'Allow', 'Action': ['s3:*'], 'Resource': ['arn:aws:s3:::*']}
-        iam.create_role(RoleName='RucioVending', AssumeRolePolicyDocument=_policy(trust), MaxSessionDuration=43200)
-        iam.put_role_policy(RoleName='RucioVending', PolicyName='all', PolicyDocument=_policy(every))
+        trust, may = documented.ceph_policies()
+        chainable = json.dumps({'Version': '2012-10-17', 'Statement': json.loads(trust)['Statement'][:1]}, separators=(',', ':'))  # Ceph takes no blanks
+        for arn, policy in ((self.role_arn, trust), (self.chainable_role_arn, chainable)):
+            name = arn.rpartition('/')[2]
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy, MaxSessionDuration=43200)
+            iam.put_role_policy(RoleName=name, PolicyName='all', PolicyDocument=may)
 
     def _launch(self, command: str, *arguments: str) -> Process:
         process = Process(command, [_path(command) or command, *arguments], env=self._environment, cwd=self.directory, log=self.directory / f'{command}.out')
@@ -239,11 +244,6 @@ class CephRGW:
         if done.returncode:
             raise ServerError(f'{command} {arguments[-1]}: exit code {done.returncode}. The end of its log, {log}:\n{tail(log)}')
         return done.stdout.decode()
-
-
-def _policy(statement: dict[str, Any]) -> str:
-    # Ceph takes no blanks between the parts.
-    return json.dumps({'Version': '2012-10-17', 'Statement': [statement]}, separators=(',', ':'))
 
 
 def _listens(port: int) -> bool:

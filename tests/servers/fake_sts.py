@@ -30,6 +30,8 @@ class FakeSTS:
         self.lifetime = None  # seconds, instead of what is asked for
         self.failures: list[tuple[int, str]] = []  # status and code of the next answers
         self.hostile: dict[str, str] = {}  # members of the keys, as XML, instead of good ones
+        # What who brings keys of this STS is answered, or a token that nobody signed, by action, or action and role; None: what he asks for.
+        self.chained: dict[str, tuple[int, str] | None] = {}
         self.gate = threading.Event()  # no answer while it is not set
         self.gate.set()
         self.reached = threading.Event()  # a request is here
@@ -56,11 +58,20 @@ class FakeSTS:
         if self.failures:
             status, code = self.failures.pop(0)
             return status, f'<ErrorResponse xmlns="{_NS}"><Error><Code>{code}</Code><Message>as the test wants</Message></Error></ErrorResponse>'
+        if refusal := self._to_its_own_keys(asked):
+            status, code = refusal
+            return status, f'<?xml version="1.0"?><Error><Code>{code}</Code><Message></Message></Error>'  # as Ceph and S3 have it
         ends = datetime.now(timezone.utc) + timedelta(seconds=self.lifetime or int(asked['DurationSeconds']))
         keys = {'AccessKeyId': f'KEY{number}', 'SecretAccessKey': f'hidden-{number}', 'SessionToken': f'hidden-token-{number}'}
         inner = ''.join(f'<{name}>{value}</{name}>' for name, value in {**keys, 'Expiration': f'{ends:%Y-%m-%dT%H:%M:%SZ}', **self.hostile}.items())
         action = asked['Action']
         return 200, f'<{action}Response xmlns="{_NS}"><{action}Result><Credentials>{inner}</Credentials></{action}Result></{action}Response>'
+
+    def _to_its_own_keys(self, asked):
+        action, role = asked['Action'], asked.get('RoleArn', '')
+        if 'Credential=KEY' not in asked['authorization'] and not asked.get('WebIdentityToken', '').endswith('.'):
+            return None
+        return self.chained.get(f'{action} {role}', self.chained.get(action, (403, 'AccessDenied')))
 
     def _handler(self):
         sts = self

@@ -25,6 +25,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from . import documented
 from .boto import S3Server
 from .ca import CA
 from .files import clean_environment, command_path, write_private
@@ -48,6 +49,7 @@ class SeaweedFS(S3Server):
 
     # Without an account, as SeaweedFS has none.
     role_arn = 'arn:aws:iam::role/RucioVending'
+    chainable_role_arn = 'arn:aws:iam::role/RucioChainable'  # anybody's keys can take it: for attacks
     web_identity_role_arn = 'arn:aws:iam::role/RucioWebIdentity'
 
     def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None, public: str = '') -> None:
@@ -108,7 +110,7 @@ class SeaweedFS(S3Server):
 
     def _identities(self) -> list[dict[str, Any]]:
         admin = {
-            'name': 'admin',
+            'name': 'rucio',
             'credentials': [{'accessKey': self.access_key, 'secretKey': self.secret_key}],
             'actions': ['Admin', 'Read', 'Write', 'List', 'Tagging'],
         }
@@ -119,30 +121,16 @@ class SeaweedFS(S3Server):
         return [admin, reader, anybody] if self.public else [admin, reader]
 
     def _iam(self) -> dict[str, Any]:
-        every = {'Effect': 'Allow', 'Action': ['s3:*'], 'Resource': ['arn:aws:s3:::*', 'arn:aws:s3:::*/*']}
-        trust = {'vending': ({'AWS': '*'}, 'sts:AssumeRole'), 'web': ({'Federated': 'tests'}, 'sts:AssumeRoleWithWebIdentity')}
-        roles = {'vending': self.role_arn, 'web': self.web_identity_role_arn}
+        """What operators are told to write, a role for attacks, and one for the tokens of an OIDC provider."""
+        iam = documented.seaweedfs_roles()
+        iam['sts']['signingKey'] = base64.b64encode(secrets.token_bytes(32)).decode()
         oidc = {'name': 'tests', 'type': 'oidc', 'enabled': True, 'config': {'issuer': self.issuer, 'clientId': 'rucio', 'jwksUri': f'{self.issuer}/jwks'}}
-        return {
-            'sts': {
-                'tokenDuration': '1h',
-                'maxSessionLength': '12h',
-                'issuer': 'seaweedfs-sts',
-                'signingKey': base64.b64encode(secrets.token_bytes(32)).decode(),
-            },
-            'providers': [oidc] if self.issuer else [],
-            'policy': {'defaultEffect': 'Deny', 'storeType': 'memory'},
-            'policies': [{'name': 'all', 'document': {'Version': '2012-10-17', 'Statement': [every]}}],
-            'roles': [
-                {
-                    'roleName': arn.rpartition('/')[2],
-                    'roleArn': arn,
-                    'trustPolicy': {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Principal': trust[name][0], 'Action': [trust[name][1]]}]},
-                    'attachedPolicies': ['all'],
-                }
-                for name, arn in roles.items()
-            ],
-        }
+        iam['providers'] = [oidc] if self.issuer else []
+        iam['roles'] += [
+            _role(self.chainable_role_arn, {'AWS': '*'}, 'sts:AssumeRole'),
+            _role(self.web_identity_role_arn, {'Federated': 'tests'}, 'sts:AssumeRoleWithWebIdentity'),
+        ]
+        return iam
 
     def _command(self) -> list[str]:
         command = [
@@ -177,3 +165,8 @@ class SeaweedFS(S3Server):
         if self.tls:
             command += [f'-s3.cert.file={self.tls.certificate}', f'-s3.key.file={self.tls.key}']
         return command
+
+
+def _role(arn: str, principal: dict[str, str], action: str) -> dict[str, Any]:
+    trust = {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Principal': principal, 'Action': [action]}]}
+    return {'roleName': arn.rpartition('/')[2], 'roleArn': arn, 'trustPolicy': trust, 'attachedPolicies': ['all']}

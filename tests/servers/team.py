@@ -17,11 +17,13 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .cli import RucioCli, add_s3_rse, add_user
+from .cli import RucioCli, RucioError, add_s3_rse, add_user
 from .seaweedfs import SeaweedFS
 
 
@@ -88,3 +90,26 @@ def rows(done: 'subprocess.CompletedProcess[str]') -> list[list[str]]:
 def as_json(done: 'subprocess.CompletedProcess[str]') -> object:
     """What --robot printed, where that is JSON."""
     return json.loads(ok(done))
+
+
+_CALL = 'import json, sys\nfrom rucio.client.s3client import S3Client\nm, a, k = json.load(sys.stdin)\njson.dump(getattr(S3Client(), m)(*a, **k), sys.stdout)'
+
+
+def s3_call(user: RucioCli, method: str, *arguments: Any, **keywords: Any) -> Any:
+    """Call one method of the S3Client as a user, in a process of its own.
+
+    :raises RucioError: with what it wrote.
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', _CALL],
+        input=json.dumps([method, arguments, keywords]),
+        env=user.environment,
+        cwd=user.directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise RucioError(done.stderr)
+    return json.loads(done.stdout)

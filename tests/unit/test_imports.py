@@ -318,7 +318,8 @@ def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session,
     add_replica(session, 'scenes/a', '/L7/run1')
     policies = []
     monkeypatch.setattr(storages.Storage, 'ways', ['vended', 'remote'])
-    monkeypatch.setattr(vending, '_assume', lambda _, policy, *__: policies.append(policy) or TemporaryKeys('K', 'hidden', 'hidden', NEVER))
+    monkeypatch.setattr(gateway.chaining, 'verdict', lambda _: gateway.chaining.Verdict(True, '', 0))
+    monkeypatch.setattr(vending, 'assume', lambda _, policy, *__: policies.append(policy) or TemporaryKeys('K', 'hidden', 'hidden', NEVER))
     monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext(session))
     monkeypatch.setattr(gateway.storages, 'get_storage', lambda *_, **__: of)
     assert gateway.get_credentials('LANDSAT', 'landsat', 'L7/run1', False, 'alice')['prefix'] == 'L7/run1'

@@ -304,6 +304,55 @@ def test_deleting_what_is_not_there_says_so(connection, server):
         objects.delete(connection, Target('X', BUCKET, 'run1/a'))
 
 
+# Where the server does not vend any more
+
+
+@pytest.fixture
+def signing(server):
+    """The server signs, and says why it does not vend."""
+    server.ways, server.signed = ('remote',), []
+    server.failure = RSEOperationNotSupported('RSE X: keys that this server would vend can become more than they are for.')
+    server.get_s3_rse = lambda _: {'auth': list(server.ways)}
+
+    def sign(rse, requests):
+        server.signed += [(each['method'], each['uri']) for each in requests]
+        return [{'uri': each['uri'], 'headers': {'Authorization': ['as the server signs'], 'X-Amz-Date': ['now']}} for each in requests]
+
+    server.sign_s3_requests = sign
+    return server
+
+
+def test_the_server_signs_what_it_does_not_vend_keys_for(connection, signing, s3, tmp_path):
+    (tmp_path / 'f').write_bytes(b'content')
+    transfer.upload(connection, str(tmp_path / 'f'), Target('X', BUCKET, 'a'))
+    transfer.download(connection, Target('X', BUCKET, 'a'), str(tmp_path / 'g'))
+    assert (tmp_path / 'g').read_bytes() == b'content'
+    assert {request.headers['authorization'] for request in s3.requests} == {'as the server signs'}
+    assert len(signing.signed) == len(s3.requests)
+    assert len(signing.asked) == 1  # keys, once in some minutes
+
+
+def test_keys_are_used_again_once_the_server_vends_them(connection, signing, s3, clock):
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    signing.failure = None
+    clock.ahead = 301
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert used(s3)[-1] == 'KEY2'
+
+
+def test_what_takes_keys_fails_with_what_the_server_said(connection, signing):
+    with pytest.raises(RSEOperationNotSupported, match='become more'):
+        connection.client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'k'})
+
+
+def test_a_server_that_neither_vends_nor_signs_says_why(connection, signing, s3):
+    signing.ways = ()
+    with pytest.raises(RSEOperationNotSupported, match='become more'):
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert not s3.requests
+
+
 # How often the server is asked
 
 

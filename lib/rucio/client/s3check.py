@@ -169,6 +169,8 @@ class Check:
             ('checksum of large files', self._check_full_object),
             ('presigned URL', self._check_presigned),
             ('lifecycle', self._check_lifecycle),
+            ('public ACLs', self._check_public_acls),
+            ('role chaining', self._check_chaining),
             ('vended keys (STS)', lambda: self._check_way('vended')),
             ('remote signing', lambda: self._check_way('remote')),
         ]
@@ -621,14 +623,41 @@ class Check:
             f"the bucket '{bucket}' has no rule that ends interrupted multipart uploads", 'rucio s3 make-bucket SCOPE sets it, also for a bucket that is there.'
         )
 
+    def _check_public_acls(self) -> str:
+        """Whether whoever may write makes an object public, by a copy: that is what Ceph lets pass longest."""
+        connection, bucket = self._need_written()
+        if connection.authorizer.name != 'vended':
+            raise _skipped('is for keys that the server vends')
+        key = self._key('public')
+        try:
+            self._bare(connection).client.copy_object(Bucket=bucket, Key=key, CopySource={'Bucket': bucket, 'Key': self._key('small')}, ACL='public-read')
+            clients.connect(connection.endpoint, credentials.Anonymous()).client.get_object(Bucket=bucket, Key=key)
+        except (ClientError, RucioException):
+            return 'an object cannot be made public by an ACL'
+        raise _failed('whoever may write makes objects public, by an ACL', 'Set ignore_public_acls = true in extended_attributes.')
+
+    def _check_chaining(self) -> str:
+        """What the server found when it tried to make more of the keys that it vends."""
+        try:
+            told = self._plugin.get_s3_rse(self._rse).get('role_chaining')
+        except RucioException:
+            raise _skipped('needs the S3 plugin of the server') from None
+        if not told:
+            raise _skipped('the server vends no keys')
+        if not told['refused']:
+            raise _failed(*_split(told['said']))
+        return f'vended keys cannot become more than they are for (tried at {told["tried_at"]})'
+
     def _check_way(self, way: str) -> str:
         """A way that the server's plugin offers, from its answer to an object that was written and read with it."""
         endpoint = self._need_endpoint()
         try:
-            offered = self._plugin.get_s3_rse(self._rse).get('auth') or []
+            told = self._plugin.get_s3_rse(self._rse)
         except RucioException:
             raise _skipped('needs the S3 plugin of the server') from None
-        if way not in offered:
+        if way not in (told.get('auth') or []):
+            if way == 'vended' and told.get('role_chaining'):
+                raise _skipped('the server vends none: see role chaining')
             if way == 'vended':
                 raise _skipped(f'the server offers none: no role_arn in its rucio.cfg [s3:{self._rse}], or the way to it or to its STS is not https')
             raise _skipped('the server does not offer it')

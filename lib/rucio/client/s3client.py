@@ -174,7 +174,7 @@ class S3Client(CredentialClient):
         Returns
         -------
             rse, url, provider, region, addressing, bucket_prefix, auth (what the server offers: vended, not if it is reached by http;
-            remote), sts_url, web_identity_role_arn.
+            remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to make more of vended keys, or None).
 
         Raises
         ------
@@ -1010,6 +1010,6 @@ def _region(endpoint: Endpoint, known: Optional[str] = None) -> str:
 
 def _no_way(rse: str) -> str:
     return (
-        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (it has no role there). Put keys into rucio.cfg [s3:{rse}], '
-        "or ask its operator for 'role_arn' in the RSE's settings. `rucio upload` and `rucio download` work without."
+        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (no role_arn, or no safe role: see rucio s3 check {rse}). Put keys into '
+        f'rucio.cfg [s3:{rse}], or ask its operator for vended keys. `rucio upload` and `rucio download` work without.'
     )

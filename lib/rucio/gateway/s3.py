@@ -33,7 +33,21 @@ from rucio.common.exception import (
 )
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import access, bucket_policies, buckets, grants, imports, publishing, removal, shared_keys, signing, storages, vending
+from rucio.core.s3 import (
+    access,
+    bucket_policies,
+    buckets,
+    chaining,
+    grants,
+    imports,
+    public_acls,
+    publishing,
+    removal,
+    shared_keys,
+    signing,
+    storages,
+    vending,
+)
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -69,8 +83,9 @@ __all__ = [
 _LOGGER = logging.getLogger(__name__)
 
 
-def _described(storage: 'Storage') -> dict[str, Any]:
+def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[str, Any]:
     endpoint = storage.endpoint
+    ways = [way for way in storage.ways if way != 'vended' or tried is None or tried.held]
     return {
         'rse': storage.rse,
         'url': endpoint.url,
@@ -79,23 +94,27 @@ def _described(storage: 'Storage') -> dict[str, Any]:
         'addressing': endpoint.addressing,
         'bucket_prefix': endpoint.bucket_prefix,
         'ca': None,
-        'auth': ['anonymous'] if endpoint.auth == 'anonymous' else storage.ways,
+        'auth': ['anonymous'] if endpoint.auth == 'anonymous' else ways,
         'sts_url': endpoint.sts_url,
         'web_identity_role_arn': endpoint.web_identity_role_arn,
+        'role_chaining': tried.as_dict() if tried else None,
     }
 
 
 def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """The S3 RSEs and how to reach them.
+    """The S3 RSEs and how to reach them. Makes no request: ``vended`` is offered where it was not tried yet.
 
     :param vo: The VO to act on.
     """
     with db_session(DatabaseOperationType.READ) as session:
-        return [_described(storage) for storage in storages.list_storages(vo, session=session)]
+        found = storages.list_storages(vo, session=session)
+        return [_described(each, chaining.last(each, session=session) if 'vended' in each.ways else None) for each in found]
 
 
 def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """One S3 RSE and how to reach it, and ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for other DIDs.
+
+    Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
     :param rse: The name of the RSE.
     :param vo: The VO to act on.
@@ -104,7 +123,8 @@ def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
         found = shared_keys.overlaps(storage, session=session)
-    return _described(storage) | {'overlaps': [_overlap(other, why.why, vo) for other, why in found]}
+    tried = chaining.verdict(storage) if 'vended' in storage.ways else None
+    return _described(storage, tried) | {'overlaps': [_overlap(other, why.why, vo) for other, why in found]}
 
 
 def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
@@ -379,6 +399,11 @@ def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime:
             + (' It signs requests (remote).' if storage.ways else '')
         )
     storage.need_name(bucket, prefix)
+    tried = chaining.verdict(storage)
+    if not tried.held:
+        raise RSEOperationNotSupported(f'{tried.said} Until then this server signs requests (remote).')
+    if write:
+        public_acls.ignore(storage, bucket)
     vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer, exact)
     return {
         'rse': storage.rse,

@@ -240,7 +240,7 @@ def _signed_by_server(s3: 'S3Client', place: dict[str, Any], put: bool, expires:
         return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
     except RucioException as error:
         raise RSEOperationNotSupported(
-            f"RSE {place['rse']}: the server makes no short-lived keys for it (its settings have no 'role_arn'), and did not sign a URL: {str(error.args[0]).strip()} "
+            f'RSE {place["rse"]}: the server makes no short-lived keys for it (`rucio s3 check` says why), and did not sign a URL: {str(error.args[0]).strip()} '
             "Ask its operator for either; the latter takes keys in the server's rse-accounts.cfg and the account attribute 'sign-url'."
         ) from None
 

@@ -148,6 +148,12 @@ def _lifetime(value: Any) -> int:
     return int(value)
 
 
+def _minio_release(value: Any) -> str:
+    if not re.fullmatch(r'RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ', text := _text(value)):
+        raise ValueError
+    return text
+
+
 def _provider(value: Any) -> str:
     if value == 'default' or value not in _providers():
         raise ValueError
@@ -194,10 +200,12 @@ SETTINGS: dict[str, Setting] = {
     'max_attempts': Setting(_count, 'a number from 1 to 1000'),
     'bucket_prefix': Setting(_bucket_prefix, 'up to 31 of a-z, 0-9, "." and "-"', 'RSE'),
     'lifecycle': Setting(_boolean, 'true or false'),
+    'ignore_public_acls': Setting(_boolean, 'true or false'),
     'signature_guards': Setting(_guards, 'any of copy, prefix and host, or nothing'),
     'sts_endpoint': Setting(_url_text, 'a URL such as https://sts.example.org'),
     'role_arn': Setting(_text, 'the ARN of a role'),
     'web_identity_role_arn': Setting(_text, 'the ARN of a role'),
+    'minio_release': Setting(_minio_release, 'a release such as RELEASE.2025-10-15T17-29-55Z'),
     'credentials_lifetime': Setting(_lifetime, 'a number of seconds from 900 to 43200'),
     'capacity': Setting(_size, 'a size such as 100 TiB'),
     'on_changed': _choice(*ON_CHANGED),
@@ -267,10 +275,12 @@ class Endpoint:
     max_attempts: Optional[int] = None
     bucket_prefix: str = ''
     lifecycle: bool = False
+    ignore_public_acls: bool = False
     signature_guards: tuple[str, ...] = ()
     sts_endpoint: Optional[str] = None
     role_arn: Optional[str] = None
     web_identity_role_arn: Optional[str] = None
+    minio_release: Optional[str] = None
     credentials_lifetime: int = 3600
     capacity: Optional[int] = None
     on_changed: str = 'report'

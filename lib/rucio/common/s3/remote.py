@@ -63,9 +63,9 @@ class Remote(Authorizer):
         return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
-        client.meta.events.register_last('before-sign.s3', self._sign)
+        client.meta.events.register_last('before-sign.s3', self.sign)
 
-    def _sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
+    def sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
         """Have one request signed; botocore comes here for each attempt anew.
 
         :raises RSEAccessDenied: if the server refuses.

@@ -14,11 +14,12 @@
 
 """A storage's Security Token Service: keys that end, for a role."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import botocore.exceptions as boto
 from botocore.config import Config
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['STS_BY_HTTPS', 'TemporaryKeys', 'assume_role', 'assume_role_with_web_identity', 'client']
+__all__ = ['STS_BY_HTTPS', 'TemporaryKeys', 'assume_role', 'assume_role_with_web_identity', 'client', 'refusal']
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ _REMEDIES = {
     'RegionDisabledException': "Set the RSE's 's3' setting 'sts_endpoint' to a region whose STS is enabled.",
     'NotImplemented': "There is no STS at this address: set 'sts_endpoint', or take role_arn out of the RSE's settings.",
 }
+_S3_ERROR = re.compile(rb'\s*(?:<\?xml[^>]*\?>)?\s*(<Error>.*</Error>)\s*', re.DOTALL)
 STS_BY_HTTPS = "Set the RSE's 's3' setting 'sts_endpoint' to an https URL."
 _NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is up."
 
@@ -82,7 +84,11 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
     """
     need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys that its STS gives', STS_BY_HTTPS)
     config = Config(signature_version='v4')
-    return factory.client('sts', session, endpoint.sts_url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(patience), config=config)
+    made: Any = factory.client(
+        'sts', session, endpoint.sts_url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(patience), config=config
+    )
+    made.meta.events.register('before-parse.sts', _as_an_sts_error)
+    return made
 
 
 def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: str, seconds: int) -> TemporaryKeys:
@@ -104,6 +110,22 @@ def assume_role_with_web_identity(endpoint: 'Endpoint', sts: Any, role: str, nam
         return _keys(endpoint, sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName=name, WebIdentityToken=token, DurationSeconds=seconds))
 
 
+def refusal(call: Callable[..., Any], **parameters: Any) -> Optional[str]:
+    """The code of the error with which an STS refuses a call; None if it does not refuse it. One request.
+
+    :param call: A method of what :func:`client` gives.
+    :param parameters: Its parameters.
+    :returns: Such as ``AccessDenied``; the name of the exception where there was no answer, or none that can be read.
+    """
+    try:
+        call(**parameters)
+    except boto.ClientError as error:
+        return str(error.response.get('Error', {}).get('Code') or status_of(error))
+    except Exception as error:  # noqa: BLE001 - whatever else a storage answers is no refusal; botocore's parser has exceptions of its own
+        return type(error).__name__
+    return None
+
+
 def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
     """:raises ServiceUnavailable: if these are no keys: a line feed in one would be a line of its own in the files of tools."""
     who = f'RSE {endpoint.rse}: the STS at {endpoint.sts_url}'
@@ -117,6 +139,12 @@ def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
         session_token=checked(who, 'session_token', keys.get('SessionToken')),
         expiration=ends.astimezone(timezone.utc),
     )
+
+
+def _as_an_sts_error(response_dict: dict[str, Any], **_: Any) -> None:
+    """Ceph's STS answers errors as S3 has them, and so does SeaweedFS where keys are wrong: botocore would read no code there."""
+    if response_dict['status_code'] >= 300 and (found := _S3_ERROR.fullmatch(response_dict['body'])):
+        response_dict['body'] = b'<ErrorResponse>' + found[1] + b'</ErrorResponse>'
 
 
 @contextmanager

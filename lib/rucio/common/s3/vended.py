@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
 
 import botocore.session
+from botocore import UNSIGNED
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -31,6 +32,7 @@ from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNo
 
 from .credentials import Authorizer
 from .factory import bare_session
+from .remote import Remote
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -79,7 +81,8 @@ class Vended(Authorizer):
     """Keys that the Rucio server vends, for one bucket or one part of it. Got when a request needs them, and anew before they end.
 
     Cost: a request to the Rucio server for each bucket (or part) that is read, and one for each that is written to, and again
-    after most of their life. Threads that need the same keys at the same time cause one request.
+    after most of their life. Threads that need the same keys at the same time cause one request. Where the server does not vend any more
+    (it found that keys could become more than they are for), it signs the requests, as :class:`.remote.Remote` has them signed.
 
     :param endpoint: The storage that the keys are for.
     :param server: The Rucio server; it need not be thread-safe.
@@ -88,6 +91,7 @@ class Vended(Authorizer):
 
     name = 'vended'
     REMEMBERED: ClassVar[int] = 1000  # keys, the last used
+    SIGNING: ClassVar[float] = 300  # seconds for which a server that vends nothing is not asked again, but signs
     MARGIN: ClassVar[float] = 300  # seconds before their end at which new ones are got, or a third of what is left when they come
 
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
@@ -98,6 +102,8 @@ class Vended(Authorizer):
         self._asking = threading.Lock()
         self.identity = f'vended:{server.identity}:{endpoint.rse}'
         self.region = region
+        self._remote = Remote(endpoint, server, region)
+        self._signs_until = 0.0  # of time.monotonic
 
     def session(self) -> botocore.session.Session:
         return bare_session(None)
@@ -105,18 +111,37 @@ class Vended(Authorizer):
     def attach(self, client: 'S3Client') -> None:
         events = client.meta.events
         events.register('before-parameter-build.s3', _note)
+        events.register_first('choose-signer.s3', self._choose)
         events.register('before-sign.s3', self._authorise)
         events.register_last('needs-retry.s3', self._replace_refused)  # type: ignore[arg-type]
         events.register('after-call.s3.HeadObject', functools.partial(self._tell_of_missing, client))
 
-    def _authorise(self, request: 'AWSRequest', **_: Any) -> None:
-        """Botocore comes here before each attempt, also when it makes a signed URL."""
-        need: _Need = request.context['rucio_s3_need']
+    def _choose(self, context: dict[str, Any], signature_version: Any, **_: Any) -> Any:
+        """Botocore comes here before each attempt, also when it makes a signed URL, which takes keys."""
+        need: _Need = context['rucio_s3_need']
         if not need.bucket:
             raise RSEOperationNotSupported(f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: try rucio s3 ls.')
-        keys = self._keys_for(need)
-        request.context['rucio_s3_keys'] = keys
-        request.context.setdefault('signing', {})['request_credentials'] = keys.credentials
+        context['rucio_s3_keys'] = keys = self._keys_or_none(need, must=str(signature_version).endswith('-query'))
+        return None if keys else UNSIGNED
+
+    def _authorise(self, request: 'AWSRequest', **more: Any) -> None:
+        keys: Optional[_Keys] = request.context['rucio_s3_keys']
+        if keys is None:
+            self._remote.sign(request, **more)
+        else:
+            request.context.setdefault('signing', {})['request_credentials'] = keys.credentials
+
+    def _keys_or_none(self, need: _Need, must: bool) -> Optional[_Keys]:
+        """None where the server signs instead: who is refused keys is not refused signatures."""
+        if time.monotonic() < self._signs_until and not must:
+            return None
+        try:
+            return self._keys_for(need)
+        except RSEOperationNotSupported:
+            if must or 'remote' not in (self._server.get_s3_rse(self._rse).get('auth') or ()):
+                raise
+            self._signs_until = time.monotonic() + self.SIGNING
+            return None
 
     def _replace_refused(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> Optional[float]:
         """Once, try with new keys: a storage may forget keys before their time."""
@@ -133,7 +158,8 @@ class Vended(Authorizer):
     def _tell_of_missing(client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         """AWS says 403 of a missing object to who may list a part of the bucket only: have that part say that it is not there."""
         need: _Need = context['rucio_s3_need']
-        if http_response.status_code != 403 or not context['rucio_s3_keys'].prefix:
+        keys: Optional[_Keys] = context['rucio_s3_keys']
+        if http_response.status_code != 403 or keys is None or not keys.prefix:
             return
         with suppress(ClientError, BotoCoreError):  # then the refusal stands
             found = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1).get('Contents', [])

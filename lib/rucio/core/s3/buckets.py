@@ -44,7 +44,7 @@ from rucio.core.scope import get_scopes
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType, ReplicaState
 
-from . import access, bucket_policies, grants, imports, storages, subscriptions
+from . import access, bucket_policies, grants, imports, public_acls, storages, subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -314,7 +314,7 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
 
     One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
-    :func:`.subscriptions.subscribe`.
+    :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.
 
     :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
     :raises AccessDenied: if the bucket belongs to somebody else.
@@ -328,6 +328,7 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
         if storage.common_bucket:
             raise DestinationNotAccessible(f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it.")
         made['bucket'] = _create(storage, bucket)
+    _ignore_public_acls(storage, bucket)
     if storage.endpoint.lifecycle and not storage.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
     made['events'] = subscriptions.subscribe(storage, bucket)
@@ -337,6 +338,14 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
 def _create(storage: 'Storage', bucket: str) -> bool:
     """:returns: False if somebody else made it for us in the same moment."""
     return objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
+
+
+def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
+    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the rest."""
+    try:
+        public_acls.ignore(storage, bucket)
+    except RucioException as error:
+        _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
 
 
 def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:

@@ -36,7 +36,7 @@ from rucio.common.s3.secrecy import is_private
 if TYPE_CHECKING:
     from .storages import Storage
 
-__all__ = ['Vended', 'need_one_spelling', 'session_policy', 'vend']
+__all__ = ['SHORTEST', 'Vended', 'assume', 'need_one_spelling', 'session_policy', 'vend']
 
 SHORTEST = 900  # seconds; no STS gives less
 POLICY_LIMIT = 2048  # characters, of AWS
@@ -110,7 +110,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
                 raise type(slot.failure)(*slot.failure.args)
             try:
                 need_one_spelling(storage, bucket, prefix)
-                slot.keys = _assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)
+                slot.keys = assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)
             except RucioException as error:
                 slot.failure, slot.failures = type(error)(*error.args), slot.failures + 1
                 raise
@@ -160,7 +160,8 @@ def _slot(purpose: tuple[Any, ...]) -> _Slot:
         return slot
 
 
-def _assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
+def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
+    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS. Raises as :func:`vend`."""
     endpoint = storage.endpoint
     # AWS wants 2 to 64 of these characters.
     name = re.sub(r'[^\w+=,.@-]', '-', f'rucio-{who}', flags=re.ASCII)[:64]

@@ -114,6 +114,19 @@ class RSE(S3View):
                     web_identity_role_arn:
                       description: "The role for those who bring an OIDC token, or null."
                       type: string
+                    role_chaining:
+                      description: "What came of trying to make more of vended keys; null where there are none."
+                      type: object
+                      properties:
+                        refused:
+                          description: "Nothing can be made of them. Otherwise no keys are vended."
+                          type: boolean
+                        said:
+                          description: "What the operator must change."
+                          type: string
+                        tried_at:
+                          description: "When: YYYY-MM-DDTHH:MM:SSZ."
+                          type: string
           401:
             description: "Invalid Auth Token"
           404:

@@ -1,0 +1,42 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The roles that docs/operators.md tells operators to make: the servers of the tests have these very ones."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+_PAGE = Path(__file__).parents[2] / 'docs' / 'operators.md'
+
+
+def _section(heading: str) -> str:
+    """What stands below a heading, up to the next one of its level."""
+    found = re.search(rf'^### {heading}\n(.*?)(?=^##)', _PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found, f'{_PAGE.name} has no section {heading}'
+    return found[1]
+
+
+def seaweedfs_roles() -> dict[str, Any]:
+    """The file of `-s3.iam.config`; its signing key has to be replaced."""
+    text = _section('SeaweedFS')
+    parsed: dict[str, Any] = json.JSONDecoder().raw_decode(text, text.index('{"sts"'))[0]
+    return parsed
+
+
+def ceph_policies() -> tuple[str, str]:
+    """The trust policy of the role, and what it may do."""
+    trust, may = re.findall(r"""^ +'(\{"Version".*\})'$""", _section('Ceph'), re.MULTILINE)
+    return trust, may

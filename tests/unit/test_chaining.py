@@ -1,0 +1,324 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whether vended keys can become more: what is tried, what counts as a refusal, who is told, how long it holds. A database in memory, a fake STS."""
+
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+import sqlalchemy
+import sqlalchemy.orm
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import chaining, storages, vending
+    from rucio.gateway import s3 as gateway
+
+from rucio.common.exception import RSEOperationNotSupported
+from rucio.common.s3 import sts as sts_module
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import Secrets as Keys
+from rucio.db.sqla import models
+from servers.fake_sts import FakeSTS
+
+ROLE, SECOND = 'arn:aws:iam:::role/RucioVending', 'arn:aws:iam:::role/Second'
+
+
+@pytest.fixture
+def sts(monkeypatch):
+    for name in ('_slots', '_clients'):
+        monkeypatch.setattr(vending, name, type(getattr(vending, name))())
+    for name in ('_slots', '_roles'):
+        monkeypatch.setattr(chaining, name, {})
+    with FakeSTS() as server:
+        yield server
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """How many transactions are open, and how many statements were made."""
+    engine = sqlalchemy.create_engine('sqlite://', poolclass=sqlalchemy.pool.StaticPool, connect_args={'check_same_thread': False})
+    models.BASE.metadata.create_all(engine, tables=[each.__table__ for each in (models.Config, models.RSE)])
+    seen = SimpleNamespace(open=0, statements=0, session=lambda: sqlalchemy.orm.Session(engine))
+    sqlalchemy.event.listen(engine, 'before_cursor_execute', lambda *_: setattr(seen, 'statements', seen.statements + 1))
+
+    @contextmanager
+    def db_session(_):
+        seen.open += 1
+        with sqlalchemy.orm.Session(engine) as session, session.begin():
+            yield session
+        seen.open -= 1
+
+    monkeypatch.setattr(chaining, 'db_session', db_session)
+    return seen
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """The other RSEs that the server knows."""
+    found = []
+    monkeypatch.setattr(storages, 'list_storages', lambda vo, session: found)  # noqa: ARG005 - as it is called
+    monkeypatch.setattr(chaining, '_vos', lambda _: ['def'])
+    return found
+
+
+@pytest.fixture
+def storage(sts, database, beside):
+    """Call it for an RSE whose STS is the fake."""
+
+    def make(rse='X', key='SERVERKEY', **settings):
+        usual = {'sts_endpoint': sts.url, 'role_arn': ROLE, 'max_attempts': 1, 'secrets': Keys(key, 'hidden-key')}
+        endpoint = Endpoint(rse, f'id of {rse}', 'http://127.0.0.1:9', **usual | settings)
+        protocol = {'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default'}
+        return storages.Storage(rse, f'id of {rse}', 'def', endpoint, {'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, protocol)
+
+    return make
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds by which all clocks are ahead."""
+    real = chaining.time
+    made = SimpleNamespace(ahead=0.0)
+    made.time = lambda: real.time() + made.ahead
+    made.monotonic = lambda: real.monotonic() + made.ahead
+    monkeypatch.setattr(chaining, 'time', made)
+    return made
+
+
+def actions(sts):
+    return [each['Action'] for each in sts.requests]
+
+
+def of_another_worker(storage):
+    """The verdict as another process finds it."""
+    chaining._slots.clear()
+    return chaining.verdict(storage)
+
+
+# What is tried
+
+
+def test_it_is_tried_with_keys_as_they_are_vended_without_a_policy_and_for_900_seconds(storage, sts):
+    """More than an hour is a ValidationError on AWS, and would look like a refusal."""
+    assert chaining.verdict(storage()).held
+    first, *tried = sts.requests
+    assert (first['Action'], first['DurationSeconds']) == ('AssumeRole', '900')
+    assert [statement['Effect'] for statement in json.loads(first['Policy'])['Statement']] == ['Allow'] * 3
+    assert [each['Action'] for each in tried] == ['AssumeRole', 'AssumeRoleWithWebIdentity', 'GetFederationToken', 'GetSessionToken']
+    assert not any('Policy' in each for each in tried)
+    assert {each['DurationSeconds'] for each in tried} == {'900'}
+    assert all('Credential=KEY1/' in each['authorization'] for each in tried if each['Action'] != 'AssumeRoleWithWebIdentity')
+
+
+def test_each_role_that_the_server_knows_there_is_tried(storage, sts, beside):
+    beside += [
+        storage('Y', role_arn=SECOND),
+        storage('Z', web_identity_role_arn='arn:aws:iam:::role/Web'),
+        storage('ELSEWHERE', sts_endpoint='http://127.0.0.1:1', role_arn='x'),
+    ]
+    assert chaining.verdict(storage()).held
+    assert [each['RoleArn'] for each in sts.requests[1:] if each['Action'] == 'AssumeRole'] == [ROLE, SECOND, 'arn:aws:iam:::role/Web']
+
+
+@pytest.mark.parametrize('action', [f'AssumeRole {ROLE}', f'AssumeRole {SECOND}', f'AssumeRoleWithWebIdentity {ROLE}', 'GetFederationToken', 'GetSessionToken'])
+def test_whatever_is_granted_ends_vending(storage, sts, beside, action):
+    beside.append(storage('Y', role_arn=SECOND))
+    sts.chained[action] = None
+    found = chaining.verdict(storage())
+    assert not found.held
+    assert action.split()[0] in found.said
+    assert action.split()[-1] in found.said
+    assert 'docs/operators.md' in found.said
+    with pytest.raises(RSEOperationNotSupported, match='signs requests'):
+        gateway._vended(storage(), 'user.alice', '', False, None, 'alice')
+
+
+@pytest.mark.parametrize(
+    'refusal',
+    [
+        (400, 'ValidationError'),
+        (400, 'InvalidParameterValue'),
+        (403, 'SignatureDoesNotMatch'),
+        (403, 'InvalidAccessKeyId'),
+        (403, 'ExpiredToken'),
+        (404, 'NoSuchEntity'),
+        (405, 'MethodNotAllowed'),
+        (429, 'Throttling'),
+        (500, 'InternalFailure'),
+        (503, 'ServiceUnavailable'),
+    ],
+)
+def test_only_access_denied_is_a_refusal_to_take_the_role(storage, sts, refusal):
+    sts.chained['AssumeRole'] = refusal
+    found = chaining.verdict(storage())
+    assert not found.held
+    assert 'nobody knows' in found.said
+
+
+@pytest.mark.parametrize('code', ['AccessDenied', 'NoSuchEntity'])
+def test_a_role_that_is_not_there_nobody_can_take(storage, sts, beside, code):
+    beside.append(storage('Y', role_arn=SECOND))
+    sts.chained[f'AssumeRole {SECOND}'] = (404, code)
+    assert chaining.verdict(storage()).held
+
+
+@pytest.mark.parametrize('refusal', [(400, 'InvalidAction'), (405, 'MethodNotAllowed'), (501, 'NotImplemented')])
+def test_a_storage_need_not_have_the_other_calls(storage, sts, refusal):
+    sts.chained.update(dict.fromkeys(('GetFederationToken', 'GetSessionToken', 'AssumeRoleWithWebIdentity'), refusal))
+    assert chaining.verdict(storage()).held
+
+
+@pytest.mark.parametrize('answer', [(200, ''), (200, '<html>'), (403, '<html>denied</html>'), (403, '')])
+def test_what_cannot_be_read_is_no_refusal(storage, sts, monkeypatch, answer):
+    stock = FakeSTS.answer
+    monkeypatch.setattr(FakeSTS, 'answer', lambda self, asked: stock(self, asked) if 'SERVERKEY' in asked['authorization'] else answer)
+    assert not chaining.verdict(storage()).held
+
+
+def test_a_storage_that_stops_answering_has_refused_nothing(storage, sts, monkeypatch):
+    monkeypatch.setattr(sts_module, 'refusal', lambda *_, **__: 'ReadTimeoutError')
+    assert not chaining.verdict(storage()).held
+
+
+def test_without_keys_to_try_with_it_is_said_why(storage, sts):
+    sts.failures = [(403, 'AccessDenied')]
+    found = chaining.verdict(storage())
+    assert not found.held
+    assert 'role_arn' in found.said
+
+
+@pytest.mark.parametrize(
+    ('release', 'held'),
+    [(None, False), ('RELEASE.2025-09-07T16-13-09Z', False), ('RELEASE.2025-10-15T17-29-55Z', True), ('RELEASE.2026-01-01T00-00-00Z', True)],
+)
+def test_minio_vends_once_its_release_is_said(storage, sts, release, held):
+    found = chaining.verdict(storage(provider='minio', minio_release=release))
+    assert found.held == held
+    assert held or 'minio_release' in found.said
+    assert bool(sts.requests) == held
+
+
+# How long it holds, and for whom
+
+
+def test_a_worker_asks_the_table_and_no_storage_where_another_one_has_tried(storage, sts, database, beside):
+    chaining.verdict(storage())
+    tried, database.statements = len(sts.requests), 0
+    assert of_another_worker(storage()).held
+    assert database.statements == 1
+    assert chaining.verdict(storage()).held
+    assert database.statements == 1
+    assert len(sts.requests) == tried
+
+
+@pytest.mark.parametrize(('granted', 'lasts'), [(False, chaining.LASTS), (True, chaining.AGAIN)])
+def test_it_is_tried_again_after_hours_and_where_something_was_wrong_after_minutes(storage, sts, clock, granted, lasts):
+    if granted:
+        sts.chained['AssumeRole'] = None
+    for clock.ahead, count in ((0, 1), (lasts - 5, 1), (lasts + 15, 2)):
+        assert chaining.verdict(storage()).held is not granted
+        assert sum('Policy' in each for each in sts.requests) == count
+
+
+def test_what_an_operator_put_right_takes_effect(storage, sts, clock):
+    sts.chained['AssumeRole'] = None
+    assert not chaining.verdict(storage()).held
+    sts.chained.clear()
+    clock.ahead = chaining.AGAIN + 1
+    assert chaining.verdict(storage()).held
+
+
+def test_another_role_key_or_sts_is_another_verdict(storage, sts, beside):
+    assert chaining.verdict(storage()).held
+    sts.chained['AssumeRole'] = None
+    for changed in (storage(role_arn=SECOND), storage(key='ANOTHERKEY'), storage(sts_endpoint=f'{sts.url}/')):
+        assert not chaining.verdict(changed).held
+    assert not chaining.verdict(storage()).held  # that of the other key has taken its row
+    beside.append(storage('Y', role_arn='arn:aws:iam:::role/Third'))
+    chaining._roles.clear()
+    sts.chained.clear()
+    assert chaining.verdict(storage()).held
+
+
+def test_a_row_that_cannot_be_read_counts_for_nothing(storage, sts, database):
+    chaining.verdict(storage())
+    with database.session() as session, session.begin():
+        session.execute(sqlalchemy.update(models.Config).values(value='{"held": true}'))
+    sts.chained['AssumeRole'] = None
+    assert not of_another_worker(storage()).held
+
+
+def test_sixteen_who_ask_at_once_cause_one_trial_and_no_transaction_is_open_meanwhile(storage, sts, database):
+    chaining._roles[sts.url, ROLE] = (float('inf'), [])
+    sts.gate.clear()
+    there, arrived = storage(), threading.Barrier(17)
+
+    def ask():
+        arrived.wait()
+        return chaining.verdict(there)
+
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(ask) for _ in range(16)]
+        arrived.wait()
+        sts.reached.wait(30)
+        assert database.open == 0
+        sts.gate.set()
+        assert len({each.result() for each in asked}) == 1
+    assert len(sts.requests) == 5
+
+
+def test_nothing_secret_is_kept(storage, sts, database):
+    chaining.verdict(storage())
+    with database.session() as session:
+        kept = session.execute(sqlalchemy.select(models.Config.section, models.Config.value)).one()
+    assert kept.section == 's3-vending:X'
+    assert not any(each in kept.value for each in ('hidden', 'SERVERKEY', 'KEY1'))
+
+
+# Who is told
+
+
+def test_an_rse_is_described_with_what_holds(storage, sts, database, monkeypatch):
+    monkeypatch.setattr(gateway, 'db_session', chaining.db_session)
+    monkeypatch.setattr(storages, 'get_storage', lambda *_, **__: storage())
+    monkeypatch.setattr(gateway.shared_keys, 'overlaps', lambda *_, **__: [])
+    described = gateway.get_rse('X')
+    assert described['auth'] == ['vended', 'remote']
+    assert described['role_chaining']['refused'] is True
+    sts.chained['AssumeRole'] = None
+    chaining._slots.clear()
+    monkeypatch.setattr(storages, 'get_storage', lambda *_, **__: storage(role_arn=SECOND))
+    described = gateway.get_rse('X')
+    assert described['auth'] == ['remote']
+    assert SECOND in described['role_chaining']['said']
+
+
+def test_a_list_of_rses_tries_nothing(storage, sts, database, beside, monkeypatch):
+    monkeypatch.setattr(gateway, 'db_session', chaining.db_session)
+    beside.append(storage())
+    assert [each['role_chaining'] for each in gateway.list_rses()] == [None]
+    assert not sts.requests
+    sts.chained['AssumeRole'] = None
+    chaining.verdict(storage())
+    assert [each['auth'] for each in gateway.list_rses()] == [['remote']]
