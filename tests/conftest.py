@@ -109,6 +109,7 @@ def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
         'policy': {'package': 'rucio_s3_policy'},
         'api': {'endpoints_add': 's3, s3events'},
         's3:SIGNED_S3': {'events_token': EVENTS_TOKEN, 'on_missing': 'forget'},
+        **{f's3:{rse}': {'events_token': EVENTS_TOKEN} for rse in ('TOPICS_S3', 'OPEN_TOPICS_S3')},
     }
     with RucioServer(tmp_path_factory.mktemp('rucio'), config) as server:
         yield RucioCli.root(tmp_path_factory.mktemp('root'), server)

@@ -16,6 +16,7 @@
 
 import json
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -74,6 +75,7 @@ mon_data = {directory}/mon
 osd_data = {directory}/osd
 rgw_data = {directory}/rgw
 osd_objectstore = memstore
+osd_class_dir = /usr/lib/{machine}-linux-gnu/rados-classes
 memstore_device_bytes = {size}
 osd_pool_default_size = 1
 osd_pool_default_min_size = 1
@@ -160,7 +162,7 @@ class CephRGW:
         for name in ('mon', 'osd', 'rgw', 'crash'):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / 'none.keyring').touch()
-        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size}
+        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size, 'machine': platform.machine()}
         write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8)))
         self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
         self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
@@ -181,6 +183,20 @@ class CephRGW:
         client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
         gateway.wait(lambda: _works(client), START_TIMEOUT)
         self._make_roles()
+
+    def gateway(self, apis: str) -> str:
+        """
+        Start another gateway; its URL.
+
+        :param apis: what it offers, as `rgw_enable_apis` has it.
+        """
+        port = free_port()
+        folder = self.directory / f'rgw-{port}'
+        folder.mkdir()
+        options = [f'--rgw_frontends=beast endpoint=127.0.0.1:{port} tcp_nodelay=1', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
+        gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw', *options, f'--log_file={folder}/rgw.log')
+        gateway.wait(lambda: _listens(port), START_TIMEOUT)
+        return f'http://{self.hostname}:{port}'
 
     def stop(self) -> None:
         """End it; nobody needs its data."""

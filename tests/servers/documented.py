@@ -40,3 +40,13 @@ def ceph_policies() -> tuple[str, str]:
     """The trust policy of the role, and what it may do."""
     trust, may = re.findall(r"""^ +'(\{"Version".*\})'$""", _section('Ceph'), re.MULTILINE)
     return trust, may
+
+
+def ceph_topics() -> tuple[str, str]:
+    """What gateways that users reach offer, and what the role may do where that keeps its keys from topics (from Ceph 20 on)."""
+    text = _section('Topics and vended keys')
+    apis = re.search(r'rgw_enable_apis "(.*)"', text)
+    policy = re.search(r"""^ +'(\{"Version".*\})'$""", text, re.MULTILINE)
+    assert apis
+    assert policy
+    return apis[1], policy[1]

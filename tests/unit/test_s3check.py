@@ -19,9 +19,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from rucio.client import s3check
 from rucio.client.s3check import FAILED, HINT, OK, SKIPPED, Check
 from rucio.common.exception import RSEOperationNotSupported
 from servers.fake_s3 import error
+from servers.fake_sns import SNS
 
 BUCKET = 'user.alice'
 MEASURED = {'checksum': 'crc32', 'full_object_checksum': 'true', 'conditional_put': 'true', 'conditional_multipart': 'true', 'lifecycle': 'true'}
@@ -67,6 +69,9 @@ class Plugin:
 
     def list_policy_warnings(self, scope, rse):
         return self.warnings
+
+    def get_s3_credentials(self, rse, bucket, prefix):
+        return {'access_key': 'KEY', 'secret_key': 'secret', 'session_token': 'token', 'region': 'de'}
 
 
 @pytest.fixture
@@ -348,3 +353,33 @@ def test_scopes_that_are_folders_of_others(catalogue, scopes, pair):
         assert all(scope in result.found for scope in pair)
     else:
         assert result.status == OK
+
+
+# Topics
+
+
+@pytest.mark.parametrize(
+    ('refuses', 'topics', 'status', 'found'),
+    [
+        ({'all': 405}, ['rucio-s3-X'], OK, 'vended keys cannot reach the topics'),
+        ({'create_topic': 403, 'delete_topic': 403}, [], OK, 'vended keys cannot reach the topics'),  # Ceph 20 shows what they may see
+        ({}, ['other'], HINT, "vended keys may delete, make, see topics: cure that before 'events_url' is set, and in any case on Ceph 16"),
+        ({}, ['rucio-s3-X'], FAILED, 'vended keys may delete, make, see topics: also rucio-s3-X'),
+        ({'create_topic': 403, 'delete_topic': 403}, ['other', 'rucio-s3-X'], FAILED, 'vended keys may see topics: also rucio-s3-X'),
+    ],
+)
+def test_topics_and_vended_keys(catalogue, monkeypatch, refuses, topics, status, found):
+    plugin, shared, make = Plugin(), {name: {} for name in topics}, s3check.factory.client
+    plugin.ways = ['vended']
+    monkeypatch.setattr(
+        s3check.factory, 'client', lambda service, *more, **options: SNS(shared, refuses) if service == 'sns' else make(service, *more, **options)
+    )
+    monkeypatch.setattr(Check, '_check_way', lambda *_: 'not of interest here')
+    results = run(catalogue(s3={'provider': 'ceph'}), plugin)
+    assert results['event topics'][1:3] == (status, found)
+    assert sorted(shared) == sorted(topics)
+
+
+def test_where_there_can_be_no_topics_none_are_tried(catalogue):
+    assert run(catalogue())['event topics'].found == 'the storage makes no topics'
+    assert run(catalogue(s3={'provider': 'ceph'}))['event topics'].found == 'the server vends no keys'

@@ -28,7 +28,7 @@ from botocore.stub import Stubber
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import subscriptions
+    from rucio.core.s3 import subscriptions, topics
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied
 from rucio.common.s3.endpoint import SERVER, Endpoint
@@ -79,7 +79,7 @@ class Clients:
 @pytest.fixture
 def clients(monkeypatch):
     made = Clients()
-    monkeypatch.setattr(subscriptions.factory, 'client', made.make)
+    monkeypatch.setattr(topics.factory, 'client', made.make)
     yield made
     made.s3.assert_no_pending_responses()
     made.sns.assert_no_pending_responses()
@@ -109,6 +109,21 @@ def test_again_only_the_topic_is_brought_up_to_date(clients):
     clients.makes_topic(arn)
     clients.has(TopicConfigurations=[{'Id': 'rucio-s3', 'TopicArn': arn, 'Events': EVENTS}])
     assert subscriptions.subscribe(clients.storage(**CEPH), BUCKET) is False
+
+
+def test_a_gateway_of_our_own_is_asked_in_the_place_of_the_users(clients, monkeypatch):
+    """Those of users take a question about notifications for one about objects, if they have no API for it."""
+    arn, private = 'arn:aws:sns:default::rucio-s3-X', 'https://private.example.org'
+    asked = []
+    storage = clients.storage(**CEPH, events_endpoint=private)
+    connection = storage.connection(SERVER)
+    monkeypatch.setattr(subscriptions.clients, 'connect', lambda endpoint, *_: asked.append(endpoint.url) or connection)
+    clients.makes_topic(arn)
+    clients.has()
+    clients.takes(TopicConfigurations=[{'Id': 'rucio-s3', 'TopicArn': arn, 'Events': EVENTS}])
+    assert subscriptions.subscribe(storage, BUCKET) is True
+    assert asked == [private]
+    assert [url for _, url, *_ in clients.made] == [private]
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,11 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
-from rucio.common.exception import RSENotFound, RSEOperationNotSupported, RucioException
+from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import clients, credentials, factory, objects, transfer
 from rucio.common.s3.address import bucket_to_scope, encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
@@ -171,6 +172,7 @@ class Check:
             ('lifecycle', self._check_lifecycle),
             ('public ACLs', self._check_public_acls),
             ('role chaining', self._check_chaining),
+            ('event topics', self._check_topics),
             ('vended keys (STS)', lambda: self._check_way('vended')),
             ('remote signing', lambda: self._check_way('remote')),
         ]
@@ -648,6 +650,25 @@ class Check:
             raise _failed(*_split(told['said']))
         return f'vended keys cannot become more than they are for (tried at {told["tried_at"]})'
 
+    def _check_topics(self) -> str:
+        """Whether vended keys reach the topics of the storage, of which one may tell the server of events. What is made for it is deleted."""
+        endpoint = self._need_endpoint()
+        if not endpoint.event_topics:
+            raise _skipped('the storage makes no topics')
+        _, bucket = self._need_bucket()
+        try:
+            if 'vended' not in (self._plugin.get_s3_rse(self._rse).get('auth') or []):
+                raise _skipped('the server vends no keys')
+            keys = self._plugin.get_s3_credentials(self._rse, bucket, self._folder)
+        except (RSEOperationNotSupported, AccessDenied):
+            raise _skipped('no keys are vended for this bucket') from None
+        may, own = _topic_calls(endpoint, keys)
+        if not may:
+            return 'vended keys cannot reach the topics'
+        found = f'vended keys may {", ".join(may)} topics'
+        remedy = 'See "Topics and vended keys" in docs/operators.md.'
+        raise _failed(f'{found}: also {own}', remedy) if own else _hint(f"{found}: cure that before 'events_url' is set, and in any case on Ceph 16", remedy)
+
     def _check_way(self, way: str) -> str:
         """A way that the server's plugin offers, from its answer to an object that was written and read with it."""
         endpoint = self._need_endpoint()
@@ -722,6 +743,31 @@ class Check:
             except (ClientError, BotoCoreError):
                 left.append(f'the bucket {self._bucket}')
         return ', '.join(left)
+
+
+def _topic_calls(endpoint: Endpoint, keys: dict[str, Any]) -> tuple[list[str], str]:
+    """The calls for topics that keys may make, and a topic of the Rucio server that they see, or nothing. Four requests at most."""
+    session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
+    client = factory.client('sns', session, endpoint.url, region=keys['region'], ca_bundle=endpoint.ca_bundle, patience=endpoint.patience())
+    name, may = f'rucio-s3-check-{secrets.token_hex(8)}', []
+
+    def granted(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ClientError as error:
+            if status_of(error) in (401, 403, 405, 501):
+                return None
+            raise
+
+    if granted(lambda: client.delete_topic(TopicArn=f'arn:aws:sns:default::{name}')):
+        may.append('delete')
+    if made := granted(lambda: client.create_topic(Name=name)):
+        may.append('make')
+        client.delete_topic(TopicArn=made['TopicArn'])
+    if seen := (granted(client.list_topics) or {}).get('Topics', []):
+        may.append('see')
+    names = sorted(each['TopicArn'].rpartition(':')[2] for each in seen)
+    return may, next((each for each in names if each.startswith('rucio-s3-')), '')
 
 
 def _operation(protocol: dict[str, Any]) -> str:

@@ -217,6 +217,7 @@ SETTINGS: dict[str, Setting] = {
     'checksum_readers': Setting(_count, 'a number from 1 to 1000'),
     'events_url': Setting(_events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"),
     'events_topic': Setting(_events_topic, 'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge'),
+    'events_endpoint': Setting(_url_text, 'a URL such as https://private-gateway.example.org'),
     'event_topics': Setting(_boolean, 'true or false'),
     'fts_push': Setting(_boolean, 'true or false', 'RSE'),
     'events_token': Setting(_events_token, '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them', _SECRET),
@@ -292,6 +293,7 @@ class Endpoint:
     checksum_readers: int = 4
     events_url: Optional[str] = None
     events_topic: Optional[str] = None
+    events_endpoint: Optional[str] = None
     event_topics: bool = False
     fts_push: bool = True
     events_token: Optional[str] = field(default=None, repr=False)

@@ -49,7 +49,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from . import storages, vending
+from . import storages, topics, vending
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -175,7 +175,8 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
     keys = storage.credentials()
     own = '' if keys.token else str(keys.access_key)  # keys that end are others in each process
     endpoint = storage.endpoint
-    parts = [endpoint.sts_url, endpoint.minio_release or '', storage.connection(SERVER).authorizer.identity, own, *_known_roles(storage, session)]
+    topic = [endpoint.url, topics.place(storage)] if topics.used(storage) else []
+    parts = [*topic, endpoint.sts_url, endpoint.minio_release or '', storage.connection(SERVER).authorizer.identity, own, *_known_roles(storage, session)]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
 
 
@@ -276,7 +277,7 @@ def _open_door(storage: 'Storage') -> str:
                 f'RSE {storage.rse}: nobody knows whether keys that this server would vend can become more than they are for: {endpoint.sts_url} answers '
                 f"'{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
             )
-    return ''
+    return topics.open_door(storage, own)
 
 
 def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:

@@ -77,6 +77,8 @@ MAX_READ = 64 * 1024 * 1024
 LONGEST = 2.0  # seconds after which a request begins nothing new
 LOOKS = 20  # objects that are looked at together, between two looks at the clock
 _DEEPEST = 4  # wrappers
+_BRACKETS = 32  # of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second
+_TOO_MANY = f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.'
 _LONGEST_BUCKET, _LONGEST_KEY = 255, 1024  # characters, of old buckets of Ceph, and bytes
 _MANY = 500  # scopes that are asked for at once
 
@@ -124,6 +126,8 @@ def parse(body: bytes) -> Batch:
     :param body: JSON, of at most :data:`MAX_BODY` bytes.
     :raises InputValidationError: if it is no JSON, or has more than :data:`MAX_RECORDS` records.
     """
+    if body.count(b'{') + body.count(b'[') > _BRACKETS * MAX_RECORDS:
+        raise InputValidationError(_TOO_MANY)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -157,7 +161,7 @@ def _records(document: Any) -> list[Any]:
         else:
             waiting += ((one, depth + 1) for one in inside)
         if len(records) > MAX_RECORDS or seen > (_DEEPEST + 1) * MAX_RECORDS:
-            raise InputValidationError(f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.')
+            raise InputValidationError(_TOO_MANY)
     return records
 
 

@@ -15,14 +15,16 @@
 """Subscribing a bucket to its events: its storage then tells this server what happens in it (see :mod:`.events`)."""
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import RucioException
-from rucio.common.s3 import factory
+from rucio.common.s3 import clients
 from rucio.common.s3.endpoint import SERVER
-from rucio.common.s3.secrecy import need_private
+
+from . import topics
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +35,7 @@ __all__ = ['ID', 'subscribe']
 
 _LOGGER = logging.getLogger(__name__)
 
-ID = 'rucio-s3'  # of our configuration among those of a bucket, and what the names of our topics begin with
+ID = 'rucio-s3'  # of our configuration among those of a bucket
 EVENTS = ('s3:ObjectCreated:*', 's3:ObjectRemoved:*')
 _EVENTBRIDGE = 'EventBridgeConfiguration'
 _KINDS = {
@@ -53,7 +55,7 @@ def subscribe(storage: 'Storage', bucket: str) -> bool:
     """
     try:
         topic = _topic(storage)
-        return bool(topic) and _configure(storage.connection(SERVER).client, bucket, topic)
+        return bool(topic) and _configure(_client(storage), bucket, topic)
     except (ClientError, BotoCoreError, RucioException) as error:
         _LOGGER.warning('RSE %s, bucket %s: it could not be subscribed to its events: %s', storage.rse, bucket, error)
         return False
@@ -71,29 +73,16 @@ def _topic(storage: 'Storage') -> str:
             'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg [s3:%s].', storage.rse, storage.rse
         )
         return ''
-    # The first is told the token, the second is where the storage sends it.
-    for url in (endpoint.url, endpoint.events_url):
-        need_private(url, f'RSE {storage.rse}: the events_token', 'Use https for both the storage and events_url, or have it tell its events another way.')
-    attributes = {
-        'push-endpoint': endpoint.events_url,
-        'OpaqueData': endpoint.events_token,
-        'verify-ssl': 'true',
-        # Otherwise who puts an object has to wait for our answer, for ever if there is none. Ceph 16 needs up to 30 s to notice a new topic of
-        # this kind, then an event takes it 0.1 s.
-        'persistent': 'true',
-        # Ceph 16 does not know these two: it tries again at once, for ever.
-        'retry_sleep_duration': '5',
-        'time_to_live': '86400',
-    }
     # It makes what is there anew: a new URL or token takes effect.
-    made = _sns(storage).create_topic(Name=f'{ID}-{storage.rse}', Attributes=attributes)
-    return str(made['TopicArn'])
+    return topics.make(storage)
 
 
-def _sns(storage: 'Storage') -> Any:
-    """A client for the storage's own SNS. Not shared: buckets are made seldom."""
-    endpoint, session = storage.endpoint, storage.connection(SERVER).authorizer.session()
-    return factory.client('sns', session, endpoint.url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER))
+def _client(storage: 'Storage') -> 'S3Client':
+    """Gateways without the API for topics take a question about notifications for one about the bucket, and answer that."""
+    connection = storage.connection(SERVER)
+    if topics.place(storage) == storage.endpoint.url:
+        return connection.client
+    return clients.connect(replace(storage.endpoint, url=topics.place(storage)), connection.authorizer, SERVER).client
 
 
 def _configure(client: 'S3Client', bucket: str, topic: str) -> bool:

@@ -36,7 +36,7 @@ from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
-from rucio.core.s3 import bucket_settings, publishing, rounds, storages, usage
+from rucio.core.s3 import bucket_settings, publishing, rounds, storages, topics, usage
 from rucio.core.s3.inventory import Inventory, NamedInventory
 from rucio.core.s3.reconciler import Reconciler, ranges
 from rucio.core.vo import list_vos
@@ -187,6 +187,7 @@ class Worker:
         self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
         self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
         self._swept: Optional[float] = None  # when grants that have ended were deleted
+        self._kept: dict[str, float] = {}  # RSE id -> when the topic of its events was looked at
         self._closed: set[str] = set()  # RSEs of which this worker has ended a round, and not yet said how much is there
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
@@ -233,6 +234,7 @@ class Worker:
             mine += sum(self._work(task) for task in tasks)
             others |= foreign
             self._tell_usage(storage)
+            self._keep_topic(storage)
         return mine, frozenset(others)
 
     def _sweep_grants(self) -> None:
@@ -408,6 +410,14 @@ class Worker:
                 f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which the reaper deletes, and how much is '
                 "free is not certain; or somebody else tells it. Set 'capacity' in the RSE's 's3' settings."
             )
+
+    def _keep_topic(self, storage: 'Storage') -> None:
+        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all that is written."""
+        now = time.monotonic()
+        if now - self._kept.get(storage.rse_id, -self.options.interval) >= self.options.interval and self._heartbeat.live()[0] == 0:
+            self._kept[storage.rse_id] = now
+            if wrong := topics.keep(storage):
+                self._warn(wrong)
 
     # What is told
 

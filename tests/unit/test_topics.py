@@ -1,0 +1,149 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The topic of a storage: made, kept, and whether vended keys could take it. No storage."""
+
+import os
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from botocore.exceptions import EndpointConnectionError
+
+# What is imported here reads the configuration, and there is none yet.
+with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
+    from rucio.core.s3 import topics
+
+from rucio.common.exception import ServiceUnavailable
+from rucio.common.s3.endpoint import Endpoint
+from servers.fake_sns import ARN, SNS
+
+TOKEN = 'the-token-that-nobody-else-has'
+URL = 'https://rucio.example.org/s3/X/events'
+
+
+@pytest.fixture
+def ceph(monkeypatch):
+    """A storage X; `own` is what the server speaks to, `theirs` what users do."""
+    made = SimpleNamespace(topics={}, urls=[])
+    made.own, made.theirs = SNS(made.topics), SNS(made.topics, {'all': 405})
+
+    def client(service, session, url, **_):
+        assert service == 'sns'
+        made.urls.append(url)
+        return made.own if session == 'own' else made.theirs
+
+    monkeypatch.setattr(topics.factory, 'client', client)
+    connection = SimpleNamespace(authorizer=SimpleNamespace(session=lambda: 'own'))
+    made.endpoint = {'event_topics': True, 'events_url': URL, 'events_token': TOKEN, 'events_endpoint': 'https://private.example.org'}
+    made.storage = lambda **more: SimpleNamespace(
+        rse='X', region='de', endpoint=Endpoint('X', 'a' * 32, 'https://s3.example.org', **made.endpoint | more), connection=lambda _: connection
+    )
+    made.door = lambda **more: topics.open_door(made.storage(**more), 'theirs')
+    return made
+
+
+# Whether others can have it
+
+
+def test_a_door_that_is_shut(ceph):
+    assert ceph.door() == ''
+    assert ceph.theirs.asked == ['get_topic_attributes', 'create_topic', 'delete_topic']
+    assert sorted(set(ceph.urls)) == ['https://private.example.org', 'https://s3.example.org']
+    assert not ceph.topics  # what was made for it is gone
+
+
+@pytest.mark.parametrize(
+    ('refuses', 'may'),
+    [
+        ({}, 'can read, replace and delete the topic'),
+        ({'get_topic_attributes': 404}, 'can read, replace and delete the topic'),  # it says whether there is one
+        ({'get_topic_attributes': 403, 'create_topic': 403}, 'can delete the topic'),
+        ({'delete_topic': 403, 'create_topic': 403}, 'can read the topic'),
+    ],
+)
+def test_a_door_that_is_open(ceph, refuses, may):
+    ceph.theirs.refuses = refuses
+    said = ceph.door()
+    assert may in said
+    assert 'events_endpoint' in said
+    assert not ceph.topics
+
+
+@pytest.mark.parametrize('settings', [{'events_url': None}, {'event_topics': False}, {'event_topics': False, 'events_topic': 'arn:minio:sqs::RUCIO:webhook'}])
+def test_where_there_is_no_topic_nothing_is_tried(ceph, settings):
+    ceph.theirs.refuses = {}
+    assert ceph.door(**settings) == ''
+    assert not ceph.urls
+
+
+def test_the_operators_own_topic_is_one(ceph):
+    ceph.theirs.refuses = {}
+    assert ceph.door(events_url=None, events_topic=f'{ARN}mine')
+
+
+@pytest.mark.parametrize('error', [EndpointConnectionError(endpoint_url='https://s3.example.org'), 500, 503])
+@pytest.mark.parametrize('who', ['own', 'theirs'])
+def test_no_answer_is_no_refusal(ceph, who, error):
+    getattr(ceph, who).refuses = {'create_topic': error}
+    with pytest.raises(ServiceUnavailable):
+        ceph.door()
+
+
+# Keeping it
+
+
+def test_a_topic_that_is_as_it_was_made_stays(ceph):
+    assert topics.make(ceph.storage()) == f'{ARN}rucio-s3-X'
+    assert topics.keep(ceph.storage()) is None
+    assert ceph.own.asked == ['create_topic', 'list_topics', 'get_topic_attributes']
+
+
+@pytest.mark.parametrize(
+    ('found', 'said'),
+    [
+        (None, 'was not there'),
+        ({}, 'another address'),
+        ({'push-endpoint': 'https://attacker.example.org', 'OpaqueData': TOKEN}, 'another address'),
+        ({'push-endpoint': URL, 'OpaqueData': ''}, 'another token'),
+    ],
+)
+def test_a_topic_that_somebody_changed_is_made_again(ceph, found, said):
+    if found is not None:
+        ceph.topics['rucio-s3-X'] = found
+    told = topics.keep(ceph.storage())
+    assert said in told
+    assert TOKEN not in told
+    assert ceph.topics['rucio-s3-X'].items() >= {'push-endpoint': URL, 'OpaqueData': TOKEN}.items()
+
+
+def test_a_topic_that_is_listed_although_it_is_gone(ceph):
+    ceph.topics['rucio-s3-X'] = {'push-endpoint': URL, 'OpaqueData': TOKEN}
+    ceph.own.refuses = {'get_topic_attributes': 404}
+    assert 'was not there' in topics.keep(ceph.storage())
+    assert ceph.own.asked[-1] == 'create_topic'
+
+
+@pytest.mark.parametrize('settings', [{'events_url': None}, {'events_token': None}, {'event_topics': False}, {'events_topic': f'{ARN}mine'}])
+def test_what_is_not_ours_is_not_kept(ceph, settings):
+    assert topics.keep(ceph.storage(**settings)) is None
+    assert not ceph.urls
+
+
+def test_a_storage_that_does_not_answer_is_asked_another_time(ceph):
+    ceph.own.refuses = {'all': EndpointConnectionError(endpoint_url='https://private.example.org')}
+    assert topics.keep(ceph.storage()) is None
