@@ -39,6 +39,7 @@ _COMMANDS = 'rucio.cli.command'
 _LEGACY = 'rucio.cli.bin_legacy.rucio'
 _TRANSFERS = 'rucio.core.transfer'
 _warned: list[Exception] = []
+output_mode: 'Optional[int]' = None  # of the file that the output was redirected to, before it was closed to others
 
 
 class _Finder:
@@ -64,6 +65,24 @@ class _Finder:
 def _install() -> None:
     if not any(hasattr(finder, 'rucio_s3_plugin') for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def _close_output() -> None:
+    """`rucio s3 credentials > FILE`: a shell makes FILE readable for all. It is closed to others before anything else is done."""
+    global output_mode  # noqa: PLW0603 - there is one output
+    words = getattr(sys, 'argv', [])
+    if not words or not words[0].endswith(('rucio', 'rucio-s3')) or not {'credentials', 'presign'}.intersection(words):
+        return
+    import os  # noqa: PLC0415 - Python has it already
+    import stat  # noqa: PLC0415
+
+    try:
+        status = os.fstat(1)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            os.fchmod(1, 0o600)
+            output_mode = status.st_mode
+    except (OSError, AttributeError):  # no output; or no POSIX
+        return
 
 
 def _warn(error: Exception) -> None:
@@ -261,4 +280,5 @@ def main() -> None:
     rucio([*words[:at], 's3', *words[at:]], prog_name='rucio')
 
 
+_close_output()
 _install()

@@ -31,6 +31,7 @@ from sqlalchemy import and_, or_, select
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.policy import get_policy
+from rucio.common.s3.address import leaves_directory
 from rucio.common.types import InternalScope
 from rucio.core.account import has_account_attribute
 from rucio.core.scope import is_scope_owner
@@ -222,6 +223,8 @@ def _scope_of_file(file: Any, rule: _Rule) -> str:
     """:raises _UndecidedError: if it says more of the file than an upload does."""
     if not isinstance(file, dict) or not isinstance(file.get('scope'), str) or not isinstance(file.get('name'), str):
         raise _UndecidedError('A file has no scope or no name.')
+    if leaves_directory(file['name']):
+        raise _UndecidedError('A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which it is downloaded.')
     # A path or an account would be taken as they are.
     if unknown := sorted(file.keys() - _FILE_KEYS):
         raise _UndecidedError(f"The owner of a scope may not set '{unknown[0][:100]}' of a replica.")

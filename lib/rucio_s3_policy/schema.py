@@ -12,11 +12,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The schema of names: Rucio's own, unchanged. Without this module Rucio falls back to the same, and warns at every start."""
+"""The schema of names: Rucio's own, without names that leave the directory into which Rucio's download writes them.
+
+It holds for datasets and containers as well, whose names become directories.
+"""
+
+import copy
+from typing import Any
 
 from rucio.common.config import config_get_bool
 
 if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
+    from rucio.common.schema import generic_multi_vo as _base
     from rucio.common.schema.generic_multi_vo import *  # noqa: F403
 else:
+    from rucio.common.schema import generic as _base  # type: ignore[no-redef]
     from rucio.common.schema.generic import *  # noqa: F403
+
+# As rucio.common.s3.address.leaves_directory has it. "$" would let a line feed pass.
+_INSIDE = r'^(?!//)(?!(?:.*/)?\.{1,2}(?:/|$))'
+
+_name: dict[str, Any] = dict(_base.NAME)
+_name['pattern'] = _INSIDE + str(_name['pattern']).removeprefix('^').removesuffix('$') + r'\Z'
+NAME = _name
+
+# Up to Rucio 40 the other schemas have that of names in them, from 41 on a reference to it.
+SCHEMAS = copy.deepcopy(_base.SCHEMAS, {id(_base.NAME): NAME})

@@ -445,8 +445,12 @@ class ProtocolConformance:
         pfn = rig.pfn(edge.key)
         parsed = rig.protocol('read').parse_pfns(pfn)[pfn]
         assert (parsed['path'], parsed['name']) == (f'/{rig.scope}/', edge.key)
-        rig.protocol('read').get(rig.pfn(edge.key, 'read'), str(dest))
-        assert dest.read_bytes() == file.content
+        if edge.limit == 'dot_segments':  # Rucio's download would write it elsewhere
+            with pytest.raises(RSEFileNameNotSupported, match='leave the directory'):
+                rig.protocol('read').get(rig.pfn(edge.key, 'read'), str(dest))
+        else:
+            rig.protocol('read').get(rig.pfn(edge.key, 'read'), str(dest))
+            assert dest.read_bytes() == file.content
         rsemanager.delete(rig.rse(), rig.lfn(edge.key))
         assert rig.stored(rig.key(edge.key)) is None
 

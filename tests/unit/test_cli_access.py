@@ -204,7 +204,12 @@ def test_the_tools_own_file(run, home, monkeypatch):
 def test_a_new_file_is_private_at_once(run, home, monkeypatch):
     seen = []
     replace = os.replace
-    monkeypatch.setattr(os, 'replace', lambda old, new: (seen.append(stat.S_IMODE(os.stat(old).st_mode)), replace(old, new)))
+
+    def look(old, new, **places):
+        seen.append(stat.S_IMODE(os.stat(old, dir_fd=places['src_dir_fd']).st_mode))
+        replace(old, new, **places)
+
+    monkeypatch.setattr(os, 'replace', look)
     old = os.umask(0)
     try:
         run(f'credentials --file {home}/file')
@@ -241,28 +246,15 @@ def test_a_file_that_is_none_of_ours(run, home, content, said):
     assert file.read_bytes() == content
 
 
-def test_a_format_without_a_file(run):
-    assert 'mc, aws, rclone, s3cmd' in str(run('credentials --format env --write').exception)
-
-
-def test_output_that_goes_into_a_file_is_made_private(tmp_path):
-    with tmp_path.joinpath('file').open('w') as file:
-        os.fchmod(file.fileno(), 0o644)
-        access._keep_private(file)
-        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
-    with open(os.devnull) as device:
-        before = os.fstat(device.fileno()).st_mode
-        access._keep_private(device)
-        assert os.fstat(device.fileno()).st_mode == before
-
-
-def test_a_device_is_not_replaced_by_a_file(run, monkeypatch):
-    replaced = []
-    monkeypatch.setattr(access, '_replace', lambda path, _: replaced.append(path))
-    result = run('credentials --file /dev/null')
-    assert replaced == []
-    assert isinstance(result.exception, InputValidationError)
-    assert '/dev/null is no regular file' in str(result.exception)
+def test_a_format_without_a_file(run, home):
+    assert 'no file of its own' in str(run('credentials --format env --write').exception)
+    for form in ('env', 'json', 'process'):
+        for _ in range(2):  # again over its own
+            assert run(f'credentials --format {form} --file {home}/{form}').exit_code == 0
+        assert SECRET in home.joinpath(form).read_text()
+    home.joinpath('mine').write_text('alias ll=ls')
+    assert 'would be lost' in str(run(f'credentials --format env --file {home}/mine').exception)
+    assert home.joinpath('mine').read_text() == 'alias ll=ls'
 
 
 # exec

@@ -28,13 +28,14 @@ if importlib.util.find_spec('rucio.core.scope') is None:
 import flask
 import sqlalchemy
 import sqlalchemy.orm
+from jsonschema import Draft7Validator
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import permission as core_permission
     from rucio.core.permission import PermissionResult, generic, generic_multi_vo
     from rucio.web.rest.flaskapi.v1 import replicas
-    from rucio_s3_policy import permission
+    from rucio_s3_policy import permission, schema
 
 from rucio.common import config, plugins
 from rucio.common.types import InternalAccount, InternalScope
@@ -417,3 +418,12 @@ def test_rucio_takes_the_answers(rucio, monkeypatch):
             answer = core_permission.has_permission(rucio.alice, 'add_replicas', kwargs, session=rucio.session)
         assert isinstance(answer, PermissionResult)
         assert answer.allowed is allowed
+
+
+def test_the_schema_refuses_names_that_leave_the_directory_of_a_download():
+    """A dataset's name becomes a directory, a file's the path in it."""
+    valid = Draft7Validator(schema.NAME).is_valid
+    escapes = ('../x', 'ds/../../../../x', 'a/..', 'a/../b', '..', '.', './x', 'a/./b', 'a/.', '//etc/x', '..//x', 'a\n', 'a\0')
+    assert [name for name in escapes if valid(name)] == []
+    assert all(valid(name) for name in ('a', 'a/b', 'a/...', 'a/.hidden/b', 'a..', 'a/..b', '/a', 'a//b', 'a.b/c'))
+    assert schema.SCHEMAS['name'] is schema.NAME

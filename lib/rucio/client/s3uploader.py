@@ -43,7 +43,7 @@ from rucio.common.exception import (
     SourceNotFound,
     UnsupportedOperation,
 )
-from rucio.common.s3 import checksums, objects, progress, transfer
+from rucio.common.s3 import address, checksums, objects, progress, transfer
 from rucio.common.s3.content import Summing, Sums, sums_of
 from rucio.common.s3.errors import Target, local_error
 from rucio.common.utils import generate_uuid
@@ -245,6 +245,8 @@ class DirectoryUpload:
             name.encode()
         except UnicodeEncodeError:
             raise InputValidationError(f'{name!r} is no name for Rucio: it is not UTF-8.') from None
+        if address.leaves_directory(name):
+            raise InputValidationError(f"'{self._scope}:{name}' is no name for Rucio: it would leave the directory into which it is downloaded.")
         if error := best_match(self._schema.iter_errors({'scope': self._scope, 'name': name})):
             raise InputValidationError(f"'{self._scope}:{name}' is no name for Rucio: {error.message}.")
 

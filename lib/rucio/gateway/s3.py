@@ -17,7 +17,6 @@
 Requests to a storage are made between the transactions, never inside one.
 """
 
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -31,6 +30,8 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ScopeNotFound,
 )
+from rucio.common.s3 import address
+from rucio.common.s3.answers import line_logger, printable
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import (
@@ -80,7 +81,7 @@ __all__ = [
     'sign',
 ]
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 
 def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[str, Any]:
@@ -607,6 +608,8 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
         except InvalidObject as error:
             # The rest of it is the schema.
             raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
+    if address.leaves_directory(name):
+        raise InvalidObject(f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes.")
     return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
 
 

@@ -14,11 +14,11 @@
 
 """What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here, but a storage."""
 
-import logging
 from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import CannotAuthenticate, ConfigurationError, RSENotFound
+from rucio.common.s3.answers import line_logger
 from rucio.core.s3 import events, storages
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ['LATER', 'MAX_BODY', 'complain', 'take_events']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 MAX_BODY = events.MAX_BODY
 LATER = events.LATER

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 import click
 
 from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.s3.answers import printable
 from rucio.common.utils import sizefmt
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 else:
     _DIDParamType = click.ParamType  # older versions of click have it without a type
 
-__all__ = ['DIDType', 'did_argument', 'interruptible', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'size', 'table']
+__all__ = ['DIDType', 'did_argument', 'interruptible', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'say', 'size', 'table']
 
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
@@ -207,9 +208,15 @@ def is_robot(ctx: click.Context) -> bool:
     return bool(ctx.obj.get('robot'))
 
 
-def printable(text: str) -> str:
-    """What is safe on a terminal and in a line: keys may hold anything, and somebody else may have made them."""
-    return text if text.isprintable() else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+def say(text: str = '', err: bool = False) -> None:
+    """Print a line. Keys and names in it may hold anything, and somebody else may have made them: it stays one line."""
+    click.echo(printable(text), err=err)
+
+
+def _cell(value: Any, robot: bool) -> str:
+    """A program can tell an escaped character from a backslash: those are doubled for it."""
+    text = '' if value is None else str(value)
+    return printable(text.replace('\\', '\\\\') if robot else text)
 
 
 def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()) -> None:
@@ -220,7 +227,7 @@ def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[s
     :param headers: The names of the columns.
     :param numbers: The columns that are aligned to the right.
     """
-    cells = [['' if each is None else printable(str(each)) for each in row] for row in rows]
+    cells = [[_cell(each, is_robot(ctx)) for each in row] for row in rows]
     if is_robot(ctx):
         for row in cells:
             click.echo('\t'.join(row))

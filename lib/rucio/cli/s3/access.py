@@ -16,15 +16,14 @@
 
 import os
 import signal
-import stat
 import sys
-import tempfile
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import click
 
+import rucio_s3_plugin
 from rucio.common.exception import (
     AccessDenied,
     AccountNotFound,
@@ -35,9 +34,10 @@ from rucio.common.exception import (
     RucioException,
     ScopeNotFound,
 )
-from rucio.common.s3.formats import FORMATS, TOOLS, Access, FileFormat, alias_of, name_for, tool_environment
+from rucio.common.s3.answers import printable
+from rucio.common.s3.formats import FORMATS, TOOLS, Access, alias_of, name_for, tool_environment
 
-from . import did_argument, rse_option, s3_client
+from . import did_argument, private, rse_option, s3_client, say
 
 if TYPE_CHECKING:
     from rucio.client.s3client import S3Client
@@ -55,7 +55,7 @@ _lifetime = click.option('--lifetime', type=click.IntRange(min=1), metavar='SECO
 @_lifetime
 @click.option('--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='For which tool.')
 @click.option('--write', 'into_file', is_flag=True, help="Put them into the tool's own file, and leave all else that is in it as it is.")
-@click.option('--file', 'path', type=click.Path(dir_okay=False), help='Put them into this file instead.')
+@click.option('--file', 'path', type=click.Path(dir_okay=False), help='Put them into this file instead; any format.')
 @click.pass_context
 def credentials(
     ctx: click.Context,
@@ -70,27 +70,28 @@ def credentials(
     """Print short-lived keys in the form that a tool reads.
 
     For the bucket of a scope, or for one collection and no more; without a DID for the buckets of your own scopes. `rucio s3 url`
-    prints what the tool calls a DID with these keys.
+    prints what the tool calls a DID with these keys. With --write or --file nobody else can read the file at any time; an output that is
+    redirected to where others could open it is refused.
 
     \b
-    Examples: rucio s3 credentials > ~/.mc/config.json
+    Examples: rucio s3 credentials --write
               rucio s3 credentials --format rclone --write
+              rucio s3 credentials user.alice --format json --file keys.json
               eval "$(rucio s3 credentials user.alice --format env)"
     """
     formatter = FORMATS[form]
-    writer = formatter if isinstance(formatter, FileFormat) and (into_file or path) else None
-    if (into_file or path) and writer is None:
-        files = ', '.join(name for name, each in FORMATS.items() if isinstance(each, FileFormat))
-        raise InputValidationError(f'There is no file to put the format {form} into: --write and --file are for {files}. Redirect the output.')
+    written = path or (formatter.location(os.environ) if into_file else None)
+    if written is None:
+        private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
+    elif not written:
+        raise InputValidationError(f'The format {form} has no file of its own: say which, --file FILE.')
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.')
-    if writer is not None:
-        written = path or writer.location(os.environ)
-        _merge_into(written, writer, accesses)
-        click.echo(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
+    if written is not None:
+        private.replace(written, lambda old: formatter.merged(old, accesses))
+        say(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
     else:
-        _keep_private(sys.stdout)
         click.echo(formatter.text(accesses), nl=False)
     if form != 'process':
         _tell_end(min(access.expiration for access in accesses))
@@ -144,10 +145,10 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
     try:
         os.execvpe(tool[0], tool, environment)  # noqa: S606 - what the user wants
     except FileNotFoundError:
-        click.echo(f"rucio s3 exec: there is no command '{tool[0]}'.", err=True)
+        say(f"rucio s3 exec: there is no command '{tool[0]}'.", err=True)
         sys.exit(127)  # as shells have it
     except OSError as error:
-        click.echo(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
+        say(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
         sys.exit(126)
     finally:
         signal.signal(signal.SIGPIPE, before)
@@ -175,7 +176,10 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
         key += '/'
     alias = _alias(s3, scope, place['rse'], place['bucket'], key) if '{alias}' in TOOLS[tool] else ''
     storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
-    click.echo(name_for(tool, alias, storage, place['bucket'], key))
+    name_there = name_for(tool, alias, storage, place['bucket'], key)
+    if not name_there.isprintable():
+        raise InputValidationError(f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. Use --for https.')
+    click.echo(name_there)
 
 
 def _alias(s3: 'S3Client', scope: str, rse: str, bucket: str, key: str) -> str:
@@ -204,6 +208,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     Examples: curl -o file.root "$(rucio s3 presign user.alice:run7/file.root)"
               curl -T file.root "$(rucio s3 presign --put user.alice:run7/file.root)"
     """
+    private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     scope, name = did
     s3 = s3_client(ctx)
     place = _place(s3, scope, name, rse)
@@ -212,13 +217,13 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
         # Not those for the DID: a name that is not registered yet would be taken for a collection's.
         keys = s3.get_s3_credentials(place['rse'], place['bucket'], place['key'], put, wanted)
     except RSEOperationNotSupported:
-        click.echo(_signed_by_server(s3, place, put, wanted))
+        say(_signed_by_server(s3, place, put, wanted))
         return
     left = _seconds_until(keys['expiration'])
     signed = _signed(s3.endpoint(place['rse']), keys, place, put, max(1, int(min(wanted, left))))
     if expires and left < expires:
         _warn(f'The server gives no longer-lived keys: the URL ends at {_shown(keys["expiration"])}.')
-    click.echo(signed)
+    say(signed)
 
 
 def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], put: bool, expires: int) -> str:
@@ -339,61 +344,15 @@ def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
         return False
 
 
-# Files
-
-
-def _merge_into(path: str, formatter: FileFormat, accesses: list[Access]) -> None:
-    """Nothing of the file is lost, nobody else can read it at any time, and a failure leaves it as it was."""
-    real = os.path.realpath(os.path.expanduser(path))
-    if os.path.exists(real) and not os.path.isfile(real):
-        # A device or a pipe would be replaced by a file: as root even /dev/null.
-        raise InputValidationError(f'{path} is no regular file. Name another one (--file), or redirect the output.')
-    try:
-        old = ''
-        with suppress(FileNotFoundError), open(real, encoding='utf-8') as file:
-            old = file.read()
-        new = formatter.merged(old, accesses)
-        os.makedirs(os.path.dirname(real), mode=0o700, exist_ok=True)
-        _replace(real, new)
-    except UnicodeDecodeError:
-        raise InputValidationError(f'{path}: It is no text in UTF-8. Name another file: --file.') from None
-    except InputValidationError as error:
-        raise InputValidationError(f'{path}: {error.args[0]} Nothing was changed.') from None
-    except OSError as error:
-        raise InputValidationError(f'{path} cannot be written: {error.strerror}. Name another file: --file.') from None
-
-
-def _replace(path: str, text: str) -> None:
-    descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path), prefix='.rucio-s3-')  # mode 600
-    try:
-        with open(descriptor, 'w', encoding='utf-8') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
-
-
-def _keep_private(stream: TextIO) -> None:
-    """The file that the output was redirected to: a shell makes it readable for all."""
-    with suppress(OSError):
-        status = os.fstat(stream.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-            os.fchmod(stream.fileno(), 0o600)
-
-
 # What is said
 
 
 def _warn(text: str) -> None:
-    click.echo(f'WARNING {text}', err=True)
+    say(f'WARNING {text}', err=True)
 
 
 def _tell_end(expiration: str) -> None:
-    click.echo(f'The keys end at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.', err=True)
+    say(f'The keys end at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.', err=True)
 
 
 def _seconds_until(expiration: str) -> float:

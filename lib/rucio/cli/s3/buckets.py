@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, is_robot, printable, rse_option, s3_client, size, table
+from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, size, table
 from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, RSENotFound, SourceNotFound
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) ->
     for what, texts in _MADE.items():
         if what in made and (name or what not in ('dataset', 'rule')):
             _say(texts[0 if made[what] else 1], done, scope, name)
-    click.echo(f'It is at {done["url"]}.')
+    say(f'It is at {done["url"]}.')
 
 
 @click.command('remove-bucket')
@@ -98,12 +98,12 @@ def remove_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str], 
         if removed.get(what):
             _say(text, done, scope, name, removed[what])
     if not any(removed.values()):
-        click.echo('There was nothing to remove.')
+        say('There was nothing to remove.')
 
 
 def _say(text: str, done: dict[str, Any], scope: str, name: str, number: Any = 0) -> None:
     if text:
-        click.echo(text.format(bucket=done['bucket'], rse=done['rse'], did=f'{scope}:{name}', number=number))
+        say(text.format(bucket=done['bucket'], rse=done['rse'], did=f'{scope}:{name}', number=number))
 
 
 @click.command('ls')
@@ -127,7 +127,7 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
         rows, headers, numbers = _list_collections(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
     if short:
         for row in rows:
-            click.echo(printable(row[0] or row[1]))
+            say(row[0] or row[1])
         return
     table(ctx, rows, headers, numbers)
 

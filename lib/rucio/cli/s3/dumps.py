@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 import click
 
-from rucio.cli.s3 import interruptible, s3_client, size
+from rucio.cli.s3 import interruptible, s3_client, say, size
 from rucio.client.s3dump import StorageDump
 from rucio.common.exception import DestinationNotAccessible
 
@@ -51,8 +51,8 @@ def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) 
             made.write(output)
     if made.others:
         shown = ', '.join(made.others[:_SHOWN]) + (', ...' if len(made.others) > _SHOWN else '')
-        click.echo(f'Buckets that belong to no scope of this Rucio were left out: {shown} ({len(made.others)}).', err=True)
-    click.echo(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)
+        say(f'Buckets that belong to no scope of this Rucio were left out: {shown} ({len(made.others)}).', err=True)
+    say(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)
 
 
 def _print(lines: Iterable[str]) -> None:

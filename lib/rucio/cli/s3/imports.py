@@ -19,7 +19,7 @@ from typing import Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, interruptible, is_robot, s3_client
+from rucio.cli.s3 import did_argument, interruptible, is_robot, s3_client, say
 from rucio.cli.s3.sync import on_changed_option, on_missing_option, report, shown_progress, warn
 
 __all__ = ['import_']
@@ -59,6 +59,6 @@ def import_(
         answer = s3_client(ctx).import_bucket(rse, scope, name, dry_run=dry_run or None, progress=progress, **how)
     failed = report(ctx, answer, dry_run, verbose)
     if answer['counts'].get('registered') and not is_robot(ctx):
-        click.echo(f'Get them: rucio download {scope}:{name}')
+        say(f'Get them: rucio download {scope}:{name}')
     if failed:
         sys.exit(1)

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, table
+from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, table
 from rucio.common.exception import InputValidationError
 
 __all__ = ['grants', 'policy', 'share', 'unshare']
@@ -52,7 +52,7 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
     for account in whom:
         s3_client(ctx).add_grant(*did, account, write)
         if not is_robot(ctx):
-            click.echo(f'{_named(account)} can read {"and write " if write else ""}{":".join(did)}.')
+            say(f'{_named(account)} can read {"and write " if write else ""}{":".join(did)}.')
 
 
 @click.command('unshare')
@@ -68,9 +68,9 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
         s3_client(ctx).delete_grant(*did, account)  # also what is not there: public access is taken back on the storage as well
         if not is_robot(ctx):
             # Who mistypes a name must not think that access has ended.
-            click.echo(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
+            say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
     if accounts and not is_robot(ctx):
-        click.echo('Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.')
+        say('Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.')
 
 
 @click.command('grants')
@@ -115,7 +115,7 @@ def policy(ctx: click.Context, did: tuple[str, str], rse: Optional[str], file: A
         click.echo(json.dumps(found, indent=None if is_robot(ctx) else 2) if found else '{}' if is_robot(ctx) else f'The bucket of {scope} has no policy.')
         return
     if not is_robot(ctx):
-        click.echo(f'The policy of the bucket of {scope} is {"removed" if remove else "set"}.')
+        say(f'The policy of the bucket of {scope} is {"removed" if remove else "set"}.')
 
 
 def _read(file: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from rucio.cli.s3 import is_robot, s3_client, table
+from rucio.cli.s3 import is_robot, s3_client, say, table
 from rucio.common.exception import InputValidationError, InvalidObject, InvalidRSEExpression, RSENotFound, UnsupportedOperation
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import Endpoint
@@ -104,7 +104,7 @@ def add(
         attributes = attributes | {'fts': _servers(fts), 'supported_checksums': 'none'}
     checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings, and unknown ones, is told before anything is made
     for line in _make(ctx.obj.client, name, attributes, protocols, properties):
-        click.echo(line)
+        say(line)
     if read_only:
         _tell_how_to_import(ctx.obj.client, name, checked, bucket)
     else:
@@ -282,24 +282,29 @@ def _entry(client: Any, name: str, endpoint: Endpoint) -> str:
 def _tell_how_to_import(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]) -> None:
     command = f'rucio s3 import {name} SCOPE:DATASET' + ('' if bucket else ' --bucket BUCKET')
     if endpoint.auth == 'anonymous':
-        click.echo(f'\nWhat is left to do: {command}')
+        say()
+        say(f'What is left to do: {command}')
         return
-    click.echo('\nWhat is left to do:')
-    click.echo(f"1. Keys that can read and list it, in the server's rse-accounts.cfg (mode 600):\n   {_entry(client, name, endpoint)}")
-    click.echo(f'2. {command}')
+    say()
+    say('What is left to do:')
+    say("1. Keys that can read and list it, in the server's rse-accounts.cfg (mode 600):")
+    say(f'   {_entry(client, name, endpoint)}')
+    say(f'2. {command}')
 
 
 def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str], tool: str) -> None:
     """What only the operator can do."""
-    click.echo('\nWhat is left to do:')
-    click.echo(f"1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):\n   {_entry(client, name, endpoint)}")
-    click.echo(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
+    say()
+    say('What is left to do:')
+    say("1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):")
+    say(f'   {_entry(client, name, endpoint)}')
+    say(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
     made = f"the bucket '{bucket}', with any S3 client" if bucket else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
-    click.echo(f'3. Make {made}')
-    click.echo(f'4. See that all works: rucio s3 check {name}')
+    say(f'3. Make {made}')
+    say(f'4. See that all works: rucio s3 check {name}')
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
-        click.echo(f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md')
+        say(f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md')
 
 
 @click.command('check')
@@ -320,7 +325,7 @@ def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
         table(ctx, [[each.name, each.status, each.found] for each in results], ['CHECK', 'RESULT', 'FOUND'])
         for each in results:
             if each.status in (FAILED, HINT) and each.remedy:
-                click.echo(f'{each.status}: {each.name}: {each.remedy}')
+                say(f'{each.status}: {each.name}: {each.remedy}')
     failed = sum(each.status == FAILED for each in results)
     if failed:
         sys.exit(1)

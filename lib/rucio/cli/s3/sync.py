@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Optional, TypeVar
 
 import click
 
-from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, printable, rse_option, s3_client, size, table
+from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, rse_option, s3_client, say, size, table
 from rucio.common.exception import InputValidationError, RucioException, ServerConnectionException
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
@@ -88,7 +88,7 @@ def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
     """Say what Rucio's daemons will do, of what cannot be taken back."""
     for chosen, name, text in ((on_changed, '--on-changed', _BAD), (on_missing, '--on-missing', _LOST)):
         if chosen and text.startswith(f'{chosen}:'):
-            click.echo(f'{name} {text}', err=True)
+            say(f'{name} {text}', err=True)
 
 
 # Reconciling
@@ -126,7 +126,7 @@ def sync(ctx: click.Context, target: str, rse: Optional[str], dry_run: bool, on_
             if len(targets) == 1:
                 raise
             failed = True
-            click.echo(f'ERROR {each.shown}: {error.args[0] if error.args else error}', err=True)
+            say(f'ERROR {each.shown}: {error.args[0] if error.args else error}', err=True)
         else:
             failed = report(ctx, answer, dry_run, verbose) or failed
     if failed:
@@ -184,16 +184,16 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
         rows += [['problem', did, answer['rse'], *(each[field] for field in ('kind', 'did', 'key', 'found', 'remedy'))] for each in problems]
         table(ctx, rows, [])
         return bool(counts.get('failed'))
-    click.echo(f'{did} on {answer["rse"]}:' + (' (nothing is written)' if dry_run else ''))
+    say(f'{did} on {answer["rse"]}:' + (' (nothing is written)' if dry_run else ''))
     kinds = [*(kind for kind in _COUNTS if counts.get(kind)), *(kind for kind in counts if counts[kind] and kind not in _COUNTS)]
     rows = [[_COUNTS.get(kind, kind), size(ctx, counts[kind]) if kind == 'bytes' else counts[kind]] for kind in kinds]
     table(ctx, rows or [[_COUNTS['listed'], 0]], ['WHAT', 'NUMBER'], [1])
     _tell(problems, counts, verbose)
     if not kinds and 'prefix' in answer:
         where = f"bucket '{answer['bucket']}'" + (f", below '{answer['prefix']}'" if answer['prefix'] else '')
-        click.echo(printable(f'There is nothing in {where}. Check --bucket and --prefix.'))
+        say(f'There is nothing in {where}. Check --bucket and --prefix.')
     elif set(kinds) <= {'listed', 'same', 'marker'}:
-        click.echo('The catalogue says what is there: there was nothing to do.')
+        say('The catalogue says what is there: there was nothing to do.')
     return bool(counts.get('failed'))
 
 
@@ -203,14 +203,15 @@ def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bo
     for each in problems:
         groups.setdefault((each['kind'], each['remedy']), []).append(each)
     for (kind, remedy), members in groups.items():
-        click.echo(f'\n{kind}: {printable(remedy)}')
+        say()
+        say(f'{kind}: {remedy}')
         shown = members if verbose else members[:_SHOWN]
         for each in shown:
-            click.echo(f'  {printable(each["did"].rstrip(":"))}: {printable(each["found"])}')
+            say(f'  {each["did"].rstrip(":")}: {each["found"]}')
         alone = sum(other == kind for other, _ in groups) == 1
         more = (max(counts.get(kind, 0), len(members)) if alone else len(members)) - len(shown)
         if more:
-            click.echo(f'  ... and {more} more' + ('.' if verbose else ' (--verbose).'))
+            say(f'  ... and {more} more' + ('.' if verbose else ' (--verbose).'))
 
 
 # Settings
@@ -238,7 +239,7 @@ def bucket_settings(ctx: click.Context, scope: str, rse: Optional[str], on_chang
         found = client.get_bucket_settings(bucket, rse)
     rows = [[each.replace('_', '-'), found[each], 'bucket' if each in found['own'] else 'RSE'] for each in ('on_changed', 'on_missing')]
     if not is_robot(ctx):
-        click.echo(f'The bucket {found["bucket"]} on {found["rse"]}:')
+        say(f'The bucket {found["bucket"]} on {found["rse"]}:')
     table(ctx, rows, ['SETTING', 'VALUE', 'SET FOR THE'])
 
 
@@ -262,7 +263,7 @@ def watch(ctx: click.Context, did: tuple[str, str], rse: Optional[str], interval
 def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[str], interval: float) -> None:
     client, seen, waiting = s3_client(ctx), _Seen(), threading.Event()
     since, place = _first(client.list_changes(scope, name, rse))
-    click.echo(f'Watching {scope}{f":{name}" if name else ""} on {place}. Ctrl-C ends it.', err=True)
+    say(f'Watching {scope}{f":{name}" if name else ""} on {place}. Ctrl-C ends it.', err=True)
     lost = False
     while True:
         started = time.monotonic()
@@ -271,7 +272,7 @@ def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[st
             lost = False
         except ServerConnectionException as error:
             if not lost:
-                click.echo(f'{error.args[0] if error.args else error} It is asked again until it answers.', err=True)
+                say(f'{error.args[0] if error.args else error} It is asked again until it answers.', err=True)
             lost = True
         else:
             for change in seen.new(answer['changes']):
@@ -307,11 +308,11 @@ class _Seen:
 
 
 def _show(ctx: click.Context, change: Mapping[str, Any]) -> None:
-    did = printable(f'{change["scope"]}:{change["name"]}')
+    did = f'{change["scope"]}:{change["name"]}'
     number = change.get('bytes')
     if is_robot(ctx):
         table(ctx, [[change['time'], change['change'], did, number]], [])
     else:
         local = datetime.strptime(change['time'], _DATE).replace(tzinfo=timezone.utc).astimezone()
-        click.echo(f'{local:%H:%M:%S}  {change["change"]:10}  {did}' + ('' if number is None else f'  {size(ctx, number)}'))
+        say(f'{local:%H:%M:%S}  {change["change"]:10}  {did}' + ('' if number is None else f'  {size(ctx, number)}'))
     sys.stdout.flush()

@@ -20,7 +20,7 @@ from typing import Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, size
+from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, size, table
 from rucio.client.s3uploader import DirectoryUpload, Summary
 from rucio.common.exception import InputValidationError
 
@@ -63,18 +63,18 @@ def _rse_of(ctx: click.Context, scope: str, name: str) -> str:
 
 def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:
     for path, reason in summary.warnings[:_SHOWN]:
-        click.echo(f'WARNING {path} {reason}. It was left out.', err=True)
+        say(f'WARNING {path} {reason}. It was left out.', err=True)
     for path, reason in summary.failures[:_SHOWN]:
-        click.echo(f'ERROR {path} {reason.rstrip(".")}.', err=True)
+        say(f'ERROR {path} {reason.rstrip(".")}.', err=True)
     for kind, told in (('warnings', summary.warnings), ('failures', summary.failures)):
         if len(told) > _SHOWN:
-            click.echo(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
+            say(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
     if is_robot(ctx):
         # sent, bytes sent, registered only, there before, failed
-        click.echo('\t'.join(str(each) for each in (summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures))))
+        table(ctx, [[summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures)]], [])
         return
     for made in summary.made:
-        click.echo(f'Made {made}.')
+        say(f'Made {made}.')
     parts = [f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))}/s)']
     if summary.found:
         parts.append(f'{summary.found} were on the storage and are registered now')
@@ -82,4 +82,4 @@ def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) ->
         parts.append(f'{summary.there} were there already')
     if summary.failures:
         parts.append(f'{len(summary.failures)} FAILED')
-    click.echo(f'{place}: {", ".join(parts)}, {seconds:.1f} s.')
+    say(f'{place}: {", ".join(parts)}, {seconds:.1f} s.')

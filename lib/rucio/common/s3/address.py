@@ -33,6 +33,7 @@ __all__ = [
     'bucket_to_scope',
     'encode_path',
     'is_bucket_name',
+    'leaves_directory',
     'parse_url',
     's3_bucket',
     's3_bucket_inverse',
@@ -72,6 +73,15 @@ def is_bucket_name(name: str) -> bool:
         and not name.startswith(_RESERVED_PREFIXES)
         and not name.endswith(_RESERVED_SUFFIXES)
     )
+
+
+def leaves_directory(name: str) -> bool:
+    """Whether Rucio's download, which joins a name to its directory as it is, may write a file of this name outside of that directory, or cannot
+    write it at all: ``.`` or ``..`` between slashes, two slashes at the beginning (it takes off one), or a NUL.
+
+    :param name: The name of a DID, or a key.
+    """
+    return name.startswith('//') or '\0' in name or not {'.', '..'}.isdisjoint(name.split('/'))
 
 
 def scope_to_bucket(scope: str, prefix: str = '') -> str:

@@ -18,13 +18,14 @@ It is checked where it comes in, before anybody writes it to a file or hands it 
 a terminal or a log gets it (:func:`printable`). Pure functions: no request.
 """
 
+import logging
 import re
 from datetime import datetime
 from typing import Any, Optional
 
 from rucio.common.exception import ServiceUnavailable
 
-__all__ = ['LONGEST_TOKEN', 'checked', 'checked_keys', 'checked_signatures', 'printable']
+__all__ = ['LONGEST_TOKEN', 'checked', 'checked_keys', 'checked_signatures', 'line_logger', 'one_line', 'printable']
 
 LONGEST_TOKEN = 16 * 1024  # characters; more than servers take in a header
 LONGEST_KEY = 1024  # bytes of an object's key
@@ -56,6 +57,21 @@ def printable(text: str, longest: Optional[int] = None) -> str:
     if longest is not None and len(text) > longest:
         text = f'{text[:longest]}...'
     return text if text.isprintable() else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+
+
+def one_line(record: logging.LogRecord) -> bool:
+    """A filter for loggers and handlers: a key or a name with a line feed in it makes no line of its own in a log."""
+    message = record.getMessage()
+    if not message.isprintable():
+        record.msg, record.args = printable(message), ()
+    return True
+
+
+def line_logger(name: str) -> logging.Logger:
+    """The logger of this name; each of its records is one line, but for tracebacks."""
+    logger = logging.getLogger(name)
+    logger.addFilter(one_line)
+    return logger
 
 
 def checked(who: str, name: str, value: Any) -> str:

@@ -271,7 +271,7 @@ def local_error(error: OSError, path: str, reading: bool) -> RucioException:
     :param path: The file.
     :param reading: Whether it was to be read.
     """
-    what = f"The local file '{path}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."
+    what = f"The local file '{printable(path)}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."
     if not reading:
         return DestinationNotAccessible(f'{what} Check the path, the permissions and the free space.')
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):

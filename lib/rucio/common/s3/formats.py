@@ -14,7 +14,7 @@
 
 """What other S3 tools are given: short-lived keys in the form that each tool reads, and the names by which it calls an object.
 
-Pure functions: no request, no file. A new tool is a subclass of :class:`Format` or :class:`FileFormat` and a line in :data:`FORMATS`.
+Pure functions: no request, no file. A new tool is a subclass of :class:`Format` and a line in :data:`FORMATS`.
 
 An *alias* is what mc and rclone call a storage with its keys. It follows from whose bucket it is and nothing else, so that
 ``rucio s3 url`` knows what ``rucio s3 credentials`` called it: see :func:`alias_of`.
@@ -36,7 +36,7 @@ from rucio.common.exception import InputValidationError
 from .address import encode_path
 from .answers import checked
 
-__all__ = ['FORMATS', 'TOOLS', 'Access', 'FileFormat', 'alias_of', 'environment', 'name_for', 'tool_environment']
+__all__ = ['FORMATS', 'TOOLS', 'Access', 'alias_of', 'environment', 'name_for', 'tool_environment']
 
 _LONGEST_SLUG = 40
 
@@ -222,27 +222,18 @@ def _rclone_options(access: Access) -> dict[str, str]:
 
 
 class Format(ABC):
-    """How a tool reads its keys. ``single`` says whether there can be only one pair."""
+    """How a tool reads its keys: from ``file``, or from where the environment's ``variable`` says. ``single``: there can be only one pair."""
 
     single: ClassVar[bool] = False
-
-    @abstractmethod
-    def text(self, accesses: Sequence[Access]) -> str:
-        """What is to be printed."""
-
-
-class FileFormat(Format):
-    """How a tool reads its keys from ``file``, or from where the environment's ``variable`` says."""
-
-    file: ClassVar[str]
+    file: ClassVar[str] = ''  # empty: it has none of its own
     variable: ClassVar[str] = ''
 
     def location(self, environ: Mapping[str, str]) -> str:
-        """Where the tool looks for its keys."""
+        """Where the tool looks for its keys; empty: nowhere in particular."""
         return environ.get(self.variable) or self.file
 
     def text(self, accesses: Sequence[Access]) -> str:
-        """A whole file."""
+        """What is to be printed: a whole file."""
         return self.merged('', accesses)
 
     @abstractmethod
@@ -253,6 +244,21 @@ class FileFormat(Format):
         """
 
 
+class WholeFormat(Format):
+    """What a file holds nothing beside. ``mark`` is in each that was made here."""
+
+    mark: ClassVar[str]
+
+    def merged(self, text: str, accesses: Sequence[Access]) -> str:
+        if text.strip() and self.mark not in text:
+            raise InputValidationError('Something else is in it, which would be lost. Name another file: --file.')
+        return self.text(accesses)
+
+    @abstractmethod
+    def text(self, accesses: Sequence[Access]) -> str:
+        """What is to be printed: a whole file."""
+
+
 def _cannot_hold(what: str, character: str) -> NoReturn:
     raise InputValidationError(f'The storage made keys that {what} cannot hold: {character} is in one. Use another --format.')
 
@@ -261,7 +267,7 @@ def _refuse_to_replace(what: str) -> NoReturn:
     raise InputValidationError(f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.')
 
 
-class Mc(FileFormat):
+class Mc(Format):
     """MinIO's client: https://github.com/minio/mc, cmd/config-v10.go."""
 
     file = '~/.mc/config.json'
@@ -296,7 +302,7 @@ class Mc(FileFormat):
         return json.dumps(config, indent='\t') + '\n'
 
 
-class Aws(FileFormat):
+class Aws(Format):
     """Profiles of the AWS tools and SDKs, ``rucio-ALIAS``."""
 
     file = '~/.aws/credentials'
@@ -326,10 +332,11 @@ class Aws(FileFormat):
         return lines
 
 
-class Process(Format):
+class Process(WholeFormat):
     """What a ``credential_process`` prints; who asks will ask again before the keys end."""
 
     single = True
+    mark = '"SessionToken"'
 
     def text(self, accesses: Sequence[Access]) -> str:
         (access,) = accesses
@@ -343,17 +350,18 @@ class Process(Format):
         return json.dumps(answer) + '\n'
 
 
-class Env(Format):
+class Env(WholeFormat):
     """Lines for a POSIX shell: ``eval "$(rucio s3 credentials DID --format env)"``."""
+
+    mark = 'unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ENDPOINT_URL\n'
 
     def text(self, accesses: Sequence[Access]) -> str:
         # A profile would win over the keys.
-        lines = ['unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ENDPOINT_URL']
-        lines += [f'export {name}={shlex.quote(value)}' for name, value in environment(accesses).items()]
-        return '\n'.join(lines) + '\n'
+        lines = [f'export {name}={shlex.quote(value)}' for name, value in environment(accesses).items()]
+        return self.mark + '\n'.join(lines) + '\n'
 
 
-class Rclone(FileFormat):
+class Rclone(Format):
     """Remotes of rclone, by alias."""
 
     file = '~/.config/rclone/rclone.conf'
@@ -373,7 +381,7 @@ def _host_bucket(access: Access) -> str:
     return f'%(bucket)s.{access.host}' if access.addressing == 'virtual' else access.host
 
 
-class S3cmd(FileFormat):
+class S3cmd(Format):
     """The one configuration of s3cmd. Options that have nothing to do with the storage stay as they are."""
 
     file = '~/.s3cfg'
@@ -401,8 +409,10 @@ class S3cmd(FileFormat):
         return options | ({'ca_certs_file': access.ca_bundle} if access.ca_bundle else {})
 
 
-class Json(Format):
+class Json(WholeFormat):
     """All that is known of each pair of keys, for programs: a list."""
+
+    mark = '"session_token"'
 
     def text(self, accesses: Sequence[Access]) -> str:
         names = (

@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from typing import Optional
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from .answers import printable
 
 __all__ = ['meter']
 
@@ -52,7 +55,7 @@ def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int
         yield None
         return
     display = _enter()
-    task = display.add_task(name, total=size)
+    task = display.add_task(escape(printable(name)), total=size)
     try:
         yield lambda step: display.advance(task, step)
     finally:

@@ -17,7 +17,6 @@
 What asks the database takes a session; what makes requests to a storage takes none, and is called without one being open.
 """
 
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -35,6 +34,7 @@ from rucio.common.exception import (
     RucioException,
 )
 from rucio.common.s3 import address, objects
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
 from rucio.core.account_limit import get_local_account_limit
@@ -72,7 +72,7 @@ __all__ = [
     'url',
 ]
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 ABORT_DAYS = 7  # after which a forgotten multipart upload is ended
 RULE_ID = 'rucio-s3-abort-incomplete-uploads'

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
+from rucio.common.s3 import address
 from rucio.common.s3.content import Sums
 from rucio.common.schema import get_schema_value
 
@@ -164,7 +165,7 @@ def is_name(name: str, vo: str) -> bool:
     Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would have whoever writes to
     the bucket write anywhere on the machines of those who read it.
     """
-    if name.startswith('/') or '..' in (segments := name.split('/')) or '.' in segments:
+    if name.startswith('/') or address.leaves_directory(name):
         return False
     return bool(_schema(vo).is_valid(name)) and not name.endswith('\n')  # which a pattern's "$" lets pass
 

@@ -46,6 +46,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import address, objects, transfer
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.content import Sums, Verified, sums_of
 from rucio.common.s3.errors import Target, status_of
 from rucio.core.request import get_transfer_error
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 __all__ = ['LEASE', 'MEMORY', 'Outcome', 'Source', 'Transfer', 'carry_out', 'left_over', 'release', 'renew', 'report', 'take', 'tidy']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 LEASE = 60  # seconds that a claim holds
 MEMORY = 128 * 1024**2  # bytes that one relay may hold

@@ -27,7 +27,6 @@ SeaweedFS's filer.
 
 import hmac
 import json
-import logging
 import re
 import time
 from collections import Counter
@@ -50,6 +49,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServiceUnavailable,
 )
+from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalScope
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = ['LATER', 'MAX_BODY', 'MAX_RECORDS', 'Batch', 'Change', 'claimed', 'complain', 'follow', 'need_token', 'parse']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_RECORDS = 1000

@@ -14,7 +14,6 @@
 
 """Subscribing a bucket to its events: its storage then tells this server what happens in it (see :mod:`.events`)."""
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import RucioException
 from rucio.common.s3 import clients
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 
 from . import topics
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ['ID', 'subscribe']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 ID = 'rucio-s3'  # of our configuration among those of a bucket
 EVENTS = ('s3:ObjectCreated:*', 's3:ObjectRemoved:*')

@@ -33,6 +33,7 @@ from uuid import uuid4
 from sqlalchemy.exc import SQLAlchemyError
 
 from rucio.common.exception import DatabaseException
+from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.request import TransferStatsManager
 from rucio.core.s3 import copies
@@ -50,7 +51,7 @@ __all__ = ['Copier', 'Options', 'get_parser', 'main', 'run']
 graceful_stop = threading.Event()
 METRICS = MetricManager(module='rucio.daemons.s3.copier')  # also where this is __main__
 DAEMON_NAME = 's3-copier'
-_LOGGER = logging.getLogger(DAEMON_NAME)
+_LOGGER = line_logger(DAEMON_NAME)
 
 WATCH = 3  # seconds between looks whether transfers are still wanted
 PAUSE = 10  # seconds until an outcome that could not be written is written again, and an upload that could not be aborted is aborted

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
+from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.core.s3 import bucket_settings, publishing, rounds, storages, topics, usage
@@ -58,7 +59,7 @@ __all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']
 graceful_stop = threading.Event()
 METRICS = MetricManager(module='rucio.daemons.s3.reconciler')  # also where this is __main__
 DAEMON_NAME = 's3-reconciler'
-_LOGGER = logging.getLogger(DAEMON_NAME)
+_LOGGER = line_logger(DAEMON_NAME)
 
 SHOWN = 20  # problems of a bucket in the log of a round
 SPANS = 4  # for each worker, of a large bucket: all have something to do until its end

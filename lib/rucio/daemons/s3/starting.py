@@ -16,6 +16,7 @@
 
 import argparse
 import configparser
+import logging
 import math
 import signal
 import sys
@@ -27,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rucio.common.exception import DatabaseException, RucioException
 from rucio.common.logging import setup_logging
+from rucio.common.s3.answers import one_line
 from rucio.db.sqla.util import is_old_db
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def need_database(name: str) -> None:
     :raises DatabaseException: if the database is not that of this version of Rucio.
     """
     setup_logging(process_name=name)
+    for handler in logging.getLogger().handlers:  # heartbeats log by the root logger
+        handler.addFilter(one_line)
     if is_old_db():
         raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
 

@@ -282,6 +282,7 @@ class Default(RSEProtocol):
         :param path: The PFN.
         :param dest: The local file.
         :param transfer_timeout: Bound of the whole transfer in seconds.
+        :raises RSEFileNameNotSupported: if the key has ``.`` or ``..`` between slashes, from which Rucio made the local path.
         :raises SourceNotFound: if there is no such object.
         :raises DestinationNotAccessible: if the local file cannot be written.
         :raises FileConsistencyMismatch: if what came is not what was stored.
@@ -289,6 +290,11 @@ class Default(RSEProtocol):
         """
         try:
             connection, target = self._locate('read', path)
+            if address.leaves_directory(target.key):
+                raise RSEFileNameNotSupported(
+                    f'RSE {target.rse}: get of {target}: Rucio takes names for paths, and this one would leave the directory of the download. '
+                    'Get it with another S3 client, and tell the owner of the file.'
+                )
             transfer.download(connection, target, dest, _seconds(transfer_timeout), self._meter)
         except RucioException as error:
             # Rucio's download says why a try failed at level DEBUG only.

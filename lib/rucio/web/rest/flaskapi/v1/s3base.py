@@ -16,7 +16,6 @@
 """What the views of the S3 plugin stand on: bounded bodies, checked parameters, and for each refusal its own status."""
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from flask import abort, jsonify, request
@@ -24,6 +23,7 @@ from flask.views import MethodView
 from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
+from rucio.common.s3.answers import line_logger
 from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ['REQUIRED', 'S3View', 'answer', 'get_rse', 'get_text', 'get_value', 'json_body', 'never_cached', 'refusal']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024
 REQUIRED: Any = object()

@@ -17,7 +17,6 @@
 It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a token of its own.
 """
 
-import logging
 from typing import TYPE_CHECKING, Any, Optional
 
 from flask import Blueprint, Flask, jsonify, request
@@ -26,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
 from rucio.common.constants import DEFAULT_VO
+from rucio.common.s3.answers import line_logger
 from rucio.gateway import s3events as gateway
 from rucio.web.rest.flaskapi.v1.s3base import refusal
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flask import Response
     from flask.typing import ResponseReturnValue
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 
 def _refusal(status: int, name: str, message: str) -> 'Response':

@@ -1,0 +1,196 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where keys are put on this machine: nobody else can read them there, at any time, nor put something else in their place.
+
+POSIX: who has a file open goes on reading it when its mode changes, so a file that is written to is new, or was never open to others.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import secrets
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Optional, TextIO
+
+from rucio.common.exception import InputValidationError
+from rucio.common.s3.answers import printable
+
+__all__ = ['need_private_output', 'replace']
+
+_OTHER_FILE = 'Name another file: --file.'
+_MOST_LINKS = 40  # as Linux has it
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+# Files
+
+
+def replace(path: str, make: Callable[[str], str]) -> None:
+    """Write a file that only this account can read, in one step: it is new, with mode 600 from its first byte, or as it was before.
+
+    Nothing is read or replaced that belongs to somebody else. A link is followed only where it is this account's own.
+
+    :param path: The file; its directory is made if need be. ``~`` is the home directory.
+    :param make: Makes the new content of the old one, which is empty where there is no file.
+    :raises InputValidationError: if it cannot be written, or would not be safe there.
+    """
+    try:
+        folder, name = os.path.split(_followed(os.path.abspath(os.path.expanduser(path))))
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _need_own_folder(folder, os.fstat(place))
+            _write(place, name, make(_read(place, name)))
+        finally:
+            os.close(place)
+    except UnicodeDecodeError:
+        raise InputValidationError(f'{printable(path)}: It is no text in UTF-8. {_OTHER_FILE}') from None
+    except InputValidationError as error:
+        raise InputValidationError(f'{printable(path)}: {error.args[0]} Nothing was changed.') from None
+    except OSError as error:
+        raise InputValidationError(f'{printable(path)} cannot be written: {error.strerror}. {_OTHER_FILE}') from None
+
+
+def _followed(path: str) -> str:
+    for _ in range(_MOST_LINKS):
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return path
+        if not stat.S_ISLNK(status.st_mode):
+            return path
+        if status.st_uid not in (os.geteuid(), 0):
+            raise InputValidationError(f'It is a link of another account. {_OTHER_FILE}')
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _need_own_folder(folder: str, status: os.stat_result) -> None:
+    """Whoever may replace the file has the tool read what he likes, and some tools run what they read."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise InputValidationError(f"The directory '{printable(folder)}' belongs to another account, who could replace the file. {_OTHER_FILE}")
+    if not status.st_mode & stat.S_ISVTX and _lets_others(status, status.st_mode, 0o022):
+        raise InputValidationError(f"Others may write to the directory '{printable(folder)}', and could replace the file. {_OTHER_FILE}")
+
+
+def _read(place: int, name: str) -> str:
+    try:
+        descriptor = os.open(name, _OLD, dir_fd=place)
+    except FileNotFoundError:
+        return ''
+    with open(descriptor, encoding='utf-8') as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            # A device or a pipe would be replaced by a file: as root even /dev/null.
+            raise InputValidationError('It is no regular file. Name another one (--file), or redirect the output.')
+        if status.st_uid != os.geteuid():
+            raise InputValidationError(f'It belongs to another account. {_OTHER_FILE}')
+        if status.st_nlink > 1:
+            raise InputValidationError(f'It has another name, a hard link, which would keep what is in it now. {_OTHER_FILE}')
+        return file.read()
+
+
+def _write(place: int, name: str, text: str) -> None:
+    new = f'.rucio-s3-{secrets.token_hex(8)}'
+    descriptor = os.open(new, _NEW, 0o600, dir_fd=place)
+    try:
+        with open(descriptor, 'w', encoding='utf-8') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(new, name, src_dir_fd=place, dst_dir_fd=place)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new, dir_fd=place)
+        raise
+
+
+# The output
+
+
+def need_private_output(stream: TextIO, first_mode: Optional[int] = None) -> None:
+    """Close the file that the output was redirected to, which a shell makes readable for all.
+
+    :param stream: The output. Where it is a terminal or a pipe there is nothing to do.
+    :param first_mode: The file's mode before this command changed it, if it did.
+    :raises InputValidationError: if others can have opened it already, as they would read what is written later.
+    """
+    try:
+        descriptor = stream.fileno()
+        status = os.fstat(descriptor)
+    except (OSError, ValueError):
+        return
+    path = _path_of(descriptor, status)
+    if not stat.S_ISREG(status.st_mode) and not (stat.S_ISFIFO(status.st_mode) and path):
+        return
+    if status.st_uid != os.geteuid():
+        _refuse_output(path, 'which belongs to another account')
+    mode = status.st_mode if first_mode is None else first_mode
+    if status.st_mode & 0o077:
+        os.fchmod(descriptor, 0o600)
+    if _lets_others(status, mode, 0o066) and (path is None or status.st_nlink != 1 or _is_reached(path)):
+        _refuse_output(path, f'which other accounts could open before it was closed to them (its mode was {stat.S_IMODE(mode):o})')
+
+
+def _refuse_output(path: Optional[str], why: str) -> None:
+    shown = f"'{printable(path)}'" if path else 'a file'
+    raise InputValidationError(
+        f'The output goes to {shown}, {why}. No keys were written. Use --write, or --file FILE: nobody else can open what these make. Or set `umask 077` '
+        'in the shell, and remove the file first.'
+    )
+
+
+def _path_of(descriptor: int, status: os.stat_result) -> Optional[str]:
+    """Where an open file is, if the system tells; a pipe without a name is nowhere."""
+    with suppress(OSError):
+        if sys.platform == 'darwin':
+            import fcntl  # noqa: PLC0415
+
+            path = os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, b'\0' * 1024).partition(b'\0')[0])
+        else:
+            path = os.readlink(f'/proc/self/fd/{descriptor}')
+        if os.path.samestat(os.stat(path), status):
+            return path
+    return None
+
+
+def _is_reached(path: str) -> bool:
+    """Whether others may pass all directories on the way to a file."""
+    folder = os.path.dirname(path)
+    while _lets_others(status := os.stat(folder), status.st_mode, 0o011):
+        if folder == os.path.dirname(folder):
+            return True
+        folder = os.path.dirname(folder)
+    return False
+
+
+def _lets_others(status: os.stat_result, mode: int, what: int) -> bool:
+    """Whether a mode lets anybody but the owner do something. A group that has the account's name, and no other members, is nobody else."""
+    if mode & what & 0o007:
+        return True
+    return bool(mode & what & 0o070) and not _is_own_group(status.st_gid)
+
+
+def _is_own_group(gid: int) -> bool:
+    try:
+        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
