@@ -422,7 +422,7 @@ def test_rucio_takes_the_answers(rucio, monkeypatch):
 
 def test_the_schema_refuses_names_that_leave_the_directory_of_a_download():
     """A dataset's name becomes a directory, a file's the path in it."""
-    valid = Draft7Validator(schema.NAME).is_valid
+    valid = Draft7Validator({'type': 'string', 'pattern': schema.NAME['pattern']}).is_valid
     escapes = ('../x', 'ds/../../../../x', 'a/..', 'a/../b', '..', '.', './x', 'a/./b', 'a/.', '//etc/x', '..//x', 'a\n', 'a\0')
     assert [name for name in escapes if valid(name)] == []
     assert all(valid(name) for name in ('a', 'a/b', 'a/...', 'a/.hidden/b', 'a..', 'a/..b', '/a', 'a//b', 'a.b/c'))

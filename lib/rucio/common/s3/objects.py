@@ -18,13 +18,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import ClientError
 
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException, ServiceUnavailable
 
+from .answers import checked
 from .errors import Target, status_of, translate, translated
+from .parsing import UnreadableAnswerError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
+_EMPTY_PAGES = 100  # of a listing, one behind the other
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
 _REFUSALS = (401, 403, 405, 501)  # not allowed or not known: they say nothing of a bucket that others may ask for
 
@@ -101,12 +105,18 @@ def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
 
 
 def info(answer: Any) -> ObjectInfo:
-    """What the answer to a HEAD or GET says of the object."""
+    """What the answer to a HEAD or GET says of the object.
+
+    :raises UnreadableAnswerError: if that is no size.
+    """
     etag, crc32 = answer.get('ETag', ''), answer.get('ChecksumCRC32', '')
     plain = answer.get('ServerSideEncryption') in (None, 'AES256') and not answer.get('SSECustomerAlgorithm')
     md5 = etag.strip('"')
+    size = answer.get('ContentLength')
+    if not isinstance(size, int) or size < 0:
+        raise UnreadableAnswerError(reason=f'the size of the object is {size}')
     return ObjectInfo(
-        size=answer['ContentLength'],
+        size=size,
         etag=etag,
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5 unless multipart or encrypted with other keys
         md5=md5 if plain and _MD5.fullmatch(md5) else None,
@@ -212,8 +222,9 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
         code = failure.get('Code', '')
         if code != 'NoSuchKey':
             said: Any = {'Error': {'Code': code, 'Message': failure.get('Message', '')}}
-            target = by_key[failure['Key']]
-            result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
+            # What was not asked for says nothing good of the others.
+            for target in [by_key[failure['Key']]] if failure.get('Key') in by_key else batch:
+                result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
     return result
 
 
@@ -230,7 +241,9 @@ def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]
 def list_buckets(connection: 'Connection') -> list[str]:
     """The names of the buckets that the credentials in use may list: one request."""
     with translated('ls', Target(connection.endpoint.rse, '*')):
-        return [each['Name'] for each in connection.client.list_buckets()['Buckets']]
+        answer = connection.client.list_buckets()
+    who = f'RSE {connection.endpoint.rse}: the storage'
+    return [checked(who, 'bucket', each.get('Name')) for each in answer.get('Buckets', [])]
 
 
 def closes_itself(client: 'S3Client', rse: str, bucket: str, others: Iterable[str]) -> bool:
@@ -277,20 +290,44 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
     :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is not all that there is.
     """
     last: Optional[str] = None
+    first, empty = None, 0
     while True:
         with translated('ls', place):
             answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, **options)
         token = answer.get('NextContinuationToken')
         if 'IsTruncated' not in answer or (answer['IsTruncated'] and token in (None, '', last)):
-            raise ServiceUnavailable(
-                f'RSE {place.rse}: ls of {place}: the storage answered with a listing that is not complete and cannot be continued. '
-                'Try again later; if it stays so, tell the operator of the storage.'
-            )
+            raise _no_listing(place, 'a listing that is not complete and cannot be continued')
+        start = _first_name(place, answer)
+        empty = 0 if start else empty + 1
+        if answer['IsTruncated'] and (empty > _EMPTY_PAGES or (start and start == first)):
+            raise _no_listing(place, 'a listing that does not go on')
+        first = start or first
         yield answer
         if not answer['IsTruncated']:
             return
         last = token
         options = {name: value for name, value in options.items() if name == 'Delimiter'} | {'ContinuationToken': token}
+
+
+def _first_name(place: Target, answer: Any) -> Optional[str]:
+    """The first key or prefix of a page, all of which is what was asked for.
+
+    :raises ServiceUnavailable: if it is not: to keys elsewhere, others' for instance, would be done what is meant for these.
+    """
+    found, folders = answer.get('Contents', []), [each.get('Prefix') for each in answer.get('CommonPrefixes', [])]
+    for each in found:
+        if not isinstance(each.get('Size'), int) or each['Size'] < 0 or not isinstance(each.get('LastModified'), datetime):
+            raise _no_listing(place, 'a listing with an object without a size or a date')
+    names = [each.get('Key') for each in found] + folders
+    if not all(isinstance(name, str) and name.startswith(place.key) for name in names):
+        raise _no_listing(place, 'a listing with keys that do not begin as they should')
+    return names[0] if names else None
+
+
+def _no_listing(place: Target, what: str) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f'RSE {place.rse}: ls of {place}: the storage answered with {what}. Try again later; if it stays so, tell the operator of the storage.'
+    )
 
 
 def make_bucket(connection: 'Connection', target: Target) -> bool:

@@ -65,7 +65,7 @@ class _Parsers(ResponseParserFactory):
         def parse(response: Any, shape: Any) -> Any:
             try:
                 _refuse_tricks(response['body'])
-                return read(response, shape)
+                return _with_plain_error(read(response, shape))
             except UnreadableAnswerError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer
@@ -74,6 +74,14 @@ class _Parsers(ResponseParserFactory):
 
         parser.parse = parse
         return parser
+
+
+def _with_plain_error(answer: Any) -> Any:
+    """An error's code may have elements in it, or none: botocore looks it up all the same."""
+    error = answer.get('Error') if isinstance(answer, dict) else None
+    if isinstance(error, dict):
+        error.update({name: '' for name in ('Code', 'Message') if not isinstance(error.get(name), str)})
+    return answer
 
 
 def _refuse_tricks(body: Any) -> None:

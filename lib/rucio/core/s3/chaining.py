@@ -27,7 +27,6 @@ trust policy of a role decides, and MinIO's AddServiceAccount before a release t
 
 import hashlib
 import json
-import logging
 import os
 import secrets
 import threading
@@ -44,6 +43,7 @@ from sqlalchemy.exc import IntegrityError
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import RucioException
 from rucio.common.s3 import factory, sts
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = ['AGAIN', 'LASTS', 'Verdict', 'last', 'verdict']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 LASTS = 6 * 3600  # seconds for which a trial in which all was refused counts
 AGAIN = 300  # ... any other: an operator's change is noticed soon

@@ -34,6 +34,7 @@ from sqlalchemy import BINARY, String, and_, cast, collate, func, select, text, 
 from rucio.common.exception import RucioException
 from rucio.common.s3 import objects
 from rucio.common.s3.errors import status_of, translated
+from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability
 from rucio.db.sqla.session import db_session
@@ -174,7 +175,10 @@ def stat(part: 'Part', key: str) -> Optional[Entry]:
                 raise
             need_bucket(part)
             return None
-    return Entry(key, found['ContentLength'], found.get('ETag', '').strip('"'), found['LastModified'].timestamp())
+        size, modified = objects.info(found).size, found.get('LastModified')
+        if modified is None:
+            raise UnreadableAnswerError(reason='the object has no date')
+    return Entry(key, size, found.get('ETag', '').strip('"'), modified.timestamp())
 
 
 def need_bucket(part: 'Part') -> None:

@@ -19,11 +19,11 @@ public: the grant is there before the first storage is told to let everybody in,
 not to.
 """
 
-import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from rucio.common.exception import RucioException, ServiceUnavailable
+from rucio.common.s3.answers import line_logger
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.s3 import GranteeType
 from rucio.db.sqla.session import db_session
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Swept', 'publish', 'sweep', 'withdraw']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 # A grant lasts that long until all storages are told: what a server leaves behind that was killed meanwhile is taken back by sweep().
 TELLING = timedelta(minutes=15)

@@ -18,7 +18,6 @@ The order is that of Rucio's own reaper: rules go first, then replicas are marke
 replicas.
 """
 
-import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +27,7 @@ from sqlalchemy import and_, func, select, true, update
 
 from rucio.common.exception import DestinationNotAccessible, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.errors import Target, translated
 from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ['remove']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 SECONDS = 60  # of deleting in one call
 BATCH = 1000  # S3's limit for DeleteObjects

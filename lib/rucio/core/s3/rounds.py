@@ -29,7 +29,6 @@ nothing twice. Written here without :mod:`rucio.core.config`, which keeps a hist
 import base64
 import hashlib
 import json
-import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -40,6 +39,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
 from rucio.common.s3 import address, objects
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.errors import Target
 from rucio.common.types import InternalScope
 from rucio.db.sqla import models
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ['STORED', 'Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forget', 'mark_of', 'read', 'split']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 _ROUND, _SPAN = 'round:', 'span:'
 STORED = 'stored'  # among the counts: the bytes of the objects that were listed

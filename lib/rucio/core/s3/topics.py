@@ -21,7 +21,6 @@ only gateways without that API, and this server another one (setting ``events_en
 """
 
 import json
-import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import ConfigurationError, ServiceUnavailable
 from rucio.common.s3 import factory
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import said, status_of
 from rucio.common.s3.secrecy import need_private
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ['PREFIX', 'keep', 'make', 'open_door', 'place', 'used']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 PREFIX = 'rucio-s3'  # the names of our topics begin with it
 _REFUSALS = (401, 403, 405, 501)  # 405: there is no such API. Not 404: who may not see topics is not told that one is missing

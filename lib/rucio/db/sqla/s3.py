@@ -19,7 +19,6 @@ imported before, and Rucio's own migrations would find tables that they do not k
 """
 
 import enum
-import logging
 import math
 import time
 from datetime import datetime
@@ -31,6 +30,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rucio.common.exception import ConfigurationError
+from rucio.common.s3.answers import line_logger
 from rucio.common.schema import get_schema_value
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.models import ModelBase
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ['COMMAND', 'GRANTEE_LENGTH', 'Grant', 'GranteeType', 'S3Base', 'drop', 'is_ready', 'make', 'missing']
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = line_logger(__name__)
 
 COMMAND = 'rucio-s3-database'
 SECONDS = 10  # between looks for tables that are missing
