@@ -602,14 +602,14 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
 
     :raises InvalidObject: if one is no name that Rucio takes.
     """
+    if address.leaves_directory(name):
+        raise InvalidObject(f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes.")
     for kind, value in (('scope', scope), ('name', name)):
         try:
             validate_schema(name=kind, obj=value, vo=vo)
         except InvalidObject as error:
             # The rest of it is the schema.
             raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
-    if address.leaves_directory(name):
-        raise InvalidObject(f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes.")
     return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
 
 
