@@ -705,6 +705,16 @@ def delete_objects(p: Probe) -> str:
     return yes(not set(keys) & set(p.listed()))
 
 
+@behaviour('Deleting', 'DeleteObjects with another body than the one that was signed')
+def other_body(p: Probe) -> str:
+    """`verifies_body`: where it is deleted, the server signs DeleteObjects only for who may write all of the bucket"""
+    mine, other = p.put(), p.put()
+    bodies = [f'<Delete><Object><Key>{key}</Key></Object></Delete>'.encode() for key in (mine, other)]
+    signed = {'x-amz-content-sha256': hashlib.sha256(bodies[0]).hexdigest()}
+    answer = p.send('POST', f'/{p.bucket}?delete', headers=signed, body=bodies[1], unsigned={'content-md5': md5(bodies[1])})
+    return 'deleted' if other not in p.listed() else answer.said
+
+
 @behaviour('Deleting', "DELETE with `If-Match` and another ETag than the object's")
 def delete_if_match(p: Probe) -> str:
     """not used"""
@@ -867,6 +877,41 @@ def guard_copy(p: Probe) -> str:
     if answer.status != 200:
         return answer.said
     return 'heeded' if p.get(key) == b'top secret' else 'ignored'
+
+
+@behaviour('Who may', '`x-amz-acl: public-read` added to a signed PUT')
+def guard_acl(p: Probe) -> str:
+    """as above"""
+    key = p.key()
+    answer = p.send('PUT', p.path(key), unsigned={'x-amz-acl': 'public-read'})
+    if answer.status != 200:
+        return answer.said
+    return 'heeded' if p.send('GET', p.path(key), keys=()).status == 200 else 'ignored'
+
+
+@behaviour('Who may', '`x-amz-tagging` added to a signed PUT')
+def guard_attributes(p: Probe) -> str:
+    """as above, and so for `x-amz-storage-class`"""
+    key = p.key()
+    answer = p.send('PUT', p.path(key), unsigned={'x-amz-tagging': 'a=b'})
+    if answer.status != 200:
+        return answer.said
+    return 'heeded' if p.s3.get_object_tagging(Bucket=p.bucket, Key=key)['TagSet'] else 'ignored'
+
+
+@behaviour('Who may', '`x-amz-object-lock-legal-hold` added to a signed PUT')
+def guard_lock(p: Probe) -> str:
+    """`signature_guards`: where it is heeded the server signs no PutObject for buckets with object lock"""
+    bucket, key = p.new_bucket(ObjectLockEnabledForBucket=True), p.key()
+    answer = p.send('PUT', f'/{bucket}/{key}', unsigned={'x-amz-object-lock-legal-hold': 'ON'})
+    if answer.status != 200:
+        return answer.said
+    try:
+        held = p.s3.get_object_legal_hold(Bucket=bucket, Key=key)['LegalHold'].get('Status') == 'ON'
+    except ClientError:
+        return 'ignored'
+    p.s3.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold={'Status': 'OFF'})
+    return 'heeded' if held else 'ignored'
 
 
 @behaviour('Who may', '`X-Forwarded-Prefix` added to a signed GET of another path')

@@ -22,7 +22,7 @@ import pytest
 from backends import document
 from backends.behaviours import BEHAVIOURS, SECTIONS, Behaviour
 from backends.storage import KINDS, Kind, Probe
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import GUARDS, Endpoint
 
 COLUMNS = document.read()
 NAMED = [kind for kind in KINDS if kind.provider != 'generic']
@@ -74,6 +74,7 @@ def claims(kind: Kind) -> dict[str, bool]:
         'lifecycle': answer(kind, 'lifecycle') == 'yes',
         'etag_is_md5': answer(kind, 'etag_is_md5') == answer(kind, 'etag_of_a_copy') == 'yes',
         'sorted_listing': {answer(kind, name) for name in ('sorted_listing', 'sorted_unicode', 'start_after')} == {'yes'},
+        'verifies_body': refused(kind, 'other_body') and refused(kind, 'wrong_payload_hash'),
         'event_topics': answer(kind, 'topics') == 'yes',
     }
 
@@ -96,7 +97,7 @@ class TestProviders:
         assert strongest == 'crc32' or (refused(kind, 'wrong_md5') and refused(kind, 'wrong_md5_of_a_part'))
 
     def test_signatures_are_guarded_against_what_is_heeded(self, kind: Kind) -> None:
-        heeded = {guard for guard in ('copy', 'prefix', 'host') if answer(kind, f'guard_{guard}') != 'ignored' and not refused(kind, f'guard_{guard}')}
+        heeded = {guard for guard in GUARDS if answer(kind, f'guard_{guard}') != 'ignored' and not refused(kind, f'guard_{guard}')}
         assert heeded <= set(defaults(kind).signature_guards)
 
 
@@ -104,4 +105,4 @@ class TestProviders:
 def test_generic_promises_no_more_than_any_storage_keeps(kind: Kind) -> None:
     endpoint, earned = defaults(kind), claims(kind)
     assert [name for name in earned if getattr(endpoint, name) and not earned[name]] == []
-    assert set(endpoint.signature_guards) == {'copy', 'prefix', 'host'}
+    assert set(endpoint.signature_guards) == set(GUARDS)

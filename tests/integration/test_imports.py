@@ -289,7 +289,7 @@ def test_sync_of_an_import_names_the_command(world: World, unique: str) -> None:
 
 def remembered(world: World) -> str:
     config: dict[str, Any] = world.root.call('get_config')
-    return str(config.get(f's3-bucket:OPEN:{PUBLIC}', {}).get('import', ''))
+    return ' '.join(str(value) for name, value in config.get(f's3-bucket:OPEN:{PUBLIC}', {}).items() if name.startswith('import-'))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,6 @@
 
 """Remote signing: the client has no key, the storage has no STS, and the server signs what may be signed."""
 
-import base64
-import hashlib
-import http.client
 import json
 import os
 import sqlite3
@@ -28,18 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import ReadOnlyCredentials
 
 from conformance.keyless import KeylessConformance
 from conformance.rig import Backend
 from rucio.common.exception import AccessDenied, InputValidationError
-from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import signing
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_user
 from servers.seaweedfs import SeaweedFS
+from servers.signer import Signer, asked, headers_of, send, sign, signed_by_force
 from servers.site import Site
 
 pytestmark = pytest.mark.integration
@@ -53,26 +46,6 @@ CANNOT = {
     'double_slash': 'SeaweedFS takes a//b for a/b: its keys are paths',
     'long_segments': 'SeaweedFS answers KeyTooLongError: a path segment has 255 bytes at most',
 }
-
-
-class Signer:
-    """What signs inside the Rucio server, without the server around it: for who may do all."""
-
-    identity = 'signer of the tests'
-    region = SeaweedFS.region
-
-    def __init__(self, endpoint: Endpoint, storage: Any) -> None:
-        self.endpoint = endpoint
-        self._keys = ReadOnlyCredentials(storage.access_key, storage.secret_key, None)
-
-    def credentials(self) -> ReadOnlyCredentials:
-        return self._keys
-
-    def get_s3_rse(self, rse: str) -> dict[str, Any]:
-        return {'auth': ['remote'], 'region': self.region}
-
-    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return signing.sign(self, json.loads(json.dumps(requests)), lambda *_: None)
 
 
 # Every operation of the protocol
@@ -115,30 +88,6 @@ def only_mine(bucket: str, name: str, write: bool) -> None:
         raise AccessDenied('not yours')
 
 
-def send(storage: Storage, method: str, path: str, headers: Mapping[str, str], body: bytes = b'') -> tuple[int, bytes]:
-    """Send exactly this: no library that makes another request of it."""
-    with closing(http.client.HTTPConnection(storage.hostname, storage.port, timeout=30)) as connection:
-        connection.putrequest(method, path, skip_host='Host' in headers, skip_accept_encoding=True)
-        for name, value in {**headers, 'Content-Length': str(len(body))}.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-
-
-def signed_by_force(storage: Storage, method: str, path: str, headers: Mapping[str, str], body: bytes = b'') -> dict[str, str]:
-    """The headers with the signature that the server's keys give to whatever is asked."""
-    request = AWSRequest(method, storage.url + path, dict(headers), data=body)
-    S3SigV4Auth(ReadOnlyCredentials(storage.access_key, storage.secret_key, None), 's3', storage.region).add_auth(request)
-    return dict(request.headers.items())
-
-
-def asked(storage: Storage, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> dict[str, Any]:
-    values = {'x-amz-content-sha256': hashlib.sha256(body or b'').hexdigest(), **(headers or {})}
-    request: dict[str, Any] = {'method': method, 'uri': storage.url + path, 'region': storage.region, 'headers': {k: [v] for k, v in values.items()}}
-    return request if body is None else request | {'body': base64.b64encode(body).decode()}
-
-
 @pytest.fixture(scope='module', params=['plain', 'ceph'])
 def storage(request: pytest.FixtureRequest) -> Storage:
     made: Storage = request.getfixturevalue(request.param)
@@ -152,9 +101,7 @@ def signer(storage: Storage) -> Signer:
     """With a victim's secret in the storage."""
     storage.client().put_object(Bucket=VICTIM, Key='folder/secret', Body=b'top secret')
     storage.client().put_object(Bucket=MINE, Key='mine', Body=b'mine')
-    settings = {'s3': {'provider': 'ceph' if isinstance(storage, CephRGW) else 'seaweedfs'}}
-    protocol = {'scheme': storage.scheme, 'hostname': storage.hostname, 'port': storage.port, 'extended_attributes': settings}
-    return Signer(Endpoint.load({'rse': 'X', 'id': ''}, protocol), storage)
+    return Signer.of(storage)
 
 
 HOSTILE: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
@@ -182,7 +129,7 @@ HOSTILE: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
 def test_what_is_refused_would_have_worked(storage: Storage, signer: Signer, hostile: tuple[str, str, dict[str, str], bytes | None]) -> None:
     method, path, headers, body = hostile
     with pytest.raises((AccessDenied, InputValidationError)):
-        signing.sign(signer, [asked(storage, method, path, headers, body)], only_mine)
+        sign(signer, [asked(storage, method, path, headers, body)], only_mine)
     status, answer = send(storage, method, path, signed_by_force(storage, method, path, headers, body or b''), body or b'')
     assert status < 300, answer
 
@@ -190,7 +137,7 @@ def test_what_is_refused_would_have_worked(storage: Storage, signer: Signer, hos
 @pytest.mark.parametrize('path', [f'/{MINE}/../{VICTIM}/folder/secret', f'/{MINE}/%2e%2e/{VICTIM}/folder/secret', f'/{MINE}/%252e%252e/{VICTIM}/folder/secret'])
 def test_what_leads_out_of_the_bucket_is_refused_whatever_a_storage_makes_of_it(storage: Storage, signer: Signer, path: str) -> None:
     with pytest.raises(InputValidationError):
-        signing.sign(signer, [asked(storage, 'GET', path)], only_mine)
+        sign(signer, [asked(storage, 'GET', path)], only_mine)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +152,8 @@ def test_what_leads_out_of_the_bucket_is_refused_whatever_a_storage_makes_of_it(
 def test_a_signature_is_good_for_nothing_else(storage: Storage, signer: Signer, signed_path: str, sent_path: str, added: dict[str, str]) -> None:
     """Also not with headers that need no signature: SeaweedFS puts X-Forwarded-Prefix before the path that it verifies."""
     request = asked(storage, 'GET', signed_path)
-    (answer,) = signing.sign(signer, [request], only_mine)
-    headers = {name: value for name, (value,) in answer['headers'].items()}
+    (answer,) = sign(signer, [request], only_mine)
+    headers = headers_of(answer)
     assert send(storage, 'GET', signed_path, headers)[0] == (200 if signed_path.endswith('mine') else 404)
     lower = {name.lower() for name in added}
     for changed in ({**headers, **added}, {**{name: value for name, value in headers.items() if name.lower() not in lower}, **added}):
@@ -220,8 +167,8 @@ def test_a_signed_put_does_not_become_a_copy(storage: Storage, signer: Signer, p
     client = storage.client()
     upload = client.create_multipart_upload(Bucket=MINE, Key='parts')['UploadId']
     path += upload if path.endswith('=') else ''
-    (answer,) = signing.sign(signer, [asked(storage, 'PUT', path)], only_mine)
-    headers = {name: value for name, (value,) in answer['headers'].items()}
+    (answer,) = sign(signer, [asked(storage, 'PUT', path)], only_mine)
+    headers = headers_of(answer)
     assert send(storage, 'PUT', path, {**headers, 'x-amz-copy-source': f'/{VICTIM}/folder/secret'})[0] >= 400
     assert send(storage, 'PUT', path, headers)[0] == 200
     client.abort_multipart_upload(Bucket=MINE, Key='parts', UploadId=upload)
@@ -338,7 +285,7 @@ def test_an_expired_token_is_refused_and_the_client_gets_a_new_one(remote: Rucio
         {'rse': PLAIN},
         {'rse': PLAIN, 'requests': []},
         {'rse': PLAIN, 'requests': 'GET'},
-        {'rse': PLAIN, 'requests': [{}] * 101},
+        {'rse': PLAIN, 'requests': [{}] * 1001},
         {'rse': PLAIN, 'requests': [{'method': 'GET', 'uri': 'https://evil.example.org/a/b', 'headers': {}}]},
         {'rse': 'NO_SUCH_RSE', 'requests': [{'method': 'GET', 'uri': 'https://evil.example.org/a/b', 'headers': {}}]},
         {'rse': PLAIN, 'requests': [{'method': 'GET', 'uri': 'x' * 2 * MiB, 'headers': {}}]},

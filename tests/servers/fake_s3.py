@@ -126,6 +126,7 @@ class FakeS3:
         self.requests: list[Request] = []
         self.conditional_put = True
         self.conditional_multipart = True
+        self.verifies_body = False  # of DeleteObjects
         self.page = PAGE
         self.unsorted = False  # lists as AWS's directory buckets do: in no order, and not from a key on
         self._faults: list[tuple[str, Fault]] = []
@@ -219,6 +220,8 @@ class FakeS3:
         return Answer(200, json.dumps(policy).encode()) if policy else error(404, 'NoSuchBucketPolicy')
 
     def DeleteObjects(self, request):  # noqa: N802
+        if self.verifies_body and request.headers['x-amz-content-sha256'] != hashlib.sha256(request.body).hexdigest():
+            return error(400, 'XAmzContentSHA256Mismatch')
         keys = [each.text for each in ElementTree.fromstring(request.body).iter() if each.tag.endswith('Key')]
         if len(keys) > PAGE:
             return error(400, 'MalformedXML')

@@ -173,36 +173,59 @@ def test_path_is_what_the_pfn_is_made_of(prefix, key, path, monkeypatch):
 # What is remembered
 
 
+def remember(of, new, session, account='alice', limited=True):
+    return imports.remember(of, new, account, limited, session=session)
+
+
 def test_remember(session):
     of = storage()
     assert imports.list_imports(of, session=session) == []
-    assert imports.remember(of, LANDSAT, session=session)
-    assert not imports.remember(of, LANDSAT, session=session)
+    assert remember(of, LANDSAT, session)
+    assert not remember(of, LANDSAT, session)
     more = LANDSAT._replace(prefix='L7/', dataset='old')
-    assert imports.remember(of, more, session=session)
-    assert imports.list_imports(of, session=session) == imports.list_imports(of, 'landsat', session=session) == [LANDSAT, more]
+    assert remember(of, more, session)
+    assert imports.list_imports(of, session=session) == imports.list_imports(of, 'landsat', session=session) == [more, LANDSAT]
     assert imports.list_imports(of, 'land', session=session) == []
-    row = session.execute(sqlalchemy.select(models.Config.section, models.Config.opt, models.Config.value)).one()
-    assert (row.section, row.opt) == ('s3-bucket:LANDSAT:landsat', 'import')
-    assert json.loads(row.value)[0] == {'scope': 'user.alice', 'dataset': 'scenes', 'prefix': 'L8/'}
+    rows = session.execute(sqlalchemy.select(models.Config.section, models.Config.opt, models.Config.value)).all()
+    assert {row.section for row in rows} == {'s3-bucket:LANDSAT:landsat'}
+    assert all(row.opt.startswith('import-') for row in rows)
+    assert {'scope': 'user.alice', 'dataset': 'scenes', 'prefix': 'L8/', 'account': 'alice'} in [json.loads(row.value) for row in rows]
+
+
+def test_what_was_remembered_in_one_list(session):
+    value = json.dumps([{'scope': 'user.alice', 'dataset': name, 'prefix': 'L8/'} for name in ('scenes', 'other')])
+    session.add(models.Config(section='s3-bucket:LANDSAT:landsat', opt='import', value=value))
+    session.flush()
+    assert imports.list_imports(storage(), session=session) == [LANDSAT._replace(dataset='other'), LANDSAT]
+    assert not remember(storage(), LANDSAT, session)
 
 
 def test_where_a_dataset_was_imported_from(session):
     of = storage()
-    imports.remember(of, LANDSAT, session=session)
+    remember(of, LANDSAT, session)
     assert imports.known(of, 'user.alice', 'scenes', session=session) == LANDSAT
     assert imports.known(of, 'user.alice', 'scenes/2026', session=session) is None
     assert imports.known(of, 'user.bob', 'scenes', session=session) is None
 
 
-def test_no_room_to_remember_is_told(session):
-    of, many = storage(), 20
-    for number in range(many):
-        imports.remember(of, LANDSAT._replace(prefix=f'{number:0100d}/', dataset=f'scenes{number}'), session=session)
-    with pytest.raises(InvalidObject) as caught:
-        imports.remember(of, LANDSAT._replace(prefix='x' * 1000), session=session)
-    assert f'has {many} imports, and there is no room for one more' in str(caught.value)
-    assert len(imports.list_imports(of, session=session)) == many
+def test_the_imports_of_one_account_leave_room_for_others(session):
+    """All of a bucket stood in 4,000 characters once: fifteen imports of one account filled them, and the operator's was refused."""
+    of = storage()
+    for number in range(imports.MOST):
+        remember(of, LANDSAT._replace(prefix=f'{number:0500d}/', dataset=f'scenes{number}'), session)
+    for bucket in ('landsat', 'another'):
+        with pytest.raises(InvalidObject, match='account alice has 20 imports there already'):
+            remember(of, LANDSAT._replace(bucket=bucket, dataset='one-more'), session)
+    assert not remember(of, LANDSAT._replace(prefix=f'{0:0500d}/', dataset='scenes0'), session), 'what is there may be repeated'
+    assert remember(of, LANDSAT._replace(dataset='bobs'), session, account='bob')
+    assert remember(of, LANDSAT._replace(dataset='operators'), session, account='alice', limited=False)
+    assert len(imports.list_imports(of, session=session)) == imports.MOST + 2
+
+
+def test_a_prefix_that_is_too_long_to_be_remembered(session):
+    with pytest.raises(InvalidObject, match='too long'):
+        remember(storage(), LANDSAT._replace(prefix='\u00e9' * 1000), session)
+    assert imports.list_imports(storage(), session=session) == []
 
 
 @pytest.mark.parametrize('value', ['', 'nonsense', '{}', '[1]', '[{"scope": "user.alice"}]', '[{"scope": 1, "dataset": "x", "prefix": ""}]', None])
@@ -215,7 +238,7 @@ def test_what_somebody_else_wrote_is_nothing(session, value):
 @pytest.mark.parametrize('dataset', ['scenes', 'scenes/2026', 'scenes/2026/01'])
 def test_a_dataset_comes_from_one_place(session, dataset):
     of = storage('/')
-    imports.remember(of, LANDSAT._replace(dataset='scenes/2026'), session=session)
+    remember(of, LANDSAT._replace(dataset='scenes/2026'), session)
     with pytest.raises(InvalidObject) as caught:
         imports.check(of, LANDSAT._replace(bucket='sentinel', dataset=dataset), session=session)
     assert "bucket 'landsat', prefix 'L8/'" in str(caught.value)
@@ -257,7 +280,7 @@ def test_a_path_tells_nothing_where_accounts_may_write_it(session, monkeypatch):
 
 def test_dids_of_prefixes_and_new_keys_are_those_of_the_import(session):
     of = storage()
-    imports.remember(of, LANDSAT, session=session)
+    remember(of, LANDSAT, session)
     for key, name in (('L8/', 'scenes/'), ('L8/a/', 'scenes/a/'), ('L8/new', 'scenes/new')):
         assert imports.dids_of(of, 'landsat', key, session=session) == [(SCOPE, name)]
     for key in ('', 'L7/', 'L8', 'L7/new'):
@@ -270,7 +293,7 @@ def test_dids_of_prefixes_and_new_keys_are_those_of_the_import(session):
 
 def test_who_may_read(session):
     of = storage()
-    imports.remember(of, LANDSAT, session=session)
+    remember(of, LANDSAT, session)
     add_replica(session, 'scenes/a', '/L8/a')
 
     def may(account, bucket, key, write=False):
@@ -303,7 +326,7 @@ def test_one_of_several_dids_is_enough_to_read(session):
 
 def test_keys_are_for_the_part_that_is_imported(session):
     of = storage()
-    imports.remember(of, LANDSAT, session=session)
+    remember(of, LANDSAT, session)
     assert gateway._covering(of, ALICE, 'landsat', 'L8/a/b', False, session) == 'L8/'
     with pytest.raises(gateway.AccessDenied):
         gateway._covering(of, BOB, 'landsat', 'L8/a/b', False, session)

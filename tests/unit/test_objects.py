@@ -206,6 +206,21 @@ def test_delete_by_a_signed_url_is_one_request(signed, s3):
 # delete_many
 
 
+def test_keys_that_xml_cannot_hold_are_deleted_one_by_one(connection, s3):
+    keys = ['a\x01b', 'a\x1fb', 'a\ufffeb', 'a\tb', 'a\x7fb', 'plain']
+    for key in keys:
+        s3.store(BUCKET, key, b'')
+    assert objects.delete_many(connection(), [at(key) for key in keys]) == {at(key): None for key in keys}
+    assert not s3.buckets[BUCKET]
+    assert s3.operations() == ['DeleteObject'] * 3 + ['DeleteObjects']
+
+
+def test_a_key_that_cannot_be_deleted_alone_is_told(connection, s3):
+    s3.fail('DeleteObject', error(403, 'AccessDenied'))
+    result = objects.delete_many(connection(), [at('a\x01b'), at('plain')])
+    assert [type(each).__name__ for each in result.values()] == ['RSEAccessDenied', 'NoneType']
+
+
 def test_2001_objects_are_deleted_by_three_requests(connection, s3):
     for number in range(2001):
         s3.store(BUCKET, f'k{number}', b'')

@@ -17,6 +17,7 @@
 import json
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 import requests
@@ -28,8 +29,8 @@ from rucio.common.s3 import clients, objects, transfer
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
-from rucio.core.s3 import signing
 from servers.fake_s3 import error
+from servers.signer import sign
 
 BUCKET = 'user.alice'
 KEY = Target('X', BUCKET, 'a/b c+é')
@@ -57,12 +58,21 @@ class Server:
             answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
-        return answer or json.loads(json.dumps(signing.sign(self, json.loads(json.dumps(asked)), lambda *_: None)))
+        return answer or json.loads(json.dumps(sign(self, json.loads(json.dumps(asked)), lambda *_: None)))
 
 
 @pytest.fixture
 def endpoint(s3):
-    return Endpoint(rse='X', rse_id='', url=s3.url, checksum='md5', conditional_put=True, conditional_multipart=True, signature_guards=('copy', 'prefix'))
+    return Endpoint(
+        rse='X',
+        rse_id='',
+        url=s3.url,
+        checksum='md5',
+        conditional_put=True,
+        conditional_multipart=True,
+        verifies_body=True,
+        signature_guards=('copy', 'prefix'),
+    )
 
 
 @pytest.fixture
@@ -119,6 +129,43 @@ def test_the_body_stays_here_but_for_the_keys_of_a_deletion(connection, server):
     connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'content')
     connection.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
     assert ['body' in asked for _, (asked,) in server.asked] == [False, True]
+
+
+@pytest.fixture
+def careful(endpoint, server):
+    """The same on a storage that does not verify bodies."""
+    other = replace(endpoint, verifies_body=False)
+    server.endpoint = other
+    return clients.connect(other, Remote(other, server, 'us-east-1'))
+
+
+def test_where_bodies_are_not_verified_objects_are_deleted_one_by_one(careful, server, s3):
+    targets = [KEY._replace(key=key) for key in ('a', 'b', 'missing')]
+    assert objects.delete_many(careful, targets) == dict.fromkeys(targets)
+    assert s3.operations() == ['DeleteObject'] * 3
+    assert len(server.asked) == 3
+
+
+def test_of_many_objects_each_has_its_own_answer(careful, server, s3):
+    s3.fail('DeleteObject', error(403, 'AccessDenied'))
+    server.answers = [None, AccessDenied('not yours')]
+    targets = [KEY._replace(key=str(number)) for number in range(4)]
+    result = objects.delete_many(careful, targets)
+    assert sorted(type(each).__name__ for each in result.values()) == ['NoneType', 'NoneType', 'RSEAccessDenied', 'RSEAccessDenied']
+    assert any('not yours' in str(each) for each in result.values())
+
+
+def test_boto3_s_own_call_answers_as_the_storage_would(careful, s3):
+    answer = careful.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'a'}, {'Key': 'b'}]})
+    assert (answer['Deleted'], answer['Errors'], answer['ResponseMetadata']['HTTPStatusCode']) == ([{'Key': 'a'}, {'Key': 'b'}], [], 200)
+    quiet = careful.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'a'}], 'Quiet': True})
+    assert quiet['Deleted'] == []
+
+
+def test_a_server_that_is_away_ends_the_deletion(careful, server):
+    server.answers = [requests.ConnectionError('away')] * 2
+    result = objects.delete_many(careful, [KEY, KEY._replace(key='b')])
+    assert {type(each) for each in result.values()} == {ServiceUnavailable}
 
 
 @pytest.mark.parametrize(('scheme', 'checksum', 'expected'), [('https', 'md5', 'UNSIGNED-PAYLOAD'), ('https', 'crc32', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER')])

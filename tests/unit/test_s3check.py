@@ -168,6 +168,24 @@ def test_what_is_measured_is_compared_with_what_is_set(catalogue, s3, keys, sett
     assert s3.buckets[BUCKET] == {}
 
 
+@pytest.mark.parametrize(
+    ('promised', 'measured', 'status', 'remedy'),
+    [
+        (True, True, OK, ''),
+        (True, False, FAILED, 'verifies_body = false'),
+        (False, True, HINT, 'verifies_body = true'),
+        (False, False, OK, ''),
+    ],
+)
+def test_whether_bodies_are_verified_is_measured(catalogue, s3, promised, measured, status, remedy):
+    s3.verifies_body = measured
+
+    result = run(catalogue(s3={'provider': 'seaweedfs', 'verifies_body': promised}))['bodies of requests']
+
+    assert (result.status, remedy in result.remedy) == (status, True), result
+    assert s3.buckets[BUCKET] == {}
+
+
 def test_checksums_that_nobody_verifies(catalogue, s3, keys, monkeypatch):
     keys(**MEASURED)
     refuse = s3._refused

@@ -17,12 +17,14 @@
 
 import sys
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
 
+from rucio.client import s3client
 from rucio.client.baseclient import BaseClient
 from rucio.client.credentialclient import CredentialClient
 from rucio.client.s3client import NO_PLUGIN, S3Client
@@ -31,6 +33,7 @@ from rucio.common.exception import (
     ConfigurationError,
     InputValidationError,
     MissingDependency,
+    ResourceTemporaryUnavailable,
     RSENotFound,
     RSEOperationNotSupported,
     ServerConnectionException,
@@ -202,6 +205,33 @@ def test_refusals_are_exceptions_of_rucio(server, connect, status, name, kind):
     server.answer = lambda _: (status, {'ExceptionClass': name, 'ExceptionMessage': 'because'}, {'ExceptionClass': name, 'ExceptionMessage': 'because'})
     with pytest.raises(kind, match='because'):
         connect().make_bucket('user.alice')
+
+
+TOO_MANY = {'ExceptionClass': 'ResourceTemporaryUnavailable', 'ExceptionMessage': 'asked too often'}
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """How long the client waited."""
+    waited = []
+    monkeypatch.setattr(s3client, 'time', SimpleNamespace(sleep=waited.append))
+    return waited
+
+
+def test_a_call_waits_as_long_as_the_server_says(server, connect, pauses):
+    answers = [(429, TOO_MANY, {**TOO_MANY, 'Retry-After': '7'}), (429, TOO_MANY, {**TOO_MANY, 'Retry-After': 'Sat, 01 Jan 2050 00:00:00 GMT'}), (200, [], {})]
+    server.answer = lambda _: answers.pop(0)
+    assert connect().list_buckets() == []
+    assert pauses == [7, 5]
+    assert [(each.method, each.path) for each in server.asked] == [('GET', '/s3/buckets')] * 3
+
+
+@pytest.mark.parametrize(('seconds', 'expected'), [('25', [25, 25]), ('3600', []), ('0', [1] * 60)])
+def test_it_does_not_wait_for_ever(server, connect, pauses, seconds, expected):
+    server.answer = lambda _: (429, TOO_MANY, {**TOO_MANY, 'Retry-After': seconds})
+    with pytest.raises(ResourceTemporaryUnavailable, match='asked too often'):
+        connect().sign_s3_requests('X', [{}])
+    assert pauses == expected
 
 
 def test_a_server_without_the_plugin_is_named(server, connect):

@@ -34,7 +34,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import clients, credentials
 from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import vending
+from rucio.core.s3 import rates, vending
 from servers.fake_sts import FakeSTS
 
 ROLE = 'arn:aws:iam:::role/RucioVending'
@@ -45,6 +45,7 @@ BUCKET = 'user.alice'
 def sts(monkeypatch):
     monkeypatch.setattr(vending, '_slots', type(vending._slots)())
     monkeypatch.setattr(vending, '_clients', {})
+    rates.forget()
     with FakeSTS() as server:
         yield server
 
@@ -58,7 +59,7 @@ def storage(sts):
         usual['policy_capitals'] = True
         endpoint = Endpoint(**usual | settings)
         connection = clients.connect(endpoint, credentials.Static('SERVERKEY', 'hidden-key'))
-        return SimpleNamespace(rse='X', rse_id='abc123', endpoint=endpoint, region='us-east-1', connection=lambda _: connection)
+        return SimpleNamespace(rse='X', rse_id='abc123', vo='def', endpoint=endpoint, region='us-east-1', connection=lambda _: connection)
 
     return make
 
@@ -150,7 +151,7 @@ def test_the_sts_is_asked_with_nothing_of_the_users_own(storage, sts, monkeypatc
     assert vend(storage()).access_key == 'KEY1'
 
 
-@pytest.mark.parametrize(('asked', 'given'), [(None, 1800), (60, 900), (1000, 1000), (99_999, 1800), (-5, 900)])
+@pytest.mark.parametrize(('asked', 'given'), [(None, 1800), (60, 900), (1000, 900), (1799, 900), (99_999, 1800), (-5, 900)])
 def test_the_lifetime_is_bounded_by_the_configuration(storage, sts, asked, given):
     vend(storage(credentials_lifetime=1800), lifetime=asked)
     assert sts.requests[0]['DurationSeconds'] == str(given)
@@ -162,6 +163,27 @@ def test_the_lifetime_is_bounded_by_the_configuration(storage, sts, asked, given
 def test_the_session_is_named_after_the_account(storage, sts, who, name):
     vend(storage(), who=who)
     assert sts.requests[0]['RoleSessionName'] == name
+
+
+def test_there_are_few_lifetimes_and_each_has_its_keys(storage, sts):
+    """Forty lifetimes made forty keys."""
+    of = storage(credentials_lifetime=10_000)
+    for lifetime in range(900, 40_900, 1000):
+        vend(of, lifetime=lifetime)
+    assert [int(each['DurationSeconds']) for each in sts.requests] == [900, 1800, 3600, 7200, 10_000]
+
+
+def test_an_account_gets_so_many_new_keys_a_second(storage, sts, monkeypatch):
+    monkeypatch.setattr(rates, 'monotonic', lambda: 0)
+    of, burst = storage(), 10 * rates.BURST
+    for number in range(burst):
+        vend(of, prefix=f'{number}/')
+    with pytest.raises(rates.TooManyRequests, match='Account alice asked too often: the limit of new credentials is 10 a second') as caught:
+        vend(of, prefix='more/')
+    assert caught.value.seconds == 1
+    assert vend(of, prefix='0/').access_key == 'KEY1', 'what is there is given'
+    assert vend(of, prefix='more/', who='bob')
+    assert len(sts.requests) == burst + 1
 
 
 def test_without_a_role_nothing_is_vended(storage, sts):

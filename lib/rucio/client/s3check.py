@@ -41,7 +41,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session, get_cert_path
 
-from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import clients, credentials, factory, objects, transfer
 from rucio.common.s3.address import bucket_to_scope, encode_path, is_bucket_name, scope_to_bucket
 from rucio.common.s3.endpoint import Endpoint
@@ -167,6 +167,7 @@ class Check:
             ('conditional multipart', self._check_conditional_multipart),
             ('Content-MD5', self._check_md5),
             ('CRC32', self._check_crc32),
+            ('bodies of requests', self._check_body),
             ('checksum of large files', self._check_full_object),
             ('presigned URL', self._check_presigned),
             ('lifecycle', self._check_lifecycle),
@@ -525,7 +526,7 @@ class Check:
 
     def _bare(self, connection: clients.Connection) -> clients.Connection:
         """A connection that lets us see what the storage does by itself: no look before, no checksums of our own."""
-        endpoint = replace(connection.endpoint, conditional_put=True, conditional_multipart=True, checksum='none')
+        endpoint = replace(connection.endpoint, conditional_put=True, conditional_multipart=True, verifies_body=True, checksum='none')
         return clients.connect(endpoint, connection.authorizer)
 
     def _check_conditional_put(self) -> str:
@@ -574,6 +575,35 @@ class Check:
             if status_of(error) in (411, 501):  # not known to it
                 return False
             raise
+
+    def _check_body(self) -> str:
+        """One of two objects is deleted by DeleteObjects, which is sent with the key of the other."""
+        connection, bucket = self._need_written()
+        authorizer = connection.authorizer
+        if not (authorizer.signed or authorizer.name == 'remote'):
+            raise _skipped('there are no keys to sign with')
+        bare, (signed, sent) = self._bare(connection), (self._key('signed'), self._key('sent'))
+        for key in (signed, sent):
+            bare.client.put_object(Bucket=bucket, Key=key, Body=b'')
+        with _another_body(bare.client, f'<Delete><Object><Key>{sent}</Key></Object></Delete>'.encode()):
+            try:
+                bare.client.delete_objects(Bucket=bucket, Delete={'Objects': [{'Key': signed}]})
+            except RSEAccessDenied:
+                raise _skipped('the server does not sign DeleteObjects for this account') from None
+            except ClientError as error:
+                if status_of(error) >= 500:
+                    raise
+        verified = objects.exists(bare, Target(self._rse, bucket, sent))
+        if self._need_endpoint().verifies_body and not verified:
+            raise _failed(
+                'DeleteObjects is accepted with other keys than those that were signed: who may write to a folder could delete all of its bucket',
+                'Set verifies_body = false in extended_attributes.',
+            )
+        if verified and not self._need_endpoint().verifies_body:
+            raise _hint(
+                'are refused unless they are what was signed, but verifies_body is false', 'verifies_body = true in extended_attributes saves requests.'
+            )
+        return 'are refused unless they are what was signed' if verified else 'are not compared with what was signed, as verifies_body = false says'
 
     def _check_full_object(self) -> str:
         connection, bucket = self._need_written()
@@ -790,6 +820,29 @@ def _refused(request: Callable[[], object], status: int) -> bool:
             return True
         raise
     return False
+
+
+@contextlib.contextmanager
+def _another_body(client: Any, body: bytes) -> Iterator[None]:
+    """DeleteObjects is signed for the body that it has, and sent with this one. What else would tell them apart is not signed."""
+
+    def strip(request: AWSRequest, **_: Any) -> None:
+        for name in [name for name in request.headers if name.lower() == 'content-md5' or name.lower().startswith(('x-amz-checksum-', 'x-amz-sdk-'))]:
+            del request.headers[name]
+
+    def swap(request: Any, **_: Any) -> None:
+        request.body = body
+        request.headers['Content-Length'] = str(len(body))
+        request.headers['Content-MD5'] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+    events = client.meta.events
+    events.register_first('before-sign.s3.DeleteObjects', strip)
+    events.register_last('before-send.s3.DeleteObjects', swap)
+    try:
+        yield
+    finally:
+        events.unregister('before-sign.s3.DeleteObjects', strip)
+        events.unregister('before-send.s3.DeleteObjects', swap)
 
 
 def _proxy(scheme: str, host: str) -> str:

@@ -16,10 +16,11 @@
 """``S3Client``: buckets, credentials and sharing, as the S3 plugin of a Rucio server offers them."""
 
 import re
+import time
 from collections import Counter
 from datetime import datetime, timezone
 from json import dumps
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
 from urllib.parse import quote
 
 from botocore import UNSIGNED
@@ -68,11 +69,13 @@ class S3Client(CredentialClient):
 
     The server needs the S3 plugin (``[api] endpoints_add = s3``); this account needs no key. Any method raises
     ``RSEOperationNotSupported`` where the plugin is missing, ``AccessDenied`` where the account may not do it (also for
-    what does not exist), and ``ServerConnectionException`` where the server does not answer.
+    what does not exist), and ``ServerConnectionException`` where the server does not answer. Where the account asks too often, a call waits
+    as long as the server says, a minute at most; then it raises ``ResourceTemporaryUnavailable``.
     May be used by several threads.
     """
 
     S3_BASEURL = 's3'
+    PATIENCE: ClassVar[float] = 60  # seconds that a call waits in all where the server says that the account asks too often
 
     # Stock Rucio verifies no certificate where the path of its CA is empty, as X509_CERT_DIR or ca_cert may be.
     @property
@@ -173,8 +176,8 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, url, provider, region, addressing, bucket_prefix, auth (what the server offers: vended, not if it is reached by http;
-            remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to make more of vended keys, or None).
+            rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (what the server offers: vended, not if it is reached by
+            http; remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to make more of vended keys, or None).
 
         Raises
         ------
@@ -649,7 +652,7 @@ class S3Client(CredentialClient):
         rse :
             The name of the RSE.
         requests :
-            At most 100: method, uri, region, headers (name -> list of values), and body (base64) of a DeleteObjects.
+            At most 1000: method, uri, region, headers (name -> list of values), and body (base64) of a DeleteObjects.
 
         Returns
         -------
@@ -871,13 +874,20 @@ class S3Client(CredentialClient):
                 return answer | {'counts': dict(counts), 'problems': problems}
 
     def _call(self, method: HTTPMethod, path: str, data: Optional[dict[str, Any]] = None, params: Optional[dict[str, Any]] = None) -> Any:
-        """One request to the plugin, and what it answered."""
+        """One request to the plugin, and what it answered; again where the server says when (429), for :attr:`PATIENCE` seconds at most."""
         url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}/{path}', params=params)
-        try:
-            response = self._send_request(url, method=method, data=None if data is None else dumps(data))
-            content = response.content
-        except (RequestException, ServerConnectionException) as error:
-            raise ServerConnectionException(f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.') from error
+        body, patience = None if data is None else dumps(data), self.PATIENCE
+        while True:
+            try:
+                response = self._send_request(url, method=method, data=body)
+                content = response.content
+            except (RequestException, ServerConnectionException) as error:
+                raise ServerConnectionException(f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.') from error
+            pause = _retry_after(response.headers.get('Retry-After')) if response.status_code == codes.too_many_requests else 0
+            if not 0 < pause <= patience:
+                break
+            patience -= pause
+            time.sleep(pause)
         if response.status_code in (codes.ok, codes.created):
             return response.json() if content else {}
         if response.status_code == codes.not_found and 'ExceptionClass' not in response.headers:
@@ -908,7 +918,8 @@ class S3Client(CredentialClient):
         told = self.get_s3_rse(rse)
         scheme, _, host = checked(self._who, 'url', told.get('url')).partition('://')
         host, _, port = host.rpartition(':') if re.search(':[0-9]{1,5}$', host) else (host, '', '')
-        settings = {name: told[name] for name in ('provider', 'region', 'addressing', 'bucket_prefix', 'web_identity_role_arn') if told.get(name)}
+        names = ('provider', 'region', 'addressing', 'bucket_prefix', 'verifies_body', 'web_identity_role_arn')
+        settings = {name: told[name] for name in names if told.get(name) not in (None, '')}
         if 'anonymous' in (told.get('auth') or ()):
             settings['auth'] = 'anonymous'
         protocol = {'scheme': scheme, 'hostname': host, 'port': int(port or 0), 'extended_attributes': {'s3': settings}}
@@ -978,6 +989,11 @@ class _Keys(credentials.Authorizer):
         keys = self._fetch()
         expiry = keys['expiration'].replace('Z', '+00:00')
         return {'access_key': keys['access_key'], 'secret_key': keys['secret_key'], 'token': keys['session_token'], 'expiry_time': expiry}
+
+
+def _retry_after(value: Optional[str]) -> int:
+    """Seconds; the header may be missing, or a date."""
+    return max(1, int(value)) if value and value.isascii() and value.isdigit() else 5
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -41,8 +41,10 @@ from rucio.core.s3 import (
     chaining,
     grants,
     imports,
+    object_lock,
     public_acls,
     publishing,
+    rates,
     removal,
     shared_keys,
     signing,
@@ -94,6 +96,7 @@ def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[st
         'region': storage.region,
         'addressing': endpoint.addressing,
         'bucket_prefix': endpoint.bucket_prefix,
+        'verifies_body': endpoint.verifies_body,
         'ca': None,
         'auth': ['anonymous'] if endpoint.auth == 'anonymous' else ways,
         'sts_url': endpoint.sts_url,
@@ -347,16 +350,18 @@ def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list
     return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]
 
 
-def _may_touch(storage: 'Storage', account: InternalAccount, bucket: str, key: str, write: bool, session: 'Session') -> bool:
+def _may_touch(
+    storage: 'Storage', account: InternalAccount, bucket: str, key: str, write: bool, session: 'Session', known: Optional[access.Known] = None
+) -> bool:
     """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
     if not shared_keys.may(storage, account, bucket, key, write, session=session):
         return False
     dids = _dids(storage, bucket, key, session)
     if not dids or (write and not storage.settings['deterministic']):
-        return storage.may_have(bucket) and access.is_admin(account, session=session)
+        return storage.may_have(bucket) and access.is_admin(account, session=session, known=known)
     # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
     enough = all if storage.settings['deterministic'] else any
-    return enough(access.may(account, scope, name, write, session=session) for scope, name in dids)
+    return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
 
 
 def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
@@ -422,7 +427,9 @@ def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime:
 
 
 def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Sign requests to a storage with the server's keys: all of them, or none. Makes no request.
+    """Sign requests to a storage with the server's keys: all of them, or none.
+
+    Makes no request, but one for each bucket in ten minutes where the storage obeys unsigned lock headers.
 
     :param rse: The RSE.
     :param requests: Each with method, uri, headers, and for DeleteObjects a body (base64).
@@ -431,17 +438,31 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
     :returns: For each request uri and headers.
     :raises AccessDenied: if one touches what the issuer may not touch.
     :raises InputValidationError: if one is not understood.
+    :raises TooManyRequests: if the issuer had too many signed of late.
     """
     account = InternalAccount(issuer, vo=vo)
+    rates.spend('signatures_per_second', issuer, vo, len(requests))
+    known: access.Known = {}
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
+        checked = signing.check(storage, requests)
+        rates.spend('signatures_per_second', issuer, vo, sum(each.keys for each in checked))
+        for bucket, key in {(touch.bucket, touch.name) for each in checked for touch in each.touches}:
+            storage.need_name(bucket, key)
 
         def allowed(bucket: str, key: str, write: bool) -> None:
-            storage.need_name(bucket, key)
-            if not _may_touch(storage, account, bucket, key, write, session):
+            if not _may_touch(storage, account, bucket, key, write, session, known):
                 raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
 
-        return signing.sign(storage, requests, allowed)
+        # What a folder is on other RSEs does not tell what each key in it is.
+        signing.need(storage, checked, allowed, together=not shared_keys.neighbours(storage, session=session))
+    for bucket in sorted({each.lockable for each in checked if each.lockable}):
+        if object_lock.is_enabled(storage, bucket):
+            raise AccessDenied(
+                f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object lock, and this storage obeys lock "
+                'headers that are not signed (signature_guards). Use keys (vended, or your own).'
+            )
+    return signing.sign(storage, checked)
 
 
 # Sharing

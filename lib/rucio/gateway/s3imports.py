@@ -60,7 +60,8 @@ def import_bucket(
         s3.need(account, internal, '', True, session)
         storage = storages.get_storage(rse, vo, session=session)
         # Who has it in a scope of their own may read it with the server's keys.
-        if storage.endpoint.auth != 'anonymous' and not access.is_admin(account, session=session):
+        admin = access.is_admin(account, session=session)
+        if storage.endpoint.auth != 'anonymous' and not admin:
             raise AccessDenied(f'RSE {rse} is read with the keys of the Rucio server: only an admin may import into a scope what they reach.')
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
@@ -72,6 +73,6 @@ def import_bucket(
     # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way of the right one.
     if not wish.dry_run and not wish.after and next(listings.unordered(part), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            imports.remember(storage, new, session=session)
+            imports.remember(storage, new, issuer, not admin, session=session)
     answer = s3sync.reconcile(part, wish)
     return {'rse': storage.rse, 'bucket': new.bucket, 'prefix': new.prefix, 'scope': scope, 'name': name} | answer

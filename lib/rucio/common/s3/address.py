@@ -22,6 +22,7 @@ bucket and the scope can be read back from the bucket without a look-up.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote, unquote
 
@@ -31,6 +32,7 @@ __all__ = [
     'ENCODED_MARK',
     'ObjectURL',
     'bucket_to_scope',
+    'common_folder',
     'encode_path',
     'is_bucket_name',
     'leaves_directory',
@@ -209,3 +211,12 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
     if len(key.encode()) > MAX_KEY_BYTES:
         raise RSEFileNameNotSupported(f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 takes {MAX_KEY_BYTES}. Use a shorter name.")
     return ObjectURL(f'{scheme}://{host}', bucket, key, query)
+
+
+def common_folder(keys: Sequence[str]) -> str:
+    """What keys begin with in common, up to a slash: that is what is shared. One key is itself."""
+    if len(keys) < 2:
+        return ''.join(keys)
+    first, last = min(keys), max(keys)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind('/', 0, same) + 1]

@@ -41,11 +41,17 @@ else:
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['ON_CHANGED', 'ON_MISSING', 'PERSON', 'SERVER', 'SETTINGS', 'Endpoint', 'Patience', 'Secrets', 'Setting']
+__all__ = ['GUARDS', 'ON_CHANGED', 'ON_MISSING', 'PERSON', 'SERVER', 'SETTINGS', 'Endpoint', 'Patience', 'Secrets', 'Setting']
 
 # What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is gone.
 ON_CHANGED = ('report', 'replace', 'bad')
 ON_MISSING = ('report', 'forget', 'lost')
+
+# What a signature may have to be guarded against: see providers.toml.
+GUARDS = ('copy', 'prefix', 'host', 'acl', 'attributes', 'lock')
+
+# Options of [s3] that are of the Rucio server, not of a storage.
+_OF_THE_SERVER = ('default_rse', 'signatures_per_second', 'vends_per_second')
 
 MiB = 1024**2
 _SIZE = re.compile(r'(\d+)\s*([KMGT]i?B?)?', re.IGNORECASE)
@@ -168,7 +174,7 @@ def _bucket_prefix(value: Any) -> str:
 
 def _guards(value: Any) -> tuple[str, ...]:
     names = tuple(value.replace(',', ' ').split() if isinstance(value, str) else value)
-    if not set(names) <= {'copy', 'prefix', 'host'}:
+    if not set(names) <= set(GUARDS):
         raise ValueError
     return names
 
@@ -201,7 +207,8 @@ SETTINGS: dict[str, Setting] = {
     'bucket_prefix': Setting(_bucket_prefix, 'up to 31 of a-z, 0-9, "." and "-"', 'RSE'),
     'lifecycle': Setting(_boolean, 'true or false'),
     'ignore_public_acls': Setting(_boolean, 'true or false'),
-    'signature_guards': Setting(_guards, 'any of copy, prefix and host, or nothing'),
+    'verifies_body': Setting(_boolean, 'true or false', 'RSE'),
+    'signature_guards': Setting(_guards, f'any of {", ".join(GUARDS)}, or nothing'),
     'sts_endpoint': Setting(_url_text, 'a URL such as https://sts.example.org'),
     'role_arn': Setting(_text, 'the ARN of a role'),
     'web_identity_role_arn': Setting(_text, 'the ARN of a role'),
@@ -277,6 +284,7 @@ class Endpoint:
     bucket_prefix: str = ''
     lifecycle: bool = False
     ignore_public_acls: bool = False
+    verifies_body: bool = False
     signature_guards: tuple[str, ...] = ()
     sts_endpoint: Optional[str] = None
     role_arn: Optional[str] = None
@@ -377,8 +385,7 @@ def _from_config(section: str) -> dict[str, Any]:
         return {}
     try:
         # [DEFAULT]'s options belong to no section in particular.
-        # default_rse is a setting of the Rucio server, not of a storage.
-        settings = {name: value for name, value in config.items(section) if name not in config.defaults() and name != 'default_rse'}
+        settings = {name: value for name, value in config.items(section) if name not in config.defaults() and name not in _OF_THE_SERVER}
     except InterpolationError:
         # Its text has the value in it, which may be a secret.
         raise ConfigurationError(f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it.") from None

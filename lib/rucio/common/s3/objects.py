@@ -53,6 +53,7 @@ __all__ = [
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY_PAGES = 100  # of a listing, one behind the other
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
+_NOT_IN_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # https://www.w3.org/TR/xml/#charsets
 _REFUSALS = (401, 403, 405, 501)  # not allowed or not known: they say nothing of a bucket that others may ask for
 
 
@@ -189,14 +190,31 @@ def _need_bucket(connection: 'Connection', target: Target) -> None:
 
 
 def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:
-    """Delete many objects, one request for each 1000 keys of a bucket. What is missing counts as deleted: S3 does not tell.
+    """Delete many objects, one request for each 1000 keys of a bucket, and one for each key that XML cannot hold.
+
+    What is missing counts as deleted: S3 does not tell.
 
     :returns: For each target None, or why it was not deleted.
     """
     result: dict[Target, Optional[RucioException]] = {}
-    for batch in _batches(targets):
+    several: list[Target] = []
+    for target in targets:
+        if _NOT_IN_XML.search(target.key):
+            result[target] = _delete_one(connection, target)
+        else:
+            several.append(target)
+    for batch in _batches(several):
         result |= _delete_batch(connection, batch)
     return result
+
+
+def _delete_one(connection: 'Connection', target: Target) -> Optional[RucioException]:
+    try:
+        with translated('delete', target):
+            connection.client.delete_object(Bucket=target.bucket, Key=target.key)
+    except RucioException as error:
+        return error
+    return None
 
 
 def _batches(targets: Iterable[Target]) -> Iterator[list[Target]]:

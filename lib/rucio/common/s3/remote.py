@@ -15,11 +15,16 @@
 """Requests that the Rucio server signs: boto3 builds them here, no key ever comes here."""
 
 import base64
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Optional
 
 import botocore.session
 from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import AccessDenied, InputValidationError, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
 
@@ -45,6 +50,9 @@ class Remote(Authorizer):
 
     Cost: one request to the Rucio server for each to the storage. The clock of this machine does not matter: the server's does.
 
+    A storage that does not verify the bodies of requests (setting ``verifies_body``) would take other keys with a signature of DeleteObjects, so
+    the server signs that for the owner of the bucket only. ``delete_objects`` of such a client deletes the objects one by one, several at a time.
+
     :param endpoint: The storage that the requests are for.
     :param server: The Rucio server; refreshes its own token.
     :param region: The region of the storage, where the server knows it.
@@ -56,6 +64,8 @@ class Remote(Authorizer):
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
         self._server = server
         self._rse = endpoint.rse
+        self._verifies_body = endpoint.verifies_body
+        self._threads = endpoint.max_concurrency
         self.identity = f'remote:{server.identity}:{endpoint.rse}'
         self.region = region
 
@@ -64,6 +74,33 @@ class Remote(Authorizer):
 
     def attach(self, client: 'S3Client') -> None:
         client.meta.events.register_last('before-sign.s3', self.sign)
+        if not self._verifies_body:
+            client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
+            each: Any = functools.partial(self._delete_each, client)  # what it returns is taken for the storage's answer
+            client.meta.events.register('before-call.s3.DeleteObjects', each)
+
+    def _delete_each(self, client: 'S3Client', context: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+        """What DeleteObjects answers, by a DeleteObject for each key."""
+        bucket, deletion = context['rucio_s3_deletion']
+
+        def delete(each: Any) -> Optional[dict[str, str]]:
+            try:
+                client.delete_object(Bucket=bucket, **each)
+            except ClientError as error:
+                said = error.response.get('Error', {})
+                return {**each, 'Code': said.get('Code', ''), 'Message': said.get('Message', '')}
+            except RSEAccessDenied as error:
+                return {**each, 'Code': 'AccessDenied', 'Message': str(error.args[0])}
+            except InputValidationError as error:
+                return {**each, 'Code': 'InvalidURI', 'Message': str(error.args[0])}
+            return None
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            failures = [failure for failure in pool.map(delete, deletion['Objects']) if failure]
+        failed = {each['Key'] for each in failures}
+        deleted = [] if deletion.get('Quiet') else [each for each in deletion['Objects'] if each['Key'] not in failed]
+        answer = {'Deleted': deleted, 'Errors': failures, 'ResponseMetadata': {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0}}
+        return AWSResponse('', 200, HTTPHeaders(), None), answer
 
     def sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
         """Have one request signed; botocore comes here for each attempt anew.
@@ -100,3 +137,8 @@ class Remote(Authorizer):
         if answer['uri'] != asked['uri']:
             raise RSEOperationNotSupported(f'RSE {self._rse}: the Rucio server signed another request than it was asked for. Tell its operator.')
         return answer
+
+
+def _note(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """Remember the keys of a DeleteObjects until it is called."""
+    context['rucio_s3_deletion'] = params['Bucket'], params['Delete']

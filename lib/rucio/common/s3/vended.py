@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported, RucioException
 
+from .address import common_folder
 from .credentials import Authorizer
 from .factory import bare_session
 from .remote import Remote
@@ -229,17 +230,8 @@ def _note(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any)
     write = name in _OF_UPLOADS or not name.startswith(_READING)
     key = params.get('Key', params.get('Prefix')) or ''
     if name == 'DeleteObjects':
-        key = _common_folder([each['Key'] for each in params.get('Delete', {}).get('Objects', [])])
+        key = common_folder([each['Key'] for each in params.get('Delete', {}).get('Objects', [])])
     context['rucio_s3_need'] = _Need(params.get('Bucket', ''), key, write, anywhere=name in _ABOUT_BUCKETS)
-
-
-def _common_folder(keys: list[str]) -> str:
-    """What keys begin with in common, up to a slash: that is what is shared. One key is itself."""
-    if len(keys) < 2:
-        return ''.join(keys)
-    first, last = min(keys), max(keys)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: first.rfind('/', 0, same) + 1]
 
 
 def _expiration(text: str) -> float:

@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Who may do what with the objects of a scope. Asked every time: nothing is remembered.
+"""Who may do what with the objects of a scope. Asked for each call: nothing is remembered.
 
 Root and admins may everything, the owner of a scope all of its bucket, others what a grant gives them. A policy package has the
 last word: its permission module may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write``
 in ``kwargs``, whose answer other than None is final.
 """
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.core import permission
 from rucio.core.account import has_account_attribute
@@ -27,21 +27,32 @@ from rucio.core.s3 import grants
 from rucio.core.scope import is_scope_owner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['covering', 'guards_replicas', 'is_admin', 'may']
+__all__ = ['Known', 'covering', 'guards_replicas', 'is_admin', 'may']
+
+Known = dict[tuple[Any, ...], bool]
 
 
-def is_admin(issuer: 'InternalAccount', *, session: 'Session') -> bool:
+def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
     """Whether an account is root or has the attribute ``admin``: one query at most."""
-    return issuer.external == 'root' or bool(has_account_attribute(account=issuer, key='admin', session=session))
+    return issuer.external == 'root' or _once(known, ('admin', issuer), lambda: bool(has_account_attribute(account=issuer, key='admin', session=session)))
 
 
-def may(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> bool:
+def _once(known: 'Optional[Known]', what: tuple[Any, ...], ask: 'Callable[[], bool]') -> bool:
+    if known is None:
+        return ask()
+    if what not in known:
+        known[what] = ask()
+    return known[what]
+
+
+def may(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
     """Whether an account may read or write a name of a scope, and all names that begin with it. Three small queries at most.
 
     :param issuer: The account.
@@ -49,6 +60,7 @@ def may(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: boo
     :param name: A name, or a prefix of names; empty: all of the scope's bucket, and the bucket itself. To ask for all of a
                  collection, ask for its name and a slash: ``run1`` is also the prefix of ``run12/file``.
     :param write: Whether it is to make or delete objects, or else to read and list them.
+    :param known: An empty dict, the same for all questions of one call: who owns a scope and who is an admin is then asked once.
     """
     if issuer.vo != scope.vo:
         return False
@@ -57,9 +69,11 @@ def may(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: boo
         return answer
     # Some storages take dots for directories, and would step out of what is granted, or out of the bucket.
     plain = not any(part in ('.', '..') for part in name.split('/'))
-    if issuer.external == 'root' or (plain and is_scope_owner(scope=scope, account=issuer, session=session)):
+    if issuer.external == 'root' or (
+        plain and _once(known, ('owner', issuer, scope), lambda: bool(is_scope_owner(scope=scope, account=issuer, session=session)))
+    ):
         return True
-    return is_admin(issuer, session=session) or (plain and grants.allow(issuer, scope, name, write, session=session))
+    return is_admin(issuer, session=session, known=known) or (plain and grants.allow(issuer, scope, name, write, session=session))
 
 
 def covering(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> Optional[str]:

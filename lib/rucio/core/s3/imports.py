@@ -16,9 +16,10 @@
 
 The objects below a prefix of the bucket are the files below a dataset's name, and each replica has its path. The dataset gets no
 rule: there is nothing to be kept, and without one no account is charged. An import is remembered in Rucio's own table ``configs``,
-section ``s3-bucket:RSE:BUCKET``, option ``import``, so that the reconciler's daemon repeats it.
+section ``s3-bucket:RSE:BUCKET``, an option ``import-...`` for each, so that the reconciler's daemon repeats it.
 """
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ['Import', 'check', 'covering', 'dids_of', 'known', 'list_imports', 'part_of', 'place', 'remember', 'source_of']
 
 OPTION = 'import'
+MOST = 20  # imports of an account that is not an admin, on an RSE
 LONGEST = 4000  # characters; of a value in Rucio's table
 LONGEST_SECTION = 128  # the same of a section
 _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*')
@@ -99,21 +101,32 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
 
 def list_imports(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> list[Import]:
     """What is imported on an RSE, or of one bucket: one query."""
+    return [each for each, _ in _rows(storage, bucket, session)]
+
+
+def _rows(storage: 'Storage', bucket: Optional[str], session: 'Session') -> list[tuple[Import, Optional[str]]]:
+    """Imports, and who asked for them."""
     table, begin = models.Config, bucket_settings.section_of(storage, '')
     where = table.section == bucket_settings.section_of(storage, bucket) if bucket else table.section.startswith(begin, autoescape=True)
-    rows = session.execute(select(table.section, table.value).where(and_(where, table.opt == OPTION)).order_by(table.section)).all()
-    return [each for row in rows if row.section.startswith(begin) for each in _read(row.section[len(begin) :], row.value)]
+    options = (table.opt == OPTION) | table.opt.startswith(f'{OPTION}-')
+    rows = session.execute(select(table.section, table.value).where(and_(where, options))).all()
+    return sorted((each for row in rows if row.section.startswith(begin) for each in _read(row.section[len(begin) :], row.value)), key=_by_name)
 
 
-def _read(bucket: str, value: Optional[str]) -> 'Iterator[Import]':
+def _by_name(row: tuple[Import, Optional[str]]) -> tuple[str, str, str]:
+    return row[0].bucket, row[0].scope, row[0].dataset
+
+
+def _read(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optional[str]]]':
     """What somebody else wrote there is nothing."""
     try:
         found = json.loads(value or '[]')
     except ValueError:
         found = []
-    for each in found if isinstance(found, list) else []:
+    # A list: all of a bucket stood in one option once.
+    for each in found if isinstance(found, list) else [found]:
         if isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ('scope', 'dataset', 'prefix')) and each['scope'] and each['dataset']:
-            yield Import(bucket, each['prefix'], each['scope'], each['dataset'])
+            yield Import(bucket, each['prefix'], each['scope'], each['dataset']), each.get('account')
 
 
 def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
@@ -141,21 +154,27 @@ def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -
     return next((each for each in list_imports(storage, session=session) if (each.scope, each.dataset) == (scope, dataset)), None)
 
 
-def remember(storage: 'Storage', new: Import, *, session: 'Session') -> bool:
+def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, session: 'Session') -> bool:
     """Have the daemon repeat an import. One query, three where it is new.
 
+    :param account: Who asks for it.
+    :param limited: Whether there is a limit: for who is not an admin.
     :returns: Whether it was new.
-    :raises InvalidObject: if the bucket has too many.
+    :raises InvalidObject: if the account has too many on this RSE, or the names are too long.
     """
-    known = list_imports(storage, new.bucket, session=session)
-    if new in known:
+    known = _rows(storage, None, session)
+    if new in [each for each, _ in known]:
         return False
-    value = json.dumps([{'scope': each.scope, 'dataset': each.dataset, 'prefix': each.prefix} for each in (*known, new)], separators=(',', ':'))
-    if len(value) > LONGEST:
+    if limited and sum(by == account for _, by in known) >= MOST:
         raise InvalidObject(
-            f"RSE {storage.rse}: the bucket '{new.bucket}' has {len(known)} imports, and there is no room for one more. Import larger parts of it."
+            f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. Import a larger part instead, or ask an admin.'
         )
-    config.set(bucket_settings.section_of(storage, new.bucket), OPTION, value, session=session)
+    value = json.dumps({'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':'))
+    if len(value) > LONGEST:
+        raise InvalidObject(f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be remembered. Import a larger part.")
+    # A row for each: nobody's imports are in the way of others'.
+    name = hashlib.sha256(f'{new.scope}:{new.dataset}'.encode()).hexdigest()[:32]
+    config.set(bucket_settings.section_of(storage, new.bucket), f'{OPTION}-{name}', value, session=session)
     return True
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['may', 'need', 'of_other_vos', 'of_others', 'overlaps', 'place_of']
+__all__ = ['may', 'need', 'neighbours', 'of_other_vos', 'of_others', 'overlaps', 'place_of']
 
 
 class _Meaning(NamedTuple):

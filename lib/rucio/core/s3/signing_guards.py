@@ -64,6 +64,9 @@ class Checked(NamedTuple):
     guards: dict[str, str]  # to be signed, too; the client has to send them
     payload: str  # x-amz-content-sha256
     touches: tuple[Touch, ...]
+    lockable: str = ''  # a bucket: whoever sends the request could lock the object, if the bucket has object lock
+    any_body: bool = False  # the storage would take another body with this signature, and touch other objects
+    keys: int = 0  # in its body
 
 
 class _Operation(NamedTuple):
@@ -139,20 +142,28 @@ _SHA256 = re.compile(r'[0-9a-f]{64}')
 _S3_XML = '{http://s3.amazonaws.com/doc/2006-03-01/}'
 
 # Headers that some storages heed although nobody signed them. A request with one of them would reach another object than the
-# one that was allowed, so they are signed with a value that does no harm. Measured: without these SeaweedFS 4.48 serves any
-# object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies any object to a signed key (copy).
+# one that was allowed, or make it another object, so they are signed with a value that does no harm. Measured: without these SeaweedFS 4.48
+# serves any object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies any object to a signed key (copy), makes it public
+# or unreadable even to the server (acl), and tags it (attributes). Of x-amz-object-lock-... RGW refuses every value in most buckets: see _MAKING.
 _GUARDS = {
     'prefix': {'x-forwarded-prefix': ''},
     'host': {'x-forwarded-host': ''},
     'copy': {'x-amz-copy-source-range': 'nothing', 'x-amz-copy-source-if-match': '"nothing"'},
+    # RGW refuses x-amz-grant-... beside it.
+    'acl': {'x-amz-acl': 'private'},
+    # As if they were not there.
+    'attributes': {'x-amz-tagging': '', 'x-amz-storage-class': ''},
 }
+_MAKING = ('PutObject', 'CopyObject', 'CreateMultipartUpload')
+_FOR = {'copy': ('PutObject', 'UploadPart'), 'acl': _MAKING, 'attributes': _MAKING}  # the others for all operations
 
 
-def check(request: Any, endpoint: 'Endpoint') -> Checked:
+def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Checked:
     """Find out what a request does. No request is made.
 
     :param request: As REST has it: method, uri, headers {name: [values]}, and for DeleteObjects its body in base64.
     :param endpoint: The storage that it has to be for.
+    :param max_keys: How many keys its body may have.
     :returns: The request, and all that it touches.
     :raises InputValidationError: if it cannot be read in one way only.
     :raises AccessDenied: if it is for another host or none of the operations that are signed.
@@ -172,13 +183,19 @@ def check(request: Any, endpoint: 'Endpoint') -> Checked:
     body = _read_body(request.get('body')) if operation.name == 'DeleteObjects' else None
     if operation.name == 'DeleteObjects' and body is None:
         _malformed('DeleteObjects needs its body in the request to be signed')
-    touches = _touches(operation, bucket, key, query, headers, body)
+    keys = [key or query.get('prefix', '')] if body is None else _keys_to_delete(body, max_keys)
+    touches = _touches(operation, bucket, keys, headers)
+    # Whoever has the signature may then send any other keys of the bucket.
+    any_body = body is not None and not endpoint.verifies_body
+    if any_body:
+        touches = (Touch(bucket, '', operation.write),)
     payload = _payload(operation, headers.pop('x-amz-content-sha256', None), body, uri)
-    return Checked(operation.name, method, uri, headers, _guards(endpoint, operation), payload, touches)
+    lockable = bucket if operation.name in _MAKING and 'lock' in endpoint.signature_guards else ''
+    return Checked(operation.name, method, uri, headers, _guards(endpoint, operation), payload, touches, lockable, any_body, 0 if body is None else len(keys))
 
 
 def _guards(endpoint: 'Endpoint', operation: _Operation) -> dict[str, str]:
-    wanted = (each for each in endpoint.signature_guards if each != 'copy' or (operation.method == 'PUT' and not operation.copies))
+    wanted = (each for each in endpoint.signature_guards if each in _GUARDS and operation.name in _FOR.get(each, (operation.name,)))
     return {name: value for each in wanted for name, value in _GUARDS[each].items()}
 
 
@@ -312,13 +329,12 @@ def _one_value(name: str, values: Any) -> str:
 # Keys
 
 
-def _touches(operation: _Operation, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Optional[bytes]) -> tuple[Touch, ...]:
-    keys = [key or query.get('prefix', '')] if body is None else _keys_to_delete(body)
+def _touches(operation: _Operation, bucket: str, keys: list[str], headers: Mapping[str, str]) -> tuple[Touch, ...]:
     touched = [(bucket, each, operation.write) for each in keys]
     if operation.copies:
         touched.append((*_copy_source(headers['x-amz-copy-source']), False))
     names = ((where, name, write) for where, each, write in touched for name in _spellings(each))
-    if body is None and operation.on == 'bucket':
+    if operation.on == 'bucket' and operation.name != 'DeleteObjects':
         # What begins with "a/b" lies below "a/", and what begins with "a" anywhere.
         names = ((where, name[: name.rfind('/') + 1], write) for where, name, write in names)
     return tuple(Touch(*each) for each in dict.fromkeys(names))
@@ -331,13 +347,15 @@ def _copy_source(value: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _keys_to_delete(body: bytes) -> list[str]:
+def _keys_to_delete(body: bytes, limit: int) -> list[str]:
     """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or other encoding."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         _malformed('the body of DeleteObjects is not UTF-8')
     text = re.sub(r'\A<\?xml version="1.0"(?: encoding="(?:utf|UTF)-8")?\?>', '', text)
+    if text.count('Key>') > 2 * limit:  # before it is parsed
+        _malformed(f'all bodies together may have {MAX_DELETES} keys')
     if '<!' in text or '<?' in text:
         _malformed('the body of DeleteObjects has more than elements in it')
     try:

@@ -33,12 +33,16 @@ from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target
 from rucio.common.s3.secrecy import is_private
 
+from . import rates
+
 if TYPE_CHECKING:
     from .storages import Storage
 
 __all__ = ['SHORTEST', 'Vended', 'assume', 'need_one_spelling', 'session_policy', 'vend']
 
 SHORTEST = 900  # seconds; no STS gives less
+# What is asked for is cut to one of these, so that each lifetime does not need keys of its own.
+LIFETIMES = (SHORTEST, 1800, 3600, 7200, 14400, 28800, 43200)
 POLICY_LIMIT = 2048  # characters, of AWS
 REMEMBERED = 10_000  # keys
 MOST_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
@@ -80,10 +84,11 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
     :param bucket: The bucket.
     :param prefix: What the keys begin with that may be touched; empty: the whole bucket.
     :param write: Whether objects may be written and deleted, too.
-    :param lifetime: Seconds; at least 900, at most the setting ``credentials_lifetime``, which is the default.
+    :param lifetime: Seconds, cut to one of :data:`LIFETIMES` or the setting ``credentials_lifetime``, which is the most and the default.
     :param who: The account; the storage's logs show it.
     :param exact: Only for the object whose key ``prefix`` is.
     :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would be for names in other capitals, too.
+    :raises TooManyRequests: if the account got too many new keys of late.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
@@ -98,7 +103,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
             f'Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
-    seconds = max(SHORTEST, min(lifetime or longest, longest))
+    seconds = max((each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=SHORTEST)
     # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
     purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who, exact)
     slot = _slot(purpose)
@@ -108,6 +113,7 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
             if slot.failure is not None and slot.failures > failures:
                 # While this one waited. Were each to ask again, the last would wait for the time-outs of all.
                 raise type(slot.failure)(*slot.failure.args)
+            rates.spend('vends_per_second', who, storage.vo)
             try:
                 need_one_spelling(storage, bucket, prefix)
                 slot.keys = assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
 
+from rucio.core.s3.signing import MAX_REQUESTS
 from rucio.gateway import s3 as gateway
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1 import s3imports, s3sync
@@ -25,8 +26,6 @@ from rucio.web.rest.flaskapi.v1.s3base import REQUIRED, S3View, answer, get_rse,
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
-
-MAX_REQUESTS = 100
 
 
 class RSEs(S3View):
@@ -99,6 +98,9 @@ class RSE(S3View):
                     bucket_prefix:
                       description: "What stands before the scope in the name of its bucket."
                       type: string
+                    verifies_body:
+                      description: "Whether the storage compares bodies with what was signed; else DeleteObjects is signed only for who may write all of a bucket."
+                      type: boolean
                     ca:
                       description: "Reserved; always null."
                       type: string
@@ -462,6 +464,8 @@ class Credentials(S3View):
             description: "The account may not use it, whether it exists or not"
           404:
             description: "There is no such S3 RSE"
+          429:
+            description: "The account got too many new keys of late: again after Retry-After seconds"
           501:
             description: "The server has no role at this storage"
           503:
@@ -489,7 +493,7 @@ class Sign(S3View):
         """
         ---
         summary: Sign requests
-        description: "Signs up to 100 S3 requests with the server's keys (AWS Signature Version 4): all of them or none."
+        description: "Signs up to 1000 S3 requests with the server's keys (AWS Signature Version 4): all of them or none."
         tags:
           - S3
         requestBody:
@@ -553,6 +557,8 @@ class Sign(S3View):
             description: "There is no such S3 RSE"
           413:
             description: "More than 1 MiB"
+          429:
+            description: "The account had too many signed of late: again after Retry-After seconds"
         """
         body = json_body()
         requests = get_value(body, 'requests', list, REQUIRED)

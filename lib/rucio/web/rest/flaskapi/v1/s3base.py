@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
 from rucio.common.s3.answers import line_logger
+from rucio.core.s3.rates import TooManyRequests
 from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class S3View(ErrorHandlingMethodView):
         except exception.DatabaseException:
             _LOGGER.exception('S3: %s %s', request.method, request.path)
             return refusal(503, 'DatabaseException', 'The database of the Rucio server did not answer as it should: try again in a few minutes.')
+        except TooManyRequests as error:
+            response = refusal(429, 'ResourceTemporaryUnavailable', str(error.args[0]))
+            response.headers['Retry-After'] = str(error.seconds)
+            return response
         except exception.RucioException as error:
             status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
             return generate_http_error_flask(status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None)
