@@ -354,8 +354,8 @@ def _keys_to_delete(body: bytes, limit: int) -> list[str]:
     except UnicodeDecodeError:
         _malformed('the body of DeleteObjects is not UTF-8')
     text = re.sub(r'\A<\?xml version="1.0"(?: encoding="(?:utf|UTF)-8")?\?>', '', text)
-    if text.count('Key>') > 2 * limit:  # before it is parsed
-        _malformed(f'all bodies together may have {MAX_DELETES} keys')
+    if text.count('<') > 4 * limit + 4:  # tags of these, and of <Delete> and <Quiet>: before it is parsed
+        _malformed(f'all bodies of DeleteObjects together may have {MAX_DELETES} keys')
     if '<!' in text or '<?' in text:
         _malformed('the body of DeleteObjects has more than elements in it')
     try:

@@ -16,6 +16,7 @@
 """What the views of the S3 plugin stand on: bounded bodies, checked parameters, and for each refusal its own status."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from flask import abort, jsonify, request
@@ -36,6 +37,7 @@ __all__ = ['REQUIRED', 'S3View', 'answer', 'get_rse', 'get_text', 'get_value', '
 _LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024
+_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
 REQUIRED: Any = object()
 
 # The first that fits: subclasses before their bases.
@@ -175,6 +177,10 @@ def never_cached(response: 'Response') -> 'Response':
     response = response_headers(response)
     response.headers['Cache-Control'] = 'no-store'
     if message := response.headers.get('ExceptionMessage'):
-        # Names may have other characters than headers; the body has them as they are.
-        response.headers['ExceptionMessage'] = message.encode('latin-1', 'backslashreplace').decode('latin-1')
+        # Names may have other characters than headers, of which servers and terminals make something else; the body has them as they are.
+        response.headers['ExceptionMessage'] = _CONTROL.sub(_escaped, message.encode('latin-1', 'backslashreplace').decode('latin-1'))
     return response
+
+
+def _escaped(found: 're.Match[str]') -> str:
+    return f'\\x{ord(found[0]):02x}'
