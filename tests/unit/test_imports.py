@@ -274,7 +274,7 @@ def test_a_path_tells_nothing_where_accounts_may_write_it(session, monkeypatch):
     for permissions in (object(), SimpleNamespace(GUARDS_REPLICAS='yes')):
         monkeypatch.setattr(permission, 'permission_modules', {'def': permissions})
         assert imports.dids_of(of, 'landsat', 'L8/of-another', session=session) == []
-    imports.remember(of, LANDSAT, session=session)
+    remember(of, LANDSAT, session)
     assert imports.dids_of(of, 'landsat', 'L8/of-another', session=session) == [(SCOPE, 'scenes/of-another')]
 
 

@@ -32,6 +32,8 @@ from .credentials import Authorizer
 from .factory import bare_session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
@@ -74,13 +76,24 @@ class Remote(Authorizer):
 
     def attach(self, client: 'S3Client') -> None:
         client.meta.events.register_last('before-sign.s3', self.sign)
+        self.delete_one_by_one(client, lambda _: True)
+
+    def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]') -> None:
+        """Have a client delete objects one by one where the server would not sign DeleteObjects.
+
+        :param signs: Whether the server signs a request, by the context that botocore has of it.
+        """
         if not self._verifies_body:
             client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
-            each: Any = functools.partial(self._delete_each, client)  # what it returns is taken for the storage's answer
-            client.meta.events.register('before-call.s3.DeleteObjects', each)
+            each: Any = functools.partial(self._delete_each, client, signs)  # what it returns is taken for the storage's answer
+            client.meta.events.register_last('before-call.s3.DeleteObjects', each)
 
-    def _delete_each(self, client: 'S3Client', context: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+    def _delete_each(
+        self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]', context: dict[str, Any], **_: Any
+    ) -> Optional[tuple[AWSResponse, dict[str, Any]]]:
         """What DeleteObjects answers, by a DeleteObject for each key."""
+        if not signs(context):
+            return None
         bucket, deletion = context['rucio_s3_deletion']
 
         def delete(each: Any) -> Optional[dict[str, str]]:

@@ -112,6 +112,7 @@ class Vended(Authorizer):
     def attach(self, client: 'S3Client') -> None:
         events = client.meta.events
         events.register('before-parameter-build.s3', _note)
+        self._remote.delete_one_by_one(client, lambda context: self._keys_or_none(context['rucio_s3_need'], must=False) is None)
         events.register_first('choose-signer.s3', self._choose)
         events.register('before-sign.s3', self._authorise)
         events.register_last('needs-retry.s3', self._replace_refused)  # type: ignore[arg-type]
