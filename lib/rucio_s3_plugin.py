@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3``.
+"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3`` and where those of the server begin.
 
 ``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It waits for
 the two modules that ``rucio`` is made of, and for the one that knows the transfertools, and changes them after they are executed,
@@ -278,6 +278,38 @@ def main() -> None:
     words = sys.argv[1:]
     at = 0 if {'-h', '--help'} & set(words[:1]) else _end_of_options(rucio, words)
     rucio([*words[:at], 's3', *words[at:]], prog_name='rucio')
+
+
+def _server_command(module: str) -> None:
+    """Run a command of the server. Rucio reads its configuration while it is imported."""
+    import os  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415
+
+    program = os.path.basename(sys.argv[0])
+    try:
+        command = import_module(module)
+    except ImportError as error:
+        sys.exit(f"{program} needs the Rucio server, 38 or newer ({error}): pip install 'rucio-s3[server]'")
+    except Exception as error:
+        if type(error).__name__ not in ('ConfigNotFound', 'ConfigLoadingError'):
+            raise
+        sys.exit(f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
+    command.main()
+
+
+def copier() -> None:
+    """``rucio-s3-copier``."""
+    _server_command('rucio.daemons.s3.copier')
+
+
+def database() -> None:
+    """``rucio-s3-database``."""
+    _server_command('rucio_s3_database')
+
+
+def reconciler() -> None:
+    """``rucio-s3-reconciler``."""
+    _server_command('rucio.daemons.s3.reconciler')
 
 
 _close_output()

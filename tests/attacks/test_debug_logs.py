@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Somebody reads the logs of a client or of the server, where DEBUG was switched on: no token, key or signature may stand there.
 
 At DEBUG botocore writes each request before and after it is signed, and each answer, also that of an STS; urllib3 writes signed URLs.

@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """A server with a certificate of its own making, where a storage, its STS or the Rucio server should be: nobody may speak to it.
 
 Anybody on the way can be such a server. What each client would tell it: signed requests and data, an OIDC token, the token that events are

@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Somebody listens on the network, or an answer sends clients elsewhere: tokens and keys must not come by.
 
 What is signed may go by http, as sites with storages in a closed network have it: a signature shows no key. A token does show itself, and

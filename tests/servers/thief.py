@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """A server that takes what it is sent: it answers as an S3, an STS or a Rucio server would, and writes down each request that it could read."""
 
 import socket

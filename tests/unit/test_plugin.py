@@ -326,3 +326,12 @@ def test_rucio_s3_without_rucio(run):
     assert code == 1
     assert err.startswith("rucio-s3 needs Rucio's clients, 38 or newer")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize('command', ['copier', 'database', 'reconciler'])
+def test_a_command_of_the_server_without_a_configuration(run, tmp_path, command):
+    pytest.importorskip('rucio.db', reason="rucio-clients has no server's modules")
+    words = f'import sys; sys.argv = ["rucio-s3-{command}"]; import rucio_s3_plugin; rucio_s3_plugin.{command}()'
+    code, _, err = run('-c', words, RUCIO_CONFIG='', RUCIO_HOME=str(tmp_path / 'nowhere'), RUCIO_CLIENT_MODE='')
+    assert code == 1
+    assert err == f"rucio-s3-{command}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.\n"

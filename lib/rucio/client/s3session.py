@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """The HTTP session with which ``S3Client`` speaks to the Rucio server."""
 
 from typing import TYPE_CHECKING

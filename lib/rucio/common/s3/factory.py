@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Where every botocore session and client is made: whom it trusts, how long it waits, and what it keeps to itself."""
 
 import functools
