@@ -135,21 +135,21 @@ def test_a_signed_write_still_works(storage: S3Server) -> None:
 # Object lock: no harmless value could be signed, so the server does not sign at all
 
 
-LOCKED = 'user.heidi'
+LOCKED = 'user.locker'
 
 
 @pytest.fixture(scope='module')
-def heidi(ceph: CephRGW, team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory) -> RucioCli:
+def locker(ceph: CephRGW, team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory) -> RucioCli:
     """The owner of a scope whose bucket the operator made with object lock, on Ceph."""
-    user = add_user(team_root, tmp_path_factory.mktemp('heidi'), 'heidi', scopes=[LOCKED], attributes=())
+    user = add_user(team_root, tmp_path_factory.mktemp('locker'), 'locker', scopes=[LOCKED], attributes=())
     storage: Any = ceph
-    rse_id = add_s3_rse(team_root, 'LOCKED_S3', storage, accounts=['heidi'], settings={'provider': 'ceph'})
+    rse_id = add_s3_rse(team_root, 'LOCKED_S3', storage, accounts=['locker'], settings={'provider': 'ceph'})
     team_root.server.set_rse_keys(rse_id, ceph.access_key, ceph.secret_key)
     ceph.client().create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
     return user
 
 
-def test_an_object_that_nobody_can_delete(ceph: CephRGW, heidi: RucioCli) -> None:
+def test_an_object_that_nobody_can_delete(ceph: CephRGW, locker: RucioCli) -> None:
     """Add x-amz-object-lock-mode: COMPLIANCE and a date in a hundred years to a signed PutObject: not even the operator gets rid of it."""
     until = (datetime.now(timezone.utc) + timedelta(seconds=30)).strftime('%Y-%m-%dT%H:%M:%SZ')
     lock = {'x-amz-object-lock-mode': 'GOVERNANCE', 'x-amz-object-lock-retain-until-date': until}
@@ -158,7 +158,7 @@ def test_an_object_that_nobody_can_delete(ceph: CephRGW, heidi: RucioCli) -> Non
     assert send(ceph, 'PUT', f'/{LOCKED}/forced', headers_of(answer) | lock)[0] == 200, 'what the guard is for'
     assert ceph.client().get_object_retention(Bucket=LOCKED, Key='forced')['Retention']['Mode'] == 'GOVERNANCE'
 
-    rest = Rest(heidi)
+    rest = Rest(locker)
     refused = rest('POST', '/sign', {'rse': 'LOCKED_S3', 'requests': [asked(ceph, 'PUT', f'/{LOCKED}/locked')]})
     assert (refused.status, 'object lock' in str(refused.content)) == (403, True), str(refused.content)
     read = rest('POST', '/sign', {'rse': 'LOCKED_S3', 'requests': [asked(ceph, 'GET', f'/{LOCKED}/forced')]})
