@@ -15,6 +15,7 @@
 """Forged events: somebody has the token of an RSE (Ceph shows it to all who hold keys), or guesses. On SeaweedFS."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -73,12 +74,26 @@ def test_an_object_that_never_was(desk: Desk, unique: str) -> None:
     assert desk.size(f'{unique}/no') is None
 
 
+def wait_for_a_later_second(desk: Desk, name: str) -> None:
+    """A storage tells in seconds when an object was written: what was overwritten within one looks as it was."""
+
+    def written(key: str) -> Any:
+        return desk.s3.head_object(Bucket=desk.team.scope, Key=key)['LastModified']
+
+    clock = f'{name}.clock'
+    desk.s3.put_object(Bucket=desk.team.scope, Key=clock)
+    while written(clock) <= written(name) + timedelta(seconds=1):
+        desk.s3.put_object(Bucket=desk.team.scope, Key=clock)
+    desk.s3.delete_object(Bucket=desk.team.scope, Key=clock)
+
+
 def test_a_lie_about_the_size(desk: Desk, unique: str) -> None:
     """He overwrites a file with as many other bytes, in parts, so that no MD5 tells, and tells that it is too large to be read.
     Got: the new content is taken for the registered one, unread, and no round of the reconciler asks again.
     """
     name = f'{unique}/file'
     desk.team.upload(name, b'right', unique)
+    wait_for_a_later_second(desk, name)
     upload = desk.s3.create_multipart_upload(Bucket=desk.team.scope, Key=name)['UploadId']
     part = desk.s3.upload_part(Bucket=desk.team.scope, Key=name, UploadId=upload, PartNumber=1, Body=b'wrong')
     parts = {'Parts': [{'PartNumber': 1, 'ETag': part['ETag']}]}

@@ -25,8 +25,10 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 
-from rucio.common.s3 import clients, credentials
+from rucio.common.exception import RucioException, SourceNotFound
+from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target
 from rucio.core.s3 import public_acls
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user
@@ -88,13 +90,42 @@ def bucket(storage: Storage) -> str:
     return filled(storage, f'acls-{uuid4().hex[:8]}')
 
 
-def guard(storage: Storage, bucket: str) -> None:
-    """What the server does before it vends keys for writing, without the server around it."""
+def guard(storage: Storage, bucket: str) -> clients.Connection:
+    """What the server does before it vends keys for writing, without the server around it.
+
+    :returns: With the server's own keys.
+    """
     settings = {'provider': 'ceph' if isinstance(storage, CephRGW) else 'seaweedfs'}
     protocol = {'scheme': storage.scheme, 'hostname': storage.hostname, 'port': storage.port, 'extended_attributes': {'s3': settings}}
     endpoint = Endpoint.load({'rse': 'X', 'id': 'x'}, protocol)
     connection = clients.connect(endpoint, credentials.Static(storage.access_key, storage.secret_key))
     public_acls.ignore(SimpleNamespace(rse='X', rse_id='x', endpoint=endpoint, connection=lambda *_: connection), bucket)  # type: ignore[arg-type]
+    return connection
+
+
+HIDDEN: list[dict[str, Any]] = [
+    {'GrantReadACP': EVERYBODY},  # and nothing else, for nobody: Ceph answers 403 to the owner
+    {'GrantWriteACP': 'id="rucio"'},
+    {'SSECustomerAlgorithm': 'AES256', 'SSECustomerKey': '0' * 32},  # SeaweedFS answers 400 to whoever has not got the key
+]
+
+
+def test_what_is_hidden_from_the_server_is_deleted_all_the_same(storage: Storage, bucket: str) -> None:
+    """A few such objects, and Rucio's reaper would take the storage for one that refuses everything, and leave all of its RSE alone."""
+    connection, keys = guard(storage, bucket), Keys(storage, bucket, 'shared/', write=True)
+    hidden = 0
+    for number, how in enumerate(HIDDEN):
+        target = Target('X', bucket, f'shared/hidden-{number}')
+        with suppress(ClientError):  # Ceph takes keys by https only
+            keys.s3.put_object(Bucket=bucket, Key=target.key, Body=b'x', **how)
+            with suppress(RucioException):
+                objects.stat(connection, target)
+                hidden -= 1
+            hidden += 1
+            objects.delete(connection, target)
+        with pytest.raises(SourceNotFound):
+            objects.delete(connection, target)
+    assert hidden == (2 if isinstance(storage, CephRGW) else 1)
 
 
 def test_the_attack_works_on_ceph_as_a_bucket_is_made(storage: Storage, bucket: str) -> None:

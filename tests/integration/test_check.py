@@ -23,6 +23,7 @@ import pytest
 
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, s3_keys
+from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
 
@@ -96,7 +97,7 @@ def test_a_ca_that_is_not_trusted_and_keys_that_are_wrong(site: Site, unique: st
     site.alice.configure({f's3:{rse}': {'ca_bundle': site.storages['TLS_S3'].ca_bundle}})
     done, results = check(site.alice, rse)
     assert done.returncode == 1
-    assert of(results, 'FAILED') == {'bucket'}
+    assert of(results, 'FAILED') == {'bucket', 'place'}  # it is at the place of TLS_S3
     assert f'rucio.cfg [s3:{rse}]' in results['bucket'][2]
     assert 'wrong' not in done.stdout + done.stderr
 
@@ -122,10 +123,10 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
 
 
 @pytest.mark.smoke
-def test_rse_add_makes_an_rse_that_works(site: Site, unique: str, tmp_path: Path) -> None:
-    storage, rse = site.storages['PLAIN_S3'], f'{unique}_S3'.upper()
-    url = storage.url.replace('127.0.0.1', 'localhost')  # by another name: its one bucket is enough for two
-    asked = ('--provider', 'seaweedfs', '--region', storage.region, '--endpoint', url)
+def test_rse_add_makes_an_rse_that_works(site: Site, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
+    storage, rse = sts, f'{unique}_S3'.upper()  # of no other RSE here
+    storage.client().create_bucket(Bucket=SCOPE)
+    asked = ('--provider', 'seaweedfs', '--region', storage.region, '--endpoint', storage.url)
     told = ok(site.root.rucio('s3', 'rse', 'add', rse, *asked))
     assert f'{rse} has the same place for each file' in refused(site.root.rucio('s3', 'rse', 'add', f'OTHER_{rse}', *asked))
     site.alice.configure(s3_keys(rse, storage))

@@ -541,11 +541,21 @@ def test_one_object_of_which_nothing_is_heard_does_not_stop_the_others(protocol,
 def test_a_storage_that_says_no_is_asked_for_each_file(protocol, s3, fault):
     made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
     s3.store(BUCKET, 'b', CONTENT)
-    s3.fail('HeadObject', fault)
-    s3.fail('GetObject', fault)
+    for operation in ('HeadObject', 'GetObject', *(['DeleteObject'] if fault.status == 403 else [])):
+        s3.fail(operation, fault)
     with pytest.raises((RSEAccessDenied, ResourceTemporaryUnavailable, ServiceUnavailable)):
         made.delete(f'{s3.url}/{BUCKET}/a')
     made.delete(f'{s3.url}/{BUCKET}/b')
+    assert not s3.buckets[BUCKET]
+
+
+@pytest.mark.parametrize('status', [400, 403])
+def test_what_its_writer_has_hidden_is_deleted(protocol, s3, status):
+    """By an access list, or by a key of his own."""
+    s3.store(BUCKET, 'a', CONTENT)
+    s3.fail('HeadObject', error(status, 'AccessDenied'))
+    s3.fail('GetObject', error(status, 'AccessDenied'))
+    protocol().delete(f'{s3.url}/{BUCKET}/a')
     assert not s3.buckets[BUCKET]
 
 
@@ -553,7 +563,7 @@ DENY = {'Statement': [{'Effect': 'Deny', 'Principal': '*', 'Action': 's3:DeleteO
 
 
 def refuse(s3, times=1, code='AccessDenied'):
-    for operation in ('HeadObject', 'GetObject'):  # the second says why
+    for operation in ('HeadObject', 'GetObject', 'DeleteObject'):  # the second says why
         s3.fail(operation, *[error(403, code)] * times)
 
 
@@ -569,7 +579,7 @@ def test_a_bucket_that_refuses_is_not_taken_for_the_storage(protocol, s3, monkey
     for _ in range(2):
         with pytest.raises(SourceAccessDenied, match='a policy of this bucket'):
             made.delete(f'{s3.url}/{BUCKET}/a')
-    tried = ['HeadObject', 'GetObject']
+    tried = ['HeadObject', 'GetObject', 'DeleteObject']
     assert s3.operations() == [*tried, 'ListBuckets', 'GetBucketPolicy', *(['GetBucketPolicy'] if hidden else []), *tried]
     now = time.monotonic()
     monkeypatch.setattr(time, 'monotonic', lambda: now + 31)

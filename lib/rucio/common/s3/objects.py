@@ -171,7 +171,9 @@ def delete(connection: 'Connection', target: Target) -> None:
             except ClientError as error:
                 if status_of(error) == 404:
                     _need_bucket(connection, target)
-                raise
+                # Who wrote it may have hidden it, by an access list or a key of his own: what cannot be read can still be deleted.
+                if status_of(error) not in (400, 403):
+                    raise
         connection.client.delete_object(Bucket=target.bucket, Key=target.key)
 
 
