@@ -66,7 +66,7 @@ class Vendor:
 
     def __init__(self, endpoint: Endpoint, storage: Any) -> None:
         connection = clients.connect(endpoint, credentials.Static(storage.access_key, storage.secret_key))
-        self.storage: Any = SimpleNamespace(rse=endpoint.rse, rse_id='x', endpoint=endpoint, region=storage.region, connection=lambda *_: connection)
+        self.storage: Any = SimpleNamespace(rse=endpoint.rse, rse_id='x', vo='def', endpoint=endpoint, region=storage.region, connection=lambda *_: connection)
 
     def get_s3_rse(self, rse: str) -> dict[str, Any]:
         return {'auth': ['vended'], 'region': self.storage.region}
