@@ -12,21 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Who was vended keys for reading one folder wants to own the topic that tells the Rucio server what happens in buckets. On Ceph.
+"""Who was vended keys for reading one folder wants to own the topics and the notifications of all buckets. On Ceph.
 
-The gateways, and the role, are those of docs/operators.md, word for word.
+The gateways, and the role, are those of docs/operators.md, word for word: `ceph` is the gateway that users reach, `ceph.private` the one that
+only the server should reach, with the API for topics and notifications.
 """
 
 import base64
-import copy
 import http.server
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from botocore.credentials import Credentials
@@ -72,23 +72,26 @@ def receiver() -> Iterator[Receiver]:
         made.shutdown()
 
 
-@pytest.fixture(scope='module')
-def users(ceph: CephRGW) -> CephRGW:
-    """The gateway that users reach, as documented; `ceph` itself is the one that only the server reaches."""
-    made = copy.copy(ceph)
-    made.url = ceph.gateway(documented.ceph_topics()[0])
-    made.port = urlsplit(made.url).port or 0
-    return made
-
-
 def make_topic(ceph: CephRGW, url: str = 'http://127.0.0.1:1') -> str:
     # Not persistent: it works at once.
-    return str(ceph.client('sns').create_topic(Name=TOPIC, Attributes={'push-endpoint': url, 'OpaqueData': EVENTS_TOKEN})['TopicArn'])
+    return str(ceph.private.client('sns').create_topic(Name=TOPIC, Attributes={'push-endpoint': url, 'OpaqueData': EVENTS_TOKEN})['TopicArn'])
 
 
-def subscribe(ceph: CephRGW, bucket: str, topic: str) -> None:
+def subscribe(s3: Any, bucket: str, topic: str) -> None:
     configuration = {'TopicConfigurations': [{'Id': 'rucio-s3', 'TopicArn': topic, 'Events': EVENTS}]}
-    ceph.client().put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+
+
+def sabotage(gateway: CephRGW, keys: Credentials, bucket: str) -> Any:
+    """Have a bucket tell of its events by a topic that is then deleted.
+
+    :raises ClientError: if the storage refuses.
+    """
+    sns, s3 = client(gateway, keys, 'sns'), client(gateway, keys, 's3')
+    attributes = {'push-endpoint': 'http://127.0.0.1:1', 'persistent': 'true'}  # so that writing needs its queue
+    topic = sns.create_topic(Name=f'mine-{bucket}', Attributes=attributes)['TopicArn']
+    subscribe(s3, bucket, topic)
+    return sns.delete_topic(TopicArn=topic)
 
 
 def calls(sns: Any, topic: str) -> list[str]:
@@ -110,29 +113,41 @@ def test_the_attack_works_where_users_reach_the_api(ceph: CephRGW) -> None:
     """Keys for reading one folder show the token, send the events elsewhere, and delete the topic: until Ceph 18 all who write are refused then."""
     bucket = filled(ceph, 'topics-open')
     topic = make_topic(ceph)
-    subscribe(ceph, bucket, topic)
-    sns = client(ceph, Keys(ceph, bucket, 'shared/').credentials, 'sns')
+    subscribe(ceph.private.client(), bucket, topic)
+    sns = client(ceph.private, Keys(ceph, bucket, 'shared/').credentials, 'sns')
     assert EVENTS_TOKEN in str(sns.get_topic_attributes(TopicArn=topic)['Attributes'])
     assert {'see', 'redirect', 'delete'} <= set(calls(sns, topic))
     with pytest.raises(ClientError):
-        ceph.client('sns').get_topic_attributes(TopicArn=topic)
+        ceph.private.client('sns').get_topic_attributes(TopicArn=topic)
+
+
+def test_the_attack_on_any_bucket_works_where_users_reach_the_api(ceph: CephRGW) -> None:
+    """Keys for reading one folder stop all writing to a bucket of somebody else, where nobody uses events. From Ceph 18 on it is refused."""
+    keys, victim = Keys(ceph, filled(ceph, 'topics-granted'), 'shared/').credentials, filled(ceph, 'topics-victim')
+    if not got(sabotage, gateway=ceph.private, keys=keys, bucket=victim):
+        pytest.skip('this Ceph asks who changes notifications')
+    with pytest.raises(ClientError, match='InvalidArgument'):
+        ceph.client().put_object(Bucket=victim, Key='file', Body=b'x')
 
 
 @pytest.mark.parametrize('write', [False, True])
-def test_topics_at_the_gateway_that_users_reach(ceph: CephRGW, users: CephRGW, receiver: Receiver, write: bool) -> None:
+def test_topics_at_the_gateway_that_users_reach(ceph: CephRGW, receiver: Receiver, write: bool) -> None:
     """The same there: none of it, and the events of what is written there go where they went."""
     bucket = filled(ceph, f'topics-closed-{write}'.lower())
     topic = make_topic(ceph, receiver.url)
-    subscribe(ceph, bucket, topic)
-    keys = Keys(users, bucket, 'shared/', write=write)
+    subscribe(ceph.private.client(), bucket, topic)
+    keys = Keys(ceph, bucket, 'shared/', write=write)
     assert keys.s3.get_object(Bucket=bucket, Key='shared/file')['Body'].read()
-    assert calls(client(users, keys.credentials, 'sns'), topic) == []
+    assert calls(client(ceph, keys.credentials, 'sns'), topic) == []
     for action in ('CreateTopic', 'DeleteTopic', 'GetTopic', 'ListTopics'):
         assert keys.ask('sns', Action=action, Name=TOPIC, TopicArn=topic)[0] in (403, 405)
         assert keys.send('POST', f'/?Action={action}&Name={TOPIC}&TopicArn={topic}')[0] in (400, 403, 405)
-    with pytest.raises(ClientError):
-        keys.s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
-    users.client().put_object(Bucket=bucket, Key=f'{write}/told', Body=b'x')
+    for each in (bucket, filled(ceph, 'topics-foreign')):
+        for configuration in ({}, {'TopicConfigurations': [{'Id': 'x', 'TopicArn': topic, 'Events': EVENTS}]}):
+            assert not got(keys.s3.put_bucket_notification_configuration, Bucket=each, NotificationConfiguration=configuration)
+        assert not got(keys.s3.get_bucket_notification_configuration, Bucket=each)
+        assert keys.send('DELETE', f'/{each}?notification=')[0] == 403
+    ceph.client().put_object(Bucket=bucket, Key=f'{write}/told', Body=b'x')
     assert f'{write}/told' in receiver.keys
 
 
@@ -143,9 +158,9 @@ def test_the_policy_of_the_role(ceph: CephRGW) -> None:
     if not got(iam.put_role_policy, RoleName=name, PolicyName='all', PolicyDocument=documented.ceph_topics()[1]):
         pytest.skip('this Ceph knows no sns:* in policies')
     bucket, topic = filled(ceph, 'topics-denied'), make_topic(ceph)
-    keys = Keys(ceph, bucket, 'shared/', role=ceph.role_arn.replace('RucioVending', name))
+    keys = Keys(ceph.private, bucket, 'shared/', role=ceph.role_arn.replace('RucioVending', name))
     assert keys.s3.get_object(Bucket=bucket, Key='shared/file')['Body'].read()
-    assert calls(client(ceph, keys.credentials, 'sns'), topic) == []
+    assert calls(client(ceph.private, keys.credentials, 'sns'), topic) == []
 
 
 # What the server does about it
@@ -153,7 +168,7 @@ def test_the_policy_of_the_role(ceph: CephRGW) -> None:
 
 @dataclass
 class Site:
-    """An account with a scope on an RSE with events and a role."""
+    """An account with a scope on an RSE with a role."""
 
     root: RucioCli
     owner: RucioCli
@@ -172,33 +187,40 @@ class Site:
 def add_site(root: RucioCli, directory: Any, rse: str, storage: CephRGW, **settings: str) -> Site:
     name = rse.lower().replace('_', '')
     owner = add_user(root, directory, name, scopes=[f'user.{name}'], attributes=())
-    settings |= {'provider': 'ceph', 'role_arn': storage.role_arn, 'events_url': f'{root.server.url}/s3/{rse}/events'}
+    settings |= {'provider': 'ceph', 'role_arn': storage.role_arn}
     rse_id = add_s3_rse(root, rse, storage, accounts=(name,), settings=settings)  # type: ignore[arg-type]
     root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
     return Site(root, owner, rse, storage)
 
 
+def events_url(root: RucioCli, rse: str) -> str:
+    return f'{root.server.url}/s3/{rse}/events'
+
+
+def vended(site: Site) -> Credentials:
+    answer = s3_call(site.owner, 'get_s3_credentials', site.rse, site.scope)
+    return Credentials(answer['access_key'], answer['secret_key'], answer['session_token'])
+
+
 @pytest.fixture(scope='module')
-def closed(team_root: RucioCli, ceph: CephRGW, users: CephRGW, tmp_path_factory: pytest.TempPathFactory) -> Site:
+def closed(team_root: RucioCli, ceph: CephRGW, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """As documented."""
-    site = add_site(team_root, tmp_path_factory.mktemp('closed'), 'TOPICS_S3', users, events_endpoint=ceph.url)
+    settings = {'events_url': events_url(team_root, 'TOPICS_S3'), 'events_endpoint': ceph.private.url}
+    site = add_site(team_root, tmp_path_factory.mktemp('closed'), 'TOPICS_S3', ceph, **settings)
     assert 'Subscribed to its events' in ok(site.owner.rucio('s3', 'make-bucket', site.scope, '--rse', site.rse))
     return site
 
 
 def test_a_storage_that_is_set_up_as_documented(closed: Site, ceph: CephRGW) -> None:
     """The server subscribes the bucket by its own gateway, and vends keys, which cannot touch the topic."""
-    found = ceph.client().get_bucket_notification_configuration(Bucket=closed.scope)['TopicConfigurations']
+    found = ceph.private.client().get_bucket_notification_configuration(Bucket=closed.scope)['TopicConfigurations']
     assert [each['TopicArn'] for each in found] == [closed.topic]
-    vended = s3_call(closed.owner, 'get_s3_credentials', closed.rse, closed.scope)
-    keys = Credentials(vended['access_key'], vended['secret_key'], vended['session_token'])
-    assert calls(client(closed.storage, keys, 'sns'), closed.topic) == []
-    assert not any('probe' in each['TopicArn'] for each in ceph.client('sns').list_topics()['Topics'])  # what was made to try it
+    assert calls(client(ceph, vended(closed), 'sns'), closed.topic) == []
 
 
 def test_the_server_makes_a_topic_again_that_somebody_deleted(closed: Site, ceph: CephRGW) -> None:
     """Somebody with keys of the tenant deletes the topic, or redirects it: everybody's writes fail, or the events go to him."""
-    sns = ceph.client('sns')
+    sns = ceph.private.client('sns')
     for attack in (lambda: sns.delete_topic(TopicArn=closed.topic), lambda: sns.create_topic(Name=f'rucio-s3-{closed.rse}', Attributes={})):
         attack()
         said = closed.root.server.run_daemon('rucio-s3-reconciler', '--run-once', '--rses', closed.rse)
@@ -207,15 +229,18 @@ def test_the_server_makes_a_topic_again_that_somebody_deleted(closed: Site, ceph
     closed.storage.client().put_object(Bucket=closed.scope, Key='after/file', Body=b'x')
 
 
-def test_the_server_vends_no_keys_that_reach_its_topic(team_root: RucioCli, ceph: CephRGW, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Events and vending where all users reach the API for topics: the server tries it, signs instead, and says what to change."""
-    storage = copy.copy(ceph)
-    storage.hostname = 'localhost'  # an STS of its own for the server: RSEs of other tests have roles here, too
-    site = add_site(team_root, tmp_path_factory.mktemp('open'), 'OPEN_TOPICS_S3', storage)
+@pytest.mark.parametrize('events', [True, False], ids=['events', 'no events'])
+def test_the_server_vends_no_keys_that_reach_topics(team_root: RucioCli, ceph: CephRGW, tmp_path: Path, events: bool) -> None:
+    """The gateway of users has the API for topics, and somebody else has a bucket. The server tries it, signs instead, and says what to change."""
+    rse = 'OPEN_TOPICS_S3' if events else 'OPEN_S3'
+    site = add_site(team_root, tmp_path, rse, ceph.private, **({'events_url': events_url(team_root, rse)} if events else {}))
     ok(site.owner.rucio('s3', 'make-bucket', site.scope, '--rse', site.rse))
-    with pytest.raises(RucioError, match=r'read, replace and delete the topic.*events_endpoint'):
-        s3_call(site.owner, 'get_s3_credentials', site.rse, site.scope)
+    victim = filled(ceph, f'{rse}-victim'.lower().replace('_', '-'))
+    with pytest.raises(RucioError, match=r'read, replace and delete topics.*rgw_enable_apis.*events_endpoint'):
+        sabotage(ceph.private, vended(site), victim)
     assert s3_call(site.owner, 'get_s3_rse', site.rse)['auth'] == ['remote']
+    ceph.client().put_object(Bucket=victim, Key='file', Body=b'x')
+    assert not any('probe' in each['TopicArn'] for each in ceph.private.client('sns').list_topics()['Topics'])  # what was made to try it
 
 
 def test_signatures_for_topics(closed: Site) -> None:

@@ -106,8 +106,6 @@ def test_settings_of_objects(granted: Granted) -> None:
 
 def test_bucket_notifications(granted: Granted) -> None:
     """Have the storage tell of every object that anybody writes to any bucket, or stop it telling the Rucio server."""
-    if isinstance(granted.storage, CephRGW):
-        pytest.xfail('Ceph RGW 16 asks no policy for ?notification: users need a gateway without the API "notifications" (docs/operators.md)')
     for bucket in (granted.bucket, FOREIGN):
         for method in ('GET', 'PUT', 'DELETE'):
             assert granted.send(granted.keys('open'), method, f'/{bucket}?notification=')[0] == 403

@@ -64,8 +64,8 @@ def until(seen: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline, 'the catalogue did not follow'
 
 
-def add_rse(desk: Desk, rse: str, storage: Storage, provider: str) -> None:
-    rse_id = add_s3_rse(desk.root, rse, storage, accounts=('alice',), settings={'provider': provider})
+def add_rse(desk: Desk, rse: str, storage: Storage, provider: str, **settings: str) -> None:
+    rse_id = add_s3_rse(desk.root, rse, storage, accounts=('alice',), settings={'provider': provider, **settings})
     desk.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
 
 
@@ -85,7 +85,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.fixture(scope='module')
 def told_by_ceph(desk: Desk, ceph: CephRGW) -> tuple[Desk, Any]:
-    add_rse(desk, CEPH, ceph, 'ceph')
+    add_rse(desk, CEPH, ceph, 'ceph', events_endpoint=ceph.private.url)
     said = ok(desk.alice.rucio('s3', 'make-bucket', SCOPE, '--rse', CEPH))
     assert 'Subscribed to its events' in said
     assert 'Subscribed' not in ok(desk.alice.rucio('s3', 'make-bucket', SCOPE, '--rse', CEPH))
@@ -143,11 +143,11 @@ def test_uploads_by_rucio_itself_are_not_disturbed(told_by_ceph: tuple[Desk, Any
 
 
 def test_ceph_keeps_what_else_the_bucket_tells(told_by_ceph: tuple[Desk, Any], ceph: CephRGW) -> None:
-    desk, s3 = told_by_ceph
+    desk, s3 = told_by_ceph[0], ceph.private.client()
     scope = 'user.alice2'
     desk.root.call('add_scope', 'alice', scope)
     s3.create_bucket(Bucket=scope)
-    topic = ceph.client('sns').create_topic(Name='mine', Attributes={'push-endpoint': 'http://127.0.0.1:1'})['TopicArn']
+    topic = ceph.private.client('sns').create_topic(Name='mine', Attributes={'push-endpoint': 'http://127.0.0.1:1'})['TopicArn']
     mine = {'Id': 'mine', 'TopicArn': topic, 'Events': ['s3:ObjectCreated:Copy']}
     s3.put_bucket_notification_configuration(Bucket=scope, NotificationConfiguration={'TopicConfigurations': [mine]})
     assert 'Subscribed' in ok(desk.alice.rucio('s3', 'make-bucket', scope, '--rse', CEPH))

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ceph's RADOS gateway, where Debian's packages are installed: one monitor, one OSD, one gateway, all in one directory."""
+"""Ceph's RADOS gateway, where Debian's packages are installed: one monitor, one OSD, one gateway or two, all in one directory."""
 
+import copy
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -100,6 +102,7 @@ rgw_rados_pool_pg_num_min = 1
 [client.rgw]
 log_file = {directory}/rgw.log
 rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw_enable_apis = {apis}
 rgw_dns_name = localhost
 rgw_thread_pool_size = 64
 rgw_s3_auth_use_sts = true
@@ -127,7 +130,8 @@ class CephRGW:
     """
     A Ceph cluster with an S3 gateway on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
 
-    Its objects are in memory. The role `role_arn` may do all, and only the admin's own keys may assume it.
+    It is the gateway that operators are told to give to users; `private` is the one that is for the Rucio server alone. Its objects are in
+    memory. The role `role_arn` may do all, and only the admin's own keys may assume it.
     """
 
     region = 'us-east-1'
@@ -163,7 +167,7 @@ class CephRGW:
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / 'none.keyring').touch()
         values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size, 'machine': platform.machine()}
-        write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8)))
+        write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8), apis=documented.ceph_topics()[0]))
         self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
         self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
         self._launch('ceph-mon', '-f', '-c', str(self._conf), '-i', 'a').wait(lambda: _listens(self._monitor), START_TIMEOUT)
@@ -184,19 +188,19 @@ class CephRGW:
         gateway.wait(lambda: _works(client), START_TIMEOUT)
         self._make_roles()
 
-    def gateway(self, apis: str) -> str:
-        """
-        Start another gateway; its URL.
-
-        :param apis: what it offers, as `rgw_enable_apis` has it.
-        """
-        port = free_port()
-        folder = self.directory / f'rgw-{port}'
+    @cached_property
+    def private(self) -> 'CephRGW':
+        """The same by a gateway that has the API for topics and notifications, too. It is started for who asks first, in half a second."""
+        made = copy.copy(self)
+        made.port = free_port()
+        made.url = f'http://{self.hostname}:{made.port}'
+        folder = self.directory / f'rgw-{made.port}'
         folder.mkdir()
-        options = [f'--rgw_frontends=beast endpoint=127.0.0.1:{port} tcp_nodelay=1', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
+        apis = f'{documented.ceph_topics()[0]}, notifications'
+        options = [f'--rgw_frontends=beast endpoint=127.0.0.1:{made.port} tcp_nodelay=1', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
         gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw', *options, f'--log_file={folder}/rgw.log')
-        gateway.wait(lambda: _listens(port), START_TIMEOUT)
-        return f'http://{self.hostname}:{port}'
+        gateway.wait(lambda: _listens(made.port), START_TIMEOUT)
+        return made
 
     def stop(self) -> None:
         """End it; nobody needs its data."""

@@ -60,9 +60,21 @@ def ceph(monkeypatch):
 # Whether others can have it
 
 
-def test_a_door_that_is_shut(ceph):
+@pytest.mark.parametrize('status', [405, 501])
+@pytest.mark.parametrize('settings', [{}, {'events_url': None, 'events_endpoint': None}])
+def test_a_gateway_without_the_api_is_asked_once(ceph, status, settings):
+    """Nothing is made for it, and the server needs no gateway with the API."""
+    ceph.theirs.refuses = {'all': status}
+    assert ceph.door(**settings) == ''
+    assert ceph.theirs.asked == ['list_topics']
+    assert ceph.urls == ['https://s3.example.org']
+
+
+@pytest.mark.parametrize('refuses', [{'all': 403}, {'get_topic_attributes': 403, 'create_topic': 403, 'delete_topic': 403}])
+def test_a_policy_that_shuts_the_door(ceph, refuses):
+    ceph.theirs.refuses = refuses  # Ceph 20 lists what they may see: nothing
     assert ceph.door() == ''
-    assert ceph.theirs.asked == ['get_topic_attributes', 'create_topic', 'delete_topic']
+    assert ceph.theirs.asked == ['list_topics', 'get_topic_attributes', 'create_topic', 'delete_topic']
     assert sorted(set(ceph.urls)) == ['https://private.example.org', 'https://s3.example.org']
     assert not ceph.topics  # what was made for it is gone
 
@@ -70,37 +82,43 @@ def test_a_door_that_is_shut(ceph):
 @pytest.mark.parametrize(
     ('refuses', 'may'),
     [
-        ({}, 'can read, replace and delete the topic'),
-        ({'get_topic_attributes': 404}, 'can read, replace and delete the topic'),  # it says whether there is one
-        ({'get_topic_attributes': 403, 'create_topic': 403}, 'can delete the topic'),
-        ({'delete_topic': 403, 'create_topic': 403}, 'can read the topic'),
+        ({}, 'can read, replace and delete topics'),
+        ({'get_topic_attributes': 404}, 'can read, replace and delete topics'),  # it says whether there is one
+        ({'get_topic_attributes': 403, 'create_topic': 403}, 'can delete topics'),
+        ({'delete_topic': 403, 'create_topic': 403}, 'can read topics'),
     ],
 )
-def test_a_door_that_is_open(ceph, refuses, may):
+@pytest.mark.parametrize('settings', [{}, {'events_url': None, 'events_endpoint': None}, {'events_url': None, 'events_topic': f'{ARN}mine'}])
+def test_a_door_that_is_open(ceph, refuses, may, settings):
+    """Also where this server uses no events: vended keys would reach the notifications of any bucket."""
     ceph.theirs.refuses = refuses
-    said = ceph.door()
+    said = ceph.door(**settings)
     assert may in said
+    assert 'rgw_enable_apis' in said
     assert 'events_endpoint' in said
     assert not ceph.topics
 
 
-@pytest.mark.parametrize('settings', [{'events_url': None}, {'event_topics': False}, {'event_topics': False, 'events_topic': 'arn:minio:sqs::RUCIO:webhook'}])
-def test_where_there_is_no_topic_nothing_is_tried(ceph, settings):
+@pytest.mark.parametrize('settings', [{'event_topics': False}, {'event_topics': False, 'events_topic': 'arn:minio:sqs::RUCIO:webhook'}])
+def test_where_the_storage_makes_no_topics_nothing_is_tried(ceph, settings):
     ceph.theirs.refuses = {}
     assert ceph.door(**settings) == ''
     assert not ceph.urls
 
 
-def test_the_operators_own_topic_is_one(ceph):
-    ceph.theirs.refuses = {}
-    assert ceph.door(events_url=None, events_topic=f'{ARN}mine')
-
-
 @pytest.mark.parametrize('error', [EndpointConnectionError(endpoint_url='https://s3.example.org'), 500, 503])
-@pytest.mark.parametrize('who', ['own', 'theirs'])
-def test_no_answer_is_no_refusal(ceph, who, error):
-    getattr(ceph, who).refuses = {'create_topic': error}
+@pytest.mark.parametrize(('who', 'call'), [('own', 'create_topic'), ('theirs', 'create_topic'), ('theirs', 'list_topics')])
+def test_no_answer_is_no_refusal(ceph, who, call, error):
+    ceph.theirs.refuses = {}
+    getattr(ceph, who).refuses = {call: error}
     with pytest.raises(ServiceUnavailable):
+        ceph.door()
+
+
+@pytest.mark.parametrize('status', [403, 405])
+def test_what_cannot_be_tried_is_not_vended(ceph, status):
+    ceph.own.refuses, ceph.theirs.refuses = {'create_topic': status}, {}
+    with pytest.raises(ServiceUnavailable, match='nobody knows'):
         ceph.door()
 
 

@@ -134,7 +134,8 @@ def verdict(storage: 'Storage') -> Verdict:
     """Whether keys may be vended by this storage's role. Not to be called while a transaction is open.
 
     Nothing for some seconds after it was asked last; one small query while the last trial of any server counts; else five requests to the STS,
-    and two for each further role that this server has at the same STS. Threads of one process cause one trial.
+    and two for each further role that this server has at the same STS, and on storages that make topics those of :func:`.topics.open_door`.
+    Threads of one process cause one trial.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -175,7 +176,7 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
     keys = storage.credentials()
     own = '' if keys.token else str(keys.access_key)  # keys that end are others in each process
     endpoint = storage.endpoint
-    topic = [endpoint.url, topics.place(storage)] if topics.used(storage) else []
+    topic = [endpoint.url, topics.place(storage)] if endpoint.event_topics else []
     parts = [*topic, endpoint.sts_url, endpoint.minio_release or '', storage.connection(SERVER).authorizer.identity, own, *_known_roles(storage, session)]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
 

@@ -15,9 +15,13 @@
 """The topic of a storage that tells this server what happens in its buckets, where the storage makes topics itself (Ceph).
 
 Ceph 16 and 18 ask nobody who may see, replace or delete a topic: any key of the tenant may, also a vended one, whatever its policy says. Who
-deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events sent to himself. So either users reach
-only gateways without that API, and this server another one (setting ``events_endpoint``); or, from Ceph 20 on, the policy of the role denies
-``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`open_door`), by :mod:`.chaining`.
+deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events sent to himself. Ceph 16 does not ask either
+who may change the notifications of a bucket, so that vended keys subscribe any bucket to a topic, whether this server uses events or not. So
+either users reach only gateways without that API, and this server another one for its events (setting ``events_endpoint``); or, from Ceph 20
+on, the policy of the role denies ``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`open_door`), by :mod:`.chaining`.
+
+Notifications are not tried: a gateway has both or neither (``notifications`` in ``rgw_enable_apis``), and nothing of another bucket can be
+tried without knowing one.
 """
 
 import json
@@ -40,24 +44,22 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['PREFIX', 'keep', 'make', 'open_door', 'place', 'used']
+__all__ = ['PREFIX', 'keep', 'make', 'open_door', 'place']
 
 _LOGGER = line_logger(__name__)
 
 PREFIX = 'rucio-s3'  # the names of our topics begin with it
-_REFUSALS = (401, 403, 405, 501)  # 405: there is no such API. Not 404: who may not see topics is not told that one is missing
-_REMEDY = 'See "Topics and vended keys" in docs/operators.md: set events_endpoint, or have the policy of the role deny sns:* (from Ceph 20 on).'
+_NO_API = (405, 501)
+_REFUSALS = (401, 403, *_NO_API)  # not 404: who may not see topics is not told that one is missing
+_REMEDY = (
+    'See "Topics and vended keys" in docs/operators.md: give users a gateway without "notifications" in rgw_enable_apis, and the server another '
+    'one for its events (events_endpoint); or, from Ceph 20 on, have the policy of the role deny sns:*.'
+)
 
 
 def place(storage: 'Storage') -> str:
     """Where this server speaks of topics and of notifications: a gateway that users do not reach, if there is one."""
     return storage.endpoint.events_endpoint or storage.endpoint.url
-
-
-def used(storage: 'Storage') -> bool:
-    """Whether a topic that lies on the storage itself tells this server of events."""
-    endpoint = storage.endpoint
-    return endpoint.event_topics and bool(endpoint.events_url or endpoint.events_topic)
 
 
 def make(storage: 'Storage') -> str:
@@ -141,16 +143,19 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
 
 
 def open_door(storage: 'Storage', session: 'BotoSession') -> str:
-    """What keys that were vended could do with the topic, and what to change; or nothing. A topic without a subscriber is made and deleted for it.
+    """What keys that were vended could do with topics of the storage, and what to change; or nothing.
 
-    Five requests where a topic is used, else none.
+    Where the storage makes no topics itself, no request; where the gateway of users has no API for them, one; else six: a topic without a
+    subscriber is made and deleted for it.
 
     :param session: With keys as they are vended.
     :raises ServiceUnavailable: if nobody can say.
     """
-    if not used(storage):
+    if not storage.endpoint.event_topics:
         return ''
     theirs = _client(storage, session)
+    if _status(theirs, 'list_topics', {}) in _NO_API:
+        return ''
     with _bait(storage) as (name, arn):
         # Of a topic that is there: Ceph 20 refuses to touch others, whoever asks.
         trials = {
@@ -158,23 +163,23 @@ def open_door(storage: 'Storage', session: 'BotoSession') -> str:
             'replace': ('create_topic', {'Name': name}),
             'delete': ('delete_topic', {'TopicArn': arn}),
         }
-        may = [what for what, (call, parameters) in trials.items() if not _refused(theirs, call, parameters)]
+        may = [what for what, (call, parameters) in trials.items() if _status(theirs, call, parameters) not in _REFUSALS]
     if not may:
         return ''
     can = ' and '.join(filter(None, [', '.join(may[:-1]), may[-1]]))
-    return f'RSE {storage.rse}: keys that this server would vend can {can} the topic that tells it of events. {_REMEDY}'
+    return f'RSE {storage.rse}: keys that this server would vend can {can} topics of the storage, and must not reach any. {_REMEDY}'
 
 
 @contextmanager
 def _bait(storage: 'Storage') -> Iterator[tuple[str, str]]:
-    """A topic that nobody needs. Where this server may make none, the operator's own is asked about."""
+    """A topic that nobody needs."""
     own, name = _client(storage), f'{PREFIX}-probe-{secrets.token_hex(8)}'
     try:
         arn = str(own.create_topic(Name=name)['TopicArn'])
     except (ClientError, BotoCoreError) as error:
         raise ServiceUnavailable(
-            f'RSE {storage.rse}: nobody knows whether vended keys can change the topic that tells this server of events, as no topic could be made to try it '
-            f'at {place(storage)}: {said(error)} {_REMEDY}'
+            f"RSE {storage.rse}: nobody knows whether vended keys can change the storage's topics, as no topic could be made to try it at {place(storage)}: "
+            f'{said(error)} {_REMEDY}'
         ) from None
     try:
         yield name, arn
@@ -183,13 +188,16 @@ def _bait(storage: 'Storage') -> Iterator[tuple[str, str]]:
             own.delete_topic(TopicArn=arn)
 
 
-def _refused(client: Any, call: str, parameters: dict[str, Any]) -> bool:
-    """:raises ServiceUnavailable: if the answer is neither yes nor no."""
+def _status(client: Any, call: str, parameters: dict[str, Any]) -> int:
+    """The status of the answer.
+
+    :raises ServiceUnavailable: if it is neither yes nor no.
+    """
     try:
         getattr(client, call)(**parameters)
     except (ClientError, BotoCoreError) as error:
         status = status_of(error)
         if status not in _REFUSALS and (not status or status >= 500):
             raise ServiceUnavailable(f'The storage did not say whether vended keys may call {call}: {said(error)} It will be tried again.') from None
-        return status in _REFUSALS
-    return False
+        return status
+    return 200
