@@ -442,11 +442,11 @@ def _prepare_process(bucket, *, sockets):
     """Once, before all forks: hooks, and no time is lost for what a child would do again."""
     made = {}
 
-    def shared(endpoint, authorizer):
+    def shared(endpoint, authorizer, patience):
         # Without a socket a child may use the client of its parent; making one is half of the time of a run.
-        key = (authorizer.identity, os.getpid() if sockets else 0)
+        key = (authorizer.identity, patience, os.getpid() if sockets else 0)
         if key not in made:
-            made[key] = make(endpoint, authorizer)
+            made[key] = make(endpoint, authorizer, patience)
             bucket.attach(made[key])
         return made[key]
 

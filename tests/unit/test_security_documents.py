@@ -38,18 +38,10 @@ def test_each_family_of_attacks_is_in_the_table_of_threats():
     assert families - set(re.findall(r'\btest_\w+', SECURITY)) == set()
 
 
-# To be taken out when all of them have come.
-COMING = {
-    'test_bucket_policies', 'test_costly_requests', 'test_credential_files', 'test_debug_logs', 'test_delete_bodies', 'test_event_topics',
-    'test_forged_events', 'test_hostile_sts', 'test_hostile_storages', 'test_hostile_texts', 'test_odd_texts', 'test_other_vos', 'test_path_traversal',
-    'test_public_acls', 'test_role_chaining', 'test_shared_keys', 'test_stored_grants', 'test_tls', 'test_tokens_in_clear', 'test_unsigned_headers',
-}  # fmt: skip
-
-
 def test_each_family_of_the_table_is_there():
     named = set(re.findall(r'\btest_\w+', SECURITY))
     there = {path.stem for path in ROOT.joinpath('tests', 'attacks').glob('test_*.py')}
-    assert named - there - COMING == set()
+    assert named - there == set()
 
 
 def test_each_dependency_is_in_the_list_of_licences():
