@@ -34,6 +34,7 @@ from rucio.common.s3.formats import Access, tool_environment
 
 pytestmark = pytest.mark.long
 
+NO_TOKEN = 'none'  # these keys have none: what would name it is taken out of the environment
 ALIAS = 'site_s3'
 PATH = os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath)
 SIZES = {'empty': 0, 'in_parts': 20 * MiB}
@@ -68,11 +69,13 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
         expiration='2099-01-01T00:00:00Z',
         access_key=rig.backend.access_key,
         secret_key=rig.backend.secret_key,
-        session_token='',
+        session_token=NO_TOKEN,
         only_md5=endpoint.checksum != 'crc32',
     )
     words = CLIENTS[client][verb].format(bucket=rig.bucket, alias=ALIAS, **names).split()
-    done = tools.run([tools.find(words[0]), *words[1:]], env={name: value for name, value in tool_environment({}, [access]).items() if value})
+    done = tools.run(
+        [tools.find(words[0]), *words[1:]], env={name: value for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)}
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
