@@ -24,8 +24,6 @@ import pytest
 from servers.ca import CA
 from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys
-from servers.events import EVENTS_TOKEN
-from servers.files import Sections
 from servers.postgres import PostgreSQL
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
@@ -104,14 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: Seawee
 @pytest.fixture(scope='session')
 def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
     """The operator of a Rucio server on which the owner of a scope may upload."""
-    config: Sections = {
-        'common': {'loglevel': 'DEBUG'},
-        'policy': {'package': 'rucio_s3_policy'},
-        'api': {'endpoints_add': 's3, s3events'},
-        's3:SIGNED_S3': {'events_token': EVENTS_TOKEN, 'on_missing': 'forget'},
-        **{f's3:{rse}': {'events_token': EVENTS_TOKEN} for rse in ('TOPICS_S3', 'OPEN_TOPICS_S3')},
-    }
-    with RucioServer(tmp_path_factory.mktemp('rucio'), config) as server:
+    with RucioServer(tmp_path_factory.mktemp('rucio'), {'common': {'loglevel': 'DEBUG'}, 'policy': {'package': 'rucio_s3_policy'}}) as server:
         yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
 
 

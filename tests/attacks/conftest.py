@@ -27,8 +27,12 @@ from rucio.common import config
 from rucio.common.s3 import clients
 from servers.ceph import CephRGW
 from servers.cli import RucioCli
+from servers.events import EVENTS_TOKEN
+from servers.files import Sections
 from servers.granted import Granted
+from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
+from servers.team import Team
 
 # Most of the time that a client takes is for reading botocore's models: once for all tests.
 _load_once = functools.cache(botocore.session.create_loader)
@@ -53,6 +57,32 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with mock.patch.dict(clients._shared, clear=True):
         yield etc.parent
     config.clean_cached_config()
+
+
+# A Rucio server of their own: attackers make RSEs where others have one.
+
+
+@pytest.fixture(scope='session')
+def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
+    config: Sections = {
+        'common': {'loglevel': 'DEBUG'},
+        'policy': {'package': 'rucio_s3_policy'},
+        'api': {'endpoints_add': 's3, s3events'},
+        's3:SIGNED_S3': {'events_token': EVENTS_TOKEN, 'on_missing': 'forget'},
+        **{f's3:{rse}': {'events_token': EVENTS_TOKEN} for rse in ('TOPICS_S3', 'OPEN_TOPICS_S3')},
+    }
+    with RucioServer(tmp_path_factory.mktemp('rucio'), config) as server:
+        yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
+
+
+@pytest.fixture(scope='session')
+def vended_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS) -> Team:
+    return Team.make(team_root, tmp_path_factory.mktemp, ('carla', 'dirk'), 'VENDED_S3', sts)
+
+
+@pytest.fixture(scope='session')
+def signed_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Team:
+    return Team.make(team_root, tmp_path_factory.mktemp, ('ernest', 'fritz'), 'SIGNED_S3', plain)
 
 
 @pytest.fixture(scope='session')

@@ -35,7 +35,7 @@ WAYS = pytest.mark.parametrize('way', ['add_did', 'add_dids', 'attach_dids', 'at
 
 @pytest.fixture(scope='module')
 def victim(signed_team: Team) -> Team:
-    """Erin has an object that the catalogue does not know yet, and frank a dataset of his own; the operator has a second RSE, where replicas have paths."""
+    """Erin has an object that the catalogue does not know yet, and fritz a dataset of his own; the operator has a second RSE, where replicas have paths."""
     for user, name in ((signed_team.owner, ''), (signed_team.other, 'mine')):
         made = Rest(user, '')('POST', '/s3/buckets', {'scope': f'user.{user.account}', 'name': name, 'rse': signed_team.rse})
         assert made.status == 201, made
@@ -46,13 +46,13 @@ def victim(signed_team: Team) -> Team:
 
 
 @pytest.fixture(scope='module')
-def frank(victim: Team) -> Rest:
+def fritz(victim: Team) -> Rest:
     return Rest(victim.other, '')
 
 
 def attach(user: Rest, way: str, dataset: str, rse: str, file: dict[str, Any]) -> Answer:
-    """Attach a file to a dataset of frank's, and have it registered on an RSE, by each of Rucio's requests that do so."""
-    scope, attached = 'user.frank', {'rse': rse, 'dids': [{**KNOWN, **file}]}
+    """Attach a file to a dataset of fritz's, and have it registered on an RSE, by each of Rucio's requests that do so."""
+    scope, attached = 'user.fritz', {'rse': rse, 'dids': [{**KNOWN, **file}]}
     if way == 'attach_dids':
         return user('POST', f'/dids/{scope}/mine/dids', attached)
     if way == 'attach_dids_to_dids':
@@ -63,43 +63,43 @@ def attach(user: Rest, way: str, dataset: str, rse: str, file: dict[str, Any]) -
 
 
 @WAYS
-def test_a_replica_of_a_name_in_somebody_elses_scope(victim: Team, frank: Rest, unique: str, way: str) -> None:
-    """Attach ``user.erin:private/secret`` to a dataset of one's own, then let a rule on it end. The reaper would delete erin's object."""
-    answer = attach(frank, way, unique, victim.rse, {'scope': victim.scope, 'name': SECRET})
-    assert (answer.status, "The scope 'user.erin' is not yours" in answer.text) == (401, True), answer
+def test_a_replica_of_a_name_in_somebody_elses_scope(victim: Team, fritz: Rest, unique: str, way: str) -> None:
+    """Attach ``user.ernest:private/secret`` to a dataset of one's own, then let a rule on it end. The reaper would delete ernest's object."""
+    answer = attach(fritz, way, unique, victim.rse, {'scope': victim.scope, 'name': SECRET})
+    assert (answer.status, "The scope 'user.ernest' is not yours" in answer.text) == (401, True), answer
     assert Rest(victim.root, '')('GET', f'/dids/{victim.scope}/{SECRET}').status == 404
 
 
 @WAYS
-def test_a_path_that_is_somebody_elses(victim: Team, frank: Rest, unique: str, way: str) -> None:
-    """A replica of one's own file with erin's object as its path, then a rule that ends. Would have the reaper delete it (seen with ``add_dids``)."""
+def test_a_path_that_is_somebody_elses(victim: Team, fritz: Rest, unique: str, way: str) -> None:
+    """A replica of one's own file with ernest's object as its path, then a rule that ends. Would have the reaper delete it (seen with ``add_dids``)."""
     path = {'path': f'{victim.scope}/{SECRET}'}
-    answer = attach(frank, way, unique, victim.rse, {'scope': 'user.frank', 'name': f'{unique}-file', **path})
+    answer = attach(fritz, way, unique, victim.rse, {'scope': 'user.fritz', 'name': f'{unique}-file', **path})
     assert answer.status >= 400, answer
-    assert Rest(victim.root, '')('GET', f'/dids/user.frank/{unique}-file').status == 404
+    assert Rest(victim.root, '')('GET', f'/dids/user.fritz/{unique}-file').status == 404
 
 
 def test_a_path_in_the_catalogue_is_not_heeded(victim: Team, unique: str) -> None:
     """The same where the permissions let it through, as Rucio's generic ones do: the reaper, downloads and the copier still take the name's own place."""
     root, file = Rest(victim.root, ''), f'{unique}-file'
-    assert attach(root, 'add_dids', unique, victim.rse, {'scope': 'user.frank', 'name': file, 'path': f'{victim.scope}/{SECRET}'}).status == 201
-    replica = root('GET', f'/replicas/user.frank/{file}')
-    assert list(replica.content['pfns']) == [f'{victim.storage.url}/user.frank/{file}']
+    assert attach(root, 'add_dids', unique, victim.rse, {'scope': 'user.fritz', 'name': file, 'path': f'{victim.scope}/{SECRET}'}).status == 201
+    replica = root('GET', f'/replicas/user.fritz/{file}')
+    assert list(replica.content['pfns']) == [f'{victim.storage.url}/user.fritz/{file}']
 
 
 @WAYS
-def test_a_pfn_on_an_rse_where_replicas_have_paths(victim: Team, frank: Rest, unique: str, way: str) -> None:
-    """The PFN of erin's object for a file of one's own. Would give its reader keys or signatures of the server for it, and its deletion."""
+def test_a_pfn_on_an_rse_where_replicas_have_paths(victim: Team, fritz: Rest, unique: str, way: str) -> None:
+    """The PFN of ernest's object for a file of one's own. Would give its reader keys or signatures of the server for it, and its deletion."""
     pfn = {'pfn': f'{victim.storage.url}/{victim.scope}/{SECRET}'}
-    answer = attach(frank, way, unique, FREE, {'scope': 'user.frank', 'name': f'{unique}-file', **pfn})
+    answer = attach(fritz, way, unique, FREE, {'scope': 'user.fritz', 'name': f'{unique}-file', **pfn})
     assert (answer.status, 'only an admin may do that' in answer.text) == (401, True), answer
     get = {'method': 'GET', 'uri': pfn['pfn'], 'headers': {}}
-    assert frank('POST', '/s3/sign', {'rse': FREE, 'requests': [get]}).status == 403
+    assert fritz('POST', '/s3/sign', {'rse': FREE, 'requests': [get]}).status == 403
 
 
 def test_the_owner_still_attaches_what_is_hers(victim: Team, unique: str) -> None:
-    """The other side of the guard: erin registers a file of her scope while she attaches it."""
-    erin = Rest(victim.owner, '')
+    """The other side of the guard: ernest registers a file of her scope while she attaches it."""
+    ernest = Rest(victim.owner, '')
     attached = {'type': 'DATASET', 'rse': victim.rse, 'dids': [{'scope': victim.scope, 'name': f'{unique}/file', **KNOWN}]}
-    assert erin('POST', f'/dids/{victim.scope}/{unique}', attached).status == 201
-    assert erin('GET', f'/replicas/{victim.scope}/{unique}/file').content['states'] == {victim.rse: 'AVAILABLE'}
+    assert ernest('POST', f'/dids/{victim.scope}/{unique}', attached).status == 201
+    assert ernest('GET', f'/replicas/{victim.scope}/{unique}/file').content['states'] == {victim.rse: 'AVAILABLE'}

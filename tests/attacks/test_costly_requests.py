@@ -28,21 +28,21 @@ pytestmark = pytest.mark.usefixtures('shared')
 
 
 @pytest.fixture(scope='module')
-def erin(signed_team: Team) -> Rest:
+def ernest(signed_team: Team) -> Rest:
     return Rest(signed_team.owner)
 
 
 @pytest.fixture(scope='module')
-def frank(signed_team: Team) -> Rest:
+def fritz(signed_team: Team) -> Rest:
     return Rest(signed_team.other)
 
 
 @pytest.fixture(scope='module')
-def shared(signed_team: Team, erin: Rest) -> None:
-    """Below ``costly`` frank may write."""
-    made = erin('POST', '/buckets', {'scope': signed_team.scope, 'name': 'costly'})
+def shared(signed_team: Team, ernest: Rest) -> None:
+    """Below ``costly`` fritz may write."""
+    made = ernest('POST', '/buckets', {'scope': signed_team.scope, 'name': 'costly'})
     assert made.status == 201, str(made.content)
-    assert erin('POST', '/grants', {'scope': signed_team.scope, 'name': 'costly', 'account': 'frank', 'write': True}).status == 201
+    assert ernest('POST', '/grants', {'scope': signed_team.scope, 'name': 'costly', 'account': 'fritz', 'write': True}).status == 201
 
 
 def deletions(team: Team, calls: int, keys: int) -> dict[str, object]:
@@ -55,22 +55,22 @@ def reads(team: Team, count: int, path: str = 'costly') -> dict[str, object]:
     return {'rse': team.rse, 'requests': [asked(team.storage, 'GET', f'/{team.scope}/{path}/{number}') for number in range(count)]}
 
 
-def test_twenty_thousand_keys_in_one_call(signed_team: Team, erin: Rest) -> None:
+def test_twenty_thousand_keys_in_one_call(signed_team: Team, ernest: Rest) -> None:
     """1 MiB of DeleteObjects: was 60,000 queries, 5 to 14 s of a worker."""
-    answer = erin('POST', '/sign', deletions(signed_team, 18, 1000))
+    answer = ernest('POST', '/sign', deletions(signed_team, 18, 1000))
     assert (answer.status, f'{signing.MAX_KEYS} keys' in str(answer.content)) == (400, True), str(answer.content)
-    assert erin('POST', '/sign', deletions(signed_team, 1, 1000)).status == 200
+    assert ernest('POST', '/sign', deletions(signed_team, 1, 1000)).status == 200
 
 
-def test_more_requests_than_a_client_sends(signed_team: Team, frank: Rest) -> None:
+def test_more_requests_than_a_client_sends(signed_team: Team, fritz: Rest) -> None:
     """A call for a thousand objects is served, one for more is not."""
-    served = frank('POST', '/sign', reads(signed_team, 1000))
+    served = fritz('POST', '/sign', reads(signed_team, 1000))
     assert (served.status, len(served.content['responses'])) == (200, 1000)
-    assert frank('POST', '/sign', reads(signed_team, 1001)).status == 400
+    assert fritz('POST', '/sign', reads(signed_team, 1001)).status == 400
 
 
-def test_names_as_deep_as_they_can_be(signed_team: Team, frank: Rest) -> None:
+def test_names_as_deep_as_they_can_be(signed_team: Team, fritz: Rest) -> None:
     """a/a/a/...: each has 125 collections above it that could have a grant."""
     deep = '/'.join('a' * 120)
-    assert frank('POST', '/sign', reads(signed_team, 200, f'costly/{deep}')).status == 200
-    assert frank('POST', '/sign', reads(signed_team, 200, deep)).status == 403
+    assert fritz('POST', '/sign', reads(signed_team, 200, f'costly/{deep}')).status == 200
+    assert fritz('POST', '/sign', reads(signed_team, 200, deep)).status == 403

@@ -109,19 +109,19 @@ def test_clients_delete_what_they_may_one_by_one(storage: S3Server) -> None:
 
 
 @pytest.fixture(scope='module')
-def frank(signed_team: Team) -> Rest:
-    """May write below ``shared`` of erin's bucket."""
-    erin, shared = Rest(signed_team.owner), {'scope': signed_team.scope, 'name': 'shared'}
-    assert erin('POST', '/buckets', shared).status == 201
-    assert erin('POST', '/grants', {**shared, 'account': 'frank', 'write': True}).status == 201
+def fritz(signed_team: Team) -> Rest:
+    """May write below ``shared`` of ernest's bucket."""
+    ernest, shared = Rest(signed_team.owner), {'scope': signed_team.scope, 'name': 'shared'}
+    assert ernest('POST', '/buckets', shared).status == 201
+    assert ernest('POST', '/grants', {**shared, 'account': 'fritz', 'write': True}).status == 201
     return Rest(signed_team.other)
 
 
-def test_by_the_rest_interface(signed_team: Team, frank: Rest) -> None:
+def test_by_the_rest_interface(signed_team: Team, fritz: Rest) -> None:
     """The first attack as it was seen, on a server: a grantee deletes the owner's private object."""
     request = asked(signed_team.storage, 'POST', f'/{signed_team.scope}?delete', body=deletion('shared/zz'))
-    answer = frank('POST', '/sign', {'rse': signed_team.rse, 'requests': [request]})
+    answer = fritz('POST', '/sign', {'rse': signed_team.rse, 'requests': [request]})
     assert (answer.status, 'one by one' in str(answer.content)) == (403, True), str(answer.content)
     single = asked(signed_team.storage, 'DELETE', f'/{signed_team.scope}/shared/zz')
-    assert frank('POST', '/sign', {'rse': signed_team.rse, 'requests': [single]}).status == 200
+    assert fritz('POST', '/sign', {'rse': signed_team.rse, 'requests': [single]}).status == 200
     assert Rest(signed_team.owner)('POST', '/sign', {'rse': signed_team.rse, 'requests': [request]}).status == 200

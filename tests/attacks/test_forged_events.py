@@ -27,7 +27,7 @@ MiB = 1024**2
 
 
 class Desk:
-    """Where forged events go to, and what came of them: erin's bucket on SIGNED_S3, and what the catalogue says."""
+    """Where forged events go to, and what came of them: ernest's bucket on SIGNED_S3, and what the catalogue says."""
 
     def __init__(self, team: Team) -> None:
         self.team = team
@@ -102,7 +102,7 @@ def test_a_lie_about_the_size(desk: Desk, unique: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'key', ['../user.frank/secret', 'x/../../user.frank/secret', '/user.frank/secret', '%2e%2e/user.frank/secret', './secret', '?acl', '#']
+    'key', ['../user.fritz/secret', 'x/../../user.fritz/secret', '/user.fritz/secret', '%2e%2e/user.fritz/secret', './secret', '?acl', '#']
 )
 def test_keys_that_lead_elsewhere(desk: Desk, key: str) -> None:
     """He names a key that some client or server takes for one of another bucket, or for a question about the bucket. Got: an answer about that."""

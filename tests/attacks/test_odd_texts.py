@@ -66,8 +66,8 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ('POST', '/credentials'): {'rse': 'RSE', 'bucket': 'SCOPE', 'prefix': 'odd', 'write': False, 'lifetime': 900},
     ('POST', '/credentials?did'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE'},
     ('POST', '/sign'): {'rse': 'RSE', 'requests': []},
-    ('POST', '/grants'): {'scope': 'SCOPE', 'name': 'odd', 'account': 'frank', 'write': False},
-    ('DELETE', '/grants'): {'scope': 'SCOPE', 'name': 'odd', 'account': 'frank'},
+    ('POST', '/grants'): {'scope': 'SCOPE', 'name': 'odd', 'account': 'fritz', 'write': False},
+    ('DELETE', '/grants'): {'scope': 'SCOPE', 'name': 'odd', 'account': 'fritz'},
     ('PUT', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE', 'policy': {'Version': '2012-10-17', 'Statement': []}},
     ('DELETE', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE'},
     ('POST', '/sync'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'after': 'odd', 'dry_run': True, 'on_changed': 'report', 'on_missing': 'report'},
@@ -83,7 +83,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
 
 
 @pytest.fixture(scope='module')
-def erin(signed_team: Team) -> Rest:
+def ernest(signed_team: Team) -> Rest:
     rest = Rest(signed_team.owner)
     assert rest('POST', '/buckets', {'scope': signed_team.scope, 'name': 'odd', 'rse': signed_team.rse}).status == 201
     return rest
@@ -109,14 +109,14 @@ def not_failed(route: tuple[str, str], what: str, answer: Answer) -> None:
 
 
 @pytest.mark.parametrize('route', ROUTES, ids=lambda route: f'{route[0]} {route[1]}')
-def test_odd_texts_and_types(signed_team: Team, erin: Rest, route: tuple[str, str]) -> None:
+def test_odd_texts_and_types(signed_team: Team, ernest: Rest, route: tuple[str, str]) -> None:
     """Each parameter of the owner's own request is something else: NUL, surrogates, a number, a list..."""
     for name in ROUTES[route]:
         for what, text in TEXTS.items():
             value = query_value(text) if route[0] == 'GET' else text
-            not_failed(route, f'{name} {what}', ask(signed_team, erin, route, {name: value}))
+            not_failed(route, f'{name} {what}', ask(signed_team, ernest, route, {name: value}))
         for what, other in VALUES.items() if route[0] != 'GET' else ():
-            not_failed(route, f'{name} {what}', ask(signed_team, erin, route, {name: other}))
+            not_failed(route, f'{name} {what}', ask(signed_team, ernest, route, {name: other}))
 
 
 URIS = st.one_of(
@@ -159,12 +159,12 @@ REQUESTS = st.one_of(
 
 @settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=3))
-def test_odd_requests_to_be_signed(signed_team: Team, erin: Rest, requests: list[Any]) -> None:
+def test_odd_requests_to_be_signed(signed_team: Team, ernest: Rest, requests: list[Any]) -> None:
     """%00 with .. in a key made the server fail: nothing does."""
     for each in requests:
         if isinstance(each, dict) and isinstance(each.get('uri'), str):
             each['uri'] = signed_team.storage.url + each['uri'].replace('SCOPE', signed_team.scope)
-    not_failed(('POST', '/sign'), repr(requests), erin('POST', '/sign', {'rse': signed_team.rse, 'requests': requests}))
+    not_failed(('POST', '/sign'), repr(requests), ernest('POST', '/sign', {'rse': signed_team.rse, 'requests': requests}))
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_odd_requests_to_be_signed(signed_team: Team, erin: Rest, requests: list
     ids=['empty', 'null', 'list', 'text', 'open', 'not_utf8', 'nul', 'deep_list', 'deep_object', 'nan', 'infinity', 'nan_inside', 'twice'],
 )
 @pytest.mark.parametrize('route', ['/sign', '/credentials', '/buckets', '/sync', '/grants', '/import'])
-def test_bodies_that_are_no_json_objects(erin: Rest, route: str, body: bytes) -> None:
+def test_bodies_that_are_no_json_objects(ernest: Rest, route: str, body: bytes) -> None:
     """Nesting that overflows a parser's stack, other encodings, nothing at all."""
-    answer = erin('POST', route, raw=body)
+    answer = ernest('POST', route, raw=body)
     assert 400 <= answer.status < 500, str(answer.content)
 
 

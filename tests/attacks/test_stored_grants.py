@@ -15,8 +15,8 @@
 """
 Grants that strangers write, read or delete, by what stock Rucio lets every account do.
 
-On SQLite, where Rucio's JSON metadata do not work, and on PostgreSQL, where they do. Erin (or alice) owns the scope, frank (or bob) was granted
-something, mallory has an account and nothing else.
+On SQLite, where Rucio's JSON metadata do not work, and on PostgreSQL, where they do. Erin (or alice) owns the scope, fritz (or bob) was granted
+something, marvin has an account and nothing else.
 """
 
 import subprocess
@@ -53,7 +53,7 @@ class Victim(NamedTuple):
     root: RucioCli
     owner: RucioCli
     friend: RucioCli
-    mallory: RucioCli
+    marvin: RucioCli
     rse: str
     shared: str  # with the friend; a file is in it
     mocked: str  # the same in the scope mock, shared with nobody
@@ -65,27 +65,27 @@ class Victim(NamedTuple):
         name = f't{uuid4().hex[:12]}'
         shared, mocked = f'user.{owner.account}:{name}', f'mock:{name}/run1'
         site.root.calls(('add_scope', 'root', 'mock'), ('set_local_account_limit', 'root', rse, -1))  # as in Rucio's documentation
-        mallory = add_user(site.root, directory('mallory'), 'mallory', attributes=())
+        marvin = add_user(site.root, directory('marvin'), 'marvin', attributes=())
         ok(owner.rucio('s3', 'make-bucket', shared))
         ok(owner.rucio('s3', 'share', shared, '--with', friend.account))
         ok(site.root.rucio('s3', 'make-bucket', mocked, '--rse', rse))
         for did in (shared, mocked):
             scope, name = did.split(':')
             storage.client().put_object(Bucket=f'{prefix}{scope}', Key=f'{name}/file', Body=b'secret')
-        return cls(site.root, owner, friend, mallory, rse, shared, mocked, isinstance(site, PostgresSite))
+        return cls(site.root, owner, friend, marvin, rse, shared, mocked, isinstance(site, PostgresSite))
 
     def attempt(self, *call: object) -> bool:
         """Whether a call of the stranger's stock client worked."""
         try:
-            self.mallory.calls(call)
+            self.marvin.calls(call)
         except RucioError:
             return False
         return True
 
 
 def forgery(by: str) -> dict[str, object]:
-    """Metadata by which mallory would be let in."""
-    return {KEY: {'mallory': {'write': True, 'by': by, 'at': '2026-01-02T03:04:05Z'}}}
+    """Metadata by which marvin would be let in."""
+    return {KEY: {'marvin': {'write': True, 'by': by, 'at': '2026-01-02T03:04:05Z'}}}
 
 
 def reads(user: RucioCli, did: str) -> bool:
@@ -113,9 +113,9 @@ def test_nobody_else_sees_with_whom_something_is_shared(victim: Victim) -> None:
     """`GET /dids/SCOPE/NAME/meta?plugin=JSON` tells every account who was let in, and by whom."""
     scope, name = victim.shared.split(':')
     plugins = ('DID_COLUMN', *(('JSON', 'ALL') if victim.has_metadata else ()))
-    for found in victim.mallory.calls(*(('get_metadata', scope, name, Keywords(plugin=plugin)) for plugin in plugins)):
+    for found in victim.marvin.calls(*(('get_metadata', scope, name, Keywords(plugin=plugin)) for plugin in plugins)):
         assert victim.friend.account not in str(found)
-    refused(victim.mallory.rucio('s3', 'grants', victim.shared))
+    refused(victim.marvin.rucio('s3', 'grants', victim.shared))
 
 
 def test_nobody_ends_what_others_have_shared(victim: Victim) -> None:
@@ -132,7 +132,7 @@ def test_nobody_grants_herself_access_by_metadata(victim: Victim) -> None:
     assert not victim.attempt('set_metadata', scope, name, KEY, forged)
     if victim.has_metadata:
         victim.owner.calls(('set_metadata', scope, name, KEY, forged))
-    assert not reads(victim.mallory, victim.shared)
+    assert not reads(victim.marvin, victim.shared)
 
 
 def test_nobody_grants_herself_access_in_the_scope_mock(victim: Victim, unique: str) -> None:
@@ -144,14 +144,14 @@ def test_nobody_grants_herself_access_in_the_scope_mock(victim: Victim, unique: 
     name = victim.mocked.split(':')[1]
     made = victim.attempt('add_dataset', 'mock', name.split('/')[0], Keywords(meta=forgery('root')))
     assert made is victim.has_metadata
-    assert not reads(victim.mallory, victim.mocked)
+    assert not reads(victim.marvin, victim.mocked)
     assert victim.attempt('add_container', 'mock', unique)
     assert victim.attempt('attach_dids', 'mock', unique, [{'scope': 'mock', 'name': name}])
-    assert not reads(victim.mallory, victim.mocked)
+    assert not reads(victim.marvin, victim.mocked)
 
 
 def test_who_makes_a_collection_in_mock_may_not_share_it(victim: Victim, unique: str) -> None:
     """Rucio names her as its account. Grants are for the owner of the scope to give and to take."""
     assert victim.attempt('add_dataset', 'mock', unique)
-    for words in (('share', '--public'), ('share', '--with', 'mallory', '--write'), ('unshare', '--with', 'root')):
-        refused(victim.mallory.rucio('s3', words[0], f'mock:{unique}', *words[1:]))
+    for words in (('share', '--public'), ('share', '--with', 'marvin', '--write'), ('unshare', '--with', 'root')):
+        refused(victim.marvin.rucio('s3', words[0], f'mock:{unique}', *words[1:]))

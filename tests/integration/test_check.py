@@ -16,6 +16,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,19 @@ def of(results: dict[str, list[str]], status: str) -> set[str]:
     return {name for name, row in results.items() if row[0] == status}
 
 
+def all_is_well(done: Any, results: dict[str, list[str]]) -> None:
+    """Nothing failed, but perhaps the place: other tests have RSEs at the same storage. One that has its own is in test_rse_add_makes_..."""
+    assert of(results, 'FAILED') <= {'place'}, done.stdout + done.stderr
+    assert done.returncode == len(of(results, 'FAILED'))
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize('rse', ['PLAIN_S3', 'TLS_S3'])
 def test_all_is_well(site: Site, rse: str) -> None:
     done, results = check(site.alice, rse)
-    table = ok(site.alice.rucio('s3', 'check', rse))
+    table = site.alice.rucio('s3', 'check', rse).stdout
 
-    assert (done.returncode, of(results, 'FAILED')) == (0, set())
+    all_is_well(done, results)
     assert of(results, 'hint') == ({'TLS'} if rse == 'PLAIN_S3' else set()) | {'server plugin', 'lifecycle'}
     assert len(of(results, 'ok')) >= 17
     assert '| multipart ' in table
@@ -64,7 +71,7 @@ def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str) -> N
 
     done, results = check(team.owner, team.rse)
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    all_is_well(done, results)
     assert results['remote signing'][0] == 'ok'
     assert results['vended keys (STS)'][0] == ('ok' if kind == 'vended_team' else 'skipped')
     assert not [key for key in team.objects() if key.startswith('.rucio-s3-check')]
@@ -82,7 +89,7 @@ def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: S
     site.root.configure(s3_keys('PLAIN_S3', storage))
     done, results = check(site.root, 'PLAIN_S3')
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    all_is_well(done, results)
     assert 'made for this check' in results['bucket'][1]
     assert not [each for each in storage.client().list_buckets()['Buckets'] if 'rucio-s3-check' in each['Name']]
 
@@ -122,10 +129,17 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
         assert of(results, 'FAILED') <= wrong, done.stdout
 
 
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[SeaweedFS]:
+    """A storage of no other RSE."""
+    with SeaweedFS(tmp_path / 'lonely') as server:
+        server.client().create_bucket(Bucket=SCOPE)
+        yield server
+
+
 @pytest.mark.smoke
-def test_rse_add_makes_an_rse_that_works(site: Site, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
-    storage, rse = sts, f'{unique}_S3'.upper()  # of no other RSE here
-    storage.client().create_bucket(Bucket=SCOPE)
+def test_rse_add_makes_an_rse_that_works(site: Site, lonely: SeaweedFS, unique: str, tmp_path: Path) -> None:
+    storage, rse = lonely, f'{unique}_S3'.upper()
     asked = ('--provider', 'seaweedfs', '--region', storage.region, '--endpoint', storage.url)
     told = ok(site.root.rucio('s3', 'rse', 'add', rse, *asked))
     assert f'{rse} has the same place for each file' in refused(site.root.rucio('s3', 'rse', 'add', f'OTHER_{rse}', *asked))

@@ -31,6 +31,7 @@ import pytest
 from rucio.common.exception import (
     ConfigurationError,
     DestinationNotAccessible,
+    FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     InputValidationError,
     ResourceTemporaryUnavailable,
@@ -622,6 +623,18 @@ def test_stat_tells_a_size_that_is_a_number_and_the_md5_where_it_is_known(protoc
     made = protocol()
     assert made.stat(f'{s3.url}/{BUCKET}/single') == {'filesize': len(CONTENT), 'md5': hashlib.md5(CONTENT).hexdigest()}
     assert made.stat(f'{s3.url}/{BUCKET}/multipart') == {'filesize': len(CONTENT)}
+
+
+@pytest.mark.parametrize('known', [{'adler32': '00000001'}, {'md5': hashlib.md5(b'other').hexdigest()}])
+def test_a_file_that_is_not_what_its_lfn_says_is_not_stored(protocol, s3, source, known):
+    """Rucio has registered that, and every download would fail."""
+    made = protocol()
+    pfn = made.lfns2pfns({'scope': BUCKET, 'name': 'f', 'filesize': len(CONTENT), **known})[f'{BUCKET}:f']
+    with pytest.raises(FileConsistencyMismatch):
+        made.put(source, pfn + TEMPORARY)
+    assert not s3.buckets[BUCKET]
+    made.put(source, f'{s3.url}/{BUCKET}/another')  # of which nothing was said
+    assert s3.content(BUCKET, 'another') == CONTENT
 
 
 def test_a_second_try_finds_that_the_first_had_arrived(protocol, s3, source):

@@ -77,6 +77,15 @@ def check(policy: Any, bucket: str, admin: bool, own: 'AbstractSet[str]' = froze
     :param kept: Statements that stay anyway: they may be in the policy, and are left out of the result.
     :raises InvalidObject: if it may not be set; the message says what could be.
     """
+    stays = [_plain(each) for each in kept]
+    statements = [each for each in _statements(policy) if _plain(each) not in stays]
+    for each in statements:
+        _check_statement(each, bucket, admin, own)
+    return statements
+
+
+def _statements(policy: Any) -> list[dict[str, Any]]:
+    """:raises InvalidObject: if it does not have the form of a policy."""
     if not isinstance(policy, dict) or len(json.dumps(policy)) > MAX_BYTES:
         _refuse(f'it has to be a JSON object of at most {MAX_BYTES} bytes')
     if more := set(policy) - _DOCUMENT:
@@ -86,10 +95,6 @@ def check(policy: Any, bucket: str, admin: bool, own: 'AbstractSet[str]' = froze
     statements = _as_list(policy.get('Statement'))
     if not statements or not all(isinstance(each, dict) for each in statements):
         _refuse('its Statement has to be a list of objects')
-    stays = [_plain(each) for each in kept]
-    statements = [each for each in statements if _plain(each) not in stays]
-    for each in statements:
-        _check_statement(each, bucket, admin, own)
     return statements
 
 
@@ -238,6 +243,7 @@ def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[st
     :raises InvalidObject: if this may not be set, or the storage does not take it.
     :raises AccessDenied: if an admin's Deny would get lost.
     """
+    _statements(policy)  # before the storage is asked
     current = _as_list((get(storage, bucket) or {}).get('Statement'))
     public = [each for each in current if _is_public(each)]
     # Who reads the policy, changes it and sets it has these in it.

@@ -94,7 +94,7 @@ class _Ended(threading.Event):
 def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
     """Wait for one at least."""
     done, _ = wait(going, return_when=FIRST_COMPLETED)
-    for future in done:
+    for future in [each for each in going if each in done]:  # in the order in which they were asked for
         entry, error = going.pop(future), future.exception()
         if error is None:
             yield entry, future.result()

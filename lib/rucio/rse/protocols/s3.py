@@ -103,13 +103,11 @@ class Default(RSEProtocol):
         :returns: ``scope:name`` -> PFN.
         :raises RSEFileNameNotSupported: if a scope has no bucket.
         """
-        if self.rse['deterministic']:
-            lfns = [{'scope': lfn['scope'], 'name': lfn['name']} for lfn in ([lfns] if isinstance(lfns, dict) else lfns)]
-        pfns = super().lfns2pfns(lfns)
+        given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
+        pfns = super().lfns2pfns([{'scope': lfn['scope'], 'name': lfn['name']} for lfn in given] if self.rse['deterministic'] else given)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))
-            lfn: Mapping[str, Any] = lfns if isinstance(lfns, Mapping) else lfns[-1]
-            self._registered = Sums(lfn.get('md5'), lfn.get('adler32'))
+            self._registered = Sums(given[-1].get('md5'), given[-1].get('adler32'))
         return pfns
 
     def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
