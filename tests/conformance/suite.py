@@ -42,6 +42,7 @@ from botocore.exceptions import ClientError
 
 from rucio.common.exception import (
     DestinationNotAccessible,
+    FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     RSEAccessDenied,
     RSEFileNameNotSupported,
@@ -560,11 +561,12 @@ class ProtocolConformance:
         said = [answer[1][f'{rig.scope}:{name}{number}'] for number in range(1, 6)]
         assert answer['success'] is answer[0] is False
         assert said[:2] == [True, True]
-        assert [type(each) for each in said[2:]] == [FileReplicaAlreadyExists, SourceNotFound, RucioException]
+        assert [type(each) for each in said[2:]] == [FileReplicaAlreadyExists, SourceNotFound, FileConsistencyMismatch]
         assert rig.stored(rig.key(f'{name}1')) == good.content
         assert rig.stored(rig.key(f'{name}2')) == other.content
         assert rig.stored(rig.key(f'{name}3')) == b'mine'
         assert rig.stored(rig.key(f'{name}4')) is None
+        assert rig.stored(rig.key(f'{name}5')) is None
 
     def test_rsemanager_upload_of_an_existing_target(self, rig, name, local):
         rig.store(rig.key(name), b'mine')
@@ -601,8 +603,9 @@ class ProtocolConformance:
 
     def test_rsemanager_upload_with_wrong_checksum_and_size(self, rig, name, local):
         file = local()
-        with pytest.raises(RucioException, match='corrupted'):
+        with pytest.raises(FileConsistencyMismatch, match='changed after its checksums were made'):
             self.upload(rig, rig.rse(), file.lfn(rig, name, md5='0' * 32, adler32='0' * 8, filesize=1), file.folder)
+        assert rig.stored(rig.key(name)) is None
 
     def test_wrong_checksum_is_seen_in_stat(self, rig, name, local):
         """Rucio compares with its catalogue: the md5 of a single PUT is what is stored, not what was once written."""

@@ -67,7 +67,7 @@ def test_ls(team: Team, unique: str) -> None:
     client.put_object(Bucket=team.scope, Key=f'{unique}-alone', Body=b'1234')
     client.put_object(Bucket=team.scope, Key=f'{unique}/known2', Body=b'')
 
-    buckets = rows(team.owner.rucio('s3', '-R', 'ls'))
+    buckets = rows(team.owner.rucio('s3', '-R', 'ls', '--rse', team.rse))  # others have RSEs at the same storage
     collections = {row[0]: row[1:] for row in rows(team.owner.rucio('s3', '-R', 'ls', team.scope))}
     keys = {row[0]: row[1:] for row in rows(team.owner.rucio('s3', '-R', 'ls', f'{team.scope}:{unique}'))}
     human = ok(team.owner.rucio('s3', 'ls', f'{team.scope}:{unique}'))
@@ -100,7 +100,7 @@ def test_ls_of_nothing(team: Team, unique: str) -> None:
     ok(team.owner.rucio('s3', 'make-bucket', team.scope))
     assert f'There is nothing below {team.scope}:{unique} on {team.rse}' in refused(team.owner.rucio('s3', 'ls', f'{team.scope}:{unique}'))
     assert 'denied' in refused(team.other.rucio('s3', 'ls', team.scope))
-    assert [row[:2] for row in rows(team.other.rucio('s3', '-R', 'ls')) if row[1] == team.scope] == []
+    assert [row[:2] for row in rows(team.other.rucio('s3', '-R', 'ls', '--rse', team.rse)) if row[1] == team.scope] == []
     team.storage.client().put_object(Bucket=team.scope, Key=f'{unique}-alone', Body=b'1')
     assert rows(team.owner.rucio('s3', '-R', 'ls', f'{team.scope}:{unique}-alone')) == [[f'{team.scope}:{unique}-alone', '1', 'no']]
 
@@ -124,7 +124,7 @@ def test_du(team: Team, unique: str) -> None:
 
     below = rows(team.owner.rucio('s3', '-R', 'du', f'{team.scope}:{unique}'))
     scope = {row[0]: row[1:] for row in rows(team.owner.rucio('s3', '-R', 'du', team.scope))}
-    all_buckets = rows(team.owner.rucio('s3', '-R', 'du'))
+    all_buckets = rows(team.owner.rucio('s3', '-R', 'du', '--rse', team.rse))
     human = ok(team.owner.rucio('s3', 'du', f'{team.scope}:{unique}'))
 
     did = f'{team.scope}:{unique}'

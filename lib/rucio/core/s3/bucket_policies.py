@@ -243,7 +243,6 @@ def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[st
     :raises InvalidObject: if this may not be set, or the storage does not take it.
     :raises AccessDenied: if an admin's Deny would get lost.
     """
-    _statements(policy)  # before the storage is asked
     current = _as_list((get(storage, bucket) or {}).get('Statement'))
     public = [each for each in current if _is_public(each)]
     # Who reads the policy, changes it and sets it has these in it.
