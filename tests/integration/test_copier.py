@@ -173,8 +173,8 @@ def test_a_source_that_breaks_off_is_read_on(world: Conveyor, unique: str) -> No
         world.proxies[A].on('GetObject', truncate(keep))
     before = len(world.proxies[A].seen)
     assert world.copy().count(': relayed, ') == 1
-    ranges = [each.headers.get('Range') for each in world.proxies[A].seen[before:] if each.operation == 'GetObject']
-    assert ranges == [None, f'bytes={20 * MiB}-', f'bytes={23 * MiB}-', f'bytes={23 * MiB + 7}-']
+    ranges = [each.headers.get('Range', '').partition('-')[0] for each in world.proxies[A].seen[before:] if each.operation == 'GetObject']
+    assert ranges == ['', f'bytes={20 * MiB}', f'bytes={23 * MiB}', f'bytes={23 * MiB + 7}']
     world.finish()
     assert world.is_complete(B, names)
 

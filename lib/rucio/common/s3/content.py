@@ -42,7 +42,6 @@ __all__ = ['BODIES', 'BROKEN', 'Reader', 'Summing', 'Sums', 'Verified', 'sums_of
 BLOCK = 1024**2  # bytes read at once
 BODIES = 3  # answers that break off in a row; each request has the client's own attempts
 BROKEN = (HTTPClientError, IncompleteReadError)  # what an answer that breaks off raises
-_FAR = 16 * 1024**2  # bytes after which a broken answer is not in a row with the one before it
 
 
 class Sums(NamedTuple):
@@ -109,8 +108,8 @@ class Summing:
 class Reader:
     """The bytes of an object, or a range of them, in order. All requests are for the same version of the object.
 
-    Where an answer breaks off, the next one goes on from there, until three break off within 16 MiB. botocore verifies an answer only if it
-    is read from the beginning of the object to its end. One request, and one for each answer that breaks off. Errors are botocore's own.
+    Where an answer breaks off, the next one goes on from there, until three in a row bring nothing new (or less than ``far``). botocore
+    verifies an answer only if it is read from the beginning of the object to its end. One request, and one for each answer that breaks off. Errors are botocore's own.
 
     :param client: Makes the requests.
     :param target: The object, ...
@@ -119,6 +118,7 @@ class Reader:
     :param start: The first byte.
     :param size: The number of bytes; None: all that follow.
     :param resumes: Whether an answer that breaks off is resumed. Otherwise one of :data:`BROKEN` is raised.
+    :param far: The number of bytes after which a broken answer is not in a row with the one before it.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class Reader:
         start: int = 0,
         size: Optional[int] = None,
         resumes: bool = True,
+        far: int = 1,
     ) -> None:
         self._client = client
         self._target = target
@@ -138,7 +139,8 @@ class Reader:
         self._position = start
         self._end = info.size if size is None else start + size
         self._bodies = BODIES if resumes else 1
-        self._broken, self._far = 0, start  # answers that broke off in a row, and where the next one is not in that row
+        self._far = far
+        self._broken, self._out_of_row = 0, start  # answers that broke off in a row, and where the next one is not in that row
         self._body: Any = None
 
     @property
@@ -160,8 +162,8 @@ class Reader:
                 return self._next(min(BLOCK, most, self.left))
             except BROKEN:
                 self.close()
-                self._broken = 1 if self._position >= self._far else self._broken + 1
-                self._far = self._position + _FAR
+                self._broken = 1 if self._position >= self._out_of_row else self._broken + 1
+                self._out_of_row = self._position + self._far
                 if self._broken >= self._bodies:
                     raise
         return b''

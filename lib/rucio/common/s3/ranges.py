@@ -142,7 +142,7 @@ class Fetch:
         for tries_left in reversed(range(BODIES if whole else 1)):
             done = crc = 0
             try:
-                with closing(Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole)) as reader:
+                with closing(Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole, far=size)) as reader:
                     while data := reader.read():
                         _write(file, start + done, data)
                         crc = zlib.crc32(data, crc)

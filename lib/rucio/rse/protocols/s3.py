@@ -104,7 +104,9 @@ class Default(RSEProtocol):
         :raises RSEFileNameNotSupported: if a scope has no bucket.
         """
         given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
-        pfns = super().lfns2pfns([{'scope': lfn['scope'], 'name': lfn['name']} for lfn in given] if self.rse['deterministic'] else given)
+        if self.rse['deterministic']:  # but the dark reaper has a path alone, of what has no name
+            given = [{**lfn, 'path': None} if lfn.get('name') else lfn for lfn in given]
+        pfns = super().lfns2pfns(given)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))
             self._registered = Sums(given[-1].get('md5'), given[-1].get('adler32'))
