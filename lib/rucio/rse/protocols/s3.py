@@ -96,7 +96,7 @@ class Default(RSEProtocol):
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs. No request.
 
-        On a deterministic RSE a path is not heeded: Rucio lets the owner of a scope store one with a replica (in POST /dids), and would have
+        On a deterministic RSE a path that ends otherwise than the name is not heeded: Rucio lets the owner of a scope store one with a replica (in POST /dids), and would have
         its reaper delete what is there.
 
         :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
@@ -104,8 +104,9 @@ class Default(RSEProtocol):
         :raises RSEFileNameNotSupported: if a scope has no bucket.
         """
         given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
-        if self.rse['deterministic']:  # but the dark reaper has a path alone, of what has no name
-            given = [{**lfn, 'path': None} if lfn.get('name') else lfn for lfn in given]
+        if self.rse['deterministic']:
+            # But what Rucio's auditor quarantines has the last part of its path for a name: the dark reaper means the path.
+            given = [lfn if (lfn.get('path') or '').rpartition('/')[2] == (lfn.get('name') or '') else {**lfn, 'path': None} for lfn in given]
         pfns = super().lfns2pfns(given)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))
