@@ -145,7 +145,7 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
 
 
 def test_ctrl_c_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
-    make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(12)})
+    make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(30)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
     until = time.monotonic() + 60
     while not site.multipart_uploads(RSE, f'{unique}/'):
