@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command ``rucio-s3-database``: makes the plugin's table in the database of the Rucio server, and deals with grants of earlier versions."""
+"""The command ``rucio-s3-database``: makes the plugin's table in the database of the Rucio server, and deals with
+grants of earlier versions.
+"""
 
 import argparse
 import sys
@@ -107,13 +109,18 @@ def _old(options: argparse.Namespace, ready: bool) -> bool:
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = old_grants.list_old(session=session)
-    move, dids = options.move_grants is not None, options.move_grants if options.move_grants is not None else options.drop_grants
+    move, dids = (
+        options.move_grants is not None,
+        options.move_grants if options.move_grants is not None else options.drop_grants,
+    )
     chosen = _chosen(found, dids, not move) if dids is not None else []
     if chosen and ready:
         return _settle(chosen, move)
     shown = chosen or found
     if shown:
-        _say(f'Grants of an earlier version in the metadata of collections, which do not count{" and would be handled" if chosen else ""}:')
+        _say(
+            f'Grants of an earlier version in the metadata of collections, which do not count{" and would be handled" if chosen else ""}:'
+        )
         _listed(shown)
         _say(
             'Review them: strangers may have written them. Take them over with --move-grants (doubtful ones only by name: --move-grants SCOPE:NAME), '
@@ -130,7 +137,9 @@ def _remove(dry_run: bool, force: bool) -> None:
     with db_session(DatabaseOperationType.READ) as session:
         public = grants.list_public(session=session)
     if public:
-        _say('Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio (rucio s3 unshare DID --public):')
+        _say(
+            'Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio (rucio s3 unshare DID --public):'
+        )
         for did in public:
             _say(f'  {did}')
         if not dry_run and not force:
@@ -155,9 +164,20 @@ def get_parser() -> argparse.ArgumentParser:
         metavar='SCOPE:NAME',
         help='move old grants from metadata into the table: of these collections; without names all but the doubtful ones',
     )
-    what.add_argument('--drop-grants', nargs='*', metavar='SCOPE:NAME', help='remove old grants from metadata: of these collections; without names all')
-    what.add_argument('--remove', action='store_true', help='remove the table, with all grants; for good, before rucio-s3 is uninstalled')
-    parser.add_argument('--force', action='store_true', help='with --remove: although some collections are public, and stay so')
+    what.add_argument(
+        '--drop-grants',
+        nargs='*',
+        metavar='SCOPE:NAME',
+        help='remove old grants from metadata: of these collections; without names all',
+    )
+    what.add_argument(
+        '--remove',
+        action='store_true',
+        help='remove the table, with all grants; for good, before rucio-s3 is uninstalled',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='with --remove: although some collections are public, and stay so'
+    )
     return parser
 
 

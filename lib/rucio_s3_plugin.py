@@ -13,15 +13,16 @@
 # limitations under the License.
 
 
-"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3`` and where those of the server begin.
+"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3`` and where
+those of the server begin.
 
-``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It waits for
-the two modules that ``rucio`` is made of, and for the one that knows the transfertools, and changes them after they are executed,
-in memory only.
+``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It
+waits for the two modules that ``rucio`` is made of, and for the one that knows the transfertools, and changes them
+after they are executed, in memory only.
 
-Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from rucio.cfg
-[cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not know to the
-legacy parser.
+Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from
+rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not
+know to the legacy parser.
 """
 
 import sys
@@ -47,12 +48,18 @@ class _Finder:
 
     rucio_s3_plugin = True
 
-    def find_spec(self, name: str, path: 'Optional[Sequence[str]]' = None, target: 'Optional[ModuleType]' = None) -> 'Optional[ModuleSpec]':
+    def find_spec(
+        self, name: str, path: 'Optional[Sequence[str]]' = None, target: 'Optional[ModuleType]' = None
+    ) -> 'Optional[ModuleSpec]':
         if name not in (_COMMANDS, _LEGACY, _TRANSFERS):
             return None
         hook = {_COMMANDS: _execute_commands, _LEGACY: _execute_legacy, _TRANSFERS: _execute_transfers}[name]
         for finder in sys.meta_path:
-            if not hasattr(finder, 'rucio_s3_plugin') and hasattr(finder, 'find_spec') and (spec := finder.find_spec(name, path, target)):
+            if (
+                not hasattr(finder, 'rucio_s3_plugin')
+                and hasattr(finder, 'find_spec')
+                and (spec := finder.find_spec(name, path, target))
+            ):
                 try:
                     loader: Any = spec.loader
                     loader.exec_module = hook(loader.exec_module)
@@ -68,7 +75,9 @@ def _install() -> None:
 
 
 def _close_output() -> None:
-    """`rucio s3 credentials > FILE`: a shell makes FILE readable for all. It is closed to others before anything else is done."""
+    """`rucio s3 credentials > FILE`: a shell makes FILE readable for all. It is closed to others before anything else
+    is done.
+    """
     global output_mode  # noqa: PLW0603 - there is one output
     words = getattr(sys, 'argv', [])
     if not words or not words[0].endswith(('rucio', 'rucio-s3')) or not {'credentials', 'presign'}.intersection(words):
@@ -253,7 +262,12 @@ def _broken(error: Exception) -> 'click.Command':
 
     said = f'`rucio s3` does not work ({type(error).__name__}: {error}). Reinstall it: pip install --force-reinstall --no-deps rucio-s3'
 
-    @click.command('s3', context_settings={'ignore_unknown_options': True}, help=said, short_help='Not available: see `rucio s3 -h`')
+    @click.command(
+        's3',
+        context_settings={'ignore_unknown_options': True},
+        help=said,
+        short_help='Not available: see `rucio s3 -h`',
+    )
     @click.argument('words', nargs=-1)
     def s3(words: tuple[str, ...]) -> None:
         raise click.ClickException(said)
@@ -293,7 +307,9 @@ def _server_command(module: str) -> None:
     except Exception as error:
         if type(error).__name__ not in ('ConfigNotFound', 'ConfigLoadingError'):
             raise
-        sys.exit(f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
+        sys.exit(
+            f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG."
+        )
     command.main()
 
 

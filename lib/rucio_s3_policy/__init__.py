@@ -14,7 +14,8 @@
 
 """A Rucio policy package: the owner of a scope may upload to S3 RSEs. For sites without a policy package of their own.
 
-rucio.cfg of the server: ``[policy] package = rucio_s3_policy``; with many VOs ``package-abc = rucio_s3_policy`` for the VO ``abc``.
+rucio.cfg of the server: ``[policy] package = rucio_s3_policy``; with many VOs ``package-abc = rucio_s3_policy`` for the
+VO ``abc``.
 
 Imports nothing: a client may share the server's rucio.cfg.
 """

@@ -12,13 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rucio's generic permissions, but for replicas on S3 RSEs: the owner of a scope may add those of it, and say that they are there.
+"""Rucio's generic permissions, but for replicas on S3 RSEs: the owner of a scope may add those of it, and say that they
+are there.
 
-Rucio asks this module before the replicas of a request are added or updated, but does not pass them. They are read where its
-REST endpoint has them from: the body of the request. What cannot be decided is left to the generic permissions, which refuse it.
+Rucio asks this module before the replicas of a request are added or updated, but does not pass them. They are read
+where its REST endpoint has them from: the body of the request. What cannot be decided is left to the generic
+permissions, which refuse it.
 
-Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the dataset is. Whoever could
-add a replica of any name, or at any path, could have it deleted by a rule that ends. So the same holds there.
+Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the dataset is.
+Whoever could add a replica of any name, or at any path, could have it deleted by a rule that ends. So the same holds
+there.
 """
 
 import importlib
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ['GUARDS_REPLICAS', 'has_permission']
 
-# For rucio.core.s3.access: on S3 RSEs nobody but an admin decides where a replica is, so its path says whose object it is.
+# For rucio.core.s3.access: on S3 RSEs nobody but an admin decides where a replica is, so its path says whose object it
+# is.
 GUARDS_REPLICAS = True
 
 # The view class Replicas, in rucio/web/rest/flaskapi/v1/replicas.py.
@@ -81,7 +85,9 @@ class _UndecidedError(Exception):
     """It is not for the owner of a scope to do; the message says why."""
 
 
-def has_permission(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session') -> 'Union[bool, PermissionResult]':
+def has_permission(
+    issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session'
+) -> 'Union[bool, PermissionResult]':
     """
     Checks if an account has the specified permission to execute an action with parameters.
 
@@ -136,12 +142,19 @@ def _attaches(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], se
     for each in _attachments(action, kwargs):
         if not isinstance(each, dict) or not each.get('dids') or not (each.get('rse') or each.get('rse_id')):
             continue
-        deterministic = _s3_rse(or_(and_(models.RSE.rse == each.get('rse'), models.RSE.vo == issuer.vo), models.RSE.id == each.get('rse_id')), session)
+        deterministic = _s3_rse(
+            or_(
+                and_(models.RSE.rse == each.get('rse'), models.RSE.vo == issuer.vo), models.RSE.id == each.get('rse_id')
+            ),
+            session,
+        )
         if deterministic is None or _is_admin(issuer, session):
             continue
         if not deterministic:
             raise _UndecidedError('On this RSE the one who adds a replica says where it is: only an admin may do that.')
-        _need_scopes(issuer, dict.fromkeys(_scope_of_file(file, _RULES['add_replicas']) for file in each['dids']), session)
+        _need_scopes(
+            issuer, dict.fromkeys(_scope_of_file(file, _RULES['add_replicas']) for file in each['dids']), session
+        )
     return True
 
 
@@ -183,11 +196,16 @@ def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
     """
     Whether paths are made of names on an RSE, one of whose protocols is ours; None: none is. One query.
 
-    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have it deleted.
+    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have it
+    deleted.
 
     :param which: The condition for an RSE; where it fits several, one that is not deterministic counts.
     """
-    stmt = select(models.RSEProtocol.impl, models.RSE.deterministic).join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id).where(which)
+    stmt = (
+        select(models.RSEProtocol.impl, models.RSE.deterministic)
+        .join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id)
+        .where(which)
+    )
     found = [bool(row.deterministic) for row in session.execute(stmt) if row.impl.startswith(_IMPLS)]
     return all(found) if found else None
 
@@ -224,7 +242,9 @@ def _scope_of_file(file: Any, rule: _Rule) -> str:
     if not isinstance(file, dict) or not isinstance(file.get('scope'), str) or not isinstance(file.get('name'), str):
         raise _UndecidedError('A file has no scope or no name.')
     if leaves_directory(file['name']):
-        raise _UndecidedError('A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which it is downloaded.')
+        raise _UndecidedError(
+            'A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which it is downloaded.'
+        )
     # A path or an account would be taken as they are.
     if unknown := sorted(file.keys() - _FILE_KEYS):
         raise _UndecidedError(f"The owner of a scope may not set '{unknown[0][:100]}' of a replica.")

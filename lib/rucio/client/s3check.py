@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Everything that a working S3 RSE needs, tried one thing after the other: what works, and what to change where it does not.
+"""Everything that a working S3 RSE needs, tried one thing after the other: what works, and what to change where it does
+not.
 
-What is measured is compared with what the RSE's settings say: a storage that does less than they promise is a failure, one that
-does more is a hint. All objects are written below a key of their own and removed again.
+What is measured is compared with what the RSE's settings say: a storage that does less than they promise is a failure,
+one that does more is a hint. All objects are written below a key of their own and removed again.
 """
 
 import base64
@@ -93,7 +94,8 @@ def _skipped(why: str) -> _Outcome:
 
 
 class Check:
-    """All checks of one RSE, as this account on this machine sees it: ``for result in Check(client, s3_client, rse).run(): ...``
+    """All checks of one RSE, as this account on this machine sees it: ``for result in Check(client, s3_client,
+    rse).run(): ...``
 
     About 40 requests to the storage and ten to the Rucio server; 5 MiB are sent twice.
 
@@ -120,7 +122,8 @@ class Check:
         self._uploads: set[tuple[str, str]] = set()
 
     def run(self) -> Iterator[Result]:
-        """The results, each as soon as it is known. What was written is removed at the end, also if nobody asks for the rest.
+        """The results, each as soon as it is known. What was written is removed at the end, also if nobody asks for the
+        rest.
 
         :raises RSENotFound: if there is no such RSE.
         """
@@ -135,9 +138,15 @@ class Check:
 
     @property
     def _is_read_only(self) -> bool:
-        """Whether it is for what others keep in a bucket (rucio s3 rse add --read-only): nothing must be written there, also not for a check."""
+        """Whether it is for what others keep in a bucket (rucio s3 rse add --read-only): nothing must be written there,
+        also not for a check.
+        """
         domains = [operations for each in self._settings['protocols'] for operations in each['domains'].values()]
-        return not self._settings['deterministic'] and bool(domains) and not any(operations.get('write') for operations in domains)
+        return (
+            not self._settings['deterministic']
+            and bool(domains)
+            and not any(operations.get('write') for operations in domains)
+        )
 
     def _checks(self) -> list[tuple[str, Callable[[], str]]]:
         catalogue = [('protocol', self._check_protocol), ('settings', self._check_settings)]
@@ -189,7 +198,12 @@ class Check:
             told = translate(error, name, Target(self._rse, self._bucket or '*'))
             return Result(name, FAILED, *_split(str(told.args[0])))
         except OSError as error:
-            return Result(name, FAILED, str(error.strerror or error), "Check the RSE's host name and port, the network, and that the storage is up.")
+            return Result(
+                name,
+                FAILED,
+                str(error.strerror or error),
+                "Check the RSE's host name and port, the network, and that the storage is up.",
+            )
 
     # What the catalogue says
 
@@ -200,9 +214,13 @@ class Check:
         foreign = []
         for each in protocols:
             try:
-                protocol = rsemanager.create_protocol(self._settings, _operation(each), protocol_attr=each, domain=_domain(each))
+                protocol = rsemanager.create_protocol(
+                    self._settings, _operation(each), protocol_attr=each, domain=_domain(each)
+                )
             except Exception as error:  # noqa: BLE001 - another class may fail to be imported in any way
-                foreign.append(f'{each["impl"]} ({error})' if each['impl'].startswith('rucio.rse.protocols.s3') else each['impl'])
+                foreign.append(
+                    f'{each["impl"]} ({error})' if each['impl'].startswith('rucio.rse.protocols.s3') else each['impl']
+                )
                 continue
             if isinstance(protocol, FTS):
                 continue  # FTS's own view of the storage
@@ -220,17 +238,25 @@ class Check:
         self._endpoint = endpoint = Endpoint.load(self._settings, protocol.attributes)
         if endpoint.provider == 'generic':
             raise _hint(
-                'provider generic: nothing is known of the storage', "Set 'provider' in extended_attributes, if it is one of those in docs/settings.md."
+                'provider generic: nothing is known of the storage',
+                "Set 'provider' in extended_attributes, if it is one of those in docs/settings.md.",
             )
         return f'provider {endpoint.provider}, region {endpoint.region or endpoint.default_region}, addressing {endpoint.addressing}'
 
     def _check_algorithm(self) -> str:
         prefix = self._need_protocol().attributes['prefix'].strip('/')
         if not self._settings['deterministic']:
-            raise _hint('the RSE is not deterministic: uploads need a PFN for each file', 'Make a deterministic RSE, unless you know why.')
+            raise _hint(
+                'the RSE is not deterministic: uploads need a PFN for each file',
+                'Make a deterministic RSE, unless you know why.',
+            )
         algorithm = self._settings.get('lfn2pfn_algorithm') or 'default'
         if algorithm == 's3_bucket':
-            return f"s3_bucket: a folder for each scope in '/{prefix}/'" if prefix else 's3_bucket: a bucket for each scope'
+            return (
+                f"s3_bucket: a folder for each scope in '/{prefix}/'"
+                if prefix
+                else 's3_bucket: a bucket for each scope'
+            )
         if not prefix:
             raise _failed(
                 f"'{algorithm}' with the prefix '/': the first part of each path would be the bucket",
@@ -241,7 +267,11 @@ class Check:
     def _check_place(self) -> str:
         """Whether a key can be that of two scopes: what is deleted as the one is gone as the other."""
         algorithm = self._settings.get('lfn2pfn_algorithm') or 'hash'
-        pair = _nested(map(str, self._client.list_scopes())) if algorithm in ('identity', 'hash') and self._settings['deterministic'] else None
+        pair = (
+            _nested(map(str, self._client.list_scopes()))
+            if algorithm in ('identity', 'hash') and self._settings['deterministic']
+            else None
+        )
         if pair:
             raise _hint(
                 f"'{algorithm}' makes folders of the dots in scopes such as {pair[1]}: files of {pair[0]} can have the same keys",
@@ -253,7 +283,10 @@ class Check:
             raise _skipped('the Rucio server cannot tell: it has no S3 plugin, or does not serve this RSE') from None
         if overlaps:
             found = '; '.join(each['why'] for each in overlaps)
-            raise _failed(found, 'Give each RSE a bucket_prefix, or a bucket and prefix, that is not the beginning of that of another.')
+            raise _failed(
+                found,
+                'Give each RSE a bucket_prefix, or a bucket and prefix, that is not the beginning of that of another.',
+            )
         return 'no other RSE can have the same keys'
 
     def _check_attributes(self) -> str:
@@ -268,16 +301,24 @@ class Check:
                 f"sign_url is '{attributes['sign_url']}': the server cannot sign for that",
                 f'rucio-admin rse set-attribute --rse {self._rse} --key sign_url --value s3',
             )
-        if attributes.get('sign_url') and self._endpoint and credentials.choose(replace(self._endpoint, auth='auto'), None, None, True):
+        if (
+            attributes.get('sign_url')
+            and self._endpoint
+            and credentials.choose(replace(self._endpoint, auth='auto'), None, None, True)
+        ):
             raise _hint(
-                'sign_url is set, but this client has keys: Rucio asks for signatures that nobody needs', 'Remove the attribute where clients have keys.'
+                'sign_url is set, but this client has keys: Rucio asks for signatures that nobody needs',
+                'Remove the attribute where clients have keys.',
             )
         return 'skip_upload_stat' + (', sign_url' if attributes.get('sign_url') else '')
 
     def _check_domains(self) -> str:
         domains = self._need_protocol().attributes['domains']
         missing = [
-            f'{domain} {operation}' for domain in ('lan', 'wan') for operation in ('read', 'write', 'delete') if not domains.get(domain, {}).get(operation)
+            f'{domain} {operation}'
+            for domain in ('lan', 'wan')
+            for operation in ('read', 'write', 'delete')
+            if not domains.get(domain, {}).get(operation)
         ]
         if missing:
             raise _hint(
@@ -285,13 +326,26 @@ class Check:
                 "Set them to 1 in the protocol's domains, unless they are left out on purpose (by null: from Rucio 39 on 0 comes before 1).",
             )
         names = ('third_party_copy_read', 'third_party_copy_write')
-        by = [each['scheme'] for each in self._settings['protocols'] if all(each['domains'].get('wan', {}).get(name) for name in names)]
-        return 'read, write, delete' + (f' and third party copies ({", ".join(by)})' if by else '; no third party copies')
+        by = [
+            each['scheme']
+            for each in self._settings['protocols']
+            if all(each['domains'].get('wan', {}).get(name) for name in names)
+        ]
+        return 'read, write, delete' + (
+            f' and third party copies ({", ".join(by)})' if by else '; no third party copies'
+        )
 
     def _check_availability(self) -> str:
-        missing = [operation for operation in ('read', 'write', 'delete') if not self._settings.get(f'availability_{operation}', True)]
+        missing = [
+            operation
+            for operation in ('read', 'write', 'delete')
+            if not self._settings.get(f'availability_{operation}', True)
+        ]
         if missing:
-            raise _hint(f'switched off: {", ".join(missing)}', f'rucio-admin rse update --rse {self._rse} --setting availability_{missing[0]} --value True')
+            raise _hint(
+                f'switched off: {", ".join(missing)}',
+                f'rucio-admin rse update --rse {self._rse} --setting availability_{missing[0]} --value True',
+            )
         return 'read, write, delete'
 
     # The way there
@@ -303,7 +357,9 @@ class Check:
         try:
             found = socket.getaddrinfo(url.hostname, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise _failed(f'{url.hostname}: {error.strerror or error}', "Check the protocol's hostname, and this machine's DNS.") from None
+            raise _failed(
+                f'{url.hostname}: {error.strerror or error}', "Check the protocol's hostname, and this machine's DNS."
+            ) from None
         return f'{url.hostname}: {", ".join(dict.fromkeys(str(each[4][0]) for each in found))}'
 
     def _check_tcp(self) -> str:
@@ -312,7 +368,9 @@ class Check:
         if proxy := _proxy(url.scheme, str(url.hostname)):
             raise _skipped(f'goes through the proxy {proxy}')
         start = time.monotonic()
-        with socket.create_connection((url.hostname, url.port or (443 if url.scheme == 'https' else 80)), endpoint.patience().connect_timeout):
+        with socket.create_connection(
+            (url.hostname, url.port or (443 if url.scheme == 'https' else 80)), endpoint.patience().connect_timeout
+        ):
             return f'{(time.monotonic() - start) * 1000:.1f} ms'
 
     def _check_tls(self) -> str:
@@ -325,14 +383,17 @@ class Check:
         context = ssl.create_default_context(cafile=_ca_bundle(endpoint))
         try:
             with (
-                socket.create_connection((url.hostname, url.port or 443), endpoint.patience().connect_timeout) as connection,
+                socket.create_connection(
+                    (url.hostname, url.port or 443), endpoint.patience().connect_timeout
+                ) as connection,
                 context.wrap_socket(connection, server_hostname=url.hostname) as tls,
             ):
                 certificate, version = tls.getpeercert() or {}, tls.version()
         except ssl.SSLError as error:
             said = getattr(error, 'verify_message', '') or error.reason or str(error)
             raise _failed(
-                f'the certificate is not trusted: {said}', "Set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name."
+                f'the certificate is not trusted: {said}',
+                "Set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.",
             ) from None
         left = ssl.cert_time_to_seconds(str(certificate['notAfter'])) - time.time()
         if left < _EXPIRES_SOON:
@@ -347,7 +408,9 @@ class Check:
         skew = parsedate_to_datetime(answer.headers['Date']).timestamp() - time.time()
         found = f'differs by {abs(skew):.0f} s from the storage'
         if abs(skew) > _SKEW:
-            raise _failed(found, "Set this machine's clock, or the storage's (NTP): signatures are good for 15 minutes.")
+            raise _failed(
+                found, "Set this machine's clock, or the storage's (NTP): signatures are good for 15 minutes."
+            )
         if abs(skew) > 60:
             raise _hint(found, "Set this machine's clock, or the storage's (NTP).")
         return found
@@ -363,12 +426,18 @@ class Check:
                 '[api] endpoints_add = s3 in the rucio.cfg of the server, with rucio-s3 installed there.',
             ) from None
         except RSENotFound:
-            raise _hint('the plugin does not serve this RSE', "Check the server's log, and its settings of this RSE.") from None
+            raise _hint(
+                'the plugin does not serve this RSE', "Check the server's log, and its settings of this RSE."
+            ) from None
         if not ways:
-            raise _hint('the server has no keys for this RSE', f"Put them into the server's rse-accounts.cfg, by the RSE id {self._settings['id']}.")
+            raise _hint(
+                'the server has no keys for this RSE',
+                f"Put them into the server's rse-accounts.cfg, by the RSE id {self._settings['id']}.",
+            )
         if not is_private(self._plugin.host):
             raise _hint(
-                'the Rucio server is not reached by https: who listens has your Rucio token', 'Set rucio_host and auth_host in rucio.cfg to https URLs.'
+                'the Rucio server is not reached by https: who listens has your Rucio token',
+                'Set rucio_host and auth_host in rucio.cfg to https URLs.',
             )
         return f'offers {", ".join(ways)}'
 
@@ -385,9 +454,11 @@ class Check:
                 )
             return 'signed URLs (attribute sign_url): only GET, PUT and DELETE of one object can be tried'
         self._connection = clients.connect(self._endpoint, authorizer)
-        return {'static': 'keys of this machine', 'vended': 'keys vended by the Rucio server', 'remote': 'requests signed by the Rucio server'}.get(
-            authorizer.name, authorizer.name
-        )
+        return {
+            'static': 'keys of this machine',
+            'vended': 'keys vended by the Rucio server',
+            'remote': 'requests signed by the Rucio server',
+        }.get(authorizer.name, authorizer.name)
 
     def _check_bucket(self) -> str:
         if self._connection is None:
@@ -414,7 +485,11 @@ class Check:
     def _check_policy(self) -> str:
         """One that other tools have set may keep the server and its daemons out."""
         common = self._need_protocol().attributes['prefix'].strip('/')
-        scope = None if common or self._made_bucket or not self._bucket else bucket_to_scope(self._bucket, self._need_endpoint().bucket_prefix)
+        scope = (
+            None
+            if common or self._made_bucket or not self._bucket
+            else bucket_to_scope(self._bucket, self._need_endpoint().bucket_prefix)
+        )
         if scope is None:
             raise _skipped('it is not the bucket of a scope')
         try:
@@ -441,7 +516,10 @@ class Check:
         connection = self._need_connection()
         name = f'{connection.endpoint.bucket_prefix}rucio-s3-check-{secrets.token_hex(6)}'
         if connection.authorizer.name != 'static' or not is_bucket_name(name):
-            raise _failed(f'no scope of {self._client.account} has a bucket. {refused}'.strip(), 'rucio s3 make-bucket SCOPE; or name one: --bucket')
+            raise _failed(
+                f'no scope of {self._client.account} has a bucket. {refused}'.strip(),
+                'rucio s3 make-bucket SCOPE; or name one: --bucket',
+            )
         objects.make_bucket(connection, Target(self._rse, name))
         self._bucket, self._made_bucket = name, True
         return f"'{name}', made for this check"
@@ -460,7 +538,9 @@ class Check:
             found = connection.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=10).get('Contents', [])
         full = next((each['Key'] for each in found if each['Size']), None)
         if full is None:
-            raise _hint(f"there is nothing to read in '{bucket}/{prefix}'", 'Check the bucket and the prefix of the protocol.')
+            raise _hint(
+                f"there is nothing to read in '{bucket}/{prefix}'", 'Check the bucket and the prefix of the protocol.'
+            )
         with translated('get', Target(self._rse, bucket, full)):
             connection.client.get_object(Bucket=bucket, Key=full, Range='bytes=0-0')['Body'].close()
         return f"'{bucket}'"
@@ -510,23 +590,33 @@ class Check:
             raise _failed('what comes back is not what was written', 'Do not use this storage; tell its operator.')
         return 'two parts'
 
-    def _multipart(self, connection: clients.Connection, bucket: str, name: str, parts: list[bytes], **options: Any) -> str:
+    def _multipart(
+        self, connection: clients.Connection, bucket: str, name: str, parts: list[bytes], **options: Any
+    ) -> str:
         client, key = connection.client, self._key(name)
         upload = client.create_multipart_upload(Bucket=bucket, Key=key, **options)['UploadId']
         self._uploads.add((key, upload))
         done: list[Any] = []
         algorithm = {'ChecksumAlgorithm': 'CRC32'} if 'ChecksumAlgorithm' in options else {}
         for number, content in enumerate(parts, 1):
-            answer: Any = client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=content, **algorithm)  # type: ignore[arg-type]
-            done.append({name: answer[name] for name in ('ETag', 'ChecksumCRC32') if name in answer} | {'PartNumber': number})
+            answer: Any = client.upload_part(
+                Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=content, **algorithm
+            )  # type: ignore[arg-type]
+            done.append(
+                {name: answer[name] for name in ('ETag', 'ChecksumCRC32') if name in answer} | {'PartNumber': number}
+            )
         more: Any = {'ChecksumType': 'FULL_OBJECT'} if 'ChecksumType' in options else {}
-        client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': done}, **more)
+        client.complete_multipart_upload(
+            Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': done}, **more
+        )
         self._uploads.discard((key, upload))
         return key
 
     def _bare(self, connection: clients.Connection) -> clients.Connection:
         """A connection that lets us see what the storage does by itself: no look before, no checksums of our own."""
-        endpoint = replace(connection.endpoint, conditional_put=True, conditional_multipart=True, verifies_body=True, checksum='none')
+        endpoint = replace(
+            connection.endpoint, conditional_put=True, conditional_multipart=True, verifies_body=True, checksum='none'
+        )
         return clients.connect(endpoint, connection.authorizer)
 
     def _check_conditional_put(self) -> str:
@@ -541,30 +631,53 @@ class Check:
         bare = self._bare(connection)
         bare.client.put_object(Bucket=bucket, Key=self._key('parts-twice'), Body=b'1')
         honoured = _refused(lambda: self._multipart(bare, bucket, 'parts-twice', [b'2']), 412)
-        return self._compared('conditional_multipart', honoured, 'If-None-Match of CompleteMultipartUpload', 'overwrites')
+        return self._compared(
+            'conditional_multipart', honoured, 'If-None-Match of CompleteMultipartUpload', 'overwrites'
+        )
 
     def _compared(self, setting: str, measured: bool, what: str, otherwise: str) -> str:
         configured = getattr(self._need_endpoint(), setting)
         if configured and not measured:
-            raise _failed(f'{what} is not honoured: the storage {otherwise}', f'Set {setting} = false in extended_attributes.')
+            raise _failed(
+                f'{what} is not honoured: the storage {otherwise}', f'Set {setting} = false in extended_attributes.'
+            )
         if measured and not configured:
-            raise _hint(f'{what} is honoured, but {setting} is false', f'{setting} = true in extended_attributes saves a request.')
+            raise _hint(
+                f'{what} is honoured, but {setting} is false',
+                f'{setting} = true in extended_attributes saves a request.',
+            )
         return f'{what} is honoured' if measured else f'{what} is not honoured, as {setting} = false says'
 
     def _check_md5(self) -> str:
-        verified = self._wrong_is_refused('md5', ContentMD5=base64.b64encode(hashlib.md5(b'wrong', usedforsecurity=False).digest()).decode())
+        verified = self._wrong_is_refused(
+            'md5', ContentMD5=base64.b64encode(hashlib.md5(b'wrong', usedforsecurity=False).digest()).decode()
+        )
         if not verified and self._need_endpoint().checksum == 'md5':
-            raise _failed('a wrong one is accepted', "Set checksum = crc32 in extended_attributes if that works (below), else 'none'.")
+            raise _failed(
+                'a wrong one is accepted',
+                "Set checksum = crc32 in extended_attributes if that works (below), else 'none'.",
+            )
         return 'a wrong one is refused' if verified else 'a wrong one is accepted'
 
     def _check_crc32(self) -> str:
-        verified = self._wrong_is_refused('crc32', ChecksumCRC32=base64.b64encode(zlib.crc32(b'wrong').to_bytes(4, 'big')).decode())
+        verified = self._wrong_is_refused(
+            'crc32', ChecksumCRC32=base64.b64encode(zlib.crc32(b'wrong').to_bytes(4, 'big')).decode()
+        )
         configured = self._need_endpoint().checksum
         if configured == 'crc32' and not verified:
-            raise _failed('a wrong x-amz-checksum-crc32 is accepted: uploads are not verified', 'Set checksum = md5 in extended_attributes.')
+            raise _failed(
+                'a wrong x-amz-checksum-crc32 is accepted: uploads are not verified',
+                'Set checksum = md5 in extended_attributes.',
+            )
         if configured == 'none' and verified:
-            raise _hint('is verified by the storage, but checksum is none', 'Set checksum = crc32 in extended_attributes.')
-        return 'a wrong one is refused' if verified else f'a wrong one is accepted; checksum = {configured} does not use it'
+            raise _hint(
+                'is verified by the storage, but checksum is none', 'Set checksum = crc32 in extended_attributes.'
+            )
+        return (
+            'a wrong one is refused'
+            if verified
+            else f'a wrong one is accepted; checksum = {configured} does not use it'
+        )
 
     def _wrong_is_refused(self, name: str, **header: Any) -> bool:
         connection, bucket = self._need_written()
@@ -601,15 +714,22 @@ class Check:
             )
         if verified and not self._need_endpoint().verifies_body:
             raise _hint(
-                'are refused unless they are what was signed, but verifies_body is false', 'verifies_body = true in extended_attributes saves requests.'
+                'are refused unless they are what was signed, but verifies_body is false',
+                'verifies_body = true in extended_attributes saves requests.',
             )
-        return 'are refused unless they are what was signed' if verified else 'are not compared with what was signed, as verifies_body = false says'
+        return (
+            'are refused unless they are what was signed'
+            if verified
+            else 'are not compared with what was signed, as verifies_body = false says'
+        )
 
     def _check_full_object(self) -> str:
         connection, bucket = self._need_written()
         bare = self._bare(connection)
         try:
-            key = self._multipart(bare, bucket, 'whole', [b'whole'], ChecksumAlgorithm='CRC32', ChecksumType='FULL_OBJECT')
+            key = self._multipart(
+                bare, bucket, 'whole', [b'whole'], ChecksumAlgorithm='CRC32', ChecksumType='FULL_OBJECT'
+            )
             head: Any = bare.client.head_object(Bucket=bucket, Key=key, ChecksumMode='ENABLED')
             measured = head.get('ChecksumCRC32') == base64.b64encode(zlib.crc32(b'whole').to_bytes(4, 'big')).decode()
         except (ClientError, BotoCoreError):
@@ -619,8 +739,15 @@ class Check:
         if configured and not measured:
             raise _failed(f'{what} is not kept', 'Set full_object_checksum = false in extended_attributes.')
         if measured and not configured:
-            raise _hint(f'{what} is kept, but the settings do not use it', 'Set checksum = crc32 and full_object_checksum = true in extended_attributes.')
-        return f'{what} is kept' if measured else f'{what} is not kept: downloads of large files are verified by Rucio only'
+            raise _hint(
+                f'{what} is kept, but the settings do not use it',
+                'Set checksum = crc32 and full_object_checksum = true in extended_attributes.',
+            )
+        return (
+            f'{what} is kept'
+            if measured
+            else f'{what} is not kept: downloads of large files are verified by Rucio only'
+        )
 
     def _check_presigned(self) -> str:
         connection, bucket = self._need_written()
@@ -628,7 +755,9 @@ class Check:
             raise _skipped('the server signs requests as they are made')
         if not connection.authorizer.signed:
             raise _skipped('there are no keys to sign with')
-        url = connection.client.generate_presigned_url('get_object', Params={'Bucket': bucket, 'Key': self._key('small')}, ExpiresIn=60)
+        url = connection.client.generate_presigned_url(
+            'get_object', Params={'Bucket': bucket, 'Key': self._key('small')}, ExpiresIn=60
+        )
         status = _http_get(connection.endpoint, url).status_code
         if status != 200:
             raise _hint(f'a signed URL was answered with {status}', 'Do not use sign_url and `rucio s3 presign` here.')
@@ -642,7 +771,9 @@ class Check:
             if error.response['Error'].get('Code') != 'NoSuchLifecycleConfiguration':
                 if status_of(error) == 403:
                     raise _skipped('these credentials may not ask') from None
-                return self._compared('lifecycle', False, 'a lifecycle of buckets', 'keeps parts of interrupted uploads')
+                return self._compared(
+                    'lifecycle', False, 'a lifecycle of buckets', 'keeps parts of interrupted uploads'
+                )
             rules = []
         except RucioException:
             raise _skipped('these credentials may not ask') from None
@@ -652,7 +783,8 @@ class Check:
         if self._made_bucket:
             return 'is there; rucio s3 make-bucket sets a rule'
         raise _hint(
-            f"the bucket '{bucket}' has no rule that ends interrupted multipart uploads", 'rucio s3 make-bucket SCOPE sets it, also for a bucket that is there.'
+            f"the bucket '{bucket}' has no rule that ends interrupted multipart uploads",
+            'rucio s3 make-bucket SCOPE sets it, also for a bucket that is there.',
         )
 
     def _check_public_acls(self) -> str:
@@ -662,11 +794,15 @@ class Check:
             raise _skipped('is for keys that the server vends')
         key = self._key('public')
         try:
-            self._bare(connection).client.copy_object(Bucket=bucket, Key=key, CopySource={'Bucket': bucket, 'Key': self._key('small')}, ACL='public-read')
+            self._bare(connection).client.copy_object(
+                Bucket=bucket, Key=key, CopySource={'Bucket': bucket, 'Key': self._key('small')}, ACL='public-read'
+            )
             clients.connect(connection.endpoint, credentials.Anonymous()).client.get_object(Bucket=bucket, Key=key)
         except (ClientError, RucioException):
             return 'an object cannot be made public by an ACL'
-        raise _failed('whoever may write makes objects public, by an ACL', 'Set ignore_public_acls = true in extended_attributes.')
+        raise _failed(
+            'whoever may write makes objects public, by an ACL', 'Set ignore_public_acls = true in extended_attributes.'
+        )
 
     def _check_chaining(self) -> str:
         """What the server found when it tried to make more of the keys that it vends."""
@@ -681,7 +817,9 @@ class Check:
         return f'vended keys cannot become more than they are for (tried at {told["tried_at"]})'
 
     def _check_topics(self) -> str:
-        """Whether vended keys reach the topics of the storage, of which one may tell the server of events. What is made for it is deleted."""
+        """Whether vended keys reach the topics of the storage, of which one may tell the server of events. What is made
+        for it is deleted.
+        """
         endpoint = self._need_endpoint()
         if not endpoint.event_topics:
             raise _skipped('the storage makes no topics')
@@ -710,12 +848,16 @@ class Check:
             if way == 'vended' and told.get('role_chaining'):
                 raise _skipped('the server vends none: see role chaining')
             if way == 'vended':
-                raise _skipped(f'the server offers none: no role_arn in its rucio.cfg [s3:{self._rse}], or the way to it or to its STS is not https')
+                raise _skipped(
+                    f'the server offers none: no role_arn in its rucio.cfg [s3:{self._rse}], or the way to it or to its STS is not https'
+                )
             raise _skipped('the server does not offer it')
         _, bucket = self._need_written()
         if self._made_bucket:
             raise _skipped('the bucket of this check is of no scope')
-        connection = clients.connect(replace(endpoint, auth=way), credentials.choose(replace(endpoint, auth=way), self._plugin))
+        connection = clients.connect(
+            replace(endpoint, auth=way), credentials.choose(replace(endpoint, auth=way), self._plugin)
+        )
         self._round_trip(connection, bucket, f'by-{way}', way.encode())
         return 'an object was written and read'
 
@@ -776,9 +918,13 @@ class Check:
 
 
 def _topic_calls(endpoint: Endpoint, keys: dict[str, Any]) -> tuple[list[str], str]:
-    """The calls for topics that keys may make, and a topic of the Rucio server that they see, or nothing. Four requests at most."""
+    """The calls for topics that keys may make, and a topic of the Rucio server that they see, or nothing. Four requests
+    at most.
+    """
     session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
-    client = factory.client('sns', session, endpoint.url, region=keys['region'], ca_bundle=endpoint.ca_bundle, patience=endpoint.patience())
+    client = factory.client(
+        'sns', session, endpoint.url, region=keys['region'], ca_bundle=endpoint.ca_bundle, patience=endpoint.patience()
+    )
     name, may = f'rucio-s3-check-{secrets.token_hex(8)}', []
 
     def granted(call: Callable[[], Any]) -> Any:
@@ -803,7 +949,14 @@ def _topic_calls(endpoint: Endpoint, keys: dict[str, Any]) -> tuple[list[str], s
 def _operation(protocol: dict[str, Any]) -> str:
     """One that a protocol entry is for: Rucio makes no object of it for others."""
     offered = protocol['domains'].get(_domain(protocol), {})
-    return next((each for each in ('write', 'read', 'delete', 'third_party_copy_read', 'third_party_copy_write') if offered.get(each)), 'read')
+    return next(
+        (
+            each
+            for each in ('write', 'read', 'delete', 'third_party_copy_read', 'third_party_copy_write')
+            if offered.get(each)
+        ),
+        'read',
+    )
 
 
 def _domain(protocol: dict[str, Any]) -> str:
@@ -824,10 +977,16 @@ def _refused(request: Callable[[], object], status: int) -> bool:
 
 @contextlib.contextmanager
 def _another_body(client: Any, body: bytes) -> Iterator[None]:
-    """DeleteObjects is signed for the body that it has, and sent with this one. What else would tell them apart is not signed."""
+    """DeleteObjects is signed for the body that it has, and sent with this one. What else would tell them apart is not
+    signed.
+    """
 
     def strip(request: AWSRequest, **_: Any) -> None:
-        for name in [name for name in request.headers if name.lower() == 'content-md5' or name.lower().startswith(('x-amz-checksum-', 'x-amz-sdk-'))]:
+        for name in [
+            name
+            for name in request.headers
+            if name.lower() == 'content-md5' or name.lower().startswith(('x-amz-checksum-', 'x-amz-sdk-'))
+        ]:
             del request.headers[name]
 
     def swap(request: Any, **_: Any) -> None:
@@ -862,7 +1021,9 @@ def _http_get(endpoint: Endpoint, url: str) -> Any:
     parts = urlsplit(url)
     proxies = {parts.scheme: getproxies()[parts.scheme]} if _proxy(parts.scheme, str(parts.hostname)) else None
     trusted: Any = _ca_bundle(endpoint)  # its stubs say bool
-    return URLLib3Session(verify=trusted, proxies=proxies, timeout=int(endpoint.patience().connect_timeout) or 1).send(AWSRequest('GET', url).prepare())
+    return URLLib3Session(verify=trusted, proxies=proxies, timeout=int(endpoint.patience().connect_timeout) or 1).send(
+        AWSRequest('GET', url).prepare()
+    )
 
 
 def _split(message: str) -> tuple[str, str]:

@@ -33,7 +33,13 @@ from rucio.client.baseclient import choice
 from rucio.client.credentialclient import CredentialClient
 from rucio.client.s3session import Discreet
 from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
-from rucio.common.exception import InputValidationError, MissingDependency, RSENotFound, RSEOperationNotSupported, ServerConnectionException
+from rucio.common.exception import (
+    InputValidationError,
+    MissingDependency,
+    RSENotFound,
+    RSEOperationNotSupported,
+    ServerConnectionException,
+)
 from rucio.common.s3 import address, credentials, factory
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import Endpoint
@@ -69,13 +75,15 @@ class S3Client(CredentialClient):
 
     The server needs the S3 plugin (``[api] endpoints_add = s3``); this account needs no key. Any method raises
     ``RSEOperationNotSupported`` where the plugin is missing, ``AccessDenied`` where the account may not do it (also for
-    what does not exist), and ``ServerConnectionException`` where the server does not answer. Where the account asks too often, a call waits
-    as long as the server says, a minute at most; then it raises ``ResourceTemporaryUnavailable``.
+    what does not exist), and ``ServerConnectionException`` where the server does not answer. Where the account asks too
+    often, a call waits as long as the server says, a minute at most; then it raises ``ResourceTemporaryUnavailable``.
     May be used by several threads.
     """
 
     S3_BASEURL = 's3'
-    PATIENCE: ClassVar[float] = 60  # seconds that a call waits in all where the server says that the account asks too often
+    PATIENCE: ClassVar[float] = (
+        60  # seconds that a call waits in all where the server says that the account asks too often
+    )
 
     # Stock Rucio verifies no certificate where the path of its CA is empty, as X509_CERT_DIR or ca_cert may be.
     @property
@@ -109,9 +117,10 @@ class S3Client(CredentialClient):
         """
         Log in to Rucio. No request, where there is a token already.
 
-        With none of the parameters below, the Rucio server says where a storage is and gives short-lived keys for it, or signs
-        the requests: better than keys in a program, as nobody has to keep them, they end, and reach no further than the
-        account may. With ``endpoint_url`` or keys, :meth:`boto3_client` and :meth:`get_signed_url` use those and ask no server.
+        With none of the parameters below, the Rucio server says where a storage is and gives short-lived keys for it,
+        or signs the requests: better than keys in a program, as nobody has to keep them, they end, and reach no further
+        than the account may. With ``endpoint_url`` or keys, :meth:`boto3_client` and :meth:`get_signed_url` use those
+        and ask no server.
 
         Parameters
         ----------
@@ -136,7 +145,9 @@ class S3Client(CredentialClient):
             If only one of key_id and secret_key is given.
         """
         if bool(key_id) != bool(secret_key):
-            raise InputValidationError('S3Client was given only one of key_id and secret_key. Give both, or none to have the Rucio server care for it.')
+            raise InputValidationError(
+                'S3Client was given only one of key_id and secret_key. Give both, or none to have the Rucio server care for it.'
+            )
         self._resource = resource
         self._endpoint_url = endpoint_url
         self._region = region
@@ -176,8 +187,9 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (what the server offers: vended, not if it is reached by
-            http; remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to make more of vended keys, or None).
+            rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (what the server offers: vended,
+            not if it is reached by http; remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to
+            make more of vended keys, or None).
 
         Raises
         ------
@@ -260,8 +272,8 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, bucket, scope, name, url, made: what was not there before (bucket, dataset, rule, lifecycle, events), and
-            warnings: what in the policy of a bucket that was there may keep the Rucio server out.
+            rse, bucket, scope, name, url, made: what was not there before (bucket, dataset, rule, lifecycle, events),
+            and warnings: what in the policy of a bucket that was there may keep the Rucio server out.
 
         Examples
         --------
@@ -274,7 +286,9 @@ class S3Client(CredentialClient):
         """
         return dict(self._call(HTTPMethod.POST, 'buckets', _given(scope=scope, name=name, rse=rse)))
 
-    def remove_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False) -> dict[str, Any]:
+    def remove_bucket(
+        self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False
+    ) -> dict[str, Any]:
         """
         Remove the bucket of a scope, or one collection in it. One request.
 
@@ -291,15 +305,17 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, bucket, removed (how many rules, objects, replicas, datasets, and whether the bucket is gone), and finished: false where
-            there is so much to delete that it has to be asked for again.
+            rse, bucket, removed (how many rules, objects, replicas, datasets, and whether the bucket is gone), and
+            finished: false where there is so much to delete that it has to be asked for again.
 
         Raises
         ------
         UnsupportedOperation
             If it is not empty, or somebody else's rule protects what is in it.
         """
-        return dict(self._call(HTTPMethod.DELETE, 'buckets', _given(scope=scope, name=name, rse=rse, force=force or None)))
+        return dict(
+            self._call(HTTPMethod.DELETE, 'buckets', _given(scope=scope, name=name, rse=rse, force=force or None))
+        )
 
     def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
         """
@@ -330,7 +346,8 @@ class S3Client(CredentialClient):
 
     def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
         """
-        Set the storage's own policy of a scope's bucket. It is the storage's to enforce, whatever Rucio grants. One request.
+        Set the storage's own policy of a scope's bucket. It is the storage's to enforce, whatever Rucio grants. One
+        request.
 
         The owner of a scope may allow named users and roles to read; admins may set more.
 
@@ -358,9 +375,19 @@ class S3Client(CredentialClient):
         """
         self._call(HTTPMethod.DELETE, 'policy', _given(scope=scope, rse=rse))
 
-    def import_bucket(self, rse: str, scope: str, name: str, *, bucket: Optional[str] = None, prefix: Optional[str] = None, **wish: Any) -> dict[str, Any]:
+    def import_bucket(
+        self,
+        rse: str,
+        scope: str,
+        name: str,
+        *,
+        bucket: Optional[str] = None,
+        prefix: Optional[str] = None,
+        **wish: Any,
+    ) -> dict[str, Any]:
         """
-        Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each 20 seconds of work.
+        Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each
+        20 seconds of work.
 
         Parameters
         ----------
@@ -398,7 +425,9 @@ class S3Client(CredentialClient):
             ```
         """
         progress = wish.pop('progress', None)
-        return self._until_done('import', _given(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix, **wish), progress)
+        return self._until_done(
+            'import', _given(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix, **wish), progress
+        )
 
     # The catalogue follows a bucket
 
@@ -414,10 +443,11 @@ class S3Client(CredentialClient):
         progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
     ) -> dict[str, Any]:
         """
-        Register what other tools put into a scope's bucket, and find what they changed or removed there. Can be done again at any time.
+        Register what other tools put into a scope's bucket, and find what they changed or removed there. Can be done
+        again at any time.
 
-        A request for each 20 seconds of work; the server lists 1000 objects with a request to the storage, and reads new objects
-        whose checksum nothing else tells.
+        A request for each 20 seconds of work; the server lists 1000 objects with a request to the storage, and reads
+        new objects whose checksum nothing else tells.
 
         Parameters
         ----------
@@ -430,16 +460,18 @@ class S3Client(CredentialClient):
         dry_run :
             Write nothing.
         on_changed :
-            What is done about objects that are not what the catalogue says: report, replace or bad. Without, what is set for the bucket.
+            What is done about objects that are not what the catalogue says: report, replace or bad. Without, what is
+            set for the bucket.
         on_missing :
-            What is done about replicas whose object is gone: report, forget or lost. Without, what is set for the bucket.
+            What is done about replicas whose object is gone: report, forget or lost. Without, what is set for the
+            bucket.
         progress :
             Called with the counts so far after each request.
 
         Returns
         -------
-            rse, bucket, scope, name, counts (what was found and done -> how many), and problems: kind, did, key, found and remedy of
-            those who need a decision. All are counted, but at most 100 are told for each request.
+            rse, bucket, scope, name, counts (what was found and done -> how many), and problems: kind, did, key, found
+            and remedy of those who need a decision. All are counted, but at most 100 are told for each request.
 
         Raises
         ------
@@ -455,7 +487,9 @@ class S3Client(CredentialClient):
             S3Client().sync('user.jdoe', 'thesis')['counts']
             ```
         """
-        request = _given(scope=scope, name=name, rse=rse, dry_run=dry_run or None, on_changed=on_changed, on_missing=on_missing)
+        request = _given(
+            scope=scope, name=name, rse=rse, dry_run=dry_run or None, on_changed=on_changed, on_missing=on_missing
+        )
         return self._until_done('sync', request, progress)
 
     def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> dict[str, Any]:
@@ -471,12 +505,18 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for all of the RSE.
+            rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for all of
+            the RSE.
         """
         return dict(self._call(HTTPMethod.GET, 'settings', params=_given(scope=scope, rse=rse)))
 
     def set_bucket_settings(
-        self, scope: str, rse: Optional[str] = None, *, on_changed: Optional[str] = None, on_missing: Optional[str] = None
+        self,
+        scope: str,
+        rse: Optional[str] = None,
+        *,
+        on_changed: Optional[str] = None,
+        on_missing: Optional[str] = None,
     ) -> dict[str, Any]:
         """
         Set what is done in a scope's bucket about objects that others changed or removed. One request.
@@ -501,11 +541,18 @@ class S3Client(CredentialClient):
         InputValidationError
             If there is no such way to act.
         """
-        return dict(self._call(HTTPMethod.PUT, 'settings', _given(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing)))
+        return dict(
+            self._call(
+                HTTPMethod.PUT, 'settings', _given(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing)
+            )
+        )
 
-    def list_changes(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None) -> dict[str, Any]:
+    def list_changes(
+        self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None
+    ) -> dict[str, Any]:
         """
-        What changed of late in the catalogue below a collection. One request; the server reads all replicas below the name for it.
+        What changed of late in the catalogue below a collection. One request; the server reads all replicas below the
+        name for it.
 
         Parameters
         ----------
@@ -520,9 +567,10 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, now, changes: time, change (registered, updated, bad, removed), scope, name and bytes of each; and more: there were so
-            many that the last ones are missing, and now is the time of the last one that is told. A change may become visible seconds
-            after its time: who repeats this asks from a little earlier, and skips what is known.
+            rse, now, changes: time, change (registered, updated, bad, removed), scope, name and bytes of each; and
+            more: there were so many that the last ones are missing, and now is the time of the last one that is told. A
+            change may become visible seconds after its time: who repeats this asks from a little earlier, and skips
+            what is known.
         """
         return dict(self._call(HTTPMethod.GET, 'changes', params=_given(scope=scope, name=name, rse=rse, since=since)))
 
@@ -579,7 +627,9 @@ class S3Client(CredentialClient):
 
     # Being authorised
 
-    def get_s3_credentials(self, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: Optional[int] = None) -> dict[str, Any]:
+    def get_s3_credentials(
+        self, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: Optional[int] = None
+    ) -> dict[str, Any]:
         """
         Short-lived keys for a part of a bucket. One request.
 
@@ -590,7 +640,8 @@ class S3Client(CredentialClient):
         bucket :
             The bucket.
         prefix :
-            A key, or what keys begin with; empty for all of the bucket. The server widens it to what the account may reach.
+            A key, or what keys begin with; empty for all of the bucket. The server widens it to what the account may
+            reach.
         write :
             The keys shall be good for writing and deleting, too.
         lifetime :
@@ -612,7 +663,12 @@ class S3Client(CredentialClient):
         return self._keys_of(request | _given(lifetime=lifetime))
 
     def get_did_credentials(
-        self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False, lifetime: Optional[int] = None
+        self,
+        scope: str,
+        name: Optional[str] = None,
+        rse: Optional[str] = None,
+        write: bool = False,
+        lifetime: Optional[int] = None,
     ) -> dict[str, Any]:
         """
         Short-lived keys for a DID, wherever it is. One request.
@@ -662,7 +718,8 @@ class S3Client(CredentialClient):
 
     def get_signed_url(self, rse: str, service: str, operation: str, url: str, lifetime: int = 3600) -> str:
         """
-        A URL with which anybody can do one operation on one object. Takes what ``CredentialClient.get_signed_url`` takes.
+        A URL with which anybody can do one operation on one object. Takes what ``CredentialClient.get_signed_url``
+        takes.
 
         What is better here: with the server's plugin (or keys given to this client) the account needs no attribute
         ``sign-url``, plain-http storages and names that are encoded in URLs work. Without it the stock server signs.
@@ -693,22 +750,35 @@ class S3Client(CredentialClient):
             raise InputValidationError(f"A URL cannot be signed for '{operation}': it can for read, write or delete.")
         place = address.parse_url(url)
         try:
-            client = self._explicit() if self._is_explicit else self._presigner(rse, place.bucket, place.key, operation != 'read')
+            client = (
+                self._explicit()
+                if self._is_explicit
+                else self._presigner(rse, place.bucket, place.key, operation != 'read')
+            )
         except RSEOperationNotSupported:
             return checked(self._who, 'signed_url', super().get_signed_url(rse, service, operation, url, lifetime))
-        return client.generate_presigned_url(operations[operation], Params={'Bucket': place.bucket, 'Key': place.key}, ExpiresIn=lifetime)
+        return client.generate_presigned_url(
+            operations[operation], Params={'Bucket': place.bucket, 'Key': place.key}, ExpiresIn=lifetime
+        )
 
     # What analysis tools take
 
     def boto3_client(
-        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+        self,
+        did: Optional[str] = None,
+        *,
+        scope: Optional[str] = None,
+        name: Optional[str] = None,
+        rse: Optional[str] = None,
+        write: bool = False,
     ) -> 'Boto3S3':
         """
         A boto3 client for the bucket of a DID. It stays authorised for as long as it is used. Two or three requests.
 
-        Where the storage makes short-lived keys, they reach no further than the DID (for a file, what was shared or the bucket),
-        and only with ``write`` are they good for writing. Elsewhere the server signs each request, if the account may do it.
-        What is written this way is not in Rucio's catalogue: ``rucio upload`` and ``rucio s3 upload`` register what they store.
+        Where the storage makes short-lived keys, they reach no further than the DID (for a file, what was shared or the
+        bucket), and only with ``write`` are they good for writing. Elsewhere the server signs each request, if the
+        account may do it. What is written this way is not in Rucio's catalogue: ``rucio upload`` and ``rucio s3
+        upload`` register what they store.
 
         Parameters
         ----------
@@ -739,7 +809,9 @@ class S3Client(CredentialClient):
             return self._explicit()
         scope, name = _did(did, scope, name)
         place = self._place(scope, name, rse)
-        return self._client(place.endpoint, place.ways, lambda: self.get_did_credentials(scope, name, place.endpoint.rse, write))
+        return self._client(
+            place.endpoint, place.ways, lambda: self.get_did_credentials(scope, name, place.endpoint.rse, write)
+        )
 
     def bucket_client(self, rse: str, bucket: str, prefix: str = '', write: bool = False) -> 'Boto3S3':
         """
@@ -762,7 +834,13 @@ class S3Client(CredentialClient):
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, prefix, write))
 
     def storage_options(
-        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+        self,
+        did: Optional[str] = None,
+        *,
+        scope: Optional[str] = None,
+        name: Optional[str] = None,
+        rse: Optional[str] = None,
+        write: bool = False,
     ) -> dict[str, Any]:
         """
         What fsspec and s3fs take, and with them uproot, pandas, dask and xarray. Two or three requests.
@@ -797,13 +875,26 @@ class S3Client(CredentialClient):
         endpoint = place.endpoint
         style: Any = {'addressing_style': endpoint.addressing}
         config = Config(s3=style).merge(self._config)
-        return _fsspec(endpoint.url, self._region or _region(endpoint), self._keys_for(place, scope, name, write), config, endpoint.ca_bundle)
+        return _fsspec(
+            endpoint.url,
+            self._region or _region(endpoint),
+            self._keys_for(place, scope, name, write),
+            config,
+            endpoint.ca_bundle,
+        )
 
     def obstore_store(
-        self, did: Optional[str] = None, *, scope: Optional[str] = None, name: Optional[str] = None, rse: Optional[str] = None, write: bool = False
+        self,
+        did: Optional[str] = None,
+        *,
+        scope: Optional[str] = None,
+        name: Optional[str] = None,
+        rse: Optional[str] = None,
+        write: bool = False,
     ) -> Any:
         """
-        An obstore ``S3Store`` of the bucket of a DID; its keys are renewed for as long as it is used. Two or three requests.
+        An obstore ``S3Store`` of the bucket of a DID; its keys are renewed for as long as it is used. Two or three
+        requests.
 
         Parameters
         ----------
@@ -829,7 +920,9 @@ class S3Client(CredentialClient):
         def provide() -> dict[str, Any]:
             if not _vends(place.endpoint, place.ways):
                 access_key, secret_key, token = self._keys_for(place, scope, name, write)
-                return _given(access_key_id=access_key, secret_access_key=secret_key, token=token) | {'expires_at': None}
+                return _given(access_key_id=access_key, secret_access_key=secret_key, token=token) | {
+                    'expires_at': None
+                }
             keys = self.get_did_credentials(scope, name, endpoint.rse, write)
             return {
                 'access_key_id': keys['access_key'],
@@ -858,7 +951,9 @@ class S3Client(CredentialClient):
         need_private(self.host, 'The keys that the Rucio server gives', 'Set rucio_host in rucio.cfg to its https URL.')
         return checked_keys(self._who, self._call(HTTPMethod.POST, 'credentials', request))
 
-    def _until_done(self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None) -> dict[str, Any]:
+    def _until_done(
+        self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None
+    ) -> dict[str, Any]:
         """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
         counts: Counter[str] = Counter()
         problems: list[dict[str, Any]] = []
@@ -873,8 +968,16 @@ class S3Client(CredentialClient):
             if after is None:
                 return answer | {'counts': dict(counts), 'problems': problems}
 
-    def _call(self, method: HTTPMethod, path: str, data: Optional[dict[str, Any]] = None, params: Optional[dict[str, Any]] = None) -> Any:
-        """One request to the plugin, and what it answered; again where the server says when (429), for :attr:`PATIENCE` seconds at most."""
+    def _call(
+        self,
+        method: HTTPMethod,
+        path: str,
+        data: Optional[dict[str, Any]] = None,
+        params: Optional[dict[str, Any]] = None,
+    ) -> Any:
+        """One request to the plugin, and what it answered; again where the server says when (429), for :attr:`PATIENCE`
+        seconds at most.
+        """
         url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}/{path}', params=params)
         body, patience = None if data is None else dumps(data), self.PATIENCE
         while True:
@@ -882,8 +985,14 @@ class S3Client(CredentialClient):
                 response = self._send_request(url, method=method, data=body)
                 content = response.content
             except (RequestException, ServerConnectionException) as error:
-                raise ServerConnectionException(f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.') from error
-            pause = _retry_after(response.headers.get('Retry-After')) if response.status_code == codes.too_many_requests else 0
+                raise ServerConnectionException(
+                    f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.'
+                ) from error
+            pause = (
+                _retry_after(response.headers.get('Retry-After'))
+                if response.status_code == codes.too_many_requests
+                else 0
+            )
             if not 0 < pause <= patience:
                 break
             patience -= pause
@@ -903,7 +1012,9 @@ class S3Client(CredentialClient):
         session = factory.user_session()
         if all(self._keys):
             session.set_credentials(str(self._keys[0]), str(self._keys[1]))
-        client: Boto3S3 = factory.client(self._resource, session, self._endpoint_url, region=self._region, config=self._config)
+        client: Boto3S3 = factory.client(
+            self._resource, session, self._endpoint_url, region=self._region, config=self._config
+        )
         return client
 
     def _place(self, scope: str, name: str, rse: Optional[str]) -> _Place:
@@ -925,7 +1036,9 @@ class S3Client(CredentialClient):
         protocol = {'scheme': scheme, 'hostname': host, 'port': int(port or 0), 'extended_attributes': {'s3': settings}}
         return Endpoint.load({'rse': rse, 'id': ''}, protocol), tuple(told.get('auth') or ())
 
-    def _keys_for(self, place: _Place, scope: str, name: str, write: bool) -> tuple[Optional[str], Optional[str], Optional[str]]:
+    def _keys_for(
+        self, place: _Place, scope: str, name: str, write: bool
+    ) -> tuple[Optional[str], Optional[str], Optional[str]]:
         secrets = place.endpoint.secrets
         if not _vends(place.endpoint, place.ways) and secrets.access_key:
             return secrets.access_key, secrets.secret_key, secrets.session_token
@@ -950,7 +1063,9 @@ class S3Client(CredentialClient):
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, key, write))
 
     def _make(self, endpoint: Endpoint, authorizer: credentials.Authorizer) -> 'Boto3S3':
-        """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what boto3 does."""
+        """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what
+        boto3 does.
+        """
         integrity: Any = 'when_supported' if endpoint.checksum == 'crc32' else 'when_required'
         style: Any = {'addressing_style': endpoint.addressing}
         config = Config(s3=style, request_checksum_calculation=integrity).merge(self._config)
@@ -958,7 +1073,15 @@ class S3Client(CredentialClient):
             config = config.merge(Config(signature_version=UNSIGNED))
         session = authorizer.session()
         region = self._region or _region(endpoint, authorizer.region)
-        client: Boto3S3 = factory.client('s3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(), config=config)
+        client: Boto3S3 = factory.client(
+            's3',
+            session,
+            endpoint.url,
+            region=region,
+            ca_bundle=endpoint.ca_bundle,
+            patience=endpoint.patience(),
+            config=config,
+        )
         authorizer.attach(client)
         return client
 
@@ -988,7 +1111,12 @@ class _Keys(credentials.Authorizer):
     def _metadata(self) -> dict[str, str]:
         keys = self._fetch()
         expiry = keys['expiration'].replace('Z', '+00:00')
-        return {'access_key': keys['access_key'], 'secret_key': keys['secret_key'], 'token': keys['session_token'], 'expiry_time': expiry}
+        return {
+            'access_key': keys['access_key'],
+            'secret_key': keys['secret_key'],
+            'token': keys['session_token'],
+            'expiry_time': expiry,
+        }
 
 
 def _retry_after(value: Optional[str]) -> int:
@@ -1000,9 +1128,21 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _fsspec(url: Optional[str], region: Optional[str], keys: tuple[Optional[str], ...], config: Any, ca_bundle: Optional[str] = None) -> dict[str, Any]:
+def _fsspec(
+    url: Optional[str],
+    region: Optional[str],
+    keys: tuple[Optional[str], ...],
+    config: Any,
+    ca_bundle: Optional[str] = None,
+) -> dict[str, Any]:
     hide_in_logs()
-    named = _given(key=keys[0], secret=keys[1], token=keys[2], endpoint_url=url, client_kwargs=_given(region_name=region, verify=factory.trusted(ca_bundle)))
+    named = _given(
+        key=keys[0],
+        secret=keys[1],
+        token=keys[2],
+        endpoint_url=url,
+        client_kwargs=_given(region_name=region, verify=factory.trusted(ca_bundle)),
+    )
     return named | {'config_kwargs': _given(signature_version=config.signature_version, s3=config.s3)}
 
 

@@ -14,8 +14,8 @@
 
 """What lies on an S3 RSE, as the text file that Rucio's auditor and other consistency tools compare with the catalogue.
 
-One path in each line: relative to the RSE's prefix and percent-encoded, as it stands in PFNs. Lists with keys of this machine, and asks the
-Rucio server for the RSE and the scopes only: two requests.
+One path in each line: relative to the RSE's prefix and percent-encoded, as it stands in PFNs. Lists with keys of this
+machine, and asks the Rucio server for the RSE and the scopes only: two requests.
 """
 
 import os
@@ -54,8 +54,8 @@ class _Place(NamedTuple):
 class StorageDump:
     """A dump of one RSE: ``StorageDump(client, rse).write(path)``. Afterwards it knows how much there was.
 
-    One request for each 1000 objects, constant memory. Directory markers (empty objects whose key ends in a slash) are left out, as by the
-    reconciler.
+    One request for each 1000 objects, constant memory. Directory markers (empty objects whose key ends in a slash) are
+    left out, as by the reconciler.
 
     :param client: The Rucio client.
     :param rse: The RSE.
@@ -105,8 +105,14 @@ class StorageDump:
         try:
             yield from objects.list_objects(self._connection.client, Target(self._rse, place.bucket, place.key_prefix))
         except SourceNotFound:
-            remedy = "the scope's name (--scope); a scope of which nothing was ever written may have none" if self._scopes else 'whether it was removed'
-            raise SourceNotFound(f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was made. Check {remedy}.") from None
+            remedy = (
+                "the scope's name (--scope); a scope of which nothing was ever written may have none"
+                if self._scopes
+                else 'whether it was removed'
+            )
+            raise SourceNotFound(
+                f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was made. Check {remedy}."
+            ) from None
 
     def write(self, path: str) -> None:
         """Write all lines to a file, which is there when all of them are in it, or as it was before.
@@ -126,7 +132,9 @@ class StorageDump:
             raise local_error(error, path, reading=False) from error
 
     def _write(self, path: str) -> None:
-        with tempfile.NamedTemporaryFile('w', dir=os.path.dirname(path), prefix='.rucio-s3-dump-', delete=False, encoding='ascii') as file:
+        with tempfile.NamedTemporaryFile(
+            'w', dir=os.path.dirname(path), prefix='.rucio-s3-dump-', delete=False, encoding='ascii'
+        ) as file:
             try:
                 file.writelines(f'{line}\n' for line in self.lines())
                 file.flush()
@@ -144,8 +152,8 @@ class StorageDump:
         return f'{self._heads[first]}{encoded}' if first in self._heads else encoded
 
     def _note_heads(self) -> None:
-        """The auditor takes the first ``rucio`` off a path, and looks in it for what is in the RSE's URL. Paths that begin so are written in full, with
-        the ``rucio`` that it takes off.
+        """The auditor takes the first ``rucio`` off a path, and looks in it for what is in the RSE's URL. Paths that
+        begin so are written in full, with the ``rucio`` that it takes off.
         """
         prefix = [each for each in self._protocol['prefix'].split('/') if each]
         kept = prefix[:-1] if prefix[-1:] == ['rucio'] else prefix
@@ -158,7 +166,9 @@ class StorageDump:
         bucket, _, folder = unquote(self._protocol['prefix'].strip('/')).partition('/')
         if bucket:
             if self._scopes:
-                raise InputValidationError(f"RSE {self._rse}: all scopes are in the bucket '{bucket}': make a dump of all of it, without --scope.")
+                raise InputValidationError(
+                    f"RSE {self._rse}: all scopes are in the bucket '{bucket}': make a dump of all of it, without --scope."
+                )
             return [_Place(bucket, f'{folder}/' if folder else '', '')]
         names = self._named() if self._scopes else self._listed()
         # By the paths' own order, in which "a.b/" comes before "a/".
@@ -170,7 +180,9 @@ class StorageDump:
 
     def _named(self) -> set[str]:
         if not self._has_scopes:
-            raise InputValidationError(f'RSE {self._rse} does not have a bucket for each scope: make a dump of all of it, without --scope.')
+            raise InputValidationError(
+                f'RSE {self._rse} does not have a bucket for each scope: make a dump of all of it, without --scope.'
+            )
         return {address.scope_to_bucket(scope, self._connection.endpoint.bucket_prefix) for scope in self._scopes}
 
     def _listed(self) -> set[str]:
@@ -178,7 +190,11 @@ class StorageDump:
         ours = listed
         if self._has_scopes:
             known = set(self._client.list_scopes())
-            ours = {name for name in listed if address.bucket_to_scope(name, self._connection.endpoint.bucket_prefix) in known}
+            ours = {
+                name
+                for name in listed
+                if address.bucket_to_scope(name, self._connection.endpoint.bucket_prefix) in known
+            }
             self.others = sorted(listed - ours)
         if not ours:
             raise SourceNotFound(
@@ -190,9 +206,13 @@ class StorageDump:
 
 def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     """The one that clients read by."""
-    found = [each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')]
+    found = [
+        each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')
+    ]
     if not found:
-        raise RSENotFound(f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {_IMPL[:-1]} with scheme https or http.')
+        raise RSENotFound(
+            f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {_IMPL[:-1]} with scheme https or http.'
+        )
     return min(found, key=lambda each: (each['domains']['wan'].get('read') or 1000, each['scheme'] != 'https'))
 
 

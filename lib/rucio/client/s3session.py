@@ -25,7 +25,9 @@ __all__ = ['Discreet']
 
 
 class Discreet(Session):  # type: ignore[misc]
-    """Follows redirects, but tells token and password to no other host, and to none by http that was reached by https."""
+    """Follows redirects, but tells token and password to no other host, and to none by http that was reached by
+    https.
+    """
 
     def rebuild_auth(self, prepared_request: 'PreparedRequest', response: 'Response') -> None:
         if self.should_strip_auth(response.request.url, prepared_request.url):

@@ -14,9 +14,9 @@
 
 """A directory of files to an S3 RSE: in parallel, registered in bulk, and continued where an earlier run ended.
 
-The order is that of a list without lies: a file is stored, verified by the storage, then registered as AVAILABLE and attached,
-a chunk of files at once. Whatever ends a run, even kill -9, leaves objects that are not registered yet, and the next run
-finds them. It sends what is missing and nothing else.
+The order is that of a list without lies: a file is stored, verified by the storage, then registered as AVAILABLE and
+attached, a chunk of files at once. Whatever ends a run, even kill -9, leaves objects that are not registered yet, and
+the next run finds them. It sends what is missing and nothing else.
 """
 
 import os
@@ -77,7 +77,9 @@ class LocalFile(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What the catalogue has under a name: the type and sums of the DID, and the state of its replica on the RSE, if there is one."""
+    """What the catalogue has under a name: the type and sums of the DID, and the state of its replica on the RSE, if
+    there is one.
+    """
 
     did_type: str
     lost: bool
@@ -120,13 +122,17 @@ class Summary:
 def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
     """The regular files below a directory, in the order in which S3 lists their keys: path, and path relative to it.
 
-    Links to files are followed, unless another user made them to what is not theirs. Links to directories are not (they may lead out of it,
-    or in circles). These are told to ``warn`` like all else that is no file. Holds one directory's entries for each level.
+    Links to files are followed, unless another user made them to what is not theirs. Links to directories are not (they
+    may lead out of it, or in circles). These are told to ``warn`` like all else that is no file. Holds one directory's
+    entries for each level.
     """
     # Bytes as in a key, where a directory's name goes on with a slash: 'a.b' < 'a/b' < 'a0'.
     try:
         with os.scandir(directory) as listing:
-            entries = sorted(listing, key=lambda entry: os.fsencode(entry.name) + (b'/' if entry.is_dir(follow_symlinks=False) else b''))
+            entries = sorted(
+                listing,
+                key=lambda entry: os.fsencode(entry.name) + (b'/' if entry.is_dir(follow_symlinks=False) else b''),
+            )
     except OSError as error:
         warn(directory, f'cannot be read: {error.strerror}')
         return
@@ -142,7 +148,10 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
             warn(entry.path, f'is a link that leads nowhere ({error.strerror})')
             continue
         if planted:
-            warn(entry.path, 'is a link to a file of another user than the one who made the link: to upload it, make the link yourself')
+            warn(
+                entry.path,
+                'is a link to a file of another user than the one who made the link: to upload it, make the link yourself',
+            )
         elif is_file:
             yield entry.path, entry.name
         elif is_dir:
@@ -152,7 +161,9 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
 
 
 def _is_planted(link: 'os.DirEntry[str]') -> bool:
-    """Whether somebody may have made a link to have a file read that they cannot read: by the rule of Linux for directories that all may write to."""
+    """Whether somebody may have made a link to have a file read that they cannot read: by the rule of Linux for
+    directories that all may write to.
+    """
     maker = link.stat(follow_symlinks=False).st_uid
     return maker not in (os.geteuid(), 0, link.stat().st_uid)
 
@@ -160,8 +171,8 @@ def _is_planted(link: 'os.DirEntry[str]') -> bool:
 class DirectoryUpload:
     """One upload of a directory into a dataset: ``DirectoryUpload(client, directory, scope, name, rse).run()``.
 
-    The file ``directory/a/b`` becomes the DID ``scope:name/a/b``, a member of the dataset ``scope:name``. The catalogue ends as
-    after the stock ``rucio upload``, except that no traces are sent (that would be a request for each file).
+    The file ``directory/a/b`` becomes the DID ``scope:name/a/b``, a member of the dataset ``scope:name``. The catalogue
+    ends as after the stock ``rucio upload``, except that no traces are sent (that would be a request for each file).
 
     :param client: The Rucio client.
     :param directory: The local directory.
@@ -197,12 +208,14 @@ class DirectoryUpload:
         self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(client.vo)})
 
     def run(self) -> Summary:
-        """Upload what is missing. Files that cannot be uploaded are in the summary's failures; the others are uploaded all the same.
+        """Upload what is missing. Files that cannot be uploaded are in the summary's failures; the others are uploaded
+        all the same.
 
-        Costs, for each 500 files: four requests to the Rucio server (two where all is there), one or two listings, and one
-        request for each file that is missing.
+        Costs, for each 500 files: four requests to the Rucio server (two where all is there), one or two listings, and
+        one request for each file that is missing.
 
-        :raises InputValidationError: if there is nothing to upload, or a name is one that Rucio refuses: nothing is sent then.
+        :raises InputValidationError: if there is nothing to upload, or a name is one that Rucio refuses: nothing is
+            sent then.
         :raises RSEOperationNotSupported: if the RSE is none that this can upload to.
         :raises RucioException: what the storage or the Rucio server refuse for all files alike.
         """
@@ -246,7 +259,9 @@ class DirectoryUpload:
         except UnicodeEncodeError:
             raise InputValidationError(f'{name!r} is no name for Rucio: it is not UTF-8.') from None
         if address.leaves_directory(name):
-            raise InputValidationError(f"'{self._scope}:{name}' is no name for Rucio: it would leave the directory into which it is downloaded.")
+            raise InputValidationError(
+                f"'{self._scope}:{name}' is no name for Rucio: it would leave the directory into which it is downloaded."
+            )
         if error := best_match(self._schema.iter_errors({'scope': self._scope, 'name': name})):
             raise InputValidationError(f"'{self._scope}:{name}' is no name for Rucio: {error.message}.")
 
@@ -271,7 +286,9 @@ class DirectoryUpload:
         if not rse['availability_write']:
             raise RSEWriteBlocked(f'RSE {self._rse} is not available for writing. Nothing was uploaded.')
         if not rse['deterministic']:
-            raise RSEOperationNotSupported(f'RSE {self._rse} is not deterministic: where its files go cannot be derived from their names. Use: rucio upload')
+            raise RSEOperationNotSupported(
+                f'RSE {self._rse} is not deterministic: where its files go cannot be derived from their names. Use: rucio upload'
+            )
         token = self._client.auth_token if self._client.auth_token and self._client.auth_token.count('.') == 2 else None
         with suppress(RSEProtocolNotSupported):  # it has none at all
             for each in rsemanager.get_protocols_ordered(rse, 'write'):
@@ -280,7 +297,9 @@ class DirectoryUpload:
                     protocol.connect()
                     self._signed = protocol._authorizer is None  # noqa: SLF001 - the same house
                     return protocol
-        raise RSEOperationNotSupported(f'RSE {self._rse} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload')
+        raise RSEOperationNotSupported(
+            f'RSE {self._rse} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload'
+        )
 
     def _place(self, operation: str, name: str) -> _Place:
         return _Place(*self._protocol._locate(operation, self._pfn(name)))  # noqa: SLF001
@@ -318,7 +337,13 @@ class DirectoryUpload:
     # The catalogue
 
     def _make_dataset(self) -> None:
-        rule = {'account': self._client.account, 'copies': 1, 'rse_expression': self._rse, 'grouping': 'DATASET', 'lifetime': None}
+        rule = {
+            'account': self._client.account,
+            'copies': 1,
+            'rse_expression': self._rse,
+            'grouping': 'DATASET',
+            'lifetime': None,
+        }
         did = f'{self._scope}:{self._name}'
         try:
             self._client.add_dataset(scope=self._scope, name=self._name, rules=[rule])
@@ -331,12 +356,18 @@ class DirectoryUpload:
         """One that was there before: files can be attached, and a rule keeps them."""
         found: Any = self._client.get_did(self._scope, self._name)
         if found['type'] != 'DATASET':
-            raise UnsupportedOperation(f'{did} is a {found["type"].lower()}, but has to be a dataset. Choose another name.')
+            raise UnsupportedOperation(
+                f'{did} is a {found["type"].lower()}, but has to be a dataset. Choose another name.'
+            )
         if not found.get('open', True):
-            raise UnsupportedOperation(f'The dataset {did} is closed: files cannot be attached to it. Choose another name, or have it opened.')
+            raise UnsupportedOperation(
+                f'The dataset {did} is closed: files cannot be attached to it. Choose another name, or have it opened.'
+            )
         rules: Any = self._client.list_did_rules(self._scope, self._name)
         if not any(self._covers(each['rse_expression']) for each in rules):
-            self._client.add_replication_rule([{'scope': self._scope, 'name': self._name}], copies=1, rse_expression=self._rse, grouping='DATASET')
+            self._client.add_replication_rule(
+                [{'scope': self._scope, 'name': self._name}], copies=1, rse_expression=self._rse, grouping='DATASET'
+            )
             self.summary.made.append(f'a rule of {did} on {self._rse}')
 
     def _covers(self, expression: str) -> bool:
@@ -356,10 +387,21 @@ class DirectoryUpload:
         # That of a dataset would be a list of its files.
         files = [did for did in dids if did['name'] in known and known[did['name']]['did_type'] == 'FILE']
         if files:
-            replicas = self._client.list_replicas(files, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random')
-            states = {each['name']: each['states'][self._rse] for each in replicas if self._rse in (each.get('states') or {})}
+            replicas = self._client.list_replicas(
+                files, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random'
+            )
+            states = {
+                each['name']: each['states'][self._rse] for each in replicas if self._rse in (each.get('states') or {})
+            }
         return {
-            name: _Known(each['did_type'], each.get('availability') == 'LOST', each['bytes'], each['adler32'], each['md5'], states.get(name))
+            name: _Known(
+                each['did_type'],
+                each.get('availability') == 'LOST',
+                each['bytes'],
+                each['adler32'],
+                each['md5'],
+                states.get(name),
+            )
             for name, each in known.items()
         }
 
@@ -388,7 +430,9 @@ class DirectoryUpload:
     def _attach(self, ready: list[_Ready], keys: tuple[str, ...]) -> None:
         dids = [{key: replica[key] for key in keys} for replica in map(self._replica, ready)]
         if dids:
-            self._client.attach_dids_to_dids([{'scope': self._scope, 'name': self._name, 'dids': dids}], ignore_duplicate=True)
+            self._client.attach_dids_to_dids(
+                [{'scope': self._scope, 'name': self._name, 'dids': dids}], ignore_duplicate=True
+            )
 
     def _still_agreed(self, ready: list[_Ready]) -> list[_Ready]:
         """Those that are what the catalogue has now, as far as it says; the others are told."""
@@ -493,7 +537,9 @@ class DirectoryUpload:
         sums = self._agreed(file, known)
         if seen is not None and file.name in seen:
             if seen[file.name] != sums.size:
-                raise _Refused(f'is registered with {sums.size} bytes, but its object has {seen[file.name]}: tell the operator of {self._rse}')
+                raise _Refused(
+                    f'is registered with {sums.size} bytes, but its object has {seen[file.name]}: tell the operator of {self._rse}'
+                )
             if known.state != 'AVAILABLE':
                 return self._adopt(file, sums, known.state)
         # Not every storage lists in S3's order, so "not in the listing" is no proof.
@@ -515,9 +561,13 @@ class DirectoryUpload:
         if known.lost:
             raise _Refused(f'{did} was declared lost, and Rucio does not take it again: rename the file')
         if known.state not in (None, 'AVAILABLE', 'COPYING'):
-            raise _Refused(f'the replica of {did} on {self._rse} is {known.state}: try again when that has been dealt with')
+            raise _Refused(
+                f'the replica of {did} on {self._rse} is {known.state}: try again when that has been dealt with'
+            )
         if known.size is not None and known.size != file.size:
-            raise _Refused(f'has {file.size} bytes, but {did} is registered with {known.size}: it was left as it is. Choose another name')
+            raise _Refused(
+                f'has {file.size} bytes, but {did} is registered with {known.size}: it was left as it is. Choose another name'
+            )
         sums = self._summed(file)
         self._need_same(file, sums, known)
         return sums
@@ -525,9 +575,13 @@ class DirectoryUpload:
     def _need_same(self, file: LocalFile, sums: Sums, known: _Known) -> None:
         """:raises _Refused: if the catalogue has another size or checksum."""
         if known.size is not None and known.size != sums.size:
-            raise _Refused(f'has {sums.size} bytes, but {self._scope}:{file.name} is registered with {known.size}: it was left as it is. Choose another name')
+            raise _Refused(
+                f'has {sums.size} bytes, but {self._scope}:{file.name} is registered with {known.size}: it was left as it is. Choose another name'
+            )
         if not sums.agrees(Sums(known.md5, known.adler32)):
-            raise _Refused(f'is not what {self._scope}:{file.name} is registered with (same size, other checksum): it was left as it is. Choose another name')
+            raise _Refused(
+                f'is not what {self._scope}:{file.name} is registered with (same size, other checksum): it was left as it is. Choose another name'
+            )
 
     def _summed(self, file: LocalFile) -> Sums:
         summing = Summing()
@@ -557,7 +611,9 @@ class DirectoryUpload:
         """The sums are those of what was sent, which is what was expected."""
         place, summing = self._place('write', file.name), Summing(expected or Sums())
         with self._large if file.size >= place.connection.endpoint.multipart_threshold else nullcontext():
-            transfer.upload(place.connection, file.path, place.target, meter=self._meter, summing=summing, stop=self._stop)
+            transfer.upload(
+                place.connection, file.path, place.target, meter=self._meter, summing=summing, stop=self._stop
+            )
         return summing.sums
 
     def _put_signed(self, file: LocalFile, sums: Optional[Sums]) -> Sums:
@@ -578,12 +634,16 @@ class DirectoryUpload:
     def _adopt(self, file: LocalFile, sums: Sums, state: Optional[str]) -> _Ready:
         """An object that the catalogue does not have: an upload that was interrupted, or somebody else's."""
         if not self._same(self._place('read', file.name), file, sums):
-            raise _Refused(f"{self._rse} has an object of this name with another content: it was left as it is. Rename the file, or 'rucio s3 ls' shows it")
+            raise _Refused(
+                f"{self._rse} has an object of this name with another content: it was left as it is. Rename the file, or 'rucio s3 ls' shows it"
+            )
         self._count('found', file)
         return _Ready(file, sums, state)
 
     def _same(self, place: _Place, file: LocalFile, sums: Sums) -> bool:
-        """Whether the object is this file: one HEAD; its content is read only where it carries no checksum of all of it."""
+        """Whether the object is this file: one HEAD; its content is read only where it carries no checksum of all of
+        it.
+        """
         connection, target = place
         info = objects.stat(connection, target)
         if info.size != sums.size:
@@ -642,9 +702,12 @@ def _said(error: RucioException) -> str:
 
 
 def _schema_of_names(vo: str) -> dict[str, Any]:
-    """What scopes and names may be. Not validate_schema, which takes 10 ms for each name: it puts the schema together every time."""
+    """What scopes and names may be. Not validate_schema, which takes 10 ms for each name: it puts the schema together
+    every time.
+    """
     try:
         from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
-    except ModuleNotFoundError:  # rucio-clients 41 has the module, but not what it imports: the generic rule then, and the server has the last word
+    # rucio-clients 41 has the module, but not what it imports: the generic rule then, and the server has the last word
+    except ModuleNotFoundError:
         return {'name': {'type': 'string', 'maxLength': 250, 'pattern': r'^[/A-Za-z0-9][/A-Za-z0-9._-]*$'}}
     return {each: get_schema_value(each.upper(), vo) for each in ('scope', 'name')}

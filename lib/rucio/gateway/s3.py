@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for each step.
+"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for each
+step.
 
 Requests to a storage are made between the transactions, never inside one.
 """
@@ -112,11 +113,14 @@ def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = storages.list_storages(vo, session=session)
-        return [_described(each, chaining.last(each, session=session) if 'vended' in each.ways else None) for each in found]
+        return [
+            _described(each, chaining.last(each, session=session) if 'vended' in each.ways else None) for each in found
+        ]
 
 
 def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """One S3 RSE and how to reach it, and ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for other DIDs.
+    """One S3 RSE and how to reach it, and ``overlaps``: the RSEs (None: one of another VO) that can have the same keys
+    for other DIDs.
 
     Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
@@ -132,7 +136,11 @@ def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
 
 
 def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
-    return {'rse': other.rse, 'why': why} if other.vo == vo else {'rse': None, 'why': 'an RSE of another VO can have the same keys'}
+    return (
+        {'rse': other.rse, 'why': why}
+        if other.vo == vo
+        else {'rse': None, 'why': 'an RSE of another VO can have the same keys'}
+    )
 
 
 # Buckets
@@ -148,15 +156,23 @@ def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -
     """
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
-        chosen = [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
+        chosen = (
+            [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
+        )
         scopes = None if access.is_admin(account, session=session) else buckets.scopes_of(account, session=session)
     found = buckets.list_buckets(chosen, scopes)
     by_name = {storage.rse: storage for storage in chosen}
     with db_session(DatabaseOperationType.READ) as session:
-        return [each for each in found if not shared_keys.of_other_vos(by_name[each['rse']], each['bucket'], session=session)]
+        return [
+            each
+            for each in found
+            if not shared_keys.of_other_vos(by_name[each['rse']], each['bucket'], session=session)
+        ]
 
 
-def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def make_bucket(
+    scope: str, issuer: str, name: str = '', rse: Optional[str] = None, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
     """Make the bucket of a scope, and with a name a dataset with a rule that keeps it there. Twice without harm.
 
     :param scope: The scope.
@@ -164,8 +180,8 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
     :param name: The name of the dataset; empty: only the bucket.
     :param rse: The RSE; None: where the scope's data are, or may be.
     :param vo: The VO to act on.
-    :returns: rse, bucket, scope, name, url, ``made``: what was not there before, and ``warnings``: what in the policy of a bucket that was
-        there may keep the Rucio server out.
+    :returns: rse, bucket, scope, name, url, ``made``: what was not there before, and ``warnings``: what in the policy
+        of a bucket that was there may keep the Rucio server out.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if there is no such scope (told to admins only).
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
@@ -188,7 +204,13 @@ def make_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = No
         bucket, key = storage.place_of(scope, f'{name}/' if name else '')
     except RSEOperationNotSupported:  # scattered over a common bucket
         bucket, key = storage.bucket_of(scope), ''
-    place = {'rse': storage.rse, 'bucket': bucket, 'scope': scope, 'name': name, 'url': buckets.url(storage, bucket, key)}
+    place = {
+        'rse': storage.rse,
+        'bucket': bucket,
+        'scope': scope,
+        'name': name,
+        'url': buckets.url(storage, bucket, key),
+    }
     return place | {'made': made, 'warnings': [] if made['bucket'] else bucket_policies.dangers(storage, bucket)}
 
 
@@ -233,7 +255,9 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
     return made
 
 
-def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = None, force: bool = False, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def remove_bucket(
+    scope: str, issuer: str, name: str = '', rse: Optional[str] = None, force: bool = False, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
     """Remove the bucket of a scope, or with a name a dataset with its rule. Refuses what is not empty, unless forced.
 
     :param scope: The scope.
@@ -242,10 +266,11 @@ def remove_bucket(scope: str, issuer: str, name: str = '', rse: Optional[str] = 
     :param rse: The RSE; None: where it is.
     :param force: Delete what is in it, objects and replicas.
     :param vo: The VO to act on.
-    :returns: rse, bucket, ``removed``, and ``finished``: false where so much had to be deleted that it has to be asked for again.
+    :returns: rse, bucket, ``removed``, and ``finished``: false where so much had to be deleted that it has to be asked
+        for again.
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the server in. For
-        admins a policy that keeps it out is taken away first.
+    :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the
+        server in. For admins a policy that keeps it out is taken away first.
     """
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
@@ -285,7 +310,9 @@ def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dic
 # Being authorised
 
 
-def get_credentials(rse: str, bucket: str, prefix: str, write: bool, issuer: str, lifetime: Optional[int] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def get_credentials(
+    rse: str, bucket: str, prefix: str, write: bool, issuer: str, lifetime: Optional[int] = None, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
     """Short-lived keys for the largest part of a bucket around a prefix that the issuer may read or write.
 
     One request to the storage's STS, or none where the server has some already.
@@ -310,7 +337,13 @@ def get_credentials(rse: str, bucket: str, prefix: str, write: bool, issuer: str
 
 
 def get_did_credentials(
-    scope: str, name: str, write: bool, issuer: str, rse: Optional[str] = None, lifetime: Optional[int] = None, vo: str = DEFAULT_VO
+    scope: str,
+    name: str,
+    write: bool,
+    issuer: str,
+    rse: Optional[str] = None,
+    lifetime: Optional[int] = None,
+    vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
     """Short-lived keys for one collection and nothing else; for a file those for the collection above it.
 
@@ -333,7 +366,11 @@ def get_did_credentials(
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
             raise _refused(account, scope, name, write)
-        source = buckets.imported(account, internal, inside.rstrip('/'), rse, session=session) if inside and not write else None
+        source = (
+            buckets.imported(account, internal, inside.rstrip('/'), rse, session=session)
+            if inside and not write
+            else None
+        )
         found = [source[0]] if source else buckets.candidates(account, internal, name, rse, session=session)
     storage = buckets.pick(found, scope)
     bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
@@ -351,7 +388,13 @@ def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list
 
 
 def _may_touch(
-    storage: 'Storage', account: InternalAccount, bucket: str, key: str, write: bool, session: 'Session', known: Optional[access.Known] = None
+    storage: 'Storage',
+    account: InternalAccount,
+    bucket: str,
+    key: str,
+    write: bool,
+    session: 'Session',
+    known: Optional[access.Known] = None,
 ) -> bool:
     """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
     if not shared_keys.may(storage, account, bucket, key, write, session=session):
@@ -364,8 +407,12 @@ def _may_touch(
     return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
 
 
-def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
-    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other RSEs."""
+def _covering(
+    storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session'
+) -> str:
+    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other
+    RSEs.
+    """
     largest = _largest(storage, account, bucket, prefix, write, session)
     # Keys for a prefix without a slash at its end would be for all that begins like that.
     nearest = prefix[: prefix.rfind('/') + 1]
@@ -375,7 +422,9 @@ def _covering(storage: 'Storage', account: InternalAccount, bucket: str, prefix:
     return largest
 
 
-def _largest(storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session') -> str:
+def _largest(
+    storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session'
+) -> str:
     if not storage.settings['deterministic']:
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
             if access.may(account, scope, f'{dataset}/', False, session=session):
@@ -396,9 +445,13 @@ def _largest(storage: 'Storage', account: InternalAccount, bucket: str, prefix: 
     raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 
 
-def _vended(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str, exact: bool = False) -> dict[str, Any]:
+def _vended(
+    storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str, exact: bool = False
+) -> dict[str, Any]:
     if storage.endpoint.auth == 'anonymous':
-        raise RSEOperationNotSupported(f'RSE {storage.rse} is read without keys (auth = anonymous): there are none, and none are needed.')
+        raise RSEOperationNotSupported(
+            f'RSE {storage.rse} is read without keys (auth = anonymous): there are none, and none are needed.'
+        )
     if 'vended' not in storage.ways:
         raise RSEOperationNotSupported(
             f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
@@ -523,7 +576,8 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
     :returns: Whether there was such a grant.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the operator has not made the table of grants.
-    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all the same.
+    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all the
+        same.
     """
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
@@ -561,10 +615,13 @@ def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: st
     return {'rse': storage.rse, 'bucket': bucket, 'policy': policy, 'warnings': bucket_policies.warnings(policy)}
 
 
-def set_bucket_policy(scope: str, policy: dict[str, Any], issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def set_bucket_policy(
+    scope: str, policy: dict[str, Any], issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
     """Set the storage's own policy of the bucket of a scope, in place of the one that it has. Up to four requests.
 
-    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins more: :func:`.bucket_policies.check`.
+    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins more:
+    :func:`.bucket_policies.check`.
 
     :param scope: The scope.
     :param policy: The policy.
@@ -586,7 +643,8 @@ def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo:
     :param issuer: The issuing account.
     :param rse: The RSE; None: where it is.
     :param vo: The VO to act on.
-    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is no admin.
+    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is no
+        admin.
     :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
     storage, bucket, admin = own_bucket(scope, issuer, rse, vo)
@@ -606,7 +664,9 @@ def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['S
     storage = buckets.pick(found, scope)
     need_apart(storage, account, scope)
     if storage.common_bucket and not admin:
-        raise AccessDenied(f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it.")
+        raise AccessDenied(
+            f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it."
+        )
     return storage, storage.bucket_of(scope), admin
 
 
@@ -624,7 +684,9 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
     :raises InvalidObject: if one is no name that Rucio takes.
     """
     if address.leaves_directory(name):
-        raise InvalidObject(f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes.")
+        raise InvalidObject(
+            f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes."
+        )
     for kind, value in (('scope', scope), ('name', name)):
         try:
             validate_schema(name=kind, obj=value, vo=vo)
@@ -651,4 +713,6 @@ def _refused(account: InternalAccount, scope: str, name: str, write: bool) -> Ac
 
 def _denied(account: InternalAccount, what: str, write: bool) -> AccessDenied:
     """The same whether there is such a thing or not."""
-    return AccessDenied(f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).')
+    return AccessDenied(
+        f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).'
+    )

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here, but a storage."""
+"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here, but a
+storage.
+"""
 
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -43,7 +45,8 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
     :param body: What the storage sent.
     :param token: The token that came with it; None: each record has to bring it as its ``opaqueData``.
     :param vo: The VO of the RSE.
-    :returns: ``records`` and how many of them were ``skipped``, and ``counts``: what was found and done, where it is not 0.
+    :returns: ``records`` and how many of them were ``skipped``, and ``counts``: what was found and done, where it is
+        not 0.
     :raises CannotAuthenticate: if the token is not that of the RSE.
     :raises InputValidationError: if the body is none of what storages send.
     :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.

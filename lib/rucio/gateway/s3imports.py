@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface asks for where a bucket of somebody else is imported. A transaction for each step, as in :mod:`rucio.gateway.s3`."""
+"""What the REST interface asks for where a bucket of somebody else is imported. A transaction for each step, as in
+:mod:`rucio.gateway.s3`.
+"""
 
 from typing import Any, Optional
 
@@ -37,7 +39,8 @@ def import_bucket(
     wish: Optional[s3sync.Wish] = None,
     vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
-    """Register what lies in a bucket of somebody else as files of a dataset, again only what is new: 20 seconds at most.
+    """Register what lies in a bucket of somebody else as files of a dataset, again only what is new: 20 seconds at
+    most.
 
     :param rse: A non-deterministic RSE, to which nothing is written.
     :param scope: The scope of the files.
@@ -62,7 +65,9 @@ def import_bucket(
         # Who has it in a scope of their own may read it with the server's keys.
         admin = access.is_admin(account, session=session)
         if storage.endpoint.auth != 'anonymous' and not admin:
-            raise AccessDenied(f'RSE {rse} is read with the keys of the Rucio server: only an admin may import into a scope what they reach.')
+            raise AccessDenied(
+                f'RSE {rse} is read with the keys of the Rucio server: only an admin may import into a scope what they reach.'
+            )
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
         known = None if bucket or prefix else imports.known(storage, scope, name, session=session)
@@ -70,7 +75,8 @@ def import_bucket(
         imports.check(storage, new, session=session)
         shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
     part = imports.part_of(storage, new)
-    # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way of the right one.
+    # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way
+    # of the right one.
     if not wish.dry_run and not wish.after and next(listings.unordered(part), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.remember(storage, new, issuer, not admin, session=session)

@@ -13,7 +13,8 @@
 # limitations under the License.
 
 
-"""What the REST interface asks for where the catalogue shall follow a bucket: reconciling, its settings, and what changed of late.
+"""What the REST interface asks for where the catalogue shall follow a bucket: reconciling, its settings, and what
+changed of late.
 
 A transaction for each step, as in :mod:`rucio.gateway.s3`.
 """
@@ -46,7 +47,8 @@ class Wish(NamedTuple):
     """How a bucket shall be reconciled.
 
     :param dry_run: Write nothing.
-    :param on_changed: What is done about objects that are not what the catalogue says; None: what is set for the bucket.
+    :param on_changed: What is done about objects that are not what the catalogue says; None: what is set for the
+        bucket.
     :param on_missing: The same about replicas without an object.
     :param after: Where to go on: what the answer before said. Empty: from the beginning.
     """
@@ -65,7 +67,8 @@ def sync(
     wish: 'Optional[Wish]' = None,
     vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
-    """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings say: :data:`SECONDS` at most.
+    """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings
+    say: :data:`SECONDS` at most.
 
     :param scope: The scope.
     :param issuer: The issuing account. What is registered belongs to the owner of the scope, whoever asks.
@@ -85,7 +88,11 @@ def sync(
         s3.need(account, internal, '', True, session)
         if name and (source := buckets.imported(account, internal, name, rse, session=session)):
             storage, bucket, prefix = source
-            datasets = [each for _, each, _ in imports.covering(storage, bucket, prefix, session=session) if f'{name}/'.startswith(f'{each}/')]
+            datasets = [
+                each
+                for _, each, _ in imports.covering(storage, bucket, prefix, session=session)
+                if f'{name}/'.startswith(f'{each}/')
+            ]
             raise UnsupportedOperation(
                 f'{scope}:{name} was imported from RSE {storage.rse}: for what is new there, rucio s3 import {storage.rse} {scope}:{max(datasets, default=name)}.'
             )
@@ -141,14 +148,20 @@ def get_settings(scope: str, issuer: str, rse: Optional[str] = None, vo: str = D
 
 
 def set_settings(
-    scope: str, issuer: str, rse: Optional[str] = None, on_changed: Optional[str] = None, on_missing: Optional[str] = None, vo: str = DEFAULT_VO
+    scope: str,
+    issuer: str,
+    rse: Optional[str] = None,
+    on_changed: Optional[str] = None,
+    on_missing: Optional[str] = None,
+    vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
     """Set what is done in the bucket of a scope about objects that others changed or removed.
 
     :param scope: The scope.
     :param issuer: The issuing account.
     :param rse: The RSE; None: where it is.
-    :param on_changed: What is done about objects that are not what the catalogue says; ``default``: what holds on the RSE; None: as it is.
+    :param on_changed: What is done about objects that are not what the catalogue says; ``default``: what holds on the
+        RSE; None: as it is.
     :param on_missing: The same about replicas without an object.
     :param vo: The VO to act on.
     :returns: As :func:`get_settings`.
@@ -157,14 +170,18 @@ def set_settings(
     """
     storage, bucket, _ = s3.own_bucket(scope, issuer, rse, vo)
     with db_session(DatabaseOperationType.WRITE) as session:
-        return _described(storage, bucket, scope, bucket_settings.set_(storage, bucket, on_changed, on_missing, session=session))
+        return _described(
+            storage, bucket, scope, bucket_settings.set_(storage, bucket, on_changed, on_missing, session=session)
+        )
 
 
 def _described(storage: 'Storage', bucket: str, scope: str, settings: 'BucketSettings') -> dict[str, Any]:
     return {'rse': storage.rse, 'bucket': bucket, 'scope': scope} | settings._asdict()
 
 
-def list_changes(scope: str, name: str, issuer: str, rse: Optional[str] = None, since: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def list_changes(
+    scope: str, name: str, issuer: str, rse: Optional[str] = None, since: Optional[str] = None, vo: str = DEFAULT_VO
+) -> dict[str, Any]:
     """What changed in the catalogue below a collection since then. Makes no request to the storage.
 
     :param scope: The scope.
@@ -173,7 +190,8 @@ def list_changes(scope: str, name: str, issuer: str, rse: Optional[str] = None, 
     :param rse: The RSE; None: where it is.
     :param since: A date as the answer has it; None: from now on.
     :param vo: The VO to act on.
-    :returns: rse, ``now`` (to be asked with next), changes: time, change, scope, name, bytes; and ``more``: whether there were so many
+    :returns: rse, ``now`` (to be asked with next), changes: time, change, scope, name, bytes; and ``more``: whether
+        there were so many
               that the last ones are missing, and ``now`` is the time of the last one that is told.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises InputValidationError: if it is no date.
@@ -198,4 +216,6 @@ def _date(text: str) -> datetime:
     try:
         return datetime.strptime(text, _DATE)  # noqa: DTZ007 - UTC, as Rucio keeps its dates
     except ValueError:
-        raise InputValidationError(f"'since' is '{text}', but must be a date such as 2026-01-31T12:00:00.000000Z: the 'now' of an answer.") from None
+        raise InputValidationError(
+            f"'since' is '{text}', but must be a date such as 2026-01-31T12:00:00.000000Z: the 'now' of an answer."
+        ) from None

@@ -14,8 +14,8 @@
 
 """The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
 
-Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds them
-(:mod:`rucio.core.s3.copies`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
+Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds
+them (:mod:`rucio.core.s3.copies`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
 """
 
 import logging
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'install']
 
-EXTERNAL_HOST = 'rucio-s3-copier'  # stands in the requests where that of FTS has its URL; followed by a claim once an instance has it
-_IMPL = 'rucio.rse.protocols.s3.'  # not the class: whatever keeps that from being imported shall not keep FTS from its work
+# stands in the requests where that of FTS has its URL; followed by a claim once an instance has it
+EXTERNAL_HOST = 'rucio-s3-copier'
+_IMPL = (
+    'rucio.rse.protocols.s3.'  # not the class: whatever keeps that from being imported shall not keep FTS from its work
+)
 # Private names of Rucio's class, as Python mangles them.
 _REWRITES = ('_DirectTransferImplementation__rewrite_source_url', '_DirectTransferImplementation__rewrite_dest_url')
 
@@ -56,7 +59,10 @@ class S3Transfertool(Transfertool):
     @classmethod
     def can_perform_transfer(cls, source_rse: 'RseData', dest_rse: 'RseData') -> bool:
         """Whether both are S3 RSEs: Rucio's preparer asks. No query where their protocols were read before."""
-        return all(any(_is_ours(each) for each in rse.ensure_loaded(load_info=True).info['protocols']) for rse in (source_rse, dest_rse))
+        return all(
+            any(_is_ours(each) for each in rse.ensure_loaded(load_info=True).info['protocols'])
+            for rse in (source_rse, dest_rse)
+        )
 
     @classmethod
     def submission_builder_for_path(
@@ -67,7 +73,13 @@ class S3Transfertool(Transfertool):
         if hop.rws.request_type != RequestType.TRANSFER:
             return [], None
         if not _is_s3(hop.source_protocol(hop.src)) or not _is_s3(hop.dest_protocol()):
-            logger(logging.INFO, '%s: the transfertool s3 needs the protocol class %sDefault at both ends. Skipping %s', hop.rws.request_id, _IMPL, hop)
+            logger(
+                logging.INFO,
+                '%s: the transfertool s3 needs the protocol class %sDefault at both ends. Skipping %s',
+                hop.rws.request_id,
+                _IMPL,
+                hop,
+            )
             return [], None
         return [hop], TransferToolBuilder(cls, external_host=EXTERNAL_HOST)
 
@@ -75,11 +87,15 @@ class S3Transfertool(Transfertool):
         """One job for each file: each has an outcome of its own."""
         return [{'transfers': [hop], 'job_params': {}} for path in transfer_paths for hop in path]
 
-    def submit(self, transfers: 'Iterable[DirectTransfer]', job_params: dict[str, str], timeout: Optional[int] = None) -> str:
+    def submit(
+        self, transfers: 'Iterable[DirectTransfer]', job_params: dict[str, str], timeout: Optional[int] = None
+    ) -> str:
         """:returns: A new id. Nothing moves yet: the daemon finds the request when its state is SUBMITTED."""
         return str(generate_uuid())
 
-    def bulk_query(self, requests_by_eid: 'Mapping[str, Mapping[str, Any]]', timeout: Optional[int] = None) -> 'dict[str, dict[str, TransferStatusReport]]':
+    def bulk_query(
+        self, requests_by_eid: 'Mapping[str, Mapping[str, Any]]', timeout: Optional[int] = None
+    ) -> 'dict[str, dict[str, TransferStatusReport]]':
         """Nothing new, of any: the daemon writes what becomes of a request by itself."""
         return {external_id: {} for external_id in requests_by_eid}
 
@@ -102,14 +118,16 @@ def _is_ours(entry: 'Mapping[str, Any]') -> bool:
 
 
 def install(module: Any) -> None:
-    """Make the transfertool known to Rucio, and FTS's transfers right. `rucio_s3_plugin` calls it when Python has executed ``rucio.core.transfer``.
+    """Make the transfertool known to Rucio, and FTS's transfers right. `rucio_s3_plugin` calls it when Python has
+    executed ``rucio.core.transfer``.
 
-    Rucio hands each change of priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to; a change
-    of priority would fail there. Ours do not come so far.
+    Rucio hands each change of priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to;
+    a change of priority would fail there. Ours do not come so far.
 
-    Where an RSE has the attribute `sign_url`, Rucio rewrites what stands in the URLs for FTS, also in the names of files. URLs of S3 are as
-    FTS takes them already, and stay so. Without `sign_url` it does not ask WebDAV storages to send their files to an S3 storage: they are asked here.
-    And before a transfer is submitted to FTS, the bucket that it goes into is made.
+    Where an RSE has the attribute `sign_url`, Rucio rewrites what stands in the URLs for FTS, also in the names of
+    files. URLs of S3 are as FTS takes them already, and stay so. Without `sign_url` it does not ask WebDAV storages to
+    send their files to an S3 storage: they are asked here. And before a transfer is submitted to FTS, the bucket that
+    it goes into is made.
 
     :param module: ``rucio.core.transfer``.
     :raises AttributeError, KeyError: if this is a Rucio that has these things elsewhere; then nothing was changed.
@@ -129,7 +147,11 @@ def install(module: Any) -> None:
 def _without_ours(to_fts: 'Callable[..., None]') -> 'Callable[..., None]':
     @wraps(to_fts)
     def only_fts(by_host: 'Mapping[str, Any]', *arguments: Any, **keywords: Any) -> None:
-        to_fts({host: transfers for host, transfers in by_host.items() if str(host).partition('/')[0] != EXTERNAL_HOST}, *arguments, **keywords)
+        to_fts(
+            {host: transfers for host, transfers in by_host.items() if str(host).partition('/')[0] != EXTERNAL_HOST},
+            *arguments,
+            **keywords,
+        )
 
     return only_fts
 
@@ -148,7 +170,11 @@ def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
         url = generate(cls, src, dst, rws, protocol_factory, operation)
         plain, _, query = url.partition('?')
         # That may be what the site has set for WebDAV storages among themselves (webdav_transfer_mode).
-        if rws.request_type != RequestType.TRANSFER or not url.startswith(('davs://', 'https://')) or (query and not query.startswith('copy_mode=')):
+        if (
+            rws.request_type != RequestType.TRANSFER
+            or not url.startswith(('davs://', 'https://'))
+            or (query and not query.startswith('copy_mode='))
+        ):
             return url
         destination = protocol_factory.protocol(dst.rse, dst.scheme, 'third_party_copy_write')
         return f'{plain}?copy_mode=push' if getattr(destination, 'wants_push', False) else url
@@ -158,7 +184,13 @@ def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
 
 def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
     @wraps(mark)
-    def make_bucket_and_mark(transfer: 'DirectTransfer', external_host: str, *arguments: Any, logger: 'LoggerFunction' = logging.log, **keywords: Any) -> None:
+    def make_bucket_and_mark(
+        transfer: 'DirectTransfer',
+        external_host: str,
+        *arguments: Any,
+        logger: 'LoggerFunction' = logging.log,
+        **keywords: Any,
+    ) -> None:
         # The copier makes its buckets by itself.
         if external_host != EXTERNAL_HOST and _is_s3(transfer.dest_protocol()):
             from rucio.core.s3.destinations import prepare  # noqa: PLC0415 - it would import what is being executed

@@ -38,7 +38,20 @@ if TYPE_CHECKING:
 else:
     _DIDParamType = click.ParamType  # older versions of click have it without a type
 
-__all__ = ['DIDType', 'did_argument', 'interruptible', 'is_robot', 'parse_did', 'printable', 'rse_option', 's3', 's3_client', 'say', 'size', 'table']
+__all__ = [
+    'DIDType',
+    'did_argument',
+    'interruptible',
+    'is_robot',
+    'parse_did',
+    'printable',
+    'rse_option',
+    's3',
+    's3_client',
+    'say',
+    'size',
+    'table',
+]
 
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
@@ -67,7 +80,9 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command is used: `rucio s3 ls` does not wait for what `rucio s3 check` needs."""
+    """Imports a command's module when the command is used: `rucio s3 ls` does not wait for what `rucio s3 check`
+    needs.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -90,7 +105,9 @@ class _LazyGroup(click.Group):
 
 @contextmanager
 def _usage_errors(ctx: click.Context) -> Iterator[None]:
-    """Rucio logs what click says of wrong usage, and ends with 1 or 2 then, and with 2 for a refusal. Here 2 is for wrong usage."""
+    """Rucio logs what click says of wrong usage, and ends with 1 or 2 then, and with 2 for a refusal. Here 2 is for
+    wrong usage.
+    """
     try:
         yield
     except click.UsageError as error:
@@ -113,7 +130,9 @@ def s3(ctx: click.Context, robot: bool) -> None:
 
 
 def s3_client(ctx: click.Context) -> 'S3Client':
-    """The client of the S3 plugin for the server and account of this command. No request: it uses the token that is there."""
+    """The client of the S3 plugin for the server and account of this command. No request: it uses the token that is
+    there.
+    """
     from rucio.client.s3client import S3Client  # noqa: PLC0415 - boto3 takes its time
 
     if isinstance(made := ctx.obj.get('s3_client'), S3Client):
@@ -143,7 +162,11 @@ def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
     mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
     scope, name = did[:mark], did[mark + 1 :].strip('/')
     if not scope or (need_name and not name):
-        wanted = 'scope:name, such as user.jdoe:thesis' if need_name else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
+        wanted = (
+            'scope:name, such as user.jdoe:thesis'
+            if need_name
+            else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
+        )
         raise InputValidationError(f"'{did}' is no DID that can be used here: give {wanted}.")
     return scope, name
 
@@ -168,7 +191,9 @@ class DIDType(_DIDParamType):
 def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_Command], _Command]':
     """The argument DID, which a command gets as ``did``: (scope, name)."""
     shown = 'SCOPE:NAME' if need_name else 'SCOPE[:NAME]'
-    return click.argument('did', type=DIDType(need_name), required=required, metavar=shown if required else f'[{shown}]')
+    return click.argument(
+        'did', type=DIDType(need_name), required=required, metavar=shown if required else f'[{shown}]'
+    )
 
 
 def rse_option() -> 'Callable[[_Command], _Command]':
@@ -178,7 +203,8 @@ def rse_option() -> 'Callable[[_Command], _Command]':
 
 @contextmanager
 def interruptible(said: str, code: int = 130) -> Iterator[None]:
-    """Let Ctrl-C end what is done in this block. Rucio's own handler fails with a TypeError, which would be all that the user reads.
+    """Let Ctrl-C end what is done in this block. Rucio's own handler fails with a TypeError, which would be all that
+    the user reads.
 
     :param said: What the user is told then.
     :param code: The exit code of the command then.
@@ -219,8 +245,11 @@ def _cell(value: Any, robot: bool) -> str:
     return printable(text.replace('\\', '\\\\') if robot else text)
 
 
-def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()) -> None:
-    """Print a table in Rucio's look: psql, rich where rucio.cfg wants that, and with --robot nothing but tabs between the values.
+def table(
+    ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()
+) -> None:
+    """Print a table in Rucio's look: psql, rich where rucio.cfg wants that, and with --robot nothing but tabs between
+    the values.
 
     :param ctx: The context of the command.
     :param rows: The rows.
@@ -239,7 +268,13 @@ def table(ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[s
     from tabulate import tabulate  # type: ignore[import-untyped] # noqa: PLC0415
 
     click.echo(
-        tabulate(cells, tablefmt=ctx.obj.get('tablefmt') or 'psql', headers=list(headers), colalign=alignments if cells else None, disable_numparse=True)
+        tabulate(
+            cells,
+            tablefmt=ctx.obj.get('tablefmt') or 'psql',
+            headers=list(headers),
+            colalign=alignments if cells else None,
+            disable_numparse=True,
+        )
     )
 
 
@@ -250,6 +285,8 @@ def _rich_table(ctx: click.Context, rows: list[list[str]], headers: Sequence[str
 
     # Rucio 38 has it elsewhere.
     rich: Any = getattr(utils, 'RichUtils', None) or import_module('rucio.client.richclient')
-    made = rich.generate_table([[escape(cell) for cell in row] for row in rows], headers=list(headers), col_alignments=alignments)
+    made = rich.generate_table(
+        [[escape(cell) for cell in row] for row in rows], headers=list(headers), col_alignments=alignments
+    )
     ctx.obj.spinner.stop()
     rich.print_output(made, console=ctx.obj.console, no_pager=ctx.obj.no_pager)

@@ -45,7 +45,12 @@ if TYPE_CHECKING:
 
 _OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may work all the same.'
 _read_only = click.option('--read-only', is_flag=True, help='Keys that cannot write or delete.')
-_lifetime = click.option('--lifetime', type=click.IntRange(min=1), metavar='SECONDS', help='How long the keys are valid; the server has an upper bound.')
+_lifetime = click.option(
+    '--lifetime',
+    type=click.IntRange(min=1),
+    metavar='SECONDS',
+    help='How long the keys are valid; the server has an upper bound.',
+)
 
 
 @click.command('credentials')
@@ -53,8 +58,15 @@ _lifetime = click.option('--lifetime', type=click.IntRange(min=1), metavar='SECO
 @rse_option()
 @_read_only
 @_lifetime
-@click.option('--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='For which tool.')
-@click.option('--write', 'into_file', is_flag=True, help="Put them into the tool's own file, and leave all else that is in it as it is.")
+@click.option(
+    '--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='For which tool.'
+)
+@click.option(
+    '--write',
+    'into_file',
+    is_flag=True,
+    help="Put them into the tool's own file, and leave all else that is in it as it is.",
+)
 @click.option('--file', 'path', type=click.Path(dir_okay=False), help='Put them into this file instead; any format.')
 @click.pass_context
 def credentials(
@@ -69,9 +81,9 @@ def credentials(
 ) -> None:
     """Print short-lived keys in the form that a tool reads.
 
-    For the bucket of a scope, or for one collection and no more; without a DID for the buckets of your own scopes. `rucio s3 url`
-    prints what the tool calls a DID with these keys. With --write or --file nobody else can read the file at any time; an output that is
-    redirected to where others could open it is refused.
+    For the bucket of a scope, or for one collection and no more; without a DID for the buckets of your own scopes.
+    `rucio s3 url` prints what the tool calls a DID with these keys. With --write or --file nobody else can read the
+    file at any time; an output that is redirected to where others could open it is refused.
 
     \b
     Examples: rucio s3 credentials --write
@@ -87,7 +99,9 @@ def credentials(
         raise InputValidationError(f'The format {form} has no file of its own: say which, --file FILE.')
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if formatter.single and len(accesses) > 1:
-        raise InputValidationError(f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.')
+        raise InputValidationError(
+            f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.'
+        )
     if written is not None:
         private.replace(written, lambda old: formatter.merged(old, accesses))
         say(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
@@ -98,7 +112,9 @@ def credentials(
 
 
 class _WithTool(click.Command):
-    """A command line of which all behind ``--`` is the tool's. click would take its first word for the DID where there is none."""
+    """A command line of which all behind ``--`` is the tool's. click would take its first word for the DID where there
+    is none.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index('--') if '--' in args else len(args)
@@ -115,11 +131,13 @@ class _WithTool(click.Command):
 @_read_only
 @_lifetime
 @click.pass_context
-def exec_(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> None:
+def exec_(
+    ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]
+) -> None:
     """Run a tool with short-lived keys in its environment.
 
-    For aws, s5cmd and what is made with an AWS SDK: one bucket. mc and rclone get all, by alias. Your own AWS profiles and keys are
-    out of the tool's sight. Its exit code is that of this command.
+    For aws, s5cmd and what is made with an AWS SDK: one bucket. mc and rclone get all, by alias. Your own AWS profiles
+    and keys are out of the tool's sight. Its exit code is that of this command.
 
     \b
     Examples: rucio s3 exec -- aws s3 ls s3://user.alice/
@@ -127,7 +145,9 @@ def exec_(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]
     """
     tool: list[str] = ctx.meta['rucio_s3_tool']
     if not tool:
-        raise click.UsageError('There is no command to run. Put it behind "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/')
+        raise click.UsageError(
+            'There is no command to run. Put it behind "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/'
+        )
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if len(accesses) > 1:
         _warn(
@@ -157,13 +177,15 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
 @click.command('url')
 @did_argument()
 @rse_option()
-@click.option('--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='Whose name for it.')
+@click.option(
+    '--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='Whose name for it.'
+)
 @click.pass_context
 def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str) -> None:
     """Print what a tool calls a DID.
 
-    For mc and rclone with the alias that `rucio s3 credentials` and `rucio s3 exec` give the keys for this DID. A collection's ends
-    in "/": so do all of its files begin.
+    For mc and rclone with the alias that `rucio s3 credentials` and `rucio s3 exec` give the keys for this DID. A
+    collection's ends in "/": so do all of its files begin.
 
     \b
     Example: mc ls "$(rucio s3 url user.alice:run7 --for mc)"
@@ -178,12 +200,16 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
     name_there = name_for(tool, alias, storage, place['bucket'], key)
     if not name_there.isprintable():
-        raise InputValidationError(f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. Use --for https.')
+        raise InputValidationError(
+            f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. Use --for https.'
+        )
     click.echo(name_there)
 
 
 def _alias(s3: 'S3Client', scope: str, rse: str, bucket: str, key: str) -> str:
-    """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one alias are of one grant."""
+    """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one
+    alias are of one grant.
+    """
     prefix = ''
     if scope != f'user.{s3.account}':
         # Without an STS there are no keys for the alias to be of; it may be the user's own.
@@ -196,13 +222,18 @@ def _alias(s3: 'S3Client', scope: str, rse: str, bucket: str, key: str) -> str:
 @did_argument(need_name=True)
 @rse_option()
 @click.option('--put', is_flag=True, help='For uploading, not downloading.')
-@click.option('--expires', type=click.IntRange(1, 604800), metavar='SECONDS', help='How long the URL is valid; an hour by default.')
+@click.option(
+    '--expires',
+    type=click.IntRange(1, 604800),
+    metavar='SECONDS',
+    help='How long the URL is valid; an hour by default.',
+)
 @click.pass_context
 def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: bool, expires: Optional[int]) -> None:
     """Print a URL with which anybody can read (or with --put write) one object.
 
-    Whoever has it needs no account. It ends with the keys that it is signed with, if that is earlier. What is written this way is not
-    in Rucio's catalogue.
+    Whoever has it needs no account. It ends with the keys that it is signed with, if that is earlier. What is written
+    this way is not in Rucio's catalogue.
 
     \b
     Examples: curl -o file.root "$(rucio s3 presign user.alice:run7/file.root)"
@@ -234,9 +265,15 @@ def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], p
 
     session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
     config = Config(signature_version='s3v4', s3={'addressing_style': endpoint.addressing})  # type: ignore[arg-type]
-    client = factory.client('s3', session, endpoint.url, region=keys['region'] or endpoint.default_region, config=config)
+    client = factory.client(
+        's3', session, endpoint.url, region=keys['region'] or endpoint.default_region, config=config
+    )
     operation = 'put_object' if put else 'get_object'
-    return str(client.generate_presigned_url(operation, Params={'Bucket': place['bucket'], 'Key': place['key']}, ExpiresIn=expires))
+    return str(
+        client.generate_presigned_url(
+            operation, Params={'Bucket': place['bucket'], 'Key': place['key']}, ExpiresIn=expires
+        )
+    )
 
 
 def _signed_by_server(s3: 'S3Client', place: dict[str, Any], put: bool, expires: int) -> str:
@@ -253,7 +290,9 @@ def _signed_by_server(s3: 'S3Client', place: dict[str, Any], put: bool, expires:
 # Keys
 
 
-def _accesses(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> list[Access]:
+def _accesses(
+    ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]
+) -> list[Access]:
     """For the DID, or for the buckets of the account's own scopes."""
     s3 = s3_client(ctx)
     if did:
@@ -295,7 +334,9 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list
     return buckets
 
 
-def _keys(s3: 'S3Client', did: tuple[str, str], rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> dict[str, Any]:
+def _keys(
+    s3: 'S3Client', did: tuple[str, str], rse: Optional[str], read_only: bool, lifetime: Optional[int]
+) -> dict[str, Any]:
     scope, name = did
     try:
         if read_only:
@@ -333,7 +374,9 @@ def _access(s3: 'S3Client', keys: dict[str, Any], scope: str) -> Access:
 def _place(s3: 'S3Client', scope: str, name: str, rse: Optional[str]) -> dict[str, Any]:
     places = s3.locate(scope, name, rse)
     if not places:
-        raise RSENotFound(f'{_written((scope, name))} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
+        raise RSENotFound(
+            f'{_written((scope, name))} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.'
+        )
     return places[0]
 
 

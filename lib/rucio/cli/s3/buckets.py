@@ -118,13 +118,20 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
     The column CATALOGUE is the state of the replica in Rucio, or `no` for what Rucio does not know.
     """
     if did is None:
-        rows = [[each['scope'], each['bucket'], each['rse'], each.get('created')] for each in s3_client(ctx).list_buckets(rse)]
+        rows = [
+            [each['scope'], each['bucket'], each['rse'], each.get('created')]
+            for each in s3_client(ctx).list_buckets(rse)
+        ]
         headers = ['SCOPE', 'BUCKET', 'RSE', 'CREATED']
         numbers: list[int] = []
     elif did[1]:
         rows, headers, numbers = _list_keys(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
     else:
-        rows, headers, numbers = _list_collections(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
+        rows, headers, numbers = (
+            _list_collections(ctx, _Folder.find(ctx, *did, rse)),
+            ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'],
+            [1, 2],
+        )
     if short:
         for row in rows:
             say(row[0] or row[1])
@@ -137,7 +144,9 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
 @rse_option()
 @click.pass_context
 def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
-    """How many objects there are, and how large: of each bucket, of what is in the bucket of a SCOPE, or below SCOPE:NAME."""
+    """How many objects there are, and how large: of each bucket, of what is in the bucket of a SCOPE, or below
+    SCOPE:NAME.
+    """
     sums: dict[str, _Sum] = {}
     if did is None:
         for each in s3_client(ctx).list_buckets(rse):
@@ -176,7 +185,8 @@ class _Folder(NamedTuple):
     client: 'Boto3S3'
     rse: str
     bucket: str
-    prefix: str  # of the keys of what is below the name, or of all of the scope: nothing where the bucket is the scope's own
+    # of the keys of what is below the name, or of all of the scope: nothing where the bucket is the scope's own
+    prefix: str
     scope: str
     name: str
 
@@ -185,11 +195,15 @@ class _Folder(NamedTuple):
         s3 = s3_client(ctx)
         places = s3.locate(scope, name, rse)
         if not places:
-            raise RSENotFound(f'{scope}{":" if name else ""}{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
+            raise RSENotFound(
+                f'{scope}{":" if name else ""}{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.'
+            )
         place = places[0]
         key = place.get('key') or ''
         prefix = f'{key}/' if key and not key.endswith('/') else key
-        return cls(s3.bucket_client(place['rse'], place['bucket'], prefix), place['rse'], place['bucket'], prefix, scope, name)
+        return cls(
+            s3.bucket_client(place['rse'], place['bucket'], prefix), place['rse'], place['bucket'], prefix, scope, name
+        )
 
     def objects(self) -> Iterator[tuple[str, int]]:
         """Name and size of each object: one request for each 1000."""
@@ -245,9 +259,15 @@ def _list_keys(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
     known = _members(ctx, folder)
     known |= _states(ctx, folder, [name for name in sizes if name not in known])
     if not sizes and not known:
-        raise SourceNotFound(f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio knows no such DID there.')
+        raise SourceNotFound(
+            f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio knows no such DID there.'
+        )
     return [
-        [f'{folder.scope}:{name}', size(ctx, sizes[name]) if name in sizes else '', _verdict(sizes.get(name), known.get(name))]
+        [
+            f'{folder.scope}:{name}',
+            size(ctx, sizes[name]) if name in sizes else '',
+            _verdict(sizes.get(name), known.get(name)),
+        ]
         for name in sorted({*sizes, *known})
     ]
 
@@ -261,7 +281,9 @@ def _verdict(stored: Optional[int], replica: Optional[_Replica]) -> str:
 
 
 def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:
-    """What the catalogue has of the collection on this storage: one request. Members of another scope lie in another bucket."""
+    """What the catalogue has of the collection on this storage: one request. Members of another scope lie in another
+    bucket.
+    """
     try:
         return _replicas(ctx, folder, [folder.name])
     except DataIdentifierNotFound:

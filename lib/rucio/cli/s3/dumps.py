@@ -32,13 +32,20 @@ _SHOWN = 5  # buckets
 @click.command('dump')
 @click.argument('rse')
 @click.option('--scope', 'scopes', multiple=True, help='Only the bucket of this scope; can be given more than once.')
-@click.option('--output', '-o', default='-', type=click.Path(dir_okay=False, allow_dash=True), help='A file, which is made when all is in it; - for stdout.')
+@click.option(
+    '--output',
+    '-o',
+    default='-',
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help='A file, which is made when all is in it; - for stdout.',
+)
 @click.pass_context
 def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) -> None:
     """List what lies on RSE, for Rucio's auditor and other consistency tools.
 
-    One line for each object: its path below the RSE's prefix, percent-encoded. For operators: it needs keys on this machine that may list
-    all buckets (rucio.cfg, or the server's rse-accounts.cfg). The exit code is 1, and there is no file, if something could not be listed.
+    One line for each object: its path below the RSE's prefix, percent-encoded. For operators: it needs keys on this
+    machine that may list all buckets (rucio.cfg, or the server's rse-accounts.cfg). The exit code is 1, and there is no
+    file, if something could not be listed.
 
     \b
     Example: rucio s3 dump SITE_S3 -o /var/www/dumps/SITE_S3/dump_$(date +%Y%m%d)
@@ -56,14 +63,18 @@ def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) 
 
 
 def _print(lines: Iterable[str]) -> None:
-    """:raises DestinationNotAccessible: if it cannot be written. A reader who has seen enough (`| head`) ends the command without a word."""
+    """:raises DestinationNotAccessible: if it cannot be written. A reader who has seen enough (`| head`) ends the
+    command without a word.
+    """
     try:
         sys.stdout.writelines(f'{line}\n' for line in lines)
         sys.stdout.flush()
     except OSError as error:
         if error.errno is None:  # of the Rucio client
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest at its end, and would fail once more
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # Python writes the rest at its end, and would fail once more
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise DestinationNotAccessible(

@@ -46,8 +46,9 @@ def import_(
 ) -> None:
     """Register what others keep in a bucket as files of the dataset SCOPE:NAME, so that `rucio download` gets them.
 
-    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b. Nothing is copied, and nothing is ever written there: the RSE is one that
-    `rucio s3 rse add --read-only` made. The dataset has no rule. Run it again for what is new; the server's daemon does, too.
+    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b. Nothing is copied, and nothing is ever written there: the RSE
+    is one that `rucio s3 rse add --read-only` made. The dataset has no rule. Run it again for what is new; the server's
+    daemon does, too.
 
     \b
     Example: rucio s3 import LANDSAT archive:landsat --prefix scenes/2026
@@ -55,7 +56,10 @@ def import_(
     scope, name = did
     if not dry_run:
         warn(how['on_changed'], how['on_missing'])
-    with interruptible('Stopped. What was done so far stays. Run the same command again to go on.'), shown_progress(ctx, f'{scope}:{name}') as progress:
+    with (
+        interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
+        shown_progress(ctx, f'{scope}:{name}') as progress,
+    ):
         answer = s3_client(ctx).import_bucket(rse, scope, name, dry_run=dry_run or None, progress=progress, **how)
     failed = report(ctx, answer, dry_run, verbose)
     if answer['counts'].get('registered') and not is_robot(ctx):

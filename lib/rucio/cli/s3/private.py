@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where keys are put on this machine: nobody else can read them there, at any time, nor put something else in their place.
+"""Where keys are put on this machine: nobody else can read them there, at any time, nor put something else in their
+place.
 
-POSIX: who has a file open goes on reading it when its mode changes, so a file that is written to is new, or was never open to others.
+POSIX: who has a file open goes on reading it when its mode changes, so a file that is written to is new, or was never
+open to others.
 """
 
 import errno
@@ -43,7 +45,8 @@ _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def replace(path: str, make: Callable[[str], str]) -> None:
-    """Write a file that only this account can read, in one step: it is new, with mode 600 from its first byte, or as it was before.
+    """Write a file that only this account can read, in one step: it is new, with mode 600 from its first byte, or as it
+    was before.
 
     Nothing is read or replaced that belongs to somebody else. A link is followed only where it is this account's own.
 
@@ -85,9 +88,13 @@ def _followed(path: str) -> str:
 def _need_own_folder(folder: str, status: os.stat_result) -> None:
     """Whoever may replace the file has the tool read what he likes, and some tools run what they read."""
     if status.st_uid not in (os.geteuid(), 0):
-        raise InputValidationError(f"The directory '{printable(folder)}' belongs to another account, who could replace the file. {_OTHER_FILE}")
+        raise InputValidationError(
+            f"The directory '{printable(folder)}' belongs to another account, who could replace the file. {_OTHER_FILE}"
+        )
     if not status.st_mode & stat.S_ISVTX and _lets_others(status, status.st_mode, 0o022):
-        raise InputValidationError(f"Others may write to the directory '{printable(folder)}', and could replace the file. {_OTHER_FILE}")
+        raise InputValidationError(
+            f"Others may write to the directory '{printable(folder)}', and could replace the file. {_OTHER_FILE}"
+        )
 
 
 def _read(place: int, name: str) -> str:
@@ -103,7 +110,9 @@ def _read(place: int, name: str) -> str:
         if status.st_uid != os.geteuid():
             raise InputValidationError(f'It belongs to another account. {_OTHER_FILE}')
         if status.st_nlink > 1:
-            raise InputValidationError(f'It has another name, a hard link, which would keep what is in it now. {_OTHER_FILE}')
+            raise InputValidationError(
+                f'It has another name, a hard link, which would keep what is in it now. {_OTHER_FILE}'
+            )
         return file.read()
 
 
@@ -146,7 +155,9 @@ def need_private_output(stream: TextIO, first_mode: Optional[int] = None) -> Non
     if status.st_mode & 0o077:
         os.fchmod(descriptor, 0o600)
     if _lets_others(status, mode, 0o066) and (path is None or status.st_nlink != 1 or _is_reached(path)):
-        _refuse_output(path, f'which other accounts could open before it was closed to them (its mode was {stat.S_IMODE(mode):o})')
+        _refuse_output(
+            path, f'which other accounts could open before it was closed to them (its mode was {stat.S_IMODE(mode):o})'
+        )
 
 
 def _refuse_output(path: Optional[str], why: str) -> None:
@@ -182,7 +193,9 @@ def _is_reached(path: str) -> bool:
 
 
 def _lets_others(status: os.stat_result, mode: int, what: int) -> bool:
-    """Whether a mode lets anybody but the owner do something. A group that has the account's name, and no other members, is nobody else."""
+    """Whether a mode lets anybody but the owner do something. A group that has the account's name, and no other
+    members, is nobody else.
+    """
     if mode & what & 0o007:
         return True
     return bool(mode & what & 0o070) and not _is_own_group(status.st_gid)

@@ -40,7 +40,13 @@ def _named(account: str) -> str:
 
 @click.command('share')
 @did_argument(need_name=True)
-@click.option('--with', 'accounts', metavar='ACCOUNT', multiple=True, help='Who shall be able to read it. Can be given several times.')
+@click.option(
+    '--with',
+    'accounts',
+    metavar='ACCOUNT',
+    multiple=True,
+    help='Who shall be able to read it. Can be given several times.',
+)
 @click.option('--write', is_flag=True, help='They can also write and delete there.')
 @click.option('--public', is_flag=True, help='Everybody can read it, also without Rucio.')
 @click.pass_context
@@ -57,7 +63,13 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
 
 @click.command('unshare')
 @did_argument(need_name=True)
-@click.option('--with', 'accounts', metavar='ACCOUNT', multiple=True, help='Who shall not reach it any more. Can be given several times.')
+@click.option(
+    '--with',
+    'accounts',
+    metavar='ACCOUNT',
+    multiple=True,
+    help='Who shall not reach it any more. Can be given several times.',
+)
 @click.option('--public', is_flag=True, help='Not everybody any more.')
 @click.pass_context
 def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
@@ -65,12 +77,16 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
     whom = _whom(accounts, public)
     shared = {each['account'] for each in s3_client(ctx).list_grants(*did) if not each.get('ended')}
     for account in whom:
-        s3_client(ctx).delete_grant(*did, account)  # also what is not there: public access is taken back on the storage as well
+        s3_client(ctx).delete_grant(
+            *did, account
+        )  # also what is not there: public access is taken back on the storage as well
         if not is_robot(ctx):
             # Who mistypes a name must not think that access has ended.
             say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
     if accounts and not is_robot(ctx):
-        say('Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.')
+        say(
+            'Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.'
+        )
 
 
 @click.command('grants')
@@ -79,7 +95,9 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
 def grants(ctx: click.Context, did: tuple[str, str]) -> None:
     """With whom a collection is shared."""
     found = s3_client(ctx).list_grants(*did)
-    rows = [[each['account'], _access(each), each.get('by'), each.get('at'), each.get('until') or '-'] for each in found]
+    rows = [
+        [each['account'], _access(each), each.get('by'), each.get('at'), each.get('until') or '-'] for each in found
+    ]
     table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT', 'UNTIL'])
 
 
@@ -93,15 +111,17 @@ def _access(grant: dict[str, Any]) -> str:
 @click.command('policy')
 @did_argument()
 @rse_option()
-@click.option('--set', 'file', type=click.File('r'), metavar='FILE', help='Set it: a JSON file, or - for the standard input.')
+@click.option(
+    '--set', 'file', type=click.File('r'), metavar='FILE', help='Set it: a JSON file, or - for the standard input.'
+)
 @click.option('--remove', is_flag=True, help='Remove it.')
 @click.pass_context
 def policy(ctx: click.Context, did: tuple[str, str], rse: Optional[str], file: Any, remove: bool) -> None:
     """
     Show or set the storage's own policy of the bucket of SCOPE.
 
-    It is for those who come to the storage without Rucio, and holds beside what `rucio s3 share` gave: the owner of a scope can
-    allow named users and roles of the storage to read its bucket.
+    It is for those who come to the storage without Rucio, and holds beside what `rucio s3 share` gave: the owner of a
+    scope can allow named users and roles of the storage to read its bucket.
     """
     if file and remove:
         raise click.UsageError('--set and --remove exclude each other.')
@@ -112,7 +132,13 @@ def policy(ctx: click.Context, did: tuple[str, str], rse: Optional[str], file: A
         s3.set_bucket_policy(scope, _read(file), rse)
     else:
         found = s3.get_bucket_policy(scope, rse)
-        click.echo(json.dumps(found, indent=None if is_robot(ctx) else 2) if found else '{}' if is_robot(ctx) else f'The bucket of {scope} has no policy.')
+        click.echo(
+            json.dumps(found, indent=None if is_robot(ctx) else 2)
+            if found
+            else '{}'
+            if is_robot(ctx)
+            else f'The bucket of {scope} has no policy.'
+        )
         return
     if not is_robot(ctx):
         say(f'The policy of the bucket of {scope} is {"removed" if remove else "set"}.')
@@ -122,7 +148,11 @@ def _read(file: Any) -> dict[str, Any]:
     try:
         found = json.load(file)
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputValidationError(f'{file.name} is no JSON ({error}). A bucket policy is an object with "Version" and "Statement".') from None
+        raise InputValidationError(
+            f'{file.name} is no JSON ({error}). A bucket policy is an object with "Version" and "Statement".'
+        ) from None
     if not isinstance(found, dict):
-        raise InputValidationError(f'{file.name} holds no JSON object. A bucket policy is one with "Version" and "Statement".')
+        raise InputValidationError(
+            f'{file.name} holds no JSON object. A bucket policy is one with "Version" and "Statement".'
+        )
     return found

@@ -26,7 +26,13 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from rucio.cli.s3 import is_robot, s3_client, say, table
-from rucio.common.exception import InputValidationError, InvalidObject, InvalidRSEExpression, RSENotFound, UnsupportedOperation
+from rucio.common.exception import (
+    InputValidationError,
+    InvalidObject,
+    InvalidRSEExpression,
+    RSENotFound,
+    UnsupportedOperation,
+)
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.places import Place
@@ -56,7 +62,11 @@ def rse() -> None:
 @click.option('--role-arn', help='The role that the Rucio server assumes to vend keys.')
 @click.option('--sts-endpoint', help='The URL of the Security Token Service, where it is not that of the storage.')
 @click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
-@click.option('--read-only', is_flag=True, help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).')
+@click.option(
+    '--read-only',
+    is_flag=True,
+    help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).',
+)
 @click.option('--anonymous', is_flag=True, help='With --read-only: anybody may read it, and nobody needs keys.')
 @click.option(
     '--fts',
@@ -85,12 +95,18 @@ def add(
     """
     read_only, anonymous, fts = more.pop('read_only'), more.pop('anonymous'), more.pop('fts')
     if not provider and not read_only:
-        raise click.UsageError("Missing option '--provider': aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other.")
+        raise click.UsageError(
+            "Missing option '--provider': aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other."
+        )
     if anonymous and not read_only:
         raise click.UsageError('--anonymous is for reading only: give --read-only, too.')
     if fts and no_third_party_copy:
         raise click.UsageError('--fts and --no-third-party-copy exclude each other.')
-    settings = {'provider': provider or 'generic'} | {key: value for key, value in more.items() if value} | dict(_setting(each) for each in setting)
+    settings = (
+        {'provider': provider or 'generic'}
+        | {key: value for key, value in more.items() if value}
+        | dict(_setting(each) for each in setting)
+    )
     if anonymous:
         settings['auth'] = 'anonymous'
     protocol = _protocol(endpoint, _folder(bucket, prefix, read_only), settings)
@@ -99,10 +115,15 @@ def add(
     if read_only:
         properties, attributes = _PROPERTIES | _READ_ONLY, {}
         for each in protocols:
-            each['domains'] = {domain: {name: operations[name] for name in _READING if name in operations} for domain, operations in each['domains'].items()}
+            each['domains'] = {
+                domain: {name: operations[name] for name in _READING if name in operations}
+                for domain, operations in each['domains'].items()
+            }
     if fts:
         attributes = attributes | {'fts': _servers(fts), 'supported_checksums': 'none'}
-    checked = Endpoint.load({'rse': name}, protocol)  # what is wrong with the settings, and unknown ones, is told before anything is made
+    checked = Endpoint.load(
+        {'rse': name}, protocol
+    )  # what is wrong with the settings, and unknown ones, is told before anything is made
     for line in _make(ctx.obj.client, name, attributes, protocols, properties):
         say(line)
     if read_only:
@@ -114,7 +135,9 @@ def add(
 def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition('=')
     if not equals:
-        raise InputValidationError(f'--setting {text}: expected NAME=VALUE with a name of docs/settings.md, such as max_concurrency=8.')
+        raise InputValidationError(
+            f'--setting {text}: expected NAME=VALUE with a name of docs/settings.md, such as max_concurrency=8.'
+        )
     return key, value
 
 
@@ -126,7 +149,9 @@ def _url(option: str, text: str) -> tuple[SplitResult, int]:
     except ValueError:
         url, port = urlsplit(''), None
     if port is None or not url.hostname or url.path.strip('/') or url.query or url.username:
-        raise InputValidationError(f"{option} '{text}': expected https://HOST or https://HOST:PORT, without a bucket or path.")
+        raise InputValidationError(
+            f"{option} '{text}': expected https://HOST or https://HOST:PORT, without a bucket or path."
+        )
     return url, port
 
 
@@ -151,7 +176,9 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
 
 
 def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """For all but third-party copies. What is not offered is left out: 0 says so up to Rucio 38 only, and means 'before all others' from 39 on."""
+    """For all but third-party copies. What is not offered is left out: 0 says so up to Rucio 38 only, and means 'before
+    all others' from 39 on.
+    """
     url, port = _url('--endpoint', endpoint)
     return {
         'scheme': url.scheme,
@@ -165,7 +192,8 @@ def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str,
 
 
 def _offer_copies(main: dict[str, Any], fts: Optional[str]) -> list[dict[str, Any]]:
-    """Have the main protocol offer third-party copies, or another one that only makes URLs for FTS: prefix and settings are those of the main one.
+    """Have the main protocol offer third-party copies, or another one that only makes URLs for FTS: prefix and settings
+    are those of the main one.
 
     Rucio pairs http with http alone, and davs with https, too; so a storage that speaks http has both.
     """
@@ -181,11 +209,18 @@ def _copies(priority: int) -> dict[str, int]:
     return {'third_party_copy_read': priority, 'third_party_copy_write': priority}
 
 
-def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[dict[str, Any]], properties: dict[str, Any] = _PROPERTIES) -> list[str]:
+def _make(
+    client: Any,
+    name: str,
+    attributes: dict[str, Any],
+    protocols: list[dict[str, Any]],
+    properties: dict[str, Any] = _PROPERTIES,
+) -> list[str]:
     """Make what is not there yet: the protocols come last, so an RSE without one is what an interrupted run left.
 
     :returns: What was done.
-    :raises UnsupportedOperation: if there is an RSE that is another one, or another one that has its files in the same place.
+    :raises UnsupportedOperation: if there is an RSE that is another one, or another one that has its files in the same
+        place.
     """
     done = []
     try:
@@ -203,7 +238,9 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[di
         try:
             client.add_rse(name, **properties)
         except InvalidObject as error:  # the rest of it is the schema
-            raise InvalidObject(f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.') from None
+            raise InvalidObject(
+                f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.'
+            ) from None
         there, present = {'protocols': []}, client.list_rse_attributes(name)
         done.append(f'Made the RSE {name}.')
     for key, value in attributes.items():
@@ -218,10 +255,11 @@ def _make(client: Any, name: str, attributes: dict[str, Any], protocols: list[di
 
 
 def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], protocol: dict[str, Any]) -> None:
-    """Two RSEs that can have the same key take one object for a file of each of them, and the deletion of one is the end of both.
+    """Two RSEs that can have the same key take one object for a file of each of them, and the deletion of one is the
+    end of both.
 
-    One request for each algorithm, one for each RSE of it, and one for the scopes where it is they that matter. Imports, which have no
-    algorithm, delete nothing.
+    One request for each algorithm, one for each RSE of it, and one for the scopes where it is they that matter.
+    Imports, which have no algorithm, delete nothing.
     """
     if algorithm is None:
         return
@@ -230,7 +268,11 @@ def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], p
         for each in client.get_rse(other)['protocols']:
             overlap = place.overlap(Place.of(other, each, theirs)) if each['impl'] != IMPL_FTS else None
             if overlap and (not overlap.scope or overlap.scope in client.list_scopes()):
-                remedy = 'another --bucket or --prefix' if place.bucket else 'names of its own for its buckets: --bucket-prefix'
+                remedy = (
+                    'another --bucket or --prefix'
+                    if place.bucket
+                    else 'names of its own for its buckets: --bucket-prefix'
+                )
                 raise UnsupportedOperation(
                     f'The RSE {name} was not made: {overlap.why}, and what is deleted from one would be gone from both. Give {name} {remedy}.'
                 )
@@ -241,25 +283,38 @@ def _others(client: Any, name: str) -> Iterator[tuple[str, str]]:
     for algorithm in ('s3_bucket', 'identity', 'hash'):
         # Rucio keeps the answer to an expression for ten minutes: ask for one that nobody has asked for.
         with suppress(InvalidRSEExpression):  # there are none
-            found = [each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')]
+            found = [
+                each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')
+            ]
             yield from ((each, algorithm) for each in found if each != name)
 
 
 def _differences(
-    there: dict[str, Any], present: dict[str, Any], properties: dict[str, Any], attributes: dict[str, Any], protocols: list[dict[str, Any]]
+    there: dict[str, Any],
+    present: dict[str, Any],
+    properties: dict[str, Any],
+    attributes: dict[str, Any],
+    protocols: list[dict[str, Any]],
 ) -> list[str]:
     """What of an existing RSE is not as this command would make it."""
     found = [f'{key} is {there[key]}' for key, value in properties.items() if there.get(key, value) != value]
-    found += [f'its attribute {key} is {present[key]}' for key, value in attributes.items() if key in present and str(present[key]) != str(value)]
+    found += [
+        f'its attribute {key} is {present[key]}'
+        for key, value in attributes.items()
+        if key in present and str(present[key]) != str(value)
+    ]
     main = protocols[0]
     same = [each for each in there['protocols'] if _same(each, main)]
     if there['protocols'] and not same:
         found += [
-            'its protocol is {scheme}://{hostname}:{port}{prefix} with {impl}, '.format(**each) + f'{each.get("extended_attributes")}'
+            'its protocol is {scheme}://{hostname}:{port}{prefix} with {impl}, '.format(**each)
+            + f'{each.get("extended_attributes")}'
             for each in there['protocols']
         ]
     if 'fts' in attributes and any(each['domains']['wan'].get('third_party_copy_read') for each in same):
-        found.append(f'its protocol {main["scheme"]} offers third-party copies, and FTS would be given its URLs (set them to null; 0 in Rucio 38)')
+        found.append(
+            f'its protocol {main["scheme"]} offers third-party copies, and FTS would be given its URLs (set them to null; 0 in Rucio 38)'
+        )
     return found
 
 
@@ -275,7 +330,12 @@ def _s3_settings(protocol: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(client: Any, name: str, endpoint: Endpoint) -> str:
     """The server's keys, as rse-accounts.cfg has them."""
-    keys = {'access_key': '...', 'secret_key': '...', 'signature_version': 's3v4', 'region': endpoint.region or endpoint.default_region}
+    keys = {
+        'access_key': '...',
+        'secret_key': '...',
+        'signature_version': 's3v4',
+        'region': endpoint.region or endpoint.default_region,
+    }
     return json.dumps({client.get_rse(name)['id']: keys})
 
 
@@ -299,12 +359,18 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
     say("1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):")
     say(f'   {_entry(client, name, endpoint)}')
     say(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
-    made = f"the bucket '{bucket}', with any S3 client" if bucket else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
+    made = (
+        f"the bucket '{bucket}', with any S3 client"
+        if bucket
+        else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
+    )
     say(f'3. Make {made}')
     say(f'4. See that all works: rucio s3 check {name}')
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
-        say(f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md')
+        say(
+            f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md'
+        )
 
 
 @click.command('check')
@@ -314,7 +380,8 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
 def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
     """Try everything that a working S3 RSE needs.
 
-    Says for each failure what to change. Test objects are removed again. The exit code is 1 if something necessary fails.
+    Says for each failure what to change. Test objects are removed again. The exit code is 1 if something necessary
+    fails.
     """
     from rucio.client.s3check import FAILED, HINT, Check, Result  # noqa: PLC0415 - boto3 takes its time
 

@@ -29,7 +29,16 @@ from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, rse_o
 from rucio.common.exception import InputValidationError, RucioException, ServerConnectionException
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 
-__all__ = ['bucket_settings', 'on_changed_option', 'on_missing_option', 'report', 'shown_progress', 'sync', 'warn', 'watch']
+__all__ = [
+    'bucket_settings',
+    'on_changed_option',
+    'on_missing_option',
+    'report',
+    'shown_progress',
+    'sync',
+    'warn',
+    'watch',
+]
 
 _Command = TypeVar('_Command', bound=Callable[..., Any])
 
@@ -74,7 +83,10 @@ _COUNTS = {
 
 def on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
     """The option --on-changed. Left out, what is set for the bucket holds."""
-    shown = 'About objects that are not what the catalogue says. replace: the catalogue takes over the new size and checksum. ' + _BAD
+    shown = (
+        'About objects that are not what the catalogue says. replace: the catalogue takes over the new size and checksum. '
+        + _BAD
+    )
     return click.option('--on-changed', type=click.Choice(ON_CHANGED + more), help=shown)
 
 
@@ -102,12 +114,21 @@ def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
 @on_missing_option()
 @click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.')
 @click.pass_context
-def sync(ctx: click.Context, target: str, rse: Optional[str], dry_run: bool, on_changed: Optional[str], on_missing: Optional[str], verbose: bool) -> None:
+def sync(
+    ctx: click.Context,
+    target: str,
+    rse: Optional[str],
+    dry_run: bool,
+    on_changed: Optional[str],
+    on_missing: Optional[str],
+    verbose: bool,
+) -> None:
     """Register what other tools put into a bucket, and tell what they changed or removed.
 
-    All of the bucket of a SCOPE, what is below SCOPE:NAME, or all your buckets on an RSE. New objects become files of the collection that
-    they lie below, and the stock commands list and download them. Without --on-changed and --on-missing, what is set for the bucket is done
-    (rucio s3 settings); at first that is: report. Can be run again at any time. The exit code is 1 if something failed.
+    All of the bucket of a SCOPE, what is below SCOPE:NAME, or all your buckets on an RSE. New objects become files of
+    the collection that they lie below, and the stock commands list and download them. Without --on-changed and
+    --on-missing, what is set for the bucket is done (rucio s3 settings); at first that is: report. Can be run again at
+    any time. The exit code is 1 if something failed.
 
     \b
     Example: rucio s3 sync user.alice:run7
@@ -120,7 +141,10 @@ def sync(ctx: click.Context, target: str, rse: Optional[str], dry_run: bool, on_
     targets = _targets(ctx, target, rse)
     for each in targets:
         try:
-            with interruptible('Stopped. What was done so far stays. Run the same command again to go on.'), shown_progress(ctx, each.shown) as progress:
+            with (
+                interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
+                shown_progress(ctx, each.shown) as progress,
+            ):
                 answer = client.sync(each.scope, each.name or None, each.rse, progress=progress, **wish)
         except RucioException as error:
             if len(targets) == 1:
@@ -152,7 +176,9 @@ def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]
         raise InputValidationError(f'{text} is an RSE, and so is {rse}: name one of them.')
     found = [_Target(each['scope'], '', text) for each in s3_client(ctx).list_buckets(text) if each.get('scope')]
     if not found:
-        raise InputValidationError(f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: rucio s3 sync SCOPE --rse {text}')
+        raise InputValidationError(
+            f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: rucio s3 sync SCOPE --rse {text}'
+        )
     return found
 
 
@@ -166,7 +192,9 @@ def shown_progress(ctx: click.Context, shown: str) -> Iterator[Optional[Callable
     from rich.markup import escape  # noqa: PLC0415
 
     with Console(stderr=True).status(escape(f'{shown}: comparing the bucket with the catalogue')) as line:
-        yield lambda counts: line.update(escape(f'{shown}: {counts.get("listed", 0):,} objects, {counts.get("new", 0):,} of them new'))
+        yield lambda counts: line.update(
+            escape(f'{shown}: {counts.get("listed", 0):,} objects, {counts.get("new", 0):,} of them new')
+        )
 
 
 def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose: bool) -> bool:
@@ -181,11 +209,17 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
     did = f'{answer["scope"]}:{answer["name"]}' if answer.get('name') else answer['scope']
     if is_robot(ctx):
         rows = [['count', did, answer['rse'], kind, number] for kind, number in counts.items()]
-        rows += [['problem', did, answer['rse'], *(each[field] for field in ('kind', 'did', 'key', 'found', 'remedy'))] for each in problems]
+        rows += [
+            ['problem', did, answer['rse'], *(each[field] for field in ('kind', 'did', 'key', 'found', 'remedy'))]
+            for each in problems
+        ]
         table(ctx, rows, [])
         return bool(counts.get('failed'))
     say(f'{did} on {answer["rse"]}:' + (' (nothing is written)' if dry_run else ''))
-    kinds = [*(kind for kind in _COUNTS if counts.get(kind)), *(kind for kind in counts if counts[kind] and kind not in _COUNTS)]
+    kinds = [
+        *(kind for kind in _COUNTS if counts.get(kind)),
+        *(kind for kind in counts if counts[kind] and kind not in _COUNTS),
+    ]
     rows = [[_COUNTS.get(kind, kind), size(ctx, counts[kind]) if kind == 'bytes' else counts[kind]] for kind in kinds]
     table(ctx, rows or [[_COUNTS['listed'], 0]], ['WHAT', 'NUMBER'], [1])
     _tell(problems, counts, verbose)
@@ -223,10 +257,13 @@ def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bo
 @on_changed_option(('default',))
 @on_missing_option(('default',))
 @click.pass_context
-def bucket_settings(ctx: click.Context, scope: str, rse: Optional[str], on_changed: Optional[str], on_missing: Optional[str]) -> None:
+def bucket_settings(
+    ctx: click.Context, scope: str, rse: Optional[str], on_changed: Optional[str], on_missing: Optional[str]
+) -> None:
     """Show or set what is done in the bucket of a SCOPE about objects that others changed or removed.
 
-    `rucio s3 sync` and the server's daemons do it. `default` takes a setting back: what the operator chose for the RSE holds again.
+    `rucio s3 sync` and the server's daemons do it. `default` takes a setting back: what the operator chose for the RSE
+    holds again.
     """
     bucket, name = parse_did(scope)
     if name:
@@ -237,7 +274,10 @@ def bucket_settings(ctx: click.Context, scope: str, rse: Optional[str], on_chang
         found = client.set_bucket_settings(bucket, rse, on_changed=on_changed, on_missing=on_missing)
     else:
         found = client.get_bucket_settings(bucket, rse)
-    rows = [[each.replace('_', '-'), found[each], 'bucket' if each in found['own'] else 'RSE'] for each in ('on_changed', 'on_missing')]
+    rows = [
+        [each.replace('_', '-'), found[each], 'bucket' if each in found['own'] else 'RSE']
+        for each in ('on_changed', 'on_missing')
+    ]
     if not is_robot(ctx):
         say(f'The bucket {found["bucket"]} on {found["rse"]}:')
     table(ctx, rows, ['SETTING', 'VALUE', 'SET FOR THE'])
@@ -249,12 +289,15 @@ def bucket_settings(ctx: click.Context, scope: str, rse: Optional[str], on_chang
 @click.command('watch')
 @did_argument()
 @rse_option()
-@click.option('--interval', type=click.FloatRange(0.1, 3600), default=2, show_default=True, help='Seconds between two looks.')
+@click.option(
+    '--interval', type=click.FloatRange(0.1, 3600), default=2, show_default=True, help='Seconds between two looks.'
+)
 @click.pass_context
 def watch(ctx: click.Context, did: tuple[str, str], rse: Optional[str], interval: float) -> None:
     """Show what happens in the catalogue below SCOPE:NAME, or to all files of a SCOPE, as it happens. Ctrl-C ends it.
 
-    Files are registered, updated (a new size or checksum), declared bad, or removed. For programs (--robot): time, what, DID and bytes.
+    Files are registered, updated (a new size or checksum), declared bad, or removed. For programs (--robot): time,
+    what, DID and bytes.
     """
     with interruptible('', 0):
         _watch(ctx, did[0], did[1] or None, rse, interval)

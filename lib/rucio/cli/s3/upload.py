@@ -31,13 +31,15 @@ _SHOWN = 50  # failures; more would drive the summary off the screen
 @click.argument('directory', type=click.Path(exists=True, file_okay=False))
 @did_argument(need_name=True)
 @rse_option()
-@click.option('--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files under way at once.')
+@click.option(
+    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files under way at once.'
+)
 @click.pass_context
 def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Optional[str], jobs: int) -> None:
     """Upload all files below DIRECTORY into a dataset.
 
-    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Many at once, registered in bulk; nothing is overwritten. Run it again after a failure: it
-    sends only what is missing.
+    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Many at once, registered in bulk; nothing is overwritten. Run it again after a
+    failure: it sends only what is missing.
 
     \b
     Example: rucio s3 upload run7/ user.alice:run7
@@ -75,7 +77,9 @@ def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) ->
         return
     for made in summary.made:
         say(f'Made {made}.')
-    parts = [f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))}/s)']
+    parts = [
+        f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))}/s)'
+    ]
     if summary.found:
         parts.append(f'{summary.found} were on the storage and are registered now')
     if summary.there:

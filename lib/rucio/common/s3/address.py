@@ -16,9 +16,9 @@
 
 Pure functions: no request, no configuration. The one place where names are encoded and decoded.
 
-A bucket-style DID is ``scope:name``: the scope is the bucket, the name is the key, byte for byte. Scopes that S3 refuses
-as bucket names (upper case, ``_``, too short, like an IP address, reserved) are encoded so that two scopes never share a
-bucket and the scope can be read back from the bucket without a look-up.
+A bucket-style DID is ``scope:name``: the scope is the bucket, the name is the key, byte for byte. Scopes that S3
+refuses as bucket names (upper case, ``_``, too short, like an IP address, reserved) are encoded so that two scopes
+never share a bucket and the scope can be read back from the bucket without a look-up.
 """
 
 import re
@@ -42,7 +42,8 @@ __all__ = [
     'scope_to_bucket',
 ]
 
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; "-." and ".-" are MinIO's and older rules.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; "-." and ".-" are MinIO's and older
+# rules.
 _BUCKET = re.compile(r'(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]')
 _IP_LIKE = re.compile(r'\d+\.\d+\.\d+\.\d+')
 _RESERVED_PREFIXES = ('xn--', 'sthree-', 'amzn-s3-demo-')
@@ -59,7 +60,9 @@ MAX_KEY_BYTES = 1024
 
 
 class ObjectURL(NamedTuple):
-    """A PFN taken apart: ``endpoint`` is ``scheme://host[:port]``, ``key`` is decoded, ``query`` is a signature or empty."""
+    """A PFN taken apart: ``endpoint`` is ``scheme://host[:port]``, ``key`` is decoded, ``query`` is a signature or
+    empty.
+    """
 
     endpoint: str
     bucket: str
@@ -78,8 +81,9 @@ def is_bucket_name(name: str) -> bool:
 
 
 def leaves_directory(name: str) -> bool:
-    """Whether Rucio's download, which joins a name to its directory as it is, may write a file of this name outside of that directory, or cannot
-    write it at all: ``.`` or ``..`` between slashes, two slashes at the beginning (it takes off one), or a NUL.
+    """Whether Rucio's download, which joins a name to its directory as it is, may write a file of this name outside of
+    that directory, or cannot write it at all: ``.`` or ``..`` between slashes, two slashes at the beginning (it takes
+    off one), or a NUL.
 
     :param name: The name of a DID, or a key.
     """
@@ -90,9 +94,11 @@ def scope_to_bucket(scope: str, prefix: str = '') -> str:
     """The bucket of a scope.
 
     :param scope: The scope, without a VO.
-    :param prefix: The endpoint's bucket prefix: AWS bucket names are global, and VOs that share an endpoint need different ones.
+    :param prefix: The endpoint's bucket prefix: AWS bucket names are global, and VOs that share an endpoint need
+        different ones.
     :returns: ``prefix + scope`` where S3 allows that name, else ``prefix`` + an encoding of the scope.
-    :raises RSEFileNameNotSupported: if the bucket's name would be longer than S3's 63 characters, or the scope is empty.
+    :raises RSEFileNameNotSupported: if the bucket's name would be longer than S3's 63 characters, or the scope is
+        empty.
     """
     if scope and not scope.startswith(ENCODED_MARK) and is_bucket_name(scope) and is_bucket_name(prefix + scope):
         return prefix + scope
@@ -155,7 +161,9 @@ def _decode(encoded: str) -> str:
     return scope.decode()
 
 
-def s3_bucket(scope: str, name: str, rse: Optional[str], rse_attrs: dict[str, Any], protocol_attrs: dict[str, Any]) -> str:
+def s3_bucket(
+    scope: str, name: str, rse: Optional[str], rse_attrs: dict[str, Any], protocol_attrs: dict[str, Any]
+) -> str:
     """The lfn2pfn algorithm ``s3_bucket``: one bucket for each scope, keys are names. Not yet percent-encoded.
 
     :param scope: The scope of the DID.
@@ -181,7 +189,9 @@ def s3_bucket_inverse(path: str, prefix: str = '') -> tuple[str, str]:
     bucket, _, name = path.removeprefix('/').partition('/')
     scope = bucket_to_scope(bucket, prefix)
     if scope is None:
-        raise RSEFileNameNotSupported(f"The bucket '{bucket}' belongs to no scope (bucket prefix '{prefix}'): there is no DID for '{path}'.")
+        raise RSEFileNameNotSupported(
+            f"The bucket '{bucket}' belongs to no scope (bucket prefix '{prefix}'): there is no DID for '{path}'."
+        )
     return scope, name
 
 
@@ -195,7 +205,8 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
 
     ``//``, a leading ``/`` and ``..`` in the key are part of the key. Only a query (a signature) is cut off.
 
-    :raises RSEFileNameNotSupported: if there is no bucket or no key in it, it is not UTF-8, or the key is longer than S3's 1024 bytes.
+    :raises RSEFileNameNotSupported: if there is no bucket or no key in it, it is not UTF-8, or the key is longer than
+        S3's 1024 bytes.
     """
     # By hand: urlsplit would take a "#" out of the key, and a PFN has no fragment.
     rest, _, query = url.partition('?')
@@ -205,11 +216,17 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
     try:
         bucket, key = unquote(bucket, errors='strict'), unquote(key, errors='strict')
     except UnicodeDecodeError:
-        raise RSEFileNameNotSupported(f"'{url.partition('?')[0]}' is no S3 URL: its percent-encoding is not UTF-8.") from None
+        raise RSEFileNameNotSupported(
+            f"'{url.partition('?')[0]}' is no S3 URL: its percent-encoding is not UTF-8."
+        ) from None
     if not scheme or not host or not bucket or (key_required and not key):
-        raise RSEFileNameNotSupported(f"'{url.partition('?')[0]}' is no S3 URL: expected scheme://host:port/bucket/key.")
+        raise RSEFileNameNotSupported(
+            f"'{url.partition('?')[0]}' is no S3 URL: expected scheme://host:port/bucket/key."
+        )
     if len(key.encode()) > MAX_KEY_BYTES:
-        raise RSEFileNameNotSupported(f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 takes {MAX_KEY_BYTES}. Use a shorter name.")
+        raise RSEFileNameNotSupported(
+            f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 takes {MAX_KEY_BYTES}. Use a shorter name."
+        )
     return ObjectURL(f'{scheme}://{host}', bucket, key, query)
 
 

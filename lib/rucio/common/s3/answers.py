@@ -14,8 +14,8 @@
 
 """What storages, their STS and Rucio servers answer is somebody else's text.
 
-It is checked where it comes in, before anybody writes it to a file or hands it to a tool (:func:`checked`), and made harmless before
-a terminal or a log gets it (:func:`printable`). Pure functions: no request.
+It is checked where it comes in, before anybody writes it to a file or hands it to a tool (:func:`checked`), and made
+harmless before a terminal or a log gets it (:func:`printable`). Pure functions: no request.
 """
 
 import logging
@@ -31,7 +31,8 @@ LONGEST_TOKEN = 16 * 1024  # characters; more than servers take in a header
 LONGEST_KEY = 1024  # bytes of an object's key
 _TIME = '%Y-%m-%dT%H:%M:%SZ'
 
-# Keys and tokens have no blank, no control character and nothing beyond ASCII on any storage: see AWS's, Ceph's, MinIO's and SeaweedFS's.
+# Keys and tokens have no blank, no control character and nothing beyond ASCII on any storage: see AWS's, Ceph's,
+# MinIO's and SeaweedFS's.
 _PATTERNS = {
     'access_key': re.compile('[!-~]{1,256}'),
     'secret_key': re.compile('[!-~]{1,1024}'),
@@ -49,14 +50,18 @@ _LINE = re.compile('[ -~]{0,65536}')  # the server signs empty values of headers
 
 
 def printable(text: str, longest: Optional[int] = None) -> str:
-    """Text that is safe in a line of a terminal or a log: control characters, line separators and marks that change the direction of writing
-    are written as Python escapes them.
+    """Text that is safe in a line of a terminal or a log: control characters, line separators and marks that change the
+    direction of writing are written as Python escapes them.
 
     :param longest: Characters; more are cut off.
     """
     if longest is not None and len(text) > longest:
         text = f'{text[:longest]}...'
-    return text if text.isprintable() else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+    return (
+        text
+        if text.isprintable()
+        else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+    )
 
 
 def one_line(record: logging.LogRecord) -> bool:
@@ -92,7 +97,8 @@ def checked_keys(who: str, answer: Any) -> dict[str, Any]:
     """Keys that a Rucio server vends, with what they are for.
 
     :param who: Who answered, as the message names it.
-    :param answer: rse, bucket, prefix, write, access_key, secret_key, session_token, expiration and region; others are left as they are.
+    :param answer: rse, bucket, prefix, write, access_key, secret_key, session_token, expiration and region; others are
+        left as they are.
     :raises ServiceUnavailable: if one of them is missing or cannot be what it is called.
     """
     if not isinstance(answer, dict):
@@ -101,8 +107,14 @@ def checked_keys(who: str, answer: Any) -> dict[str, Any]:
         checked(who, name, answer.get(name))
     checked(who, 'region', answer.get('region') or '')
     prefix = answer.get('prefix')
-    if not isinstance(prefix, str) or len(prefix.encode(errors='replace')) > LONGEST_KEY or not isinstance(answer.get('write'), bool):
-        raise ServiceUnavailable(f'{who} answered with keys, but does not say what they are for. They were not used: tell the operator.')
+    if (
+        not isinstance(prefix, str)
+        or len(prefix.encode(errors='replace')) > LONGEST_KEY
+        or not isinstance(answer.get('write'), bool)
+    ):
+        raise ServiceUnavailable(
+            f'{who} answered with keys, but does not say what they are for. They were not used: tell the operator.'
+        )
     return answer
 
 
@@ -116,10 +128,14 @@ def checked_signatures(who: str, answer: Any) -> list[dict[str, Any]]:
         found = list(answer['responses'])
         for each in found:
             lines = [each['uri'], *each['headers'], *(value for values in each['headers'].values() for value in values)]
-            if not all(isinstance(values, list) and values for values in each['headers'].values()) or not all(_LINE.fullmatch(line) for line in lines):
+            if not all(isinstance(values, list) and values for values in each['headers'].values()) or not all(
+                _LINE.fullmatch(line) for line in lines
+            ):
                 raise ValueError  # noqa: TRY301 - one place answers
     except (TypeError, KeyError, ValueError, AttributeError):
-        raise ServiceUnavailable(f'{who} answered with signatures that cannot be ones. They were not used: tell the operator.') from None
+        raise ServiceUnavailable(
+            f'{who} answered with signatures that cannot be ones. They were not used: tell the operator.'
+        ) from None
     return found
 
 

@@ -37,7 +37,8 @@ def crc32_of(file: BinaryIO) -> str:
 
 
 def etag_of(file: BinaryIO, part: int) -> str:
-    """The ETag that S3 gives a file: the MD5, or for a multipart upload that of the parts' MD5s and their number. Reads it once.
+    """The ETag that S3 gives a file: the MD5, or for a multipart upload that of the parts' MD5s and their number. Reads
+    it once.
 
     :param part: The size of a part in bytes; 0 for a file in one piece.
     """

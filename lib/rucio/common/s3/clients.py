@@ -68,7 +68,9 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     authorizer = authorizer or Presigned()
     patience = endpoint.patience(patience)
     # What only names the RSE makes no other client. Another process must not use our sockets: a fork begins anew.
-    storage = replace(endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets())
+    storage = replace(
+        endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets()
+    )
     key = (os.getpid(), authorizer.identity, patience, storage)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
@@ -83,7 +85,9 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
     # botocore's own takes three quarters of the time that it takes to read a listing.
     session.get_component('response_parser_factory').set_parser_defaults(timestamp_parser=_timestamp)
     config = _config(endpoint, authorizer)
-    client: S3Client = factory.client('s3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config)
+    client: S3Client = factory.client(
+        's3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config
+    )
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     # Where a server answers before it has the body, botocore takes that answer for the one to the next request, too.
@@ -125,7 +129,8 @@ def _timestamp(value: Any) -> datetime:
 
 
 class Stoppable:
-    """A client for one transfer: once that is stopped it makes no request any more, also no further attempt of one under way.
+    """A client for one transfer: once that is stopped it makes no request any more, also no further attempt of one
+    under way.
 
     Only a multipart upload may still be aborted.
     """
@@ -165,13 +170,17 @@ class Stoppable:
 class _NeverOverwrite:
     """Makes every upload of a client conditional: it fails with 412 where there is an object already.
 
-    Where the storage does not honour ``If-None-Match``, a HEAD just before has to do: it tells of an object that was there
-    before, not of one that is written in the same moment.
+    Where the storage does not honour ``If-None-Match``, a HEAD just before has to do: it tells of an object that was
+    there before, not of one that is written in the same moment.
     """
 
     def __init__(self, client: 'S3Client', endpoint: Endpoint, can_look: bool) -> None:
         self._client = client
-        operations = {'PutObject': endpoint.conditional_put, 'CompleteMultipartUpload': endpoint.conditional_multipart, 'CopyObject': False}
+        operations = {
+            'PutObject': endpoint.conditional_put,
+            'CompleteMultipartUpload': endpoint.conditional_multipart,
+            'CopyObject': False,
+        }
         for operation, honoured in operations.items():
             shape = client.meta.service_model.operation_model(operation).input_shape
             if shape is not None and 'IfNoneMatch' in shape.members:  # CopyObject: not in every boto3
@@ -190,7 +199,10 @@ class _NeverOverwrite:
             if status_of(error) == 404:
                 return
             raise
-        answer = {'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by a HEAD'}, 'ResponseMetadata': {'HTTPStatusCode': 412}}
+        answer = {
+            'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by a HEAD'},
+            'ResponseMetadata': {'HTTPStatusCode': 412},
+        }
         raise ClientError(answer, model.name)  # type: ignore[arg-type]
 
 
@@ -200,7 +212,9 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
 
 
 def _add_md5_to_signed(request: 'AWSRequest', operation_name: str, **_: Any) -> None:
-    """The same for a signed URL. Version 4 lets a header be added that was not signed; older signatures cover this one."""
+    """The same for a signed URL. Version 4 lets a header be added that was not signed; older signatures cover this
+    one.
+    """
     if operation_name == 'PutObject' and 'X-Amz-Signature=' in str(request.url):
         request.headers['Content-MD5'] = _md5(request.data)
 

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The content of an object: read in order and resumed where an answer breaks off, summed, and compared with what the catalogue says."""
+"""The content of an object: read in order and resumed where an answer breaks off, summed, and compared with what the
+catalogue says.
+"""
 
 import hashlib
 import threading
@@ -45,7 +47,9 @@ BROKEN = (HTTPClientError, IncompleteReadError)  # what an answer that breaks of
 
 
 class Sums(NamedTuple):
-    """What a content is known by: MD5 and Adler-32 in hexadecimal, as the catalogue has them, and the size in bytes. None: not known."""
+    """What a content is known by: MD5 and Adler-32 in hexadecimal, as the catalogue has them, and the size in bytes.
+    None: not known.
+    """
 
     md5: Optional[str] = None
     adler32: Optional[str] = None
@@ -108,8 +112,9 @@ class Summing:
 class Reader:
     """The bytes of an object, or a range of them, in order. All requests are for the same version of the object.
 
-    Where an answer breaks off, the next one goes on from there, until three in a row bring nothing new (or less than ``far``). botocore
-    verifies an answer only if it is read from the beginning of the object to its end. One request, and one for each answer that breaks off. Errors are botocore's own.
+    Where an answer breaks off, the next one goes on from there, until three in a row bring nothing new (or less than
+    ``far``). botocore verifies an answer only if it is read from the beginning of the object to its end. One request,
+    and one for each answer that breaks off. Errors are botocore's own.
 
     :param client: Makes the requests.
     :param target: The object, ...
@@ -140,7 +145,10 @@ class Reader:
         self._end = info.size if size is None else start + size
         self._bodies = BODIES if resumes else 1
         self._far = far
-        self._broken, self._out_of_row = 0, start  # answers that broke off in a row, and where the next one is not in that row
+        self._broken, self._out_of_row = (
+            0,
+            start,
+        )  # answers that broke off in a row, and where the next one is not in that row
         self._body: Any = None
 
     @property
@@ -178,7 +186,9 @@ class Reader:
         except HTTPError as error:  # botocore does not know all of them
             raise ResponseStreamingError(error=error) from error
         if more or len(block) > self.left:
-            raise FileConsistencyMismatch(f'RSE {self._target.rse}: get of {self._target}: more bytes came than were asked for. Try again.')
+            raise FileConsistencyMismatch(
+                f'RSE {self._target.rse}: get of {self._target}: more bytes came than were asked for. Try again.'
+            )
         if not block:
             raise IncompleteReadError(actual_bytes=self._position, expected_bytes=self._end)
         self._position += len(block)
@@ -190,7 +200,9 @@ class Reader:
         asked = f'{self._position}-{self._end - 1}'
         if self.left != self._info.size:
             extra['Range'] = f'bytes={asked}'
-        answer = need_version(self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra), self._info.etag)
+        answer = need_version(
+            self._client.get_object(Bucket=self._target.bucket, Key=self._target.key, **extra), self._info.etag
+        )
         came = answer.get('ContentRange', '')
         if 'Range' in extra and came not in (f'bytes {asked}/{self._info.size}', f'bytes {asked}/*'):
             answer['Body'].close()
@@ -208,7 +220,8 @@ class Reader:
 
 
 class Verified:
-    """An object that is read once from its beginning to its end, which is not reached if the content is not the right one.
+    """An object that is read once from its beginning to its end, which is not reached if the content is not the right
+    one.
 
     Memory: what is asked for at once, twice. Requests: as :class:`Reader`.
 
@@ -219,7 +232,14 @@ class Verified:
     :param stop: Once it is set, the next read is refused.
     """
 
-    def __init__(self, connection: 'Connection', target: 'Target', info: 'ObjectInfo', expected: Sums, stop: Optional[threading.Event] = None) -> None:
+    def __init__(
+        self,
+        connection: 'Connection',
+        target: 'Target',
+        info: 'ObjectInfo',
+        expected: Sums,
+        stop: Optional[threading.Event] = None,
+    ) -> None:
         stop = stop or threading.Event()
         self._target = target
         self._reader = Reader(Stoppable.of(connection.client, stop), target, info, stop)
@@ -261,7 +281,9 @@ class Verified:
             )
 
 
-def sums_of(connection: 'Connection', target: 'Target', info: 'ObjectInfo', stop: Optional[threading.Event] = None) -> Sums:
+def sums_of(
+    connection: 'Connection', target: 'Target', info: 'ObjectInfo', stop: Optional[threading.Event] = None
+) -> Sums:
     """Read an object for its checksums: one GET, a MiB of memory.
 
     :param stop: Once it is set, the next read is refused.

@@ -14,8 +14,8 @@
 
 """The ways of being authorised by a storage: one small class each, and who comes first.
 
-A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request to a storage; a Rucio
-server is asked what it offers where there are no keys.
+A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request to a storage;
+a Rucio server is asked what it offers where there are no keys.
 """
 
 import hashlib
@@ -31,7 +31,13 @@ import botocore.session
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from rucio.common.config import get_rse_credentials
-from rucio.common.exception import ConfigurationError, ErrorLoadingCredentials, RSEAccessDenied, RSENotFound, RSEOperationNotSupported
+from rucio.common.exception import (
+    ConfigurationError,
+    ErrorLoadingCredentials,
+    RSEAccessDenied,
+    RSENotFound,
+    RSEOperationNotSupported,
+)
 
 from .errors import Target
 from .factory import bare_session, user_session
@@ -99,7 +105,9 @@ class Profile(Authorizer):
 
 
 class _RotatingCredentials(Credentials):
-    """The keys of an RSE in rse-accounts.cfg. Read again once a minute: a daemon need not be restarted when keys are changed."""
+    """The keys of an RSE in rse-accounts.cfg. Read again once a minute: a daemon need not be restarted when keys are
+    changed.
+    """
 
     SECONDS = 60
 
@@ -124,11 +132,15 @@ def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
     except ErrorLoadingCredentials as error:
         if isinstance(error.args[0], FileNotFoundError):
             return None  # the usual case on a client
-        raise ConfigurationError(f'rse-accounts.cfg cannot be read: {error.args[0]}. It must be a JSON object of RSE ids.') from None
+        raise ConfigurationError(
+            f'rse-accounts.cfg cannot be read: {error.args[0]}. It must be a JSON object of RSE ids.'
+        ) from None
     if not isinstance(account, dict) or ('access_key' not in account and 'secret_key' not in account):
         return None  # other kinds of storages have entries, too
     if not account.get('access_key') or not account.get('secret_key'):
-        raise ConfigurationError(f'rse-accounts.cfg has only one of access_key and secret_key for the RSE id {rse_id}. Set both.')
+        raise ConfigurationError(
+            f'rse-accounts.cfg has only one of access_key and secret_key for the RSE id {rse_id}. Set both.'
+        )
     return account
 
 
@@ -160,8 +172,8 @@ class Anonymous(Authorizer):
 class Presigned(Authorizer):
     """URLs that somebody else signed, each for one object and one of GET, PUT and DELETE.
 
-    The client builds its requests as always; what is sent goes to the signed URL. Headers that S3 would want to be signed
-    (``x-amz-...``) are not added, so the storage is not asked for a checksum.
+    The client builds its requests as always; what is sent goes to the signed URL. Headers that S3 would want to be
+    signed (``x-amz-...``) are not added, so the storage is not asked for a checksum.
     """
 
     name = 'presigned'
@@ -210,22 +222,25 @@ class Presigned(Authorizer):
 
 
 class RucioServer(Protocol):
-    """What a Rucio server with the S3 plugin does for its clients: ``rucio.client.s3client.S3Client``. May be called by several threads."""
+    """What a Rucio server with the S3 plugin does for its clients: ``rucio.client.s3client.S3Client``. May be called by
+    several threads.
+    """
 
     @property
     def identity(self) -> str:
         """Server, VO and account: the same for those that are given the same. Holds no secret."""
 
     def get_s3_rse(self, rse: str) -> dict[str, Any]:
-        """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None. One request.
+        """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None.
+        One request.
 
         :raises RSEOperationNotSupported: if the server does not have the plugin.
         :raises RSENotFound: if the plugin does not serve this RSE.
         """
 
     def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> dict[str, Any]:
-        """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key, secret_key,
-        session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
+        """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key,
+        secret_key, session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
 
         :raises AccessDenied: if the account may not do this.
         """
@@ -258,7 +273,9 @@ def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
                 answer = server.get_s3_rse(endpoint.rse)
             except (RSENotFound, RSEOperationNotSupported):  # no plugin, or not for this RSE
                 answer = {}
-            offer = _Offer(time.monotonic() + _OFFER_SECONDS, tuple(answer.get('auth') or ()), answer.get('region') or None)
+            offer = _Offer(
+                time.monotonic() + _OFFER_SECONDS, tuple(answer.get('auth') or ()), answer.get('region') or None
+            )
             _offers[key] = offer
         return offer
 
@@ -267,14 +284,17 @@ def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
 Server = Union[RucioServer, Callable[[], Optional[RucioServer]], None]
 
 
-def choose(endpoint: 'Endpoint', server: Server = None, token: Optional[str] = None, sign_url: bool = False) -> Optional[Authorizer]:
+def choose(
+    endpoint: 'Endpoint', server: Server = None, token: Optional[str] = None, sign_url: bool = False
+) -> Optional[Authorizer]:
     """How to be authorised at a storage, by the setting ``auth``.
 
-    ``auto`` takes the first of: keys, signed URLs if the RSE has the attribute ``sign_url``, what the Rucio server offers
-    (keys that it vends, requests that it signs), the user's own OIDC token.
+    ``auto`` takes the first of: keys, signed URLs if the RSE has the attribute ``sign_url``, what the Rucio server
+    offers (keys that it vends, requests that it signs), the user's own OIDC token.
 
     :param endpoint: The storage.
-    :param server: The Rucio server, or a function that makes it. Asked for its offer once for each RSE, and only where there are no keys.
+    :param server: The Rucio server, or a function that makes it. Asked for its offer once for each RSE, and only where
+        there are no keys.
     :param token: The user's OIDC token.
     :param sign_url: Whether the RSE has the attribute ``sign_url``.
     :returns: The first way that applies, or None where only a signed URL will do.
@@ -315,9 +335,13 @@ def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[
     """The way that the setting names, whatever else there is."""
     if endpoint.auth == 'web-identity':
         if not token:
-            raise RSEAccessDenied(f"RSE {endpoint.rse}: 'auth' is web-identity, but there is no OIDC token. Log in to Rucio with auth_type = oidc.")
+            raise RSEAccessDenied(
+                f"RSE {endpoint.rse}: 'auth' is web-identity, but there is no OIDC token. Log in to Rucio with auth_type = oidc."
+            )
         if not endpoint.web_identity_role_arn:
-            raise RSEAccessDenied(f"RSE {endpoint.rse}: 'auth' is web-identity, but no role is known. Set 'web_identity_role_arn' in the RSE's 's3' settings.")
+            raise RSEAccessDenied(
+                f"RSE {endpoint.rse}: 'auth' is web-identity, but no role is known. Set 'web_identity_role_arn' in the RSE's 's3' settings."
+            )
         return _web_identity(endpoint, token)
     if server is None:
         raise RSEAccessDenied(

@@ -15,8 +15,8 @@
 """One S3 storage: its URL, its region, and how it wants to be spoken to.
 
 The settings of an RSE come, each overriding the one before, from the provider's defaults (``providers.toml``), the
-protocol's ``extended_attributes`` (``{"s3": {...}}``, which reach every client with the RSE's definition), and rucio.cfg's
-sections ``[s3]`` and ``[s3:RSE]``. Reading them costs no request.
+protocol's ``extended_attributes`` (``{"s3": {...}}``, which reach every client with the RSE's definition), and
+rucio.cfg's sections ``[s3]`` and ``[s3:RSE]``. Reading them costs no request.
 """
 
 import difflib
@@ -41,9 +41,21 @@ else:
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['GUARDS', 'ON_CHANGED', 'ON_MISSING', 'PERSON', 'SERVER', 'SETTINGS', 'Endpoint', 'Patience', 'Secrets', 'Setting']
+__all__ = [
+    'GUARDS',
+    'ON_CHANGED',
+    'ON_MISSING',
+    'PERSON',
+    'SERVER',
+    'SETTINGS',
+    'Endpoint',
+    'Patience',
+    'Secrets',
+    'Setting',
+]
 
-# What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is gone.
+# What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is
+# gone.
 ON_CHANGED = ('report', 'replace', 'bad')
 ON_MISSING = ('report', 'forget', 'lost')
 
@@ -222,12 +234,16 @@ SETTINGS: dict[str, Setting] = {
     'sorted_listing': Setting(_boolean, 'true or false'),
     'policy_capitals': Setting(_boolean, 'true or false'),
     'checksum_readers': Setting(_count, 'a number from 1 to 1000'),
-    'events_url': Setting(_events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"),
+    'events_url': Setting(
+        _events_url, "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events"
+    ),
     'events_topic': Setting(_events_topic, 'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge'),
     'events_endpoint': Setting(_url_text, 'a URL such as https://private-gateway.example.org'),
     'event_topics': Setting(_boolean, 'true or false'),
     'fts_push': Setting(_boolean, 'true or false', 'RSE'),
-    'events_token': Setting(_events_token, '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them', _SECRET),
+    'events_token': Setting(
+        _events_token, '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them', _SECRET
+    ),
     'progress': _choice('auto', 'on', 'off')._replace(where='rucio.cfg'),
     'access_key': Setting(_text, 'a key', _SECRET),
     'secret_key': Setting(_text, 'a key', _SECRET),
@@ -313,7 +329,11 @@ class Endpoint:
 
     def patience(self, usual: Patience = PERSON) -> Patience:
         """How long to wait for it and how often to try: what the settings say, and ``usual`` where they say nothing."""
-        return Patience(self.connect_timeout or usual.connect_timeout, self.read_timeout or usual.read_timeout, self.max_attempts or usual.max_attempts)
+        return Patience(
+            self.connect_timeout or usual.connect_timeout,
+            self.read_timeout or usual.read_timeout,
+            self.max_attempts or usual.max_attempts,
+        )
 
     @property
     def sts_url(self) -> str:
@@ -367,7 +387,9 @@ def _from_protocol(rse: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
     settings = (protocol.get('extended_attributes') or {}).get('s3') or {}
     place = f'RSE {rse}, extended_attributes of the {protocol["scheme"]} protocol'
     if not isinstance(settings, Mapping):
-        raise ConfigurationError(f'{place}: "s3" is {type(settings).__name__}, but must be an object such as {{"provider": "ceph"}}.')
+        raise ConfigurationError(
+            f'{place}: "s3" is {type(settings).__name__}, but must be an object such as {{"provider": "ceph"}}.'
+        )
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'rucio.cfg':
             raise ConfigurationError(
@@ -385,10 +407,16 @@ def _from_config(section: str) -> dict[str, Any]:
         return {}
     try:
         # [DEFAULT]'s options belong to no section in particular.
-        settings = {name: value for name, value in config.items(section) if name not in config.defaults() and name not in _OF_THE_SERVER}
+        settings = {
+            name: value
+            for name, value in config.items(section)
+            if name not in config.defaults() and name not in _OF_THE_SERVER
+        }
     except InterpolationError:
         # Its text has the value in it, which may be a secret.
-        raise ConfigurationError(f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it.") from None
+        raise ConfigurationError(
+            f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it."
+        ) from None
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'RSE':
             raise ConfigurationError(
@@ -416,7 +444,11 @@ def _checked(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         try:
             checked[name] = setting.parse(value)
         except (ValueError, TypeError, KeyError):
-            allowed = 'one of ' + ', '.join(sorted(set(_providers()) - {'default'})) if name == 'provider' else setting.allowed
+            allowed = (
+                'one of ' + ', '.join(sorted(set(_providers()) - {'default'}))
+                if name == 'provider'
+                else setting.allowed
+            )
             seen = '' if name in ('access_key', 'secret_key', 'session_token', 'events_token') else f" is '{value}'"
             raise ConfigurationError(f"{place}: '{name}'{seen}, but must be {allowed}.") from None
     return checked

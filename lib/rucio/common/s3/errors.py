@@ -39,7 +39,18 @@ from rucio.common.exception import (
 
 from .answers import printable
 
-__all__ = ['Target', 'TransferTimeout', 'is_ambiguous', 'is_unanswered', 'is_unreachable', 'local_error', 'said', 'status_of', 'translate', 'translated']
+__all__ = [
+    'Target',
+    'TransferTimeout',
+    'is_ambiguous',
+    'is_unanswered',
+    'is_unreachable',
+    'local_error',
+    'said',
+    'status_of',
+    'translate',
+    'translated',
+]
 
 
 class Target(NamedTuple):
@@ -66,19 +77,29 @@ class _Row(NamedTuple):
     remedy: str
 
 
-_KEYS = _Row(RSEAccessDenied, 'Check the access key and secret key of this RSE (rucio.cfg [s3:RSE], AWS profile or rse-accounts.cfg).')
+_KEYS = _Row(
+    RSEAccessDenied,
+    'Check the access key and secret key of this RSE (rucio.cfg [s3:RSE], AWS profile or rse-accounts.cfg).',
+)
 _EXPIRED = _Row(RSEAccessDenied, 'The credentials or the signed URL have expired: get new ones and try again.')
-_DENIED = _Row(RSEAccessDenied, 'The credentials in use may not do this: ask the owner of the bucket or the operator of the RSE.')
+_DENIED = _Row(
+    RSEAccessDenied, 'The credentials in use may not do this: ask the owner of the bucket or the operator of the RSE.'
+)
 _REGION = _Row(RSEAccessDenied, "Set the RSE's 's3' setting 'region' to the region of the bucket.")
 _DAMAGED = _Row(FileConsistencyMismatch, 'The data were changed on their way and nothing was stored: try again.')
 _BUSY = _Row(ResourceTemporaryUnavailable, 'The storage is busy: try again later.')
 _DOWN = _Row(ServiceUnavailable, 'Try again later; if it stays so, tell the operator of the storage.')
-_CHUNKED = _Row(RSEOperationNotSupported, "The storage does not take this kind of integrity check: set 'checksum' to md5, or the right 'provider'.")
+_CHUNKED = _Row(
+    RSEOperationNotSupported,
+    "The storage does not take this kind of integrity check: set 'checksum' to md5, or the right 'provider'.",
+)
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and what Ceph, MinIO and SeaweedFS answer.
 _CODES = {
     'NoSuchKey': _Row(SourceNotFound, 'There is no such object.'),
-    'NoSuchBucket': _Row(DestinationNotAccessible, 'The bucket does not exist: it has to be made before files go there.'),
+    'NoSuchBucket': _Row(
+        DestinationNotAccessible, 'The bucket does not exist: it has to be made before files go there.'
+    ),
     'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
     'InvalidAccessKeyId': _KEYS,
     'SignatureDoesNotMatch': _KEYS,
@@ -88,19 +109,28 @@ _CODES = {
     'AccessDenied': _DENIED,
     'AllAccessDisabled': _DENIED,
     'AccountProblem': _DENIED,
-    'RequestTimeTooSkewed': _Row(RSEAccessDenied, "This machine's clock and the storage's differ too much: set the clock (NTP)."),
+    'RequestTimeTooSkewed': _Row(
+        RSEAccessDenied, "This machine's clock and the storage's differ too much: set the clock (NTP)."
+    ),
     'PermanentRedirect': _REGION,
     'AuthorizationHeaderMalformed': _REGION,
     'IllegalLocationConstraintException': _REGION,
     'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is an object already, and it was left as it is.'),
-    'ConditionalRequestConflict': _Row(ResourceTemporaryUnavailable, 'Somebody else is writing the same object: try again.'),
+    'ConditionalRequestConflict': _Row(
+        ResourceTemporaryUnavailable, 'Somebody else is writing the same object: try again.'
+    ),
     'BadDigest': _DAMAGED,
     'InvalidDigest': _DAMAGED,
     'XAmzContentChecksumMismatch': _DAMAGED,
     'XAmzContentSHA256Mismatch': _DAMAGED,
     'MissingContentLength': _CHUNKED,
-    'NotImplemented': _Row(RSEOperationNotSupported, "The storage does not know this operation: check the setting 'provider'."),
-    'EntityTooLarge': _Row(RSEOperationNotSupported, 'The object is larger than the storage takes in one request: use keys instead of signed URLs.'),
+    'NotImplemented': _Row(
+        RSEOperationNotSupported, "The storage does not know this operation: check the setting 'provider'."
+    ),
+    'EntityTooLarge': _Row(
+        RSEOperationNotSupported,
+        'The object is larger than the storage takes in one request: use keys instead of signed URLs.',
+    ),
     'KeyTooLongError': _Row(RSEFileNameNotSupported, 'Use a shorter name.'),
     'InvalidObjectName': _Row(RSEFileNameNotSupported, 'The storage does not take this name: use another one.'),
     'InvalidBucketName': _Row(RSEFileNameNotSupported, 'The storage does not take this bucket name.'),
@@ -118,7 +148,10 @@ _CODES = {
 _STATUSES = {
     301: _REGION,
     401: _DENIED,
-    403: _Row(RSEAccessDenied, 'The credentials in use may not do this, or there is no such object and they may not list the bucket.'),
+    403: _Row(
+        RSEAccessDenied,
+        'The credentials in use may not do this, or there is no such object and they may not list the bucket.',
+    ),
     404: _CODES['NoSuchKey'],
     409: _CODES['ConditionalRequestConflict'],
     411: _CHUNKED,
@@ -134,21 +167,36 @@ _NO_BUCKET = _Row(
     "The bucket does not exist: check the RSE's prefix and bucket_prefix. If it was removed on purpose make an empty one, and Rucio forgets its files.",
 )
 _CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
-_TLS = _Row(ServiceUnavailable, "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.")
+_TLS = _Row(
+    ServiceUnavailable,
+    "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.",
+)
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
 
 # The first that fits: subclasses before their bases.
 _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (
         TransferTimeout,
-        _Row(ServiceUnavailable, 'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), or check the network.'),
+        _Row(
+            ServiceUnavailable,
+            'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), or check the network.',
+        ),
     ),
     (boto.SSLError, _TLS),
-    (boto.ProxyConnectionError, _Row(ServiceUnavailable, 'Check the proxy settings of the environment (https_proxy, no_proxy).')),
-    (boto.EndpointConnectionError, _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is up.")),
+    (
+        boto.ProxyConnectionError,
+        _Row(ServiceUnavailable, 'Check the proxy settings of the environment (https_proxy, no_proxy).'),
+    ),
+    (
+        boto.EndpointConnectionError,
+        _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is up."),
+    ),
     (boto.HTTPClientError, _DOWN),
     (boto.IncompleteReadError, _DOWN),
-    (boto.FlexibleChecksumError, _Row(FileConsistencyMismatch, 'The object is not what was stored: tell the operator, and use another replica.')),
+    (
+        boto.FlexibleChecksumError,
+        _Row(FileConsistencyMismatch, 'The object is not what was stored: tell the operator, and use another replica.'),
+    ),
     (boto.NoCredentialsError, _CREDENTIALS),
     (boto.PartialCredentialsError, _CREDENTIALS),
     (boto.ProfileNotFound, _CREDENTIALS),
@@ -177,7 +225,9 @@ def status_of(error: BaseException) -> int:
 
 
 def is_ambiguous(error: BaseException) -> bool:
-    """Whether the storage may have done what was asked although this error came back: the answer was lost, or an attempt before it."""
+    """Whether the storage may have done what was asked although this error came back: the answer was lost, or an
+    attempt before it.
+    """
     if isinstance(error, boto.ClientError):
         return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
     return isinstance(error, (TransferTimeout, boto.HTTPClientError, s3transfer.exceptions.CancelledError))
@@ -224,12 +274,15 @@ def _row(error: BaseException, operation: str) -> _Row:
 def said(error: BaseException) -> str:
     """What the storage said, or what kept it from saying anything, as a sentence without signatures.
 
-    Short and in one line, whatever it is: a storage may want to write on somebody's terminal, or a line of its own into a log.
+    Short and in one line, whatever it is: a storage may want to write on somebody's terminal, or a line of its own into
+    a log.
     """
     if isinstance(error, boto.ClientError):
         answer = error.response.get('Error', {})
         code, message, status = answer.get('Code', ''), answer.get('Message', ''), status_of(error)
-        words = ' '.join(printable(str(word), _LONGEST_CODE) for word in (status, '' if code == str(status) else code) if word)
+        words = ' '.join(
+            printable(str(word), _LONGEST_CODE) for word in (status, '' if code == str(status) else code) if word
+        )
         return f'the storage answered {words}' + (f' ({_shown(message)}).' if message and message != code else '.')
     return f'{type(error).__name__}: {_shown(error) or "no details"}.'.replace('..', '.')
 
@@ -252,8 +305,9 @@ def translated(operation: str, target: Target) -> Iterator[None]:
 
 
 def _harmless(error: BaseException) -> Optional[BaseException]:
-    """The error as a cause to be shown, in printable characters; None where its text, or that of a cause of its own, has a signature in it: Rucio
-    logs causes."""
+    """The error as a cause to be shown, in printable characters; None where its text, or that of a cause of its own,
+    has a signature in it: Rucio logs causes.
+    """
     cause: Optional[BaseException] = error
     while cause is not None:
         if 'signature=' in str(cause).lower():
@@ -271,7 +325,9 @@ def local_error(error: OSError, path: str, reading: bool) -> RucioException:
     :param path: The file.
     :param reading: Whether it was to be read.
     """
-    what = f"The local file '{printable(path)}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."
+    what = (
+        f"The local file '{printable(path)}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."
+    )
     if not reading:
         return DestinationNotAccessible(f'{what} Check the path, the permissions and the free space.')
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):

@@ -50,12 +50,13 @@ class _Fixed(CredentialProvider):
 
 
 def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
-    """A session with these credentials, and nothing of the user's own AWS settings: neither those in ``~/.aws`` nor those in ``AWS_...``
-    variables, as they are for other storages. Only ``AWS_CA_BUNDLE`` counts: see :func:`trusted`.
+    """A session with these credentials, and nothing of the user's own AWS settings: neither those in ``~/.aws`` nor
+    those in ``AWS_...`` variables, as they are for other storages. Only ``AWS_CA_BUNDLE`` counts: see :func:`trusted`.
     """
     files = {'config_file': os.devnull, 'credentials_file': os.devnull}
     nothing: dict[str, Any] = {
-        name: (config, None, files.get(name, default), convert) for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+        name: (config, None, files.get(name, default), convert)
+        for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     }
     session = botocore.session.Session(session_vars=nothing)
     session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
@@ -63,7 +64,8 @@ def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session
 
 
 def user_session(profile: Optional[str] = None) -> botocore.session.Session:
-    """A session with the user's own AWS settings, and all that AWS tools do for them (assumed roles, credential_process, refreshing).
+    """A session with the user's own AWS settings, and all that AWS tools do for them (assumed roles,
+    credential_process, refreshing).
 
     :param profile: The name of a profile; None: what the environment says.
     :raises botocore.exceptions.ProfileNotFound: if there is no such profile.
@@ -84,12 +86,14 @@ def _refuse_unencrypted(**event: Any) -> None:
 
 
 def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.Session] = None) -> Union[str, bool]:
-    """Whose certificates are believed. To botocore an empty value, which a variable may easily have, means that anybody's are.
+    """Whose certificates are believed. To botocore an empty value, which a variable may easily have, means that
+    anybody's are.
 
-    :param ca_bundle: The path of a PEM file: the setting of the RSE. The others may also be directories, as ``openssl rehash`` makes them.
+    :param ca_bundle: The path of a PEM file: the setting of the RSE. The others may also be directories, as ``openssl
+        rehash`` makes them.
     :param session: Whose AWS configuration may name one.
-    :returns: The first that is there and not empty of these, ``AWS_CA_BUNDLE``, the AWS configuration's ``ca_bundle`` and
-        ``REQUESTS_CA_BUNDLE``; or True, which stands for the usual authorities. Never False, None or empty.
+    :returns: The first that is there and not empty of these, ``AWS_CA_BUNDLE``, the AWS configuration's ``ca_bundle``
+        and ``REQUESTS_CA_BUNDLE``; or True, which stands for the usual authorities. Never False, None or empty.
     """
     configured: Union[str, bool, None] = session.get_config_variable('ca_bundle') if session else None
     found = ca_bundle or os.environ.get('AWS_CA_BUNDLE') or configured or os.environ.get('REQUESTS_CA_BUNDLE') or True
@@ -98,10 +102,16 @@ def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.
 
 @functools.cache
 def _joined(directory: str) -> str:
-    """A directory of certificates, which OpenSSL and requests take, as the one file that botocore needs. Nothing is left on disk."""
+    """A directory of certificates, which OpenSSL and requests take, as the one file that botocore needs. Nothing is
+    left on disk.
+    """
     if not hasattr(os, 'memfd_create'):
         return directory  # then nobody is believed
-    certificates = {path.read_bytes() for path in Path(directory).iterdir() if path.is_file() and b'-----BEGIN CERTIFICATE-----' in path.read_bytes()}
+    certificates = {
+        path.read_bytes()
+        for path in Path(directory).iterdir()
+        if path.is_file() and b'-----BEGIN CERTIFICATE-----' in path.read_bytes()
+    }
     file = os.memfd_create('rucio-s3-ca')
     with os.fdopen(os.dup(file), 'wb') as writer:
         writer.write(b'\n'.join(sorted(certificates)))
@@ -149,7 +159,9 @@ def client(
 
 
 def _ask_no_further(request_dict: dict[str, Any], response: Any, operation: Any, **_: Any) -> None:
-    """Of an answer that redirects, botocore asks HeadBucket for the region: without end where that is redirected, too, and of no bucket."""
+    """Of an answer that redirects, botocore asks HeadBucket for the region: without end where that is redirected, too,
+    and of no bucket.
+    """
     redirect = request_dict.get('context', {}).get('s3_redirect')
     if not redirect or response is None:
         return
@@ -159,6 +171,6 @@ def _ask_no_further(request_dict: dict[str, Any], response: Any, operation: Any,
 
 
 def _watch(client: Any) -> None:
-    """The place for what counts, limits or marks the requests of all clients (metrics, a breaker, a request id): handlers of
-    ``before-send`` and ``after-call`` of ``client.meta.events``. There are none yet.
+    """The place for what counts, limits or marks the requests of all clients (metrics, a breaker, a request id):
+    handlers of ``before-send`` and ``after-call`` of ``client.meta.events``. There are none yet.
     """

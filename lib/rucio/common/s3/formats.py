@@ -12,12 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What other S3 tools are given: short-lived keys in the form that each tool reads, and the names by which it calls an object.
+"""What other S3 tools are given: short-lived keys in the form that each tool reads, and the names by which it calls an
+object.
 
 Pure functions: no request, no file. A new tool is a subclass of :class:`Format` and a line in :data:`FORMATS`.
 
-An *alias* is what mc and rclone call a storage with its keys. It follows from whose bucket it is and nothing else, so that
-``rucio s3 url`` knows what ``rucio s3 credentials`` called it: see :func:`alias_of`.
+An *alias* is what mc and rclone call a storage with its keys. It follows from whose bucket it is and nothing else, so
+that ``rucio s3 url`` knows what ``rucio s3 credentials`` called it: see :func:`alias_of`.
 """
 
 import hashlib
@@ -43,7 +44,8 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True)
 class Access:
-    """Keys for a bucket or a part of it, and what a tool must know to use them. ``expiration`` is ``YYYY-MM-DDTHH:MM:SSZ``.
+    """Keys for a bucket or a part of it, and what a tool must know to use them. ``expiration`` is
+    ``YYYY-MM-DDTHH:MM:SSZ``.
 
     :raises ServiceUnavailable: if one of them cannot be what it is called: no format is given a line feed.
     """
@@ -79,11 +81,12 @@ class Access:
 
 
 def alias_of(rse: str, scope: str, bucket: str, prefix: str, account: str) -> str:
-    """What mc and rclone call these keys: letters, digits and ``_``, beginning with a letter, as a variable of a shell may be called.
+    """What mc and rclone call these keys: letters, digits and ``_``, beginning with a letter, as a variable of a shell
+    may be called.
 
-    The RSE's name for the account's own scope (``user.ACCOUNT``); for others the bucket's behind it, and behind that the part of
-    the bucket that was shared: ``site_s3``, ``site_s3__user_bob``, ``site_s3__user_bob__run7``. RSEs or buckets whose names
-    differ in nothing but ``-``, ``.`` and ``_`` get the same.
+    The RSE's name for the account's own scope (``user.ACCOUNT``); for others the bucket's behind it, and behind that
+    the part of the bucket that was shared: ``site_s3``, ``site_s3__user_bob``, ``site_s3__user_bob__run7``. RSEs or
+    buckets whose names differ in nothing but ``-``, ``.`` and ``_`` get the same.
 
     :param prefix: What the keys are for; empty: the whole bucket.
     """
@@ -110,7 +113,8 @@ def _prefix_slug(prefix: str) -> str:
 
 
 def name_for(tool: str, alias: str, url: str, bucket: str, key: str) -> str:
-    """What a tool calls an object, or a bucket where ``key`` is empty. A key that ends in ``/`` stands for all that begin so.
+    """What a tool calls an object, or a bucket where ``key`` is empty. A key that ends in ``/`` stands for all that
+    begin so.
 
     :param tool: One of :data:`TOOLS`.
     :param alias: What :func:`alias_of` gives.
@@ -136,13 +140,21 @@ TOOLS = {
 
 # Environments
 
-_CA_VARIABLES = ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'RCLONE_CA_CERT')
+_CA_VARIABLES = (
+    'AWS_CA_BUNDLE',
+    'REQUESTS_CA_BUNDLE',
+    'CURL_CA_BUNDLE',
+    'SSL_CERT_FILE',
+    'SSL_CERT_DIR',
+    'RCLONE_CA_CERT',
+)
 
 
 def environment(accesses: Sequence[Access]) -> dict[str, str]:
     """The variables that tell the tools of these keys.
 
-    aws, s5cmd and what is made with an AWS SDK know one pair of keys: with several accesses only mc's and rclone's are set.
+    aws, s5cmd and what is made with an AWS SDK know one pair of keys: with several accesses only mc's and rclone's are
+    set.
     """
     variables: dict[str, str] = {}
     for access in accesses:
@@ -159,14 +171,20 @@ def environment(accesses: Sequence[Access]) -> dict[str, str]:
 def tool_environment(inherited: Mapping[str, str], accesses: Sequence[Access]) -> dict[str, str]:
     """The whole environment of a tool that is to use these keys and no others.
 
-    :param inherited: The environment that it would have. All that it says of AWS but ``AWS_CA_BUNDLE`` is left out, and ``~/.aws`` is out of sight:
-        a profile there is for another storage, and would win over keys in variables.
+    :param inherited: The environment that it would have. All that it says of AWS but ``AWS_CA_BUNDLE`` is left out, and
+        ``~/.aws`` is out of sight: a profile there is for another storage, and would win over keys in variables.
     """
-    kept = {name: value for name, value in inherited.items() if not name.startswith('AWS_') and name != 'S3_ENDPOINT_URL'}
+    kept = {
+        name: value for name, value in inherited.items() if not name.startswith('AWS_') and name != 'S3_ENDPOINT_URL'
+    }
     # An empty one makes aws, and what is made with botocore or requests, believe any certificate.
     trusted = {name: inherited[name] for name in _CA_VARIABLES if inherited.get(name)}
     kept = {name: value for name, value in kept.items() if name not in _CA_VARIABLES} | trusted
-    nothing = {'AWS_CONFIG_FILE': os.devnull, 'AWS_SHARED_CREDENTIALS_FILE': os.devnull, 'AWS_EC2_METADATA_DISABLED': 'true'}
+    nothing = {
+        'AWS_CONFIG_FILE': os.devnull,
+        'AWS_SHARED_CREDENTIALS_FILE': os.devnull,
+        'AWS_EC2_METADATA_DISABLED': 'true',
+    }
     return kept | nothing | environment(accesses)
 
 
@@ -195,11 +213,15 @@ def _mc_variables(access: Access) -> dict[str, str]:
     # Not percent-encoded: mc takes it raw, up to the first and second ":" and the last "@".
     if ':' in access.access_key + access.secret_key or '@' in access.host:
         _cannot_hold('a variable of mc', 'a colon')
-    return {f'MC_HOST_{access.alias}': f'{access.scheme}://{access.access_key}:{access.secret_key}:{access.session_token}@{access.host}'}
+    return {
+        f'MC_HOST_{access.alias}': f'{access.scheme}://{access.access_key}:{access.secret_key}:{access.session_token}@{access.host}'
+    }
 
 
 def _rclone_variables(access: Access) -> dict[str, str]:
-    return {f'RCLONE_CONFIG_{access.alias.upper()}_{name.upper()}': value for name, value in _rclone_options(access).items()}
+    return {
+        f'RCLONE_CONFIG_{access.alias.upper()}_{name.upper()}': value for name, value in _rclone_options(access).items()
+    }
 
 
 def _rclone_options(access: Access) -> dict[str, str]:
@@ -213,7 +235,8 @@ def _rclone_options(access: Access) -> dict[str, str]:
         'region': access.region,
         'endpoint': access.url,
         'force_path_style': 'false' if access.addressing == 'virtual' else 'true',
-        # Whether a bucket is there cannot be asked with keys for a part of it; and it is not rclone that makes buckets here.
+        # Whether a bucket is there cannot be asked with keys for a part of it; and it is not rclone that makes buckets
+        # here.
         'no_check_bucket': 'true',
     }
 
@@ -222,7 +245,9 @@ def _rclone_options(access: Access) -> dict[str, str]:
 
 
 class Format(ABC):
-    """How a tool reads its keys: from ``file``, or from where the environment's ``variable`` says. ``single``: there can be only one pair."""
+    """How a tool reads its keys: from ``file``, or from where the environment's ``variable`` says. ``single``: there
+    can be only one pair.
+    """
 
     single: ClassVar[bool] = False
     file: ClassVar[str] = ''  # empty: it has none of its own
@@ -240,7 +265,8 @@ class Format(ABC):
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         """The tool's file ``text`` with these keys in it, and all else as it was.
 
-        :raises InputValidationError: if that is no file of this tool, or keys of the user's own would be lost. The message has none.
+        :raises InputValidationError: if that is no file of this tool, or keys of the user's own would be lost. The
+            message has none.
         """
 
 
@@ -260,11 +286,15 @@ class WholeFormat(Format):
 
 
 def _cannot_hold(what: str, character: str) -> NoReturn:
-    raise InputValidationError(f'The storage made keys that {what} cannot hold: {character} is in one. Use another --format.')
+    raise InputValidationError(
+        f'The storage made keys that {what} cannot hold: {character} is in one. Use another --format.'
+    )
 
 
 def _refuse_to_replace(what: str) -> NoReturn:
-    raise InputValidationError(f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.')
+    raise InputValidationError(
+        f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.'
+    )
 
 
 class Mc(Format):
@@ -285,8 +315,14 @@ class Mc(Format):
                 config = json.loads(text)
             except ValueError:
                 raise InputValidationError('It is no JSON: no configuration of mc.') from None
-            if not isinstance(config, dict) or config.get('version') != '10' or not isinstance(config.setdefault('aliases', {}), dict):
-                raise InputValidationError('It is no configuration of mc, or of another version than "10": run mc once, which brings it up to date.')
+            if (
+                not isinstance(config, dict)
+                or config.get('version') != '10'
+                or not isinstance(config.setdefault('aliases', {}), dict)
+            ):
+                raise InputValidationError(
+                    'It is no configuration of mc, or of another version than "10": run mc once, which brings it up to date.'
+                )
         for access in accesses:
             old = config['aliases'].get(access.alias)
             if old is not None and not (isinstance(old, dict) and old.get('sessionToken')):
@@ -433,20 +469,38 @@ class Json(WholeFormat):
         return json.dumps([{name: getattr(access, name) for name in names} for access in accesses], indent=2) + '\n'
 
 
-FORMATS: dict[str, Format] = {'mc': Mc(), 'aws': Aws(), 'process': Process(), 'env': Env(), 'rclone': Rclone(), 's3cmd': S3cmd(), 'json': Json()}
+FORMATS: dict[str, Format] = {
+    'mc': Mc(),
+    'aws': Aws(),
+    'process': Process(),
+    'env': Env(),
+    'rclone': Rclone(),
+    's3cmd': S3cmd(),
+    'json': Json(),
+}
 
 
 # INI files. Line by line: configparser would lose the user's comments.
 
 
 def _line(name: str, value: str) -> str:
-    """An option. All tools read back what went in: rclone takes "%(...)s" for another option, s3cmd "$..." for a variable of the environment,
-    and quotes around a value, comments behind it and blanks at its ends are lost on one tool or another.
+    """An option. All tools read back what went in: rclone takes "%(...)s" for another option, s3cmd "$..." for a
+    variable of the environment, and quotes around a value, comments behind it and blanks at its ends are lost on one
+    tool or another.
 
     :raises InputValidationError: if it is no line that all of them read as it is meant.
     """
-    if not value.isprintable() or value != value.strip() or value.startswith(('"', "'", '`', '$', '#', ';')) or ' #' in value or ' ;' in value:
-        _cannot_hold(f'the option {name} of a configuration file', 'a quote, a control character, or what begins a variable or a comment')
+    if (
+        not value.isprintable()
+        or value != value.strip()
+        or value.startswith(('"', "'", '`', '$', '#', ';'))
+        or ' #' in value
+        or ' ;' in value
+    ):
+        _cannot_hold(
+            f'the option {name} of a configuration file',
+            'a quote, a control character, or what begins a variable or a comment',
+        )
     if '%(' in value.replace('%(bucket)s.', '', 1 if name == 'host_bucket' else 0):
         _cannot_hold(f'the option {name} of a configuration file', '"%("')
     return f'{name} = {value}'
@@ -462,7 +516,9 @@ def _with_section(text: str, name: str, lines: list[str], token: str) -> str:
     if start is None:
         gap = [''] if old and old[-1].strip() else []
         return '\n'.join([*old, *gap, f'[{name}]', *lines]) + '\n'
-    end = next((number for number, line in enumerate(old[start + 1 :], start + 1) if _heading(line) is not None), len(old))
+    end = next(
+        (number for number, line in enumerate(old[start + 1 :], start + 1) if _heading(line) is not None), len(old)
+    )
     # A comment before the next heading belongs to that.
     while old[end - 1].strip() == '' or old[end - 1].lstrip().startswith(('#', ';')):
         end -= 1

@@ -59,7 +59,9 @@ _REFUSALS = (401, 403, 405, 501)  # not allowed or not known: they say nothing o
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a storage says of an object. ``md5`` (hexadecimal) and ``crc32`` (base64) only where they are of the whole content."""
+    """What a storage says of an object. ``md5`` (hexadecimal) and ``crc32`` (base64) only where they are of the whole
+    content.
+    """
 
     size: int
     etag: str
@@ -119,7 +121,8 @@ def info(answer: Any) -> ObjectInfo:
     return ObjectInfo(
         size=size,
         etag=etag,
-        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5 unless multipart or encrypted with other keys
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5 unless multipart or encrypted with
+        # other keys
         md5=md5 if plain and _MD5.fullmatch(md5) else None,
         crc32=crc32 if crc32 and '-' not in crc32 and answer.get('ChecksumType') != 'COMPOSITE' else None,
     )
@@ -133,7 +136,10 @@ def need_version(answer: Any, etag: str) -> Any:
     came = answer.get('ETag', '')
     if etag and came and came.strip('"') != etag.strip('"'):
         answer['Body'].close()
-        changed: Any = {'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by its ETag'}, 'ResponseMetadata': {'HTTPStatusCode': 412}}
+        changed: Any = {
+            'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by its ETag'},
+            'ResponseMetadata': {'HTTPStatusCode': 412},
+        }
         raise ClientError(changed, 'GetObject')
     return answer
 
@@ -157,9 +163,11 @@ def exists(connection: 'Connection', target: Target) -> bool:
 
 
 def delete(connection: 'Connection', target: Target) -> None:
-    """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only the DELETE.
+    """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only
+    the DELETE.
 
-    Where the bucket keeps versions they stay: what is written is a delete marker, and from then on there is no such object.
+    Where the bucket keeps versions they stay: what is written is a delete marker, and from then on there is no such
+    object.
 
     :raises SourceNotFound: if there is no such object (not with a signed URL), by a HEAD of its bucket, too.
     :raises ServiceUnavailable: if there is no such bucket.
@@ -171,14 +179,17 @@ def delete(connection: 'Connection', target: Target) -> None:
             except ClientError as error:
                 if status_of(error) == 404:
                     _need_bucket(connection, target)
-                # Who wrote it may have hidden it, by an access list or a key of his own: what cannot be read can still be deleted.
+                # Who wrote it may have hidden it, by an access list or a key of his own: what cannot be read can still
+                # be deleted.
                 if status_of(error) not in (400, 403):
                     raise
         connection.client.delete_object(Bucket=target.bucket, Key=target.key)
 
 
 def _need_bucket(connection: 'Connection', target: Target) -> None:
-    """Were the RSE's prefix mistyped, or its storage half down, Rucio's reaper would take all of its files for deleted."""
+    """Were the RSE's prefix mistyped, or its storage half down, Rucio's reaper would take all of its files for
+    deleted.
+    """
     try:
         connection.client.head_bucket(Bucket=target.bucket)
     except ClientError as error:
@@ -235,7 +246,9 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
     result: dict[Target, Optional[RucioException]] = dict.fromkeys(batch)
     try:
         with translated('delete', batch[0]._replace(key='')):
-            answer = connection.client.delete_objects(Bucket=batch[0].bucket, Delete={'Objects': [{'Key': key} for key in by_key], 'Quiet': True})
+            answer = connection.client.delete_objects(
+                Bucket=batch[0].bucket, Delete={'Objects': [{'Key': key} for key in by_key], 'Quiet': True}
+            )
     except RucioException as error:
         return dict.fromkeys(batch, error)
     for failure in answer.get('Errors', []):
@@ -267,7 +280,8 @@ def list_buckets(connection: 'Connection') -> list[str]:
 
 
 def closes_itself(client: 'S3Client', rse: str, bucket: str, others: Iterable[str]) -> bool:
-    """Whether the policy of a bucket denies something, or hides itself where the keys may read those of other buckets. A request for each bucket.
+    """Whether the policy of a bucket denies something, or hides itself where the keys may read those of other buckets.
+    A request for each bucket.
 
     :param bucket: A bucket that refused something.
     :param others: Some others, for keys that may read no policy.
@@ -290,11 +304,16 @@ def _denies(client: 'S3Client', rse: str, bucket: str) -> Optional[bool]:
         except ValueError:
             return False
     statements = policy.get('Statement') if isinstance(policy, dict) else None
-    return any(isinstance(each, dict) and each.get('Effect') != 'Allow' for each in (statements if isinstance(statements, list) else [statements]))
+    return any(
+        isinstance(each, dict) and each.get('Effect') != 'Allow'
+        for each in (statements if isinstance(statements, list) else [statements])
+    )
 
 
 def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
-    """What lies directly below the key of ``place``: keys, and common prefixes that end in a slash. One request for each 1000."""
+    """What lies directly below the key of ``place``: keys, and common prefixes that end in a slash. One request for
+    each 1000.
+    """
     for page in list_pages(client, place, Delimiter='/'):
         for common in page.get('CommonPrefixes', []):
             yield common['Prefix']
@@ -303,11 +322,12 @@ def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
 
 
 def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[Any]:
-    """botocore's answers to ListObjectsV2, one request for each. By hand: its paginator takes an answer that says nothing, or does not say how
-    to go on, for the end, and all that is behind it for deleted.
+    """botocore's answers to ListObjectsV2, one request for each. By hand: its paginator takes an answer that says
+    nothing, or does not say how to go on, for the end, and all that is behind it for deleted.
 
     :param options: More of the first request: Delimiter, StartAfter. Only a Delimiter is said again in the next ones.
-    :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is not all that there is.
+    :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is
+        not all that there is.
     """
     last: Optional[str] = None
     first, empty = None, 0
@@ -332,11 +352,16 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
 def _first_name(place: Target, answer: Any) -> Optional[str]:
     """The first key or prefix of a page, all of which is what was asked for.
 
-    :raises ServiceUnavailable: if it is not: to keys elsewhere, others' for instance, would be done what is meant for these.
+    :raises ServiceUnavailable: if it is not: to keys elsewhere, others' for instance, would be done what is meant for
+        these.
     """
     found, folders = answer.get('Contents', []), [each.get('Prefix') for each in answer.get('CommonPrefixes', [])]
     for each in found:
-        if not isinstance(each.get('Size'), int) or each['Size'] < 0 or not isinstance(each.get('LastModified'), datetime):
+        if (
+            not isinstance(each.get('Size'), int)
+            or each['Size'] < 0
+            or not isinstance(each.get('LastModified'), datetime)
+        ):
             raise _no_listing(place, 'a listing with an object without a size or a date')
     names = [each.get('Key') for each in found] + folders
     if not all(isinstance(name, str) and name.startswith(place.key) for name in names):
@@ -385,7 +410,10 @@ def _create(connection: 'Connection', bucket: str) -> None:
     try:
         connection.client.create_bucket(Bucket=bucket)
     except ClientError as error:
-        if error.response.get('Error', {}).get('Code') not in ('IllegalLocationConstraintException', 'InvalidLocationConstraint'):
+        if error.response.get('Error', {}).get('Code') not in (
+            'IllegalLocationConstraintException',
+            'InvalidLocationConstraint',
+        ):
             raise
         # AWS wants the region to be said where it is not us-east-1; others refuse it.
         region: Any = connection.client.meta.region_name

@@ -14,8 +14,9 @@
 
 """How the answers of a storage are read: no more of them than an answer has, and nothing that is none.
 
-botocore reads a listing or an error to its end, however long it is, expands the entities of its XML, and raises a ValueError or a KeyError of
-its own where a number is no number. A storage may be broken, or in the hands of somebody who wants a server's memory.
+botocore reads a listing or an error to its end, however long it is, expands the entities of its XML, and raises a
+ValueError or a KeyError of its own where a number is no number. A storage may be broken, or in the hands of somebody
+who wants a server's memory.
 """
 
 import re
@@ -52,7 +53,9 @@ def strict(session: 'Session') -> 'Session':
 
 
 def bound(client: Any) -> None:
-    """Let a client read at most :data:`LONGEST_ANSWER` bytes of an answer, for at most :data:`LONGEST_SECONDS`. Objects are not bounded."""
+    """Let a client read at most :data:`LONGEST_ANSWER` bytes of an answer, for at most :data:`LONGEST_SECONDS`. Objects
+    are not bounded.
+    """
     inner = client._endpoint  # noqa: SLF001 - botocore has no public place for it
     inner.http_session = _Bounded(inner.http_session)
 
@@ -86,7 +89,9 @@ def _with_plain_error(answer: Any) -> Any:
 
 def _refuse_tricks(body: Any) -> None:
     """Entities make gigabytes of a page, and encodings hide them: S3 has neither."""
-    if isinstance(body, bytes) and (b'<!DOCTYPE' in body or b'<!ENTITY' in body or b'\0' in body or _ENCODING.match(body)):
+    if isinstance(body, bytes) and (
+        b'<!DOCTYPE' in body or b'<!ENTITY' in body or b'\0' in body or _ENCODING.match(body)
+    ):
         raise UnreadableAnswerError(reason='its XML has entities or an encoding of its own')
 
 

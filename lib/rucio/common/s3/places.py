@@ -14,8 +14,9 @@
 
 """Which part of a storage belongs to an RSE, and whether two RSEs can mean the same object by different DIDs.
 
-What one of them deletes would be gone from the other, and whoever may read a scope of the one could read a scope of the other.
-No configuration and no request to a storage; where a host is an IP address, the names of others are looked up once.
+What one of them deletes would be gone from the other, and whoever may read a scope of the one could read a scope of the
+other. No configuration and no request to a storage; where a host is an IP address, the names of others are looked up
+once.
 """
 
 import ipaddress
@@ -94,9 +95,16 @@ class Place(NamedTuple):
             return (
                 None
                 if scope is None
-                else Overlap(f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on {common.rse}", scope)
+                else Overlap(
+                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on {common.rse}",
+                    scope,
+                )
             )
-        one, two = (f'{self.bucket}/{self.folder}', f'{other.bucket}/{other.folder}') if self.bucket else (self.bucket_prefix, other.bucket_prefix)
+        one, two = (
+            (f'{self.bucket}/{self.folder}', f'{other.bucket}/{other.folder}')
+            if self.bucket
+            else (self.bucket_prefix, other.bucket_prefix)
+        )
         if one == two and self.algorithm == other.algorithm:
             return Overlap(f'{other.rse} has the same place for each file')
         if one.startswith(two) or two.startswith(one):

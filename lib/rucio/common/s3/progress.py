@@ -49,7 +49,8 @@ def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int
     :param setting: auto, on or off.
     :param name: What is moved.
     :param size: In bytes.
-    :returns: A function to be called with the number of bytes of each step, from any thread; None where nothing is shown.
+    :returns: A function to be called with the number of bytes of each step, from any thread; None where nothing is
+        shown.
     """
     if size < SHOWN_FROM or not _wanted(setting):
         yield None
@@ -67,8 +68,16 @@ def _enter() -> Progress:
     global _display, _users  # noqa: PLW0603 - a terminal has one display
     with _lock:
         if _display is None:
-            columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            _display = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+            columns = (
+                TextColumn('{task.description}'),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
+            _display = Progress(
+                *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             _display.start()
         _users += 1
         return _display

@@ -15,8 +15,8 @@
 
 """The bytes of an object, in ranges and by several threads, into a local file.
 
-Not by s3transfer: threads that read, a queue and one thread that writes are slower than a fast network (docs/design.md).
-Memory: 1 MiB for each thread.
+Not by s3transfer: threads that read, a queue and one thread that writes are slower than a fast network
+(docs/design.md). Memory: 1 MiB for each thread.
 """
 
 import threading
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ['Fetch']
 
-_WRITE = 32 * 1024  # for more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host
+_WRITE = (
+    32 * 1024
+)  # for more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host
 
 
 class Fetch:
@@ -52,11 +54,20 @@ class Fetch:
     :param target: The object, ...
     :param info: ... and what is known of it.
     :param path: The local file.
-    :param piece: Bytes of a range. For all of the object there is one request without a range, so that botocore verifies it.
+    :param piece: Bytes of a range. For all of the object there is one request without a range, so that botocore
+        verifies it.
     :param progress: Told of each step in bytes, by any thread. Negative where bytes have to come again.
     """
 
-    def __init__(self, client: 'S3Client', target: 'Target', info: 'ObjectInfo', path: str, piece: int, progress: 'Optional[Callable[[int], None]]') -> None:
+    def __init__(
+        self,
+        client: 'S3Client',
+        target: 'Target',
+        info: 'ObjectInfo',
+        path: str,
+        piece: int,
+        progress: 'Optional[Callable[[int], None]]',
+    ) -> None:
         self.done = threading.Event()  # all is there, or something failed
         self._stop = threading.Event()
         self._client = Stoppable.of(client, self._stop)
@@ -84,8 +95,8 @@ class Fetch:
     def end(self, grace: float) -> None:
         """Stop what is under way.
 
-        Who waits for a storage that hangs ends by ``read_timeout``: until then it goes on behind the caller's back, and the
-        process lives as long.
+        Who waits for a storage that hangs ends by ``read_timeout``: until then it goes on behind the caller's back, and
+        the process lives as long.
 
         :param grace: Wait for the threads for so many seconds.
         """
@@ -137,12 +148,15 @@ class Fetch:
 
         :returns: Its CRC-32.
         """
-        # All of the object is begun anew where its body breaks off: botocore verifies only what it sees from the beginning to the end.
+        # All of the object is begun anew where its body breaks off: botocore verifies only what it sees from the
+        # beginning to the end.
         whole = size == self._info.size
         for tries_left in reversed(range(BODIES if whole else 1)):
             done = crc = 0
             try:
-                with closing(Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole, far=size)) as reader:
+                with closing(
+                    Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole, far=size)
+                ) as reader:
                     while data := reader.read():
                         _write(file, start + done, data)
                         crc = zlib.crc32(data, crc)

@@ -26,7 +26,13 @@ from botocore.compat import HTTPHeaders
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
-from rucio.common.exception import AccessDenied, InputValidationError, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable
+from rucio.common.exception import (
+    AccessDenied,
+    InputValidationError,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+)
 
 from .credentials import Authorizer
 from .factory import bare_session
@@ -42,7 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Remote']
 
-# Of what does not begin with x-amz-: the other headers need no signature, and not all of them are there when it is made.
+# Of what does not begin with x-amz-: the other headers need no signature, and not all of them are there when it is
+# made.
 _SIGNED = frozenset(('content-encoding', 'content-md5', 'content-type', 'if-match', 'if-none-match', 'range'))
 _NOBODY = ReadOnlyCredentials('', '', None)
 
@@ -50,10 +57,12 @@ _NOBODY = ReadOnlyCredentials('', '', None)
 class Remote(Authorizer):
     """Signatures of the Rucio server, one for each request and attempt.
 
-    Cost: one request to the Rucio server for each to the storage. The clock of this machine does not matter: the server's does.
+    Cost: one request to the Rucio server for each to the storage. The clock of this machine does not matter: the
+    server's does.
 
-    A storage that does not verify the bodies of requests (setting ``verifies_body``) would take other keys with a signature of DeleteObjects, so
-    the server signs that for the owner of the bucket only. ``delete_objects`` of such a client deletes the objects one by one, several at a time.
+    A storage that does not verify the bodies of requests (setting ``verifies_body``) would take other keys with a
+    signature of DeleteObjects, so the server signs that for the owner of the bucket only. ``delete_objects`` of such a
+    client deletes the objects one by one, several at a time.
 
     :param endpoint: The storage that the requests are for.
     :param server: The Rucio server; refreshes its own token.
@@ -85,7 +94,9 @@ class Remote(Authorizer):
         """
         if not self._verifies_body:
             client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
-            each: Any = functools.partial(self._delete_each, client, signs)  # what it returns is taken for the storage's answer
+            each: Any = functools.partial(
+                self._delete_each, client, signs
+            )  # what it returns is taken for the storage's answer
             client.meta.events.register_last('before-call.s3.DeleteObjects', each)
 
     def _delete_each(
@@ -112,7 +123,11 @@ class Remote(Authorizer):
             failures = [failure for failure in pool.map(delete, deletion['Objects']) if failure]
         failed = {each['Key'] for each in failures}
         deleted = [] if deletion.get('Quiet') else [each for each in deletion['Objects'] if each['Key'] not in failed]
-        answer = {'Deleted': deleted, 'Errors': failures, 'ResponseMetadata': {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0}}
+        answer = {
+            'Deleted': deleted,
+            'Errors': failures,
+            'ResponseMetadata': {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0},
+        }
         return AWSResponse('', 200, HTTPHeaders(), None), answer
 
     def sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
@@ -122,13 +137,19 @@ class Remote(Authorizer):
         :raises InputValidationError: if it takes the request for one that storages may read in different ways.
         :raises ServiceUnavailable: if it cannot be reached; other exceptions of Rucio as it has them.
         """
-        headers = {name: value for name, value in request.headers.items() if name.lower() in _SIGNED or name.lower().startswith('x-amz-')}
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() in _SIGNED or name.lower().startswith('x-amz-')
+        }
         headers['X-Amz-Content-SHA256'] = S3SigV4Auth(_NOBODY, 's3', region_name).payload(request)
         asked = {
             'method': request.method,
             'uri': request.url,
             'region': region_name,
-            'headers': {name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()},
+            'headers': {
+                name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()
+            },
         }
         if operation_name == 'DeleteObjects':  # its keys are in there
             asked['body'] = base64.b64encode(request.data or b'').decode()
@@ -148,7 +169,9 @@ class Remote(Authorizer):
                 f'RSE {self._rse}: the Rucio server, which has to sign the requests, cannot be reached: {error}. Try again later.'
             ) from None
         if answer['uri'] != asked['uri']:
-            raise RSEOperationNotSupported(f'RSE {self._rse}: the Rucio server signed another request than it was asked for. Tell its operator.')
+            raise RSEOperationNotSupported(
+                f'RSE {self._rse}: the Rucio server signed another request than it was asked for. Tell its operator.'
+            )
         return answer
 
 

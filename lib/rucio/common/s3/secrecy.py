@@ -31,7 +31,9 @@ _REQUESTS = 'urllib3.connectionpool'  # method, path and status of each request
 
 
 def is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent to a URL: it is https, or http to this machine itself. Looks up no name."""
+    """Whether nobody on the way can read what is sent to a URL: it is https, or http to this machine itself. Looks up
+    no name.
+    """
     parts = urlsplit(url)
     if parts.scheme == 'https':
         return True
@@ -51,14 +53,18 @@ def need_private(url: str, secret: str, remedy: str) -> None:
     :raises ConfigurationError: if it is not private.
     """
     if not is_private(url):
-        raise ConfigurationError(f"{secret} would go over the network unencrypted, as '{without_query(url)}' is not https. {remedy}")
+        raise ConfigurationError(
+            f"{secret} would go over the network unencrypted, as '{without_query(url)}' is not https. {remedy}"
+        )
 
 
 def hide_in_logs() -> None:
-    """Keep secrets out of the logs of botocore and what it stands on, whatever their levels are, also those of single modules.
+    """Keep secrets out of the logs of botocore and what it stands on, whatever their levels are, also those of single
+    modules.
 
-    Their DEBUG records are dropped, those of other clients in this process included; what urllib3 says of each request stays, without
-    the query. To be called whenever a client is made, as a logger's filter does not hold for those below it.
+    Their DEBUG records are dropped, those of other clients in this process included; what urllib3 says of each request
+    stays, without the query. To be called whenever a client is made, as a logger's filter does not hold for those below
+    it.
     """
     for name in _TALKATIVE:
         if logging.getLogger(name).level == logging.NOTSET:

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any, Optional
 import botocore.exceptions as boto
 from botocore.config import Config
 
-from rucio.common.exception import InputValidationError, ResourceTemporaryUnavailable, RSEAccessDenied, RucioException, ServiceUnavailable
+from rucio.common.exception import (
+    InputValidationError,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RucioException,
+    ServiceUnavailable,
+)
 
 from . import factory
 from .answers import checked
@@ -85,7 +91,13 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
     need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys that its STS gives', STS_BY_HTTPS)
     config = Config(signature_version='v4')
     made: Any = factory.client(
-        'sts', session, endpoint.sts_url, region=region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(patience), config=config
+        'sts',
+        session,
+        endpoint.sts_url,
+        region=region,
+        ca_bundle=endpoint.ca_bundle,
+        patience=endpoint.patience(patience),
+        config=config,
     )
     made.meta.events.register('before-parse.sts', _as_an_sts_error)
     return made
@@ -101,13 +113,22 @@ def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: st
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
     """
     with _translated(endpoint, role):
-        return _keys(endpoint, sts.assume_role(RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=seconds))
+        return _keys(
+            endpoint, sts.assume_role(RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=seconds)
+        )
 
 
-def assume_role_with_web_identity(endpoint: 'Endpoint', sts: Any, role: str, name: str, token: str, seconds: int) -> TemporaryKeys:
+def assume_role_with_web_identity(
+    endpoint: 'Endpoint', sts: Any, role: str, name: str, token: str, seconds: int
+) -> TemporaryKeys:
     """The same for who brings an OIDC token: one request, without keys."""
     with _translated(endpoint, role):
-        return _keys(endpoint, sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName=name, WebIdentityToken=token, DurationSeconds=seconds))
+        return _keys(
+            endpoint,
+            sts.assume_role_with_web_identity(
+                RoleArn=role, RoleSessionName=name, WebIdentityToken=token, DurationSeconds=seconds
+            ),
+        )
 
 
 def refusal(call: Callable[..., Any], **parameters: Any) -> Optional[str]:
@@ -127,12 +148,16 @@ def refusal(call: Callable[..., Any], **parameters: Any) -> Optional[str]:
 
 
 def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
-    """:raises ServiceUnavailable: if these are no keys: a line feed in one would be a line of its own in the files of tools."""
+    """:raises ServiceUnavailable: if these are no keys: a line feed in one would be a line of its own in the files of
+    tools.
+    """
     who = f'RSE {endpoint.rse}: the STS at {endpoint.sts_url}'
     keys = answer.get('Credentials') or {}
     ends = keys.get('Expiration')
     if not isinstance(ends, datetime):
-        raise ServiceUnavailable(f'{who} answered with keys, but not with when they end: tell the operator of the storage.')
+        raise ServiceUnavailable(
+            f'{who} answered with keys, but not with when they end: tell the operator of the storage.'
+        )
     return TemporaryKeys(
         access_key=checked(who, 'access_key', keys.get('AccessKeyId')),
         secret_key=checked(who, 'secret_key', keys.get('SecretAccessKey')),
@@ -142,7 +167,9 @@ def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
 
 
 def _as_an_sts_error(response_dict: dict[str, Any], **_: Any) -> None:
-    """Ceph's STS answers errors as S3 has them, and so does SeaweedFS where keys are wrong: botocore would read no code there."""
+    """Ceph's STS answers errors as S3 has them, and so does SeaweedFS where keys are wrong: botocore would read no code
+    there.
+    """
     if response_dict['status_code'] >= 300 and (found := _S3_ERROR.fullmatch(response_dict['body'])):
         response_dict['body'] = b'<ErrorResponse>' + found[1] + b'</ErrorResponse>'
 
@@ -154,12 +181,18 @@ def _translated(endpoint: 'Endpoint', role: str) -> Iterator[None]:
     except (boto.ClientError, boto.BotoCoreError) as error:
         kind, remedy = _judged(error)
         # Without its cause: what a storage answers to a token or a policy is for nobody's log.
-        raise kind(f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {said(error)} {remedy}") from None
+        raise kind(
+            f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {said(error)} {remedy}"
+        ) from None
 
 
 def _judged(error: Exception) -> tuple[type[RucioException], str]:
     if not isinstance(error, boto.ClientError):
-        return (InputValidationError, 'Check the setting role_arn.') if isinstance(error, boto.ParamValidationError) else (ServiceUnavailable, _NO_STS)
+        return (
+            (InputValidationError, 'Check the setting role_arn.')
+            if isinstance(error, boto.ParamValidationError)
+            else (ServiceUnavailable, _NO_STS)
+        )
     status = status_of(error)
     code = str(error.response.get('Error', {}).get('Code', ''))
     if status in (429, 503) or code in ('Throttling', 'ThrottlingException', 'SlowDown'):

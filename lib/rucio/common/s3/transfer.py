@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bytes between local files and a storage: never overwriting, verified, cancellable. Uploads and copies are on s3transfer.
+"""Bytes between local files and a storage: never overwriting, verified, cancellable. Uploads and copies are on
+s3transfer.
 
-Memory: an upload holds up to ``max_concurrency`` + 1 parts of ``multipart_chunksize`` bytes (parts grow with the file, as S3
-takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download 1 MiB for each of ``max_concurrency``.
+Memory: an upload holds up to ``max_concurrency`` + 1 parts of ``multipart_chunksize`` bytes (parts grow with the file,
+as S3 takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download 1 MiB for each of
+``max_concurrency``.
 """
 
 import os
@@ -70,7 +72,9 @@ _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before th
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
 LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
-Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]  # name, size in bytes -> who is told of each step
+Meter = Callable[
+    [str, int], AbstractContextManager[Optional[Progress]]
+]  # name, size in bytes -> who is told of each step
 
 
 class _Deadline:
@@ -86,18 +90,22 @@ class _Deadline:
             while not late and not done.wait(self._tick()):
                 late = self._end is not None and time.monotonic() >= self._end
         except Exception as error:
-            # Only a signal handler raises here. That of Rucio's command line fails with a TypeError when it looks for child
-            # processes, and the uploader, which takes that for a failed transfer, would begin anew.
+            # Only a signal handler raises here. That of Rucio's command line fails with a TypeError when it looks for
+            # child processes, and the uploader, which takes that for a failed transfer, would begin anew.
             raise KeyboardInterrupt from error
         if late:
             raise TransferTimeout(self._seconds)
 
     def _tick(self) -> float:
-        """A signal that another thread gets, or that comes just when Python begins to wait, is seen only after the wait."""
+        """A signal that another thread gets, or that comes just when Python begins to wait, is seen only after the
+        wait.
+        """
         return _TICK if self._end is None else max(0, min(_TICK, self._end - time.monotonic()))
 
     def run(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask something of the storage that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
+        """Ask something of the storage that has no time-out of its own. If it is late, its thread ends by
+        ``read_timeout``.
+        """
         if self._end is None:
             return ask()
         executor = ThreadPoolExecutor(1, 'rucio-s3')
@@ -111,7 +119,8 @@ class _Deadline:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Not to be ended by Ctrl-C: a clean-up, which is bounded, and to which a second one would put an end in the middle.
+    """Not to be ended by Ctrl-C: a clean-up, which is bounded, and to which a second one would put an end in the
+    middle.
 
     Rucio's own handler would make an error of it, too, which its uploader takes for a failed try.
     """
@@ -139,7 +148,9 @@ class _Stop(threading.Event):
 class _Watcher(BaseSubscriber):
     """Tells s3transfer the size, passes on progress, and lets us wait with a time-out, which its futures do not."""
 
-    def __init__(self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None) -> None:
+    def __init__(
+        self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None
+    ) -> None:
         super().__init__()
         self.done = threading.Event()
         self.stop = _Stop(stop)
@@ -163,7 +174,8 @@ class _Watcher(BaseSubscriber):
 class _OnePass:
     """A file that can only be read on: s3transfer then takes its parts from memory, and no byte is read twice.
 
-    A file that changes meanwhile fails the upload before its last bytes are sent: what Rucio has registered is not what would be stored.
+    A file that changes meanwhile fails the upload before its last bytes are sent: what Rucio has registered is not what
+    would be stored.
     """
 
     def __init__(self, file: BinaryIO, size: int, stop: threading.Event, summing: Optional[Summing] = None) -> None:
@@ -242,8 +254,8 @@ def upload(
 ) -> int:
     """Store a local file as an object that is not there yet.
 
-    One PUT, or a multipart upload of ``multipart_threshold`` bytes and more, which is aborted on any failure. The storage
-    verifies what it received. With a signed URL it is one PUT of at most 5 GiB, and the file is read twice.
+    One PUT, or a multipart upload of ``multipart_threshold`` bytes and more, which is aborted on any failure. The
+    storage verifies what it received. With a signed URL it is one PUT of at most 5 GiB, and the file is read twice.
 
     :param path: The local file.
     :param target: Where to.
@@ -265,12 +277,16 @@ def upload(
         )
     try:
         if not stat_module.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for its writer
-            raise SourceNotFound(f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one.")
+            raise SourceNotFound(
+                f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one."
+            )
         with open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
                 watcher = _Watcher(size, progress=progress, stop=stop)
-                body = (_Seekable if connection.authorizer.whole_objects_only else _OnePass)(file, size, watcher.stop, summing)
+                body = (_Seekable if connection.authorizer.whole_objects_only else _OnePass)(
+                    file, size, watcher.stop, summing
+                )
                 _upload(connection, file, body, size, target, _Deadline(timeout), watcher, tried_before)
             return size
     except OSError as error:
@@ -299,13 +315,20 @@ def _upload(
         try:
             config = _upload_config(endpoint, chunksize, single=size if signed else 0)
             manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
-            _finish(manager, manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, [watcher]), watcher, deadline)
+            _finish(
+                manager,
+                manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, [watcher]),
+                watcher,
+                deadline,
+            )
         except (ClientError, BotoCoreError, CancelledError) as error:
             if body.failure is not None:
                 raise body.failure from None
             if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
                 raise
-            if not _arrived(connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline):
+            if not _arrived(
+                connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline
+            ):
                 raise
 
 
@@ -318,26 +341,32 @@ def upload_stream(
     stop: Optional[threading.Event] = None,
     left_over: Optional[LeftOver] = None,
 ) -> None:
-    """Store what a stream yields as an object that is not there yet: one PUT, or a multipart upload that is aborted on any failure.
+    """Store what a stream yields as an object that is not there yet: one PUT, or a multipart upload that is aborted on
+    any failure.
 
-    What ``body.read`` raises ends it, and is raised here. If it raises when it is asked for the last byte, nothing was stored: so it
-    can say that what it read is not what was meant.
+    What ``body.read`` raises ends it, and is raised here. If it raises when it is asked for the last byte, nothing was
+    stored: so it can say that what it read is not what was meant.
 
-    :param body: Has ``read(amount)``, which gives less than the amount only at the end. It is called by one other thread.
+    :param body: Has ``read(amount)``, which gives less than the amount only at the end. It is called by one other
+        thread.
     :param size: How many bytes there will be.
     :param target: Where to.
-    :param memory: About so many bytes are held, but three parts at least; parts are of an eighth of it at most, where 10,000 of those are enough.
+    :param memory: About so many bytes are held, but three parts at least; parts are of an eighth of it at most, where
+        10,000 of those are enough.
     :param stop: Set it to stop this upload at its next request.
     :param left_over: Is told of a multipart upload that could not be aborted.
     :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
-    :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only the answer was lost.
+    :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only
+        the answer was lost.
     """
     chunksize = ChunksizeAdjuster().adjust_chunksize(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
         manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
-        future = manager.upload(cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher])
+        future = manager.upload(
+            cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher]
+        )
         _finish(manager, future, watcher, _Deadline(None))
 
 
@@ -363,9 +392,9 @@ def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory
 def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, deadline: _Deadline) -> None:
     """Wait for a transfer. Whatever ends the wait (also Ctrl-C, also sys.exit in a signal handler) ends the transfer.
 
-    The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage that
-    hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as long. No
-    further attempt is made.
+    The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage
+    that hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as
+    long. No further attempt is made.
     """
     try:
         deadline.wait(watcher.done)
@@ -382,8 +411,12 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
     manager.shutdown()
 
 
-def _arrived(connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int, deadline: _Deadline) -> bool:
-    """Whether the object is there and is this file: an attempt whose answer was lost. One HEAD, and the file is read again."""
+def _arrived(
+    connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int, deadline: _Deadline
+) -> bool:
+    """Whether the object is there and is this file: an attempt whose answer was lost. One HEAD, and the file is read
+    again.
+    """
     if connection.authorizer.whole_objects_only:
         return False  # a URL that is signed for PUT tells nothing
     try:
@@ -407,9 +440,9 @@ def download(
 ) -> int:
     """Get an object into exactly this local file; missing parent directories are made.
 
-    One request for its size, then one GET, or from ``multipart_threshold`` bytes on one for each ``multipart_chunksize``,
-    in parallel and all of the same version of the object. Verified where the object carries a checksum. The file appears
-    when it is complete; one that was there before stays on any failure.
+    One request for its size, then one GET, or from ``multipart_threshold`` bytes on one for each
+    ``multipart_chunksize``, in parallel and all of the same version of the object. Verified where the object carries a
+    checksum. The file appears when it is complete; one that was there before stays on any failure.
 
     :param path: The local file.
     :param timeout: Bound of the whole transfer in seconds.
@@ -486,14 +519,17 @@ def copy(
     :param info: What is known of the source, which is then not asked for: no other version of it is copied.
     :param left_over: Is told of a multipart upload that could not be aborted.
     :raises SourceNotFound: if there is no such object.
-    :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check before).
+    :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check
+        before).
     :raises RSEOperationNotSupported: if the storage does not copy.
     """
     deadline = _Deadline(timeout)
     if info is None:
         with translated('copy', source):
             info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
-    config = TransferConfig(multipart_threshold=COPY_THRESHOLD, multipart_chunksize=COPY_PART, max_submission_concurrency=1)
+    config = TransferConfig(
+        multipart_threshold=COPY_THRESHOLD, multipart_chunksize=COPY_PART, max_submission_concurrency=1
+    )
     watcher = _Watcher(info.size, info.etag, stop=stop)
     extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
     with translated('copy', target):

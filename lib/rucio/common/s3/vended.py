@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Short-lived keys that the Rucio server vends: one client for each RSE, and for each request the keys that cover it."""
+"""Short-lived keys that the Rucio server vends: one client for each RSE, and for each request the keys that cover
+it.
+"""
 
 import calendar
 import functools
@@ -74,16 +76,22 @@ class _Keys:
 
     def cover(self, need: _Need) -> bool:
         # What ends in no slash may be the key of the one object that these are for.
-        inside = need.key.startswith(self.prefix) if self.prefix.endswith('/') or not self.prefix else need.key == self.prefix
+        inside = (
+            need.key.startswith(self.prefix)
+            if self.prefix.endswith('/') or not self.prefix
+            else need.key == self.prefix
+        )
         return self.bucket == need.bucket and self.write >= need.write and (need.anywhere or inside)
 
 
 class Vended(Authorizer):
-    """Keys that the Rucio server vends, for one bucket or one part of it. Got when a request needs them, and anew before they end.
+    """Keys that the Rucio server vends, for one bucket or one part of it. Got when a request needs them, and anew
+    before they end.
 
-    Cost: a request to the Rucio server for each bucket (or part) that is read, and one for each that is written to, and again
-    after most of their life. Threads that need the same keys at the same time cause one request. Where the server does not vend any more
-    (it found that keys could become more than they are for), it signs the requests, as :class:`.remote.Remote` has them signed.
+    Cost: a request to the Rucio server for each bucket (or part) that is read, and one for each that is written to, and
+    again after most of their life. Threads that need the same keys at the same time cause one request. Where the server
+    does not vend any more (it found that keys could become more than they are for), it signs the requests, as
+    :class:`.remote.Remote` has them signed.
 
     :param endpoint: The storage that the keys are for.
     :param server: The Rucio server; it need not be thread-safe.
@@ -93,7 +101,9 @@ class Vended(Authorizer):
     name = 'vended'
     REMEMBERED: ClassVar[int] = 1000  # keys, the last used
     SIGNING: ClassVar[float] = 300  # seconds for which a server that vends nothing is not asked again, but signs
-    MARGIN: ClassVar[float] = 300  # seconds before their end at which new ones are got, or a third of what is left when they come
+    MARGIN: ClassVar[float] = (
+        300  # seconds before their end at which new ones are got, or a third of what is left when they come
+    )
 
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
         self._rse = endpoint.rse
@@ -112,7 +122,9 @@ class Vended(Authorizer):
     def attach(self, client: 'S3Client') -> None:
         events = client.meta.events
         events.register('before-parameter-build.s3', _note)
-        self._remote.delete_one_by_one(client, lambda context: self._keys_or_none(context['rucio_s3_need'], must=False) is None)
+        self._remote.delete_one_by_one(
+            client, lambda context: self._keys_or_none(context['rucio_s3_need'], must=False) is None
+        )
         events.register_first('choose-signer.s3', self._choose)
         events.register('before-sign.s3', self._authorise)
         events.register_last('needs-retry.s3', self._replace_refused)  # type: ignore[arg-type]
@@ -122,7 +134,9 @@ class Vended(Authorizer):
         """Botocore comes here before each attempt, also when it makes a signed URL, which takes keys."""
         need: _Need = context['rucio_s3_need']
         if not need.bucket:
-            raise RSEOperationNotSupported(f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: try rucio s3 ls.')
+            raise RSEOperationNotSupported(
+                f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: try rucio s3 ls.'
+            )
         context['rucio_s3_keys'] = keys = self._keys_or_none(need, must=str(signature_version).endswith('-query'))
         return None if keys else UNSIGNED
 
@@ -157,8 +171,12 @@ class Vended(Authorizer):
         return 0
 
     @staticmethod
-    def _tell_of_missing(client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-        """AWS says 403 of a missing object to who may list a part of the bucket only: have that part say that it is not there."""
+    def _tell_of_missing(
+        client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any
+    ) -> None:
+        """AWS says 403 of a missing object to who may list a part of the bucket only: have that part say that it is not
+        there.
+        """
         need: _Need = context['rucio_s3_need']
         keys: Optional[_Keys] = context['rucio_s3_keys']
         if http_response.status_code != 403 or keys is None or not keys.prefix:
@@ -192,7 +210,9 @@ class Vended(Authorizer):
         """The keys that cover a need and are valid for longest."""
         now = time.monotonic()
         with self._lock:
-            found = [(keys.ends_at, name) for name, keys in self._keys.items() if keys.cover(need) and now < keys.ends_at]
+            found = [
+                (keys.ends_at, name) for name, keys in self._keys.items() if keys.cover(need) and now < keys.ends_at
+            ]
             if not found:
                 return None
             name = max(found)[1]
@@ -214,10 +234,14 @@ class Vended(Authorizer):
             write=bool(answer['write']),
             refresh_at=now + left - min(self.MARGIN, left / 3),
             ends_at=now + left,
-            credentials=Credentials(answer['access_key'], answer['secret_key'], answer['session_token'], method='rucio-vended'),
+            credentials=Credentials(
+                answer['access_key'], answer['secret_key'], answer['session_token'], method='rucio-vended'
+            ),
         )
         if not keys.cover(need):
-            raise RSEAccessDenied(f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', key '{need.key}'.")
+            raise RSEAccessDenied(
+                f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', key '{need.key}'."
+            )
         with self._lock:
             self._keys[keys.bucket, keys.prefix, keys.write] = keys
             while len(self._keys) > self.REMEMBERED:

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The user's own OIDC token at the storage's STS: no Rucio server takes part, and what the user may do is the storage's decision."""
+"""The user's own OIDC token at the storage's STS: no Rucio server takes part, and what the user may do is the storage's
+decision.
+"""
 
 import base64
 import hashlib
@@ -49,8 +51,8 @@ class _Keys(DeferredRefreshableCredentials):
 class WebIdentity(Authorizer):
     """Keys of the role ``web_identity_role_arn``, for an OIDC token (AssumeRoleWithWebIdentity).
 
-    Cost: one request to the STS when keys are first needed, and one before they end. The token may be renewed meanwhile: the
-    newest that this process has seen of the same user is used.
+    Cost: one request to the STS when keys are first needed, and one before they end. The token may be renewed
+    meanwhile: the newest that this process has seen of the same user is used.
 
     :param endpoint: The storage; its ``credentials_lifetime`` is asked for, in seconds.
     :param token: A JSON web token.
@@ -84,8 +86,15 @@ class WebIdentity(Authorizer):
         region = self._endpoint.region or self._endpoint.default_region
         client = sts.client(self._endpoint, bare_session(None), region)
         token = self._newest[self.identity][1]
-        keys = sts.assume_role_with_web_identity(self._endpoint, client, self._role, self._name, token, self._endpoint.credentials_lifetime)
-        return {'access_key': keys.access_key, 'secret_key': keys.secret_key, 'token': keys.session_token, 'expiry_time': keys.expiration.isoformat()}
+        keys = sts.assume_role_with_web_identity(
+            self._endpoint, client, self._role, self._name, token, self._endpoint.credentials_lifetime
+        )
+        return {
+            'access_key': keys.access_key,
+            'secret_key': keys.secret_key,
+            'token': keys.session_token,
+            'expiry_time': keys.expiration.isoformat(),
+        }
 
 
 def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
@@ -95,5 +104,7 @@ def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
         part = token.split('.')[1]
         claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
     if not isinstance(claims, dict):
-        raise InputValidationError(f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.')
+        raise InputValidationError(
+            f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.'
+        )
     return claims

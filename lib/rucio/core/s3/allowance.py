@@ -25,8 +25,8 @@ __all__ = ['Allowance']
 class Allowance:
     """So much at once, and so much more in each second, for each of many who are told apart by a name.
 
-    Whoever has something left may go on, however much it takes: what he used beyond it is a debt, and he waits longer. Each process of a server
-    counts for itself.
+    Whoever has something left may go on, however much it takes: what he used beyond it is a debt, and he waits longer.
+    Each process of a server counts for itself.
 
     :param at_once: What each has at the beginning, and at most.
     :param per_second: What is added in each second.
@@ -34,7 +34,9 @@ class Allowance:
     :param clock: Seconds, such as time.monotonic.
     """
 
-    def __init__(self, at_once: float, per_second: float, remembered: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, at_once: float, per_second: float, remembered: int = 10_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._at_once = at_once
         self._per_second = per_second
         self._remembered = remembered

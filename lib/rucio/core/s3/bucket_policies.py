@@ -14,9 +14,9 @@
 
 """The storages' own policies of buckets: which ones are let through, and those that `rucio s3 share --public` writes.
 
-A Deny also holds for the Rucio server, and Ceph and SeaweedFS then refuse it the removal of the policy, too. So owners may
-allow, and only to read: everything that is not known to do just that is refused. Admins may set what the storage takes, except
-for a Deny that could match the server.
+A Deny also holds for the Rucio server, and Ceph and SeaweedFS then refuse it the removal of the policy, too. So owners
+may allow, and only to read: everything that is not known to do just that is refused. Admins may set what the storage
+takes, except for a Deny that could match the server.
 
 Nothing here takes a database session. What makes requests to a storage says how many.
 """
@@ -60,14 +60,18 @@ _VERSION = '2012-10-17'
 _DOCUMENT = {'Version', 'Id', 'Statement'}
 _STATEMENT = {'Sid', 'Effect', 'Principal', 'Action', 'Resource'}
 _PUBLIC = 'RucioPublic'  # how the Sid of a statement of `rucio s3 share --public` begins
-_PRINCIPAL = re.compile(r'arn:aws(-cn|-us-gov)?:iam::[A-Za-z0-9_-]*:(user|role)/([A-Za-z0-9_+=,.@-]+/)*(?P<name>[A-Za-z0-9_+=,.@-]+)')
+_PRINCIPAL = re.compile(
+    r'arn:aws(-cn|-us-gov)?:iam::[A-Za-z0-9_-]*:(user|role)/([A-Za-z0-9_+=,.@-]+/)*(?P<name>[A-Za-z0-9_+=,.@-]+)'
+)
 _RESOURCE = re.compile(r'arn:aws(-cn|-us-gov)?:s3:::(?P<bucket>[^/*?$]+)(/(?P<key>[^*?$]*)\*?)?')
 
 
 # What may be set
 
 
-def check(policy: Any, bucket: str, admin: bool, own: 'AbstractSet[str]' = frozenset(), kept: 'Sequence[Any]' = ()) -> list[dict[str, Any]]:
+def check(
+    policy: Any, bucket: str, admin: bool, own: 'AbstractSet[str]' = frozenset(), kept: 'Sequence[Any]' = ()
+) -> list[dict[str, Any]]:
     """The statements of a policy, if it may be set for a bucket. No request.
 
     :param policy: What was asked for.
@@ -116,17 +120,23 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
         _refuse(f"only an admin may set a statement with '{_short(min(more))}'")
     for action in _texts(statement, 'Action'):
         if action not in OWNER_ACTIONS:
-            _refuse(f"only an admin may set the action '{_short(action)}'. Owners can allow {', '.join(OWNER_ACTIONS)}, spelled like this")
+            _refuse(
+                f"only an admin may set the action '{_short(action)}'. Owners can allow {', '.join(OWNER_ACTIONS)}, spelled like this"
+            )
     for resource in _texts(statement, 'Resource'):
         found = _RESOURCE.fullmatch(resource)
         segments = (found['key'] or '').split('/') if found else []
         if found is None or found['bucket'] != bucket or not resource.isprintable() or {'.', '..'} & set(segments):
-            _refuse(f"'{_short(resource)}' is not arn:aws:s3:::{bucket} or arn:aws:s3:::{bucket}/KEY, where '*' may be the last character of KEY")
+            _refuse(
+                f"'{_short(resource)}' is not arn:aws:s3:::{bucket} or arn:aws:s3:::{bucket}/KEY, where '*' may be the last character of KEY"
+            )
     _check_named(statement, own)
 
 
 def _check_deny(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
-    """Whoever denies has to say to whom: what is denied to all others, or to a whole account, is denied to the server."""
+    """Whoever denies has to say to whom: what is denied to all others, or to a whole account, is denied to the
+    server.
+    """
     if 'NotPrincipal' in statement or 'Principal' not in statement:
         _refuse("a 'Deny' needs a Principal that names users or roles: it could lock out the Rucio server")
     _check_named(statement, own)
@@ -168,7 +178,9 @@ def _texts(of: dict[str, Any], name: str) -> list[str]:
 
 
 def warnings(policy: Any) -> list[str]:
-    """What in a policy that is there already may keep the Rucio server out: nobody may set this here, but other tools can. No request."""
+    """What in a policy that is there already may keep the Rucio server out: nobody may set this here, but other tools
+    can. No request.
+    """
     statements = _as_list(policy.get('Statement')) if isinstance(policy, dict) else []
     found = []
     for each in statements:
@@ -225,11 +237,15 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
                 if policy is None:
                     client.delete_bucket_policy(Bucket=bucket)
                 else:
-                    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':')))  # Ceph: compact
+                    client.put_bucket_policy(
+                        Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':'))
+                    )  # Ceph: compact
             except ClientError as error:
                 said = error.response.get('Error', {})
                 if status_of(error) == 400:
-                    raise InvalidObject(f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': {said.get('Message')}") from None
+                    raise InvalidObject(
+                        f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': {said.get('Message')}"
+                    ) from None
                 if said.get('Code') != 'NoSuchBucketPolicy':
                     raise
     except RSEAccessDenied as error:
@@ -237,7 +253,8 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
 
 
 def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[str, Any]:
-    """Set a policy in place of the one that there is, except for what `rucio s3 share --public` gave. Up to four requests.
+    """Set a policy in place of the one that there is, except for what `rucio s3 share --public` gave. Up to four
+    requests.
 
     :returns: What is set now.
     :raises InvalidObject: if this may not be set, or the storage does not take it.
@@ -291,12 +308,21 @@ def _plain(statement: Any) -> Any:
         return statement
     plain = {key: sorted(map(str, _as_list(value))) for key, value in statement.items() if key != 'Principal'}
     principal = statement.get('Principal')
-    return {**plain, 'Principal': {key: _as_list(value) for key, value in principal.items()} if isinstance(principal, dict) else principal}
+    return {
+        **plain,
+        'Principal': {key: _as_list(value) for key, value in principal.items()}
+        if isinstance(principal, dict)
+        else principal,
+    }
 
 
 def _own_names(storage: 'Storage') -> frozenset[str]:
     """Names that the server has at the storage, in lower case, as far as it tells: two requests."""
-    names = {str(arn).rpartition('/')[2] for arn in (storage.endpoint.role_arn, storage.endpoint.web_identity_role_arn) if arn}
+    names = {
+        str(arn).rpartition('/')[2]
+        for arn in (storage.endpoint.role_arn, storage.endpoint.web_identity_role_arn)
+        if arn
+    }
     connection = storage.connection(SERVER)
     with suppress(ClientError, BotoCoreError):
         owner = connection.client.list_buckets(MaxBuckets=1).get('Owner', {})
@@ -334,7 +360,9 @@ def _is_public(statement: Any) -> bool:
 
 
 def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
-    """Let everybody, also without an account, read the objects below a collection, or no longer. Two requests; the rest of the policy stays."""
+    """Let everybody, also without an account, read the objects below a collection, or no longer. Two requests; the rest
+    of the policy stays.
+    """
     bucket, prefix = storage.place_of(scope, f'{name}/')
     sid = f'{_PUBLIC}{hashlib.sha256(prefix.encode()).hexdigest()[:16]}'
     policy = get(storage, bucket) or {'Version': _VERSION, 'Statement': []}
@@ -345,11 +373,21 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
     if public:
         literal = re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix)
         resource = f'arn:aws:s3:::{bucket}/{literal}*'
-        statements.append({'Sid': sid, 'Effect': 'Allow', 'Principal': {'AWS': ['*']}, 'Action': ['s3:GetObject'], 'Resource': [resource]})
+        statements.append(
+            {
+                'Sid': sid,
+                'Effect': 'Allow',
+                'Principal': {'AWS': ['*']},
+                'Action': ['s3:GetObject'],
+                'Resource': [resource],
+            }
+        )
     _put(storage, bucket, {**policy, 'Statement': statements} if statements else None)
 
 
 def unpublish(storage: 'Storage', scope: str, name: str) -> None:
-    """Take a collection out of the bucket's policy: what is there shall not be public. No bucket, no policies or no place there: it is not."""
+    """Take a collection out of the bucket's policy: what is there shall not be public. No bucket, no policies or no
+    place there: it is not.
+    """
     with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
         set_public(storage, scope, name, False)

@@ -13,9 +13,11 @@
 # limitations under the License.
 
 
-"""What is done about objects that others changed or removed, for each bucket: in Rucio's table of settings, over those of the RSE.
+"""What is done about objects that others changed or removed, for each bucket: in Rucio's table of settings, over those
+of the RSE.
 
-They stand in the section ``s3-bucket:RSE:BUCKET`` (``rucio config show``), in a VO other than the default one ``s3-bucket:RSE@VO:BUCKET``.
+They stand in the section ``s3-bucket:RSE:BUCKET`` (``rucio config show``), in a VO other than the default one
+``s3-bucket:RSE@VO:BUCKET``.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -70,12 +72,21 @@ def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSetting
     own = {row.opt: row.value for row in rows if row.opt in _ALLOWED}
     for name, value in own.items():
         if value not in _ALLOWED[name]:
-            raise ConfigurationError(f"Rucio's settings [{section}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}.")
+            raise ConfigurationError(
+                f"Rucio's settings [{section}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}."
+            )
     general = {name: getattr(storage.endpoint, name) for name in _ALLOWED}
     return BucketSettings(**general | own, own=tuple(sorted(own)))
 
 
-def set_(storage: 'Storage', bucket: str, on_changed: Optional[str] = None, on_missing: Optional[str] = None, *, session: 'Session') -> BucketSettings:
+def set_(
+    storage: 'Storage',
+    bucket: str,
+    on_changed: Optional[str] = None,
+    on_missing: Optional[str] = None,
+    *,
+    session: 'Session',
+) -> BucketSettings:
     """Set what is done in a bucket. A few queries.
 
     :param storage: The RSE.

@@ -14,7 +14,8 @@
 
 """Buckets on the storages: which one a DID belongs to, making and listing them, and their lifecycle rules.
 
-What asks the database takes a session; what makes requests to a storage takes none, and is called without one being open.
+What asks the database takes a session; what makes requests to a storage takes none, and is called without one being
+open.
 """
 
 from contextlib import suppress
@@ -94,16 +95,27 @@ class Place(NamedTuple):
 
 
 def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
-    """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The best first."""
+    """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The best
+    first.
+    """
     by_id = {storage.rse_id: storage for storage in found}
     if not name:
-        return [Place(storage) for storage in found if storage.settings['deterministic'] and has_anything(scope, storage, session=session)]
+        return [
+            Place(storage)
+            for storage in found
+            if storage.settings['deterministic'] and has_anything(scope, storage, session=session)
+        ]
     replica = models.RSEFileAssociation
     rows = session.execute(
-        select(replica.rse_id, replica.path, replica.state).where(and_(replica.scope == scope, replica.name == name, replica.rse_id.in_(by_id)))
+        select(replica.rse_id, replica.path, replica.state).where(
+            and_(replica.scope == scope, replica.name == name, replica.rse_id.in_(by_id))
+        )
     ).all()
     if rows:
-        return [Place(by_id[row.rse_id], row.path) for row in sorted(rows, key=lambda row: row.state != ReplicaState.AVAILABLE)]
+        return [
+            Place(by_id[row.rse_id], row.path)
+            for row in sorted(rows, key=lambda row: row.state != ReplicaState.AVAILABLE)
+        ]
     imported = _imported_places(scope, name, found, session)
     for collection in reversed([*grants.ancestors(name), name]):
         if rses := _rses_of_rules(scope, collection, by_id, session):
@@ -114,14 +126,22 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
 def _imported_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
     """Where a collection comes from that was imported, or lies in one that was."""
     apart = [storage for storage in found if not storage.settings['deterministic']]
-    return [Place(storage, source=source) for storage in apart if (source := imports.source_of(storage, scope, name, session=session))]
+    return [
+        Place(storage, source=source)
+        for storage in apart
+        if (source := imports.source_of(storage, scope, name, session=session))
+    ]
 
 
 def _rses_of_rules(scope: 'InternalScope', name: str, by_id: 'dict[str, Storage]', session: 'Session') -> set[str]:
     lock, rule = models.DatasetLock, models.ReplicationRule
-    locked = session.execute(select(lock.rse_id).where(and_(lock.scope == scope, lock.name == name, lock.rse_id.in_(by_id)))).scalars()
+    locked = session.execute(
+        select(lock.rse_id).where(and_(lock.scope == scope, lock.name == name, lock.rse_id.in_(by_id)))
+    ).scalars()
     names = {storage.rse: rse_id for rse_id, storage in by_id.items()}
-    ruled = session.execute(select(rule.rse_expression).where(and_(rule.scope == scope, rule.name == name, rule.rse_expression.in_(names)))).scalars()
+    ruled = session.execute(
+        select(rule.rse_expression).where(and_(rule.scope == scope, rule.name == name, rule.rse_expression.in_(names)))
+    ).scalars()
     return set(locked) | {names[expression] for expression in ruled}
 
 
@@ -135,8 +155,11 @@ def has_anything(scope: 'InternalScope', storage: 'Storage', *, session: 'Sessio
     return any(session.execute(question.limit(1)).first() is not None for question in questions)
 
 
-def candidates(account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session') -> 'list[Storage]':
-    """The storages that may be meant: the one that is named; else where the DID is, or its scope; else where the account may put something.
+def candidates(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
+) -> 'list[Storage]':
+    """The storages that may be meant: the one that is named; else where the DID is, or its scope; else where the
+    account may put something.
 
     :param account: The account that asks.
     :param scope: The scope.
@@ -147,8 +170,12 @@ def candidates(account: 'InternalAccount', scope: 'InternalScope', name: str, rs
     if rse:
         return [storages.get_storage(rse, account.vo, session=session)]
     # On the others nobody can say where something new would lie.
-    found = [storage for storage in storages.list_storages(account.vo, session=session) if storage.settings['deterministic']]
-    if known := _known_places(scope, name, found, session) or (_known_places(scope, '', found, session) if name else []):
+    found = [
+        storage for storage in storages.list_storages(account.vo, session=session) if storage.settings['deterministic']
+    ]
+    if known := _known_places(scope, name, found, session) or (
+        _known_places(scope, '', found, session) if name else []
+    ):
         return [place.storage for place in known]
     if not found:
         raise RSENotFound('There is no S3 RSE.')
@@ -157,20 +184,29 @@ def candidates(account: 'InternalAccount', scope: 'InternalScope', name: str, rs
     limits = get_local_account_limit(account=account, rse_ids=[storage.rse_id for storage in found], session=session)
     usable = [storage for storage in found if limits.get(storage.rse_id)]
     if not usable:
-        raise RSENotFound(f'Account {account} has no quota on any S3 RSE: ask for one, or name the RSE. There are {_listed(found)}.')
+        raise RSENotFound(
+            f'Account {account} has no quota on any S3 RSE: ask for one, or name the RSE. There are {_listed(found)}.'
+        )
     return usable
 
 
 def publishing(account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session') -> 'list[Storage]':
-    """The storages that have to be told when everybody may read a collection. What is imported is its owner's to open."""
+    """The storages that have to be told when everybody may read a collection. What is imported is its owner's to
+    open.
+    """
     found = storages.list_storages(account.vo, session=session)
     if not _imported_places(scope, name, found, session):
         return candidates(account, scope, name, None, session=session)
-    return [place.storage for place in _known_places(scope, name, found, session) if place.storage.settings['deterministic']]
+    return [
+        place.storage for place in _known_places(scope, name, found, session) if place.storage.settings['deterministic']
+    ]
 
 
-def imported(account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session') -> 'Optional[tuple[Storage, str, str]]':
-    """Storage, bucket and prefix of the keys of a collection that is imported; None: it is not, or it is kept elsewhere, too.
+def imported(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
+) -> 'Optional[tuple[Storage, str, str]]':
+    """Storage, bucket and prefix of the keys of a collection that is imported; None: it is not, or it is kept
+    elsewhere, too.
 
     :param rse: The RSE's name, where the user gave it.
     """
@@ -183,7 +219,8 @@ def imported(account: 'InternalAccount', scope: 'InternalScope', name: str, rse:
 
 
 def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
-    """The one storage of several that is meant: `[s3] default_rse` of the server's rucio.cfg, else where the scope's bucket is.
+    """The one storage of several that is meant: `[s3] default_rse` of the server's rucio.cfg, else where the scope's
+    bucket is.
 
     One request for each of them, none where there is only one.
 
@@ -212,13 +249,17 @@ def _listed(found: 'Iterable[Storage]') -> str:
     return ', '.join(storage.rse for storage in found)
 
 
-def locate(account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session') -> list[dict[str, Any]]:
+def locate(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session'
+) -> list[dict[str, Any]]:
     """Where a DID lies on S3 RSEs, or would lie, the best first. A few queries, no request.
 
     :returns: For each place rse, bucket, key, url and did_type (None: the catalogue does not know the DID).
     """
     found = storages.list_storages(account.vo, session=session)
-    places = _known_places(scope, name, found, session) or [Place(each) for each in candidates(account, scope, name, None, session=session)]
+    places = _known_places(scope, name, found, session) or [
+        Place(each) for each in candidates(account, scope, name, None, session=session)
+    ]
     did_type = _did_type(scope, name, session) if name else None
     located = []
     for place in places:
@@ -259,21 +300,34 @@ def scopes_of(account: 'InternalAccount', *, session: 'Session') -> set[str]:
     return {str(scope) for scope in get_scopes(account, session=session)}
 
 
-def own_rules(account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session') -> list[str]:
+def own_rules(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
+) -> list[str]:
     """The ids of the rules of an account that keep a DID on this RSE: one query."""
     rule, lock = models.ReplicationRule, models.DatasetLock
-    here = or_(rule.rse_expression == storage.rse, rule.id.in_(select(lock.rule_id).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id))))
-    return list(session.execute(select(rule.id).where(and_(rule.account == account, rule.scope == scope, rule.name == name, here))).scalars())
+    here = or_(
+        rule.rse_expression == storage.rse,
+        rule.id.in_(select(lock.rule_id).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id))),
+    )
+    return list(
+        session.execute(
+            select(rule.id).where(and_(rule.account == account, rule.scope == scope, rule.name == name, here))
+        ).scalars()
+    )
 
 
-def need_room(account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session') -> None:
+def need_room(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
+) -> None:
     """Whether a dataset can be made and kept there, before anything is made.
 
     :raises DataIdentifierAlreadyExists: if the name is that of a file.
     :raises InsufficientAccountLimit: if the account has no quota for the rule.
     """
     if is_file(scope, name, session=session):
-        raise DataIdentifierAlreadyExists(f'{scope}:{name} is a file, so it cannot be a collection: choose another name.')
+        raise DataIdentifierAlreadyExists(
+            f'{scope}:{name} is a file, so it cannot be a collection: choose another name.'
+        )
     if own_rules(account, scope, name, storage, session=session):
         return
     rse = {'id': storage.rse_id, 'rse': storage.rse, 'staging_area': storage.settings['staging_area']}
@@ -326,7 +380,9 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
     if not exists(storage, bucket):
         if storage.common_bucket:
-            raise DestinationNotAccessible(f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it.")
+            raise DestinationNotAccessible(
+                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it."
+            )
         made['bucket'] = _create(storage, bucket)
     _ignore_public_acls(storage, bucket)
     if storage.endpoint.lifecycle and not storage.common_bucket:
@@ -341,7 +397,9 @@ def _create(storage: 'Storage', bucket: str) -> bool:
 
 
 def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
-    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the rest."""
+    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the
+    rest.
+    """
     try:
         public_acls.ignore(storage, bucket)
     except RucioException as error:
@@ -358,7 +416,10 @@ def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
             if error.response.get('Error', {}).get('Code') != 'NoSuchLifecycleConfiguration':
                 raise
             rules = []
-        if any(rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _limited(rule) for rule in rules):
+        if any(
+            rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _limited(rule)
+            for rule in rules
+        ):
             return False
         ours: Any = {
             'ID': RULE_ID,
@@ -383,7 +444,8 @@ def _limited(rule: dict[str, Any]) -> bool:
 def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:
     """The buckets of these scopes (None: all that the RSEs may have) on these storages: one request for each storage.
 
-    :raises RucioException: if a storage cannot be asked, and the others have nothing: that there is no bucket must not be said then.
+    :raises RucioException: if a storage cannot be asked, and the others have nothing: that there is no bucket must not
+        be said then.
     """
     result: list[dict[str, Any]] = []
     failure: Optional[RucioException] = None
@@ -403,7 +465,12 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             if storage.may_have(each['Name']) if scopes is None else scope in scopes:
                 created = each.get('CreationDate')
                 result.append(
-                    {'rse': storage.rse, 'bucket': each['Name'], 'scope': scope, 'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None}
+                    {
+                        'rse': storage.rse,
+                        'bucket': each['Name'],
+                        'scope': scope,
+                        'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None,
+                    }
                 )
     if failure is not None and not result:
         raise failure

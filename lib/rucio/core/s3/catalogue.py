@@ -21,4 +21,16 @@ from .registration import register
 from .retirement import complete, declare_bad, declare_lost, forget, note_etags, replace, set_checksums, shield
 from .rows import NewFile, Refusal
 
-__all__ = ['NewFile', 'Refusal', 'complete', 'declare_bad', 'declare_lost', 'forget', 'note_etags', 'register', 'replace', 'set_checksums', 'shield']
+__all__ = [
+    'NewFile',
+    'Refusal',
+    'complete',
+    'declare_bad',
+    'declare_lost',
+    'forget',
+    'note_etags',
+    'register',
+    'replace',
+    'set_checksums',
+    'shield',
+]

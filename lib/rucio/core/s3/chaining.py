@@ -14,15 +14,18 @@
 
 """Whether vended keys stay what they are for: the server tries to make more of them, before it vends any.
 
-A session policy limits what keys can do, but on some storages not whom they can become: there, keys for one folder may take the role again
-without a policy, if its trust policy lets them. So the server asks for keys as it vends them, and tries with these what a thief would. Only
-where all of it is refused are keys vended; else the server signs requests (``remote``), and says what its operator has to change.
+A session policy limits what keys can do, but on some storages not whom they can become: there, keys for one folder may
+take the role again without a policy, if its trust policy lets them. So the server asks for keys as it vends them, and
+tries with these what a thief would. Only where all of it is refused are keys vended; else the server signs requests
+(``remote``), and says what its operator has to change.
 
-The verdict is kept for all workers of all servers in Rucio's table ``configs``, in the section ``s3-vending:RSE`` (in a VO other than the
-default one ``s3-vending:RSE@VO``), and ends by itself. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
+The verdict is kept for all workers of all servers in Rucio's table ``configs``, in the section ``s3-vending:RSE`` (in a
+VO other than the default one ``s3-vending:RSE@VO``), and ends by itself. Written here without :mod:`rucio.core.config`,
+which keeps a history of each value.
 
-Calls of IAM are not tried: session policies hold for them on AWS, Ceph and SeaweedFS. What they do not hold for is AssumeRole, which the
-trust policy of a role decides, and MinIO's AddServiceAccount before a release that the operator has to name.
+Calls of IAM are not tried: session policies hold for them on AWS, Ceph and SeaweedFS. What they do not hold for is
+AssumeRole, which the trust policy of a role decides, and MinIO's AddServiceAccount before a release that the operator
+has to name.
 """
 
 import hashlib
@@ -70,7 +73,17 @@ MINIO_RELEASE = 'RELEASE.2025-10-15T17-29-55Z'
 
 _REFUSED = frozenset(('AccessDenied',))
 # There is no such call: MinIO, AWS, Ceph, others.
-_UNKNOWN = frozenset(('BadRequest', 'InvalidAction', 'InvalidParameterValue', 'MethodNotAllowed', 'NotImplemented', 'UnknownOperation', 'UnsupportedOperation'))
+_UNKNOWN = frozenset(
+    (
+        'BadRequest',
+        'InvalidAction',
+        'InvalidParameterValue',
+        'MethodNotAllowed',
+        'NotImplemented',
+        'UnknownOperation',
+        'UnsupportedOperation',
+    )
+)
 _NOT_THE_TOKEN = frozenset(('ExpiredTokenException', 'IDPRejectedClaim', 'InvalidIdentityToken'))
 # {"alg":"none"} and {"iss":"https://rucio.invalid","sub":"rucio","aud":"rucio"}, not signed.
 _OWN_TOKEN = 'eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL3J1Y2lvLmludmFsaWQiLCJzdWIiOiJydWNpbyIsImF1ZCI6InJ1Y2lvIn0.'  # noqa: S105 - opens nothing
@@ -97,7 +110,11 @@ class Verdict:
         return -60 <= age < (LASTS if self.held else AGAIN)  # the clocks of two servers may differ a little
 
     def as_dict(self) -> dict[str, Any]:
-        return {'refused': self.held, 'said': self.said, 'tried_at': datetime.fromtimestamp(self.at, timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')}
+        return {
+            'refused': self.held,
+            'said': self.said,
+            'tried_at': datetime.fromtimestamp(self.at, timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'),
+        }
 
 
 class _Trial(NamedTuple):
@@ -133,9 +150,9 @@ _roles: dict[tuple[Optional[str], str], tuple[float, list[str]]] = {}
 def verdict(storage: 'Storage') -> Verdict:
     """Whether keys may be vended by this storage's role. Not to be called while a transaction is open.
 
-    Nothing for some seconds after it was asked last; one small query while the last trial of any server counts; else five requests to the STS,
-    and two for each further role that this server has at the same STS, and on storages that make topics those of :func:`.topics.open_door`.
-    Threads of one process cause one trial.
+    Nothing for some seconds after it was asked last; one small query while the last trial of any server counts; else
+    five requests to the STS, and two for each further role that this server has at the same STS, and on storages that
+    make topics those of :func:`.topics.open_door`. Threads of one process cause one trial.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -172,12 +189,21 @@ def _slot(storage: 'Storage') -> _Slot:
 
 
 def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
-    """What a verdict holds for. With another role, STS or key of the server, or another role beside it, there has to be another one."""
+    """What a verdict holds for. With another role, STS or key of the server, or another role beside it, there has to be
+    another one.
+    """
     keys = storage.credentials()
     own = '' if keys.token else str(keys.access_key)  # keys that end are others in each process
     endpoint = storage.endpoint
     topic = [endpoint.url, topics.place(storage)] if endpoint.event_topics else []
-    parts = [*topic, endpoint.sts_url, endpoint.minio_release or '', storage.connection(SERVER).authorizer.identity, own, *_known_roles(storage, session)]
+    parts = [
+        *topic,
+        endpoint.sts_url,
+        endpoint.minio_release or '',
+        storage.connection(SERVER).authorizer.identity,
+        own,
+        *_known_roles(storage, session),
+    ]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
 
 
@@ -198,7 +224,15 @@ def _read(storage: 'Storage', mark: str, session: 'Session') -> Optional[Verdict
 
 def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') -> None:
     table, (section, option) = models.Config, _place(storage)
-    value = json.dumps({'role': str(storage.endpoint.role_arn)[:500], 'of': mark, 'held': found.held, 'said': found.said[:2000], 'at': found.at})
+    value = json.dumps(
+        {
+            'role': str(storage.endpoint.role_arn)[:500],
+            'of': mark,
+            'held': found.held,
+            'said': found.said[:2000],
+            'at': found.at,
+        }
+    )
     stmt = update(table).where(and_(table.section == section, table.opt == option)).values(value=value)
     if session.execute(stmt.execution_options(synchronize_session=False)).rowcount:  # type: ignore[attr-defined]
         return
@@ -212,7 +246,9 @@ def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') ->
 
 
 def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> list[str]:
-    """The storage's own role first, then those that any RSE of any VO has at the same STS. A few queries in five minutes."""
+    """The storage's own role first, then those that any RSE of any VO has at the same STS. A few queries in five
+    minutes.
+    """
     own, now = str(storage.endpoint.role_arn), time.monotonic()
     until, found = _roles.get(place := (storage.endpoint.sts_url, own), (0.0, []))
     if now >= until:
@@ -226,8 +262,20 @@ def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> lis
 
 
 def _roles_beside(storage: 'Storage', session: 'Session') -> list[str]:
-    endpoints = [each.endpoint for vo in _vos(session) for each in storages.list_storages(vo, session=session) if _is_same_sts(each.endpoint, storage.endpoint)]
-    return sorted({role for each in [storage.endpoint, *endpoints] for role in (each.role_arn, each.web_identity_role_arn) if role})
+    endpoints = [
+        each.endpoint
+        for vo in _vos(session)
+        for each in storages.list_storages(vo, session=session)
+        if _is_same_sts(each.endpoint, storage.endpoint)
+    ]
+    return sorted(
+        {
+            role
+            for each in [storage.endpoint, *endpoints]
+            for role in (each.role_arn, each.web_identity_role_arn)
+            if role
+        }
+    )
 
 
 def _vos(session: 'Session') -> list[str]:
@@ -235,7 +283,9 @@ def _vos(session: 'Session') -> list[str]:
 
 
 def _is_same_sts(one: 'Endpoint', other: 'Endpoint') -> bool:
-    return one.sts_url == other.sts_url or one.provider == other.provider == 'aws'  # AWS has an STS in each region, all with the same roles
+    return (
+        one.sts_url == other.sts_url or one.provider == other.provider == 'aws'
+    )  # AWS has an STS in each region, all with the same roles
 
 
 def _tried(storage: 'Storage') -> Verdict:
@@ -267,7 +317,9 @@ def _open_door(storage: 'Storage') -> str:
     """
     endpoint, roles = storage.endpoint, _known_roles(storage)
     bucket = storage.common_bucket or f'{endpoint.bucket_prefix}rucio-s3-{secrets.token_hex(4)}'
-    keys = vending.assume(storage, vending.session_policy(storage.rse, bucket, f'{_NAME}/', False), vending.SHORTEST, _NAME)
+    keys = vending.assume(
+        storage, vending.session_policy(storage.rse, bucket, f'{_NAME}/', False), vending.SHORTEST, _NAME
+    )
     own = factory.bare_session(Credentials(keys.access_key, keys.secret_key, keys.session_token))
     for trial in _trials(sts.client(endpoint, own, storage.region, SERVER), roles):
         code = sts.refusal(trial.call, **trial.parameters)
@@ -287,10 +339,20 @@ def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
     for role in roles:
         # A role that another RSE names, and that is not there, nobody can take.
         refusals = _REFUSED if role == roles[0] else _REFUSED | {'NoSuchEntity'}
-        yield _Trial(f"AssumeRole of '{role}' without a session policy", client.assume_role, {'RoleArn': role, **named, **seconds}, refusals)
+        yield _Trial(
+            f"AssumeRole of '{role}' without a session policy",
+            client.assume_role,
+            {'RoleArn': role, **named, **seconds},
+            refusals,
+        )
     for role in roles:
         token = {'RoleArn': role, 'WebIdentityToken': _OWN_TOKEN, **named, **seconds}
         refusals = _REFUSED | _UNKNOWN | _NOT_THE_TOKEN | {'NoSuchEntity'}
-        yield _Trial(f"AssumeRoleWithWebIdentity of '{role}' with a token that nobody signed", client.assume_role_with_web_identity, token, refusals)
+        yield _Trial(
+            f"AssumeRoleWithWebIdentity of '{role}' with a token that nobody signed",
+            client.assume_role_with_web_identity,
+            token,
+            refusals,
+        )
     yield _Trial('GetFederationToken', client.get_federation_token, {'Name': _NAME, **seconds}, _REFUSED | _UNKNOWN)
     yield _Trial('GetSessionToken', client.get_session_token, seconds, _REFUSED | _UNKNOWN)

@@ -13,7 +13,9 @@
 # limitations under the License.
 
 
-"""What changed in the catalogue of late, for those who watch a collection. Nothing is recorded for it: Rucio's own dates tell."""
+"""What changed in the catalogue of late, for those who watch a collection. Nothing is recorded for it: Rucio's own
+dates tell.
+"""
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -50,11 +52,15 @@ class Change(NamedTuple):
     bytes: Optional[int]
 
 
-def list_changes(storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, *, session: 'Session') -> list[Change]:
-    """What changed on an RSE since then, the oldest first, at most :data:`MOST`. Two queries, which read all replicas below the name.
+def list_changes(
+    storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, *, session: 'Session'
+) -> list[Change]:
+    """What changed on an RSE since then, the oldest first, at most :data:`MOST`. Two queries, which read all replicas
+    below the name.
 
-    A transaction may become visible some seconds after the date that it carries: who asks again should ask from a little earlier,
-    and skip what is known. A file that was in no collection leaves no trace when it is removed, and is not told.
+    A transaction may become visible some seconds after the date that it carries: who asks again should ask from a
+    little earlier, and skip what is known. A file that was in no collection leaves no trace when it is removed, and is
+    not told.
 
     :param storage: The RSE.
     :param scope: The scope.
@@ -69,12 +75,29 @@ def _below(column: Any, name: str) -> list[Any]:
     return [column.startswith(f'{name}/', autoescape=True)] if name else []
 
 
-def _replicas(storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, session: 'Session') -> 'Iterator[Change]':
+def _replicas(
+    storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, session: 'Session'
+) -> 'Iterator[Change]':
     replica, did = models.RSEFileAssociation, models.DataIdentifier
-    here = and_(replica.scope == scope, replica.rse_id == storage.rse_id, replica.updated_at >= since, *_below(replica.name, name))
+    here = and_(
+        replica.scope == scope,
+        replica.rse_id == storage.rse_id,
+        replica.updated_at >= since,
+        *_below(replica.name, name),
+    )
     columns = (replica.name, replica.bytes, replica.state, replica.created_at, replica.updated_at)
-    dates = (did.created_at.label('did_created'), did.updated_at.label('did_updated'), did.accessed_at.label('did_accessed'))
-    stmt = select(*columns, *dates).join(did, and_(did.scope == replica.scope, did.name == replica.name)).where(here).order_by(replica.updated_at).limit(MOST)
+    dates = (
+        did.created_at.label('did_created'),
+        did.updated_at.label('did_updated'),
+        did.accessed_at.label('did_accessed'),
+    )
+    stmt = (
+        select(*columns, *dates)
+        .join(did, and_(did.scope == replica.scope, did.name == replica.name))
+        .where(here)
+        .order_by(replica.updated_at)
+        .limit(MOST)
+    )
     for row in session.execute(stmt).all():
         if row.state == ReplicaState.BAD:
             yield Change(row.updated_at, 'bad', row.name, row.bytes)
@@ -88,15 +111,31 @@ def _replicas(storage: 'Storage', scope: 'InternalScope', name: str, since: date
 def _is_new_content(row: Any) -> bool:
     """Locks touch the replica only, and downloads the date of the last access, too; other metadata the DID only."""
     touched = row.did_accessed is not None and abs(row.did_updated - row.did_accessed) <= _A_MOMENT
-    return row.did_updated - row.did_created > _A_MOMENT and row.updated_at >= row.did_updated - _A_MOMENT and not touched
+    return (
+        row.did_updated - row.did_created > _A_MOMENT and row.updated_at >= row.did_updated - _A_MOMENT and not touched
+    )
 
 
-def _removed(storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, session: 'Session') -> 'Iterator[Change]':
+def _removed(
+    storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, session: 'Session'
+) -> 'Iterator[Change]':
     """Members of collections that have left them, and are not on the RSE any more."""
     member, replica = models.DataIdentifierAssociationHistory, models.RSEFileAssociation
-    left = [member.scope == scope, member.child_scope == scope, member.deleted_at >= since, *_below(member.child_name, name)]
-    there = exists().where(replica.scope == member.child_scope, replica.name == member.child_name, replica.rse_id == storage.rse_id)
-    stmt = select(member.child_name, member.bytes, member.deleted_at).where(and_(*left, ~there)).order_by(member.deleted_at).limit(MOST)
+    left = [
+        member.scope == scope,
+        member.child_scope == scope,
+        member.deleted_at >= since,
+        *_below(member.child_name, name),
+    ]
+    there = exists().where(
+        replica.scope == member.child_scope, replica.name == member.child_name, replica.rse_id == storage.rse_id
+    )
+    stmt = (
+        select(member.child_name, member.bytes, member.deleted_at)
+        .where(and_(*left, ~there))
+        .order_by(member.deleted_at)
+        .limit(MOST)
+    )
     seen = set()
     for row in session.execute(stmt).all():
         if row.child_name not in seen:

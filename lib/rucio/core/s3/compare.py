@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing is written."""
+"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing is
+written.
+"""
 
 import re
 import time
@@ -67,8 +69,11 @@ class Finding(NamedTuple):
     replica: 'Optional[Replica]'
 
 
-def compare(part: 'Part', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]') -> 'Iterator[Finding]':
-    """Merge two streams that are in the order of their bytes, in constant memory. A replica is missing as soon as a later key, or the end, is seen.
+def compare(
+    part: 'Part', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
+) -> 'Iterator[Finding]':
+    """Merge two streams that are in the order of their bytes, in constant memory. A replica is missing as soon as a
+    later key, or the end, is seen.
 
     Where ``entries`` raises, nothing behind the last entry is taken for missing.
 
@@ -92,7 +97,9 @@ def compare(part: 'Part', entries: 'Iterable[Entry]', replicas: 'Iterable[Replic
                 continue
             _, known_size, md5, adler32, state, noted, _, _ = replica
             # What nearly all are, first.
-            as_known = state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))
+            as_known = (
+                state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))
+            )
             if as_known or (kind := _of_both(entry, replica, etag_is_md5)) is Kind.same:
                 same += 1
             else:
@@ -162,8 +169,8 @@ def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
 def is_name(name: str, vo: str) -> bool:
     """Whether a DID may have this name, by the schema of the VO's policy, and be downloaded.
 
-    Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would have whoever writes to
-    the bucket write anywhere on the machines of those who read it.
+    Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would
+    have whoever writes to the bucket write anywhere on the machines of those who read it.
     """
     if name.startswith('/') or address.leaves_directory(name):
         return False

@@ -12,12 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Transfers between S3 RSEs that were submitted with the transfertool ``s3``: which there are, carrying one out, saying what became of it.
+"""Transfers between S3 RSEs that were submitted with the transfertool ``s3``: which there are, carrying one out, saying
+what became of it.
 
-Instances share the work by claims, which stand in the requests (as the host that carries out the transfer: what Rucio's daemons note in
-``last_processed_by`` is overwritten by each poller): each takes what it has room for, and what is not renewed is free again after
-:data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is ever overwritten, and
-whoever comes second finds that the file is there. What an instance has no keys for it leaves to others, which may have them.
+Instances share the work by claims, which stand in the requests (as the host that carries out the transfer: what Rucio's
+daemons note in ``last_processed_by`` is overwritten by each poller): each takes what it has room for, and what is not
+renewed is free again after
+:data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is
+ever overwritten, and whoever comes second finds that the file is there. What an instance has no keys for it leaves to
+others, which may have them.
 """
 
 import logging
@@ -72,7 +75,20 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['LEASE', 'MEMORY', 'Outcome', 'Source', 'Transfer', 'carry_out', 'left_over', 'release', 'renew', 'report', 'take', 'tidy']
+__all__ = [
+    'LEASE',
+    'MEMORY',
+    'Outcome',
+    'Source',
+    'Transfer',
+    'carry_out',
+    'left_over',
+    'release',
+    'renew',
+    'report',
+    'take',
+    'tidy',
+]
 
 _LOGGER = line_logger(__name__)
 
@@ -84,7 +100,8 @@ _REMEMBER = 60  # seconds until keys are looked for again
 _REMIND = 600  # seconds between warnings that there are no keys for an RSE
 
 _made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
-# By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there are none.
+# By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there
+# are none.
 _answers: dict[str, tuple[float, Optional[bool]]] = {}
 _warned: dict[str, float] = {}
 
@@ -98,7 +115,9 @@ class Source(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """A submitted request: one file that shall be copied to one RSE. ``sources`` are in the order in which they shall be tried."""
+    """A submitted request: one file that shall be copied to one RSE. ``sources`` are in the order in which they shall
+    be tried.
+    """
 
     id: str
     external_id: str
@@ -116,7 +135,9 @@ class Transfer(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a transfer: ``error`` is empty if the file is there. Times are UTC, without a time zone, as in Rucio's tables."""
+    """What became of a transfer: ``error`` is empty if the file is there. Times are UTC, without a time zone, as in
+    Rucio's tables.
+    """
 
     started: datetime
     ended: datetime
@@ -139,11 +160,11 @@ def _now() -> datetime:
 def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
     """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
 
-    Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a transfer one of its few tries,
-    and another machine may have them. The log says so, for each RSE every ten minutes.
+    Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a
+    transfer one of its few tries, and another machine may have them. The log says so, for each RSE every ten minutes.
 
-    Two queries, and for each transfer one update, one query, and those for the names of RSEs that are not in Rucio's cache. Once a minute at most
-    one query more for each RSE without keys.
+    Two queries, and for each transfer one update, one query, and those for the names of RSEs that are not in Rucio's
+    cache. Once a minute at most one query more for each RSE without keys.
 
     :param instance: The name of the instance, which no other one has; without a slash.
     :param limit: How many at most.
@@ -163,7 +184,9 @@ def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session:
 
 
 class _Keys:
-    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look for work."""
+    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look for
+    work.
+    """
 
     def __init__(self, session: 'Session') -> None:
         now = time.monotonic()
@@ -219,12 +242,22 @@ def _need_keys(storage: 'Storage') -> None:
 
 
 def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence[Any]':
-    """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be in the way of others."""
+    """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be
+    in the way of others.
+    """
     request = models.Request
     stmt = select(request).where(*_submitted(), _is_free(now))
     if lacking := keys.of(False):
         stmt = stmt.where(not_(_waits_for_keys(lacking, keys.of(None))))
-    return session.execute(stmt.order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id).limit(limit)).scalars().all()
+    return (
+        session.execute(
+            stmt.order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id).limit(
+                limit
+            )
+        )
+        .scalars()
+        .all()
+    )
 
 
 def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
@@ -233,7 +266,10 @@ def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
     sources = select(source.request_id).where(source.request_id == request.id, *_usable(request)).correlate(request)
     return or_(
         request.dest_rse_id.in_(lacking),
-        and_(sources.where(source.rse_id.in_(lacking)).exists(), not_(sources.where(source.rse_id.not_in(lacking + others)).exists())),
+        and_(
+            sources.where(source.rse_id.in_(lacking)).exists(),
+            not_(sources.where(source.rse_id.not_in(lacking + others)).exists()),
+        ),
         and_(request.source_rse_id.in_(lacking), not_(sources.exists())),
     )
 
@@ -256,7 +292,9 @@ def _clock(session: 'Session') -> int:
 
 
 def _claim_of(instance: str, now: int) -> str:
-    """What stands in a claimed request as its host. Of the same length up to the instance, so that the order of text is that of time."""
+    """What stands in a claimed request as its host. Of the same length up to the instance, so that the order of text is
+    that of time.
+    """
     return f'{EXTERNAL_HOST}/{now:010d}/{instance}'
 
 
@@ -267,26 +305,54 @@ def _is_free(now: int) -> Any:
 
 def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool:
     request = models.Request
-    stmt = update(request).where(request.id == request_id, *_submitted(), _is_free(now)).values(external_host=_claim_of(instance, now))
+    stmt = (
+        update(request)
+        .where(request.id == request_id, *_submitted(), _is_free(now))
+        .values(external_host=_claim_of(instance, now))
+    )
     result: Any = session.execute(stmt.execution_options(synchronize_session=False))
     return bool(result.rowcount)
 
 
 def _usable(request: Any) -> list[Any]:
-    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources of all hops."""
+    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources of all
+    hops.
+    """
     source, distance = models.Source, models.Distance
-    linked = select(distance.src_rse_id).where(distance.dest_rse_id == request.dest_rse_id, distance.distance.is_not(None)).correlate(models.Request)
-    return [source.is_using, source.rse_id != request.dest_rse_id, or_(source.rse_id == request.source_rse_id, source.rse_id.in_(linked))]
+    linked = (
+        select(distance.src_rse_id)
+        .where(distance.dest_rse_id == request.dest_rse_id, distance.distance.is_not(None))
+        .correlate(models.Request)
+    )
+    return [
+        source.is_using,
+        source.rse_id != request.dest_rse_id,
+        or_(source.rse_id == request.source_rse_id, source.rse_id.in_(linked)),
+    ]
 
 
 def _transfer(row: Any, session: 'Session') -> Transfer:
     source = models.Source
     stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, *_usable(row))
-    found = [(each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '') for each in session.execute(stmt)]
+    found = [
+        (each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '')
+        for each in session.execute(stmt)
+    ]
     ends = [(rse_id, url) for _, _, rse_id, url in sorted(found)] or [(row.source_rse_id, '')]
     sources = tuple(Source(rse_id, url, _name_of(rse_id, session)) for rse_id, url in ends)
     sums, dest_rse = Sums(row.md5 or None, row.adler32 or None), _name_of(row.dest_rse_id, session)
-    return Transfer(row.id, row.external_id, row.scope, row.name, row.bytes or 0, sums, row.dest_rse_id, row.dest_url or '', sources, dest_rse)
+    return Transfer(
+        row.id,
+        row.external_id,
+        row.scope,
+        row.name,
+        row.bytes or 0,
+        sums,
+        row.dest_rse_id,
+        row.dest_url or '',
+        sources,
+        dest_rse,
+    )
 
 
 def _name_of(rse_id: str, session: 'Session') -> str:
@@ -297,8 +363,8 @@ def _name_of(rse_id: str, session: 'Session') -> str:
 
 
 def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
-    """Keep the claims, and see which transfers are still to be carried out here: others were cancelled, or another instance has them, as this
-    one was away for too long. An update and two queries.
+    """Keep the claims, and see which transfers are still to be carried out here: others were cancelled, or another
+    instance has them, as this one was away for too long. An update and two queries.
 
     :returns: The ids of the requests that are to be gone on with.
     """
@@ -327,15 +393,18 @@ def release(instance: str, *, session: 'Session') -> None:
 def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     """Copy a file, unless it is there already.
 
-    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its bytes come through here once,
-    and are compared with the catalogue's checksums before the object appears. An object that is there already is never overwritten: if it is the
-    file, all is well, and if it is another one, the transfer has failed.
+    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its bytes
+    come through here once, and are compared with the catalogue's checksums before the object appears. An object that is
+    there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
+    failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.make` for the first file of a bucket, and four for a copy; or a HEAD and
-    a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay, nothing for a copy.
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.make` for the first file of a bucket, and
+    four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay,
+    nothing for a copy.
 
     :param stop: Set it to end the transfer soon.
-    :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried again. Whatever else goes wrong is an outcome, too.
+    :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried
+        again. Whatever else goes wrong is an outcome, too.
     """
     started = _now()
     try:
@@ -350,7 +419,9 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     except Exception as error:  # a transfer that is not finished would be tried again for ever
         if stop.is_set():
             return None
-        text = str(error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}')
+        text = str(
+            error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}'
+        )
         if not isinstance(error, RucioException):
             _LOGGER.exception('%s', wanted)
         return Outcome(started, _now(), wanted.sources[0], error=text[:_LONGEST])
@@ -393,7 +464,8 @@ class _Copy:
                 _made.discard((destination.storage.rse_id, destination.target.bucket))  # it may be gone
                 if self._stop.is_set():
                     raise
-                # The answer may have been lost, or another instance was faster. If the destination does not answer, no other source helps.
+                # The answer may have been lost, or another instance was faster. If the destination does not answer, no
+                # other source helps.
                 if self._is_there(destination, [place], error):
                     return source, 'found'
                 failure = failure or _explained(error, destination)
@@ -415,7 +487,9 @@ class _Copy:
         return found
 
     def _place(self, rse_id: str, url: str, session: 'Session') -> _Place:
-        """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no URL of the object any more."""
+        """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no
+        URL of the object any more.
+        """
         wanted = self._wanted
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
         _need_keys(storage)
@@ -428,12 +502,18 @@ class _Copy:
     def _make_bucket(self, destination: _Place) -> None:
         storage, scope = destination.storage, str(self._wanted.scope)
         key = storage.rse_id, destination.target.bucket
-        for_each_scope = storage.settings['deterministic'] and storage.settings['lfn2pfn_algorithm'] == 's3_bucket' and not storage.common_bucket
+        for_each_scope = (
+            storage.settings['deterministic']
+            and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
+            and not storage.common_bucket
+        )
         if for_each_scope and key not in _made:  # all others are the operator's to make
             buckets.make(storage, scope)
             _made.add(key)
 
-    def _is_there(self, destination: _Place, sources: 'Sequence[_Place]', reason: Optional[RucioException] = None) -> bool:
+    def _is_there(
+        self, destination: _Place, sources: 'Sequence[_Place]', reason: Optional[RucioException] = None
+    ) -> bool:
         """Whether the destination has the file: one HEAD, and where its ETag is no MD5 the object is read.
 
         :param reason: What is raised if the storage does not say.
@@ -458,7 +538,9 @@ class _Copy:
         expected = self._wanted.sums
         if not any(expected) and info.size:  # the catalogue does not know: what the source has is right
             source = sources[0]
-            expected = sums_of(source.connection, source.target, objects.stat(source.connection, source.target), self._stop)
+            expected = sums_of(
+                source.connection, source.target, objects.stat(source.connection, source.target), self._stop
+            )
         if not info.size or Sums(info.md5).compare(expected):
             return True
         return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
@@ -475,7 +557,15 @@ class _Copy:
             return 'copied'
         stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
         try:
-            transfer.upload_stream(destination.connection, stream, info.size, destination.target, MEMORY, self._stop, self._left_over(destination))
+            transfer.upload_stream(
+                destination.connection,
+                stream,
+                info.size,
+                destination.target,
+                MEMORY,
+                self._stop,
+                self._left_over(destination),
+            )
         finally:
             stream.close()
         return 'relayed'
@@ -487,7 +577,14 @@ class _Copy:
         """
         self._need_md5(source, info)
         try:
-            transfer.copy(destination.connection, source.target, destination.target, stop=self._stop, info=info, left_over=self._left_over(destination))
+            transfer.copy(
+                destination.connection,
+                source.target,
+                destination.target,
+                stop=self._stop,
+                info=info,
+                left_over=self._left_over(destination),
+            )
             return objects.stat(destination.connection, destination.target).size == info.size
         except RSEOperationNotSupported as error:
             _LOGGER.info('%s: %s It goes through this machine.', self._wanted, error.args[0])
@@ -522,7 +619,9 @@ def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _P
 
 
 def _explained(error: RucioException, destination: _Place) -> RucioException:
-    """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError: one HEAD of the bucket tells."""
+    """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError:
+    one HEAD of the bucket tells.
+    """
     if not isinstance(error, (ServiceUnavailable, ResourceTemporaryUnavailable)):
         return error
     target = destination.target
@@ -539,7 +638,11 @@ def _explained(error: RucioException, destination: _Place) -> RucioException:
 def _together(source: _Place, destination: _Place) -> bool:
     """Whether the destination's keys can read the source at the same endpoint."""
     here, there = source.storage, destination.storage
-    return here.endpoint.url == there.endpoint.url and _access_key(here) is not None and _access_key(here) == _access_key(there)
+    return (
+        here.endpoint.url == there.endpoint.url
+        and _access_key(here) is not None
+        and _access_key(here) == _access_key(there)
+    )
 
 
 def _access_key(storage: 'Storage') -> Optional[str]:
@@ -563,12 +666,16 @@ _left: deque[_Left] = deque(maxlen=10_000)
 
 
 def left_over() -> int:
-    """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts take space."""
+    """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts
+    take space.
+    """
     return len(_left)
 
 
 def tidy() -> None:
-    """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage is away this takes its time."""
+    """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage
+    is away this takes its time.
+    """
     for _ in range(len(_left)):
         each = _left.popleft()
         try:
@@ -601,9 +708,15 @@ class _Report(TransferStatusReport):
         return f'Transfer {self._transfer.external_id} of {S3Transfertool.external_name}'
 
     def initialize(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> None:
-        """Nothing is to be changed if the request was cancelled, or submitted anew, or if it failed here but another instance is at it."""
+        """Nothing is to be changed if the request was cancelled, or submitted anew, or if it failed here but another
+        instance is at it.
+        """
         request, outcome = self.request(session), self._outcome
-        if not request or request['state'] != RequestState.SUBMITTED or request['external_id'] != self._transfer.external_id:
+        if (
+            not request
+            or request['state'] != RequestState.SUBMITTED
+            or request['external_id'] != self._transfer.external_id
+        ):
             return
         if outcome.error and not str(request['external_host']).endswith(f'/{self._instance}'):
             return
@@ -627,10 +740,20 @@ class _Report(TransferStatusReport):
         }
 
 
-def report(instance: str, transfer: Transfer, outcome: Outcome, stats: 'TransferStatsManager', *, logger: 'LoggerFunction' = logging.log) -> bool:
+def report(
+    instance: str,
+    transfer: Transfer,
+    outcome: Outcome,
+    stats: 'TransferStatsManager',
+    *,
+    logger: 'LoggerFunction' = logging.log,
+) -> bool:
     """Write the outcome of a transfer where Rucio's finisher looks for it: a few queries, in a session of its own.
 
-    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone needs no outcome.
+    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone needs no
+        outcome.
     """
-    written: Optional[int] = update_transfer_state(tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger)
+    written: Optional[int] = update_transfer_state(
+        tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger
+    )
     return written is not None

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets at the destinations of transfers that FTS carries out. Where each scope has its own, FTS would write into none, or make one as it likes."""
+"""Buckets at the destinations of transfers that FTS carries out. Where each scope has its own, FTS would write into
+none, or make one as it likes.
+"""
 
 import logging
 import time
@@ -36,9 +38,11 @@ _known: dict[tuple[str, str], float] = {}  # RSE id and scope, or no scope: all 
 
 
 def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
-    """Make the bucket of a scope, if the RSE has one for each. What goes wrong is one line of the log: FTS will say it, too, and Rucio tries again.
+    """Make the bucket of a scope, if the RSE has one for each. What goes wrong is one line of the log: FTS will say it,
+    too, and Rucio tries again.
 
-    Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of :func:`rucio.core.s3.buckets.make`.
+    Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of
+    :func:`rucio.core.s3.buckets.make`.
     """
     key = rse_id, str(scope)
     now = time.monotonic()
@@ -57,5 +61,9 @@ def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = l
 def _make(rse_id: str, scope: 'InternalScope') -> None:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(get_rse_name(rse_id, session=session), scope.vo, session=session)
-    if storage.settings['deterministic'] and storage.settings['lfn2pfn_algorithm'] == 's3_bucket' and not storage.common_bucket:
+    if (
+        storage.settings['deterministic']
+        and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
+        and not storage.common_bucket
+    ):
         buckets.make(storage, str(scope))

@@ -14,15 +14,17 @@
 
 """What storages tell of their buckets: S3 event records, and following them in the catalogue.
 
-A record is a hint, never a fact: it says which key to look at. What is done is what the object is *now*, so it does no harm when
-records come twice, late, in another order, or not at all (the reconciler's daemon finds what they missed). Nothing depends on
-their sequencers either: those of Ceph 16 have the bytes of their nanoseconds reversed and do not sort.
+A record is a hint, never a fact: it says which key to look at. What is done is what the object is *now*, so it does no
+harm when records come twice, late, in another order, or not at all (the reconciler's daemon finds what they missed).
+Nothing depends on their sequencers either: those of Ceph 16 have the bytes of their nanoseconds reversed and do not
+sort.
 
-So whoever forges a record, even with the right token, has the server look at an object of this RSE's own buckets, and at nothing else; how
-long it looks has an end for each request, each bucket and each storage. What is left over then is found by the reconciler.
+So whoever forges a record, even with the right token, has the server look at an object of this RSE's own buckets, and
+at nothing else; how long it looks has an end for each request, each bucket and each storage. What is left over then is
+found by the reconciler.
 
-Understood are the records of AWS, MinIO and Ceph, as they are and in what SNS, SQS and EventBridge wrap around them, and those of
-SeaweedFS's filer.
+Understood are the records of AWS, MinIO and Ceph, as they are and in what SNS, SQS and EventBridge wrap around them,
+and those of SeaweedFS's filer.
 """
 
 import hmac
@@ -66,23 +68,38 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['LATER', 'MAX_BODY', 'MAX_RECORDS', 'Batch', 'Change', 'claimed', 'complain', 'follow', 'need_token', 'parse']
+__all__ = [
+    'LATER',
+    'MAX_BODY',
+    'MAX_RECORDS',
+    'Batch',
+    'Change',
+    'claimed',
+    'complain',
+    'follow',
+    'need_token',
+    'parse',
+]
 
 _LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_RECORDS = 1000
-# What one request may read of new objects whose checksum nothing tells: a larger one is registered without, for the reconciler to read.
+# What one request may read of new objects whose checksum nothing tells: a larger one is registered without, for the
+# reconciler to read.
 MAX_READ = 64 * 1024 * 1024
 LONGEST = 2.0  # seconds after which a request begins nothing new
 LOOKS = 20  # objects that are looked at together, between two looks at the clock
 _DEEPEST = 4  # wrappers
-_BRACKETS = 32  # of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second
+_BRACKETS = (
+    32  # of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second
+)
 _TOO_MANY = f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.'
 _LONGEST_BUCKET, _LONGEST_KEY = 255, 1024  # characters, of old buckets of Ceph, and bytes
 _MANY = 500  # scopes that are asked for at once
 
-# Seconds of work of this process: half of its time for the events of a storage, a quarter for those of one bucket, and a rush now and then.
+# Seconds of work of this process: half of its time for the events of a storage, a quarter for those of one bucket, and
+# a rush now and then.
 _OF_STORAGES = Allowance(at_once=30, per_second=0.5)
 _OF_BUCKETS = Allowance(at_once=15, per_second=0.25)
 # Lines in the log: a few at once for each reason, then one in a minute. Whoever is refused decides how often he asks.
@@ -91,7 +108,15 @@ _LINES = Allowance(at_once=5, per_second=1 / 60)
 LATER = (DatabaseException, ServiceUnavailable, ResourceTemporaryUnavailable)
 
 # Without the "s3:" that some put before them.
-_EVENTS = ('ObjectCreated:', 'ObjectRemoved:', 'ObjectSynced:', 'LifecycleExpiration:', 'ObjectLifecycle:Expiration:', 'Object Created', 'Object Deleted')
+_EVENTS = (
+    'ObjectCreated:',
+    'ObjectRemoved:',
+    'ObjectSynced:',
+    'LifecycleExpiration:',
+    'ObjectLifecycle:Expiration:',
+    'Object Created',
+    'Object Deleted',
+)
 _ENCODED = ('aws:s3', 'minio:s3')  # whose keys are surely URL-encoded
 
 
@@ -255,7 +280,9 @@ def _confirmation(record: Any) -> Iterator[str]:
 
 
 def claimed(body: bytes) -> list[str]:
-    """The first token of a body that brings its own (``opaqueData``), or nothing. Who has not even that need not have his JSON read."""
+    """The first token of a body that brings its own (``opaqueData``), or nothing. Who has not even that need not have
+    his JSON read.
+    """
     found = re.search(rb'opaqueData\\*"\s*:\s*\\*"([A-Za-z0-9._~-]{1,256})', body)
     return [found[1].decode()] if found else []
 
@@ -274,7 +301,10 @@ def need_token(storage: 'Optional[Storage]', offered: 'Iterable[str]') -> None:
     if token and equal and all(equal):
         return
     if storage and not token:
-        complain((storage.rse_id, 'no token here'), f'S3 events for RSE {storage.rse} were refused: rucio.cfg [s3:{storage.rse}] has no events_token.')
+        complain(
+            (storage.rse_id, 'no token here'),
+            f'S3 events for RSE {storage.rse} were refused: rucio.cfg [s3:{storage.rse}] has no events_token.',
+        )
     elif storage:
         why = 'the token is another one' if any(brought) else 'there was no token'
         complain((storage.rse_id, why), f'S3 events for RSE {storage.rse} were refused: {why}.')
@@ -296,7 +326,9 @@ def complain(reason: Hashable, text: str, trace: bool = False) -> None:
 
 
 class _Turn:
-    """What one request may take: of the time that its storage, and each bucket of it, has of this process, and of bytes to read."""
+    """What one request may take: of the time that its storage, and each bucket of it, has of this process, and of bytes
+    to read.
+    """
 
     def __init__(self, storage: 'Storage') -> None:
         self._storage = storage.rse_id
@@ -322,15 +354,16 @@ class _Turn:
 def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     """Look at the keys, and make the catalogue say what they are, as far as the settings of their bucket allow.
 
-    Costs two or three requests and a few queries for each key; of new objects whose checksum nothing tells, :data:`MAX_READ` bytes are
-    read. After :data:`LONGEST` seconds, or where storage or bucket had their share of this process, what is left is only counted. What
-    cannot be done for another reason than that somebody is down is logged and counted as ``failed``: storages tell of it again and again, for
-    ever, if they are not told that it is done.
+    Costs two or three requests and a few queries for each key; of new objects whose checksum nothing tells,
+    :data:`MAX_READ` bytes are read. After :data:`LONGEST` seconds, or where storage or bucket had their share of this
+    process, what is left is only counted. What cannot be done for another reason than that somebody is down is logged
+    and counted as ``failed``: storages tell of it again and again, for ever, if they are not told that it is done.
 
     :param storage: The RSE.
-    :param changes: Where something happened. What is not of a scope, or of an import, is counted as ``unknown``, what is left to the
-        reconciler as ``left``.
-    :raises ServiceUnavailable: if the storage does not answer. What was done until then is done; it can all be told again.
+    :param changes: Where something happened. What is not of a scope, or of an import, is counted as ``unknown``, what
+        is left to the reconciler as ``left``.
+    :raises ServiceUnavailable: if the storage does not answer. What was done until then is done; it can all be told
+        again.
     :raises DatabaseException: if the database does not.
     """
     storage, total = storage.hurried, Summary()
@@ -345,7 +378,10 @@ def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
             with turn.working(part.bucket):
                 total.merge(_checked(part, keys[first : first + LOOKS], turn))
     if total.counts['left']:
-        complain((storage.rse_id, 'left'), f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the reconciler.')
+        complain(
+            (storage.rse_id, 'left'),
+            f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the reconciler.',
+        )
     return total
 
 
@@ -354,13 +390,20 @@ def _checked(part: Part, keys: list[str], turn: _Turn) -> Summary:
     try:
         with db_session(DatabaseOperationType.READ) as session:
             settings = bucket_settings.get(part.storage, part.bucket, session=session)
-        reconciler = Reconciler(part, on_changed=settings.on_changed, on_missing=settings.on_missing, read_checksums=part.storage.endpoint.read_checksums)
+        reconciler = Reconciler(
+            part,
+            on_changed=settings.on_changed,
+            on_missing=settings.on_missing,
+            read_checksums=part.storage.endpoint.read_checksums,
+        )
         summary = reconciler.summary
         turn.unread = reconciler.check(keys, turn.unread)
     except LATER:
         raise
     except Exception:  # noqa: BLE001 - none of the storage's business, and the same again if it were told
-        complain((part.storage.rse_id, 'error'), f"S3 events for RSE {part.storage.rse}: bucket '{part.bucket}'", trace=True)
+        complain(
+            (part.storage.rse_id, 'error'), f"S3 events for RSE {part.storage.rse}: bucket '{part.bucket}'", trace=True
+        )
         summary.counts['failed'] += len(keys)
     for problem in summary.problems:
         if problem.kind in ('failed', 'over-limit'):
@@ -383,10 +426,14 @@ def _need_storage(part: Part) -> None:
 
 
 def _parts(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> list[tuple[Part, list[str]]]:
-    """The keys of each part of a bucket. No session is open while they are worked on, and no request is made for what belongs to nobody."""
+    """The keys of each part of a bucket. No session is open while they are worked on, and no request is made for what
+    belongs to nobody.
+    """
     parts: dict[tuple[str, str, str], tuple[Part, list[str]]] = {}
     given = list(changes)
-    possible = [each for each in given if len(each.bucket) <= _LONGEST_BUCKET and len(each.key.encode()) <= _LONGEST_KEY]
+    possible = [
+        each for each in given if len(each.bucket) <= _LONGEST_BUCKET and len(each.key.encode()) <= _LONGEST_KEY
+    ]
     find = _of_scopes if storage.settings['deterministic'] else _of_imports
     known = set()
     with db_session(DatabaseOperationType.READ) as session:
@@ -422,7 +469,10 @@ def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[st
     found: set[str] = set()
     wanted = iter(InternalScope(name, vo=storage.vo) for name in names)
     while some := list(islice(wanted, _MANY)):
-        found.update(str(scope) for scope in session.execute(select(models.Scope.scope).where(models.Scope.scope.in_(some))).scalars())
+        found.update(
+            str(scope)
+            for scope in session.execute(select(models.Scope.scope).where(models.Scope.scope.in_(some))).scalars()
+        )
     return found
 
 
@@ -436,4 +486,9 @@ def _of_imports(storage: 'Storage', changes: list[Change], session: 'Session') -
         for each in known.get(change.bucket, ()):
             if change.key.startswith(each.prefix):
                 with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
-                    yield change, Part.imported(storage, InternalScope(each.scope, vo=storage.vo), each.dataset, change.bucket, each.prefix)
+                    yield (
+                        change,
+                        Part.imported(
+                            storage, InternalScope(each.scope, vo=storage.vo), each.dataset, change.bucket, each.prefix
+                        ),
+                    )

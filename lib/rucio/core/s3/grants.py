@@ -14,9 +14,9 @@
 
 """Grants: what the owner of a scope lets others do below a collection.
 
-They are in a table of the plugin's own, ``s3_grants``, that only the server writes: metadata of a DID can be deleted, and in
-some scopes written, by strangers. Without the table nothing is granted. A grant belongs to the DID that it was given for, and
-does not pass on to another one that is made with the same name.
+They are in a table of the plugin's own, ``s3_grants``, that only the server writes: metadata of a DID can be deleted,
+and in some scopes written, by strangers. Without the table nothing is granted. A grant belongs to the DID that it was
+given for, and does not pass on to another one that is made with the same name.
 """
 
 from datetime import datetime, timedelta, timezone
@@ -115,11 +115,18 @@ def allow(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: b
     stmt = (
         select(table.name, table.grantee_type, table.grantee, table.can_write)
         .join(models.DataIdentifier, _same_did())
-        .where(table.scope == scope, table.name.in_(above), whom, or_(table.expired_at.is_(None), table.expired_at > _now()))
+        .where(
+            table.scope == scope,
+            table.name.in_(above),
+            whom,
+            or_(table.expired_at.is_(None), table.expired_at > _now()),
+        )
     )
     # Some databases take A and a for the same.
     return any(
-        row.name in above and (row.can_write or not write) and (row.grantee_type is not GranteeType.ACCOUNT or row.grantee == account)
+        row.name in above
+        and (row.can_write or not write)
+        and (row.grantee_type is not GranteeType.ACCOUNT or row.grantee == account)
         for row in session.execute(stmt)
     )
 
@@ -153,18 +160,24 @@ def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: 
     if kind is None:
         raise _no_collection(scope, name)
     if kind == DIDType.FILE:
-        raise UnsupportedOperation(f'{scope}:{name} is a file, and grants are of collections: share the collection above it.')
+        raise UnsupportedOperation(
+            f'{scope}:{name} is a file, and grants are of collections: share the collection above it.'
+        )
     _need_room(scope, name, account.external or '', session)
 
 
 def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
-    return DataIdentifierNotFound(f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).')
+    return DataIdentifierNotFound(
+        f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).'
+    )
 
 
 def _need_room(scope: 'InternalScope', name: str, account: str, session: 'Session') -> None:
     valid = [grant.account for grant in list_grants(scope, name, session=session) if not grant.ended]
     if len(valid) >= MAX_GRANTS and account not in valid:
-        raise InvalidObject(f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.')
+        raise InvalidObject(
+            f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.'
+        )
 
 
 def add_grant(
@@ -191,7 +204,9 @@ def add_grant(
     """
     did = models.DataIdentifier
     # Locked, so that those who share it in the same moment do it one after the other.
-    made_at = session.execute(select(did.created_at).where(and_(did.scope == scope, did.name == name)).with_for_update()).scalar()
+    made_at = session.execute(
+        select(did.created_at).where(and_(did.scope == scope, did.name == name)).with_for_update()
+    ).scalar()
     if made_at is None:
         raise _no_collection(scope, name)
     kind, end = _kind_of(account), _now() + lifetime if lifetime else None
@@ -238,7 +253,9 @@ def delete_grants(scope: 'InternalScope', name: str, account: Optional[str] = No
 # Grants of everybody, and those that have ended
 
 
-def end_public_grant(scope: 'InternalScope', name: str, of: Optional[datetime] = None, *, session: 'Session') -> Optional[list[str]]:
+def end_public_grant(
+    scope: 'InternalScope', name: str, of: Optional[datetime] = None, *, session: 'Session'
+) -> Optional[list[str]]:
     """End what everybody was granted: from now on Rucio lets nobody read by it. Two queries.
 
     The row is kept until :func:`forget_public_grant`.
@@ -251,7 +268,9 @@ def end_public_grant(scope: 'InternalScope', name: str, of: Optional[datetime] =
         return None
     where = [_is(scope, name, GranteeType.WORLD, EVERYBODY)] + ([] if of is None else [table.did_created_at == of])
     alive = or_(table.expired_at.is_(None), table.expired_at > now)
-    session.execute(update(table).where(*where, alive).values(expired_at=now).execution_options(synchronize_session=False))
+    session.execute(
+        update(table).where(*where, alive).values(expired_at=now).execution_options(synchronize_session=False)
+    )
     row = session.execute(select(table.published_on).where(*where)).first()
     return None if row is None else row.published_on.split(',') if row.published_on else []
 
@@ -323,7 +342,15 @@ def _same_did() -> Any:
 def _described(row: s3.Grant, there: bool) -> Grant:
     end = _written(row.expired_at) if row.expired_at else None
     by = row.granted_by.external or ''
-    return Grant(row.grantee_type.name.lower(), row.grantee, bool(row.can_write), by, _written(row.updated_at), end, not there or _is_past(row.expired_at))
+    return Grant(
+        row.grantee_type.name.lower(),
+        row.grantee,
+        bool(row.can_write),
+        by,
+        _written(row.updated_at),
+        end,
+        not there or _is_past(row.expired_at),
+    )
 
 
 def _written(moment: datetime) -> str:

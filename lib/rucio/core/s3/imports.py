@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Imports: what others keep in a bucket, as files of a dataset on a non-deterministic RSE. Nothing is ever written there.
+"""Imports: what others keep in a bucket, as files of a dataset on a non-deterministic RSE. Nothing is ever written
+there.
 
-The objects below a prefix of the bucket are the files below a dataset's name, and each replica has its path. The dataset gets no
-rule: there is nothing to be kept, and without one no account is charged. An import is remembered in Rucio's own table ``configs``,
-section ``s3-bucket:RSE:BUCKET``, an option ``import-...`` for each, so that the reconciler's daemon repeats it.
+The objects below a prefix of the bucket are the files below a dataset's name, and each replica has its path. The
+dataset gets no rule: there is nothing to be kept, and without one no account is charged. An import is remembered in
+Rucio's own table ``configs``, section ``s3-bucket:RSE:BUCKET``, an option ``import-...`` for each, so that the
+reconciler's daemon repeats it.
 """
 
 import hashlib
@@ -27,7 +29,12 @@ from urllib.parse import unquote
 
 from sqlalchemy import and_, select
 
-from rucio.common.exception import DataIdentifierAlreadyExists, InputValidationError, InvalidObject, UnsupportedOperation
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    InputValidationError,
+    InvalidObject,
+    UnsupportedOperation,
+)
 from rucio.common.types import InternalScope
 from rucio.core import config
 from rucio.db.sqla import models
@@ -43,7 +50,18 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['Import', 'check', 'covering', 'dids_of', 'known', 'list_imports', 'part_of', 'place', 'remember', 'source_of']
+__all__ = [
+    'Import',
+    'check',
+    'covering',
+    'dids_of',
+    'known',
+    'list_imports',
+    'part_of',
+    'place',
+    'remember',
+    'source_of',
+]
 
 OPTION = 'import'
 MOST = 20  # imports of an account that is not an admin, on an RSE
@@ -53,7 +71,9 @@ _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
 class Import(NamedTuple):
-    """What is imported of a bucket: the keys below ``prefix`` (empty, or with a slash at its end) are the names below ``dataset``."""
+    """What is imported of a bucket: the keys below ``prefix`` (empty, or with a slash at its end) are the names below
+    ``dataset``.
+    """
 
     bucket: str
     prefix: str
@@ -89,7 +109,9 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
         raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
     # botocore would take an ARN to another host than the RSE's.
     if not _BUCKET.fullmatch(bucket) or len(bucket_settings.section_of(storage, bucket)) > LONGEST_SECTION:
-        raise InputValidationError(f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule.")
+        raise InputValidationError(
+            f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule."
+        )
     prefix = prefix or folder
     prefix = f'{prefix}/' if prefix and not prefix.endswith('/') else prefix
     storage.path_of(bucket, f'{prefix}file')
@@ -107,10 +129,17 @@ def list_imports(storage: 'Storage', bucket: Optional[str] = None, *, session: '
 def _rows(storage: 'Storage', bucket: Optional[str], session: 'Session') -> list[tuple[Import, Optional[str]]]:
     """Imports, and who asked for them."""
     table, begin = models.Config, bucket_settings.section_of(storage, '')
-    where = table.section == bucket_settings.section_of(storage, bucket) if bucket else table.section.startswith(begin, autoescape=True)
+    where = (
+        table.section == bucket_settings.section_of(storage, bucket)
+        if bucket
+        else table.section.startswith(begin, autoescape=True)
+    )
     options = (table.opt == OPTION) | table.opt.startswith(f'{OPTION}-')
     rows = session.execute(select(table.section, table.value).where(and_(where, options))).all()
-    return sorted((each for row in rows if row.section.startswith(begin) for each in _read(row.section[len(begin) :], row.value)), key=_by_name)
+    return sorted(
+        (each for row in rows if row.section.startswith(begin) for each in _read(row.section[len(begin) :], row.value)),
+        key=_by_name,
+    )
 
 
 def _by_name(row: tuple[Import, Optional[str]]) -> tuple[str, str, str]:
@@ -125,7 +154,12 @@ def _read(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optional
         found = []
     # A list: all of a bucket stood in one option once.
     for each in found if isinstance(found, list) else [found]:
-        if isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ('scope', 'dataset', 'prefix')) and each['scope'] and each['dataset']:
+        if (
+            isinstance(each, dict)
+            and all(isinstance(each.get(key), str) for key in ('scope', 'dataset', 'prefix'))
+            and each['scope']
+            and each['dataset']
+        ):
             yield Import(bucket, each['prefix'], each['scope'], each['dataset']), each.get('account')
 
 
@@ -136,7 +170,11 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
     :raises DataIdentifierAlreadyExists: if the name is not that of a dataset.
     """
     for old in list_imports(storage, session=session):
-        same = new.dataset == old.dataset or new.dataset in grants.ancestors(old.dataset) or old.dataset in grants.ancestors(new.dataset)
+        same = (
+            new.dataset == old.dataset
+            or new.dataset in grants.ancestors(old.dataset)
+            or old.dataset in grants.ancestors(new.dataset)
+        )
         if old != new and old.scope == new.scope and same:
             raise InvalidObject(
                 f"RSE {storage.rse}: {old.scope}:{old.dataset} is an import of bucket '{old.bucket}', prefix '{old.prefix}' already. "
@@ -146,12 +184,17 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
     scope = InternalScope(new.scope, vo=storage.vo)
     kind = session.execute(select(did.did_type).where(and_(did.scope == scope, did.name == new.dataset))).scalar()
     if kind not in (None, DIDType.DATASET):
-        raise DataIdentifierAlreadyExists(f'{scope}:{new.dataset} is a {kind.name.lower()}, not a dataset: choose another name.')
+        raise DataIdentifierAlreadyExists(
+            f'{scope}:{new.dataset} is a {kind.name.lower()}, not a dataset: choose another name.'
+        )
 
 
 def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -> Optional[Import]:
     """The import that a dataset is of on this RSE. One query."""
-    return next((each for each in list_imports(storage, session=session) if (each.scope, each.dataset) == (scope, dataset)), None)
+    return next(
+        (each for each in list_imports(storage, session=session) if (each.scope, each.dataset) == (scope, dataset)),
+        None,
+    )
 
 
 def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, session: 'Session') -> bool:
@@ -169,9 +212,13 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
         raise InvalidObject(
             f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. Import a larger part instead, or ask an admin.'
         )
-    value = json.dumps({'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':'))
+    value = json.dumps(
+        {'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':')
+    )
     if len(value) > LONGEST:
-        raise InvalidObject(f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be remembered. Import a larger part.")
+        raise InvalidObject(
+            f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be remembered. Import a larger part."
+        )
     # A row for each: nobody's imports are in the way of others'.
     name = hashlib.sha256(f'{new.scope}:{new.dataset}'.encode()).hexdigest()[:32]
     config.set(bucket_settings.section_of(storage, new.bucket), f'{OPTION}-{name}', value, session=session)
@@ -182,7 +229,8 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
 
 
 def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str]]:
-    """The DIDs of an object of a non-deterministic RSE: of the replicas with its path, else by what is imported. Two queries at most.
+    """The DIDs of an object of a non-deterministic RSE: of the replicas with its path, else by what is imported. Two
+    queries at most.
 
     Paths count only where none but admins can have written them: see :func:`.access.guards_replicas`.
 
@@ -191,7 +239,9 @@ def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') ->
     replica = models.RSEFileAssociation
     if key and not key.endswith('/') and access.guards_replicas(storage.vo):
         path = storage.path_of(bucket, key)
-        stmt = select(replica.scope, replica.name, replica.path).where(and_(replica.rse_id == storage.rse_id, replica.path.in_((path, path[1:]))))
+        stmt = select(replica.scope, replica.name, replica.path).where(
+            and_(replica.rse_id == storage.rse_id, replica.path.in_((path, path[1:])))
+        )
         # Some databases take A and a for the same.
         if found := [(row.scope, row.name) for row in session.execute(stmt) if row.path in (path, path[1:])]:
             return found
@@ -202,11 +252,17 @@ def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') ->
 def covering(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str, str]]:
     """Scope, dataset and prefix of the imports that a key lies in. One query."""
     imports = list_imports(storage, bucket, session=session)
-    return [(InternalScope(each.scope, vo=storage.vo), each.dataset, each.prefix) for each in imports if key.startswith(each.prefix)]
+    return [
+        (InternalScope(each.scope, vo=storage.vo), each.dataset, each.prefix)
+        for each in imports
+        if key.startswith(each.prefix)
+    ]
 
 
 def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: 'Session') -> Optional[tuple[str, str]]:
-    """Bucket and key (without a slash at its end) of a collection that is imported, or lies in one that is. One query."""
+    """Bucket and key (without a slash at its end) of a collection that is imported, or lies in one that is. One
+    query.
+    """
     for each in list_imports(storage, session=session):
         if each.scope == scope.external and (key := each.key_of(f'{name}/')) is not None:
             return each.bucket, key.removesuffix('/')

@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of a bucket.
+"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of a
+bucket.
 
-It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks may have been
-written since, and what it has may be gone, so the storage is asked about each object that is not as the catalogue says.
+It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks may have
+been written since, and what it has may be gone, so the storage is asked about each object that is not as the catalogue
+says.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
 """
@@ -56,7 +58,8 @@ class _Report(NamedTuple):
 class Inventory:
     """A lister for the reconciler, which reads one report.
 
-    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed to read it.
+    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed to read
+        it.
     :raises ConfigurationError: if it is no such URL.
     """
 
@@ -65,12 +68,14 @@ class Inventory:
     def __init__(self, manifest: str) -> None:
         bucket, _, self._key = manifest.removeprefix('s3://').partition('/')
         if not manifest.startswith('s3://') or not bucket or not self._key.endswith('manifest.json'):
-            raise ConfigurationError(f"The inventory '{manifest}' is no manifest: name it as s3://bucket/path/manifest.json.")
+            raise ConfigurationError(
+                f"The inventory '{manifest}' is no manifest: name it as s3://bucket/path/manifest.json."
+            )
         self._bucket = bucket
 
     def __call__(self, part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
-        """The entries of a part in the order of their keys' bytes. All of the report is read and sorted on disk before the first of them,
-        about 150 bytes an object; the memory stays constant.
+        """The entries of a part in the order of their keys' bytes. All of the report is read and sorted on disk before
+        the first of them, about 150 bytes an object; the memory stays constant.
 
         :raises SourceNotFound: if a file of the report is not there.
         :raises FileConsistencyMismatch: if one is damaged.
@@ -94,7 +99,9 @@ class Inventory:
     def _get(self, part: 'Part', key: str, path: str, md5: str = '') -> None:
         transfer.download(part.storage.connection(), Target(part.storage.rse, self._bucket, key), path)
         if md5 and _md5_of(path) != md5:
-            raise FileConsistencyMismatch(f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of another day.')
+            raise FileConsistencyMismatch(
+                f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of another day.'
+            )
 
     def _named(self, part: 'Part', key: str) -> str:
         return f"RSE {part.storage.rse}: the inventory file 's3://{self._bucket}/{key}'"
@@ -106,13 +113,21 @@ class Inventory:
             files = [(str(each['key']), str(each.get('MD5checksum') or '')) for each in manifest['files']]
             source, kind = manifest['sourceBucket'], manifest['fileFormat']
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigurationError(f'{self._named(part, self._key)} is not the manifest of an S3 Inventory: name the manifest.json of one.') from None
+            raise ConfigurationError(
+                f'{self._named(part, self._key)} is not the manifest of an S3 Inventory: name the manifest.json of one.'
+            ) from None
         if source != part.bucket:
-            raise ConfigurationError(f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that bucket's own.")
+            raise ConfigurationError(
+                f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that bucket's own."
+            )
         if kind != 'CSV':
-            raise RSEOperationNotSupported(f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made as CSV.')
+            raise RSEOperationNotSupported(
+                f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made as CSV.'
+            )
         if lacking := [name for name in _NEEDED if name not in columns]:
-            raise ConfigurationError(f'{self._named(part, self._key)} lacks {", ".join(lacking)}: have the inventory made with these fields.')
+            raise ConfigurationError(
+                f'{self._named(part, self._key)} lacks {", ".join(lacking)}: have the inventory made with these fields.'
+            )
         return _Report(columns, files)
 
     def _rows(self, part: 'Part', key: str, path: str, columns: dict[str, int]) -> Iterator[Entry]:
@@ -121,14 +136,24 @@ class Inventory:
         try:
             with gzip.open(path, 'rt', encoding='utf-8', newline='') as file:
                 for row in csv.reader(file):
-                    # Of a versioned bucket the report may have all versions, and markers in the place of deleted objects.
-                    if (latest is not None and row[latest] == 'false') or (marker is not None and row[marker] == 'true'):
+                    # Of a versioned bucket the report may have all versions, and markers in the place of deleted
+                    # objects.
+                    if (latest is not None and row[latest] == 'false') or (
+                        marker is not None and row[marker] == 'true'
+                    ):
                         continue
                     found = unquote_plus(row[name], errors='strict')
                     if found.startswith(part.key_prefix):
-                        yield Entry(found, int(row[size]), row[etag].strip('"'), datetime.fromisoformat(row[modified].replace('Z', '+00:00')).timestamp())
+                        yield Entry(
+                            found,
+                            int(row[size]),
+                            row[etag].strip('"'),
+                            datetime.fromisoformat(row[modified].replace('Z', '+00:00')).timestamp(),
+                        )
         except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
-            raise FileConsistencyMismatch(f'{self._named(part, key)} cannot be read: {error}. Use the inventory of another day.') from error
+            raise FileConsistencyMismatch(
+                f'{self._named(part, key)} cannot be read: {error}. Use the inventory of another day.'
+            ) from error
 
 
 class NamedInventory(NamedTuple):

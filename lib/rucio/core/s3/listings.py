@@ -44,9 +44,24 @@ if TYPE_CHECKING:
 
     from .parts import Part
 
-__all__ = ['ETAGS', 'Entry', 'Lister', 'Replica', 'Unsorted', 'entries', 'known', 'need_bucket', 'replicas', 'sorted_entries', 'stat', 'unordered']
+__all__ = [
+    'ETAGS',
+    'Entry',
+    'Lister',
+    'Replica',
+    'Unsorted',
+    'entries',
+    'known',
+    'need_bucket',
+    'replicas',
+    'sorted_entries',
+    'stat',
+    'unordered',
+]
 
-ETAGS = 's3_etags'  # the key in a file's metadata: RSE id -> the ETag that its content had there when it was last proven
+ETAGS = (
+    's3_etags'  # the key in a file's metadata: RSE id -> the ETag that its content had there when it was last proven
+)
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Rucio's times are UTC without saying so
 DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
 LONGEST_UPLOAD = timedelta(days=1)
@@ -63,13 +78,16 @@ class Entry(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the replica's own."""
+    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the replica's
+    own.
+    """
 
     name: str
     bytes: int
     md5: Optional[str]
     adler32: Optional[str]
-    state: str  # as the database has it: A available, U unavailable, C copying, B being deleted, D bad, T temporarily unavailable
+    # as the database has it: A available, U unavailable, C copying, B being deleted, D bad, T temporarily unavailable
+    state: str
     etag: Optional[str]  # that was noted for this RSE, where it is no MD5
     updated: float  # POSIX seconds: when Rucio last wrote its row, but at most a day after the first time
     available: bool  # the DID is not lost
@@ -103,10 +121,11 @@ def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Itera
 
     :param after: Only keys behind this one.
     :param until: Only keys up to this one.
-    :raises Unsorted: before anything is yielded of a page that is out of order; at once, where the storage is not known to sort.
+    :raises Unsorted: before anything is yielded of a page that is out of order; at once, where the storage is not known
+        to sort.
     :raises SourceNotFound: if there is no such bucket.
-    :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was yielded before is
-        then not all that there is.
+    :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was
+        yielded before is then not all that there is.
     """
     if not is_sorted(part):
         raise Unsorted(partial(unordered, part))
@@ -134,7 +153,10 @@ def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
     where = {'StartAfter': after} if after else {}
     try:
         for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
-            yield [Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp()) for each in answer.get('Contents', [])]
+            yield [
+                Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp())
+                for each in answer.get('Contents', [])
+            ]
     except RucioException as error:
         cause = error.__cause__
         if where and isinstance(cause, ClientError) and cause.response['Error'].get('Code') == 'NotImplemented':
@@ -142,16 +164,24 @@ def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
         raise
 
 
-def sorted_entries(part: 'Part', entries: Iterable[Entry], after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
-    """What a storage lists out of order, in order: all is written to a temporary file first (about 150 bytes an object), not kept in memory.
+def sorted_entries(
+    part: 'Part', entries: Iterable[Entry], after: str = '', until: Optional[str] = None
+) -> Iterator[Entry]:
+    """What a storage lists out of order, in order: all is written to a temporary file first (about 150 bytes an
+    object), not kept in memory.
 
     :param entries: All of the part, each key once or more often: the last of a key counts.
     :param after: Only keys behind this one.
     :param until: Only keys up to this one.
     """
-    with tempfile.TemporaryDirectory(prefix='rucio-s3-') as folder, closing(sqlite3.connect(os.path.join(folder, 'listing'), isolation_level=None)) as file:
+    with (
+        tempfile.TemporaryDirectory(prefix='rucio-s3-') as folder,
+        closing(sqlite3.connect(os.path.join(folder, 'listing'), isolation_level=None)) as file,
+    ):
         # Nobody needs the file after a crash.
-        file.executescript('PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, modified) WITHOUT ROWID')
+        file.executescript(
+            'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, modified) WITHOUT ROWID'
+        )
         kept = (entry for entry in entries if entry.key > after and (until is None or entry.key <= until))
         file.execute('BEGIN')
         file.executemany('INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?)', kept)
@@ -160,8 +190,8 @@ def sorted_entries(part: 'Part', entries: Iterable[Entry], after: str = '', unti
 
 
 def stat(part: 'Part', key: str) -> Optional[Entry]:
-    """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a missing bucket, or one
-    that belongs to somebody else now, is not taken for one without objects.
+    """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a
+    missing bucket, or one that belongs to somebody else now, is not taken for one without objects.
 
     :raises SourceNotFound: if there is no such bucket.
     :raises RucioException: if the storage does not say whether there is such an object.
@@ -200,8 +230,8 @@ def need_bucket(part: 'Part') -> None:
 
 
 def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: int = 20_000) -> Iterator[Replica]:
-    """The files that the catalogue has on the RSE, in the order of their names' bytes: one query and one short transaction for each ``page``
-    of them, whose rows are in memory.
+    """The files that the catalogue has on the RSE, in the order of their names' bytes: one query and one short
+    transaction for each ``page`` of them, whose rows are in memory.
 
     On PostgreSQL with another collation than C each page is a sort of all that is behind it, unless there is an index:
     ``CREATE INDEX ... ON replicas (scope, rse_id, name COLLATE "C")``. On MySQL it always is.
@@ -209,7 +239,8 @@ def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: i
     :param after: Only names behind this one.
     :param until: Only names up to this one.
     """
-    # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes before it.
+    # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes
+    # before it.
     last = max(after, part.name_prefix).partition('\0')[0]
     until = None if until is None else until.partition('\0')[0]
     while True:
@@ -266,12 +297,17 @@ def _page(part: 'Part', last: str, until: Optional[str], count: int, session: 'S
 
 
 def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
-    deterministic, rse_id, lost = part.storage.settings['deterministic'], part.storage.rse_id, DIDAvailability.LOST.value
+    deterministic, rse_id, lost = (
+        part.storage.settings['deterministic'],
+        part.storage.rse_id,
+        DIDAvailability.LOST.value,
+    )
     for name, size, md5, adler32, state, created, updated, availability, path, meta in rows:
         if not deterministic and path != part.path_of(part.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere
         etag = _noted(meta, rse_id) if meta else None
-        # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take a while.
+        # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
+        # a while.
         proven = min(updated, (created or updated) + LONGEST_UPLOAD)
         yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds(), availability != lost)
 
@@ -310,7 +346,9 @@ def _byte_order(session: 'Session') -> _Order:
     engine = session.get_bind()
     if engine not in _orders:
         dialect = engine.dialect.name
-        _orders[engine] = _MYSQL if dialect == 'mysql' else _POSTGRESQL if dialect == 'postgresql' and not _is_c(session) else _PLAIN
+        _orders[engine] = (
+            _MYSQL if dialect == 'mysql' else _POSTGRESQL if dialect == 'postgresql' and not _is_c(session) else _PLAIN
+        )
     return _orders[engine]
 
 
@@ -323,7 +361,12 @@ def _is_c(session: 'Session') -> bool:
     found = session.execute(collation, {'table': str(table), 'name': 'name'}).scalar_one()
     kind, provider = 'coll', found['collprovider']
     if provider == 'd':  # the database's
-        kind, found = 'dat', session.execute(text('SELECT to_jsonb(d) FROM pg_database d WHERE d.datname = current_database()')).scalar_one()
+        kind, found = (
+            'dat',
+            session.execute(
+                text('SELECT to_jsonb(d) FROM pg_database d WHERE d.datname = current_database()')
+            ).scalar_one(),
+        )
         provider = found.get('datlocprovider', 'c')  # not before version 15
     if provider == 'b':  # built in: all of them (C, C.UTF-8, PG_UNICODE_FAST) compare code points
         return True

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether objects of a bucket can be locked: a storage that heeds lock headers that nobody signed must not be sent a signed PutObject for such a bucket."""
+"""Whether objects of a bucket can be locked: a storage that heeds lock headers that nobody signed must not be sent a
+signed PutObject for such a bucket.
+"""
 
 import threading
 import time
@@ -33,7 +35,13 @@ SECONDS = 600  # for which an answer is remembered: object lock is enabled when 
 REMEMBERED = 10_000  # buckets
 
 # What storages without object lock, and buckets without it, are asked about.
-_NONE = ('ObjectLockConfigurationNotFoundError', 'NoSuchObjectLockConfiguration', 'NoSuchBucket', 'NotImplemented', 'MethodNotAllowed')
+_NONE = (
+    'ObjectLockConfigurationNotFoundError',
+    'NoSuchObjectLockConfiguration',
+    'NoSuchBucket',
+    'NotImplemented',
+    'MethodNotAllowed',
+)
 
 _known: OrderedDict[tuple[str, str], tuple[float, bool]] = OrderedDict()
 _lock = threading.Lock()

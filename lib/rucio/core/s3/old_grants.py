@@ -14,8 +14,8 @@
 
 """Grants of earlier versions: they were kept in the metadata of collections, where they count no longer.
 
-Who wrote them there cannot be told: some scopes let strangers write metadata. So an operator reviews them, and takes over
-what is right.
+Who wrote them there cannot be told: some scopes let strangers write metadata. So an operator reviews them, and takes
+over what is right.
 """
 
 import json
@@ -64,9 +64,16 @@ class OldGrant(NamedTuple):
 def list_old(*, session: 'Session') -> list[OldGrant]:
     """All grants in metadata: one query over all metadata, and a few for each grant."""
     table = models.DidMeta
-    text = type_coerce(table.meta, String) if session.get_bind().dialect.name in ('oracle', 'sqlite') else cast(table.meta, String)
+    text = (
+        type_coerce(table.meta, String)
+        if session.get_bind().dialect.name in ('oracle', 'sqlite')
+        else cast(table.meta, String)
+    )
     rows = session.execute(select(table.scope, table.name, table.meta).where(text.like(f'%"{KEY}"%'))).all()
-    return sorted((each for row in rows for each in _read(row.scope, row.name, _as_dict(row.meta), session)), key=lambda each: (each.did, each.account))
+    return sorted(
+        (each for row in rows for each in _read(row.scope, row.name, _as_dict(row.meta), session)),
+        key=lambda each: (each.did, each.account),
+    )
 
 
 def take_over(old: OldGrant, *, session: 'Session') -> None:
@@ -94,13 +101,18 @@ def drop(old: OldGrant, *, session: 'Session') -> None:
 
 
 def _is_known(old: OldGrant, session: 'Session') -> bool:
-    return any(grant.account == old.account and not grant.ended for grant in grants.list_grants(old.scope, old.name, session=session))
+    return any(
+        grant.account == old.account and not grant.ended
+        for grant in grants.list_grants(old.scope, old.name, session=session)
+    )
 
 
 def _clear(old: OldGrant, session: 'Session') -> None:
     """Remove a grant from the metadata of its collection; what others wrote there stays."""
     table = models.DidMeta
-    row = session.execute(select(table).where(and_(table.scope == old.scope, table.name == old.name)).with_for_update()).scalar_one_or_none()
+    row = session.execute(
+        select(table).where(and_(table.scope == old.scope, table.name == old.name)).with_for_update()
+    ).scalar_one_or_none()
     meta = _as_dict(row.meta) if row else {}
     if row is None or not isinstance(meta.get(KEY), dict):
         return
@@ -117,7 +129,11 @@ def _read(scope: 'InternalScope', name: str, meta: dict[str, Any], session: 'Ses
     for account, grant in written.items() if isinstance(written, dict) else ():
         if account and isinstance(grant, dict) and isinstance(grant.get('write'), bool):
             by, write = str(grant.get('by', '')), grant['write'] and account != grants.EVERYBODY
-            found.append(OldGrant(scope, name, account, write, by, str(grant.get('at', '')), _doubt(scope, name, account, by, session)))
+            found.append(
+                OldGrant(
+                    scope, name, account, write, by, str(grant.get('at', '')), _doubt(scope, name, account, by, session)
+                )
+            )
     return found
 
 
@@ -125,7 +141,9 @@ def _doubt(scope: 'InternalScope', name: str, account: str, by: str, session: 'S
     if scope.external in OPEN_SCOPES:
         return f'every account may write metadata in the scope {scope}'
     giver, did = InternalAccount(by, vo=scope.vo), models.DataIdentifier
-    if not by or not (is_scope_owner(scope=scope, account=giver, session=session) or access.is_admin(giver, session=session)):
+    if not by or not (
+        is_scope_owner(scope=scope, account=giver, session=session) or access.is_admin(giver, session=session)
+    ):
         return f"'{by}' neither owns the scope nor is an admin"
     if account != grants.EVERYBODY and not account_exists(InternalAccount(account, vo=scope.vo), session=session):
         return f"there is no account '{account}'"

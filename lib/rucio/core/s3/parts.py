@@ -30,7 +30,8 @@ __all__ = ['Part']
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """All keys of a bucket that begin with ``key_prefix``, and all names of a scope that begin with ``name_prefix``: one is the other.
+    """All keys of a bucket that begin with ``key_prefix``, and all names of a scope that begin with ``name_prefix``:
+    one is the other.
 
     A prefix is empty or ends in a slash. Behind it key and name are the same, byte for byte, and so is their order.
 
@@ -57,7 +58,8 @@ class Part:
 
     @classmethod
     def imported(cls, storage: 'Storage', scope: 'InternalScope', dataset: str, bucket: str, key_prefix: str) -> 'Part':
-        """Somebody else's keys, as files of one dataset: the name is the dataset, a slash, and the key behind ``key_prefix``. No request.
+        """Somebody else's keys, as files of one dataset: the name is the dataset, a slash, and the key behind
+        ``key_prefix``. No request.
 
         :param key_prefix: Only keys below it; a slash at its end may be left out.
         :raises RSEOperationNotSupported: if the RSE is deterministic.

@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets in which no ACL makes anything public: what is public, owners decide (``rucio s3 share --public``), not whoever may write.
+"""Buckets in which no ACL makes anything public: what is public, owners decide (``rucio s3 share --public``), not
+whoever may write.
 
-An upload may bring an ACL with it. AWS refuses one that opens the object to keys that lack PutObjectAcl, as vended ones do; Ceph takes it, and no
-condition of a session policy stops it there for copies and for uploads in parts. What stops it is the public access block of the bucket,
-with IgnorePublicAcls alone: bucket policies go on working. (BlockPublicAcls makes Ceph 16 refuse every upload.)
+An upload may bring an ACL with it. AWS refuses one that opens the object to keys that lack PutObjectAcl, as vended ones
+do; Ceph takes it, and no condition of a session policy stops it there for copies and for uploads in parts. What stops
+it is the public access block of the bucket, with IgnorePublicAcls alone: bucket policies go on working.
+(BlockPublicAcls makes Ceph 16 refuse every upload.)
 """
 
 import os
@@ -40,7 +42,8 @@ _done: dict[tuple[int, str, str], float] = {}
 
 
 def ignore(storage: 'Storage', bucket: str) -> None:
-    """Have a storage ignore public ACLs in a bucket, where it heeds them (setting ``ignore_public_acls``). What else is set stays.
+    """Have a storage ignore public ACLs in a bucket, where it heeds them (setting ``ignore_public_acls``). What else is
+    set stays.
 
     One request for each bucket, process and hour; a second one the first time.
 

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Collections that everybody may read, also without an account: the grant, and the policy of the bucket on each storage.
+"""Collections that everybody may read, also without an account: the grant, and the policy of the bucket on each
+storage.
 
 A storage is told between two transactions, and may not answer. So the table of grants says at each moment what may be
-public: the grant is there before the first storage is told to let everybody in, and gone only when the last one was told
-not to.
+public: the grant is there before the first storage is told to let everybody in, and gone only when the last one was
+told not to.
 """
 
 from datetime import timedelta
@@ -42,7 +43,8 @@ __all__ = ['Swept', 'publish', 'sweep', 'withdraw']
 
 _LOGGER = line_logger(__name__)
 
-# A grant lasts that long until all storages are told: what a server leaves behind that was killed meanwhile is taken back by sweep().
+# A grant lasts that long until all storages are told: what a server leaves behind that was killed meanwhile is taken
+# back by sweep().
 TELLING = timedelta(minutes=15)
 
 
@@ -61,7 +63,10 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
     :raises RucioException: if a storage does not take it; it is taken back on the others.
     """
     with db_session(DatabaseOperationType.READ) as session:
-        known = any(grant.kind == 'world' and not grant.ended and grant.until is None for grant in grants.list_grants(scope, name, session=session))
+        known = any(
+            grant.kind == 'world' and not grant.ended and grant.until is None
+            for grant in grants.list_grants(scope, name, session=session)
+        )
     told = [place.rse_id for place in places]
     with db_session(DatabaseOperationType.WRITE) as session:
         grants.add_grant(scope, name, grants.EVERYBODY, False, by, None if known else TELLING, told, session=session)
@@ -78,7 +83,11 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
 
 
 def withdraw(
-    scope: 'InternalScope', name: str, places: 'Collection[Storage]' = (), of: 'Optional[datetime]' = None, dead: 'Collection[str]' = ()
+    scope: 'InternalScope',
+    name: str,
+    places: 'Collection[Storage]' = (),
+    of: 'Optional[datetime]' = None,
+    dead: 'Collection[str]' = (),
 ) -> 'dict[Storage, RucioException]':
     """Let everybody read a collection no longer.
 
@@ -130,7 +139,10 @@ def sweep(vo: str) -> Swept:
             continue
         dead |= {storage.rse_id for storage in failed}
         deleted += not failed
-        kept += [f'{ended.scope}:{ended.name} may still be public on RSE {storage.rse}: {_text(error)}' for storage, error in failed.items()]
+        kept += [
+            f'{ended.scope}:{ended.name} may still be public on RSE {storage.rse}: {_text(error)}'
+            for storage, error in failed.items()
+        ]
     return Swept(deleted, kept)
 
 

@@ -14,8 +14,8 @@
 
 """How many signatures and new keys an account may have a second, in each process of the server.
 
-What an account did not use of five seconds it may use at once. A request that asks for more than is left is served as long as anything is left; what
-it took too much has to come back before the next one.
+What an account did not use of five seconds it may use at once. A request that asks for more than is left is served as
+long as anything is left; what it took too much has to come back before the next one.
 """
 
 import math
@@ -64,7 +64,10 @@ def spend(option: str, account: str, vo: str, count: int = 1) -> None:
         if (left := allowance.left((vo, account))) > 0:
             allowance.use((vo, account), count)
             return
-    raise TooManyRequests(f'Account {account} asked too often: {_NAMES[option]} is {rate:g} a second. Try again later.', max(1, math.ceil(-left / rate)))
+    raise TooManyRequests(
+        f'Account {account} asked too often: {_NAMES[option]} is {rate:g} a second. Try again later.',
+        max(1, math.ceil(-left / rate)),
+    )
 
 
 _NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second': 'the limit of new credentials'}
@@ -72,12 +75,16 @@ _NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second'
 
 def _rate(option: str) -> float:
     try:
-        rate = float(config_get_float('s3', option, raise_exception=False, default=DEFAULTS[option], check_config_table=False))
+        rate = float(
+            config_get_float('s3', option, raise_exception=False, default=DEFAULTS[option], check_config_table=False)
+        )
         if rate >= 0:
             return rate
     except ValueError:
         pass
-    raise ConfigurationError(f"rucio.cfg [s3]: '{option}' must be a number of at least 0, such as {DEFAULTS[option]:g}; 0: no limit.")
+    raise ConfigurationError(
+        f"rucio.cfg [s3]: '{option}' must be a number of at least 0, such as {DEFAULTS[option]:g}; 0: no limit."
+    )
 
 
 def forget() -> None:

@@ -14,8 +14,8 @@
 
 """The reconciler: makes the catalogue say what is in a bucket, as far as its settings allow.
 
-What the merge finds is collected: new objects, and those that are in doubt, as they are changed, missing, ... Each of these is looked at
-once more, in the bucket and in the catalogue, before anything is said or done about it.
+What the merge finds is collected: new objects, and those that are in doubt, as they are changed, missing, ... Each of
+these is looked at once more, in the bucket and in the catalogue, before anything is said or done about it.
 """
 
 import threading
@@ -62,15 +62,18 @@ class Reconciler:
     """One run, or several after each other, over one part of a bucket.
 
     Costs of a run: one request for each 1000 objects, one query for each 20,000 files that are known; for new ones what
-    :func:`.summing.sums` and :func:`.catalogue.register` say; for each object in doubt one HEAD or two and, where something is done about
-    it, a transaction. Memory: a page of each stream and :data:`CHUNK` new objects, however large the bucket is.
+    :func:`.summing.sums` and :func:`.catalogue.register` say; for each object in doubt one HEAD or two and, where
+    something is done about it, a transaction. Memory: a page of each stream and :data:`CHUNK` new objects, however
+    large the bucket is.
 
     :param part: What is compared.
-    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or ``bad``.
+    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
+        ``bad``.
     :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
     :param dry_run: Only count and report: nothing is written, no object is read.
     :param read_checksums: Read an object once where nothing else tells its checksum.
-    :param even_if_empty: Also do something about missing objects where the bucket has nothing at all left of the scope or the import.
+    :param even_if_empty: Also do something about missing objects where the bucket has nothing at all left of the scope
+        or the import.
     :param stop: Ends a run soon, at a safe place.
     :param lister: Lists the bucket, where it is not the storage that shall be asked.
     """
@@ -88,7 +91,9 @@ class Reconciler:
         lister: 'Optional[Lister]' = None,
     ) -> None:
         if on_changed not in ON_CHANGED or on_missing not in ON_MISSING:
-            raise ValueError(f'on_changed is one of {", ".join(ON_CHANGED)}; on_missing is one of {", ".join(ON_MISSING)}')
+            raise ValueError(
+                f'on_changed is one of {", ".join(ON_CHANGED)}; on_missing is one of {", ".join(ON_MISSING)}'
+            )
         self.summary = Summary()
         self.stored = 0  # bytes of the objects that were listed and dealt with
         self._part = part
@@ -133,14 +138,16 @@ class Reconciler:
 
         :param after: Only keys behind this one.
         :param until: Only keys up to this one.
-        :param seconds: How long to work; where the storage does not sort, from when all is listed, and at least as long as that took. No object
-            is begun after that; one that is being read is read to its end.
+        :param seconds: How long to work; where the storage does not sort, from when all is listed, and at least as long
+            as that took. No object is begun after that; one that is being read is read to its end.
         :param most_read: How many bytes may be read for checksums, as for :meth:`check`.
-        :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of the part; None: all.
+        :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of
+            the part; None: all.
         :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
         :raises SourceNotFound: if there is no such bucket.
         :raises UnsupportedOperation: if there is more than may be listed.
-        :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is taken for missing.
+        :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is
+            taken for missing.
         """
         prefix = self._part.key_prefix
         if (after > prefix and not after.startswith(prefix)) or (until is not None and until <= max(prefix, after)):
@@ -188,8 +195,12 @@ class Reconciler:
                 raise _Pause
             yield entry
 
-    def _sorted(self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]) -> 'Iterator[Entry]':
-        """A listing that takes longer than a run may take would let no run get anywhere: there is as much time again, so that half of it is work."""
+    def _sorted(
+        self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]
+    ) -> 'Iterator[Entry]':
+        """A listing that takes longer than a run may take would let no run get anywhere: there is as much time again,
+        so that half of it is work.
+        """
         self._listed_at = time.monotonic()
         for entry in listings.sorted_entries(self._part, everything, after, until):
             if self._deadline is None and seconds is not None:
@@ -198,7 +209,9 @@ class Reconciler:
             yield entry
 
     def _watched(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
-        """The same, until it is time to end. That is no end, which would say that there is nothing more in the bucket."""
+        """The same, until it is time to end. That is no end, which would say that there is nothing more in the
+        bucket.
+        """
         entry = None
         try:
             for self._listed, entry in enumerate(entries, 1):
@@ -228,7 +241,9 @@ class Reconciler:
             self._places[entry.key] = self._up_to(entry.key)
         elif kind is Kind.unnoted and entry:
             self._notes[name] = entry.etag
-        elif kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable) or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
+        elif kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable) or (
+            kind is Kind.unsummed and not self._can_sum(entry, replica)
+        ):
             self.summary.found(self._part, finding)
         else:
             self._doubts.append(self._part.key_of(name))
@@ -238,7 +253,9 @@ class Reconciler:
         return self._flush(self._part.key_of(name)) and not self._is_over()
 
     def _up_to(self, key: str) -> tuple[int, int]:
-        """How many objects were listed up to a key, and their bytes. That something is missing is noticed at the next object, which does not count."""
+        """How many objects were listed up to a key, and their bytes. That something is missing is noticed at the next
+        object, which does not count.
+        """
         if self._latest and self._latest.key > key:
             return self._listed - 1, self._size - self._latest.size
         return self._listed, self._size
@@ -264,22 +281,28 @@ class Reconciler:
             left += self._settle(doubts[first : first + DOUBTS])[0]
         if left:
             first_left = min(left)
-            self._done = max([self._done, *(key for key in [*(entry.key for entry in new), *doubts] if key < first_left)])
+            self._done = max(
+                [self._done, *(key for key in [*(entry.key for entry in new), *doubts] if key < first_left)]
+            )
         else:
             self._done = reached
         # What is behind it is listed again by the next run.
-        self._counted, self._counted_size = self._places.get(self._done, (self._counted, self._counted_size) if left else (self._listed, self._size))
+        self._counted, self._counted_size = self._places.get(
+            self._done, (self._counted, self._counted_size) if left else (self._listed, self._size)
+        )
         self._places.clear()
         return not left
 
     # Single objects
 
     def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
-        """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the part are left out.
+        """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the
+        part are left out.
 
         Costs two or three HEADs for each, a query for each :data:`DOUBTS`, and what is done about them.
 
-        :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them has none; None: all.
+        :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them
+            has none; None: all.
         :returns: What is left of them.
         """
         self._begin('', None)
@@ -290,7 +313,9 @@ class Reconciler:
             for _ in range(AGAIN):
                 _, before = self._settle(some, certain=True)
                 now = self._look(some, quiet=True)
-                some = [key for key in some if key in before and key in now and _version(before[key]) != _version(now[key])]
+                some = [
+                    key for key in some if key in before and key in now and _version(before[key]) != _version(now[key])
+                ]
                 if not some or self._is_over():
                     break
         return self._unread
@@ -325,7 +350,9 @@ class Reconciler:
         known = listings.known(self._part, [self._part.name_of(key) for key in seen])
         counted: Counter[str] = Counter()
         groups: dict[Kind, list[Finding]] = defaultdict(list)
-        for finding in compare(self._part, (entry for entry in seen.values() if entry), (known[name] for name in sorted(known)), counted):
+        for finding in compare(
+            self._part, (entry for entry in seen.values() if entry), (known[name] for name in sorted(known)), counted
+        ):
             groups[finding.kind].append(finding)
         self.summary.counts['same'] += counted['same']
         for kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable):
@@ -341,12 +368,16 @@ class Reconciler:
         return left, seen
 
     def _sums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
-        """What the catalogue shall know of objects. Those that cannot be read are counted; those for which there is no time are ``left``."""
+        """What the catalogue shall know of objects. Those that cannot be read are counted; those for which there is no
+        time are ``left``.
+        """
         wanted = {entry.key: entry for entry in entries}
         if not wanted:
             return
         begun = self._in_time(wanted.values())
-        for entry, file in summing.sums(self._part, begun, self._part.storage.endpoint.checksum_readers, self._may_read, self._stop):
+        for entry, file in summing.sums(
+            self._part, begun, self._part.storage.endpoint.checksum_readers, self._may_read, self._stop
+        ):
             del wanted[entry.key]
             if not isinstance(file, Exception):
                 yield entry, file
@@ -427,7 +458,8 @@ class Reconciler:
             if same or (same is None and not self._read and _may_be_rucios(finding)):
                 etags[finding.name] = file.etag or entry.etag
             elif same is False or (self._on_changed == 'replace' and self._unread is None):
-                # What was not read because it is too large for now may be proven by the next run: its checksums are not thrown away.
+                # What was not read because it is too large for now may be proven by the next run: its checksums are not
+                # thrown away.
                 unlike[entry.key] = finding, file
             else:
                 catalogue.shield(self._part, [finding.name])
@@ -438,7 +470,9 @@ class Reconciler:
     def _changed(self, findings: 'Sequence[Finding]', unlike: 'dict[str, tuple[Finding, NewFile]]') -> list[str]:
         left: list[str] = []
         if not self._dry_run and self._on_changed != 'bad' and (findings or unlike):
-            catalogue.shield(self._part, [finding.name for finding in [*findings, *(finding for finding, _ in unlike.values())]])
+            catalogue.shield(
+                self._part, [finding.name for finding in [*findings, *(finding for finding, _ in unlike.values())]]
+            )
         if self._dry_run or self._on_changed == 'report':
             for each in [*findings, *(finding for finding, _ in unlike.values())]:
                 self.summary.found(self._part, each._replace(kind=Kind.changed))
@@ -446,10 +480,18 @@ class Reconciler:
         if self._on_changed == 'bad':
             every = [each.replica for each in [*findings, *(finding for finding, _ in unlike.values())] if each.replica]
             self.summary.counts['changed'] += len(every)
-            self._act('bad', catalogue.declare_bad, every, 'rucio-s3: the object in the bucket is another one than the catalogue describes')
+            self._act(
+                'bad',
+                catalogue.declare_bad,
+                every,
+                'rucio-s3: the object in the bucket is another one than the catalogue describes',
+            )
             return left
         by_key = {each.entry.key: each for each in findings if each.entry}
-        read = ((by_key[entry.key], file) for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left))
+        read = (
+            (by_key[entry.key], file)
+            for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left)
+        )
         for each, file in (pair for pairs in (unlike.values(), read) for pair in pairs):
             self.summary.counts['changed'] += 1
             if each.replica:
@@ -496,7 +538,13 @@ class Reconciler:
         elif findings:
             self.summary.counts['completed'] += catalogue.complete(self._part, [each.name for each in findings])
 
-    def _act(self, kind: str, act: 'Callable[[Part, Sequence[Replica], str], tuple[int, list[Refusal]]]', seen: 'Sequence[Replica]', reason: str) -> None:
+    def _act(
+        self,
+        kind: str,
+        act: 'Callable[[Part, Sequence[Replica], str], tuple[int, list[Refusal]]]',
+        seen: 'Sequence[Replica]',
+        reason: str,
+    ) -> None:
         if seen:
             count, refusals = act(self._part, seen, reason)
             self.summary.counts[kind] += count
@@ -509,7 +557,9 @@ def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
 
 
 def _may_be_rucios(finding: Finding) -> bool:
-    """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed to read it."""
+    """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed
+    to read it.
+    """
     entry, replica = finding.entry, finding.replica
     return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
 
@@ -522,10 +572,11 @@ def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
 
 
 def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
-    """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each holds is not known.
+    """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each
+    holds is not known.
 
-    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that. A storage that does
-    not sort has one range: each would list all of it.
+    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that. A
+    storage that does not sort has one range: each would list all of it.
 
     :param count: How many at most.
     :returns: ``after`` and ``until`` of each.

@@ -14,8 +14,9 @@
 
 """New files of the catalogue: DIDs, replicas and members of their dataset, in bulk.
 
-Rucio's own ``add_replicas`` makes an object for each file and asks with a condition for each. Here the rows are the same, made by
-a few statements for each chunk. Replicas get no tombstone: what has neither lock nor tombstone is never deleted by the reaper.
+Rucio's own ``add_replicas`` makes an object for each file and asks with a condition for each. Here the rows are the
+same, made by a few statements for each chunk. Replicas get no tombstone: what has neither lock nor tombstone is never
+deleted by the reaper.
 """
 
 from contextlib import suppress
@@ -63,11 +64,13 @@ RULES = 100  # files in one transaction where each gets a rule of its own
 
 
 def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
-    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the scope's owner.
+    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the scope's
+    owner.
 
-    A file goes to the longest open dataset that it lies below. If there is none, the shortest name that it lies below becomes one, kept
-    on the RSE by a rule of the owner; a file that lies below nothing gets such a rule itself. What is registered already is left alone: twice
-    is as good as once, also at the same time. One transaction and about ten statements for each :data:`CHUNK` files.
+    A file goes to the longest open dataset that it lies below. If there is none, the shortest name that it lies below
+    becomes one, kept on the RSE by a rule of the owner; a file that lies below nothing gets such a rule itself. What is
+    registered already is left alone: twice is as good as once, also at the same time. One transaction and about ten
+    statements for each :data:`CHUNK` files.
 
     :returns: How many were registered, and why others were not.
     :raises ScopeNotFound: if nobody owns the scope.
@@ -75,7 +78,9 @@ def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusa
     :raises DatabaseException: if the database does not work. What was registered until then stays.
     """
     if part.storage.settings.get('volatile'):
-        raise UnsupportedOperation(f'RSE {part.storage.rse} is volatile, so no files can be registered there: use another RSE.')
+        raise UnsupportedOperation(
+            f'RSE {part.storage.rse} is volatile, so no files can be registered there: use another RSE.'
+        )
     owner = _owner(part)
     ordered = sorted({file.name: file for file in files}.values())
     count, size, refusals = 0, 0, []
@@ -96,9 +101,13 @@ def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusa
 
 def _owner(part: 'Part') -> 'InternalAccount':
     with db_session(DatabaseOperationType.READ) as session:
-        owner: Optional[InternalAccount] = session.execute(select(models.Scope.account).where(models.Scope.scope == part.scope)).scalar()
+        owner: Optional[InternalAccount] = session.execute(
+            select(models.Scope.account).where(models.Scope.scope == part.scope)
+        ).scalar()
     if owner is None:
-        raise ScopeNotFound(f"There is no scope '{part.scope}', so nobody owns its files: make it first (rucio scope add).")
+        raise ScopeNotFound(
+            f"There is no scope '{part.scope}', so nobody owns its files: make it first (rucio scope add)."
+        )
     return owner
 
 
@@ -128,10 +137,16 @@ def _registered(
 
 
 def _insert(
-    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]', session: 'Session'
+    part: 'Part',
+    owner: 'InternalAccount',
+    files: 'Sequence[NewFile]',
+    places: 'Mapping[str, Optional[str]]',
+    session: 'Session',
 ) -> tuple[list[NewFile], list[Refusal]]:
     datasets = {place for file in files if (place := places[file.name])}
-    if any(not each.is_open or each.did_type != DIDType.DATASET for each in _collections(part, datasets, session).values()):
+    if any(
+        not each.is_open or each.did_type != DIDType.DATASET for each in _collections(part, datasets, session).values()
+    ):
         raise Collision('a dataset was closed in this moment')
     known = _known(part, files, session)
     new = [file for file in files if file.name not in known]
@@ -172,66 +187,141 @@ class _Known(NamedTuple):
 def _known(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _Known]:
     did, replica = models.DataIdentifier, models.RSEFileAssociation
     joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == part.storage.rse_id)
-    stmt = select(did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path)
-    rows = these(stmt.outerjoin(replica, joined).where(did.scope == part.scope), did.name, [file.name for file in files], session)
-    return {row.name: _Known(row.name, row.did_type, row.bytes, row.md5, row.adler32, row.availability, row.rse_id is not None, row.path) for row in rows}
+    stmt = select(
+        did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path
+    )
+    rows = these(
+        stmt.outerjoin(replica, joined).where(did.scope == part.scope), did.name, [file.name for file in files], session
+    )
+    return {
+        row.name: _Known(
+            row.name, row.did_type, row.bytes, row.md5, row.adler32, row.availability, row.rse_id is not None, row.path
+        )
+        for row in rows
+    }
 
 
 def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
     did = f'{part.scope}:{file.name}'
     if known.did_type != DIDType.FILE:
-        return Refusal('conflict', file.name, f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of them.')
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of them.',
+        )
     if known.here:
         if known.path == file.path:
             return None
-        return Refusal('conflict', file.name, f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another name.')
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another name.',
+        )
     if known.availability == DIDAvailability.LOST:
-        return Refusal('conflict', file.name, f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.')
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.',
+        )
     same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
     if same:
         return None
     what = 'of which nothing can be compared but the size' if same is None else 'with another content'
-    return Refusal('conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.')
+    return Refusal(
+        'conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.'
+    )
 
 
 def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
-    """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose it, when Rucio deletes one."""
+    """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose
+    it, when Rucio deletes one.
+    """
     replica = models.RSEFileAssociation
     if not files:
         return {}
-    elsewhere = {each.rse_id: each for each in storages.list_storages(part.storage.vo, session=session) if each.endpoint.url == part.storage.endpoint.url}
-    rows = these(select(replica.name, replica.rse_id, replica.path).where(replica.scope == part.scope), replica.name, [file.name for file in files], session)
+    elsewhere = {
+        each.rse_id: each
+        for each in storages.list_storages(part.storage.vo, session=session)
+        if each.endpoint.url == part.storage.endpoint.url
+    }
+    rows = these(
+        select(replica.name, replica.rse_id, replica.path).where(replica.scope == part.scope),
+        replica.name,
+        [file.name for file in files],
+        session,
+    )
     same = {}
     for row in rows:
         with suppress(RucioException):  # has no place there
-            if row.rse_id in elsewhere and elsewhere[row.rse_id].place_of(str(part.scope), row.name, row.path) == (part.bucket, part.key_of(row.name)):
+            if row.rse_id in elsewhere and elsewhere[row.rse_id].place_of(str(part.scope), row.name, row.path) == (
+                part.bucket,
+                part.key_of(row.name),
+            ):
                 same[row.name] = elsewhere[row.rse_id].rse
     return same
 
 
 def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
     found = f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same buckets.'
-    return Refusal('conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.')
+    return Refusal(
+        'conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.'
+    )
 
 
-def _insert_files(part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]', session: 'Session') -> None:
+def _insert_files(
+    part: 'Part',
+    owner: 'InternalAccount',
+    files: 'Sequence[NewFile]',
+    places: 'Mapping[str, Optional[str]]',
+    session: 'Session',
+) -> None:
     scope, time = part.scope, now()
     written = {'created_at': time, 'updated_at': time}
     dids = [
-        {'scope': scope, 'name': file.name, 'account': owner, 'did_type': DIDType.FILE, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32}
+        {
+            'scope': scope,
+            'name': file.name,
+            'account': owner,
+            'did_type': DIDType.FILE,
+            'bytes': file.bytes,
+            'md5': file.md5,
+            'adler32': file.adler32,
+        }
         | {'is_new': None, **written}
         for file in files
     ]
     contents = [
-        {'scope': scope, 'name': places[file.name], 'child_scope': scope, 'child_name': file.name, 'bytes': file.bytes, 'md5': file.md5}
-        | {'adler32': file.adler32, 'did_type': DIDType.DATASET, 'child_type': DIDType.FILE, 'rule_evaluation': True, **written}
+        {
+            'scope': scope,
+            'name': places[file.name],
+            'child_scope': scope,
+            'child_name': file.name,
+            'bytes': file.bytes,
+            'md5': file.md5,
+        }
+        | {
+            'adler32': file.adler32,
+            'did_type': DIDType.DATASET,
+            'child_type': DIDType.FILE,
+            'rule_evaluation': True,
+            **written,
+        }
         for file in files
         if places[file.name] is not None
     ]
     datasets = sorted({place for file in files if (place := places[file.name]) is not None})
-    evaluated = [{'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH, **written} for name in datasets]
+    evaluated = [
+        {'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH, **written} for name in datasets
+    ]
     metadata = [
-        {'scope': scope, 'name': file.name, 'meta': as_column({ETAGS: {part.storage.rse_id: file.etag}}, session), **written} for file in files if file.etag
+        {
+            'scope': scope,
+            'name': file.name,
+            'meta': as_column({ETAGS: {part.storage.rse_id: file.etag}}, session),
+            **written,
+        }
+        for file in files
+        if file.etag
     ]
     insert_rows(models.DataIdentifier, dids, session)
     insert_rows(models.DataIdentifierAssociation, contents, session)
@@ -241,10 +331,22 @@ def _insert_files(part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFi
 
 def _insert_replicas(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> None:
     time = now()
-    same = {'rse_id': part.storage.rse_id, 'scope': part.scope, 'state': ReplicaState.AVAILABLE, 'lock_cnt': 0, 'created_at': time, 'updated_at': time}
-    rows = [{'name': file.name, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32, 'path': file.path, **same} for file in files]
+    same = {
+        'rse_id': part.storage.rse_id,
+        'scope': part.scope,
+        'state': ReplicaState.AVAILABLE,
+        'lock_cnt': 0,
+        'created_at': time,
+        'updated_at': time,
+    }
+    rows = [
+        {'name': file.name, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32, 'path': file.path, **same}
+        for file in files
+    ]
     insert_rows(models.RSEFileAssociation, rows, session)
-    rse_counter.increase(rse_id=part.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session)
+    rse_counter.increase(
+        rse_id=part.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session
+    )
 
 
 # Datasets
@@ -259,27 +361,44 @@ class _Collection(NamedTuple):
 def _collections(part: 'Part', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
     """What there is of these names."""
     did = models.DataIdentifier
-    rows = these(select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == part.scope), did.name, names, session)
-    return {row.name: _Collection(row.did_type, bool(row.is_open), row.expired_at is not None and row.expired_at <= now()) for row in rows}
+    rows = these(
+        select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == part.scope),
+        did.name,
+        names,
+        session,
+    )
+    return {
+        row.name: _Collection(row.did_type, bool(row.is_open), row.expired_at is not None and row.expired_at <= now())
+        for row in rows
+    }
 
 
-def _places(part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]') -> tuple[dict[str, Optional[str]], list[Refusal]]:
+def _places(
+    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]'
+) -> tuple[dict[str, Optional[str]], list[Refusal]]:
     """The dataset of each file, made where there was none.
 
     :returns: By the file's name (None: it lies below nothing; not in it: it has no place), and what was refused.
     """
-    above = {folder: [part.dataset] if part.dataset else grants.ancestors(f'{folder}/') for folder in {_folder(file) for file in files}}
+    above = {
+        folder: [part.dataset] if part.dataset else grants.ancestors(f'{folder}/')
+        for folder in {_folder(file) for file in files}
+    }
     wanted = {name for names in above.values() for name in names}
     with db_session(DatabaseOperationType.READ) as session:
         known = _collections(part, wanted, session)
     # Of an object and a prefix that have the same name, the object gets it.
-    known |= dict.fromkeys(wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False))
+    known |= dict.fromkeys(
+        wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False)
+    )
     chosen: dict[str, Optional[str]] = {}
     refusals: list[Refusal] = []
     for folder, names in sorted(above.items()):
         name = chosen[folder] = _choose(names, known)
         if name is None and part.dataset:
-            raise UnsupportedOperation(f'{part.scope}:{part.dataset} is no dataset, so it can have no files: use another name.')
+            raise UnsupportedOperation(
+                f'{part.scope}:{part.dataset} is no dataset, so it can have no files: use another name.'
+            )
         if name is not None and (name not in known or known[name].ended):
             refusals += _make(part, owner, name)
             known[name] = _Collection(DIDType.DATASET, True, False)
@@ -293,7 +412,9 @@ def _folder(file: NewFile) -> str:
 
 
 def _choose(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
-    """Of the names that a file lies below, the shortest first: its dataset, the one that is to become it, or a closed one if that is all."""
+    """Of the names that a file lies below, the shortest first: its dataset, the one that is to become it, or a closed
+    one if that is all.
+    """
     datasets = [name for name in names if name in known and known[name].did_type == DIDType.DATASET]
     if open_ones := [name for name in datasets if known[name].is_open and not known[name].ended]:
         return open_ones[-1]
@@ -308,7 +429,9 @@ def _closed(part: 'Part', file: NewFile, dataset: str) -> Refusal:
 
 
 def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
-    """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or deleted there."""
+    """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or
+    deleted there.
+    """
     if part.dataset is not None:
         again(lambda session: _make_dataset(part, owner, name, session))
         return []
@@ -325,7 +448,11 @@ def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
     except RucioException as error:
         again(lambda session: _make_dataset(part, owner, name, session))
         remedy = f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {part.scope}:{name} --copies 1 --rses {part.storage.rse}).'
-        return [Refusal('no-rule', name, f'No rule could be made for the dataset {part.scope}:{name} ({said(error)}), {remedy}')]
+        return [
+            Refusal(
+                'no-rule', name, f'No rule could be made for the dataset {part.scope}:{name} ({said(error)}), {remedy}'
+            )
+        ]
     return []
 
 

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run repairs a first.
+"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run repairs a
+first.
 
-The order is that of Rucio's own reaper: rules go first, then replicas are marked as being deleted, then the objects, then the
-replicas.
+The order is that of Rucio's own reaper: rules go first, then replicas are marked as being deleted, then the objects,
+then the replicas.
 """
 
 import time
@@ -77,14 +78,20 @@ class _Part(NamedTuple):
 
     def names(self, column: Any) -> Any:
         """The condition for a name to lie below. LIKE takes run1 and RUN1 for the same on some databases."""
-        return column.startswith(self.below, autoescape=True) & (func.substr(column, 1, len(self.below)) == self.below) if self.name else true()
+        return (
+            column.startswith(self.below, autoescape=True) & (func.substr(column, 1, len(self.below)) == self.below)
+            if self.name
+            else true()
+        )
 
     def collections(self, column: Any) -> Any:
         """The same, with the collection itself."""
         return (column == self.name) | self.names(column) if self.name else true()
 
 
-def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope', name: str, force: bool) -> dict[str, Any]:
+def remove(
+    storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope', name: str, force: bool
+) -> dict[str, Any]:
     """Remove a collection and its rules from an RSE, and the bucket if nothing else is in it.
 
     :param storage: The RSE.
@@ -94,7 +101,8 @@ def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope
     :param force: Delete objects and replicas, too; else they are a reason to refuse.
     :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False after
               :data:`SECONDS`, when there is more to delete.
-    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be deleted.
+    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
+        deleted.
     """
     part = _Part(storage, scope, name, *storage.place_of(str(scope), f'{name}/' if name else ''))
     if not force:
@@ -109,9 +117,16 @@ def remove(storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope
         with db_session(DatabaseOperationType.READ) as session:
             going = [each for each in collections if _is_unused(part, each, session)]
         for each in going:
-            # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler tries again.
+            # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler
+            # tries again.
             for elsewhere, error in publishing.withdraw(scope, each).items():
-                _LOGGER.warning('S3: %s:%s may still be public on RSE %s: %s', scope, each, elsewhere.rse, error.args[0] if error.args else error)
+                _LOGGER.warning(
+                    'S3: %s:%s may still be public on RSE %s: %s',
+                    scope,
+                    each,
+                    elsewhere.rse,
+                    error.args[0] if error.args else error,
+                )
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
@@ -128,23 +143,38 @@ def _refuse_known(part: _Part, session: 'Session') -> None:
     if part.name:
         question = select(content.child_name).where(and_(content.scope == part.scope, content.name == part.name))
         if child := session.execute(question.limit(1)).scalar():
-            raise UnsupportedOperation(f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use --force.")
-    question = select(replica.name).where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, part.names(replica.name)))
+            raise UnsupportedOperation(
+                f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use --force."
+            )
+    question = select(replica.name).where(
+        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, part.names(replica.name))
+    )
     if file := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use --force.')
-    question = select(lock.name).where(and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name)))
+        raise UnsupportedOperation(
+            f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use --force.'
+        )
+    question = select(lock.name).where(
+        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name))
+    )
     if dataset := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use --force.')
+        raise UnsupportedOperation(
+            f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use --force.'
+        )
 
 
 def _refuse_objects(part: _Part) -> None:
     """What another client wrote, and the catalogue does not know."""
     try:
-        first = next(objects.list_objects(part.storage.connection().client, Target(part.storage.rse, part.bucket, part.prefix)), None)
+        first = next(
+            objects.list_objects(part.storage.connection().client, Target(part.storage.rse, part.bucket, part.prefix)),
+            None,
+        )
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return
     if first:
-        raise UnsupportedOperation(f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use --force.")
+        raise UnsupportedOperation(
+            f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use --force."
+        )
 
 
 def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
@@ -154,10 +184,14 @@ def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'S
     """
     rule, dataset_lock = models.ReplicationRule, models.DatasetLock
     wanted = part.collections if force else (lambda column: column == part.name)
-    locked = select(dataset_lock.rule_id).where(and_(dataset_lock.scope == part.scope, dataset_lock.rse_id == part.storage.rse_id))
+    locked = select(dataset_lock.rule_id).where(
+        and_(dataset_lock.scope == part.scope, dataset_lock.rse_id == part.storage.rse_id)
+    )
     here = (rule.rse_expression == part.storage.rse) | rule.id.in_(locked)
     rows = session.execute(
-        select(rule.id, rule.name, rule.rse_expression).where(and_(rule.account == account, rule.scope == part.scope, wanted(rule.name), here))
+        select(rule.id, rule.name, rule.rse_expression).where(
+            and_(rule.account == account, rule.scope == part.scope, wanted(rule.name), here)
+        )
     ).all()
     for row in rows:
         if row.rse_expression != part.storage.rse and _is_elsewhere(row.id, part.storage, session):
@@ -173,7 +207,9 @@ def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'S
 
 def _is_elsewhere(rule_id: str, storage: 'Storage', session: 'Session') -> bool:
     return any(
-        session.execute(select(lock.name).where(and_(lock.rule_id == rule_id, lock.rse_id != storage.rse_id)).limit(1)).first()
+        session.execute(
+            select(lock.name).where(and_(lock.rule_id == rule_id, lock.rse_id != storage.rse_id)).limit(1)
+        ).first()
         for lock in (models.ReplicaLock, models.DatasetLock)
     )
 
@@ -203,7 +239,9 @@ def _empty(part: _Part) -> tuple[int, int, bool]:
         if time.monotonic() > end:
             return deleted, forgotten, False
         if set(keys) <= set(before):
-            raise UnsupportedOperation(_UNDELETABLE.format(part=part, key=keys[0], rse=part.storage.rse, bucket=part.bucket))
+            raise UnsupportedOperation(
+                _UNDELETABLE.format(part=part, key=keys[0], rse=part.storage.rse, bucket=part.bucket)
+            )
         before = keys
         names = [part.below + key[len(part.prefix) :] for key in keys]
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -227,7 +265,12 @@ def _first_keys(part: _Part) -> list[str]:
     client = part.storage.connection().client
     try:
         with translated('ls', Target(part.storage.rse, part.bucket, part.prefix)):
-            return [each['Key'] for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.prefix, MaxKeys=BATCH).get('Contents', [])]
+            return [
+                each['Key']
+                for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.prefix, MaxKeys=BATCH).get(
+                    'Contents', []
+                )
+            ]
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return []
 
@@ -252,8 +295,15 @@ def _mark(part: _Part, names: list[str], session: 'Session') -> None:
     replica = models.RSEFileAssociation
     these = and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.name.in_(names))
     if locked := session.execute(select(replica.name).where(and_(these, replica.lock_cnt > 0)).limit(1)).scalar():
-        raise UnsupportedOperation(f'{part.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat this.')
-    stmt = update(replica).where(and_(these, replica.lock_cnt == 0)).values(state=ReplicaState.BEING_DELETED).execution_options(synchronize_session=False)
+        raise UnsupportedOperation(
+            f'{part.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat this.'
+        )
+    stmt = (
+        update(replica)
+        .where(and_(these, replica.lock_cnt == 0))
+        .values(state=ReplicaState.BEING_DELETED)
+        .execution_options(synchronize_session=False)
+    )
     session.execute(stmt)
 
 
@@ -267,7 +317,9 @@ def _delete_objects(part: _Part, keys: list[str]) -> None:
 def _forget(part: _Part, which: Any, session: 'Session') -> int:
     """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH`."""
     replica = models.RSEFileAssociation
-    stmt = select(replica.scope, replica.name).where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.lock_cnt == 0, which))
+    stmt = select(replica.scope, replica.name).where(
+        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.lock_cnt == 0, which)
+    )
     files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH))]
     delete_replicas(rse_id=part.storage.rse_id, files=files, session=session)
     return len(files)
@@ -287,7 +339,8 @@ def _is_unused(part: _Part, name: str, session: 'Session') -> bool:
 
 
 def _remove_bucket(part: _Part) -> bool:
-    """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes all, unless told).
+    """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes
+    all, unless told).
 
     :returns: Whether it was removed.
     """

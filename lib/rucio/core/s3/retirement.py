@@ -14,8 +14,8 @@
 
 """Files of the catalogue whose objects changed or are gone, and what the catalogue did not know of others.
 
-Each act looks again, in its own transaction and with the rows locked, whether the catalogue still says what was compared with the
-bucket: nothing is done on the strength of what was true a minute ago.
+Each act looks again, in its own transaction and with the rows locked, whether the catalogue still says what was
+compared with the bucket: nothing is done on the strength of what was true a minute ago.
 """
 
 from collections import defaultdict
@@ -28,9 +28,23 @@ from rucio.common.types import InternalAccount
 from rucio.core import account_counter, rse_counter
 from rucio.core.did import detach_dids
 from rucio.core.replica import declare_bad_file_replicas, delete_replicas, update_replicas_states
-from rucio.core.rule import delete_rule, generate_email_for_rule_ok_notification, generate_rule_notifications, insert_rule_history, release_parent_rule
+from rucio.core.rule import (
+    delete_rule,
+    generate_email_for_rule_ok_notification,
+    generate_rule_notifications,
+    insert_rule_history,
+    release_parent_rule,
+)
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import BadFilesStatus, DIDAvailability, DIDType, LockState, ReplicaState, RuleGrouping, RuleState
+from rucio.db.sqla.constants import (
+    BadFilesStatus,
+    DIDAvailability,
+    DIDType,
+    LockState,
+    ReplicaState,
+    RuleGrouping,
+    RuleState,
+)
 
 from .rows import Collision, Refusal, again, batches, insert_rows, note, noted, now, said, these
 
@@ -64,15 +78,25 @@ class _Found(NamedTuple):
 
 
 def _look(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> tuple[list[_Found], list[Refusal]]:
-    """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in neither list."""
+    """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in
+    neither list.
+    """
     replica, names = models.RSEFileAssociation, [each.name for each in seen]
     rows = {row.name: row for row in these(_now_known(part), replica.name, names, session)}
     elsewhere = select(replica.name).where(and_(replica.scope == part.scope, replica.rse_id != part.storage.rse_id))
     archived = models.ConstituentAssociation
     inside = select(archived.child_name).where(archived.child_scope == part.scope)
-    copies = {row[0] for row in [*these(elsewhere, replica.name, names, session), *these(inside, archived.child_name, names, session)]}
+    copies = {
+        row[0]
+        for row in [
+            *these(elsewhere, replica.name, names, session),
+            *these(inside, archived.child_name, names, session),
+        ]
+    }
     request = models.Request
-    wanted = these(select(request.name, request.dest_rse_id).where(request.scope == part.scope), request.name, names, session)
+    wanted = these(
+        select(request.name, request.dest_rse_id).where(request.scope == part.scope), request.name, names, session
+    )
     busy = {row.name for row in wanted if row.dest_rse_id == part.storage.rse_id or row.name not in copies}
     found, refusals = [], []
     for each in seen:
@@ -99,7 +123,9 @@ def _now_known(part: 'Part') -> Any:
     )
     joined = select(*columns).join(did, and_(did.scope == replica.scope, did.name == replica.name))
     joined = joined.outerjoin(meta, and_(meta.scope == replica.scope, meta.name == replica.name))
-    return joined.where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)).with_for_update(of=replica.scope)
+    return joined.where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)).with_for_update(
+        of=replica.scope
+    )
 
 
 def _refused(part: 'Part', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
@@ -108,13 +134,19 @@ def _refused(part: 'Part', seen: 'Replica', row: Any, busy: bool) -> Optional[Re
     if known != (seen.bytes, seen.md5, seen.adler32, seen.state, seen.etag):
         return Refusal('changed', seen.name, f'{did} was changed in the catalogue while it was compared. Run it again.')
     if row.availability == DIDAvailability.LOST:
-        return Refusal('conflict', seen.name, f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.')
+        return Refusal(
+            'conflict',
+            seen.name,
+            f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.',
+        )
     if busy:
         return Refusal('busy', seen.name, f'{did} is being transferred by Rucio. Run it again when that is finished.')
     return None
 
 
-def _in_chunks(part: 'Part', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]') -> _Acted:
+def _in_chunks(
+    part: 'Part', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
+) -> _Acted:
     """All of a chunk at once; one by one where that does not work."""
     return _in_order([_tried(part, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)])
 
@@ -127,7 +159,13 @@ def _tried(part: 'Part', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[R
             raise
         if len(chunk) == 1:
             did = f'{part.scope}:{chunk[0].name}'
-            return 0, [Refusal('failed', chunk[0].name, f'{did}: the catalogue could not be changed: {said(error)}. Try again, or tell the operator.')]
+            return 0, [
+                Refusal(
+                    'failed',
+                    chunk[0].name,
+                    f'{did}: the catalogue could not be changed: {said(error)}. Try again, or tell the operator.',
+                )
+            ]
     return _in_order([_tried(part, [each], work) for each in chunk])
 
 
@@ -139,8 +177,9 @@ def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
 
 
 def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
-    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its locks and its datasets,
-    and what is counted for accounts and for the RSE. What is not known of the new content is unknown afterwards.
+    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its locks
+    and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content is unknown
+    afterwards.
 
     A replica without locks has no tombstone any more. One transaction of about 15 statements.
 
@@ -166,11 +205,20 @@ def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
 
 
 def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Session') -> None:
-    did, replica, content, lock = models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation, models.ReplicaLock
+    did, replica, content, lock = (
+        models.DataIdentifier,
+        models.RSEFileAssociation,
+        models.DataIdentifierAssociation,
+        models.ReplicaLock,
+    )
     values = {'bytes': new.bytes, 'md5': new.md5, 'adler32': new.adler32}
     counted = session.execute(select(replica.bytes).where(_is(replica, part, seen.name))).scalar_one()
-    for row in session.execute(select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, part, seen.name)).with_for_update()).all():
-        account_counter.increase(rse_id=row.rse_id, account=row.account, files=0, bytes_=new.bytes - (row.bytes or 0), session=session)
+    for row in session.execute(
+        select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, part, seen.name)).with_for_update()
+    ).all():
+        account_counter.increase(
+            rse_id=row.rse_id, account=row.account, files=0, bytes_=new.bytes - (row.bytes or 0), session=session
+        )
     _update(lock, _is(lock, part, seen.name), {'bytes': new.bytes}, session)
     rse_counter.increase(rse_id=part.storage.rse_id, files=0, bytes_=new.bytes - counted, session=session)
     inside = and_(content.child_scope == part.scope, content.child_name == seen.name)
@@ -183,25 +231,45 @@ def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Sessio
         # Where Rucio has no sum of an open dataset (it adds up when somebody asks), there is none afterwards.
         for model in (did, models.DatasetLock):
             difference = new.bytes - (parent.bytes or 0)
-            _update(model, and_(model.scope == parent.scope, model.name == parent.name), {'bytes': model.bytes + difference}, session)
-    sums = [{'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET, 'created_at': now(), 'updated_at': now()} for each in parents]
+            _update(
+                model,
+                and_(model.scope == parent.scope, model.name == parent.name),
+                {'bytes': model.bytes + difference},
+                session,
+            )
+    sums = [
+        {'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET, 'created_at': now(), 'updated_at': now()}
+        for each in parents
+    ]
     insert_rows(models.UpdatedCollectionReplica, sums, session)
     bad = models.BadReplica
-    _update(bad, and_(_is(bad, part, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))), {'state': BadFilesStatus.RECOVERED}, session)
+    _update(
+        bad,
+        and_(_is(bad, part, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
+        {'state': BadFilesStatus.RECOVERED},
+        session,
+    )
     note(part, {seen.name: new.etag}, session=session)
 
 
 def shield(part: 'Part', names: 'Collection[str]') -> None:
-    """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has a tombstone is a
-    cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One statement for each :data:`CHUNK` files.
+    """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has
+    a tombstone is a cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One
+    statement for each :data:`CHUNK` files.
 
     :raises DatabaseException: if the database does not work.
     """
     replica = models.RSEFileAssociation
-    here = and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.state == ReplicaState.AVAILABLE)
+    here = and_(
+        replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.state == ReplicaState.AVAILABLE
+    )
     cached = and_(here, replica.lock_cnt == 0, replica.tombstone.is_not(None))
     for chunk in batches(sorted(names), CHUNK):
-        again(lambda session, chunk=chunk: _update(replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}, session))  # type: ignore[misc]
+        again(
+            lambda session, chunk=chunk: _update(
+                replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}, session
+            )
+        )  # type: ignore[misc]
 
 
 def _is(model: Any, part: 'Part', name: str) -> Any:
@@ -216,14 +284,17 @@ def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') 
 
 
 def forget(part: 'Part', seen: 'Sequence[Replica]') -> _Acted:
-    """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names can be used again.
+    """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names
+    can be used again.
 
-    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the file itself, its place in
-    datasets, and the DID with its metadata. A replica of a file that has others goes only if nothing locks it. A transaction for each
+    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the file
+    itself, its place in datasets, and the DID with its metadata. A replica of a file that has others goes only if
+    nothing locks it. A transaction for each
     :data:`CHUNK` files, some ten statements a file: the same as Rucio's own reaper.
 
     :param seen: What the catalogue said when it was compared.
-    :returns: How many were taken out, and why others were not: ``changed``, ``busy``, ``conflict``, ``copies``, ``locked``, ``failed``.
+    :returns: How many were taken out, and why others were not: ``changed``, ``busy``, ``conflict``, ``copies``,
+        ``locked``, ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
     return _in_chunks(part, seen, lambda chunk, session: _forget(part, chunk, session))
@@ -232,14 +303,26 @@ def forget(part: 'Part', seen: 'Sequence[Replica]') -> _Acted:
 def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Acted:
     rules = _lock_rules(part, [each.name for each in seen], session)
     found, refusals = _look(part, seen, session)
-    fixed = {rule.name: rule for rule in rules if rule.did_type == DIDType.FILE and (rule.locked or rule.child_rule_id is not None)}
+    fixed = {
+        rule.name: rule
+        for rule in rules
+        if rule.did_type == DIDType.FILE and (rule.locked or rule.child_rule_id is not None)
+    }
     going, last = [], []
     for each in found:
         if each.copies and each.locks:
             refusals.append(Refusal('copies', each.name, _is_locked(part, each)))
         elif not each.copies and each.name in fixed:
-            found_rule = f'{part.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
-            refusals.append(Refusal('locked', each.name, f'{found_rule} Unlock it (rucio rule update --locked False), then run it again.'))
+            found_rule = (
+                f'{part.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
+            )
+            refusals.append(
+                Refusal(
+                    'locked',
+                    each.name,
+                    f'{found_rule} Unlock it (rucio rule update --locked False), then run it again.',
+                )
+            )
         else:
             going.append(each.name)
             last += [] if each.copies else [each.name]
@@ -249,8 +332,14 @@ def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Act
     _unlock(part, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
     _detach(part, last, session)
     for model in (models.DidFollowed, models.VirtualPlacements):
-        session.execute(delete(model).where(and_(model.scope == part.scope, model.name.in_(last))).execution_options(synchronize_session=False))
-    delete_replicas(rse_id=part.storage.rse_id, files=[{'scope': part.scope, 'name': name} for name in going], session=session)
+        session.execute(
+            delete(model)
+            .where(and_(model.scope == part.scope, model.name.in_(last)))
+            .execution_options(synchronize_session=False)
+        )
+    delete_replicas(
+        rse_id=part.storage.rse_id, files=[{'scope': part.scope, 'name': name} for name in going], session=session
+    )
     return len(going), refusals
 
 
@@ -262,7 +351,9 @@ def _is_locked(part: 'Part', found: _Found) -> str:
 
 
 def _lock_rules(part: 'Part', names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules before replicas."""
+    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules before
+    replicas.
+    """
     rule, lock = models.ReplicationRule, models.ReplicaLock
     keeping = select(lock.rule_id).where(lock.scope == part.scope).distinct()
     own = select(rule.id).where(rule.scope == part.scope)
@@ -271,11 +362,15 @@ def _lock_rules(part: 'Part', names: 'Collection[str]', session: 'Session') -> l
 
 
 def _unlock(part: 'Part', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
-    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses empty ones."""
+    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses empty
+    ones.
+    """
     lock = models.ReplicaLock
     theirs = and_(lock.scope == part.scope, lock.name.in_(names))
     locks: dict[str, list[Any]] = defaultdict(list)
-    for row in session.execute(select(lock.rule_id, lock.rse_id, lock.state, lock.bytes).where(theirs).with_for_update()).all():
+    for row in session.execute(
+        select(lock.rule_id, lock.rse_id, lock.state, lock.bytes).where(theirs).with_for_update()
+    ).all():
         locks[row.rule_id].append(row)
     session.execute(delete(lock).where(theirs).execution_options(synchronize_session=False))
     for rule in rules:
@@ -287,7 +382,9 @@ def _unlock(part: 'Part', names: 'Collection[str]', rules: 'Sequence[Any]', sess
         rule.locks_stuck_cnt -= states.count(LockState.STUCK)
         for rse_id in {row.rse_id for row in gone}:
             sizes = [row.bytes or 0 for row in gone if row.rse_id == rse_id]
-            account_counter.decrease(rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session)
+            account_counter.decrease(
+                rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session
+            )
         _settle(rule, session)
     if locks:
         raise Collision('a rule was made in this moment')
@@ -296,7 +393,11 @@ def _unlock(part: 'Part', names: 'Collection[str]', rules: 'Sequence[Any]', sess
 def _settle(rule: Any, session: 'Session') -> None:
     """The state of a rule that has fewer locks, as Rucio's own ``update_rules_for_lost_replica`` sets it."""
     before = rule.state
-    if before not in (RuleState.SUSPENDED, RuleState.STUCK) and not rule.locks_replicating_cnt and not rule.locks_stuck_cnt:
+    if (
+        before not in (RuleState.SUSPENDED, RuleState.STUCK)
+        and not rule.locks_replicating_cnt
+        and not rule.locks_stuck_cnt
+    ):
         rule.state = RuleState.OK
         if rule.grouping != RuleGrouping.NONE:
             _update(models.DatasetLock, models.DatasetLock.rule_id == rule.id, {'state': LockState.OK}, session)
@@ -309,7 +410,9 @@ def _settle(rule: Any, session: 'Session') -> None:
 
 
 def _detach(part: 'Part', names: 'Collection[str]', session: 'Session') -> None:
-    """Take files out of their datasets. What deletes their replicas would do it, too, but with a closed dataset that becomes empty."""
+    """Take files out of their datasets. What deletes their replicas would do it, too, but with a closed dataset that
+    becomes empty.
+    """
     content, collection = models.DataIdentifierAssociation, models.CollectionReplica
     parents: dict[tuple[Any, str], list[dict[str, Any]]] = defaultdict(list)
     inside = select(content.scope, content.name, content.child_name).where(content.child_scope == part.scope)
@@ -319,27 +422,31 @@ def _detach(part: 'Part', names: 'Collection[str]', session: 'Session') -> None:
         detach_dids(scope=scope, name=name, dids=files, session=session)
         here = and_(collection.scope == scope, collection.name == name, collection.rse_id == part.storage.rse_id)
         if session.execute(select(collection.name).where(here)).first():
-            models.UpdatedCollectionReplica(scope=scope, name=name, did_type=DIDType.DATASET, rse_id=part.storage.rse_id).save(session=session)
+            models.UpdatedCollectionReplica(
+                scope=scope, name=name, did_type=DIDType.DATASET, rse_id=part.storage.rse_id
+            ).save(session=session)
 
 
 # Bad and lost
 
 
 def declare_bad(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
-    """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete* it if there is none,
-    whoever wrote it.
+    """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete*
+    it if there is none, whoever wrote it.
 
     :param seen: What the catalogue said when it was compared.
     :param reason: Kept with the declaration; what is longer than 255 characters is cut.
-    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``, ``empty``, ``failed``.
+    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``, ``empty``,
+        ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
     return _in_chunks(part, seen, lambda chunk, session: _declare(part, chunk, reason, session))
 
 
 def declare_lost(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
-    """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file here again. If there is
-    none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in the meantime.
+    """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file
+    here again. If there is none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in
+    the meantime.
 
     :returns: As :func:`declare_bad`.
     """
@@ -365,28 +472,42 @@ def _declare(part: 'Part', seen: 'Sequence[Replica]', reason: str, session: 'Ses
 
 
 def complete(part: 'Part', names: 'Sequence[str]') -> int:
-    """Make replicas available whose upload arrived but was never finished in the catalogue. One that Rucio itself is writing is left alone.
+    """Make replicas available whose upload arrived but was never finished in the catalogue. One that Rucio itself is
+    writing is left alone.
 
     :returns: How many.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
-    return sum(again(lambda session, chunk=chunk: _complete(part, chunk, session)) for chunk in batches(sorted(names), CHUNK))  # type: ignore[misc]
+    return sum(
+        again(lambda session, chunk=chunk: _complete(part, chunk, session)) for chunk in batches(sorted(names), CHUNK)
+    )  # type: ignore[misc]
 
 
 def _complete(part: 'Part', names: 'Sequence[str]', session: 'Session') -> int:
     replica, request, here = models.RSEFileAssociation, models.Request, part.storage.rse_id
     copying = and_(replica.scope == part.scope, replica.rse_id == here, replica.state == ReplicaState.COPYING)
-    written = these(select(request.name).where(and_(request.scope == part.scope, request.dest_rse_id == here)), request.name, names, session)
-    found = {row.name for row in these(select(replica.name).where(copying).with_for_update(), replica.name, names, session)}
+    written = these(
+        select(request.name).where(and_(request.scope == part.scope, request.dest_rse_id == here)),
+        request.name,
+        names,
+        session,
+    )
+    found = {
+        row.name for row in these(select(replica.name).where(copying).with_for_update(), replica.name, names, session)
+    }
     done = sorted(found - {row.name for row in written})
-    update_replicas_states([{'rse_id': here, 'scope': part.scope, 'name': name, 'state': ReplicaState.AVAILABLE} for name in done], session=session)
+    update_replicas_states(
+        [{'rse_id': here, 'scope': part.scope, 'name': name, 'state': ReplicaState.AVAILABLE} for name in done],
+        session=session,
+    )
     unlocked = and_(replica.scope == part.scope, replica.rse_id == here, replica.name.in_(done), replica.lock_cnt == 0)
     _update(replica, unlocked, {'tombstone': None}, session)
     return len(done)
 
 
 def note_etags(part: 'Part', etags: 'Mapping[str, str]') -> None:
-    """Note the ETags that the content of files has on this RSE, so that the next run can tell from a listing that it is the same.
+    """Note the ETags that the content of files has on this RSE, so that the next run can tell from a listing that it is
+    the same.
 
     :param etags: Name -> ETag. Names that the catalogue does not know are left out.
     :raises DatabaseException: if the database does not work. What was done until then stays.

@@ -14,16 +14,17 @@
 
 """The reconciler's rounds: which buckets there are to do, and how far each of them has come.
 
-A round goes once over a part of a bucket, in one span of keys or, where several workers share a large bucket, in many. How far each span
-has come stands in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``): whoever comes next goes on there.
+A round goes once over a part of a bucket, in one span of keys or, where several workers share a large bucket, in many.
+How far each span has come stands in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``):
+whoever comes next goes on there.
 
 =================  =================================================================================================
 ``round:PART``     when it began and ended, and the counts of its last end
 ``span:PART:N``    from where to where, how far it is, and what was counted until there
 =================  =================================================================================================
 
-Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the row, and counts
-nothing twice. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
+Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the
+row, and counts nothing twice. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
 """
 
 import base64
@@ -56,7 +57,20 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['STORED', 'Places', 'Round', 'Span', 'advance', 'begin', 'close', 'find', 'forget', 'mark_of', 'read', 'split']
+__all__ = [
+    'STORED',
+    'Places',
+    'Round',
+    'Span',
+    'advance',
+    'begin',
+    'close',
+    'find',
+    'forget',
+    'mark_of',
+    'read',
+    'split',
+]
 
 _LOGGER = line_logger(__name__)
 
@@ -68,7 +82,9 @@ LONGEST_KEY = 1100  # characters, with those that JSON adds
 
 @dataclass(frozen=True)
 class Span:
-    """A range of keys of a part: those after ``after`` up to ``until`` (None: the end), of which all up to ``after`` are done."""
+    """A range of keys of a part: those after ``after`` up to ``until`` (None: the end), of which all up to ``after``
+    are done.
+    """
 
     index: int
     after: str = ''
@@ -127,7 +143,10 @@ def read(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session'
             mark, _, index = option[len(_SPAN) :].rpartition(':')
             if span := _span(index, value):
                 spans.setdefault((bucket, mark), []).append(span)
-    return {place: replace(found, spans=sorted(spans.get(place, ()), key=lambda span: span.index)) for place, found in rounds.items()}
+    return {
+        place: replace(found, spans=sorted(spans.get(place, ()), key=lambda span: span.index))
+        for place, found in rounds.items()
+    }
 
 
 def _round(value: str) -> Round:
@@ -142,14 +161,27 @@ def _round(value: str) -> Round:
 def _span(index: str, value: str) -> Optional[Span]:
     try:
         said = json.loads(value)
-        return Span(int(index), _unpacked(said['after']), _unpacked(said['until']), said['done'], said['counts'], said['seconds'], said['round'], value)
+        return Span(
+            int(index),
+            _unpacked(said['after']),
+            _unpacked(said['until']),
+            said['done'],
+            said['counts'],
+            said['seconds'],
+            said['round'],
+            value,
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _packed(key: Any) -> Any:
-    """A key has 1024 bytes at most, and a value of the table 4000 characters. JSON makes six of a control character: then base64 is shorter."""
-    return [base64.b64encode(key.encode()).decode()] if isinstance(key, str) and len(_dumped(key)) > LONGEST_KEY else key
+    """A key has 1024 bytes at most, and a value of the table 4000 characters. JSON makes six of a control character:
+    then base64 is shorter.
+    """
+    return (
+        [base64.b64encode(key.encode()).decode()] if isinstance(key, str) and len(_dumped(key)) > LONGEST_KEY else key
+    )
 
 
 def _unpacked(key: Any) -> Any:
@@ -168,18 +200,28 @@ def _text(kind: 'Round | Span') -> str:
 def _change(part: Part, option: str, old: str, new: str, session: 'Session') -> bool:
     """Change a row, if it is still what was read."""
     table = models.Config
-    stmt = update(table).where(and_(table.section == bucket_settings.section_of(part.storage, part.bucket), table.opt == option, table.value == old))
+    stmt = update(table).where(
+        and_(
+            table.section == bucket_settings.section_of(part.storage, part.bucket),
+            table.opt == option,
+            table.value == old,
+        )
+    )
     return bool(session.execute(stmt.values(value=new).execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]
 
 
 def _add(part: Part, rows: 'Mapping[str, str]', session: 'Session') -> None:
     section = bucket_settings.section_of(part.storage, part.bucket)
-    session.execute(insert(models.Config), [{'section': section, 'opt': option, 'value': value} for option, value in rows.items()])
+    session.execute(
+        insert(models.Config), [{'section': section, 'opt': option, 'value': value} for option, value in rows.items()]
+    )
 
 
 def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') -> None:
     table, begin = models.Config, f'{_SPAN}{mark}:'
-    stmt = delete(table).where(and_(table.section == bucket_settings.section_of(storage, bucket), table.opt.startswith(begin, autoescape=True)))
+    stmt = delete(table).where(
+        and_(table.section == bucket_settings.section_of(storage, bucket), table.opt.startswith(begin, autoescape=True))
+    )
     session.execute(stmt.execution_options(synchronize_session=False))
 
 
@@ -188,7 +230,9 @@ def forget(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 
     table = models.Config
     for bucket, mark in places:
         _drop_spans(storage, bucket, mark, session)
-        stmt = delete(table).where(and_(table.section == bucket_settings.section_of(storage, bucket), table.opt == f'{_ROUND}{mark}'))
+        stmt = delete(table).where(
+            and_(table.section == bucket_settings.section_of(storage, bucket), table.opt == f'{_ROUND}{mark}')
+        )
         session.execute(stmt.execution_options(synchronize_session=False))
 
 
@@ -216,7 +260,9 @@ def begin(part: Part, last: Optional[Round], now: float, *, session: 'Session') 
     return True
 
 
-def advance(part: Part, span: Span, after: Optional[str], counts: 'Mapping[str, int]', seconds: float, *, session: 'Session') -> bool:
+def advance(
+    part: Part, span: Span, after: Optional[str], counts: 'Mapping[str, int]', seconds: float, *, session: 'Session'
+) -> bool:
     """Note how far a span has come. One statement.
 
     :param span: The span as it was read.
@@ -251,7 +297,11 @@ def split(part: Part, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]',
     option = f'{_SPAN}{mark_of(part)}'
     if not _change(part, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
         return 1
-    _add(part, {f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index}, session)
+    _add(
+        part,
+        {f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index},
+        session,
+    )
     return len(left)
 
 
@@ -279,8 +329,8 @@ def close(part: Part, now: float, *, session: 'Session') -> Optional[Round]:
 def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
     """The parts of buckets on a storage that are somebody's in the catalogue, by bucket. Opens sessions of its own.
 
-    One request to list the buckets (or what lies directly in the one bucket that all scopes share), one more for each bucket that should be
-    there and is not listed; some queries.
+    One request to list the buckets (or what lies directly in the one bucket that all scopes share), one more for each
+    bucket that should be there and is not listed; some queries.
 
     :param known: The buckets and marks that were worked on before: were one of them gone, it would be missed.
     :raises RucioException: if the storage cannot be asked.
@@ -290,7 +340,9 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
             return Places(_imported(storage, session), [])
     listed = _listed(storage)
     with db_session(DatabaseOperationType.READ) as session:
-        expected = _locked(storage, session) | {InternalScope(mark, from_external=False) for _, mark in known if '#' not in mark}
+        expected = _locked(storage, session) | {
+            InternalScope(mark, from_external=False) for _, mark in known if '#' not in mark
+        }
         scopes = _existing({InternalScope(each, vo=storage.vo) for each in listed} | expected, session)
     parts, missing = [], []
     for scope in sorted(scopes, key=str):
@@ -301,7 +353,10 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
         with db_session(DatabaseOperationType.READ) as session:
             if shared_keys.of_others(storage, scope, part.bucket, part.key_prefix, session=session):
                 _LOGGER.warning(
-                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check tells", storage.rse, part.bucket, scope
+                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check tells",
+                    storage.rse,
+                    part.bucket,
+                    scope,
                 )
                 continue
         # Keys that may use a bucket need not be its owner's, who is told of it in a list.
@@ -321,12 +376,16 @@ def _listed(storage: 'Storage') -> set[str]:
         found = objects.list_buckets(storage.connection())
         return {scope for bucket in found if (scope := address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix))}
     bucket, _, prefix = unquote(storage.protocol['prefix'].strip('/')).partition('/')
-    below = objects.list_prefix(storage.connection().client, Target(storage.rse, bucket, f'{prefix}/' if prefix else ''))
+    below = objects.list_prefix(
+        storage.connection().client, Target(storage.rse, bucket, f'{prefix}/' if prefix else '')
+    )
     return {scope for key in below if key.endswith('/') for scope, name in storage.dids_of(bucket, key) if not name}
 
 
 def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:
-    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to be asked."""
+    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to be
+    asked.
+    """
     lock = models.DatasetLock
     return set(session.execute(select(lock.scope).distinct().where(lock.rse_id == storage.rse_id)).scalars())
 

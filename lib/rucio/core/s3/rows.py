@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What registration and retirement of files have in common: what they are told and say, their transactions, and the ETags that are noted."""
+"""What registration and retirement of files have in common: what they are told and say, their transactions, and the
+ETags that are noted.
+"""
 
 import json
 from contextlib import contextmanager, suppress
@@ -36,7 +38,20 @@ if TYPE_CHECKING:
 
     from .parts import Part
 
-__all__ = ['Collision', 'NewFile', 'Refusal', 'again', 'as_column', 'batches', 'insert_rows', 'note', 'noted', 'now', 'said', 'these']
+__all__ = [
+    'Collision',
+    'NewFile',
+    'Refusal',
+    'again',
+    'as_column',
+    'batches',
+    'insert_rows',
+    'note',
+    'noted',
+    'now',
+    'said',
+    'these',
+]
 
 TRIES = 3  # of a transaction that meets another one
 LIST = 1000  # Oracle takes no more in one IN
@@ -64,7 +79,8 @@ class NewFile(NamedTuple):
 class Refusal(NamedTuple):
     """What was not done; or, if ``kind`` is ``over-limit`` or ``no-rule``, was done with a warning.
 
-    :param kind: ``conflict``, ``closed``, ``over-limit``, ``no-rule``, ``changed``, ``gone``, ``busy``, ``copies``, ``locked``, ``empty`` or
+    :param kind: ``conflict``, ``closed``, ``over-limit``, ``no-rule``, ``changed``, ``gone``, ``busy``, ``copies``,
+        ``locked``, ``empty`` or
                  ``failed``.
     :param name: Of the file, or of its dataset.
     :param found: What was seen, and what to do.
@@ -88,7 +104,9 @@ def _writing() -> 'Iterator[Session]':
         if session.get_bind().dialect.name == 'sqlite':
             # It knows no FOR UPDATE: who writes first is the only one who writes, and what is read then stays so.
             replica = models.RSEFileAssociation
-            session.execute(update(replica).where(false()).values(lock_cnt=0).execution_options(synchronize_session=False))
+            session.execute(
+                update(replica).where(false()).values(lock_cnt=0).execution_options(synchronize_session=False)
+            )
         try:
             yield session
             session.flush()
@@ -141,7 +159,8 @@ def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> N
 
 
 def note(part: 'Part', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
-    """Note the ETags of files in their metadata, in the format of Rucio's own plugin for JSON metadata. Two queries, and one for each change.
+    """Note the ETags of files in their metadata, in the format of Rucio's own plugin for JSON metadata. Two queries,
+    and one for each change.
 
     :param etags: Name -> ETag; None: take back what was noted. Names that are in no catalogue are left out.
     """
@@ -166,7 +185,9 @@ def note(part: 'Part', etags: 'Mapping[str, Optional[str]]', *, session: 'Sessio
 
 
 def noted(meta: Any, rse_id: str) -> Optional[str]:
-    """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write anything there."""
+    """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write anything
+    there.
+    """
     etags = _as_dict(meta).get(ETAGS)
     etag = etags.get(rse_id) if isinstance(etags, dict) else None
     return etag if isinstance(etag, str) else None

@@ -14,8 +14,9 @@
 
 """Keys that other RSEs of the same storage mean by other DIDs, in this VO or in another one.
 
-The server's keys reach all of a storage. Where a key can be that of two scopes, nobody gets it by the server's help who may not have
-it as either of them; accounts of another VO never. Without such RSEs this costs one query in :data:`.storages.SECONDS`.
+The server's keys reach all of a storage. Where a key can be that of two scopes, nobody gets it by the server's help who
+may not have it as either of them; accounts of another VO never. Without such RSEs this costs one query in
+:data:`.storages.SECONDS`.
 """
 
 import time
@@ -52,15 +53,20 @@ class _Meaning(NamedTuple):
 _neighbours: dict[str, tuple[float, 'list[Storage]']] = {}
 
 
-def may(storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session') -> bool:
-    """Whether an account may read or write a key as whatever it is on other RSEs. Asked beside :func:`.access.may`, which is for this one.
+def may(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
+) -> bool:
+    """Whether an account may read or write a key as whatever it is on other RSEs. Asked beside :func:`.access.may`,
+    which is for this one.
 
     :param key: A key; or with a slash at its end, or empty, all that lies below it.
     """
     return _refusing(storage, account, bucket, key, write, session) is None
 
 
-def need(storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session') -> None:
+def need(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
+) -> None:
     """As :func:`may`.
 
     :raises AccessDenied: if it may not.
@@ -74,11 +80,17 @@ def need(storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, 
         )
 
 
-def _refusing(storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, session: 'Session') -> Optional[_Meaning]:
+def _refusing(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, session: 'Session'
+) -> Optional[_Meaning]:
     for each in _meanings(storage, bucket, key, session):
         if each.storage.vo != account.vo:
             return each
-        if not (access.may(account, each.scope, each.name, write, session=session) if each.scope else access.is_admin(account, session=session)):
+        if not (
+            access.may(account, each.scope, each.name, write, session=session)
+            if each.scope
+            else access.is_admin(account, session=session)
+        ):
             return each
     return None
 
@@ -106,7 +118,9 @@ def _meanings_on(other: 'Storage', bucket: str, key: str, session: 'Session') ->
 
 
 def of_others(storage: 'Storage', scope: InternalScope, bucket: str, prefix: str, *, session: 'Session') -> bool:
-    """Whether there are files of other scopes in what is a scope's on this RSE: nobody can say whose a new object is."""
+    """Whether there are files of other scopes in what is a scope's on this RSE: nobody can say whose a new object
+    is.
+    """
     return any(each.scope != scope for each in _meanings(storage, bucket, prefix, session))
 
 
@@ -121,7 +135,10 @@ def overlaps(storage: 'Storage', *, session: 'Session') -> 'list[tuple[Storage, 
     found = []
     for other in neighbours(storage, session=session):
         overlap = own.overlap(place_of(other))
-        if overlap and (not overlap.scope or check_scope(InternalScope(overlap.scope, vo=_owner(storage, other).vo), session=session)):
+        if overlap and (
+            not overlap.scope
+            or check_scope(InternalScope(overlap.scope, vo=_owner(storage, other).vo), session=session)
+        ):
             found.append((other, overlap))
     return found
 
@@ -138,7 +155,9 @@ def place_of(storage: 'Storage') -> Place:
 
 
 def neighbours(storage: 'Storage', *, session: 'Session') -> 'list[Storage]':
-    """The other deterministic RSEs at the same storage, of all VOs. One query, and none for :data:`.storages.SECONDS` after."""
+    """The other deterministic RSEs at the same storage, of all VOs. One query, and none for :data:`.storages.SECONDS`
+    after.
+    """
     known = _neighbours.get(storage.rse_id)
     if known is None or time.monotonic() - known[0] > storages.SECONDS:
         known = _neighbours[storage.rse_id] = (time.monotonic(), _find(storage, session))

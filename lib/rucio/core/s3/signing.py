@@ -14,8 +14,8 @@
 
 """Requests of others, signed with the server's own keys: no key ever leaves the server.
 
-The convention is that of Iceberg's REST catalogues. What is signed is decided in :mod:`.signing_guards`, who may have it
-signed by the caller. A signature is good for 15 minutes, for this one request.
+The convention is that of Iceberg's REST catalogues. What is signed is decided in :mod:`.signing_guards`, who may have
+it signed by the caller. A signature is good for 15 minutes, for this one request.
 """
 
 import itertools
@@ -65,12 +65,15 @@ def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Ch
     return checked
 
 
-def need(storage: 'Storage', checked: Sequence[signing_guards.Checked], allowed: Allowed, together: bool = True) -> None:
+def need(
+    storage: 'Storage', checked: Sequence[signing_guards.Checked], allowed: Allowed, together: bool = True
+) -> None:
     """Refuse what is not allowed.
 
-    :param allowed: Asked for all that is touched: ``allowed(bucket, name, write)``. The name is a key; with a slash at its end
-                    all that lies below it; empty: all of the bucket. It raises AccessDenied. Where there is much in a bucket, it is asked for all
-                    of it and for folders first: who may those may what is in them.
+    :param allowed: Asked for all that is touched: ``allowed(bucket, name, write)``. The name is a key; with a slash at
+        its end
+                    all that lies below it; empty: all of the bucket. It raises AccessDenied. Where there is much in a
+                    bucket, it is asked for all of it and for folders first: who may those may what is in them.
     :param together: False: it is asked for each name.
     :raises AccessDenied: as ``allowed`` does.
     """
@@ -108,7 +111,9 @@ def _need_all_of_the_bucket(storage: 'Storage', touch: signing_guards.Touch, all
 
 
 def _need_names(bucket: str, names: Sequence[str], write: bool, allowed: Allowed) -> None:
-    """From the folder that all names have in common downwards: about as many questions as names at most. They are sorted."""
+    """From the folder that all names have in common downwards: about as many questions as names at most. They are
+    sorted.
+    """
     todo = [names]
     while todo:
         some = todo.pop()

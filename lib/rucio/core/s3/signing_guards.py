@@ -14,8 +14,9 @@
 
 """What a request to be signed really does, and whether that is something that is signed at all.
 
-A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike is let
-through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or knows a secret.
+A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike is
+let through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or knows a
+secret.
 """
 
 import base64
@@ -47,7 +48,9 @@ NO_BODY = hashlib.sha256(b'').hexdigest()
 
 
 class Touch(NamedTuple):
-    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all of the bucket."""
+    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all of the
+    bucket.
+    """
 
     bucket: str
     name: str
@@ -97,10 +100,23 @@ _OPERATIONS = (
     _Operation('UploadPartCopy', 'PUT', 'key', write=True, needs=_fields('partNumber uploadId'), copies=True),
     _Operation('CompleteMultipartUpload', 'POST', 'key', write=True, needs=_fields('uploadId')),
     _Operation('AbortMultipartUpload', 'DELETE', 'key', write=True, needs=_fields('uploadId')),
-    _Operation('ListParts', 'GET', 'key', write=True, needs=_fields('uploadId'), may=_fields('max-parts part-number-marker encoding-type')),
+    _Operation(
+        'ListParts',
+        'GET',
+        'key',
+        write=True,
+        needs=_fields('uploadId'),
+        may=_fields('max-parts part-number-marker encoding-type'),
+    ),
     _Operation('HeadBucket', 'HEAD', 'bucket'),
     _Operation('GetBucketLocation', 'GET', 'bucket', needs=_fields('location')),
-    _Operation('ListObjectsV2', 'GET', 'bucket', needs=_fields('list-type'), may=_fields(f'{_LISTING} continuation-token start-after fetch-owner')),
+    _Operation(
+        'ListObjectsV2',
+        'GET',
+        'bucket',
+        needs=_fields('list-type'),
+        may=_fields(f'{_LISTING} continuation-token start-after fetch-owner'),
+    ),
     _Operation('ListObjects', 'GET', 'bucket', may=_fields(f'{_LISTING} marker')),
     _Operation('DeleteObjects', 'POST', 'bucket', write=True, needs=_fields('delete')),
 )
@@ -135,16 +151,19 @@ _COPY_HEADERS = _fields(
 _SET_HERE = _fields('x-amz-date')
 
 _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]')
-_URI = re.compile(r'(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{1,5})?/(?P<path>[^?]*)(?:\?(?P<query>.+))?')
+_URI = re.compile(
+    r'(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{1,5})?/(?P<path>[^?]*)(?:\?(?P<query>.+))?'
+)
 _TOKEN = re.compile(r'[A-Za-z0-9-]{1,128}')
 _TEXT = re.compile(r'[ -~]*')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 _S3_XML = '{http://s3.amazonaws.com/doc/2006-03-01/}'
 
-# Headers that some storages heed although nobody signed them. A request with one of them would reach another object than the
-# one that was allowed, or make it another object, so they are signed with a value that does no harm. Measured: without these SeaweedFS 4.48
-# serves any object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies any object to a signed key (copy), makes it public
-# or unreadable even to the server (acl), and tags it (attributes). Of x-amz-object-lock-... RGW refuses every value in most buckets: see _MAKING.
+# Headers that some storages heed although nobody signed them. A request with one of them would reach another object
+# than the one that was allowed, or make it another object, so they are signed with a value that does no harm. Measured:
+# without these SeaweedFS 4.48 serves any object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies
+# any object to a signed key (copy), makes it public or unreadable even to the server (acl), and tags it (attributes).
+# Of x-amz-object-lock-... RGW refuses every value in most buckets: see _MAKING.
 _GUARDS = {
     'prefix': {'x-forwarded-prefix': ''},
     'host': {'x-forwarded-host': ''},
@@ -191,11 +210,26 @@ def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Ch
         touches = (Touch(bucket, '', operation.write),)
     payload = _payload(operation, headers.pop('x-amz-content-sha256', None), body, uri)
     lockable = bucket if operation.name in _MAKING and 'lock' in endpoint.signature_guards else ''
-    return Checked(operation.name, method, uri, headers, _guards(endpoint, operation), payload, touches, lockable, any_body, 0 if body is None else len(keys))
+    return Checked(
+        operation.name,
+        method,
+        uri,
+        headers,
+        _guards(endpoint, operation),
+        payload,
+        touches,
+        lockable,
+        any_body,
+        0 if body is None else len(keys),
+    )
 
 
 def _guards(endpoint: 'Endpoint', operation: _Operation) -> dict[str, str]:
-    wanted = (each for each in endpoint.signature_guards if each in _GUARDS and operation.name in _FOR.get(each, (operation.name,)))
+    wanted = (
+        each
+        for each in endpoint.signature_guards
+        if each in _GUARDS and operation.name in _FOR.get(each, (operation.name,))
+    )
     return {name: value for each in wanted for name, value in _GUARDS[each].items()}
 
 
@@ -236,7 +270,9 @@ def _decoded(text: str, what: str, safe: str = '') -> str:
     except UnicodeDecodeError:
         _malformed(f'the {what} of its uri is not UTF-8')
     if quote(decoded, safe=f'{safe}-_.~') != text:
-        _malformed(f'the {what} of its uri is not encoded as S3 has it, or more than once: {quote(decoded, safe=f"{safe}-_.~")} would be')
+        _malformed(
+            f'the {what} of its uri is not encoded as S3 has it, or more than once: {quote(decoded, safe=f"{safe}-_.~")} would be'
+        )
     return decoded
 
 
@@ -255,7 +291,9 @@ def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[
     for each in spellings:
         segments = each.split('/')
         if '.' in segments or '..' in segments:
-            _malformed(f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or vended credentials")
+            _malformed(
+                f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or vended credentials"
+            )
         if '\\' in each or re.search(r'[\x00-\x1f\x7f]', each):
             _malformed(f'the {what} {key!r} has a backslash or a control character in it')
     return spellings + [re.sub('//+', '/', each).removeprefix('/') for each in spellings]
@@ -275,11 +313,17 @@ def _read_query(text: str) -> dict[str, str]:
 def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) -> _Operation:
     fields = query.keys()
     for each in _OPERATIONS:
-        if (each.method, each.on, each.copies) == (method, on, copies) and each.needs <= fields <= each.needs | each.may:
+        if (each.method, each.on, each.copies) == (
+            method,
+            on,
+            copies,
+        ) and each.needs <= fields <= each.needs | each.may:
             break
     else:
         asked = f' with {", ".join(sorted(fields))[:200]}' if fields else ''
-        _refuse(f'{method[:20]} of {"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not among what is signed')
+        _refuse(
+            f'{method[:20]} of {"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not among what is signed'
+        )
     for name, value in query.items():
         if name in _VALUES and not re.fullmatch(_VALUES[name], value):
             _malformed(f"'{name}' in the query of its uri may not be '{value[:100]}'")
@@ -348,7 +392,9 @@ def _copy_source(value: str) -> tuple[str, str]:
 
 
 def _keys_to_delete(body: bytes, limit: int) -> list[str]:
-    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or other encoding."""
+    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or other
+    encoding.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -365,10 +411,18 @@ def _keys_to_delete(body: bytes, limit: int) -> list[str]:
     space = _S3_XML if root.tag.startswith(_S3_XML) else ''
     keys = []
     for each in root:
-        if each.tag == f'{space}Object' and len(each) == 1 and each[0].tag == f'{space}Key' and not len(each[0]) and each[0].text:
+        if (
+            each.tag == f'{space}Object'
+            and len(each) == 1
+            and each[0].tag == f'{space}Key'
+            and not len(each[0])
+            and each[0].text
+        ):
             keys.append(each[0].text)
         elif each.tag != f'{space}Quiet' or len(each):
-            _refuse('the body of DeleteObjects has something else than <Object><Key>...</Key></Object> and <Quiet> in it')
+            _refuse(
+                'the body of DeleteObjects has something else than <Object><Key>...</Key></Object> and <Quiet> in it'
+            )
     if root.tag != f'{space}Delete' or any(each.attrib for each in root.iter()) or not 0 < len(keys) <= MAX_DELETES:
         _malformed(f'the body of DeleteObjects has to be <Delete> with 1 to {MAX_DELETES} keys and no attributes')
     return keys

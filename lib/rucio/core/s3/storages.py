@@ -26,7 +26,14 @@ from urllib.parse import unquote
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from sqlalchemy import and_, false, or_, select
 
-from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, RucioException
+from rucio.common.exception import (
+    ConfigurationError,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RSENotFound,
+    RSEOperationNotSupported,
+    RucioException,
+)
 from rucio.common.s3 import address, clients, credentials
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
 from rucio.common.s3.secrecy import is_private
@@ -74,7 +81,9 @@ class Storage:
 
     @property
     def ways(self) -> list[str]:
-        """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing. Makes no request."""
+        """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing. Makes no
+        request.
+        """
         if self._authorizer is None or not self._authorizer.signed:
             return []
         vends = self.endpoint.role_arn and is_private(self.endpoint.sts_url)
@@ -83,7 +92,11 @@ class Storage:
     @property
     def region(self) -> str:
         """The region that signatures name."""
-        return self.endpoint.region or (self._authorizer.region if self._authorizer else None) or self.endpoint.default_region
+        return (
+            self.endpoint.region
+            or (self._authorizer.region if self._authorizer else None)
+            or self.endpoint.default_region
+        )
 
     def _keys(self) -> credentials.Authorizer:
         if self._authorizer is None:
@@ -95,8 +108,8 @@ class Storage:
     def connection(self, patience: Patience = PERSON) -> clients.Connection:
         """The client that uses the server's own keys, shared by all of this process. Makes no request.
 
-        :param patience: How long it waits and how often it tries, where the settings do not say: ``SERVER`` for what a request to the Rucio
-            server waits for, ``PERSON`` for work that lasts, such as to list and to read.
+        :param patience: How long it waits and how often it tries, where the settings do not say: ``SERVER`` for what a
+            request to the Rucio server waits for, ``PERSON`` for work that lasts, such as to list and to read.
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
         return clients.connect(self.endpoint, self._keys(), patience)
@@ -116,7 +129,9 @@ class Storage:
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
         if not self._keys().signed:
-            raise RSEAccessDenied(f'RSE {self.rse} is read without keys (auth = anonymous), so there is nothing to sign with: send the request as it is.')
+            raise RSEAccessDenied(
+                f'RSE {self.rse} is read without keys (auth = anonymous), so there is nothing to sign with: send the request as it is.'
+            )
         found: Optional[Credentials] = self._session.get_credentials()
         if found is None:
             raise RSEAccessDenied(f'RSE {self.rse}: the AWS profile that the Rucio server shall use has no keys.')
@@ -138,8 +153,12 @@ class Storage:
         return bool(self.settings['deterministic']) and self.settings['lfn2pfn_algorithm'] in ('s3_bucket', 'identity')
 
     def _is_apart(self, scope: str) -> bool:
-        """Whether all keys below the scope's own are its own: with ``identity`` those of ``user.alice.x`` lie below those of ``user.alice``."""
-        return self._together and not (self.settings['lfn2pfn_algorithm'] == 'identity' and scope.startswith(('user', 'group')))
+        """Whether all keys below the scope's own are its own: with ``identity`` those of ``user.alice.x`` lie below
+        those of ``user.alice``.
+        """
+        return self._together and not (
+            self.settings['lfn2pfn_algorithm'] == 'identity' and scope.startswith(('user', 'group'))
+        )
 
     def bucket_of(self, scope: str) -> str:
         """The bucket of a scope, or the one that all share.
@@ -152,14 +171,17 @@ class Storage:
         """Bucket and key of a DID, by the RSE's own lfn2pfn algorithm. Whether there is such an object is not asked.
 
         :param scope: The scope, without a VO.
-        :param name: The name, or with a slash at its end the place of all that lies below it (the key is a prefix then); empty: that of
+        :param name: The name, or with a slash at its end the place of all that lies below it (the key is a prefix
+            then); empty: that of
                      all of the scope.
         :param path: The path that Rucio has stored with the replica, if any.
         :raises RSEFileNameNotSupported: if the DID has no place on this RSE.
         :raises RSEOperationNotSupported: if the RSE's algorithm scatters what lies below a name, or it has none.
         """
         if not self.settings['deterministic'] and path is None:
-            raise RSEOperationNotSupported(f'RSE {self.rse} is not deterministic: nobody can say where a new file of it lies.')
+            raise RSEOperationNotSupported(
+                f'RSE {self.rse} is not deterministic: nobody can say where a new file of it lies.'
+            )
         if path is None and (not name or name.endswith('/')) and not self._is_apart(scope):
             raise RSEOperationNotSupported(
                 f"RSE {self.rse}: its lfn2pfn algorithm '{self.settings['lfn2pfn_algorithm']}' has no place of its own for all names of scope {scope} "
@@ -170,18 +192,22 @@ class Storage:
         return url.bucket, url.key
 
     def path_of(self, bucket: str, key: str) -> str:
-        """What Rucio stores with the replica of this object on a non-deterministic RSE: the path below the protocol's prefix, percent-encoded.
+        """What Rucio stores with the replica of this object on a non-deterministic RSE: the path below the protocol's
+        prefix, percent-encoded.
 
         :raises RSEFileNameNotSupported: if the object does not lie below the prefix: it could have no PFN.
         """
         prefix = unquote(self.protocol['prefix'].strip('/'))
         path = f'{bucket}/{key}'
         if prefix and not path.startswith(f'{prefix}/'):
-            raise RSEFileNameNotSupported(f"RSE {self.rse}: bucket '{bucket}', key '{key}' does not lie below the protocol's prefix '/{prefix}/'.")
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse}: bucket '{bucket}', key '{key}' does not lie below the protocol's prefix '/{prefix}/'."
+            )
         return '/' + address.encode_path(path[len(prefix) + 1 :] if prefix else path)
 
     def dids_of(self, bucket: str, key: str) -> list[tuple[str, str]]:
-        """The DIDs whose place this is: one or none with ``s3_bucket``; of the others some make the same key of several DIDs. No look-up.
+        """The DIDs whose place this is: one or none with ``s3_bucket``; of the others some make the same key of several
+        DIDs. No look-up.
 
         :param bucket: The bucket.
         :param key: A key, or a prefix of keys where the algorithm keeps names together (``s3_bucket``, ``identity``).
@@ -196,11 +222,14 @@ class Storage:
         return [(scope, name) for scope, name in candidates if self._fits(scope, name, bucket, key)]
 
     def may_have(self, bucket: str) -> bool:
-        """Whether a bucket is the one that all scopes share, or begins with the ``bucket_prefix``. Others may be those of other VOs."""
+        """Whether a bucket is the one that all scopes share, or begins with the ``bucket_prefix``. Others may be those
+        of other VOs.
+        """
         return bucket == self.common_bucket if self.common_bucket else bucket.startswith(self.endpoint.bucket_prefix)
 
     def need_name(self, bucket: str, key: str = '') -> None:
-        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be its administration.
+        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be its
+        administration.
 
         :raises RSEFileNameNotSupported: if it does.
         """
@@ -210,7 +239,9 @@ class Storage:
                 "such a bucket nor signs for it. Use another scope, or another 'provider' if that is not the right one."
             )
         if key.startswith(self.endpoint.reserved_keys):
-            raise RSEFileNameNotSupported(f"RSE {self.rse}: the storage keeps the key '{key}' for itself. Use another name.")
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse}: the storage keeps the key '{key}' for itself. Use another name."
+            )
 
     def did_of(self, bucket: str, key: str) -> tuple[str, str]:
         """The DID whose place this is, as :meth:`dids_of`.
@@ -219,7 +250,9 @@ class Storage:
         """
         found = self.dids_of(bucket, key)
         if len(found) != 1:
-            raise RSEFileNameNotSupported(f"RSE {self.rse}: bucket '{bucket}', key '{key}' is the place of {'several DIDs' if found else 'no DID'}.")
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse}: bucket '{bucket}', key '{key}' is the place of {'several DIDs' if found else 'no DID'}."
+            )
         return found[0]
 
     def _candidates(self, path: str) -> list[tuple[str, str]]:
@@ -230,9 +263,13 @@ class Storage:
             return [] if scope is None else [(scope, name)]
         if algorithm not in ('identity', 'hash', 'def'):
             return []
-        # Rucio makes slashes of the dots in scopes that begin with user or group; hash has two directories before the name.
+        # Rucio makes slashes of the dots in scopes that begin with user or group; hash has two directories before the
+        # name.
         parts, skipped = path.split('/'), 0 if algorithm == 'identity' else 2
-        return [('.'.join(parts[:count]), '/'.join(parts[count + skipped :])) for count in range(1, min(len(parts) - skipped, _MOST_DOTS))]
+        return [
+            ('.'.join(parts[:count]), '/'.join(parts[count + skipped :]))
+            for count in range(1, min(len(parts) - skipped, _MOST_DOTS))
+        ]
 
     def _fits(self, scope: str, name: str, bucket: str, key: str) -> bool:
         try:
@@ -249,7 +286,12 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
 
     Costs one query, and more for each RSE of which what is known is older than :data:`SECONDS`.
     """
-    stmt = select(models.RSE.rse).distinct().join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(_of(vo))
+    stmt = (
+        select(models.RSE.rse)
+        .distinct()
+        .join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id)
+        .where(_of(vo))
+    )
     found = []
     for rse in sorted(session.execute(stmt).scalars()):
         try:
@@ -270,7 +312,9 @@ def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
     if known is None or time.monotonic() - known[0] > SECONDS:
         storage = _load(rse, vo, session)
         if storage is None:
-            raise RSENotFound(f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio rse list.")
+            raise RSENotFound(
+                f"There is no S3 RSE '{rse}': no RSE of that name has a protocol of {_IMPL[:-1]}. See: rucio rse list."
+            )
         known = _storages[vo, rse] = (time.monotonic(), storage)
     return known[1]
 
@@ -286,12 +330,19 @@ def _of(vo: str) -> 'ColumnElement[bool]':
 
 
 def _load(rse: str, vo: str, session: 'Session') -> Optional[Storage]:
-    stmt = select(models.RSE.id).join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id).where(models.RSE.rse == rse, _of(vo)).limit(1)
+    stmt = (
+        select(models.RSE.id)
+        .join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id)
+        .where(models.RSE.rse == rse, _of(vo))
+        .limit(1)
+    )
     rse_id = session.execute(stmt).scalar()
     if rse_id is None:
         return None
     settings: dict[str, Any] = dict(get_rse_protocols(rse_id, session=session))
-    protocols = [each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')]
+    protocols = [
+        each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')
+    ]
     protocol = min(protocols, key=_rank)
     return Storage(rse, rse_id, vo, Endpoint.load(settings, protocol), settings, protocol)
 

@@ -48,8 +48,9 @@ _KINDS = {
 def subscribe(storage: 'Storage', bucket: str) -> bool:
     """Have the storage tell of a bucket's events, where the settings say how. Other subscriptions of the bucket stay.
 
-    One request where it was done before, two where not; one more where the storage makes its topics itself. A bucket without is as
-    good as one with it, only that the catalogue follows later: so a storage that refuses is only written into the log.
+    One request where it was done before, two where not; one more where the storage makes its topics itself. A bucket
+    without is as good as one with it, only that the catalogue follows later: so a storage that refuses is only written
+    into the log.
 
     :returns: Whether it was not subscribed before, and is now.
     """
@@ -62,7 +63,9 @@ def subscribe(storage: 'Storage', bucket: str) -> bool:
 
 
 def _topic(storage: 'Storage') -> str:
-    """What the events go to: what the operator made, or a topic of the storage that pushes them to this server; empty: nothing."""
+    """What the events go to: what the operator made, or a topic of the storage that pushes them to this server; empty:
+    nothing.
+    """
     endpoint = storage.endpoint
     if endpoint.events_topic:
         return endpoint.events_topic
@@ -70,7 +73,9 @@ def _topic(storage: 'Storage') -> str:
         return ''
     if not endpoint.events_token:
         _LOGGER.warning(
-            'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg [s3:%s].', storage.rse, storage.rse
+            'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg [s3:%s].',
+            storage.rse,
+            storage.rse,
         )
         return ''
     # It makes what is there anew: a new URL or token takes effect.
@@ -78,7 +83,9 @@ def _topic(storage: 'Storage') -> str:
 
 
 def _client(storage: 'Storage') -> 'S3Client':
-    """Gateways without the API for topics take a question about notifications for one about the bucket, and answer that."""
+    """Gateways without the API for topics take a question about notifications for one about the bucket, and answer
+    that.
+    """
     connection = storage.connection(SERVER)
     if topics.place(storage) == storage.endpoint.url:
         return connection.client
@@ -94,7 +101,10 @@ def _configure(client: 'S3Client', bucket: str, topic: str) -> bool:
         wanted[_EVENTBRIDGE] = {}
     else:
         kind, arn = _KINDS[topic.split(':')[2]]
-        if any(each.get(arn) == topic and set(each.get('Events', ())) >= set(EVENTS) and not each.get('Filter') for each in wanted.get(kind, ())):
+        if any(
+            each.get(arn) == topic and set(each.get('Events', ())) >= set(EVENTS) and not each.get('Filter')
+            for each in wanted.get(kind, ())
+        ):
             return False
         for each in (kind for kind, _ in _KINDS.values()):
             wanted[each] = [one for one in wanted.get(each, ()) if one.get('Id') != ID]

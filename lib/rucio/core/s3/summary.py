@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 __all__ = ['COUNTS', 'Problem', 'Summary']
 
 COUNTS = (
-    *('listed', 'same', 'new', 'registered', 'changed', 'replaced', 'bad', 'missing', 'forgotten', 'lost', 'completed', 'unnameable', 'conflict', 'closed'),
+    *(
+        'listed',
+        'same',
+        'new',
+        'registered',
+        'changed',
+        'replaced',
+        'bad',
+        'missing',
+        'forgotten',
+        'lost',
+        'completed',
+        'unnameable',
+        'conflict',
+        'closed',
+    ),
     *('leftover', 'marker', 'busy', 'unproven', 'unsummed', 'failed', 'bytes'),
 )
 MOST_PROBLEMS = 100  # that are kept; all are counted
@@ -53,7 +68,8 @@ def _counts() -> 'Counter[str]':
 
 @dataclass
 class Summary:
-    """What was found and done. ``counts`` has each kind of finding and act, ``listed`` (objects) and ``bytes`` (of what was registered).
+    """What was found and done. ``counts`` has each kind of finding and act, ``listed`` (objects) and ``bytes`` (of what
+    was registered).
 
     The first :data:`MOST_PROBLEMS` problems are kept.
     """
@@ -62,7 +78,9 @@ class Summary:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of its files."""
+        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of its
+        files.
+        """
         if len(self.problems) < MOST_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
@@ -84,20 +102,36 @@ class Summary:
             where = part.target(finding.name)
             did = f'{part.scope}:{finding.name}'
             said = f'RSE {where.rse}, {where}: {describe(finding)}'
-            self.add(Problem(finding.kind.value, did, where.key, said, remedy.replace('SYNC', _command(part, finding.name))))
+            self.add(
+                Problem(finding.kind.value, did, where.key, said, remedy.replace('SYNC', _command(part, finding.name)))
+            )
 
     def failed(self, part: 'Part', key: str, error: Exception) -> None:
         """Count an object about which nothing could be found out."""
         self.counts['failed'] += 1
-        said = str(error.args[0]) if error.args and isinstance(error, RucioException) else f'{type(error).__name__}: {error}'
-        self.add(Problem('failed', f'{part.scope}:{part.name_of(key)}', key, said, 'Run it again: what is done is done.'))
+        said = (
+            str(error.args[0])
+            if error.args and isinstance(error, RucioException)
+            else f'{type(error).__name__}: {error}'
+        )
+        self.add(
+            Problem('failed', f'{part.scope}:{part.name_of(key)}', key, said, 'Run it again: what is done is done.')
+        )
 
     def refused(self, part: 'Part', refusal: 'Refusal') -> None:
         """Count what was not done. That somebody else was faster is no problem."""
         self.counts[refusal.kind] += 1
         if refusal.kind not in ('gone', 'changed'):
             found, _, remedy = refusal.found.partition('. ')
-            self.add(Problem(refusal.kind, f'{part.scope}:{refusal.name}', part.key_of(refusal.name), found.removesuffix('.') + '.', remedy))
+            self.add(
+                Problem(
+                    refusal.kind,
+                    f'{part.scope}:{refusal.name}',
+                    part.key_of(refusal.name),
+                    found.removesuffix('.') + '.',
+                    remedy,
+                )
+            )
 
     def empty(self, part: 'Part', on_missing: str) -> None:
         """Say, once and first, that a bucket has nothing left."""
@@ -108,7 +142,9 @@ class Summary:
         act = 'forget' if on_missing == 'report' else on_missing
         remedy = f'If all was deleted on purpose, say so for each collection: rucio s3 sync {part.scope}:COLLECTION --on-missing {act}.'
         if part.dataset is not None:
-            remedy = f'If all of it is gone for good, say so: rucio s3 import {part.storage.rse} {whose} --on-missing {act}.'
+            remedy = (
+                f'If all of it is gone for good, say so: rucio s3 import {part.storage.rse} {whose} --on-missing {act}.'
+            )
         self.problems.insert(0, Problem('empty-bucket', whose, part.key_prefix, found, remedy))
 
 
@@ -130,7 +166,10 @@ def _always(text: str) -> 'Callable[[Finding], str]':
 
 
 _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
-    Kind.changed: (_how_changed, 'If what is there is right: SYNC --on-changed replace. Else write the right content there.'),
+    Kind.changed: (
+        _how_changed,
+        'If what is there is right: SYNC --on-changed replace. Else write the right content there.',
+    ),
     Kind.unproven: (
         _always('the object was written again with as many bytes, and nothing tells whether it is the same.'),
         'If what is there is right: SYNC --on-changed replace.',

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checksums of objects: from the ETag where that is an MD5, from what a client noted with the object, else by reading it once."""
+"""Checksums of objects: from the ETag where that is an MD5, from what a client noted with the object, else by reading
+it once.
+"""
 
 import base64
 import binascii
@@ -46,18 +48,27 @@ class Stopped(ServiceUnavailable):
     """Reading was ended before its time."""
 
 
-def sums(part: 'Part', entries: 'Iterable[Entry]', readers: int, read: 'Union[bool, Callable[[Entry], bool]]', stop: threading.Event) -> 'Iterator[Summed]':
+def sums(
+    part: 'Part',
+    entries: 'Iterable[Entry]',
+    readers: int,
+    read: 'Union[bool, Callable[[Entry], bool]]',
+    stop: threading.Event,
+) -> 'Iterator[Summed]':
     """What the catalogue shall know of each object, in the order in which it is found out.
 
-    Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no checksum either (an upload in
-    parts without one, an encryption that changes the ETag) one GET, whose content is read once. ``readers`` threads, a MiB of memory for each.
+    Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no
+    checksum either (an upload in parts without one, an encryption that changes the ETag) one GET, whose content is read
+    once. ``readers`` threads, a MiB of memory for each.
 
-    :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the caller's thread.
-    :param readers: How many objects are asked for and read at a time.
-    :param read: Whether objects are read, or which; those that are not, and that nothing else tells the checksum of, have none. Asked in the
+    :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the
         caller's thread.
+    :param readers: How many objects are asked for and read at a time.
+    :param read: Whether objects are read, or which; those that are not, and that nothing else tells the checksum of,
+        have none. Asked in the caller's thread.
     :param stop: Once it is set, no more are begun, and those that are being read are not finished nor yielded.
-    :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was changed since.
+    :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was
+        changed since.
     """
     ended = _Ended(stop)
     pool = ThreadPoolExecutor(readers, 'rucio-s3-checksums')
@@ -142,11 +153,15 @@ def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
 
 def _changed(part: 'Part', entry: 'Entry') -> RucioException:
     target = part.target(part.name_of(entry.key))
-    return ServiceUnavailable(f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.')
+    return ServiceUnavailable(
+        f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.'
+    )
 
 
 def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
-    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names with a capital."""
+    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names with a
+    capital.
+    """
     metadata = {name.lower(): value for name, value in metadata.items()}
     try:
         md5 = base64.b64decode(metadata.get('md5chksum', ''), validate=True).hex()

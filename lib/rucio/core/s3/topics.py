@@ -12,16 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The topic of a storage that tells this server what happens in its buckets, where the storage makes topics itself (Ceph).
+"""The topic of a storage that tells this server what happens in its buckets, where the storage makes topics itself
+(Ceph).
 
-Ceph 16 and 18 ask nobody who may see, replace or delete a topic: any key of the tenant may, also a vended one, whatever its policy says. Who
-deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events sent to himself. Ceph 16 does not ask either
-who may change the notifications of a bucket, so that vended keys subscribe any bucket to a topic, whether this server uses events or not. So
-either users reach only gateways without that API, and this server another one for its events (setting ``events_endpoint``); or, from Ceph 20
-on, the policy of the role denies ``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`open_door`), by :mod:`.chaining`.
+Ceph 16 and 18 ask nobody who may see, replace or delete a topic: any key of the tenant may, also a vended one, whatever
+its policy says. Who deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events
+sent to himself. Ceph 16 does not ask either who may change the notifications of a bucket, so that vended keys subscribe
+any bucket to a topic, whether this server uses events or not. So either users reach only gateways without that API, and
+this server another one for its events (setting ``events_endpoint``); or, from Ceph 20 on, the policy of the role denies
+``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`open_door`), by :mod:`.chaining`.
 
-Notifications are not tried: a gateway has both or neither (``notifications`` in ``rgw_enable_apis``), and nothing of another bucket can be
-tried without knowing one.
+Notifications are not tried: a gateway has both or neither (``notifications`` in ``rgw_enable_apis``), and nothing of
+another bucket can be tried without knowing one.
 """
 
 import json
@@ -74,7 +76,8 @@ def make(storage: 'Storage') -> str:
 
 
 def keep(storage: 'Storage') -> Optional[str]:
-    """Put the topic right, if somebody deleted it, or had it push to elsewhere. Two requests at most, where this server makes topics, else none.
+    """Put the topic right, if somebody deleted it, or had it push to elsewhere. Two requests at most, where this server
+    makes topics, else none.
 
     :returns: What was wrong with it; None: nothing, or it cannot be asked.
     """
@@ -117,13 +120,17 @@ def _attributes(storage: 'Storage') -> dict[str, str]:
     endpoint = storage.endpoint
     # The first is told the token, the second is where the storage sends it.
     for url in (place(storage), str(endpoint.events_url)):
-        need_private(url, f'RSE {storage.rse}: the events_token', 'Use https for both the storage and events_url, or have it tell its events another way.')
+        need_private(
+            url,
+            f'RSE {storage.rse}: the events_token',
+            'Use https for both the storage and events_url, or have it tell its events another way.',
+        )
     return {
         'push-endpoint': str(endpoint.events_url),
         'OpaqueData': str(endpoint.events_token),
         'verify-ssl': 'true',
-        # Otherwise who puts an object has to wait for our answer, for ever if there is none. Ceph 16 needs up to 30 s to notice a new topic of
-        # this kind, then an event takes it 0.1 s.
+        # Otherwise who puts an object has to wait for our answer, for ever if there is none. Ceph 16 needs up to 30 s
+        # to notice a new topic of this kind, then an event takes it 0.1 s.
         'persistent': 'true',
         # Ceph 16 does not know these two: it tries again at once, for ever.
         'retry_sleep_duration': '5',
@@ -132,11 +139,15 @@ def _attributes(storage: 'Storage') -> dict[str, str]:
 
 
 def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
-    """A client for the storage's own SNS, with the server's keys at our place, or with others where users are. Not shared: it is used seldom."""
+    """A client for the storage's own SNS, with the server's keys at our place, or with others where users are. Not
+    shared: it is used seldom.
+    """
     endpoint = storage.endpoint
     url = endpoint.url if session else place(storage)
     session = session or storage.connection(SERVER).authorizer.session()
-    return factory.client('sns', session, url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER))
+    return factory.client(
+        'sns', session, url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER)
+    )
 
 
 # Whether others can do that, too
@@ -145,8 +156,8 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
 def open_door(storage: 'Storage', session: 'BotoSession') -> str:
     """What keys that were vended could do with topics of the storage, and what to change; or nothing.
 
-    Where the storage makes no topics itself, no request; where the gateway of users has no API for them, one; else six: a topic without a
-    subscriber is made and deleted for it.
+    Where the storage makes no topics itself, no request; where the gateway of users has no API for them, one; else six:
+    a topic without a subscriber is made and deleted for it.
 
     :param session: With keys as they are vended.
     :raises ServiceUnavailable: if nobody can say.
@@ -163,7 +174,9 @@ def open_door(storage: 'Storage', session: 'BotoSession') -> str:
             'replace': ('create_topic', {'Name': name}),
             'delete': ('delete_topic', {'TopicArn': arn}),
         }
-        may = [what for what, (call, parameters) in trials.items() if _status(theirs, call, parameters) not in _REFUSALS]
+        may = [
+            what for what, (call, parameters) in trials.items() if _status(theirs, call, parameters) not in _REFUSALS
+        ]
     if not may:
         return ''
     can = ' and '.join(filter(None, [', '.join(may[:-1]), may[-1]]))
@@ -198,6 +211,8 @@ def _status(client: Any, call: str, parameters: dict[str, Any]) -> int:
     except (ClientError, BotoCoreError) as error:
         status = status_of(error)
         if status not in _REFUSALS and (not status or status >= 500):
-            raise ServiceUnavailable(f'The storage did not say whether vended keys may call {call}: {said(error)} It will be tried again.') from None
+            raise ServiceUnavailable(
+                f'The storage did not say whether vended keys may call {call}: {said(error)} It will be tried again.'
+            ) from None
         return status
     return 200

@@ -14,11 +14,12 @@
 
 """What the catalogue says of the space of an RSE (``source=storage``), as the reconciler's rounds have seen it.
 
-Others act on it: Rucio's reaper deletes replicas that nobody needs any more where less is free than the RSE's limit ``MinFreeSpace``, and
-takes a free space that is not known for none at all. So of an RSE that has this limit nothing is said unless the operator has said how large it
-is (``capacity``): a quota that is told need not be in force.
+Others act on it: Rucio's reaper deletes replicas that nobody needs any more where less is free than the RSE's limit
+``MinFreeSpace``, and takes a free space that is not known for none at all. So of an RSE that has this limit nothing is
+said unless the operator has said how large it is (``capacity``): a quota that is told need not be in force.
 
-The table has no author of its rows, so what was told stands in Rucio's table ``configs``, too (``usage`` in the section ``s3-bucket:RSE:``).
+The table has no author of its rows, so what was told stands in Rucio's table ``configs``, too (``usage`` in the section
+``s3-bucket:RSE:``).
 """
 
 import json
@@ -49,8 +50,8 @@ __all__ = ['LIMIT', 'SOURCE', 'Usage', 'free_space', 'measured', 'store', 'withd
 SOURCE = 'storage'
 LIMIT = 'MinFreeSpace'
 _TOLD = 'usage'
-# Bytes, in the answer to a HEAD of a bucket, and negative where there is no quota; the same whether it is enabled or not (Ceph 16):
-# https://docs.ceph.com/en/latest/radosgw/s3/bucketops/
+# Bytes, in the answer to a HEAD of a bucket, and negative where there is no quota; the same whether it is enabled or
+# not (Ceph 16): https://docs.ceph.com/en/latest/radosgw/s3/bucketops/
 _OWNERS_QUOTA, _OWN_QUOTA = 'x-rgw-quota-user-size', 'x-rgw-quota-bucket-size'
 
 
@@ -88,7 +89,8 @@ def _outermost(parts: 'Sequence[Part]') -> 'list[Part]':
 
 
 def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
-    """Bytes that are left: of the setting ``capacity``, or of the quota that the storage tells in the answer to one HEAD (Ceph); None: nobody says.
+    """Bytes that are left: of the setting ``capacity``, or of the quota that the storage tells in the answer to one
+    HEAD (Ceph); None: nobody says.
 
     The quota is that of the owner of the buckets, and that of the one bucket where all scopes share it.
 
@@ -112,8 +114,8 @@ def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
 def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Session') -> bool:
     """Tell the catalogue. A few queries.
 
-    :param free: Bytes, or None where they are not known. Unless they are those of the setting ``capacity``, nothing is stored for an RSE with
-        the limit ``MinFreeSpace``, nor over a free space that somebody else has told.
+    :param free: Bytes, or None where they are not known. Unless they are those of the setting ``capacity``, nothing is
+        stored for an RSE with the limit ``MinFreeSpace``, nor over a free space that somebody else has told.
     :returns: Whether it was stored.
     """
     if storage.endpoint.capacity is None:
@@ -128,12 +130,18 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
         session.rollback()  # another worker has just done it
         return True
     # Figures that are as they were would keep their old date.
-    session.execute(update(models.RSEUsage).where(_row(storage)).values(files=usage.files).execution_options(synchronize_session=False))
+    session.execute(
+        update(models.RSEUsage)
+        .where(_row(storage))
+        .values(files=usage.files)
+        .execution_options(synchronize_session=False)
+    )
     return True
 
 
 def withdraw(storage: 'Storage', *, session: 'Session') -> bool:
-    """Take back what was said of an RSE that has the limit ``MinFreeSpace`` now, if that was not by its ``capacity``. A query, or two and a statement.
+    """Take back what was said of an RSE that has the limit ``MinFreeSpace`` now, if that was not by its ``capacity``. A
+    query, or two and a statement.
 
     :returns: Whether there was anything.
     """
@@ -162,7 +170,9 @@ class _Told(NamedTuple):
 
 def _last(storage: 'Storage', session: 'Session') -> Optional[_Told]:
     table = models.Config
-    value = session.execute(select(table.value).where(table.section == section_of(storage, ''), table.opt == _TOLD)).scalar()
+    value = session.execute(
+        select(table.value).where(table.section == section_of(storage, ''), table.opt == _TOLD)
+    ).scalar()
     try:
         return _Told(*(None if each is None else int(each) for each in json.loads(value or '')))  # type: ignore[arg-type]
     except (ValueError, TypeError):

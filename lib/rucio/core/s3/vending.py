@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part of it.
+"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part of
+it.
 
 Who may have them is not decided here: see :mod:`.access`.
 """
@@ -27,7 +28,13 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.common.exception import DestinationNotAccessible, InputValidationError, RSEOperationNotSupported, RucioException, SourceNotFound
+from rucio.common.exception import (
+    DestinationNotAccessible,
+    InputValidationError,
+    RSEOperationNotSupported,
+    RucioException,
+    SourceNotFound,
+)
 from rucio.common.s3 import objects, sts
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target
@@ -48,7 +55,9 @@ REMEMBERED = 10_000  # keys
 MOST_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
 
 _WRITING = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
-_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # names of old Ceph buckets, too; nothing that a policy would expand
+_BUCKET = re.compile(
+    r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}'
+)  # names of old Ceph buckets, too; nothing that a policy would expand
 _SPECIAL = re.compile(r'[$*?]')
 
 
@@ -62,7 +71,9 @@ class Vended(sts.TemporaryKeys):
 
 
 class _Slot:
-    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and share his failure."""
+    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and share his
+    failure.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -77,17 +88,22 @@ _clients: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()
 
 
-def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False) -> Vended:
-    """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier ones is left.
+def vend(
+    storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False
+) -> Vended:
+    """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier
+    ones is left.
 
     :param storage: The RSE; its setting ``role_arn`` names the role that is assumed.
     :param bucket: The bucket.
     :param prefix: What the keys begin with that may be touched; empty: the whole bucket.
     :param write: Whether objects may be written and deleted, too.
-    :param lifetime: Seconds, cut to one of :data:`LIFETIMES` or the setting ``credentials_lifetime``, which is the most and the default.
+    :param lifetime: Seconds, cut to one of :data:`LIFETIMES` or the setting ``credentials_lifetime``, which is the most
+        and the default.
     :param who: The account; the storage's logs show it.
     :param exact: Only for the object whose key ``prefix`` is.
-    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would be for names in other capitals, too.
+    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would be for
+        names in other capitals, too.
     :raises TooManyRequests: if the account got too many new keys of late.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
@@ -103,9 +119,21 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
             f'Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
-    seconds = max((each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=SHORTEST)
+    seconds = max(
+        (each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=SHORTEST
+    )
     # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
-    purpose = (storage.rse_id, storage.endpoint.sts_url, storage.endpoint.role_arn, bucket, prefix, write, seconds, who, exact)
+    purpose = (
+        storage.rse_id,
+        storage.endpoint.sts_url,
+        storage.endpoint.role_arn,
+        bucket,
+        prefix,
+        write,
+        seconds,
+        who,
+        exact,
+    )
     slot = _slot(purpose)
     failures = slot.failures
     with slot.lock:
@@ -128,7 +156,8 @@ def vend(storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Op
 def need_one_spelling(storage: 'Storage', bucket: str, prefix: str) -> None:
     """Refuse keys for ``run1/`` where there is a ``RUN1/`` as well, and the storage's policies take one for the other.
 
-    No request where they tell capitals (``policy_capitals``); else one for each slash in the prefix, more in a folder of more than 1000 names.
+    No request where they tell capitals (``policy_capitals``); else one for each slash in the prefix, more in a folder
+    of more than 1000 names.
 
     :raises RSEOperationNotSupported: if there is such a name, or a folder has more names than are looked at.
     """
@@ -167,7 +196,9 @@ def _slot(purpose: tuple[Any, ...]) -> _Slot:
 
 
 def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
-    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS. Raises as :func:`vend`."""
+    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS. Raises as
+    :func:`vend`.
+    """
     endpoint = storage.endpoint
     # AWS wants 2 to 64 of these characters.
     name = re.sub(r'[^\w+=,.@-]', '-', f'rucio-{who}', flags=re.ASCII)[:64]
@@ -200,10 +231,16 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     listing = _allow(['s3:ListBucket'], arn)
     if prefix:
         listing['Condition'] = {'StringLike': {'s3:prefix': [f'{part}*']}}
-    statements = [_allow(actions, f'{arn}/{part}' + ('' if exact else '*')), *([] if exact else [listing]), _allow(['s3:GetBucketLocation'], arn)]
+    statements = [
+        _allow(actions, f'{arn}/{part}' + ('' if exact else '*')),
+        *([] if exact else [listing]),
+        _allow(['s3:GetBucketLocation'], arn),
+    ]
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
     if len(policy) > POLICY_LIMIT:
-        raise InputValidationError(f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a shorter one.")
+        raise InputValidationError(
+            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a shorter one."
+        )
     return policy
 
 

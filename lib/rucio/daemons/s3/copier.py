@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool ``s3``.
+"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool
+``s3``.
 
-One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share the work by claims in
-the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds nothing up for longer than a minute.
+One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
+the work by claims in the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds nothing up for
+longer than a minute.
 """
 
 import argparse
@@ -54,7 +56,9 @@ DAEMON_NAME = 's3-copier'
 _LOGGER = line_logger(DAEMON_NAME)
 
 WATCH = 3  # seconds between looks whether transfers are still wanted
-PAUSE = 10  # seconds until an outcome that could not be written is written again, and an upload that could not be aborted is aborted
+# seconds until an outcome that could not be written is written again, and an upload that could not be aborted is
+# aborted
+PAUSE = 10
 GRACE = 30  # seconds that the copies have to end, once the daemon was told to
 _TICK = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
 _HEARTBEAT = 10  # seconds
@@ -133,7 +137,9 @@ class Copier:
         return [each.transfer for each in self._running] + [each.transfer for each in self._ended]
 
     def _guarded(self, act: Any, *arguments: Any) -> None:
-        """A database that is away for a while does not end the daemon, nor the copies under way. It is not asked again at once."""
+        """A database that is away for a while does not end the daemon, nor the copies under way. It is not asked again
+        at once.
+        """
         if time.monotonic() < self._away:
             return
         try:
@@ -160,7 +166,9 @@ class Copier:
             wanted = copies.renew(self._name, self._transfers, session=session)
         for each in self._running:
             if each.transfer.id not in wanted and not each.stop.is_set():
-                self._logger(logging.INFO, '%s: cancelled, or another instance has it, so its copy is stopped', each.transfer)
+                self._logger(
+                    logging.INFO, '%s: cancelled, or another instance has it, so its copy is stopped', each.transfer
+                )
                 each.stop.set()
 
     def _collect(self) -> bool:
@@ -180,16 +188,24 @@ class Copier:
     def _tell(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
         seconds = (outcome.ended - outcome.started).total_seconds()
         way = f'{transfer} {outcome.source.rse} -> {transfer.dest_rse}'
-        METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(outcome=outcome.how or 'failed').inc()
-        METRICS.timer('transfer', buckets=starting.ROUND_SECONDS, documentation='Seconds that a transfer took').observe(seconds)
+        METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(
+            outcome=outcome.how or 'failed'
+        ).inc()
+        METRICS.timer('transfer', buckets=starting.ROUND_SECONDS, documentation='Seconds that a transfer took').observe(
+            seconds
+        )
         if outcome.state == RequestState.DONE:
-            METRICS.counter('bytes.{outcome}', documentation='Bytes of files').labels(outcome=outcome.how).inc(transfer.bytes)
+            METRICS.counter('bytes.{outcome}', documentation='Bytes of files').labels(outcome=outcome.how).inc(
+                transfer.bytes
+            )
             self._logger(logging.INFO, '%s: %s, %d bytes in %.1f s', way, outcome.how, transfer.bytes, seconds)
         else:
             self._logger(logging.WARNING, '%s: failed. %s', way, outcome.error)
 
     def _write(self) -> None:
-        """Write down what has ended. What cannot be written now is kept: its bytes are where they shall be, and are not sent again."""
+        """Write down what has ended. What cannot be written now is kept: its bytes are where they shall be, and are not
+        sent again.
+        """
         now = time.monotonic()
         for each in [each for each in self._ended if each.at <= now]:
             self._ended.remove(each)
@@ -210,7 +226,9 @@ class Copier:
             self._tidying = self._tidier.submit(copies.tidy)
 
     def _end(self) -> None:
-        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them next."""
+        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them
+        next.
+        """
         for each in self._running:
             each.stop.set()
         last = time.monotonic() + GRACE
@@ -240,7 +258,10 @@ def run(options: Options) -> None:
     :raises DatabaseException: if the database is not that of this version of Rucio.
     """
     starting.need_database(DAEMON_NAME)
-    with HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT) as heartbeat, TransferStatsManager() as stats:
+    with (
+        HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT) as heartbeat,
+        TransferStatsManager() as stats,
+    ):
         heartbeat.logger(logging.INFO, 'Daemon started')
         Copier(options, stats, heartbeat).run()
         if not options.once:
@@ -257,14 +278,24 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')
     parser.add_argument(
-        '--copies', type=starting.number(500), default=usual.copies, help='so many at the same time, each with up to 128 MiB of memory (%(default)s)'
+        '--copies',
+        type=starting.number(500),
+        default=usual.copies,
+        help='so many at the same time, each with up to 128 MiB of memory (%(default)s)',
     )
-    parser.add_argument('--sleep-time', type=starting.seconds, default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument(
+        '--sleep-time',
+        type=starting.seconds,
+        default=usual.sleep_time,
+        help='seconds between looks for something to do (%(default)s)',
+    )
     return parser
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in their requests."""
+    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in their
+    requests.
+    """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))
     with starting.started('rucio-s3-copier'):

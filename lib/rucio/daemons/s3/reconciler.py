@@ -14,9 +14,9 @@
 
 """The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
 
-A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler`). How far it has come is in the database
-(:mod:`rucio.core.s3.rounds`), so that a daemon that was killed goes on where it was. All threads of all instances are workers, which
-Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
+A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler`). How far it has come is in
+the database (:mod:`rucio.core.s3.rounds`), so that a daemon that was killed goes on where it was. All threads of all
+instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
 """
 
 import argparse
@@ -33,7 +33,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import ConfigurationError, InvalidRSEExpression, RSEAccessDenied, RSENotFound, RucioException, VONotFound
+from rucio.common.exception import (
+    ConfigurationError,
+    InvalidRSEExpression,
+    RSEAccessDenied,
+    RSENotFound,
+    RucioException,
+    VONotFound,
+)
 from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
@@ -89,7 +96,10 @@ class Options:
 
     def inventory_of(self, part: 'Part') -> Optional[Inventory]:
         """That of a bucket, if it shall not be listed."""
-        return next((each.inventory for each in self.inventories if (each.rse, each.bucket) == (part.storage.rse, part.bucket)), None)
+        return next(
+            (each.inventory for each in self.inventories if (each.rse, each.bucket) == (part.storage.rse, part.bucket)),
+            None,
+        )
 
 
 class Task(NamedTuple):
@@ -125,7 +135,10 @@ def _storages(options: Options) -> 'list[Storage]':
             chosen = storages.list_storages(vo, session=session)
             if options.rses:
                 try:
-                    ids = {each['id'] for each in parse_expression(expression=options.rses, filter_={'vo': vo}, session=session)}
+                    ids = {
+                        each['id']
+                        for each in parse_expression(expression=options.rses, filter_={'vo': vo}, session=session)
+                    }
                 except InvalidRSEExpression as error:  # also where it is that of another VO
                     ids, reason = set(), str(error.args[0])
                 chosen = [storage for storage in chosen if storage.rse_id in ids]
@@ -153,7 +166,9 @@ def _place(part: 'Part') -> tuple[str, str]:
 
 
 def _name(part: 'Part') -> str:
-    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (f', keys below {part.key_prefix}' if part.key_prefix else '')
+    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (
+        f', keys below {part.key_prefix}' if part.key_prefix else ''
+    )
 
 
 def _told(place: str, error: BaseException) -> str:
@@ -189,10 +204,13 @@ class Worker:
         self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
         self._swept: Optional[float] = None  # when grants that have ended were deleted
         self._kept: dict[str, float] = {}  # RSE id -> when the topic of its events was looked at
-        self._closed: set[str] = set()  # RSEs of which this worker has ended a round, and not yet said how much is there
+        self._closed: set[str] = (
+            set()
+        )  # RSEs of which this worker has ended a round, and not yet said how much is there
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
-        """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had its round.
+        """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had
+        its round.
 
         :returns: Whether to sleep: nothing is left to go on with.
         """
@@ -239,10 +257,18 @@ class Worker:
         return mine, frozenset(others)
 
     def _sweep_grants(self) -> None:
-        """Grants that have ended, or whose collection was erased: once in each interval, by one worker. Not where a run is for some RSEs or scopes."""
+        """Grants that have ended, or whose collection was erased: once in each interval, by one worker. Not where a run
+        is for some RSEs or scopes.
+        """
         number, _, logger = self._heartbeat.live()
         due = self._swept is None or time.monotonic() - self._swept > self.options.interval
-        if number != 0 or not due or (self.options.once and self._swept is not None) or self.options.rses or self.options.scopes:
+        if (
+            number != 0
+            or not due
+            or (self.options.once and self._swept is not None)
+            or self.options.rses
+            or self.options.scopes
+        ):
             return
         self._swept = time.monotonic()
         for vo in _vos(self.options):
@@ -312,7 +338,9 @@ class Worker:
 
     def _forget(self, storage: 'Storage', places: rounds.Places, known: 'dict[tuple[str, str], Round]') -> None:
         """Buckets and imports that are no more, and that nobody misses."""
-        there = {_place(part) for part in places.parts} | {(bucket, str(scope.internal)) for scope, bucket in places.missing}
+        there = {_place(part) for part in places.parts} | {
+            (bucket, str(scope.internal)) for scope, bucket in places.missing
+        }
         if gone := known.keys() - there:
             with db_session(DatabaseOperationType.WRITE) as session:
                 rounds.forget(storage, gone, session=session)
@@ -376,9 +404,9 @@ class Worker:
             return
         self._closed.add(part.storage.rse_id)
         _tell_round(self._logger, part, ended)
-        METRICS.timer('round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket').labels(
-            rse=part.storage.rse
-        ).observe(ended.seconds)
+        METRICS.timer(
+            'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
+        ).labels(rse=part.storage.rse).observe(ended.seconds)
         self._shown.pop((part.storage.rse_id, *_place(part)), None)
 
     def _tell_usage(self, storage: 'Storage') -> None:
@@ -405,7 +433,13 @@ class Worker:
         free = usage.free_space(storage, found.used, parts[0].bucket)
         with db_session(DatabaseOperationType.WRITE) as session:
             stored = usage.store(storage, found, free, session=session)
-        self._logger(logging.DEBUG, 'RSE %s: %d objects, %d bytes, free: %s', storage.rse, *found, 'not known' if free is None else f'{free} bytes')
+        self._logger(
+            logging.DEBUG,
+            'RSE %s: %d objects, %d bytes, free: %s',
+            storage.rse,
+            *found,
+            'not known' if free is None else f'{free} bytes',
+        )
         if not stored:
             self._warn(
                 f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which the reaper deletes, and how much is '
@@ -413,9 +447,14 @@ class Worker:
             )
 
     def _keep_topic(self, storage: 'Storage') -> None:
-        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all that is written."""
+        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all that is
+        written.
+        """
         now = time.monotonic()
-        if now - self._kept.get(storage.rse_id, -self.options.interval) >= self.options.interval and self._heartbeat.live()[0] == 0:
+        if (
+            now - self._kept.get(storage.rse_id, -self.options.interval) >= self.options.interval
+            and self._heartbeat.live()[0] == 0
+        ):
             self._kept[storage.rse_id] = now
             if wrong := topics.keep(storage):
                 self._warn(wrong)
@@ -429,7 +468,9 @@ class Worker:
 
     def _count(self, part: 'Part', summary: 'Summary') -> None:
         for outcome in _OUTCOMES:
-            counter = METRICS.counter('objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done')
+            counter = METRICS.counter(
+                'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
+            )
             counter.labels(outcome=outcome, rse=part.storage.rse).inc(summary.counts[outcome])
         place = (part.storage.rse_id, *_place(part))
         for text in (_said(part, problem) for problem in summary.problems):
@@ -437,9 +478,13 @@ class Worker:
                 self._shown[place].add(text)
                 self._logger(logging.WARNING, '%s', text)
 
-    def _fail(self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
+    def _fail(
+        self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None
+    ) -> None:
         self.failed.add(place)
-        METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(rse=storage.rse).inc()
+        METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(
+            rse=storage.rse
+        ).inc()
         self._warn(text, error)
 
     def _tell_missing(self, storage: 'Storage', places: rounds.Places) -> None:
@@ -549,7 +594,9 @@ def run(options: Options) -> bool:
     starting.need_database(DAEMON_NAME)
     known = {storage.rse for storage in _storages(options)}
     if unknown := {each.rse for each in options.inventories} - known:
-        raise RSENotFound(f'--inventory: {", ".join(sorted(unknown))} is none of the S3 RSEs of this run: {", ".join(sorted(known))}.')
+        raise RSENotFound(
+            f'--inventory: {", ".join(sorted(unknown))} is none of the S3 RSEs of this run: {", ".join(sorted(known))}.'
+        )
     if options.dry_run:
         return _preview(options)
     workers = [Worker(options) for _ in range(options.threads)]
@@ -576,16 +623,30 @@ def get_parser() -> argparse.ArgumentParser:
         description='Makes the catalogue say what other clients have written into the buckets of S3 RSEs. '
         'What is done about objects that were changed or removed says the setting of each bucket (rucio s3 settings).',
     )
-    parser.add_argument('--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed')
-    parser.add_argument('--threads', type=starting.number(), default=usual.threads, help='workers of this instance (%(default)s)')
-    parser.add_argument('--sleep-time', type=starting.number(), default=usual.sleep_time, help='seconds between looks for something to do (%(default)s)')
+    parser.add_argument(
+        '--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed'
+    )
+    parser.add_argument(
+        '--threads', type=starting.number(), default=usual.threads, help='workers of this instance (%(default)s)'
+    )
+    parser.add_argument(
+        '--sleep-time',
+        type=starting.number(),
+        default=usual.sleep_time,
+        help='seconds between looks for something to do (%(default)s)',
+    )
     parser.add_argument(
         '--interval',
         type=starting.seconds,
         default=usual.interval,
         help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)',
     )
-    parser.add_argument('--save-every', type=starting.seconds, default=usual.save_every, help='seconds after which progress is saved (%(default)s)')
+    parser.add_argument(
+        '--save-every',
+        type=starting.seconds,
+        default=usual.save_every,
+        help='seconds after which progress is saved (%(default)s)',
+    )
     parser.add_argument('--rses', help='only these RSEs: an RSE expression')
     parser.add_argument('--scopes', nargs='+', default=[], help='only the buckets of these scopes')
     parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, where there are several')
@@ -610,7 +671,9 @@ def _inventory(text: str) -> NamedInventory:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its one round."""
+    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its one
+    round.
+    """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))
     if given['inventories'] and not given['run_once'] and not given['dry_run']:

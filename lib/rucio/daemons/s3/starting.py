@@ -44,7 +44,9 @@ def number(most: int = sys.maxsize) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"'{text}' is not 1 or more." if most == sys.maxsize else f"'{text}' is no number from 1 to {most}.")
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is not 1 or more." if most == sys.maxsize else f"'{text}' is no number from 1 to {most}."
+            )
         return int(text)
 
     return parse
@@ -88,4 +90,6 @@ def started(program: str, failure: str = 'The daemon cannot start') -> Iterator[
         found = str(error.args[0] if error.args else error)
         sys.exit(f'{program}: {found if found.startswith("RSE ") else f"{failure}: {found}"}')
     except (configparser.NoSectionError, configparser.NoOptionError) as error:
-        sys.exit(f"{program}: {failure}: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.")
+        sys.exit(
+            f"{program}: {failure}: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG."
+        )

@@ -14,8 +14,9 @@
 
 """The plugin's own tables, beside Rucio's in the same database and schema.
 
-They are not in the metadata of Rucio's ``BASE``: a stock ``build_database()`` would make them or not, depending on what was
-imported before, and Rucio's own migrations would find tables that they do not know. ``rucio-s3-database`` makes them.
+They are not in the metadata of Rucio's ``BASE``: a stock ``build_database()`` would make them or not, depending on what
+was imported before, and Rucio's own migrations would find tables that they do not know. ``rucio-s3-database`` makes
+them.
 """
 
 import enum
@@ -69,9 +70,9 @@ class GranteeType(enum.Enum):
 class Grant(S3Base, ModelBase):
     """What the owner of a scope lets others do below a collection.
 
-    A grant is for the DID that was created at ``did_created_at``: a later one of the same name is another one. There is no
-    foreign key to the DIDs: it would keep Rucio's undertaker from erasing them or, with ON DELETE CASCADE, remove a public
-    grant before the storage is told.
+    A grant is for the DID that was created at ``did_created_at``: a later one of the same name is another one. There is
+    no foreign key to the DIDs: it would keep Rucio's undertaker from erasing them or, with ON DELETE CASCADE, remove a
+    public grant before the storage is told.
     """
 
     __tablename__ = 's3_grants'
@@ -79,7 +80,13 @@ class Grant(S3Base, ModelBase):
     name: Mapped[str] = mapped_column(String(get_schema_value('NAME_LENGTH')))
     grantee_type: Mapped[GranteeType] = mapped_column(
         # Not a type of the database, which would need a migration of its own for each new kind.
-        Enum(GranteeType, name='S3_GRANTS_TYPE_CHK', native_enum=False, create_constraint=True, values_callable=lambda kinds: [kind.value for kind in kinds])
+        Enum(
+            GranteeType,
+            name='S3_GRANTS_TYPE_CHK',
+            native_enum=False,
+            create_constraint=True,
+            values_callable=lambda kinds: [kind.value for kind in kinds],
+        )
     )
     grantee: Mapped[str] = mapped_column(String(GRANTEE_LENGTH))  # without a VO: it is the scope's
     can_write: Mapped[bool] = mapped_column(Boolean(name='S3_GRANTS_WRITE_CHK', create_constraint=True))
@@ -98,14 +105,20 @@ _looked: 'WeakKeyDictionary[Any, float]' = WeakKeyDictionary()  # engine -> when
 
 
 def is_ready(*, session: 'Session') -> bool:
-    """Whether the tables are there. No query once they were seen; a few every :data:`SECONDS` while they are missing."""
+    """Whether the tables are there. No query once they were seen; a few every :data:`SECONDS` while they are
+    missing.
+    """
     engine, now = session.get_bind().engine, time.monotonic()
     again = _looked.get(engine)
     if again is not None and now < again:
         return again == math.inf
     lacking = missing(session.connection())
     if lacking and again is None:
-        _LOGGER.warning('S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server runs.', lacking, COMMAND)
+        _LOGGER.warning(
+            'S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server runs.',
+            lacking,
+            COMMAND,
+        )
     _looked[engine] = now + SECONDS if lacking else math.inf
     return not lacking
 
@@ -123,7 +136,8 @@ def missing(connection: 'Connection') -> str:
 
 
 def make() -> None:
-    """Make what the database lacks of the tables and their indexes. What is there stays as it is; several may do this at once.
+    """Make what the database lacks of the tables and their indexes. What is there stays as it is; several may do this
+    at once.
 
     :raises ConfigurationError: if there is another table of the same name.
     :raises DatabaseError: if the database refuses, for example because its account may not make tables.
@@ -140,7 +154,9 @@ def make() -> None:
     with engine.connect() as connection:
         lacking = missing(connection)
     if lacking.startswith('columns'):
-        raise ConfigurationError(f'The database lacks {lacking}: that table is not of this version of rucio-s3. Rename it, then repeat this.')
+        raise ConfigurationError(
+            f'The database lacks {lacking}: that table is not of this version of rucio-s3. Rename it, then repeat this.'
+        )
     if lacking and failure:
         raise failure
 

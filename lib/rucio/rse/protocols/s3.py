@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""S3 as Rucio storage: the RSE protocols ``rucio.rse.protocols.s3.Default``, and ``rucio.rse.protocols.s3.FTS`` for third-party copy by FTS.
+"""S3 as Rucio storage: the RSE protocols ``rucio.rse.protocols.s3.Default``, and ``rucio.rse.protocols.s3.FTS`` for
+third-party copy by FTS.
 
-Thin: all that S3 is lies in :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm ``s3_bucket``, so
-that a client needs no configuration for it.
+Thin: all that S3 is lies in :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm
+``s3_bucket``, so that a client needs no configuration for it.
 """
 
 import logging
@@ -61,19 +62,23 @@ _servers_lock = threading.Lock()
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
-_SILENCE = 30  # seconds for which a storage that did not answer is not asked to delete more, and what is known of a bucket that refused
+# seconds for which a storage that did not answer is not asked to delete more, and what is known of a bucket that
+# refused
+_SILENCE = 30
 _OTHERS = 3  # buckets that are compared with one that refuses
 
 
 class Default(RSEProtocol):
     """An S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
 
-    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that it
-    renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
+    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that
+    it renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
     ``X.rucio.upload`` stores X at once, and the rename that follows has nothing to do.
     """
 
-    def __init__(self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log) -> None:
+    def __init__(
+        self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log
+    ) -> None:
         super().__init__(protocol_attr, rse_settings, logger=logger)
         self.renaming = True
         self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
@@ -85,19 +90,23 @@ class Default(RSEProtocol):
         self._unsure: set[Target] = set()  # what a failed put may have stored
         self._unanswered = False  # the last deletion
         self._silent_until = float('-inf')
-        self._closed: dict[str, tuple[float, bool]] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
+        self._closed: dict[
+            str, tuple[float, bool]
+        ] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
 
     # Names
 
     def _get_path(self, scope: str, name: str) -> str:
-        """The path of a DID as part of a URL. A stored path (non-deterministic RSE) does not come through here: it is one already."""
+        """The path of a DID as part of a URL. A stored path (non-deterministic RSE) does not come through here: it is
+        one already.
+        """
         return address.encode_path(super()._get_path(scope=scope, name=name))
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs. No request.
 
-        On a deterministic RSE a path that ends otherwise than the name is not heeded: Rucio lets the owner of a scope store one with a replica (in POST /dids), and would have
-        its reaper delete what is there.
+        On a deterministic RSE a path that ends otherwise than the name is not heeded: Rucio lets the owner of a scope
+        store one with a replica (in POST /dids), and would have its reaper delete what is there.
 
         :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
         :returns: ``scope:name`` -> PFN.
@@ -105,8 +114,12 @@ class Default(RSEProtocol):
         """
         given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
         if self.rse['deterministic']:
-            # But what Rucio's auditor quarantines has the last part of its path for a name: the dark reaper means the path.
-            given = [lfn if (lfn.get('path') or '').rpartition('/')[2] == (lfn.get('name') or '') else {**lfn, 'path': None} for lfn in given]
+            # But what Rucio's auditor quarantines has the last part of its path for a name: the dark reaper means the
+            # path.
+            given = [
+                lfn if (lfn.get('path') or '').rpartition('/')[2] == (lfn.get('name') or '') else {**lfn, 'path': None}
+                for lfn in given
+            ]
         pfns = super().lfns2pfns(given)
         if len(pfns) == 1:
             self._expected = next(iter(pfns.values()))
@@ -129,10 +142,14 @@ class Default(RSEProtocol):
         scheme, _, rest = pfn.partition('?')[0].partition('://')
         host, _, path = rest.partition('/')
         if self._protocol_of(pfn) is not self.attributes:
-            raise RSEFileNameNotSupported(f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is one of another protocol of this RSE.")
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is one of another protocol of this RSE."
+            )
         prefix = f'/{self.attributes["prefix"].strip("/")}/'.replace('//', '/')
         if not f'/{path}'.startswith(prefix):
-            raise RSEFileNameNotSupported(f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix '{prefix}'.")
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix '{prefix}'."
+            )
         path = f'/{path}'[len(prefix) :]
         if self.rse['deterministic']:
             path = unquote(path)
@@ -156,11 +173,15 @@ class Default(RSEProtocol):
         return str(((self.attributes.get('extended_attributes') or {}).get('s3') or {}).get('bucket_prefix', ''))
 
     def _protocol_of(self, pfn: str) -> Mapping[str, Any]:
-        """The protocol entry of this RSE that a PFN belongs to: a PFN of another storage must not become an object of this one.
+        """The protocol entry of this RSE that a PFN belongs to: a PFN of another storage must not become an object of
+        this one.
 
         It need not be the own one: Rucio's download client does not ask whether a PFN is for the LAN or the WAN.
         """
-        own = [self.attributes, *(each for each in self.rse.get('protocols', []) if each['impl'] == self.attributes['impl'])]
+        own = [
+            self.attributes,
+            *(each for each in self.rse.get('protocols', []) if each['impl'] == self.attributes['impl']),
+        ]
         origins = [_origin('{scheme}://{hostname}:{port}'.format(**each)) for each in own]
         found = _origin(pfn)
         if found not in origins:
@@ -172,7 +193,8 @@ class Default(RSEProtocol):
     # Being connected
 
     def connect(self) -> None:
-        """Read the settings and find out how to be authorised. Makes no request; the client is shared by all of the process.
+        """Read the settings and find out how to be authorised. Makes no request; the client is shared by all of the
+        process.
 
         :raises ConfigurationError: if a setting is wrong.
         :raises RSEAccessDenied: if there is no way to be authorised.
@@ -182,7 +204,9 @@ class Default(RSEProtocol):
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
             endpoint = Endpoint.load(self.rse, self.attributes)
-            self._authorizer = credentials.choose(endpoint, lambda: _server(self.auth_token), self.auth_token, bool(self.rse.get('sign_url')))
+            self._authorizer = credentials.choose(
+                endpoint, lambda: _server(self.auth_token), self.auth_token, bool(self.rse.get('sign_url'))
+            )
             self._endpoint = endpoint
         return self._endpoint
 
@@ -241,15 +265,23 @@ class Default(RSEProtocol):
         info = objects.stat(connection, target)
         return {'filesize': info.size} | ({'md5': info.md5} if info.md5 else {})
 
-    def put(self, source: str, target: str, source_dir: Optional[str] = None, transfer_timeout: Union[float, str, None] = None) -> None:
-        """Store a local file; never overwrites. One PUT, or a multipart upload for large files; verified by the storage.
+    def put(
+        self,
+        source: str,
+        target: str,
+        source_dir: Optional[str] = None,
+        transfer_timeout: Union[float, str, None] = None,
+    ) -> None:
+        """Store a local file; never overwrites. One PUT, or a multipart upload for large files; verified by the
+        storage.
 
         :param source: The local file.
         :param target: The PFN; ``.rucio.upload`` at its end is not part of it.
         :param source_dir: The local directory.
         :param transfer_timeout: Bound of the whole transfer in seconds.
         :raises SourceNotFound, SourceAccessDenied: if the local file is missing or cannot be read.
-        :raises FileConsistencyMismatch: if its content is not what the LFN of this PFN said, with its ``adler32`` or ``md5``.
+        :raises FileConsistencyMismatch: if its content is not what the LFN of this PFN said, with its ``adler32`` or
+            ``md5``.
         :raises FileReplicaAlreadyExists: if there is an object already, which stays as it is.
         :raises DestinationNotAccessible: if there is no such bucket.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
@@ -263,7 +295,9 @@ class Default(RSEProtocol):
             registered = self._registered if '?' in pfn or pfn == self._expected else Sums()
             # The cheaper of the two checksums will do.
             summing = Summing(registered, md5=not registered.adler32) if any(registered) else None
-            size = transfer.upload(connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure, summing)
+            size = transfer.upload(
+                connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure, summing
+            )
         except (FileConsistencyMismatch, FileReplicaAlreadyExists):
             raise
         except RucioException:
@@ -274,16 +308,24 @@ class Default(RSEProtocol):
     def _look_before(self, pfn: str) -> None:
         """A URL that is signed for PUT does not tell whether there is an object: have one signed for GET."""
         plain = pfn.partition('?')[0]
-        if self.rse.get('sign_url') and getattr(rsemanager, 'CLIENT_MODE', False) and self.exists(self._sign('read', plain)):
-            raise FileReplicaAlreadyExists(f"RSE {self.rse['rse']}: put of '{plain}': there is an object already, and it was left as it is.")
+        if (
+            self.rse.get('sign_url')
+            and getattr(rsemanager, 'CLIENT_MODE', False)
+            and self.exists(self._sign('read', plain))
+        ):
+            raise FileReplicaAlreadyExists(
+                f"RSE {self.rse['rse']}: put of '{plain}': there is an object already, and it was left as it is."
+            )
 
     def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
-        """Get an object into exactly ``dest``, making its parent directories. Two requests, more (in parallel) for large ones.
+        """Get an object into exactly ``dest``, making its parent directories. Two requests, more (in parallel) for
+        large ones.
 
         :param path: The PFN.
         :param dest: The local file.
         :param transfer_timeout: Bound of the whole transfer in seconds.
-        :raises RSEFileNameNotSupported: if the key has ``.`` or ``..`` between slashes, from which Rucio made the local path.
+        :raises RSEFileNameNotSupported: if the key has ``.`` or ``..`` between slashes, from which Rucio made the local
+            path.
         :raises SourceNotFound: if there is no such object.
         :raises DestinationNotAccessible: if the local file cannot be written.
         :raises FileConsistencyMismatch: if what came is not what was stored.
@@ -308,13 +350,15 @@ class Default(RSEProtocol):
         return progress.meter(wanted, name, size)
 
     def delete(self, path: str) -> None:
-        """Delete an object: a HEAD and a DELETE; with a signed URL only the DELETE, which does not tell of missing objects.
+        """Delete an object: a HEAD and a DELETE; with a signed URL only the DELETE, which does not tell of missing
+        objects.
 
-        When there is no connection, or two objects in a row got no answer on it, further ones fail without a request for half a minute: Rucio's
-        reaper has up to thousands of them in hand, would wait for each as long as all attempts take, and only then leave the RSE alone.
+        When there is no connection, or two objects in a row got no answer on it, further ones fail without a request
+        for half a minute: Rucio's reaper has up to thousands of them in hand, would wait for each as long as all
+        attempts take, and only then leave the RSE alone.
 
-        Where one bucket of many refuses keys that the storage takes, that is no reason to leave the others alone, as Rucio's reaper does after some
-        RSEAccessDenied. A few more requests tell which it is, once in half a minute.
+        Where one bucket of many refuses keys that the storage takes, that is no reason to leave the others alone, as
+        Rucio's reaper does after some RSEAccessDenied. A few more requests tell which it is, once in half a minute.
 
         :raises SourceNotFound: if there is no such object.
         :raises SourceAccessDenied: if its bucket alone refuses; the reaper goes on with others.
@@ -322,7 +366,9 @@ class Default(RSEProtocol):
         """
         connection, target = self._locate('delete', path)
         if time.monotonic() < self._silent_until:
-            raise ServiceUnavailable(f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer a moment ago.')
+            raise ServiceUnavailable(
+                f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer a moment ago.'
+            )
         again, self._unanswered = self._unanswered, False
         try:
             objects.delete(connection, target)
@@ -340,18 +386,28 @@ class Default(RSEProtocol):
             ) from error.__cause__
 
     def _refuses_alone(self, connection: clients.Connection, bucket: str, error: RSEAccessDenied) -> bool:
-        """Whether it is one bucket that refuses, by its policy, and not the storage. A few requests at most, once in a while."""
+        """Whether it is one bucket that refuses, by its policy, and not the storage. A few requests at most, once in a
+        while.
+        """
         cause = error.__cause__
         code = cause.response.get('Error', {}).get('Code') if isinstance(cause, ClientError) else None
         # A HEAD that is refused has no other code than its status.
-        if code not in ('AccessDenied', '403') or connection.authorizer.name != 'static' or self.attributes['prefix'].strip('/'):
+        if (
+            code not in ('AccessDenied', '403')
+            or connection.authorizer.name != 'static'
+            or self.attributes['prefix'].strip('/')
+        ):
             return False
         until, alone = self._closed.get(bucket, (float('-inf'), False))
         if time.monotonic() >= until:
             prefix = self._bucket_prefix()
             try:
-                others = [each for each in objects.list_buckets(connection) if each != bucket and each.startswith(prefix)]
-                alone = objects.closes_itself(connection.client, connection.endpoint.rse, bucket, random.sample(others, min(len(others), _OTHERS)))
+                others = [
+                    each for each in objects.list_buckets(connection) if each != bucket and each.startswith(prefix)
+                ]
+                alone = objects.closes_itself(
+                    connection.client, connection.endpoint.rse, bucket, random.sample(others, min(len(others), _OTHERS))
+                )
             except RucioException:
                 return False
             self._closed[bucket] = time.monotonic() + _SILENCE, alone
@@ -375,7 +431,8 @@ class Default(RSEProtocol):
         return result | {pfn: deleted[target] for pfn, target in targets.items()}
 
     def rename(self, path: str, new_path: str) -> None:
-        """Rename an object: a copy inside the storage and a delete, four requests and more. Never overwrites. Needs keys.
+        """Rename an object: a copy inside the storage and a delete, four requests and more. Never overwrites. Needs
+        keys.
 
         After a ``put`` to a temporary name there is nothing to do.
 
@@ -404,7 +461,8 @@ class Default(RSEProtocol):
         self._need_keys(connection, 'ls')
         prefix = url.key if not url.key or url.key.endswith('/') else f'{url.key}/'
         return [
-            f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}' for each in objects.list_prefix(connection.client, target._replace(key=prefix))
+            f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}'
+            for each in objects.list_prefix(connection.client, target._replace(key=prefix))
         ]
 
     def get_space_usage(self) -> tuple[int, int]:
@@ -417,7 +475,9 @@ class Default(RSEProtocol):
         """
         endpoint = self._connected()
         if endpoint.capacity is None:
-            raise RSEOperationNotSupported(f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings.")
+            raise RSEOperationNotSupported(
+                f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings."
+            )
         connection = clients.connect(endpoint, self._authorizer)
         self._need_keys(connection, 'get_space_usage')
         used = sum(
@@ -432,7 +492,11 @@ class Default(RSEProtocol):
         bucket, _, prefix = unquote(self.attributes['prefix'].strip('/')).partition('/')
         if bucket:
             return [(bucket, f'{prefix}/' if prefix else '')]
-        return [(name, '') for name in objects.list_buckets(connection) if address.bucket_to_scope(name, self._bucket_prefix()) is not None]
+        return [
+            (name, '')
+            for name in objects.list_buckets(connection)
+            if address.bucket_to_scope(name, self._bucket_prefix()) is not None
+        ]
 
     def _need_keys(self, connection: clients.Connection, operation: str) -> None:
         if connection.authorizer.whole_objects_only:
@@ -459,22 +523,32 @@ class Default(RSEProtocol):
 
 
 class FTS(Default):
-    """The same storage as FTS sees it: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` where the storage speaks http.
+    """The same storage as FTS sees it: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` where the storage speaks
+    http.
 
-    For an entry of its own among the RSE's protocols, with scheme davs (which Rucio pairs with https and davs) and for third-party copy
-    alone. Where files lie is what the RSE's other entry of this module says; this one says how FTS reaches the storage.
+    For an entry of its own among the RSE's protocols, with scheme davs (which Rucio pairs with https and davs) and for
+    third-party copy alone. Where files lie is what the RSE's other entry of this module says; this one says how FTS
+    reaches the storage.
     """
 
-    def __init__(self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log) -> None:
+    def __init__(
+        self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log
+    ) -> None:
         own = dict(protocol_attr)
         protocol_attr.pop('auth_token', None)  # as any protocol does: Rucio keeps the entry
         main = _main_entry(own, rse_settings.get('protocols', []))
-        super().__init__({**own, 'prefix': main['prefix'], 'extended_attributes': main.get('extended_attributes')}, rse_settings, logger=logger)
+        super().__init__(
+            {**own, 'prefix': main['prefix'], 'extended_attributes': main.get('extended_attributes')},
+            rse_settings,
+            logger=logger,
+        )
         self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
 
     @property
     def wants_push(self) -> bool:
-        """Whether a WebDAV storage has to send its files here by itself, as S3 fetches none: the setting ``fts_push``."""
+        """Whether a WebDAV storage has to send its files here by itself, as S3 fetches none: the setting
+        ``fts_push``.
+        """
         try:
             given = self.attributes['extended_attributes']['s3']['fts_push']
             return bool(SETTINGS['fts_push'].parse(given))
@@ -502,14 +576,18 @@ class FTS(Default):
 
 
 def _main_entry(own: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The entry of this module by which clients reach the storage; the nearest if there are several, the own one if there is none."""
+    """The entry of this module by which clients reach the storage; the nearest if there are several, the own one if
+    there is none.
+    """
     found = [each for each in entries if each['impl'].startswith(f'{__name__}.') and each['scheme'] in _DEFAULT_PORTS]
     found.sort(key=lambda each: (each['hostname'] != own['hostname'], each['port'] != own['port']))
     return found[0] if found else own
 
 
 def _server(token: Optional[str]) -> Optional[credentials.RucioServer]:
-    """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is configured."""
+    """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is
+    configured.
+    """
     if not getattr(rsemanager, 'CLIENT_MODE', False):
         return None
     try:
@@ -531,14 +609,20 @@ def _origin(pfn: str) -> tuple[str, str, int]:
         parts = urlsplit(pfn)
         return parts.scheme, parts.hostname or '', parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise RSEFileNameNotSupported(f"'{pfn.partition('?')[0]}' is no URL: its host or port cannot be read.") from None
+        raise RSEFileNameNotSupported(
+            f"'{pfn.partition('?')[0]}' is no URL: its host or port cannot be read."
+        ) from None
 
 
 def _path_style(pfn: str) -> address.ObjectURL:
-    """A signed URL taken apart. It may be host-style with a short key: it is used as it is, and only named in messages."""
+    """A signed URL taken apart. It may be host-style with a short key: it is used as it is, and only named in
+    messages.
+    """
     if pfn.partition('?')[0].count('/') == 3:
         scheme, _, rest = pfn.partition('://')
-        return address.parse_url(f'{scheme}://{rest.partition("/")[0]}/{rest.partition(".")[0]}/{rest.partition("/")[2]}')
+        return address.parse_url(
+            f'{scheme}://{rest.partition("/")[0]}/{rest.partition(".")[0]}/{rest.partition("/")[2]}'
+        )
     return address.parse_url(pfn)
 
 

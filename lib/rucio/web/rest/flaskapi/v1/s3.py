@@ -22,7 +22,17 @@ from rucio.core.s3.signing import MAX_REQUESTS
 from rucio.gateway import s3 as gateway
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1 import s3imports, s3sync
-from rucio.web.rest.flaskapi.v1.s3base import REQUIRED, S3View, answer, get_rse, get_text, get_value, json_body, never_cached, refusal
+from rucio.web.rest.flaskapi.v1.s3base import (
+    REQUIRED,
+    S3View,
+    answer,
+    get_rse,
+    get_text,
+    get_value,
+    json_body,
+    never_cached,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
@@ -255,7 +265,9 @@ class Buckets(S3View):
             description: "No quota, the bucket belongs to somebody else, or the name is that of a file"
         """
         body = json_body()
-        made = gateway.make_bucket(get_text(body, 'scope'), self.issuer, name=get_text(body, 'name', ''), rse=get_rse(body), vo=self.vo)
+        made = gateway.make_bucket(
+            get_text(body, 'scope'), self.issuer, name=get_text(body, 'name', ''), rse=get_rse(body), vo=self.vo
+        )
         return answer(made, 201)
 
     def delete(self) -> 'ResponseReturnValue':
@@ -329,7 +341,16 @@ class Buckets(S3View):
         """
         body = json_body()
         force = get_value(body, 'force', bool, False)
-        return answer(gateway.remove_bucket(get_text(body, 'scope'), self.issuer, name=get_text(body, 'name', ''), rse=get_rse(body), force=force, vo=self.vo))
+        return answer(
+            gateway.remove_bucket(
+                get_text(body, 'scope'),
+                self.issuer,
+                name=get_text(body, 'name', ''),
+                rse=get_rse(body),
+                force=force,
+                vo=self.vo,
+            )
+        )
 
 
 class Locate(S3View):
@@ -383,7 +404,9 @@ class Locate(S3View):
           403:
             description: "The account may not read it"
         """
-        return answer(gateway.locate(get_text(request.args, 'scope'), get_text(request.args, 'name', ''), self.issuer, vo=self.vo))
+        return answer(
+            gateway.locate(get_text(request.args, 'scope'), get_text(request.args, 'name', ''), self.issuer, vo=self.vo)
+        )
 
 
 class Credentials(S3View):
@@ -478,11 +501,19 @@ class Credentials(S3View):
             abort(refusal(400, 'InputValidationError', "'lifetime' must be a number of seconds from 1 to 604800."))
         if body.get('scope') is not None:
             found = gateway.get_did_credentials(
-                get_text(body, 'scope'), get_text(body, 'name', ''), write, self.issuer, rse=get_rse(body), lifetime=lifetime, vo=self.vo
+                get_text(body, 'scope'),
+                get_text(body, 'name', ''),
+                write,
+                self.issuer,
+                rse=get_rse(body),
+                lifetime=lifetime,
+                vo=self.vo,
             )
         else:
             bucket, prefix = get_text(body, 'bucket', longest=63), get_text(body, 'prefix', '', longest=1024)
-            found = gateway.get_credentials(get_text(body, 'rse'), bucket, prefix, write, self.issuer, lifetime=lifetime, vo=self.vo)
+            found = gateway.get_credentials(
+                get_text(body, 'rse'), bucket, prefix, write, self.issuer, lifetime=lifetime, vo=self.vo
+            )
         return answer(found)
 
 
@@ -628,7 +659,11 @@ class Grants(S3View):
           403:
             description: "The account does not own the scope"
         """
-        return answer(gateway.list_grants(get_text(request.args, 'scope'), get_text(request.args, 'name'), self.issuer, vo=self.vo))
+        return answer(
+            gateway.list_grants(
+                get_text(request.args, 'scope'), get_text(request.args, 'name'), self.issuer, vo=self.vo
+            )
+        )
 
     def post(self) -> 'ResponseReturnValue':
         """
@@ -686,7 +721,17 @@ class Grants(S3View):
         """
         body = json_body()
         write = get_value(body, 'write', bool, False)
-        return answer(gateway.add_grant(get_text(body, 'scope'), get_text(body, 'name'), get_text(body, 'account'), write, self.issuer, vo=self.vo), 201)
+        return answer(
+            gateway.add_grant(
+                get_text(body, 'scope'),
+                get_text(body, 'name'),
+                get_text(body, 'account'),
+                write,
+                self.issuer,
+                vo=self.vo,
+            ),
+            201,
+        )
 
     def delete(self) -> 'ResponseReturnValue':
         """
@@ -732,7 +777,9 @@ class Grants(S3View):
             description: "The account does not own the scope"
         """
         body = json_body()
-        removed = gateway.delete_grant(get_text(body, 'scope'), get_text(body, 'name'), get_text(body, 'account'), self.issuer, vo=self.vo)
+        removed = gateway.delete_grant(
+            get_text(body, 'scope'), get_text(body, 'name'), get_text(body, 'account'), self.issuer, vo=self.vo
+        )
         return answer({'removed': removed})
 
 
@@ -788,7 +835,11 @@ class Policy(S3View):
           501:
             description: "The storage has no policies"
         """
-        return answer(gateway.get_bucket_policy(get_text(request.args, 'scope'), self.issuer, rse=get_rse(request.args), vo=self.vo))
+        return answer(
+            gateway.get_bucket_policy(
+                get_text(request.args, 'scope'), self.issuer, rse=get_rse(request.args), vo=self.vo
+            )
+        )
 
     def put(self) -> 'ResponseReturnValue':
         """
@@ -832,7 +883,9 @@ class Policy(S3View):
         """
         body = json_body()
         policy = get_value(body, 'policy', dict, REQUIRED)
-        return answer(gateway.set_bucket_policy(get_text(body, 'scope'), policy, self.issuer, rse=get_rse(body), vo=self.vo))
+        return answer(
+            gateway.set_bucket_policy(get_text(body, 'scope'), policy, self.issuer, rse=get_rse(body), vo=self.vo)
+        )
 
     def delete(self) -> 'ResponseReturnValue':
         """

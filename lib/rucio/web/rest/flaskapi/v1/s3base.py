@@ -82,14 +82,20 @@ class S3View(ErrorHandlingMethodView):
             raise
         except exception.DatabaseException:
             _LOGGER.exception('S3: %s %s', request.method, request.path)
-            return refusal(503, 'DatabaseException', 'The database of the Rucio server did not answer as it should: try again in a few minutes.')
+            return refusal(
+                503,
+                'DatabaseException',
+                'The database of the Rucio server did not answer as it should: try again in a few minutes.',
+            )
         except TooManyRequests as error:
             response = refusal(429, 'ResourceTemporaryUnavailable', str(error.args[0]))
             response.headers['Retry-After'] = str(error.seconds)
             return response
         except exception.RucioException as error:
             status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-            return generate_http_error_flask(status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None)
+            return generate_http_error_flask(
+                status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None
+            )
         except Exception:
             # What an unforeseen exception says might be a secret: it stays in the log of the server.
             _LOGGER.exception('S3: %s %s', request.method, request.path)
@@ -178,7 +184,9 @@ def never_cached(response: 'Response') -> 'Response':
     response.headers['Cache-Control'] = 'no-store'
     if message := response.headers.get('ExceptionMessage'):
         # Names may have other characters than headers, of which servers and terminals make something else; the body has them as they are.
-        response.headers['ExceptionMessage'] = _CONTROL.sub(_escaped, message.encode('latin-1', 'backslashreplace').decode('latin-1'))
+        response.headers['ExceptionMessage'] = _CONTROL.sub(
+            _escaped, message.encode('latin-1', 'backslashreplace').decode('latin-1')
+        )
     return response
 
 

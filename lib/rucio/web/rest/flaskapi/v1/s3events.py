@@ -69,7 +69,9 @@ class Events(MethodView):
             return _refusal(400, 'InputValidationError', str(error.args[0]))
         except gateway.LATER as error:
             gateway.complain((request.path, 'later'), f'S3 events: {request.path}: {error}')
-            return _refusal(503, type(error).__name__, 'The storage or the database does not answer: send it again later.')
+            return _refusal(
+                503, type(error).__name__, 'The storage or the database does not answer: send it again later.'
+            )
         except Exception:
             # What an unforeseen exception says might be a secret: it stays in the log of the server.
             _LOGGER.exception('S3 events: %s', request.path)
@@ -136,8 +138,12 @@ class Events(MethodView):
         if length is None:
             return _refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).')
         if length > gateway.MAX_BODY:
-            return _refusal(413, 'InputValidationError', f'The body of a request may have {gateway.MAX_BODY} bytes, not {length}.')
-        answer = jsonify(gateway.take_events(rse, request.get_data(), _token(), vo=request.args.get('vo') or DEFAULT_VO))
+            return _refusal(
+                413, 'InputValidationError', f'The body of a request may have {gateway.MAX_BODY} bytes, not {length}.'
+            )
+        answer = jsonify(
+            gateway.take_events(rse, request.get_data(), _token(), vo=request.args.get('vo') or DEFAULT_VO)
+        )
         answer.headers['Cache-Control'] = 'no-store'
         return answer
 

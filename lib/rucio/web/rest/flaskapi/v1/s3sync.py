@@ -37,7 +37,13 @@ def wish_of(body: 'dict[str, Any]') -> gateway.Wish:
     on_changed, on_missing = get_text(body, 'on_changed', None), get_text(body, 'on_missing', None)
     after = get_value(body, 'after', str, '')  # a key, which may hold anything that is text
     if len(after.encode(errors='replace')) > LONGEST_KEY or after != after.encode(errors='replace').decode():
-        abort(refusal(400, 'InputValidationError', f"'after' may have {LONGEST_KEY} bytes of text: it is what the answer before said."))
+        abort(
+            refusal(
+                400,
+                'InputValidationError',
+                f"'after' may have {LONGEST_KEY} bytes of text: it is what the answer before said.",
+            )
+        )
     return gateway.Wish(get_value(body, 'dry_run', bool, False), on_changed, on_missing, after)
 
 
@@ -195,7 +201,9 @@ class Settings(S3View):
           404:
             description: "There is no such RSE"
         """
-        return answer(gateway.get_settings(get_text(request.args, 'scope'), self.issuer, rse=get_rse(request.args), vo=self.vo))
+        return answer(
+            gateway.get_settings(get_text(request.args, 'scope'), self.issuer, rse=get_rse(request.args), vo=self.vo)
+        )
 
     def put(self) -> 'ResponseReturnValue':
         """
@@ -237,7 +245,9 @@ class Settings(S3View):
         """
         body = json_body()
         wanted = {name: get_text(body, name, None) for name in ('on_changed', 'on_missing')}
-        return answer(gateway.set_settings(get_text(body, 'scope'), self.issuer, rse=get_rse(body), vo=self.vo, **wanted))
+        return answer(
+            gateway.set_settings(get_text(body, 'scope'), self.issuer, rse=get_rse(body), vo=self.vo, **wanted)
+        )
 
 
 class Changes(S3View):
@@ -316,5 +326,10 @@ class Changes(S3View):
           404:
             description: "There is no such RSE"
         """
-        scope, name, since = (get_text(request.args, each, default) for each, default in (('scope', REQUIRED), ('name', ''), ('since', None)))
-        return answer(gateway.list_changes(scope, name, self.issuer, rse=get_rse(request.args), since=since, vo=self.vo))
+        scope, name, since = (
+            get_text(request.args, each, default)
+            for each, default in (('scope', REQUIRED), ('name', ''), ('since', None))
+        )
+        return answer(
+            gateway.list_changes(scope, name, self.issuer, rse=get_rse(request.args), since=since, vo=self.vo)
+        )
