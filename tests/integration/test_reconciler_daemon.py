@@ -108,14 +108,14 @@ def place(root, rucio_server, plain, tmp_path, unique):
     return make
 
 
-def until(condition, process=None):
+def until(condition, *processes):
     """Look again and again, as nobody says when another process has come so far."""
     deadline = time.monotonic() + TIMEOUT
     while not (found := condition()):
         assert time.monotonic() < deadline, 'it took too long'
-        assert process is None or process.poll() is None, 'the process has ended'
+        assert [process.poll() for process in processes] == [None] * len(processes), 'a process has ended'
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
+            processes[0].wait(0.02)
     return found
 
 
@@ -209,10 +209,10 @@ def test_two_instances_share_the_buckets(place, tmp_path):
     here = place(12)
     logs = [tmp_path / 'one', tmp_path / 'two']
     with here.running(logs[0], '--sleep-time', '2') as one, here.running(logs[1], '--sleep-time', '2') as two:
-        until(lambda: here.heartbeats(one) and here.heartbeats(two), one)
+        until(lambda: here.heartbeats(one) and here.heartbeats(two), one, two)
         for scope in here.scopes:
             here.put(scope, run1__a=scope)
-        until(lambda: sum(log.read_text().count(' 1 registered in ') for log in logs) >= 12, one)
+        until(lambda: sum(log.read_text().count(' 1 registered in ') for log in logs) >= 12, one, two)
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in (one, two)] == [0, 0]
