@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio.core.s3.listings import Entry
+from rucio.core.s3.reconciler.listings import Entry
 
 if TYPE_CHECKING:
     from rucio.core.s3.parts import Part

@@ -23,7 +23,7 @@ import sysconfig
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parent.parent / 'lib'
-LEFT_OUT = ('__pycache__', '.egg-info')
+LEFT_OUT = ('__pycache__', '.egg-info', 'ruff.toml')
 
 
 def sources() -> list[Path]:

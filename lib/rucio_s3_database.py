@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Optional
 from sqlalchemy import inspect
 
 from rucio.common.exception import ConfigurationError, RucioException, UnsupportedOperation
-from rucio.core.s3 import grants, old_grants
+from rucio.core.s3.auth import grants, old_grants
 from rucio.daemons.s3 import starting
 from rucio.db.sqla import s3
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -32,7 +32,7 @@ from rucio.db.sqla.session import db_session, get_engine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rucio.core.s3.old_grants import OldGrant
+    from rucio.core.s3.auth.old_grants import OldGrant
 
 __all__ = ['main']
 

@@ -29,7 +29,7 @@ from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 
-from rucio.core.s3 import vending
+from rucio.core.s3.auth import vending
 from servers.boto import plain_client
 from servers.ceph import CephRGW
 from servers.seaweedfs import SeaweedFS

@@ -19,7 +19,7 @@ What is asserted is the work, not the time. How often an account may ask is in t
 
 import pytest
 
-from rucio.core.s3 import signing
+from rucio.core.s3.auth import signing
 from servers.rest import Rest
 from servers.signer import asked
 from servers.team import Team

@@ -29,7 +29,7 @@ from rucio.common.exception import RucioException, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
-from rucio.core.s3 import public_acls
+from rucio.core.s3.buckets import public_acls
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.team import s3_call

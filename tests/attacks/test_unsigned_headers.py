@@ -27,7 +27,7 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from rucio.core.s3 import object_lock
+from rucio.core.s3.buckets import object_lock
 from servers.boto import S3Server
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user

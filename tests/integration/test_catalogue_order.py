@@ -26,8 +26,9 @@ from sqlalchemy.orm import sessionmaker
 
 # What is imported here reads the configuration, and there is none.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import listings, storages
+    from rucio.core.s3 import storages
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import listings
     from rucio.db.sqla import session as rucio_session
 
 from rucio.common.s3.endpoint import Endpoint

@@ -23,9 +23,10 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import listings, storages
-    from rucio.core.s3.listings import Unsorted
+    from rucio.core.s3 import storages
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import listings
+    from rucio.core.s3.reconciler.listings import Unsorted
 
 from rucio.common.s3.endpoint import Endpoint, Secrets
 from rucio.common.types import InternalScope

@@ -37,7 +37,7 @@ from conformance.rig import Backend, Rig
 from rucio.common.exception import RSEAccessDenied
 from rucio.common.s3 import clients, credentials, webidentity
 from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import vending
+from rucio.core.s3.auth import vending
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.oidc import Issuer

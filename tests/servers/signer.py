@@ -27,7 +27,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
 from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import signing
+from rucio.core.s3.auth import signing
 
 from .boto import S3Server
 from .ceph import CephRGW

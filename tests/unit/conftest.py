@@ -191,6 +191,6 @@ def database(empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
 @pytest.fixture
 def alone(monkeypatch):
     """No other RSE is on the same storage: nobody looks for one in the catalogue."""
-    from rucio.core.s3 import shared_keys  # noqa: PLC0415 - a server's
+    from rucio.core.s3.auth import shared_keys  # noqa: PLC0415
 
     monkeypatch.setattr(shared_keys, 'neighbours', lambda *_, **__: [])

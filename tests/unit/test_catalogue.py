@@ -34,9 +34,10 @@ from sqlalchemy.exc import OperationalError
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import account, account_limit, did, replica, rse, rule, scope
-    from rucio.core.s3 import catalogue, listings, registration, retirement, rows
-    from rucio.core.s3.catalogue import NewFile
+    from rucio.core.s3.catalogue import records, registration, updates
+    from rucio.core.s3.catalogue.records import NewFile
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import listings
     from rucio.db.sqla import session as rucio_session
 
 from rucio.common.exception import ScopeNotFound, UnsupportedOperation
@@ -87,17 +88,17 @@ class World:
         return SimpleNamespace(**found)
 
     def register(self, *names, size=10, md5=SUM, part=None, **values):
-        return catalogue.register(part or self.part, [NewFile(name, size, md5, **values) for name in names])
+        return registration.register(part or self.part, [NewFile(name, size, md5, **values) for name in names])
 
     def seen(self, name):
         (found,) = [each for each in listings.replicas(self.part) if each.name == name]
         return found
 
     def replace(self, name, size=77, md5=OTHER_SUM, **values):
-        return catalogue.replace(self.part, self.seen(name), NewFile(name, size, md5, **values))
+        return updates.replace(self.part, self.seen(name), NewFile(name, size, md5, **values))
 
     def forget(self, *names):
-        return catalogue.forget(self.part, [self.seen(name) for name in names])
+        return updates.forget(self.part, [self.seen(name) for name in names])
 
     def add_rule(self, name, owner=ALICE, rse=None, **options):
         settings = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None} | options
@@ -203,8 +204,8 @@ def test_rows_are_those_of_rucio(world):
     for model in (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation, models.UpdatedDID, models.UpdatedRSECounter):
         ours, stock = sorted(world.rows(model), key=lambda row: row['created_at'])[-2:]
         for row in (ours, stock):
-            assert abs(row.pop('created_at') - rows.now()) < timedelta(minutes=1)
-            assert abs(row.pop('updated_at') - rows.now()) < timedelta(minutes=1)
+            assert abs(row.pop('created_at') - records.now()) < timedelta(minutes=1)
+            assert abs(row.pop('updated_at') - records.now()) < timedelta(minutes=1)
             row.pop('id', None)
         if model is models.DataIdentifier:
             # add_replicas says None, too, but SQLAlchemy leaves that out where the table has a default. Rucio's transmogrifier makes it None later.
@@ -271,7 +272,7 @@ def test_a_closed_dataset_gets_nothing(world):
 def test_a_dataset_that_was_removed_comes_back_with_a_rule(world):
     """Else Rucio's undertaker would delete it, and then the reaper what is in it."""
     world.add_dataset('run1')
-    world.change(models.DataIdentifier, {'name': 'run1'}, expired_at=rows.now() - timedelta(seconds=1))
+    world.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.now() - timedelta(seconds=1))
     assert world.register('run1/file') == (1, [])
     assert world.row(models.DataIdentifier, 'run1').expired_at is None
     assert world.row(models.ReplicationRule, 'run1').account == ALICE
@@ -359,7 +360,7 @@ def test_many_at_once(world):
 def test_chunks(world, monkeypatch):
     monkeypatch.setattr(registration, 'CHUNK', 4)
     monkeypatch.setattr(registration, 'RULES', 2)
-    monkeypatch.setattr(rows, 'LIST', 3)
+    monkeypatch.setattr(records, 'LIST', 3)
     assert world.register(*(f'run1/{number}' for number in range(10)), *(f'lone{number}' for number in range(5))) == (15, [])
     world.judge()
     world.agree()
@@ -455,7 +456,7 @@ def test_another_vo(world):
     assert {row['account'] for row in there.rows(models.DataIdentifier, scope=theirs)} == {owner}
     assert {row['account'] for row in there.rows(models.ReplicationRule, scope=theirs)} == {owner}
     assert there.replace('run1/file') is None
-    assert catalogue.declare_bad(there.part, [there.seen('run1/file')], '') == (1, [])
+    assert updates.declare_bad(there.part, [there.seen('run1/file')], '') == (1, [])
     assert there.row(models.BadReplica, 'run1/file').account == root
     assert there.forget('lone') == (1, [])
     assert world.seen('run1/file').bytes == 10
@@ -468,7 +469,7 @@ def test_etags_stand_in_the_metadata(world):
     world.register('run1/file', etag='abc-2')
     assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'s3_etags': {world.rse_id: 'abc-2'}}
     world.change(models.DidMeta, {'name': 'run1/file'}, meta=json.dumps({'campaign': 'mc23', 's3_etags': {world.rse_id: 'abc-2', 'other': 'x'}}))
-    catalogue.note_etags(world.part, {'run1/file': 'def-3', 'run1/unknown': 'x'})
+    updates.note_etags(world.part, {'run1/file': 'def-3', 'run1/unknown': 'x'})
     assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {world.rse_id: 'def-3', 'other': 'x'}}
     assert world.replace('run1/file') is None
     assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {'other': 'x'}}
@@ -486,8 +487,8 @@ def test_metadata_that_somebody_else_wrote(world, meta):
 def test_checksums_are_set_where_there_are_none(world):
     world.register('run1/file', md5=None)
     world.register('run1/known')
-    catalogue.set_checksums(world.part, 'run1/file', OTHER_SUM, '00000002')
-    catalogue.set_checksums(world.part, 'run1/known', OTHER_SUM, '00000002')
+    updates.set_checksums(world.part, 'run1/file', OTHER_SUM, '00000002')
+    updates.set_checksums(world.part, 'run1/known', OTHER_SUM, '00000002')
     assert (world.seen('run1/file').md5, world.seen('run1/file').adler32) == (OTHER_SUM, '00000002')
     assert (world.seen('run1/known').md5, world.seen('run1/known').adler32) == (SUM, '00000002')
     for name, md5 in (('run1/file', OTHER_SUM), ('run1/known', SUM)):
@@ -498,9 +499,9 @@ def test_checksums_are_set_where_there_are_none(world):
 def test_complete(world):
     world.register('run1/file', 'run1/transfer', 'run1/available')
     for name in ('run1/file', 'run1/transfer'):
-        world.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=rows.now())
+        world.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.now())
     add_request(world, 'run1/transfer', world.rse_id)
-    assert catalogue.complete(world.part, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
+    assert updates.complete(world.part, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
     states = {row['name']: (row['state'], row['tombstone'] is None) for row in world.rows(models.RSEFileAssociation)}
     assert states['run1/file'] == (ReplicaState.AVAILABLE, True)
     assert states['run1/transfer'] == (ReplicaState.COPYING, False)
@@ -560,7 +561,7 @@ def test_replace_adds_up_closed_datasets(kept):
 def test_replace_keeps_what_nobody_locks(world):
     world.add_dataset('run1')
     world.register('run1/file')
-    world.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=rows.now() - timedelta(days=1))
+    world.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now() - timedelta(days=1))
     with world.writing() as session:
         replica.declare_bad_file_replicas([{'scope': SCOPE, 'name': 'run1/file', 'rse_id': world.rse_id}], '', ROOT, BadFilesStatus.SUSPICIOUS, session=session)
     assert world.replace('run1/file') is None
@@ -570,7 +571,7 @@ def test_replace_keeps_what_nobody_locks(world):
 
 
 def test_replace_leaves_the_tombstone_of_what_is_locked(kept):
-    kept.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=rows.now())
+    kept.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now())
     assert kept.replace('run1/file') is None
     assert kept.row(models.RSEFileAssociation, 'run1/file').tombstone is not None
 
@@ -607,10 +608,10 @@ def test_what_was_seen_is_not_true_any_more(world, act, model, values):
 def acted(world, act, seen):
     """The kinds of what was refused."""
     if act == 'replace':
-        refused = catalogue.replace(world.part, seen, NewFile(seen.name, 77))
+        refused = updates.replace(world.part, seen, NewFile(seen.name, 77))
         return [refused.kind] if refused else []
     reason = ('for a test',) if act.startswith('declare') else ()
-    count, refusals = getattr(catalogue, act)(world.part, [seen], *reason)
+    count, refusals = getattr(updates, act)(world.part, [seen], *reason)
     assert count + len(refusals) in (0, 1)
     return [each.kind for each in refusals]
 
@@ -736,14 +737,14 @@ def test_forget_does_not_break_a_locked_rule(world):
 def test_forget_one_by_one_where_one_cannot_go(world, monkeypatch):
     world.register('run1/a', 'run1/b', 'run1/c')
     world.judge()
-    delete = retirement.delete_replicas
+    delete = updates.delete_replicas
 
     def refuse(rse_id, files, *, session):
         if 'run1/b' in [file['name'] for file in files]:
             raise UnsupportedOperation('Not this one.\nBecause.')
         delete(rse_id=rse_id, files=files, session=session)
 
-    monkeypatch.setattr(retirement, 'delete_replicas', refuse)
+    monkeypatch.setattr(updates, 'delete_replicas', refuse)
     count, (refused,) = world.forget('run1/a', 'run1/b', 'run1/c')
     assert (count, refused.kind, refused.name) == (2, 'failed', 'run1/b')
     assert 'Not this one. Try again' in refused.found
@@ -768,7 +769,7 @@ def test_declare_bad(world):
     world.register('run1/file', 'run1/empty')
     world.change(models.DataIdentifier, {'name': 'run1/empty'}, bytes=0)
     world.change(models.RSEFileAssociation, {'name': 'run1/empty'}, bytes=0)
-    count, (refused,) = catalogue.declare_bad(world.part, [world.seen('run1/file'), world.seen('run1/empty')], 'x' * 300)
+    count, (refused,) = updates.declare_bad(world.part, [world.seen('run1/file'), world.seen('run1/empty')], 'x' * 300)
     assert (count, refused.kind, refused.name) == (1, 'empty', 'run1/empty')
     assert world.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
     row = world.row(models.BadReplica, 'run1/file')
@@ -777,9 +778,9 @@ def test_declare_bad(world):
 
 def test_declare_what_was_declared_before(world):
     world.register('run1/file')
-    catalogue.declare_lost(world.part, [world.seen('run1/file')], 'first')
+    updates.declare_lost(world.part, [world.seen('run1/file')], 'first')
     world.change(models.RSEFileAssociation, {'name': 'run1/file'}, state=ReplicaState.AVAILABLE)
-    assert catalogue.declare_lost(world.part, [world.seen('run1/file')], 'second') == (1, [])
+    assert updates.declare_lost(world.part, [world.seen('run1/file')], 'second') == (1, [])
     assert world.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
 
 
@@ -821,7 +822,7 @@ def test_all_or_nothing(world, database):
     world.judge()
     seen = world.seen('run1/gone')
     count = len(world.query(select(func.count()).select_from(models.RSEFileAssociation)))
-    for act in (lambda: world.register('run1/second', 'lone'), lambda: world.replace('run1/file'), lambda: catalogue.forget(world.part, [seen])):
+    for act in (lambda: world.register('run1/second', 'lone'), lambda: world.replace('run1/file'), lambda: updates.forget(world.part, [seen])):
         with broken(database, 1000), pytest.raises(Exception, match='database is locked'):
             act()
     assert len(world.query(select(func.count()).select_from(models.RSEFileAssociation))) == count

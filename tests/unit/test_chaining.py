@@ -31,7 +31,8 @@ import sqlalchemy.orm
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import chaining, storages, vending
+    from rucio.core.s3 import storages
+    from rucio.core.s3.auth import chaining, vending
     from rucio.gateway import s3 as gateway
 
 from rucio.common.exception import RSEOperationNotSupported

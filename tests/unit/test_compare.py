@@ -29,9 +29,9 @@ from hypothesis import strategies as st
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.compare import Kind, compare, is_name
-    from rucio.core.s3.listings import Entry, Replica
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler.compare import Kind, compare, is_name
+    from rucio.core.s3.reconciler.listings import Entry, Replica
 
 from rucio.common.types import InternalScope
 

@@ -29,7 +29,8 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import copies, storages
+    from rucio.core.s3 import storages
+    from rucio.core.s3.transfers import copies
     from rucio.daemons.s3 import copier
     from rucio.transfertool import s3 as transfertool
 

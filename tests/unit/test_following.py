@@ -29,7 +29,8 @@ from sqlalchemy.orm import sessionmaker
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import bucket_settings, changes
+    from rucio.core.s3.buckets import bucket_settings
+    from rucio.core.s3.catalogue import changes
     from rucio.db.sqla import session as rucio_session
 
 from rucio.common.exception import ConfigurationError, InputValidationError

@@ -284,7 +284,7 @@ def server():
     """The server's part; what is imported here reads the configuration, and there is none yet."""
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
     with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-        from rucio.core.s3 import destinations  # noqa: PLC0415
+        from rucio.core.s3.transfers import destinations  # noqa: PLC0415
         from rucio.transfertool import s3 as transfertool  # noqa: PLC0415
 
     return SimpleNamespace(destinations=destinations, transfertool=transfertool)

@@ -31,7 +31,9 @@ import sqlalchemy.orm
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import config, permission
-    from rucio.core.s3 import access, grants, imports, storages, vending
+    from rucio.core.s3 import storages
+    from rucio.core.s3.auth import access, grants, vending
+    from rucio.core.s3.buckets import imports
     from rucio.gateway import s3 as gateway
     from rucio.rse import rsemanager
 

@@ -28,9 +28,10 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import inventory, storages
-    from rucio.core.s3.listings import Entry
+    from rucio.core.s3 import storages
     from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler import inventory
+    from rucio.core.s3.reconciler.listings import Entry
 
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported, SourceNotFound
 from rucio.common.s3.endpoint import Secrets

@@ -27,7 +27,9 @@ from sqlalchemy import delete, update
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import bucket_policies, grants, publishing, storages
+    from rucio.core.s3 import storages
+    from rucio.core.s3.auth import grants
+    from rucio.core.s3.buckets import bucket_policies, publishing
     from rucio.db.sqla import models, s3
     from rucio.db.sqla import session as rucio_session
 

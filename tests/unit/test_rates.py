@@ -30,7 +30,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.web.rest.flaskapi.v1.s3base import S3View
 
 from rucio.common.exception import ConfigurationError
-from rucio.core.s3 import rates
+from rucio.core.s3.auth import rates
 
 OPTION = 'signatures_per_second'
 

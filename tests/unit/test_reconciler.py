@@ -34,11 +34,13 @@ from sqlalchemy import event, select, update
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import account, account_limit, rse, scope
-    from rucio.core.s3 import catalogue, listings, reconciler, storages, summing
-    from rucio.core.s3.catalogue import NewFile, Refusal
-    from rucio.core.s3.listings import Unsorted
+    from rucio.core.s3 import storages
+    from rucio.core.s3.catalogue import registration, updates
+    from rucio.core.s3.catalogue.records import NewFile, Refusal
     from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import Reconciler, Summary, ranges
+    from rucio.core.s3.reconciler import checksums, listings, reconciling
+    from rucio.core.s3.reconciler.listings import Unsorted
+    from rucio.core.s3.reconciler.reconciling import Reconciler, Summary, ranges
     from rucio.db.sqla import models
     from rucio.db.sqla.session import db_session
 
@@ -155,9 +157,9 @@ def test_only_below_a_collection(world):
 
 
 def test_chunks(world, monkeypatch):
-    monkeypatch.setattr(reconciler, 'CHUNK', 3)
+    monkeypatch.setattr(reconciling, 'CHUNK', 3)
     world.store(*(f'run1/{number}' for number in range(10)))
-    with mock.patch.object(catalogue, 'register', wraps=catalogue.register) as register:
+    with mock.patch.object(registration, 'register', wraps=registration.register) as register:
         assert world.run().counts['registered'] == 10
     assert [len(call.args[1]) for call in register.call_args_list] == [3, 3, 3, 1]
 
@@ -250,7 +252,7 @@ def test_what_changes_under_the_eyes_is_left_for_the_next_run(world):
     world.store('run1/a')
     world.run()
     world.store('run1/a', body=b'abcd')
-    real = catalogue.replace
+    real = updates.replace
 
     def replace(part, seen, new):
         world.change('run1/a', bytes=9)
@@ -258,7 +260,7 @@ def test_what_changes_under_the_eyes_is_left_for_the_next_run(world):
             session.execute(update(models.DataIdentifier).filter_by(name='run1/a').values(bytes=9))
         return real(part, seen, new)
 
-    with mock.patch.object(catalogue, 'replace', replace):
+    with mock.patch.object(updates, 'replace', replace):
         summary = world.run(on_changed='replace')
     assert summary.counts['replaced'] == 0
     assert summary.problems == []
@@ -315,7 +317,7 @@ def test_another_content_with_as_many_bytes(world):
 def registered(world, name, body, **values):
     """As `rucio upload` leaves it: nothing noted."""
     file = NewFile(name, len(body), values.pop('md5', hashlib.md5(body).hexdigest()), values.pop('adler32', None))
-    assert catalogue.register(world.part(), [file]) == (1, [])
+    assert registration.register(world.part(), [file]) == (1, [])
     if values:
         world.change(name, **values)
 
@@ -567,8 +569,8 @@ def test_what_rucio_deletes_or_repairs_is_left_alone(world, state):
 
 def test_a_run_in_pieces(world, monkeypatch):
     """Each call does at least something, and all calls together all of it."""
-    monkeypatch.setattr(reconciler, 'LOOK', 2)
-    monkeypatch.setattr(reconciler, 'CHUNK', 2)
+    monkeypatch.setattr(reconciling, 'LOOK', 2)
+    monkeypatch.setattr(reconciling, 'CHUNK', 2)
     world.store(*(f'run1/{number:02}' for number in range(20)))
     world.run()
     world.delete('run1/03', 'run1/11')
@@ -598,7 +600,7 @@ def test_objects_to_be_read_in_pieces(world, monkeypatch):
 
 def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
     """Of these the listing says nothing, so the clock is read in between, too."""
-    monkeypatch.setattr(reconciler, 'DOUBTS', 2)
+    monkeypatch.setattr(reconciling, 'DOUBTS', 2)
     world.store(*(f'run1/{number}' for number in range(8)), 'z/z')
     world.run()
     world.delete(*(f'run1/{number}' for number in range(8)))
@@ -610,7 +612,7 @@ def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
 
 
 def test_a_stop_is_no_end_of_the_listing(world, monkeypatch):
-    monkeypatch.setattr(reconciler, 'LOOK', 1)
+    monkeypatch.setattr(reconciling, 'LOOK', 1)
     world.store('run1/a', 'run1/b', 'run1/c')
     world.run()
     world.delete('run1/c')
@@ -664,7 +666,7 @@ def test_cutting_where_there_is_one_directory(world):
 def test_what_all_slices_count_is_what_lies_there(world, monkeypatch, look):
     """However a round is cut into slices, each object counts once."""
     for name, value in {'LOOK': look, 'CHUNK': 3, 'DOUBTS': 2}.items():
-        monkeypatch.setattr(reconciler, name, value)
+        monkeypatch.setattr(reconciling, name, value)
     keys = [f'run1/{number:02}' for number in range(30)]
     for number, key in enumerate(keys):
         world.store(key, body=b'x' * (number + 1))
@@ -701,7 +703,7 @@ def test_an_unsorted_listing(world):
 
 def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
     """Each call lists all of it, and has its time after that."""
-    monkeypatch.setattr(reconciler, 'LOOK', 2)
+    monkeypatch.setattr(reconciling, 'LOOK', 2)
     names = [f'run1/{number}' for number in range(9)]
     world.store(*names)
     object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
@@ -711,7 +713,7 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
     def slow(*arguments):
         found = list(listed(*arguments))
         now = time.monotonic() + 60
-        monkeypatch.setattr(reconciler.time, 'monotonic', lambda: now)
+        monkeypatch.setattr(reconciling.time, 'monotonic', lambda: now)
         return found
 
     monkeypatch.setattr(listings, 'sorted_entries', slow)
@@ -720,7 +722,7 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
 
 
 def test_what_was_listed_long_ago_and_is_gone_is_not_registered(world, monkeypatch):
-    monkeypatch.setattr(reconciler, 'OLD', -1)
+    monkeypatch.setattr(reconciling, 'OLD', -1)
     world.store('run1/a', 'run1/b')
     object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
     listed = listings.sorted_entries
@@ -799,7 +801,7 @@ def test_an_object_that_vanishes_before_it_is_read(world):
 
 def test_the_database_fails(world):
     world.store('run1/a')
-    with mock.patch.object(catalogue, 'register', side_effect=DatabaseException('gone')), pytest.raises(DatabaseException):
+    with mock.patch.object(registration, 'register', side_effect=DatabaseException('gone')), pytest.raises(DatabaseException):
         world.run()
     assert world.files() == {}
 
@@ -836,21 +838,21 @@ def test_check_of_what_does_not_belong_to_the_part(world):
 
 def test_check_again_if_it_changes_meanwhile(world):
     world.store('run1/a')
-    register = catalogue.register
+    register = registration.register
 
     def slow(part, files):
         done = register(part, files)
         world.store('run1/a', body=b'abcd')
         return done
 
-    with mock.patch.object(catalogue, 'register', slow):
+    with mock.patch.object(registration, 'register', slow):
         summary = world.check('run1/a', on_changed='replace')
     assert counted(summary) == {'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1}
     assert world.files() == world.bucket()
 
 
 def test_check_does_not_go_on_for_ever(world):
-    replace, count = catalogue.replace, iter(range(100))
+    replace, count = updates.replace, iter(range(100))
 
     def changing(part, seen, new):
         done = replace(part, seen, new)
@@ -860,8 +862,8 @@ def test_check_does_not_go_on_for_ever(world):
     world.store('run1/a')
     world.run()
     world.store('run1/a', body=b'abcd')
-    with mock.patch.object(catalogue, 'replace', changing):
-        assert world.check('run1/a', on_changed='replace').counts['replaced'] == reconciler.AGAIN
+    with mock.patch.object(updates, 'replace', changing):
+        assert world.check('run1/a', on_changed='replace').counts['replaced'] == reconciling.AGAIN
 
 
 # What is said
@@ -871,7 +873,7 @@ def test_only_some_problems_are_kept():
     first, second = Summary(Counter(changed=70)), Summary(Counter(changed=70, missing=1))
     for number in range(140):
         summary = first if number < 70 else second
-        summary.add(reconciler.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
+        summary.add(reconciling.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
     first.merge(second)
     assert first.counts == {'changed': 140, 'missing': 1}
     assert len(first.problems) == 100
@@ -887,12 +889,12 @@ def test_the_same_problem_is_kept_once(world):
 
 
 def test_every_count_is_there_from_the_beginning():
-    assert Summary().as_dict() == {'counts': dict.fromkeys(reconciler.COUNTS, 0), 'problems': []}
+    assert Summary().as_dict() == {'counts': dict.fromkeys(reconciling.COUNTS, 0), 'problems': []}
 
 
 def test_a_refusal_is_what_was_found_and_what_to_do(world):
     world.store('run1/a')
-    with mock.patch.object(catalogue, 'register', return_value=(0, [Refusal('closed', 'run1', 'The dataset is closed. Open it, or use another one.')])):
+    with mock.patch.object(registration, 'register', return_value=(0, [Refusal('closed', 'run1', 'The dataset is closed. Open it, or use another one.')])):
         summary = world.run()
     problem = only(summary)
     assert (problem.kind, problem.found, problem.remedy) == ('closed', 'The dataset is closed.', 'Open it, or use another one.')
@@ -906,7 +908,7 @@ def test_a_way_to_act_that_there_is_not(world, options):
 
 
 def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(world):
-    with mock.patch.object(summing, 'sums', side_effect=ServiceUnavailable('not asked')):
+    with mock.patch.object(checksums, 'sums', side_effect=ServiceUnavailable('not asked')):
         assert counted(world.run()) == {}
 
 

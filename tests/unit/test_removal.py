@@ -25,7 +25,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import removal
+    from rucio.core.s3.buckets import removal
 
 from rucio.common.exception import UnsupportedOperation
 

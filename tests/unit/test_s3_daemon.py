@@ -33,11 +33,12 @@ from sqlalchemy.orm import Session
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import rounds, storages
-    from rucio.core.s3 import usage as usage_module
+    from rucio.core.s3 import storages
+    from rucio.core.s3.buckets.publishing import Swept
     from rucio.core.s3.parts import Part
-    from rucio.core.s3.publishing import Swept
-    from rucio.core.s3.reconciler import Problem, Summary
+    from rucio.core.s3.reconciler import progress
+    from rucio.core.s3.reconciler import usage as usage_module
+    from rucio.core.s3.reconciler.reconciling import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
     from rucio.daemons.s3 import starting
     from rucio.db.sqla import models
@@ -68,7 +69,7 @@ def database(tmp_path, monkeypatch):
             yield opened
             opened.commit()
 
-    for module in (rounds, daemon):
+    for module in (progress, daemon):
         monkeypatch.setattr(module, 'db_session', session)
     monkeypatch.setattr(daemon.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
     with session() as opened:
@@ -173,7 +174,7 @@ def work(options, hearts=None):
 
 def known(database, storage):
     with database() as session:
-        return rounds.read(storage, session=session)
+        return progress.read(storage, session=session)
 
 
 def fill(s3, bucket='user.alice', keys=KEYS):
@@ -276,13 +277,13 @@ def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database, key):
     made = storage()
     part = Part.of(made, ALICE)
     with database() as session:
-        rounds.begin(part, None, 1.0, session=session)
-        (span,) = rounds.read(made, session=session)['user.alice', 'user.alice'].spans
+        progress.begin(part, None, 1.0, session=session)
+        (span,) = progress.read(made, session=session)['user.alice', 'user.alice'].spans
         counts = dict.fromkeys((f'a rather long kind {number}' for number in range(30)), 10**12)
-        assert rounds.advance(part, span, key, counts, 1.0, session=session)
-        rounds.split(part, rounds.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session)
+        assert progress.advance(part, span, key, counts, 1.0, session=session)
+        progress.split(part, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session)
         assert max(len(value.encode()) for value in session.execute(select(models.Config.value)).scalars()) < 4000
-        assert [(span.after, span.until) for span in rounds.read(made, session=session)['user.alice', 'user.alice'].spans] == [
+        assert [(span.after, span.until) for span in progress.read(made, session=session)['user.alice', 'user.alice'].spans] == [
             (key, f'{key}~'),
             (f'{key}~', None),
         ]
@@ -374,14 +375,14 @@ def test_two_workers_on_one_span_count_nothing_twice(s3, storage, database):
     made = storage()
     part = Part.of(made, ALICE)
     with database() as session:
-        assert rounds.begin(part, None, 1.0, session=session)
+        assert progress.begin(part, None, 1.0, session=session)
     with database() as session:
-        assert not rounds.begin(part, None, 2.0, session=session)
+        assert not progress.begin(part, None, 2.0, session=session)
     (span,) = known(database, made)['user.alice', 'user.alice'].spans
     with database() as session:
-        assert rounds.advance(part, span, 'm', {'listed': 5}, 1.0, session=session)
-        assert not rounds.advance(part, span, 'b', {'listed': 3}, 1.0, session=session)
-        assert rounds.split(part, span, [('', 'c'), ('c', None)], session=session) == 1
+        assert progress.advance(part, span, 'm', {'listed': 5}, 1.0, session=session)
+        assert not progress.advance(part, span, 'b', {'listed': 3}, 1.0, session=session)
+        assert progress.split(part, span, [('', 'c'), ('c', None)], session=session) == 1
     (span,) = known(database, made)['user.alice', 'user.alice'].spans
     assert (span.after, span.counts) == ('m', {'listed': 5})
 
@@ -391,14 +392,14 @@ def test_late_news_of_a_round_that_is_over(s3, storage, database):
     part = Part.of(made, ALICE)
     place = ('user.alice', 'user.alice')
     with database() as session:
-        rounds.begin(part, None, 1.0, session=session)
-        (late,) = rounds.read(made, session=session)[place].spans
-        rounds.advance(part, late, None, {}, 1.0, session=session)
-        assert rounds.close(part, 2.0, session=session)
-        assert rounds.close(part, 2.0, session=session) is None
-        rounds.begin(part, rounds.read(made, session=session)[place], 3.0, session=session)
-        assert not rounds.advance(part, late, 'x', {}, 1.0, session=session)
-        assert rounds.read(made, session=session)[place].spans[0].after == ''
+        progress.begin(part, None, 1.0, session=session)
+        (late,) = progress.read(made, session=session)[place].spans
+        progress.advance(part, late, None, {}, 1.0, session=session)
+        assert progress.close(part, 2.0, session=session)
+        assert progress.close(part, 2.0, session=session) is None
+        progress.begin(part, progress.read(made, session=session)[place], 3.0, session=session)
+        assert not progress.advance(part, late, 'x', {}, 1.0, session=session)
+        assert progress.read(made, session=session)[place].spans[0].after == ''
 
 
 def test_a_round_that_nobody_ended(s3, storage, database, compared):
@@ -406,8 +407,8 @@ def test_a_round_that_nobody_ended(s3, storage, database, compared):
     fill(s3)
     part = Part.of(made, ALICE)
     with database() as session:
-        rounds.begin(part, None, 1.0, session=session)
-        rounds.advance(part, rounds.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
+        progress.begin(part, None, 1.0, session=session)
+        progress.advance(part, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
     assert '7 objects listed' in work(once()).lines()[0]
     assert known(database, made)['user.alice', 'user.alice'].ended
     assert compared.seen == []
@@ -417,7 +418,7 @@ def test_a_round_that_nobody_ended(s3, storage, database, compared):
 
 
 def places(storage, known=()):
-    found = rounds.find(storage, known)
+    found = progress.find(storage, known)
     return [(part.bucket, part.key_prefix, str(part.scope)) for part in found.parts], [(str(scope), bucket) for scope, bucket in found.missing]
 
 
@@ -477,7 +478,7 @@ def test_a_bucket_of_others_that_is_not_listed(s3, storage, database):
     made = storage()
     miss(database)
     s3.make_bucket('user.bob')
-    with mock.patch.object(rounds.objects, 'list_buckets', return_value=['user.alice']):
+    with mock.patch.object(progress.objects, 'list_buckets', return_value=['user.alice']):
         assert places(made) == ([('user.alice', '', 'user.alice'), ('user.bob', '', 'user.bob')], [])
 
 
@@ -798,7 +799,7 @@ def test_imports_that_lie_in_each_other_count_once(storage):
         return Part(made, ALICE, bucket, prefix, f'{name}/', name)
 
     parts = [part('b', 'scenes/', 'all'), part('b', 'scenes/2026/', 'new'), part('b', 'scenes/', 'again'), part('a', 'scenes/2026/', 'else')]
-    last = {(each.bucket, rounds.mark_of(each)): rounds.Round(0, 1, {'listed': 10, 'stored': 7}) for each in parts}
+    last = {(each.bucket, progress.mark_of(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in parts}
     assert usage_module.measured(parts, last) == (20, 14)
     assert usage_module.measured(parts, {key: value for key, value in last.items() if key[0] == 'b'}) is None
     assert usage_module.measured([], {}) is None

@@ -29,7 +29,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     import rucio_s3_database
-    from rucio.core.s3 import access, grants
+    from rucio.core.s3.auth import access, grants
     from rucio.db.sqla import models, s3
     from rucio.db.sqla import session as rucio_session
 

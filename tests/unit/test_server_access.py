@@ -29,7 +29,7 @@ import sqlalchemy.orm
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import permission
-    from rucio.core.s3 import access, grants
+    from rucio.core.s3.auth import access, grants
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
 from rucio.common.types import InternalAccount, InternalScope

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import buckets, storages
+    from rucio.core.s3 import storages
+    from rucio.core.s3.buckets import buckets
 
 from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint, Secrets

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import signing, signing_guards
+from rucio.core.s3.auth import signing, signing_guards
 from servers.fake_s3 import FakeS3
 from servers.signer import sign
 

@@ -28,7 +28,8 @@ from botocore.stub import Stubber
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import subscriptions, topics
+    from rucio.core.s3 import topics
+    from rucio.core.s3.buckets import subscriptions
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied
 from rucio.common.s3.endpoint import SERVER, Endpoint

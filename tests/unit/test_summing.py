@@ -28,10 +28,10 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import summing
-    from rucio.core.s3.listings import Entry
+    from rucio.core.s3.catalogue.records import NewFile
     from rucio.core.s3.parts import Part
-    from rucio.core.s3.rows import NewFile
+    from rucio.core.s3.reconciler import checksums
+    from rucio.core.s3.reconciler.listings import Entry
 
 from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, content, credentials
@@ -64,7 +64,7 @@ def entry(s3, key):
 
 
 def summed(part, entries, readers=2, read=True, stop=None):
-    return dict(summing.sums(part, entries, readers, read, stop or threading.Event()))
+    return dict(checksums.sums(part, entries, readers, read, stop or threading.Event()))
 
 
 def one(s3, part, key='run1/file', **options):
@@ -189,7 +189,7 @@ def test_all_are_summed_and_few_at_a_time(s3, part):
             assert len(asked) - len(yielded) <= 2 * 3 + 1
             yield entry(s3, f'run1/{number}')
 
-    for each, file in summing.sums(part(), entries(), 3, True, threading.Event()):
+    for each, file in checksums.sums(part(), entries(), 3, True, threading.Event()):
         yielded.append(each)
         assert file.md5 == hashlib.md5(s3.content(BUCKET, each.key)).hexdigest()
     assert len(set(yielded)) == 50
@@ -206,7 +206,7 @@ def test_stopped_while_reading(s3, part, monkeypatch):
 def test_who_wants_no_more_leaves_no_thread_behind(s3, part):
     for number in range(10):
         s3.store(BUCKET, f'run1/{number}', BODY, etag=MULTI)
-    found = summing.sums(part(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
+    found = checksums.sums(part(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
     next(found)
     found.close()
     assert not [each for each in threading.enumerate() if each.name.startswith('rucio-s3-checksums')]

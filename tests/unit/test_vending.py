@@ -34,7 +34,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import clients, credentials
 from rucio.common.s3.endpoint import Endpoint
-from rucio.core.s3 import rates, vending
+from rucio.core.s3.auth import rates, vending
 from servers.fake_sts import FakeSTS
 
 ROLE = 'arn:aws:iam:::role/RucioVending'

@@ -597,11 +597,11 @@ class Check:
         upload = client.create_multipart_upload(Bucket=bucket, Key=key, **options)['UploadId']
         self._uploads.add((key, upload))
         done: list[Any] = []
-        algorithm = {'ChecksumAlgorithm': 'CRC32'} if 'ChecksumAlgorithm' in options else {}
+        algorithm: dict[str, Any] = {'ChecksumAlgorithm': 'CRC32'} if 'ChecksumAlgorithm' in options else {}
         for number, content in enumerate(parts, 1):
             answer: Any = client.upload_part(
                 Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=content, **algorithm
-            )  # type: ignore[arg-type]
+            )
             done.append(
                 {name: answer[name] for name in ('ETag', 'ChecksumCRC32') if name in answer} | {'PartNumber': number}
             )

@@ -35,23 +35,9 @@ from rucio.common.s3 import address
 from rucio.common.s3.answers import line_logger, printable
 from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3 import (
-    access,
-    bucket_policies,
-    buckets,
-    chaining,
-    grants,
-    imports,
-    object_lock,
-    public_acls,
-    publishing,
-    rates,
-    removal,
-    shared_keys,
-    signing,
-    storages,
-    vending,
-)
+from rucio.core.s3 import storages
+from rucio.core.s3.auth import access, chaining, grants, rates, shared_keys, signing, vending
+from rucio.core.s3.buckets import bucket_policies, buckets, imports, object_lock, public_acls, publishing, removal
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session

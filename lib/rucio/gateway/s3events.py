@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import CannotAuthenticate, ConfigurationError, RSENotFound
 from rucio.common.s3.answers import line_logger
-from rucio.core.s3 import events, storages
+from rucio.core.s3 import storages
+from rucio.core.s3.events import events
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 

@@ -20,7 +20,10 @@ from typing import Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import AccessDenied, ScopeNotFound
-from rucio.core.s3 import access, bucket_settings, imports, listings, shared_keys, storages
+from rucio.core.s3 import storages
+from rucio.core.s3.auth import access, shared_keys
+from rucio.core.s3.buckets import bucket_settings, imports
+from rucio.core.s3.reconciler import listings
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session

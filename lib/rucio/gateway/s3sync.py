@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import InputValidationError, UnsupportedOperation
-from rucio.core.s3 import bucket_settings, buckets, changes, imports
+from rucio.core.s3.buckets import bucket_settings, buckets, imports
+from rucio.core.s3.catalogue import changes
 from rucio.core.s3.parts import Part
-from rucio.core.s3.reconciler import Reconciler
+from rucio.core.s3.reconciler.reconciling import Reconciler
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio.gateway import s3
 
 if TYPE_CHECKING:
-    from rucio.core.s3.bucket_settings import BucketSettings
+    from rucio.core.s3.buckets.bucket_settings import BucketSettings
     from rucio.core.s3.storages import Storage
 
 __all__ = ['SECONDS', 'Wish', 'get_settings', 'list_changes', 'reconcile', 'set_settings', 'sync']

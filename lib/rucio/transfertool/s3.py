@@ -15,7 +15,7 @@
 """The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
 
 Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds
-them (:mod:`rucio.core.s3.copies`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
+them (:mod:`rucio.core.s3.transfers.copies`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
 """
 
 import logging
@@ -193,7 +193,7 @@ def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
     ) -> None:
         # The copier makes its buckets by itself.
         if external_host != EXTERNAL_HOST and _is_s3(transfer.dest_protocol()):
-            from rucio.core.s3.destinations import prepare  # noqa: PLC0415 - it would import what is being executed
+            from rucio.core.s3.transfers.destinations import prepare  # noqa: PLC0415 - it would import what is being executed
 
             prepare(transfer.dst.rse.id, transfer.rws.scope, logger=logger)
         mark(transfer, external_host, *arguments, logger=logger, **keywords)

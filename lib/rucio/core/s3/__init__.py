@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The server's side of S3 storages: buckets, grants, vended credentials, signed requests.
+"""The server's side of S3 storages.
 
-Functions here decide nothing about who may: :mod:`rucio.core.s3.access` is asked by :mod:`rucio.gateway.s3`.
+``storages`` (which there are) and ``parts`` (which keys of a bucket are which names) are for all; over them lie the
+packages ``auth``, ``buckets``, ``catalogue``, ``reconciler``, ``events`` and ``transfers``, and each imports only from
+those before it in this list. Functions here decide nothing about who may: :mod:`.auth.access` is asked by the gateways.
 """

@@ -16,7 +16,7 @@
 ``s3``.
 
 One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
-the work by claims in the database (:mod:`rucio.core.s3.copies`), so that one that was killed holds nothing up for
+the work by claims in the database (:mod:`rucio.core.s3.transfers.copies`), so that one that was killed holds nothing up for
 longer than a minute.
 """
 
@@ -38,7 +38,7 @@ from rucio.common.exception import DatabaseException
 from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.request import TransferStatsManager
-from rucio.core.s3 import copies
+from rucio.core.s3.transfers import copies
 from rucio.daemons.common import HeartbeatHandler
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
@@ -46,7 +46,7 @@ from rucio.db.sqla.session import db_session
 from . import starting
 
 if TYPE_CHECKING:
-    from rucio.core.s3.copies import Outcome, Transfer
+    from rucio.core.s3.transfers.copies import Outcome, Transfer
 
 __all__ = ['Copier', 'Options', 'get_parser', 'main', 'run']
 

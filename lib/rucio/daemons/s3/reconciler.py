@@ -14,8 +14,8 @@
 
 """The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
 
-A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler`). How far it has come is in
-the database (:mod:`rucio.core.s3.rounds`), so that a daemon that was killed goes on where it was. All threads of all
+A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.reconciling`). How far it has come is in
+the database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed goes on where it was. All threads of all
 instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
 """
 
@@ -44,9 +44,11 @@ from rucio.common.exception import (
 from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
-from rucio.core.s3 import bucket_settings, publishing, rounds, storages, topics, usage
-from rucio.core.s3.inventory import Inventory, NamedInventory
-from rucio.core.s3.reconciler import Reconciler, ranges
+from rucio.core.s3 import storages, topics
+from rucio.core.s3.buckets import bucket_settings, publishing
+from rucio.core.s3.reconciler import progress, usage
+from rucio.core.s3.reconciler.inventory import Inventory, NamedInventory
+from rucio.core.s3.reconciler.reconciling import Reconciler, ranges
 from rucio.core.vo import list_vos
 from rucio.daemons.common import HeartbeatHandler, run_daemon
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -57,8 +59,8 @@ from . import starting
 if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
     from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import Problem, Summary
-    from rucio.core.s3.rounds import Round, Span
+    from rucio.core.s3.reconciler.progress import Round, Span
+    from rucio.core.s3.reconciler.reconciling import Problem, Summary
     from rucio.core.s3.storages import Storage
 
 __all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']
@@ -157,12 +159,12 @@ def _lacks_keys(storage: 'Storage') -> Optional[str]:
     return None
 
 
-def _parts(options: Options, places: rounds.Places) -> 'list[Part]':
+def _parts(options: Options, places: progress.Places) -> 'list[Part]':
     return [part for part in places.parts if not options.scopes or str(part.scope) in options.scopes]
 
 
 def _place(part: 'Part') -> tuple[str, str]:
-    return part.bucket, rounds.mark_of(part)
+    return part.bucket, progress.mark_of(part)
 
 
 def _name(part: 'Part') -> str:
@@ -298,15 +300,15 @@ class Worker:
         if graceful_stop.is_set() or (storage.rse_id,) in self.failed:
             return [], set()
         with db_session(DatabaseOperationType.READ) as session:
-            known = rounds.read(storage, session=session)
-        places = rounds.find(storage, known)
+            known = progress.read(storage, session=session)
+        places = progress.find(storage, known)
         self._tell_missing(storage, places)
         self._forget(storage, places, known)
         self._there[storage.rse_id] = places.parts
         parts = _parts(self.options, places)
         if self._open_rounds([part for part in parts if self._is_mine(part)], known):
             with db_session(DatabaseOperationType.READ) as session:
-                known = rounds.read(storage, session=session)
+                known = progress.read(storage, session=session)
         tasks, others = [], set()
         for part in parts:
             last = known.get(_place(part))
@@ -333,17 +335,17 @@ class Worker:
             elif self._is_due(last):
                 count += 1
                 with db_session(DatabaseOperationType.WRITE) as session:
-                    rounds.begin(part, last, time.time(), session=session)
+                    progress.begin(part, last, time.time(), session=session)
         return count
 
-    def _forget(self, storage: 'Storage', places: rounds.Places, known: 'dict[tuple[str, str], Round]') -> None:
+    def _forget(self, storage: 'Storage', places: progress.Places, known: 'dict[tuple[str, str], Round]') -> None:
         """Buckets and imports that are no more, and that nobody misses."""
         there = {_place(part) for part in places.parts} | {
             (bucket, str(scope.internal)) for scope, bucket in places.missing
         }
         if gone := known.keys() - there:
             with db_session(DatabaseOperationType.WRITE) as session:
-                rounds.forget(storage, gone, session=session)
+                progress.forget(storage, gone, session=session)
 
     def _work(self, task: Task) -> bool:
         """One slice of a span.
@@ -378,9 +380,9 @@ class Worker:
             after = reconciler.run(span.after, span.until, seconds)
         finally:
             self._count(part, reconciler.summary)
-        counts = reconciler.summary.counts | {rounds.STORED: reconciler.stored}
+        counts = reconciler.summary.counts | {progress.STORED: reconciler.stored}
         with db_session(DatabaseOperationType.WRITE) as session:
-            rounds.advance(part, span, after, counts, time.monotonic() - start, session=session)
+            progress.advance(part, span, after, counts, time.monotonic() - start, session=session)
         if after is None:
             self._begun.pop((*place, str(span.index)), None)
             self._close(part)
@@ -393,13 +395,13 @@ class Worker:
             return False
         found = ranges(part, min(SPANS * total, MOST_SPANS))
         with db_session(DatabaseOperationType.WRITE) as session:
-            count = rounds.split(part, span, found, session=session)
+            count = progress.split(part, span, found, session=session)
         logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', _name(part), count, total)
         return count > 1
 
     def _close(self, part: 'Part') -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            ended = rounds.close(part, time.time(), session=session)
+            ended = progress.close(part, time.time(), session=session)
         if ended is None:  # others have something left to do
             return
         self._closed.add(part.storage.rse_id)
@@ -427,7 +429,7 @@ class Worker:
     def _store_usage(self, storage: 'Storage') -> None:
         parts = self._there.get(storage.rse_id, [])
         with db_session(DatabaseOperationType.READ) as session:
-            found = usage.measured(parts, rounds.read(storage, session=session))
+            found = usage.measured(parts, progress.read(storage, session=session))
         if found is None:
             return
         free = usage.free_space(storage, found.used, parts[0].bucket)
@@ -487,7 +489,7 @@ class Worker:
         ).inc()
         self._warn(text, error)
 
-    def _tell_missing(self, storage: 'Storage', places: rounds.Places) -> None:
+    def _tell_missing(self, storage: 'Storage', places: progress.Places) -> None:
         for scope, bucket in places.missing:
             self._warn(
                 f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '{bucket}'. Nothing was declared lost. "
@@ -547,8 +549,8 @@ def _preview(options: Options) -> bool:
             continue
         try:
             with db_session(DatabaseOperationType.READ) as session:
-                known = rounds.read(storage, session=session)
-            parts = _parts(options, rounds.find(storage, known))
+                known = progress.read(storage, session=session)
+            parts = _parts(options, progress.find(storage, known))
         except RucioException as error:
             _LOGGER.warning('%s', _told(f'RSE {storage.rse}', error))
             well = False
@@ -568,7 +570,7 @@ def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
         return False
     for problem in reconciler.summary.problems[:SHOWN]:
         _LOGGER.warning('%s', _said(part, problem))
-    _tell_round(_LOGGER.log, part, rounds.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
+    _tell_round(_LOGGER.log, part, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
     return True
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
 
-from rucio.core.s3.signing import MAX_REQUESTS
+from rucio.core.s3.auth.signing import MAX_REQUESTS
 from rucio.gateway import s3 as gateway
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1 import s3imports, s3sync

@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
 from rucio.common.s3.answers import line_logger
-from rucio.core.s3.rates import TooManyRequests
+from rucio.core.s3.auth.rates import TooManyRequests
 from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
 
 if TYPE_CHECKING:

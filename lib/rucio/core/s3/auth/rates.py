@@ -1,0 +1,92 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How many signatures and new keys an account may have a second, in each process of the server.
+
+What an account did not use of five seconds it may use at once. A request that asks for more than is left is served as
+long as anything is left; what it took too much has to come back before the next one.
+"""
+
+import math
+import threading
+from time import monotonic
+
+from rucio.common.config import config_get_float
+from rucio.common.exception import ConfigurationError, ResourceTemporaryUnavailable
+from rucio.core.s3.allowance import Allowance
+
+__all__ = ['BURST', 'DEFAULTS', 'TooManyRequests', 'forget', 'spend']
+
+# Options of [s3] in the server's rucio.cfg -> a second; 0: as many as they like.
+DEFAULTS = {'signatures_per_second': 2000.0, 'vends_per_second': 10.0}
+BURST = 5  # seconds
+
+_allowances: dict[tuple[str, float], Allowance] = {}
+_lock = threading.Lock()
+
+
+class TooManyRequests(ResourceTemporaryUnavailable):
+    """An account asked too often. ``seconds``: when it may again, at least 1."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)  # type: ignore[no-untyped-call]
+        self.seconds = seconds
+
+
+def spend(option: str, account: str, vo: str, count: int = 1) -> None:
+    """Take this many of what an account may have. No request, no query.
+
+    :param option: One of :data:`DEFAULTS`.
+    :param account: Who asks.
+    :param vo: The VO of the account.
+    :param count: How many.
+    :raises TooManyRequests: if nothing is left; nothing is taken then.
+    :raises ConfigurationError: if the option is not a number.
+    """
+    if not (rate := _rate(option)):
+        return
+    with _lock:
+        if (option, rate) not in _allowances:
+            _allowances[option, rate] = Allowance(rate * BURST, rate, clock=monotonic)
+        allowance = _allowances[option, rate]
+        if (left := allowance.left((vo, account))) > 0:
+            allowance.use((vo, account), count)
+            return
+    raise TooManyRequests(
+        f'Account {account} asked too often: {_NAMES[option]} is {rate:g} a second. Try again later.',
+        max(1, math.ceil(-left / rate)),
+    )
+
+
+_NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second': 'the limit of new credentials'}
+
+
+def _rate(option: str) -> float:
+    try:
+        rate = float(
+            config_get_float('s3', option, raise_exception=False, default=DEFAULTS[option], check_config_table=False)
+        )
+        if rate >= 0:
+            return rate
+    except ValueError:
+        pass
+    raise ConfigurationError(
+        f"rucio.cfg [s3]: '{option}' must be a number of at least 0, such as {DEFAULTS[option]:g}; 0: no limit."
+    )
+
+
+def forget() -> None:
+    """Begin anew, as another process does."""
+    with _lock:
+        _allowances.clear()

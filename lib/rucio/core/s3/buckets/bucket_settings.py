@@ -1,0 +1,111 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What is done about objects that others changed or removed, for each bucket: in Rucio's table of settings, over those
+of the RSE.
+
+They stand in the section ``s3-bucket:RSE:BUCKET`` (``rucio config show``), in a VO other than the default one
+``s3-bucket:RSE@VO:BUCKET``.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from sqlalchemy import select
+
+from rucio.common.constants import DEFAULT_VO
+from rucio.common.exception import ConfigurationError, InputValidationError
+from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+from rucio.core import config
+from rucio.db.sqla import models
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['DEFAULT', 'BucketSettings', 'check', 'get', 'section_of', 'set_']
+
+DEFAULT = 'default'  # takes back what was set for a bucket: the RSE's own holds again
+_ALLOWED = {'on_changed': ON_CHANGED, 'on_missing': ON_MISSING}
+
+
+class BucketSettings(NamedTuple):
+    """What is done in a bucket, and which of it was set for this bucket, not for all of the RSE."""
+
+    on_changed: str
+    on_missing: str
+    own: tuple[str, ...] = ()
+
+
+def check(on_changed: Optional[str], on_missing: Optional[str], more: tuple[str, ...] = ()) -> None:
+    """Refuse what cannot be done.
+
+    :param on_changed: For objects that are not what the catalogue says; None: nothing was said.
+    :param on_missing: For replicas without an object; None: nothing was said.
+    :param more: What is allowed, too.
+    :raises InputValidationError: if it is none of what is allowed, with what is.
+    """
+    for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
+        if value is not None and value not in _ALLOWED[name] + more:
+            raise InputValidationError(f"'{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name] + more)}.")
+
+
+def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSettings:
+    """What holds for a bucket: one query.
+
+    :raises ConfigurationError: if the table of settings has a value that is not allowed.
+    """
+    section = section_of(storage, bucket)
+    rows = session.execute(select(models.Config.opt, models.Config.value).where(models.Config.section == section))
+    own = {row.opt: row.value for row in rows if row.opt in _ALLOWED}
+    for name, value in own.items():
+        if value not in _ALLOWED[name]:
+            raise ConfigurationError(
+                f"Rucio's settings [{section}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}."
+            )
+    general = {name: getattr(storage.endpoint, name) for name in _ALLOWED}
+    return BucketSettings(**general | own, own=tuple(sorted(own)))
+
+
+def set_(
+    storage: 'Storage',
+    bucket: str,
+    on_changed: Optional[str] = None,
+    on_missing: Optional[str] = None,
+    *,
+    session: 'Session',
+) -> BucketSettings:
+    """Set what is done in a bucket. A few queries.
+
+    :param storage: The RSE.
+    :param bucket: The bucket.
+    :param on_changed: One of ``ON_CHANGED``, or ``default`` for what holds on the RSE; None: stays as it is.
+    :param on_missing: The same of ``ON_MISSING``.
+    :returns: What holds now.
+    :raises InputValidationError: if it is none of these.
+    """
+    check(on_changed, on_missing, (DEFAULT,))
+    section = section_of(storage, bucket)
+    for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
+        if value == DEFAULT:
+            config.remove_option(section, name, session=session)
+        elif value is not None:
+            config.set(section, name, value, session=session)
+    return get(storage, bucket, session=session)
+
+
+def section_of(storage: 'Storage', bucket: str) -> str:
+    """The section of a bucket."""
+    return f's3-bucket:{storage.rse}{"" if storage.vo == DEFAULT_VO else f"@{storage.vo}"}:{bucket}'

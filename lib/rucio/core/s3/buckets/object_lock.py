@@ -1,0 +1,85 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whether objects of a bucket can be locked: a storage that heeds lock headers that nobody signed must not be sent a
+signed PutObject for such a bucket.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.errors import Target, status_of, translated
+
+if TYPE_CHECKING:
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['SECONDS', 'forget', 'is_enabled']
+
+SECONDS = 600  # for which an answer is remembered: object lock is enabled when a bucket is made, as a rule
+REMEMBERED = 10_000  # buckets
+
+# What storages without object lock, and buckets without it, are asked about.
+_NONE = (
+    'ObjectLockConfigurationNotFoundError',
+    'NoSuchObjectLockConfiguration',
+    'NoSuchBucket',
+    'NotImplemented',
+    'MethodNotAllowed',
+)
+
+_known: OrderedDict[tuple[str, str], tuple[float, bool]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def is_enabled(storage: 'Storage', bucket: str) -> bool:
+    """Whether a bucket has object lock. One request, none for :data:`SECONDS` after an answer.
+
+    :param storage: The storage.
+    :param bucket: The bucket.
+    :raises RSEAccessDenied: if the server's keys may not ask.
+    :raises ServiceUnavailable, ResourceTemporaryUnavailable: if the storage does not answer.
+    """
+    key, now = (storage.rse_id, bucket), time.monotonic()
+    with _lock:
+        then, enabled = _known.get(key, (0.0, False))
+        if key in _known and now - then < SECONDS:
+            return enabled
+    enabled = _ask(storage, bucket)
+    with _lock:
+        _known[key] = now, enabled
+        while len(_known) > REMEMBERED:
+            _known.popitem(last=False)
+    return enabled
+
+
+def _ask(storage: 'Storage', bucket: str) -> bool:
+    with translated('sign', Target(storage.rse, bucket)):
+        try:
+            found = storage.connection(SERVER).client.get_object_lock_configuration(Bucket=bucket)
+        except ClientError as error:
+            if error.response.get('Error', {}).get('Code') in _NONE or status_of(error) in (404, 405, 501):
+                return False
+            raise
+    return found.get('ObjectLockConfiguration', {}).get('ObjectLockEnabled') == 'Enabled'
+
+
+def forget() -> None:
+    """Ask again of every bucket."""
+    with _lock:
+        _known.clear()

@@ -1,0 +1,79 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Buckets in which no ACL makes anything public: what is public, owners decide (``rucio s3 share --public``), not
+whoever may write.
+
+An upload may bring an ACL with it. AWS refuses one that opens the object to keys that lack PutObjectAcl, as vended ones
+do; Ceph takes it, and no condition of a session policy stops it there for copies and for uploads in parts. What stops
+it is the public access block of the bucket, with IgnorePublicAcls alone: bucket policies go on working.
+(BlockPublicAcls makes Ceph 16 refuse every upload.)
+"""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from rucio.common.exception import DestinationNotAccessible, RSEAccessDenied, RSEOperationNotSupported
+from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.errors import Target, translated
+
+if TYPE_CHECKING:
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['ignore']
+
+SECONDS = 3600  # after which it is looked at anew: the bucket may be another one by then
+
+_done: dict[tuple[int, str, str], float] = {}
+
+
+def ignore(storage: 'Storage', bucket: str) -> None:
+    """Have a storage ignore public ACLs in a bucket, where it heeds them (setting ``ignore_public_acls``). What else is
+    set stays.
+
+    One request for each bucket, process and hour; a second one the first time.
+
+    :raises RSEOperationNotSupported: if the storage refuses: nobody must get keys for writing there.
+    :raises ServiceUnavailable: if the storage does not answer.
+    """
+    key = (os.getpid(), storage.rse_id, bucket)
+    if not storage.endpoint.ignore_public_acls or time.monotonic() < _done.get(key, 0):
+        return
+    try:
+        with translated('public_access_block', Target(storage.rse, bucket)):
+            _ignore(storage.connection(SERVER).client, bucket)
+    except DestinationNotAccessible:  # there is no such bucket: who makes it comes here again
+        return
+    except (RSEAccessDenied, RSEOperationNotSupported) as error:
+        raise RSEOperationNotSupported(
+            f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have public ACLs ignored there: "
+            f"{error.args[0] if error.args else error} Let the server's keys do PutBucketPublicAccessBlock and GetBucketPublicAccessBlock."
+        ) from None
+    _done[key] = time.monotonic() + SECONDS
+
+
+def _ignore(client: Any, bucket: str) -> None:
+    try:
+        block = client.get_public_access_block(Bucket=bucket)['PublicAccessBlockConfiguration']
+    except ClientError as error:
+        if error.response.get('Error', {}).get('Code') != 'NoSuchPublicAccessBlockConfiguration':
+            raise
+        block = {}
+    if not block.get('IgnorePublicAcls'):
+        names = ('BlockPublicAcls', 'BlockPublicPolicy', 'RestrictPublicBuckets')
+        wanted = {name: bool(block.get(name)) for name in names} | {'IgnorePublicAcls': True}
+        client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=wanted)

@@ -1,0 +1,377 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run repairs a
+first.
+
+The order is that of Rucio's own reaper: rules go first, then replicas are marked as being deleted, then the objects,
+then the replicas.
+"""
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import ClientError
+from sqlalchemy import and_, func, select, true, update
+
+from rucio.common.exception import DestinationNotAccessible, SourceNotFound, UnsupportedOperation
+from rucio.common.s3 import objects
+from rucio.common.s3.answers import line_logger
+from rucio.common.s3.errors import Target, translated
+from rucio.core.did import set_metadata
+from rucio.core.replica import delete_replicas
+from rucio.core.rule import delete_rule
+from rucio.core.s3.auth import grants
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
+from rucio.db.sqla.session import db_session
+
+from . import buckets, publishing
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount, InternalScope
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['remove']
+
+_LOGGER = line_logger(__name__)
+
+SECONDS = 60  # of deleting in one call
+BATCH = 1000  # S3's limit for DeleteObjects
+
+# Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
+_UNDELETABLE = (
+    "{part} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. "
+    'Ask the operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME --purge-objects).'
+)
+
+
+class _Part(NamedTuple):
+    """What is to be removed: all names of a scope on an RSE that begin with ``below``, and the collection ``name``."""
+
+    storage: 'Storage'
+    scope: 'InternalScope'
+    name: str  # empty: the whole bucket
+    bucket: str
+    prefix: str  # of the keys
+
+    @property
+    def below(self) -> str:
+        return f'{self.name}/' if self.name else ''
+
+    def __str__(self) -> str:
+        return f'{self.scope}:{self.name}' if self.name else f"The bucket '{self.bucket}'"
+
+    def names(self, column: Any) -> Any:
+        """The condition for a name to lie below. LIKE takes run1 and RUN1 for the same on some databases."""
+        return (
+            column.startswith(self.below, autoescape=True) & (func.substr(column, 1, len(self.below)) == self.below)
+            if self.name
+            else true()
+        )
+
+    def collections(self, column: Any) -> Any:
+        """The same, with the collection itself."""
+        return (column == self.name) | self.names(column) if self.name else true()
+
+
+def remove(
+    storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope', name: str, force: bool
+) -> dict[str, Any]:
+    """Remove a collection and its rules from an RSE, and the bucket if nothing else is in it.
+
+    :param storage: The RSE.
+    :param account: Whose rules are deleted.
+    :param scope: The scope.
+    :param name: The collection; empty: the whole bucket of the scope.
+    :param force: Delete objects and replicas, too; else they are a reason to refuse.
+    :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False after
+              :data:`SECONDS`, when there is more to delete.
+    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
+        deleted.
+    """
+    part = _Part(storage, scope, name, *storage.place_of(str(scope), f'{name}/' if name else ''))
+    if not force:
+        with db_session(DatabaseOperationType.READ) as session:
+            _refuse_known(part, session)
+        _refuse_objects(part)
+    with db_session(DatabaseOperationType.WRITE) as session:
+        rules, collections = _end_rules(part, account, force, session)
+    count, replicas, finished = _empty(part) if force else (0, 0, True)
+    removed = {'rules': rules, 'objects': count, 'replicas': replicas, 'datasets': 0, 'bucket': False}
+    if finished:
+        with db_session(DatabaseOperationType.READ) as session:
+            going = [each for each in collections if _is_unused(part, each, session)]
+        for each in going:
+            # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler
+            # tries again.
+            for elsewhere, error in publishing.withdraw(scope, each).items():
+                _LOGGER.warning(
+                    'S3: %s:%s may still be public on RSE %s: %s',
+                    scope,
+                    each,
+                    elsewhere.rse,
+                    error.args[0] if error.args else error,
+                )
+        with db_session(DatabaseOperationType.WRITE) as session:
+            for each in going:
+                set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
+                # Who makes a collection of this name again does not share it with the same accounts.
+                grants.delete_grants(scope, each, session=session)
+            removed['datasets'] = len(going)
+            unused = not buckets.has_anything(scope, storage, session=session)
+        removed['bucket'] = unused and _remove_bucket(part)
+    return {'rse': storage.rse, 'bucket': part.bucket, 'finished': finished, 'removed': removed}
+
+
+def _refuse_known(part: _Part, session: 'Session') -> None:
+    content, replica, lock = models.DataIdentifierAssociation, models.RSEFileAssociation, models.DatasetLock
+    if part.name:
+        question = select(content.child_name).where(and_(content.scope == part.scope, content.name == part.name))
+        if child := session.execute(question.limit(1)).scalar():
+            raise UnsupportedOperation(
+                f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use --force."
+            )
+    question = select(replica.name).where(
+        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, part.names(replica.name))
+    )
+    if file := session.execute(question.limit(1)).scalar():
+        raise UnsupportedOperation(
+            f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use --force.'
+        )
+    question = select(lock.name).where(
+        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name))
+    )
+    if dataset := session.execute(question.limit(1)).scalar():
+        raise UnsupportedOperation(
+            f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use --force.'
+        )
+
+
+def _refuse_objects(part: _Part) -> None:
+    """What another client wrote, and the catalogue does not know."""
+    try:
+        first = next(
+            objects.list_objects(part.storage.connection().client, Target(part.storage.rse, part.bucket, part.prefix)),
+            None,
+        )
+    except (SourceNotFound, DestinationNotAccessible):  # no such bucket
+        return
+    if first:
+        raise UnsupportedOperation(
+            f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use --force."
+        )
+
+
+def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
+    """Delete the account's rules. Refuses before anything is deleted where a file stays protected that is to go.
+
+    :returns: How many, and the collections that are to go if they are empty then.
+    """
+    rule, dataset_lock = models.ReplicationRule, models.DatasetLock
+    wanted = part.collections if force else (lambda column: column == part.name)
+    locked = select(dataset_lock.rule_id).where(
+        and_(dataset_lock.scope == part.scope, dataset_lock.rse_id == part.storage.rse_id)
+    )
+    here = (rule.rse_expression == part.storage.rse) | rule.id.in_(locked)
+    rows = session.execute(
+        select(rule.id, rule.name, rule.rse_expression).where(
+            and_(rule.account == account, rule.scope == part.scope, wanted(rule.name), here)
+        )
+    ).all()
+    for row in rows:
+        if row.rse_expression != part.storage.rse and _is_elsewhere(row.id, part.storage, session):
+            raise UnsupportedOperation(
+                f'The rule {row.id} ({row.rse_expression}) keeps {part.scope}:{row.name} on other RSEs, too: delete it (rucio rule remove), then repeat this.'
+            )
+    if force:
+        _refuse_protected(part, [row.id for row in rows], session)
+    for row in rows:
+        delete_rule(rule_id=row.id, session=session)
+    return len(rows), sorted({part.name} - {''} | {row.name for row in rows})
+
+
+def _is_elsewhere(rule_id: str, storage: 'Storage', session: 'Session') -> bool:
+    return any(
+        session.execute(
+            select(lock.name).where(and_(lock.rule_id == rule_id, lock.rse_id != storage.rse_id)).limit(1)
+        ).first()
+        for lock in (models.ReplicaLock, models.DatasetLock)
+    )
+
+
+def _refuse_protected(part: _Part, going: list[str], session: 'Session') -> None:
+    lock = models.ReplicaLock
+    stays = lock.rule_id.notin_(going) if going else true()
+    question = select(lock.name, lock.account, lock.rule_id).where(
+        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name), stays)
+    )
+    if found := session.execute(question.limit(1)).first():
+        raise UnsupportedOperation(
+            f'{part.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so nothing was removed. Have that rule deleted first.'
+        )
+
+
+def _empty(part: _Part) -> tuple[int, int, bool]:
+    """Delete all objects, known and unknown, and their replicas.
+
+    :returns: How many objects and replicas, and whether that was all.
+    """
+    end = time.monotonic() + SECONDS
+    deleted, forgotten = 0, 0
+    before: list[str] = []
+    _abort_uploads(part)
+    while keys := _first_keys(part):
+        if time.monotonic() > end:
+            return deleted, forgotten, False
+        if set(keys) <= set(before):
+            raise UnsupportedOperation(
+                _UNDELETABLE.format(part=part, key=keys[0], rse=part.storage.rse, bucket=part.bucket)
+            )
+        before = keys
+        names = [part.below + key[len(part.prefix) :] for key in keys]
+        with db_session(DatabaseOperationType.WRITE) as session:
+            _mark(part, names, session)
+        _delete_objects(part, keys)
+        deleted += len(keys)
+        with db_session(DatabaseOperationType.WRITE) as session:
+            forgotten += _forget(part, models.RSEFileAssociation.name.in_(names), session)
+    while time.monotonic() <= end:
+        # Replicas without an object: of a run that broke off, or of uploads that did.
+        with db_session(DatabaseOperationType.WRITE) as session:
+            count = _forget(part, part.names(models.RSEFileAssociation.name), session)
+        forgotten += count
+        if count < BATCH:
+            return deleted, forgotten, True
+    return deleted, forgotten, False
+
+
+def _first_keys(part: _Part) -> list[str]:
+    """The first keys that there are: what is deleted is not listed again."""
+    client = part.storage.connection().client
+    try:
+        with translated('ls', Target(part.storage.rse, part.bucket, part.prefix)):
+            return [
+                each['Key']
+                for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.prefix, MaxKeys=BATCH).get(
+                    'Contents', []
+                )
+            ]
+    except (SourceNotFound, DestinationNotAccessible):  # no such bucket
+        return []
+
+
+def _abort_uploads(part: _Part) -> None:
+    """They would hold the bucket, and bring objects back."""
+    client = part.storage.connection().client
+    try:
+        with translated('remove-bucket', Target(part.storage.rse, part.bucket, part.prefix)):
+            try:
+                begun = client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.prefix).get('Uploads', [])
+            except client.exceptions.NoSuchUpload:  # what `rclone serve s3` says where there are none
+                return
+            for each in begun:
+                client.abort_multipart_upload(Bucket=part.bucket, Key=each['Key'], UploadId=each['UploadId'])
+    except (SourceNotFound, DestinationNotAccessible):
+        return
+
+
+def _mark(part: _Part, names: list[str], session: 'Session') -> None:
+    """Say that these are being deleted, so that nobody reads them or makes a new lock."""
+    replica = models.RSEFileAssociation
+    these = and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.name.in_(names))
+    if locked := session.execute(select(replica.name).where(and_(these, replica.lock_cnt > 0)).limit(1)).scalar():
+        raise UnsupportedOperation(
+            f'{part.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat this.'
+        )
+    stmt = (
+        update(replica)
+        .where(and_(these, replica.lock_cnt == 0))
+        .values(state=ReplicaState.BEING_DELETED)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(stmt)
+
+
+def _delete_objects(part: _Part, keys: list[str]) -> None:
+    targets = [Target(part.storage.rse, part.bucket, key) for key in keys]
+    for error in objects.delete_many(part.storage.connection(), targets).values():
+        if error is not None:
+            raise error
+
+
+def _forget(part: _Part, which: Any, session: 'Session') -> int:
+    """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH`."""
+    replica = models.RSEFileAssociation
+    stmt = select(replica.scope, replica.name).where(
+        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.lock_cnt == 0, which)
+    )
+    files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH))]
+    delete_replicas(rse_id=part.storage.rse_id, files=files, session=session)
+    return len(files)
+
+
+def _is_unused(part: _Part, name: str, session: 'Session') -> bool:
+    """Whether a collection is empty and has no rule. At the end of its lifetime Rucio's undertaker takes it."""
+    did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
+    alive = and_(did.scope == part.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
+    if session.execute(select(did.name).where(alive)).first() is None:
+        return False
+    questions = (
+        select(content.child_name).where(and_(content.scope == part.scope, content.name == name)),
+        select(rule.id).where(and_(rule.scope == part.scope, rule.name == name)),
+    )
+    return all(session.execute(question.limit(1)).first() is None for question in questions)
+
+
+def _remove_bucket(part: _Part) -> bool:
+    """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes
+    all, unless told).
+
+    :returns: Whether it was removed.
+    """
+    if part.storage.common_bucket:
+        return False
+    client = part.storage.connection().client
+    with translated('remove-bucket', Target(part.storage.rse, part.bucket)):
+        try:
+            holds_something = _holds_something(client, part.bucket)
+            if not holds_something:
+                client.delete_bucket(Bucket=part.bucket)
+        except ClientError as error:
+            code = error.response.get('Error', {}).get('Code')
+            if code == 'NoSuchBucket':
+                return False
+            if code != 'BucketNotEmpty':
+                raise
+            holds_something = True
+    if holds_something and not part.name:
+        raise UnsupportedOperation(
+            f"RSE {part.storage.rse}: the bucket '{part.bucket}' is not removed, as it is not empty: "
+            'somebody wrote to it in this moment, or it keeps old versions of objects.'
+        )
+    return not holds_something
+
+
+def _holds_something(client: Any, bucket: str) -> bool:
+    """Whether there is an object in a bucket, or an old version of one. Two requests."""
+    if client.list_objects_v2(Bucket=bucket, MaxKeys=1).get('Contents'):
+        return True
+    with suppress(ClientError):  # the storage has no versions, or the keys may not list them
+        versions = client.list_object_versions(Bucket=bucket, MaxKeys=1)
+        return bool(versions.get('Versions') or versions.get('DeleteMarkers'))
+    return False

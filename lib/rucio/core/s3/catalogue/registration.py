@@ -1,0 +1,503 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""New files of the catalogue: DIDs, replicas and members of their dataset, in bulk.
+
+Rucio's own ``add_replicas`` makes an object for each file and asks with a condition for each. Here the rows are the
+same, made by a few statements for each chunk. Replicas get no tombstone: what has neither lock nor tombstone is never
+deleted by the reaper.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from sqlalchemy import and_, select
+
+from rucio.common.exception import (
+    DatabaseException,
+    DataIdentifierAlreadyExists,
+    InsufficientAccountLimit,
+    RucioException,
+    ScopeNotFound,
+    UnsupportedOperation,
+)
+from rucio.common.s3.content import Sums
+from rucio.core import rse_counter
+from rucio.core.did import add_did
+from rucio.core.rse_selector import RSESelector
+from rucio.core.rule import add_rule
+from rucio.core.s3 import storages
+from rucio.core.s3.auth import grants
+from rucio.core.s3.buckets import buckets
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDReEvaluation, DIDType, ReplicaState
+from rucio.db.sqla.session import db_session
+
+from .records import ETAGS, Collision, NewFile, Refusal, again, as_column, batches, insert_rows, note, now, said, these
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount
+    from rucio.core.s3.parts import Part
+
+__all__ = ['register']
+
+CHUNK = 2000  # files in one transaction
+RULES = 100  # files in one transaction where each gets a rule of its own
+
+
+# New files
+
+
+def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
+    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the scope's
+    owner.
+
+    A file goes to the longest open dataset that it lies below. If there is none, the shortest name that it lies below
+    becomes one, kept on the RSE by a rule of the owner; a file that lies below nothing gets such a rule itself. What is
+    registered already is left alone: twice is as good as once, also at the same time. One transaction and about ten
+    statements for each :data:`CHUNK` files.
+
+    :returns: How many were registered, and why others were not.
+    :raises ScopeNotFound: if nobody owns the scope.
+    :raises UnsupportedOperation: if the RSE is volatile: Rucio's caches are no place for catalogued files.
+    :raises DatabaseException: if the database does not work. What was registered until then stays.
+    """
+    if part.storage.settings.get('volatile'):
+        raise UnsupportedOperation(
+            f'RSE {part.storage.rse} is volatile, so no files can be registered there: use another RSE.'
+        )
+    owner = _owner(part)
+    ordered = sorted({file.name: file for file in files}.values())
+    count, size, refusals = 0, 0, []
+    for chunk in batches(ordered, CHUNK):
+        places, refused = _places(part, owner, chunk)
+        refusals += refused
+        placed = [file for file in chunk if file.name in places]
+        members = [file for file in placed if places[file.name] is not None]
+        lone = [file for file in placed if places[file.name] is None]
+        for some in [members, *batches(lone, RULES)]:
+            done, refused = _registered(part, owner, some, places) if some else ([], [])
+            count, size = count + len(done), size + sum(file.bytes for file in done)
+            refusals += refused
+    if count and part.dataset is None:
+        refusals += _over_limit(part, owner, size)
+    return count, refusals
+
+
+def _owner(part: 'Part') -> 'InternalAccount':
+    with db_session(DatabaseOperationType.READ) as session:
+        owner: Optional[InternalAccount] = session.execute(
+            select(models.Scope.account).where(models.Scope.scope == part.scope)
+        ).scalar()
+    if owner is None:
+        raise ScopeNotFound(
+            f"There is no scope '{part.scope}', so nobody owns its files: make it first (rucio scope add)."
+        )
+    return owner
+
+
+def _registered(
+    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]'
+) -> tuple[list[NewFile], list[Refusal]]:
+    """All at once; one by one where that does not work."""
+    try:
+        return again(lambda session: _insert(part, owner, files, places, session))
+    except (Collision, RucioException) as error:
+        if isinstance(error, DatabaseException):
+            raise
+        if len(files) == 1:
+            return [], [
+                Refusal(
+                    'failed',
+                    files[0].name,
+                    f'{part.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays so, tell the operator.',
+                )
+            ]
+    done: list[NewFile] = []
+    refusals: list[Refusal] = []
+    for file in files:
+        some, refused = _registered(part, owner, [file], places)
+        done, refusals = done + some, refusals + refused
+    return done, refusals
+
+
+def _insert(
+    part: 'Part',
+    owner: 'InternalAccount',
+    files: 'Sequence[NewFile]',
+    places: 'Mapping[str, Optional[str]]',
+    session: 'Session',
+) -> tuple[list[NewFile], list[Refusal]]:
+    datasets = {place for file in files if (place := places[file.name])}
+    if any(
+        not each.is_open or each.did_type != DIDType.DATASET for each in _collections(part, datasets, session).values()
+    ):
+        raise Collision('a dataset was closed in this moment')
+    known = _known(part, files, session)
+    new = [file for file in files if file.name not in known]
+    second, refusals = [], []
+    for file in files:
+        if file.name in known:
+            refused = _conflict(part, file, known[file.name])
+            if refused:
+                refusals.append(refused)
+            elif not known[file.name].here:
+                second.append(file)
+    same = _same_objects(part, second, session)
+    refusals += [_twin(part, file, same[file.name]) for file in second if file.name in same]
+    second = [file for file in second if file.name not in same]
+    if new:
+        _insert_files(part, owner, new, places, session)
+    if new or second:
+        _insert_replicas(part, [*new, *second], session)
+        note(part, {file.name: file.etag for file in second if file.etag}, session=session)
+    if lone := [file.name for file in new if places[file.name] is None]:
+        _keep(part, owner, lone, session)
+    return [*new, *second], refusals
+
+
+class _Known(NamedTuple):
+    """What the catalogue has of a name."""
+
+    name: str
+    did_type: DIDType
+    bytes: Optional[int]
+    md5: Optional[str]
+    adler32: Optional[str]
+    availability: DIDAvailability
+    here: bool
+    path: Optional[str]
+
+
+def _known(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _Known]:
+    did, replica = models.DataIdentifier, models.RSEFileAssociation
+    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == part.storage.rse_id)
+    stmt = select(
+        did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path
+    )
+    rows = these(
+        stmt.outerjoin(replica, joined).where(did.scope == part.scope), did.name, [file.name for file in files], session
+    )
+    return {
+        row.name: _Known(
+            row.name, row.did_type, row.bytes, row.md5, row.adler32, row.availability, row.rse_id is not None, row.path
+        )
+        for row in rows
+    }
+
+
+def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
+    did = f'{part.scope}:{file.name}'
+    if known.did_type != DIDType.FILE:
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of them.',
+        )
+    if known.here:
+        if known.path == file.path:
+            return None
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another name.',
+        )
+    if known.availability == DIDAvailability.LOST:
+        return Refusal(
+            'conflict',
+            file.name,
+            f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.',
+        )
+    same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
+    if same:
+        return None
+    what = 'of which nothing can be compared but the size' if same is None else 'with another content'
+    return Refusal(
+        'conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.'
+    )
+
+
+def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
+    """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose
+    it, when Rucio deletes one.
+    """
+    replica = models.RSEFileAssociation
+    if not files:
+        return {}
+    elsewhere = {
+        each.rse_id: each
+        for each in storages.list_storages(part.storage.vo, session=session)
+        if each.endpoint.url == part.storage.endpoint.url
+    }
+    rows = these(
+        select(replica.name, replica.rse_id, replica.path).where(replica.scope == part.scope),
+        replica.name,
+        [file.name for file in files],
+        session,
+    )
+    same = {}
+    for row in rows:
+        with suppress(RucioException):  # has no place there
+            if row.rse_id in elsewhere and elsewhere[row.rse_id].place_of(str(part.scope), row.name, row.path) == (
+                part.bucket,
+                part.key_of(row.name),
+            ):
+                same[row.name] = elsewhere[row.rse_id].rse
+    return same
+
+
+def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
+    found = f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same buckets.'
+    return Refusal(
+        'conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.'
+    )
+
+
+def _insert_files(
+    part: 'Part',
+    owner: 'InternalAccount',
+    files: 'Sequence[NewFile]',
+    places: 'Mapping[str, Optional[str]]',
+    session: 'Session',
+) -> None:
+    scope, time = part.scope, now()
+    written = {'created_at': time, 'updated_at': time}
+    dids = [
+        {
+            'scope': scope,
+            'name': file.name,
+            'account': owner,
+            'did_type': DIDType.FILE,
+            'bytes': file.bytes,
+            'md5': file.md5,
+            'adler32': file.adler32,
+        }
+        | {'is_new': None, **written}
+        for file in files
+    ]
+    contents = [
+        {
+            'scope': scope,
+            'name': places[file.name],
+            'child_scope': scope,
+            'child_name': file.name,
+            'bytes': file.bytes,
+            'md5': file.md5,
+        }
+        | {
+            'adler32': file.adler32,
+            'did_type': DIDType.DATASET,
+            'child_type': DIDType.FILE,
+            'rule_evaluation': True,
+            **written,
+        }
+        for file in files
+        if places[file.name] is not None
+    ]
+    datasets = sorted({place for file in files if (place := places[file.name]) is not None})
+    evaluated = [
+        {'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH, **written} for name in datasets
+    ]
+    metadata = [
+        {
+            'scope': scope,
+            'name': file.name,
+            'meta': as_column({ETAGS: {part.storage.rse_id: file.etag}}, session),
+            **written,
+        }
+        for file in files
+        if file.etag
+    ]
+    insert_rows(models.DataIdentifier, dids, session)
+    insert_rows(models.DataIdentifierAssociation, contents, session)
+    insert_rows(models.UpdatedDID, evaluated, session)
+    insert_rows(models.DidMeta, metadata, session)
+
+
+def _insert_replicas(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> None:
+    time = now()
+    same = {
+        'rse_id': part.storage.rse_id,
+        'scope': part.scope,
+        'state': ReplicaState.AVAILABLE,
+        'lock_cnt': 0,
+        'created_at': time,
+        'updated_at': time,
+    }
+    rows = [
+        {'name': file.name, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32, 'path': file.path, **same}
+        for file in files
+    ]
+    insert_rows(models.RSEFileAssociation, rows, session)
+    rse_counter.increase(
+        rse_id=part.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session
+    )
+
+
+# Datasets
+
+
+class _Collection(NamedTuple):
+    did_type: DIDType
+    is_open: bool
+    ended: bool  # its lifetime is over, and Rucio's undertaker about to delete it with its rules
+
+
+def _collections(part: 'Part', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
+    """What there is of these names."""
+    did = models.DataIdentifier
+    rows = these(
+        select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == part.scope),
+        did.name,
+        names,
+        session,
+    )
+    return {
+        row.name: _Collection(row.did_type, bool(row.is_open), row.expired_at is not None and row.expired_at <= now())
+        for row in rows
+    }
+
+
+def _places(
+    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]'
+) -> tuple[dict[str, Optional[str]], list[Refusal]]:
+    """The dataset of each file, made where there was none.
+
+    :returns: By the file's name (None: it lies below nothing; not in it: it has no place), and what was refused.
+    """
+    above = {
+        folder: [part.dataset] if part.dataset else grants.ancestors(f'{folder}/')
+        for folder in {_folder(file) for file in files}
+    }
+    wanted = {name for names in above.values() for name in names}
+    with db_session(DatabaseOperationType.READ) as session:
+        known = _collections(part, wanted, session)
+    # Of an object and a prefix that have the same name, the object gets it.
+    known |= dict.fromkeys(
+        wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False)
+    )
+    chosen: dict[str, Optional[str]] = {}
+    refusals: list[Refusal] = []
+    for folder, names in sorted(above.items()):
+        name = chosen[folder] = _choose(names, known)
+        if name is None and part.dataset:
+            raise UnsupportedOperation(
+                f'{part.scope}:{part.dataset} is no dataset, so it can have no files: use another name.'
+            )
+        if name is not None and (name not in known or known[name].ended):
+            refusals += _make(part, owner, name)
+            known[name] = _Collection(DIDType.DATASET, True, False)
+    shut = {folder for folder, name in chosen.items() if name is not None and not known[name].is_open}
+    refusals += [_closed(part, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
+    return {file.name: chosen[_folder(file)] for file in files if _folder(file) not in shut}, refusals
+
+
+def _folder(file: NewFile) -> str:
+    return file.name.rpartition('/')[0]
+
+
+def _choose(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
+    """Of the names that a file lies below, the shortest first: its dataset, the one that is to become it, or a closed
+    one if that is all.
+    """
+    datasets = [name for name in names if name in known and known[name].did_type == DIDType.DATASET]
+    if open_ones := [name for name in datasets if known[name].is_open and not known[name].ended]:
+        return open_ones[-1]
+    if closed := [name for name in datasets if not known[name].is_open]:
+        return closed[-1]
+    return next((name for name in names if name not in known or name in datasets), None)
+
+
+def _closed(part: 'Part', file: NewFile, dataset: str) -> Refusal:
+    found = f'The dataset {part.scope}:{dataset} is closed, so {file.name} was not registered. Open it (rucio did update --open {part.scope}:{dataset}).'
+    return Refusal('closed', file.name, found)
+
+
+def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
+    """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or
+    deleted there.
+    """
+    if part.dataset is not None:
+        again(lambda session: _make_dataset(part, owner, name, session))
+        return []
+
+    def work(session: 'Session') -> None:
+        _make_dataset(part, owner, name, session)
+        if not buckets.own_rules(owner, part.scope, name, part.storage, session=session):
+            _keep(part, owner, [name], session)
+
+    try:
+        again(work)
+    except DatabaseException:
+        raise
+    except RucioException as error:
+        again(lambda session: _make_dataset(part, owner, name, session))
+        remedy = f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {part.scope}:{name} --copies 1 --rses {part.storage.rse}).'
+        return [
+            Refusal(
+                'no-rule', name, f'No rule could be made for the dataset {part.scope}:{name} ({said(error)}), {remedy}'
+            )
+        ]
+    return []
+
+
+def _make_dataset(part: 'Part', owner: 'InternalAccount', name: str, session: 'Session') -> None:
+    found = _collections(part, [name], session).get(name)
+    if found and found.ended:
+        buckets.revive(part.scope, name, session=session)
+    if found:
+        return
+    try:
+        add_did(scope=part.scope, name=name, did_type=DIDType.DATASET, account=owner, session=session)
+    except DataIdentifierAlreadyExists as error:
+        raise Collision(str(error)) from error
+
+
+def _keep(part: 'Part', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
+    """A rule for each, whatever the account's limit: the bytes are there already."""
+    add_rule(
+        dids=[{'scope': part.scope, 'name': name} for name in names],
+        account=owner,
+        copies=1,
+        rse_expression=part.storage.rse,
+        grouping='DATASET',
+        weight=None,
+        lifetime=None,
+        locked=False,
+        subscription_id=None,
+        ignore_availability=True,
+        ignore_account_limit=True,
+        session=session,
+    )
+
+
+def _over_limit(part: 'Part', owner: 'InternalAccount', size: int) -> list[Refusal]:
+    """Whether the owner has not enough room for what was registered, as Rucio would say of an upload."""
+    rse = {'id': part.storage.rse_id, 'rse': part.storage.rse, 'staging_area': part.storage.settings['staging_area']}
+    try:
+        with db_session(DatabaseOperationType.READ) as session:
+            RSESelector(owner, [rse], None, 1, session=session).select_rse(size, [])
+    except InsufficientAccountLimit:
+        found = (
+            f'Account {owner} is over its limit on RSE {part.storage.rse}; what lies in the bucket was registered all the same, but Rucio refuses uploads. '
+            'Delete files, or ask for a higher limit (rucio account limit).'
+        )
+        return [Refusal('over-limit', '', found)]
+    except RucioException:
+        pass  # the RSE is full: its operator's concern
+    return []

@@ -1,0 +1,532 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Files of the catalogue whose objects changed or are gone, and what the catalogue did not know of others.
+
+Each act looks again, in its own transaction and with the rows locked, whether the catalogue still says what was
+compared with the bucket: nothing is done on the strength of what was true a minute ago.
+"""
+
+from collections import defaultdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from sqlalchemy import and_, delete, func, select, update
+
+from rucio.common.exception import DatabaseException, RucioException
+from rucio.common.types import InternalAccount
+from rucio.core import account_counter, rse_counter
+from rucio.core.did import detach_dids
+from rucio.core.replica import declare_bad_file_replicas, delete_replicas, update_replicas_states
+from rucio.core.rule import (
+    delete_rule,
+    generate_email_for_rule_ok_notification,
+    generate_rule_notifications,
+    insert_rule_history,
+    release_parent_rule,
+)
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import (
+    BadFilesStatus,
+    DIDAvailability,
+    DIDType,
+    LockState,
+    ReplicaState,
+    RuleGrouping,
+    RuleState,
+)
+
+from .records import Collision, Refusal, again, batches, insert_rows, note, noted, now, said, these
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler.listings import Replica
+
+    from .records import NewFile
+
+__all__ = ['complete', 'declare_bad', 'declare_lost', 'forget', 'note_etags', 'replace', 'set_checksums', 'shield']
+
+CHUNK = 200  # files in one transaction
+MOST_REASON = 255  # characters that Rucio keeps
+
+_Acted = tuple[int, list[Refusal]]
+
+
+class _Found(NamedTuple):
+    """A replica as the catalogue has it now, the same as what was compared."""
+
+    name: str
+    bytes: int
+    locks: int
+    copies: bool  # it is on other RSEs, too, or in an archive
+
+
+# What all acts look at
+
+
+def _look(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> tuple[list[_Found], list[Refusal]]:
+    """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in
+    neither list.
+    """
+    replica, names = models.RSEFileAssociation, [each.name for each in seen]
+    rows = {row.name: row for row in these(_now_known(part), replica.name, names, session)}
+    elsewhere = select(replica.name).where(and_(replica.scope == part.scope, replica.rse_id != part.storage.rse_id))
+    archived = models.ConstituentAssociation
+    inside = select(archived.child_name).where(archived.child_scope == part.scope)
+    copies = {
+        row[0]
+        for row in [
+            *these(elsewhere, replica.name, names, session),
+            *these(inside, archived.child_name, names, session),
+        ]
+    }
+    request = models.Request
+    wanted = these(
+        select(request.name, request.dest_rse_id).where(request.scope == part.scope), request.name, names, session
+    )
+    busy = {row.name for row in wanted if row.dest_rse_id == part.storage.rse_id or row.name not in copies}
+    found, refusals = [], []
+    for each in seen:
+        if each.name not in rows:
+            continue
+        if refused := _refused(part, each, rows[each.name], each.name in busy):
+            refusals.append(refused)
+        else:
+            found.append(_Found(each.name, rows[each.name].bytes, rows[each.name].lock_cnt, each.name in copies))
+    return found, refusals
+
+
+def _now_known(part: 'Part') -> Any:
+    replica, did, meta = models.RSEFileAssociation, models.DataIdentifier, models.DidMeta
+    columns = (
+        replica.name,
+        func.coalesce(did.bytes, replica.bytes).label('bytes'),
+        func.coalesce(did.md5, replica.md5).label('md5'),
+        func.coalesce(did.adler32, replica.adler32).label('adler32'),
+        replica.state,
+        replica.lock_cnt,
+        did.availability,
+        meta.meta,
+    )
+    joined = select(*columns).join(did, and_(did.scope == replica.scope, did.name == replica.name))
+    joined = joined.outerjoin(meta, and_(meta.scope == replica.scope, meta.name == replica.name))
+    return joined.where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)).with_for_update(
+        of=replica.scope
+    )
+
+
+def _refused(part: 'Part', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
+    did = f'{part.scope}:{seen.name}'
+    known = (row.bytes, row.md5, row.adler32, row.state.value, noted(row.meta, part.storage.rse_id))
+    if known != (seen.bytes, seen.md5, seen.adler32, seen.state, seen.etag):
+        return Refusal('changed', seen.name, f'{did} was changed in the catalogue while it was compared. Run it again.')
+    if row.availability == DIDAvailability.LOST:
+        return Refusal(
+            'conflict',
+            seen.name,
+            f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.',
+        )
+    if busy:
+        return Refusal('busy', seen.name, f'{did} is being transferred by Rucio. Run it again when that is finished.')
+    return None
+
+
+def _in_chunks(
+    part: 'Part', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
+) -> _Acted:
+    """All of a chunk at once; one by one where that does not work."""
+    return _in_order([_tried(part, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)])
+
+
+def _tried(part: 'Part', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]') -> _Acted:
+    try:
+        return again(lambda session: work(chunk, session))
+    except (Collision, RucioException) as error:
+        if isinstance(error, DatabaseException):
+            raise
+        if len(chunk) == 1:
+            did = f'{part.scope}:{chunk[0].name}'
+            return 0, [
+                Refusal(
+                    'failed',
+                    chunk[0].name,
+                    f'{did}: the catalogue could not be changed: {said(error)}. Try again, or tell the operator.',
+                )
+            ]
+    return _in_order([_tried(part, [each], work) for each in chunk])
+
+
+def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
+    return sum(count for count, _ in acted), [refusal for _, refusals in acted for refusal in refusals]
+
+
+# Changed
+
+
+def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
+    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its locks
+    and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content is unknown
+    afterwards.
+
+    A replica without locks has no tombstone any more. One transaction of about 15 statements.
+
+    :param seen: What the catalogue said when it was compared.
+    :returns: None, or why nothing was changed: ``gone``, ``changed``, ``busy``, ``conflict``, ``copies``.
+    :raises DatabaseException: if the database does not work.
+    """
+    did = f'{part.scope}:{seen.name}'
+
+    def work(session: 'Session') -> Optional[Refusal]:
+        found, refusals = _look(part, [seen], session)
+        if refusals:
+            return refusals[0]
+        if not found:
+            return Refusal('gone', seen.name, f'{did} is not in the catalogue any more. Run it again.')
+        if found[0].copies:
+            remedy = 'Give the new object another name, or delete the other replicas and run it again.'
+            return Refusal('copies', seen.name, f'{did} has other replicas, whose content is the old one. {remedy}')
+        _set_content(part, seen, new, session)
+        return None
+
+    return again(work)
+
+
+def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Session') -> None:
+    did, replica, content, lock = (
+        models.DataIdentifier,
+        models.RSEFileAssociation,
+        models.DataIdentifierAssociation,
+        models.ReplicaLock,
+    )
+    values = {'bytes': new.bytes, 'md5': new.md5, 'adler32': new.adler32}
+    counted = session.execute(select(replica.bytes).where(_is(replica, part, seen.name))).scalar_one()
+    for row in session.execute(
+        select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, part, seen.name)).with_for_update()
+    ).all():
+        account_counter.increase(
+            rse_id=row.rse_id, account=row.account, files=0, bytes_=new.bytes - (row.bytes or 0), session=session
+        )
+    _update(lock, _is(lock, part, seen.name), {'bytes': new.bytes}, session)
+    rse_counter.increase(rse_id=part.storage.rse_id, files=0, bytes_=new.bytes - counted, session=session)
+    inside = and_(content.child_scope == part.scope, content.child_name == seen.name)
+    parents = session.execute(select(content.scope, content.name, content.bytes).where(inside)).all()
+    _update(did, _is(did, part, seen.name), values, session)
+    _update(replica, _is(replica, part, seen.name), values, session)
+    _update(replica, and_(_is(replica, part, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
+    _update(content, inside, values, session)
+    for parent in parents:
+        # Where Rucio has no sum of an open dataset (it adds up when somebody asks), there is none afterwards.
+        for model in (did, models.DatasetLock):
+            difference = new.bytes - (parent.bytes or 0)
+            _update(
+                model,
+                and_(model.scope == parent.scope, model.name == parent.name),
+                {'bytes': model.bytes + difference},
+                session,
+            )
+    sums = [
+        {'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET, 'created_at': now(), 'updated_at': now()}
+        for each in parents
+    ]
+    insert_rows(models.UpdatedCollectionReplica, sums, session)
+    bad = models.BadReplica
+    _update(
+        bad,
+        and_(_is(bad, part, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
+        {'state': BadFilesStatus.RECOVERED},
+        session,
+    )
+    note(part, {seen.name: new.etag}, session=session)
+
+
+def shield(part: 'Part', names: 'Collection[str]') -> None:
+    """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has
+    a tombstone is a cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One
+    statement for each :data:`CHUNK` files.
+
+    :raises DatabaseException: if the database does not work.
+    """
+    replica = models.RSEFileAssociation
+    here = and_(
+        replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.state == ReplicaState.AVAILABLE
+    )
+    cached = and_(here, replica.lock_cnt == 0, replica.tombstone.is_not(None))
+    for chunk in batches(sorted(names), CHUNK):
+        again(partial(_update, replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}))
+
+
+def _is(model: Any, part: 'Part', name: str) -> Any:
+    return and_(model.scope == part.scope, model.name == name)
+
+
+def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') -> None:
+    session.execute(update(model).where(where).values(values).execution_options(synchronize_session=False))
+
+
+# Gone
+
+
+def forget(part: 'Part', seen: 'Sequence[Replica]') -> _Acted:
+    """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names
+    can be used again.
+
+    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the file
+    itself, its place in datasets, and the DID with its metadata. A replica of a file that has others goes only if
+    nothing locks it. A transaction for each
+    :data:`CHUNK` files, some ten statements a file: the same as Rucio's own reaper.
+
+    :param seen: What the catalogue said when it was compared.
+    :returns: How many were taken out, and why others were not: ``changed``, ``busy``, ``conflict``, ``copies``,
+        ``locked``, ``failed``.
+    :raises DatabaseException: if the database does not work. What was done until then stays.
+    """
+    return _in_chunks(part, seen, lambda chunk, session: _forget(part, chunk, session))
+
+
+def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Acted:
+    rules = _lock_rules(part, [each.name for each in seen], session)
+    found, refusals = _look(part, seen, session)
+    fixed = {
+        rule.name: rule
+        for rule in rules
+        if rule.did_type == DIDType.FILE and (rule.locked or rule.child_rule_id is not None)
+    }
+    going, last = [], []
+    for each in found:
+        if each.copies and each.locks:
+            refusals.append(Refusal('copies', each.name, _is_locked(part, each)))
+        elif not each.copies and each.name in fixed:
+            found_rule = (
+                f'{part.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
+            )
+            refusals.append(
+                Refusal(
+                    'locked',
+                    each.name,
+                    f'{found_rule} Unlock it (rucio rule update --locked False), then run it again.',
+                )
+            )
+        else:
+            going.append(each.name)
+            last += [] if each.copies else [each.name]
+    for rule in rules:
+        if rule.did_type == DIDType.FILE and rule.name in last:
+            delete_rule(rule_id=rule.id, session=session)
+    _unlock(part, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
+    _detach(part, last, session)
+    for model in (models.DidFollowed, models.VirtualPlacements):
+        session.execute(
+            delete(model)
+            .where(and_(model.scope == part.scope, model.name.in_(last)))
+            .execution_options(synchronize_session=False)
+        )
+    delete_replicas(
+        rse_id=part.storage.rse_id, files=[{'scope': part.scope, 'name': name} for name in going], session=session
+    )
+    return len(going), refusals
+
+
+def _is_locked(part: 'Part', found: _Found) -> str:
+    return (
+        f'{part.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. '
+        "Delete the rule that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it here again."
+    )
+
+
+def _lock_rules(part: 'Part', names: 'Collection[str]', session: 'Session') -> list[Any]:
+    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules before
+    replicas.
+    """
+    rule, lock = models.ReplicationRule, models.ReplicaLock
+    keeping = select(lock.rule_id).where(lock.scope == part.scope).distinct()
+    own = select(rule.id).where(rule.scope == part.scope)
+    ids = {row[0] for row in [*these(keeping, lock.name, names, session), *these(own, rule.name, names, session)]}
+    return [row[0] for row in these(select(rule).order_by(rule.id).with_for_update(), rule.id, sorted(ids), session)]
+
+
+def _unlock(part: 'Part', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
+    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses empty
+    ones.
+    """
+    lock = models.ReplicaLock
+    theirs = and_(lock.scope == part.scope, lock.name.in_(names))
+    locks: dict[str, list[Any]] = defaultdict(list)
+    for row in session.execute(
+        select(lock.rule_id, lock.rse_id, lock.state, lock.bytes).where(theirs).with_for_update()
+    ).all():
+        locks[row.rule_id].append(row)
+    session.execute(delete(lock).where(theirs).execution_options(synchronize_session=False))
+    for rule in rules:
+        if not (gone := locks.pop(rule.id, [])):
+            continue
+        states = [row.state for row in gone]
+        rule.locks_ok_cnt -= states.count(LockState.OK)
+        rule.locks_replicating_cnt -= states.count(LockState.REPLICATING)
+        rule.locks_stuck_cnt -= states.count(LockState.STUCK)
+        for rse_id in {row.rse_id for row in gone}:
+            sizes = [row.bytes or 0 for row in gone if row.rse_id == rse_id]
+            account_counter.decrease(
+                rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session
+            )
+        _settle(rule, session)
+    if locks:
+        raise Collision('a rule was made in this moment')
+
+
+def _settle(rule: Any, session: 'Session') -> None:
+    """The state of a rule that has fewer locks, as Rucio's own ``update_rules_for_lost_replica`` sets it."""
+    before = rule.state
+    if (
+        before not in (RuleState.SUSPENDED, RuleState.STUCK)
+        and not rule.locks_replicating_cnt
+        and not rule.locks_stuck_cnt
+    ):
+        rule.state = RuleState.OK
+        if rule.grouping != RuleGrouping.NONE:
+            _update(models.DatasetLock, models.DatasetLock.rule_id == rule.id, {'state': LockState.OK}, session)
+        session.flush()
+        if before != RuleState.OK:
+            generate_rule_notifications(rule=rule, session=session)
+            generate_email_for_rule_ok_notification(rule=rule, session=session)
+        release_parent_rule(child_rule_id=rule.id, session=session)
+    insert_rule_history(rule=rule, recent=True, longterm=False, session=session)
+
+
+def _detach(part: 'Part', names: 'Collection[str]', session: 'Session') -> None:
+    """Take files out of their datasets. What deletes their replicas would do it, too, but with a closed dataset that
+    becomes empty.
+    """
+    content, collection = models.DataIdentifierAssociation, models.CollectionReplica
+    parents: dict[tuple[Any, str], list[dict[str, Any]]] = defaultdict(list)
+    inside = select(content.scope, content.name, content.child_name).where(content.child_scope == part.scope)
+    for row in these(inside, content.child_name, names, session):
+        parents[row.scope, row.name].append({'scope': part.scope, 'name': row.child_name})
+    for (scope, name), files in parents.items():
+        detach_dids(scope=scope, name=name, dids=files, session=session)
+        here = and_(collection.scope == scope, collection.name == name, collection.rse_id == part.storage.rse_id)
+        if session.execute(select(collection.name).where(here)).first():
+            models.UpdatedCollectionReplica(
+                scope=scope, name=name, did_type=DIDType.DATASET, rse_id=part.storage.rse_id
+            ).save(session=session)
+
+
+# Bad and lost
+
+
+def declare_bad(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+    """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete*
+    it if there is none, whoever wrote it.
+
+    :param seen: What the catalogue said when it was compared.
+    :param reason: Kept with the declaration; what is longer than 255 characters is cut.
+    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``, ``empty``,
+        ``failed``.
+    :raises DatabaseException: if the database does not work. What was done until then stays.
+    """
+    return _in_chunks(part, seen, lambda chunk, session: _declare(part, chunk, reason, session))
+
+
+def declare_lost(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+    """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file
+    here again. If there is none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in
+    the meantime.
+
+    :returns: As :func:`declare_bad`.
+    """
+    return declare_bad(part, seen, reason)
+
+
+def _declare(part: 'Part', seen: 'Sequence[Replica]', reason: str, session: 'Session') -> _Acted:
+    found, refusals = _look(part, seen, session)
+    declared = []
+    for each in found:
+        if not each.bytes and not each.copies:
+            said_so = f"{part.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a file for ever, so it was not declared."
+            refusals.append(Refusal('empty', each.name, f'{said_so} Use replace or forget.'))
+        else:
+            declared.append({'scope': part.scope, 'name': each.name, 'rse_id': part.storage.rse_id})
+    root = InternalAccount('root', vo=part.scope.vo)
+    # Whatever was declared of it earlier: the replica is available now.
+    declare_bad_file_replicas(declared, reason[:MOST_REASON], root, force=True, session=session)
+    return len(declared), refusals
+
+
+# What the catalogue did not know
+
+
+def complete(part: 'Part', names: 'Sequence[str]') -> int:
+    """Make replicas available whose upload arrived but was never finished in the catalogue. One that Rucio itself is
+    writing is left alone.
+
+    :returns: How many.
+    :raises DatabaseException: if the database does not work. What was done until then stays.
+    """
+    return sum(again(partial(_complete, part, chunk)) for chunk in batches(sorted(names), CHUNK))
+
+
+def _complete(part: 'Part', names: 'Sequence[str]', session: 'Session') -> int:
+    replica, request, here = models.RSEFileAssociation, models.Request, part.storage.rse_id
+    copying = and_(replica.scope == part.scope, replica.rse_id == here, replica.state == ReplicaState.COPYING)
+    written = these(
+        select(request.name).where(and_(request.scope == part.scope, request.dest_rse_id == here)),
+        request.name,
+        names,
+        session,
+    )
+    found = {
+        row.name for row in these(select(replica.name).where(copying).with_for_update(), replica.name, names, session)
+    }
+    done = sorted(found - {row.name for row in written})
+    update_replicas_states(
+        [{'rse_id': here, 'scope': part.scope, 'name': name, 'state': ReplicaState.AVAILABLE} for name in done],
+        session=session,
+    )
+    unlocked = and_(replica.scope == part.scope, replica.rse_id == here, replica.name.in_(done), replica.lock_cnt == 0)
+    _update(replica, unlocked, {'tombstone': None}, session)
+    return len(done)
+
+
+def note_etags(part: 'Part', etags: 'Mapping[str, str]') -> None:
+    """Note the ETags that the content of files has on this RSE, so that the next run can tell from a listing that it is
+    the same.
+
+    :param etags: Name -> ETag. Names that the catalogue does not know are left out.
+    :raises DatabaseException: if the database does not work. What was done until then stays.
+    """
+    for names in batches(sorted(etags), CHUNK):
+        again(lambda session, names=names: note(part, {name: etags[name] for name in names}, session=session))  # type: ignore[misc]
+
+
+def set_checksums(part: 'Part', name: str, md5: Optional[str], adler32: Optional[str]) -> None:
+    """Set the checksums of a file where the catalogue has none: of the DID, of all replicas, in datasets and requests.
+
+    :raises DatabaseException: if the database does not work.
+    """
+
+    def work(session: 'Session') -> None:
+        content = models.DataIdentifierAssociation
+        inside = and_(content.child_scope == part.scope, content.child_name == name)
+        did = models.DataIdentifier
+        places = [(model, _is(model, part, name)) for model in (did, models.RSEFileAssociation, models.Request)]
+        for key, value in (('md5', md5), ('adler32', adler32)):
+            known = session.execute(select(getattr(did, key)).where(_is(did, part, name)).with_for_update()).scalar()
+            if value and not known:
+                for model, where in [*places, (content, inside)]:
+                    _update(model, and_(where, getattr(model, key).is_(None)), {key: value}, session)
+
+    again(work)

@@ -1,0 +1,171 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checksums of objects: from the ETag where that is an MD5, from what a client noted with the object, else by reading
+it once.
+"""
+
+import base64
+import binascii
+import re
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Optional, Union
+
+from rucio.common.exception import RucioException, ServiceUnavailable
+from rucio.common.s3 import objects
+from rucio.common.s3.content import Sums, sums_of
+from rucio.common.s3.errors import translated
+from rucio.core.s3.catalogue.records import NewFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from rucio.core.s3.parts import Part
+
+    from .listings import Entry
+
+__all__ = ['sums']
+
+_MD5 = re.compile(r'[0-9a-f]{32}')
+_EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
+
+Summed = tuple['Entry', Union[NewFile, Exception]]
+
+
+class Stopped(ServiceUnavailable):
+    """Reading was ended before its time."""
+
+
+def sums(
+    part: 'Part',
+    entries: 'Iterable[Entry]',
+    readers: int,
+    read: 'Union[bool, Callable[[Entry], bool]]',
+    stop: threading.Event,
+) -> 'Iterator[Summed]':
+    """What the catalogue shall know of each object, in the order in which it is found out.
+
+    Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no
+    checksum either (an upload in parts without one, an encryption that changes the ETag) one GET, whose content is read
+    once. ``readers`` threads, a MiB of memory for each.
+
+    :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the
+        caller's thread.
+    :param readers: How many objects are asked for and read at a time.
+    :param read: Whether objects are read, or which; those that are not, and that nothing else tells the checksum of,
+        have none. Asked in the caller's thread.
+    :param stop: Once it is set, no more are begun, and those that are being read are not finished nor yielded.
+    :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was
+        changed since.
+    """
+    ended = _Ended(stop)
+    pool = ThreadPoolExecutor(readers, 'rucio-s3-checksums')
+    going: dict[Future[NewFile], Entry] = {}
+    try:
+        for entry in entries:
+            if stop.is_set():
+                break
+            known = _from_listing(part, entry)
+            if known:
+                yield entry, _file(part, entry, known)
+                continue
+            going[pool.submit(_ask, part, entry, read if isinstance(read, bool) else read(entry), ended)] = entry
+            while len(going) >= 2 * readers:
+                yield from _finished(going)
+        while going:
+            yield from _finished(going)
+    finally:
+        ended.set()
+        pool.shutdown(cancel_futures=True)
+
+
+class _Ended(threading.Event):
+    """Whether the caller wants no more: it says so, or it has gone."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._stop.is_set()
+
+
+def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
+    """Wait for one at least."""
+    done, _ = wait(going, return_when=FIRST_COMPLETED)
+    for future in [each for each in going if each in done]:  # in the order in which they were asked for
+        entry, error = going.pop(future), future.exception()
+        if error is None:
+            yield entry, future.result()
+        elif not isinstance(error, Exception):
+            raise error
+        elif not isinstance(error, Stopped):
+            yield entry, error
+
+
+def _from_listing(part: 'Part', entry: 'Entry') -> Optional[Sums]:
+    if entry.size == 0:
+        return Sums(*_EMPTY)
+    return Sums(entry.etag) if _is_md5(part, entry.etag) else None
+
+
+def _is_md5(part: 'Part', etag: str) -> bool:
+    return part.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
+
+
+def _file(part: 'Part', entry: 'Entry', known: Sums) -> NewFile:
+    """The ETag is for the next listing, where that cannot be compared with the MD5."""
+    etag = None if _is_md5(part, entry.etag) else entry.etag or None
+    return NewFile(part.name_of(entry.key), entry.size, known.md5, known.adler32, etag, part.path_of(entry.key))
+
+
+def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
+    if ended.is_set():
+        raise Stopped
+    target, connection = part.target(part.name_of(entry.key)), part.storage.connection()
+    with translated('stat', target):
+        answer = objects.head(connection, target)
+    if (answer['ContentLength'], answer.get('ETag', '').strip('"')) != (entry.size, entry.etag):
+        raise _changed(part, entry)
+    info = objects.info(answer)
+    md5 = info.md5 or _noted(answer.get('Metadata', {}))
+    if md5 or not read:
+        return _file(part, entry, Sums(md5))
+    try:
+        return _file(part, entry, sums_of(connection, target, info, ended))
+    except ServiceUnavailable:
+        if ended.is_set():
+            raise Stopped from None
+        raise
+
+
+def _changed(part: 'Part', entry: 'Entry') -> RucioException:
+    target = part.target(part.name_of(entry.key))
+    return ServiceUnavailable(
+        f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.'
+    )
+
+
+def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
+    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names with a
+    capital.
+    """
+    metadata = {name.lower(): value for name, value in metadata.items()}
+    try:
+        md5 = base64.b64decode(metadata.get('md5chksum', ''), validate=True).hex()
+    except (ValueError, binascii.Error):
+        md5 = ''
+    pairs = dict(pair.partition(':')[::2] for pair in metadata.get('s3cmd-attrs', '').split('/'))
+    return next((found for found in (md5, pairs.get('md5', '')) if _MD5.fullmatch(found)), None)

@@ -1,0 +1,185 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing is
+written.
+"""
+
+import re
+import time
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+
+from rucio.common.s3 import address
+from rucio.common.s3.content import Sums
+from rucio.common.schema import get_schema_value
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable, Iterator
+
+    from rucio.core.s3.parts import Part
+
+    from .listings import Entry, Replica
+
+__all__ = ['Finding', 'Kind', 'compare', 'is_name']
+
+DAY = 86400
+LONGEST_PATH = 1024  # bytes, Rucio's column
+TEMPORARY = '.rucio.upload'  # what Rucio's other protocols write to before they rename
+_MD5 = re.compile(r'[0-9a-f]{32}')
+
+
+class Kind(str, Enum):
+    """What a name is found to be."""
+
+    new = 'new'
+    same = 'same'
+    changed = 'changed'
+    unproven = 'unproven'  # the same size; whether also the same content, only a HEAD or reading tells
+    unnoted = 'unnoted'  # the same, but its ETag, which is no MD5, was never noted
+    unsummed = 'unsummed'  # the catalogue has no checksum of it
+    missing = 'missing'
+    completed = 'completed'  # an upload by Rucio that arrived, but was never confirmed
+    busy = 'busy'  # Rucio is at work on it: uploading, deleting, declared bad
+    leftover = 'leftover'  # of an upload by Rucio
+    marker = 'marker'  # an empty object that stands for a directory
+    unnameable = 'unnameable'  # no DID can have this name
+
+
+class Finding(NamedTuple):
+    """One name that is not as it should be. What is missing has no entry, what is new no replica."""
+
+    kind: Kind
+    name: str
+    entry: 'Optional[Entry]'
+    replica: 'Optional[Replica]'
+
+
+def compare(
+    part: 'Part', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
+) -> 'Iterator[Finding]':
+    """Merge two streams that are in the order of their bytes, in constant memory. A replica is missing as soon as a
+    later key, or the end, is seen.
+
+    Where ``entries`` raises, nothing behind the last entry is taken for missing.
+
+    :param counts: What is in order is only counted here, as ``same``, and everything in the bucket as ``listed``.
+    """
+    cut, prefix, etag_is_md5 = len(part.key_prefix), part.name_prefix, part.storage.endpoint.etag_is_md5
+    rename = part.key_prefix != prefix
+    known = iter(replicas)
+    replica = next(known, None)
+    listed = same = 0
+    try:
+        for entry in entries:
+            key, size, etag, _ = entry
+            name = prefix + key[cut:] if rename else key
+            listed += 1
+            while replica is not None and replica[0] < name:
+                yield _without_object(replica)
+                replica = next(known, None)
+            if replica is None or replica[0] != name:
+                yield Finding(_without_replica(part, name, entry), name, entry, None)
+                continue
+            _, known_size, md5, adler32, state, noted, _, _ = replica
+            # What nearly all are, first.
+            as_known = (
+                state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))
+            )
+            if as_known or (kind := _of_both(entry, replica, etag_is_md5)) is Kind.same:
+                same += 1
+            else:
+                yield Finding(kind, name, entry, replica)
+            replica = next(known, None)
+    finally:
+        counts['listed'] += listed
+        counts['same'] += same
+    while replica is not None:
+        yield _without_object(replica)
+        replica = next(known, None)
+
+
+def _without_object(replica: 'Replica') -> Finding:
+    return Finding(Kind.missing if replica.state == 'A' else Kind.busy, replica.name, None, replica)
+
+
+def _without_replica(part: 'Part', name: str, entry: 'Entry') -> Kind:
+    if name.endswith(TEMPORARY):
+        return Kind.leftover
+    if name.endswith('/'):
+        return Kind.unnameable if entry.size else Kind.marker
+    path = part.path_of(entry.key) or ''
+    return Kind.new if is_name(name, part.storage.vo) and len(path) <= LONGEST_PATH else Kind.unnameable
+
+
+def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+    if replica.state == 'A':
+        return Kind.changed if entry.size != replica.bytes else _of_content(entry, replica, etag_is_md5)
+    if replica.state != 'C':
+        return Kind.busy
+    if _has_arrived(entry, replica, etag_is_md5):
+        return Kind.completed
+    # An upload that was given up long ago, or that found an object of somebody else there.
+    return Kind.changed if max(entry.modified, replica.updated) < time.time() - DAY else Kind.busy
+
+
+def _of_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+    etag, same, summed = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
+    if same or (etag and etag == replica.etag):
+        return Kind.same if summed else Kind.unsummed
+    if same is False and etag_is_md5:
+        return Kind.changed
+    if not summed:
+        # Nothing is left that could prove that it is the same.
+        return Kind.changed if replica.etag else Kind.unsummed
+    # Rucio's own upload in parts was verified, so what was not written since is what was uploaded.
+    return Kind.unproven if replica.etag or entry.modified > replica.updated else Kind.unnoted
+
+
+def _is_md5_of(entry: 'Entry', replica: 'Replica') -> Optional[bool]:
+    """Whether an ETag that may be an MD5 is the one that the catalogue has; None: nothing can be said."""
+    return Sums(entry.etag if _MD5.fullmatch(entry.etag) else None).compare(Sums(replica.md5))
+
+
+def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
+    """Whether an upload is there although nobody said so. It may still be under way."""
+    if entry.size != replica.bytes:
+        return False
+    same = _is_md5_of(entry, replica)
+    if same:
+        return True
+    differs = same is False and etag_is_md5
+    return not differs and entry.modified < time.time() - DAY
+
+
+def is_name(name: str, vo: str) -> bool:
+    """Whether a DID may have this name, by the schema of the VO's policy, and be downloaded.
+
+    Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would
+    have whoever writes to the bucket write anywhere on the machines of those who read it.
+    """
+    if name.startswith('/') or address.leaves_directory(name):
+        return False
+    return bool(_schema(vo).is_valid(name)) and not name.endswith('\n')  # which a pattern's "$" lets pass
+
+
+@cache
+def _schema(vo: str) -> Any:
+    """What rucio.common.schema.validate_schema checks, but made once: it takes a millisecond otherwise."""
+    schema: Any = get_schema_value('SCHEMAS', vo).get('name') or get_schema_value('NAME', vo)
+    return validator_for(schema)(schema)

@@ -1,0 +1,184 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of a
+bucket.
+
+It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks may have
+been written since, and what it has may be gone, so the storage is asked about each object that is not as the catalogue
+says.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from urllib.parse import unquote_plus
+
+from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported
+from rucio.common.s3 import transfer
+from rucio.common.s3.errors import Target
+
+from .listings import Entry, sorted_entries
+
+if TYPE_CHECKING:
+    from rucio.core.s3.parts import Part
+
+__all__ = ['Inventory', 'NamedInventory']
+
+MiB = 1024**2
+_NEEDED = ('Key', 'Size', 'LastModifiedDate', 'ETag')
+
+
+class _Report(NamedTuple):
+    """What the manifest says."""
+
+    columns: dict[str, int]
+    files: list[tuple[str, str]]  # key and MD5 of each data file
+
+
+class Inventory:
+    """A lister for the reconciler, which reads one report.
+
+    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed to read
+        it.
+    :raises ConfigurationError: if it is no such URL.
+    """
+
+    old = True  # the reconciler asks the storage also about what is new
+
+    def __init__(self, manifest: str) -> None:
+        bucket, _, self._key = manifest.removeprefix('s3://').partition('/')
+        if not manifest.startswith('s3://') or not bucket or not self._key.endswith('manifest.json'):
+            raise ConfigurationError(
+                f"The inventory '{manifest}' is no manifest: name it as s3://bucket/path/manifest.json."
+            )
+        self._bucket = bucket
+
+    def __call__(self, part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
+        """The entries of a part in the order of their keys' bytes. All of the report is read and sorted on disk before
+        the first of them, about 150 bytes an object; the memory stays constant.
+
+        :raises SourceNotFound: if a file of the report is not there.
+        :raises FileConsistencyMismatch: if one is damaged.
+        :raises ConfigurationError: if the report is of another bucket, or lacks a field.
+        :raises RSEOperationNotSupported: if it is in another format than CSV.
+        :raises RucioException: what :mod:`rucio.common.s3.errors` makes of any other failure.
+        """
+        yield from sorted_entries(part, self._entries(part), after, until)
+
+    def _entries(self, part: 'Part') -> Iterator[Entry]:
+        """In the order of the report, whatever that is."""
+        with tempfile.TemporaryDirectory(prefix='rucio-s3-inventory-') as folder:
+            path = os.path.join(folder, 'file')
+            self._get(part, self._key, path)
+            with open(path, 'rb') as file:
+                report = self._report(part, file.read())
+            for key, md5 in report.files:
+                self._get(part, key, path, md5)
+                yield from self._rows(part, key, path, report.columns)
+
+    def _get(self, part: 'Part', key: str, path: str, md5: str = '') -> None:
+        transfer.download(part.storage.connection(), Target(part.storage.rse, self._bucket, key), path)
+        if md5 and _md5_of(path) != md5:
+            raise FileConsistencyMismatch(
+                f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of another day.'
+            )
+
+    def _named(self, part: 'Part', key: str) -> str:
+        return f"RSE {part.storage.rse}: the inventory file 's3://{self._bucket}/{key}'"
+
+    def _report(self, part: 'Part', text: bytes) -> _Report:
+        try:
+            manifest: dict[str, Any] = json.loads(text)
+            columns = {name.strip(): number for number, name in enumerate(manifest['fileSchema'].split(','))}
+            files = [(str(each['key']), str(each.get('MD5checksum') or '')) for each in manifest['files']]
+            source, kind = manifest['sourceBucket'], manifest['fileFormat']
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigurationError(
+                f'{self._named(part, self._key)} is not the manifest of an S3 Inventory: name the manifest.json of one.'
+            ) from None
+        if source != part.bucket:
+            raise ConfigurationError(
+                f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that bucket's own."
+            )
+        if kind != 'CSV':
+            raise RSEOperationNotSupported(
+                f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made as CSV.'
+            )
+        if lacking := [name for name in _NEEDED if name not in columns]:
+            raise ConfigurationError(
+                f'{self._named(part, self._key)} lacks {", ".join(lacking)}: have the inventory made with these fields.'
+            )
+        return _Report(columns, files)
+
+    def _rows(self, part: 'Part', key: str, path: str, columns: dict[str, int]) -> Iterator[Entry]:
+        name, size, modified, etag = (columns[each] for each in _NEEDED)
+        latest, marker = columns.get('IsLatest'), columns.get('IsDeleteMarker')
+        try:
+            with gzip.open(path, 'rt', encoding='utf-8', newline='') as file:
+                for row in csv.reader(file):
+                    # Of a versioned bucket the report may have all versions, and markers in the place of deleted
+                    # objects.
+                    if (latest is not None and row[latest] == 'false') or (
+                        marker is not None and row[marker] == 'true'
+                    ):
+                        continue
+                    found = unquote_plus(row[name], errors='strict')
+                    if found.startswith(part.key_prefix):
+                        yield Entry(
+                            found,
+                            int(row[size]),
+                            row[etag].strip('"'),
+                            datetime.fromisoformat(row[modified].replace('Z', '+00:00')).timestamp(),
+                        )
+        except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
+            raise FileConsistencyMismatch(
+                f'{self._named(part, key)} cannot be read: {error}. Use the inventory of another day.'
+            ) from error
+
+
+class NamedInventory(NamedTuple):
+    """An inventory, and the bucket that it is of."""
+
+    rse: str
+    bucket: str
+    inventory: Inventory
+
+    @classmethod
+    def parse(cls, text: str) -> 'NamedInventory':
+        """What a command line says: ``RSE/BUCKET=s3://bucket/path/manifest.json``.
+
+        :raises ConfigurationError: if it says something else.
+        """
+        place, _, manifest = text.partition('=')
+        rse, _, bucket = place.partition('/')
+        if not rse or not bucket or not manifest:
+            raise ConfigurationError(f"'{text}' names no inventory: say RSE/BUCKET=s3://bucket/path/manifest.json.")
+        return cls(rse, bucket, Inventory(manifest))
+
+
+def _md5_of(path: str) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, 'rb') as file:
+        while some := file.read(MiB):
+            digest.update(some)
+    return digest.hexdigest()

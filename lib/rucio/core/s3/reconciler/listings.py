@@ -1,0 +1,370 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The two sorted streams that are compared: what lies in a bucket, and what the catalogue knows of it.
+
+Both come in the order of their UTF-8 bytes, which is that of Python's own strings: S3 decodes no key to a surrogate.
+"""
+
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from weakref import WeakKeyDictionary
+
+from botocore.exceptions import ClientError
+from sqlalchemy import BINARY, String, and_, cast, collate, func, select, text, type_coerce
+
+from rucio.common.exception import RucioException
+from rucio.common.s3 import objects
+from rucio.common.s3.errors import status_of, translated
+from rucio.common.s3.parsing import UnreadableAnswerError
+from rucio.core.s3.catalogue.records import ETAGS
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability
+from rucio.db.sqla.session import db_session
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.parts import Part
+
+__all__ = [
+    'Entry',
+    'Lister',
+    'Replica',
+    'Unsorted',
+    'entries',
+    'known',
+    'need_bucket',
+    'replicas',
+    'sorted_entries',
+    'stat',
+    'unordered',
+]
+
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Rucio's times are UTC without saying so
+DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
+LONGEST_UPLOAD = timedelta(days=1)
+BATCH = 10_000  # entries written at once to a temporary file
+
+
+class Entry(NamedTuple):
+    """One object, as a listing or a HEAD describes it."""
+
+    key: str
+    size: int  # bytes
+    etag: str  # without quotes
+    modified: float  # POSIX seconds
+
+
+class Replica(NamedTuple):
+    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the replica's
+    own.
+    """
+
+    name: str
+    bytes: int
+    md5: Optional[str]
+    adler32: Optional[str]
+    # as the database has it: A available, U unavailable, C copying, B being deleted, D bad, T temporarily unavailable
+    state: str
+    etag: Optional[str]  # that was noted for this RSE, where it is no MD5
+    updated: float  # POSIX seconds: when Rucio last wrote its row, but at most a day after the first time
+    available: bool  # the DID is not lost
+
+
+# Called as :func:`entries` is: with a part, `after` and `until`.
+Lister = Callable[['Part', str, Optional[str]], Iterator[Entry]]
+
+
+class Unsorted(Exception):
+    """The storage lists keys in another order than that of their bytes, as AWS does for directory buckets.
+
+    :param everything: Lists all of the part, in whatever order.
+    """
+
+    def __init__(self, everything: Callable[[], Iterator[Entry]]) -> None:
+        super().__init__('the storage lists its keys out of order')
+        self.everything = everything
+
+
+# The bucket
+
+
+def is_sorted(part: 'Part') -> bool:
+    """Whether the storage is known to list keys in the order of their bytes, from any key on. No request."""
+    return part.storage.endpoint.sorted_listing and not part.bucket.endswith(DIRECTORY_BUCKET)
+
+
+def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
+    """The objects of a part in the order of their keys' bytes: one request for each 1000, the memory of one such page.
+
+    :param after: Only keys behind this one.
+    :param until: Only keys up to this one.
+    :raises Unsorted: before anything is yielded of a page that is out of order; at once, where the storage is not known
+        to sort.
+    :raises SourceNotFound: if there is no such bucket.
+    :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was
+        yielded before is then not all that there is.
+    """
+    if not is_sorted(part):
+        raise Unsorted(partial(unordered, part))
+    last = ''
+    for page in _pages(part, after):
+        for entry in page:
+            if entry.key < last:
+                raise Unsorted(partial(unordered, part))
+            last = entry.key
+        for entry in page:
+            if until is not None and entry.key > until:
+                return
+            if entry.key > after:  # a storage may not know StartAfter, or list a key twice
+                after = entry.key
+                yield entry
+
+
+def unordered(part: 'Part') -> Iterator[Entry]:
+    """All objects of a part as the storage lists them. Costs and exceptions as those of :func:`entries`."""
+    for page in _pages(part, ''):
+        yield from page
+
+
+def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
+    where = {'StartAfter': after} if after else {}
+    try:
+        for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
+            yield [
+                Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp())
+                for each in answer.get('Contents', [])
+            ]
+    except RucioException as error:
+        cause = error.__cause__
+        if where and isinstance(cause, ClientError) and cause.response['Error'].get('Code') == 'NotImplemented':
+            raise Unsorted(partial(unordered, part)) from error
+        raise
+
+
+def sorted_entries(
+    part: 'Part', entries: Iterable[Entry], after: str = '', until: Optional[str] = None
+) -> Iterator[Entry]:
+    """What a storage lists out of order, in order: all is written to a temporary file first (about 150 bytes an
+    object), not kept in memory.
+
+    :param entries: All of the part, each key once or more often: the last of a key counts.
+    :param after: Only keys behind this one.
+    :param until: Only keys up to this one.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix='rucio-s3-') as folder,
+        closing(sqlite3.connect(os.path.join(folder, 'listing'), isolation_level=None)) as file,
+    ):
+        # Nobody needs the file after a crash.
+        file.executescript(
+            'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, modified) WITHOUT ROWID'
+        )
+        kept = (entry for entry in entries if entry.key > after and (until is None or entry.key <= until))
+        file.execute('BEGIN')
+        file.executemany('INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?)', kept)
+        file.execute('COMMIT')
+        yield from map(Entry._make, file.execute('SELECT key, size, etag, modified FROM listing ORDER BY key'))
+
+
+def stat(part: 'Part', key: str) -> Optional[Entry]:
+    """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a
+    missing bucket, or one that belongs to somebody else now, is not taken for one without objects.
+
+    :raises SourceNotFound: if there is no such bucket.
+    :raises RucioException: if the storage does not say whether there is such an object.
+    """
+    connection, target = part.storage.connection(), part.target(part.name_of(key))
+    with translated('stat', target):
+        try:
+            found = objects.head(connection, target)
+        except ClientError as error:
+            if status_of(error) != 404:
+                raise
+            need_bucket(part)
+            return None
+        size, modified = objects.info(found).size, found.get('LastModified')
+        if modified is None:
+            raise UnreadableAnswerError(reason='the object has no date')
+    return Entry(key, size, found.get('ETag', '').strip('"'), modified.timestamp())
+
+
+def need_bucket(part: 'Part') -> None:
+    """One HEAD.
+
+    :raises SourceNotFound: if there is no such bucket.
+    :raises RucioException: if the storage does not say that there is.
+    """
+    with translated('ls', part.target(part.name_prefix)._replace(key='')):
+        try:
+            part.storage.connection().client.head_bucket(Bucket=part.bucket)
+        except ClientError as error:
+            if status_of(error) == 404:  # a HEAD has no body that says what is missing
+                error.response['Error']['Code'] = 'NoSuchBucket'
+            raise
+
+
+# The catalogue
+
+
+def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: int = 20_000) -> Iterator[Replica]:
+    """The files that the catalogue has on the RSE, in the order of their names' bytes: one query and one short
+    transaction for each ``page`` of them, whose rows are in memory.
+
+    On PostgreSQL with another collation than C each page is a sort of all that is behind it, unless there is an index:
+    ``CREATE INDEX ... ON replicas (scope, rse_id, name COLLATE "C")``. On MySQL it always is.
+
+    :param after: Only names behind this one.
+    :param until: Only names up to this one.
+    """
+    # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes
+    # before it.
+    last = max(after, part.name_prefix).partition('\0')[0]
+    until = None if until is None else until.partition('\0')[0]
+    while True:
+        with db_session(DatabaseOperationType.READ) as session:
+            # A reader that is still open keeps a writer waiting on SQLite.
+            rows = session.execute(_page(part, last, until, page, session)).all()
+        yield from _as_replicas(part, rows)
+        if len(rows) < page:
+            return
+        last = rows[-1].name
+
+
+def known(part: 'Part', names: Iterable[str]) -> dict[str, Replica]:
+    """What the catalogue knows of these names now: one query for each 500, in one short transaction."""
+    wanted = list(names)
+    found: list[Any] = []
+    with db_session(DatabaseOperationType.READ) as session:
+        for first in range(0, len(wanted), 500):
+            stmt = _rows(part).where(models.RSEFileAssociation.name.in_(wanted[first : first + 500]))
+            found += session.execute(stmt).all()
+    asked = set(wanted)  # some databases take A and a for the same, and the object of the other one was not looked at
+    return {replica.name: replica for replica in _as_replicas(part, found) if replica.name in asked}
+
+
+def _rows(part: 'Part') -> Any:
+    replica, did, meta = models.RSEFileAssociation, models.DataIdentifier, models.DidMeta
+    return (
+        select(
+            replica.name,
+            func.coalesce(did.bytes, replica.bytes),
+            func.coalesce(did.md5, replica.md5),
+            func.coalesce(did.adler32, replica.adler32),
+            type_coerce(replica.state, String),  # an Enum costs more than all the rest
+            replica.created_at,
+            replica.updated_at,
+            type_coerce(did.availability, String),
+            replica.path,
+            meta.meta,
+        )
+        .outerjoin(did, and_(did.scope == replica.scope, did.name == replica.name))
+        .outerjoin(meta, and_(meta.scope == replica.scope, meta.name == replica.name))
+        .where(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)
+    )
+
+
+def _page(part: 'Part', last: str, until: Optional[str], count: int, session: 'Session') -> Any:
+    order = _byte_order(session)
+    name = order(models.RSEFileAssociation.name)
+    stmt = _rows(part).where(name > order.value(last)).order_by(name).limit(count)
+    if part.name_prefix:
+        # "0" comes behind "/", so this is the first name behind all that begin with the prefix.
+        stmt = stmt.where(name < order.value(f'{part.name_prefix[:-1]}0'))
+    return stmt if until is None else stmt.where(name <= order.value(until))
+
+
+def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
+    deterministic, rse_id, lost = (
+        part.storage.settings['deterministic'],
+        part.storage.rse_id,
+        DIDAvailability.LOST.value,
+    )
+    for name, size, md5, adler32, state, created, updated, availability, path, meta in rows:
+        if not deterministic and path != part.path_of(part.key_of(name)):
+            continue  # registered by somebody else: it lies elsewhere
+        etag = _noted(meta, rse_id) if meta else None
+        # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
+        # a while.
+        proven = min(updated, (created or updated) + LONGEST_UPLOAD)
+        yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds(), availability != lost)
+
+
+def _noted(meta: Any, rse_id: str) -> Optional[str]:
+    """Whoever may write the file's metadata may write anything there; Oracle and SQLite keep JSON as text."""
+    try:
+        found = json.loads(meta) if isinstance(meta, str) else meta
+        etag = found[ETAGS][rse_id]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return etag if isinstance(etag, str) else None
+
+
+class _Order:
+    """How names are compared by their bytes."""
+
+    def __init__(self, expression: Callable[[Any], Any], value: Callable[[str], Any]) -> None:
+        self._expression = expression
+        self.value = value
+
+    def __call__(self, column: Any) -> Any:
+        return self._expression(column)
+
+
+# SQLite and Oracle: unless told otherwise.
+_PLAIN = _Order(lambda column: column, str)
+_POSTGRESQL = _Order(lambda column: collate(column, 'C'), str)
+_MYSQL = _Order(lambda column: cast(column, BINARY), str.encode)
+
+_orders: 'WeakKeyDictionary[Any, _Order]' = WeakKeyDictionary()  # by engine
+
+
+def _byte_order(session: 'Session') -> _Order:
+    """What is asked of the database once."""
+    engine = session.get_bind()
+    if engine not in _orders:
+        dialect = engine.dialect.name
+        _orders[engine] = (
+            _MYSQL if dialect == 'mysql' else _POSTGRESQL if dialect == 'postgresql' and not _is_c(session) else _PLAIN
+        )
+    return _orders[engine]
+
+
+def _is_c(session: 'Session') -> bool:
+    """Whether PostgreSQL compares names by their bytes."""
+    collation = text(
+        'SELECT to_jsonb(c) FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = :name'
+    )
+    table = models.RSEFileAssociation.__table__
+    found = session.execute(collation, {'table': str(table), 'name': 'name'}).scalar_one()
+    kind, provider = 'coll', found['collprovider']
+    if provider == 'd':  # the database's
+        kind, found = (
+            'dat',
+            session.execute(
+                text('SELECT to_jsonb(d) FROM pg_database d WHERE d.datname = current_database()')
+            ).scalar_one(),
+        )
+        provider = found.get('datlocprovider', 'c')  # not before version 15
+    if provider == 'b':  # built in: all of them (C, C.UTF-8, PG_UNICODE_FAST) compare code points
+        return True
+    return provider == 'c' and found[f'{kind}collate'].upper().replace('-', '') in ('C', 'POSIX', 'C.UTF8')

@@ -1,0 +1,411 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The reconciler's rounds: which buckets there are to do, and how far each of them has come.
+
+A round goes once over a part of a bucket, in one span of keys or, where several workers share a large bucket, in many.
+How far each span has come stands in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``):
+whoever comes next goes on there.
+
+=================  =================================================================================================
+``round:PART``     when it began and ended, and the counts of its last end
+``span:PART:N``    from where to where, how far it is, and what was counted until there
+=================  =================================================================================================
+
+Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the
+row, and counts nothing twice. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
+"""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from urllib.parse import unquote
+
+from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
+from rucio.common.s3 import address, objects
+from rucio.common.s3.answers import line_logger
+from rucio.common.s3.errors import Target
+from rucio.common.types import InternalScope
+from rucio.core.s3.auth import shared_keys
+from rucio.core.s3.buckets import bucket_settings, buckets, imports
+from rucio.core.s3.parts import Part
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.storages import Storage
+
+__all__ = [
+    'STORED',
+    'Places',
+    'Round',
+    'Span',
+    'advance',
+    'begin',
+    'close',
+    'find',
+    'forget',
+    'mark_of',
+    'read',
+    'split',
+]
+
+_LOGGER = line_logger(__name__)
+
+_ROUND, _SPAN = 'round:', 'span:'
+STORED = 'stored'  # among the counts: the bytes of the objects that were listed
+_SOME = 500  # parameters of one query
+LONGEST_KEY = 1100  # characters, with those that JSON adds
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of keys of a part: those after ``after`` up to ``until`` (None: the end), of which all up to ``after``
+    are done.
+    """
+
+    index: int
+    after: str = ''
+    until: Optional[str] = None
+    done: bool = False
+    counts: 'Mapping[str, int]' = field(default_factory=dict)
+    seconds: float = 0  # of work
+    round: float = 0  # when its round began: no span is mistaken for that of another round
+    stored: str = ''  # the row as it was read
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that is under way, with the counts of the one before, or with ``ended`` the last one."""
+
+    started: float  # POSIX seconds
+    ended: Optional[float] = None
+    counts: 'Mapping[str, int]' = field(default_factory=dict)
+    seconds: float = 0
+    spans: 'Sequence[Span]' = ()
+    stored: str = ''
+
+
+class Places(NamedTuple):
+    """What there is to do on a storage: parts of buckets, and scopes with a bucket that should be there and is not."""
+
+    parts: list[Part]
+    missing: list[tuple[InternalScope, str]]
+
+
+# Rows
+
+
+def mark_of(part: Part) -> str:
+    """What the rows of a part are called."""
+    scope = str(part.scope.internal)
+    if not part.name_prefix:
+        return scope
+    digest = hashlib.sha256(f'{part.name_prefix}\n{part.key_prefix}'.encode()).hexdigest()[:16]
+    return f'{scope}#{digest}'
+
+
+def read(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> dict[tuple[str, str], Round]:
+    """All rounds on a storage, or of one bucket of it, by bucket and mark: one query."""
+    table, begin = models.Config, bucket_settings.section_of(storage, '')
+    where = table.section == f'{begin}{bucket}' if bucket else table.section.startswith(begin, autoescape=True)
+    kinds = or_(table.opt.startswith(_ROUND), table.opt.startswith(_SPAN))
+    rows = session.execute(select(table.section, table.opt, table.value).where(and_(where, kinds))).all()
+    rounds: dict[tuple[str, str], Round] = {}
+    spans: dict[tuple[str, str], list[Span]] = {}
+    for section, option, value in rows:
+        bucket = section[len(begin) :]
+        if option.startswith(_ROUND):
+            rounds[bucket, option[len(_ROUND) :]] = _round(value)
+        else:
+            mark, _, index = option[len(_SPAN) :].rpartition(':')
+            if span := _span(index, value):
+                spans.setdefault((bucket, mark), []).append(span)
+    return {
+        place: replace(found, spans=sorted(spans.get(place, ()), key=lambda span: span.index))
+        for place, found in rounds.items()
+    }
+
+
+def _round(value: str) -> Round:
+    """What somebody else wrote there is a round that ended long ago."""
+    try:
+        said = json.loads(value)
+        return Round(said['started'], said['ended'], said['counts'], said['seconds'], stored=value)
+    except (ValueError, TypeError, KeyError):
+        return Round(0, 0, stored=value)
+
+
+def _span(index: str, value: str) -> Optional[Span]:
+    try:
+        said = json.loads(value)
+        return Span(
+            int(index),
+            _unpacked(said['after']),
+            _unpacked(said['until']),
+            said['done'],
+            said['counts'],
+            said['seconds'],
+            said['round'],
+            value,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _packed(key: Any) -> Any:
+    """A key has 1024 bytes at most, and a value of the table 4000 characters. JSON makes six of a control character:
+    then base64 is shorter.
+    """
+    return (
+        [base64.b64encode(key.encode()).decode()] if isinstance(key, str) and len(_dumped(key)) > LONGEST_KEY else key
+    )
+
+
+def _unpacked(key: Any) -> Any:
+    return base64.b64decode(key[0]).decode() if isinstance(key, list) else key
+
+
+def _dumped(said: Any) -> str:
+    return json.dumps(said, separators=(',', ':'), ensure_ascii=False)
+
+
+def _text(kind: 'Round | Span') -> str:
+    said = {name: value for name, value in vars(kind).items() if name not in ('index', 'spans', 'stored')}
+    return _dumped(said | {name: _packed(said[name]) for name in ('after', 'until') if name in said})
+
+
+def _change(part: Part, option: str, old: str, new: str, session: 'Session') -> bool:
+    """Change a row, if it is still what was read."""
+    table = models.Config
+    stmt = update(table).where(
+        and_(
+            table.section == bucket_settings.section_of(part.storage, part.bucket),
+            table.opt == option,
+            table.value == old,
+        )
+    )
+    return bool(session.execute(stmt.values(value=new).execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]
+
+
+def _add(part: Part, rows: 'Mapping[str, str]', session: 'Session') -> None:
+    section = bucket_settings.section_of(part.storage, part.bucket)
+    session.execute(
+        insert(models.Config), [{'section': section, 'opt': option, 'value': value} for option, value in rows.items()]
+    )
+
+
+def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') -> None:
+    table, begin = models.Config, f'{_SPAN}{mark}:'
+    stmt = delete(table).where(
+        and_(table.section == bucket_settings.section_of(storage, bucket), table.opt.startswith(begin, autoescape=True))
+    )
+    session.execute(stmt.execution_options(synchronize_session=False))
+
+
+def forget(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
+    """Drop the rows of buckets that are no more, by bucket and mark. Two statements for each."""
+    table = models.Config
+    for bucket, mark in places:
+        _drop_spans(storage, bucket, mark, session)
+        stmt = delete(table).where(
+            and_(table.section == bucket_settings.section_of(storage, bucket), table.opt == f'{_ROUND}{mark}')
+        )
+        session.execute(stmt.execution_options(synchronize_session=False))
+
+
+# Rounds
+
+
+def begin(part: Part, last: Optional[Round], now: float, *, session: 'Session') -> bool:
+    """Begin a round of one span. Three statements.
+
+    :param last: The last round as it was read, if there was one.
+    :param now: POSIX seconds.
+    :returns: False if somebody else was faster.
+    """
+    mark, value = mark_of(part), _text(Round(now, counts=last.counts if last else {}))
+    option = f'{_ROUND}{mark}'
+    if last and not _change(part, option, last.stored, value, session):
+        return False
+    _drop_spans(part.storage, part.bucket, mark_of(part), session)
+    rows = {f'{_SPAN}{mark}:0': _text(Span(0, round=now))}
+    try:
+        _add(part, rows if last else rows | {option: value}, session)
+    except IntegrityError:
+        session.rollback()
+        return False
+    return True
+
+
+def advance(
+    part: Part, span: Span, after: Optional[str], counts: 'Mapping[str, int]', seconds: float, *, session: 'Session'
+) -> bool:
+    """Note how far a span has come. One statement.
+
+    :param span: The span as it was read.
+    :param after: The key that it goes on after; None: it is done.
+    :param counts: What was counted since.
+    :param seconds: How long it took.
+    :returns: False if somebody else works on it, or the round is over.
+    """
+    total = dict(Counter(span.counts) + Counter(counts))
+    if STORED in counts:
+        total.setdefault(STORED, 0)  # which is something else than not known
+    new = replace(
+        span,
+        after=span.after if after is None else after,
+        done=after is None,
+        counts=total,
+        seconds=round(span.seconds + seconds, 3),
+    )
+    return _change(part, f'{_SPAN}{mark_of(part)}:{span.index}', span.stored, _text(new), session)
+
+
+def split(part: Part, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]', *, session: 'Session') -> int:
+    """Divide what is left of a round's only span. Two statements.
+
+    :param span: The span 0 as it was read.
+    :param ranges: Where all of the part could be divided: after, until.
+    :returns: How many spans there are now.
+    """
+    left = [(max(after, span.after), until) for after, until in ranges if until is None or until > span.after]
+    if len(left) < 2:
+        return 1
+    option = f'{_SPAN}{mark_of(part)}'
+    if not _change(part, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
+        return 1
+    _add(
+        part,
+        {f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index},
+        session,
+    )
+    return len(left)
+
+
+def close(part: Part, now: float, *, session: 'Session') -> Optional[Round]:
+    """End a round if all of its spans are done. Three statements.
+
+    :returns: The round with all counts; None if something is left to do, or somebody else has ended it.
+    """
+    found = read(part.storage, part.bucket, session=session).get((part.bucket, mark_of(part)))
+    if found is None or found.ended is not None or not all(span.done for span in found.spans):
+        return None
+    counts: Counter[str] = Counter()
+    for span in found.spans:
+        counts.update(span.counts)
+    ended = Round(found.started, now, dict(counts), round(sum(span.seconds for span in found.spans), 3))
+    if not _change(part, f'{_ROUND}{mark_of(part)}', found.stored, _text(ended), session):
+        return None
+    _drop_spans(part.storage, part.bucket, mark_of(part), session)
+    return ended
+
+
+# What there is to do
+
+
+def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
+    """The parts of buckets on a storage that are somebody's in the catalogue, by bucket. Opens sessions of its own.
+
+    One request to list the buckets (or what lies directly in the one bucket that all scopes share), one more for each
+    bucket that should be there and is not listed; some queries.
+
+    :param known: The buckets and marks that were worked on before: were one of them gone, it would be missed.
+    :raises RucioException: if the storage cannot be asked.
+    """
+    if not storage.settings['deterministic']:
+        with db_session(DatabaseOperationType.READ) as session:
+            return Places(_imported(storage, session), [])
+    listed = _listed(storage)
+    with db_session(DatabaseOperationType.READ) as session:
+        expected = _locked(storage, session) | {
+            InternalScope(mark, from_external=False) for _, mark in known if '#' not in mark
+        }
+        scopes = _existing({InternalScope(each, vo=storage.vo) for each in listed} | expected, session)
+    parts, missing = [], []
+    for scope in sorted(scopes, key=str):
+        try:
+            part = Part.of(storage, scope)
+        except (RSEOperationNotSupported, RSEFileNameNotSupported):
+            continue  # nothing of it can lie there
+        with db_session(DatabaseOperationType.READ) as session:
+            if shared_keys.of_others(storage, scope, part.bucket, part.key_prefix, session=session):
+                _LOGGER.warning(
+                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check tells",
+                    storage.rse,
+                    part.bucket,
+                    scope,
+                )
+                continue
+        # Keys that may use a bucket need not be its owner's, who is told of it in a list.
+        if str(scope) in listed or buckets.exists(storage, part.bucket):
+            parts.append(part)
+        else:
+            missing.append((scope, part.bucket))
+    if missing:
+        with db_session(DatabaseOperationType.READ) as session:
+            missing = [(scope, bucket) for scope, bucket in missing if _has_replicas(storage, scope, session)]
+    return Places(sorted(parts, key=lambda part: (part.bucket, part.key_prefix)), missing)
+
+
+def _listed(storage: 'Storage') -> set[str]:
+    """The scopes, without their VO, that a bucket or a prefix of keys on the storage could be of."""
+    if not storage.common_bucket:
+        found = objects.list_buckets(storage.connection())
+        return {scope for bucket in found if (scope := address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix))}
+    bucket, _, prefix = unquote(storage.protocol['prefix'].strip('/')).partition('/')
+    below = objects.list_prefix(
+        storage.connection().client, Target(storage.rse, bucket, f'{prefix}/' if prefix else '')
+    )
+    return {scope for key in below if key.endswith('/') for scope, name in storage.dids_of(bucket, key) if not name}
+
+
+def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:
+    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to be
+    asked.
+    """
+    lock = models.DatasetLock
+    return set(session.execute(select(lock.scope).distinct().where(lock.rse_id == storage.rse_id)).scalars())
+
+
+def _existing(scopes: set[InternalScope], session: 'Session') -> set[InternalScope]:
+    wanted, found = sorted(scopes, key=str), set()
+    for start in range(0, len(wanted), _SOME):
+        stmt = select(models.Scope.scope).where(models.Scope.scope.in_(wanted[start : start + _SOME]))
+        found |= set(session.execute(stmt).scalars())
+    return found
+
+
+def _has_replicas(storage: 'Storage', scope: InternalScope, session: 'Session') -> bool:
+    replica = models.RSEFileAssociation
+    stmt = select(replica.name).where(and_(replica.scope == scope, replica.rse_id == storage.rse_id)).limit(1)
+    return session.execute(stmt).first() is not None
+
+
+def _imported(storage: 'Storage', session: 'Session') -> list[Part]:
+    return [
+        Part.imported(storage, InternalScope(each.scope, vo=storage.vo), each.dataset, each.bucket, each.prefix)
+        for each in imports.list_imports(storage, session=session)
+    ]

@@ -1,0 +1,185 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a run of the reconciler found and did, in figures, and in words where a person has to decide something."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rucio.common.exception import RucioException
+
+from .compare import Finding, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rucio.core.s3.catalogue.records import Refusal
+    from rucio.core.s3.parts import Part
+
+__all__ = ['COUNTS', 'Problem', 'Summary']
+
+COUNTS = (
+    *(
+        'listed',
+        'same',
+        'new',
+        'registered',
+        'changed',
+        'replaced',
+        'bad',
+        'missing',
+        'forgotten',
+        'lost',
+        'completed',
+        'unnameable',
+        'conflict',
+        'closed',
+    ),
+    *('leftover', 'marker', 'busy', 'unproven', 'unsummed', 'failed', 'bytes'),
+)
+MOST_PROBLEMS = 100  # that are kept; all are counted
+
+
+class Problem(NamedTuple):
+    """What a person has to decide or to know."""
+
+    kind: str
+    did: str
+    key: str
+    found: str  # what was seen
+    remedy: str  # what to do, one sentence or two
+
+
+def _counts() -> 'Counter[str]':
+    return Counter(dict.fromkeys(COUNTS, 0))
+
+
+@dataclass
+class Summary:
+    """What was found and done. ``counts`` has each kind of finding and act, ``listed`` (objects) and ``bytes`` (of what
+    was registered).
+
+    The first :data:`MOST_PROBLEMS` problems are kept.
+    """
+
+    counts: 'Counter[str]' = field(default_factory=_counts)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, problem: Problem) -> None:
+        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of its
+        files.
+        """
+        if len(self.problems) < MOST_PROBLEMS and problem not in self.problems:
+            self.problems.append(problem)
+
+    def merge(self, other: 'Summary') -> None:
+        """Add what another run found."""
+        self.counts.update(other.counts)
+        for problem in other.problems:
+            self.add(problem)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON: counts, and problems as objects."""
+        return {'counts': dict(self.counts), 'problems': [problem._asdict() for problem in self.problems]}
+
+    def found(self, part: 'Part', finding: Finding) -> None:
+        """Count a finding, and say what it means where nothing is done about it."""
+        self.counts[finding.kind.value] += 1
+        if finding.kind in _WORDS:
+            describe, remedy = _WORDS[finding.kind]
+            where = part.target(finding.name)
+            did = f'{part.scope}:{finding.name}'
+            said = f'RSE {where.rse}, {where}: {describe(finding)}'
+            self.add(
+                Problem(finding.kind.value, did, where.key, said, remedy.replace('SYNC', _command(part, finding.name)))
+            )
+
+    def failed(self, part: 'Part', key: str, error: Exception) -> None:
+        """Count an object about which nothing could be found out."""
+        self.counts['failed'] += 1
+        said = (
+            str(error.args[0])
+            if error.args and isinstance(error, RucioException)
+            else f'{type(error).__name__}: {error}'
+        )
+        self.add(
+            Problem('failed', f'{part.scope}:{part.name_of(key)}', key, said, 'Run it again: what is done is done.')
+        )
+
+    def refused(self, part: 'Part', refusal: 'Refusal') -> None:
+        """Count what was not done. That somebody else was faster is no problem."""
+        self.counts[refusal.kind] += 1
+        if refusal.kind not in ('gone', 'changed'):
+            found, _, remedy = refusal.found.partition('. ')
+            self.add(
+                Problem(
+                    refusal.kind,
+                    f'{part.scope}:{refusal.name}',
+                    part.key_of(refusal.name),
+                    found.removesuffix('.') + '.',
+                    remedy,
+                )
+            )
+
+    def empty(self, part: 'Part', on_missing: str) -> None:
+        """Say, once and first, that a bucket has nothing left."""
+        if any(problem.kind == 'empty-bucket' for problem in self.problems):
+            return
+        whose = f'{part.scope}:{part.dataset or ""}'.removesuffix(':')
+        found = f"RSE {part.storage.rse}: the bucket '{part.bucket}' has nothing left of {whose}, so nothing was done about the files that are missing."
+        act = 'forget' if on_missing == 'report' else on_missing
+        remedy = f'If all was deleted on purpose, say so for each collection: rucio s3 sync {part.scope}:COLLECTION --on-missing {act}.'
+        if part.dataset is not None:
+            remedy = (
+                f'If all of it is gone for good, say so: rucio s3 import {part.storage.rse} {whose} --on-missing {act}.'
+            )
+        self.problems.insert(0, Problem('empty-bucket', whose, part.key_prefix, found, remedy))
+
+
+def _command(part: 'Part', name: str) -> str:
+    if part.dataset is None:
+        return f'rucio s3 sync {part.scope}:{name.partition("/")[0]}'
+    return f'rucio s3 import {part.storage.rse} {part.scope}:{part.dataset}'
+
+
+def _how_changed(finding: Finding) -> str:
+    entry, replica = finding.entry, finding.replica
+    if entry and replica and entry.size != replica.bytes:
+        return f'the object has {entry.size} bytes, the catalogue says {replica.bytes}.'
+    return 'the object is as large as the catalogue says, but has another content.'
+
+
+def _always(text: str) -> 'Callable[[Finding], str]':
+    return lambda _: text
+
+
+_WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
+    Kind.changed: (
+        _how_changed,
+        'If what is there is right: SYNC --on-changed replace. Else write the right content there.',
+    ),
+    Kind.unproven: (
+        _always('the object was written again with as many bytes, and nothing tells whether it is the same.'),
+        'If what is there is right: SYNC --on-changed replace.',
+    ),
+    Kind.missing: (
+        _always('the catalogue has a replica, but there is no object.'),
+        'If it was deleted on purpose: SYNC --on-missing forget. Else upload it again.',
+    ),
+    Kind.unnameable: (
+        _always('no DID can have this name, so the catalogue cannot know the object.'),
+        'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." or ".." alone between slashes, and are not too long (250 characters, as a rule).',
+    ),
+}

@@ -1,0 +1,69 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Buckets at the destinations of transfers that FTS carries out. Where each scope has its own, FTS would write into
+none, or make one as it likes.
+"""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from rucio.common.exception import RucioException, ServiceUnavailable
+from rucio.core.rse import get_rse_name
+from rucio.core.s3 import storages
+from rucio.core.s3.buckets import buckets
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+
+if TYPE_CHECKING:
+    from rucio.common.types import InternalScope, LoggerFunction
+
+__all__ = ['prepare']
+
+_LASTS = 3600  # seconds for which a bucket that was there is not looked for
+_PAUSE = 300  # seconds for which nothing is asked again after a failure
+_known: dict[tuple[str, str], float] = {}  # RSE id and scope, or no scope: all of them -> until when
+
+
+def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
+    """Make the bucket of a scope, if the RSE has one for each. What goes wrong is one line of the log: FTS will say it,
+    too, and Rucio tries again.
+
+    Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of
+    :func:`rucio.core.s3.buckets.buckets.make`.
+    """
+    key = rse_id, str(scope)
+    now = time.monotonic()
+    if max(_known.get(key, 0), _known.get((rse_id, ''), 0)) > now:
+        return
+    _known[key] = now + _LASTS
+    try:
+        _make(rse_id, scope)
+    except Exception as error:  # noqa: BLE001 - no transfer fails by this
+        # A storage that does not answer is not asked for each of its scopes: submitting waits for it.
+        _known[(rse_id, '') if isinstance(error, ServiceUnavailable) else key] = now + _PAUSE
+        said = error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}'
+        logger(logging.WARNING, 'The bucket of scope %s could not be made before a transfer: %s', scope, said)
+
+
+def _make(rse_id: str, scope: 'InternalScope') -> None:
+    with db_session(DatabaseOperationType.READ) as session:
+        storage = storages.get_storage(get_rse_name(rse_id, session=session), scope.vo, session=session)
+    if (
+        storage.settings['deterministic']
+        and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
+        and not storage.common_bucket
+    ):
+        buckets.make(storage, str(scope))
