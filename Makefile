@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type format backends audit licences demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record format backends audit licences demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -23,7 +23,7 @@ help:  ## show this list
 
 test: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, against the newest Rucio
-	$(TOX) -e lint,type,rucio$(RUCIO)
+	$(TOX) -e lint,type,docs,rucio$(RUCIO)
 
 test-long: export RUCIO_S3_TEST_LONG := 1
 test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
@@ -44,6 +44,12 @@ lint: .venv/tools/.done  ## ruff
 
 type: .venv/tools/.done  ## mypy
 	$(TOX) -e type
+
+docs: .venv/tools/.done  ## build the documentation as a site, in .venv/docs
+	$(TOX) -e docs
+
+record: dev .venv/interop/.done  ## run the terminal sessions in README and docs/, and write what they print
+	.venv/dev/bin/python dev/record.py
 
 format: .venv/tools/.done  ## let ruff put the code in order
 	$(TOX) -e format

@@ -1,0 +1,218 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Record the terminal sessions of the documentation: ``make record``; with ``--check``, compare them only.
+
+A page marks what is a recording, and names the account:
+
+    <!-- recorded: alice -->
+
+        $ rucio s3 ls user.alice:run7
+        ...
+        bob$ rucio s3 ls user.alice:run7     # refused
+
+    <!-- end -->
+
+The commands are those of the page. They are run in order, each page against servers of its own, and what they print takes the place of
+what stood there. A command whose comment says ``refused`` has to fail, every other one to succeed. A long output is cut in its middle. The
+storage is called s3.example.org. Where nothing but dates, times, rates and ids is new, the page stays as it is.
+"""
+
+import argparse
+import difflib
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
+
+from servers.ca import CA
+from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.rucio_server import RucioServer
+from servers.seaweedfs import SeaweedFS
+
+ROOT = Path(__file__).resolve().parent.parent
+RSE = 'SITE_S3'
+ACCOUNTS = ('alice', 'bob')
+HOST = 'https://s3.example.org'
+TOOLS = Path(os.environ.get('RUCIO_S3_TOOLS', ROOT / '.venv' / 'interop' / 'bin'))
+# a longer output is shown with its first lines and its last one; so is Rucio's own log
+LONGEST, FIRST = 14, 8
+
+_BLOCK = re.compile(r'(<!-- recorded: (\w+) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
+_PROMPT = re.compile(r'^    (\w*)\$ (.*)$')
+_LOG_PREFIX = re.compile(r'^(?:\x1b\[[\d;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\t(\w+)\t', re.MULTILINE)
+_COLOUR = re.compile(r'\x1b\[[\d;]*m')
+_CHATTER = re.compile(r'(?:^INFO .*\n)+(^INFO .*\n)', re.MULTILINE)  # of stock commands: the last line says how it ended
+_VOLATILE = re.compile(
+    r'\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?'  # dates
+    r'|\d+(\.\d+)? ?s\b|\d[\d.]* ?[kMG]?i?B/s'  # times and rates
+    r'|[0-9a-f]{32}|s3-reconciler \d+|Thread \d/\d: File .*'
+)
+
+
+class Refused(RuntimeError):
+    """A command did not end as its page says."""
+
+
+class World:
+    """A Rucio server, a storage, and two accounts without keys."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.s3 = SeaweedFS(directory / 'seaweedfs', tls=CA(directory / 'ca'), sts=True)
+        storage = {'ca_bundle': self.s3.ca_bundle, 'role_arn': self.s3.role_arn}
+        self.server = RucioServer(directory / 'rucio', config={'s3': storage, 'policy': {'package': 'rucio_s3_policy'}})
+        self.users: dict[str, RucioCli] = {}
+
+    def start(self) -> None:
+        """Start the servers, make the RSE and the accounts, and give these files to upload."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda server: server.start(), (self.s3, self.server)))
+        root = RucioCli.root(self.directory / 'root', self.server)
+        trust = {'s3': {'ca_bundle': str(self.s3.ca_bundle)}}
+        for name in ACCOUNTS:
+            self.users[name] = add_user(root, self.directory / name, name, scopes=[f'user.{name}'], attributes=(), config=trust)
+        rse_id = add_s3_rse(root, RSE, self.s3, accounts=ACCOUNTS)
+        self.server.set_rse_keys(rse_id, self.s3.access_key, self.s3.secret_key)
+        for user in self.users.values():
+            make_files(user.directory)
+
+    def stop(self) -> None:
+        self.s3.stop()
+        self.server.stop()
+
+    def run(self, account: str, command: str) -> str:
+        """
+        Run a command as an account would in a terminal.
+
+        :returns: what it printed, in lines of text.
+        :raises Refused: if it does not end as its comment says.
+        """
+        user = self.users[account]
+        environment = user.environment
+        done = subprocess.run(
+            ['bash', '-c', command],
+            env={**environment, 'PATH': f'{environment["PATH"]}:{TOOLS}', 'COLUMNS': '120', 'TZ': 'UTC'},
+            cwd=user.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        # Stock upload and download end with 0 on every failure.
+        failed = bool(done.returncode) or '\tERROR\t' in done.stdout
+        if failed != command.endswith('# refused'):
+            raise Refused(f'{account}$ {command}\nexit code {done.returncode}\n{done.stdout}')
+        return self._shown(done.stdout, user.directory)
+
+    def _shown(self, output: str, home: Path) -> str:
+        output = _COLOUR.sub('', _LOG_PREFIX.sub(r'\1 ', output))
+        return output.replace(self.s3.url, HOST).replace(str(home), '~').replace('\t', ' ')
+
+
+def make_files(directory: Path) -> None:
+    """What a user has to upload: the same bytes each time."""
+    numbers = random.Random(7)  # noqa: S311 - content of files
+    sizes = {'file.root': 3_000_000, 'run7/a.root': 100, **{f'run7/event-{each}.dat': each * 1000 for each in range(4)}}
+    for name, size in sizes.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(numbers.randbytes(size))
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """A world in a directory of its own, that is gone at the end."""
+    with tempfile.TemporaryDirectory(prefix='rucio-s3-record-') as directory:
+        made = World(Path(directory))
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+def sessions(block: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The commands of a recorded block: the account at the prompt, the command, and the lines that it printed."""
+    account, command, printed = '', '', []
+    for line in [*block.splitlines(), '    $ ']:
+        if not (found := _PROMPT.match(line)):
+            printed.append(line)
+            continue
+        if command:
+            yield account, command, printed
+        account, command, printed = found[1], found[2], []
+
+
+def shortened(output: str) -> list[str]:
+    """The lines of an output as a page has them."""
+    lines = [f'    {line}'.rstrip() for line in _CHATTER.sub(r'...\n\1', output).splitlines() if line.strip()]
+    return lines if len(lines) <= LONGEST else [*lines[:FIRST], '    ...', lines[-1]]
+
+
+def settled(lines: list[str]) -> str:
+    """Lines without what is another each time, to compare them with others."""
+    text = '\n'.join(line.strip() for line in lines if line.strip())
+    return re.sub(r'[ -]{2,}', ' ', _VOLATILE.sub('#', text))
+
+
+def recorded(block: str, default: str, live: World) -> str:
+    """The block with what its commands print now."""
+    lines: list[str] = []
+    for account, command, before in sessions(block):
+        now = shortened(live.run(account or default, command))
+        lines += [f'    {account}$ {command}', *(before if settled(before) == settled(now) else now)]
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def pages() -> list[Path]:
+    """The pages that have recordings."""
+    return [path for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/**/*.md'))) if _BLOCK.search(path.read_text())]
+
+
+def record(path: Path, *, check: bool) -> bool:
+    """Record a page, or compare it. Whether it says what the commands print."""
+    before = path.read_text()
+    with world() as live:
+        after = _BLOCK.sub(lambda found: f'{found[1]}{recorded(found[3], found[2], live)}{found[4]}', before)
+    if after == before:
+        return True
+    sys.stdout.writelines(difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), 'now', n=1))
+    if not check:
+        path.write_text(after)
+    return not check
+
+
+def main() -> int:
+    """Record or compare each page."""
+    parser = argparse.ArgumentParser(description='Record the terminal sessions of the documentation.')
+    parser.add_argument('--check', action='store_true', help='change nothing; exit with 1 where a page is no longer true')
+    parser.add_argument('page', nargs='*', type=Path, help='these pages only')
+    arguments = parser.parse_args()
+    wanted = [page.resolve() for page in arguments.page] or pages()
+    true = [record(page, check=arguments.check) for page in wanted]
+    return int(not all(true))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

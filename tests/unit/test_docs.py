@@ -1,0 +1,116 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The documentation: links, recordings, the list of pages. `make docs` builds all of it, strictly."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('etc/**/*.md'), *ROOT.glob('examples/**/*.md')])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+FENCED = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
+LINK = re.compile(r'(?<!`)\[[^\]]*\]\(([^)\s]+)\)')
+# what messages, comments and tests call a page
+NAMED = re.compile(r'\bdocs/[\w/-]+\.md\b')
+
+
+def script(name):
+    """A script of dev/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'dev' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def anchors(page):
+    """What a link can name in a page: the headings, as the hosting sites spell them."""
+    found = set()
+    for heading in re.findall(r'^#+ (.*)$', FENCED.sub('', page.read_text()), re.MULTILINE):
+        text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', heading)
+        found.add(re.sub(r'[^\w\- ]', '', text.lower()).strip().replace(' ', '-'))
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=IDS)
+def test_each_link_leads_somewhere(page):
+    broken = []
+    for link in LINK.findall(FENCED.sub('', page.read_text())):
+        target, _, anchor = link.partition('#')
+        if ':' in target:  # another site
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_code_names_pages_that_are_there():
+    missing = {}
+    for tree in ('lib', 'tests', 'etc', 'dev', 'demo', 'examples'):
+        for file in ROOT.joinpath(tree).rglob('*'):
+            if file.suffix in ('.py', '.toml', '.cfg', '.yaml', '.md') and 'egg-info' not in str(file):
+                lost = {name for name in NAMED.findall(file.read_text()) if not (ROOT / name).exists()}
+                missing.update({str(file.relative_to(ROOT)): lost} if lost else {})
+    assert missing == {}
+
+
+def test_readme_is_short():
+    assert len(ROOT.joinpath('README.md').read_text().splitlines()) <= 150
+
+
+def test_each_page_is_in_the_list():
+    """Sphinx says so, too; here it costs nothing."""
+    lists = ROOT.joinpath('docs', 'index.md').read_text()
+    pages = {str(page.relative_to(ROOT / 'docs'))[:-3] for page in PAGES if ROOT / 'docs' in page.parents}
+    assert {page for page in pages - {'index'} if not page.startswith('decisions/')} - set(re.findall(r'^[\w/-]+$', lists, re.MULTILINE)) == set()
+
+
+def test_links_of_pages_that_show_other_files_are_right_in_the_site():
+    pages = script('pages')
+    for page, file in pages.SHOWN.items():
+        for link in LINK.findall(FENCED.sub('', pages.source(page, ''))):
+            target = link.partition('#')[0]
+            assert ':' in target or not target or (ROOT / 'docs' / target).exists(), (file, link)
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'same'),
+    [
+        ('5 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', '5 files sent (6.100 kB, 31.0 kB/s), 0.4 s.', True),
+        ('5 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', '4 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', False),
+        ('2026-11-28 12:09:38        100 a.root', '2027-01-02 02:09:08        100 a.root', True),
+        ('2026-11-28 12:09:38        100 a.root', '2027-01-02 02:09:08        101 a.root', False),
+        ('| carol | 2026-11-23T03:00:54Z |', '| carol | 2027-11-23T03:00:54Z |', True),
+    ],
+)
+def test_recordings_change_only_where_something_else_is_printed(before, after, same):
+    record = script('record')
+    assert (record.settled([before]) == record.settled([after])) is same
+
+
+def test_recordings_are_read_as_they_are_written():
+    record = script('record')
+    block = '    $ rucio s3 ls\n    one\n\n    bob$ rucio s3 ls x    # refused\n    ERROR no\n'
+    assert list(record.sessions(block)) == [('', 'rucio s3 ls', ['    one', '']), ('bob', 'rucio s3 ls x    # refused', ['    ERROR no'])]
+
+
+def test_each_recording_has_an_end():
+    record = script('record')
+    for page in PAGES:
+        text = page.read_text()
+        assert text.count('\n<!-- recorded: ') == len(record._BLOCK.findall(text)), page
