@@ -36,6 +36,7 @@ from servers import documented
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.events import EVENTS_TOKEN
+from servers.rucio_server import RECONCILER
 from servers.team import ok, s3_call
 
 from .keys import Keys, client, filled, got
@@ -180,14 +181,23 @@ class Site:
         return f'user.{self.owner.account}'
 
     @property
+    def bucket(self) -> str:
+        return prefix_of(self.rse) + self.scope
+
+    @property
     def topic(self) -> str:
         return f'arn:aws:sns:default::rucio-s3-{self.rse}'
+
+
+def prefix_of(rse: str) -> str:
+    """Of the RSE's buckets: the reconciler meets no bucket of another test, whose objects may be hidden from it."""
+    return rse.lower().replace('_', '-') + '-'
 
 
 def add_site(root: RucioCli, directory: Any, rse: str, storage: CephRGW, **settings: str) -> Site:
     name = rse.lower().replace('_', '')
     owner = add_user(root, directory, name, scopes=[f'user.{name}'], attributes=())
-    settings |= {'provider': 'ceph', 'role_arn': storage.role_arn}
+    settings |= {'provider': 'ceph', 'role_arn': storage.role_arn, 'bucket_prefix': prefix_of(rse)}
     rse_id = add_s3_rse(root, rse, storage, accounts=(name,), settings=settings)  # type: ignore[arg-type]
     root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
     return Site(root, owner, rse, storage)
@@ -198,7 +208,7 @@ def events_url(root: RucioCli, rse: str) -> str:
 
 
 def vended(site: Site) -> Credentials:
-    answer = s3_call(site.owner, 'get_s3_credentials', site.rse, site.scope)
+    answer = s3_call(site.owner, 'get_s3_credentials', site.rse, site.bucket)
     return Credentials(answer['access_key'], answer['secret_key'], answer['session_token'])
 
 
@@ -213,7 +223,7 @@ def closed(team_root: RucioCli, ceph: CephRGW, tmp_path_factory: pytest.TempPath
 
 def test_a_storage_that_is_set_up_as_documented(closed: Site, ceph: CephRGW) -> None:
     """The server subscribes the bucket by its own gateway, and vends keys, which cannot touch the topic."""
-    found = ceph.private.client().get_bucket_notification_configuration(Bucket=closed.scope)['TopicConfigurations']
+    found = ceph.private.client().get_bucket_notification_configuration(Bucket=closed.bucket)['TopicConfigurations']
     assert [each['TopicArn'] for each in found] == [closed.topic]
     assert calls(client(ceph, vended(closed), 'sns'), closed.topic) == []
 
@@ -223,10 +233,10 @@ def test_the_server_makes_a_topic_again_that_somebody_deleted(closed: Site, ceph
     sns = ceph.private.client('sns')
     for attack in (lambda: sns.delete_topic(TopicArn=closed.topic), lambda: sns.create_topic(Name=f'rucio-s3-{closed.rse}', Attributes={})):
         attack()
-        said = closed.root.server.run_daemon('rucio-s3-reconciler', '--run-once', '--rses', closed.rse)
+        said = closed.root.server.run_daemon(*RECONCILER, '--run-once', '--rses', closed.rse)
         assert f'the topic rucio-s3-{closed.rse}' in said
         assert EVENTS_TOKEN in str(sns.get_topic_attributes(TopicArn=closed.topic)['Attributes'])
-    closed.storage.client().put_object(Bucket=closed.scope, Key='after/file', Body=b'x')
+    closed.storage.client().put_object(Bucket=closed.bucket, Key='after/file', Body=b'x')
 
 
 @pytest.mark.parametrize('events', [True, False], ids=['events', 'no events'])
@@ -247,7 +257,7 @@ def test_signatures_for_topics(closed: Site) -> None:
     """The server's own gateway takes what the server's keys have signed. Got: a signature for a call of SNS."""
     form = {'Content-Type': ['application/x-www-form-urlencoded']}
     asked = f'Action=DeleteTopic&TopicArn={closed.topic}'
-    for method, path in (('POST', f'/?{asked}'), ('PUT', f'/{closed.scope}?notification')):
+    for method, path in (('POST', f'/?{asked}'), ('PUT', f'/{closed.bucket}?notification')):
         request = {
             'method': method,
             'uri': closed.storage.url + path,

@@ -29,13 +29,12 @@ import pytest
 
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.files import command_path
-from servers.rucio_server import RucioServer
+from servers.rucio_server import RECONCILER, RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.team import ok
 
 pytest.importorskip('rucio.common.dumper', reason='rucio-clients has no auditor')
 
-DAEMON = ('-m', 'rucio.daemons.s3.reconciler', '--run-once')
 TODAY = f'dump_{datetime.now(timezone.utc):%Y%m%d}'
 DOCUMENT = Path(__file__).parents[2] / 'docs' / 'consistency.md'
 
@@ -86,7 +85,7 @@ class Place:
         return done.stdout + done.stderr
 
     def reconcile(self, *options):
-        return self.run('python', *DAEMON, '--rses', self.rse, *options)
+        return self.run(*RECONCILER, '--run-once', '--rses', self.rse, *options)
 
     def dump(self, *options):
         """As a cron job of the server, with its keys in rse-accounts.cfg and the account of a user."""

@@ -29,12 +29,11 @@ import pytest
 
 from servers import postgres
 from servers.cli import RucioCli, add_s3_rse, add_user, s3_keys
-from servers.rucio_server import RucioServer
+from servers.rucio_server import RECONCILER, RucioServer
 from servers.seaweedfs import SeaweedFS
 
 TIMEOUT = 120
 SLOW = {'etag_is_md5': False, 'checksum_readers': 1}  # a request for each new object
-DAEMON = ('-m', 'rucio.daemons.s3.reconciler')
 
 
 @dataclass
@@ -59,10 +58,10 @@ class Place:
             client.put_object(Bucket=self.prefix + scope, Key=key, Body=body)
 
     def reconcile(self, *options):
-        return self.server.run_daemon('python', *DAEMON, '--run-once', '--rses', self.rse, *options)
+        return self.server.run_daemon(*RECONCILER, '--run-once', '--rses', self.rse, *options)
 
     def running(self, log: Path, *options):
-        return self.server.running(log, 'python', *DAEMON, '--rses', self.rse, *options)
+        return self.server.running(log, *RECONCILER, '--rses', self.rse, *options)
 
     def rows(self, query, *values):
         """What is in Rucio's database."""
@@ -205,19 +204,22 @@ def test_sigint_while_nothing_is_to_do(place, tmp_path):
 
 
 @pytest.mark.long
-def test_two_instances_share_the_buckets(place, tmp_path):
-    here = place(12)
-    logs = [tmp_path / 'one', tmp_path / 'two']
-    with here.running(logs[0], '--sleep-time', '2') as one, here.running(logs[1], '--sleep-time', '2') as two:
+def test_two_instances_share_the_buckets(place, root, unique, tmp_path):
+    here = place(0)
+    scopes, logs = [f'{unique}.{number:02}' for number in range(12)], [tmp_path / 'one', tmp_path / 'two']
+    # Ten times that without a heartbeat, and one would take the other for gone.
+    with here.running(logs[0], '--sleep-time', '5') as one, here.running(logs[1], '--sleep-time', '5') as two:
         until(lambda: here.heartbeats(one) and here.heartbeats(two), one, two)
-        for scope in here.scopes:
+        for scope in scopes:
             here.put(scope, run1__a=scope)
+        # Only now, that none of the buckets has its round while it is still empty: the next would be in an hour.
+        root.calls(*(('add_scope', unique, scope) for scope in scopes))
         until(lambda: sum(log.read_text().count(' 1 registered in ') for log in logs) >= 12, one, two)
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in (one, two)] == [0, 0]
-    shares = [{scope for scope in here.scopes if f'bucket {here.prefix}{scope}: ' in log.read_text()} for log in logs]
-    assert shares[0] | shares[1] == set(here.scopes)
+    shares = [{scope for scope in scopes if f'bucket {here.prefix}{scope}: ' in log.read_text()} for log in logs]
+    assert shares[0] | shares[1] == set(scopes)
     assert not shares[0] & shares[1]
     assert min(map(len, shares)) > 0
 
@@ -241,7 +243,7 @@ def test_a_storage_that_refuses_the_keys(place):
     here.put(here.scopes[0], run1__a='first')
     (rse_id,) = here.rows('SELECT id FROM rses WHERE rse = ?', here.rse)
     here.server.set_rse_keys(rse_id.lower(), here.storage.access_key, 'another')
-    done = here.server.run('python', *DAEMON, '--run-once', '--rses', here.rse)
+    done = here.server.run(*RECONCILER, '--run-once', '--rses', here.rse)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert f'RSE {here.rse}' in said
@@ -252,7 +254,7 @@ def test_a_storage_that_refuses_the_keys(place):
 def test_an_expression_without_an_s3_rse(root, rucio_server, unique):
     root.call('add_rse', f'OTHER_{unique.upper()}')
     for expression, said in ((f'OTHER_{unique.upper()}', 'There is no S3 RSE in'), ('NOWHERE', 'NOWHERE')):
-        done = rucio_server.run('python', *DAEMON, '--run-once', '--rses', expression)
+        done = rucio_server.run(*RECONCILER, '--run-once', '--rses', expression)
         assert done.returncode == 1
         assert done.stderr.startswith('rucio-s3-reconciler: ')
         assert said in done.stderr

@@ -32,7 +32,7 @@ from servers.ca import CA
 from servers.cli import RucioCli, add_user, s3_keys
 from servers.files import command_path, config_text, merged, write_private
 from servers.fts import FTS, S3Keys
-from servers.rucio_server import RucioServer
+from servers.rucio_server import COPIER, RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.webdav import WebDAV
 
@@ -201,7 +201,7 @@ def test_without_fts_no_poller_is_needed(world: World, unique: str) -> None:
     md5 = world.upload('PLAIN_SITE_S3', name)
     rule = world.add_rule(name, 'PLAIN_SITE_S3', 'PLAIN_SITE_S3_REMOTE')
     assert 'transfertool(s3)' in world.daemon(site, 'rucio-conveyor-submitter')
-    assert ': relayed, ' in world.daemon(site, 'python', '-m', 'rucio.daemons.s3.copier')
+    assert ': relayed, ' in world.daemon(site, *COPIER)
     world.daemon(site, 'rucio-conveyor-finisher')
     assert world.is_kept(rule)
     assert world.md5('PLAIN_SITE_S3_REMOTE', name) == md5
@@ -224,7 +224,7 @@ def test_mixed(world: World, unique: str) -> None:
     jobs = len(world.fts.jobs)
     assert 'transfertool(s3)' in world.daemon(site, 'rucio-conveyor-submitter')
     assert 'Polling' not in world.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
-    assert ': relayed, ' in world.daemon(site, 'python', '-m', 'rucio.daemons.s3.copier')
+    assert ': relayed, ' in world.daemon(site, *COPIER)
     world.daemon(site, 'rucio-conveyor-finisher')
     assert len(world.fts.jobs) == jobs
     assert world.is_kept(rule)

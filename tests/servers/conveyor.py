@@ -29,11 +29,10 @@ from sqlalchemy import create_engine, text
 
 from .cli import RucioCli, add_s3_rse, add_user, s3_keys
 from .postgres import PostgreSQL
-from .rucio_server import RucioServer
+from .rucio_server import COPIER, RucioServer
 
 SCOPE = 'user.mia'
 MiB = 1024**2
-COPIER = ('-m', 'rucio.daemons.s3.copier')
 TIMEOUT = 240
 
 # `weed` and Ceph say nothing of what they are in a common type.
@@ -139,7 +138,7 @@ class Conveyor:
         return self.daemon('rucio-conveyor-submitter', '--run-once')
 
     def copy(self, *options: str) -> str:
-        return self.daemon('python', *COPIER, '--run-once', *options)
+        return self.daemon(*COPIER, '--run-once', *options)
 
     def poll(self) -> str:
         return self.daemon('rucio-conveyor-poller', '--run-once', '--older-than', '0')
@@ -155,7 +154,7 @@ class Conveyor:
         return said
 
     def copier(self, log: Path, *options: str) -> 'contextlib.AbstractContextManager[subprocess.Popen[bytes]]':
-        return self.server.running(log, 'python', *COPIER, '--sleep-time', '1', *options)
+        return self.server.running(log, *COPIER, '--sleep-time', '1', *options)
 
     def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
         """What is in Rucio's database."""

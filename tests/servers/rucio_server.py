@@ -33,6 +33,9 @@ from .postgres import PostgreSQL
 from .process import Process, ServerError, tail
 
 START_TIMEOUT = 120
+# The daemons of this project as `run` takes them, also where only links to lib/ are installed (make dev).
+RECONCILER = ('python', '-m', 'rucio.daemons.s3.reconciler')
+COPIER = ('python', '-m', 'rucio.daemons.s3.copier')
 
 # Two writers wait for each other with a write-ahead log; without it SQLite says "database is locked" now and then.
 _BOOTSTRAP = """
