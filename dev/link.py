@@ -23,7 +23,7 @@ import sysconfig
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parent.parent / 'lib'
-LEFT_OUT = ('__pycache__', '.egg-info', 'ruff.toml')
+LEFT_OUT = ('__pycache__', '.egg-info', '.ruff_cache', 'ruff.toml')  # not in the wheel
 
 
 def sources() -> list[Path]:
