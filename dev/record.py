@@ -64,7 +64,7 @@ _COLOUR = re.compile(r'\x1b\[[\d;]*m')
 _CHATTER = re.compile(r'(?:^INFO .*\n)+(^INFO .*\n)', re.MULTILINE)  # of stock commands: the last line says how it ended
 _VOLATILE = re.compile(
     r'\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?'  # dates
-    r'|\d+(\.\d+)? ?s\b|\d[\d.]* ?[kMG]?i?B/s'  # times and rates
+    r'|\d+(\.\d+)? ?s(econds)?\b|\d[\d.]* ?[kMG]?i?B(/|p)s'  # times and rates
     r'|[0-9a-f]{32}|s3-reconciler \d+|Thread \d/\d: File .*'
 )
 
