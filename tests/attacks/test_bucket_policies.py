@@ -127,10 +127,10 @@ def test_other_buckets(ground: Ground) -> None:
 
 def test_two_policies_in_one(ground: Ground) -> None:
     """Mallory gives a name twice in JSON, for one reader to see the one and another the other."""
-    statement = f'{{"Effect":"Allow","Principal":{{"AWS":["{BOB}"]}},"Action":["s3:GetObject"],"Resource":["arn:aws:s3:::{ground.scope}/*"]'
-    for twice in (',"Effect":"Deny"}', ',"\\u0045ffect":"Deny"}'):
-        raw = f'{{"scope":"{ground.scope}","rse":"{ground.rse}","policy":{{"Version":"2012-10-17","Statement":[{statement}{twice}]}}}}'
-        assert ground.mallory('PUT', '/policy', raw=raw.encode()).status == 400
+    statement = f'"Effect":"Allow","Principal":{{"AWS":["{BOB}"]}},"Action":["s3:GetObject"],"Resource":["arn:aws:s3:::{ground.scope}/*"]'
+    for first, status in (('', 200), ('"Effect":"Deny",', 400), ('"\\u0045ffect":"Deny",', 400)):
+        raw = f'{{"scope":"{ground.scope}","rse":"{ground.rse}","policy":{{"Version":"2012-10-17","Statement":[{{{first}{statement}}}]}}}}'
+        assert ground.mallory('PUT', '/policy', raw=raw.encode()).status == status
 
 
 def test_what_is_allowed(ground: Ground) -> None:
@@ -147,6 +147,38 @@ def test_what_is_allowed(ground: Ground) -> None:
     left = ground.mallory.ok('DELETE', '/policy', {'scope': ground.scope, 'rse': ground.rse})['policy']
     assert len(left['Statement']) == 1
     assert urllib.request.urlopen(f'{ground.storage.url}/{ground.scope}/open/x', timeout=30).read() == b'x'
+
+
+def test_two_changes_in_the_same_moment(ground: Ground) -> None:
+    """Mallory sets the policy that she read before a collection was closed. Got before: it is public for ever, and Rucio says that it is not.
+
+    Another one that was shared in that moment is not public. No storage sets a policy on condition: the reconciler puts it right.
+    """
+    scope = ground.new_bucket()
+    shares = {name: {'scope': scope, 'name': name, 'account': '*'} for name in ('closed', 'opened')}
+    for name, share in shares.items():
+        ground.storage.client().put_object(Bucket=scope, Key=f'{name}/x', Body=b'x')
+        ground.mallory.ok('POST', '/buckets', {'scope': scope, 'name': name, 'rse': ground.rse})
+        if name == 'closed':
+            ground.mallory.ok('POST', '/grants', share)
+    (public,) = ground.mallory.ok('GET', '/policy', scope=scope, rse=ground.rse)['policy']['Statement']
+    ground.mallory.ok('DELETE', '/grants', shares['closed'])
+    ground.mallory.ok('POST', '/grants', shares['opened'])
+    ground.set_beside_rucio(public, public | {'Sid': 'own', 'Principal': {'AWS': [BOB]}}, bucket=scope)
+    assert [anonymous(ground, f'{scope}/{name}/x') for name in shares] == [200, 403]
+
+    warned = ground.root.server.run_daemon('python', '-m', 'rucio.daemons.s3.reconciler', '--run-once', '--rses', ground.rse, '--scopes', scope)
+    assert f"bucket '{scope}' let everybody read 'closed/', which is not shared: no longer" in warned
+    assert f"bucket '{scope}' did not let everybody read 'opened/'" in warned
+    assert [anonymous(ground, f'{scope}/{name}/x') for name in shares] == [403, 200]
+    assert 'own' in [each['Sid'] for each in ground.mallory.ok('GET', '/policy', scope=scope, rse=ground.rse)['policy']['Statement']]
+
+
+def anonymous(ground: Ground, path: str) -> int:
+    try:
+        return int(urllib.request.urlopen(f'{ground.storage.url}/{path}', timeout=30).status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
 
 
 def test_a_policy_that_was_there_before(ground: Ground) -> None:

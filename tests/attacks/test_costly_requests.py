@@ -14,11 +14,17 @@
 
 """One account asks for so much that a server of two workers has no time for others.
 
-What is asserted is the work, not the time. How often an account may ask is in tests/unit/test_rates.py.
+What is asserted is the work, not the time. How often an account may ask, to the digit, is in tests/unit/test_rates.py.
 """
+
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from rucio.client import s3client
+from rucio.common.config import clean_cached_config
+from rucio.common.exception import InputValidationError
 from rucio.core.s3.auth import signing
 from servers.rest import Rest
 from servers.signer import asked
@@ -74,3 +80,42 @@ def test_names_as_deep_as_they_can_be(signed_team: Team, fritz: Rest) -> None:
     deep = '/'.join('a' * 120)
     assert fritz('POST', '/sign', reads(signed_team, 200, f'costly/{deep}')).status == 200
     assert fritz('POST', '/sign', reads(signed_team, 200, deep)).status == 403
+
+
+NONSENSE = [{}] * 1000  # counted before it is looked at
+
+
+def test_requests_without_end(signed_team: Team, ernest: Rest, fritz: Rest) -> None:
+    """One call after the other, which costs the server more than him. He is told to wait, and nobody else has to."""
+    for _ in range(500):
+        answer = fritz('POST', '/sign', {'rse': signed_team.rse, 'requests': NONSENSE})
+        if answer.status != 400:
+            break
+    assert (answer.status, answer.error) == (429, 'ResourceTemporaryUnavailable')
+    assert 'Account fritz asked too often' in answer.message
+    assert int(answer.headers['Retry-After']) >= 1
+    assert ernest('POST', '/sign', reads(signed_team, 1)).status == 200
+
+
+@pytest.mark.usefixtures('home')
+def test_a_client_that_asks_too_often_waits(signed_team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rucio's own clients do not go on asking: a call takes as long as the server says, and is then answered."""
+    server, waited = signed_team.root.server, list[float]()
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(s3client, 'time', SimpleNamespace(sleep=sleep))
+    monkeypatch.setenv('RUCIO_CONFIG', str(signed_team.other.config_file))
+    clean_cached_config()
+    client = s3client.S3Client()
+    asked, calls = len(server.requests()), 0
+    while not waited and calls < 500:
+        calls += 1
+        with pytest.raises(InputValidationError):  # in the end always what it would be without a rate
+            client.sign_s3_requests(signed_team.rse, NONSENSE)
+    assert waited
+    assert set(waited) <= set(range(1, 6))
+    asked = [each.uri for each in server.requests()[asked:]].count('/s3/sign')
+    assert asked == calls + len(waited)

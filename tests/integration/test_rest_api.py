@@ -121,6 +121,7 @@ def test_rses(desk: Desk) -> None:
     assert found[KEYLESS]['auth'] == []
     alone = desk.dave.ok('GET', f'/rses/{OTHER}/')
     assert KEYLESS in {each['rse'] for each in alone.pop('overlaps')}  # which has no bucket_prefix
+    assert alone.pop('sharing') is True
     assert alone == found[OTHER]
     answer = desk.dave('GET', '/rses/NOWHERE')
     assert (answer.status, answer.error) == (404, 'RSENotFound')

@@ -15,6 +15,7 @@
 """Which bucket policies are let through: everything that an owner could gain by another spelling. No server, no database."""
 
 import os
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -25,7 +26,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3.buckets import bucket_policies
 
-from rucio.common.exception import InvalidObject
+from rucio.common.exception import InvalidObject, UnsupportedOperation
 
 BUCKET = 'user.alice'
 BOB = 'arn:aws:iam::123456789012:user/bob'
@@ -69,6 +70,7 @@ def test_owners_may_let_named_ones_read(statement):
     'statement',
     [
         DENY,
+        allow(Effect='Deny'),
         allow(Effect='deny'),
         allow(Effect=['Allow', 'Deny']),
         allow(Effect=None),
@@ -204,6 +206,7 @@ def test_admins_may_more(statement):
         {'Principal': {'AWS': ['arn:aws:iam:::role/RucioVending']}},
         {'Principal': {'AWS': ['arn:aws:iam:::user/ruci?']}},
         {'NotPrincipal': {'AWS': [BOB]}},
+        {'NotPrincipal': {'AWS': [BOB]}, 'Principal': {'AWS': [BOB]}},
         {},
     ],
 )
@@ -223,3 +226,35 @@ def test_what_is_shared_may_be_in_a_policy_that_was_read():
         with pytest.raises(InvalidObject):
             check(policy(PUBLIC | changed), kept=[PUBLIC])
     assert bucket_policies.warnings(policy(PUBLIC, allow())) == bucket_policies.warnings(None) == bucket_policies.warnings({}) == []
+
+
+@pytest.mark.parametrize(
+    ('arn', 'names'),
+    [
+        ('arn:aws:iam::123456789012:user/division/Server', {'server'}),
+        ('arn:aws:sts::123456789012:assumed-role/ServerRole/i-0123', {'serverrole', 'i-0123'}),
+        ('arn:aws:iam::123456789012:root', set()),
+        ('Server', set()),
+        ('', set()),
+    ],
+)
+def test_what_the_server_is_called_at_a_storage(monkeypatch, arn, names):
+    """By whatever the storage tells: its roles, who owns its buckets, and whom its STS sees."""
+    client = mock.Mock(**{'list_buckets.return_value': {'Owner': {'ID': 'RUCIO', 'DisplayName': 'The server'}}})
+    connection = SimpleNamespace(client=client, authorizer=mock.Mock())
+    endpoint = SimpleNamespace(role_arn='arn:aws:iam:::role/Vending', web_identity_role_arn='arn:aws:iam:::role/path/Users')
+    storage = SimpleNamespace(endpoint=endpoint, region='x', connection=lambda _: connection)
+    monkeypatch.setattr(bucket_policies.sts, 'client', lambda *_: mock.Mock(**{'get_caller_identity.return_value': {'Arn': arn}}))
+    assert bucket_policies._own_names(storage) == {'vending', 'users', 'rucio', 'the server'} | names
+
+
+def test_an_admin_removes_what_the_server_may_not_see(monkeypatch):
+    """Who may not read a policy may still be allowed to delete it."""
+    put = mock.Mock()
+    monkeypatch.setattr(bucket_policies, 'get', mock.Mock(side_effect=UnsupportedOperation('it is refused')))
+    monkeypatch.setattr(bucket_policies, '_put', put)
+    with pytest.raises(UnsupportedOperation):
+        bucket_policies.remove('storage', BUCKET, False)
+    assert not put.called
+    assert bucket_policies.remove('storage', BUCKET, True) is None
+    assert put.call_args_list == [mock.call('storage', BUCKET, None)]

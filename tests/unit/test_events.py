@@ -333,7 +333,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def follow(monkeypatch, clock):
     """Follows changes of the RSE X, on which there are the scopes user.alice and user.bob. The reconciler only notes what it is asked."""
-    made = SimpleNamespace(checked=[], error=None, counts={'same': 1}, asked=[], down=None, seconds=0.0, read=0, unread=[])
+    made = SimpleNamespace(checked=[], storages=[], error=None, counts={'same': 1}, asked=[], down=None, seconds=0.0, read=0, unread=[])
 
     class Recorder:
         def __init__(self, part, **options):
@@ -342,6 +342,7 @@ def follow(monkeypatch, clock):
         def check(self, keys, most_read):
             clock.now += made.seconds * len(keys)
             made.unread.append(most_read)
+            made.storages.append(self.part.storage)
             made.checked.append((str(self.part.scope), list(keys), self.options))
             self.summary.counts.update(made.counts)
             if made.error:
@@ -382,6 +383,12 @@ def test_each_scope_is_asked_once_with_the_settings_of_its_bucket(follow):
     assert summary.counts['unknown'] == 2
     assert summary.counts['same'] == 2
     assert not follow.asked
+
+
+def test_a_storage_is_not_waited_for_as_long_as_by_a_daemon(follow):
+    follow.all(('user.alice', 'run1/a'))
+    assert follow.storages == [follow.storage.hurried]
+    assert follow.storage.hurried.endpoint != follow.storage.endpoint
 
 
 def test_what_one_request_reads_has_an_end(follow):

@@ -28,8 +28,9 @@ from sqlalchemy import delete, update
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3 import storages
-    from rucio.core.s3.auth import grants
+    from rucio.core.s3.auth import grants, old_grants, shared_keys
     from rucio.core.s3.buckets import bucket_policies, publishing
+    from rucio.core.s3.parts import Part
     from rucio.db.sqla import models, s3
     from rucio.db.sqla import session as rucio_session
 
@@ -39,6 +40,7 @@ from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperatio
 
 SCOPE, ALICE = InternalScope('user.alice'), InternalAccount('alice')
 PAST = datetime(2020, 1, 1)  # noqa: DTZ001 - as Rucio's tables have times
+SET_PUBLIC = bucket_policies.set_public
 
 
 class Storage(SimpleNamespace):
@@ -235,3 +237,133 @@ def test_too_many_storages(world):
     with pytest.raises(InvalidObject, match='public on 30 RSEs'):
         world.publish(*many)
     assert world.listed == []
+
+
+# Two changes of a policy in the same moment: one is lost
+
+
+class Bucket(Storage):
+    """A storage with alice's bucket, and its policy."""
+
+    def __init__(self, statements=(), **values):
+        super().__init__(rse='a', rse_id='a' * 32, policy=None, requests=0, refuses=None, **values)
+        self.set(*statements)
+
+    def set(self, *statements):
+        self.policy = {'Version': '2012-10-17', 'Statement': list(statements)} if statements else None
+
+    @property
+    def sids(self):
+        return [each['Sid'] for each in self.policy['Statement']] if self.policy else []
+
+    def place_of(self, scope, name):
+        return scope, name
+
+
+OWN = {'Sid': 'own', 'Effect': 'Allow', 'Principal': {'AWS': ['arn:aws:iam:::user/bob']}, 'Action': ['s3:GetObject'], 'Resource': ['arn:aws:s3:::user.alice/*']}
+
+
+@pytest.fixture
+def bucket(world, monkeypatch):
+    """Alice's bucket on the storage a; the real functions change its policy."""
+    monkeypatch.setattr(bucket_policies, 'set_public', SET_PUBLIC)  # in place of the world's
+    made = Bucket()
+    monkeypatch.setattr(storages, 'list_storages', lambda *_, **__: [made])
+    for name in ('of_others', 'of_other_vos'):
+        monkeypatch.setattr(shared_keys, name, mock.Mock(return_value=False))
+
+    def get(storage, _):
+        storage.requests += 1
+        if storage.refuses:
+            raise storage.refuses
+        return storage.policy
+
+    def put(storage, _, policy):
+        storage.requests += 1
+        storage.policy = policy
+
+    monkeypatch.setattr(bucket_policies, 'get', get)
+    monkeypatch.setattr(bucket_policies, '_put', put)
+    return made
+
+
+def mend(storage, key_prefix=''):
+    storage.requests = 0
+    return publishing.mend(Part(storage, SCOPE, 'user.alice', key_prefix, ''))
+
+
+def test_where_policy_and_grants_agree_it_costs_one_request(bucket):
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    bucket.policy['Statement'].append(OWN)
+    assert mend(bucket) == []
+    assert (bucket.requests, bucket.sids[1:]) == (1, ['own'])
+    publishing.withdraw(SCOPE, 'run1')
+    assert mend(bucket) == []
+    assert (bucket.requests, bucket.sids) == (1, ['own'])
+
+
+def test_what_was_closed_while_another_policy_was_set(bucket):
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    read = dict(bucket.policy)  # by whoever sets a policy
+    publishing.withdraw(SCOPE, 'run1')
+    bucket.set(*read['Statement'], OWN)
+    (told,) = mend(bucket)
+    assert (bucket.requests, bucket.sids) == (2, ['own'])
+    assert "let everybody read 'run1/', which is not shared: no longer" in told
+    assert mend(bucket) == []
+
+
+def test_what_was_opened_while_another_policy_was_set(bucket):
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    open_ = bucket.sids
+    bucket.set(OWN)
+    (told,) = mend(bucket)
+    assert (bucket.requests, bucket.sids) == (2, ['own', *open_])
+    assert "did not let everybody read 'run1/'" in told
+
+
+def test_a_statement_that_opens_something_else(bucket):
+    """Somebody with keys of the storage has set it: its name says that it is Rucio's."""
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    good = dict(bucket.policy['Statement'][0])
+    bucket.set({**good, 'Resource': ['arn:aws:s3:::user.alice/*']})
+    assert len(mend(bucket)) == 2
+    assert bucket.policy['Statement'] == [good]
+
+
+def test_what_ends_or_is_not_known_to_be_there(bucket, world):
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    world.change(update(s3.Grant).values(published_on=None))
+    assert mend(bucket) == []
+    bucket.set()
+    assert mend(bucket) == []  # it may never have been here
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    world.change(update(s3.Grant).values(expired_at=PAST))
+    assert len(mend(bucket)) == 1
+    assert bucket.policy is None
+
+
+@pytest.mark.parametrize('keeps', ['other scope', 'another VO', 'not reviewed', 'no table'])
+def test_what_is_not_this_scopes_to_close(bucket, monkeypatch, keeps):
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    before = bucket.sids
+    monkeypatch.setattr(grants, 'list_published', lambda *_, **__: {})
+    if keeps == 'another VO':
+        shared_keys.of_other_vos.return_value = True
+    if keeps == 'not reviewed':
+        monkeypatch.setattr(old_grants, 'is_public', lambda *_, **__: True)
+    if keeps == 'no table':
+        monkeypatch.setattr(publishing, 'is_ready', lambda **_: False)
+    assert mend(bucket, 'user.alice/' if keeps == 'other scope' else '') == []
+    assert bucket.sids == before
+
+
+def test_a_storage_without_policies(bucket):
+    bucket.refuses = ServiceUnavailable('a')
+    assert mend(bucket) == []
+    bucket.refuses = None
+    publishing.publish([bucket], SCOPE, 'run1', 'alice')
+    bucket.refuses = ServiceUnavailable('a')
+    with pytest.raises(ServiceUnavailable):
+        mend(bucket)

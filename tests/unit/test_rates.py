@@ -16,6 +16,8 @@
 
 import os
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -30,6 +32,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.web.rest.flaskapi.v1.s3base import S3View
 
 from rucio.common.exception import ConfigurationError
+from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import rates
 
 OPTION = 'signatures_per_second'
@@ -139,6 +142,24 @@ def test_who_asks_too_often_is_refused_before_anything_is_looked_up(monkeypatch)
     rates.spend(OPTION, 'alice', 'def', 51)
     with pytest.raises(rates.TooManyRequests):
         gateway.sign('X', [{}] * 1000, 'alice')
+
+
+def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
+    monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext())
+    monkeypatch.setattr(gateway.storages, 'get_storage', mock.Mock())
+    monkeypatch.setattr(gateway.shared_keys, 'neighbours', lambda *_, **__: [])
+    deletion = SimpleNamespace(keys=60, touches=(), lockable='', any_body=False)
+    monkeypatch.setattr(gateway, 'signing', mock.Mock(**{'check.return_value': [deletion]}))
+    gateway.sign('X', [{}], 'alice')
+    with pytest.raises(rates.TooManyRequests):
+        gateway.sign('X', [{}], 'alice')
+
+
+def test_who_asked_longest_ago_is_forgotten():
+    allowance = Allowance(at_once=10, per_second=0, remembered=3)
+    for who in 'abcad':
+        allowance.use(who, 1)
+    assert {who: allowance.left(who) for who in 'abcd'} == {'a': 8, 'b': 10, 'c': 9, 'd': 9}
 
 
 def test_the_answer_says_when_it_may_be_asked_again():

@@ -72,6 +72,7 @@ def database(tmp_path, monkeypatch):
     for module in (progress, daemon):
         monkeypatch.setattr(module, 'db_session', session)
     monkeypatch.setattr(daemon.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
+    monkeypatch.setattr(daemon.publishing, 'mend', mock.Mock(return_value=[]))
     with session() as opened:
         for scope in (ALICE, BOB):
             opened.add(models.Scope(scope=scope, account=InternalAccount('root')))
@@ -202,6 +203,18 @@ def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
     workers[0]._swept -= 4000
     workers[0].run_once(beating[0])
     assert sweep.call_count == 2
+
+
+def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(storage, database, s3, compared):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    compared.slice_size = 10
+    mend = daemon.publishing.mend
+    mend.side_effect = [['user.alice was\nopen'], ServiceUnavailable('it does not answer')]
+    lines = work(once()).lines(logging.WARNING)
+    assert [str(call.args[0].scope) for call in mend.call_args_list] == ['user.alice', 'user.bob']
+    assert lines == [r'user.alice was\nopen', 'RSE SITE_S3, bucket user.bob: what everybody may read: it does not answer']
 
 
 @pytest.mark.parametrize('options', [{'rses': 'SITE_S3'}, {'scopes': ['user.alice']}])

@@ -61,11 +61,12 @@ class Plugin:
         self.ways = []
         self.warnings = []
         self.overlaps = []
+        self.more = {'sharing': True}
 
     def get_s3_rse(self, rse):
         if self.ways is None:
             raise RSEOperationNotSupported
-        return {'auth': self.ways, 'overlaps': self.overlaps}
+        return {'auth': self.ways, 'overlaps': self.overlaps, **self.more}
 
     def list_policy_warnings(self, scope, rse):
         return self.warnings
@@ -401,3 +402,14 @@ def test_topics_and_vended_keys(catalogue, monkeypatch, refuses, topics, status,
 def test_where_there_can_be_no_topics_none_are_tried(catalogue):
     assert run(catalogue())['event topics'].found == 'the storage makes no topics'
     assert run(catalogue(s3={'provider': 'ceph'}))['event topics'].found == 'the server vends no keys'
+
+
+@pytest.mark.parametrize(
+    ('more', 'status', 'remedy'),
+    [({'sharing': True}, OK, ''), ({'sharing': False}, HINT, 'Run rucio-s3-database where the Rucio server runs.'), ({}, SKIPPED, '')],
+)
+def test_the_table_of_grants_is_missing(catalogue, more, status, remedy):
+    plugin = Plugin()
+    plugin.more = more
+    result = run(catalogue(), plugin)['sharing']
+    assert (result.status, result.remedy) == (status, remedy)

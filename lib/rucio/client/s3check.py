@@ -156,6 +156,7 @@ class Check:
             ('TLS', self._check_tls),
             ('clock', self._check_clock),
             ('server plugin', self._check_plugin),
+            ('sharing', self._check_sharing),
             ('credentials', self._check_credentials),
         ]
         if self._is_read_only:
@@ -440,6 +441,21 @@ class Check:
                 'Set rucio_host and auth_host in rucio.cfg to https URLs.',
             )
         return f'offers {", ".join(ways)}'
+
+    def _check_sharing(self) -> str:
+        """Whether the operator has made the table of grants: without it none counts."""
+        try:
+            sharing = self._plugin.get_s3_rse(self._rse).get('sharing')
+        except RucioException:
+            raise _skipped('needs the S3 plugin of the server') from None
+        if sharing is None:
+            raise _skipped('the server is of an earlier version')
+        if not sharing:
+            raise _hint(
+                'the database of the Rucio server lacks the table of grants: nothing can be shared, and no grant counts',
+                'Run rucio-s3-database where the Rucio server runs.',
+            )
+        return 'collections can be shared'
 
     def _check_credentials(self) -> str:
         protocol = self._need_protocol()

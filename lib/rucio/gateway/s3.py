@@ -105,8 +105,8 @@ def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
 
 
 def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """One S3 RSE and how to reach it, and ``overlaps``: the RSEs (None: one of another VO) that can have the same keys
-    for other DIDs.
+    """One S3 RSE and how to reach it, ``overlaps``: the RSEs (None: one of another VO) that can have the same keys
+    for other DIDs, and ``sharing``: whether the operator has made the table of grants.
 
     Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
@@ -117,8 +117,10 @@ def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
         found = shared_keys.overlaps(storage, session=session)
+        sharing = grants.has_table(session=session)
     tried = chaining.verdict(storage) if 'vended' in storage.ways else None
-    return _described(storage, tried) | {'overlaps': [_overlap(other, why.why, vo) for other, why in found]}
+    overlaps = [_overlap(other, why.why, vo) for other, why in found]
+    return _described(storage, tried) | {'overlaps': overlaps, 'sharing': sharing}
 
 
 def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:

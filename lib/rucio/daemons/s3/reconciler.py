@@ -410,6 +410,17 @@ class Worker:
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
         ).labels(rse=part.storage.rse).observe(ended.seconds)
         self._shown.pop((part.storage.rse_id, *_place(part)), None)
+        self._mend_public(part)
+
+    def _mend_public(self, part: 'Part') -> None:
+        """What everybody may read of a bucket, once in each round."""
+        if part.dataset is not None:  # an import: its bucket is somebody else's
+            return
+        try:
+            for mended in publishing.mend(part):
+                self._warn(_plain(mended))
+        except RucioException as error:
+            self._warn(_told(f'{_name(part)}: what everybody may read', error))
 
     def _tell_usage(self, storage: 'Storage') -> None:
         """How much lies on a storage, when each of its buckets has had a round, and one of them has ended another."""

@@ -50,9 +50,11 @@ __all__ = [
     'end_public_grant',
     'forget',
     'forget_public_grant',
+    'has_table',
     'list_ended',
     'list_grants',
     'list_public',
+    'list_published',
     'need_table',
 ]
 
@@ -90,12 +92,17 @@ def ancestors(name: str) -> list[str]:
     return [ancestor for count in range(1, len(parts)) if (ancestor := '/'.join(parts[:count]))]
 
 
+def has_table(*, session: 'Session') -> bool:
+    """Whether something can be shared: the operator has made the table. No query where it is there."""
+    return s3.is_ready(session=session)
+
+
 def need_table(*, session: 'Session') -> None:
     """Refuse to share where the table is missing. No query where it is there.
 
     :raises UnsupportedOperation: if the operator has not made it.
     """
-    if not s3.is_ready(session=session):
+    if not has_table(session=session):
         raise UnsupportedOperation(
             f'Nothing can be shared on this Rucio server yet: its database lacks the table of grants. Its operator has to run {s3.COMMAND}.'
         )
@@ -280,6 +287,23 @@ def list_public(*, session: 'Session') -> list[str]:
     table = s3.Grant
     rows = session.execute(select(table.scope, table.name).where(table.grantee_type == GranteeType.WORLD))
     return sorted(f'{row.scope.internal}:{row.name}' for row in rows)
+
+
+def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, list[str]]:
+    """The collections of a scope that everybody may read now, each with the ids of the RSEs that were told, as far as
+    they are known. One query.
+    """
+    table = s3.Grant
+    stmt = (
+        select(table.name, table.published_on)
+        .join(models.DataIdentifier, _same_did())
+        .where(
+            table.scope == scope,
+            table.grantee_type == GranteeType.WORLD,
+            or_(table.expired_at.is_(None), table.expired_at > _now()),
+        )
+    )
+    return {row.name: row.published_on.split(',') if row.published_on else [] for row in session.execute(stmt)}
 
 
 def list_ended(vo: str, *, session: 'Session') -> list[Ended]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from rucio.common.types import InternalScope
 
-__all__ = ['OldGrant', 'drop', 'list_old', 'take_over']
+__all__ = ['OldGrant', 'drop', 'is_public', 'list_old', 'take_over']
 
 KEY = 's3_grants'
 OPEN_SCOPES = ('mock',)  # in which Rucio's generic permissions let every account make collections, with metadata
@@ -74,6 +74,14 @@ def list_old(*, session: 'Session') -> list[OldGrant]:
         (each for row in rows for each in _read(row.scope, row.name, _as_dict(row.meta), session)),
         key=lambda each: (each.did, each.account),
     )
+
+
+def is_public(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
+    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet. One query."""
+    table = models.DidMeta
+    meta = session.execute(select(table.meta).where(and_(table.scope == scope, table.name == name))).scalar()
+    written = _as_dict(meta).get(KEY)
+    return isinstance(written, dict) and grants.EVERYBODY in written
 
 
 def take_over(old: OldGrant, *, session: 'Session') -> None:

@@ -423,7 +423,7 @@ def _keys_to_delete(body: bytes, limit: int) -> list[str]:
             _refuse(
                 'the body of DeleteObjects has something else than <Object><Key>...</Key></Object> and <Quiet> in it'
             )
-    if root.tag != f'{space}Delete' or any(each.attrib for each in root.iter()) or not 0 < len(keys) <= MAX_DELETES:
+    if root.tag != f'{space}Delete' or any(each.attrib for each in root.iter()) or not keys:
         _malformed(f'the body of DeleteObjects has to be <Delete> with 1 to {MAX_DELETES} keys and no attributes')
     return keys
 

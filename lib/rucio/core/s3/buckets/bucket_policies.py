@@ -37,6 +37,7 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
     SourceNotFound,
     UnsupportedOperation,
 )
@@ -45,12 +46,25 @@ from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from collections.abc import Set as AbstractSet
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['change', 'check', 'dangers', 'get', 'lift', 'locked_out', 'remove', 'set_public', 'unpublish', 'warnings']
+__all__ = [
+    'change',
+    'check',
+    'dangers',
+    'get',
+    'lift',
+    'locked_out',
+    'public_prefixes',
+    'remove',
+    'set_public',
+    'set_public_prefixes',
+    'unpublish',
+    'warnings',
+]
 
 MAX_BYTES = 20 * 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
 # What an owner may let others do. GetObjectTagging: `aws s3 cp` from bucket to bucket asks for it.
@@ -212,6 +226,7 @@ def get(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
     """The storage's own policy of a bucket, or None: one request.
 
     :raises UnsupportedOperation: if the storage does not let the server see it.
+    :raises ServiceUnavailable: if the storage does not answer, or with something else.
     """
     try:
         with translated('policy', Target(storage.rse, bucket)):
@@ -220,7 +235,12 @@ def get(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
         _refuse_if_locked(storage, bucket, error)
     except SourceNotFound:
         return None
-    policy = json.loads(text)
+    try:
+        policy = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ServiceUnavailable(
+            f"RSE {storage.rse}: what the storage gives as the policy of bucket '{bucket}' is no JSON."
+        ) from None
     return policy if isinstance(policy, dict) and policy else None
 
 
@@ -330,7 +350,8 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
     if storage.endpoint.role_arn:  # it has an STS
         with suppress(ClientError, BotoCoreError):
             client = sts.client(storage.endpoint, connection.authorizer.session(), storage.region, SERVER)
-            names.add(str(client.get_caller_identity()['Arn']).rpartition('/')[2])
+            kind, *path = str(client.get_caller_identity()['Arn']).rpartition(':')[2].split('/')
+            names |= set(path) if kind == 'assumed-role' else set(path[-1:])
     return frozenset(each.lower() for each in names)
 
 
@@ -364,25 +385,61 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
     of the policy stays.
     """
     bucket, prefix = storage.place_of(scope, f'{name}/')
-    sid = f'{_PUBLIC}{hashlib.sha256(prefix.encode()).hexdigest()[:16]}'
-    policy = get(storage, bucket) or {'Version': _VERSION, 'Statement': []}
-    written = _as_list(policy.get('Statement'))
-    statements = [each for each in written if each.get('Sid') != sid]
-    if not public and len(statements) == len(written):
-        return
+    policy = get(storage, bucket)
     if public:
-        literal = re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix)
-        resource = f'arn:aws:s3:::{bucket}/{literal}*'
-        statements.append(
-            {
-                'Sid': sid,
-                'Effect': 'Allow',
-                'Principal': {'AWS': ['*']},
-                'Action': ['s3:GetObject'],
-                'Resource': [resource],
-            }
-        )
+        set_public_prefixes(storage, bucket, policy, add=[prefix])
+    elif _sid_of(prefix) in public_prefixes(policy, bucket):
+        set_public_prefixes(storage, bucket, policy, drop=[_sid_of(prefix)])
+
+
+def public_prefixes(policy: Any, bucket: str) -> dict[str, str]:
+    """What `rucio s3 share --public` gave: the Sid of each statement, and the prefix of the keys that everybody may
+    read; empty where it cannot be told. No request.
+    """
+    found = {}
+    for each in _as_list(policy.get('Statement')) if isinstance(policy, dict) else []:
+        if _is_public(each):
+            resources = [str(resource) for resource in _as_list(each.get('Resource'))]
+            literal = resources[0].removeprefix(f'arn:aws:s3:::{bucket}/').removesuffix('*') if resources else ''
+            prefix = re.sub(r'\$\{([$*?])\}', r'\1', literal)
+            found[each['Sid']] = prefix if len(resources) == 1 and _sid_of(prefix) == each['Sid'] else ''
+    return found
+
+
+def set_public_prefixes(
+    storage: 'Storage',
+    bucket: str,
+    policy: Optional[dict[str, Any]],
+    add: 'Collection[str]' = (),
+    drop: 'Collection[str]' = (),
+) -> None:
+    """Set a policy that was read a moment ago, and let everybody read more or less. One request.
+
+    :param add: Prefixes of keys that everybody may read.
+    :param drop: Sids of statements that have to go.
+    """
+    policy = policy or {'Version': _VERSION, 'Statement': []}
+    gone = {*drop, *map(_sid_of, add)}
+    kept = [
+        each for each in _as_list(policy.get('Statement')) if not (isinstance(each, dict) and each.get('Sid') in gone)
+    ]
+    statements = kept + [_public_statement(bucket, prefix) for prefix in add]
     _put(storage, bucket, {**policy, 'Statement': statements} if statements else None)
+
+
+def _sid_of(prefix: str) -> str:
+    return f'{_PUBLIC}{hashlib.sha256(prefix.encode()).hexdigest()[:16]}'
+
+
+def _public_statement(bucket: str, prefix: str) -> dict[str, Any]:
+    literal = re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix)
+    return {
+        'Sid': _sid_of(prefix),
+        'Effect': 'Allow',
+        'Principal': {'AWS': ['*']},
+        'Action': ['s3:GetObject'],
+        'Resource': [f'arn:aws:s3:::{bucket}/{literal}*'],
+    }
 
 
 def unpublish(storage: 'Storage', scope: str, name: str) -> None:

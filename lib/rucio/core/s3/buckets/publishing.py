@@ -18,6 +18,9 @@ storage.
 A storage is told between two transactions, and may not answer. So the table of grants says at each moment what may be
 public: the grant is there before the first storage is told to let everybody in, and gone only when the last one was
 told not to.
+
+A policy is read, changed and set again, and storages have no way to set it only if it is still the one that was read:
+of two changes in the same moment one gets lost. So the reconciler has each bucket looked at (:func:`mend`).
 """
 
 from datetime import timedelta
@@ -26,9 +29,9 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from rucio.common.exception import RucioException, ServiceUnavailable
 from rucio.common.s3.answers import line_logger
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import grants
+from rucio.core.s3.auth import grants, old_grants, shared_keys
 from rucio.db.sqla.constants import DatabaseOperationType
-from rucio.db.sqla.s3 import GranteeType
+from rucio.db.sqla.s3 import GranteeType, is_ready
 from rucio.db.sqla.session import db_session
 
 from . import bucket_policies
@@ -37,10 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
+    from sqlalchemy.orm import Session
+
     from rucio.common.types import InternalScope
+    from rucio.core.s3.parts import Part
     from rucio.core.s3.storages import Storage
 
-__all__ = ['Swept', 'publish', 'sweep', 'withdraw']
+__all__ = ['Swept', 'mend', 'publish', 'sweep', 'withdraw']
 
 _LOGGER = line_logger(__name__)
 
@@ -145,6 +151,56 @@ def sweep(vo: str) -> Swept:
             for storage, error in failed.items()
         ]
     return Swept(deleted, kept)
+
+
+def mend(part: 'Part') -> list[str]:
+    """Have the policy of a scope's bucket let everybody read what the table of grants says, and nothing else.
+
+    One request and one query; where they differ, one more for each collection, and one request.
+
+    What earlier versions published stays as long as the operator has not reviewed it (:mod:`.old_grants`).
+
+    :param part: All that a scope has in a bucket.
+    :returns: What was not as it should be, for the log.
+    :raises RucioException: if collections are public there and the storage does not answer, or refuses.
+    """
+    storage, bucket = part.storage, part.bucket
+    try:
+        # Before the grants: of what is shared, or ends, from now on the table says so already.
+        policy, refused = bucket_policies.get(storage, bucket), None
+    except RucioException as error:  # many storages have no policies
+        policy, refused = None, error
+    with db_session(DatabaseOperationType.READ) as session:
+        if not is_ready(session=session) or shared_keys.of_other_vos(storage, bucket, session=session):
+            return []
+        granted = grants.list_published(part.scope, session=session)
+        found = bucket_policies.public_prefixes(policy, bucket)
+        told = [part.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]
+        closed = [prefix for prefix in told if prefix not in found.values()]
+        opened = {sid: prefix for sid, prefix in found.items() if _is_nobodys(part, prefix, granted, session)}
+    if refused is not None and closed:
+        raise refused
+    if closed or opened:
+        bucket_policies.set_public_prefixes(storage, bucket, policy, closed, opened)
+    where = f"RSE {storage.rse}: by its policy, bucket '{bucket}'"
+    return [
+        *(f"{where} let everybody read '{each}', which is not shared: no longer." for each in opened.values()),
+        *(
+            f"{where} did not let everybody read '{each}', which is shared with everybody: now it does."
+            for each in closed
+        ),
+    ]
+
+
+def _is_nobodys(part: 'Part', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
+    """Whether keys of this scope are public, and no grant says so."""
+    name = part.name_of(prefix).rstrip('/')
+    return (
+        prefix.startswith(part.key_prefix)
+        and name not in granted
+        and not old_grants.is_public(part.scope, name, session=session)
+        and not shared_keys.of_others(part.storage, part.scope, part.bucket, prefix, session=session)
+    )
 
 
 def _text(error: RucioException) -> str:
