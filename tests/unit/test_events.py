@@ -358,7 +358,7 @@ def follow(monkeypatch, clock):
     monkeypatch.setattr(events, '_existing', lambda _, names, __: names & {'user.alice', 'user.bob'})
     monkeypatch.setattr(events, 'Reconciler', Recorder)
     monkeypatch.setattr(events.bucket_settings, 'get', lambda *_, **__: SimpleNamespace(on_changed='replace', on_missing='forget'))
-    monkeypatch.setattr(events.buckets, 'exists', exists)
+    monkeypatch.setattr(events.lookup, 'exists', exists)
     made.storage = rse()
     made.all = lambda *changes: events.follow(made.storage, [events.Change(*change) for change in changes])
     return made

@@ -31,9 +31,8 @@ import sqlalchemy.orm
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core import config, permission
-    from rucio.core.s3 import storages
-    from rucio.core.s3.auth import access, grants, vending
-    from rucio.core.s3.buckets import imports
+    from rucio.core.s3 import imports, storages
+    from rucio.core.s3.auth import access, grants, objects, vending
     from rucio.gateway import s3 as gateway
     from rucio.rse import rsemanager
 
@@ -299,7 +298,7 @@ def test_who_may_read(session):
     add_replica(session, 'scenes/a', '/L8/a')
 
     def may(account, bucket, key, write=False):
-        return gateway._may_touch(of, account, bucket, key, write, session)
+        return objects.may(of, account, bucket, key, write, session=session)
 
     for key in ('L8/a', 'L8/', 'L8/sub/'):
         assert may(ALICE, 'landsat', key)
@@ -323,19 +322,19 @@ def test_one_of_several_dids_is_enough_to_read(session):
     session.flush()
     grants.add_grant(SCOPE, 'public', 'bob', False, 'alice', session=session)
     assert not access.may(BOB, SCOPE, 'scenes/a', False, session=session)
-    assert gateway._may_touch(of, BOB, 'landsat', 'L8/a', False, session)
+    assert objects.may(of, BOB, 'landsat', 'L8/a', False, session=session)
 
 
 def test_keys_are_for_the_part_that_is_imported(session):
     of = storage()
     remember(of, LANDSAT, session)
-    assert gateway._covering(of, ALICE, 'landsat', 'L8/a/b', False, session) == 'L8/'
+    assert objects.covering(of, ALICE, 'landsat', 'L8/a/b', False, session=session) == 'L8/'
     with pytest.raises(gateway.AccessDenied):
-        gateway._covering(of, BOB, 'landsat', 'L8/a/b', False, session)
+        objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session)
     with pytest.raises(gateway.AccessDenied):
-        gateway._covering(of, ALICE, 'landsat', 'L8/a/b', True, session)
+        objects.covering(of, ALICE, 'landsat', 'L8/a/b', True, session=session)
     with pytest.raises(gateway.AccessDenied):
-        gateway._covering(of, ALICE, 'landsat', 'L7/a', False, session)
+        objects.covering(of, ALICE, 'landsat', 'L7/a', False, session=session)
 
 
 def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session, monkeypatch):

@@ -25,7 +25,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.buckets import buckets, public_acls
+    from rucio.core.s3.buckets import creation, public_acls
 
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3.endpoint import Endpoint
@@ -84,7 +84,7 @@ def test_where_it_is_refused_nobody_gets_keys_for_writing_but_the_bucket_is_made
     client.put_public_access_block.side_effect = refused(code, status)
     with pytest.raises(RSEOperationNotSupported, match=r"RSE X, bucket 'b': no keys for writing.*PutBucketPublicAccessBlock"):
         public_acls.ignore(storage(), 'b')
-    buckets._ignore_public_acls(storage(), 'b')
+    creation._ignore_public_acls(storage(), 'b')
     assert not public_acls._done
 
 

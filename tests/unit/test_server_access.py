@@ -32,6 +32,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.auth import access, grants
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.s3 import address
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
@@ -277,9 +278,9 @@ def test_grants_are_bounded(session):
 
 
 def test_ancestors():
-    assert grants.ancestors('a/b/c') == ['a', 'a/b']
-    assert grants.ancestors('a/b/') == ['a', 'a/b']
-    assert grants.ancestors('a') == []
-    assert grants.ancestors('/a') == []
-    assert grants.ancestors('/a/b') == ['/a']
-    assert grants.ancestors('') == []
+    assert address.ancestors('a/b/c') == ['a', 'a/b']
+    assert address.ancestors('a/b/') == ['a', 'a/b']
+    assert address.ancestors('a') == []
+    assert address.ancestors('/a') == []
+    assert address.ancestors('/a/b') == ['/a']
+    assert address.ancestors('') == []

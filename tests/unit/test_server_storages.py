@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3 import storages
-    from rucio.core.s3.buckets import buckets
+    from rucio.core.s3.buckets import lookup
 
 from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint, Secrets
@@ -203,8 +203,8 @@ class Asked:
 
 def test_a_storage_that_does_not_answer_has_not_no_buckets():
     up, empty, down = Asked('user.alice', 'user.bob'), Asked('user.bob'), Asked()
-    assert [each['bucket'] for each in buckets.list_buckets([up, down], {'user.alice'})] == ['user.alice']
-    assert buckets.list_buckets([empty, empty], {'user.alice'}) == []
+    assert [each['bucket'] for each in lookup.list_buckets([up, down], {'user.alice'})] == ['user.alice']
+    assert lookup.list_buckets([empty, empty], {'user.alice'}) == []
     for storages_ in ([down], [empty, down], [down, empty]):
         with pytest.raises(ServiceUnavailable, match='nobody answers'):
-            buckets.list_buckets(storages_, {'user.alice'})
+            lookup.list_buckets(storages_, {'user.alice'})

@@ -26,26 +26,22 @@ from rucio.common.exception import (
     AccessDenied,
     DataIdentifierAlreadyExists,
     DuplicateRule,
-    InvalidObject,
     RSEAccessDenied,
     RSEOperationNotSupported,
     ScopeNotFound,
 )
-from rucio.common.s3 import address
-from rucio.common.s3.answers import line_logger, printable
-from rucio.common.schema import validate_schema
+from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import access, chaining, grants, rates, shared_keys, signing, vending
-from rucio.core.s3.buckets import bucket_policies, buckets, imports, object_lock, public_acls, publishing, removal
+from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
+from rucio.core.s3.buckets import bucket_policies, creation, lookup, object_lock, public_acls, publishing, removal
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio.gateway import did, rule
+from rucio.gateway.s3names import names
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from rucio.core.s3.storages import Storage
 
 __all__ = [
@@ -61,10 +57,6 @@ __all__ = [
     'list_rses',
     'locate',
     'make_bucket',
-    'names',
-    'need',
-    'need_apart',
-    'own_bucket',
     'remove_bucket',
     'set_bucket_policy',
     'sign',
@@ -147,8 +139,8 @@ def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -
         chosen = (
             [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
         )
-        scopes = None if access.is_admin(account, session=session) else buckets.scopes_of(account, session=session)
-    found = buckets.list_buckets(chosen, scopes)
+        scopes = None if access.is_admin(account, session=session) else lookup.scopes_of(account, session=session)
+    found = lookup.list_buckets(chosen, scopes)
     by_name = {storage.rse: storage for storage in chosen}
     with db_session(DatabaseOperationType.READ) as session:
         return [
@@ -176,16 +168,16 @@ def make_bucket(
     """
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        need(account, internal, '', True, session)
+        access.need(account, internal, '', True, session=session)
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
-        found = buckets.candidates(account, internal, name, rse, session=session)
-    storage = buckets.pick(found, scope)
-    need_apart(storage, account, scope, name)
+        found = lookup.candidates(account, internal, name, rse, session=session)
+    storage = lookup.pick(found, scope)
+    lookup.need_apart(storage, account, scope, name)
     if name:
         with db_session(DatabaseOperationType.READ) as session:
-            buckets.need_room(account, internal, name, storage, session=session)
-    made = buckets.make(storage, scope)
+            creation.need_room(account, internal, name, storage, session=session)
+    made = creation.make(storage, scope)
     if name:
         made |= _keep_dataset(account, internal, name, storage)
     try:
@@ -197,7 +189,7 @@ def make_bucket(
         'bucket': bucket,
         'scope': scope,
         'name': name,
-        'url': buckets.url(storage, bucket, key),
+        'url': lookup.url(storage, bucket, key),
     }
     return place | {'made': made, 'warnings': [] if made['bucket'] else bucket_policies.dangers(storage, bucket)}
 
@@ -211,8 +203,8 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
         made['dataset'] = True
     with db_session(DatabaseOperationType.WRITE) as session:
         # It may be one that was removed, and that the undertaker did not come to yet.
-        buckets.revive(scope, name, session=session)
-        if buckets.own_rules(account, scope, name, storage, session=session):
+        creation.revive(scope, name, session=session)
+        if creation.own_rules(account, scope, name, storage, session=session):
             return made
     with suppress(DuplicateRule):
         rule.add_replication_rule(
@@ -262,11 +254,11 @@ def remove_bucket(
     """
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        need(account, internal, '', True, session)
-        found = buckets.candidates(account, internal, name, rse, session=session)
+        access.need(account, internal, '', True, session=session)
+        found = lookup.candidates(account, internal, name, rse, session=session)
         admin = access.is_admin(account, session=session)
-    storage = buckets.pick(found, scope)
-    need_apart(storage, account, scope, name)
+    storage = lookup.pick(found, scope)
+    lookup.need_apart(storage, account, scope, name)
     try:
         return removal.remove(storage, account, internal, name, force)
     except RSEAccessDenied:
@@ -291,8 +283,8 @@ def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dic
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         if not (name and access.may(account, internal, f'{name}/', False, session=session)):
-            need(account, internal, name, False, session)
-        return buckets.locate(account, internal, name, session=session)
+            access.need(account, internal, name, False, session=session)
+        return lookup.locate(account, internal, name, session=session)
 
 
 # Being authorised
@@ -318,7 +310,7 @@ def get_credentials(
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
-        prefix = _covering(storage, account, bucket, prefix, write, session)
+        prefix = objects.covering(storage, account, bucket, prefix, write, session=session)
     # Where each replica has its path, who may read one object may not read those whose keys only begin like that.
     exact = not storage.settings['deterministic'] and bool(prefix) and not prefix.endswith('/')
     return _vended(storage, bucket, prefix, write, lifetime, issuer, exact)
@@ -350,87 +342,21 @@ def get_did_credentials(
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         inside = f'{name.rstrip("/")}/' if name else ''
-        if name and buckets.is_file(internal, name, session=session):
+        if name and lookup.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
-            raise _refused(account, scope, name, write)
+            raise access.refused(account, scope, name, write)
         source = (
-            buckets.imported(account, internal, inside.rstrip('/'), rse, session=session)
+            lookup.imported(account, internal, inside.rstrip('/'), rse, session=session)
             if inside and not write
             else None
         )
-        found = [source[0]] if source else buckets.candidates(account, internal, name, rse, session=session)
-    storage = buckets.pick(found, scope)
+        found = [source[0]] if source else lookup.candidates(account, internal, name, rse, session=session)
+    storage = lookup.pick(found, scope)
     bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
     with db_session(DatabaseOperationType.READ) as session:
         shared_keys.need(storage, account, bucket, prefix, write, session=session)
     return _vended(storage, bucket, prefix, write, lifetime, issuer)
-
-
-def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
-    """The DIDs whose place this is. Where there could be several: those whose scope exists."""
-    if not storage.settings['deterministic']:
-        return imports.dids_of(storage, bucket, key, session=session) if storage.may_have(bucket) else []
-    found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.dids_of(bucket, key)]
-    return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]
-
-
-def _may_touch(
-    storage: 'Storage',
-    account: InternalAccount,
-    bucket: str,
-    key: str,
-    write: bool,
-    session: 'Session',
-    known: Optional[access.Known] = None,
-) -> bool:
-    """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
-    if not shared_keys.may(storage, account, bucket, key, write, session=session):
-        return False
-    dids = _dids(storage, bucket, key, session)
-    if not dids or (write and not storage.settings['deterministic']):
-        return storage.may_have(bucket) and access.is_admin(account, session=session, known=known)
-    # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
-    enough = all if storage.settings['deterministic'] else any
-    return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
-
-
-def _covering(
-    storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session'
-) -> str:
-    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other
-    RSEs.
-    """
-    largest = _largest(storage, account, bucket, prefix, write, session)
-    # Keys for a prefix without a slash at its end would be for all that begins like that.
-    nearest = prefix[: prefix.rfind('/') + 1]
-    if nearest.startswith(largest) and not shared_keys.may(storage, account, bucket, largest, write, session=session):
-        largest = nearest
-    shared_keys.need(storage, account, bucket, largest, write, session=session)
-    return largest
-
-
-def _largest(
-    storage: 'Storage', account: InternalAccount, bucket: str, prefix: str, write: bool, session: 'Session'
-) -> str:
-    if not storage.settings['deterministic']:
-        for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
-            if access.may(account, scope, f'{dataset}/', False, session=session):
-                return part
-        if storage.may_have(bucket) and access.is_admin(account, session=session):
-            return prefix[: prefix.rfind('/') + 1]
-        if _may_touch(storage, account, bucket, prefix, write, session):
-            return prefix
-        raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
-    dids = _dids(storage, bucket, prefix, session)
-    if len(dids) == 1:
-        scope, name = dids[0]
-        covering = access.covering(account, scope, name, write, session=session)
-        if covering is not None:
-            return storage.place_of(str(scope), covering)[1]
-    elif storage.may_have(bucket) and access.is_admin(account, session=session):
-        return prefix
-    raise _denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 
 
 def _vended(
@@ -492,8 +418,8 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
             storage.need_name(bucket, key)
 
         def allowed(bucket: str, key: str, write: bool) -> None:
-            if not _may_touch(storage, account, bucket, key, write, session, known):
-                raise _denied(account, f"bucket '{bucket}', key '{key}'", write)
+            if not objects.may(storage, account, bucket, key, write, session=session, known=known):
+                raise access.denied(account, f"bucket '{bucket}', key '{key}'", write)
 
         # What a folder is on other RSEs does not tell what each key in it is.
         signing.need(storage, checked, allowed, together=not shared_keys.neighbours(storage, session=session))
@@ -520,7 +446,7 @@ def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> lis
     """
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        need(account, internal, '', True, session)
+        access.need(account, internal, '', True, session=session)
         grants.need_table(session=session)
         return [grant._asdict() for grant in grants.list_grants(internal, name, session=session)]
 
@@ -541,11 +467,11 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
     """
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        need(owner, internal, '', True, session)
+        access.need(owner, internal, '', True, session=session)
         grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
-        places = buckets.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
+        places = lookup.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
     for place in places:
-        need_apart(place, owner, scope, name)
+        lookup.need_apart(place, owner, scope, name)
     if account == grants.EVERYBODY:
         return {'account': account, 'write': write, 'changed': publishing.publish(places, internal, name, issuer)}
     with db_session(DatabaseOperationType.WRITE) as session:
@@ -569,10 +495,10 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
     """
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        need(owner, internal, '', True, session)
+        access.need(owner, internal, '', True, session=session)
         grants.need_table(session=session)
         if account == grants.EVERYBODY:
-            places = buckets.publishing(owner, internal, name, session=session)
+            places = lookup.publishing(owner, internal, name, session=session)
             known = any(grant.account == account for grant in grants.list_grants(internal, name, session=session))
     if account != grants.EVERYBODY:
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -598,7 +524,7 @@ def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: st
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the storage does not let the server see it.
     """
-    storage, bucket, _ = own_bucket(scope, issuer, rse, vo)
+    storage, bucket, _ = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
     policy = bucket_policies.get(storage, bucket)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': policy, 'warnings': bucket_policies.warnings(policy)}
 
@@ -620,7 +546,7 @@ def set_bucket_policy(
     :raises InvalidObject: if this may not be set, or the storage does not take it.
     :raises UnsupportedOperation: if the storage does not let the server set it.
     """
-    storage, bucket, admin = own_bucket(scope, issuer, rse, vo)
+    storage, bucket, admin = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.change(storage, bucket, policy, admin)}
 
 
@@ -635,72 +561,5 @@ def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo:
         admin.
     :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
-    storage, bucket, admin = own_bucket(scope, issuer, rse, vo)
+    storage, bucket, admin = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.remove(storage, bucket, admin)}
-
-
-def own_bucket(scope: str, issuer: str, rse: Optional[str], vo: str) -> tuple['Storage', str, bool]:
-    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one.
-
-    :returns: Storage, bucket, and whether an admin asks.
-    """
-    account, internal = names(issuer, scope, '', vo)
-    with db_session(DatabaseOperationType.READ) as session:
-        need(account, internal, '', True, session)
-        found = buckets.candidates(account, internal, '', rse, session=session)
-        admin = access.is_admin(account, session=session)
-    storage = buckets.pick(found, scope)
-    need_apart(storage, account, scope)
-    if storage.common_bucket and not admin:
-        raise AccessDenied(
-            f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it."
-        )
-    return storage, storage.bucket_of(scope), admin
-
-
-def need_apart(storage: 'Storage', account: InternalAccount, scope: str, name: str = '') -> None:
-    """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
-    with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
-        bucket, prefix = storage.place_of(scope, f'{name}/' if name else '')
-        with db_session(DatabaseOperationType.READ) as session:
-            shared_keys.need(storage, account, bucket, prefix, True, session=session)
-
-
-def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
-    """The internal ones, after a look at their spelling.
-
-    :raises InvalidObject: if one is no name that Rucio takes.
-    """
-    if address.leaves_directory(name):
-        raise InvalidObject(
-            f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes."
-        )
-    for kind, value in (('scope', scope), ('name', name)):
-        try:
-            validate_schema(name=kind, obj=value, vo=vo)
-        except InvalidObject as error:
-            # The rest of it is the schema.
-            raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
-    return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
-
-
-def need(account: InternalAccount, scope: InternalScope, name: str, write: bool, session: 'Session') -> None:
-    """Refuse those who may not. An empty name stands for all of the scope's bucket: its owner, and admins."""
-    if not access.may(account, scope, name, write, session=session):
-        raise _refused(account, str(scope), name, write)
-
-
-def _refused(account: InternalAccount, scope: str, name: str, write: bool) -> AccessDenied:
-    if name:
-        return _denied(account, f'{scope}:{name}', write)
-    return AccessDenied(
-        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its owner and admins may. '
-        'The owner can share collections of it (rucio s3 share SCOPE:NAME).'
-    )
-
-
-def _denied(account: InternalAccount, what: str, write: bool) -> AccessDenied:
-    """The same whether there is such a thing or not."""
-    return AccessDenied(
-        f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).'
-    )

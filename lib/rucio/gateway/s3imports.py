@@ -20,14 +20,14 @@ from typing import Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import AccessDenied, ScopeNotFound
-from rucio.core.s3 import storages
+from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
-from rucio.core.s3.buckets import bucket_settings, imports
-from rucio.core.s3.reconciler import listings
+from rucio.core.s3.buckets import bucket_settings
+from rucio.core.s3.reconciler import listings, requested
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
-from rucio.gateway import s3, s3sync
+from rucio.gateway.s3names import names
 
 __all__ = ['import_bucket']
 
@@ -39,7 +39,7 @@ def import_bucket(
     issuer: str,
     bucket: Optional[str] = None,
     prefix: str = '',
-    wish: Optional[s3sync.Wish] = None,
+    wish: Optional[requested.Wish] = None,
     vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
     """Register what lies in a bucket of somebody else as files of a dataset, again only what is new: 20 seconds at
@@ -59,11 +59,11 @@ def import_bucket(
     :raises UnsupportedOperation: if the RSE is deterministic.
     :raises InvalidObject: if files of that dataset come from elsewhere.
     """
-    wish = wish or s3sync.Wish()
+    wish = wish or requested.Wish()
     bucket_settings.check(wish.on_changed, wish.on_missing)
-    account, internal = s3.names(issuer, scope, name, vo)
+    account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
-        s3.need(account, internal, '', True, session)
+        access.need(account, internal, '', True, session=session)
         storage = storages.get_storage(rse, vo, session=session)
         # Who has it in a scope of their own may read it with the server's keys.
         admin = access.is_admin(account, session=session)
@@ -83,5 +83,5 @@ def import_bucket(
     if not wish.dry_run and not wish.after and next(listings.unordered(part), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.remember(storage, new, issuer, not admin, session=session)
-    answer = s3sync.reconcile(part, wish)
+    answer = requested.reconcile(part, wish)
     return {'rse': storage.rse, 'bucket': new.bucket, 'prefix': new.prefix, 'scope': scope, 'name': name} | answer

@@ -31,6 +31,7 @@ from rucio.common.exception import RSEFileNameNotSupported
 __all__ = [
     'ENCODED_MARK',
     'ObjectURL',
+    'ancestors',
     'bucket_to_scope',
     'common_folder',
     'encode_path',
@@ -237,3 +238,9 @@ def common_folder(keys: Sequence[str]) -> str:
     first, last = min(keys), max(keys)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind('/', 0, same) + 1]
+
+
+def ancestors(name: str) -> list[str]:
+    """The collections that a name lies below, by its slashes, the largest first: ``a/b/c`` -> ``a``, ``a/b``."""
+    parts = name.split('/')
+    return [ancestor for count in range(1, len(parts)) if (ancestor := '/'.join(parts[:count]))]

@@ -14,28 +14,28 @@
 
 """Who may do what with the objects of a scope. Asked for each call: nothing is remembered.
 
-Root and admins may everything, the owner of a scope all of its bucket, others what a grant gives them. A policy package
-has the last word: its permission module may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``,
-``name`` and ``write`` in ``kwargs``, whose answer other than None is final.
+Root and admins may do everything, the owner of a scope everything in its bucket, others what a grant gives them. The
+policy package has the last word: see :mod:`rucio.core.s3.policy_package`.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.core import permission
+from rucio.common.exception import AccessDenied
+from rucio.common.s3 import address
 from rucio.core.account import has_account_attribute
+from rucio.core.s3 import policy_package
 from rucio.core.scope import is_scope_owner
 
 from . import grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['Known', 'covering', 'guards_replicas', 'is_admin', 'may']
+__all__ = ['Known', 'covering', 'denied', 'is_admin', 'may', 'need', 'refused']
 
 Known = dict[tuple[Any, ...], bool]
 
@@ -78,7 +78,7 @@ def may(
     """
     if issuer.vo != scope.vo:
         return False
-    answer = _policy(issuer, scope, name, write, session)
+    answer = policy_package.decide(issuer, scope, name, write, session=session)
     if answer is not None:
         return answer
     # Some storages take dots for directories, and would step out of what is granted, or out of the bucket.
@@ -107,35 +107,31 @@ def covering(
     """
     if not may(issuer, scope, name, write, session=session):
         return None
-    prefixes = ['', *(f'{each}/' for each in grants.ancestors(name))]
+    prefixes = ['', *(f'{each}/' for each in address.ancestors(name))]
     return next((each for each in prefixes if may(issuer, scope, each, write, session=session)), None)
 
 
-def _policy(
-    issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, session: 'Session'
-) -> Optional[bool]:
-    """What the policy package says, or None."""
-    decide = getattr(_permissions(issuer.vo), 'perm_s3_access', None)
-    answer = (
-        decide(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)
-        if decide
-        else None
-    )
-    return None if answer is None else bool(answer)
+def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> None:
+    """As :func:`may`.
 
-
-def guards_replicas(vo: str) -> bool:
-    """Whether none but admins can say where a replica lies on a non-deterministic RSE, so that a path tells whose an
-    object is.
-
-    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an RSE. A
-    policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its permission
-    module.
+    :raises AccessDenied: if it may not.
     """
-    return getattr(_permissions(vo), 'GUARDS_REPLICAS', False) is True
+    if not may(account, scope, name, write, session=session):
+        raise refused(account, str(scope), name, write)
 
 
-def _permissions(vo: str) -> 'ModuleType':
-    if vo not in permission.permission_modules:
-        permission.load_permission_for_vo(vo)
-    return permission.permission_modules[vo]
+def refused(account: 'InternalAccount', scope: str, name: str, write: bool) -> AccessDenied:
+    """What to raise for a name."""
+    if name:
+        return denied(account, f'{scope}:{name}', write)
+    return AccessDenied(
+        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its owner and admins may. '
+        'The owner can share collections of it (rucio s3 share SCOPE:NAME).'
+    )
+
+
+def denied(account: 'InternalAccount', what: str, write: bool) -> AccessDenied:
+    """What to raise for something else: the same whether there is such a thing or not."""
+    return AccessDenied(
+        f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).'
+    )

@@ -19,9 +19,7 @@ take the role again without a policy, if its trust policy lets them. So the serv
 tries with these what a thief would. Only where all of it is refused are keys vended; else the server signs requests
 (``remote``), and says what its operator has to change.
 
-The verdict is kept for all workers of all servers in Rucio's table ``configs``, in the section ``s3-vending:RSE`` (in a
-VO other than the default one ``s3-vending:RSE@VO``), and ends by itself. Written here without :mod:`rucio.core.config`,
-which keeps a history of each value.
+The verdict is kept for all workers of all servers (:mod:`rucio.core.s3.configs`), and ends by itself.
 
 Calls of IAM are not tried: session policies hold for them on AWS, Ceph and SeaweedFS. What they do not hold for is
 AssumeRole, which the trust policy of a role decides, and MinIO's AddServiceAccount before a release that the operator
@@ -40,15 +38,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from botocore.credentials import Credentials
-from sqlalchemy import and_, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
-from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import RucioException
 from rucio.common.s3 import factory, sts
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
-from rucio.core.s3 import storages, topics
+from rucio.core.s3 import configs, storages, topics
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -207,14 +203,12 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
 
 
-def _place(storage: 'Storage') -> tuple[str, str]:
-    section = f's3-vending:{storage.rse}{"" if storage.vo == DEFAULT_VO else f"@{storage.vo}"}'
-    return section, hashlib.sha256(str(storage.endpoint.role_arn).encode()).hexdigest()[:32]
+def _option(storage: 'Storage') -> str:
+    return hashlib.sha256(str(storage.endpoint.role_arn).encode()).hexdigest()[:32]
 
 
 def _read(storage: 'Storage', mark: str, session: 'Session') -> Optional[Verdict]:
-    table, (section, option) = models.Config, _place(storage)
-    value = session.execute(select(table.value).where(and_(table.section == section, table.opt == option))).scalar()
+    value = configs.get(configs.vending_section_of(storage), _option(storage), session=session)
     try:
         said = json.loads(value or '')
         return Verdict(said['held'] is True, str(said['said']), float(said['at'])) if said['of'] == mark else None
@@ -223,23 +217,9 @@ def _read(storage: 'Storage', mark: str, session: 'Session') -> Optional[Verdict
 
 
 def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') -> None:
-    table, (section, option) = models.Config, _place(storage)
-    value = json.dumps(
-        {
-            'role': str(storage.endpoint.role_arn)[:500],
-            'of': mark,
-            'held': found.held,
-            'said': found.said[:2000],
-            'at': found.at,
-        }
-    )
-    stmt = update(table).where(and_(table.section == section, table.opt == option)).values(value=value)
-    if session.execute(stmt.execution_options(synchronize_session=False)).rowcount:  # type: ignore[attr-defined]
-        return
-    try:
-        session.execute(insert(table).values(section=section, opt=option, value=value))
-    except IntegrityError:  # another process was faster, and tried the same
-        session.rollback()
+    said = {'of': mark, 'held': found.held, 'said': found.said[:2000], 'at': found.at}
+    value = json.dumps({'role': str(storage.endpoint.role_arn)[:500], **said})
+    configs.put(configs.vending_section_of(storage), _option(storage), value, session=session)
 
 
 # Trying

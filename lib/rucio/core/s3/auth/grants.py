@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from sqlalchemy import and_, delete, or_, select, update
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.s3 import address
 from rucio.common.types import InternalAccount
 from rucio.core.account import account_exists
 from rucio.db.sqla import models, s3
@@ -44,7 +45,6 @@ __all__ = [
     'Grant',
     'add_grant',
     'allow',
-    'ancestors',
     'check',
     'delete_grants',
     'end_public_grant',
@@ -86,12 +86,6 @@ class Ended(NamedTuple):
     expired_at: Optional[datetime]
 
 
-def ancestors(name: str) -> list[str]:
-    """The collections that a name lies below, by its slashes, the largest first: ``a/b/c`` -> ``a``, ``a/b``."""
-    parts = name.split('/')
-    return [ancestor for count in range(1, len(parts)) if (ancestor := '/'.join(parts[:count]))]
-
-
 def has_table(*, session: 'Session') -> bool:
     """Whether something can be shared: the operator has made the table. No query where it is there."""
     return s3.is_ready(session=session)
@@ -113,7 +107,7 @@ def allow(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: b
 
     One query, none where the name has no slash.
     """
-    above = ancestors(name)
+    above = address.ancestors(name)
     if not above or not s3.is_ready(session=session):
         return False
     table, account = s3.Grant, issuer.external or ''

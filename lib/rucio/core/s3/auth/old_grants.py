@@ -18,15 +18,15 @@ Who wrote them there cannot be told: some scopes let strangers write metadata. S
 over what is right.
 """
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import String, and_, cast, select, type_coerce
+from sqlalchemy import and_, select
 
 from rucio.common.exception import UnsupportedOperation
 from rucio.common.types import InternalAccount
 from rucio.core.account import account_exists
+from rucio.core.s3.metadata import as_column, as_dict, as_text
 from rucio.core.scope import is_scope_owner
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
@@ -64,14 +64,10 @@ class OldGrant(NamedTuple):
 def list_old(*, session: 'Session') -> list[OldGrant]:
     """All grants in metadata: one query over all metadata, and a few for each grant."""
     table = models.DidMeta
-    text = (
-        type_coerce(table.meta, String)
-        if session.get_bind().dialect.name in ('oracle', 'sqlite')
-        else cast(table.meta, String)
-    )
-    rows = session.execute(select(table.scope, table.name, table.meta).where(text.like(f'%"{KEY}"%'))).all()
+    stmt = select(table.scope, table.name, table.meta)
+    rows = session.execute(stmt.where(as_text(session).like(f'%"{KEY}"%'))).all()
     return sorted(
-        (each for row in rows for each in _read(row.scope, row.name, _as_dict(row.meta), session)),
+        (each for row in rows for each in _read(row.scope, row.name, as_dict(row.meta), session)),
         key=lambda each: (each.did, each.account),
     )
 
@@ -121,12 +117,12 @@ def _clear(old: OldGrant, session: 'Session') -> None:
     row = session.execute(
         select(table).where(and_(table.scope == old.scope, table.name == old.name)).with_for_update()
     ).scalar_one_or_none()
-    meta = _as_dict(row.meta) if row else {}
+    meta = as_dict(row.meta) if row else {}
     if row is None or not isinstance(meta.get(KEY), dict):
         return
     left = {account: grant for account, grant in meta[KEY].items() if account != old.account}
     meta = {key: value for key, value in meta.items() if key != KEY} | ({KEY: left} if left else {})
-    row.meta = json.dumps(meta) if session.get_bind().dialect.name in ('oracle', 'sqlite') else meta
+    row.meta = as_column(meta, session)
     row.save(session=session, flush=True)
 
 
@@ -157,12 +153,3 @@ def _doubt(scope: 'InternalScope', name: str, account: str, by: str, session: 'S
         return f"there is no account '{account}'"
     kind = session.execute(select(did.did_type).where(and_(did.scope == scope, did.name == name))).scalar()
     return 'it is a file' if kind == DIDType.FILE else ''
-
-
-def _as_dict(meta: Any) -> dict[str, Any]:
-    """Oracle and SQLite keep JSON as text."""
-    try:
-        found = json.loads(meta) if isinstance(meta, str) else meta
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -16,26 +16,22 @@
 """What is done about objects that others changed or removed, for each bucket: in Rucio's table of settings, over those
 of the RSE.
 
-They stand in the section ``s3-bucket:RSE:BUCKET`` (``rucio config show``), in a VO other than the default one
-``s3-bucket:RSE@VO:BUCKET``.
+They stand in the section of the bucket: see :mod:`rucio.core.s3.configs`.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from sqlalchemy import select
-
-from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import ConfigurationError, InputValidationError
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 from rucio.core import config
-from rucio.db.sqla import models
+from rucio.core.s3 import configs
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['DEFAULT', 'BucketSettings', 'check', 'get', 'section_of', 'set_']
+__all__ = ['DEFAULT', 'BucketSettings', 'check', 'get', 'set_']
 
 DEFAULT = 'default'  # takes back what was set for a bucket: the RSE's own holds again
 _ALLOWED = {'on_changed': ON_CHANGED, 'on_missing': ON_MISSING}
@@ -67,13 +63,12 @@ def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSetting
 
     :raises ConfigurationError: if the table of settings has a value that is not allowed.
     """
-    section = section_of(storage, bucket)
-    rows = session.execute(select(models.Config.opt, models.Config.value).where(models.Config.section == section))
-    own = {row.opt: row.value for row in rows if row.opt in _ALLOWED}
+    rows = configs.of_rse(storage, _ALLOWED, bucket, session=session)
+    own = {row.option: row.value for row in rows if row.option in _ALLOWED}
     for name, value in own.items():
         if value not in _ALLOWED[name]:
             raise ConfigurationError(
-                f"Rucio's settings [{section}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}."
+                f"Rucio's settings [{configs.section_of(storage, bucket)}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}."
             )
     general = {name: getattr(storage.endpoint, name) for name in _ALLOWED}
     return BucketSettings(**general | own, own=tuple(sorted(own)))
@@ -97,15 +92,10 @@ def set_(
     :raises InputValidationError: if it is none of these.
     """
     check(on_changed, on_missing, (DEFAULT,))
-    section = section_of(storage, bucket)
+    section = configs.section_of(storage, bucket)
     for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
         if value == DEFAULT:
             config.remove_option(section, name, session=session)
         elif value is not None:
             config.set(section, name, value, session=session)
     return get(storage, bucket, session=session)
-
-
-def section_of(storage: 'Storage', bucket: str) -> str:
-    """The section of a bucket."""
-    return f's3-bucket:{storage.rse}{"" if storage.vo == DEFAULT_VO else f"@{storage.vo}"}:{bucket}'

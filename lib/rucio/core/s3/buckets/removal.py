@@ -38,7 +38,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from . import buckets, publishing
+from . import lookup, publishing
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -133,7 +133,7 @@ def remove(
                 # Who makes a collection of this name again does not share it with the same accounts.
                 grants.delete_grants(scope, each, session=session)
             removed['datasets'] = len(going)
-            unused = not buckets.has_anything(scope, storage, session=session)
+            unused = not lookup.has_anything(scope, storage, session=session)
         removed['bucket'] = unused and _remove_bucket(part)
     return {'rse': storage.rse, 'bucket': part.bucket, 'finished': finished, 'removed': removed}
 

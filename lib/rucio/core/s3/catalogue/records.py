@@ -16,7 +16,6 @@
 ETags that are noted.
 """
 
-import json
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
@@ -25,6 +24,7 @@ from sqlalchemy import and_, false, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rucio.common.exception import DatabaseException
+from rucio.core.s3.metadata import as_column, as_dict
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -42,7 +42,6 @@ __all__ = [
     'NewFile',
     'Refusal',
     'again',
-    'as_column',
     'batches',
     'insert_rows',
     'note',
@@ -169,7 +168,7 @@ def note(part: 'Part', etags: 'Mapping[str, Optional[str]]', *, session: 'Sessio
         return
     names = {row.name for row in these(select(did.name).where(did.scope == part.scope), did.name, etags, session)}
     stmt = select(table.name, table.meta).where(table.scope == part.scope).with_for_update()
-    kept = {row.name: _as_dict(row.meta) for row in these(stmt, table.name, names, session)}
+    kept = {row.name: as_dict(row.meta) for row in these(stmt, table.name, names, session)}
     added = []
     for name in sorted(names):
         meta = _changed(kept.get(name, {}), rse_id, etags[name])
@@ -188,7 +187,7 @@ def noted(meta: Any, rse_id: str) -> Optional[str]:
     """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write anything
     there.
     """
-    etags = _as_dict(meta).get(ETAGS)
+    etags = as_dict(meta).get(ETAGS)
     etag = etags.get(rse_id) if isinstance(etags, dict) else None
     return etag if isinstance(etag, str) else None
 
@@ -199,14 +198,3 @@ def _changed(meta: dict[str, Any], rse_id: str, etag: Optional[str]) -> dict[str
     ours = others | ({rse_id: etag} if etag else {})
     rest = {key: value for key, value in meta.items() if key != ETAGS}
     return rest | ({ETAGS: ours} if ours else {})
-
-
-def _as_dict(meta: Any) -> dict[str, Any]:
-    """Oracle and SQLite keep JSON as text."""
-    with suppress(ValueError):
-        meta = json.loads(meta) if isinstance(meta, str) else meta
-    return meta if isinstance(meta, dict) else {}
-
-
-def as_column(meta: dict[str, Any], session: 'Session') -> Any:
-    return json.dumps(meta) if session.get_bind().dialect.name in ('oracle', 'sqlite') else meta

@@ -32,19 +32,20 @@ from rucio.common.exception import (
     ScopeNotFound,
     UnsupportedOperation,
 )
+from rucio.common.s3 import address
 from rucio.common.s3.content import Sums
 from rucio.core import rse_counter
 from rucio.core.did import add_did
 from rucio.core.rse_selector import RSESelector
 from rucio.core.rule import add_rule
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import grants
-from rucio.core.s3.buckets import buckets
+from rucio.core.s3.buckets import creation
+from rucio.core.s3.metadata import as_column
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDReEvaluation, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from .records import ETAGS, Collision, NewFile, Refusal, again, as_column, batches, insert_rows, note, now, said, these
+from .records import ETAGS, Collision, NewFile, Refusal, again, batches, insert_rows, note, now, said, these
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -381,7 +382,7 @@ def _places(
     :returns: By the file's name (None: it lies below nothing; not in it: it has no place), and what was refused.
     """
     above = {
-        folder: [part.dataset] if part.dataset else grants.ancestors(f'{folder}/')
+        folder: [part.dataset] if part.dataset else address.ancestors(f'{folder}/')
         for folder in {_folder(file) for file in files}
     }
     wanted = {name for names in above.values() for name in names}
@@ -438,7 +439,7 @@ def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
 
     def work(session: 'Session') -> None:
         _make_dataset(part, owner, name, session)
-        if not buckets.own_rules(owner, part.scope, name, part.storage, session=session):
+        if not creation.own_rules(owner, part.scope, name, part.storage, session=session):
             _keep(part, owner, [name], session)
 
     try:
@@ -459,7 +460,7 @@ def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
 def _make_dataset(part: 'Part', owner: 'InternalAccount', name: str, session: 'Session') -> None:
     found = _collections(part, [name], session).get(name)
     if found and found.ended:
-        buckets.revive(part.scope, name, session=session)
+        creation.revive(part.scope, name, session=session)
     if found:
         return
     try:

@@ -53,9 +53,10 @@ from rucio.common.exception import (
 )
 from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalScope
+from rucio.core.s3 import imports
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import shared_keys
-from rucio.core.s3.buckets import bucket_settings, buckets, imports
+from rucio.core.s3.buckets import bucket_settings, lookup
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler.compare import is_name
 from rucio.core.s3.reconciler.reconciling import Reconciler, Summary
@@ -419,7 +420,7 @@ def _need_storage(part: Part) -> None:
     :raises ServiceUnavailable: if the storage does not answer.
     """
     with suppress(AccessDenied, RSEAccessDenied):
-        buckets.exists(part.storage, part.bucket)
+        lookup.exists(part.storage, part.bucket)
 
 
 # Whose a key is

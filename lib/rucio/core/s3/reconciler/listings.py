@@ -17,7 +17,6 @@
 Both come in the order of their UTF-8 bytes, which is that of Python's own strings: S3 decodes no key to a surrogate.
 """
 
-import json
 import os
 import sqlite3
 import tempfile
@@ -35,7 +34,7 @@ from rucio.common.exception import RucioException
 from rucio.common.s3 import objects
 from rucio.common.s3.errors import status_of, translated
 from rucio.common.s3.parsing import UnreadableAnswerError
-from rucio.core.s3.catalogue.records import ETAGS
+from rucio.core.s3.catalogue.records import noted
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability
 from rucio.db.sqla.session import db_session
@@ -302,21 +301,11 @@ def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
     for name, size, md5, adler32, state, created, updated, availability, path, meta in rows:
         if not deterministic and path != part.path_of(part.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere
-        etag = _noted(meta, rse_id) if meta else None
+        etag = noted(meta, rse_id) if meta else None
         # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
         # a while.
         proven = min(updated, (created or updated) + LONGEST_UPLOAD)
         yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds(), availability != lost)
-
-
-def _noted(meta: Any, rse_id: str) -> Optional[str]:
-    """Whoever may write the file's metadata may write anything there; Oracle and SQLite keep JSON as text."""
-    try:
-        found = json.loads(meta) if isinstance(meta, str) else meta
-        etag = found[ETAGS][rse_id]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return etag if isinstance(etag, str) else None
 
 
 class _Order:

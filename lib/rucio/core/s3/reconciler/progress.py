@@ -24,7 +24,7 @@ whoever comes next goes on there.
 =================  =================================================================================================
 
 Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the
-row, and counts nothing twice. Written here without :mod:`rucio.core.config`, which keeps a history of each value.
+row, and counts nothing twice.
 """
 
 import base64
@@ -35,16 +35,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import unquote
 
-from sqlalchemy import and_, delete, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import and_, select
 
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
 from rucio.common.s3 import address, objects
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.errors import Target
 from rucio.common.types import InternalScope
+from rucio.core.s3 import configs, imports
 from rucio.core.s3.auth import shared_keys
-from rucio.core.s3.buckets import bucket_settings, buckets, imports
+from rucio.core.s3.buckets import lookup
 from rucio.core.s3.parts import Part
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -129,20 +129,15 @@ def mark_of(part: Part) -> str:
 
 def read(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> dict[tuple[str, str], Round]:
     """All rounds on a storage, or of one bucket of it, by bucket and mark: one query."""
-    table, begin = models.Config, bucket_settings.section_of(storage, '')
-    where = table.section == f'{begin}{bucket}' if bucket else table.section.startswith(begin, autoescape=True)
-    kinds = or_(table.opt.startswith(_ROUND), table.opt.startswith(_SPAN))
-    rows = session.execute(select(table.section, table.opt, table.value).where(and_(where, kinds))).all()
     rounds: dict[tuple[str, str], Round] = {}
     spans: dict[tuple[str, str], list[Span]] = {}
-    for section, option, value in rows:
-        bucket = section[len(begin) :]
-        if option.startswith(_ROUND):
-            rounds[bucket, option[len(_ROUND) :]] = _round(value)
+    for row in configs.of_rse(storage, (_ROUND, _SPAN), bucket, session=session):
+        if row.option.startswith(_ROUND):
+            rounds[row.bucket, row.option[len(_ROUND) :]] = _round(row.value)
         else:
-            mark, _, index = option[len(_SPAN) :].rpartition(':')
-            if span := _span(index, value):
-                spans.setdefault((bucket, mark), []).append(span)
+            mark, _, index = row.option[len(_SPAN) :].rpartition(':')
+            if span := _span(index, row.value):
+                spans.setdefault((row.bucket, mark), []).append(span)
     return {
         place: replace(found, spans=sorted(spans.get(place, ()), key=lambda span: span.index))
         for place, found in rounds.items()
@@ -199,41 +194,22 @@ def _text(kind: 'Round | Span') -> str:
 
 def _change(part: Part, option: str, old: str, new: str, session: 'Session') -> bool:
     """Change a row, if it is still what was read."""
-    table = models.Config
-    stmt = update(table).where(
-        and_(
-            table.section == bucket_settings.section_of(part.storage, part.bucket),
-            table.opt == option,
-            table.value == old,
-        )
-    )
-    return bool(session.execute(stmt.values(value=new).execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]
+    return configs.change(configs.section_of(part.storage, part.bucket), option, old, new, session=session)
 
 
-def _add(part: Part, rows: 'Mapping[str, str]', session: 'Session') -> None:
-    section = bucket_settings.section_of(part.storage, part.bucket)
-    session.execute(
-        insert(models.Config), [{'section': section, 'opt': option, 'value': value} for option, value in rows.items()]
-    )
+def _add(part: Part, rows: 'Mapping[str, str]', session: 'Session') -> bool:
+    return configs.add(configs.section_of(part.storage, part.bucket), rows, session=session)
 
 
 def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') -> None:
-    table, begin = models.Config, f'{_SPAN}{mark}:'
-    stmt = delete(table).where(
-        and_(table.section == bucket_settings.section_of(storage, bucket), table.opt.startswith(begin, autoescape=True))
-    )
-    session.execute(stmt.execution_options(synchronize_session=False))
+    configs.drop(configs.section_of(storage, bucket), f'{_SPAN}{mark}:', below=True, session=session)
 
 
 def forget(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
     """Drop the rows of buckets that are no more, by bucket and mark. Two statements for each."""
-    table = models.Config
     for bucket, mark in places:
         _drop_spans(storage, bucket, mark, session)
-        stmt = delete(table).where(
-            and_(table.section == bucket_settings.section_of(storage, bucket), table.opt == f'{_ROUND}{mark}')
-        )
-        session.execute(stmt.execution_options(synchronize_session=False))
+        configs.drop(configs.section_of(storage, bucket), f'{_ROUND}{mark}', session=session)
 
 
 # Rounds
@@ -252,12 +228,7 @@ def begin(part: Part, last: Optional[Round], now: float, *, session: 'Session') 
         return False
     _drop_spans(part.storage, part.bucket, mark_of(part), session)
     rows = {f'{_SPAN}{mark}:0': _text(Span(0, round=now))}
-    try:
-        _add(part, rows if last else rows | {option: value}, session)
-    except IntegrityError:
-        session.rollback()
-        return False
-    return True
+    return _add(part, rows if last else rows | {option: value}, session)
 
 
 def advance(
@@ -360,7 +331,7 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
                 )
                 continue
         # Keys that may use a bucket need not be its owner's, who is told of it in a list.
-        if str(scope) in listed or buckets.exists(storage, part.bucket):
+        if str(scope) in listed or lookup.exists(storage, part.bucket):
             parts.append(part)
         else:
             missing.append((scope, part.bucket))

@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from rucio.common.exception import RSEAccessDenied, RSEOperationNotSupported, SourceNotFound
 from rucio.common.s3.errors import Target, translated
 from rucio.core.rse import set_rse_usage
-from rucio.core.s3.buckets.bucket_settings import section_of
+from rucio.core.s3 import configs
 from rucio.db.sqla import models
 
 from .progress import STORED, mark_of
@@ -125,7 +125,7 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
             return False
     told = _Told(usage.files, usage.used, free, storage.endpoint.capacity)
     try:
-        session.merge(models.Config(section=section_of(storage, ''), opt=_TOLD, value=json.dumps(told)))
+        configs.put(configs.section_of(storage, ''), _TOLD, json.dumps(told), session=session)
         set_rse_usage(storage.rse_id, SOURCE, usage.used, free, files=usage.files, session=session)
     except IntegrityError:
         session.rollback()  # another worker has just done it
@@ -170,10 +170,7 @@ class _Told(NamedTuple):
 
 
 def _last(storage: 'Storage', session: 'Session') -> Optional[_Told]:
-    table = models.Config
-    value = session.execute(
-        select(table.value).where(table.section == section_of(storage, ''), table.opt == _TOLD)
-    ).scalar()
+    value = configs.get(configs.section_of(storage, ''), _TOLD, session=session)
     try:
         return _Told(*(None if each is None else int(each) for each in json.loads(value or '')))  # type: ignore[arg-type]
     except (ValueError, TypeError):

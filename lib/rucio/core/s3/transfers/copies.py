@@ -55,7 +55,7 @@ from rucio.common.s3.errors import Target, status_of
 from rucio.core.request import get_transfer_error
 from rucio.core.rse import get_rse_name
 from rucio.core.s3 import storages
-from rucio.core.s3.buckets import buckets
+from rucio.core.s3.buckets import creation, lookup
 from rucio.core.transfer import update_transfer_state
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState, RequestType
@@ -397,7 +397,7 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
     failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.buckets.make` for the first file of a bucket, and
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.lookup.make` for the first file of a bucket, and
     four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay,
     nothing for a copy.
 
@@ -507,7 +507,7 @@ class _Copy:
             and not storage.common_bucket
         )
         if for_each_scope and key not in _made:  # all others are the operator's to make
-            buckets.make(storage, scope)
+            creation.make(storage, scope)
             _made.add(key)
 
     def _is_there(
@@ -625,7 +625,7 @@ def _explained(error: RucioException, destination: _Place) -> RucioException:
         return error
     target = destination.target
     try:
-        if buckets.exists(destination.storage, target.bucket):
+        if lookup.exists(destination.storage, target.bucket):
             return error
     except RucioException:
         return error

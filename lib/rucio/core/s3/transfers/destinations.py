@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from rucio.common.exception import RucioException, ServiceUnavailable
 from rucio.core.rse import get_rse_name
 from rucio.core.s3 import storages
-from rucio.core.s3.buckets import buckets
+from rucio.core.s3.buckets import creation
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
@@ -42,7 +42,7 @@ def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = l
     too, and Rucio tries again.
 
     Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of
-    :func:`rucio.core.s3.buckets.buckets.make`.
+    :func:`rucio.core.s3.buckets.lookup.make`.
     """
     key = rse_id, str(scope)
     now = time.monotonic()
@@ -66,4 +66,4 @@ def _make(rse_id: str, scope: 'InternalScope') -> None:
         and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
         and not storage.common_bucket
     ):
-        buckets.make(storage, str(scope))
+        creation.make(storage, str(scope))

@@ -35,14 +35,14 @@ from rucio.common.exception import (
     InvalidObject,
     UnsupportedOperation,
 )
+from rucio.common.s3 import address
 from rucio.common.types import InternalScope
 from rucio.core import config
-from rucio.core.s3.auth import access, grants
-from rucio.core.s3.parts import Part
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
-from . import bucket_settings
+from . import configs, policy_package
+from .parts import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     if not (bucket := bucket or own):
         raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
     # botocore would take an ARN to another host than the RSE's.
-    if not _BUCKET.fullmatch(bucket) or len(bucket_settings.section_of(storage, bucket)) > LONGEST_SECTION:
+    if not _BUCKET.fullmatch(bucket) or len(configs.section_of(storage, bucket)) > LONGEST_SECTION:
         raise InputValidationError(
             f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule."
         )
@@ -129,18 +129,8 @@ def list_imports(storage: 'Storage', bucket: Optional[str] = None, *, session: '
 
 def _rows(storage: 'Storage', bucket: Optional[str], session: 'Session') -> list[tuple[Import, Optional[str]]]:
     """Imports, and who asked for them."""
-    table, begin = models.Config, bucket_settings.section_of(storage, '')
-    where = (
-        table.section == bucket_settings.section_of(storage, bucket)
-        if bucket
-        else table.section.startswith(begin, autoescape=True)
-    )
-    options = (table.opt == OPTION) | table.opt.startswith(f'{OPTION}-')
-    rows = session.execute(select(table.section, table.value).where(and_(where, options))).all()
-    return sorted(
-        (each for row in rows if row.section.startswith(begin) for each in _read(row.section[len(begin) :], row.value)),
-        key=_by_name,
-    )
+    rows = configs.of_rse(storage, (OPTION,), bucket, session=session)
+    return sorted((each for row in rows for each in _read(row.bucket, row.value)), key=_by_name)
 
 
 def _by_name(row: tuple[Import, Optional[str]]) -> tuple[str, str, str]:
@@ -173,8 +163,8 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
     for old in list_imports(storage, session=session):
         same = (
             new.dataset == old.dataset
-            or new.dataset in grants.ancestors(old.dataset)
-            or old.dataset in grants.ancestors(new.dataset)
+            or new.dataset in address.ancestors(old.dataset)
+            or old.dataset in address.ancestors(new.dataset)
         )
         if old != new and old.scope == new.scope and same:
             raise InvalidObject(
@@ -222,7 +212,7 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
         )
     # A row for each: nobody's imports are in the way of others'.
     name = hashlib.sha256(f'{new.scope}:{new.dataset}'.encode()).hexdigest()[:32]
-    config.set(bucket_settings.section_of(storage, new.bucket), f'{OPTION}-{name}', value, session=session)
+    config.set(configs.section_of(storage, new.bucket), f'{OPTION}-{name}', value, session=session)
     return True
 
 
@@ -233,12 +223,12 @@ def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') ->
     """The DIDs of an object of a non-deterministic RSE: of the replicas with its path, else by what is imported. Two
     queries at most.
 
-    Paths count only where none but admins can have written them: see :func:`.access.guards_replicas`.
+    Paths count only where none but admins can have written them: see :func:`.policy_package.guards_replicas`.
 
     :param key: A key; or with a slash at its end, or empty, a prefix of keys, whose names are those below a DID.
     """
     replica = models.RSEFileAssociation
-    if key and not key.endswith('/') and access.guards_replicas(storage.vo):
+    if key and not key.endswith('/') and policy_package.guards_replicas(storage.vo):
         path = storage.path_of(bucket, key)
         stmt = select(replica.scope, replica.name, replica.path).where(
             and_(replica.rse_id == storage.rse_id, replica.path.in_((path, path[1:])))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets on the storages: which one a DID belongs to, making and listing them, and their lifecycle rules.
+"""Looking up buckets on the storages: which one a DID belongs to, and which there are.
 
 What asks the database takes a session; what makes requests to a storage takes none, and is called without one being
 open.
@@ -21,33 +21,29 @@ open.
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from botocore.exceptions import ClientError
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, select
 
 from rucio.common.config import config_get
 from rucio.common.exception import (
     AccessDenied,
-    DataIdentifierAlreadyExists,
-    DestinationNotAccessible,
-    InsufficientAccountLimit,
     InvalidObject,
     RSENotFound,
+    RSEOperationNotSupported,
     RucioException,
 )
-from rucio.common.s3 import address, objects
+from rucio.common.s3 import address
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
 from rucio.core.account_limit import get_local_account_limit
-from rucio.core.did import set_metadata
-from rucio.core.rse_selector import RSESelector
-from rucio.core.s3 import storages
-from rucio.core.s3.auth import access, grants
+from rucio.core.s3 import imports, storages
+from rucio.core.s3.auth import access, shared_keys
 from rucio.core.scope import get_scopes
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DIDType, ReplicaState
+from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
+from rucio.db.sqla.session import db_session
 
-from . import bucket_policies, imports, public_acls, subscriptions
+from . import bucket_policies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -64,20 +60,15 @@ __all__ = [
     'is_file',
     'list_buckets',
     'locate',
-    'make',
-    'need_room',
-    'own_rules',
+    'need_apart',
+    'own_bucket',
     'pick',
     'publishing',
-    'revive',
     'scopes_of',
     'url',
 ]
 
 _LOGGER = line_logger(__name__)
-
-ABORT_DAYS = 7  # after which a forgotten multipart upload is ended
-RULE_ID = 'rucio-s3-abort-incomplete-uploads'
 
 
 class Place(NamedTuple):
@@ -118,7 +109,7 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
             for row in sorted(rows, key=lambda row: row.state != ReplicaState.AVAILABLE)
         ]
     imported = _imported_places(scope, name, found, session)
-    for collection in reversed([*grants.ancestors(name), name]):
+    for collection in reversed([*address.ancestors(name), name]):
         if rses := _rses_of_rules(scope, collection, by_id, session):
             return [*(Place(storage) for storage in found if storage.rse_id in rses), *imported]
     return imported
@@ -246,6 +237,35 @@ def _has_bucket(storage: 'Storage', scope: str) -> bool:
         return False
 
 
+def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional[str]) -> tuple['Storage', str, bool]:
+    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one.
+
+    Opens sessions of its own. Requests as :func:`pick`.
+
+    :returns: Storage, bucket, and whether an admin asks.
+    :raises AccessDenied: if the account may not decide about it.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        access.need(account, scope, '', True, session=session)
+        found = candidates(account, scope, '', rse, session=session)
+        admin = access.is_admin(account, session=session)
+    storage = pick(found, str(scope))
+    need_apart(storage, account, str(scope))
+    if storage.common_bucket and not admin:
+        raise AccessDenied(
+            f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it."
+        )
+    return storage, storage.bucket_of(str(scope)), admin
+
+
+def need_apart(storage: 'Storage', account: 'InternalAccount', scope: str, name: str = '') -> None:
+    """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
+    with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
+        bucket, prefix = storage.place_of(scope, f'{name}/' if name else '')
+        with db_session(DatabaseOperationType.READ) as session:
+            shared_keys.need(storage, account, bucket, prefix, True, session=session)
+
+
 def _listed(found: 'Iterable[Storage]') -> str:
     return ', '.join(storage.rse for storage in found)
 
@@ -293,59 +313,9 @@ def is_file(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
     return _did_type(scope, name, session) == DIDType.FILE
 
 
-# Making
-
-
 def scopes_of(account: 'InternalAccount', *, session: 'Session') -> set[str]:
     """The scopes that an account owns: two queries."""
     return {str(scope) for scope in get_scopes(account, session=session)}
-
-
-def own_rules(
-    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
-) -> list[str]:
-    """The ids of the rules of an account that keep a DID on this RSE: one query."""
-    rule, lock = models.ReplicationRule, models.DatasetLock
-    here = or_(
-        rule.rse_expression == storage.rse,
-        rule.id.in_(select(lock.rule_id).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id))),
-    )
-    return list(
-        session.execute(
-            select(rule.id).where(and_(rule.account == account, rule.scope == scope, rule.name == name, here))
-        ).scalars()
-    )
-
-
-def need_room(
-    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
-) -> None:
-    """Whether a dataset can be made and kept there, before anything is made.
-
-    :raises DataIdentifierAlreadyExists: if the name is that of a file.
-    :raises InsufficientAccountLimit: if the account has no quota for the rule.
-    """
-    if is_file(scope, name, session=session):
-        raise DataIdentifierAlreadyExists(
-            f'{scope}:{name} is a file, so it cannot be a collection: choose another name.'
-        )
-    if own_rules(account, scope, name, storage, session=session):
-        return
-    rse = {'id': storage.rse_id, 'rse': storage.rse, 'staging_area': storage.settings['staging_area']}
-    try:
-        RSESelector(account, [rse], None, 1, session=session)
-    except InsufficientAccountLimit:
-        raise InsufficientAccountLimit(
-            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. '
-            'Ask its operator for one (rucio account limit), or use another RSE.'
-        ) from None
-
-
-def revive(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
-    """Take back the end of the lifetime of a collection, if it was removed before: one query, seldom two."""
-    did = models.DataIdentifier
-    if session.execute(select(did.expired_at).where(and_(did.scope == scope, did.name == name))).scalar() is not None:
-        set_metadata(scope=scope, name=name, key='lifetime', value=None, session=session)
 
 
 def exists(storage: 'Storage', bucket: str) -> bool:
@@ -363,83 +333,6 @@ def exists(storage: 'Storage', bucket: str) -> bool:
             raise AccessDenied(*bucket_policies.locked_out(storage, bucket).args) from None
         raise
     return True
-
-
-def make(storage: 'Storage', scope: str) -> dict[str, bool]:
-    """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
-
-    One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
-    :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.
-
-    :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
-    :raises AccessDenied: if the bucket belongs to somebody else.
-    :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
-    :raises RSEFileNameNotSupported: if the storage keeps the name for itself.
-    """
-    bucket = storage.bucket_of(scope)
-    storage.need_name(bucket)
-    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
-    if not exists(storage, bucket):
-        if storage.common_bucket:
-            raise DestinationNotAccessible(
-                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it."
-            )
-        made['bucket'] = _create(storage, bucket)
-    _ignore_public_acls(storage, bucket)
-    if storage.endpoint.lifecycle and not storage.common_bucket:
-        made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
-    made['events'] = subscriptions.subscribe(storage, bucket)
-    return made
-
-
-def _create(storage: 'Storage', bucket: str) -> bool:
-    """:returns: False if somebody else made it for us in the same moment."""
-    return objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
-
-
-def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
-    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the
-    rest.
-    """
-    try:
-        public_acls.ignore(storage, bucket)
-    except RucioException as error:
-        _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
-
-
-def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
-    """A bucket without this rule is as good as one with it, so a storage that refuses is only written into the log."""
-    client = storage.connection(SERVER).client
-    try:
-        try:
-            rules: list[Any] = list(client.get_bucket_lifecycle_configuration(Bucket=bucket).get('Rules', []))
-        except ClientError as error:
-            if error.response.get('Error', {}).get('Code') != 'NoSuchLifecycleConfiguration':
-                raise
-            rules = []
-        if any(
-            rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _limited(rule)
-            for rule in rules
-        ):
-            return False
-        ours: Any = {
-            'ID': RULE_ID,
-            'Status': 'Enabled',
-            'Filter': {'Prefix': ''},
-            'AbortIncompleteMultipartUpload': {'DaysAfterInitiation': ABORT_DAYS},
-        }
-        kept = [rule for rule in rules if rule.get('ID') != RULE_ID]
-        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={'Rules': [*kept, ours]})
-    except ClientError as error:
-        _LOGGER.warning('RSE %s, bucket %s: no lifecycle rule could be set: %s', storage.rse, bucket, error)
-        return False
-    return True
-
-
-def _limited(rule: dict[str, Any]) -> bool:
-    """Whether a lifecycle rule is for a part of the bucket only."""
-    where = rule.get('Filter') or {}
-    return bool(rule.get('Prefix') or where.get('Prefix') or any(name != 'Prefix' for name in where))
 
 
 def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:

@@ -1,0 +1,102 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Who may do what with an object, or a part of a bucket: :mod:`.access` for the names that it has, on this RSE and on
+others of the same storage.
+"""
+
+from typing import TYPE_CHECKING, Optional
+
+from rucio.common.types import InternalScope
+from rucio.core.s3 import imports
+from rucio.core.scope import check_scope
+
+from . import access, shared_keys
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['covering', 'may']
+
+
+def may(
+    storage: 'Storage',
+    account: 'InternalAccount',
+    bucket: str,
+    key: str,
+    write: bool,
+    *,
+    session: 'Session',
+    known: Optional[access.Known] = None,
+) -> bool:
+    """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
+    if not shared_keys.may(storage, account, bucket, key, write, session=session):
+        return False
+    dids = _dids(storage, bucket, key, session)
+    if not dids or (write and not storage.settings['deterministic']):
+        return storage.may_have(bucket) and access.is_admin(account, session=session, known=known)
+    # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
+    enough = all if storage.settings['deterministic'] else any
+    return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
+
+
+def covering(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, *, session: 'Session'
+) -> str:
+    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other
+    RSEs.
+
+    :returns: A prefix of keys: empty for all of the bucket.
+    :raises AccessDenied: if there is no such part.
+    """
+    largest = _largest(storage, account, bucket, prefix, write, session)
+    # Keys for a prefix without a slash at its end would be for all that begins like that.
+    nearest = prefix[: prefix.rfind('/') + 1]
+    if nearest.startswith(largest) and not shared_keys.may(storage, account, bucket, largest, write, session=session):
+        largest = nearest
+    shared_keys.need(storage, account, bucket, largest, write, session=session)
+    return largest
+
+
+def _largest(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, session: 'Session'
+) -> str:
+    if not storage.settings['deterministic']:
+        for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
+            if access.may(account, scope, f'{dataset}/', False, session=session):
+                return part
+        if storage.may_have(bucket) and access.is_admin(account, session=session):
+            return prefix[: prefix.rfind('/') + 1]
+        if may(storage, account, bucket, prefix, write, session=session):
+            return prefix
+        raise access.denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
+    dids = _dids(storage, bucket, prefix, session)
+    if len(dids) == 1:
+        scope, name = dids[0]
+        covering = access.covering(account, scope, name, write, session=session)
+        if covering is not None:
+            return storage.place_of(str(scope), covering)[1]
+    elif storage.may_have(bucket) and access.is_admin(account, session=session):
+        return prefix
+    raise access.denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
+
+
+def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
+    """The DIDs whose place this is. Where there could be several: those whose scope exists."""
+    if not storage.settings['deterministic']:
+        return imports.dids_of(storage, bucket, key, session=session) if storage.may_have(bucket) else []
+    found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.dids_of(bucket, key)]
+    return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]

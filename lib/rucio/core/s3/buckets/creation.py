@@ -1,0 +1,177 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Making buckets, and datasets in them with what keeps them there.
+
+What asks the database takes a session; what makes requests to a storage takes none, and is called without one being
+open.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+from sqlalchemy import and_, or_, select
+
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    DestinationNotAccessible,
+    InsufficientAccountLimit,
+    RucioException,
+)
+from rucio.common.s3 import objects
+from rucio.common.s3.answers import line_logger
+from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.errors import Target
+from rucio.core.did import set_metadata
+from rucio.core.rse_selector import RSESelector
+from rucio.db.sqla import models
+
+from . import lookup, public_acls, subscriptions
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount, InternalScope
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['make', 'need_room', 'own_rules', 'revive']
+
+_LOGGER = line_logger(__name__)
+
+ABORT_DAYS = 7  # after which a forgotten multipart upload is ended
+RULE_ID = 'rucio-s3-abort-incomplete-uploads'
+
+
+def own_rules(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
+) -> list[str]:
+    """The ids of the rules of an account that keep a DID on this RSE: one query."""
+    rule, lock = models.ReplicationRule, models.DatasetLock
+    here = or_(
+        rule.rse_expression == storage.rse,
+        rule.id.in_(select(lock.rule_id).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id))),
+    )
+    return list(
+        session.execute(
+            select(rule.id).where(and_(rule.account == account, rule.scope == scope, rule.name == name, here))
+        ).scalars()
+    )
+
+
+def need_room(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
+) -> None:
+    """Whether a dataset can be made and kept there, before anything is made.
+
+    :raises DataIdentifierAlreadyExists: if the name is that of a file.
+    :raises InsufficientAccountLimit: if the account has no quota for the rule.
+    """
+    if lookup.is_file(scope, name, session=session):
+        raise DataIdentifierAlreadyExists(
+            f'{scope}:{name} is a file, so it cannot be a collection: choose another name.'
+        )
+    if own_rules(account, scope, name, storage, session=session):
+        return
+    rse = {'id': storage.rse_id, 'rse': storage.rse, 'staging_area': storage.settings['staging_area']}
+    try:
+        RSESelector(account, [rse], None, 1, session=session)
+    except InsufficientAccountLimit:
+        raise InsufficientAccountLimit(
+            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. '
+            'Ask its operator for one (rucio account limit), or use another RSE.'
+        ) from None
+
+
+def revive(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
+    """Take back the end of the lifetime of a collection, if it was removed before: one query, seldom two."""
+    did = models.DataIdentifier
+    if session.execute(select(did.expired_at).where(and_(did.scope == scope, did.name == name))).scalar() is not None:
+        set_metadata(scope=scope, name=name, key='lifetime', value=None, session=session)
+
+
+def make(storage: 'Storage', scope: str) -> dict[str, bool]:
+    """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
+
+    One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
+    :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.
+
+    :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
+    :raises AccessDenied: if the bucket belongs to somebody else.
+    :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
+    :raises RSEFileNameNotSupported: if the storage keeps the name for itself.
+    """
+    bucket = storage.bucket_of(scope)
+    storage.need_name(bucket)
+    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
+    if not lookup.exists(storage, bucket):
+        if storage.common_bucket:
+            raise DestinationNotAccessible(
+                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it."
+            )
+        made['bucket'] = _create(storage, bucket)
+    _ignore_public_acls(storage, bucket)
+    if storage.endpoint.lifecycle and not storage.common_bucket:
+        made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
+    made['events'] = subscriptions.subscribe(storage, bucket)
+    return made
+
+
+def _create(storage: 'Storage', bucket: str) -> bool:
+    """:returns: False if somebody else made it for us in the same moment."""
+    return objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
+
+
+def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
+    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the
+    rest.
+    """
+    try:
+        public_acls.ignore(storage, bucket)
+    except RucioException as error:
+        _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
+
+
+def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
+    """A bucket without this rule is as good as one with it, so a storage that refuses is only written into the log."""
+    client = storage.connection(SERVER).client
+    try:
+        try:
+            rules: list[Any] = list(client.get_bucket_lifecycle_configuration(Bucket=bucket).get('Rules', []))
+        except ClientError as error:
+            if error.response.get('Error', {}).get('Code') != 'NoSuchLifecycleConfiguration':
+                raise
+            rules = []
+        if any(
+            rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _limited(rule)
+            for rule in rules
+        ):
+            return False
+        ours: Any = {
+            'ID': RULE_ID,
+            'Status': 'Enabled',
+            'Filter': {'Prefix': ''},
+            'AbortIncompleteMultipartUpload': {'DaysAfterInitiation': ABORT_DAYS},
+        }
+        kept = [rule for rule in rules if rule.get('ID') != RULE_ID]
+        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={'Rules': [*kept, ours]})
+    except ClientError as error:
+        _LOGGER.warning('RSE %s, bucket %s: no lifecycle rule could be set: %s', storage.rse, bucket, error)
+        return False
+    return True
+
+
+def _limited(rule: dict[str, Any]) -> bool:
+    """Whether a lifecycle rule is for a part of the bucket only."""
+    where = rule.get('Filter') or {}
+    return bool(rule.get('Prefix') or where.get('Prefix') or any(name != 'Prefix' for name in where))

@@ -1,0 +1,123 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported and reached.
+
+The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``, in a VO other than the default one with ``RSE@VO``. A
+value has 4,000 characters at most, a section 128. What the server notes for itself is written here without
+:mod:`rucio.core.config`, which keeps a history of each value; what users set goes through it.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from rucio.common.constants import DEFAULT_VO
+from rucio.db.sqla import models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['Row', 'add', 'change', 'drop', 'get', 'of_rse', 'put', 'section_of', 'vending_section_of']
+
+_TABLE = models.Config
+
+
+class Row(NamedTuple):
+    """One setting of a bucket."""
+
+    bucket: str
+    option: str
+    value: str
+
+
+def section_of(storage: 'Storage', bucket: str) -> str:
+    """The section of a bucket; with an empty one that of the RSE itself."""
+    return f's3-bucket:{_named(storage)}:{bucket}'
+
+
+def vending_section_of(storage: 'Storage') -> str:
+    """The section of what was found out about the keys that the server vends."""
+    return f's3-vending:{_named(storage)}'
+
+
+def _named(storage: 'Storage') -> str:
+    return storage.rse if storage.vo == DEFAULT_VO else f'{storage.rse}@{storage.vo}'
+
+
+def of_rse(
+    storage: 'Storage', beginnings: 'Iterable[str]', bucket: Optional[str] = None, *, session: 'Session'
+) -> list[Row]:
+    """What stands in the sections of an RSE's buckets: one query.
+
+    :param beginnings: Only options that begin with one of these.
+    :param bucket: Only those of this bucket.
+    """
+    begin = section_of(storage, '')
+    where = _TABLE.section == f'{begin}{bucket}' if bucket else _TABLE.section.startswith(begin, autoescape=True)
+    options = or_(*(_TABLE.opt.startswith(each, autoescape=True) for each in beginnings))
+    rows = session.execute(select(_TABLE.section, _TABLE.opt, _TABLE.value).where(and_(where, options)))
+    # Some databases take A and a for the same.
+    return [Row(row.section[len(begin) :], row.opt, row.value) for row in rows if row.section.startswith(begin)]
+
+
+def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
+    """One value: one query. None where there is none."""
+    return session.execute(select(_TABLE.value).where(_at(section, option))).scalar()
+
+
+def put(section: str, option: str, value: str, *, session: 'Session') -> None:
+    """Write a value, whether there is one or not: a statement or two. Where another process is writing one at the same
+    time, that one stays, and the transaction is rolled back.
+    """
+    if not _changed(update(_TABLE).where(_at(section, option)).values(value=value), session):
+        add(section, {option: value}, session=session)
+
+
+def change(section: str, option: str, old: str, new: str, *, session: 'Session') -> bool:
+    """Change a value if it is still what was read: one statement. Whether it was."""
+    return _changed(update(_TABLE).where(_at(section, option), _TABLE.value == old).values(value=new), session)
+
+
+def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
+    """Add values that are not there yet: one statement.
+
+    :returns: False, with the transaction rolled back, if one of them is there.
+    """
+    try:
+        session.execute(
+            insert(_TABLE), [{'section': section, 'opt': option, 'value': value} for option, value in rows.items()]
+        )
+    except IntegrityError:
+        session.rollback()
+        return False
+    return True
+
+
+def drop(section: str, option: str, *, below: bool = False, session: 'Session') -> None:
+    """Delete a value, or all whose options begin like this: one statement."""
+    where = _TABLE.opt.startswith(option, autoescape=True) if below else _TABLE.opt == option
+    _changed(delete(_TABLE).where(_TABLE.section == section, where), session)
+
+
+def _at(section: str, option: str) -> Any:
+    return and_(_TABLE.section == section, _TABLE.opt == option)
+
+
+def _changed(stmt: Any, session: 'Session') -> bool:
+    return bool(session.execute(stmt.execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]

@@ -1,0 +1,53 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What stands in the metadata of DIDs, in the table of Rucio's own plugin for JSON metadata (``did_meta``).
+
+Whoever may write a DID's metadata may write anything there, so what is read is checked.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import String, cast, type_coerce
+
+from rucio.db.sqla import models
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ['as_column', 'as_dict', 'as_text']
+
+
+def as_dict(meta: Any) -> dict[str, Any]:
+    """What a row has: Oracle and SQLite keep JSON as text. Empty where it is no object."""
+    try:
+        found = json.loads(meta) if isinstance(meta, str) else meta
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def as_column(meta: dict[str, Any], session: 'Session') -> Any:
+    """What a row wants."""
+    return json.dumps(meta) if _is_text(session) else meta
+
+
+def as_text(session: 'Session') -> Any:
+    """The column as an expression of text, to be searched."""
+    column = models.DidMeta.meta
+    return type_coerce(column, String) if _is_text(session) else cast(column, String)
+
+
+def _is_text(session: 'Session') -> bool:
+    return session.get_bind().dialect.name in ('oracle', 'sqlite')

@@ -1,0 +1,61 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the site's policy package says of S3: its permission module is asked, for each VO.
+
+It may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write`` in ``kwargs``, whose
+answer other than None is final, and ``GUARDS_REPLICAS``.
+"""
+
+from typing import TYPE_CHECKING, Optional
+
+from rucio.core import permission
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from sqlalchemy.orm import Session
+
+    from rucio.common.types import InternalAccount, InternalScope
+
+__all__ = ['decide', 'guards_replicas']
+
+
+def decide(
+    issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
+) -> Optional[bool]:
+    """Whether an account may read or write a name, where the policy package says so; else None."""
+    function = getattr(_permissions(issuer.vo), 'perm_s3_access', None)
+    answer = (
+        function(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)
+        if function
+        else None
+    )
+    return None if answer is None else bool(answer)
+
+
+def guards_replicas(vo: str) -> bool:
+    """Whether none but admins can say where a replica lies on a non-deterministic RSE, so that a path tells whose an
+    object is.
+
+    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an RSE. A
+    policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its permission
+    module.
+    """
+    return getattr(_permissions(vo), 'GUARDS_REPLICAS', False) is True
+
+
+def _permissions(vo: str) -> 'ModuleType':
+    if vo not in permission.permission_modules:
+        permission.load_permission_for_vo(vo)
+    return permission.permission_modules[vo]

@@ -1,0 +1,72 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Reconciling because somebody asks for it by REST: in bounds, and to be gone on with by the next request."""
+
+from typing import Any, NamedTuple, Optional
+
+from rucio.core.s3.buckets import bucket_settings
+from rucio.core.s3.parts import Part
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+
+from .reconciling import Reconciler
+
+__all__ = ['SECONDS', 'Wish', 'reconcile']
+
+SECONDS = 20  # that one request works; what is left is for the next one
+MOST_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
+MOST_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
+
+
+class Wish(NamedTuple):
+    """How a bucket shall be reconciled.
+
+    :param dry_run: Write nothing.
+    :param on_changed: What is done about objects that are not what the catalogue says; None: what is set for the
+        bucket.
+    :param on_missing: The same about replicas without an object.
+    :param after: Where to go on: what the answer before said. Empty: from the beginning.
+    """
+
+    dry_run: bool = False
+    on_changed: Optional[str] = None
+    on_missing: Optional[str] = None
+    after: str = ''
+
+
+def reconcile(part: Part, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:
+    """Reconcile a part of a bucket for :data:`SECONDS`, or one file of it.
+
+    :param part: The part.
+    :param wish: How.
+    :param file: The name of a file; None: all of the part.
+    :returns: after, counts, problems.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        settings = bucket_settings.get(part.storage, part.bucket, session=session)
+    reconciler = Reconciler(
+        part,
+        on_changed=wish.on_changed or settings.on_changed,
+        on_missing=wish.on_missing or settings.on_missing,
+        dry_run=wish.dry_run,
+        read_checksums=part.storage.endpoint.read_checksums,
+        # An import has nothing to lose: what comes back is imported again. Still somebody has to want it.
+        even_if_empty=part.dataset is not None and wish.on_missing is not None,
+    )
+    reached = None
+    if file is None:
+        reached = reconciler.run(after=wish.after, seconds=SECONDS, most_read=MOST_READ, most_sorted=MOST_SORTED)
+    else:
+        reconciler.check([part.key_of(file)], MOST_READ)
+    return {'after': reached, **reconciler.summary.as_dict()}

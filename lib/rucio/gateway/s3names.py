@@ -1,0 +1,40 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""External names -> internal ones, for all gateways of S3."""
+
+from rucio.common.exception import InvalidObject
+from rucio.common.s3 import address
+from rucio.common.s3.answers import printable
+from rucio.common.schema import validate_schema
+from rucio.common.types import InternalAccount, InternalScope
+
+__all__ = ['names']
+
+
+def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
+    """The internal ones, after a look at their spelling.
+
+    :raises InvalidObject: if one is no name that Rucio takes.
+    """
+    if address.leaves_directory(name):
+        raise InvalidObject(
+            f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes."
+        )
+    for kind, value in (('scope', scope), ('name', name)):
+        try:
+            validate_schema(name=kind, obj=value, vo=vo)
+        except InvalidObject as error:
+            # The rest of it is the schema.
+            raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
+    return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
