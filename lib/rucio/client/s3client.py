@@ -40,7 +40,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServerConnectionException,
 )
-from rucio.common.s3 import address, credentials, factory
+from rucio.common.s3 import address, authorizer, credentials, factory
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
@@ -1062,7 +1062,7 @@ class S3Client(CredentialClient):
             raise RSEOperationNotSupported(_no_way(rse))
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, key, write))
 
-    def _make(self, endpoint: Endpoint, authorizer: credentials.Authorizer) -> 'Boto3S3':
+    def _make(self, endpoint: Endpoint, authorizer: authorizer.Authorizer) -> 'Boto3S3':
         """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what
         boto3 does.
         """
@@ -1086,7 +1086,7 @@ class S3Client(CredentialClient):
         return client
 
 
-class _Keys(credentials.Authorizer):
+class _Keys(authorizer.Authorizer):
     """Keys of one grant, renewed before they end."""
 
     name = 'vended'

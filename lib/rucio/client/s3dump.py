@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import unquote
 
 from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENotFound, SourceNotFound
-from rucio.common.s3 import address, clients, credentials, objects
+from rucio.common.s3 import address, authorizer, clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, local_error
 
@@ -216,9 +216,9 @@ def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     return min(found, key=lambda each: (each['domains']['wan'].get('read') or 1000, each['scheme'] != 'https'))
 
 
-def _authorizer(endpoint: Endpoint, server: 'Server') -> credentials.Authorizer:
+def _authorizer(endpoint: Endpoint, server: 'Server') -> authorizer.Authorizer:
     """Keys of this machine, whatever way others are told to take."""
-    found: Optional[credentials.Authorizer] = None
+    found: Optional[authorizer.Authorizer] = None
     if endpoint.auth != 'anonymous':
         with suppress(RSEAccessDenied):
             found = credentials.choose(replace(endpoint, auth='static'))

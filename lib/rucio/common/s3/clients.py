@@ -33,7 +33,8 @@ from botocore.utils import parse_timestamp
 from s3transfer.exceptions import CancelledError
 
 from . import factory
-from .credentials import Authorizer, Presigned
+from .authorizer import Authorizer
+from .credentials import Presigned
 from .endpoint import PERSON, Endpoint, Patience, Secrets
 from .errors import Target, status_of, translated
 

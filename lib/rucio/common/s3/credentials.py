@@ -12,20 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The ways of being authorised by a storage: one small class each, and who comes first.
+"""The ways of being authorised by a storage that need no server, and which way is chosen.
 
-A new way is a subclass of :class:`Authorizer` and a line in :func:`choose`. Nothing here makes a request to a storage;
-a Rucio server is asked what it offers where there are no keys.
+A new way is a subclass of :class:`.authorizer.Authorizer` and a line in :func:`choose`. Nothing here makes a request to
+a storage; a Rucio server is asked what it offers where there are no keys.
 """
 
 import hashlib
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 
 import botocore.session
 from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -39,6 +38,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
 )
 
+from .authorizer import Authorizer, RucioServer
 from .errors import Target
 from .factory import bare_session, user_session
 
@@ -48,31 +48,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['Anonymous', 'Authorizer', 'Presigned', 'Profile', 'RSEAccounts', 'RucioServer', 'Static', 'choose']
-
-
-class Authorizer(ABC):
-    """One way of being authorised. ``identity`` is the same for those that may share a client, and holds no secret."""
-
-    name: ClassVar[str]
-    signed: ClassVar[bool] = True  # botocore signs the requests
-    whole_objects_only: ClassVar[bool] = False  # only GET, PUT and DELETE of one object: no HEAD, listing, multipart
-    identity: str
-    region: Optional[str] = None  # where this way knows it
-
-    def __repr__(self) -> str:
-        return f'<{type(self).__name__} {self.identity}>'
-
-    @abstractmethod
-    def session(self) -> botocore.session.Session:
-        """A botocore session whose clients are authorised; credentials that end are refreshed inside it.
-
-        :raises botocore.exceptions.ProfileNotFound: and the like, if there are none.
-        """
-
-    def attach(self, client: 'S3Client') -> None:
-        """Take part in the requests of a client made from :meth:`session`."""
-        return
+__all__ = ['Anonymous', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose']
 
 
 class Static(Authorizer):
@@ -221,37 +197,6 @@ class Presigned(Authorizer):
         request.url = url
 
 
-class RucioServer(Protocol):
-    """What a Rucio server with the S3 plugin does for its clients: ``rucio.client.s3client.S3Client``. May be called by
-    several threads.
-    """
-
-    @property
-    def identity(self) -> str:
-        """Server, VO and account: the same for those that are given the same. Holds no secret."""
-
-    def get_s3_rse(self, rse: str) -> dict[str, Any]:
-        """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None.
-        One request.
-
-        :raises RSEOperationNotSupported: if the server does not have the plugin.
-        :raises RSENotFound: if the plugin does not serve this RSE.
-        """
-
-    def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> dict[str, Any]:
-        """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key,
-        secret_key, session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
-
-        :raises AccessDenied: if the account may not do this.
-        """
-
-    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Sign requests that somebody else sends: see :mod:`.remote`. One request.
-
-        :raises AccessDenied: if the account may not do one of them.
-        """
-
-
 class _Offer(NamedTuple):
     until: float  # of time.monotonic
     ways: tuple[str, ...]
@@ -351,7 +296,7 @@ def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[
     return _vended(endpoint, server, region) if endpoint.auth == 'vended' else _remote(endpoint, server, region)
 
 
-# These modules stand on this one, and most processes need none of them.
+# Most processes need none of these modules.
 
 
 def _vended(endpoint: 'Endpoint', server: RucioServer, region: Optional[str]) -> Authorizer:

@@ -34,7 +34,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
-from .credentials import Authorizer
+from .authorizer import Authorizer
 from .factory import bare_session
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-    from .credentials import RucioServer
+    from .authorizer import RucioServer
     from .endpoint import Endpoint
 
 __all__ = ['Remote']

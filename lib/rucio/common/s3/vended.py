@@ -33,7 +33,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported, RucioException
 
 from .address import common_folder
-from .credentials import Authorizer
+from .authorizer import Authorizer
 from .factory import bare_session
 from .remote import Remote
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-    from .credentials import RucioServer
+    from .authorizer import RucioServer
     from .endpoint import Endpoint
 
 __all__ = ['Vended']

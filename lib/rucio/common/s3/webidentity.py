@@ -31,7 +31,7 @@ from botocore.credentials import DeferredRefreshableCredentials
 from rucio.common.exception import InputValidationError
 
 from . import sts
-from .credentials import Authorizer
+from .authorizer import Authorizer
 from .factory import bare_session
 from .secrecy import need_private
 

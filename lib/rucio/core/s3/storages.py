@@ -34,7 +34,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     RucioException,
 )
-from rucio.common.s3 import address, clients, credentials
+from rucio.common.s3 import address, authorizer, clients, credentials
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
 from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
@@ -70,7 +70,7 @@ class Storage:
     protocol: dict[str, Any]
 
     @cached_property
-    def _authorizer(self) -> Optional[credentials.Authorizer]:
+    def _authorizer(self) -> Optional[authorizer.Authorizer]:
         """The server's own keys, whatever way the clients are told to take; none at a storage that anybody may read."""
         if self.endpoint.auth == 'anonymous':
             return credentials.Anonymous()
@@ -98,7 +98,7 @@ class Storage:
             or self.endpoint.default_region
         )
 
-    def _keys(self) -> credentials.Authorizer:
+    def _keys(self) -> authorizer.Authorizer:
         if self._authorizer is None:
             raise RSEAccessDenied(
                 f'RSE {self.rse}: the Rucio server has no keys for it. Its operator has to put them into rse-accounts.cfg, by the RSE id {self.rse_id}.'

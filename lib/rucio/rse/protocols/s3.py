@@ -44,7 +44,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
     SourceAccessDenied,
 )
-from rucio.common.s3 import address, clients, credentials, objects, progress, transfer
+from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, transfer
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import SETTINGS, Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ['FTS', 'Default']
 
-_servers: dict[tuple[int, Optional[str]], credentials.RucioServer] = {}
+_servers: dict[tuple[int, Optional[str]], authorizer.RucioServer] = {}
 _servers_lock = threading.Lock()
 
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
@@ -83,7 +83,7 @@ class Default(RSEProtocol):
         self.renaming = True
         self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
         self._endpoint: Optional[Endpoint] = None
-        self._authorizer: Optional[credentials.Authorizer] = None
+        self._authorizer: Optional[authorizer.Authorizer] = None
         self._expected: Optional[str] = None  # the PFN that was asked for last, ...
         self._registered = Sums()  # ... and what its LFN said of the content
         self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
@@ -584,7 +584,7 @@ def _main_entry(own: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> Ma
     return found[0] if found else own
 
 
-def _server(token: Optional[str]) -> Optional[credentials.RucioServer]:
+def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
     """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is
     configured.
     """
