@@ -29,7 +29,7 @@ LEFT_OUT = ('__pycache__', '.egg-info', '.ruff_cache', 'ruff.toml')  # not in th
 def sources() -> list[Path]:
     """Every file that the wheel would install, relative to lib/."""
     files = (path.relative_to(LIB) for path in sorted(LIB.rglob('*')) if path.is_file())
-    return [path for path in files if not any(part.endswith(LEFT_OUT) for part in path.parts)]
+    return [path for path in files if not any(part.endswith(LEFT_OUT) or part == '.ruff_cache' for part in path.parts)]
 
 
 def remove_links(site: Path) -> None:

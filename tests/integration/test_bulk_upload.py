@@ -17,6 +17,7 @@
 import os
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from typing import Any
 import pytest
 
 from servers.cli import RucioCli
-from servers.process import TIMEOUT, until
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
 
@@ -123,7 +123,10 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
 def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {f'{number:04}': 100 * KiB for number in range(1200)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
-    until(lambda: len(site.objects(RSE, f'{unique}/')) >= 700, process)
+    until = time.monotonic() + 120
+    while len(site.objects(RSE, f'{unique}/')) < 700:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stored = len(site.objects(RSE, f'{unique}/'))
@@ -144,9 +147,12 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
 def test_ctrl_c_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
     make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(30)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
-    until(lambda: site.multipart_uploads(RSE, f'{unique}/'), process)
+    until = time.monotonic() + 60
+    while not site.multipart_uploads(RSE, f'{unique}/'):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=TIMEOUT)
+    told, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130, told
     assert 'Run the same command again' in told
@@ -261,15 +267,19 @@ def test_an_account_without_keys_and_an_rse_that_rucio_knows(request: pytest.Fix
     contents = make(tmp_path / 'data', {'a': 10, 'b/large': 20 * MiB, 'empty': 0})
 
     def run() -> Any:
-        """For some seconds each process of the server may not have heard of a new RSE."""
-        done = team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), f'{team.scope}:{unique}')
-        return None if 'no quota on any S3 RSE' in done.stderr else done
+        return team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), f'{team.scope}:{unique}')
 
-    told = ok(until(run))
+    # For some seconds each process of the server may not have heard of a new RSE.
+    until = time.monotonic() + 60
+    while 'no quota on any S3 RSE' in (done := run()).stderr:
+        assert time.monotonic() < until
+    told = ok(done)
 
     assert f'{team.scope}:{unique} on {team.rse}: 3 files sent' in told
     assert {key: size for key, size in team.objects().items() if key.startswith(unique)} == {f'{unique}/{name}': len(each) for name, each in contents.items()}
-    assert '3 were there already' in ok(until(run))
+    while 'no quota on any S3 RSE' in (done := run()).stderr:
+        assert time.monotonic() < until
+    assert '3 were there already' in ok(done)
 
 
 def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path) -> None:

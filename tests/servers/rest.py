@@ -16,11 +16,17 @@
 
 import http.client
 import json
+import re
 import urllib.parse
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
+
+import jsonschema
+
+from rucio.common.s3 import api  # noqa: F401 - the routes
+from rucio.common.s3.contract import ROUTES, schema
 
 from .cli import RucioCli
 from .rucio_server import RucioServer
@@ -59,6 +65,30 @@ def _parsed(content: bytes) -> Any:
         return content
 
 
+def conform(method: str, path: str, answer: Answer) -> None:
+    """Each answer of the plugin is what the contract says: status, fields and their types."""
+    where = urllib.parse.urlsplit(path).path.rstrip('/')
+    (route,) = [each for each in ROUTES if each.method == method and re.fullmatch(re.sub(r'\{\w+\}', '[^/]+', each.path), where)]
+    assert answer.status == route.status, answer
+    jsonschema.validate(answer.content, _strict(schema(route.answer)))
+
+
+def _strict(said: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI's schema as JSON Schema, without room for other fields."""
+    strict = {
+        key: _strict(value)
+        if key in ('items', 'additionalProperties')
+        else {name: _strict(each) for name, each in value.items()}
+        if key == 'properties'
+        else value
+        for key, value in said.items()
+        if key != 'nullable'
+    }
+    if 'properties' in strict:
+        strict['additionalProperties'] = False
+    return {'anyOf': [{'type': 'null'}, strict]} if said.get('nullable') else strict
+
+
 class Rest:
     """Requests of one user, as any HTTP client makes them.
 
@@ -74,7 +104,10 @@ class Rest:
     def __call__(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, token: str | None = None, **query: str) -> Answer:
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         where = f'{self.base}{path}' + (f'?{urllib.parse.urlencode(query)}' if query else '')
-        return send(self.user.server, method, where, {'X-Rucio-Auth-Token': token if token is not None else self.token}, data)
+        answer = send(self.user.server, method, where, {'X-Rucio-Auth-Token': token if token is not None else self.token}, data)
+        if self.base and answer.status < 300:
+            conform(method, path, answer)
+        return answer
 
     def ok(self, method: str, path: str, body: Any = None, **query: str) -> Any:
         answer = self(method, path, body, **query)

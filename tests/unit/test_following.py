@@ -33,7 +33,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.catalogue import changes
     from rucio.db.sqla import session as rucio_session
 
-from rucio.common.exception import ConfigurationError, InputValidationError
+from rucio.common.exception import ConfigurationError
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType, ReplicaState
@@ -91,13 +91,6 @@ def test_settings_are_taken_back(storage, session):
 def test_another_vo_may_have_an_rse_and_a_bucket_of_the_same_name(storage, session):
     bucket_settings.set_(storage, 'user.alice', 'bad', session=session)
     assert get(SimpleNamespace(**vars(storage) | {'vo': 'oth'}), session)[0] == 'replace'
-
-
-@pytest.mark.parametrize(('wanted', 'allowed'), [({'on_changed': 'forget'}, 'report, replace, bad, default'), ({'on_missing': ''}, 'report, forget, lost')])
-def test_what_is_no_setting_is_answered_with_those_that_are(storage, session, wanted, allowed):
-    with pytest.raises(InputValidationError, match=allowed):
-        bucket_settings.set_(storage, 'user.alice', **wanted, session=session)
-    assert get(storage, session) == ('replace', 'report', ())
 
 
 def test_what_an_operator_mistyped_in_the_table_is_no_guess(storage, session):

@@ -107,7 +107,7 @@ def plugin(server):
             KEYS,
             KEYS,
         ),
-        ('get_did_credentials', {'scope': 's'}, ('POST', '/s3/credentials', {}, {'scope': 's', 'write': False}), KEYS, KEYS),
+        ('get_did_credentials', {'scope': 's'}, ('POST', '/s3/credentials', {}, {'scope': 's'}), KEYS, KEYS),
         (
             'sign_s3_requests',
             {'rse': 'X', 'requests': [{'uri': 'u'}]},
@@ -173,11 +173,51 @@ def test_sync_asks_until_all_is_done_and_adds_up(server, connect):
     server.answer = lambda _: (200, answers[len(server.asked) - 1], {})
     seen = []
     done = connect().sync('s', 'n', 'X', dry_run=True, on_changed='replace', on_missing='forget', progress=lambda counts: seen.append(counts['listed']))
-    assert done == {'rse': 'X', 'counts': {'listed': 6, 'new': 1, 'failed': 1}, 'problems': [{'kind': 'missing'}, {'kind': 'failed'}]}
+    assert done == {'rse': 'X', 'after': None, 'counts': {'listed': 6, 'new': 1, 'failed': 1}, 'problems': [{'kind': 'missing'}, {'kind': 'failed'}]}
     asked = {'scope': 's', 'name': 'n', 'rse': 'X', 'dry_run': True, 'on_changed': 'replace', 'on_missing': 'forget'}
     assert [each.body for each in server.asked] == [asked, asked | {'after': 'b\n'}, asked | {'after': 'c'}]
     assert {each.path for each in server.asked} == {'/s3/sync'}
     assert seen == [2, 3, 6]
+
+
+# Servers that are older or newer
+
+
+OTHER = {'version': '9.8.7', 'capabilities': ['list_rses']}
+
+
+@pytest.mark.parametrize('status', [404, 405])
+def test_a_server_that_does_not_know_a_request_is_told_by_its_version(server, connect, status):
+    server.answer = lambda asked: (200, OTHER, {}) if asked.path == '/s3/version' else (status, None, {})
+    with pytest.raises(RSEOperationNotSupported, match=r'has version 9\.8\.7 of the S3 plugin, which does not know POST /s3/import; this client has version'):
+        connect().import_bucket('X', 's', 'n')
+    assert connect().get_s3_version() == OTHER
+
+
+def test_what_an_older_server_does_not_say_is_named_where_it_is_needed(server, connect):
+    server.answer = lambda _: (200, [{'account': 'bob', 'write': False}], {})
+    (grant,) = connect().list_grants('s', 'n')
+    assert grant == {'account': 'bob', 'write': False}
+    with pytest.raises(RSEOperationNotSupported, match="did not say 'until': its S3 plugin is older than this client"):
+        grant['until']
+    server.answer = lambda _: (200, {'rse': 'X'}, {})
+    with pytest.raises(RSEOperationNotSupported, match="did not say 'counts'"):
+        connect().sync('s')
+
+
+def test_what_a_newer_server_says_more_is_left_as_it_is(server, connect):
+    place = PLACE | {'did_type': 'ARCHIVE', 'version_id': {'latest': 'x'}}
+    server.answer = lambda _: (200, [place], {})
+    assert connect().locate('user.alice', 'thesis') == [place]
+
+
+def test_what_an_older_server_would_have_to_ignore_it_refuses(server, connect):
+    message = "POST /s3/sync has no parameter 'dry_run'."
+    server.answer = lambda asked: (
+        (400, None, {'ExceptionClass': 'InputValidationError', 'ExceptionMessage': message}) if 'dry_run' in asked.body else (200, {}, {})
+    )
+    with pytest.raises(InputValidationError, match="no parameter 'dry_run'"):
+        connect().sync('s', dry_run=True)
 
 
 def test_sync_leaves_to_the_server_what_was_not_said(server, connect):
@@ -329,7 +369,7 @@ def test_a_client_with_short_lived_keys(server, plugin, connect):
     assert client.meta.region_name == 'de'
     assert client.meta.config.s3['addressing_style'] == 'path'
     assert [asked.path for asked in server.asked] == ['/s3/locate', '/s3/rses/X', '/s3/credentials']
-    assert server.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X', 'write': False}
+    assert server.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X'}
 
 
 def test_keys_are_renewed_before_they_end(server, plugin, connect, monkeypatch):
@@ -360,7 +400,7 @@ def test_where_the_server_only_signs(server, plugin, connect):
 
 def test_a_client_for_a_part_of_a_bucket(server, plugin, connect):
     connect().bucket_client('X', 'user.alice', 'thesis/')
-    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/', 'write': False}
+    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/'}
 
 
 def test_what_is_nowhere_is_named(plugin, connect):

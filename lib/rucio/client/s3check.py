@@ -54,6 +54,7 @@ from rucio.rse.protocols.s3 import FTS, Default
 if TYPE_CHECKING:
     from rucio.client.client import Client
     from rucio.client.s3client import S3Client
+    from rucio.common.s3 import api
 
 __all__ = ['FAILED', 'HINT', 'OK', 'SKIPPED', 'Check', 'Result']
 
@@ -933,7 +934,7 @@ class Check:
         return ', '.join(left)
 
 
-def _topic_calls(endpoint: Endpoint, keys: dict[str, Any]) -> tuple[list[str], str]:
+def _topic_calls(endpoint: Endpoint, keys: 'api.Credentials') -> tuple[list[str], str]:
     """The calls for topics that keys may make, and a topic of the Rucio server that they see, or nothing. Four requests
     at most.
     """

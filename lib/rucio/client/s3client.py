@@ -18,10 +18,11 @@
 import re
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from json import dumps
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar
 
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -40,24 +41,45 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServerConnectionException,
 )
-from rucio.common.s3 import address, authorizer, credentials, factory
+from rucio.common.s3 import address, api, authorizer, credentials, factory
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 from rucio.common.utils import build_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from botocore.session import Session
     from mypy_boto3_s3 import S3Client as Boto3S3
+    from requests import Response  # type: ignore[import-untyped]
+
+    from rucio.common.s3.contract import Request
 
 __all__ = ['NO_PLUGIN', 'S3Client']
+
+Answer = TypeVar('Answer')
+RSEAnswer = TypeVar('RSEAnswer', bound=api.ListedRSE)
+ReconcileAnswer = TypeVar('ReconcileAnswer', bound=api.Reconciled)
 
 NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
 
 
+_NO_ROUTE = (codes.not_found, codes.not_allowed)
 _LONGEST_REFUSAL = 4000  # characters of what a server says
+
+
+class _Told(dict[str, Any]):
+    """An object in an answer. An older server may not say all that this client asks of it."""
+
+    def __init__(self, who: str, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self._who = who
+
+    def __missing__(self, name: str) -> Any:
+        raise RSEOperationNotSupported(
+            f"{self._who} did not say '{name}': its S3 plugin is older than this client, {api.version()}. Ask its operator to update it."
+        )
 
 
 class _Place(NamedTuple):
@@ -164,9 +186,19 @@ class S3Client(CredentialClient):
     def _who(self) -> str:
         return f'The Rucio server at {self.host}'
 
+    def get_s3_version(self) -> api.Version:
+        """
+        The version of the server's plugin, and what it can do. One request.
+
+        Returns
+        -------
+            version and capabilities: the names of the operations that it knows, such as make_bucket.
+        """
+        return self._ask(api.GetVersion())
+
     # Storages
 
-    def list_s3_rses(self) -> list[dict[str, Any]]:
+    def list_s3_rses(self) -> list[api.ListedRSE]:
         """
         The S3 RSEs that the server serves. One request.
 
@@ -174,9 +206,9 @@ class S3Client(CredentialClient):
         -------
             For each RSE what :meth:`get_s3_rse` says of it.
         """
-        return [self._open(told) for told in self._call(HTTPMethod.GET, 'rses')]
+        return [self._open(told) for told in self._ask(api.ListRSEs())]
 
-    def get_s3_rse(self, rse: str) -> dict[str, Any]:
+    def get_s3_rse(self, rse: str) -> api.DescribedRSE:
         """
         How to reach an RSE. One request.
 
@@ -196,7 +228,7 @@ class S3Client(CredentialClient):
         RSENotFound
             If there is no such RSE, or it is no S3 storage.
         """
-        return self._open(self._call(HTTPMethod.GET, f'rses/{quote(rse, safe="")}'))
+        return self._open(self._ask(api.GetRSE(rse=rse)))
 
     def endpoint(self, rse: str) -> Endpoint:
         """
@@ -209,7 +241,7 @@ class S3Client(CredentialClient):
         """
         return self._storage(rse)[0]
 
-    def locate(self, scope: str, name: str, rse: Optional[str] = None) -> list[dict[str, Any]]:
+    def locate(self, scope: str, name: str, rse: Optional[str] = None) -> list[api.Location]:
         """
         Where a DID is, or would be made. One request.
 
@@ -231,7 +263,7 @@ class S3Client(CredentialClient):
         RSENotFound
             If it is not on ``rse``.
         """
-        places = list(self._call(HTTPMethod.GET, 'locate', params={'scope': scope, 'name': name}))
+        places = self._ask(api.Locate(scope=scope, name=name))
         if rse is None:
             return places
         here = [place for place in places if place['rse'] == rse]
@@ -242,7 +274,7 @@ class S3Client(CredentialClient):
 
     # Buckets
 
-    def list_buckets(self, rse: Optional[str] = None) -> list[dict[str, Any]]:
+    def list_buckets(self, rse: Optional[str] = None) -> list[api.Bucket]:
         """
         The buckets of the scopes that the account owns; all of them for an admin. One request.
 
@@ -255,9 +287,9 @@ class S3Client(CredentialClient):
         -------
             rse, bucket, scope and created of each bucket.
         """
-        return list(self._call(HTTPMethod.GET, 'buckets', params={'rse': rse} if rse else None))
+        return self._ask(api.ListBuckets(rse=rse or None))
 
-    def make_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None) -> dict[str, Any]:
+    def make_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None) -> api.MadeBucket:
         """
         Make the bucket of a scope, and register a dataset with its rule. Does no harm when done again. One request.
 
@@ -284,11 +316,11 @@ class S3Client(CredentialClient):
             S3Client().make_bucket('user.jdoe', 'thesis')
             ```
         """
-        return dict(self._call(HTTPMethod.POST, 'buckets', _given(scope=scope, name=name, rse=rse)))
+        return self._ask(api.MakeBucket(scope=scope, name=name or '', rse=rse))
 
     def remove_bucket(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False
-    ) -> dict[str, Any]:
+    ) -> api.RemovedBucket:
         """
         Remove the bucket of a scope, or one collection in it. One request.
 
@@ -313,9 +345,7 @@ class S3Client(CredentialClient):
         UnsupportedOperation
             If it is not empty, or somebody else's rule protects what is in it.
         """
-        return dict(
-            self._call(HTTPMethod.DELETE, 'buckets', _given(scope=scope, name=name, rse=rse, force=force or None))
-        )
+        return self._ask(api.RemoveBucket(scope=scope, name=name or '', rse=rse, force=force))
 
     def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
         """
@@ -328,8 +358,7 @@ class S3Client(CredentialClient):
         rse :
             Where. Without, wherever the bucket is.
         """
-        answer = self._call(HTTPMethod.GET, 'policy', params=_given(scope=scope, rse=rse))
-        return answer.get('policy') or None
+        return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['policy'] or None
 
     def list_policy_warnings(self, scope: str, rse: Optional[str] = None) -> list[str]:
         """
@@ -342,7 +371,7 @@ class S3Client(CredentialClient):
         rse :
             Where. Without, wherever the bucket is.
         """
-        return list(self._call(HTTPMethod.GET, 'policy', params=_given(scope=scope, rse=rse)).get('warnings') or ())
+        return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['warnings']
 
     def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
         """
@@ -360,7 +389,7 @@ class S3Client(CredentialClient):
         rse :
             Where. Without, wherever the bucket is.
         """
-        self._call(HTTPMethod.PUT, 'policy', _given(scope=scope, rse=rse, policy=policy))
+        self._ask(api.SetBucketPolicy(scope=scope, rse=rse, policy=policy))
 
     def delete_bucket_policy(self, scope: str, rse: Optional[str] = None) -> None:
         """
@@ -373,7 +402,7 @@ class S3Client(CredentialClient):
         rse :
             Where. Without, wherever the bucket is.
         """
-        self._call(HTTPMethod.DELETE, 'policy', _given(scope=scope, rse=rse))
+        self._ask(api.DeleteBucketPolicy(scope=scope, rse=rse))
 
     def import_bucket(
         self,
@@ -384,7 +413,7 @@ class S3Client(CredentialClient):
         bucket: Optional[str] = None,
         prefix: Optional[str] = None,
         **wish: Any,
-    ) -> dict[str, Any]:
+    ) -> api.Imported:
         """
         Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each
         20 seconds of work.
@@ -425,9 +454,8 @@ class S3Client(CredentialClient):
             ```
         """
         progress = wish.pop('progress', None)
-        return self._until_done(
-            'import', _given(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix, **wish), progress
-        )
+        request = api.ImportBucket(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix or '', **wish)
+        return self._until_done(request, progress)
 
     # The catalogue follows a bucket
 
@@ -441,7 +469,7 @@ class S3Client(CredentialClient):
         on_changed: Optional[str] = None,
         on_missing: Optional[str] = None,
         progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
-    ) -> dict[str, Any]:
+    ) -> api.Reconciled:
         """
         Register what other tools put into a scope's bucket, and find what they changed or removed there. Can be done
         again at any time.
@@ -487,12 +515,10 @@ class S3Client(CredentialClient):
             S3Client().sync('user.jdoe', 'thesis')['counts']
             ```
         """
-        request = _given(
-            scope=scope, name=name, rse=rse, dry_run=dry_run or None, on_changed=on_changed, on_missing=on_missing
-        )
-        return self._until_done('sync', request, progress)
+        wish: dict[str, Any] = {'dry_run': dry_run, 'on_changed': on_changed, 'on_missing': on_missing}
+        return self._until_done(api.Sync(scope=scope, name=name or '', rse=rse, **wish), progress)
 
-    def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> dict[str, Any]:
+    def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> api.BucketSettings:
         """
         What is done in a scope's bucket about objects that others changed or removed. One request.
 
@@ -508,7 +534,7 @@ class S3Client(CredentialClient):
             rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for all of
             the RSE.
         """
-        return dict(self._call(HTTPMethod.GET, 'settings', params=_given(scope=scope, rse=rse)))
+        return self._ask(api.GetBucketSettings(scope=scope, rse=rse))
 
     def set_bucket_settings(
         self,
@@ -517,7 +543,7 @@ class S3Client(CredentialClient):
         *,
         on_changed: Optional[str] = None,
         on_missing: Optional[str] = None,
-    ) -> dict[str, Any]:
+    ) -> api.BucketSettings:
         """
         Set what is done in a scope's bucket about objects that others changed or removed. One request.
 
@@ -541,15 +567,11 @@ class S3Client(CredentialClient):
         InputValidationError
             If there is no such way to act.
         """
-        return dict(
-            self._call(
-                HTTPMethod.PUT, 'settings', _given(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing)
-            )
-        )
+        return self._ask(api.SetBucketSettings(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing))
 
     def list_changes(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None
-    ) -> dict[str, Any]:
+    ) -> api.Changes:
         """
         What changed of late in the catalogue below a collection. One request; the server reads all replicas below the
         name for it.
@@ -572,11 +594,11 @@ class S3Client(CredentialClient):
             change may become visible seconds after its time: who repeats this asks from a little earlier, and skips
             what is known.
         """
-        return dict(self._call(HTTPMethod.GET, 'changes', params=_given(scope=scope, name=name, rse=rse, since=since)))
+        return self._ask(api.ListChanges(scope=scope, name=name or '', rse=rse, since=since))
 
     # Sharing
 
-    def list_grants(self, scope: str, name: str) -> list[dict[str, Any]]:
+    def list_grants(self, scope: str, name: str) -> list[api.Grant]:
         """
         With whom a collection is shared. One request.
 
@@ -591,7 +613,7 @@ class S3Client(CredentialClient):
         -------
             kind, account (``*`` for everybody), write, by, at, until (None: no end) and ended of each grant.
         """
-        return list(self._call(HTTPMethod.GET, 'grants', params={'scope': scope, 'name': name}))
+        return self._ask(api.ListGrants(scope=scope, name=name))
 
     def add_grant(self, scope: str, name: str, account: str, write: bool = False) -> None:
         """
@@ -608,7 +630,7 @@ class S3Client(CredentialClient):
         write :
             It can also write and delete there.
         """
-        self._call(HTTPMethod.POST, 'grants', {'scope': scope, 'name': name, 'account': account, 'write': write})
+        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write))
 
     def delete_grant(self, scope: str, name: str, account: str) -> None:
         """
@@ -623,13 +645,13 @@ class S3Client(CredentialClient):
         account :
             The account, or ``*``.
         """
-        self._call(HTTPMethod.DELETE, 'grants', {'scope': scope, 'name': name, 'account': account})
+        self._ask(api.DeleteGrant(scope=scope, name=name, account=account))
 
     # Being authorised
 
     def get_s3_credentials(
         self, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: Optional[int] = None
-    ) -> dict[str, Any]:
+    ) -> api.Credentials:
         """
         Short-lived keys for a part of a bucket. One request.
 
@@ -659,8 +681,7 @@ class S3Client(CredentialClient):
         ConfigurationError
             If the Rucio server is not reached by https: who listens would have the keys.
         """
-        request = {'rse': rse, 'bucket': bucket, 'prefix': prefix, 'write': write}
-        return self._keys_of(request | _given(lifetime=lifetime))
+        return self._keys_of(api.GetCredentials(rse=rse, bucket=bucket, prefix=prefix, write=write, lifetime=lifetime))
 
     def get_did_credentials(
         self,
@@ -669,7 +690,7 @@ class S3Client(CredentialClient):
         rse: Optional[str] = None,
         write: bool = False,
         lifetime: Optional[int] = None,
-    ) -> dict[str, Any]:
+    ) -> api.Credentials:
         """
         Short-lived keys for a DID, wherever it is. One request.
 
@@ -697,9 +718,9 @@ class S3Client(CredentialClient):
         ConfigurationError
             If the Rucio server is not reached by https: who listens would have the keys.
         """
-        return self._keys_of({'scope': scope, 'write': write} | _given(name=name, rse=rse, lifetime=lifetime))
+        return self._keys_of(api.GetCredentials(scope=scope, name=name or '', rse=rse, write=write, lifetime=lifetime))
 
-    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def sign_s3_requests(self, rse: str, requests: list[api.Unsigned]) -> list[api.Signed]:
         """
         Have the server sign S3 requests, which are then sent by who asked. One request.
 
@@ -714,7 +735,7 @@ class S3Client(CredentialClient):
         -------
             uri and headers of each request.
         """
-        return checked_signatures(self._who, self._call(HTTPMethod.POST, 'sign', {'rse': rse, 'requests': requests}))
+        return checked_signatures(self._who, self._ask(api.Sign(rse=rse, requests=requests)))
 
     def get_signed_url(self, rse: str, service: str, operation: str, url: str, lifetime: int = 3600) -> str:
         """
@@ -942,67 +963,79 @@ class S3Client(CredentialClient):
 
     # How it is done
 
-    def _open(self, told: dict[str, Any]) -> dict[str, Any]:
+    def _open(self, told: 'RSEAnswer') -> 'RSEAnswer':
         """An RSE, with the ways that are open to this client."""
-        ways = told.get('auth') or []
-        return {**told, 'auth': ways if is_private(self.host) else [way for way in ways if way != 'vended']}
+        if not is_private(self.host):
+            told['auth'] = [way for way in told['auth'] or [] if way != 'vended']
+        return told
 
-    def _keys_of(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _keys_of(self, request: api.GetCredentials) -> api.Credentials:
         need_private(self.host, 'The keys that the Rucio server gives', 'Set rucio_host in rucio.cfg to its https URL.')
-        return checked_keys(self._who, self._call(HTTPMethod.POST, 'credentials', request))
+        return checked_keys(self._who, self._ask(request))
 
     def _until_done(
-        self, path: str, request: dict[str, Any], progress: 'Optional[Callable[[dict[str, int]], None]]' = None
-    ) -> dict[str, Any]:
+        self, request: 'Request[ReconcileAnswer]', progress: 'Optional[Callable[[dict[str, int]], None]]' = None
+    ) -> 'ReconcileAnswer':
         """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
         counts: Counter[str] = Counter()
-        problems: list[dict[str, Any]] = []
-        after = None
+        problems: list[api.Problem] = []
         while True:
-            answer = dict(self._call(HTTPMethod.POST, path, request | _given(after=after)))
+            answer = self._ask(request)
             counts.update(answer['counts'])
             problems += answer['problems']
-            after = answer.pop('after', None)
             if progress is not None:
                 progress(dict(counts))
-            if after is None:
-                return answer | {'counts': dict(counts), 'problems': problems}
+            if answer['after'] is None:
+                answer['counts'], answer['problems'] = dict(counts), problems
+                return answer
+            request = replace(request, after=answer['after'])  # type: ignore[type-var] # both are a Wish
 
-    def _call(
-        self,
-        method: HTTPMethod,
-        path: str,
-        data: Optional[dict[str, Any]] = None,
-        params: Optional[dict[str, Any]] = None,
-    ) -> Any:
-        """One request to the plugin, and what it answered; again where the server says when (429), for :attr:`PATIENCE`
-        seconds at most.
+    def _ask(self, request: 'Request[Answer]') -> 'Answer':
+        """One request to the plugin, and what it answered.
+
+        :raises RSEOperationNotSupported: if the server has no plugin, or one that does not know this request.
         """
-        url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}/{path}', params=params)
-        body, patience = None if data is None else dumps(data), self.PATIENCE
+        path, query, body = request.parts()
+        response = self._send(request.method, path, query, body)
+        if response.status_code in (codes.ok, codes.created):
+            answer: Answer = response.json(object_hook=partial(_Told, self._who)) if response.content else {}
+            return answer
+        if response.status_code in _NO_ROUTE and 'ExceptionClass' not in response.headers:
+            raise RSEOperationNotSupported(self._why_not(request))
+        exc_cls, exc_msg = self._get_exception(
+            headers=response.headers, status_code=response.status_code, data=response.content
+        )
+        raise exc_cls(printable(str(exc_msg), _LONGEST_REFUSAL))
+
+    def _why_not(self, request: 'Request[Any]') -> str:
+        """Why the server does not know a request, at the cost of one more."""
+        response = self._send('GET', *api.GetVersion().parts())
+        if response.status_code != codes.ok:
+            return f'{NO_PLUGIN} ({self.host}).'
+        told = str(response.json().get('version'))
+        return (
+            f'{self._who} has version {printable(told, 64)} of the S3 plugin, which does not know {request.method} '
+            f'/s3{request.path}; this client has version {api.version()}. Have the older of the two updated.'
+        )
+
+    def _send(self, method: str, path: str, query: dict[str, Any], body: Optional[dict[str, Any]]) -> 'Response':
+        """A request; again where the server says when (429), for :attr:`PATIENCE` seconds at most."""
+        url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}{path}', params=query or None)
+        data, patience = None if body is None else dumps(body), self.PATIENCE
         while True:
             try:
-                response = self._send_request(url, method=method, data=body)
-                content = response.content
+                response = self._send_request(url, method=HTTPMethod(method), data=data)
+                response.content  # noqa: B018 - it is read here, if it can be
             except (RequestException, ServerConnectionException) as error:
                 raise ServerConnectionException(
                     f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.'
                 ) from error
-            pause = (
-                _retry_after(response.headers.get('Retry-After'))
-                if response.status_code == codes.too_many_requests
-                else 0
-            )
+            busy = response.status_code == codes.too_many_requests
+            pause = _retry_after(response.headers.get('Retry-After')) if busy else 0
             if not 0 < pause <= patience:
-                break
+                return response
             patience -= pause
             time.sleep(pause)
-        if response.status_code in (codes.ok, codes.created):
-            return response.json() if content else {}
-        if response.status_code == codes.not_found and 'ExceptionClass' not in response.headers:
-            raise RSEOperationNotSupported(f'{NO_PLUGIN} ({self.host}).')
-        exc_cls, exc_msg = self._get_exception(headers=response.headers, status_code=response.status_code, data=content)
-        raise exc_cls(printable(str(exc_msg), _LONGEST_REFUSAL))
 
     @property
     def _is_explicit(self) -> bool:
@@ -1026,7 +1059,7 @@ class S3Client(CredentialClient):
 
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
         """The storage as the server describes it, with what rucio.cfg says of it on this machine."""
-        told = self.get_s3_rse(rse)
+        told: Mapping[str, Any] = self.get_s3_rse(rse)
         scheme, _, host = checked(self._who, 'url', told.get('url')).partition('://')
         host, _, port = host.rpartition(':') if re.search(':[0-9]{1,5}$', host) else (host, '', '')
         names = ('provider', 'region', 'addressing', 'bucket_prefix', 'verifies_body', 'web_identity_role_arn')
@@ -1047,7 +1080,7 @@ class S3Client(CredentialClient):
         keys = self.get_did_credentials(scope, name, place.endpoint.rse, write)
         return keys['access_key'], keys['secret_key'], keys['session_token']
 
-    def _client(self, endpoint: Endpoint, ways: tuple[str, ...], fetch: 'Callable[[], dict[str, Any]]') -> 'Boto3S3':
+    def _client(self, endpoint: Endpoint, ways: tuple[str, ...], fetch: 'Callable[[], api.Credentials]') -> 'Boto3S3':
         if _vends(endpoint, ways):
             return self._make(endpoint, _Keys(fetch))
         authorizer = credentials.choose(endpoint, self, self.auth_token if self.auth_type == 'oidc' else None)
@@ -1092,7 +1125,7 @@ class _Keys(authorizer.Authorizer):
     name = 'vended'
     identity = 'vended'
 
-    def __init__(self, fetch: 'Callable[[], dict[str, Any]]') -> None:
+    def __init__(self, fetch: 'Callable[[], api.Credentials]') -> None:
         self._fetch = fetch
 
     def session(self) -> 'Session':

@@ -20,9 +20,9 @@ from typing import Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import AccessDenied, ScopeNotFound
+from rucio.common.s3.api import Wish
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
-from rucio.core.s3.buckets import bucket_settings
 from rucio.core.s3.reconciler import listings, requested
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -39,7 +39,7 @@ def import_bucket(
     issuer: str,
     bucket: Optional[str] = None,
     prefix: str = '',
-    wish: Optional[requested.Wish] = None,
+    wish: Optional[Wish] = None,
     vo: str = DEFAULT_VO,
 ) -> dict[str, Any]:
     """Register what lies in a bucket of somebody else as files of a dataset, again only what is new: 20 seconds at
@@ -59,8 +59,7 @@ def import_bucket(
     :raises UnsupportedOperation: if the RSE is deterministic.
     :raises InvalidObject: if files of that dataset come from elsewhere.
     """
-    wish = wish or requested.Wish()
-    bucket_settings.check(wish.on_changed, wish.on_missing)
+    wish = wish or Wish()
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)

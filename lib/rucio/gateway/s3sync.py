@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import InputValidationError, UnsupportedOperation
+from rucio.common.s3.api import Wish
 from rucio.core.s3 import imports
 from rucio.core.s3.auth import access
 from rucio.core.s3.buckets import bucket_settings, lookup
 from rucio.core.s3.catalogue import changes
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import requested
-from rucio.core.s3.reconciler.requested import Wish
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio.gateway.s3names import names
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rucio.core.s3.buckets.bucket_settings import BucketSettings
     from rucio.core.s3.storages import Storage
 
-__all__ = ['Wish', 'get_settings', 'list_changes', 'set_settings', 'sync']
+__all__ = ['get_settings', 'list_changes', 'set_settings', 'sync']
 
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
@@ -63,11 +63,9 @@ def sync(
     :param vo: The VO to act on.
     :returns: rse, bucket, scope, name, counts, problems, and ``after``: None where the end was reached.
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises InputValidationError: if there is no such way to act.
     :raises UnsupportedOperation: if it was imported.
     """
     wish = wish or Wish()
-    bucket_settings.check(wish.on_changed, wish.on_missing)
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
@@ -124,7 +122,6 @@ def set_settings(
     :param vo: The VO to act on.
     :returns: As :func:`get_settings`.
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises InputValidationError: if there is no such way to act.
     """
     storage, bucket, _ = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
     with db_session(DatabaseOperationType.WRITE) as session:

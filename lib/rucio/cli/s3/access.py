@@ -19,7 +19,7 @@ import signal
 import sys
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, NoReturn, Optional
 
 import click
 
@@ -41,6 +41,7 @@ from . import did_argument, private, rse_option, s3_client, say
 
 if TYPE_CHECKING:
     from rucio.client.s3client import S3Client
+    from rucio.common.s3 import api
     from rucio.common.s3.endpoint import Endpoint
 
 _OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may work all the same.'
@@ -257,7 +258,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     say(signed)
 
 
-def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], put: bool, expires: int) -> str:
+def _signed(endpoint: 'Endpoint', keys: 'api.Credentials', place: 'api.Location', put: bool, expires: int) -> str:
     from botocore.config import Config  # noqa: PLC0415 - takes its time, and `url` does not need it
     from botocore.credentials import Credentials  # noqa: PLC0415
 
@@ -276,7 +277,7 @@ def _signed(endpoint: 'Endpoint', keys: dict[str, Any], place: dict[str, Any], p
     )
 
 
-def _signed_by_server(s3: 'S3Client', place: dict[str, Any], put: bool, expires: int) -> str:
+def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires: int) -> str:
     """What a stock Rucio server offers: it signs with its own keys, where an operator allowed this account so much."""
     try:
         return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
@@ -325,7 +326,9 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list
         own = set(ctx.obj.client.list_scopes_for_account(account))
     except (ScopeNotFound, AccountNotFound):  # Rucio's way to say that there is none
         own = set()
-    buckets = sorted({(bucket['scope'], bucket['rse']) for bucket in s3.list_buckets(rse) if bucket['scope'] in own})
+    buckets = sorted(
+        {(each['scope'], each['rse']) for each in s3.list_buckets(rse) if each['scope'] and each['scope'] in own}
+    )
     if not buckets:
         where = f' on {rse}' if rse else ''
         raise InputValidationError(
@@ -336,7 +339,7 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list
 
 def _keys(
     s3: 'S3Client', did: tuple[str, str], rse: Optional[str], read_only: bool, lifetime: Optional[int]
-) -> dict[str, Any]:
+) -> 'api.Credentials':
     scope, name = did
     try:
         if read_only:
@@ -351,7 +354,7 @@ def _keys(
         raise RSEOperationNotSupported(f'{_written(did)}: {error.args[0]} {_OTHER_WAYS}') from None
 
 
-def _access(s3: 'S3Client', keys: dict[str, Any], scope: str) -> Access:
+def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str) -> Access:
     endpoint = s3.endpoint(keys['rse'])
     return Access(
         alias=_alias(s3, scope, keys['rse'], keys['bucket'], keys['prefix']),
@@ -371,7 +374,7 @@ def _access(s3: 'S3Client', keys: dict[str, Any], scope: str) -> Access:
     )
 
 
-def _place(s3: 'S3Client', scope: str, name: str, rse: Optional[str]) -> dict[str, Any]:
+def _place(s3: 'S3Client', scope: str, name: str, rse: Optional[str]) -> 'api.Location':
     places = s3.locate(scope, name, rse)
     if not places:
         raise RSENotFound(

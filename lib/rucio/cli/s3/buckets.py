@@ -16,9 +16,9 @@
 """``rucio s3 make-bucket``, ``remove-bucket``, ``ls`` and ``du``."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 import click
 
@@ -60,8 +60,8 @@ def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) ->
     """
     scope, name = did
     done = s3_client(ctx).make_bucket(scope, name or None, rse)
-    made = done.get('made') or {}
-    for warning in done.get('warnings') or ():
+    made: Mapping[str, Any] = done['made']
+    for warning in done['warnings']:
         click.echo(f'Warning: {warning}', err=True)
     if is_robot(ctx):
         table(ctx, [[what, done['rse'], done['bucket'], 'made' if new else 'there'] for what, new in made.items()], [])
@@ -88,8 +88,8 @@ def remove_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str], 
     finished = False
     while not finished:  # a large bucket takes more than one call
         done = s3_client(ctx).remove_bucket(scope, name or None, rse, force)
-        finished = done.get('finished', True)
-        for what, number in (done.get('removed') or {}).items():
+        finished, counts = done['finished'], cast('dict[str, int]', done['removed'])
+        for what, number in counts.items():
             removed[what] = removed.get(what, 0) + number
     if is_robot(ctx):
         table(ctx, [[what, done['rse'], done['bucket'], number] for what, number in removed.items()], [])
@@ -101,7 +101,7 @@ def remove_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str], 
         say('There was nothing to remove.')
 
 
-def _say(text: str, done: dict[str, Any], scope: str, name: str, number: Any = 0) -> None:
+def _say(text: str, done: Mapping[str, Any], scope: str, name: str, number: Any = 0) -> None:
     if text:
         say(text.format(bucket=done['bucket'], rse=done['rse'], did=f'{scope}:{name}', number=number))
 
@@ -134,7 +134,7 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
         )
     if short:
         for row in rows:
-            say(row[0] or row[1])
+            say(str(row[0] or row[1]))
         return
     table(ctx, rows, headers, numbers)
 

@@ -16,12 +16,15 @@
 """``rucio s3 share``, ``unshare``, ``grants`` and ``policy``."""
 
 import json
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
 from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, table
 from rucio.common.exception import InputValidationError
+
+if TYPE_CHECKING:
+    from rucio.common.s3 import api
 
 __all__ = ['grants', 'policy', 'share', 'unshare']
 
@@ -95,15 +98,13 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
 def grants(ctx: click.Context, did: tuple[str, str]) -> None:
     """With whom a collection is shared."""
     found = s3_client(ctx).list_grants(*did)
-    rows = [
-        [each['account'], _access(each), each.get('by'), each.get('at'), each.get('until') or '-'] for each in found
-    ]
+    rows = [[each['account'], _access(each), each['by'], each['at'], each['until'] or '-'] for each in found]
     table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT', 'UNTIL'])
 
 
-def _access(grant: dict[str, Any]) -> str:
-    if not grant.get('ended'):
-        return 'read, write' if grant.get('write') else 'read'
+def _access(grant: 'api.Grant') -> str:
+    if not grant['ended']:
+        return 'read, write' if grant['write'] else 'read'
     # It is listed until the storage was told.
     return 'ended, but may still be public' if grant['account'] == EVERYBODY else 'ended'
 

@@ -21,13 +21,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, rse_option, s3_client, say, size, table
 from rucio.common.exception import InputValidationError, RucioException, ServerConnectionException
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+
+if TYPE_CHECKING:
+    from rucio.common.s3 import api
 
 __all__ = [
     'bucket_settings',
@@ -174,7 +177,7 @@ def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]
         return [_Target(scope, name, rse)]
     if rse not in (None, text):
         raise InputValidationError(f'{text} is an RSE, and so is {rse}: name one of them.')
-    found = [_Target(each['scope'], '', text) for each in s3_client(ctx).list_buckets(text) if each.get('scope')]
+    found = [_Target(each['scope'], '', text) for each in s3_client(ctx).list_buckets(text) if each['scope']]
     if not found:
         raise InputValidationError(
             f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: rucio s3 sync SCOPE --rse {text}'
@@ -342,7 +345,7 @@ class _Seen:
     def __init__(self) -> None:
         self._known: set[tuple[str, str, str]] = set()
 
-    def new(self, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def new(self, changes: 'list[api.Change]') -> 'list[api.Change]':
         """Those that were not told yet."""
         keys = [(each['time'], each['change'], each['name']) for each in changes]
         fresh = [change for change, key in zip(changes, keys, strict=True) if key not in self._known]
@@ -350,9 +353,9 @@ class _Seen:
         return fresh
 
 
-def _show(ctx: click.Context, change: Mapping[str, Any]) -> None:
+def _show(ctx: click.Context, change: 'api.Change') -> None:
     did = f'{change["scope"]}:{change["name"]}'
-    number = change.get('bytes')
+    number = change['bytes']
     if is_robot(ctx):
         table(ctx, [[change['time'], change['change'], did, number]], [])
     else:

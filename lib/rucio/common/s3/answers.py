@@ -21,9 +21,12 @@ harmless before a terminal or a log gets it (:func:`printable`). Pure functions:
 import logging
 import re
 from datetime import datetime
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from rucio.common.exception import ServiceUnavailable
+
+if TYPE_CHECKING:
+    from . import api
 
 __all__ = ['LONGEST_TOKEN', 'checked', 'checked_keys', 'checked_signatures', 'line_logger', 'one_line', 'printable']
 
@@ -93,7 +96,7 @@ def checked(who: str, name: str, value: Any) -> str:
     )
 
 
-def checked_keys(who: str, answer: Any) -> dict[str, Any]:
+def checked_keys(who: str, answer: Any) -> 'api.Credentials':
     """Keys that a Rucio server vends, with what they are for.
 
     :param who: Who answered, as the message names it.
@@ -115,10 +118,10 @@ def checked_keys(who: str, answer: Any) -> dict[str, Any]:
         raise ServiceUnavailable(
             f'{who} answered with keys, but does not say what they are for. They were not used: tell the operator.'
         )
-    return answer
+    return cast('api.Credentials', answer)
 
 
-def checked_signatures(who: str, answer: Any) -> list[dict[str, Any]]:
+def checked_signatures(who: str, answer: Any) -> 'list[api.Signed]':
     """What a Rucio server says that it signed: uri and headers (name -> list of values) of each request.
 
     :param who: Who answered, as the message names it.

@@ -14,12 +14,14 @@
 """What each way of being authorised by a storage is, and what a Rucio server does for those that it takes part in."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol
+from typing import TYPE_CHECKING, ClassVar, Optional, Protocol
 
 import botocore.session
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from . import api
 
 __all__ = ['Authorizer', 'RucioServer']
 
@@ -57,7 +59,7 @@ class RucioServer(Protocol):
     def identity(self) -> str:
         """Server, VO and account: the same for those that are given the same. Holds no secret."""
 
-    def get_s3_rse(self, rse: str) -> dict[str, Any]:
+    def get_s3_rse(self, rse: str) -> 'api.DescribedRSE':
         """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None.
         One request.
 
@@ -65,14 +67,14 @@ class RucioServer(Protocol):
         :raises RSENotFound: if the plugin does not serve this RSE.
         """
 
-    def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> dict[str, Any]:
+    def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> 'api.Credentials':
         """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key,
         secret_key, session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
 
         :raises AccessDenied: if the account may not do this.
         """
 
-    def sign_s3_requests(self, rse: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def sign_s3_requests(self, rse: str, requests: 'list[api.Unsigned]') -> 'list[api.Signed]':
         """Sign requests that somebody else sends: see :mod:`.remote`. One request.
 
         :raises AccessDenied: if the account may not do one of them.

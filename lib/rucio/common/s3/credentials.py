@@ -22,7 +22,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 
@@ -215,7 +215,7 @@ def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
         offer = _offers.get(key)
         if offer is None or time.monotonic() > offer.until:
             try:
-                answer = server.get_s3_rse(endpoint.rse)
+                answer: Mapping[str, Any] = server.get_s3_rse(endpoint.rse)
             except (RSENotFound, RSEOperationNotSupported):  # no plugin, or not for this RSE
                 answer = {}
             offer = _Offer(

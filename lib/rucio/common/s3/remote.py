@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
+    from . import api
     from .authorizer import RucioServer
     from .endpoint import Endpoint
 
@@ -143,9 +144,9 @@ class Remote(Authorizer):
             if name.lower() in _SIGNED or name.lower().startswith('x-amz-')
         }
         headers['X-Amz-Content-SHA256'] = S3SigV4Auth(_NOBODY, 's3', region_name).payload(request)
-        asked = {
-            'method': request.method,
-            'uri': request.url,
+        asked: api.Unsigned = {
+            'method': str(request.method),
+            'uri': str(request.url),
             'region': region_name,
             'headers': {
                 name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()
@@ -157,7 +158,7 @@ class Remote(Authorizer):
             del request.headers[name]
             request.headers[name] = values[0]
 
-    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, asked: 'api.Unsigned') -> 'api.Signed':
         try:
             (answer,) = self._server.sign_s3_requests(self._rse, [asked])
         except AccessDenied as error:

@@ -28,6 +28,7 @@ from botocore.awsrequest import AWSRequest
 
 from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3.address import common_folder
+from rucio.common.s3.api import MAX_REQUESTS
 
 from . import signing_guards
 
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['MAX_KEYS', 'MAX_REQUESTS', 'Allowed', 'check', 'need', 'sign']
+__all__ = ['MAX_KEYS', 'Allowed', 'check', 'need', 'sign']
 
-MAX_REQUESTS = 1000  # in one call
 MAX_KEYS = 1000  # in all bodies of one call
 FEW = 8  # so many questions are asked one by one
 

@@ -21,7 +21,8 @@ They stand in the section of the bucket: see :mod:`rucio.core.s3.configs`.
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from rucio.common.exception import ConfigurationError, InputValidationError
+from rucio.common.exception import ConfigurationError
+from rucio.common.s3.api import DEFAULT
 from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
 from rucio.core import config
 from rucio.core.s3 import configs
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['DEFAULT', 'BucketSettings', 'check', 'get', 'set_']
+__all__ = ['BucketSettings', 'get', 'set_']
 
-DEFAULT = 'default'  # takes back what was set for a bucket: the RSE's own holds again
 _ALLOWED = {'on_changed': ON_CHANGED, 'on_missing': ON_MISSING}
 
 
@@ -43,19 +43,6 @@ class BucketSettings(NamedTuple):
     on_changed: str
     on_missing: str
     own: tuple[str, ...] = ()
-
-
-def check(on_changed: Optional[str], on_missing: Optional[str], more: tuple[str, ...] = ()) -> None:
-    """Refuse what cannot be done.
-
-    :param on_changed: For objects that are not what the catalogue says; None: nothing was said.
-    :param on_missing: For replicas without an object; None: nothing was said.
-    :param more: What is allowed, too.
-    :raises InputValidationError: if it is none of what is allowed, with what is.
-    """
-    for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
-        if value is not None and value not in _ALLOWED[name] + more:
-            raise InputValidationError(f"'{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name] + more)}.")
 
 
 def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSettings:
@@ -89,9 +76,7 @@ def set_(
     :param on_changed: One of ``ON_CHANGED``, or ``default`` for what holds on the RSE; None: stays as it is.
     :param on_missing: The same of ``ON_MISSING``.
     :returns: What holds now.
-    :raises InputValidationError: if it is none of these.
     """
-    check(on_changed, on_missing, (DEFAULT,))
     section = configs.section_of(storage, bucket)
     for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
         if value == DEFAULT:

@@ -13,8 +13,9 @@
 # limitations under the License.
 """Reconciling because somebody asks for it by REST: in bounds, and to be gone on with by the next request."""
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
+from rucio.common.s3.api import Wish
 from rucio.core.s3.buckets import bucket_settings
 from rucio.core.s3.parts import Part
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -22,27 +23,11 @@ from rucio.db.sqla.session import db_session
 
 from .reconciling import Reconciler
 
-__all__ = ['SECONDS', 'Wish', 'reconcile']
+__all__ = ['SECONDS', 'reconcile']
 
 SECONDS = 20  # that one request works; what is left is for the next one
 MOST_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
 MOST_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
-
-
-class Wish(NamedTuple):
-    """How a bucket shall be reconciled.
-
-    :param dry_run: Write nothing.
-    :param on_changed: What is done about objects that are not what the catalogue says; None: what is set for the
-        bucket.
-    :param on_missing: The same about replicas without an object.
-    :param after: Where to go on: what the answer before said. Empty: from the beginning.
-    """
-
-    dry_run: bool = False
-    on_changed: Optional[str] = None
-    on_missing: Optional[str] = None
-    after: str = ''
 
 
 def reconcile(part: Part, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:

@@ -13,11 +13,14 @@
 # limitations under the License.
 
 
-"""What the views of the S3 plugin stand on: bounded bodies, checked parameters, and for each refusal its own status."""
+"""What the views of the S3 plugin stand on: bounded bodies, checked parameters, and for each refusal its own status.
+
+The methods of the views, and what Rucio's tools read of them, are made of the routes in :mod:`rucio.common.s3.api`.
+"""
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 from flask import abort, jsonify, request
 from flask.views import MethodView
@@ -25,20 +28,26 @@ from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
 from rucio.common.s3.answers import line_logger
+from rucio.common.s3.contract import openapi
 from rucio.core.s3.auth.rates import TooManyRequests
 from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
 
 if TYPE_CHECKING:
-    from flask import Response
+    from collections.abc import Callable
+
+    from flask import Blueprint, Response
     from flask.typing import ResponseReturnValue
 
-__all__ = ['REQUIRED', 'S3View', 'answer', 'get_rse', 'get_text', 'get_value', 'json_body', 'never_cached', 'refusal']
+    from rucio.common.s3.contract import Request
+
+    Handler = Callable[..., Any]
+
+__all__ = ['S3View', 'add_routes', 'answer', 'body_bytes', 'json_body', 'never_cached', 'refusal', 'view']
 
 _LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
-REQUIRED: Any = object()
 
 # The first that fits: subclasses before their bases.
 _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
@@ -120,15 +129,23 @@ def answer(content: Any, status: int = 200) -> 'Response':
     return response
 
 
-def json_body() -> dict[str, Any]:
-    """The JSON object that the request carries."""
+def body_bytes(most: int = MAX_BODY) -> bytes:
+    """The body of the request.
+
+    :param most: Bytes; longer ones are refused before they are read.
+    """
     length = request.content_length
     if length is None:
         abort(refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).'))
-    if length > MAX_BODY:
-        abort(refusal(413, 'InputValidationError', f'The body of a request may have {MAX_BODY} bytes, not {length}.'))
+    if length > most:
+        abort(refusal(413, 'InputValidationError', f'The body of a request may have {most} bytes, not {length}.'))
+    return request.get_data()
+
+
+def json_body() -> dict[str, Any]:
+    """The JSON object that the request carries."""
     try:
-        body = json.loads(request.get_data(), object_pairs_hook=_unique)
+        body = json.loads(body_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -144,38 +161,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def get_value(parameters: 'Union[dict[str, Any], Any]', name: str, kind: type, default: Any) -> Any:
-    """A parameter of a query or of a body, None or missing for the default.
+def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
+    """The view of a path: it reads what was sent, and answers what the handler says.
 
-    :param kind: What JSON has to have made of it.
-    :param default: REQUIRED: without it the request is refused.
+    :param handlers: The routes of this path, and what does each of them: called with the parameters of the request,
+        ``issuer`` and ``vo``.
     """
-    value = parameters.get(name)
-    if value is None:
-        if default is REQUIRED:
-            abort(refusal(400, 'InputValidationError', f"'{name}' is missing."))
-        return default
-    if type(value) is not kind:
-        abort(refusal(400, 'InputValidationError', f"'{name}' must be of the JSON type {_JSON_TYPES[kind]}."))
-    return value
+    methods = {route.method.lower(): _method(route, handler) for route, handler in handlers.items()}
+    return type(next(iter(handlers)).__name__, (S3View,), methods)
 
 
-_JSON_TYPES = {str: 'string', bool: 'boolean', int: 'number (whole)', list: 'array', dict: 'object'}
+def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., ResponseReturnValue]':
+    def method(self: S3View, **in_path: str) -> 'ResponseReturnValue':
+        sent = request.args.to_dict() if route.method == 'GET' else json_body()
+        asked = route.read(sent | in_path)
+        return answer(handler(**vars(asked), issuer=self.issuer, vo=self.vo), route.status)
+
+    method.__doc__ = openapi(route)
+    return method
 
 
-def get_text(parameters: Any, name: str, default: Any = REQUIRED, longest: int = 250) -> Any:
-    """As :func:`get_value`, for text that a person may have written."""
-    value = get_value(parameters, name, str, default)
-    if isinstance(value, str) and (len(value) > longest or not value.isprintable()):
-        abort(refusal(400, 'InputValidationError', f"'{name}' may have {longest} characters, all of them printable."))
-    if default is REQUIRED and not value:
-        abort(refusal(400, 'InputValidationError', f"'{name}' is empty."))
-    return value
-
-
-def get_rse(parameters: Any) -> Optional[str]:
-    """The RSE that is named, or None."""
-    return get_text(parameters, 'rse', None) or None
+def add_routes(bp: 'Blueprint', path: str, kind: 'type[MethodView]', with_doc: bool) -> None:
+    """Let a blueprint answer at a path, and unless it is for the documentation also with a slash at its end."""
+    function = kind.as_view(kind.__name__.lower())
+    for each in (path,) if with_doc else (path, f'{path}/'):
+        bp.add_url_rule(
+            each.replace('{', '<').replace('}', '>'), view_func=function, methods=sorted(kind.methods or ())
+        )
 
 
 def never_cached(response: 'Response') -> 'Response':

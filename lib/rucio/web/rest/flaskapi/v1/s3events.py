@@ -19,15 +19,17 @@ It is a storage that asks here, not an account, so this is none of Rucio's authe
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from flask import Blueprint, Flask, jsonify, request
+from flask import Blueprint, Flask, request
 from flask.views import MethodView
 from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
 from rucio.common.constants import DEFAULT_VO
+from rucio.common.s3 import api
 from rucio.common.s3.answers import line_logger
+from rucio.common.s3.contract import openapi
 from rucio.gateway import s3events as gateway
-from rucio.web.rest.flaskapi.v1.s3base import refusal
+from rucio.web.rest.flaskapi.v1.s3base import add_routes, answer, body_bytes, refusal
 
 if TYPE_CHECKING:
     from flask import Response
@@ -78,74 +80,10 @@ class Events(MethodView):
             return _refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
 
     def post(self, rse: str) -> 'ResponseReturnValue':
-        """
-        ---
-        summary: Take S3 events
-        description: |
-          Takes the event records of an S3 storage (AWS, also wrapped by SNS, SQS or EventBridge; MinIO; Ceph; SeaweedFS's filer), looks at
-          the objects that they tell of, and brings the catalogue up to date. Records may come twice and in any order. The storage
-          brings the RSE's token (events_token): as a bearer's token, as the password of Basic authentication, or as the opaqueData of
-          each record.
-        tags:
-          - S3
-        parameters:
-        - name: rse
-          in: path
-          description: "The name of the RSE."
-          schema:
-            type: string
-          style: simple
-        - name: vo
-          in: query
-          description: "The VO of the RSE, where the server has several."
-          schema:
-            type: string
-          required: false
-        requestBody:
-          content:
-            'application/json':
-              schema:
-                type: object
-        responses:
-          200:
-            description: "OK. Also where the records tell of nothing that this server knows: they must not be sent again"
-            content:
-              application/json:
-                schema:
-                  type: object
-                  properties:
-                    records:
-                      description: "How many there were."
-                      type: integer
-                    skipped:
-                      description: "How many of them tell of nothing that matters here, or are not understood."
-                      type: integer
-                    counts:
-                      description: "What was found and done, as POST /s3/sync has it; unknown: keys that belong to no scope."
-                      type: object
-          400:
-            description: "No JSON, or too many records"
-          401:
-            description: "The token is missing, or it is not that of the RSE"
-          411:
-            description: "No Content-Length"
-          413:
-            description: "The body is too large"
-          503:
-            description: "The storage or the database does not answer: send it again later"
-        """
-        length = request.content_length
-        if length is None:
-            return _refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).')
-        if length > gateway.MAX_BODY:
-            return _refusal(
-                413, 'InputValidationError', f'The body of a request may have {gateway.MAX_BODY} bytes, not {length}.'
-            )
-        answer = jsonify(
-            gateway.take_events(rse, request.get_data(), _token(), vo=request.args.get('vo') or DEFAULT_VO)
-        )
-        answer.headers['Cache-Control'] = 'no-store'
-        return answer
+        body = body_bytes(gateway.MAX_BODY)
+        return answer(gateway.take_events(rse, body, _token(), vo=request.args.get('vo') or DEFAULT_VO))
+
+    post.__doc__ = openapi(api.TakeEvents)
 
 
 def blueprint(with_doc: bool = False) -> Blueprint:
@@ -154,10 +92,7 @@ def blueprint(with_doc: bool = False) -> Blueprint:
     :param with_doc: For the documentation: without the route that ends in a slash.
     """
     bp = Blueprint('s3events', __name__, url_prefix='/s3')
-    function = Events.as_view('events')
-    bp.add_url_rule('/<rse>/events', view_func=function, methods=['POST'])
-    if not with_doc:
-        bp.add_url_rule('/<rse>/events/', view_func=function, methods=['POST'])
+    add_routes(bp, api.TakeEvents.path, Events, with_doc)
     return bp
 
 
