@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record format backends audit licences demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit licences demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -74,6 +74,15 @@ dev: .venv/dev/.done  ## an environment with lib/ linked into stock Rucio: edits
 bench: dev .venv/dev/.bench  ## measure transfers against other tools
 	.venv/dev/bin/python bench/bench.py
 
+hooks: .venv/maintainer/.done  ## check each commit before it is made: ruff, mypy, the documentation
+	.venv/maintainer/bin/pre-commit install
+
+changelog: .venv/maintainer/.done  ## write the notes of changes/ into CHANGELOG.md (DRAFT=1: show them only)
+	.venv/maintainer/bin/towncrier build --version $(VERSION) $(if $(DRAFT),--draft,--yes)
+
+release: $(WHEEL) .venv/maintainer/.done  ## build the wheel, and check it in new environments; publishes nothing
+	.venv/maintainer/bin/python dev/release.py $(WHEEL)
+
 wheel: $(WHEEL)  ## build the wheel, in .venv/dist
 
 clean:  ## remove all that was made here
@@ -102,6 +111,10 @@ clean:  ## remove all that was made here
 .venv/interop/.done: .venv/interop/.python tests/interop/requirements.txt
 	@echo 'Installing other S3 clients into $(@D) (once)'
 	@$(@D)/$(PIP) install -r tests/interop/requirements.txt
+	@touch $@
+
+.venv/maintainer/.done: .venv/maintainer/.python dev/maintainer.txt
+	@$(@D)/$(PIP) install -r dev/maintainer.txt
 	@touch $@
 
 .venv/audit/.done: .venv/audit/.python

@@ -24,6 +24,7 @@ DOCS = ROOT / 'docs'
 
 # page -> what it shows; links to these files lead to the pages
 SHOWN = {
+    'change-notes': ROOT / 'changes' / 'README.md',
     'changelog': ROOT / 'CHANGELOG.md',
     'contributing': ROOT / 'CONTRIBUTING.md',
     'reporting': ROOT / 'SECURITY.md',

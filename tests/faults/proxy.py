@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-PATIENCE = 30  # seconds: no test waits so long for an event unless it fails
+PATIENCE = 60  # seconds: no test waits so long for an event unless it fails
 _HOP_BY_HOP = ('connection', 'keep-alive', 'transfer-encoding', 'content-length')
 
 

@@ -17,7 +17,6 @@
 import os
 import signal
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import pytest
 
 from servers.cli import RucioCli
+from servers.process import TIMEOUT, until
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
 
@@ -123,10 +123,7 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
 def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {f'{number:04}': 100 * KiB for number in range(1200)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
-    until = time.monotonic() + 120
-    while len(site.objects(RSE, f'{unique}/')) < 700:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
+    until(lambda: len(site.objects(RSE, f'{unique}/')) >= 700, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stored = len(site.objects(RSE, f'{unique}/'))
@@ -147,12 +144,9 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
 def test_ctrl_c_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
     make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(30)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
-    until = time.monotonic() + 60
-    while not site.multipart_uploads(RSE, f'{unique}/'):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
+    until(lambda: site.multipart_uploads(RSE, f'{unique}/'), process)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 130, told
     assert 'Run the same command again' in told
@@ -267,19 +261,15 @@ def test_an_account_without_keys_and_an_rse_that_rucio_knows(request: pytest.Fix
     contents = make(tmp_path / 'data', {'a': 10, 'b/large': 20 * MiB, 'empty': 0})
 
     def run() -> Any:
-        return team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), f'{team.scope}:{unique}')
+        """For some seconds each process of the server may not have heard of a new RSE."""
+        done = team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), f'{team.scope}:{unique}')
+        return None if 'no quota on any S3 RSE' in done.stderr else done
 
-    # For some seconds each process of the server may not have heard of a new RSE.
-    until = time.monotonic() + 60
-    while 'no quota on any S3 RSE' in (done := run()).stderr:
-        assert time.monotonic() < until
-    told = ok(done)
+    told = ok(until(run))
 
     assert f'{team.scope}:{unique} on {team.rse}: 3 files sent' in told
     assert {key: size for key, size in team.objects().items() if key.startswith(unique)} == {f'{unique}/{name}': len(each) for name, each in contents.items()}
-    while 'no quota on any S3 RSE' in (done := run()).stderr:
-        assert time.monotonic() < until
-    assert '3 were there already' in ok(done)
+    assert '3 were there already' in ok(until(run))
 
 
 def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path) -> None:

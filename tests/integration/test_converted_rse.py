@@ -66,10 +66,11 @@ def test_an_empty_file_with_signatures(site: Site, bob: RucioCli, unique: str, t
     site.root.call('add_rse_attribute', RSE, 'skip_upload_stat', True)
     (tmp_path / 'file').touch()
 
-    upload = bob.rucio('upload', '--rse', RSE, '--scope', 'user.bob', '--lfn', unique, str(tmp_path / 'file'), timeout=50)
+    upload = bob.rucio('-v', 'upload', '--rse', RSE, '--scope', 'user.bob', '--lfn', unique, str(tmp_path / 'file'))
     download = bob.rucio('download', '--dir', str(tmp_path / 'back'), f'user.bob:{unique}')
 
     assert 'Successfully uploaded file' in upload.stderr
+    assert 'retrying in' not in upload.stderr
     assert (tmp_path / 'back' / 'user.bob' / unique).read_bytes() == b'', download.stderr
 
 

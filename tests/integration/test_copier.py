@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from faults.proxy import FaultProxy, Stall, after, break_before, corrupt_response, truncate
-from servers.conveyor import SCOPE, TIMEOUT, Conveyor, MiB, Place, until
+from servers.conveyor import SCOPE, Conveyor, MiB, Place
+from servers.process import TIMEOUT, until
 from servers.seaweedfs import SeaweedFS
 
 A, A2, B = 'COPY_A', 'COPY_A2', 'COPY_B'  # the first two are on one storage

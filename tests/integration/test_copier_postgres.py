@@ -24,7 +24,8 @@ from sqlalchemy import create_engine, text
 
 from faults.proxy import FaultProxy, Stall
 from servers import postgres
-from servers.conveyor import TIMEOUT, Conveyor, MiB, Place, until
+from servers.conveyor import Conveyor, MiB, Place
+from servers.process import TIMEOUT, until
 from servers.seaweedfs import SeaweedFS
 
 A, B = 'POSTGRES_A', 'POSTGRES_B'

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from servers.conveyor import TIMEOUT, Conveyor, MiB, Place, until
+from servers.conveyor import Conveyor, MiB, Place
+from servers.process import TIMEOUT, until
 from servers.seaweedfs import SeaweedFS
 
 A, B, B2 = 'KILLED_A', 'KILLED_B', 'KILLED_B2'  # the last two are on one storage

@@ -15,7 +15,6 @@
 """Events: what others do to a bucket is in the catalogue a moment later. A real Rucio server, and storages that really tell it."""
 
 import base64
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import pytest
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.events import EVENTS_TOKEN, record, tell
+from servers.process import until
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.team import ok
@@ -34,7 +34,6 @@ from servers.team import ok
 SCOPE = 'user.alice'
 TOKEN = EVENTS_TOKEN
 CEPH, WEED, HOOKED = 'EVENTS_CEPH', 'EVENTS_WEED', 'EVENTS_HOOKED'
-SECONDS = 60  # Ceph 16 begins with a new topic after half a minute. Then an event takes less than one, if the machine is not busy
 
 Storage = SeaweedFS | CephRGW
 
@@ -55,13 +54,6 @@ class Desk:
     def tell(self, rse: str, document: Any, **more: Any) -> tuple[int, Any]:
         """As a storage does: status and answer."""
         return tell(self.server, rse, document, **more)
-
-
-def until(seen: Callable[[], bool]) -> None:
-    """Ask until it is so. Each question starts a process: there is no need to wait between them."""
-    deadline = time.monotonic() + SECONDS
-    while not seen():
-        assert time.monotonic() < deadline, 'the catalogue did not follow'
 
 
 def add_rse(desk: Desk, rse: str, storage: Storage, provider: str, **settings: str) -> None:

@@ -20,8 +20,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +27,10 @@ import pytest
 
 from servers import postgres
 from servers.cli import RucioCli, add_s3_rse, add_user, s3_keys
+from servers.process import TIMEOUT, until
 from servers.rucio_server import RECONCILER, RucioServer
 from servers.seaweedfs import SeaweedFS
 
-TIMEOUT = 120
 SLOW = {'etag_is_md5': False, 'checksum_readers': 1}  # a request for each new object
 
 
@@ -107,17 +105,6 @@ def place(root, rucio_server, plain, tmp_path, unique):
     return make
 
 
-def until(condition, *processes):
-    """Look again and again, as nobody says when another process has come so far."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, 'it took too long'
-        assert [process.poll() for process in processes] == [None] * len(processes), 'a process has ended'
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            processes[0].wait(0.02)
-    return found
-
-
 @pytest.mark.smoke
 def test_what_others_wrote_can_be_downloaded(place):
     here = place()
@@ -185,7 +172,7 @@ def test_sigterm_in_the_middle_of_a_round(slow, tmp_path):
         until(here.progress, process)
         assert here.heartbeats(process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(TIMEOUT) == 0
     assert here.heartbeats(process) == []
     assert 'Traceback' not in (tmp_path / 'log').read_text()
     assert len(here.names(scope)) < 600
@@ -198,7 +185,7 @@ def test_sigint_while_nothing_is_to_do(place, tmp_path):
     with here.running(tmp_path / 'log', '--threads', '2') as process:
         until(lambda: len(here.heartbeats(process)) == 2, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(TIMEOUT) == 0
     assert here.heartbeats(process) == []
     assert 'Traceback' not in (tmp_path / 'log').read_text()
 
@@ -217,7 +204,7 @@ def test_two_instances_share_the_buckets(place, root, unique, tmp_path):
         until(lambda: sum(log.read_text().count(' 1 registered in ') for log in logs) >= 12, one, two)
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(20) for process in (one, two)] == [0, 0]
+        assert [process.wait(TIMEOUT) for process in (one, two)] == [0, 0]
     shares = [{scope for scope in scopes if f'bucket {here.prefix}{scope}: ' in log.read_text()} for log in logs]
     assert shares[0] | shares[1] == set(scopes)
     assert not shares[0] & shares[1]

@@ -28,9 +28,8 @@ import pytest
 
 from servers.cli import RucioCli
 from servers.files import command_path
+from servers.process import TIMEOUT
 from servers.team import Team, ok, refused, rows
-
-SECONDS = 60  # at most, until the catalogue shows what was done
 
 
 @pytest.fixture
@@ -326,7 +325,7 @@ def test_watch_shows_what_happens(team: Team, put: Callable[..., str], unique: s
         sync(team, did, '--on-missing', 'forget')
         assert line() == ['removed', f'{did}/a', '5']
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=SECONDS)
+        rest, said = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, rest, said.strip()) == (0, '', '')
 
 
@@ -339,7 +338,7 @@ def test_watch_for_people(team: Team, unique: str) -> None:
         while unique not in said:  # others may do something in this bucket, too
             said = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=SECONDS)
+        process.communicate(timeout=TIMEOUT)
     assert said.split()[1:] == ['registered', f'{team.scope}:{unique}-file', '5.000', 'B']
     assert time.strptime(said.split()[0], '%H:%M:%S')
     assert process.returncode == 0

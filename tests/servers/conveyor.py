@@ -18,7 +18,6 @@ import contextlib
 import hashlib
 import os
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ from .rucio_server import COPIER, RucioServer
 
 SCOPE = 'user.mia'
 MiB = 1024**2
-TIMEOUT = 240
 
 # `weed` and Ceph say nothing of what they are in a common type.
 Storage = Any
@@ -220,15 +218,3 @@ class Conveyor:
         if [replicas[name].get(rse) for name in names] != ['AVAILABLE'] * len(names):
             return False
         return all(self.md5(rse, name) == self.md5(home, name) for name in names)
-
-
-def until(condition: Callable[[], Any], process: 'subprocess.Popen[bytes] | None' = None) -> Any:
-    """Look again and again, as nobody says when another process has come so far."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, 'it took too long'
-        assert process is None or process.poll() is None, 'the process has ended'
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if process is not None:
-                process.wait(0.05)
-    return found

@@ -30,7 +30,7 @@ from .files import clean_environment, write_private
 from .ports import free_port
 from .process import Process, ServerError
 
-START_TIMEOUT = 60
+START_TIMEOUT = 120
 # Where Debian and Red Hat have them, beside PATH.
 PLACES = ('/usr/lib/postgresql/*/bin', '/usr/pgsql-*/bin')
 

@@ -21,9 +21,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # Blocks until our end of the pipe closes, which the kernel does however we end; then kills the server's process group.
 _GUARD = 'trap "" INT TERM HUP; read -r _; kill -s KILL -- "-$1" 2>/dev/null; shift; rm -f -- "$@"'
+
+
+TIMEOUT = 240  # seconds: many times what anything takes here, so that a busy machine is no failure
 
 
 class ServerError(RuntimeError):
@@ -114,6 +118,21 @@ class Process:
     def _fail(self, message: str) -> None:
         self.stop(grace=2)
         raise ServerError(f'{message}. The end of its log, {self.log}:\n{tail(self.log)}')
+
+
+def until(condition: Callable[[], Any], *processes: 'subprocess.Popen[Any]') -> Any:
+    """
+    Look again and again, as nobody says when another process has come so far.
+
+    :param processes: which must not end meanwhile.
+    :returns: what the condition found at last.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := condition()):
+        assert time.monotonic() < deadline, 'it took too long'
+        assert [process.poll() for process in processes] == [None] * len(processes), 'a process has ended'
+        time.sleep(0.02)
+    return found
 
 
 def tail(path: Path, lines: int = 25) -> str:

@@ -85,7 +85,9 @@ def test_links_of_pages_that_show_other_files_are_right_in_the_site():
     for page, file in pages.SHOWN.items():
         for link in LINK.findall(FENCED.sub('', pages.source(page, ''))):
             target = link.partition('#')[0]
-            assert ':' in target or not target or (ROOT / 'docs' / target).exists(), (file, link)
+            linked = (ROOT / 'docs' / target).resolve()
+            assert ':' in target or not target or linked.exists(), (file, link)
+            assert linked.suffix != '.md' or ROOT / 'docs' in linked.parents, f'{link} in {file} is no page of the site: name it in dev/pages.py'
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_device_is_refused(connection, s3):
     assert not s3.requests
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_pipe_is_refused_without_waiting_for_its_writer(connection, s3, tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(SourceNotFound, match='no regular file'):
@@ -429,7 +429,7 @@ def test_a_timeout_bounds_an_upload_to_a_storage_that_hangs(connection, s3, sour
     began = time.monotonic()
     with pytest.raises(ServiceUnavailable, match=r'not finished after 0\.5 s.*transfer_timeout'):
         transfer.upload(connection(), source(content), TARGET, timeout=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # not a read_timeout
     wait_for_cleanup(s3)
     assert nothing_stored(s3)
 
@@ -752,7 +752,7 @@ def test_a_timeout_bounds_a_download_from_a_storage_that_hangs(connection, s3, d
     began = time.monotonic()
     with pytest.raises(ServiceUnavailable, match=r'not finished after 0\.5 s'):
         transfer.download(connection(), TARGET, str(dest), timeout=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # not a read_timeout
     wait_for_cleanup(s3)
     assert dest.read_bytes() == b'old'
     assert os.listdir(dest.parent) == ['f']
