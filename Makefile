@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit licences demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit reference licences demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -60,6 +60,9 @@ backends: dev .venv/interop/.done  ## measure the S3 storages that are installed
 
 audit: dev .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
 	.venv/audit/bin/python dev/audit.py "$$(.venv/dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+reference: dev  ## write the tables of docs/rest-api.md
+	.venv/dev/bin/python dev/reference.py
 
 licences: dev  ## write docs/licences.md
 	.venv/dev/bin/python dev/licences.py

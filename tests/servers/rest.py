@@ -25,8 +25,8 @@ from typing import Any
 
 import jsonschema
 
-from rucio.common.s3 import api  # noqa: F401 - the routes
-from rucio.common.s3.contract import ROUTES, schema
+from rucio.common.s3.api import ROUTES
+from rucio.common.s3.contract import schema
 
 from .cli import RucioCli
 from .rucio_server import RucioServer

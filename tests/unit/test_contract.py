@@ -76,7 +76,7 @@ def test_a_client_sends_what_differs_from_the_defaults(request_, parts):
     assert request_.parts() == parts
 
 
-@pytest.mark.parametrize('route', contract.ROUTES, ids=lambda route: route.operation())
+@pytest.mark.parametrize('route', api.ROUTES, ids=lambda route: route.operation())
 def test_each_route_says_what_it_is_for(route):
     told = contract.documentation(route)
     assert told.summary

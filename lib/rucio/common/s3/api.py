@@ -656,6 +656,9 @@ class TakeEvents(Request[TakenEvents], route='POST /{rse}/events', query=('vo',)
     vo: Annotated[Optional[str], Field('The VO of the RSE, where the server has several.')] = None
 
 
+ROUTES: list[type[Request[Any]]] = Request.__subclasses__()
+
+
 def version() -> str:
     """The version of rucio-s3 that is installed here."""
     try:

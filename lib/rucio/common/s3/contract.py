@@ -53,7 +53,7 @@ from rucio.common.exception import InputValidationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ['ROUTES', 'Documentation', 'Field', 'Request', 'documentation', 'openapi', 'schema']
+__all__ = ['Documentation', 'Field', 'Request', 'documentation', 'openapi', 'schema']
 
 Answer = TypeVar('Answer')
 
@@ -172,7 +172,6 @@ class Request(Generic[Answer]):
         made: Any = dataclass(frozen=True, kw_only=True)(cls)
         hints = get_type_hints(cls, include_extras=True)
         cls.parameters = {each.name: Parameter.of(hints[each.name], each.default) for each in fields(made)}
-        ROUTES.append(cls)
 
     @classmethod
     def operation(cls) -> str:
@@ -200,9 +199,6 @@ class Request(Generic[Answer]):
         path = re.sub(r'\{(\w+)\}', lambda found: quote(str(given.pop(found[1])), safe=''), self.path)
         query = {name: given.pop(name) for name in list(given) if self.method == 'GET' or name in self.query}
         return path, query, None if self.method == 'GET' else given
-
-
-ROUTES: list[type[Request[Any]]] = []
 
 
 def _without_none(hint: Any) -> Any:
