@@ -135,3 +135,28 @@ def test_each_recording_has_an_end():
     for page in PAGES:
         text = page.read_text()
         assert text.count('\n<!-- recorded: ') == len(record._BLOCK.findall(text)), page
+
+
+def test_each_seam_has_a_patch_and_each_patch_a_seam():
+    upstream = script('upstream')
+    plugin = ROOT.joinpath('lib', 'rucio_s3_plugin.py').read_text()
+    tool = ROOT.joinpath('lib', 'rucio', 'transfertool', 's3.py').read_text()
+    install = tool[tool.index('\ndef install(') :].partition('\n\n\n')[0]
+    seams = {f'rucio_s3_plugin:{name}' for name in re.findall(r'^def (_execute_\w+)', plugin, re.MULTILINE)} - {'rucio_s3_plugin:_execute_transfers'}
+    seams |= {f'rucio.transfertool.s3:{name}' for name in re.findall(r'\b(_(?:with|but)\w+)\(', install)} | {'rucio.transfertool.s3:install'}
+    assert set(upstream.named()) == seams
+
+
+def test_each_patch_is_described():
+    text = ROOT.joinpath('docs', 'upstream.md').read_text()
+    assert [path.name for path in ROOT.glob('docs/upstream/*.patch') if path.name not in text] == []
+
+
+def test_the_map_names_what_is_there_and_nothing_else():
+    design = ROOT.joinpath('docs', 'design.md').read_text()
+    named = set(re.findall(r'\b[\w/-]+\.(?:py|toml|cfg|pth)\b', design)) - {'rucio.cfg'}
+    there = {path.name for path in ROOT.joinpath('lib').rglob('*') if path.is_file()}
+    assert {name for name in named if name.rpartition('/')[2] not in there} == set()
+    for tree in ('common', 'core'):
+        rooms = {path.name for path in ROOT.joinpath('lib', 'rucio', tree, 's3').rglob('*.py') if path.name != '__init__.py'}
+        assert {room for room in rooms if room not in design} == set()
