@@ -762,7 +762,7 @@ def test_a_storage_that_does_not_sort_is_not_listed_without_end(world):
     world.store('run1/d')
     object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
     one = Reconciler(world.part(), on_missing='forget')
-    with pytest.raises(UnsupportedOperation, match=r"bucket 'user\.alice': there are more than 2 objects.*The server's daemon"):
+    with pytest.raises(UnsupportedOperation, match=r"bucket 'user\.alice': there are more than 2 objects.*rucio-s3-reconciler sorts more"):
         one.run(most_sorted=2)
     assert sorted(world.files()) == ['run1/a', 'run1/b', 'run1/c']
     assert Reconciler(world.part(), on_missing='forget').run(most_sorted=3) is None

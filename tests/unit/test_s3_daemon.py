@@ -117,10 +117,11 @@ class Buckets:
         self.options = options
         summary = Summary()
         made = SimpleNamespace(summary=summary, stored=0)
-        made.run = lambda *arguments: self.run(part, made, *arguments)
+        made.run = lambda *arguments, **more: self.run(part, made, *arguments, **more)
         return made
 
-    def run(self, part, made, after='', until=None, seconds=None):
+    def run(self, part, made, after='', until=None, seconds=None, most_sorted=None):
+        assert most_sorted == daemon.MOST_SORTED  # or a storage fills the disk
         summary = made.summary
         if part.bucket in self.failures:
             raise self.failures[part.bucket]
@@ -280,7 +281,7 @@ def test_stopped_between_two_buckets(s3, storage, database, compared, monkeypatc
     fill(s3)
     fill(s3, 'user.bob')
     run = compared.run
-    monkeypatch.setattr(compared, 'run', lambda *arguments: (daemon.graceful_stop.set(), run(*arguments))[1])
+    monkeypatch.setattr(compared, 'run', lambda *arguments, **more: (daemon.graceful_stop.set(), run(*arguments, **more))[1])
     work(once())
     assert {bucket for bucket, _ in compared.seen} == {'user.alice'}
 
@@ -903,7 +904,7 @@ def test_an_inventory_in_the_place_of_a_listing(s3, storage, database, compared)
     fill(s3, 'user.bob')
     (named,) = vars(daemon.get_parser().parse_args(['--inventory', 'SITE_S3/user.bob=s3://reports/2026/manifest.json']))['inventories']
     used = {}
-    compared.run = lambda part, *_: used.update({part.bucket: compared.options['lister']})
+    compared.run = lambda part, *_, **__: used.update({part.bucket: compared.options['lister']})
     work(once(inventories=[named]))
     assert used == {'user.alice': None, 'user.bob': named.inventory}
 

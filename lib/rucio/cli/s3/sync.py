@@ -67,6 +67,7 @@ _COUNTS = {
     'forgotten': 'forgotten by the catalogue',
     'lost': 'declared lost',
     'unnameable': 'with a key that is no name in Rucio',
+    'oversized': 'with a size that no object has',
     'unproven': 'perhaps changed: only reading them tells',
     'unsummed': 'without a checksum in the catalogue',
     'conflict': 'with a name that is taken',

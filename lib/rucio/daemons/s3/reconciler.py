@@ -73,12 +73,13 @@ _LOGGER = line_logger(DAEMON_NAME)
 SHOWN = 20  # problems of a bucket in the log of a round
 SPANS = 4  # for each worker, of a large bucket: all have something to do until its end
 MOST_SPANS = 256
+MOST_SORTED = 100_000_000  # objects of a storage that does not list in order: 15 GB on disk
 WAIT = 2  # seconds between looks at what others still do, with --run-once
 PATIENCE = 60  # seconds in which others must have come further
 
 _OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
 _ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
-_OPEN = ('conflict', 'closed', 'unnameable')
+_OPEN = ('conflict', 'closed', 'unnameable', 'oversized')
 
 
 @dataclass(frozen=True)
@@ -377,7 +378,7 @@ class Worker:
         # An inventory is read to its end before anything is compared.
         seconds = None if inventory else self.options.save_every
         try:
-            after = reconciler.run(span.after, span.until, seconds)
+            after = reconciler.run(span.after, span.until, seconds, most_sorted=MOST_SORTED)
         finally:
             self._count(part, reconciler.summary)
         counts = reconciler.summary.counts | {progress.STORED: reconciler.stored}
@@ -575,7 +576,7 @@ def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
     start = time.time()
     try:
         reconciler = _reconciler_of(part, inventory, dry_run=True)
-        reconciler.run()
+        reconciler.run(most_sorted=MOST_SORTED)
     except RucioException as error:
         _LOGGER.warning('%s', _told(_name(part), error))
         return False

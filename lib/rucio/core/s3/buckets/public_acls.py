@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ['ignore']
 
 SECONDS = 3600  # after which it is looked at anew: the bucket may be another one by then
+REMEMBERED = 10_000  # buckets
 
 _done: dict[tuple[int, str, str], float] = {}
 
@@ -63,7 +64,10 @@ def ignore(storage: 'Storage', bucket: str) -> None:
             f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have public ACLs ignored there: "
             f"{error.args[0] if error.args else error} Let the server's keys do PutBucketPublicAccessBlock and GetBucketPublicAccessBlock."
         ) from None
+    _done.pop(key, None)
     _done[key] = time.monotonic() + SECONDS
+    while len(_done) > REMEMBERED:  # the first one was looked at longest ago
+        _done.pop(next(iter(_done)), None)
 
 
 def _ignore(client: Any, bucket: str) -> None:

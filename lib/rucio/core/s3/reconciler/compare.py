@@ -40,6 +40,7 @@ __all__ = ['Finding', 'Kind', 'compare', 'is_name']
 
 DAY = 86400
 LONGEST_PATH = 1024  # bytes, Rucio's column
+LARGEST = 2**50  # bytes; no storage has objects that large, and Rucio's columns have to hold sums of them
 TEMPORARY = '.rucio.upload'  # what Rucio's other protocols write to before they rename
 _MD5 = re.compile(r'[0-9a-f]{32}')
 
@@ -59,6 +60,7 @@ class Kind(str, Enum):
     leftover = 'leftover'  # of an upload by Rucio
     marker = 'marker'  # an empty object that stands for a directory
     unnameable = 'unnameable'  # no DID can have this name
+    oversized = 'oversized'  # no object is that large: the storage is wrong, or lies
 
 
 class Finding(NamedTuple):
@@ -121,6 +123,8 @@ def _without_object(replica: 'Replica') -> Finding:
 def _without_replica(part: 'Part', name: str, entry: 'Entry') -> Kind:
     if name.endswith(TEMPORARY):
         return Kind.leftover
+    if entry.size > LARGEST:
+        return Kind.oversized
     if name.endswith('/'):
         return Kind.unnameable if entry.size else Kind.marker
     path = part.path_of(entry.key) or ''
@@ -128,6 +132,8 @@ def _without_replica(part: 'Part', name: str, entry: 'Entry') -> Kind:
 
 
 def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+    if entry.size > LARGEST:
+        return Kind.oversized
     if replica.state == 'A':
         return Kind.changed if entry.size != replica.bytes else _of_content(entry, replica, etag_is_md5)
     if replica.state != 'C':

@@ -17,6 +17,7 @@
 Both come in the order of their UTF-8 bytes, which is that of Python's own strings: S3 decodes no key to a surrogate.
 """
 
+import hashlib
 import os
 import sqlite3
 import tempfile
@@ -38,6 +39,8 @@ from rucio.core.s3.catalogue.records import noted
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability
 from rucio.db.sqla.session import db_session
+
+from .compare import LARGEST
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -61,6 +64,7 @@ __all__ = [
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Rucio's times are UTC without saying so
 DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
 LONGEST_UPLOAD = timedelta(days=1)
+LONGEST_ETAG = 128  # characters; those of storages have 32 to 70
 BATCH = 10_000  # entries written at once to a temporary file
 
 
@@ -150,7 +154,7 @@ def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
     try:
         for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
             yield [
-                Entry(each['Key'], each['Size'], each.get('ETag', '').strip('"'), each['LastModified'].timestamp())
+                _entry(each['Key'], each['Size'], each.get('ETag', ''), each['LastModified'])
                 for each in answer.get('Contents', [])
             ]
     except RucioException as error:
@@ -185,6 +189,14 @@ def sorted_entries(
         yield from map(Entry._make, file.execute('SELECT key, size, etag, modified FROM listing ORDER BY key'))
 
 
+def _entry(key: str, size: int, etag: str, modified: datetime) -> Entry:
+    """As a storage says it: sizes of which databases hold a sum, ETags that they hold for each object."""
+    etag = etag.strip('"')
+    if len(etag) > LONGEST_ETAG:
+        etag = hashlib.sha256(etag.encode(errors='replace')).hexdigest()
+    return Entry(key, min(size, LARGEST + 1), etag, modified.timestamp())
+
+
 def stat(part: 'Part', key: str) -> Optional[Entry]:
     """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a
     missing bucket, or one that belongs to somebody else now, is not taken for one without objects.
@@ -204,7 +216,7 @@ def stat(part: 'Part', key: str) -> Optional[Entry]:
         size, modified = objects.info(found).size, found.get('LastModified')
         if modified is None:
             raise UnreadableAnswerError(reason='the object has no date')
-    return Entry(key, size, found.get('ETag', '').strip('"'), modified.timestamp())
+    return _entry(key, size, found.get('ETag', ''), modified)
 
 
 def need_bucket(part: 'Part') -> None:

@@ -52,7 +52,8 @@ OLD = 60  # seconds after which what a listing of everything had may be gone, an
 LOOK = 256  # objects after which the clock is read
 MOST_NAMES = 20_000  # looked at to find ranges
 # Counted by the comparison itself, before anything is done.
-_COMPARED = ('listed', 'same', 'marker', 'leftover', 'busy', 'unnameable', 'unsummed')
+_ONLY_TOLD = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
+_COMPARED = ('listed', 'same', *(kind.value for kind in _ONLY_TOLD), 'unsummed')
 AGAIN = 5  # times that an object is dealt with which changes meanwhile
 
 
@@ -191,7 +192,7 @@ class Reconciler:
             if most is not None and count > most:
                 raise UnsupportedOperation(
                     f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, which the storage does not list "
-                    "in order: too many for one request. The server's daemon (rucio-s3-reconciler) does it; or ask for a collection in it."
+                    'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, and an inventory needs not be sorted.'
                 )
             if not count % LOOK and self._stop.is_set():
                 raise _Pause
@@ -243,9 +244,7 @@ class Reconciler:
             self._places[entry.key] = self._up_to(entry.key)
         elif kind is Kind.unnoted and entry:
             self._notes[name] = entry.etag
-        elif kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable) or (
-            kind is Kind.unsummed and not self._can_sum(entry, replica)
-        ):
+        elif kind in _ONLY_TOLD or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
             self.summary.found(self._part, finding)
         else:
             self._doubts.append(self._part.key_of(name))
@@ -357,7 +356,7 @@ class Reconciler:
         ):
             groups[finding.kind].append(finding)
         self.summary.counts['same'] += counted['same']
-        for kind in (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable):
+        for kind in _ONLY_TOLD:
             for finding in groups[kind]:
                 self.summary.found(self._part, finding)
         self._note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})

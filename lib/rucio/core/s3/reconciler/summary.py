@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rucio.common.exception import RucioException
 
-from .compare import Finding, Kind
+from .compare import LARGEST, Finding, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ COUNTS = (
         'lost',
         'completed',
         'unnameable',
+        'oversized',
         'conflict',
         'closed',
     ),
@@ -177,6 +178,10 @@ _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.missing: (
         _always('the catalogue has a replica, but there is no object.'),
         'If it was deleted on purpose: SYNC --on-missing forget. Else upload it again.',
+    ),
+    Kind.oversized: (
+        _always(f'the storage says that the object has more than {LARGEST} bytes, and no object is that large.'),
+        'Tell the operator of the storage.',
     ),
     Kind.unnameable: (
         _always('no DID can have this name, so the catalogue cannot know the object.'),

@@ -1,0 +1,132 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""An ordinary account asks for ever new things, so that the server remembers all of them: each worker grows until it is killed.
+
+What a process remembers is in a container of a module. The first test finds all of them: a new one has to be judged here.
+"""
+
+import os
+import pkgutil
+import re
+from collections import deque
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+from weakref import WeakKeyDictionary
+
+import pytest
+
+# What is imported here reads the configuration, and there is none yet.
+UNCONFIGURED = mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull})
+with UNCONFIGURED:
+    import rucio.common.s3
+    import rucio.core.s3
+    from rucio.core.s3.allowance import Allowance
+    from rucio.core.s3.auth import rates
+    from rucio.core.s3.buckets import object_lock, public_acls
+    from rucio.core.s3.events import events
+
+PACKAGES = (rucio.core.s3, rucio.common.s3)
+MODULES = (
+    'rucio.db.sqla.s3',
+    'rucio.rse.protocols.s3',
+    *(f'rucio.gateway.{name}' for name in ('s3', 's3events', 's3imports', 's3names', 's3sync')),
+    *(f'rucio.web.rest.flaskapi.v1.{name}' for name in ('s3', 's3base', 's3events')),
+)
+# The operator makes RSEs, roles and keys; an account can make none of these.
+OF_THE_OPERATOR = {
+    'common.s3.clients._shared': 'storages, and keys for them',
+    'common.s3.credentials._offers': 'RSEs, of a Rucio server',
+    'common.s3.endpoint._providers': 'nothing',
+    'common.s3.factory._joined': 'directories of certificates',
+    'core.s3.auth.chaining._roles': 'roles',
+    'core.s3.auth.chaining._slots': 'RSEs',
+    'core.s3.auth.rates._allowances': 'settings',
+    'core.s3.auth.shared_keys._neighbours': 'RSEs',
+    'core.s3.auth.vending._clients': 'RSEs, and keys for them',
+    'core.s3.reconciler.compare._schema': 'VOs',
+    'core.s3.reconciler.listings._orders': 'databases',
+    'core.s3.storages._storages': 'RSEs',
+    'core.s3.transfers.copies._answers': 'RSEs',
+    'core.s3.transfers.copies._made': 'scopes that have a copy on an RSE',
+    'core.s3.transfers.copies._warned': 'RSEs',
+    'core.s3.transfers.destinations._known': 'scopes that have a copy on an RSE',
+    'db.sqla.s3._looked': 'databases',
+    'rse.protocols.s3._servers': 'VOs',
+}
+# What accounts can make: these have a bound, which the tests below and those of the modules have seen.
+BOUNDED = {
+    'common.s3.checksums._shift': 'lru_cache',
+    'common.s3.places._addresses': 'lru_cache',
+    'core.s3.auth.vending._slots': 'REMEMBERED: tests/unit/test_vending.py',
+    'core.s3.buckets.object_lock._known': 'REMEMBERED',
+    'core.s3.buckets.public_acls._done': 'REMEMBERED',
+    'core.s3.events.events._LINES': 'Allowance: tests/unit/test_rates.py',
+    'core.s3.events.events._OF_BUCKETS': 'Allowance',
+    'core.s3.events.events._OF_STORAGES': 'Allowance',
+    'core.s3.transfers.copies._left': 'maxlen',
+}
+
+
+def modules() -> list[ModuleType]:
+    names = [each.name for package in PACKAGES for each in pkgutil.walk_packages(package.__path__, f'{package.__name__}.')]
+    with UNCONFIGURED:
+        return [import_module(name) for name in (*names, *MODULES)]
+
+
+def remembers(module: ModuleType, name: str, value: Any) -> bool:
+    """Whether this is something that grows, and no constant."""
+    if hasattr(type(value), 'cache_info'):
+        return bool(value.__module__ == module.__name__)
+    constant = re.fullmatch('_?[A-Z0-9_]+', name) or name.startswith('__')
+    return isinstance(value, Allowance) or (isinstance(value, (dict, set, list, deque, WeakKeyDictionary)) and not constant)
+
+
+def test_everything_that_is_remembered_is_known_here() -> None:
+    found = {
+        f'{module.__name__.removeprefix("rucio.")}.{name}' for module in modules() for name, value in vars(module).items() if remembers(module, name, value)
+    }
+    assert found == OF_THE_OPERATOR.keys() | BOUNDED.keys()
+
+
+@pytest.fixture
+def storage() -> Any:
+    client = mock.Mock(**{'get_object_lock_configuration.return_value': {}, 'get_public_access_block.return_value': {'PublicAccessBlockConfiguration': {}}})
+    endpoint = SimpleNamespace(ignore_public_acls=True)
+    return SimpleNamespace(rse='X', rse_id='x', endpoint=endpoint, connection=lambda _: SimpleNamespace(client=client))
+
+
+@pytest.mark.parametrize(('module', 'name', 'ask'), [(object_lock, '_known', object_lock.is_enabled), (public_acls, '_done', public_acls.ignore)])
+def test_buckets_without_end(storage: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, ask: Any) -> None:
+    """He has signed, and gets keys, for one bucket after the other."""
+    remembered = getattr(module, name)
+    monkeypatch.setattr(module, 'REMEMBERED', 10)
+    with mock.patch.dict(remembered, clear=True):
+        for number in range(50):
+            ask(storage, f'bucket{number}')
+        assert [key[-1] for key in remembered] == [f'bucket{number}' for number in range(40, 50)]
+
+
+def test_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts that each ask once; made-up RSEs of which storages tell events."""
+    monkeypatch.setattr(rates, '_allowances', {})
+    monkeypatch.setattr(rates, '_rate', lambda _: 1.0)
+    monkeypatch.setattr(events, '_LINES', Allowance(5, 1, remembered=10))
+    for number in range(11_000):
+        rates.spend('vends_per_second', f'account{number}', 'def')
+        events.complain(('no such RSE', number), 'refused')
+    (allowance,) = rates._allowances.values()
+    assert (len(allowance._known), len(events._LINES._known)) == (10_000, 10)
