@@ -324,7 +324,7 @@ def prepare(server, monkeypatch):
     monkeypatch.setattr(server.destinations, 'db_session', mock.MagicMock())
     monkeypatch.setattr(server.destinations, 'get_rse_name', lambda rse_id, **_: rse_id)
     monkeypatch.setattr(server.destinations.storages, 'get_storage', lambda *_, **__: storage)
-    monkeypatch.setattr(server.destinations.buckets, 'make', make)
+    monkeypatch.setattr(server.destinations.creation, 'make', make)
     monkeypatch.setattr(server.destinations, '_known', {})
     monkeypatch.setattr(server.destinations.time, 'monotonic', lambda: state.now)
     from rucio.common.types import InternalScope  # noqa: PLC0415
