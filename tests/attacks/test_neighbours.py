@@ -91,10 +91,10 @@ def test_capitals(granted: Granted, unique: str) -> None:
     """
     shared, secret = f'{unique}/run1', f'{unique}/RUN1/secret'
     granted.operator.put_object(Bucket=granted.bucket, Key=secret, Body=SECRET)
-    collection = {'rse': granted.rse, 'scope': granted.bucket, 'name': shared}
-    assert granted.owner('POST', '/s3/buckets', collection).status == 201
+    collection = {'scope': granted.bucket, 'name': shared}
+    assert granted.owner('POST', '/s3/buckets', {**collection, 'rse': granted.rse}).status == 201
     assert granted.owner('POST', '/s3/grants', {**collection, 'account': granted.name, 'write': True}).status == 201
-    answer = granted.attacker('POST', '/s3/credentials', {**collection, 'write': True})
+    answer = granted.attacker('POST', '/s3/credentials', {**collection, 'rse': granted.rse, 'write': True})
     if isinstance(granted.storage, SeaweedFS):
         assert (answer.status, f'{unique}/RUN1' in answer.text) == (501, True), answer
     else:
