@@ -13,33 +13,25 @@
 # limitations under the License.
 
 
-"""Adds ``s3`` to the stock command ``rucio`` and to Rucio's transfertools, and is the command ``rucio-s3`` and where
-those of the server begin.
+"""Where this project begins: what is done when Python starts, the command ``rucio-s3``, and those of the server.
 
 ``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It
-waits for the two modules that ``rucio`` is made of, and for the one that knows the transfertools, and changes them
-after they are executed, in memory only.
-
-Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from
-rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not
-know to the legacy parser.
+waits for the two modules that ``rucio`` is made of, and for the one that knows the transfertools. What is changed in
+these, in memory only, after they are executed, is in ``rucio_s3_seams``.
 """
 
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any, Optional
 
     import click
 
-_COMMANDS = 'rucio.cli.command'
-_LEGACY = 'rucio.cli.bin_legacy.rucio'
-_TRANSFERS = 'rucio.core.transfer'
-_warned: list[Exception] = []
+_WATCHED = ('rucio.cli.command', 'rucio.cli.bin_legacy.rucio', 'rucio.core.transfer')
 output_mode: 'Optional[int]' = None  # of the file that the output was redirected to, before it was closed to others
 
 
@@ -51,9 +43,8 @@ class _Finder:
     def find_spec(
         self, name: str, path: 'Optional[Sequence[str]]' = None, target: 'Optional[ModuleType]' = None
     ) -> 'Optional[ModuleSpec]':
-        if name not in (_COMMANDS, _LEGACY, _TRANSFERS):
+        if name not in _WATCHED:
             return None
-        hook = {_COMMANDS: _execute_commands, _LEGACY: _execute_legacy, _TRANSFERS: _execute_transfers}[name]
         for finder in sys.meta_path:
             if (
                 not hasattr(finder, 'rucio_s3_plugin')
@@ -61,10 +52,12 @@ class _Finder:
                 and (spec := finder.find_spec(name, path, target))
             ):
                 try:
+                    import rucio_s3_seams  # noqa: PLC0415
+
                     loader: Any = spec.loader
-                    loader.exec_module = hook(loader.exec_module)
+                    loader.exec_module = rucio_s3_seams.AFTER[name](loader.exec_module)
                 except Exception as error:  # noqa: BLE001 - whatever it is, `rucio` shall work
-                    _warn(error)
+                    sys.stderr.write(f'rucio-s3: it takes no part in {name} ({type(error).__name__}: {error}).\n')
                 return spec
         return None
 
@@ -92,158 +85,6 @@ def _close_output() -> None:
             output_mode = status.st_mode
     except (OSError, AttributeError):  # no output; or no POSIX
         return
-
-
-def _warn(error: Exception) -> None:
-    """One line, however much does not fit."""
-    if _warned:
-        return
-    _warned.append(error)
-    sys.stderr.write(
-        f'rucio-s3: `rucio s3` cannot be offered ({type(error).__name__}: {error}). All else of `rucio` works. '
-        'Try `rucio-s3`, or: pip install --upgrade rucio-s3\n'
-    )
-
-
-def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
-    def exec_module(module: 'ModuleType') -> None:
-        execute(module)
-        try:
-            from rucio.transfertool.s3 import install  # noqa: PLC0415
-
-            install(module)
-        except Exception as error:  # noqa: BLE001 - FTS shall go on
-            sys.stderr.write(
-                f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of Rucio works. "
-                'Try: pip install --upgrade rucio-s3\n'
-            )
-
-    return exec_module
-
-
-def _execute_legacy(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
-    def exec_module(module: 'ModuleType') -> None:
-        execute(module)
-        try:
-            _take_words(module)
-        except Exception as error:  # noqa: BLE001
-            _warn(error)
-
-    return exec_module
-
-
-def _take_words(module: 'Any') -> None:
-    """`rucio` asks the legacy parser about `s3 ls`: instead of an answer it gets the new command."""
-    get_parser = module.get_parser
-
-    def get_parser_or_s3(*arguments: 'Any', **keywords: 'Any') -> 'Any':
-        if _is_for_s3():
-            from rucio.cli.command import main  # noqa: PLC0415
-
-            sys.exit(main())
-        return get_parser(*arguments, **keywords)
-
-    module.get_parser = get_parser_or_s3
-
-
-def _is_for_s3() -> bool:
-    import os  # noqa: PLC0415
-
-    try:
-        from rucio.cli.command import main as rucio  # noqa: PLC0415
-
-        words = sys.argv[1:]
-        at = _end_of_options(rucio, words)
-        # Completion comes without words. The stock script then prints the legacy parser's help.
-        return words[at : at + 1] == ['s3'] or (not words and '_RUCIO_COMPLETE' in os.environ)
-    except Exception as error:  # noqa: BLE001
-        _warn(error)
-        return False
-
-
-def _end_of_options(rucio: 'click.Command', words: list[str]) -> int:
-    """How many of the words are options of `rucio` itself, with their values."""
-    takes_value = {name: not getattr(option, 'is_flag', False) for option in rucio.params for name in option.opts}
-    at = 0
-    while at < len(words):
-        name, equals, _ = words[at].partition('=')
-        if name not in takes_value and not name.startswith('--') and words[at][:2] in takes_value:
-            name, equals = words[at][:2], 'joined'  # -Suserpass
-        if name not in takes_value:
-            break
-        at += 2 if takes_value[name] and not equals else 1
-    return at
-
-
-def _execute_commands(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
-    def exec_module(module: 'ModuleType') -> None:
-        settings = _CliSettings()
-        try:
-            settings.hide_s3()
-            execute(module)
-        finally:
-            settings.restore(module)
-        try:
-            _add_command(module, settings)
-        except Exception as error:  # noqa: BLE001
-            _warn(error)
-
-    return exec_module
-
-
-class _CliSettings:
-    """rucio.cfg [cli] may name s3, too; Rucio itself does not know it, and would refuse to start."""
-
-    def __init__(self) -> None:
-        self._config: Any = None
-        self._original: Any = None
-        self._asked: dict[str, list[str]] = {}
-
-    def hide_s3(self) -> None:
-        try:
-            from rucio.common import config  # noqa: PLC0415
-
-            self._original = config.config_get_list
-            config.config_get_list = self._without_s3
-            self._config = config
-        except Exception as error:  # noqa: BLE001
-            _warn(error)
-
-    def _without_s3(self, section: str, option: str, *arguments: 'Any', **keywords: 'Any') -> 'Any':
-        values = self._original(section, option, *arguments, **keywords)
-        if section != 'cli' or not values:
-            return values
-        self._asked[option] = list(values)
-        return [value for value in values if value != 's3']
-
-    def restore(self, module: 'Any') -> None:
-        if self._config is not None:
-            self._config.config_get_list = self._original
-            if hasattr(module, 'config_get_list'):
-                module.config_get_list = self._original
-
-    @property
-    def wanted(self) -> bool:
-        """Whether rucio.cfg lets `s3` be there: it is, unless other commands are named or it is taken out."""
-        if 'endpoints' in self._asked:
-            return 's3' in self._asked['endpoints']
-        return 's3' not in self._asked.get('endpoints_remove', [])
-
-    @property
-    def alone(self) -> bool:
-        return set(self._asked.get('endpoints', [])) == {'s3'}
-
-
-def _add_command(module: 'Any', settings: _CliSettings) -> None:
-    commands = module.main.lazy_subcommands
-    if isinstance(commands, dict):  # Rucio 38 and 39
-        commands['s3'] = 'rucio_s3_plugin.s3'
-        return
-    module.LazyGroup.COMMAND_MAP['s3'] = 'rucio_s3_plugin.s3'
-    if settings.alone:
-        commands.clear()
-    if settings.wanted:
-        commands.add('s3')
 
 
 def __getattr__(name: str) -> 'Any':
@@ -282,6 +123,7 @@ def main() -> None:
     try:
         from rucio.cli.command import main as rucio  # noqa: PLC0415
         from rucio.cli.s3 import s3  # noqa: PLC0415
+        from rucio_s3_seams import end_of_options  # noqa: PLC0415
     except ImportError as error:
         sys.exit(f"rucio-s3 needs Rucio's clients, 38 or newer ({error}): pip install 'rucio-s3[client]'")
     if instruction := os.environ.get('_RUCIO_S3_COMPLETE'):
@@ -290,7 +132,7 @@ def main() -> None:
         sys.exit(shell_complete(s3, {}, 'rucio-s3', '_RUCIO_S3_COMPLETE', instruction))
     rucio.add_command(s3, 's3')  # whatever rucio.cfg [cli] says
     words = sys.argv[1:]
-    at = 0 if {'-h', '--help'} & set(words[:1]) else _end_of_options(rucio, words)
+    at = 0 if {'-h', '--help'} & set(words[:1]) else end_of_options(rucio, words)
     rucio([*words[:at], 's3', *words[at:]], prog_name='rucio')
 
 

@@ -225,7 +225,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tl
         storages, hosts = {A: plain, B: tls}, {A: '127.0.0.1', B: 'localhost'}
         keys = [S3Keys(hosts[rse], storage.access_key, storage.secret_key) for rse, storage in storages.items()]
         fts = stack.enter_context(FTS(make('fts'), keys, ca=trust(ca, make('trust'))))
-        config = {'conveyor': {'transfertool': 'fts3'}, 's3': {'ca_bundle': ca.bundle}, 'common': {'loglevel': 'DEBUG'}}
+        config = {'conveyor': {'transfertool': 'fts3'}, 's3': {'ca_bundle': ca.bundle, 'fts': 'True'}, 'common': {'loglevel': 'DEBUG'}}
         server = stack.enter_context(RucioServer(make('rucio'), config))
         root = RucioCli.root(make('root'), server)
         for rse, disk in disks.items():

@@ -509,28 +509,6 @@ def test_the_first_hop_is_taken_if_both_ends_speak_s3(first, taken):
         assert tool.bulk_query({'1': {'2': {}}}) == {'1': {}}
 
 
-def test_fts_is_not_asked_about_what_is_not_its_own():
-    asked = []
-    module = SimpleNamespace(TRANSFERTOOL_CLASSES_BY_NAME={}, cancel_transfers=asked.append, update_transfer_priority=asked.append, mark_submitting=None)
-    methods = {**dict.fromkeys(transfertool._REWRITES, staticmethod(str)), '_generate_source_url': classmethod(str)}
-    module.DirectTransferImplementation = type('DirectTransferImplementation', (), methods)
-    transfertool.install(module)
-    for call in (module.cancel_transfers, module.update_transfer_priority):
-        call({transfertool.EXTERNAL_HOST: {'1'}, 'https://fts': {'2'}})
-    assert asked == [{'https://fts': {'2'}}] * 2
-    assert module.TRANSFERTOOL_CLASSES_BY_NAME['s3'] is transfertool.S3Transfertool
-
-
-def test_another_rucio_is_not_changed_by_half():
-    known = {'TRANSFERTOOL_CLASSES_BY_NAME': {}, 'cancel_transfers': print, 'update_transfer_priority': print, 'mark_submitting': print}
-    module = SimpleNamespace(**known, DirectTransferImplementation=type('DirectTransferImplementation', (), {}))
-    before = dict(vars(module))
-    with pytest.raises(AttributeError):
-        transfertool.install(module)
-    assert vars(module) == before
-    assert not module.TRANSFERTOOL_CLASSES_BY_NAME
-
-
 @pytest.mark.parametrize('words', [['--copies', '0'], ['--copies', 'x'], ['--nonsense']])
 def test_wrong_usage_is_refused(words, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import pytest
 
+import rucio_s3_seams
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported, RSEProtocolNotSupported, ServiceUnavailable
 from rucio.common.s3 import address
 from rucio.rse import rsemanager
@@ -183,15 +184,14 @@ def transfer(monkeypatch):
     # What is imported here reads the configuration, and there is none yet.
     with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
         from rucio.core import transfer  # noqa: PLC0415
-        from rucio.transfertool import s3 as transfertool  # noqa: PLC0415
 
     direct = transfer.DirectTransferImplementation
     for name in ('cancel_transfers', 'update_transfer_priority', 'mark_submitting'):
         monkeypatch.setattr(transfer, name, getattr(transfer, name))
-    for name in (*transfertool._REWRITES, '_generate_source_url'):
+    for name in (*rucio_s3_seams._REWRITES, '_generate_source_url'):
         monkeypatch.setattr(direct, name, vars(direct)[name])
     with mock.patch.dict(transfer.TRANSFERTOOL_CLASSES_BY_NAME):
-        transfertool.install(transfer)
+        rucio_s3_seams.install(transfer, copier=True, fts=True)
         yield transfer
 
 
@@ -285,9 +285,8 @@ def server():
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
     with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
         from rucio.core.s3.transfers import destinations  # noqa: PLC0415
-        from rucio.transfertool import s3 as transfertool  # noqa: PLC0415
 
-    return SimpleNamespace(destinations=destinations, transfertool=transfertool)
+    return SimpleNamespace(destinations=destinations)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,7 @@ def server():
 def test_the_bucket_is_made_before_fts_is_told(server, monkeypatch, impl, host, asked):
     done = []
     monkeypatch.setattr(server.destinations, 'prepare', lambda *ends, **_: done.append(ends))
-    mark = server.transfertool._with_bucket(lambda _, host, **__: done.append(('marked', host)))
+    mark = rucio_s3_seams._with_bucket(lambda _, host, **__: done.append(('marked', host)))
     protocol = SimpleNamespace(attributes={'impl': impl})
     rse, rws = SimpleNamespace(id='abc123'), SimpleNamespace(scope='user.alice')
     mark(SimpleNamespace(dest_protocol=lambda: protocol, dst=SimpleNamespace(rse=rse), rws=rws), external_host=host, logger=logging.log)

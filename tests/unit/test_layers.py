@@ -22,6 +22,7 @@ LIB = Path(__file__).parents[2] / 'lib'
 # From the top down: each room imports only from rooms below it, and from itself.
 ROOMS = (
     'rucio_s3_plugin',
+    'rucio_s3_seams',
     'rucio_s3_database',
     'rucio.daemons',
     'rucio.cli',
@@ -48,7 +49,6 @@ SERVERS = ('rucio.web', 'rucio.gateway', 'rucio.core', 'rucio.db', 'rucio.daemon
 UPWARDS = {
     ('rucio.client.s3check', 'rucio.rse.protocols.s3'): 'it tries the protocol class that it is to check',
     ('rucio.client.s3uploader', 'rucio.rse.protocols.s3'): 'it uploads as the protocol class does',
-    ('rucio.transfertool.s3', 'rucio.core.s3.transfers.destinations'): 'called by the submitter, which has all of core',
     ('rucio.cli.s3.access', 'rucio_s3_plugin'): 'what the mode of the output was before anything else ran',
 }
 

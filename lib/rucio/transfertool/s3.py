@@ -19,7 +19,6 @@ them (:mod:`rucio.core.s3.transfers.copies`), moves the bytes, and writes the ou
 """
 
 import logging
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.utils import generate_uuid
@@ -27,7 +26,7 @@ from rucio.db.sqla.constants import RequestType
 from rucio.transfertool.transfertool import Transfertool, TransferToolBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rucio.common.types import LoggerFunction
     from rucio.core.request import DirectTransfer
@@ -35,15 +34,13 @@ if TYPE_CHECKING:
     from rucio.rse.protocols.protocol import RSEProtocol
     from rucio.transfertool.transfertool import TransferStatusReport
 
-__all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'install']
+__all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'speaks_s3']
 
 # stands in the requests where that of FTS has its URL; followed by a claim once an instance has it
 EXTERNAL_HOST = 'rucio-s3-copier'
 _IMPL = (
     'rucio.rse.protocols.s3.'  # not the class: whatever keeps that from being imported shall not keep FTS from its work
 )
-# Private names of Rucio's class, as Python mangles them.
-_REWRITES = ('_DirectTransferImplementation__rewrite_source_url', '_DirectTransferImplementation__rewrite_dest_url')
 
 
 class S3Transfertool(Transfertool):
@@ -72,7 +69,7 @@ class S3Transfertool(Transfertool):
         hop = transfer_path[0]
         if hop.rws.request_type != RequestType.TRANSFER:
             return [], None
-        if not _is_s3(hop.source_protocol(hop.src)) or not _is_s3(hop.dest_protocol()):
+        if not speaks_s3(hop.source_protocol(hop.src)) or not speaks_s3(hop.dest_protocol()):
             logger(
                 logging.INFO,
                 '%s: the transfertool s3 needs the protocol class %sDefault at both ends. Skipping %s',
@@ -109,93 +106,10 @@ class S3Transfertool(Transfertool):
         """Nothing: the daemon goes by the priority in the request."""
 
 
-def _is_s3(protocol: 'RSEProtocol') -> bool:
+def speaks_s3(protocol: 'RSEProtocol') -> bool:
+    """Whether a protocol is a class of this project."""
     return _is_ours(protocol.attributes)
 
 
 def _is_ours(entry: 'Mapping[str, Any]') -> bool:
     return str(entry['impl']).startswith(_IMPL)
-
-
-def install(module: Any) -> None:
-    """Make the transfertool known to Rucio, and FTS's transfers right. `rucio_s3_plugin` calls it when Python has
-    executed ``rucio.core.transfer``.
-
-    Rucio hands each change of priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to;
-    a change of priority would fail there. Ours do not come so far.
-
-    Where an RSE has the attribute `sign_url`, Rucio rewrites what stands in the URLs for FTS, also in the names of
-    files. URLs of S3 are as FTS takes them already, and stay so. Without `sign_url` it does not ask WebDAV storages to
-    send their files to an S3 storage: they are asked here. And before a transfer is submitted to FTS, the bucket that
-    it goes into is made.
-
-    :param module: ``rucio.core.transfer``.
-    :raises AttributeError, KeyError: if this is a Rucio that has these things elsewhere; then nothing was changed.
-    """
-    known = module.TRANSFERTOOL_CLASSES_BY_NAME
-    cancel, update, mark = module.cancel_transfers, module.update_transfer_priority, module.mark_submitting
-    direct = module.DirectTransferImplementation
-    rewrites = {name: staticmethod(_but_s3(getattr(direct, name))) for name in _REWRITES}
-    generate = classmethod(_with_push(vars(direct)['_generate_source_url'].__func__))
-    module.cancel_transfers, module.update_transfer_priority = _without_ours(cancel), _without_ours(update)
-    module.mark_submitting = _with_bucket(mark)
-    for name, method in {**rewrites, '_generate_source_url': generate}.items():
-        setattr(direct, name, method)
-    known[S3Transfertool.external_name] = S3Transfertool
-
-
-def _without_ours(to_fts: 'Callable[..., None]') -> 'Callable[..., None]':
-    @wraps(to_fts)
-    def only_fts(by_host: 'Mapping[str, Any]', *arguments: Any, **keywords: Any) -> None:
-        to_fts(
-            {host: transfers for host, transfers in by_host.items() if str(host).partition('/')[0] != EXTERNAL_HOST},
-            *arguments,
-            **keywords,
-        )
-
-    return only_fts
-
-
-def _but_s3(rewrite: 'Callable[..., str]') -> 'Callable[..., str]':
-    @wraps(rewrite)
-    def rewrite_others(url: str, *arguments: Any, **keywords: Any) -> str:
-        return url if url.startswith(('s3s://', 's3://')) else rewrite(url, *arguments, **keywords)
-
-    return rewrite_others
-
-
-def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
-    @wraps(generate)
-    def generate_with_push(cls: type, src: Any, dst: Any, rws: Any, protocol_factory: Any, operation: str) -> str:
-        url = generate(cls, src, dst, rws, protocol_factory, operation)
-        plain, _, query = url.partition('?')
-        # That may be what the site has set for WebDAV storages among themselves (webdav_transfer_mode).
-        if (
-            rws.request_type != RequestType.TRANSFER
-            or not url.startswith(('davs://', 'https://'))
-            or (query and not query.startswith('copy_mode='))
-        ):
-            return url
-        destination = protocol_factory.protocol(dst.rse, dst.scheme, 'third_party_copy_write')
-        return f'{plain}?copy_mode=push' if getattr(destination, 'wants_push', False) else url
-
-    return generate_with_push
-
-
-def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
-    @wraps(mark)
-    def make_bucket_and_mark(
-        transfer: 'DirectTransfer',
-        external_host: str,
-        *arguments: Any,
-        logger: 'LoggerFunction' = logging.log,
-        **keywords: Any,
-    ) -> None:
-        # The copier makes its buckets by itself.
-        if external_host != EXTERNAL_HOST and _is_s3(transfer.dest_protocol()):
-            from rucio.core.s3.transfers.destinations import prepare  # noqa: PLC0415 - it would import what is being executed
-
-            prepare(transfer.dst.rse.id, transfer.rws.scope, logger=logger)
-        mark(transfer, external_host, *arguments, logger=logger, **keywords)
-
-    return make_bucket_and_mark

@@ -63,7 +63,7 @@ ON_MISSING = ('report', 'forget', 'lost')
 GUARDS = ('copy', 'prefix', 'host', 'acl', 'attributes', 'lock')
 
 # Options of [s3] that are of the Rucio server, not of a storage.
-_OF_THE_SERVER = ('default_rse', 'signatures_per_second', 'vends_per_second')
+_OF_THE_SERVER = ('default_rse', 'fts', 'signatures_per_second', 'vends_per_second')
 
 MiB = 1024**2
 _SIZE = re.compile(r'(\d+)\s*([KMGT]i?B?)?', re.IGNORECASE)

@@ -31,6 +31,7 @@ from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
+from rucio.common.config import config_get_bool
 from rucio.common.exception import (
     ConfigNotFound,
     FileConsistencyMismatch,
@@ -543,6 +544,14 @@ class FTS(Default):
             logger=logger,
         )
         self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
+        if not getattr(rsemanager, 'CLIENT_MODE', False) and not config_get_bool(
+            's3', 'fts', False, False, check_config_table=False
+        ):
+            logger(
+                logging.WARNING,
+                'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for FTS, and Rucio may change its URLs.',
+                self.rse['rse'],
+            )
 
     @property
     def wants_push(self) -> bool:

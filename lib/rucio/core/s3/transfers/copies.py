@@ -397,7 +397,7 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
     failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.lookup.make` for the first file of a bucket, and
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make` for the first file of a bucket, and
     four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay,
     nothing for a copy.
 

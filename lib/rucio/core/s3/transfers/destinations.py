@@ -42,7 +42,7 @@ def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = l
     too, and Rucio tries again.
 
     Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of
-    :func:`rucio.core.s3.buckets.lookup.make`.
+    :func:`rucio.core.s3.buckets.creation.make`.
     """
     key = rse_id, str(scope)
     now = time.monotonic()

@@ -1,0 +1,349 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What this project changes in a stock Rucio: in memory, after Python has executed a module of it, and nothing else.
+
+Each seam is here, with what it replaces and for which Rucio that was checked. docs/upstream.md has for each the change
+of Rucio that would make it unnecessary. What does not fit leaves Rucio as it was, and one line on stderr says so.
+
+Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from
+rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not
+know to the legacy parser.
+"""
+
+import inspect
+import logging
+import os
+import sys
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    import click
+
+    from rucio.common.types import LoggerFunction
+    from rucio.core.request import DirectTransfer
+
+__all__ = ['AFTER', 'CHECKED', 'SEAMS', 'Seam', 'end_of_options', 'install']
+
+CHECKED = (38, 39, 40, 41)  # releases of Rucio
+_warned: list[Exception] = []
+
+
+class Seam(NamedTuple):
+    """Something of Rucio that is replaced.
+
+    :param name: Module and name.
+    :param takes: The parameters that it has to have, first and in this order.
+    """
+
+    name: str
+    takes: tuple[str, ...]
+
+
+# Private names of Rucio's class, as Python mangles them.
+_REWRITES = {
+    '_DirectTransferImplementation__rewrite_source_url': (
+        'source_url',
+        'source_sign_url',
+        'dest_sign_url',
+        'source_scheme',
+    ),
+    '_DirectTransferImplementation__rewrite_dest_url': ('dest_url', 'dest_sign_url'),
+}
+_GENERATE = ('cls', 'src', 'dst', 'rws', 'protocol_factory', 'operation')
+_FUNCTIONS = {
+    'cancel_transfers': ('transfers_to_cancel', 'logger'),
+    'update_transfer_priority': ('transfers_to_update', 'logger'),
+    'mark_submitting': ('transfer', 'external_host', 'logger', 'session'),
+}
+SEAMS = (
+    Seam('rucio.cli.bin_legacy.rucio.get_parser', ()),
+    Seam('rucio.common.config.config_get_list', ('section', 'option')),
+    *(Seam(f'rucio.core.transfer.{name}', takes) for name, takes in _FUNCTIONS.items()),
+    Seam('rucio.core.transfer.DirectTransferImplementation._generate_source_url', _GENERATE),
+    *(Seam(f'rucio.core.transfer.DirectTransferImplementation.{name}', takes) for name, takes in _REWRITES.items()),
+)
+
+
+# The command
+
+
+def _warn(error: Exception) -> None:
+    """One line, however much does not fit."""
+    if _warned:
+        return
+    _warned.append(error)
+    sys.stderr.write(
+        f'rucio-s3: `rucio s3` cannot be offered ({type(error).__name__}: {error}). All else of `rucio` works. '
+        'Try `rucio-s3`, or: pip install --upgrade rucio-s3\n'
+    )
+
+
+def _execute_legacy(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
+    def exec_module(module: 'ModuleType') -> None:
+        execute(module)
+        try:
+            _take_words(module)
+        except Exception as error:  # noqa: BLE001
+            _warn(error)
+
+    return exec_module
+
+
+def _take_words(module: Any) -> None:
+    """`rucio` asks the legacy parser about `s3 ls`: instead of an answer it gets the new command."""
+    get_parser = module.get_parser
+
+    def get_parser_or_s3(*arguments: Any, **keywords: Any) -> Any:
+        if _is_for_s3():
+            from rucio.cli.command import main  # noqa: PLC0415
+
+            sys.exit(main())
+        return get_parser(*arguments, **keywords)
+
+    module.get_parser = get_parser_or_s3
+
+
+def _is_for_s3() -> bool:
+    try:
+        from rucio.cli.command import main as rucio  # noqa: PLC0415
+
+        words = sys.argv[1:]
+        at = end_of_options(rucio, words)
+        # Completion comes without words. The stock script then prints the legacy parser's help.
+        return words[at : at + 1] == ['s3'] or (not words and '_RUCIO_COMPLETE' in os.environ)
+    except Exception as error:  # noqa: BLE001
+        _warn(error)
+        return False
+
+
+def end_of_options(rucio: 'click.Command', words: list[str]) -> int:
+    """How many of the words are options of `rucio` itself, with their values."""
+    takes_value = {name: not getattr(option, 'is_flag', False) for option in rucio.params for name in option.opts}
+    at = 0
+    while at < len(words):
+        name, equals, _ = words[at].partition('=')
+        if name not in takes_value and not name.startswith('--') and words[at][:2] in takes_value:
+            name, equals = words[at][:2], 'joined'  # -Suserpass
+        if name not in takes_value:
+            break
+        at += 2 if takes_value[name] and not equals else 1
+    return at
+
+
+def _execute_commands(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
+    def exec_module(module: 'ModuleType') -> None:
+        settings = _CliSettings()
+        try:
+            settings.hide_s3()
+            execute(module)
+        finally:
+            settings.restore(module)
+        try:
+            _add_command(module, settings)
+        except Exception as error:  # noqa: BLE001
+            _warn(error)
+
+    return exec_module
+
+
+class _CliSettings:
+    """rucio.cfg [cli] may name s3, too; Rucio itself does not know it, and would refuse to start."""
+
+    def __init__(self) -> None:
+        self._config: Any = None
+        self._original: Any = None
+        self._asked: dict[str, list[str]] = {}
+
+    def hide_s3(self) -> None:
+        try:
+            from rucio.common import config  # noqa: PLC0415
+
+            self._original = config.config_get_list
+            config.config_get_list = self._without_s3
+            self._config = config
+        except Exception as error:  # noqa: BLE001
+            _warn(error)
+
+    def _without_s3(self, section: str, option: str, *arguments: Any, **keywords: Any) -> Any:
+        values = self._original(section, option, *arguments, **keywords)
+        if section != 'cli' or not values:
+            return values
+        self._asked[option] = list(values)
+        return [value for value in values if value != 's3']
+
+    def restore(self, module: Any) -> None:
+        if self._config is not None:
+            self._config.config_get_list = self._original
+            if hasattr(module, 'config_get_list'):
+                module.config_get_list = self._original
+
+    @property
+    def wanted(self) -> bool:
+        """Whether rucio.cfg lets `s3` be there: it is, unless other commands are named or it is taken out."""
+        if 'endpoints' in self._asked:
+            return 's3' in self._asked['endpoints']
+        return 's3' not in self._asked.get('endpoints_remove', [])
+
+    @property
+    def alone(self) -> bool:
+        return set(self._asked.get('endpoints', [])) == {'s3'}
+
+
+def _add_command(module: Any, settings: _CliSettings) -> None:
+    commands = module.main.lazy_subcommands
+    if isinstance(commands, dict):  # Rucio 38 and 39
+        commands['s3'] = 'rucio_s3_plugin.s3'
+        return
+    module.LazyGroup.COMMAND_MAP['s3'] = 'rucio_s3_plugin.s3'
+    if settings.alone:
+        commands.clear()
+    if settings.wanted:
+        commands.add('s3')
+
+
+# The conveyor
+
+
+def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[ModuleType], None]':
+    def exec_module(module: 'ModuleType') -> None:
+        execute(module)
+        try:
+            from rucio.common.config import config_get_bool, config_get_list  # noqa: PLC0415
+
+            tools = config_get_list('conveyor', 'transfertool', False, [], check_config_table=False)
+            fts = config_get_bool('s3', 'fts', False, False, check_config_table=False)
+            install(module, copier='s3' in tools, fts=fts)
+        except Exception as error:  # noqa: BLE001 - FTS shall go on
+            sys.stderr.write(
+                f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of Rucio works. "
+                'Try: pip install --upgrade rucio-s3\n'
+            )
+
+    return exec_module
+
+
+def install(module: Any, *, copier: bool, fts: bool) -> None:
+    """Change ``rucio.core.transfer`` as far as rucio.cfg asks for it.
+
+    :param module: ``rucio.core.transfer``, executed.
+    :param copier: ``s3`` is in [conveyor] transfertool: the transfertool becomes known. Rucio hands each change of
+        priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to; a change of priority
+        would fail there. Ours do not come so far.
+    :param fts: [s3] fts is on: FTS's transfers become right. Where an RSE has the attribute `sign_url`, Rucio rewrites
+        what stands in the URLs for FTS, also in the names of files. URLs of S3 are as FTS takes them already, and stay
+        so. Without `sign_url` it does not ask WebDAV storages to send their files to an S3 storage: they are asked
+        here. And before a transfer is submitted to FTS, the bucket that it goes into is made.
+    :raises AttributeError, KeyError, TypeError: if this is a Rucio that has these things elsewhere, or with other
+        parameters; then nothing was changed.
+    """
+    new: list[tuple[Any, str, Any]] = []
+    if copier:
+        new += [(module, name, _without_ours(_taking(module, name))) for name in list(_FUNCTIONS)[:2]]
+    if fts:
+        direct = module.DirectTransferImplementation
+        new += [(direct, name, staticmethod(_but_s3(_taking(direct, name)))) for name in _REWRITES]
+        generate = vars(direct)['_generate_source_url'].__func__
+        new.append((direct, '_generate_source_url', classmethod(_with_push(_checked(generate, _GENERATE)))))
+        new.append((module, 'mark_submitting', _with_bucket(_taking(module, 'mark_submitting'))))
+    if copier:
+        from rucio.transfertool.s3 import S3Transfertool  # noqa: PLC0415 - it imports the module that has been executed
+
+        module.TRANSFERTOOL_CLASSES_BY_NAME[S3Transfertool.external_name] = S3Transfertool
+    for where, name, value in new:
+        setattr(where, name, value)
+
+
+def _taking(where: Any, name: str) -> 'Callable[..., Any]':
+    return _checked(getattr(where, name), {**_FUNCTIONS, **_REWRITES}[name])
+
+
+def _checked(function: 'Callable[..., Any]', takes: tuple[str, ...]) -> 'Callable[..., Any]':
+    found = tuple(inspect.signature(function).parameters)
+    if found[: len(takes)] != takes:
+        raise TypeError(f'{function.__qualname__} takes {", ".join(found)}, not {", ".join(takes)}')
+    return function
+
+
+def _without_ours(to_fts: 'Callable[..., None]') -> 'Callable[..., None]':
+    @wraps(to_fts)
+    def only_fts(by_host: 'Mapping[str, Any]', *arguments: Any, **keywords: Any) -> None:
+        from rucio.transfertool.s3 import EXTERNAL_HOST  # noqa: PLC0415
+
+        to_fts(
+            {host: transfers for host, transfers in by_host.items() if str(host).partition('/')[0] != EXTERNAL_HOST},
+            *arguments,
+            **keywords,
+        )
+
+    return only_fts
+
+
+def _but_s3(rewrite: 'Callable[..., str]') -> 'Callable[..., str]':
+    @wraps(rewrite)
+    def rewrite_others(url: str, *arguments: Any, **keywords: Any) -> str:
+        return url if url.startswith(('s3s://', 's3://')) else rewrite(url, *arguments, **keywords)
+
+    return rewrite_others
+
+
+def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
+    @wraps(generate)
+    def generate_with_push(cls: type, src: Any, dst: Any, rws: Any, protocol_factory: Any, operation: str) -> str:
+        from rucio.db.sqla.constants import RequestType  # noqa: PLC0415
+
+        url = generate(cls, src, dst, rws, protocol_factory, operation)
+        plain, _, query = url.partition('?')
+        # That may be what the site has set for WebDAV storages among themselves (webdav_transfer_mode).
+        if (
+            rws.request_type != RequestType.TRANSFER
+            or not url.startswith(('davs://', 'https://'))
+            or (query and not query.startswith('copy_mode='))
+        ):
+            return url
+        destination = protocol_factory.protocol(dst.rse, dst.scheme, 'third_party_copy_write')
+        return f'{plain}?copy_mode=push' if getattr(destination, 'wants_push', False) else url
+
+    return generate_with_push
+
+
+def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
+    @wraps(mark)
+    def make_bucket_and_mark(
+        transfer: 'DirectTransfer',
+        external_host: str,
+        *arguments: Any,
+        logger: 'LoggerFunction' = logging.log,
+        **keywords: Any,
+    ) -> None:
+        from rucio.transfertool.s3 import EXTERNAL_HOST, speaks_s3  # noqa: PLC0415
+
+        # The copier makes its buckets by itself.
+        if external_host != EXTERNAL_HOST and speaks_s3(transfer.dest_protocol()):
+            from rucio.core.s3.transfers.destinations import prepare  # noqa: PLC0415
+
+            prepare(transfer.dst.rse.id, transfer.rws.scope, logger=logger)
+        mark(transfer, external_host, *arguments, logger=logger, **keywords)
+
+    return make_bucket_and_mark
+
+
+AFTER = {
+    'rucio.cli.command': _execute_commands,
+    'rucio.cli.bin_legacy.rucio': _execute_legacy,
+    'rucio.core.transfer': _execute_transfers,
+}
