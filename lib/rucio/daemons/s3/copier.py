@@ -16,7 +16,7 @@
 ``s3``.
 
 One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
-the work by claims in the database (:mod:`rucio.core.s3.transfers.copies`), so that one that was killed holds nothing up for
+the work by claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that one that was killed holds nothing up for
 longer than a minute.
 """
 
@@ -38,7 +38,7 @@ from rucio.common.exception import DatabaseException
 from rucio.common.s3.answers import line_logger
 from rucio.core.monitor import MetricManager
 from rucio.core.request import TransferStatsManager
-from rucio.core.s3.transfers import copies
+from rucio.core.s3.transfers import claims, copying, outcomes
 from rucio.daemons.common import HeartbeatHandler
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
@@ -46,7 +46,7 @@ from rucio.db.sqla.session import db_session
 from . import starting
 
 if TYPE_CHECKING:
-    from rucio.core.s3.transfers.copies import Outcome, Transfer
+    from rucio.core.s3.transfers.requests import Outcome, Transfer
 
 __all__ = ['Copier', 'Options', 'get_parser', 'main', 'run']
 
@@ -153,17 +153,17 @@ class Copier:
     def _take(self, room: int) -> None:
         busy = {each.id for each in self._transfers}
         with db_session(DatabaseOperationType.WRITE) as session:
-            taken = copies.take(self._name, room, busy, session=session)
+            taken = claims.take(self._name, room, busy, session=session)
         for transfer in taken:
             stop = threading.Event()
-            future = self._pool.submit(copies.carry_out, transfer, stop)
+            future = self._pool.submit(copying.carry_out, transfer, stop)
             future.add_done_callback(lambda _: self._changed.set())
             self._running.append(_Running(transfer, stop, future))
             self._logger(logging.DEBUG, '%s: begun', transfer)
 
     def _watch(self) -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            wanted = copies.renew(self._name, self._transfers, session=session)
+            wanted = claims.renew(self._name, self._transfers, session=session)
         for each in self._running:
             if each.transfer.id not in wanted and not each.stop.is_set():
                 self._logger(
@@ -214,16 +214,18 @@ class Copier:
 
     def _is_written(self, each: _Ended) -> bool:
         try:
-            return copies.report(self._name, each.transfer, each.outcome, self._stats, logger=self._logger)
+            return outcomes.report(self._name, each.transfer, each.outcome, self._stats, logger=self._logger)
         except (DatabaseException, SQLAlchemyError) as error:
             self._logger(logging.ERROR, '%s: its outcome could not be written: %s', each.transfer, error)
             return False
 
     def _tidy(self) -> None:
         """Abort uploads that could not be aborted, beside all else: a storage that is away takes its time to say so."""
-        if copies.left_over() and (self._tidying is None or self._tidying.done()):
-            self._logger(logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copies.left_over())
-            self._tidying = self._tidier.submit(copies.tidy)
+        if copying.left_over() and (self._tidying is None or self._tidying.done()):
+            self._logger(
+                logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copying.left_over()
+            )
+            self._tidying = self._tidier.submit(copying.tidy)
 
     def _end(self) -> None:
         """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them
@@ -242,7 +244,7 @@ class Copier:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._tidier.shutdown(wait=False, cancel_futures=True)
         with db_session(DatabaseOperationType.WRITE) as session:
-            copies.release(self._name, session=session)
+            claims.release(self._name, session=session)
 
     @property
     def _logger(self) -> Any:

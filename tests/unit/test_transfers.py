@@ -30,7 +30,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 # What is imported here reads the configuration, and there is none yet.
 with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
     from rucio.core.s3 import storages
-    from rucio.core.s3.transfers import copies
+    from rucio.core.s3.transfers import claims, copying, requests
     from rucio.daemons.s3 import copier
     from rucio.transfertool import s3 as transfertool
 
@@ -53,8 +53,8 @@ MINE, OTHERS = 'mine', 'others'
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch):
-    monkeypatch.setattr(copies, '_answers', {})
-    monkeypatch.setattr(copies, '_warned', {})
+    monkeypatch.setattr(claims, '_answers', {})
+    monkeypatch.setattr(claims, '_warned', {})
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def session(database):
 def submit(session):
     def submit(name='file', **values):
         usual = {'scope': ALICE, 'name': name, 'dest_rse_id': THERE, 'source_rse_id': HERE, 'state': RequestState.SUBMITTED, 'transfertool': 's3'}
-        usual |= {'id': generate_uuid(), 'external_id': generate_uuid(), 'bytes': 1, 'submitted_at': copies._now()}
+        usual |= {'id': generate_uuid(), 'external_id': generate_uuid(), 'bytes': 1, 'submitted_at': copying._now()}
         request = models.Request(**usual | values)
         session.add(request)
         session.flush()
@@ -84,14 +84,14 @@ def names(found):
 
 
 def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit):
-    now = copies._now()
+    now = copying._now()
     submit('late', priority=3, submitted_at=now)
     submit('early', priority=3, submitted_at=now - timedelta(hours=1))
     submit('none', submitted_at=now - timedelta(minutes=30))
     submit('high', priority=5, submitted_at=now)
     submit('low', priority=1, submitted_at=now - timedelta(days=1))
-    assert names(copies.take(MINE, 3, session=session)) == ['high', 'early', 'none']
-    assert names(copies.take(MINE, 3, session=session)) == ['late', 'low']
+    assert names(claims.take(MINE, 3, session=session)) == ['high', 'early', 'none']
+    assert names(claims.take(MINE, 3, session=session)) == ['late', 'low']
 
 
 @pytest.mark.parametrize(
@@ -100,62 +100,62 @@ def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit
 )
 def test_what_is_not_for_the_copier_is_left_alone(session, submit, values):
     submit(**values)
-    assert not copies.take(MINE, 10, session=session)
+    assert not claims.take(MINE, 10, session=session)
 
 
 def claimed(session, instance, seconds=0):
     """What stands in a request that an instance has claimed."""
-    return f'{transfertool.EXTERNAL_HOST}/{copies._clock(session) - seconds}/{instance}'
+    return f'{transfertool.EXTERNAL_HOST}/{claims._clock(session) - seconds}/{instance}'
 
 
 def test_a_claim_holds_until_it_is_stale(session, submit):
     submit('fresh', external_host=claimed(session, OTHERS))
-    submit('stale', external_host=claimed(session, OTHERS, copies.LEASE + 1))
+    submit('stale', external_host=claimed(session, OTHERS, claims.LEASE + 1))
     submit('unknown', external_host=None)
-    assert sorted(names(copies.take(MINE, 10, session=session))) == ['stale', 'unknown']
-    assert not copies.take(OTHERS, 10, session=session)
-    copies.release(MINE, session=session)
-    assert sorted(names(copies.take(OTHERS, 10, session=session))) == ['stale', 'unknown']
+    assert sorted(names(claims.take(MINE, 10, session=session))) == ['stale', 'unknown']
+    assert not claims.take(OTHERS, 10, session=session)
+    claims.release(MINE, session=session)
+    assert sorted(names(claims.take(OTHERS, 10, session=session))) == ['stale', 'unknown']
 
 
 def test_what_the_poller_notes_takes_no_claim_away(session, submit):
     submit()
-    assert copies.take(MINE, 1, session=session)
+    assert claims.take(MINE, 1, session=session)
     for row in session.query(models.Request):
-        row.last_processed_by, row.last_processed_at = 'conveyor-poller', copies._now()
+        row.last_processed_by, row.last_processed_at = 'conveyor-poller', copying._now()
     session.flush()
-    assert not copies.take(OTHERS, 1, session=session)
+    assert not claims.take(OTHERS, 1, session=session)
 
 
 def test_clocks_of_other_machines_do_not_matter(session, submit, monkeypatch):
     submit()
-    assert copies.take(MINE, 1, session=session)
-    monkeypatch.setattr(copies, '_now', lambda: datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(hours=1))
-    assert not copies.take(OTHERS, 1, session=session)
+    assert claims.take(MINE, 1, session=session)
+    monkeypatch.setattr(copying, '_now', lambda: datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(hours=1))
+    assert not claims.take(OTHERS, 1, session=session)
 
 
 def test_who_was_away_does_not_take_a_claim_back(session, submit):
     submit()
-    mine = copies.take(MINE, 1, session=session)
+    mine = claims.take(MINE, 1, session=session)
     for row in session.query(models.Request):
-        row.external_host = claimed(session, MINE, copies.LEASE + 1)
+        row.external_host = claimed(session, MINE, claims.LEASE + 1)
     session.flush()
-    others = copies.take(OTHERS, 1, session=session)
+    others = claims.take(OTHERS, 1, session=session)
     assert [each.id for each in others] == [each.id for each in mine]
-    assert not copies.renew(MINE, mine, session=session)
-    assert copies.renew(OTHERS, others, session=session)
+    assert not claims.renew(MINE, mine, session=session)
+    assert claims.renew(OTHERS, others, session=session)
 
 
 def test_what_nobody_wants_any_more_is_seen(session, submit):
     for name in ('kept', 'deleted', 'anew', 'done'):
         submit(name)
-    taken = copies.take(MINE, 10, session=session)
+    taken = claims.take(MINE, 10, session=session)
     by_name = {row.name: row for row in session.query(models.Request)}
     session.delete(by_name['deleted'])
     by_name['anew'].external_id = generate_uuid()
     by_name['done'].state = RequestState.DONE
     session.flush()
-    wanted = copies.renew(MINE, taken, session=session)
+    wanted = claims.renew(MINE, taken, session=session)
     assert [each.name for each in taken if each.id in wanted] == ['kept']
 
 
@@ -171,14 +171,14 @@ def add_sources(session, request, *sources, linked=()):
 def test_sources_come_in_their_order(session, submit):
     all_of_them = (BESIDE, 5, True), (HERE, -1, True), ('d' * 32, 7, True), ('e' * 32, 9, False), (THERE, 9, True)
     add_sources(session, submit(), *all_of_them, linked=[HERE, BESIDE, 'd' * 32, 'e' * 32])
-    [taken] = copies.take(MINE, 1, session=session)
+    [taken] = claims.take(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE, 'd' * 32, BESIDE]
 
 
 def test_what_lies_behind_another_rse_is_no_source(session, submit):
     """Rucio notes the sources of all hops with the last request, too."""
     add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, True), linked=[HERE])
-    [taken] = copies.take(MINE, 1, session=session)
+    [taken] = claims.take(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE]
 
 
@@ -206,20 +206,21 @@ def site(s3, monkeypatch, database):
             raise RSENotFound(f"There is no S3 RSE '{rse}'.")
         return known[rse]
 
-    monkeypatch.setattr(copies, 'get_rse_name', lambda rse_id, **_: {HERE: 'HERE', THERE: 'THERE', BESIDE: 'BESIDE'}.get(rse_id, rse_id))
-    monkeypatch.setattr(copies.storages, 'get_storage', get_storage)
-    copies._made.clear()
+    for module in (claims, copying):
+        monkeypatch.setattr(module, 'get_rse_name', lambda rse_id, **_: {HERE: 'HERE', THERE: 'THERE', BESIDE: 'BESIDE'}.get(rse_id, rse_id))
+    monkeypatch.setattr(copying.storages, 'get_storage', get_storage)
+    copying._made.clear()
     return known
 
 
 def transfer(body, dest=THERE, sources=(HERE,), sums=None):
     if sums is None:
         sums = Sums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
-    return copies.Transfer('1', '2', ALICE, 'dir/file', len(body), sums, dest, '', tuple(copies.Source(each, '') for each in sources))
+    return requests.Transfer('1', '2', ALICE, 'dir/file', len(body), sums, dest, '', tuple(requests.Source(each, '') for each in sources))
 
 
 def carry_out(*arguments, **keywords):
-    return copies.carry_out(transfer(*arguments, **keywords), threading.Event())
+    return copying.carry_out(transfer(*arguments, **keywords), threading.Event())
 
 
 @pytest.mark.parametrize('body', [b'', b'content'])
@@ -335,12 +336,12 @@ def test_an_upload_that_could_not_be_aborted_is_aborted_later(s3, site, monkeypa
     assert carry_out(body).error
     assert len(s3.uploads) == 1
     s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
-    copies.tidy()
+    copying.tidy()
     assert len(s3.uploads) == 1
-    copies.tidy()
+    copying.tidy()
     assert not s3.uploads
     before = len(s3.operations())
-    copies.tidy()
+    copying.tidy()
     assert len(s3.operations()) == before
 
 
@@ -396,16 +397,16 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     for number in range(9):
         submit(f'{number}', priority=5)
     submit('low', dest_rse_id=BESIDE, priority=1)
-    assert names(copies.take(MINE, 1, session=session)) == ['low']
-    assert not copies.take(MINE, 1, session=session)
+    assert names(claims.take(MINE, 1, session=session)) == ['low']
+    assert not claims.take(MINE, 1, session=session)
     assert {host for name, host in hosts(session).items() if name != 'low'} == {None}
-    [warning] = [each.getMessage() for each in caplog.records if each.name == copies.__name__]
+    [warning] = [each.getMessage() for each in caplog.records if each.name == claims.__name__]
     assert warning.startswith('RSE THERE: ')
     assert "this machine's rse-accounts.cfg" in warning
     assert THERE in warning
     site.update(known)
-    copies._answers.clear()  # it is some time later
-    assert len(copies.take(MINE, 10, session=session)) == 9
+    claims._answers.clear()  # it is some time later
+    assert len(claims.take(MINE, 10, session=session)) == 9
 
 
 @pytest.mark.parametrize(
@@ -427,8 +428,8 @@ def test_one_source_with_keys_is_enough(session, submit, site, lose_keys, withou
     session.add(models.Distance(src_rse_id=BESIDE, dest_rse_id=THERE, distance=1))
     session.add(models.Distance(src_rse_id='d' * 32, dest_rse_id=THERE, distance=1))
     submit('last', source_rse_id=THERE, dest_rse_id=THERE, priority=1)
-    assert names(copies.take(MINE, 1, session=session)) == (['file'] if taken else ['last'])
-    assert names(copies.take(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
+    assert names(claims.take(MINE, 1, session=session)) == (['file'] if taken else ['last'])
+    assert names(claims.take(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
 
 
 @pytest.mark.parametrize(('dest', 'sources'), [(THERE, (HERE,)), (HERE, (THERE,)), (THERE, (HERE, 'gone'))])
@@ -448,18 +449,18 @@ def test_a_source_without_keys_is_not_what_a_transfer_failed_for(s3, site, lose_
 def test_keys_that_cannot_be_read_are_none(session, submit, site, lose_keys, caplog, monkeypatch):
     monkeypatch.setitem(site, 'THERE', replace(site['THERE'], endpoint=replace(site['THERE'].endpoint, secrets=Secrets('only-one-half', None))))
     submit()
-    assert not copies.take(MINE, 1, session=session)
+    assert not claims.take(MINE, 1, session=session)
     assert 'RSE THERE: ' in caplog.text
 
 
 def test_the_log_names_both_ends(session, submit, site):
     submit()
-    [taken] = copies.take(MINE, 1, session=session)
-    now, said = copies._now(), []
+    [taken] = claims.take(MINE, 1, session=session)
+    now, said = copying._now(), []
     heartbeat = SimpleNamespace(logger=lambda _, text, *values: said.append(text % values))
     daemon = copier.Copier(copier.Options(), None, heartbeat)
-    daemon._tell(taken, copies.Outcome(now, now, taken.sources[0], how='copied'))
-    daemon._tell(taken, copies.Outcome(now, now, taken.sources[0], error='RSE THERE: no.'))
+    daemon._tell(taken, requests.Outcome(now, now, taken.sources[0], how='copied'))
+    daemon._tell(taken, requests.Outcome(now, now, taken.sources[0], error='RSE THERE: no.'))
     name = f'user.alice:file (request {taken.id}) HERE -> THERE'
     assert said == [f'{name}: copied, 1 bytes in 0.0 s', f'{name}: failed. RSE THERE: no.']
 
@@ -468,7 +469,7 @@ def test_a_stopped_transfer_has_no_outcome(s3, site):
     s3.store('user.alice', 'dir/file', b'content')
     stop = threading.Event()
     stop.set()
-    assert copies.carry_out(transfer(b'content'), stop) is None
+    assert copying.carry_out(transfer(b'content'), stop) is None
     assert 'PutObject' not in s3.operations()
 
 
@@ -476,7 +477,7 @@ def test_a_catalogue_that_is_away_is_no_failure_of_the_transfer(s3, site, monkey
     def away(*_, **__):
         raise DatabaseException('no connection')
 
-    monkeypatch.setattr(copies, 'get_rse_name', away)
+    monkeypatch.setattr(copying, 'get_rse_name', away)
     assert carry_out(b'content') is None
 
 

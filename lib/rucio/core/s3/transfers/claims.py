@@ -1,0 +1,298 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which transfers an instance of the copier takes: by claims, which stand in the requests.
+
+They stand there as the host that carries out the transfer: what Rucio's daemons note in ``last_processed_by`` is
+overwritten by each poller. Each instance takes what it has room for, and what is not renewed is free again after
+:data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is
+ever overwritten, and whoever comes second finds that the file is there. What an instance has no keys for it leaves to
+others, which may have them.
+"""
+
+import time
+from datetime import timezone
+from typing import TYPE_CHECKING, Any, Optional
+
+from sqlalchemy import and_, func, not_, or_, select, text, update
+
+from rucio.common.exception import (
+    ConfigurationError,
+    DatabaseException,
+    RSEAccessDenied,
+    RSENotFound,
+    RucioException,
+)
+from rucio.common.s3.answers import line_logger
+from rucio.common.s3.content import Sums
+from rucio.core.rse import get_rse_name
+from rucio.core.s3 import storages
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import RequestState, RequestType
+from rucio.transfertool.s3 import EXTERNAL_HOST, S3Transfertool
+
+from .requests import Source, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['LEASE', 'NoKeys', 'need_keys', 'release', 'renew', 'take']
+
+_LOGGER = line_logger(__name__)
+
+LEASE = 60  # seconds that a claim holds
+_MIDDLE = 3  # the priority of requests that have none
+_REMEMBER = 60  # seconds until keys are looked for again
+_REMIND = 600  # seconds between warnings that there are no keys for an RSE
+
+# By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there
+# are none.
+_answers: dict[str, tuple[float, Optional[bool]]] = {}
+_warned: dict[str, float] = {}
+
+
+class NoKeys(RSEAccessDenied):
+    """This machine has none, or none that are fit for use. Others may have them."""
+
+
+def need_keys(storage: 'Storage') -> None:
+    """Makes no request.
+
+    :raises NoKeys: if this machine has no keys for an RSE.
+    """
+    try:
+        storage.connection()
+    except (RSEAccessDenied, ConfigurationError) as error:
+        why = f' ({error.args[0]})' if isinstance(error, ConfigurationError) else ''
+        raise NoKeys(
+            f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its transfers to others. '
+            f"Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or into its rucio.cfg [s3:{storage.rse}]."
+        ) from None
+
+
+class _Keys:
+    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look for
+    work.
+    """
+
+    def __init__(self, session: 'Session') -> None:
+        now = time.monotonic()
+        self._session = session
+        self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _REMEMBER}
+
+    def of(self, answer: Optional[bool]) -> list[str]:
+        """:returns: The RSEs of which that is known."""
+        return [rse_id for rse_id, has in self.known.items() if has is answer]
+
+    def are_enough_for(self, wanted: Transfer) -> bool:
+        """Whether it can be carried out; or nobody can, as no end of it is on S3: then it shall fail."""
+        destination = self._has(wanted.dest_rse_id, wanted.scope.vo)
+        sources = [self._has(each.rse_id, wanted.scope.vo) for each in wanted.sources]
+        return destination is not False and (True in sources or False not in sources)
+
+    def _has(self, rse_id: str, vo: str) -> Optional[bool]:
+        if rse_id not in self.known:
+            self.known[rse_id] = self._ask(rse_id, vo)
+            _answers[rse_id] = time.monotonic(), self.known[rse_id]
+        return self.known[rse_id]
+
+    def _ask(self, rse_id: str, vo: str) -> Optional[bool]:
+        try:
+            need_keys(storages.get_storage(get_rse_name(rse_id, session=self._session), vo, session=self._session))
+        except DatabaseException:
+            raise
+        except NoKeys as error:
+            now = time.monotonic()
+            if now - _warned.get(rse_id, -_REMIND) >= _REMIND:
+                _warned[rse_id] = now
+                _LOGGER.warning('%s', error.args[0])
+            return False
+        except RucioException:  # to be said of the transfer
+            return None
+        return True
+
+
+def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
+    """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
+
+    Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a
+    transfer one of its few tries, and another machine may have them. The log says so, for each RSE every ten minutes.
+
+    Two queries, and for each transfer one update, one query, and those for the names of RSEs that are not in Rucio's
+    cache. Once a minute at most one query more for each RSE without keys.
+
+    :param instance: The name of the instance, which no other one has; without a slash.
+    :param limit: How many at most.
+    :param without: Ids of requests that are not wanted now.
+    """
+    now, keys = _clock(session), _Keys(session)
+    taken: list[Transfer] = []
+    while True:
+        known = len(keys.known)
+        for row in _waiting(now, keys, 2 * limit + len(without), session):  # others may be faster
+            if row.id not in without and len(taken) < limit:
+                found = _transfer(row, session)
+                if keys.are_enough_for(found) and _claim(instance, row.id, now, session):
+                    taken.append(found)
+        if len(taken) == limit or len(keys.known) == known:
+            return taken
+
+
+def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence[Any]':
+    """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be
+    in the way of others.
+    """
+    request = models.Request
+    stmt = select(request).where(*_submitted(), _is_free(now))
+    if lacking := keys.of(False):
+        stmt = stmt.where(not_(_waits_for_keys(lacking, keys.of(None))))
+    return (
+        session.execute(
+            stmt.order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id).limit(
+                limit
+            )
+        )
+        .scalars()
+        .all()
+    )
+
+
+def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
+    """What :meth:`_Keys.are_enough_for` says, for the database."""
+    request, source = models.Request, models.Source
+    sources = select(source.request_id).where(source.request_id == request.id, *_usable(request)).correlate(request)
+    return or_(
+        request.dest_rse_id.in_(lacking),
+        and_(
+            sources.where(source.rse_id.in_(lacking)).exists(),
+            not_(sources.where(source.rse_id.not_in(lacking + others)).exists()),
+        ),
+        and_(request.source_rse_id.in_(lacking), not_(sources.exists())),
+    )
+
+
+def _submitted() -> list[Any]:
+    request = models.Request
+    return [
+        request.state == RequestState.SUBMITTED,
+        request.request_type == RequestType.TRANSFER,
+        request.transfertool == S3Transfertool.external_name,
+        request.external_id.is_not(None),
+    ]
+
+
+def _clock(session: 'Session') -> int:
+    """Seconds since 1970 as the database counts them: the clocks of the instances' machines may differ. One query."""
+    clocks: dict[str, Any] = {'mysql': func.utc_timestamp(), 'oracle': func.sys_extract_utc(text('SYSTIMESTAMP'))}
+    now = session.execute(select(clocks.get(session.get_bind().dialect.name, func.current_timestamp()))).scalar_one()
+    return int((now if now.tzinfo else now.replace(tzinfo=timezone.utc)).timestamp())
+
+
+def _claim_of(instance: str, now: int) -> str:
+    """What stands in a claimed request as its host. Of the same length up to the instance, so that the order of text is
+    that of time.
+    """
+    return f'{EXTERNAL_HOST}/{now:010d}/{instance}'
+
+
+def _is_free(now: int) -> Any:
+    host = models.Request.external_host
+    return or_(host.is_(None), host == EXTERNAL_HOST, host < _claim_of('', now - LEASE))
+
+
+def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool:
+    request = models.Request
+    stmt = (
+        update(request)
+        .where(request.id == request_id, *_submitted(), _is_free(now))
+        .values(external_host=_claim_of(instance, now))
+    )
+    result: Any = session.execute(stmt.execution_options(synchronize_session=False))
+    return bool(result.rowcount)
+
+
+def _usable(request: Any) -> list[Any]:
+    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources of all
+    hops.
+    """
+    source, distance = models.Source, models.Distance
+    linked = (
+        select(distance.src_rse_id)
+        .where(distance.dest_rse_id == request.dest_rse_id, distance.distance.is_not(None))
+        .correlate(models.Request)
+    )
+    return [
+        source.is_using,
+        source.rse_id != request.dest_rse_id,
+        or_(source.rse_id == request.source_rse_id, source.rse_id.in_(linked)),
+    ]
+
+
+def _transfer(row: Any, session: 'Session') -> Transfer:
+    source = models.Source
+    stmt = select(source.rse_id, source.url, source.ranking).where(source.request_id == row.id, *_usable(row))
+    found = [
+        (each.rse_id != row.source_rse_id, -(each.ranking or 0), each.rse_id, each.url or '')
+        for each in session.execute(stmt)
+    ]
+    ends = [(rse_id, url) for _, _, rse_id, url in sorted(found)] or [(row.source_rse_id, '')]
+    sources = tuple(Source(rse_id, url, _name_of(rse_id, session)) for rse_id, url in ends)
+    sums, dest_rse = Sums(row.md5 or None, row.adler32 or None), _name_of(row.dest_rse_id, session)
+    return Transfer(
+        row.id,
+        row.external_id,
+        row.scope,
+        row.name,
+        row.bytes or 0,
+        sums,
+        row.dest_rse_id,
+        row.dest_url or '',
+        sources,
+        dest_rse,
+    )
+
+
+def _name_of(rse_id: str, session: 'Session') -> str:
+    try:
+        return str(get_rse_name(rse_id, session=session))
+    except RSENotFound:
+        return rse_id
+
+
+def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
+    """Keep the claims, and see which transfers are still to be carried out here: others were cancelled, or another
+    instance has them, as this one was away for too long. An update and two queries.
+
+    :returns: The ids of the requests that are to be gone on with.
+    """
+    request = models.Request
+    external_ids = {each.id: each.external_id for each in transfers}
+    mine = and_(request.id.in_(external_ids), *_submitted(), _is_of(instance))
+    stmt = update(request).where(mine).values(external_host=_claim_of(instance, _clock(session)))
+    session.execute(stmt.execution_options(synchronize_session=False))
+    rows = session.execute(select(request.id, request.external_id).where(mine))
+    return {row.id for row in rows if external_ids[row.id] == row.external_id}
+
+
+def _is_of(instance: str) -> Any:
+    return models.Request.external_host.endswith(f'/{instance}', autoescape=True)
+
+
+def release(instance: str, *, session: 'Session') -> None:
+    """Give up all claims of an instance: one update."""
+    stmt = update(models.Request).where(*_submitted(), _is_of(instance)).values(external_host=EXTERNAL_HOST)
+    session.execute(stmt.execution_options(synchronize_session=False))

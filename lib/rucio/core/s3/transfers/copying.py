@@ -1,0 +1,362 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Carrying out one transfer: a copy inside the storage, or a relay of the bytes through this machine."""
+
+import threading
+from collections import deque
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy.exc import SQLAlchemyError
+
+from rucio.common.exception import (
+    ConfigurationError,
+    DatabaseException,
+    DestinationNotAccessible,
+    FileConsistencyMismatch,
+    FileReplicaAlreadyExists,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    RucioException,
+    ServiceUnavailable,
+    SourceNotFound,
+)
+from rucio.common.s3 import address, objects, transfer
+from rucio.common.s3.answers import line_logger
+from rucio.common.s3.content import Sums, Verified, sums_of
+from rucio.common.s3.errors import Target, status_of
+from rucio.core.rse import get_rse_name
+from rucio.core.s3 import storages
+from rucio.core.s3.buckets import creation, lookup
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+
+from .claims import NoKeys, need_keys
+from .requests import Outcome, Source, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from rucio.common.s3.clients import Connection
+    from rucio.common.s3.objects import ObjectInfo
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['MEMORY', 'carry_out', 'left_over', 'tidy']
+
+_LOGGER = line_logger(__name__)
+
+MEMORY = 128 * 1024**2  # bytes that one relay may hold
+_LONGEST = 3900  # characters of an error message in the requests table
+
+_made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
+    """Copy a file, unless it is there already.
+
+    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its bytes
+    come through here once, and are compared with the catalogue's checksums before the object appears. An object that is
+    there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
+    failed.
+
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make` for the first file of a bucket, and
+    four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay,
+    nothing for a copy.
+
+    :param stop: Set it to end the transfer soon.
+    :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried
+        again. Whatever else goes wrong is an outcome, too.
+    """
+    started = _now()
+    try:
+        source, how = _Copy(wanted, stop).run()
+        return Outcome(started, _now(), source, how=how)
+    except (DatabaseException, SQLAlchemyError) as error:
+        _LOGGER.warning('%s: not begun, as the database does not answer: %s', wanted, error)
+        return None
+    except NoKeys as error:  # the next who claims it may have them; that is not at once, as the claim still holds
+        _LOGGER.warning('%s: not begun. %s', wanted, error.args[0])
+        return None
+    except Exception as error:  # a transfer that is not finished would be tried again for ever
+        if stop.is_set():
+            return None
+        text = str(
+            error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}'
+        )
+        if not isinstance(error, RucioException):
+            _LOGGER.exception('%s', wanted)
+        return Outcome(started, _now(), wanted.sources[0], error=text[:_LONGEST])
+
+
+class _Place(NamedTuple):
+    """An object, or where one shall be."""
+
+    storage: 'Storage'
+    target: Target
+
+    @property
+    def connection(self) -> 'Connection':
+        return self.storage.connection()
+
+
+class _Copy:
+    """One file on its way."""
+
+    def __init__(self, wanted: Transfer, stop: threading.Event) -> None:
+        self._wanted = wanted
+        self._stop = stop
+
+    def run(self) -> tuple[Source, str]:
+        """:returns: Where the file came from, and how."""
+        wanted = self._wanted
+        with db_session(DatabaseOperationType.READ) as session:
+            destination = self._place(wanted.dest_rse_id, wanted.dest_url, session)
+            sources = self._sources(session)
+        _need_two_places(sources, destination)
+        sources.sort(key=lambda each: not _together(each[1], destination))  # what the storage can do alone comes first
+        if self._is_there(destination, [place for _, place in sources]):
+            return wanted.sources[0], 'found'
+        self._make_bucket(destination)
+        failure: Optional[RucioException] = None
+        for source, place in sources:
+            try:
+                return source, self._copy(place, destination)
+            except RucioException as error:
+                _made.discard((destination.storage.rse_id, destination.target.bucket))  # it may be gone
+                if self._stop.is_set():
+                    raise
+                # The answer may have been lost, or another instance was faster. If the destination does not answer, no
+                # other source helps.
+                if self._is_there(destination, [place], error):
+                    return source, 'found'
+                failure = failure or _explained(error, destination)
+        raise failure or SourceNotFound(f'There is no source for {wanted}.')
+
+    def _sources(self, session: 'Session') -> list[tuple[Source, _Place]]:
+        """:returns: Those that are on S3 storages for which there are keys.
+
+        :raises RucioException: what is wrong with one, if there are none.
+        """
+        found, failure = [], None
+        for source in self._wanted.sources:
+            try:
+                found.append((source, self._place(source.rse_id, source.url, session)))
+            except RucioException as error:
+                failure = error if failure is None or isinstance(error, NoKeys) else failure
+        if failure and not found:
+            raise failure
+        return found
+
+    def _place(self, rse_id: str, url: str, session: 'Session') -> _Place:
+        """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no
+        URL of the object any more.
+        """
+        wanted = self._wanted
+        storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
+        need_keys(storage)
+        if storage.settings['deterministic']:
+            bucket, key = storage.place_of(str(wanted.scope), wanted.name)
+        else:
+            _, bucket, key, _ = address.parse_url(url)
+        return _Place(storage, Target(storage.rse, bucket, key))
+
+    def _make_bucket(self, destination: _Place) -> None:
+        storage, scope = destination.storage, str(self._wanted.scope)
+        key = storage.rse_id, destination.target.bucket
+        for_each_scope = (
+            storage.settings['deterministic']
+            and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
+            and not storage.common_bucket
+        )
+        if for_each_scope and key not in _made:  # all others are the operator's to make
+            creation.make(storage, scope)
+            _made.add(key)
+
+    def _is_there(
+        self, destination: _Place, sources: 'Sequence[_Place]', reason: Optional[RucioException] = None
+    ) -> bool:
+        """Whether the destination has the file: one HEAD, and where its ETag is no MD5 the object is read.
+
+        :param reason: What is raised if the storage does not say.
+        :raises FileReplicaAlreadyExists: if there is another object in its place.
+        """
+        try:
+            info = objects.stat(destination.connection, destination.target)
+        except SourceNotFound:
+            return False
+        except RucioException:
+            if reason is not None:
+                raise reason from None
+            raise
+        if info.size == self._wanted.bytes and self._has_content(destination, info, sources):
+            return True
+        raise FileReplicaAlreadyExists(
+            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and it is not the file '
+            f"({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule before: Rucio's reaper then deletes what lies there."
+        )
+
+    def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
+        expected = self._wanted.sums
+        if not any(expected) and info.size:  # the catalogue does not know: what the source has is right
+            source = sources[0]
+            expected = sums_of(
+                source.connection, source.target, objects.stat(source.connection, source.target), self._stop
+            )
+        if not info.size or Sums(info.md5).compare(expected):
+            return True
+        return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
+
+    def _copy(self, source: _Place, destination: _Place) -> str:
+        wanted = self._wanted
+        info = objects.stat(source.connection, source.target, 'get')
+        if info.size != wanted.bytes:
+            raise FileConsistencyMismatch(
+                f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says {wanted.bytes}. '
+                'The object was changed: use another replica, or declare it bad.'
+            )
+        if _together(source, destination) and self._is_copied(source, info, destination):
+            return 'copied'
+        stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
+        try:
+            transfer.upload_stream(
+                destination.connection,
+                stream,
+                info.size,
+                destination.target,
+                MEMORY,
+                self._stop,
+                self._left_over(destination),
+            )
+        finally:
+            stream.close()
+        return 'relayed'
+
+    def _is_copied(self, source: _Place, info: 'ObjectInfo', destination: _Place) -> bool:
+        """Have the storage copy the object.
+
+        :returns: False if it does not know how.
+        """
+        self._need_md5(source, info)
+        try:
+            transfer.copy(
+                destination.connection,
+                source.target,
+                destination.target,
+                stop=self._stop,
+                info=info,
+                left_over=self._left_over(destination),
+            )
+            return objects.stat(destination.connection, destination.target).size == info.size
+        except RSEOperationNotSupported as error:
+            _LOGGER.info('%s: %s It goes through this machine.', self._wanted, error.args[0])
+        except SourceNotFound:  # all it did was to answer
+            objects.stat(source.connection, source.target, 'get')
+        return False
+
+    @staticmethod
+    def _left_over(destination: _Place) -> transfer.LeftOver:
+        return lambda bucket, key, upload: _left.append(_Left(destination.connection, bucket, key, upload))
+
+    def _need_md5(self, source: _Place, info: 'ObjectInfo') -> None:
+        """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
+        md5 = self._wanted.sums.md5
+        if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
+            raise FileConsistencyMismatch(
+                f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says {md5}. '
+                'The object was changed: use another replica, or declare it bad.'
+            )
+
+
+def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _Place) -> None:
+    """Otherwise one object would be taken for two replicas, and the deletion of one would be the end of both."""
+    here, target = destination.storage.endpoint.url, destination.target
+    for _, place in sources:
+        if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
+            raise ConfigurationError(
+                f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a replica on each of them. '
+                f'Switch off deletion before any rule ends (rucio rse update {target.rse} --key availability_delete --value False), or the reaper of '
+                f'RSE {target.rse} deletes the only one; then give it another bucket_prefix, or another prefix of its protocol.'
+            )
+
+
+def _explained(error: RucioException, destination: _Place) -> RucioException:
+    """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError:
+    one HEAD of the bucket tells.
+    """
+    if not isinstance(error, (ServiceUnavailable, ResourceTemporaryUnavailable)):
+        return error
+    target = destination.target
+    try:
+        if lookup.exists(destination.storage, target.bucket):
+            return error
+    except RucioException:
+        return error
+    return DestinationNotAccessible(
+        f"RSE {target.rse}: copy of {target}: the bucket does not exist. The RSE's operator has to make it, or to mend the prefix of its protocol."
+    )
+
+
+def _together(source: _Place, destination: _Place) -> bool:
+    """Whether the destination's keys can read the source at the same endpoint."""
+    here, there = source.storage, destination.storage
+    return (
+        here.endpoint.url == there.endpoint.url
+        and _access_key(here) is not None
+        and _access_key(here) == _access_key(there)
+    )
+
+
+def _access_key(storage: 'Storage') -> Optional[str]:
+    try:
+        return str(storage.credentials().access_key)
+    except RSEAccessDenied:  # anybody may read there
+        return None
+
+
+class _Left(NamedTuple):
+    connection: 'Connection'
+    bucket: str
+    key: str
+    upload: str
+
+
+_left: deque[_Left] = deque(maxlen=10_000)
+
+
+def left_over() -> int:
+    """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts
+    take space.
+    """
+    return len(_left)
+
+
+def tidy() -> None:
+    """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage
+    is away this takes its time.
+    """
+    for _ in range(len(_left)):
+        each = _left.popleft()
+        try:
+            each.connection.client.abort_multipart_upload(Bucket=each.bucket, Key=each.key, UploadId=each.upload)
+        except (ClientError, BotoCoreError) as error:
+            if status_of(error) != 404:
+                _left.append(each)
