@@ -129,7 +129,7 @@ def added(tree: Path, test: Path) -> bool:
 def try_without_pth(python: Path, tree: Path, home: Path) -> None:
     """Lay lib/ over the patched Rucio, without the plugin, and see that Rucio finds the command and the transfertool."""
     environment = configure(home, tree)
-    left_out = shutil.ignore_patterns('rucio_s3_plugin.py', 'rucio-s3.pth', 'ruff.toml', '*.egg-info', '__pycache__')
+    left_out = shutil.ignore_patterns('rucio_s3_plugin.py', 'rucio_s3_seams.py', 'rucio-s3.pth', 'ruff.toml', '*.egg-info', '__pycache__')
     shutil.copytree(ROOT / 'lib', tree / 'lib', dirs_exist_ok=True, ignore=left_out)
     info = tree / 'lib' / 'rucio_s3-0.dist-info'
     info.mkdir()
