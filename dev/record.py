@@ -24,6 +24,10 @@ A page marks what is a recording, and names the account:
 
     <!-- end -->
 
+What has to be there before, and is not shown, is a line by itself:
+
+    <!-- before: alice$ rucio s3 make-bucket user.alice:run7 -->
+
 The commands are those of the page. They are run in order, each page against servers of its own, and what they print takes the place of
 what stood there. A command whose comment says ``refused`` has to fail, every other one to succeed. A long output is cut in its middle. The
 storage is called s3.example.org. Where nothing but dates, times, rates and ids is new, the page stays as it is.
@@ -58,13 +62,14 @@ TOOLS = Path(os.environ.get('RUCIO_S3_TOOLS', ROOT / '.venv' / 'interop' / 'bin'
 LONGEST, FIRST = 14, 8
 
 _BLOCK = re.compile(r'(<!-- recorded: (\w+) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
+_BEFORE = re.compile(r'<!-- before: (\w+)\$ (.+) -->')
 _PROMPT = re.compile(r'^    (\w*)\$ (.*)$')
 _LOG_PREFIX = re.compile(r'^(?:\x1b\[[\d;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\t(\w+)\t', re.MULTILINE)
 _COLOUR = re.compile(r'\x1b\[[\d;]*m')
 _CHATTER = re.compile(r'(?:^INFO .*\n)+(^INFO .*\n)', re.MULTILINE)  # of stock commands: the last line says how it ended
 _VOLATILE = re.compile(
     r'\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?'  # dates
-    r'|\d+(\.\d+)? ?s(econds)?\b|\d[\d.]* ?[kMG]?i?B(/|p)s'  # times and rates
+    r'|\d+(\.\d+)? ?(s|seconds|minutes)\b|\d[\d.]* ?[kMG]?i?B(/|p)s'  # times and rates
     r'|[0-9a-f]{32}|s3-reconciler \d+|Thread \d/\d: File .*'
 )
 
@@ -194,6 +199,8 @@ def record(path: Path, *, check: bool) -> bool:
     """Record a page, or compare it. Whether it says what the commands print."""
     before = path.read_text()
     with world() as live:
+        for account, command in _BEFORE.findall(before):
+            live.run(account, command)
         after = _BLOCK.sub(lambda found: f'{found[1]}{recorded(found[3], found[2], live)}{found[4]}', before)
     if after == before:
         return True
