@@ -36,7 +36,7 @@ from rucio.core.rse import add_protocol, add_rse, add_rse_attribute
 from rucio.core.s3 import storages
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
-from rucio.core.s3.reconciler.reconciling import Reconciler
+from rucio.core.s3.reconciler.walk import Reconciler
 from rucio.core.scope import add_scope
 from rucio.daemons.judge import evaluator
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType

@@ -349,16 +349,16 @@ class Run:
     # In a child
 
     def reconcile(self, mode, plan):
-        from rucio.core.s3.reconciler import reconciling  # noqa: PLC0415
+        from rucio.core.s3.reconciler import walk  # noqa: PLC0415
 
         steps = _attach(self.bucket, self._actions(plan))
         part = rucio_acts.part('run1' if mode == 'part' else '')
-        made = reconciling.Reconciler(part, on_changed='replace', on_missing='forget')
+        made = walk.Reconciler(part, on_changed='replace', on_missing='forget')
         try:
             if mode == 'keys':
                 made.check([*self.rng.sample(sorted(self.bucket.objects), 3), 'run1/file0', 'run1/new1', 'solo3'])
             else:
-                pieces = reconciling.ranges(part, 3) if mode == 'ranges' else [('', None)]
+                pieces = walk.ranges(part, 3) if mode == 'ranges' else [('', None)]
                 for after, until in pieces:
                     while after is not None:
                         after = made.run(after, until, seconds=0 if mode == 'resumed' else None)  # noqa: PLW2901

@@ -40,7 +40,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 from rucio.common.exception import CannotAuthenticate, DatabaseException, InputValidationError, RSEAccessDenied, RSENotFound, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3.allowance import Allowance
-from rucio.core.s3.reconciler.reconciling import Summary
+from rucio.core.s3.reconciler.walk import Summary
 
 pytestmark = pytest.mark.usefixtures('alone')
 

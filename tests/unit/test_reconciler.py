@@ -38,9 +38,9 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.catalogue import registration, updates
     from rucio.core.s3.catalogue.records import NewFile, Refusal
     from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import checksums, listings, reconciling
+    from rucio.core.s3.reconciler import checksums, listings, walk
     from rucio.core.s3.reconciler.listings import Unsorted
-    from rucio.core.s3.reconciler.reconciling import Reconciler, Summary, ranges
+    from rucio.core.s3.reconciler.walk import Reconciler, Summary, ranges
     from rucio.db.sqla import models
     from rucio.db.sqla.session import db_session
 
@@ -157,7 +157,7 @@ def test_only_below_a_collection(world):
 
 
 def test_chunks(world, monkeypatch):
-    monkeypatch.setattr(reconciling, 'CHUNK', 3)
+    monkeypatch.setattr(walk, 'CHUNK', 3)
     world.store(*(f'run1/{number}' for number in range(10)))
     with mock.patch.object(registration, 'register', wraps=registration.register) as register:
         assert world.run().counts['registered'] == 10
@@ -569,8 +569,8 @@ def test_what_rucio_deletes_or_repairs_is_left_alone(world, state):
 
 def test_a_run_in_pieces(world, monkeypatch):
     """Each call does at least something, and all calls together all of it."""
-    monkeypatch.setattr(reconciling, 'LOOK', 2)
-    monkeypatch.setattr(reconciling, 'CHUNK', 2)
+    monkeypatch.setattr(walk, 'LOOK', 2)
+    monkeypatch.setattr(walk, 'CHUNK', 2)
     world.store(*(f'run1/{number:02}' for number in range(20)))
     world.run()
     world.delete('run1/03', 'run1/11')
@@ -600,7 +600,7 @@ def test_objects_to_be_read_in_pieces(world, monkeypatch):
 
 def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
     """Of these the listing says nothing, so the clock is read in between, too."""
-    monkeypatch.setattr(reconciling, 'DOUBTS', 2)
+    monkeypatch.setattr(walk, 'DOUBTS', 2)
     world.store(*(f'run1/{number}' for number in range(8)), 'z/z')
     world.run()
     world.delete(*(f'run1/{number}' for number in range(8)))
@@ -612,7 +612,7 @@ def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
 
 
 def test_a_stop_is_no_end_of_the_listing(world, monkeypatch):
-    monkeypatch.setattr(reconciling, 'LOOK', 1)
+    monkeypatch.setattr(walk, 'LOOK', 1)
     world.store('run1/a', 'run1/b', 'run1/c')
     world.run()
     world.delete('run1/c')
@@ -666,7 +666,7 @@ def test_cutting_where_there_is_one_directory(world):
 def test_what_all_slices_count_is_what_lies_there(world, monkeypatch, look):
     """However a round is cut into slices, each object counts once."""
     for name, value in {'LOOK': look, 'CHUNK': 3, 'DOUBTS': 2}.items():
-        monkeypatch.setattr(reconciling, name, value)
+        monkeypatch.setattr(walk, name, value)
     keys = [f'run1/{number:02}' for number in range(30)]
     for number, key in enumerate(keys):
         world.store(key, body=b'x' * (number + 1))
@@ -703,7 +703,7 @@ def test_an_unsorted_listing(world):
 
 def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
     """Each call lists all of it, and has its time after that."""
-    monkeypatch.setattr(reconciling, 'LOOK', 2)
+    monkeypatch.setattr(walk, 'LOOK', 2)
     names = [f'run1/{number}' for number in range(9)]
     world.store(*names)
     object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
@@ -713,7 +713,7 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
     def slow(*arguments):
         found = list(listed(*arguments))
         now = time.monotonic() + 60
-        monkeypatch.setattr(reconciling.time, 'monotonic', lambda: now)
+        monkeypatch.setattr(walk.time, 'monotonic', lambda: now)
         return found
 
     monkeypatch.setattr(listings, 'sorted_entries', slow)
@@ -722,7 +722,7 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
 
 
 def test_what_was_listed_long_ago_and_is_gone_is_not_registered(world, monkeypatch):
-    monkeypatch.setattr(reconciling, 'OLD', -1)
+    monkeypatch.setattr(walk, 'OLD', -1)
     world.store('run1/a', 'run1/b')
     object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
     listed = listings.sorted_entries
@@ -863,7 +863,7 @@ def test_check_does_not_go_on_for_ever(world):
     world.run()
     world.store('run1/a', body=b'abcd')
     with mock.patch.object(updates, 'replace', changing):
-        assert world.check('run1/a', on_changed='replace').counts['replaced'] == reconciling.AGAIN
+        assert world.check('run1/a', on_changed='replace').counts['replaced'] == walk.AGAIN
 
 
 # What is said
@@ -873,7 +873,7 @@ def test_only_some_problems_are_kept():
     first, second = Summary(Counter(changed=70)), Summary(Counter(changed=70, missing=1))
     for number in range(140):
         summary = first if number < 70 else second
-        summary.add(reconciling.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
+        summary.add(walk.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
     first.merge(second)
     assert first.counts == {'changed': 140, 'missing': 1}
     assert len(first.problems) == 100
@@ -889,7 +889,7 @@ def test_the_same_problem_is_kept_once(world):
 
 
 def test_every_count_is_there_from_the_beginning():
-    assert Summary().as_dict() == {'counts': dict.fromkeys(reconciling.COUNTS, 0), 'problems': []}
+    assert Summary().as_dict() == {'counts': dict.fromkeys(walk.COUNTS, 0), 'problems': []}
 
 
 def test_a_refusal_is_what_was_found_and_what_to_do(world):

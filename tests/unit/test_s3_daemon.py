@@ -38,7 +38,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler import progress
     from rucio.core.s3.reconciler import usage as usage_module
-    from rucio.core.s3.reconciler.reconciling import Problem, Summary
+    from rucio.core.s3.reconciler.walk import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
     from rucio.daemons.s3 import starting
     from rucio.db.sqla import models

@@ -14,7 +14,7 @@
 
 """The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
 
-A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.reconciling`). How far it has come is in
+A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.walk`). How far it has come is in
 the database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed goes on where it was. All threads of all
 instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
 """
@@ -48,7 +48,7 @@ from rucio.core.s3 import storages, topics
 from rucio.core.s3.buckets import bucket_settings, publishing
 from rucio.core.s3.reconciler import progress, usage
 from rucio.core.s3.reconciler.inventory import Inventory, NamedInventory
-from rucio.core.s3.reconciler.reconciling import Reconciler, ranges
+from rucio.core.s3.reconciler.walk import Reconciler, ranges
 from rucio.core.vo import list_vos
 from rucio.daemons.common import HeartbeatHandler, run_daemon
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.progress import Round, Span
-    from rucio.core.s3.reconciler.reconciling import Problem, Summary
+    from rucio.core.s3.reconciler.walk import Problem, Summary
     from rucio.core.s3.storages import Storage
 
 __all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']

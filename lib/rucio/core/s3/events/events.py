@@ -59,7 +59,7 @@ from rucio.core.s3.auth import shared_keys
 from rucio.core.s3.buckets import bucket_settings, lookup
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler.compare import is_name
-from rucio.core.s3.reconciler.reconciling import Reconciler, Summary
+from rucio.core.s3.reconciler.walk import Reconciler, Summary
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .listings import Entry, Replica
 
-__all__ = ['Finding', 'Kind', 'compare', 'is_name']
+__all__ = ['ONLY_TOLD', 'Finding', 'Kind', 'compare', 'is_name']
 
 DAY = 86400
 LONGEST_PATH = 1024  # bytes, Rucio's column
@@ -61,6 +61,10 @@ class Kind(str, Enum):
     marker = 'marker'  # an empty object that stands for a directory
     unnameable = 'unnameable'  # no DID can have this name
     oversized = 'oversized'  # no object is that large: the storage is wrong, or lies
+
+
+# There is nothing to be done about these.
+ONLY_TOLD = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
 
 
 class Finding(NamedTuple):

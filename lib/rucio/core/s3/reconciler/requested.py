@@ -21,7 +21,7 @@ from rucio.core.s3.parts import Part
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from .reconciling import Reconciler
+from .walk import Reconciler
 
 __all__ = ['SECONDS', 'reconcile']
 

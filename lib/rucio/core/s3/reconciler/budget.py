@@ -1,0 +1,69 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How much a run of the reconciler may use: time, and bytes that are read for checksums."""
+
+import threading
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .listings import Entry
+
+__all__ = ['Budget']
+
+
+class Budget:
+    """What is left of it.
+
+    :param reads: Whether objects may be read at all.
+    :param stop: Ends a run soon, at a safe place.
+    """
+
+    def __init__(self, reads: bool, stop: threading.Event) -> None:
+        self.reads = reads
+        self.stop = stop
+        self.renew(None, None)
+
+    def renew(self, seconds: Optional[float], unread: Optional[int]) -> None:
+        """Begin another run.
+
+        :param seconds: How long to work from now on; None: to the end.
+        :param unread: Bytes that may be read for checksums; None: all.
+        """
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.unread = unread
+
+    def is_over(self) -> bool:
+        """Whether it is time to end."""
+        return self.stop.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def may_read(self, entry: 'Entry') -> bool:
+        """Whether an object may be read, which is counted then."""
+        if self.reads and self.unread is not None:
+            if entry.size > self.unread:
+                return False
+            self.unread -= entry.size
+        return self.reads
+
+    def in_time(self, entries: 'Iterable[Entry]') -> 'Iterator[Entry]':
+        """Those for which there is time; at least the first, or a run that has little would never get anywhere."""
+        entries = iter(list(entries))
+        yield from islice(entries, 1)
+        for entry in entries:
+            if self.is_over():
+                return
+            yield entry

@@ -1,0 +1,310 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is done about objects that are not as the catalogue says, as far as the settings of their bucket allow.
+
+Before anything is done about an object it is looked at once more, and the catalogue is asked again.
+"""
+
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Optional
+
+from rucio.common.exception import RucioException, SourceNotFound
+from rucio.common.s3.content import Sums
+from rucio.core.s3.catalogue import registration, updates
+
+from . import checksums, listings
+from .compare import DAY, ONLY_TOLD, Finding, Kind, compare
+from .listings import Unsorted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rucio.core.s3.catalogue.records import NewFile, Refusal
+    from rucio.core.s3.parts import Part
+
+    from .budget import Budget
+    from .listings import Entry, Lister, Replica
+    from .summary import Summary
+
+__all__ = ['Settler']
+
+
+class Settler:
+    """Settles differences between a part of a bucket and the catalogue.
+
+    :param part: What is compared.
+    :param summary: Counts and problems are added to it.
+    :param budget: How much may be used.
+    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
+        ``bad``.
+    :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
+    :param dry_run: Only count and report.
+    :param lister: Lists the part as it is now.
+    :param even_if_empty: Also do something about missing objects where nothing at all is left of the part.
+    """
+
+    def __init__(
+        self,
+        part: 'Part',
+        summary: 'Summary',
+        budget: 'Budget',
+        *,
+        on_changed: str,
+        on_missing: str,
+        dry_run: bool,
+        lister: 'Lister',
+        even_if_empty: bool,
+    ) -> None:
+        self._part = part
+        self.summary = summary
+        self._budget = budget
+        self._on_changed = on_changed
+        self._on_missing = on_missing
+        self._dry_run = dry_run
+        self._lister = lister
+        # Whether nothing is left of the part, which is a reason to doubt the bucket; None: not known yet.
+        self.empty: Optional[bool] = None if part.is_whole and not even_if_empty else False
+
+    def settle(self, keys: 'Sequence[str]', certain: bool = False) -> 'tuple[list[str], dict[str, Optional[Entry]]]':
+        """Look at objects, in order of their keys, compare each with what the catalogue says now, and act.
+
+        :param certain: What is missing was deleted: somebody who knows has said so.
+        :returns: The keys for which there was no time, and what was seen.
+        """
+        if not keys:
+            return [], {}
+        seen = self.look(keys)
+        known = listings.known(self._part, [self._part.name_of(key) for key in seen])
+        counted: Counter[str] = Counter()
+        groups: dict[Kind, list[Finding]] = defaultdict(list)
+        for finding in compare(
+            self._part, (entry for entry in seen.values() if entry), (known[name] for name in sorted(known)), counted
+        ):
+            groups[finding.kind].append(finding)
+        self.summary.counts['same'] += counted['same']
+        for kind in ONLY_TOLD:
+            for finding in groups[kind]:
+                self.summary.found(self._part, finding)
+        self.note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})
+        left = self.register([each.entry for each in groups[Kind.new] if each.entry])
+        left += self._sum(groups[Kind.unsummed])
+        unlike, more = self._prove(groups[Kind.unproven])
+        left += more + self._changed(groups[Kind.changed], unlike)
+        self._missing(groups[Kind.missing], certain)
+        self._completed(groups[Kind.completed])
+        return left, seen
+
+    def look(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
+        """What is there now. Those of which the storage does not say are left out."""
+
+        def look(key: str) -> 'Entry | RucioException | None':
+            try:
+                return listings.stat(self._part, key)
+            except RucioException as error:
+                return error
+
+        found: dict[str, Optional[Entry]] = {}
+        with ThreadPoolExecutor(min(self._part.storage.endpoint.checksum_readers, len(keys) or 1)) as pool:
+            for key, entry in zip(keys, pool.map(look, keys), strict=True):
+                if not isinstance(entry, RucioException):
+                    found[key] = entry
+                elif not quiet:
+                    self.summary.failed(self._part, key, entry)
+        return found
+
+    def _sums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
+        """What the catalogue shall know of objects. Those that cannot be read are counted; those for which there is no
+        time are ``left``.
+        """
+        wanted = {entry.key: entry for entry in entries}
+        if not wanted:
+            return
+        begun = self._budget.in_time(wanted.values())
+        for entry, file in checksums.sums(
+            self._part, begun, self._part.storage.endpoint.checksum_readers, self._budget.may_read, self._budget.stop
+        ):
+            del wanted[entry.key]
+            if not isinstance(file, Exception):
+                yield entry, file
+            elif not isinstance(file, SourceNotFound):  # deleted meanwhile
+                self.summary.failed(self._part, entry.key, file)
+        left += wanted
+
+    def register(self, entries: 'Sequence[Entry]') -> list[str]:
+        """Register new objects.
+
+        :returns: The keys for which there was no time.
+        """
+        left: list[str] = []
+        files = [] if self._dry_run else [file for _, file in self._sums(entries, left)]
+        self.summary.counts['new'] += len(entries) - len(left)
+        if files:
+            count, refusals = registration.register(self._part, files)
+            refused = {refusal.name for refusal in refusals}
+            self.summary.counts['registered'] += count
+            self.summary.counts['bytes'] += sum(file.bytes for file in files if file.name not in refused)
+            for refusal in refusals:
+                self.summary.refused(self._part, refusal)
+        return left
+
+    def note(self, etags: dict[str, str]) -> None:
+        """Note ETags, by name, of objects that are as the catalogue says."""
+        self.summary.counts['same'] += len(etags)
+        if etags and not self._dry_run:
+            updates.note_etags(self._part, etags)
+
+    def _sum(self, findings: 'Sequence[Finding]') -> list[str]:
+        """Files that the catalogue has no checksum of."""
+        left: list[str] = []
+        names = {each.entry.key: each.name for each in findings if each.entry}
+        if self._dry_run:
+            self.summary.counts['unsummed'] += len(names)
+            return left
+        etags = {}
+        for entry, file in self._sums((each.entry for each in findings if each.entry), left):
+            name = names[entry.key]
+            if file.md5 or file.adler32:
+                updates.set_checksums(self._part, name, file.md5, file.adler32)
+            if file.etag:
+                etags[name] = file.etag
+        self.summary.counts['unsummed'] += len(names) - len(left)
+        if etags:
+            updates.note_etags(self._part, etags)
+        return left
+
+    def _prove(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
+        """Those of which only the content tells whether they are the same.
+
+        :returns: By key those that are not, and the keys for which there was no time.
+        """
+        left: list[str] = []
+        unlike: dict[str, tuple[Finding, NewFile]] = {}
+        etags = {}
+        by_key = {each.entry.key: each for each in findings if each.entry}
+        if self._dry_run:
+            self.summary.counts['unproven'] += len(by_key)
+            by_key = {}
+        for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left):
+            finding = by_key[entry.key]
+            same = _is_same(file, finding.replica)
+            if same or (same is None and not self._budget.reads and _may_be_rucios(finding)):
+                etags[finding.name] = file.etag or entry.etag
+            elif same is False or (self._on_changed == 'replace' and self._budget.unread is None):
+                # What was not read because it is too large for now may be proven by the next run: its checksums are not
+                # thrown away.
+                unlike[entry.key] = finding, file
+            else:
+                updates.shield(self._part, [finding.name])
+                self.summary.found(self._part, finding)
+        self.note(etags)
+        return unlike, left
+
+    def _changed(self, findings: 'Sequence[Finding]', unlike: 'dict[str, tuple[Finding, NewFile]]') -> list[str]:
+        left: list[str] = []
+        if not self._dry_run and self._on_changed != 'bad' and (findings or unlike):
+            updates.shield(
+                self._part, [finding.name for finding in [*findings, *(finding for finding, _ in unlike.values())]]
+            )
+        if self._dry_run or self._on_changed == 'report':
+            for each in [*findings, *(finding for finding, _ in unlike.values())]:
+                self.summary.found(self._part, each._replace(kind=Kind.changed))
+            return left
+        if self._on_changed == 'bad':
+            every = [each.replica for each in [*findings, *(finding for finding, _ in unlike.values())] if each.replica]
+            self.summary.counts['changed'] += len(every)
+            self._act(
+                'bad',
+                updates.declare_bad,
+                every,
+                'rucio-s3: the object in the bucket is another one than the catalogue describes',
+            )
+            return left
+        by_key = {each.entry.key: each for each in findings if each.entry}
+        read = (
+            (by_key[entry.key], file)
+            for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left)
+        )
+        for each, file in (pair for pairs in (unlike.values(), read) for pair in pairs):
+            self.summary.counts['changed'] += 1
+            if each.replica:
+                refusal = updates.replace(self._part, each.replica, file)
+                self.summary.counts['replaced'] += refusal is None
+                if refusal:
+                    self.summary.refused(self._part, refusal)
+                elif each.replica.state == 'C':
+                    updates.complete(self._part, [each.name])
+        return left
+
+    def _missing(self, findings: 'Sequence[Finding]', certain: bool) -> None:
+        if not findings:
+            return
+        # What is forgotten comes back with the object. A lost file never does: what an event says does not do for that.
+        if (not certain or self._on_missing == 'lost') and self._is_empty():
+            self.summary.empty(self._part, self._on_missing)
+            self.summary.counts['missing'] += len(findings)
+            return
+        if self._dry_run or self._on_missing == 'report':
+            for each in findings:
+                self.summary.found(self._part, each)
+            return
+        self.summary.counts['missing'] += len(findings)
+        seen = [each.replica for each in findings if each.replica]
+        if self._on_missing == 'forget':
+            self._act('forgotten', lambda part, replicas, _: updates.forget(part, replicas), seen, '')
+        else:
+            self._act('lost', updates.declare_lost, seen, 'rucio-s3: the object is no longer in the bucket')
+
+    def _is_empty(self) -> bool:
+        """Whether the bucket has nothing at all of the part: one request, if nothing was listed yet."""
+        if self.empty is None:
+            try:
+                self.empty = next(self._lister(self._part, '', None), None) is None
+            except Unsorted as unsorted:
+                self.empty = next(unsorted.everything(), None) is None
+        return self.empty
+
+    def _completed(self, findings: 'Sequence[Finding]') -> None:
+        if findings and self._dry_run:
+            self.summary.counts['completed'] += len(findings)
+        elif findings:
+            self.summary.counts['completed'] += updates.complete(self._part, [each.name for each in findings])
+
+    def _act(
+        self,
+        kind: str,
+        act: 'Callable[[Part, Sequence[Replica], str], tuple[int, list[Refusal]]]',
+        seen: 'Sequence[Replica]',
+        reason: str,
+    ) -> None:
+        if seen:
+            count, refusals = act(self._part, seen, reason)
+            self.summary.counts[kind] += count
+            for refusal in refusals:
+                self.summary.refused(self._part, refusal)
+
+
+def _may_be_rucios(finding: Finding) -> bool:
+    """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed
+    to read it.
+    """
+    entry, replica = finding.entry, finding.replica
+    return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
+
+
+def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
+    """Whether an object is what the catalogue describes; None: nothing that can be compared."""
+    if replica is None:
+        return None
+    return Sums(file.md5, file.adler32).compare(Sums(replica.md5, replica.adler32))

@@ -1,0 +1,372 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The reconciler: makes the catalogue say what is in a bucket, as far as its settings allow.
+
+What the merge finds is collected: new objects, and those that are in doubt, as they are changed, missing, ... Each of
+these is looked at once more, in the bucket and in the catalogue, before anything is said or done about it.
+"""
+
+import threading
+import time
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from rucio.common.exception import UnsupportedOperation
+from rucio.common.s3 import objects
+from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+
+from . import listings
+from .budget import Budget
+from .compare import ONLY_TOLD, Finding, Kind, compare
+from .listings import Unsorted
+from .settle import Settler
+from .summary import COUNTS, Problem, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rucio.core.s3.parts import Part
+
+    from .listings import Entry, Lister, Replica
+
+__all__ = ['COUNTS', 'Problem', 'Reconciler', 'Summary', 'ranges']
+
+CHUNK = 2000  # new files registered at once
+DOUBTS = 200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
+OLD = 60  # seconds after which what a listing of everything had may be gone, and is looked at before it is registered
+LOOK = 256  # objects after which the clock is read
+MOST_NAMES = 20_000  # looked at to find ranges
+# Counted by the comparison itself, before anything is done.
+_COMPARED = ('listed', 'same', *(kind.value for kind in ONLY_TOLD), 'unsummed')
+AGAIN = 5  # times that an object is dealt with which changes meanwhile
+
+
+class _Pause(Exception):
+    """The merge ends before the end of the listing."""
+
+
+class _Mark(NamedTuple):
+    """How many objects there are up to a key, and their bytes."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+class _Position:
+    """How far a run has come."""
+
+    def __init__(self, after: str) -> None:
+        self.reached = after  # all up to this key is dealt with
+        self.compared = after  # all up to this one was compared
+        self.done = _Mark()  # up to what is dealt with
+        self.count = self.bytes = 0  # of what was listed
+        self._latest: Optional[Entry] = None
+        self._marks: dict[str, _Mark] = {}
+
+    def list(self, entry: 'Entry') -> None:
+        self.count += 1
+        self.bytes += entry.size
+        self._latest = entry
+
+    def stop(self) -> None:
+        """Nothing more is listed."""
+        if self._latest is not None:
+            self.compared = self._latest.key
+
+    def mark(self, key: str) -> None:
+        """Remember what was listed up to a key that will be dealt with. That something is missing is noticed at the
+        next object, which does not count.
+        """
+        if self._latest and self._latest.key > key:
+            self._marks[key] = _Mark(self.count - 1, self.bytes - self._latest.size)
+        else:
+            self._marks[key] = _Mark(self.count, self.bytes)
+
+    def settle(self, keys: 'Iterable[str]', left: 'Iterable[str]', reached: str) -> None:
+        """Go on to where all is dealt with. What is behind it is listed again by the next run.
+
+        :param keys: What was to be dealt with.
+        :param left: Those for which there was no time.
+        :param reached: Up to this key there was nothing else.
+        """
+        first_left = min(left, default=None)
+        if first_left is None:
+            self.reached = reached
+            self.done = self._marks.get(reached, _Mark(self.count, self.bytes))
+        else:
+            self.reached = max([self.reached, *(key for key in keys if key < first_left)])
+            self.done = self._marks.get(self.reached, self.done)
+        self._marks.clear()
+
+
+class Reconciler:
+    """One run, or several after each other, over one part of a bucket.
+
+    Costs of a run: one request for each 1000 objects, one query for each 20,000 files that are known; for new ones what
+    :func:`.checksums.sums` and :func:`.registration.register` say; for each object in doubt one HEAD or two and, where
+    something is done about it, a transaction. Memory: a page of each stream and :data:`CHUNK` new objects, however
+    large the bucket is.
+
+    :param part: What is compared.
+    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
+        ``bad``.
+    :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
+    :param dry_run: Only count and report: nothing is written, no object is read.
+    :param read_checksums: Read an object once where nothing else tells its checksum.
+    :param even_if_empty: Also do something about missing objects where the bucket has nothing at all left of the scope
+        or the import.
+    :param stop: Ends a run soon, at a safe place.
+    :param lister: Lists the bucket, where it is not the storage that shall be asked.
+    """
+
+    def __init__(
+        self,
+        part: 'Part',
+        *,
+        on_changed: str = 'report',
+        on_missing: str = 'report',
+        dry_run: bool = False,
+        read_checksums: bool = True,
+        even_if_empty: bool = False,
+        stop: Optional[threading.Event] = None,
+        lister: 'Optional[Lister]' = None,
+    ) -> None:
+        if on_changed not in ON_CHANGED or on_missing not in ON_MISSING:
+            raise ValueError(
+                f'on_changed is one of {", ".join(ON_CHANGED)}; on_missing is one of {", ".join(ON_MISSING)}'
+            )
+        self.summary = Summary()
+        self.stored = 0  # bytes of the objects that were listed and dealt with
+        self._part = part
+        self._dry_run = dry_run
+        self._list: Lister = lister or listings.entries
+        self._list_is_old = getattr(lister, 'old', False)  # an inventory: what is new in it may be gone
+        self._listed_at: Optional[float]  # when all was begun to be listed at once
+        self._budget = Budget(read_checksums, stop or threading.Event())
+        self._settler = Settler(
+            part,
+            self.summary,
+            self._budget,
+            on_changed=on_changed,
+            on_missing=on_missing,
+            dry_run=dry_run,
+            lister=listings.entries if self._list_is_old else self._list,
+            even_if_empty=even_if_empty,
+        )
+        self._begin('')
+
+    def _begin(self, after: str) -> None:
+        self._new: list[Entry] = []
+        self._doubts: list[str] = []  # keys
+        self._notes: dict[str, str] = {}  # name -> ETag
+        self._position = _Position(after)
+        self._failure: Optional[Exception] = None
+        self._listed_at = None
+
+    def run(
+        self,
+        after: str = '',
+        until: Optional[str] = None,
+        seconds: Optional[float] = None,
+        most_read: Optional[int] = None,
+        most_sorted: Optional[int] = None,
+    ) -> Optional[str]:
+        """Compare a range of keys and act.
+
+        :param after: Only keys behind this one.
+        :param until: Only keys up to this one.
+        :param seconds: How long to work; where the storage does not sort, from when all is listed, and at least as long
+            as that took. No object is begun after that; one that is being read is read to its end.
+        :param most_read: How many bytes may be read for checksums, as for :meth:`check`.
+        :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of
+            the part; None: all.
+        :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
+        :raises SourceNotFound: if there is no such bucket.
+        :raises UnsupportedOperation: if there is more than may be listed.
+        :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is
+            taken for missing.
+        """
+        prefix = self._part.key_prefix
+        if (after > prefix and not after.startswith(prefix)) or (until is not None and until <= max(prefix, after)):
+            return None
+        after, until = max(after, prefix), until if until and until.startswith(prefix) else None
+        counts, problems = Counter(self.summary.counts), len(self.summary.problems)
+        self._begin(after)
+        self._budget.renew(seconds, most_read)
+        try:
+            finished = self._merge(self._list(self._part, after if after > prefix else '', until), after, until)
+        except Unsorted as unsorted:
+            # What was found so far says nothing. What was done about it was right: each object had been looked at.
+            self._begin(after)
+            self._budget.deadline = None
+            self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARED})
+            del self.summary.problems[problems:]
+            everything = self._bounded(unsorted.everything(), most_sorted)
+            finished = self._merge(self._sorted(everything, after, until, seconds), after, until)
+        self.summary.counts['listed'] += self._position.done.objects - self._position.count
+        self.stored += self._position.done.bytes
+        return None if finished else self._position.reached
+
+    def _merge(self, entries: 'Iterator[Entry]', after: str, until: Optional[str]) -> bool:
+        name = self._part.name_of
+        known = listings.replicas(self._part, name(after), None if until is None else name(until))
+        finished = True
+        try:
+            for finding in compare(self._part, self._watched(entries), known, self.summary.counts):
+                if not self._take(finding):
+                    return False
+        except _Pause:
+            finished = False
+        finished = self._flush(self._position.compared) and finished
+        if self._failure is not None:
+            raise self._failure
+        return finished
+
+    def _bounded(self, everything: 'Iterator[Entry]', most: Optional[int]) -> 'Iterator[Entry]':
+        for count, entry in enumerate(everything, 1):
+            if most is not None and count > most:
+                raise UnsupportedOperation(
+                    f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, which the storage does not list "
+                    'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, and an inventory needs not be sorted.'
+                )
+            if not count % LOOK and self._budget.stop.is_set():
+                raise _Pause
+            yield entry
+
+    def _sorted(
+        self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]
+    ) -> 'Iterator[Entry]':
+        """A listing that takes longer than a run may take would let no run get anywhere: there is as much time again,
+        so that half of it is work.
+        """
+        self._listed_at = time.monotonic()
+        for entry in listings.sorted_entries(self._part, everything, after, until):
+            if self._budget.deadline is None and seconds is not None:
+                now = time.monotonic()
+                self._budget.deadline = now + max(seconds, now - self._listed_at)
+            yield entry
+
+    def _watched(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
+        """The same, until it is time to end. That is no end, which would say that there is nothing more in the
+        bucket.
+        """
+        position = self._position
+        try:
+            for entry in entries:
+                position.list(entry)
+                if not self._list_is_old:
+                    self._settler.empty = False
+                yield entry
+                if not position.count % LOOK and self._budget.is_over():
+                    break
+            else:
+                return
+        except (Unsorted, _Pause):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again when all that was found is dealt with
+            self._failure = error
+        finally:
+            position.stop()
+        raise _Pause
+
+    def _take(self, finding: Finding) -> bool:
+        """:returns: False when it is time to end."""
+        kind, name, entry, replica = finding
+        if kind is Kind.new and entry and not self._is_old():
+            self._new.append(entry)
+            self._position.mark(entry.key)
+        elif kind is Kind.unnoted and entry:
+            self._notes[name] = entry.etag
+        elif kind in ONLY_TOLD or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
+            self.summary.found(self._part, finding)
+        else:
+            self._doubts.append(self._part.key_of(name))
+            self._position.mark(self._doubts[-1])
+        if max(len(self._new) / CHUNK, len(self._notes) / CHUNK, len(self._doubts) / DOUBTS) < 1:
+            return True
+        return self._flush(self._part.key_of(name)) and not self._budget.is_over()
+
+    def _is_old(self) -> bool:
+        return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > OLD)
+
+    def _can_sum(self, entry: 'Optional[Entry]', replica: 'Optional[Replica]') -> bool:
+        """Whether to look for a checksum: not in each run again where it cannot be had without reading."""
+        return not self._dry_run and (self._budget.reads or not (entry and replica and entry.etag == replica.etag))
+
+    def _flush(self, reached: str) -> bool:
+        """Deal with what was collected.
+
+        :param reached: The key up to which that is all that was found.
+        :returns: Whether there was time for it. What is left then is found again.
+        """
+        new, doubts, notes = self._new, self._doubts, self._notes
+        self._new, self._doubts, self._notes = [], [], {}
+        self._settler.note(notes)
+        left = self._settler.register(new)
+        for first in range(0, len(doubts), DOUBTS):
+            left += self._settler.settle(doubts[first : first + DOUBTS])[0]
+        self._position.settle([*(entry.key for entry in new), *doubts], left, reached)
+        return not left
+
+    def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
+        """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the
+        part are left out.
+
+        Costs two or three HEADs for each, a query for each :data:`DOUBTS`, and what is done about them.
+
+        :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them
+            has none; None: all.
+        :returns: What is left of them.
+        """
+        self._begin('')
+        self._budget.renew(None, most_read)
+        wanted = sorted({key for key in keys if key.startswith(self._part.key_prefix)})
+        for first in range(0, len(wanted), DOUBTS):
+            some = wanted[first : first + DOUBTS]
+            for _ in range(AGAIN):
+                _, before = self._settler.settle(some, certain=True)
+                now = self._settler.look(some, quiet=True)
+                some = [
+                    key for key in some if key in before and key in now and _version(before[key]) != _version(now[key])
+                ]
+                if not some or self._budget.is_over():
+                    break
+        return self._budget.unread
+
+
+def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
+    return (entry.size, entry.etag) if entry else None
+
+
+def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
+    """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each
+    holds is not known.
+
+    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that. A
+    storage that does not sort has one range: each would list all of it.
+
+    :param count: How many at most.
+    :returns: ``after`` and ``until`` of each.
+    """
+    names: list[str] = []
+    place = part.target(part.name_prefix)
+    if count > 1 and listings.is_sorted(part):
+        client = part.storage.connection().client
+        names = sorted(islice(objects.list_prefix(client, place), MOST_NAMES))
+        if len(names) == 1 and names[0].endswith('/') and names[0] != place.key:
+            names = sorted(islice(objects.list_prefix(client, place._replace(key=names[0])), MOST_NAMES))
+    step = max(1, len(names) / count)
+    cuts = [names[int(step * number)] for number in range(1, min(count, len(names)))]
+    return list(zip(['', *cuts], [*cuts, None], strict=True))
