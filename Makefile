@@ -61,7 +61,7 @@ backends: dev .venv/interop/.done  ## measure the S3 storages that are installed
 audit: dev .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
 	.venv/audit/bin/python dev/audit.py "$$(.venv/dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-reference: dev  ## write the tables of docs/rest-api.md
+reference: dev  ## write the tables of docs/rest-api.md and docs/settings.md
 	.venv/dev/bin/python dev/reference.py
 
 licences: dev  ## write docs/licences.md

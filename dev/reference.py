@@ -12,20 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Write the tables of docs/rest-api.md from the contract of the REST interface (make reference). What stands around them is written by hand.
+"""Write the tables of docs/rest-api.md and docs/settings.md from what the code is made of (make reference). What stands around them is written by hand.
 
 A table is between the comments ``<!-- NAME -->`` and ``<!-- end -->``.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
 from rucio.common.s3.api import ROUTES
 from rucio.common.s3.contract import Request, documentation, schema
+from rucio.common.s3.endpoint import PERSON, SERVER, Patience
+from rucio.common.s3.settings import SERVER_SETTINGS, SETTINGS, Secrets, ServerSettings, StorageSettings, providers
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 _BLOCK = re.compile('<!-- (?!end)([^\n]*) -->\n.*?<!-- end -->', re.DOTALL)
@@ -40,7 +43,7 @@ def main() -> None:
 
 def pages() -> list[Path]:
     """The pages that have such tables."""
-    return [DOCS / 'rest-api.md']
+    return [DOCS / 'rest-api.md', DOCS / 'settings.md']
 
 
 def filled(page: Path) -> str:
@@ -50,7 +53,9 @@ def filled(page: Path) -> str:
     """
     text = page.read_text(encoding='utf-8')
     tables = {name_of(route): ''.join(f'{line}\n' for line in described(route)) for route in ROUTES}
-    tables['routes'] = ''.join(f'{line}\n' for line in overview(text))
+    if page.name == 'rest-api.md':
+        tables['routes'] = ''.join(f'{line}\n' for line in overview(text))
+    tables['settings'] = ''.join(f'{line}\n' for line in settings())
     return _BLOCK.sub(lambda block: f'<!-- {block[1]} -->\n\n{tables[block[1]]}\n<!-- end -->', text)
 
 
@@ -104,6 +109,45 @@ def _text(said: dict[str, Any]) -> str:
     choices = ', '.join(f'`{each}`' for each in said.get('enum', ()))
     text = said.get('description', '')
     return f'{text} One of {choices}.' if text and choices else text or (f'One of {choices}.' if choices else '')
+
+
+# Settings
+
+
+_WHERE = {'anywhere': 'any', 'rucio.cfg': 'rucio.cfg only', 'RSE': 'RSE only', 'server': "the server's rucio.cfg, `[s3]`"}
+
+
+def settings() -> Iterator[str]:
+    """A row for each setting: what is allowed, its default, where it may stand, what it is for."""
+    yield from ('| setting | values | default | where | what it is |', '|---|---|---|---|---|')
+    for table in (StorageSettings, Secrets, ServerSettings):
+        told = dict(re.findall(r'^:param (\w+): (.*(?:\n .*)*)', inspect.getdoc(table) or '', re.MULTILINE))
+        for each in fields(table):
+            setting = (SETTINGS | SERVER_SETTINGS)[each.name]
+            about = ' '.join(told[each.name].split())
+            yield f'| `{each.name}` | {setting.allowed} | {_default(each)} | {_WHERE[setting.where]} | {about} |'
+
+
+def _default(setting: 'Field[Any]') -> str:
+    if setting.name in Patience._fields:
+        return f'{getattr(PERSON, setting.name)}; {getattr(SERVER, setting.name)}'
+    usual = _written(providers()['default'].get(setting.name, setting.default))
+    by_value: dict[str, list[str]] = {}
+    for provider, defaults in sorted(providers().items()):
+        if (value := _written(defaults.get(setting.name, usual))) != usual and provider != 'default':
+            by_value.setdefault(value, []).append(f'`{provider}`')
+    others = '; '.join(f'{", ".join(names)}: {value}' for value, names in by_value.items())
+    return f'{usual} ({others})' if others else usual
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value and not value % 1024**2:
+        return f'{value // 1024**2} MiB'
+    if isinstance(value, (list, tuple)):
+        return ', '.join(value) or 'none'
+    return str(value or 'none')
 
 
 if __name__ == '__main__':

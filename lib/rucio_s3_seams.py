@@ -223,11 +223,11 @@ def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mo
     def exec_module(module: 'ModuleType') -> None:
         execute(module)
         try:
-            from rucio.common.config import config_get_bool, config_get_list  # noqa: PLC0415
+            from rucio.common.config import config_get_list  # noqa: PLC0415
+            from rucio.common.s3.settings import of_server  # noqa: PLC0415
 
             tools = config_get_list('conveyor', 'transfertool', False, [], check_config_table=False)
-            fts = config_get_bool('s3', 'fts', False, False, check_config_table=False)
-            install(module, copier='s3' in tools, fts=fts)
+            install(module, copier='s3' in tools, fts=of_server('fts'))
         except Exception as error:  # noqa: BLE001 - FTS shall go on
             sys.stderr.write(
                 f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of Rucio works. "

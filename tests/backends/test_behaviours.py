@@ -22,7 +22,8 @@ import pytest
 from backends import document
 from backends.behaviours import BEHAVIOURS, SECTIONS, Behaviour
 from backends.storage import KINDS, Kind, Probe
-from rucio.common.s3.endpoint import GUARDS, Endpoint
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import GUARDS
 
 COLUMNS = document.read()
 NAMED = [kind for kind in KINDS if kind.provider != 'generic']

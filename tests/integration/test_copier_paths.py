@@ -26,8 +26,9 @@ from rucio.common.s3 import transfer
 from rucio.common.s3.address import parse_url
 from rucio.common.s3.clients import connect
 from rucio.common.s3.credentials import choose
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
+from rucio.common.s3.settings import Secrets
 from servers.ceph import CephRGW
 from servers.cli import add_s3_rse
 from servers.conveyor import SCOPE, Conveyor, MiB, Place

@@ -28,7 +28,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.reconciler import listings
     from rucio.core.s3.reconciler.listings import Unsorted
 
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 
 pytestmark = pytest.mark.slow

@@ -38,7 +38,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3 import sts as sts_module
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.endpoint import Secrets as Keys
+from rucio.common.s3.settings import Secrets as Keys
 from rucio.db.sqla import models
 from servers.fake_sts import FakeSTS
 

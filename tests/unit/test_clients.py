@@ -27,8 +27,8 @@ import pytest
 
 from rucio.common.exception import FileReplicaAlreadyExists
 from rucio.common.s3 import clients, credentials, objects, transfer
-from rucio.common.s3.endpoint import Secrets
 from rucio.common.s3.errors import Target, translated
+from rucio.common.s3.settings import Secrets
 from servers.fake_s3 import error
 
 BUCKET = 'user.alice'

@@ -22,8 +22,9 @@ import pytest
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEOperationNotSupported
 from rucio.common.s3 import clients, credentials
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
+from rucio.common.s3.settings import Secrets
 
 BUCKET = 'user.alice'
 CONFIGURED = Secrets('CFGKEY', 'cfg-secret')

@@ -18,7 +18,8 @@
 import pytest
 
 from rucio.common.exception import ConfigurationError
-from rucio.common.s3.endpoint import SETTINGS, Endpoint
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import SETTINGS
 
 MiB = 1024**2
 

@@ -34,7 +34,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.reconciler.listings import Entry
 
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported, SourceNotFound
-from rucio.common.s3.endpoint import Secrets
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 
 BUCKET, REPORTS, MANIFEST = 'user.alice', 'reports', 's3://reports/2026-11-22/manifest.json'

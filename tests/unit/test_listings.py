@@ -36,7 +36,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.db.sqla.session import db_session
 
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, SourceNotFound
-from rucio.common.s3.endpoint import Secrets
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDType, ReplicaState
 from servers import fake_s3

@@ -45,7 +45,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.db.sqla.session import db_session
 
 from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound, UnsupportedOperation
-from rucio.common.s3.endpoint import Secrets
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
 from servers import fake_s3

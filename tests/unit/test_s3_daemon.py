@@ -44,7 +44,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.db.sqla import models
 
 from rucio.common.exception import ServiceUnavailable
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import LockState, ReplicaState
 from servers.fake_s3 import Answer, error

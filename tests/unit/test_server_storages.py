@@ -31,7 +31,8 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.buckets import lookup
 
 from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
 
 
 def storage(algorithm='s3_bucket', prefix='/', deterministic=True, **endpoint):

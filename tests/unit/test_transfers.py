@@ -38,7 +38,8 @@ from sqlalchemy.orm import Session
 
 from rucio.common.exception import DatabaseException, RSENotFound
 from rucio.common.s3.content import Sums
-from rucio.common.s3.endpoint import Endpoint, Secrets
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 from rucio.common.utils import generate_uuid
 from rucio.db.sqla import models

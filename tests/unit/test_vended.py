@@ -24,9 +24,9 @@ import pytest
 
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSENotFound, RSEOperationNotSupported, ServerConnectionException, SourceNotFound
 from rucio.common.s3 import clients, credentials, objects, transfer, vended
-from rucio.common.s3.endpoint import Secrets
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
+from rucio.common.s3.settings import Secrets
 from rucio.common.s3.vended import Vended
 from rucio.common.s3.webidentity import WebIdentity
 from rucio.rse.protocols import s3 as protocol_module

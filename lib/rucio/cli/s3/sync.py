@@ -27,7 +27,7 @@ import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, rse_option, s3_client, say, size, table
 from rucio.common.exception import InputValidationError, RucioException, ServerConnectionException
-from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 if TYPE_CHECKING:
     from rucio.common.s3 import api

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Optional
 from typing_extensions import NotRequired, TypedDict
 
 from rucio.common.s3.contract import Field, Request
-from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 MAX_REQUESTS = 1000  # to be signed in one call
 DEFAULT = 'default'  # takes back what was set for a bucket: the RSE's own holds again

@@ -35,8 +35,9 @@ from s3transfer.exceptions import CancelledError
 from . import factory
 from .authorizer import Authorizer
 from .credentials import Presigned
-from .endpoint import PERSON, Endpoint, Patience, Secrets
+from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, status_of, translated
+from .settings import Secrets
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest

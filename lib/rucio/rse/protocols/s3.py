@@ -31,7 +31,6 @@ from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
-from rucio.common.config import config_get_bool
 from rucio.common.exception import (
     ConfigNotFound,
     FileConsistencyMismatch,
@@ -47,8 +46,9 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, transfer
 from rucio.common.s3.content import Summing, Sums
-from rucio.common.s3.endpoint import SETTINGS, Endpoint
+from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
+from rucio.common.s3.settings import SETTINGS, of_server
 from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
 
@@ -544,9 +544,7 @@ class FTS(Default):
             logger=logger,
         )
         self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
-        if not getattr(rsemanager, 'CLIENT_MODE', False) and not config_get_bool(
-            's3', 'fts', False, False, check_config_table=False
-        ):
+        if not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
             logger(
                 logging.WARNING,
                 'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for FTS, and Rucio may change its URLs.',

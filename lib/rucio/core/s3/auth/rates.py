@@ -22,14 +22,12 @@ import math
 import threading
 from time import monotonic
 
-from rucio.common.config import config_get_float
-from rucio.common.exception import ConfigurationError, ResourceTemporaryUnavailable
+from rucio.common.exception import ResourceTemporaryUnavailable
+from rucio.common.s3.settings import of_server
 from rucio.core.s3.allowance import Allowance
 
-__all__ = ['BURST', 'DEFAULTS', 'TooManyRequests', 'forget', 'spend']
+__all__ = ['BURST', 'TooManyRequests', 'forget', 'spend']
 
-# Options of [s3] in the server's rucio.cfg -> a second; 0: as many as they like.
-DEFAULTS = {'signatures_per_second': 2000.0, 'vends_per_second': 10.0}
 BURST = 5  # seconds
 
 _allowances: dict[tuple[str, float], Allowance] = {}
@@ -47,14 +45,14 @@ class TooManyRequests(ResourceTemporaryUnavailable):
 def spend(option: str, account: str, vo: str, count: int = 1) -> None:
     """Take this many of what an account may have. No request, no query.
 
-    :param option: One of :data:`DEFAULTS`.
+    :param option: signatures_per_second or vends_per_second, as ``ServerSettings`` has them; 0: as many as they like.
     :param account: Who asks.
     :param vo: The VO of the account.
     :param count: How many.
     :raises TooManyRequests: if nothing is left; nothing is taken then.
     :raises ConfigurationError: if the option is not a number.
     """
-    if not (rate := _rate(option)):
+    if not (rate := of_server(option)):
         return
     with _lock:
         if (option, rate) not in _allowances:
@@ -70,20 +68,6 @@ def spend(option: str, account: str, vo: str, count: int = 1) -> None:
 
 
 _NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second': 'the limit of new credentials'}
-
-
-def _rate(option: str) -> float:
-    try:
-        rate = float(
-            config_get_float('s3', option, raise_exception=False, default=DEFAULTS[option], check_config_table=False)
-        )
-        if rate >= 0:
-            return rate
-    except ValueError:
-        pass
-    raise ConfigurationError(
-        f"rucio.cfg [s3]: '{option}' must be a number of at least 0, such as {DEFAULTS[option]:g}; 0: no limit."
-    )
 
 
 def forget() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from rucio.common.exception import ConfigurationError
 from rucio.common.s3.api import DEFAULT
-from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 from rucio.core import config
 from rucio.core.s3 import configs
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from sqlalchemy import and_, select
 
-from rucio.common.config import config_get
 from rucio.common.exception import (
     AccessDenied,
     InvalidObject,
@@ -35,6 +34,7 @@ from rucio.common.s3 import address
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
+from rucio.common.s3.settings import of_server
 from rucio.core.account_limit import get_local_account_limit
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
@@ -220,7 +220,7 @@ def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
     """
     if len(found) == 1:
         return found[0]
-    default = config_get('s3', 'default_rse', raise_exception=False, default='', check_config_table=False)
+    default = of_server('default_rse')
     for storage in found:
         if storage.rse == default:
             return storage

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from rucio.common.exception import UnsupportedOperation
 from rucio.common.s3 import objects
-from rucio.common.s3.endpoint import ON_CHANGED, ON_MISSING
+from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 from . import listings
 from .budget import Budget
