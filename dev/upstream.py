@@ -16,7 +16,7 @@
 
 RUCIO is a git repository with Rucio's source, such as a clone of its main branch. Each patch is applied to it, in a copy, and written
 again with the lines and numbers that it has there; where one no longer fits, git says so. With ``--python PYTHON``, an environment that
-has what Rucio requires, and pytest, but neither Rucio nor rucio-s3, Rucio's own tests in TESTS are run before and after, on SQLite, and
+has what Rucio requires, pytest and gunicorn, but neither Rucio nor rucio-s3, Rucio's own tests in TESTS are run before and after, on SQLite, and
 `rucio s3` and the transfertool are tried without rucio-s3.pth.
 """
 
@@ -30,11 +30,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
+
+from servers.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = ROOT / 'docs' / 'upstream'
-# Rucio's tests of what the patches change, of those that need neither a server nor FTS
+# Rucio's tests of what the patches change, of those that need no FTS, no memcached and no other service than Rucio's own server
 TESTS = (
     'test_conveyor_submitter',
+    'test_judge_evaluator',
     'test_module_import',
     'test_preparer',
     'test_request',
@@ -44,8 +49,9 @@ TESTS = (
     'test_transfer',
     'test_transfer_plugins',
 )
+PORT = free_port()
 ENTRY_POINTS = '[rucio.cli]\ns3 = rucio.cli.s3:s3\n\n[rucio.transfertool]\ns3 = rucio.transfertool.s3:S3Transfertool\n'
-_TRAILER = re.compile(r'^Makes unnecessary: (.+)$', re.MULTILINE)
+_TRAILER = re.compile(r'^Replaced-By-Plugin: (\S+)$', re.MULTILINE)
 _IDENTITY = ('-c', 'user.name=rucio-s3', '-c', 'user.email=rucio-s3@localhost')
 
 
@@ -58,12 +64,9 @@ def git(directory: Path, *arguments: object) -> str:
 
 
 def named() -> dict[str, str]:
-    """What the patches make unnecessary: ``module:name`` -> the file of the patch."""
-    found = {}
-    for patch in sorted(PATCHES.glob('*.patch')):
-        for trailer in _TRAILER.findall(patch.read_text()):
-            found.update({name.split()[0]: patch.name for name in trailer.split(', ')})
-    return found
+    """What the patches make it unnecessary to replace in Rucio, by its name there -> the file of the patch."""
+    patches = sorted(PATCHES.glob('*.patch'))
+    return {name: patch.name for patch in patches for name in _TRAILER.findall(patch.read_text())}
 
 
 def refresh(source: Path, tree: Path) -> None:
@@ -84,8 +87,10 @@ def configure(home: Path, tree: Path) -> dict[str, str]:
     database = f'sqlite:///{home}/rucio.db'
     config['common'].update(logdir=str(home), mailtemplatedir=str(tree / 'etc' / 'mail_templates'))
     config['database'].update(default=database)
+    config['client'].update(dict.fromkeys(('rucio_host', 'auth_host'), f'http://127.0.0.1:{PORT}'))
     config['policy'] = {'permission': 'generic', 'schema': 'generic', 'lfn2pfn_algorithm_default': 'hash'}
     config['alembic']['cfg'] = str(home / 'alembic.ini')
+    config['trace']['tracedir'] = str(home)
     etc = home / 'etc'
     etc.mkdir(parents=True)
     with etc.joinpath('rucio.cfg').open('w') as file:
@@ -100,24 +105,28 @@ def run_tests(python: Path, tree: Path, home: Path) -> str:
     """Run Rucio's tests on a new database; the summary that pytest prints."""
     environment = configure(home, tree)
     tests = [*(f'tests/{name}.py' for name in TESTS), *(str(new) for new in tree.glob('tests/test_*.py') if added(tree, new))]
-    for command in (
-        ['tools/reset_database.py', '-b'],
-        ['-c', _ACCOUNTS],
-        ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', '-o', 'addopts=', *tests],
-    ):
+    for command in (['tools/reset_database.py', '-b'], ['-c', _ACCOUNTS]):
+        subprocess.run([str(python), *command], cwd=tree, env=environment, capture_output=True, check=True)
+    server = [str(python), '-m', 'gunicorn', '-b', f'127.0.0.1:{PORT}', 'rucio.web.rest.main:application']
+    with home.joinpath('server.log').open('w') as log, subprocess.Popen(server, cwd=tree, env=environment, stdout=log, stderr=log) as running:
+        command = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', '-o', 'addopts=', *tests]
         done = subprocess.run([str(python), *command], cwd=tree, env=environment, capture_output=True, text=True, check=False)
+        running.terminate()
     failed = re.findall(r'^(?:FAILED|ERROR) .*$', done.stdout, re.MULTILINE)
     return '\n'.join([*failed, (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]])
 
 
 _ACCOUNTS = """
-from rucio.common.types import InternalAccount
-from rucio.core.account import add_account
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.account import add_account, add_account_attribute
+from rucio.core.scope import add_scope
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType
 from rucio.db.sqla.session import db_session
 with db_session(DatabaseOperationType.WRITE) as session:
     for name in ('jdoe', 'panda'):
         add_account(InternalAccount(name), AccountType.SERVICE, f'{name}@localhost', session=session)
+    add_account_attribute(InternalAccount('root'), 'admin', True, session=session)
+    add_scope(InternalScope('mock'), InternalAccount('root'), session=session)
 """
 
 
@@ -148,7 +157,7 @@ def main() -> None:
     """Refresh the patches, and try them."""
     parser = argparse.ArgumentParser(description="Bring the patches of docs/upstream up to Rucio's newest source.")
     parser.add_argument('rucio', type=Path, help="a git repository with Rucio's source")
-    parser.add_argument('--python', type=Path, help="an interpreter with Rucio's requirements, pytest, boto3, and no Rucio")
+    parser.add_argument('--python', type=Path, help="an interpreter with Rucio's requirements, pytest, gunicorn, boto3, and no Rucio")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='rucio-s3-upstream-') as directory:
         tree = Path(directory, 'rucio')

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What becomes of a catalogue and a bucket that contradict each other: each row of the table in docs/walk.md, on real servers."""
+"""What becomes of a catalogue and a bucket that contradict each other: each row of the table in docs/reconciling.md, on real servers."""
 
 import hashlib
 import re
