@@ -161,3 +161,12 @@ def test_the_map_names_what_is_there_and_nothing_else():
 def test_change_notes_have_names_that_the_changelog_takes():
     notes = [path.name for path in ROOT.joinpath('changes').iterdir() if path.name != 'README.md']
     assert [name for name in notes if not re.fullmatch(r'\+[a-z0-9-]+\.(security|added|changed|removed|fixed)\.md', name)] == []
+
+
+def test_the_tour_leads_to_rooms_and_tests_that_are_there():
+    named = re.findall(r'`([\w/]+\.(?:py|toml))`', ROOT.joinpath('CONTRIBUTING.md').read_text())
+    trees = (ROOT, ROOT / 'lib', ROOT / 'lib' / 'rucio', ROOT / 'tests', ROOT / 'lib' / 'rucio' / 'common' / 's3', ROOT / 'lib/rucio/core/s3/reconciler')
+    assert [name for name in named if not any((tree / name).exists() for tree in trees)] == []
+    functions = re.findall(r'`([\w/]+\.py)`: `(\w+)`', ROOT.joinpath('CONTRIBUTING.md').read_text())
+    files = {(name, function): next(tree / name for tree in trees if (tree / name).exists()) for name, function in functions}
+    assert [each for each, file in files.items() if f'def {each[1]}(' not in file.read_text()] == []
