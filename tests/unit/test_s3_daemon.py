@@ -40,7 +40,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.core.s3.reconciler import usage as usage_module
     from rucio.core.s3.reconciler.walk import Problem, Summary
     from rucio.daemons.s3 import reconciler as daemon
-    from rucio.daemons.s3 import starting
+    from rucio.daemons.s3 import reporting, starting, upkeep
     from rucio.db.sqla import models
 
 from rucio.common.exception import ServiceUnavailable
@@ -70,10 +70,10 @@ def database(tmp_path, monkeypatch):
             yield opened
             opened.commit()
 
-    for module in (progress, daemon):
+    for module in (progress, daemon, upkeep):
         monkeypatch.setattr(module, 'db_session', session)
-    monkeypatch.setattr(daemon.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
-    monkeypatch.setattr(daemon.publishing, 'mend', mock.Mock(return_value=[]))
+    monkeypatch.setattr(upkeep.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
+    monkeypatch.setattr(upkeep.publishing, 'mend', mock.Mock(return_value=[]))
     with session() as opened:
         for scope in (ALICE, BOB):
             opened.add(models.Scope(scope=scope, account=InternalAccount('root')))
@@ -191,7 +191,7 @@ def fill(s3, bucket='user.alice', keys=KEYS):
 
 def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
     storage()
-    sweep = daemon.publishing.sweep
+    sweep = upkeep.publishing.sweep
     sweep.return_value = Swept(2, ['user.alice:run1 may still be public on RSE SITE_S3: it does not\nanswer.'])
     hearts, workers = [], [daemon.Worker(daemon.Options()) for _ in range(2)]
     beating = [Heart(hearts) for _ in workers]
@@ -212,7 +212,7 @@ def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(sto
     fill(s3)
     fill(s3, 'user.bob')
     compared.slice_size = 10
-    mend = daemon.publishing.mend
+    mend = upkeep.publishing.mend
     mend.side_effect = [['user.alice was\nopen'], ServiceUnavailable('it does not answer')]
     lines = work(once()).lines(logging.WARNING)
     assert [str(call.args[0].scope) for call in mend.call_args_list] == ['user.alice', 'user.bob']
@@ -223,7 +223,7 @@ def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(sto
 def test_a_run_for_a_part_sweeps_no_grants(storage, database, options):
     storage()
     work(once(**options))
-    assert not daemon.publishing.sweep.called
+    assert not upkeep.publishing.sweep.called
 
 
 # Rounds
@@ -828,9 +828,9 @@ def test_problems_with_their_remedy_and_not_too_many(s3, storage, database, comp
     fill(s3, keys=['file'])
     compared.problems = [Problem('over-limit', f'user.alice:run{number}', '', 'The account alice is over its limit.', 'Ask for more.') for number in range(50)]
     lines = work(once()).lines(logging.WARNING)
-    assert len(lines) == daemon.SHOWN
+    assert len(lines) == reporting.SHOWN
     assert lines[0] == 'user.alice:run0: RSE SITE_S3: The account alice is over its limit. Ask for more.'
-    assert len(work(once()).lines(logging.WARNING)) == daemon.SHOWN  # in each round
+    assert len(work(once()).lines(logging.WARNING)) == reporting.SHOWN  # in each round
 
 
 def test_a_key_forges_no_line_of_the_log(s3, storage, database, compared):
@@ -848,7 +848,7 @@ def test_metrics(s3, storage, database, compared):
     fill(s3)
 
     def value(name, **labels):
-        return daemon.METRICS.get_registry().get_sample_value(f'rucio_daemons_s3_reconciler_{name}', {'rse': 'SITE_S3', **labels}) or 0
+        return reporting.METRICS.get_registry().get_sample_value(f'rucio_daemons_s3_reconciler_{name}', {'rse': 'SITE_S3', **labels}) or 0
 
     before = value('objects_total', outcome='listed'), value('round_count'), value('failures_total')
     work(once())

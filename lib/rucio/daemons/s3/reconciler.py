@@ -26,7 +26,6 @@ import logging
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -42,10 +41,9 @@ from rucio.common.exception import (
     VONotFound,
 )
 from rucio.common.s3.answers import line_logger
-from rucio.core.monitor import MetricManager
 from rucio.core.rse_expression_parser import parse_expression
-from rucio.core.s3 import storages, topics
-from rucio.core.s3.buckets import bucket_settings, publishing
+from rucio.core.s3 import storages
+from rucio.core.s3.buckets import bucket_settings
 from rucio.core.s3.reconciler import progress, usage
 from rucio.core.s3.reconciler.inventory import Inventory, NamedInventory
 from rucio.core.s3.reconciler.walk import Reconciler, ranges
@@ -55,31 +53,25 @@ from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
 from . import starting
+from .reporting import SHOWN, Reporter, name_of, place_of, plain, said, tell_round, told
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from rucio.common.types import LoggerFunction
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.progress import Round, Span
-    from rucio.core.s3.reconciler.walk import Problem, Summary
     from rucio.core.s3.storages import Storage
 
 __all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']
 
 graceful_stop = threading.Event()
-METRICS = MetricManager(module='rucio.daemons.s3.reconciler')  # also where this is __main__
 DAEMON_NAME = 's3-reconciler'
 _LOGGER = line_logger(DAEMON_NAME)
 
-SHOWN = 20  # problems of a bucket in the log of a round
 SPANS = 4  # for each worker, of a large bucket: all have something to do until its end
 MOST_SPANS = 256
 MOST_SORTED = 100_000_000  # objects of a storage that does not list in order: 15 GB on disk
 WAIT = 2  # seconds between looks at what others still do, with --run-once
 PATIENCE = 60  # seconds in which others must have come further
-
-_OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
-_ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
-_OPEN = ('conflict', 'closed', 'unnameable', 'oversized')
 
 
 @dataclass(frozen=True)
@@ -156,37 +148,12 @@ def _lacks_keys(storage: 'Storage') -> Optional[str]:
     try:
         storage.connection()
     except RSEAccessDenied as error:
-        return _told(f'RSE {storage.rse}', error)
+        return told(f'RSE {storage.rse}', error)
     return None
 
 
 def _parts(options: Options, places: progress.Places) -> 'list[Part]':
     return [part for part in places.parts if not options.scopes or str(part.scope) in options.scopes]
-
-
-def _place(part: 'Part') -> tuple[str, str]:
-    return part.bucket, progress.mark_of(part)
-
-
-def _name(part: 'Part') -> str:
-    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (
-        f', keys below {part.key_prefix}' if part.key_prefix else ''
-    )
-
-
-def _told(place: str, error: BaseException) -> str:
-    text = _plain(str(error.args[0] if error.args else error))
-    return text if text.startswith('RSE ') else f'{place}: {text}'
-
-
-def _said(part: 'Part', problem: 'Problem') -> str:
-    where = '' if problem.found.startswith('RSE ') else f'RSE {part.storage.rse}: '
-    return _plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
-
-
-def _plain(text: str) -> str:
-    """One line of the log: keys may hold anything, also what looks like the next line."""
-    return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 # Working
@@ -202,14 +169,9 @@ class Worker:
         self.failed: set[tuple[str, ...]] = set()  # what is not tried again in this run
         self._takes_all = False  # also what is for others
         self._begun: dict[tuple[str, ...], float] = {}  # spans, and when their round began
-        self._warned: dict[str, float] = {}
-        self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
         self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
-        self._swept: Optional[float] = None  # when grants that have ended were deleted
-        self._kept: dict[str, float] = {}  # RSE id -> when the topic of its events was looked at
-        self._closed: set[str] = (
-            set()
-        )  # RSEs of which this worker has ended a round, and not yet said how much is there
+        self._report = Reporter(options.interval)
+        self._upkeep = Upkeep(self._report, options.interval)
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
         """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had
@@ -217,7 +179,7 @@ class Worker:
 
         :returns: Whether to sleep: nothing is left to go on with.
         """
-        self._heartbeat = heartbeat_handler
+        self._heartbeat = self._report.heartbeat = heartbeat_handler
         self.failed.clear()
         changed, seen = time.monotonic(), frozenset[str]()
         while not graceful_stop.is_set():
@@ -243,50 +205,29 @@ class Worker:
         """
         self._heartbeat.live(force_renew=True)  # who came or went since
         mine, others = 0, set[str]()
-        self._sweep_grants()
+        if not self.options.rses and not self.options.scopes:
+            self._upkeep.sweep_grants(_vos(self.options), self.options.once)
         for storage in _storages(self.options):
             if why := _lacks_keys(storage):
-                self._warn(why)
+                self._report.warn(why)
                 continue
             try:
                 tasks, foreign = self._tasks(storage)
             except RucioException as error:
-                self._fail((storage.rse_id,), _told(f'RSE {storage.rse}', error), storage)
+                self._fail((storage.rse_id,), told(f'RSE {storage.rse}', error), storage)
                 continue
             mine += sum(self._work(task) for task in tasks)
             others |= foreign
             self._tell_usage(storage)
-            self._keep_topic(storage)
+            self._upkeep.keep_topic(storage)
         return mine, frozenset(others)
-
-    def _sweep_grants(self) -> None:
-        """Grants that have ended, or whose collection was erased: once in each interval, by one worker. Not where a run
-        is for some RSEs or scopes.
-        """
-        number, _, logger = self._heartbeat.live()
-        due = self._swept is None or time.monotonic() - self._swept > self.options.interval
-        if (
-            number != 0
-            or not due
-            or (self.options.once and self._swept is not None)
-            or self.options.rses
-            or self.options.scopes
-        ):
-            return
-        self._swept = time.monotonic()
-        for vo in _vos(self.options):
-            deleted, kept = publishing.sweep(vo)
-            if deleted:
-                logger(logging.INFO, 'VO %s: %d grants that had ended were deleted', vo, deleted)
-            for text in kept:
-                self._warn(_plain(text))
 
     def _is_mine(self, part: 'Part', index: int = 0) -> bool:
         number, total, _ = self._heartbeat.live()
         if self._takes_all:
             return True
         # Not crc32: of names that differ in their last digit it often gives all to one of two workers.
-        digest = hashlib.sha256('/'.join((part.storage.rse_id, *_place(part))).encode()).digest()
+        digest = hashlib.sha256('/'.join((part.storage.rse_id, *place_of(part))).encode()).digest()
         return bool((int.from_bytes(digest[:8], 'big') + index) % total == number)
 
     def _is_due(self, last: 'Optional[Round]') -> bool:
@@ -303,7 +244,7 @@ class Worker:
         with db_session(DatabaseOperationType.READ) as session:
             known = progress.read(storage, session=session)
         places = progress.find(storage, known)
-        self._tell_missing(storage, places)
+        self._report.missing(storage, places)
         self._forget(storage, places, known)
         self._there[storage.rse_id] = places.parts
         parts = _parts(self.options, places)
@@ -312,9 +253,9 @@ class Worker:
                 known = progress.read(storage, session=session)
         tasks, others = [], set()
         for part in parts:
-            last = known.get(_place(part))
+            last = known.get(place_of(part))
             if self._is_due(last):
-                others.add('/'.join(_place(part)))  # it has still to be begun
+                others.add('/'.join(place_of(part)))  # it has still to be begun
             spans = last.spans if last else ()
             for span in spans:
                 if not span.done and self._is_mine(part, span.index):
@@ -330,7 +271,7 @@ class Worker:
         """
         count = 0
         for part in parts:
-            last = known.get(_place(part))
+            last = known.get(place_of(part))
             if last and last.ended is None and all(span.done for span in last.spans):
                 self._close(part)  # whoever did the last span ended too soon
             elif self._is_due(last):
@@ -341,7 +282,7 @@ class Worker:
 
     def _forget(self, storage: 'Storage', places: progress.Places, known: 'dict[tuple[str, str], Round]') -> None:
         """Buckets and imports that are no more, and that nobody misses."""
-        there = {_place(part) for part in places.parts} | {
+        there = {place_of(part) for part in places.parts} | {
             (bucket, str(scope.internal)) for scope, bucket in places.missing
         }
         if gone := known.keys() - there:
@@ -354,15 +295,15 @@ class Worker:
         :returns: Whether something is left of it.
         """
         part = task.part
-        place = (part.storage.rse_id, *_place(part))
+        place = (part.storage.rse_id, *place_of(part))
         if graceful_stop.is_set() or place in self.failed or not self._is_mine(part, task.span.index):
             return False
         try:
             return self._slice(task)
         except RucioException as error:
-            self._fail(place, _told(_name(part), error), part.storage)
+            self._fail(place, told(name_of(part), error), part.storage)
         except Exception as error:  # noqa: BLE001 - the other buckets have done nothing wrong
-            self._fail(place, f'{_name(part)}: {type(error).__name__}: {error}', part.storage, error)
+            self._fail(place, f'{name_of(part)}: {type(error).__name__}: {error}', part.storage, error)
         return False
 
     def _slice(self, task: Task) -> bool:
@@ -370,9 +311,9 @@ class Worker:
         if task.alone and span.after and not inventory and self._split(part, span):
             return True
         reconciler = _reconciler_of(part, inventory)
-        place = (part.storage.rse_id, *_place(part))
+        place = (part.storage.rse_id, *place_of(part))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
-            self._logger(logging.INFO, "%s: the round goes on after '%s'", _name(part), _plain(span.after))
+            self._report.logger(logging.INFO, "%s: the round goes on after '%s'", name_of(part), plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
         start = time.monotonic()
         # An inventory is read to its end before anything is compared.
@@ -380,7 +321,7 @@ class Worker:
         try:
             after = reconciler.run(span.after, span.until, seconds, most_sorted=MOST_SORTED)
         finally:
-            self._count(part, reconciler.summary)
+            self._report.count(part, reconciler.summary)
         counts = reconciler.summary.counts | {progress.STORED: reconciler.stored}
         with db_session(DatabaseOperationType.WRITE) as session:
             progress.advance(part, span, after, counts, time.monotonic() - start, session=session)
@@ -397,7 +338,7 @@ class Worker:
         found = ranges(part, min(SPANS * total, MOST_SPANS))
         with db_session(DatabaseOperationType.WRITE) as session:
             count = progress.split(part, span, found, session=session)
-        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', _name(part), count, total)
+        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', name_of(part), count, total)
         return count > 1
 
     def _close(self, part: 'Part') -> None:
@@ -405,130 +346,23 @@ class Worker:
             ended = progress.close(part, time.time(), session=session)
         if ended is None:  # others have something left to do
             return
-        self._closed.add(part.storage.rse_id)
-        _tell_round(self._logger, part, ended)
-        METRICS.timer(
-            'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
-        ).labels(rse=part.storage.rse).observe(ended.seconds)
-        self._shown.pop((part.storage.rse_id, *_place(part)), None)
-        self._mend_public(part)
-
-    def _mend_public(self, part: 'Part') -> None:
-        """What everybody may read of a bucket, once in each round."""
-        if part.dataset is not None:  # an import: its bucket is somebody else's
-            return
-        try:
-            for mended in publishing.mend(part):
-                self._warn(_plain(mended))
-        except RucioException as error:
-            self._warn(_told(f'{_name(part)}: what everybody may read', error))
+        self._report.round(part, ended)
+        self._upkeep.close(part)
 
     def _tell_usage(self, storage: 'Storage') -> None:
-        """How much lies on a storage, when each of its buckets has had a round, and one of them has ended another."""
         place = (storage.rse_id, usage.SOURCE)  # none of a bucket: those go on
         if place in self.failed:
             return
         try:
-            if storage.rse_id in self._closed:
-                self._store_usage(storage)
-                self._closed.discard(storage.rse_id)
-            else:
-                with db_session(DatabaseOperationType.WRITE) as session:
-                    usage.withdraw(storage, session=session)
+            self._upkeep.tell_usage(storage, self._there.get(storage.rse_id, []))
         except RucioException as error:
-            self._fail(place, _told(f'RSE {storage.rse}', error), storage)
-
-    def _store_usage(self, storage: 'Storage') -> None:
-        parts = self._there.get(storage.rse_id, [])
-        with db_session(DatabaseOperationType.READ) as session:
-            found = usage.measured(parts, progress.read(storage, session=session))
-        if found is None:
-            return
-        free = usage.free_space(storage, found.used, parts[0].bucket)
-        with db_session(DatabaseOperationType.WRITE) as session:
-            stored = usage.store(storage, found, free, session=session)
-        self._logger(
-            logging.DEBUG,
-            'RSE %s: %d objects, %d bytes, free: %s',
-            storage.rse,
-            *found,
-            'not known' if free is None else f'{free} bytes',
-        )
-        if not stored:
-            self._warn(
-                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which the reaper deletes, and how much is '
-                "free is not certain; or somebody else tells it. Set 'capacity' in the RSE's 's3' settings."
-            )
-
-    def _keep_topic(self, storage: 'Storage') -> None:
-        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all that is
-        written.
-        """
-        now = time.monotonic()
-        if (
-            now - self._kept.get(storage.rse_id, -self.options.interval) >= self.options.interval
-            and self._heartbeat.live()[0] == 0
-        ):
-            self._kept[storage.rse_id] = now
-            if wrong := topics.keep(storage):
-                self._warn(wrong)
-
-    # What is told
-
-    @property
-    def _logger(self) -> 'LoggerFunction':
-        logger: LoggerFunction = self._heartbeat.live()[2]
-        return logger
-
-    def _count(self, part: 'Part', summary: 'Summary') -> None:
-        for outcome in _OUTCOMES:
-            counter = METRICS.counter(
-                'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
-            )
-            counter.labels(outcome=outcome, rse=part.storage.rse).inc(summary.counts[outcome])
-        place = (part.storage.rse_id, *_place(part))
-        for text in (_said(part, problem) for problem in summary.problems):
-            if text not in self._shown[place] and len(self._shown[place]) < SHOWN:
-                self._shown[place].add(text)
-                self._logger(logging.WARNING, '%s', text)
+            self._fail(place, told(f'RSE {storage.rse}', error), storage)
 
     def _fail(
         self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None
     ) -> None:
         self.failed.add(place)
-        METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(
-            rse=storage.rse
-        ).inc()
-        self._warn(text, error)
-
-    def _tell_missing(self, storage: 'Storage', places: progress.Places) -> None:
-        for scope, bucket in places.missing:
-            self._warn(
-                f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '{bucket}'. Nothing was declared lost. "
-                'If the bucket is gone for good, remove what was in it: rucio s3 remove-bucket, with --force.'
-            )
-
-    def _warn(self, text: str, error: Optional[BaseException] = None) -> None:
-        """Into the log, but the same not again before the next round."""
-        now = time.monotonic()
-        self._warned = {each: at for each, at in self._warned.items() if now - at < self.options.interval}
-        if text not in self._warned:
-            self._warned[text] = now
-            self._logger(logging.WARNING, '%s', text, exc_info=error)
-
-
-def _tell_round(logger: 'LoggerFunction', part: 'Part', ended: 'Round') -> None:
-    counts: Counter[str] = Counter(ended.counts)
-    done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
-    logger(
-        logging.INFO,
-        '%s: %d objects listed, %d new, %d changed, %d missing, %d failed%s in %.1f s (%.0f objects/s)',
-        _name(part),
-        *(counts[kind] for kind in ('listed', 'new', 'changed', 'missing', 'failed')),
-        done,
-        ended.seconds,
-        counts['listed'] / ended.seconds if ended.seconds else counts['listed'],
-    )
+        self._report.failed(text, storage, error)
 
 
 def _reconciler_of(part: 'Part', inventory: Optional[Inventory], dry_run: bool = False) -> Reconciler:
@@ -564,7 +398,7 @@ def _preview(options: Options) -> bool:
                 known = progress.read(storage, session=session)
             parts = _parts(options, progress.find(storage, known))
         except RucioException as error:
-            _LOGGER.warning('%s', _told(f'RSE {storage.rse}', error))
+            _LOGGER.warning('%s', told(f'RSE {storage.rse}', error))
             well = False
             continue
         for part in parts:
@@ -578,11 +412,11 @@ def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
         reconciler = _reconciler_of(part, inventory, dry_run=True)
         reconciler.run(most_sorted=MOST_SORTED)
     except RucioException as error:
-        _LOGGER.warning('%s', _told(_name(part), error))
+        _LOGGER.warning('%s', told(name_of(part), error))
         return False
     for problem in reconciler.summary.problems[:SHOWN]:
-        _LOGGER.warning('%s', _said(part, problem))
-    _tell_round(_LOGGER.log, part, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
+        _LOGGER.warning('%s', said(part, problem))
+    tell_round(_LOGGER.log, part, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
     return True
 
 

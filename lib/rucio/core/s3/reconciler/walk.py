@@ -111,6 +111,18 @@ class _Position:
         self._marks.clear()
 
 
+class _Found:
+    """What is to be dealt with."""
+
+    def __init__(self) -> None:
+        self.new: list[Entry] = []
+        self.doubts: list[str] = []  # keys
+        self.notes: dict[str, str] = {}  # name -> ETag
+
+    def is_enough(self) -> bool:
+        return max(len(self.new) / CHUNK, len(self.notes) / CHUNK, len(self.doubts) / DOUBTS) >= 1
+
+
 class Reconciler:
     """One run, or several after each other, over one part of a bucket.
 
@@ -168,9 +180,7 @@ class Reconciler:
         self._begin('')
 
     def _begin(self, after: str) -> None:
-        self._new: list[Entry] = []
-        self._doubts: list[str] = []  # keys
-        self._notes: dict[str, str] = {}  # name -> ETag
+        self._found = _Found()
         self._position = _Position(after)
         self._failure: Optional[Exception] = None
         self._listed_at = None
@@ -285,16 +295,16 @@ class Reconciler:
         """:returns: False when it is time to end."""
         kind, name, entry, replica = finding
         if kind is Kind.new and entry and not self._is_old():
-            self._new.append(entry)
+            self._found.new.append(entry)
             self._position.mark(entry.key)
         elif kind is Kind.unnoted and entry:
-            self._notes[name] = entry.etag
+            self._found.notes[name] = entry.etag
         elif kind in ONLY_TOLD or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
             self.summary.found(self._part, finding)
         else:
-            self._doubts.append(self._part.key_of(name))
-            self._position.mark(self._doubts[-1])
-        if max(len(self._new) / CHUNK, len(self._notes) / CHUNK, len(self._doubts) / DOUBTS) < 1:
+            self._found.doubts.append(self._part.key_of(name))
+            self._position.mark(self._found.doubts[-1])
+        if not self._found.is_enough():
             return True
         return self._flush(self._part.key_of(name)) and not self._budget.is_over()
 
@@ -311,13 +321,12 @@ class Reconciler:
         :param reached: The key up to which that is all that was found.
         :returns: Whether there was time for it. What is left then is found again.
         """
-        new, doubts, notes = self._new, self._doubts, self._notes
-        self._new, self._doubts, self._notes = [], [], {}
-        self._settler.note(notes)
-        left = self._settler.register(new)
-        for first in range(0, len(doubts), DOUBTS):
-            left += self._settler.settle(doubts[first : first + DOUBTS])[0]
-        self._position.settle([*(entry.key for entry in new), *doubts], left, reached)
+        found, self._found = self._found, _Found()
+        self._settler.note(found.notes)
+        left = self._settler.register(found.new)
+        for first in range(0, len(found.doubts), DOUBTS):
+            left += self._settler.settle(found.doubts[first : first + DOUBTS])[0]
+        self._position.settle([*(entry.key for entry in found.new), *found.doubts], left, reached)
         return not left
 
     def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:

@@ -1,0 +1,147 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a worker of the reconciler's daemon writes into its log, and counts for Rucio's monitoring."""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.core.monitor import MetricManager
+from rucio.core.s3.reconciler import progress
+
+from . import starting
+
+if TYPE_CHECKING:
+    from rucio.common.types import LoggerFunction
+    from rucio.core.s3.parts import Part
+    from rucio.core.s3.reconciler.progress import Round
+    from rucio.core.s3.reconciler.walk import Problem, Summary
+    from rucio.core.s3.storages import Storage
+
+__all__ = ['METRICS', 'SHOWN', 'Reporter', 'name_of', 'place_of', 'plain', 'said', 'tell_round', 'told']
+
+METRICS = MetricManager(module='rucio.daemons.s3.reconciler')
+SHOWN = 20  # problems of a bucket in the log of a round
+
+_OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
+_ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
+_OPEN = ('conflict', 'closed', 'unnameable', 'oversized')
+
+
+class Reporter:
+    """One worker's, and what it has said already.
+
+    :param interval: Seconds after which the same is said again.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.heartbeat: Any = None
+        self._interval = interval
+        self._warned: dict[str, float] = {}
+        self._shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # problems of a bucket, in this round
+
+    @property
+    def logger(self) -> 'LoggerFunction':
+        """The worker's."""
+        logger: LoggerFunction = self.heartbeat.live()[2]
+        return logger
+
+    def warn(self, text: str, error: Optional[BaseException] = None) -> None:
+        """Into the log, but the same not again before the next round."""
+        now = time.monotonic()
+        self._warned = {each: at for each, at in self._warned.items() if now - at < self._interval}
+        if text not in self._warned:
+            self._warned[text] = now
+            self.logger(logging.WARNING, '%s', text, exc_info=error)
+
+    def count(self, part: 'Part', summary: 'Summary') -> None:
+        """What a slice of a bucket found."""
+        for outcome in _OUTCOMES:
+            counter = METRICS.counter(
+                'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
+            )
+            counter.labels(outcome=outcome, rse=part.storage.rse).inc(summary.counts[outcome])
+        place = (part.storage.rse_id, *place_of(part))
+        for text in (said(part, problem) for problem in summary.problems):
+            if text not in self._shown[place] and len(self._shown[place]) < SHOWN:
+                self._shown[place].add(text)
+                self.logger(logging.WARNING, '%s', text)
+
+    def round(self, part: 'Part', ended: 'Round') -> None:
+        """A round of a bucket is over."""
+        tell_round(self.logger, part, ended)
+        METRICS.timer(
+            'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
+        ).labels(rse=part.storage.rse).observe(ended.seconds)
+        self._shown.pop((part.storage.rse_id, *place_of(part)), None)
+
+    def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
+        """A slice of a bucket could not be reconciled."""
+        METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(
+            rse=storage.rse
+        ).inc()
+        self.warn(text, error)
+
+    def missing(self, storage: 'Storage', places: progress.Places) -> None:
+        """Buckets that should be there."""
+        for scope, bucket in places.missing:
+            self.warn(
+                f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '{bucket}'. Nothing was declared lost. "
+                'If the bucket is gone for good, remove what was in it: rucio s3 remove-bucket, with --force.'
+            )
+
+
+def place_of(part: 'Part') -> tuple[str, str]:
+    """What the rows of a part are called: bucket and mark."""
+    return part.bucket, progress.mark_of(part)
+
+
+def name_of(part: 'Part') -> str:
+    """For the log."""
+    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (
+        f', keys below {part.key_prefix}' if part.key_prefix else ''
+    )
+
+
+def told(place: str, error: BaseException) -> str:
+    """What an error says, in one line that names the place."""
+    text = plain(str(error.args[0] if error.args else error))
+    return text if text.startswith('RSE ') else f'{place}: {text}'
+
+
+def said(part: 'Part', problem: 'Problem') -> str:
+    """A problem in one line."""
+    where = '' if problem.found.startswith('RSE ') else f'RSE {part.storage.rse}: '
+    return plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
+
+
+def plain(text: str) -> str:
+    """One line of the log: keys may hold anything, also what looks like the next line."""
+    return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+
+
+def tell_round(logger: 'LoggerFunction', part: 'Part', ended: 'Round') -> None:
+    """What a round of a bucket found and did."""
+    counts: Counter[str] = Counter(ended.counts)
+    done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
+    logger(
+        logging.INFO,
+        '%s: %d objects listed, %d new, %d changed, %d missing, %d failed%s in %.1f s (%.0f objects/s)',
+        name_of(part),
+        *(counts[kind] for kind in ('listed', 'new', 'changed', 'missing', 'failed')),
+        done,
+        ended.seconds,
+        counts['listed'] / ended.seconds if ended.seconds else counts['listed'],
+    )
