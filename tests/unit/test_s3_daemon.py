@@ -202,7 +202,7 @@ def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
         'VO def: 2 grants that had ended were deleted',
         'user.alice:run1 may still be public on RSE SITE_S3: it does not\\nanswer.',
     ]
-    workers[0]._swept -= 4000
+    workers[0]._upkeep._swept -= 4000
     workers[0].run_once(beating[0])
     assert sweep.call_count == 2
 
