@@ -43,7 +43,10 @@ def source(page: str, text: str) -> str:
     if page == 'cli':
         return text + ''.join(commands())
     file = SHOWN.get(page, DOCS / f'{page}.md')
-    return _linked(file.read_text() if page in SHOWN else text, file.parent, DOCS.joinpath(page).parent)
+    text = file.read_text() if page in SHOWN else text
+    if page == 'changelog':
+        text += ''.join(unreleased())
+    return _linked(text, file.parent, DOCS.joinpath(page).parent)
 
 
 def _linked(text: str, before: Path, now: Path) -> str:
@@ -55,6 +58,15 @@ def _linked(text: str, before: Path, now: Path) -> str:
         return f']({os.path.relpath(pages.get(target, target), now)}{found[2] or ""})'
 
     return _LINK.sub(link, text)
+
+
+def unreleased() -> Iterator[str]:
+    """The notes of ``changes/``, which `make changelog` writes into the changelog."""
+    yield '\n## Not yet released\n'
+    for kind in ('security', 'added', 'changed', 'removed', 'fixed'):
+        if notes := sorted(ROOT.joinpath('changes').glob(f'*.{kind}.md')):
+            yield f'\n### {kind.capitalize()}\n\n'
+            yield from (f'- {note.read_text().strip()}\n'.replace('\n', '\n  ').rstrip() + '\n' for note in notes)
 
 
 def commands() -> Iterator[str]:
