@@ -134,6 +134,16 @@ def test_nothing_without_a_token(desk: Desk, token: str) -> None:
         assert desk.carol(method, path, {}, token=token).status in (400, 401)
 
 
+def test_version_and_capabilities(desk: Desk) -> None:
+    told = desk.dave.ok('GET', '/version')
+    assert {'get_version', 'make_bucket', 'sync'} <= set(told['capabilities'])
+
+
+def test_a_parameter_that_is_not_there_is_named(desk: Desk) -> None:
+    answer = desk.carol('POST', '/sync', {'scope': SCOPE, 'dryrun': True})
+    assert (answer.status, answer.message) == (400, "POST /s3/sync has no parameter 'dryrun'. Did you mean 'dry_run'?")
+
+
 # Making buckets
 
 

@@ -36,6 +36,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.gateway import s3 as gateway
 
 from rucio.common.exception import RSEOperationNotSupported
+from rucio.common.s3 import api
 from rucio.common.s3 import sts as sts_module
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets as Keys
@@ -304,13 +305,13 @@ def test_an_rse_is_described_with_what_holds(storage, sts, database, monkeypatch
     monkeypatch.setattr(gateway, 'db_session', chaining.db_session)
     monkeypatch.setattr(storages, 'get_storage', lambda *_, **__: storage())
     monkeypatch.setattr(gateway.shared_keys, 'overlaps', lambda *_, **__: [])
-    described = gateway.get_rse('X')
+    described = gateway.get_rse(api.GetRSE(rse='X'), 'alice')
     assert described['auth'] == ['vended', 'remote']
     assert described['role_chaining']['refused'] is True
     sts.chained['AssumeRole'] = None
     chaining._slots.clear()
     monkeypatch.setattr(storages, 'get_storage', lambda *_, **__: storage(role_arn=SECOND))
-    described = gateway.get_rse('X')
+    described = gateway.get_rse(api.GetRSE(rse='X'), 'alice')
     assert described['auth'] == ['remote']
     assert SECOND in described['role_chaining']['said']
 
@@ -318,8 +319,8 @@ def test_an_rse_is_described_with_what_holds(storage, sts, database, monkeypatch
 def test_a_list_of_rses_tries_nothing(storage, sts, database, beside, monkeypatch):
     monkeypatch.setattr(gateway, 'db_session', chaining.db_session)
     beside.append(storage())
-    assert [each['role_chaining'] for each in gateway.list_rses()] == [None]
+    assert [each['role_chaining'] for each in gateway.list_rses(api.ListRSEs(), 'alice')] == [None]
     assert not sts.requests
     sts.chained['AssumeRole'] = None
     chaining.verdict(storage())
-    assert [each['auth'] for each in gateway.list_rses()] == [['remote']]
+    assert [each['auth'] for each in gateway.list_rses(api.ListRSEs(), 'alice')] == [['remote']]

@@ -17,6 +17,7 @@
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from unittest import mock
@@ -44,6 +45,7 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     UnsupportedOperation,
 )
+from rucio.common.s3 import api
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.sts import TemporaryKeys
 from rucio.common.types import InternalAccount, InternalScope
@@ -337,6 +339,9 @@ def test_keys_are_for_the_part_that_is_imported(session):
         objects.covering(of, ALICE, 'landsat', 'L7/a', False, session=session)
 
 
+RUN1 = api.GetCredentials(rse='LANDSAT', bucket='landsat', prefix='L7/run1')
+
+
 def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session, monkeypatch):
     of = storage(role_arn='arn:aws:iam:::role/x', policy_capitals=True)
     add_replica(session, 'scenes/a', '/L7/run1')
@@ -346,10 +351,10 @@ def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session,
     monkeypatch.setattr(vending, 'assume', lambda _, policy, *__: policies.append(policy) or TemporaryKeys('K', 'hidden', 'hidden', NEVER))
     monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext(session))
     monkeypatch.setattr(gateway.storages, 'get_storage', lambda *_, **__: of)
-    assert gateway.get_credentials('LANDSAT', 'landsat', 'L7/run1', False, 'alice')['prefix'] == 'L7/run1'
+    assert gateway.get_credentials(RUN1, 'alice')['prefix'] == 'L7/run1'
     with pytest.raises(gateway.AccessDenied):
-        gateway.get_credentials('LANDSAT', 'landsat', 'L7/run', False, 'alice')
-    assert gateway.get_credentials('LANDSAT', 'landsat', 'L7/run1', False, 'root')['prefix'] == 'L7/'
+        gateway.get_credentials(replace(RUN1, prefix='L7/run'), 'alice')
+    assert gateway.get_credentials(RUN1, 'root')['prefix'] == 'L7/'
     alice, root = policies
     assert '"arn:aws:s3:::landsat/L7/run1"' in alice
     assert '*' not in alice

@@ -32,6 +32,7 @@ with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.d
     from rucio.web.rest.flaskapi.v1.s3base import S3View
 
 from rucio.common.exception import ConfigurationError
+from rucio.common.s3 import api
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import rates
 
@@ -141,7 +142,7 @@ def test_who_asks_too_often_is_refused_before_anything_is_looked_up(monkeypatch)
     monkeypatch.setattr(gateway, 'db_session', lookup)
     rates.spend(OPTION, 'alice', 'def', 51)
     with pytest.raises(rates.TooManyRequests):
-        gateway.sign('X', [{}] * 1000, 'alice')
+        gateway.sign(api.Sign(rse='X', requests=[{}] * 1000), 'alice')
 
 
 def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
@@ -150,9 +151,9 @@ def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
     monkeypatch.setattr(gateway.shared_keys, 'neighbours', lambda *_, **__: [])
     deletion = SimpleNamespace(keys=60, touches=(), lockable='', any_body=False)
     monkeypatch.setattr(gateway, 'signing', mock.Mock(**{'check.return_value': [deletion]}))
-    gateway.sign('X', [{}], 'alice')
+    gateway.sign(api.Sign(rse='X', requests=[{}]), 'alice')
     with pytest.raises(rates.TooManyRequests):
-        gateway.sign('X', [{}], 'alice')
+        gateway.sign(api.Sign(rse='X', requests=[{}]), 'alice')
 
 
 def test_who_asked_longest_ago_is_forgotten():

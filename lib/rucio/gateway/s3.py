@@ -15,6 +15,9 @@
 """What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for each
 step.
 
+Each function does a route of :mod:`rucio.common.s3.api`: it takes what that takes and answers what that answers.
+``issuer`` is the account that asks, ``vo`` its VO.
+
 Requests to a storage are made between the transactions, never inside one.
 """
 
@@ -26,10 +29,12 @@ from rucio.common.exception import (
     AccessDenied,
     DataIdentifierAlreadyExists,
     DuplicateRule,
+    InputValidationError,
     RSEAccessDenied,
     RSEOperationNotSupported,
     ScopeNotFound,
 )
+from rucio.common.s3 import api
 from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
@@ -50,7 +55,6 @@ __all__ = [
     'delete_grant',
     'get_bucket_policy',
     'get_credentials',
-    'get_did_credentials',
     'get_rse',
     'list_buckets',
     'list_grants',
@@ -84,11 +88,8 @@ def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[st
     }
 
 
-def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """The S3 RSEs and how to reach them. Makes no request: ``vended`` is offered where it was not tried yet.
-
-    :param vo: The VO to act on.
-    """
+def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+    """The S3 RSEs and how to reach them. Makes no request: ``vended`` is offered where it was not tried yet."""
     with db_session(DatabaseOperationType.READ) as session:
         found = storages.list_storages(vo, session=session)
         return [
@@ -96,18 +97,16 @@ def list_rses(vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
         ]
 
 
-def get_rse(rse: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def get_rse(asked: api.GetRSE, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """One S3 RSE and how to reach it, ``overlaps``: the RSEs (None: one of another VO) that can have the same keys
     for other DIDs, and ``sharing``: whether the operator has made the table of grants.
 
     Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
-    :param rse: The name of the RSE.
-    :param vo: The VO to act on.
     :raises RSENotFound: if there is no such S3 RSE.
     """
     with db_session(DatabaseOperationType.READ) as session:
-        storage = storages.get_storage(rse, vo, session=session)
+        storage = storages.get_storage(asked.rse, vo, session=session)
         found = shared_keys.overlaps(storage, session=session)
         sharing = grants.has_table(session=session)
     tried = chaining.verdict(storage) if 'vended' in storage.ways else None
@@ -126,18 +125,17 @@ def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
 # Buckets
 
 
-def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
     """The buckets of the scopes that the issuer owns; for admins all. One request for each RSE.
 
-    :param issuer: The issuing account.
-    :param rse: Only those of this RSE.
-    :param vo: The VO to act on.
     :raises RSENotFound: if there is no such S3 RSE.
     """
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
         chosen = (
-            [storages.get_storage(rse, vo, session=session)] if rse else storages.list_storages(vo, session=session)
+            [storages.get_storage(asked.rse, vo, session=session)]
+            if asked.rse
+            else storages.list_storages(vo, session=session)
         )
         scopes = None if access.is_admin(account, session=session) else lookup.scopes_of(account, session=session)
     found = lookup.list_buckets(chosen, scopes)
@@ -150,28 +148,21 @@ def list_buckets(issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -
         ]
 
 
-def make_bucket(
-    scope: str, issuer: str, name: str = '', rse: Optional[str] = None, vo: str = DEFAULT_VO
-) -> dict[str, Any]:
-    """Make the bucket of a scope, and with a name a dataset with a rule that keeps it there. Twice without harm.
+def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Make the bucket of a scope, and with a name a dataset with a rule of the issuer that keeps it there. Twice without
+    harm.
 
-    :param scope: The scope.
-    :param issuer: The issuing account, which gets the rule.
-    :param name: The name of the dataset; empty: only the bucket.
-    :param rse: The RSE; None: where the scope's data are, or may be.
-    :param vo: The VO to act on.
-    :returns: rse, bucket, scope, name, url, ``made``: what was not there before, and ``warnings``: what in the policy
-        of a bucket that was there may keep the Rucio server out.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if there is no such scope (told to admins only).
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
     """
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
-        found = lookup.candidates(account, internal, name, rse, session=session)
+        found = lookup.candidates(account, internal, name, asked.rse, session=session)
     storage = lookup.pick(found, scope)
     lookup.need_apart(storage, account, scope, name)
     if name:
@@ -235,32 +226,23 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
     return made
 
 
-def remove_bucket(
-    scope: str, issuer: str, name: str = '', rse: Optional[str] = None, force: bool = False, vo: str = DEFAULT_VO
-) -> dict[str, Any]:
+def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Remove the bucket of a scope, or with a name a dataset with its rule. Refuses what is not empty, unless forced.
 
-    :param scope: The scope.
-    :param issuer: The issuing account, whose rules are deleted.
-    :param name: The name of the dataset; empty: the whole bucket.
-    :param rse: The RSE; None: where it is.
-    :param force: Delete what is in it, objects and replicas.
-    :param vo: The VO to act on.
-    :returns: rse, bucket, ``removed``, and ``finished``: false where so much had to be deleted that it has to be asked
-        for again.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the
         server in. For admins a policy that keeps it out is taken away first.
     """
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
-        found = lookup.candidates(account, internal, name, rse, session=session)
+        found = lookup.candidates(account, internal, name, asked.rse, session=session)
         admin = access.is_admin(account, session=session)
     storage = lookup.pick(found, scope)
     lookup.need_apart(storage, account, scope, name)
     try:
-        return removal.remove(storage, account, internal, name, force)
+        return removal.remove(storage, account, internal, name, asked.force)
     except RSEAccessDenied:
         if storage.common_bucket:
             raise
@@ -268,18 +250,15 @@ def remove_bucket(
         if not admin:
             raise bucket_policies.locked_out(storage, bucket) from None
         bucket_policies.lift(storage, bucket)
-        return removal.remove(storage, account, internal, name, force)
+        return removal.remove(storage, account, internal, name, asked.force)
 
 
-def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
     """Where a DID lies on S3 RSEs, or would lie: rse, bucket, key, url, did_type; the best first.
 
-    :param scope: The scope.
-    :param name: The name; empty: the bucket of the scope.
-    :param issuer: The issuing account.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer may not read it.
     """
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         if not (name and access.may(account, internal, f'{name}/', False, session=session)):
@@ -290,56 +269,32 @@ def locate(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dic
 # Being authorised
 
 
-def get_credentials(
-    rse: str, bucket: str, prefix: str, write: bool, issuer: str, lifetime: Optional[int] = None, vo: str = DEFAULT_VO
-) -> dict[str, Any]:
-    """Short-lived keys for the largest part of a bucket around a prefix that the issuer may read or write.
+def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Short-lived keys: by RSE, bucket and prefix for the largest part of the bucket around the prefix that the issuer
+    may read or write; by scope and name for one collection and nothing else, for a file those for the collection above.
 
     One request to the storage's STS, or none where the server has some already.
 
-    :param rse: The RSE.
-    :param bucket: The bucket.
-    :param prefix: A key, or a prefix of keys; empty: all of the bucket.
-    :param write: Whether they are for writing and deleting, too.
-    :param issuer: The issuing account.
-    :param lifetime: In seconds; at most, and by default, what the server's settings say.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer may not.
+    :raises InputValidationError: if there is neither a scope nor a bucket and an RSE.
     :raises RSEOperationNotSupported: if the server has no role at this storage.
     """
+    if asked.scope:
+        return _for_did(asked, asked.scope, asked.name, issuer, vo)
+    if not (asked.bucket and asked.rse):
+        raise InputValidationError(f"'{'rse' if asked.bucket else 'bucket'}' is missing.")
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
-        storage = storages.get_storage(rse, vo, session=session)
-        prefix = objects.covering(storage, account, bucket, prefix, write, session=session)
+        storage = storages.get_storage(asked.rse, vo, session=session)
+        prefix = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
     # Where each replica has its path, who may read one object may not read those whose keys only begin like that.
     exact = not storage.settings['deterministic'] and bool(prefix) and not prefix.endswith('/')
-    return _vended(storage, bucket, prefix, write, lifetime, issuer, exact)
+    return _vended(storage, asked.bucket, prefix, asked, issuer, exact)
 
 
-def get_did_credentials(
-    scope: str,
-    name: str,
-    write: bool,
-    issuer: str,
-    rse: Optional[str] = None,
-    lifetime: Optional[int] = None,
-    vo: str = DEFAULT_VO,
-) -> dict[str, Any]:
-    """Short-lived keys for one collection and nothing else; for a file those for the collection above it.
-
-    One request to the storage's STS, or none where the server has some already.
-
-    :param scope: The scope.
-    :param name: The name; empty: all of the scope's bucket.
-    :param write: Whether they are for writing and deleting, too.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it lies, or would lie.
-    :param lifetime: In seconds; at most, and by default, what the server's settings say.
-    :param vo: The VO to act on.
-    :raises AccessDenied: if the issuer may not.
-    :raises RSEOperationNotSupported: if the server has no role at this storage.
-    """
+def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: str) -> dict[str, Any]:
     account, internal = names(issuer, scope, name, vo)
+    rse, write = asked.rse, asked.write
     with db_session(DatabaseOperationType.READ) as session:
         inside = f'{name.rstrip("/")}/' if name else ''
         if name and lookup.is_file(internal, name, session=session):
@@ -356,11 +311,11 @@ def get_did_credentials(
     bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
     with db_session(DatabaseOperationType.READ) as session:
         shared_keys.need(storage, account, bucket, prefix, write, session=session)
-    return _vended(storage, bucket, prefix, write, lifetime, issuer)
+    return _vended(storage, bucket, prefix, asked, issuer)
 
 
 def _vended(
-    storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], issuer: str, exact: bool = False
+    storage: 'Storage', bucket: str, prefix: str, asked: api.GetCredentials, issuer: str, exact: bool = False
 ) -> dict[str, Any]:
     if storage.endpoint.auth == 'anonymous':
         raise RSEOperationNotSupported(
@@ -375,9 +330,9 @@ def _vended(
     tried = chaining.verdict(storage)
     if not tried.held:
         raise RSEOperationNotSupported(f'{tried.said} Until then this server signs requests (remote).')
-    if write:
+    if asked.write:
         public_acls.ignore(storage, bucket)
-    vended = vending.vend(storage, bucket, prefix, write, lifetime, issuer, exact)
+    vended = vending.vend(storage, bucket, prefix, asked.write, asked.lifetime, issuer, exact)
     return {
         'rse': storage.rse,
         'url': storage.endpoint.url,
@@ -393,26 +348,21 @@ def _vended(
     }
 
 
-def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Sign requests to a storage with the server's keys: all of them, or none.
 
     Makes no request, but one for each bucket in ten minutes where the storage obeys unsigned lock headers.
 
-    :param rse: The RSE.
-    :param requests: Each with method, uri, headers, and for DeleteObjects a body (base64).
-    :param issuer: The issuing account.
-    :param vo: The VO to act on.
-    :returns: For each request uri and headers.
     :raises AccessDenied: if one touches what the issuer may not touch.
     :raises InputValidationError: if one is not understood.
     :raises TooManyRequests: if the issuer had too many signed of late.
     """
     account = InternalAccount(issuer, vo=vo)
-    rates.spend('signatures_per_second', issuer, vo, len(requests))
+    rates.spend('signatures_per_second', issuer, vo, len(asked.requests))
     known: access.Known = {}
     with db_session(DatabaseOperationType.READ) as session:
-        storage = storages.get_storage(rse, vo, session=session)
-        checked = signing.check(storage, requests)
+        storage = storages.get_storage(asked.rse, vo, session=session)
+        checked = signing.check(storage, asked.requests)
         rates.spend('signatures_per_second', issuer, vo, sum(each.keys for each in checked))
         for bucket, key in {(touch.bucket, touch.name) for each in checked for touch in each.touches}:
             storage.need_name(bucket, key)
@@ -429,21 +379,18 @@ def sign(rse: str, requests: list[dict[str, Any]], issuer: str, vo: str = DEFAUL
                 f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object lock, and this storage obeys lock "
                 'headers that are not signed (signature_guards). Use keys (vended, or your own).'
             )
-    return signing.sign(storage, checked)
+    return {'responses': signing.sign(storage, checked)}
 
 
 # Sharing
 
 
-def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
+def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
     """Who may do what below a collection besides the owner of its scope: kind, account, write, by, at, until, ended.
 
-    :param scope: The scope.
-    :param name: The name of the collection.
-    :param issuer: The issuing account.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     """
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
@@ -451,20 +398,15 @@ def list_grants(scope: str, name: str, issuer: str, vo: str = DEFAULT_VO) -> lis
         return [grant._asdict() for grant in grants.list_grants(internal, name, session=session)]
 
 
-def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Let another account read, or read and write, below a collection. Twice without harm; the last one counts.
 
     For everybody (``*``) the storage is told, too: then also those without an account may read there.
 
-    :param scope: The scope.
-    :param name: The name of the collection.
-    :param account: The account, or ``*``.
-    :param write: Whether it may write and delete, too.
-    :param issuer: The issuing account.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if there is no such account.
     """
+    scope, name, account, write = asked.scope, asked.name, asked.account, asked.write
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
@@ -479,20 +421,15 @@ def add_grant(scope: str, name: str, account: str, write: bool, issuer: str, vo:
     return {'account': account, 'write': write, 'changed': changed}
 
 
-def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEFAULT_VO) -> bool:
+def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, bool]:
     """Take a grant back. Keys that were vended already are good until they end.
 
-    :param scope: The scope.
-    :param name: The name of the collection.
-    :param account: The account, or ``*``.
-    :param issuer: The issuing account.
-    :param vo: The VO to act on.
-    :returns: Whether there was such a grant.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the operator has not made the table of grants.
     :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all the
         same.
     """
+    scope, name, account = asked.scope, asked.name, asked.account
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
@@ -502,7 +439,7 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
             known = any(grant.account == account for grant in grants.list_grants(internal, name, session=session))
     if account != grants.EVERYBODY:
         with db_session(DatabaseOperationType.WRITE) as session:
-            return grants.delete_grants(internal, name, account, session=session)
+            return {'removed': grants.delete_grants(internal, name, account, session=session)}
     failed = publishing.withdraw(internal, name, [place for place in places if place.ways])
     if failed:
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
@@ -510,56 +447,44 @@ def delete_grant(scope: str, name: str, account: str, issuer: str, vo: str = DEF
             f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: {error.args[0] if error.args else error} '
             'The server tries again (rucio-s3-reconciler); or repeat this later.'
         )
-    return known
+    return {'removed': known}
 
 
-def get_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """The storage's own policy of the bucket of a scope. One request.
 
-    :param scope: The scope.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param vo: The VO to act on.
-    :returns: rse, bucket, policy (None: it has none), and ``warnings``: what in it may keep the Rucio server out.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the storage does not let the server see it.
     """
-    storage, bucket, _ = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
+    storage, bucket, _ = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
     policy = bucket_policies.get(storage, bucket)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': policy, 'warnings': bucket_policies.warnings(policy)}
 
 
-def set_bucket_policy(
-    scope: str, policy: dict[str, Any], issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO
-) -> dict[str, Any]:
+def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Set the storage's own policy of the bucket of a scope, in place of the one that it has. Up to four requests.
 
     What ``share --public`` gave stays. Owners may allow named users and roles to read, admins more:
     :func:`.bucket_policies.check`.
 
-    :param scope: The scope.
-    :param policy: The policy.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope, or an admin's Deny would get lost.
     :raises InvalidObject: if this may not be set, or the storage does not take it.
     :raises UnsupportedOperation: if the storage does not let the server set it.
     """
-    storage, bucket, admin = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
-    return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.change(storage, bucket, policy, admin)}
+    storage, bucket, admin = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
+    return {
+        'rse': storage.rse,
+        'bucket': bucket,
+        'policy': bucket_policies.change(storage, bucket, asked.policy, admin),
+    }
 
 
-def delete_bucket_policy(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def delete_bucket_policy(asked: api.DeleteBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Delete the storage's own policy of the bucket of a scope, except for what ``share --public`` gave. Two requests.
 
-    :param scope: The scope.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param vo: The VO to act on.
     :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is no
         admin.
     :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
-    storage, bucket, admin = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
+    storage, bucket, admin = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
     return {'rse': storage.rse, 'bucket': bucket, 'policy': bucket_policies.remove(storage, bucket, admin)}

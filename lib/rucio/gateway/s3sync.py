@@ -20,11 +20,11 @@ A transaction for each step, as in :mod:`rucio.gateway.s3`.
 """
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import InputValidationError, UnsupportedOperation
-from rucio.common.s3.api import Wish
+from rucio.common.s3 import api
 from rucio.core.s3 import imports
 from rucio.core.s3.auth import access
 from rucio.core.s3.buckets import bucket_settings, lookup
@@ -44,32 +44,18 @@ __all__ = ['get_settings', 'list_changes', 'set_settings', 'sync']
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 
-def sync(
-    scope: str,
-    issuer: str,
-    name: str = '',
-    rse: Optional[str] = None,
-    wish: Optional[Wish] = None,
-    vo: str = DEFAULT_VO,
-) -> dict[str, Any]:
+def sync(asked: api.Sync, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings
-    say: for :data:`.requested.SECONDS` at most.
+    say: for :data:`.requested.SECONDS` at most. What is registered belongs to the owner of the scope, whoever asks.
 
-    :param scope: The scope.
-    :param issuer: The issuing account. What is registered belongs to the owner of the scope, whoever asks.
-    :param name: What is below this collection, or one file; empty: all of the bucket.
-    :param rse: The RSE; None: where it is.
-    :param wish: How.
-    :param vo: The VO to act on.
-    :returns: rse, bucket, scope, name, counts, problems, and ``after``: None where the end was reached.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if it was imported.
     """
-    wish = wish or Wish()
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
-        if name and (source := lookup.imported(account, internal, name, rse, session=session)):
+        if name and (source := lookup.imported(account, internal, name, asked.rse, session=session)):
             storage, bucket, prefix = source
             datasets = [
                 each
@@ -79,84 +65,53 @@ def sync(
             raise UnsupportedOperation(
                 f'{scope}:{name} was imported from RSE {storage.rse}: for what is new there, rucio s3 import {storage.rse} {scope}:{max(datasets, default=name)}.'
             )
-        found = lookup.candidates(account, internal, name, rse, session=session)
+        found = lookup.candidates(account, internal, name, asked.rse, session=session)
         file = bool(name) and lookup.is_file(internal, name, session=session)
     storage = lookup.pick(found, scope)
     lookup.need_apart(storage, account, scope, '' if file else name)
     part = Part.of(storage, internal, '' if file else name)
-    answer = requested.reconcile(part, wish, file=name if file else None)
+    answer = requested.reconcile(part, asked, file=name if file else None)
     return {'rse': part.storage.rse, 'bucket': part.bucket, 'scope': scope, 'name': name} | answer
 
 
-def get_settings(scope: str, issuer: str, rse: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def get_settings(asked: api.GetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """What is done in the bucket of a scope about objects that others changed or removed.
 
-    :param scope: The scope.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param vo: The VO to act on.
-    :returns: rse, bucket, scope, on_changed, on_missing, and ``own``: which of these were set for this bucket.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket, _ = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
+    storage, bucket, _ = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
     with db_session(DatabaseOperationType.READ) as session:
-        return _described(storage, bucket, scope, bucket_settings.get(storage, bucket, session=session))
+        return _described(storage, bucket, asked.scope, bucket_settings.get(storage, bucket, session=session))
 
 
-def set_settings(
-    scope: str,
-    issuer: str,
-    rse: Optional[str] = None,
-    on_changed: Optional[str] = None,
-    on_missing: Optional[str] = None,
-    vo: str = DEFAULT_VO,
-) -> dict[str, Any]:
+def set_settings(asked: api.SetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Set what is done in the bucket of a scope about objects that others changed or removed.
 
-    :param scope: The scope.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param on_changed: What is done about objects that are not what the catalogue says; ``default``: what holds on the
-        RSE; None: as it is.
-    :param on_missing: The same about replicas without an object.
-    :param vo: The VO to act on.
-    :returns: As :func:`get_settings`.
     :raises AccessDenied: if the issuer does not own the scope.
     """
-    storage, bucket, _ = lookup.own_bucket(*names(issuer, scope, '', vo), rse)
+    storage, bucket, _ = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
     with db_session(DatabaseOperationType.WRITE) as session:
-        return _described(
-            storage, bucket, scope, bucket_settings.set_(storage, bucket, on_changed, on_missing, session=session)
-        )
+        settings = bucket_settings.set_(storage, bucket, asked.on_changed, asked.on_missing, session=session)
+    return _described(storage, bucket, asked.scope, settings)
 
 
 def _described(storage: 'Storage', bucket: str, scope: str, settings: 'BucketSettings') -> dict[str, Any]:
     return {'rse': storage.rse, 'bucket': bucket, 'scope': scope} | settings._asdict()
 
 
-def list_changes(
-    scope: str, name: str, issuer: str, rse: Optional[str] = None, since: Optional[str] = None, vo: str = DEFAULT_VO
-) -> dict[str, Any]:
+def list_changes(asked: api.ListChanges, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """What changed in the catalogue below a collection since then. Makes no request to the storage.
 
-    :param scope: The scope.
-    :param name: The name of the collection; empty: all of the scope.
-    :param issuer: The issuing account.
-    :param rse: The RSE; None: where it is.
-    :param since: A date as the answer has it; None: from now on.
-    :param vo: The VO to act on.
-    :returns: rse, ``now`` (to be asked with next), changes: time, change, scope, name, bytes; and ``more``: whether
-        there were so many
-              that the last ones are missing, and ``now`` is the time of the last one that is told.
     :raises AccessDenied: if the issuer does not own the scope.
     :raises InputValidationError: if it is no date.
     """
+    scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
-    start = _date(since) if since else None
+    start = _date(asked.since) if asked.since else None
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
-        found = lookup.candidates(account, internal, name, rse, session=session)
+        found = lookup.candidates(account, internal, name, asked.rse, session=session)
     storage = lookup.pick(found, scope)
     seen: list[changes.Change] = []
     if start is not None:

@@ -17,12 +17,10 @@
 What each route takes and answers is in :mod:`rucio.common.s3.api`; here is which function of the gateways does it.
 """
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from rucio.common.exception import InputValidationError
 from rucio.common.s3 import api
 from rucio.gateway import s3 as gateway
 from rucio.gateway import s3imports, s3sync
@@ -34,45 +32,28 @@ if TYPE_CHECKING:
     from rucio.web.rest.flaskapi.v1.s3base import Handler
 
 
-def _version(**_: Any) -> api.Version:
+def _version(*_: Any, **__: Any) -> api.Version:
     return {'version': api.version(), 'capabilities': sorted(request.operation() for request in HANDLERS)}
-
-
-def _credentials(**given: Any) -> dict[str, Any]:
-    """By scope and name, or by RSE, bucket and prefix."""
-    if given['scope'] is not None:
-        del given['bucket'], given['prefix']
-        return gateway.get_did_credentials(**given)
-    for name in ('bucket', 'rse'):
-        if given[name] is None:
-            raise InputValidationError(f"'{name}' is missing.")
-    del given['scope'], given['name']
-    return gateway.get_credentials(**given)
-
-
-def _wished(reconcile: 'Handler') -> 'Handler':
-    names = [each.name for each in fields(api.Wish)]
-    return lambda **given: reconcile(wish=api.Wish(**{name: given.pop(name) for name in names}), **given)
 
 
 HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.GetVersion: _version,
-    api.ListRSEs: lambda vo, **_: gateway.list_rses(vo=vo),
-    api.GetRSE: lambda rse, vo, **_: gateway.get_rse(rse, vo=vo),
+    api.ListRSEs: gateway.list_rses,
+    api.GetRSE: gateway.get_rse,
     api.MakeBucket: gateway.make_bucket,
     api.ListBuckets: gateway.list_buckets,
     api.RemoveBucket: gateway.remove_bucket,
     api.Locate: gateway.locate,
-    api.GetCredentials: _credentials,
-    api.Sign: lambda **given: {'responses': gateway.sign(**given)},
+    api.GetCredentials: gateway.get_credentials,
+    api.Sign: gateway.sign,
     api.ListGrants: gateway.list_grants,
     api.AddGrant: gateway.add_grant,
-    api.DeleteGrant: lambda **given: {'removed': gateway.delete_grant(**given)},
+    api.DeleteGrant: gateway.delete_grant,
     api.GetBucketPolicy: gateway.get_bucket_policy,
     api.SetBucketPolicy: gateway.set_bucket_policy,
     api.DeleteBucketPolicy: gateway.delete_bucket_policy,
-    api.Sync: _wished(s3sync.sync),
-    api.ImportBucket: _wished(s3imports.import_bucket),
+    api.Sync: s3sync.sync,
+    api.ImportBucket: s3imports.import_bucket,
     api.GetBucketSettings: s3sync.get_settings,
     api.SetBucketSettings: s3sync.set_settings,
     api.ListChanges: s3sync.list_changes,

@@ -164,8 +164,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
     """The view of a path: it reads what was sent, and answers what the handler says.
 
-    :param handlers: The routes of this path, and what does each of them: called with the parameters of the request,
-        ``issuer`` and ``vo``.
+    :param handlers: The routes of this path, and what does each of them: called with the request, the account
+        that asks and its VO.
     """
     methods = {route.method.lower(): _method(route, handler) for route, handler in handlers.items()}
     return type(next(iter(handlers)).__name__, (S3View,), methods)
@@ -175,7 +175,7 @@ def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., R
     def method(self: S3View, **in_path: str) -> 'ResponseReturnValue':
         sent = request.args.to_dict() if route.method == 'GET' else json_body()
         asked = route.read(sent | in_path)
-        return answer(handler(**vars(asked), issuer=self.issuer, vo=self.vo), route.status)
+        return answer(handler(asked, self.issuer, self.vo), route.status)
 
     method.__doc__ = openapi(route)
     return method
