@@ -1,0 +1,61 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What `rucio s3 exec` starts verifies certificates, whatever the environment says: a server that no CA knows takes what it is sent.
+
+By themselves, rclone, s5cmd and s3cmd take an empty variable for none. aws and boto3 believe everybody where AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE
+is empty, up to botocore 1.42, which Rucio has; newer ones (1.43.62 was seen) refuse to run. So `exec` hands no empty one on.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interop.world import Tools
+from rucio.common.s3.formats import Access, tool_environment
+from servers.ca import CA
+from servers.thief import Thief
+
+VARIABLES = ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'RCLONE_CA_CERT')
+EMPTY = dict.fromkeys(VARIABLES, '')
+COMMANDS = {
+    'aws': ['s3', 'ls'],
+    'rclone': ['lsd', 'x:', '--retries', '1', '--low-level-retries', '1', '--config', '/dev/null'],
+    's5cmd': ['--retry-count', '0', 'ls'],
+    's3cmd': ['--max-retries', '1', 'ls'],
+    'python': ['-c', "import botocore.session; botocore.session.get_session().create_client('s3').list_buckets()"],
+}
+
+
+@pytest.fixture
+def thief(tmp_path: Path) -> Iterator[Thief]:
+    with Thief(CA(tmp_path / 'thief')) as server:
+        yield server
+
+
+def access(thief: Thief) -> Access:
+    place = {'rse': 'X', 'alias': 'x', 'url': thief.url, 'region': 'us-east-1', 'addressing': 'path', 'bucket': 'b', 'prefix': '', 'write': True}
+    return Access(**place, expiration='2030-01-01T00:00:00Z', access_key='AKID', secret_key='secret', session_token='token')  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('client', [*COMMANDS, 'the boto3 of Rucio'])
+def test_an_empty_variable_makes_nobody_believed(tools: Tools, thief: Thief, client: str) -> None:
+    program = sys.executable if client not in COMMANDS else tools.find(client)
+    command = COMMANDS.get(client, COMMANDS['python'])
+    done = tools.run([program, *command], env={'AWS_MAX_ATTEMPTS': '1', **tool_environment(EMPTY, [access(thief)])})
+    assert done.returncode != 0
+    assert 'certificate' in done.stderr.lower()
+    assert thief.seen == []
