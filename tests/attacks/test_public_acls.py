@@ -168,6 +168,28 @@ def test_an_owner_can_still_make_a_folder_public(storage: Storage, bucket: str) 
     assert anybody_gets(storage, bucket, 'shared/file') == 200
 
 
+def test_an_acl_for_a_named_user_is_what_remains(storage: Storage, bucket: str) -> None:
+    """Vended keys let a user of the same Ceph read what their holder wrote: no block of ACLs is for that, and of conditions of a session policy
+    (``s3:x-amz-grant-read``) Ceph 16 asks PutObject alone, not uploads in parts nor copies. Those without keys get no such signature.
+    """
+    guard(storage, bucket)
+    keys, on_ceph = Keys(storage, bucket, 'shared/', write=True), isinstance(storage, CephRGW)
+    user = f'u{uuid4().hex[:8]}'
+    if isinstance(storage, CephRGW):
+        storage.admin('user', 'create', f'--uid={user}', f'--display-name={user}', f'--access-key={user}', f'--secret={user}')
+    somebody = client(storage, Credentials(user, user), 's3')
+    readable = set()
+    for way in WAYS:
+        key = f'shared/{way.__name__}'
+        way(keys.s3, bucket, key, GrantRead=f'id="{user}"')
+        with suppress(ClientError):
+            somebody.get_object(Bucket=bucket, Key=key)
+            readable.add(way.__name__)
+    assert readable == ({'put', 'in_parts', 'copy'} if on_ceph else set())
+    with pytest.raises(ClientError):
+        keys.s3.put_object_acl(Bucket=bucket, Key='shared/file', GrantRead=f'id="{user}"')
+
+
 def test_the_server_sees_to_it_before_it_vends(team_root: RucioCli, ceph: CephRGW, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a bucket that is there already: nobody has to make it again."""
     owner = add_user(team_root, tmp_path_factory.mktemp('acls'), 'acls', scopes=['user.acls'], attributes=())
