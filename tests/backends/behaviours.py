@@ -966,15 +966,33 @@ def session_policy(p: Probe) -> str:
     mine, other = p.new_bucket(), p.new_bucket()
     for bucket in (mine, other):
         p.s3.put_object(Bucket=bucket, Key='a', Body=b'content')
-    role = getattr(p.server, 'role_arn', 'arn:aws:iam::123456789012:role/RucioVending')
-    statement = {'Effect': 'Allow', 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{mine}/*']}
-    policy = json.dumps({'Version': '2012-10-17', 'Statement': [statement]}, separators=(',', ':'))
-    keys = p.client('sts').assume_role(RoleArn=role, RoleSessionName='behaviour', Policy=policy, DurationSeconds=900)['Credentials']
-    token = {'x-amz-security-token': keys['SessionToken']}
-    allowed, refused = (p.send('GET', f'/{bucket}/a', keys=(keys['AccessKeyId'], keys['SecretAccessKey']), headers=token).status for bucket in (mine, other))
+    keys, token = _session_keys(p, f'arn:aws:s3:::{mine}/*')
+    allowed, refused = (p.send('GET', f'/{bucket}/a', keys=keys, headers=token).status for bucket in (mine, other))
     if allowed != 200:
         return f'keys that do not work ({allowed})'
     return KEPT if refused == 403 else 'policy not heeded'
+
+
+@behaviour('Who may', 'a session policy for `run1/*`, and `RUN1/file`')
+def policy_capitals(p: Probe) -> str:
+    """`policy_capitals`: where it is read, keys for `run1/` are vended only while there is no `RUN1/`"""
+    bucket = p.new_bucket()
+    for key in ('run1/file', 'RUN1/file'):
+        p.s3.put_object(Bucket=bucket, Key=key, Body=b'content')
+    keys, token = _session_keys(p, f'arn:aws:s3:::{bucket}/run1/*')
+    mine, other = (p.send('GET', f'/{bucket}/{folder}/file', keys=keys, headers=token).status for folder in ('run1', 'RUN1'))
+    if mine != 200:
+        return f'keys that do not work ({mine})'
+    return 'read' if other == 200 else str(other)
+
+
+def _session_keys(p: Probe, resource: str) -> tuple[tuple[str, str], dict[str, str]]:
+    """Keys that may read this, and the header with their token."""
+    role = getattr(p.server, 'role_arn', 'arn:aws:iam::123456789012:role/RucioVending')
+    statement = {'Effect': 'Allow', 'Action': ['s3:GetObject'], 'Resource': [resource]}
+    policy = json.dumps({'Version': '2012-10-17', 'Statement': [statement]}, separators=(',', ':'))
+    keys = p.client('sts').assume_role(RoleArn=role, RoleSessionName='behaviour', Policy=policy, DurationSeconds=900)['Credentials']
+    return (keys['AccessKeyId'], keys['SecretAccessKey']), {'x-amz-security-token': keys['SessionToken']}
 
 
 @behaviour('Who may', 'keys of AssumeRole end')

@@ -76,6 +76,7 @@ def claims(kind: Kind) -> dict[str, bool]:
         'etag_is_md5': answer(kind, 'etag_is_md5') == answer(kind, 'etag_of_a_copy') == 'yes',
         'sorted_listing': {answer(kind, name) for name in ('sorted_listing', 'sorted_unicode', 'start_after')} == {'yes'},
         'verifies_body': refused(kind, 'other_body') and refused(kind, 'wrong_payload_hash'),
+        'policy_capitals': answer(kind, 'session_policy') != 'yes' or answer(kind, 'policy_capitals') != 'read',
         'event_topics': answer(kind, 'topics') == 'yes',
     }
 
