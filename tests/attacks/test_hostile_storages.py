@@ -233,6 +233,37 @@ def test_a_redirect_does_not_take_the_keys_elsewhere(storage, connect, status):
         assert evil.requests == []
 
 
+@pytest.mark.parametrize('status', [200, 403])
+def test_a_chunk_whose_size_has_no_end(connect, status):
+    """Would be got: all memory. urllib3 before 2.8, which Rucio's server has, reads it to the next line feed (CVE-2026-97689)."""
+    sent, most = [0], 64 * 1024**2
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'
+
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header('Transfer-Encoding', 'chunked')
+            self.end_headers()
+            self.connection.settimeout(10)
+            with contextlib.suppress(OSError):
+                while sent[0] < most:
+                    sent[0] += self.connection.send(b'0' * 65536)
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        with pytest.raises(RucioException):
+            listed(connect(f'http://127.0.0.1:{server.server_port}'))
+    finally:
+        server.shutdown()
+        server.server_close()  # waits for the handler
+    assert sent[0] < most
+
+
 # Objects
 
 

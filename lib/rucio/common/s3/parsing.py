@@ -21,6 +21,7 @@ who wants a server's memory.
 
 import re
 import time
+from http.client import LineTooLong
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ['LONGEST_ANSWER', 'LONGEST_SECONDS', 'UnreadableAnswerError', 'bound', 'strict']
 
 LONGEST_ANSWER = 32 * 1024**2  # bytes of what is no object: 1000 keys of the longest kind are 4 MiB
+LONGEST_LINE = 65536  # bytes, of a chunk's size; as http.client has it
 LONGEST_SECONDS = 900  # for such an answer: AWS sends blanks for minutes while it completes an upload
 
 _ENCODING = re.compile(rb'\s*<\?xml[^>]*encoding\s*=\s*["\'](?!(?:utf-8|us-ascii|iso-8859-1)["\'])', re.IGNORECASE)
@@ -132,10 +134,30 @@ def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
 
 def _body(raw: Any) -> bytes:
     last = time.monotonic() + LONGEST_SECONDS
-    body = bytearray()
+    connection, body = getattr(raw, '_fp', None), bytearray()
+    if getattr(connection, 'fp', None) is not None:
+        connection.fp = _Lines(connection.fp)
     for piece in raw.stream():
         body += piece
         if len(body) > LONGEST_ANSWER or time.monotonic() > last:
             raw.close()
             raise UnreadableAnswerError(reason=f'it is longer than {LONGEST_ANSWER >> 20} MiB or {LONGEST_SECONDS} s')
     return bytes(body)
+
+
+class _Lines:
+    """The file of a connection, whose lines have an end. urllib3 before 2.8 reads the size of a chunk to the next line
+    feed, and keeps it (CVE-2026-97689).
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._file.readline(LONGEST_LINE + 1 if size < 0 else size)
+        if size < 0 and len(line) > LONGEST_LINE:
+            raise LineTooLong('size of a chunk')
+        return line
