@@ -134,7 +134,8 @@ def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
 
 def _body(raw: Any) -> bytes:
     last = time.monotonic() + LONGEST_SECONDS
-    connection, body = getattr(raw, '_fp', None), bytearray()
+    connection: Any = getattr(raw, '_fp', None)
+    body = bytearray()
     if getattr(connection, 'fp', None) is not None:
         connection.fp = _Lines(connection.fp)
     for piece in raw.stream():
