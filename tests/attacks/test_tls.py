@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from rucio.client import s3check
+from rucio.client.s3check import network
 from rucio.client.s3client import S3Client
 from rucio.common.exception import RucioException
 from rucio.common.s3 import clients, credentials, factory, objects, sts
@@ -95,7 +95,7 @@ def by_a_profile_with_a_role(url: str) -> None:
 
 
 def by_the_check(url: str) -> None:
-    s3check._http_get(endpoint(url), url)
+    network.http_get(endpoint(url), url)
 
 
 WAYS = [

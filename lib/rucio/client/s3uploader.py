@@ -223,7 +223,7 @@ class DirectoryUpload:
         self._protocol = self._connect()
         listing = self._listing()
         self._make_dataset()
-        endpoint = self._protocol._connected()  # noqa: SLF001 - the same house
+        endpoint = self._protocol.connection().endpoint
         with progress.meter(endpoint.progress, f'{total} files', size) as step:
             self._step = step or self._step
             self._upload(_Listing(listing))
@@ -295,14 +295,14 @@ class DirectoryUpload:
                 protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
                 if isinstance(protocol, Default):
                     protocol.connect()
-                    self._signed = protocol._authorizer is None  # noqa: SLF001 - the same house
+                    self._signed = protocol.connection().authorizer.whole_objects_only
                     return protocol
         raise RSEOperationNotSupported(
             f'RSE {self._rse} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload'
         )
 
     def _place(self, operation: str, name: str) -> _Place:
-        return _Place(*self._protocol._locate(operation, self._pfn(name)))  # noqa: SLF001
+        return _Place(*self._protocol.locate(operation, self._pfn(name)))
 
     def _listing(self) -> Optional[Iterator[tuple[str, int]]]:
         """Name and size of what lies below ``name/`` on the storage; None where that cannot be listed.

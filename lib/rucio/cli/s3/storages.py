@@ -383,16 +383,15 @@ def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
     Says for each failure what to change. Test objects are removed again. The exit code is 1 if something necessary
     fails.
     """
-    from rucio.client.s3check import FAILED, HINT, Check, Result  # noqa: PLC0415 - boto3 takes its time
+    from rucio.client import s3check  # noqa: PLC0415 - boto3 takes its time
 
-    results = list(Check(ctx.obj.client, s3_client(ctx), name, bucket).run())
+    results = list(s3check.check(ctx.obj.client, s3_client(ctx), name, bucket))
     if is_robot(ctx):
-        table(ctx, results, Result._fields)
+        table(ctx, results, s3check.Result._fields)
     else:
         table(ctx, [[each.name, each.status, each.found] for each in results], ['CHECK', 'RESULT', 'FOUND'])
         for each in results:
-            if each.status in (FAILED, HINT) and each.remedy:
+            if each.status in (s3check.FAILED, s3check.HINT) and each.remedy:
                 say(f'{each.status}: {each.name}: {each.remedy}')
-    failed = sum(each.status == FAILED for each in results)
-    if failed:
+    if any(each.status == s3check.FAILED for each in results):
         sys.exit(1)

@@ -214,8 +214,18 @@ class Default(RSEProtocol):
     def close(self) -> None:
         """Nothing to do: the client is shared."""
 
-    def _locate(self, operation: str, pfn: str) -> tuple[clients.Connection, Target]:
-        """The client and the object for one operation (read, write or delete) on one PFN."""
+    def connection(self) -> clients.Connection:
+        """The storage with its settings, the way of being authorised and the client. As :meth:`connect`."""
+        return clients.connect(self._connected(), self._authorizer)
+
+    def locate(self, operation: str, pfn: str) -> tuple[clients.Connection, Target]:
+        """The connection and the object for one operation on one PFN. Where only a signed URL will do, one request to
+        the Rucio server.
+
+        :param operation: read, write or delete.
+        :raises RSEFileNameNotSupported: if the PFN is not one of this RSE.
+        :raises RSEAccessDenied: if there are no credentials.
+        """
         endpoint = self._connected()
         signed = 'signature=' in pfn.partition('?')[2].lower()
         url = _path_style(pfn) if signed else address.parse_url(pfn)
@@ -249,7 +259,7 @@ class Default(RSEProtocol):
         """
         if not path or self._is_own_temporary(path):
             return False
-        return objects.exists(*self._locate('read', path))
+        return objects.exists(*self.locate('read', path))
 
     def stat(self, path: str) -> dict[str, Any]:
         """Size and checksum of an object: one HEAD, or with a signed URL one GET of the first byte.
@@ -262,7 +272,7 @@ class Default(RSEProtocol):
         pfn = self._final(path)
         if '?' in pfn and pfn in self._stored:
             return {'filesize': self._stored[pfn]}
-        connection, target = self._locate('read', pfn)
+        connection, target = self.locate('read', pfn)
         info = objects.stat(connection, target)
         return {'filesize': info.size} | ({'md5': info.md5} if info.md5 else {})
 
@@ -289,7 +299,7 @@ class Default(RSEProtocol):
         """
         path = os.path.join(source_dir, source) if source_dir else source
         pfn = target.removesuffix(TEMPORARY)
-        connection, where = self._locate('write', pfn)
+        connection, where = self.locate('write', pfn)
         if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
             self._look_before(pfn)
         try:
@@ -333,7 +343,7 @@ class Default(RSEProtocol):
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
         try:
-            connection, target = self._locate('read', path)
+            connection, target = self.locate('read', path)
             if address.leaves_directory(target.key):
                 raise RSEFileNameNotSupported(
                     f'RSE {target.rse}: get of {target}: Rucio takes names for paths, and this one would leave the directory of the download. '
@@ -365,7 +375,7 @@ class Default(RSEProtocol):
         :raises SourceAccessDenied: if its bucket alone refuses; the reaper goes on with others.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
-        connection, target = self._locate('delete', path)
+        connection, target = self.locate('delete', path)
         if time.monotonic() < self._silent_until:
             raise ServiceUnavailable(
                 f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer a moment ago.'
@@ -419,13 +429,13 @@ class Default(RSEProtocol):
 
         :returns: PFN -> None, or why it was not deleted.
         """
-        connection = clients.connect(self._connected(), self._authorizer)
+        connection = self.connection()
         self._need_keys(connection, 'bulk_delete')
         result: dict[str, Optional[RucioException]] = {}
         targets: dict[str, Target] = {}
         for pfn in pfns:
             try:
-                targets[pfn] = self._locate('delete', pfn)[1]
+                targets[pfn] = self.locate('delete', pfn)[1]
             except RucioException as error:
                 result[pfn] = error
         deleted = objects.delete_many(connection, targets.values())
@@ -443,9 +453,9 @@ class Default(RSEProtocol):
         pfn = self._final(path)
         if pfn == new_path:
             return
-        connection, source = self._locate('write', pfn)
+        connection, source = self.locate('write', pfn)
         self._need_keys(connection, 'rename')
-        _, target = self._locate('write', new_path)
+        _, target = self.locate('write', new_path)
         transfer.copy(connection, source, target)
         with translated('delete', source):
             connection.client.delete_object(Bucket=source.bucket, Key=source.key)
@@ -458,7 +468,7 @@ class Default(RSEProtocol):
         :raises SourceNotFound: if there is no such bucket.
         """
         url = address.parse_url(path, key_required=False)
-        connection, target = self._locate('read', path if url.key else f'{path.rstrip("/")}/-')
+        connection, target = self.locate('read', path if url.key else f'{path.rstrip("/")}/-')
         self._need_keys(connection, 'ls')
         prefix = url.key if not url.key or url.key.endswith('/') else f'{url.key}/'
         return [
@@ -479,7 +489,7 @@ class Default(RSEProtocol):
             raise RSEOperationNotSupported(
                 f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings."
             )
-        connection = clients.connect(endpoint, self._authorizer)
+        connection = self.connection()
         self._need_keys(connection, 'get_space_usage')
         used = sum(
             size

@@ -1,0 +1,27 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 check``: tries everything that a working S3 RSE needs, and says what to change where it does not work.
+
+What is measured is compared with the settings of the RSE: a storage that does less than they promise is a failure, one
+that does more is a hint.
+
+runner.py has the table of all trials, and the modules have one kind each: rse.py (the RSE in the catalogue), network.py
+(DNS to clock), access.py (the server's plugin, credentials), buckets.py, objects.py, checksums.py, vending.py.
+"""
+
+from .runner import check
+from .trial import FAILED, HINT, OK, SKIPPED, Result
+
+__all__ = ['FAILED', 'HINT', 'OK', 'SKIPPED', 'Result', 'check']

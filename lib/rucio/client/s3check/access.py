@@ -1,0 +1,85 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the account is authorised: what the server's plugin offers, and which credentials there are."""
+
+from typing import TYPE_CHECKING
+
+from rucio.common.exception import RSENotFound, RSEOperationNotSupported
+from rucio.common.s3.secrecy import is_private
+
+from .trial import failed, hint, skipped
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+_CREDENTIALS = {
+    'static': 'keys of this machine',
+    'vended': 'keys vended by the Rucio server',
+    'remote': 'requests signed by the Rucio server',
+}
+
+
+def server_plugin(subject: 'Subject') -> str:
+    try:
+        offered = subject.plugin.get_s3_rse(subject.rse).get('auth')
+    except RSEOperationNotSupported:
+        raise hint(
+            'the Rucio server has no S3 plugin: clients need keys',
+            '[api] endpoints_add = s3 in the rucio.cfg of the server, with rucio-s3 installed there.',
+        ) from None
+    except RSENotFound:
+        raise hint(
+            'the plugin does not serve this RSE', "Check the server's log, and its settings of this RSE."
+        ) from None
+    if not offered:
+        raise hint(
+            'the server has no keys for this RSE',
+            f"Put them into the server's rse-accounts.cfg, by the RSE id {subject.settings['id']}.",
+        )
+    if not is_private(subject.plugin.host):
+        raise hint(
+            'the Rucio server is not reached by https: who listens has your Rucio token',
+            'Set rucio_host and auth_host in rucio.cfg to https URLs.',
+        )
+    return f'offers {", ".join(offered)}'
+
+
+def sharing(subject: 'Subject') -> str:
+    """Whether the operator has made the table of grants: without it none counts."""
+    there = subject.described().get('sharing')
+    if there is None:
+        raise skipped('the server is of an earlier version')
+    if not there:
+        raise hint(
+            'the database of the Rucio server lacks the table of grants: nothing can be shared, and no grant counts',
+            'Run rucio-s3-database where the Rucio server runs.',
+        )
+    return 'collections can be shared'
+
+
+def credentials(subject: 'Subject') -> str:
+    connection = subject.protocol.connection()
+    authorizer = connection.authorizer
+    if not authorizer.whole_objects_only:
+        subject.connection = connection
+        return _CREDENTIALS.get(authorizer.name, authorizer.name)
+    if not subject.settings.get('sign_url'):
+        raise failed(
+            'there are none',
+            f'Keys in rucio.cfg [s3:{subject.rse}]; or keys in the rse-accounts.cfg of a server with the S3 plugin; '
+            'or the RSE attribute sign_url = s3.',
+        )
+    subject.signed_urls = True
+    return 'signed URLs (attribute sign_url): only GET, PUT and DELETE of one object can be tried'

@@ -1,0 +1,119 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is tried: one RSE, as an account sees it from this machine."""
+
+from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar
+from urllib.parse import unquote
+
+from rucio.common.exception import RucioException
+from rucio.common.s3.clients import Connection
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.errors import Target
+from rucio.rse.protocols.s3 import Default
+
+from .scratch import Scratch
+from .trial import skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rucio.client.client import Client
+    from rucio.client.s3client import S3Client
+
+_Type = TypeVar('_Type')
+
+
+class _Found(Generic[_Type]):
+    """What one trial finds and others need: without it these are skipped."""
+
+    def __init__(self, missing: str) -> None:
+        self._missing = missing
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, subject: 'Subject', _: 'Optional[type[Subject]]' = None) -> _Type:
+        if self._name not in vars(subject):
+            raise skipped(self._missing)
+        found: _Type = vars(subject)[self._name]
+        return found
+
+    def __set__(self, subject: 'Subject', found: _Type) -> None:
+        vars(subject)[self._name] = found
+
+
+class Subject:
+    """The RSE, and what the trials have found of it so far."""
+
+    protocol = _Found[Default]('no protocol')
+    endpoint = _Found[Endpoint]('no valid settings')
+    connection = _Found[Connection]('no credentials, or none but signed URLs')
+    scratch = _Found[Scratch]('no bucket')
+    written = _Found[Scratch]('nothing can be written')  # the same, once there is an object in it
+
+    def __init__(self, client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str]) -> None:
+        self.client = client
+        self.plugin = plugin
+        self.rse = rse
+        self.wanted_bucket = bucket
+        self.settings: Any = dict(client.get_rse(rse))
+        self.signed_urls = False  # there is nothing else
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is for what others keep in a bucket (rucio s3 rse add --read-only): a check must not write there
+        either.
+        """
+        domains = [operations for each in self.settings['protocols'] for operations in each['domains'].values()]
+        return (
+            not self.settings['deterministic']
+            and bool(domains)
+            and not any(operations.get('write') for operations in domains)
+        )
+
+    @property
+    def prefix(self) -> str:
+        """That of the protocol, without slashes around it."""
+        return unquote(self.protocol.attributes['prefix'].strip('/'))
+
+    @property
+    def target(self) -> Target:
+        """The bucket to try, empty where each scope has its own, and the prefix of the RSE in it."""
+        own, _, path = self.prefix.partition('/')
+        bucket = self.wanted_bucket or own
+        return Target(self.rse, bucket, f'{path}/' if path and bucket == own else '')
+
+    @property
+    def scopes(self) -> list[str]:
+        """Those of the account: one request."""
+        try:
+            return sorted(self.client.list_scopes_for_account(str(self.client.account)))
+        except RucioException:
+            return []  # the account has none
+
+    def described(self) -> 'Mapping[str, Any]':
+        """What the server's plugin says of the RSE: one request.
+
+        :raises Outcome: if there is no plugin.
+        """
+        try:
+            return self.plugin.get_s3_rse(self.rse)
+        except RucioException:
+            raise skipped('needs the S3 plugin of the server') from None
+
+    @property
+    def used(self) -> Optional[Scratch]:
+        """The test objects, if there can be any."""
+        return vars(self).get('scratch')
