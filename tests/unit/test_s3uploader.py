@@ -20,8 +20,10 @@ import zlib
 
 import pytest
 
-from rucio.client import s3uploader
-from rucio.client.s3uploader import DirectoryUpload, LocalFile, walk
+from rucio.client.s3uploader import DirectoryUpload, directory
+from rucio.client.s3uploader.destination import Destination, Listing
+from rucio.client.s3uploader.directory import LocalFile, walk
+from rucio.client.s3uploader.tally import Tally
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
     FileConsistencyMismatch,
@@ -194,11 +196,11 @@ def test_a_directory_that_cannot_be_read_is_a_failure(run, folder, monkeypatch):
 
 
 def test_the_listing_goes_along_with_the_chunks():
-    listing = s3uploader._Listing(iter([('a', 1), ('b', 2), ('other', 9), ('z', 3)]))
+    listing = Listing(iter([('a', 1), ('b', 2), ('other', 9), ('z', 3)]))
 
     assert listing.sizes([LocalFile('', 'a', 1), LocalFile('', 'c', 1)]) == {'a': 1}
     assert listing.sizes([LocalFile('', 'd', 1), LocalFile('', 'z', 1)]) == {'z': 3}
-    assert s3uploader._Listing(None).sizes([LocalFile('', 'a', 1)]) is None
+    assert Listing(iter(())).sizes([LocalFile('', 'a', 1)]) == {}
 
 
 # What is sent
@@ -220,7 +222,7 @@ def test_new_files_are_sent_and_registered_with_what_was_sent(run, folder, catal
 
 
 def test_what_it_costs(run, folder, catalogue, s3, monkeypatch):
-    monkeypatch.setattr(s3uploader, 'CHUNK', 10)
+    monkeypatch.setattr(directory, 'CHUNK', 10)
     fill(folder, **{f'f{number:02}': b'x' for number in range(30)})
 
     run()
@@ -260,7 +262,7 @@ def test_an_object_of_another_content_stays(run, folder, catalogue, s3):
 
 def test_one_that_comes_after_the_listing_stays_too(run, folder, catalogue, s3, monkeypatch):
     fill(folder, a=b'mine', b=b'mine')
-    monkeypatch.setattr(DirectoryUpload, '_listing', lambda _: iter(()))
+    monkeypatch.setattr(Destination, 'listing', lambda *_: iter(()))
     s3.store(BUCKET, 'run/a', b'hers')
     s3.store(BUCKET, 'run/b', b'mine')
 
@@ -382,7 +384,7 @@ def test_what_the_server_refuses_is_told_for_each_file(run, folder, catalogue):
 
 
 def test_a_storage_that_refuses_everything_is_not_asked_a_million_times(run, folder, s3, monkeypatch):
-    monkeypatch.setattr(s3uploader, '_HOPELESS', 5)
+    monkeypatch.setattr(Tally, 'hopeless', 5)
     fill(folder, **{f'f{number:03}': b'x' for number in range(100)})
     s3.fail('PutObject', *(error(403, 'AccessDenied') for _ in range(100)))
 

@@ -1,0 +1,28 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A directory of files to an S3 RSE: in parallel, registered in bulk, and continued where an earlier run ended.
+
+A file is stored, verified by the storage, then registered as AVAILABLE and attached, a chunk of files at once. Whatever
+ends a run, even kill -9, leaves objects that are not registered yet, and the next run finds them. It sends what is
+missing and nothing else.
+
+directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, and upload.py decides for
+each one what is to be done.
+"""
+
+from .tally import Summary
+from .upload import DirectoryUpload
+
+__all__ = ['DirectoryUpload', 'Summary']

@@ -1,0 +1,194 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The dataset that files are uploaded into, and what Rucio's catalogue has of them."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    FileConsistencyMismatch,
+    RucioException,
+    UnsupportedOperation,
+)
+from rucio.common.s3.content import Sums
+from rucio.common.utils import generate_uuid
+
+from .directory import LocalFile
+from .tally import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rucio.client.client import Client
+
+    from .tally import Tally
+
+
+class Known(NamedTuple):
+    """What the catalogue has under a name: the type and sums of the DID, and the state of its replica on the RSE, if
+    there is one.
+    """
+
+    did: str
+    did_type: str
+    lost: bool
+    sums: Sums
+    state: Optional[str]
+
+    def need_same(self, sums: Sums) -> None:
+        """:raises Refused: if a file has another size or checksum."""
+        if None not in (self.sums.size, sums.size) and self.sums.size != sums.size:
+            raise Refused(
+                f'has {sums.size} bytes, but {self.did} is registered with {self.sums.size}: '
+                'it was left as it is. Choose another name'
+            )
+        if not sums.agrees(self.sums):
+            raise Refused(
+                f'is not what {self.did} is registered with (same size, other checksum): '
+                'it was left as it is. Choose another name'
+            )
+
+
+class Ready(NamedTuple):
+    """A file whose object is there and right. ``state`` is that of the replica which the catalogue has now."""
+
+    file: LocalFile
+    sums: Sums
+    state: Optional[str]
+
+
+class Dataset:
+    """A dataset on an RSE. One thread at a time speaks to the Rucio server, as its client is not made for several."""
+
+    def __init__(self, client: 'Client', rse: str, scope: str, name: str) -> None:
+        self._client = client
+        self._rse = rse
+        self._scope = scope
+        self._did: dict[str, Any] = {'scope': scope, 'name': name}
+
+    def make(self) -> list[str]:
+        """Make the dataset and its rule, as far as they are missing.
+
+        :returns: What was made.
+        :raises UnsupportedOperation: if the DID is no dataset, or closed.
+        """
+        did = ':'.join(self._did.values())
+        rule = {
+            'account': self._client.account,
+            'copies': 1,
+            'rse_expression': self._rse,
+            'grouping': 'DATASET',
+            'lifetime': None,
+        }
+        try:
+            self._client.add_dataset(**self._did, rules=[rule])
+        except DataIdentifierAlreadyExists:
+            return self._check(did)
+        return [f'dataset {did}', f'its rule on {self._rse}']
+
+    def _check(self, did: str) -> list[str]:
+        """One that was there before: files can be attached, and a rule keeps them."""
+        found: Any = self._client.get_did(**self._did)
+        if found['type'] != 'DATASET':
+            raise UnsupportedOperation(
+                f'{did} is a {found["type"].lower()}, but has to be a dataset. Choose another name.'
+            )
+        if not found.get('open', True):
+            raise UnsupportedOperation(
+                f'The dataset {did} is closed: files cannot be attached to it. Choose another name, or have it opened.'
+            )
+        rules: Any = self._client.list_did_rules(**self._did)
+        if any(self._covers(each['rse_expression']) for each in rules):
+            return []
+        self._client.add_replication_rule([self._did], copies=1, rse_expression=self._rse, grouping='DATASET')
+        return [f'a rule of {did} on {self._rse}']
+
+    def _covers(self, expression: str) -> bool:
+        if expression == self._rse:
+            return True
+        try:
+            return any(each['rse'] == self._rse for each in self._client.list_rses(expression))
+        except RucioException:
+            return False
+
+    def look_up(self, files: 'Iterable[LocalFile]') -> dict[str, Known]:
+        """What the catalogue has of these files: one request, and another one if it has some."""
+        dids = [{'scope': self._scope, 'name': file.name} for file in files]
+        metadata: Any = self._client.get_metadata_bulk(dids, plugin='DID_COLUMN')
+        # The states of a dataset would be a list of its files.
+        known = [{'scope': self._scope, 'name': each['name']} for each in metadata if each['did_type'] == 'FILE']
+        replicas: Any = known and self._client.list_replicas(
+            known, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random'
+        )
+        states = {each['name']: (each.get('states') or {}).get(self._rse) for each in replicas}
+        return {
+            each['name']: Known(
+                f'{self._scope}:{each["name"]}',
+                each['did_type'],
+                each.get('availability') == 'LOST',
+                Sums(each['md5'], each['adler32'], each['bytes']),
+                states.get(each['name']),
+            )
+            for each in metadata
+        }
+
+    def register(self, ready: list[Ready], tally: 'Tally') -> None:
+        """Make replicas AVAILABLE and members of the dataset: three requests at most. Does no harm twice."""
+        if not ready:
+            return
+        try:
+            if new := [self._replica(each) for each in ready if each.state is None]:
+                self._client.add_replicas(rse=self._rse, files=new)
+            if late := [{**self._replica(each), 'meta': {}} for each in ready if each.state not in (None, 'AVAILABLE')]:
+                self._client.update_replicas_states(self._rse, files=late)
+            try:
+                # With the sums the server refuses what somebody else registered since we asked.
+                self._attach(ready, ('scope', 'name', 'bytes', 'adler32', 'md5'))
+            except FileConsistencyMismatch:
+                # Or what the server itself found in the bucket: of that it may have one sum only, or none.
+                self._attach(self._still_agreed(ready, tally), ('scope', 'name', 'bytes'))
+        except RucioException as error:
+            said = error.args[0] if error.args else error
+            for each in ready:
+                tally.fail(each.file.path, f'is on the storage, but the Rucio server did not register it: {said}')
+            tally.count(there=-sum(each.state == 'AVAILABLE' for each in ready))
+
+    def _attach(self, ready: list[Ready], keys: tuple[str, ...]) -> None:
+        dids = [{key: replica[key] for key in keys} for replica in map(self._replica, ready)]
+        if dids:
+            self._client.attach_dids_to_dids([{**self._did, 'dids': dids}], ignore_duplicate=True)
+
+    def _still_agreed(self, ready: list[Ready], tally: 'Tally') -> list[Ready]:
+        """Those that are what the catalogue has now, as far as it says; the others are told."""
+        known = self.look_up(each.file for each in ready)
+        agreed = []
+        for each in ready:
+            try:
+                known[each.file.name].need_same(each.sums)
+                agreed.append(each)
+            except Refused as refused:
+                tally.fail(each.file.path, str(refused))
+        return agreed
+
+    def _replica(self, ready: Ready) -> dict[str, Any]:
+        return {
+            'scope': self._scope,
+            'name': ready.file.name,
+            'bytes': ready.sums.size,
+            'adler32': ready.sums.adler32,
+            'md5': ready.sums.md5,
+            'meta': {'guid': generate_uuid()},
+            'state': 'A',
+        }

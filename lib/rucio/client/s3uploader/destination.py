@@ -1,0 +1,171 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The RSE that files are uploaded to."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.exception import (
+    RSEOperationNotSupported,
+    RSEProtocolNotSupported,
+    RSEWriteBlocked,
+    SourceNotFound,
+)
+from rucio.common.s3 import checksums, objects, transfer
+from rucio.common.s3.content import Summing, Sums, sums_of
+from rucio.rse import rsemanager
+from rucio.rse.protocols.s3 import Default
+
+if TYPE_CHECKING:
+    from rucio.client.client import Client
+    from rucio.common.s3.clients import Connection
+    from rucio.common.s3.errors import Target
+
+    from .directory import LocalFile
+    from .tally import Tally
+
+# Large files go in parts of their own, each of which is in memory: only so many of them at once.
+_LARGE_AT_ONCE = 2
+
+
+class Destination:
+    """A deterministic RSE with :class:`rucio.rse.protocols.s3.Default`, and the objects of one scope on it.
+
+    :raises RSEWriteBlocked: if it is not available for writing.
+    :raises RSEOperationNotSupported: if it is another kind of RSE.
+    """
+
+    def __init__(self, client: 'Client', rse: str, scope: str) -> None:
+        self.rse = rse
+        self._scope = scope
+        self._protocol = _connected(client, rse)
+        self.endpoint, authorizer = self._protocol.connection().endpoint, self._protocol.connection().authorizer
+        # There are only URLs that the server signs: for one object each, no listing.
+        self._signed = authorizer.whole_objects_only
+        self._large = threading.Semaphore(_LARGE_AT_ONCE)
+
+    def _pfn(self, name: str, **sums: Optional[str]) -> str:
+        lfn: Any = {'scope': self._scope, 'name': name, **sums}
+        return next(iter(self._protocol.lfns2pfns(lfn).values()))
+
+    def _locate(self, operation: str, name: str) -> 'tuple[Connection, Target]':
+        return self._protocol.locate(operation, self._pfn(name))
+
+    def listing(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Name and size of what lies below ``folder/``; nothing where that cannot be listed."""
+        if self._signed:
+            return
+        probes = ['x', 'y', 'z']
+        located = [self._locate('read', f'{folder}/{probe}') for probe in probes]
+        prefixes = {target.key.removesuffix(probe) for (_, target), probe in zip(located, probes, strict=True)}
+        if len(prefixes) > 1:  # an algorithm that scatters the files (hash)
+            return
+        prefix, (connection, target) = prefixes.pop(), located[0]
+        try:
+            for key, size in objects.list_objects(connection.client, target._replace(key=prefix)):
+                yield f'{folder}/{key.removeprefix(prefix)}', size
+        except SourceNotFound:
+            raise SourceNotFound(
+                f"RSE {self.rse}: there is no bucket '{target.bucket}'. "
+                f'Make it first: rucio s3 make-bucket {self._scope} --rse {self.rse}'
+            ) from None
+
+    def exists(self, file: 'LocalFile') -> bool:
+        """Whether there is an object of this name: one HEAD."""
+        return objects.exists(*self._locate('read', file.name))
+
+    def holds(self, file: 'LocalFile', sums: Sums, stop: threading.Event) -> bool:
+        """Whether the object is this file: one HEAD; its content is read only where it carries no checksum of all of
+        it.
+        """
+        connection, target = self._locate('read', file.name)
+        info = objects.stat(connection, target)
+        if info.size != sums.size:
+            return False
+        if info.md5:
+            return sums.agrees(Sums(info.md5))
+        if info.crc32:
+            with open(file.path, 'rb') as content:
+                return info.crc32 == checksums.crc32_of(content)
+        return sums.agrees(sums_of(connection, target, info, stop))
+
+    def put(self, file: 'LocalFile', sums: Optional[Sums], tally: 'Tally') -> Sums:
+        """Store a file.
+
+        :param sums: Its checksums where they are known. Another content is not stored.
+        :returns: The checksums of what was sent.
+        :raises FileReplicaAlreadyExists: if there is an object already.
+        """
+        if self._signed:  # of these URLs the protocol knows how many it needs
+            sums = sums or file.sums(tally.stop)
+            self._protocol.put(file.path, self._pfn(file.name, adler32=sums.adler32, md5=sums.md5))
+            tally.step(file.size)
+            return sums
+        (connection, target), summing = self._locate('write', file.name), Summing(sums or Sums())
+        with self._large if file.size >= connection.endpoint.multipart_threshold else nullcontext():
+            transfer.upload(
+                connection,
+                file.path,
+                target,
+                meter=lambda *_: nullcontext(tally.step),  # all files move the one bar
+                summing=summing,
+                stop=tally.stop,
+            )
+        return summing.sums
+
+
+def _connected(client: 'Client', name: str) -> Default:
+    rse: Any = client.get_rse(name)
+    if not rse['availability_write']:
+        raise RSEWriteBlocked(f'RSE {name} is not available for writing. Nothing was uploaded.')
+    if not rse['deterministic']:
+        raise RSEOperationNotSupported(
+            f'RSE {name} is not deterministic: where its files go cannot be derived from their names. Use: rucio upload'
+        )
+    token = client.auth_token if client.auth_token and client.auth_token.count('.') == 2 else None
+    with suppress(RSEProtocolNotSupported):  # it has none at all
+        for each in rsemanager.get_protocols_ordered(rse, 'write'):
+            protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
+            if isinstance(protocol, Default):
+                return protocol
+    raise RSEOperationNotSupported(
+        f'RSE {name} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload'
+    )
+
+
+class Listing:
+    """A storage's listing beside sorted chunks of files: both go forward only, so neither is held in memory.
+
+    The first request is made at once.
+    """
+
+    def __init__(self, listing: Iterator[tuple[str, int]]) -> None:
+        self._listing = listing
+        self._next = next(listing, None)
+
+    def sizes(self, chunk: 'Iterable[LocalFile]') -> dict[str, int]:
+        """The sizes of those files of a chunk that are in the listing."""
+        names = [file.name for file in chunk]
+        wanted, end = set(names), os.fsencode(names[-1])
+        sizes = {}
+        while self._next is not None and os.fsencode(self._next[0]) <= end:
+            name, size = self._next
+            if name in wanted:
+                sizes[name] = size
+            self._next = next(self._listing, None)
+        return sizes
