@@ -78,7 +78,8 @@ class _Told(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise RSEOperationNotSupported(
-            f"{self._who} did not say '{name}': its S3 plugin is older than this client, {api.version()}. Ask its operator to update it."
+            f"{self._who} did not say '{name}': its S3 plugin is older than this client, {api.version()}. "
+            'Ask its operator to update it.'
         )
 
 
@@ -168,7 +169,8 @@ class S3Client(CredentialClient):
         """
         if bool(key_id) != bool(secret_key):
             raise InputValidationError(
-                'S3Client was given only one of key_id and secret_key. Give both, or none to have the Rucio server care for it.'
+                'S3Client was given only one of key_id and secret_key. '
+                'Give both, or none to have the Rucio server care for it.'
             )
         self._resource = resource
         self._endpoint_url = endpoint_url
@@ -1199,6 +1201,7 @@ def _region(endpoint: Endpoint, known: Optional[str] = None) -> str:
 
 def _no_way(rse: str) -> str:
     return (
-        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (no role_arn, or no safe role: see rucio s3 check {rse}). Put keys into '
+        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (no role_arn, '
+        f'or no safe role: see rucio s3 check {rse}). Put keys into '
         f'rucio.cfg [s3:{rse}], or ask its operator for vended keys. `rucio upload` and `rucio download` work without.'
     )

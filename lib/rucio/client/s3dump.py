@@ -97,7 +97,8 @@ class StorageDump:
                 yield self._line(place.path_prefix + key[len(place.key_prefix) :])
         if not self.objects:
             raise SourceNotFound(
-                f'RSE {self._rse}: there is no object in {", ".join(self.buckets)}. A dump of nothing would have all files of the RSE taken for lost, '
+                f'RSE {self._rse}: there is no object in {", ".join(self.buckets)}. '
+                'A dump of nothing would have all files of the RSE taken for lost, '
                 'so none was made.'
             )
 
@@ -167,7 +168,8 @@ class StorageDump:
         if bucket:
             if self._scopes:
                 raise InputValidationError(
-                    f"RSE {self._rse}: all scopes are in the bucket '{bucket}': make a dump of all of it, without --scope."
+                    f"RSE {self._rse}: all scopes are in the bucket '{bucket}': "
+                    'make a dump of all of it, without --scope.'
                 )
             return [_Place(bucket, f'{folder}/' if folder else '', '')]
         names = self._named() if self._scopes else self._listed()
@@ -198,7 +200,8 @@ class StorageDump:
             self.others = sorted(listed - ours)
         if not ours:
             raise SourceNotFound(
-                f'RSE {self._rse}: the keys of this machine list no bucket of any scope, so no dump was made: all files of the RSE would be taken for lost. '
+                f'RSE {self._rse}: the keys of this machine list no bucket of any scope, so no dump was made: '
+                'all files of the RSE would be taken for lost. '
                 'Use the keys of the owner of the buckets, or name the scopes: --scope.'
             )
         return ours

@@ -101,7 +101,8 @@ def credentials(
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(
-            f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: {_some_scopes(accesses)}.'
+            f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: '
+            f'{_some_scopes(accesses)}.'
         )
     if written is not None:
         private.replace(written, lambda old: formatter.merged(old, accesses))
@@ -202,7 +203,8 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     name_there = name_for(tool, alias, storage, place['bucket'], key)
     if not name_there.isprintable():
         raise InputValidationError(
-            f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. Use --for https.'
+            f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. '
+            'Use --for https.'
         )
     click.echo(name_there)
 
@@ -283,8 +285,10 @@ def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires:
         return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
     except RucioException as error:
         raise RSEOperationNotSupported(
-            f'RSE {place["rse"]}: the server makes no short-lived keys for it (`rucio s3 check` says why), and did not sign a URL: {str(error.args[0]).strip()} '
-            "Ask its operator for either; the latter takes keys in the server's rse-accounts.cfg and the account attribute 'sign-url'."
+            f'RSE {place["rse"]}: the server makes no short-lived keys for it (`rucio s3 check` says why), '
+            f'and did not sign a URL: {str(error.args[0]).strip()} '
+            "Ask its operator for either; the latter takes keys in the server's rse-accounts.cfg and the account "
+            "attribute 'sign-url'."
         ) from None
 
 
@@ -310,7 +314,8 @@ def _accesses(
             continue
         if (first := found.setdefault(access.alias, access)) is not access:
             left_out.append(
-                f"Left out {scope} on {there}: its alias '{access.alias}' is that of {first.bucket} on {first.rse}. Name it to get its keys: {scope} --rse {there}"
+                f"Left out {scope} on {there}: its alias '{access.alias}' is that of {first.bucket} on {first.rse}. "
+                f'Name it to get its keys: {scope} --rse {there}'
             )
     if not found and refused:
         raise refused
@@ -332,7 +337,8 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list
     if not buckets:
         where = f' on {rse}' if rse else ''
         raise InputValidationError(
-            f'The account {account} has no bucket of its own{where}. Make one (rucio s3 make-bucket user.{account}:NAME), or name the DID that somebody shares.'
+            f'The account {account} has no bucket of its own{where}. '
+            f'Make one (rucio s3 make-bucket user.{account}:NAME), or name the DID that somebody shares.'
         )
     return buckets
 

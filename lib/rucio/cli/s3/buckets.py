@@ -196,7 +196,8 @@ class _Folder(NamedTuple):
         places = s3.locate(scope, name, rse)
         if not places:
             raise RSENotFound(
-                f'{scope}{":" if name else ""}{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.'
+                f'{scope}{":" if name else ""}{name} is on no S3 storage. '
+                f'`rucio s3 make-bucket {scope}` makes its bucket.'
             )
         place = places[0]
         key = place.get('key') or ''

@@ -78,5 +78,6 @@ def _print(lines: Iterable[str]) -> None:
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise DestinationNotAccessible(
-            f'Standard output cannot be written: {error.strerror}. The dump is not complete: make it anew, with -o FILE or where there is room.'
+            f'Standard output cannot be written: {error.strerror}. The dump is not complete: '
+            'make it anew, with -o FILE or where there is room.'
         ) from error

@@ -163,7 +163,8 @@ def need_private_output(stream: TextIO, first_mode: Optional[int] = None) -> Non
 def _refuse_output(path: Optional[str], why: str) -> None:
     shown = f"'{printable(path)}'" if path else 'a file'
     raise InputValidationError(
-        f'The output goes to {shown}, {why}. No keys were written. Use --write, or --file FILE: nobody else can open what these make. Or set `umask 077` '
+        f'The output goes to {shown}, {why}. No keys were written. Use --write, or --file FILE: '
+        'nobody else can open what these make. Or set `umask 077` '
         'in the shell, and remove the file first.'
     )
 

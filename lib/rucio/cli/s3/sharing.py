@@ -88,7 +88,8 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
             say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
     if accounts and not is_robot(ctx):
         say(
-            'Keys that were given out before work until they end: an hour at most, unless your operator set another lifetime.'
+            'Keys that were given out before work until they end: '
+            'an hour at most, unless your operator set another lifetime.'
         )
 
 

@@ -71,7 +71,8 @@ def rse() -> None:
 @click.option(
     '--fts',
     metavar='URL',
-    help='FTS moves files to and from it (--read-only: from it); several URLs with commas between them. Without it rucio-s3-copier does.',
+    help='FTS moves files to and from it (--read-only: from it); several URLs with commas between them. '
+    'Without it rucio-s3-copier does.',
 )
 @click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
 @click.pass_context
@@ -166,7 +167,8 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
     if not bucket:
         if prefix:
             raise InputValidationError(
-                '--prefix is a folder in the one bucket of an RSE: give --bucket, too. To begin the names of buckets use --bucket-prefix.'
+                '--prefix is a folder in the one bucket of an RSE: give --bucket, too. '
+                'To begin the names of buckets use --bucket-prefix.'
             )
         return '/'
     if not (_FOREIGN_BUCKET.fullmatch(bucket) if read_only else is_bucket_name(bucket)):
@@ -230,7 +232,8 @@ def _make(
     differences = _differences(there, present, properties, attributes, protocols) if there else []
     if differences:
         raise UnsupportedOperation(
-            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. Choose another name, or change it by hand.'
+            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. '
+            'Choose another name, or change it by hand.'
         )
     if not there or not there['protocols']:
         _need_a_place_of_its_own(client, name, attributes.get('lfn2pfn_algorithm'), protocols[0])
@@ -274,7 +277,8 @@ def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], p
                     else 'names of its own for its buckets: --bucket-prefix'
                 )
                 raise UnsupportedOperation(
-                    f'The RSE {name} was not made: {overlap.why}, and what is deleted from one would be gone from both. Give {name} {remedy}.'
+                    f'The RSE {name} was not made: {overlap.why}, '
+                    f'and what is deleted from one would be gone from both. Give {name} {remedy}.'
                 )
 
 
@@ -313,7 +317,8 @@ def _differences(
         ]
     if 'fts' in attributes and any(each['domains']['wan'].get('third_party_copy_read') for each in same):
         found.append(
-            f'its protocol {main["scheme"]} offers third-party copies, and FTS would be given its URLs (set them to null; 0 in Rucio 38)'
+            f'its protocol {main["scheme"]} offers third-party copies, '
+            'and FTS would be given its URLs (set them to null; 0 in Rucio 38)'
         )
     return found
 
@@ -369,7 +374,8 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
         say(
-            f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: docs/transfers.md'
+            f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: '
+            'docs/transfers.md'
         )
 
 

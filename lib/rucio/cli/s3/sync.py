@@ -49,9 +49,18 @@ _SHOWN = 10  # names of each kind; all of them with --verbose
 _OVERLAP = 30  # seconds; a transaction may become visible so much later than the date that it carries
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
-_NEVER_AGAIN = "the file is LOST for ever: its name is never used again, and Rucio's daemons delete what lies under its key, whoever wrote it."
-_BAD = f"bad: declared bad. Rucio's daemons then write the file anew from another replica, over the object; without one {_NEVER_AGAIN}"
-_LOST = f"lost: declared lost. Rucio's daemons then copy the file here again from another replica; without one {_NEVER_AGAIN}"
+_NEVER_AGAIN = (
+    "the file is LOST for ever: its name is never used again, and Rucio's daemons delete what lies under its key, "
+    'whoever wrote it.'
+)
+_BAD = (
+    "bad: declared bad. Rucio's daemons then write the file anew from another replica, over the object; "
+    f'without one {_NEVER_AGAIN}'
+)
+_LOST = (
+    "lost: declared lost. Rucio's daemons then copy the file here again from another replica; "
+    f'without one {_NEVER_AGAIN}'
+)
 # What is counted, as a person wants to read it. `same` is what need not be told.
 _COUNTS = {
     'listed': 'objects in the bucket',
@@ -88,8 +97,8 @@ _COUNTS = {
 def on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
     """The option --on-changed. Left out, what is set for the bucket holds."""
     shown = (
-        'About objects that are not what the catalogue says. replace: the catalogue takes over the new size and checksum. '
-        + _BAD
+        'About objects that are not what the catalogue says. '
+        'replace: the catalogue takes over the new size and checksum. ' + _BAD
     )
     return click.option('--on-changed', type=click.Choice(ON_CHANGED + more), help=shown)
 
@@ -181,7 +190,8 @@ def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]
     found = [_Target(each['scope'], '', text) for each in s3_client(ctx).list_buckets(text) if each['scope']]
     if not found:
         raise InputValidationError(
-            f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: rucio s3 sync SCOPE --rse {text}'
+            f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: '
+            f'rucio s3 sync SCOPE --rse {text}'
         )
     return found
 

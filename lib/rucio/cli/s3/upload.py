@@ -77,9 +77,8 @@ def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) ->
         return
     for made in summary.made:
         say(f'Made {made}.')
-    parts = [
-        f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))}/s)'
-    ]
+    speed = size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))
+    parts = [f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {speed}/s)']
     if summary.found:
         parts.append(f'{summary.found} were on the storage and are registered now')
     if summary.there:

@@ -18,8 +18,8 @@ A file is stored, verified by the storage, then registered as AVAILABLE and atta
 ends a run, even kill -9, leaves objects that are not registered yet, and the next run finds them. It sends what is
 missing and nothing else.
 
-directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, and upload.py decides for
-each one what is to be done.
+directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, and upload.py decides
+what is to be done with each.
 """
 
 from .tally import Summary

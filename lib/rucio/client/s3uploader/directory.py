@@ -85,7 +85,8 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
         if planted:
             warn(
                 entry.path,
-                'is a link to a file of another user than the one who made the link: to upload it, make the link yourself',
+                'is a link to a file of another user than the one who made the link: '
+                'to upload it, make the link yourself',
             )
         elif is_file:
             yield entry.path, entry.name

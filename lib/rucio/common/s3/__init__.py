@@ -19,10 +19,12 @@ try:
     from rucio.version import version_string
 except ImportError:
     raise ImportError(
-        "rucio-s3 needs Rucio 38 or newer, but none is installed: pip install 'rucio-s3[client]', or 'rucio-s3[server]' on a server."
+        'rucio-s3 needs Rucio 38 or newer, but none is installed: '
+        "pip install 'rucio-s3[client]', or 'rucio-s3[server]' on a server."
     ) from None
 
 if (_major := version_string().partition('.')[0]).isdigit() and int(_major) < 38:
     raise ImportError(
-        f'rucio-s3 needs Rucio 38 or newer, but Rucio {version_string()} is installed: upgrade it, or uninstall rucio-s3.'
+        f'rucio-s3 needs Rucio 38 or newer, but Rucio {version_string()} is installed: '
+        'upgrade it, or uninstall rucio-s3.'
     )

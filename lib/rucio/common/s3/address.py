@@ -106,7 +106,8 @@ def scope_to_bucket(scope: str, prefix: str = '') -> str:
     bucket = prefix + _encode(scope)
     if not scope or not is_bucket_name(bucket):
         raise RSEFileNameNotSupported(
-            f"The scope '{scope}' has no bucket: '{bucket}' is no valid S3 bucket name (3 to 63 characters). Use a shorter scope or bucket_prefix."
+            f"The scope '{scope}' has no bucket: '{bucket}' is no valid S3 bucket name (3 to 63 characters). "
+            'Use a shorter scope or bucket_prefix.'
         )
     return bucket
 

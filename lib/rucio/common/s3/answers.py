@@ -92,7 +92,8 @@ def checked(who: str, name: str, value: Any) -> str:
     if isinstance(value, str) and _PATTERNS[name].fullmatch(value) and (name != 'expiration' or _is_time(value)):
         return value
     raise ServiceUnavailable(
-        f'{who} answered with a value of {name} that cannot be one: {_flaw(name, value)}. Nothing of the answer was used: tell the operator.'
+        f'{who} answered with a value of {name} that cannot be one: {_flaw(name, value)}. '
+        'Nothing of the answer was used: tell the operator.'
     )
 
 

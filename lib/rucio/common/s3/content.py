@@ -207,7 +207,8 @@ class Reader:
         if 'Range' in extra and came not in (f'bytes {asked}/{self._info.size}', f'bytes {asked}/*'):
             answer['Body'].close()
             raise RSEOperationNotSupported(
-                f'RSE {self._target.rse}: get of {self._target}: bytes {asked}/{self._info.size} were asked for, but {came or "the whole object"} came. '
+                f'RSE {self._target.rse}: get of {self._target}: '
+                f'bytes {asked}/{self._info.size} were asked for, but {came or "the whole object"} came. '
                 'Tell the operator of the storage, and use another replica.'
             )
         return answer['Body']
@@ -276,8 +277,10 @@ class Verified:
         sums, expected = self.sums, self._summing.expected
         if not self._summing.is_expected:
             raise FileConsistencyMismatch(
-                f'RSE {self._target.rse}: get of {self._target}: its MD5 is {sums.md5} and its Adler-32 {sums.adler32}, but the catalogue says '
-                f'{expected.md5} and {expected.adler32}. The object is damaged or was changed: use another replica, or declare it bad.'
+                f'RSE {self._target.rse}: get of {self._target}: '
+                f'its MD5 is {sums.md5} and its Adler-32 {sums.adler32}, but the catalogue says '
+                f'{expected.md5} and {expected.adler32}. The object is damaged or was changed: '
+                'use another replica, or declare it bad.'
             )
 
 

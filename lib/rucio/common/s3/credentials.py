@@ -191,7 +191,8 @@ class Presigned(Authorizer):
             url = self._urls.get((operation or '', bucket, key))
         if url is None:
             raise RSEOperationNotSupported(
-                f"There is no signed URL for {operation_name} of bucket '{bucket}', key '{key}': signed URLs are for GET, PUT and DELETE of one object. "
+                f"There is no signed URL for {operation_name} of bucket '{bucket}', key '{key}': "
+                'signed URLs are for GET, PUT and DELETE of one object. '
                 'Configure keys for this RSE (rucio.cfg [s3:RSE]).'
             )
         request.url = url
@@ -251,7 +252,8 @@ def choose(
             return static
         if endpoint.auth == 'static':
             raise RSEAccessDenied(
-                f"RSE {endpoint.rse}: 'auth' is static, but there are no keys. Set access_key and secret_key, or profile, in rucio.cfg [s3:{endpoint.rse}]."
+                f"RSE {endpoint.rse}: 'auth' is static, but there are no keys. "
+                f'Set access_key and secret_key, or profile, in rucio.cfg [s3:{endpoint.rse}].'
             )
         return None if sign_url else _without_keys(endpoint, _made(server), token)
     if endpoint.auth == 'presigned':
@@ -281,16 +283,19 @@ def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[
     if endpoint.auth == 'web-identity':
         if not token:
             raise RSEAccessDenied(
-                f"RSE {endpoint.rse}: 'auth' is web-identity, but there is no OIDC token. Log in to Rucio with auth_type = oidc."
+                f"RSE {endpoint.rse}: 'auth' is web-identity, but there is no OIDC token. "
+                'Log in to Rucio with auth_type = oidc.'
             )
         if not endpoint.web_identity_role_arn:
             raise RSEAccessDenied(
-                f"RSE {endpoint.rse}: 'auth' is web-identity, but no role is known. Set 'web_identity_role_arn' in the RSE's 's3' settings."
+                f"RSE {endpoint.rse}: 'auth' is web-identity, but no role is known. "
+                "Set 'web_identity_role_arn' in the RSE's 's3' settings."
             )
         return _web_identity(endpoint, token)
     if server is None:
         raise RSEAccessDenied(
-            f"RSE {endpoint.rse}: 'auth' is {endpoint.auth}, which a Rucio server does for its clients. On a server or daemon, put keys into rse-accounts.cfg."
+            f"RSE {endpoint.rse}: 'auth' is {endpoint.auth}, which a Rucio server does for its clients. "
+            'On a server or daemon, put keys into rse-accounts.cfg.'
         )
     region = None if endpoint.region else _offered(endpoint, server).region
     return _vended(endpoint, server, region) if endpoint.auth == 'vended' else _remote(endpoint, server, region)

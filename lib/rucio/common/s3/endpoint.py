@@ -107,11 +107,13 @@ def _url(rse: str, protocol: Mapping[str, Any]) -> str:
     scheme, host, port = protocol['scheme'], protocol['hostname'], int(protocol.get('port') or 0)
     if scheme not in ('https', 'http'):
         raise ConfigurationError(
-            f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 speaks https and http. Clients are offered no others."
+            f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 speaks https and http. "
+            'Clients are offered no others.'
         )
     if not re.fullmatch(HOST, str(host)):
         raise ConfigurationError(
-            f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, but must be the name or the address of a host, without a user or a path."
+            f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, "
+            'but must be the name or the address of a host, without a user or a path.'
         )
     # Signatures cover the Host header, and HTTP clients leave the default port out of it.
     return f'{scheme}://{host}' if port in (0, {'https': 443, 'http': 80}[scheme]) else f'{scheme}://{host}:{port}'
@@ -127,7 +129,8 @@ def _from_protocol(rse: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'rucio.cfg':
             raise ConfigurationError(
-                f"{place}: '{name}' may stand in rucio.cfg only ([s3:{rse}]), as every client reads these attributes. Take it out; change it if it was a secret."
+                f"{place}: '{name}' may stand in rucio.cfg only ([s3:{rse}]), "
+                'as every client reads these attributes. Take it out; change it if it was a secret.'
             )
     return _checked(place, settings)
 
@@ -154,7 +157,8 @@ def _from_config(section: str) -> dict[str, Any]:
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'RSE':
             raise ConfigurationError(
-                f"rucio.cfg [{section}]: '{name}' belongs to the RSE's protocol (extended_attributes): server and clients must agree on it."
+                f"rucio.cfg [{section}]: '{name}' belongs to the RSE's protocol (extended_attributes): "
+                'server and clients must agree on it.'
             )
     return _checked(f'rucio.cfg [{section}]', settings)
 

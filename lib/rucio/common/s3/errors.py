@@ -164,12 +164,14 @@ _STATUSES = {
 
 _NO_BUCKET = _Row(
     ServiceUnavailable,
-    "The bucket does not exist: check the RSE's prefix and bucket_prefix. If it was removed on purpose make an empty one, and Rucio forgets its files.",
+    "The bucket does not exist: check the RSE's prefix and bucket_prefix. "
+    'If it was removed on purpose make an empty one, and Rucio forgets its files.',
 )
 _CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
 _TLS = _Row(
     ServiceUnavailable,
-    "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.",
+    "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, "
+    'or check the host name.',
 )
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
 
@@ -179,7 +181,8 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
         TransferTimeout,
         _Row(
             ServiceUnavailable,
-            'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), or check the network.',
+            'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), '
+            'or check the network.',
         ),
     ),
     (boto.SSLError, _TLS),

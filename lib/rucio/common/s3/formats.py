@@ -293,7 +293,8 @@ def _cannot_hold(what: str, character: str) -> NoReturn:
 
 def _refuse_to_replace(what: str) -> NoReturn:
     raise InputValidationError(
-        f'{what} is there already, with keys that do not end: it was not made by rucio s3. Rename or remove it, or name another file.'
+        f'{what} is there already, with keys that do not end: it was not made by rucio s3. '
+        'Rename or remove it, or name another file.'
     )
 
 
@@ -321,7 +322,8 @@ class Mc(Format):
                 or not isinstance(config.setdefault('aliases', {}), dict)
             ):
                 raise InputValidationError(
-                    'It is no configuration of mc, or of another version than "10": run mc once, which brings it up to date.'
+                    'It is no configuration of mc, or of another version than "10": '
+                    'run mc once, which brings it up to date.'
                 )
         for access in accesses:
             old = config['aliases'].get(access.alias)

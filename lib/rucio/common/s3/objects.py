@@ -371,7 +371,8 @@ def _first_name(place: Target, answer: Any) -> Optional[str]:
 
 def _no_listing(place: Target, what: str) -> ServiceUnavailable:
     return ServiceUnavailable(
-        f'RSE {place.rse}: ls of {place}: the storage answered with {what}. Try again later; if it stays so, tell the operator of the storage.'
+        f'RSE {place.rse}: ls of {place}: the storage answered with {what}. Try again later; '
+        'if it stays so, tell the operator of the storage.'
     )
 
 

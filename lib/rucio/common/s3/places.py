@@ -96,7 +96,8 @@ class Place(NamedTuple):
                 None
                 if scope is None
                 else Overlap(
-                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on {common.rse}",
+                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, "
+                    f'and that of all scopes on {common.rse}',
                     scope,
                 )
             )

@@ -167,7 +167,8 @@ class Remote(Authorizer):
             raise InputValidationError(f'RSE {self._rse}: {error.args[0] if error.args else error}') from None
         except OSError as error:  # as all that requests raises
             raise ServiceUnavailable(
-                f'RSE {self._rse}: the Rucio server, which has to sign the requests, cannot be reached: {error}. Try again later.'
+                f'RSE {self._rse}: the Rucio server, which has to sign the requests, cannot be reached: {error}. '
+                'Try again later.'
             ) from None
         if answer['uri'] != asked['uri']:
             raise RSEOperationNotSupported(

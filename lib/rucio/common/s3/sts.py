@@ -61,7 +61,10 @@ _LOGIN = 'Log in again; if that does not help, the storage does not trust the is
 
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, and what Ceph, MinIO and SeaweedFS answer.
 _REMEDIES = {
-    'AccessDenied': "Check the setting role_arn, that the role's trust policy lets these keys or tokens assume it (sts:AssumeRole), and the keys themselves.",
+    'AccessDenied': (
+        "Check the setting role_arn, that the role's trust policy lets these keys or tokens assume it "
+        '(sts:AssumeRole), and the keys themselves.'
+    ),
     'NoSuchEntity': 'There is no such role: check the setting role_arn, or make the role.',
     'ExpiredToken': _LOGIN,
     'ExpiredTokenException': _LOGIN,
@@ -71,11 +74,15 @@ _REMEDIES = {
     'InvalidAccessKeyId': _KEYS,
     'InvalidClientTokenId': _KEYS,
     'SignatureDoesNotMatch': _KEYS,
-    'ValidationError': 'The role may allow less time than the setting credentials_lifetime: compare with its longest session duration.',
+    'ValidationError': (
+        'The role may allow less time than the setting credentials_lifetime: compare with its longest session duration.'
+    ),
     'MalformedPolicyDocument': 'The storage does not take the session policy: report it.',
     'PackedPolicyTooLarge': 'Use a shorter name.',
     'RegionDisabledException': "Set the RSE's 's3' setting 'sts_endpoint' to a region whose STS is enabled.",
-    'NotImplemented': "There is no STS at this address: set 'sts_endpoint', or take role_arn out of the RSE's settings.",
+    'NotImplemented': (
+        "There is no STS at this address: set 'sts_endpoint', or take role_arn out of the RSE's settings."
+    ),
 }
 _S3_ERROR = re.compile(rb'\s*(?:<\?xml[^>]*\?>)?\s*(<Error>.*</Error>)\s*', re.DOTALL)
 STS_BY_HTTPS = "Set the RSE's 's3' setting 'sts_endpoint' to an https URL."

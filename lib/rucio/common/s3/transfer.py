@@ -190,7 +190,8 @@ class _OnePass:
         if os.fstat(self._file.fileno()).st_size != self._size:
             self._fail(
                 SourceNotFound(
-                    f"The local file '{self._file.name}' changed while it was read: it had {self._size} bytes at first. Try again when nobody writes to it."
+                    f"The local file '{self._file.name}' changed while it was read: "
+                    f'it had {self._size} bytes at first. Try again when nobody writes to it.'
                 )
             )
         if self._summing is not None:
@@ -198,7 +199,8 @@ class _OnePass:
             if self._summing.sums.size == self._size and not self._summing.is_expected:
                 self._fail(
                     FileConsistencyMismatch(
-                        f"The local file '{self._file.name}' changed after its checksums were made: it is not what was registered. "
+                        f"The local file '{self._file.name}' changed after its checksums were made: "
+                        'it is not what was registered. '
                         'Nothing was stored. Upload it under another name when nobody writes to it.'
                     )
                 )
@@ -273,7 +275,8 @@ def upload(
     """
     if target.key.endswith('/'):
         raise RSEFileNameNotSupported(
-            f"RSE {target.rse}: put of {target}: a key that ends in '/' is a folder, of which some storages keep no content. Use a name without it."
+            f"RSE {target.rse}: put of {target}: a key that ends in '/' is a folder, "
+            'of which some storages keep no content. Use a name without it.'
         )
     try:
         if not stat_module.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for its writer
@@ -539,5 +542,6 @@ def copy(
             _finish(manager, future, watcher, deadline)
         except KeyError as error:  # s3transfer looks for the ETag of a part
             raise RSEOperationNotSupported(
-                f"RSE {target.rse}: copy to {target}: the storage did not say that it copied a part. It may not know UploadPartCopy: check 'provider'."
+                f'RSE {target.rse}: copy to {target}: the storage did not say that it copied a part. '
+                "It may not know UploadPartCopy: check 'provider'."
             ) from error

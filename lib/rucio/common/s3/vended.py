@@ -135,7 +135,8 @@ class Vended(Authorizer):
         need: _Need = context['rucio_s3_need']
         if not need.bucket:
             raise RSEOperationNotSupported(
-                f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: try rucio s3 ls.'
+                f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: '
+                'try rucio s3 ls.'
             )
         context['rucio_s3_keys'] = keys = self._keys_or_none(need, must=str(signature_version).endswith('-query'))
         return None if keys else UNSIGNED
@@ -224,7 +225,8 @@ class Vended(Authorizer):
             answer = self._server.get_s3_credentials(self._rse, need.bucket, need.key, need.write)
         except AccessDenied as error:
             raise RSEAccessDenied(
-                f"RSE {self._rse}: Rucio gives no keys to {'write to' if need.write else 'read'} bucket '{need.bucket}', key '{need.key}': "
+                f'RSE {self._rse}: Rucio gives no keys to {"write to" if need.write else "read"} bucket '
+                f"'{need.bucket}', key '{need.key}': "
                 f'{error.args[0] if error.args else error}'
             ) from None
         now, left = time.monotonic(), _expiration(answer['expiration']) - time.time()
@@ -240,7 +242,8 @@ class Vended(Authorizer):
         )
         if not keys.cover(need):
             raise RSEAccessDenied(
-                f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', key '{need.key}'."
+                f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', "
+                f"key '{need.key}'."
             )
         with self._lock:
             self._keys[keys.bucket, keys.prefix, keys.write] = keys
