@@ -21,6 +21,11 @@ from uuid import uuid4
 
 import pytest
 
+# Rucio reads its configuration when it is imported, and decides then, once, whether it is a client or a server, which asks
+# its database for settings. Here it is a client without a configuration; each test that needs one makes its own.
+os.environ['RUCIO_CLIENT_MODE'] = '1'
+os.environ['RUCIO_CONFIG'] = os.devnull
+
 from servers.ca import CA
 from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys

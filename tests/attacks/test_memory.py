@@ -17,7 +17,6 @@
 What a process remembers is in a container of a module. The first test finds all of them: a new one has to be judged here.
 """
 
-import os
 import pkgutil
 import re
 from collections import deque
@@ -29,15 +28,12 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-# What is imported here reads the configuration, and there is none yet.
-UNCONFIGURED = mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull})
-with UNCONFIGURED:
-    import rucio.common.s3
-    import rucio.core.s3
-    from rucio.core.s3.allowance import Allowance
-    from rucio.core.s3.auth import rates
-    from rucio.core.s3.buckets import object_lock, public_acls
-    from rucio.core.s3.events import events
+import rucio.common.s3
+import rucio.core.s3
+from rucio.core.s3.allowance import Allowance
+from rucio.core.s3.auth import rates
+from rucio.core.s3.buckets import object_lock, public_acls
+from rucio.core.s3.events import events
 
 PACKAGES = (rucio.core.s3, rucio.common.s3)
 MODULES = (
@@ -83,8 +79,7 @@ BOUNDED = {
 
 def modules() -> list[ModuleType]:
     names = [each.name for package in PACKAGES for each in pkgutil.walk_packages(package.__path__, f'{package.__name__}.')]
-    with UNCONFIGURED:
-        return [import_module(name) for name in (*names, *MODULES)]
+    return [import_module(name) for name in (*names, *MODULES)]
 
 
 def remembers(module: ModuleType, name: str, value: Any) -> bool:

@@ -19,8 +19,6 @@ On SQLite, where Rucio's JSON metadata do not work, and on PostgreSQL, where the
 something, marvin has an account and nothing else.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +88,7 @@ def forgery(by: str) -> dict[str, object]:
 
 def reads(user: RucioCli, did: str) -> bool:
     """Whether the server's signature lets somebody read what is in a collection."""
-    done = subprocess.run([sys.executable, '-c', READ, did], env=user.environment, cwd=user.directory, capture_output=True, text=True, check=False, timeout=300)
+    done = user.python(READ, did)
     return 'secret' in done.stdout
 
 

@@ -14,9 +14,6 @@
 
 """The catalogue in the order of its names' bytes, on PostgreSQL, whatever order of text that has."""
 
-import os
-from unittest import mock
-
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
@@ -24,15 +21,12 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import sessionmaker
 
-# What is imported here reads the configuration, and there is none.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import listings
-    from rucio.db.sqla import session as rucio_session
-
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.types import InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import listings
+from rucio.db.sqla import session as rucio_session
 from servers import postgres
 
 REASON = postgres.missing()

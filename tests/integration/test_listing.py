@@ -14,23 +14,17 @@
 
 """What real storages list: every key as it was written, in the order of bytes, from any key on."""
 
-import os
-from unittest import mock
-
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import listings
-    from rucio.core.s3.reconciler.listings import Unsorted
-
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import listings
+from rucio.core.s3.reconciler.listings import Unsorted
 
 pytestmark = pytest.mark.slow
 

@@ -84,10 +84,7 @@ s3.put_object(Bucket=scope, Key=name + '/written', Body=b'by the other')
 
 
 def put(team: Team, did: str) -> str:
-    done = subprocess.run(
-        [sys.executable, '-c', PUT, did], env=team.other.environment, cwd=team.other.directory, capture_output=True, text=True, check=False, timeout=300
-    )
-    return done.stderr
+    return team.other.python(PUT, did).stderr
 
 
 def test_share_for_writing(team: Team, shared: str, unique: str) -> None:
@@ -126,7 +123,7 @@ def test_public(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
 
 
 SWEEP = """
-from rucio.core.s3 import publishing
+from rucio.core.s3.buckets import publishing
 print(*publishing.sweep('def'))
 """
 

@@ -17,12 +17,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
+from .forks import run_code
 from .process import tail
 from .rucio_server import RucioServer
 from .seaweedfs import SeaweedFS
@@ -142,6 +142,10 @@ class RucioCli:
             **{'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, **options},
         )
 
+    def python(self, code: str, *arguments: str, text: str = '') -> 'subprocess.CompletedProcess[str]':
+        """Run Python code as the user, with `text` for its standard input; Rucio's client is imported already."""
+        return run_code(code, *arguments, environment=self.environment, directory=self.directory, text=text)
+
     def calls(self, *calls: tuple[Any, ...]) -> list[Any]:
         """
         Call methods of the stock Python client, all in one process: calls(('add_scope', 'root', 'data'), ('get_rse', 'X')).
@@ -152,16 +156,7 @@ class RucioCli:
         for method, *arguments in calls:
             keywords = arguments.pop() if arguments and isinstance(arguments[-1], Keywords) else {}
             wire.append([method, arguments, keywords])
-        done = subprocess.run(
-            [sys.executable, '-c', _CALLS],
-            env=self.environment,
-            cwd=self.directory,
-            input=json.dumps(wire),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = self.python(_CALLS, text=json.dumps(wire))
         if done.returncode:
             methods = ', '.join(method for method, _, _ in wire)
             raise RucioError(f'One of {methods} failed:\n{done.stderr}\nThe end of the server log:\n{tail(self.server.log)}')

@@ -17,7 +17,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,16 +99,7 @@ def s3_call(user: RucioCli, method: str, *arguments: Any, **keywords: Any) -> An
 
     :raises RucioError: with what it wrote.
     """
-    done = subprocess.run(
-        [sys.executable, '-c', _CALL],
-        input=json.dumps([method, arguments, keywords]),
-        env=user.environment,
-        cwd=user.directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = user.python(_CALL, text=json.dumps([method, arguments, keywords]))
     if done.returncode:
         raise RucioError(done.stderr)
     return json.loads(done.stdout)

@@ -27,15 +27,11 @@ import hypothesis
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-# Rucio decides once, at the import of rucio.rse, whether it is a client or a server, and its command line asks the database
-# for a setting where it takes itself for a server. A client needs no database.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    import rucio.cli.command  # noqa: F401
-    from rucio.rse import rsemanager
-
+import rucio.cli.command  # noqa: F401
 from rucio.common import config
 from rucio.common.s3 import clients, secrecy
 from rucio.common.s3.endpoint import Endpoint
+from rucio.rse import rsemanager
 from servers.fake_s3 import FakeS3
 
 # Most of the time that a client takes is for reading botocore's model of S3: once for all tests.
@@ -158,9 +154,8 @@ def endpoint(s3):
 def empty_catalogue(tmp_path_factory):
     """The file of a database of Rucio with all tables and no rows."""
     sqlalchemy = pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
-    # What is imported here reads the configuration, and there is none yet.
-    with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-        from rucio.db.sqla import models, s3  # noqa: PLC0415 - a server's
+    from rucio.db.sqla import models, s3  # noqa: PLC0415 - a server's
+
     path = tmp_path_factory.mktemp('catalogue') / 'rucio.db'
     engine = sqlalchemy.create_engine(f'sqlite:///{path}')
     models.BASE.metadata.create_all(engine)

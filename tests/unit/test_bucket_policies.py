@@ -14,7 +14,6 @@
 
 """Which bucket policies are let through: everything that an owner could gain by another spelling. No server, no database."""
 
-import os
 from types import SimpleNamespace
 from unittest import mock
 
@@ -22,11 +21,8 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.buckets import bucket_policies
-
 from rucio.common.exception import InvalidObject, UnsupportedOperation
+from rucio.core.s3.buckets import bucket_policies
 
 BUCKET = 'user.alice'
 BOB = 'arn:aws:iam::123456789012:user/bob'

@@ -15,7 +15,6 @@
 """What the catalogue is told about a bucket: the same rows as Rucio's own, and all of its sums agree after each act. A database in a file."""
 
 import json
-import os
 import threading
 from collections import defaultdict
 from contextlib import contextmanager
@@ -31,18 +30,15 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy import event, func, select, update
 from sqlalchemy.exc import OperationalError
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import account, account_limit, did, replica, rse, rule, scope
-    from rucio.core.s3.catalogue import records, registration, updates
-    from rucio.core.s3.catalogue.records import NewFile
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import listings
-    from rucio.db.sqla import session as rucio_session
-
 from rucio.common.exception import ScopeNotFound, UnsupportedOperation
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import account, account_limit, did, replica, rse, rule, scope
+from rucio.core.s3.catalogue import records, registration, updates
+from rucio.core.s3.catalogue.records import NewFile
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import listings
 from rucio.db.sqla import models
+from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import (
     AccountType,
     BadFilesStatus,

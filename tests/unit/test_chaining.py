@@ -15,12 +15,10 @@
 """Whether vended keys can become more: what is tried, what counts as a refusal, who is told, how long it holds. A database in memory, a fake STS."""
 
 import json
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -29,18 +27,15 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 import sqlalchemy
 import sqlalchemy.orm
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.auth import chaining, vending
-    from rucio.gateway import s3 as gateway
-
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3 import api
 from rucio.common.s3 import sts as sts_module
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets as Keys
+from rucio.core.s3 import storages
+from rucio.core.s3.auth import chaining, vending
 from rucio.db.sqla import models
+from rucio.gateway import s3 as gateway
 from servers.fake_sts import FakeSTS
 
 ROLE, SECOND = 'arn:aws:iam:::role/RucioVending', 'arn:aws:iam:::role/Second'

@@ -14,11 +14,9 @@
 
 """The comparison of two streams: what each pair means, and that the merge finds exactly what differs."""
 
-import os
 import time
 from collections import Counter
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -27,13 +25,10 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler.compare import Kind, compare, is_name
-    from rucio.core.s3.reconciler.listings import Entry, Replica
-
 from rucio.common.types import InternalScope
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler.compare import Kind, compare, is_name
+from rucio.core.s3.reconciler.listings import Entry, Replica
 
 MD5, OTHER = '900150983cd24fb0d6963f7d28e17f72', '0cc175b9c0f1b6a831c399e269772661'
 PARTS, OTHER_PARTS = f'{MD5}-2', f'{OTHER}-2'

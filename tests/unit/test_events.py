@@ -16,7 +16,6 @@
 
 import base64
 import json
-import os
 from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -30,17 +29,14 @@ import flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.events import events
-    from rucio.gateway import s3events as gateway
-    from rucio.web.rest.flaskapi.v1 import s3events
-
 from rucio.common.exception import CannotAuthenticate, DatabaseException, InputValidationError, RSEAccessDenied, RSENotFound, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3 import storages
 from rucio.core.s3.allowance import Allowance
+from rucio.core.s3.events import events
 from rucio.core.s3.reconciler.walk import Summary
+from rucio.gateway import s3events as gateway
+from rucio.web.rest.flaskapi.v1 import s3events
 
 pytestmark = pytest.mark.usefixtures('alone')
 

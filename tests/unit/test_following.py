@@ -15,10 +15,8 @@
 
 """The settings of a bucket, and what those are told who watch one. A database in a file, no server."""
 
-import os
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -27,15 +25,12 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.buckets import bucket_settings
-    from rucio.core.s3.catalogue import changes
-    from rucio.db.sqla import session as rucio_session
-
 from rucio.common.exception import ConfigurationError
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3.buckets import bucket_settings
+from rucio.core.s3.catalogue import changes
 from rucio.db.sqla import models
+from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import DIDType, ReplicaState
 
 SCOPE = InternalScope('user.alice')

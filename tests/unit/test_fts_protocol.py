@@ -181,9 +181,7 @@ def test_whether_webdav_storages_shall_push_is_a_setting(site, given, wanted):
 def transfer(monkeypatch):
     """Stock `rucio.core.transfer` with the plugin point, and what is put back afterwards."""
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
-    # What is imported here reads the configuration, and there is none yet.
-    with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-        from rucio.core import transfer  # noqa: PLC0415
+    from rucio.core import transfer  # noqa: PLC0415
 
     direct = transfer.DirectTransferImplementation
     for name in ('cancel_transfers', 'update_transfer_priority', 'mark_submitting'):
@@ -281,10 +279,9 @@ def test_what_is_no_s3_is_left_to_rucio(transfer, disk):
 
 @pytest.fixture
 def server():
-    """The server's part; what is imported here reads the configuration, and there is none yet."""
+    """What the conveyor calls."""
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
-    with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-        from rucio.core.s3.transfers import destinations  # noqa: PLC0415
+    from rucio.core.s3.transfers import destinations  # noqa: PLC0415
 
     return SimpleNamespace(destinations=destinations)
 

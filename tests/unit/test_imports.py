@@ -15,12 +15,10 @@
 """Imports: what is one, where it comes from, of which DIDs its objects are, and the RSE that is made for it. A database in memory, no server."""
 
 import json
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -28,14 +26,6 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import sqlalchemy
 import sqlalchemy.orm
-
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import config, permission
-    from rucio.core.s3 import imports, storages
-    from rucio.core.s3.auth import access, grants, objects, vending
-    from rucio.gateway import s3 as gateway
-    from rucio.rse import rsemanager
 
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
@@ -49,8 +39,13 @@ from rucio.common.s3 import api
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.sts import TemporaryKeys
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import config, permission
+from rucio.core.s3 import imports, storages
+from rucio.core.s3.auth import access, grants, objects, vending
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType, ReplicaState
+from rucio.gateway import s3 as gateway
+from rucio.rse import rsemanager
 
 pytestmark = pytest.mark.usefixtures('alone')
 

@@ -19,23 +19,18 @@ import gzip
 import hashlib
 import io
 import json
-import os
-from unittest import mock
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import inventory
-    from rucio.core.s3.reconciler.listings import Entry
-
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported, SourceNotFound
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import inventory
+from rucio.core.s3.reconciler.listings import Entry
 
 BUCKET, REPORTS, MANIFEST = 'user.alice', 'reports', 's3://reports/2026-11-22/manifest.json'
 SCHEMA = 'Bucket, Key, Size, LastModifiedDate, ETag, StorageClass'

@@ -15,9 +15,7 @@
 """The listing of a bucket, complete or not at all, and the catalogue's files, in the order of bytes."""
 
 import json
-import os
 from datetime import datetime, timedelta
-from unittest import mock
 
 import pytest
 
@@ -25,20 +23,17 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import event
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.catalogue.records import ETAGS
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import listings
-    from rucio.core.s3.reconciler.listings import Entry, Unsorted
-    from rucio.db.sqla import models
-    from rucio.db.sqla.session import db_session
-
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, SourceNotFound
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.catalogue.records import ETAGS
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import listings
+from rucio.core.s3.reconciler.listings import Entry, Unsorted
+from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDType, ReplicaState
+from rucio.db.sqla.session import db_session
 from servers import fake_s3
 
 BUCKET = 'user.alice'

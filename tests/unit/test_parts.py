@@ -14,9 +14,6 @@
 
 """Which key is which name, and where each lies."""
 
-import os
-from unittest import mock
-
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
@@ -24,14 +21,11 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.parts import Part
-
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.types import InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.parts import Part
 
 SCOPE = InternalScope('user.alice')
 

@@ -16,7 +16,6 @@
 
 import importlib.util
 import json
-import os
 from contextlib import contextmanager
 from unittest import mock
 
@@ -30,18 +29,15 @@ import sqlalchemy
 import sqlalchemy.orm
 from jsonschema import Draft7Validator
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import permission as core_permission
-    from rucio.core.permission import PermissionResult, generic, generic_multi_vo
-    from rucio.web.rest.flaskapi.v1 import replicas
-    from rucio_s3_policy import permission, schema
-
 from rucio.common import config, plugins
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.common.utils import generate_uuid
+from rucio.core import permission as core_permission
+from rucio.core.permission import PermissionResult, generic, generic_multi_vo
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType
+from rucio.web.rest.flaskapi.v1 import replicas
+from rucio_s3_policy import permission, schema
 
 S3 = 'rucio.rse.protocols.s3.Default'
 GFAL = 'rucio.rse.protocols.gfal.Default'

@@ -14,7 +14,6 @@
 
 """That public ACLs are ignored: where, how often, and what is done where a storage refuses."""
 
-import os
 from types import SimpleNamespace
 from unittest import mock
 
@@ -23,12 +22,9 @@ from botocore.exceptions import ClientError
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.buckets import creation, public_acls
-
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3.buckets import creation, public_acls
 
 OFF = dict.fromkeys(('BlockPublicAcls', 'IgnorePublicAcls', 'BlockPublicPolicy', 'RestrictPublicBuckets'), False)
 

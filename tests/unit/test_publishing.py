@@ -14,7 +14,6 @@
 
 """Collections that everybody may read: what the table of grants and the policies on the storages say, also where a storage does not answer."""
 
-import os
 from datetime import datetime
 from types import SimpleNamespace
 from unittest import mock
@@ -25,17 +24,14 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import delete, update
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.auth import grants, old_grants, shared_keys
-    from rucio.core.s3.buckets import bucket_policies, publishing
-    from rucio.core.s3.parts import Part
-    from rucio.db.sqla import models, s3
-    from rucio.db.sqla import session as rucio_session
-
 from rucio.common.exception import InvalidObject, ServiceUnavailable
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.auth import grants, old_grants, shared_keys
+from rucio.core.s3.buckets import bucket_policies, publishing
+from rucio.core.s3.parts import Part
+from rucio.db.sqla import models, s3
+from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType
 
 SCOPE, ALICE = InternalScope('user.alice'), InternalAccount('alice')

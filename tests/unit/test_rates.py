@@ -14,7 +14,6 @@
 
 """How often an account may have something signed, or new keys."""
 
-import os
 import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -26,15 +25,12 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import flask
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.gateway import s3 as gateway
-    from rucio.web.rest.flaskapi.v1.s3base import S3View
-
 from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import api
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import rates
+from rucio.gateway import s3 as gateway
+from rucio.web.rest.flaskapi.v1.s3base import S3View
 
 OPTION = 'signatures_per_second'
 

@@ -15,7 +15,6 @@
 """Runs of the reconciler: a fake S3, and a catalogue in a file. What the acts do to the catalogue's rows is test_catalogue.py's."""
 
 import hashlib
-import os
 import threading
 import time
 import zlib
@@ -31,23 +30,20 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import event, select, update
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import account, account_limit, rse, scope
-    from rucio.core.s3 import storages
-    from rucio.core.s3.catalogue import registration, updates
-    from rucio.core.s3.catalogue.records import NewFile, Refusal
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import checksums, listings, walk
-    from rucio.core.s3.reconciler.listings import Unsorted
-    from rucio.core.s3.reconciler.walk import Reconciler, Summary, ranges
-    from rucio.db.sqla import models
-    from rucio.db.sqla.session import db_session
-
 from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound, UnsupportedOperation
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import account, account_limit, rse, scope
+from rucio.core.s3 import storages
+from rucio.core.s3.catalogue import registration, updates
+from rucio.core.s3.catalogue.records import NewFile, Refusal
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import checksums, listings, walk
+from rucio.core.s3.reconciler.listings import Unsorted
+from rucio.core.s3.reconciler.walk import Reconciler, Summary, ranges
+from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
+from rucio.db.sqla.session import db_session
 from servers import fake_s3
 
 BUCKET = 'user.alice'

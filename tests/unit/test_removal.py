@@ -14,20 +14,15 @@
 
 """Removing what is in a bucket: where it ends."""
 
-import os
 from contextlib import nullcontext
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.buckets import removal
-
 from rucio.common.exception import UnsupportedOperation
+from rucio.core.s3.buckets import removal
 
 
 @pytest.fixture

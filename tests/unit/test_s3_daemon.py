@@ -17,7 +17,6 @@
 import contextlib
 import itertools
 import logging
-import os
 from configparser import NoSectionError
 from datetime import datetime
 from types import SimpleNamespace
@@ -31,22 +30,19 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.buckets.publishing import Swept
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import progress
-    from rucio.core.s3.reconciler import usage as usage_module
-    from rucio.core.s3.reconciler.walk import Problem, Summary
-    from rucio.daemons.s3 import reconciler as daemon
-    from rucio.daemons.s3 import reporting, starting, upkeep
-    from rucio.db.sqla import models
-
 from rucio.common.exception import ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import storages
+from rucio.core.s3.buckets.publishing import Swept
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import progress
+from rucio.core.s3.reconciler import usage as usage_module
+from rucio.core.s3.reconciler.walk import Problem, Summary
+from rucio.daemons.s3 import reconciler as daemon
+from rucio.daemons.s3 import reporting, starting, upkeep
+from rucio.db.sqla import models
 from rucio.db.sqla.constants import LockState, ReplicaState
 from servers.fake_s3 import Answer, error
 

@@ -15,8 +15,6 @@
 """The plugin's table, the command that makes it, and grants of earlier versions."""
 
 import json
-import os
-from unittest import mock
 
 import pytest
 
@@ -26,15 +24,12 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, inspect,
 from sqlalchemy.dialects import mysql, oracle, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    import rucio_s3_database
-    from rucio.core.s3.auth import access, grants
-    from rucio.db.sqla import models, s3
-    from rucio.db.sqla import session as rucio_session
-
+import rucio_s3_database
 from rucio.common.exception import ConfigurationError
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3.auth import access, grants
+from rucio.db.sqla import models, s3
+from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType
 
 SCOPE, MOCK = InternalScope('user.alice'), InternalScope('mock')

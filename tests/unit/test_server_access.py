@@ -14,10 +14,8 @@
 
 """Who may do what on the server: owners, grants, admins, a policy package. A database in memory, no server."""
 
-import os
 from datetime import datetime, timedelta
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -26,14 +24,11 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 import sqlalchemy
 import sqlalchemy.orm
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import permission
-    from rucio.core.s3.auth import access, grants
-
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
 from rucio.common.s3 import address
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import permission
+from rucio.core.s3.auth import access, grants
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
 

@@ -14,9 +14,7 @@
 
 """Where DIDs lie on the storages that the server knows, and of which DID a key is. No server, no database."""
 
-import os
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -25,14 +23,11 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.buckets import lookup
-
 from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
+from rucio.core.s3 import storages
+from rucio.core.s3.buckets import lookup
 
 
 def storage(algorithm='s3_bucket', prefix='/', deterministic=True, **endpoint):

@@ -15,7 +15,6 @@
 """The sites in etc: their RSEs (rse_configs/site-*.json) and rucio.cfg (site-*.cfg) make Rucio's conveyor do what they say."""
 
 import json
-import os
 from configparser import ConfigParser
 from pathlib import Path
 from unittest import mock
@@ -24,21 +23,18 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core import transfer
-    from rucio.core.importer import import_data
-    from rucio.core.request import RequestSource, RequestWithSources
-    from rucio.core.rse import get_rse_protocols, list_rses
-    from rucio.core.topology import Topology
-    from rucio.transfertool.s3 import S3Transfertool
-
 from sqlalchemy.orm import Session
 
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import transfer
+from rucio.core.importer import import_data
+from rucio.core.request import RequestSource, RequestWithSources
+from rucio.core.rse import get_rse_protocols, list_rses
+from rucio.core.topology import Topology
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import RequestType
 from rucio.rse import rsemanager
+from rucio.transfertool.s3 import S3Transfertool
 
 ETC = Path(__file__).resolve().parents[2] / 'etc'
 SITES = ['site-mixed', 'site-with-fts', 'site-without-fts']

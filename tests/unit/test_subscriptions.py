@@ -14,7 +14,6 @@
 
 """Subscribing buckets to their events: what the storage is asked for, and what is left as it was."""
 
-import os
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
@@ -26,14 +25,11 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import topics
-    from rucio.core.s3.buckets import subscriptions
-
 from rucio.common.exception import ConfigurationError, RSEAccessDenied
 from rucio.common.s3.endpoint import SERVER, Endpoint
 from rucio.common.s3.factory import bare_session
+from rucio.core.s3 import topics
+from rucio.core.s3.buckets import subscriptions
 
 BUCKET = 'user.alice'
 TOKEN = 'the-token-that-nobody-else-has'

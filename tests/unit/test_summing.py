@@ -16,7 +16,6 @@
 
 import base64
 import hashlib
-import os
 import threading
 import zlib
 from types import SimpleNamespace
@@ -26,16 +25,13 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3.catalogue.records import NewFile
-    from rucio.core.s3.parts import Part
-    from rucio.core.s3.reconciler import checksums
-    from rucio.core.s3.reconciler.listings import Entry
-
 from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, content, credentials
 from rucio.common.types import InternalScope
+from rucio.core.s3.catalogue.records import NewFile
+from rucio.core.s3.parts import Part
+from rucio.core.s3.reconciler import checksums
+from rucio.core.s3.reconciler.listings import Entry
 from servers import fake_s3
 
 BUCKET = 'user.alice'

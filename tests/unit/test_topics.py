@@ -14,9 +14,7 @@
 
 """The topic of a storage: made, kept, and whether vended keys could take it. No storage."""
 
-import os
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -24,12 +22,9 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from botocore.exceptions import EndpointConnectionError
 
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import topics
-
 from rucio.common.exception import ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
+from rucio.core.s3 import topics
 from servers.fake_sns import ARN, SNS
 
 TOKEN = 'the-token-that-nobody-else-has'

@@ -15,24 +15,15 @@
 """The transfertool s3 and its transfers: who takes which, and what becomes of them. A catalogue in a file, a fake S3."""
 
 import hashlib
-import os
 import threading
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
-
-# What is imported here reads the configuration, and there is none yet.
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.core.s3 import storages
-    from rucio.core.s3.transfers import claims, copying, requests
-    from rucio.daemons.s3 import copier
-    from rucio.transfertool import s3 as transfertool
 
 from sqlalchemy.orm import Session
 
@@ -42,8 +33,12 @@ from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 from rucio.common.utils import generate_uuid
+from rucio.core.s3 import storages
+from rucio.core.s3.transfers import claims, copying, requests
+from rucio.daemons.s3 import copier
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import RequestState, RequestType
+from rucio.transfertool import s3 as transfertool
 from servers.fake_s3 import Answer, Lost, error
 
 ALICE = InternalScope('user.alice')

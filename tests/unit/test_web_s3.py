@@ -16,8 +16,6 @@
 
 import inspect
 import json
-import os
-from unittest import mock
 
 import pytest
 
@@ -27,11 +25,8 @@ import flask
 
 from rucio.common.exception import RSENotFound
 from rucio.common.s3 import api, contract
-
-with mock.patch.dict(os.environ, {'RUCIO_CLIENT_MODE': '1', 'RUCIO_CONFIG': os.devnull}):
-    from rucio.web.rest.flaskapi.v1 import s3, s3events
-    from rucio.web.rest.flaskapi.v1.s3base import MAX_BODY, add_routes, view
-
+from rucio.web.rest.flaskapi.v1 import s3, s3events
+from rucio.web.rest.flaskapi.v1.s3base import MAX_BODY, add_routes, view
 
 # The server
 
