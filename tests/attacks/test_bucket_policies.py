@@ -125,6 +125,23 @@ def test_other_buckets(ground: Ground) -> None:
     assert ground.set({'Resource': [f'arn:aws:s3:::{other}/*']}) == 400
 
 
+def test_a_bucket_that_all_scopes_share(ground: Ground) -> None:
+    """The operator keeps all scopes in one bucket. Mallory, who owns one of them, sees or sets what holds for all."""
+    provider = 'ceph' if isinstance(ground.storage, CephRGW) else 'seaweedfs'
+    rse, bucket = f'COMMON_{provider.upper()}', f'common{uuid4().hex[:8]}'
+    rse_id = add_s3_rse(ground.root, rse, ground.storage, prefix=f'/{bucket}', settings={'provider': provider})
+    ground.root.server.set_rse_keys(rse_id, ground.storage.access_key, ground.storage.secret_key)
+    ground.storage.client().create_bucket(Bucket=bucket)
+    statement = {'Effect': 'Allow', 'Principal': {'AWS': [BOB]}, 'Action': ['s3:GetObject'], 'Resource': [f'arn:aws:s3:::{bucket}/*']}
+    place = {'scope': ground.scope, 'rse': rse}
+    policy = place | {'policy': {'Version': '2012-10-17', 'Statement': [statement]}}
+    assert ground.mallory('PUT', '/policy', policy).status == 403
+    assert ground.mallory('DELETE', '/policy', place).status == 403
+    refused = ground.mallory('GET', '/policy', **place)
+    assert (refused.status, 'only its operator' in refused.message) == (403, True)
+    assert len(ground.admin.ok('PUT', '/policy', policy)['policy']['Statement']) == 1
+
+
 def test_two_policies_in_one(ground: Ground) -> None:
     """Mallory gives a name twice in JSON, for one reader to see the one and another the other."""
     statement = f'"Effect":"Allow","Principal":{{"AWS":["{BOB}"]}},"Action":["s3:GetObject"],"Resource":["arn:aws:s3:::{ground.scope}/*"]'
