@@ -67,21 +67,21 @@ class Catalogue:
         return self.dataset
 
     def list_did_rules(self, scope, name):
-        return self.rules
+        return iter(list(self.rules))
 
     def list_rses(self, expression):
-        return [{'rse': 'X'}] if expression == 'tier=1' else []
+        return iter([{'rse': 'X'}] if expression == 'tier=1' else [])
 
     def add_replication_rule(self, dids, **rule):
         self.rules.append(rule)
 
     def get_metadata_bulk(self, dids, plugin):
         self.calls.append('look up')
-        return [{'name': did['name'], 'did_type': 'FILE', **self.dids[did['name']]} for did in dids if did['name'] in self.dids]
+        return iter([{'name': did['name'], 'did_type': 'FILE', **self.dids[did['name']]} for did in dids if did['name'] in self.dids])
 
     def list_replicas(self, dids, **_):
         self.calls.append('replicas')
-        return [{'name': did['name'], 'states': {'X': self.replicas[did['name']]} if did['name'] in self.replicas else {}} for did in dids]
+        return iter([{'name': did['name'], 'states': {'X': self.replicas[did['name']]} if did['name'] in self.replicas else {}} for did in dids])
 
     def add_replicas(self, rse, files):
         self.calls.append('add')

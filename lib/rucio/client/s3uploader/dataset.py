@@ -126,7 +126,7 @@ class Dataset:
     def look_up(self, files: 'Iterable[LocalFile]') -> dict[str, Known]:
         """What the catalogue has of these files: one request, and another one if it has some."""
         dids = [{'scope': self._scope, 'name': file.name} for file in files]
-        metadata: Any = self._client.get_metadata_bulk(dids, plugin='DID_COLUMN')
+        metadata: list[Any] = list(self._client.get_metadata_bulk(dids, plugin='DID_COLUMN'))
         # The states of a dataset would be a list of its files.
         known = [{'scope': self._scope, 'name': each['name']} for each in metadata if each['did_type'] == 'FILE']
         replicas: Any = known and self._client.list_replicas(
