@@ -46,7 +46,7 @@ MODULES = (
 OF_THE_OPERATOR = {
     'common.s3.clients._shared': 'storages, and keys for them',
     'common.s3.credentials._offers': 'RSEs, of a Rucio server',
-    'common.s3.endpoint._providers': 'nothing',
+    'common.s3.settings.providers': 'nothing',
     'common.s3.factory._joined': 'directories of certificates',
     'core.s3.auth.chaining._roles': 'roles',
     'core.s3.auth.chaining._slots': 'RSEs',
@@ -56,9 +56,9 @@ OF_THE_OPERATOR = {
     'core.s3.reconciler.compare._schema': 'VOs',
     'core.s3.reconciler.listings._orders': 'databases',
     'core.s3.storages._storages': 'RSEs',
-    'core.s3.transfers.copies._answers': 'RSEs',
-    'core.s3.transfers.copies._made': 'scopes that have a copy on an RSE',
-    'core.s3.transfers.copies._warned': 'RSEs',
+    'core.s3.transfers.claims._answers': 'RSEs',
+    'core.s3.transfers.copying._made': 'scopes that have a copy on an RSE',
+    'core.s3.transfers.claims._warned': 'RSEs',
     'core.s3.transfers.destinations._known': 'scopes that have a copy on an RSE',
     'db.sqla.s3._looked': 'databases',
     'rse.protocols.s3._servers': 'VOs',
@@ -73,7 +73,7 @@ BOUNDED = {
     'core.s3.events.events._LINES': 'Allowance: tests/unit/test_rates.py',
     'core.s3.events.events._OF_BUCKETS': 'Allowance',
     'core.s3.events.events._OF_STORAGES': 'Allowance',
-    'core.s3.transfers.copies._left': 'maxlen',
+    'core.s3.transfers.copying._left': 'maxlen',
 }
 
 
@@ -118,7 +118,7 @@ def test_buckets_without_end(storage: Any, monkeypatch: pytest.MonkeyPatch, modu
 def test_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts that each ask once; made-up RSEs of which storages tell events."""
     monkeypatch.setattr(rates, '_allowances', {})
-    monkeypatch.setattr(rates, '_rate', lambda _: 1.0)
+    monkeypatch.setattr(rates, 'of_server', lambda _: 1.0)
     monkeypatch.setattr(events, '_LINES', Allowance(5, 1, remembered=10))
     for number in range(11_000):
         rates.spend('vends_per_second', f'account{number}', 'def')
