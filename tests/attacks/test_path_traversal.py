@@ -14,7 +14,7 @@
 
 """The attacker owns a scope, or writes to a bucket: names that Rucio's download joins to a directory as they are, so that others write elsewhere.
 
-The schema of the policy package and the protocol's `get` are tried by tests/unit/test_policy_package.py and test_protocol.py.
+The schema of the policy package and the protocol's `get` are tried by tests/unit/test_policy_package.py and test_protocols_s3.py.
 """
 
 import os

@@ -1,0 +1,91 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The test of a module is found by its name.
+
+`lib/rucio/core/s3/auth/access.py` is tested by tests/unit/test_access.py or, with more of its path where that is the name of another,
+test_auth_access.py; all of a package may have one file of the package's name. ELSEWHERE says where the others are.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+LIB = TESTS.parent / 'lib'
+ELSEWHERE = {
+    'rucio/cli/s3/buckets.py': 'unit/test_cli_listing.py',
+    'rucio/cli/s3/dumps.py': 'unit/test_s3dump.py',
+    'rucio/cli/s3/imports.py': 'integration/test_imports.py',
+    'rucio/cli/s3/private.py': 'attacks/test_credential_files.py',
+    'rucio/cli/s3/sharing.py': 'unit/test_cli_tables.py',
+    'rucio/cli/s3/storages.py': 'unit/test_cli_rse_add.py',
+    'rucio/cli/s3/upload.py': 'integration/test_bulk_upload.py',
+    'rucio/client/s3session.py': 'unit/test_s3client.py',
+    'rucio/common/s3/api.py': 'unit/test_web_s3.py',
+    'rucio/common/s3/authorizer.py': 'unit/test_credentials.py',
+    'rucio/common/s3/parsing.py': 'attacks/test_hostile_storages.py',
+    'rucio/common/s3/ranges.py': 'unit/test_transfer.py',
+    'rucio/common/s3/settings.py': 'unit/test_endpoint.py',
+    'rucio/common/s3/sts.py': 'attacks/test_hostile_sts.py',
+    'rucio/core/s3/allowance.py': 'unit/test_rates.py',
+    'rucio/core/s3/auth/grants.py': 'unit/test_auth_access.py',
+    'rucio/core/s3/auth/objects.py': 'unit/test_imports.py',
+    'rucio/core/s3/auth/old_grants.py': 'unit/test_publishing.py',
+    'rucio/core/s3/auth/shared_keys.py': 'attacks/test_shared_keys.py',
+    'rucio/core/s3/auth/signing_guards.py': 'unit/test_signing.py',
+    'rucio/core/s3/buckets/bucket_settings.py': 'unit/test_changes.py',
+    'rucio/core/s3/buckets/creation.py': 'integration/test_rest_api.py',
+    'rucio/core/s3/buckets/lookup.py': 'unit/test_core_storages.py',
+    'rucio/core/s3/buckets/object_lock.py': 'attacks/test_unsigned_headers.py',
+    'rucio/core/s3/configs.py': 'unit/test_changes.py',
+    'rucio/core/s3/metadata.py': 'unit/test_imports.py',
+    'rucio/db/sqla/s3.py': 'unit/test_s3_database.py',
+    'rucio/gateway/s3.py': 'integration/test_rest_api.py',
+    'rucio/gateway/s3events.py': 'unit/test_events.py',
+    'rucio/gateway/s3imports.py': 'integration/test_imports.py',
+    'rucio/gateway/s3names.py': 'integration/test_rest_api.py',
+    'rucio/gateway/s3sync.py': 'integration/test_sync.py',
+    'rucio/rse/s3translation.py': 'unit/test_protocols_s3.py',
+    'rucio/transfertool/s3.py': 'unit/test_transfers.py',
+    'rucio/web/rest/flaskapi/v1/s3.py': 'unit/test_web_s3.py',
+    'rucio/web/rest/flaskapi/v1/s3base.py': 'unit/test_web_s3.py',
+    'rucio/web/rest/flaskapi/v1/s3events.py': 'unit/test_web_s3.py',
+    'rucio_s3_database.py': 'unit/test_s3_database.py',
+    'rucio_s3_policy/permission.py': 'unit/test_policy_package.py',
+    'rucio_s3_policy/schema.py': 'unit/test_policy_package.py',
+}
+
+
+def parts(module: Path) -> list[str]:
+    """What tells modules apart: of lib/rucio/core/s3/auth/access.py it is core, auth, access."""
+    *folders, _ = module.parts
+    return [folder for folder in folders if folder not in ('rucio', 's3')] + [module.stem.removeprefix('rucio_s3_')]
+
+
+def files(names: list[str]) -> set[str]:
+    """The tests of modules are called by the last of their names, or by more of them."""
+    return {f'test_{"_".join(names[start:])}.py' for start in range(len(names))}
+
+
+def test_each_module_has_a_test_of_its_name():
+    there = {path.name for path in TESTS.joinpath('unit').glob('test_*.py')}
+    modules = [path.relative_to(LIB) for path in LIB.glob('rucio*/**/*.py')] + [path.relative_to(LIB) for path in LIB.glob('*.py')]
+    left = [each for each in modules if each.stem != '__init__' and str(each) not in ELSEWHERE and not files(parts(each)[:-1]) & there]
+    of = Counter(name for module in left for name in files(parts(module)))
+    lost = [str(each) for each in left if not any(of[name] == 1 for name in files(parts(each)) & there)]
+    assert not lost, 'call their tests by their names, or say in ELSEWHERE where they are'
+
+
+def test_what_is_tested_elsewhere_is_there():
+    assert [module for module, test in ELSEWHERE.items() if not (LIB / module).is_file() or not (TESTS / test).is_file()] == []
