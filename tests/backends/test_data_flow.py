@@ -112,7 +112,7 @@ def body(site: Conveyor, rse: str, key: str) -> bytes:
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory: pytest.TempPathFactory, start: Callable[[Kind], Any]) -> Iterator[World]:
+def measured(tmp_path_factory: pytest.TempPathFactory, start: Callable[[Kind], Any]) -> Iterator[World]:
     """Mia, with an RSE at home and one on each storage that is installed, for all of which she has keys; and all that happened there."""
     with contextlib.ExitStack() as stack:
         places = {HOME: Place(stack.enter_context(SeaweedFS(tmp_path_factory.mktemp('home'))))}
@@ -131,23 +131,23 @@ def world(tmp_path_factory: pytest.TempPathFactory, start: Callable[[Kind], Any]
 def flow(kind: Kind, request: pytest.FixtureRequest) -> Flow:
     if reason := kind.missing():
         pytest.skip(f'no {kind.name}: {reason}')
-    return request.getfixturevalue('world').flows[rse_of(kind)]
+    return request.getfixturevalue('measured').flows[rse_of(kind)]
 
 
 class TestDataFlow:
-    def test_a_rule_brings_a_dataset_there(self, world: World, flow: Flow) -> None:
-        assert (flow.brought, flow.rule) == (True, 'OK'), (world.site.errors('dataset'), world.said)
+    def test_a_rule_brings_a_dataset_there(self, measured: World, flow: Flow) -> None:
+        assert (flow.brought, flow.rule) == (True, 'OK'), (measured.site.errors('dataset'), measured.said)
 
-    def test_what_is_uploaded_there_is_downloaded(self, world: World, flow: Flow) -> None:
+    def test_what_is_uploaded_there_is_downloaded(self, measured: World, flow: Flow) -> None:
         assert flow.uploaded.count('Successfully uploaded file') == len(SIZES), flow.uploaded
-        assert flow.downloaded == world.contents[flow.rse]
+        assert flow.downloaded == measured.contents[flow.rse]
 
-    def test_what_is_uploaded_there_is_brought_home(self, world: World, flow: Flow) -> None:
-        assert flow.home_rule == 'OK', (world.site.errors(world.there(flow.rse)), world.said)
-        assert flow.home == world.contents[flow.rse]
+    def test_what_is_uploaded_there_is_brought_home(self, measured: World, flow: Flow) -> None:
+        assert flow.home_rule == 'OK', (measured.site.errors(measured.there(flow.rse)), measured.said)
+        assert flow.home == measured.contents[flow.rse]
 
-    def test_when_the_rules_end_it_is_deleted(self, world: World, flow: Flow) -> None:
-        assert flow.left == set(), world.said
-        names = [*world.dataset, *world.contents[flow.rse]]
-        assert {name: flow.rse in states for name, states in world.site.replicas(names).items()} == dict.fromkeys(names, False)
-        assert world.site.keys(HOME).issuperset(names)
+    def test_when_the_rules_end_it_is_deleted(self, measured: World, flow: Flow) -> None:
+        assert flow.left == set(), measured.said
+        names = [*measured.dataset, *measured.contents[flow.rse]]
+        assert {name: flow.rse in states for name, states in measured.site.replicas(names).items()} == dict.fromkeys(names, False)
+        assert measured.site.keys(HOME).issuperset(names)

@@ -56,14 +56,14 @@ def replica_table(engine, collation):
 
 
 @pytest.fixture(scope='module', params=[None, 'en-US'], ids=['bytes', 'language'])
-def server(request, tmp_path_factory):
+def backend(request, tmp_path_factory):
     with postgres.PostgreSQL(tmp_path_factory.mktemp('postgres'), request.param) as database:
         yield request.param, database.url
 
 
 @pytest.fixture
-def engine(server, monkeypatch):
-    made = create_engine(server[1])
+def engine(backend, monkeypatch):
+    made = create_engine(backend[1])
     monkeypatch.setattr(rucio_session, '_ENGINE', made)
     monkeypatch.setattr(rucio_session, '_MAKER', sessionmaker(bind=made))
     yield made
@@ -92,14 +92,14 @@ def names(part, *span, **options):
 
 
 @pytest.mark.parametrize('collation', ['', ' COLLATE "C"', ' COLLATE "und-x-icu"'], ids=['database', 'C', 'ICU'])
-def test_order(server, engine, statements, part, collation):
+def test_order(backend, engine, statements, part, collation):
     replica_table(engine, collation)
     ordered = sorted(NAMES, key=str.encode)
     assert names(part(), page=7) == ordered
     assert names(part(), 'RUN1/x', 'run1/b', page=7) == [name for name in ordered if 'RUN1/x' < name <= 'run1/b']
     assert names(part('run1'), page=2) == ['run1/', 'run1/-b', 'run1/X', 'run1/_', 'run1/b', 'run1/x'][1:]
     # A database that has this order anyway need not sort, nor be asked more than once.
-    by_bytes = collation == ' COLLATE "C"' or (not collation and server[0] is None)
+    by_bytes = collation == ' COLLATE "C"' or (not collation and backend[0] is None)
     pages = [statement for statement in statements if 'ORDER BY' in statement]
     assert len(pages) > 10
     assert any('COLLATE "C"' in statement for statement in pages) is not by_bytes
@@ -114,9 +114,9 @@ def test_what_is_read(engine, part):
     assert listings.known(part(), ['run1/x', 'none']) == {'run1/x': found['run1/x']}
 
 
-def test_an_index_spares_the_sort(server, engine, statements, part):
+def test_an_index_spares_the_sort(backend, engine, statements, part):
     """The one that the documentation names."""
-    replica_table(engine, '' if server[0] else ' COLLATE "und-x-icu"')
+    replica_table(engine, '' if backend[0] else ' COLLATE "und-x-icu"')
     names(part())
     (page,) = [statement for statement in statements if 'ORDER BY' in statement]
 

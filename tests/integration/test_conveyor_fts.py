@@ -217,7 +217,7 @@ def add_rse(root: RucioCli, rse: str, protocols: list[dict[str, Any]], attribute
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tls: SeaweedFS) -> Iterator[World]:
+def fts_site(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tls: SeaweedFS) -> Iterator[World]:
     make = tmp_path_factory.mktemp
     with contextlib.ExitStack() as stack:
         disks = {rse: stack.enter_context(WebDAV(make(rse), ca)) for rse in (DISK, DISK_2)}
@@ -242,224 +242,224 @@ def world(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tl
 
 
 @pytest.fixture(autouse=True)
-def _no_faults(world: World) -> None:
-    world.fts.forget()
+def _no_faults(fts_site: World) -> None:
+    fts_site.fts.forget()
 
 
 @pytest.mark.long
-def test_a_dataset_goes_from_disk_to_bucket_to_bucket_to_disk_and_away(world: World, unique: str) -> None:
+def test_a_dataset_goes_from_disk_to_bucket_to_bucket_to_disk_and_away(fts_site: World, unique: str) -> None:
     names = [f'{unique}.{number}' for number in range(3)]
-    world.upload(*zip(names, (SMALL, 0, LARGE), strict=True), dataset=unique)
-    expected = [world.md5(DISK, name) for name in names]
+    fts_site.upload(*zip(names, (SMALL, 0, LARGE), strict=True), dataset=unique)
+    expected = [fts_site.md5(DISK, name) for name in names]
     rules = []
     # By their commands once, which takes a minute.
-    for source, rse, bring in ((DISK, A, world.bring_by_commands), (A, B, world.bring), (B, DISK_2, world.bring)):
-        world.fts.forget()
-        rules.append(world.add_rule(unique, rse, source_replica_expression=source))
+    for source, rse, bring in ((DISK, A, fts_site.bring_by_commands), (A, B, fts_site.bring), (B, DISK_2, fts_site.bring)):
+        fts_site.fts.forget()
+        rules.append(fts_site.add_rule(unique, rse, source_replica_expression=source))
         bring()
-        assert (sum(len(world.fts.jobs_of(name)) for name in names), world.fts.reasons()) == (len(names), [])
-        assert [world.md5(rse, name) for name in names] == expected
-        assert {world.states(name)[rse] for name in names} == {'AVAILABLE'}
-        assert world.rule_state(rules[-1]) == 'OK'
-        assert not world.requests(unique)
-    assert {job.params['verify_checksum'] for job in world.fts.jobs.values()} == {'target'}
-    world.end(*rules)
-    world.delete()
+        assert (sum(len(fts_site.fts.jobs_of(name)) for name in names), fts_site.fts.reasons()) == (len(names), [])
+        assert [fts_site.md5(rse, name) for name in names] == expected
+        assert {fts_site.states(name)[rse] for name in names} == {'AVAILABLE'}
+        assert fts_site.rule_state(rules[-1]) == 'OK'
+        assert not fts_site.requests(unique)
+    assert {job.params['verify_checksum'] for job in fts_site.fts.jobs.values()} == {'target'}
+    fts_site.end(*rules)
+    fts_site.delete()
     for rse in (A, B, DISK_2):
-        assert [world.md5(rse, name) for name in names] == [None] * 3
-    assert [world.md5(DISK, name) for name in names] == expected
-    assert [world.states(name) for name in names] == [{DISK: 'AVAILABLE'}] * 3
+        assert [fts_site.md5(rse, name) for name in names] == [None] * 3
+    assert [fts_site.md5(DISK, name) for name in names] == expected
+    assert [fts_site.states(name) for name in names] == [{DISK: 'AVAILABLE'}] * 3
 
 
 @pytest.mark.long
-def test_the_urls_are_those_that_fts_takes(world: World, unique: str) -> None:
+def test_the_urls_are_those_that_fts_takes(fts_site: World, unique: str) -> None:
     """Rucio's own rewriting would have put s3s for each https and davs."""
     name = f'{unique}/https/davs-https.root'
-    world.upload((name, SMALL))
+    fts_site.upload((name, SMALL))
     for source, rse in ((DISK, A), (A, B), (B, DISK_2)):
-        world.add_rule(name, rse, source_replica_expression=source)
-        world.bring()
+        fts_site.add_rule(name, rse, source_replica_expression=source)
+        fts_site.bring()
     urls = {
-        DISK: f'davs://127.0.0.1:{world.disks[DISK].port}/{SCOPE}/{name}',
-        A: f's3://127.0.0.1:{world.storages[A].port}/{SCOPE}/{name}',
-        B: f's3s://localhost:{world.storages[B].port}/{SCOPE}/{name}',
-        DISK_2: f'davs://127.0.0.1:{world.disks[DISK_2].port}/{SCOPE}/{name}',
+        DISK: f'davs://127.0.0.1:{fts_site.disks[DISK].port}/{SCOPE}/{name}',
+        A: f's3://127.0.0.1:{fts_site.storages[A].port}/{SCOPE}/{name}',
+        B: f's3s://localhost:{fts_site.storages[B].port}/{SCOPE}/{name}',
+        DISK_2: f'davs://127.0.0.1:{fts_site.disks[DISK_2].port}/{SCOPE}/{name}',
     }
-    assert world.urls(name) == [([f'{urls[DISK]}?copy_mode=push'], urls[A]), ([urls[A]], urls[B]), ([urls[B]], urls[DISK_2])]
+    assert fts_site.urls(name) == [([f'{urls[DISK]}?copy_mode=push'], urls[A]), ([urls[A]], urls[B]), ([urls[B]], urls[DISK_2])]
     # Who carried it: the disk sent it, FTS streamed it, the other disk got it.
-    assert world.disks[DISK].copies[-1] == ('push', urls[A].replace('s3:', 'http:'))
-    assert world.disks[DISK_2].copies[-1] == ('pull', urls[B].replace('s3s:', 'https:'))
-    assert world.states(name) == dict.fromkeys((DISK, A, B, DISK_2), 'AVAILABLE')
-    assert len({world.md5(rse, name) for rse in (DISK, A, B, DISK_2)}) == 1
+    assert fts_site.disks[DISK].copies[-1] == ('push', urls[A].replace('s3:', 'http:'))
+    assert fts_site.disks[DISK_2].copies[-1] == ('pull', urls[B].replace('s3s:', 'https:'))
+    assert fts_site.states(name) == dict.fromkeys((DISK, A, B, DISK_2), 'AVAILABLE')
+    assert len({fts_site.md5(rse, name) for rse in (DISK, A, B, DISK_2)}) == 1
     # The key, the whole key, and nothing but the key: gfal2 marks directories with objects, too.
-    keys = [each['Key'] for each in world.storages[B].client().list_objects_v2(Bucket=SCOPE, Prefix=unique)['Contents']]
+    keys = [each['Key'] for each in fts_site.storages[B].client().list_objects_v2(Bucket=SCOPE, Prefix=unique)['Contents']]
     assert [key for key in keys if not key.endswith('/')] == [name]
 
 
 @pytest.mark.long
-def test_keys_arrive_as_they_are(world: World, unique: str) -> None:
+def test_keys_arrive_as_they_are(fts_site: World, unique: str) -> None:
     """Rucio's schemas allow few of them, but a policy package may. (With `a//b`, `.` and `..` gfal2 is right as well, but not SeaweedFS.)"""
     names = [f'{unique}/{name}' for name in ('a b', 'a+b', '100%', '%41', 'a%2Fb', 'größe', 'a#b', 'a?b', 'a&b=c', "it's;(1),*!$", 'a:b@c', 'https:')]
-    source = world.disks[DISK].path(f'{SCOPE}/{unique}')
+    source = fts_site.disks[DISK].path(f'{SCOPE}/{unique}')
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(os.urandom(SMALL))
-    client = world.storages[A].client()
+    client = fts_site.storages[A].client()
     with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=SCOPE)
-    urls = {rse: json.loads(world.nina.run('python', '-c', _URLS, rse, SCOPE, *names, check=True).stdout) for rse in (A, B)}
+    urls = {rse: json.loads(fts_site.nina.run('python', '-c', _URLS, rse, SCOPE, *names, check=True).stdout) for rse in (A, B)}
     for name in names:
         did, file = f'{SCOPE}:{name}', {'metadata': {}, 'checksum': None}
-        way = [f'davs://127.0.0.1:{world.disks[DISK].port}/{SCOPE}/{unique}?copy_mode=push', urls[A][did], urls[B][did]]
+        way = [f'davs://127.0.0.1:{fts_site.disks[DISK].port}/{SCOPE}/{unique}?copy_mode=push', urls[A][did], urls[B][did]]
         hops = [{**file, 'sources': [source], 'destinations': [destination]} for source, destination in itertools.pairwise(way)]
-        world.fts.submit({'files': hops, 'params': {'multihop': True, 'overwrite': True, 's3alternate': True}})
-    world.fts.wait()
-    assert world.fts.reasons() == []
+        fts_site.fts.submit({'files': hops, 'params': {'multihop': True, 'overwrite': True, 's3alternate': True}})
+    fts_site.fts.wait()
+    assert fts_site.fts.reasons() == []
     for rse in (A, B):
-        found = world.storages[rse].client().list_objects_v2(Bucket=SCOPE, Prefix=f'{unique}/')['Contents']
+        found = fts_site.storages[rse].client().list_objects_v2(Bucket=SCOPE, Prefix=f'{unique}/')['Contents']
         assert {each['Key'] for each in found if not each['Key'].endswith('/')} == set(names)
-        assert {world.md5(rse, name) for name in names} == {_md5(source.open('rb'))}
+        assert {fts_site.md5(rse, name) for name in names} == {_md5(source.open('rb'))}
 
 
 @pytest.mark.long
-def test_sign_url_does_no_harm(world: World, unique: str) -> None:
+def test_sign_url_does_no_harm(fts_site: World, unique: str) -> None:
     """A site may have it for its other clients."""
     name = f'{unique}/https/davs'
-    world.upload((name, SMALL))
+    fts_site.upload((name, SMALL))
     try:
-        world.root.calls(*(('add_rse_attribute', rse, 'sign_url', 's3') for rse in (A, B)))
+        fts_site.root.calls(*(('add_rse_attribute', rse, 'sign_url', 's3') for rse in (A, B)))
         for source, rse in ((DISK, A), (A, B)):
-            world.add_rule(name, rse, source_replica_expression=source)
-            world.bring()
+            fts_site.add_rule(name, rse, source_replica_expression=source)
+            fts_site.bring()
     finally:
-        world.root.calls(*(('delete_rse_attribute', rse, 'sign_url') for rse in (A, B)))
-    assert world.fts.reasons() == []
-    assert len({world.md5(rse, name) for rse in (DISK, A, B)}) == 1
+        fts_site.root.calls(*(('delete_rse_attribute', rse, 'sign_url') for rse in (A, B)))
+    assert fts_site.fts.reasons() == []
+    assert len({fts_site.md5(rse, name) for rse in (DISK, A, B)}) == 1
 
 
-def test_the_bucket_is_there_before_fts_writes(world: World, unique: str) -> None:
+def test_the_bucket_is_there_before_fts_writes(fts_site: World, unique: str) -> None:
     scope = unique[:20]
-    world.root.call('add_scope', 'nina', scope)
-    world.upload((unique, SMALL), scope=scope)
-    world.add_rule(unique, A, scope=scope)
-    hold = world.fts.hold()
-    world.submit()
+    fts_site.root.call('add_scope', 'nina', scope)
+    fts_site.upload((unique, SMALL), scope=scope)
+    fts_site.add_rule(unique, A, scope=scope)
+    hold = fts_site.fts.hold()
+    fts_site.submit()
     hold.wait()
     # gfal2 would have made it as well, but only this one gives up parts of broken uploads.
-    [lifecycle] = world.storages[A].client().get_bucket_lifecycle_configuration(Bucket=scope)['Rules']
+    [lifecycle] = fts_site.storages[A].client().get_bucket_lifecycle_configuration(Bucket=scope)['Rules']
     assert 'AbortIncompleteMultipartUpload' in lifecycle
     hold.release()
-    world.finish()
-    assert world.states(unique, scope) == {DISK: 'AVAILABLE', A: 'AVAILABLE'}
+    fts_site.finish()
+    assert fts_site.states(unique, scope) == {DISK: 'AVAILABLE', A: 'AVAILABLE'}
 
 
 @pytest.mark.long
-def test_a_transfer_that_failed_is_tried_again(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    rule = world.add_rule(unique, A)
-    world.fts.fail(reason='TRANSFER ERROR: the line is cut')
-    world.bring()
-    assert world.md5(A, unique) is None
-    assert world.rule_state(rule) == 'REPLICATING'
-    assert world.requests(unique) == [('Q', 'fts3', 1)]
-    world.bring()
-    assert world.md5(A, unique) == world.md5(DISK, unique)
-    assert world.rule_state(rule) == 'OK'
+def test_a_transfer_that_failed_is_tried_again(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    rule = fts_site.add_rule(unique, A)
+    fts_site.fts.fail(reason='TRANSFER ERROR: the line is cut')
+    fts_site.bring()
+    assert fts_site.md5(A, unique) is None
+    assert fts_site.rule_state(rule) == 'REPLICATING'
+    assert fts_site.requests(unique) == [('Q', 'fts3', 1)]
+    fts_site.bring()
+    assert fts_site.md5(A, unique) == fts_site.md5(DISK, unique)
+    assert fts_site.rule_state(rule) == 'OK'
 
 
 @pytest.mark.long
-def test_a_file_that_was_damaged_on_the_disk_is_not_taken(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    world.disks[DISK].path(f'{SCOPE}/{unique}').write_bytes(os.urandom(SMALL))
-    rule = world.add_rule(unique, A)
-    world.bring()
-    [reason] = world.fts.reasons()
+def test_a_file_that_was_damaged_on_the_disk_is_not_taken(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    fts_site.disks[DISK].path(f'{SCOPE}/{unique}').write_bytes(os.urandom(SMALL))
+    rule = fts_site.add_rule(unique, A)
+    fts_site.bring()
+    [reason] = fts_site.fts.reasons()
     assert 'SOURCE CHECKSUM MISMATCH' in reason
-    assert world.rule_state(rule) == 'REPLICATING'
-    assert world.md5(A, unique) is None
-    world.end(rule)
+    assert fts_site.rule_state(rule) == 'REPLICATING'
+    assert fts_site.md5(A, unique) is None
+    fts_site.end(rule)
 
 
 @pytest.mark.long
-def test_a_job_that_fts_knows_nothing_of_is_submitted_again(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    rule = world.add_rule(unique, A)
-    world.fts.fail()
-    world.submit()
-    world.fts.lose()
-    world.finish()
-    assert world.md5(A, unique) is None
-    assert world.requests(unique) == [('Q', 'fts3', 1)]
-    world.bring()
-    assert world.md5(A, unique) == world.md5(DISK, unique)
-    assert world.rule_state(rule) == 'OK'
+def test_a_job_that_fts_knows_nothing_of_is_submitted_again(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    rule = fts_site.add_rule(unique, A)
+    fts_site.fts.fail()
+    fts_site.submit()
+    fts_site.fts.lose()
+    fts_site.finish()
+    assert fts_site.md5(A, unique) is None
+    assert fts_site.requests(unique) == [('Q', 'fts3', 1)]
+    fts_site.bring()
+    assert fts_site.md5(A, unique) == fts_site.md5(DISK, unique)
+    assert fts_site.rule_state(rule) == 'OK'
 
 
 @pytest.mark.long
-def test_a_slow_job_is_waited_for(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    rule = world.add_rule(unique, A)
-    hold = world.fts.hold()
-    world.submit()
+def test_a_slow_job_is_waited_for(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    rule = fts_site.add_rule(unique, A)
+    hold = fts_site.fts.hold()
+    fts_site.submit()
     hold.wait()
-    world.poll()
-    assert world.requests(unique) == [('S', 'fts3', 0)]
-    world.nina.call('update_replication_rule', rule, {'priority': 5})
-    [job] = world.fts.jobs_of(unique)
+    fts_site.poll()
+    assert fts_site.requests(unique) == [('S', 'fts3', 0)]
+    fts_site.nina.call('update_replication_rule', rule, {'priority': 5})
+    [job] = fts_site.fts.jobs_of(unique)
     assert job.params['priority'] == 5
     hold.release()
-    world.finish()
-    assert world.rule_state(rule) == 'OK'
+    fts_site.finish()
+    assert fts_site.rule_state(rule) == 'OK'
 
 
 @pytest.mark.long
-def test_a_rule_that_is_deleted_ends_the_job(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    rule = world.add_rule(unique, A)
-    hold = world.fts.hold()
-    world.submit()
+def test_a_rule_that_is_deleted_ends_the_job(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    rule = fts_site.add_rule(unique, A)
+    hold = fts_site.fts.hold()
+    fts_site.submit()
     hold.wait()
-    world.end(rule)
-    [job] = world.fts.jobs_of(unique)
+    fts_site.end(rule)
+    [job] = fts_site.fts.jobs_of(unique)
     assert job.state == 'CANCELED'
     hold.release()
-    world.finish()
-    assert not world.requests(unique)
-    assert world.md5(A, unique) is None
+    fts_site.finish()
+    assert not fts_site.requests(unique)
+    assert fts_site.md5(A, unique) is None
 
 
 @pytest.mark.long
-def test_the_next_source_is_taken_when_the_nearest_fails(world: World, unique: str) -> None:
-    world.upload((unique, SMALL))
-    world.add_rule(unique, A)
-    world.bring()
-    world.fts.forget()
-    world.root.calls(('update_distance', A, B, {'distance': 1}), ('add_distance', DISK, B, {'distance': 5}))
+def test_the_next_source_is_taken_when_the_nearest_fails(fts_site: World, unique: str) -> None:
+    fts_site.upload((unique, SMALL))
+    fts_site.add_rule(unique, A)
+    fts_site.bring()
+    fts_site.fts.forget()
+    fts_site.root.calls(('update_distance', A, B, {'distance': 1}), ('add_distance', DISK, B, {'distance': 5}))
     try:
-        rule = world.add_rule(unique, B)
-        world.fts.fail(f':{world.storages[A].port}/')
-        world.bring()
+        rule = fts_site.add_rule(unique, B)
+        fts_site.fts.fail(f':{fts_site.storages[A].port}/')
+        fts_site.bring()
     finally:
-        world.root.call('delete_distance', DISK, B)
-    [(sources, _)] = world.urls(unique)
+        fts_site.root.call('delete_distance', DISK, B)
+    [(sources, _)] = fts_site.urls(unique)
     assert [source.partition(':')[0] for source in sources] == ['s3', 'davs']
-    [job] = world.fts.jobs_of(unique)
+    [job] = fts_site.fts.jobs_of(unique)
     assert (job.state, [copy.state for copy in job.copies]) == ('FINISHED', ['FAILED', 'FINISHED'])
-    assert world.md5(B, unique) == world.md5(DISK, unique)
-    assert world.rule_state(rule) == 'OK'
+    assert fts_site.md5(B, unique) == fts_site.md5(DISK, unique)
+    assert fts_site.rule_state(rule) == 'OK'
 
 
 @pytest.mark.long
-def test_a_file_goes_over_another_storage_where_there_is_no_direct_way(world: World, unique: str) -> None:
-    world.root.call('add_rse_attribute', A, 'available_for_multihop', True)
+def test_a_file_goes_over_another_storage_where_there_is_no_direct_way(fts_site: World, unique: str) -> None:
+    fts_site.root.call('add_rse_attribute', A, 'available_for_multihop', True)
     try:
-        world.upload((unique, SMALL))
-        rule = world.add_rule(unique, B)
-        world.bring()
-        world.poll()  # the last hop's file is done with when those of the others are
+        fts_site.upload((unique, SMALL))
+        rule = fts_site.add_rule(unique, B)
+        fts_site.bring()
+        fts_site.poll()  # the last hop's file is done with when those of the others are
     finally:
-        world.root.call('delete_rse_attribute', A, 'available_for_multihop')
-    [job] = world.fts.jobs_of(unique)
+        fts_site.root.call('delete_rse_attribute', A, 'available_for_multihop')
+    [job] = fts_site.fts.jobs_of(unique)
     assert (job.kind, len(job.copies)) == ('H', 2)
-    assert world.md5(B, unique) == world.md5(DISK, unique) is not None
-    assert world.states(unique) == {DISK: 'AVAILABLE', A: 'AVAILABLE', B: 'AVAILABLE'}
-    assert world.rule_state(rule) == 'OK'
+    assert fts_site.md5(B, unique) == fts_site.md5(DISK, unique) is not None
+    assert fts_site.states(unique) == {DISK: 'AVAILABLE', A: 'AVAILABLE', B: 'AVAILABLE'}
+    assert fts_site.rule_state(rule) == 'OK'

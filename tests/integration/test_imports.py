@@ -83,7 +83,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture(scope='module')
-def world(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, foreign: SeaweedFS) -> Iterator[World]:
+def archive(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, foreign: SeaweedFS) -> Iterator[World]:
     grace, heidi = (
         add_user(team_root, tmp_path_factory.mktemp(name), name, scopes=scopes, attributes=()) for name, scopes in (('grace', ['user.grace']), ('heidi', []))
     )
@@ -107,43 +107,43 @@ def download(user: RucioCli, did: str, directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.smoke
-def test_a_public_bucket_in_two_commands(world: World, unique: str, tmp_path: Path) -> None:
+def test_a_public_bucket_in_two_commands(archive: World, unique: str, tmp_path: Path) -> None:
     rse = f'P{unique.upper()}'
-    world.write(PUBLIC, {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''})
+    archive.write(PUBLIC, {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''})
 
-    said = add_rse(world.root, rse, world.storage.url, PUBLIC, '--anonymous')
+    said = add_rse(archive.root, rse, archive.storage.url, PUBLIC, '--anonymous')
     assert f'Made the RSE {rse}.' in said
     assert f'What is left to do: rucio s3 import {rse} SCOPE:DATASET' in said
-    said = ok(world.grace.rucio('s3', 'import', rse, f'user.grace:{unique}', '--prefix', unique))
+    said = ok(archive.grace.rucio('s3', 'import', rse, f'user.grace:{unique}', '--prefix', unique))
     assert f'Get them: rucio download user.grace:{unique}' in said
 
     # By somebody who has never heard of it, with no key and no configuration.
     expected = {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''}
-    assert download(world.heidi, f'user.grace:{unique}/2026/one.dat', tmp_path / '1') == {f'{unique}/2026/one.dat': b'1'}
-    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == expected
+    assert download(archive.heidi, f'user.grace:{unique}/2026/one.dat', tmp_path / '1') == {f'{unique}/2026/one.dat': b'1'}
+    assert download(archive.heidi, f'user.grace:{unique}', tmp_path / '2') == expected
 
-    files = {file['name']: file for file in world.heidi.call('list_files', 'user.grace', unique)}
+    files = {file['name']: file for file in archive.heidi.call('list_files', 'user.grace', unique)}
     assert {name: file['bytes'] for name, file in files.items()} == {name: len(body) for name, body in expected.items()}
-    replicas = world.heidi.call('list_replicas', [{'scope': 'user.grace', 'name': f'{unique}/2026/one.dat'}])
-    assert [pfn.partition('?')[0] for pfn in replicas[0]['pfns']] == [f'{world.storage.url}/{PUBLIC}/{unique}/2026/one.dat']
+    replicas = archive.heidi.call('list_replicas', [{'scope': 'user.grace', 'name': f'{unique}/2026/one.dat'}])
+    assert [pfn.partition('?')[0] for pfn in replicas[0]['pfns']] == [f'{archive.storage.url}/{PUBLIC}/{unique}/2026/one.dat']
 
 
-def test_nothing_is_kept_or_charged(world: World, unique: str) -> None:
-    world.write(PUBLIC, {f'{unique}/a': b'12345'})
-    before = world.grace.call('get_local_account_usage', 'grace')
-    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 1
-    world.root.server.run('rucio-judge-evaluator', '--run-once')
-    world.root.server.run('rucio-abacus-account', '--run-once')
-    assert world.grace.call('list_did_rules', 'user.grace', unique) == []
-    assert world.grace.call('get_local_account_usage', 'grace') == before
-    assert world.root.call('get_did', 'user.grace', unique)['account'] == 'grace'
+def test_nothing_is_kept_or_charged(archive: World, unique: str) -> None:
+    archive.write(PUBLIC, {f'{unique}/a': b'12345'})
+    before = archive.grace.call('get_local_account_usage', 'grace')
+    assert archive.imported(archive.grace, 'OPEN', unique, unique)['registered'] == 1
+    archive.root.server.run('rucio-judge-evaluator', '--run-once')
+    archive.root.server.run('rucio-abacus-account', '--run-once')
+    assert archive.grace.call('list_did_rules', 'user.grace', unique) == []
+    assert archive.grace.call('get_local_account_usage', 'grace') == before
+    assert archive.root.call('get_did', 'user.grace', unique)['account'] == 'grace'
 
 
 # The RSE
 
 
-def test_the_rse_is_for_reading_only(world: World) -> None:
-    rse = world.root.call('get_rse', 'OPEN')
+def test_the_rse_is_for_reading_only(archive: World) -> None:
+    rse = archive.root.call('get_rse', 'OPEN')
     assert not rse['deterministic']
     assert rse['availability_read']
     assert not rse['availability_write']
@@ -162,11 +162,11 @@ def offered(operations: dict[str, int | None]) -> list[str]:
     return [name for name, priority in operations.items() if priority]
 
 
-def test_rse_add_twice(world: World) -> None:
-    assert 'just so. Nothing was done' in add_rse(world.root, 'OPEN', world.storage.url, PUBLIC, '--anonymous')
-    asked = ('s3', 'rse', 'add', 'OPEN', '--endpoint', world.storage.url, '--bucket', PUBLIC)
-    assert 'left as it is' in refused(world.root.rucio(*asked, '--read-only'))
-    said = refused(world.root.rucio(*asked, '--provider', 'generic'))
+def test_rse_add_twice(archive: World) -> None:
+    assert 'just so. Nothing was done' in add_rse(archive.root, 'OPEN', archive.storage.url, PUBLIC, '--anonymous')
+    asked = ('s3', 'rse', 'add', 'OPEN', '--endpoint', archive.storage.url, '--bucket', PUBLIC)
+    assert 'left as it is' in refused(archive.root.rucio(*asked, '--read-only'))
+    said = refused(archive.root.rucio(*asked, '--provider', 'generic'))
     assert 'deterministic is False' in said
     assert 'availability_write' not in said  # of no concern to other RSEs
 
@@ -179,116 +179,116 @@ def test_rse_add_twice(world: World) -> None:
         ((), 2, "'--provider'"),
     ],
 )
-def test_wrong_options_are_named(world: World, words: tuple[str, ...], code: int, said: str) -> None:
-    assert said in refused(world.root.rucio('s3', 'rse', 'add', 'WRONG', '--endpoint', 'http://127.0.0.1:1', *words), code)
-    assert 'WRONG' not in [each['rse'] for each in world.root.call('list_rses')]
+def test_wrong_options_are_named(archive: World, words: tuple[str, ...], code: int, said: str) -> None:
+    assert said in refused(archive.root.rucio('s3', 'rse', 'add', 'WRONG', '--endpoint', 'http://127.0.0.1:1', *words), code)
+    assert 'WRONG' not in [each['rse'] for each in archive.root.call('list_rses')]
 
 
-def test_the_reaper_touches_nothing(world: World, unique: str) -> None:
+def test_the_reaper_touches_nothing(archive: World, unique: str) -> None:
     """Not even what a rule kept for a while, and no longer."""
-    world.write(PUBLIC, {f'{unique}/a': b'12345'})
-    world.imported(world.grace, 'OPEN', unique, unique)
+    archive.write(PUBLIC, {f'{unique}/a': b'12345'})
+    archive.imported(archive.grace, 'OPEN', unique, unique)
     did = {'scope': 'user.grace', 'name': unique}
-    world.root.call('set_local_account_limit', 'root', 'OPEN', -1)
-    (rule,) = world.root.call('add_replication_rule', [did], 1, 'OPEN', ignore_availability=True, lifetime=1000, purge_replicas=True)
-    server = world.root.server
-    world.root.call('update_replication_rule', rule, {'lifetime': -1})
+    archive.root.call('set_local_account_limit', 'root', 'OPEN', -1)
+    (rule,) = archive.root.call('add_replication_rule', [did], 1, 'OPEN', ignore_availability=True, lifetime=1000, purge_replicas=True)
+    server = archive.root.server
+    archive.root.call('update_replication_rule', rule, {'lifetime': -1})
     server.run('rucio-judge-cleaner', '--run-once')
     server.run('rucio-reaper', '--run-once', '--greedy', '--rses', 'OPEN')
-    assert world.root.call('list_did_rules', 'user.grace', unique) == []
-    assert world.storage.client().get_object(Bucket=PUBLIC, Key=f'{unique}/a')['Body'].read() == b'12345'
-    assert world.root.call('list_replicas', [{**did, 'name': f'{unique}/a'}])[0]['states'] == {'OPEN': 'AVAILABLE'}
+    assert archive.root.call('list_did_rules', 'user.grace', unique) == []
+    assert archive.storage.client().get_object(Bucket=PUBLIC, Key=f'{unique}/a')['Body'].read() == b'12345'
+    assert archive.root.call('list_replicas', [{**did, 'name': f'{unique}/a'}])[0]['states'] == {'OPEN': 'AVAILABLE'}
 
 
-def test_nothing_is_uploaded_there(world: World, unique: str) -> None:
-    file = world.root.directory / unique
+def test_nothing_is_uploaded_there(archive: World, unique: str) -> None:
+    file = archive.root.directory / unique
     file.write_bytes(b'1')
-    done = world.root.rucio('upload', '--rse', 'OPEN', '--scope', 'user.grace', '--lfn', unique, str(file))
+    done = archive.root.rucio('upload', '--rse', 'OPEN', '--scope', 'user.grace', '--lfn', unique, str(file))
     assert 'Successfully uploaded' not in done.stdout + done.stderr
-    assert 'Contents' not in world.storage.client().list_objects_v2(Bucket=PUBLIC, Prefix=unique)
+    assert 'Contents' not in archive.storage.client().list_objects_v2(Bucket=PUBLIC, Prefix=unique)
 
 
 # Importing again
 
 
-def test_import_follows_the_bucket(world: World, unique: str, tmp_path: Path) -> None:
-    world.write(PUBLIC, {f'{unique}/{name}': b'old' for name in ('kept', 'gone', 'changed')})
-    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 3
-    counts = world.imported(world.grace, 'OPEN', unique, unique)
+def test_import_follows_the_bucket(archive: World, unique: str, tmp_path: Path) -> None:
+    archive.write(PUBLIC, {f'{unique}/{name}': b'old' for name in ('kept', 'gone', 'changed')})
+    assert archive.imported(archive.grace, 'OPEN', unique, unique)['registered'] == 3
+    counts = archive.imported(archive.grace, 'OPEN', unique, unique)
     assert counts['same'] == counts['listed'] == 3
 
-    world.write(PUBLIC, {f'{unique}/new': b'new', f'{unique}/changed': b'another'})
-    world.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/gone')
+    archive.write(PUBLIC, {f'{unique}/new': b'new', f'{unique}/changed': b'another'})
+    archive.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/gone')
     for more in (('--dry-run',), ()):  # nothing but new ones, without being told to
-        counts = world.imported(world.grace, 'OPEN', unique, unique, *more)
+        counts = archive.imported(archive.grace, 'OPEN', unique, unique, *more)
         assert (counts['new'], counts['changed'], counts['missing']) == (1, 1, 1)
         assert counts.get('registered', 0) == (0 if more else 1)
-    counts = world.imported(world.grace, 'OPEN', unique, unique, '--on-changed', 'replace', '--on-missing', 'forget')
+    counts = archive.imported(archive.grace, 'OPEN', unique, unique, '--on-changed', 'replace', '--on-missing', 'forget')
     assert (counts['replaced'], counts['forgotten']) == (1, 1)
 
-    assert sorted(download(world.heidi, f'user.grace:{unique}', tmp_path).values()) == [b'another', b'new', b'old']
-    names = {file['name'] for file in world.heidi.call('list_files', 'user.grace', unique)}
+    assert sorted(download(archive.heidi, f'user.grace:{unique}', tmp_path).values()) == [b'another', b'new', b'old']
+    names = {file['name'] for file in archive.heidi.call('list_files', 'user.grace', unique)}
     assert names == {f'{unique}/{name}' for name in ('kept', 'new', 'changed')}
 
 
-def test_all_of_it_is_gone(world: World, unique: str) -> None:
+def test_all_of_it_is_gone(archive: World, unique: str) -> None:
     """A storage that has lost its mind shall not cost the catalogue its files, unless somebody says that they are gone."""
-    world.write(PUBLIC, {f'{unique}/a': b'1'})
-    world.imported(world.grace, 'OPEN', unique, unique)
-    world.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/a')
-    said = ok(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}'))  # from where it came
+    archive.write(PUBLIC, {f'{unique}/a': b'1'})
+    archive.imported(archive.grace, 'OPEN', unique, unique)
+    archive.storage.client().delete_object(Bucket=PUBLIC, Key=f'{unique}/a')
+    said = ok(archive.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}'))  # from where it came
     assert f'rucio s3 import OPEN user.grace:{unique}' in said
-    done = world.grace.rucio('s3', '-R', 'import', 'OPEN', f'user.grace:{unique}', '--on-missing', 'forget')
+    done = archive.grace.rucio('s3', '-R', 'import', 'OPEN', f'user.grace:{unique}', '--on-missing', 'forget')
     assert 'forgotten\t1' in ok(done)
-    assert world.heidi.call('list_files', 'user.grace', unique) == []
+    assert archive.heidi.call('list_files', 'user.grace', unique) == []
 
 
-def test_odd_keys_are_reported(world: World, unique: str, tmp_path: Path) -> None:
-    world.write(PUBLIC, {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1', f'{unique}/a b': b'2', f'{unique}/é': b'3', f'{unique}/{"x" * 250}': b'4'})
-    done = world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', unique)
+def test_odd_keys_are_reported(archive: World, unique: str, tmp_path: Path) -> None:
+    archive.write(PUBLIC, {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1', f'{unique}/a b': b'2', f'{unique}/é': b'3', f'{unique}/{"x" * 250}': b'4'})
+    done = archive.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', unique)
     said = ok(done)
     assert f'{unique}/a b' in said
     assert f'{unique}/é' in said
-    assert world.imported(world.grace, 'OPEN', unique, unique)['unnameable'] == 3
-    assert download(world.heidi, f'user.grace:{unique}', tmp_path) == {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1'}
-    assert [file['name'] for file in world.heidi.call('list_files', 'user.grace', unique)] == [f'{unique}/S1A_IW.SAFE/manifest.safe']
+    assert archive.imported(archive.grace, 'OPEN', unique, unique)['unnameable'] == 3
+    assert download(archive.heidi, f'user.grace:{unique}', tmp_path) == {f'{unique}/S1A_IW.SAFE/manifest.safe': b'1'}
+    assert [file['name'] for file in archive.heidi.call('list_files', 'user.grace', unique)] == [f'{unique}/S1A_IW.SAFE/manifest.safe']
 
 
 @pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
-def test_odd_folders_do_no_harm(world: World, unique: str, tmp_path: Path, rse: str) -> None:
+def test_odd_folders_do_no_harm(archive: World, unique: str, tmp_path: Path, rse: str) -> None:
     folder = f'{unique}/{ODD}/'
-    bucket, user = (PUBLIC, world.grace) if rse == 'OPEN' else (PRIVATE, world.root)
-    world.write(bucket, {f'{folder}a.dat': b'1', f'{folder}deep/b.dat': b'22'})
-    assert world.imported(user, rse, unique, folder)['registered'] == 2
-    assert download(world.grace, f'user.grace:{unique}/a.dat', tmp_path / '1') == {f'{unique}/a.dat': b'1'}
-    assert download(world.grace, f'user.grace:{unique}/deep/b.dat', tmp_path / '2') == {f'{unique}/deep/b.dat': b'22'}
+    bucket, user = (PUBLIC, archive.grace) if rse == 'OPEN' else (PRIVATE, archive.root)
+    archive.write(bucket, {f'{folder}a.dat': b'1', f'{folder}deep/b.dat': b'22'})
+    assert archive.imported(user, rse, unique, folder)['registered'] == 2
+    assert download(archive.grace, f'user.grace:{unique}/a.dat', tmp_path / '1') == {f'{unique}/a.dat': b'1'}
+    assert download(archive.grace, f'user.grace:{unique}/deep/b.dat', tmp_path / '2') == {f'{unique}/deep/b.dat': b'22'}
 
 
-def test_the_daemon_knows_it(world: World, unique: str) -> None:
-    world.write(PUBLIC, {f'{unique}/a': b'1'})
-    world.imported(world.grace, 'OPEN', unique, unique, '--dry-run')
-    assert unique not in str(world.root.call('get_config', f's3-bucket:OPEN:{PUBLIC}') if remembered(world) else '')
-    world.imported(world.grace, 'OPEN', unique, unique)
-    assert f'"scope":"user.grace","dataset":"{unique}","prefix":"{unique}/"' in remembered(world)
+def test_the_daemon_knows_it(archive: World, unique: str) -> None:
+    archive.write(PUBLIC, {f'{unique}/a': b'1'})
+    archive.imported(archive.grace, 'OPEN', unique, unique, '--dry-run')
+    assert unique not in str(archive.root.call('get_config', f's3-bucket:OPEN:{PUBLIC}') if remembered(archive) else '')
+    archive.imported(archive.grace, 'OPEN', unique, unique)
+    assert f'"scope":"user.grace","dataset":"{unique}","prefix":"{unique}/"' in remembered(archive)
 
 
-def test_a_mistyped_prefix_is_told_and_not_in_the_way(world: World, unique: str) -> None:
-    world.write(PUBLIC, {f'{unique}/a': b'1'})
-    said = ok(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}x'))
+def test_a_mistyped_prefix_is_told_and_not_in_the_way(archive: World, unique: str) -> None:
+    archive.write(PUBLIC, {f'{unique}/a': b'1'})
+    said = ok(archive.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}x'))
     assert f"nothing in bucket '{PUBLIC}', below '{unique}x/'" in said
-    assert unique not in remembered(world)
-    assert world.imported(world.grace, 'OPEN', unique, unique)['registered'] == 1
+    assert unique not in remembered(archive)
+    assert archive.imported(archive.grace, 'OPEN', unique, unique)['registered'] == 1
 
 
-def test_sync_of_an_import_names_the_command(world: World, unique: str) -> None:
-    world.write(PUBLIC, {f'{unique}/deep/a': b'1'})
-    world.imported(world.grace, 'OPEN', unique, unique)
+def test_sync_of_an_import_names_the_command(archive: World, unique: str) -> None:
+    archive.write(PUBLIC, {f'{unique}/deep/a': b'1'})
+    archive.imported(archive.grace, 'OPEN', unique, unique)
     for name in (unique, f'{unique}/deep'):
-        assert f'rucio s3 import OPEN user.grace:{unique}.' in refused(world.grace.rucio('s3', 'sync', f'user.grace:{name}'))
+        assert f'rucio s3 import OPEN user.grace:{unique}.' in refused(archive.grace.rucio('s3', 'sync', f'user.grace:{name}'))
 
 
-def remembered(world: World) -> str:
-    config: dict[str, Any] = world.root.call('get_config')
+def remembered(archive: World) -> str:
+    config: dict[str, Any] = archive.root.call('get_config')
     return ' '.join(str(value) for name, value in config.get(f's3-bucket:OPEN:{PUBLIC}', {}).items() if name.startswith('import-'))
 
 
@@ -302,77 +302,77 @@ def remembered(world: World) -> str:
         ('OPEN', 'x y', (), 'name'),
     ],
 )
-def test_wrong_imports_are_named(world: World, vended_team: Team, rse: str, dataset: str, more: tuple[str, ...], said: str) -> None:
-    user = world.root if rse == 'VENDED_S3' else world.grace
+def test_wrong_imports_are_named(archive: World, vended_team: Team, rse: str, dataset: str, more: tuple[str, ...], said: str) -> None:
+    user = archive.root if rse == 'VENDED_S3' else archive.grace
     assert said in refused(user.rucio('s3', 'import', rse, f'user.grace:{dataset}', *more))
 
 
-def test_only_the_owner_of_the_scope_imports(world: World) -> None:
-    assert 'may not' in refused(world.heidi.rucio('s3', 'import', 'OPEN', 'user.grace:mine'))
+def test_only_the_owner_of_the_scope_imports(archive: World) -> None:
+    assert 'may not' in refused(archive.heidi.rucio('s3', 'import', 'OPEN', 'user.grace:mine'))
 
 
-def test_a_dataset_comes_from_one_place(world: World, unique: str) -> None:
-    world.write(PUBLIC, {f'{unique}/1/a': b'1', f'{unique}/2/b': b'1'})
-    world.imported(world.grace, 'OPEN', unique, f'{unique}/1')
-    said = refused(world.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}/2'))
+def test_a_dataset_comes_from_one_place(archive: World, unique: str) -> None:
+    archive.write(PUBLIC, {f'{unique}/1/a': b'1', f'{unique}/2/b': b'1'})
+    archive.imported(archive.grace, 'OPEN', unique, f'{unique}/1')
+    said = refused(archive.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}/2'))
     assert f"prefix '{unique}/1/' already" in said
 
 
-def test_a_bucket_that_is_not_there_is_named(world: World, unique: str) -> None:
-    add_rse(world.root, f'P{unique.upper()}', world.storage.url, 'nothing-here', '--anonymous')
-    said = refused(world.grace.rucio('s3', 'import', f'P{unique.upper()}', f'user.grace:{unique}'))
+def test_a_bucket_that_is_not_there_is_named(archive: World, unique: str) -> None:
+    add_rse(archive.root, f'P{unique.upper()}', archive.storage.url, 'nothing-here', '--anonymous')
+    said = refused(archive.grace.rucio('s3', 'import', f'P{unique.upper()}', f'user.grace:{unique}'))
     assert 'nothing-here' in said
-    assert 'nothing-here' not in str(world.root.call('get_config'))  # nor does the daemon look for it
+    assert 'nothing-here' not in str(archive.root.call('get_config'))  # nor does the daemon look for it
 
 
 # Keys that only the server has
 
 
 @pytest.mark.smoke
-def test_keys_of_the_server(world: World, unique: str, tmp_path: Path) -> None:
-    world.write(PRIVATE, {f'{unique}/a': b'12345', f'{unique}-other/b': b'6'})
-    assert world.imported(world.root, 'SIGNED', unique, unique)['registered'] == 1
+def test_keys_of_the_server(archive: World, unique: str, tmp_path: Path) -> None:
+    archive.write(PRIVATE, {f'{unique}/a': b'12345', f'{unique}-other/b': b'6'})
+    assert archive.imported(archive.root, 'SIGNED', unique, unique)['registered'] == 1
     dataset, file = f'user.grace:{unique}', f'{unique}/a'
 
-    assert download(world.grace, dataset, tmp_path / '1') == {file: b'12345'}
-    assert download(world.heidi, dataset, tmp_path / '2') == {}
-    ok(world.grace.rucio('s3', 'share', dataset, '--with', 'heidi'))
-    assert download(world.heidi, dataset, tmp_path / '3') == {file: b'12345'}
-    ok(world.grace.rucio('s3', 'unshare', dataset, '--with', 'heidi'))
-    assert download(world.heidi, dataset, tmp_path / '4') == {}
+    assert download(archive.grace, dataset, tmp_path / '1') == {file: b'12345'}
+    assert download(archive.heidi, dataset, tmp_path / '2') == {}
+    ok(archive.grace.rucio('s3', 'share', dataset, '--with', 'heidi'))
+    assert download(archive.heidi, dataset, tmp_path / '3') == {file: b'12345'}
+    ok(archive.grace.rucio('s3', 'unshare', dataset, '--with', 'heidi'))
+    assert download(archive.heidi, dataset, tmp_path / '4') == {}
 
 
-def test_sharing_with_everybody_leaves_the_bucket_alone(world: World, unique: str, tmp_path: Path) -> None:
-    world.write(PRIVATE, {f'{unique}/a': b'12345'})
-    world.imported(world.root, 'SIGNED', unique, unique)
+def test_sharing_with_everybody_leaves_the_bucket_alone(archive: World, unique: str, tmp_path: Path) -> None:
+    archive.write(PRIVATE, {f'{unique}/a': b'12345'})
+    archive.imported(archive.root, 'SIGNED', unique, unique)
     dataset = f'user.grace:{unique}'
-    before = len(world.proxy.seen)
-    ok(world.grace.rucio('s3', 'share', dataset, '--public'))
-    assert not [request for request in world.proxy.seen[before:] if 'policy' in request.path]
-    assert download(world.heidi, dataset, tmp_path / '1') == {f'{unique}/a': b'12345'}
-    ok(world.grace.rucio('s3', 'unshare', dataset, '--public'))
-    assert download(world.heidi, dataset, tmp_path / '2') == {}
+    before = len(archive.proxy.seen)
+    ok(archive.grace.rucio('s3', 'share', dataset, '--public'))
+    assert not [request for request in archive.proxy.seen[before:] if 'policy' in request.path]
+    assert download(archive.heidi, dataset, tmp_path / '1') == {f'{unique}/a': b'12345'}
+    ok(archive.grace.rucio('s3', 'unshare', dataset, '--public'))
+    assert download(archive.heidi, dataset, tmp_path / '2') == {}
 
 
-def test_presigned_urls_are_refused_there(world: World, unique: str) -> None:
+def test_presigned_urls_are_refused_there(archive: World, unique: str) -> None:
     """The storage of these tests is what they say it is."""
-    world.write(PRIVATE, {unique: b'1'})
-    client = world.storage.client(signature_version='s3v4')
-    client.meta.events.register('before-sign.s3', lambda request, **_: setattr(request, 'url', request.url.replace(world.storage.url, world.proxy.url)))
+    archive.write(PRIVATE, {unique: b'1'})
+    client = archive.storage.client(signature_version='s3v4')
+    client.meta.events.register('before-sign.s3', lambda request, **_: setattr(request, 'url', request.url.replace(archive.storage.url, archive.proxy.url)))
     url = client.generate_presigned_url('get_object', {'Bucket': PRIVATE, 'Key': unique})
-    assert url.startswith(world.proxy.url)
+    assert url.startswith(archive.proxy.url)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(url, timeout=30)
     assert caught.value.code == 403
     client.get_object(Bucket=PRIVATE, Key=unique)
 
 
-def test_own_keys(world: World, unique: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    world.write(PRIVATE, {f'{unique}/a': b'12345'})
-    world.imported(world.root, 'SIGNED', unique, unique)
-    access_key, secret_key = world.storage.reader_keys
+def test_own_keys(archive: World, unique: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    archive.write(PRIVATE, {f'{unique}/a': b'12345'})
+    archive.imported(archive.root, 'SIGNED', unique, unique)
+    access_key, secret_key = archive.storage.reader_keys
     ivan = add_user(
-        world.root,
+        archive.root,
         tmp_path_factory.mktemp('ivan'),
         f'i{unique[:10]}',
         attributes=(),
@@ -381,46 +381,46 @@ def test_own_keys(world: World, unique: str, tmp_path: Path, tmp_path_factory: p
     assert download(ivan, f'user.grace:{unique}', tmp_path) == {f'{unique}/a': b'12345'}
 
 
-def test_vended_keys(world: World, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
+def test_vended_keys(archive: World, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
     rse, bucket = f'V{unique.upper()}', f'b{unique}'
     sts.client().create_bucket(Bucket=bucket)
     for key in ('open/a', 'closed/b'):
         sts.client().put_object(Bucket=bucket, Key=key, Body=b'12345')
-    add_rse(world.root, rse, sts.url, bucket, '--provider', 'seaweedfs', '--role-arn', sts.role_arn)
-    world.root.server.set_rse_keys(world.root.call('get_rse', rse)['id'], sts.access_key, sts.secret_key)
-    assert world.imported(world.root, rse, unique, 'open')['registered'] == 1
-    assert download(world.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}/a': b'12345'}
-    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == {}
+    add_rse(archive.root, rse, sts.url, bucket, '--provider', 'seaweedfs', '--role-arn', sts.role_arn)
+    archive.root.server.set_rse_keys(archive.root.call('get_rse', rse)['id'], sts.access_key, sts.secret_key)
+    assert archive.imported(archive.root, rse, unique, 'open')['registered'] == 1
+    assert download(archive.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}/a': b'12345'}
+    assert download(archive.heidi, f'user.grace:{unique}', tmp_path / '2') == {}
     script = (
         f"from rucio.client.s3client import S3Client\nkeys = S3Client().get_s3_credentials('{rse}', '{bucket}', 'open/a')\nprint(keys['prefix'], keys['write'])"
     )
-    assert world.grace.run('python', '-c', script).stdout == 'open/ False\n'
-    keys = json.loads(ok(world.grace.rucio('s3', 'credentials', f'user.grace:{unique}', '--read-only', '--format', 'json')))
+    assert archive.grace.run('python', '-c', script).stdout == 'open/ False\n'
+    keys = json.loads(ok(archive.grace.rucio('s3', 'credentials', f'user.grace:{unique}', '--read-only', '--format', 'json')))
     assert (keys[0]['bucket'], keys[0]['prefix']) == (bucket, 'open/')
-    assert 'AccessDenied' in world.grace.run('python', '-c', script.replace('open/a', 'closed/b')).stderr
-    assert 'AccessDenied' in world.grace.run('python', '-c', script.replace("'open/a'", "'open/a', write=True")).stderr
+    assert 'AccessDenied' in archive.grace.run('python', '-c', script.replace('open/a', 'closed/b')).stderr
+    assert 'AccessDenied' in archive.grace.run('python', '-c', script.replace("'open/a'", "'open/a', write=True")).stderr
 
 
 # What else there is
 
 
 @pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
-def test_where_it_is(world: World, unique: str, rse: str) -> None:
-    bucket, user = (PUBLIC, world.grace) if rse == 'OPEN' else (PRIVATE, world.root)
-    world.write(bucket, {f'at {unique}/deep/a': b'12345', f'at {unique}/not a name': b'1', unique: b'1'})
-    world.imported(user, rse, unique, f'at {unique}')
+def test_where_it_is(archive: World, unique: str, rse: str) -> None:
+    bucket, user = (PUBLIC, archive.grace) if rse == 'OPEN' else (PRIVATE, archive.root)
+    archive.write(bucket, {f'at {unique}/deep/a': b'12345', f'at {unique}/not a name': b'1', unique: b'1'})
+    archive.imported(user, rse, unique, f'at {unique}')
     did = f'user.grace:{unique}'
     for name in ('', '/deep', '/deep/a'):
-        assert f'/{bucket}/at%20{unique}{name}' in ok(world.grace.rucio('s3', 'url', f'{did}{name}'))
+        assert f'/{bucket}/at%20{unique}{name}' in ok(archive.grace.rucio('s3', 'url', f'{did}{name}'))
     listed = [[f'{did}/deep/a', '5', 'AVAILABLE'], [f'{did}/not a name', '1', 'no']]
-    assert rows(world.grace.rucio('s3', '-R', 'ls', did)) == listed
-    assert rows(world.grace.rucio('s3', '-R', 'ls', f'{did}/deep')) == listed[:1]
-    assert rows(world.grace.rucio('s3', '-R', 'du', did)) == [[f'{did}/deep', '1', '5'], [f'{did}/not a name', '1', '1']]
+    assert rows(archive.grace.rucio('s3', '-R', 'ls', did)) == listed
+    assert rows(archive.grace.rucio('s3', '-R', 'ls', f'{did}/deep')) == listed[:1]
+    assert rows(archive.grace.rucio('s3', '-R', 'du', did)) == [[f'{did}/deep', '1', '5'], [f'{did}/not a name', '1', '1']]
 
 
-def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, world: World, vended_team: Team, unique: str) -> None:
+def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, archive: World, vended_team: Team, unique: str) -> None:
     """An import is no place for what is new."""
-    world.write(PUBLIC, {f'{unique}/a': b'1'})
+    archive.write(PUBLIC, {f'{unique}/a': b'1'})
     imported = team_root.rucio('s3', '-R', 'import', 'OPEN', f'{vended_team.scope}:imported-{unique}', '--prefix', unique)
     assert 'registered' in ok(imported)
     said = ok(vended_team.owner.rucio('s3', 'make-bucket', f'{vended_team.scope}:{unique}'))
@@ -429,19 +429,19 @@ def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, world: World, v
     assert 'none are needed' in refused(vended_team.owner.rucio('s3', 'credentials', f'{vended_team.scope}:imported-{unique}', '--read-only'))
 
 
-def test_a_file_that_was_registered_by_hand(world: World, unique: str, tmp_path: Path) -> None:
+def test_a_file_that_was_registered_by_hand(archive: World, unique: str, tmp_path: Path) -> None:
     """By its path the server knows whose it is."""
-    world.write(PRIVATE, {f'by hand/{unique}': b'12345'})
-    pfn = f'{world.proxy.url}/{PRIVATE}/by%20hand/{unique}'
+    archive.write(PRIVATE, {f'by hand/{unique}': b'12345'})
+    pfn = f'{archive.proxy.url}/{PRIVATE}/by%20hand/{unique}'
     file = {'scope': 'user.grace', 'name': unique, 'bytes': 5, 'adler32': '02f80100', 'pfn': pfn}
     with pytest.raises(RucioError, match='No protocol for provided settings'):  # Rucio parses the PFN with one that writes
-        world.root.call('add_replicas', 'SIGNED', [file])
-    (main,) = [each for each in world.root.call('get_rse', 'SIGNED')['protocols'] if each['scheme'] == 'http']
+        archive.root.call('add_replicas', 'SIGNED', [file])
+    (main,) = [each for each in archive.root.call('get_rse', 'SIGNED')['protocols'] if each['scheme'] == 'http']
     place = {key: main[key] for key in ('hostname', 'port')}
-    world.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': 1}}}, **place)
+    archive.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': 1}}}, **place)
     try:
-        world.root.call('add_replicas', 'SIGNED', [file])
+        archive.root.call('add_replicas', 'SIGNED', [file])
     finally:
-        world.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': None}}}, **place)
-    assert download(world.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}': b'12345'}
-    assert download(world.heidi, f'user.grace:{unique}', tmp_path / '2') == {}
+        archive.root.call('update_protocols', 'SIGNED', 'http', {'domains': {'wan': {'write': None}}}, **place)
+    assert download(archive.grace, f'user.grace:{unique}', tmp_path / '1') == {f'{unique}': b'12345'}
+    assert download(archive.heidi, f'user.grace:{unique}', tmp_path / '2') == {}

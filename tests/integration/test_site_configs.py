@@ -139,7 +139,7 @@ def host(storage: SeaweedFS) -> str:
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tls: SeaweedFS) -> Iterator[World]:
+def grid(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS, tls: SeaweedFS) -> Iterator[World]:
     make = tmp_path_factory.mktemp
     storages = {rse: tls if rse.endswith('_REMOTE') else plain for name in SITES for rse in definitions(name) if '_S3' in rse}
     with contextlib.ExitStack() as stack:
@@ -181,51 +181,51 @@ def write_cfg(server: RucioServer, site: str) -> None:
     write_private(server.directory / 'etc' / f'{site}.cfg', text)
 
 
-def test_with_fts(world: World, unique: str) -> None:
+def test_with_fts(grid: World, unique: str) -> None:
     site, name = 'site-with-fts', f'{unique}/https-davs.dat'
-    md5 = world.upload('FTS_SITE_DISK', name)
-    rule = world.add_rule(name, 'FTS_SITE_DISK', 'FTS_SITE_S3_REMOTE')
-    assert 'transfertool(fts3)' in world.daemon(site, 'rucio-conveyor-submitter')
-    world.fts.wait()
-    world.daemon(site, 'rucio-conveyor-poller', '--older-than', '0')
-    world.daemon(site, 'rucio-conveyor-finisher')
-    assert world.is_kept(rule)
-    assert world.md5('FTS_SITE_S3_REMOTE', name) == md5
+    md5 = grid.upload('FTS_SITE_DISK', name)
+    rule = grid.add_rule(name, 'FTS_SITE_DISK', 'FTS_SITE_S3_REMOTE')
+    assert 'transfertool(fts3)' in grid.daemon(site, 'rucio-conveyor-submitter')
+    grid.fts.wait()
+    grid.daemon(site, 'rucio-conveyor-poller', '--older-than', '0')
+    grid.daemon(site, 'rucio-conveyor-finisher')
+    assert grid.is_kept(rule)
+    assert grid.md5('FTS_SITE_S3_REMOTE', name) == md5
 
 
-def test_without_fts_no_poller_is_needed(world: World, unique: str) -> None:
+def test_without_fts_no_poller_is_needed(grid: World, unique: str) -> None:
     site, name = 'site-without-fts', f'{unique}/file'
-    client = world.storages['PLAIN_SITE_S3'].client()
+    client = grid.storages['PLAIN_SITE_S3'].client()
     with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=SCOPE)
-    md5 = world.upload('PLAIN_SITE_S3', name)
-    rule = world.add_rule(name, 'PLAIN_SITE_S3', 'PLAIN_SITE_S3_REMOTE')
-    assert 'transfertool(s3)' in world.daemon(site, 'rucio-conveyor-submitter')
-    assert ': relayed, ' in world.daemon(site, *COPIER)
-    world.daemon(site, 'rucio-conveyor-finisher')
-    assert world.is_kept(rule)
-    assert world.md5('PLAIN_SITE_S3_REMOTE', name) == md5
+    md5 = grid.upload('PLAIN_SITE_S3', name)
+    rule = grid.add_rule(name, 'PLAIN_SITE_S3', 'PLAIN_SITE_S3_REMOTE')
+    assert 'transfertool(s3)' in grid.daemon(site, 'rucio-conveyor-submitter')
+    assert ': relayed, ' in grid.daemon(site, *COPIER)
+    grid.daemon(site, 'rucio-conveyor-finisher')
+    assert grid.is_kept(rule)
+    assert grid.md5('PLAIN_SITE_S3_REMOTE', name) == md5
 
 
-def test_mixed(world: World, unique: str) -> None:
+def test_mixed(grid: World, unique: str) -> None:
     site, name = 'site-mixed', f'{unique}/file'
-    md5 = world.upload('MIXED_SITE_DISK', name)
-    rule = world.add_rule(name, 'MIXED_SITE_DISK', 'MIXED_SITE_S3')
-    assert 'transfertool(fts3)' in world.daemon(site, 'rucio-conveyor-submitter')
-    world.fts.wait()
+    md5 = grid.upload('MIXED_SITE_DISK', name)
+    rule = grid.add_rule(name, 'MIXED_SITE_DISK', 'MIXED_SITE_S3')
+    assert 'transfertool(fts3)' in grid.daemon(site, 'rucio-conveyor-submitter')
+    grid.fts.wait()
     # With the rucio.cfg of the others the poller would leave it to somebody else; when it no longer does, site-mixed-poller.cfg may go.
-    assert 'because of mismatched transfertool' in world.daemon(site, 'rucio-conveyor-poller', '--older-than', '0')
-    world.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
-    world.daemon(site, 'rucio-conveyor-finisher')
-    assert world.is_kept(rule)
-    assert world.md5('MIXED_SITE_S3', name) == md5
+    assert 'because of mismatched transfertool' in grid.daemon(site, 'rucio-conveyor-poller', '--older-than', '0')
+    grid.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
+    grid.daemon(site, 'rucio-conveyor-finisher')
+    assert grid.is_kept(rule)
+    assert grid.md5('MIXED_SITE_S3', name) == md5
 
-    rule = world.add_rule(name, 'MIXED_SITE_S3', 'MIXED_SITE_S3_REMOTE')
-    jobs = len(world.fts.jobs)
-    assert 'transfertool(s3)' in world.daemon(site, 'rucio-conveyor-submitter')
-    assert 'Polling' not in world.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
-    assert ': relayed, ' in world.daemon(site, *COPIER)
-    world.daemon(site, 'rucio-conveyor-finisher')
-    assert len(world.fts.jobs) == jobs
-    assert world.is_kept(rule)
-    assert world.md5('MIXED_SITE_S3_REMOTE', name) == md5
+    rule = grid.add_rule(name, 'MIXED_SITE_S3', 'MIXED_SITE_S3_REMOTE')
+    jobs = len(grid.fts.jobs)
+    assert 'transfertool(s3)' in grid.daemon(site, 'rucio-conveyor-submitter')
+    assert 'Polling' not in grid.daemon('site-mixed-poller', 'rucio-conveyor-poller', '--older-than', '0')
+    assert ': relayed, ' in grid.daemon(site, *COPIER)
+    grid.daemon(site, 'rucio-conveyor-finisher')
+    assert len(grid.fts.jobs) == jobs
+    assert grid.is_kept(rule)
+    assert grid.md5('MIXED_SITE_S3_REMOTE', name) == md5

@@ -105,7 +105,7 @@ class World:
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Iterator[World]:
+def kept(tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Iterator[World]:
     with RucioServer(tmp_path_factory.mktemp('rucio'), {'policy': {'package': 'rucio_s3_policy'}}) as server:
         root = RucioCli.root(tmp_path_factory.mktemp('root'), server)
         team = Team.make(root, tmp_path_factory.mktemp, ('judy', 'ken'), RSE, plain)
@@ -120,46 +120,44 @@ def totals(files: dict[str, tuple[int, str]]) -> tuple[int, int]:
 
 
 @pytest.mark.long
-def test_what_users_put_there_stays(world: World, tmp_path: Path) -> None:
-    world.put(
-        run1__kept=b'kept', run1__changed=b'before', run1__grows=b'', run1__empties=b'not empty', run1__gone=b'gone', run1__again=b'first', run1__none=b''
-    )
-    world.put(run2__a=b'a', run2__b=b'bb', lone=b'a lone file', lone2=b'another', lone3=b'third')
-    world.sync()
+def test_what_users_put_there_stays(kept: World, tmp_path: Path) -> None:
+    kept.put(run1__kept=b'kept', run1__changed=b'before', run1__grows=b'', run1__empties=b'not empty', run1__gone=b'gone', run1__again=b'first', run1__none=b'')
+    kept.put(run2__a=b'a', run2__b=b'bb', lone=b'a lone file', lone2=b'another', lone3=b'third')
+    kept.sync()
     # Two rules on files themselves, and one of somebody else on a collection.
-    for owner, name in ((world.judy, 'run1/changed'), (world.judy, 'run1/again'), (world.team.root, 'run1')):
-        owner.call('add_replication_rule', [{'scope': world.team.scope, 'name': name}], 1, RSE)
+    for owner, name in ((kept.judy, 'run1/changed'), (kept.judy, 'run1/again'), (kept.team.root, 'run1')):
+        owner.call('add_replication_rule', [{'scope': kept.team.scope, 'name': name}], 1, RSE)
     for daemon in ('rucio-judge-evaluator', 'rucio-abacus-account', 'rucio-abacus-rse'):
-        world.run_daemon(daemon)
-    assert world.catalogue() == world.bucket()
-    assert len(world.bucket()) == 12
-    assert world.usage()['rse'] == totals(world.bucket())
-    before = world.usage()['account'][0]
+        kept.run_daemon(daemon)
+    assert kept.catalogue() == kept.bucket()
+    assert len(kept.bucket()) == 12
+    assert kept.usage()['rse'] == totals(kept.bucket())
+    before = kept.usage()['account'][0]
 
     # Changed and deleted, by another client.
-    world.put(run1__changed=b'after, and longer', run1__grows=b'something', run1__empties=b'', lone=b'another lone file')
-    world.delete('run1/gone', 'run1/again', 'run1/none', 'run2/a', 'run2/b', 'lone2', 'lone3')
-    world.sync('--on-changed', 'replace', '--on-missing', 'forget')
+    kept.put(run1__changed=b'after, and longer', run1__grows=b'something', run1__empties=b'', lone=b'another lone file')
+    kept.delete('run1/gone', 'run1/again', 'run1/none', 'run2/a', 'run2/b', 'lone2', 'lone3')
+    kept.sync('--on-changed', 'replace', '--on-missing', 'forget')
     # And written again, before any daemon knows what happened.
     again = {'run1__again': b'second', 'run1__none': b'now there is', 'run2__a': b'another a', 'lone3': b'third again'}
-    world.put(**again)
-    there = world.bucket()
+    kept.put(**again)
+    there = kept.bucket()
 
-    world.run_daemons(rounds=2)
-    assert world.bucket() == there
-    world.sync('--on-changed', 'replace', '--on-missing', 'forget')
-    world.run_daemons()
-    assert world.bucket() == there
-    assert world.catalogue() == there
-    assert world.usage()['rse'] == totals(there)
+    kept.run_daemons(rounds=2)
+    assert kept.bucket() == there
+    kept.sync('--on-changed', 'replace', '--on-missing', 'forget')
+    kept.run_daemons()
+    assert kept.bucket() == there
+    assert kept.catalogue() == there
+    assert kept.usage()['rse'] == totals(there)
     # Its rules: one for each collection and each lone file, and that on run1/changed itself. That on run1/again went with the file.
     changed = there['run1/changed'][0]
-    assert world.usage()['account'] == [(len(there) + 1, sum(size for size, _ in there.values()) + changed)]
-    assert world.usage()['account'][0] != before
-    rules = world.judy.call('list_account_rules', world.judy.account)
+    assert kept.usage()['account'] == [(len(there) + 1, sum(size for size, _ in there.values()) + changed)]
+    assert kept.usage()['account'][0] != before
+    rules = kept.judy.call('list_account_rules', kept.judy.account)
     assert {(rule['name'], rule['state']) for rule in rules} == {(name, 'OK') for name in ('run1', 'run2', 'run1/changed', 'lone', 'lone3')}
     for collection in ('run1', 'run2'):
-        (dataset,) = world.judy.call('list_dataset_replicas', world.team.scope, collection)
+        (dataset,) = kept.judy.call('list_dataset_replicas', kept.team.scope, collection)
         files = [size for name, (size, _) in there.items() if name.startswith(f'{collection}/')]
         assert (dataset['length'], dataset['bytes'], dataset['available_length'], dataset['available_bytes']) == (
             len(files),
@@ -169,33 +167,33 @@ def test_what_users_put_there_stays(world: World, tmp_path: Path) -> None:
         )
 
     # Users get it by the stock command, which verifies the checksum.
-    world.judy.rucio('download', '--dir', str(tmp_path), f'{world.team.scope}:run1/again')
+    kept.judy.rucio('download', '--dir', str(tmp_path), f'{kept.team.scope}:run1/again')
     assert [path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()] == [b'second']
 
 
 @pytest.mark.long
-def test_bad_and_lost_delete_what_is_there(world: World) -> None:
+def test_bad_and_lost_delete_what_is_there(kept: World) -> None:
     """The documentation says so."""
-    world.put(bad__a=b'before', bad__copied=b'the same', lost__a=b'before', lost__empty=b'')
-    world.sync()
-    world.run_daemon('rucio-judge-evaluator')
-    copied = {'scope': world.team.scope, 'name': 'bad/copied', 'bytes': 8, 'md5': hashlib.md5(b'the same').hexdigest()}
-    world.team.root.call('add_replicas', OTHER, [copied])
+    kept.put(bad__a=b'before', bad__copied=b'the same', lost__a=b'before', lost__empty=b'')
+    kept.sync()
+    kept.run_daemon('rucio-judge-evaluator')
+    copied = {'scope': kept.team.scope, 'name': 'bad/copied', 'bytes': 8, 'md5': hashlib.md5(b'the same').hexdigest()}
+    kept.team.root.call('add_replicas', OTHER, [copied])
 
-    world.put(bad__a=b'a newer one', bad__copied=b'somebody wrote this')
-    world.delete('lost/a', 'lost/empty')
-    world.sync('--on-changed', 'bad', '--on-missing', 'report', did=f'{world.team.scope}:bad')
-    said = world.sync('--on-missing', 'lost', did=f'{world.team.scope}:lost')
+    kept.put(bad__a=b'a newer one', bad__copied=b'somebody wrote this')
+    kept.delete('lost/a', 'lost/empty')
+    kept.sync('--on-changed', 'bad', '--on-missing', 'report', did=f'{kept.team.scope}:bad')
+    said = kept.sync('--on-missing', 'lost', did=f'{kept.team.scope}:lost')
     assert re.search(r'lost/empty is empty and has no other replica', re.sub(r'\s+', ' ', said))
-    world.put(lost__a=b'put there in the meantime')
-    world.run_daemons()
+    kept.put(lost__a=b'put there in the meantime')
+    kept.run_daemons()
 
     # Deleted, although a user had written it later.
-    assert set(world.bucket('bad/')) | set(world.bucket('lost/')) == {'bad/copied'}
+    assert set(kept.bucket('bad/')) | set(kept.bucket('lost/')) == {'bad/copied'}
     # About to be overwritten with the copy from the other RSE, as soon as a transfer tool comes.
-    assert world.states('bad/copied') == {RSE: 'COPYING', OTHER: 'AVAILABLE'}
+    assert kept.states('bad/copied') == {RSE: 'COPYING', OTHER: 'AVAILABLE'}
     # And the names are lost for ever.
-    world.put(bad__a=b'again', lost__a=b'again')
-    said = re.sub(r'\s+', ' ', world.sync())
+    kept.put(bad__a=b'again', lost__a=b'again')
+    said = re.sub(r'\s+', ' ', kept.sync())
     assert 'bad/a was declared lost, and Rucio never uses such a name again' in said
-    assert set(world.catalogue('lost/')) == {'lost/empty'}
+    assert set(kept.catalogue('lost/')) == {'lost/empty'}

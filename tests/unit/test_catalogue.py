@@ -170,7 +170,7 @@ class World:
 
 
 @pytest.fixture
-def world(database):
+def here(database):
     # Rucio remembers RSEs by their names.
     names = [f'R{uuid4().hex[:10].upper()}' for _ in range(2)]
     with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
@@ -188,17 +188,17 @@ def world(database):
 # New files
 
 
-def test_rows_are_those_of_rucio(world):
+def test_rows_are_those_of_rucio(here):
     """Column by column, but for ids and times."""
-    world.add_dataset('ours')
-    world.add_dataset('stock')
-    assert world.register('ours/file', adler32='00000001') == (1, [])
-    with world.writing() as session:
+    here.add_dataset('ours')
+    here.add_dataset('stock')
+    assert here.register('ours/file', adler32='00000001') == (1, [])
+    with here.writing() as session:
         file = {'scope': SCOPE, 'name': 'stock/file', 'bytes': 10, 'md5': SUM, 'adler32': '00000001'}
-        replica.add_replicas(world.rse_id, [file], ALICE, session=session)
+        replica.add_replicas(here.rse_id, [file], ALICE, session=session)
         did.attach_dids(SCOPE, 'stock', [file], ALICE, session=session)
     for model in (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation, models.UpdatedDID, models.UpdatedRSECounter):
-        ours, stock = sorted(world.rows(model), key=lambda row: row['created_at'])[-2:]
+        ours, stock = sorted(here.rows(model), key=lambda row: row['created_at'])[-2:]
         for row in (ours, stock):
             assert abs(row.pop('created_at') - records.now()) < timedelta(minutes=1)
             assert abs(row.pop('updated_at') - records.now()) < timedelta(minutes=1)
@@ -207,28 +207,28 @@ def test_rows_are_those_of_rucio(world):
             # add_replicas says None, too, but SQLAlchemy leaves that out where the table has a default. Rucio's transmogrifier makes it None later.
             assert (ours.pop('is_new'), stock.pop('is_new')) == (None, True)
         assert {key: value.replace('ours', 'stock') if isinstance(value, str) else value for key, value in ours.items()} == stock
-    world.agree()
+    here.agree()
 
 
-def test_a_dataset_is_made_with_a_rule_of_the_owner(world):
-    assert world.register('run1/a', 'run1/deep/b', 'run2/c') == (3, [])
-    assert world.row(models.DataIdentifier, 'run1').did_type == DIDType.DATASET
-    made = world.row(models.ReplicationRule, 'run1')
-    assert (made.account, made.rse_expression, made.copies, made.ignore_account_limit, made.expires_at) == (ALICE, world.rse, 1, True, None)
-    members = {(row['name'], row['child_name']) for row in world.rows(models.DataIdentifierAssociation)}
+def test_a_dataset_is_made_with_a_rule_of_the_owner(here):
+    assert here.register('run1/a', 'run1/deep/b', 'run2/c') == (3, [])
+    assert here.row(models.DataIdentifier, 'run1').did_type == DIDType.DATASET
+    made = here.row(models.ReplicationRule, 'run1')
+    assert (made.account, made.rse_expression, made.copies, made.ignore_account_limit, made.expires_at) == (ALICE, here.rse, 1, True, None)
+    members = {(row['name'], row['child_name']) for row in here.rows(models.DataIdentifierAssociation)}
     assert members == {('run1', 'run1/a'), ('run1', 'run1/deep/b'), ('run2', 'run2/c')}
-    world.judge()
-    assert world.usage() == {('alice', world.rse_id): (3, 30), world.rse_id: (3, 30)}
-    assert {row['state'] for row in world.rows(models.ReplicaLock)} == {LockState.OK}
-    assert world.row(models.CollectionReplica, 'run1').available_replicas_cnt == 2
-    world.agree()
+    here.judge()
+    assert here.usage() == {('alice', here.rse_id): (3, 30), here.rse_id: (3, 30)}
+    assert {row['state'] for row in here.rows(models.ReplicaLock)} == {LockState.OK}
+    assert here.row(models.CollectionReplica, 'run1').available_replicas_cnt == 2
+    here.agree()
 
 
-def test_a_file_below_nothing_has_a_rule_of_its_own(world):
-    assert world.register('a', 'b', size=7) == (2, [])
-    assert {row['name'] for row in world.rows(models.ReplicationRule)} == {'a', 'b'}
-    assert world.usage() == {('alice', world.rse_id): (2, 14), world.rse_id: (2, 14)}
-    world.agree()
+def test_a_file_below_nothing_has_a_rule_of_its_own(here):
+    assert here.register('a', 'b', size=7) == (2, [])
+    assert {row['name'] for row in here.rows(models.ReplicationRule)} == {'a', 'b'}
+    assert here.usage() == {('alice', here.rse_id): (2, 14), here.rse_id: (2, 14)}
+    here.agree()
 
 
 @pytest.mark.parametrize(
@@ -246,84 +246,84 @@ def test_a_file_below_nothing_has_a_rule_of_its_own(world):
         ([('run', DIDType.DATASET)], 'RUN/file', 'RUN'),
     ],
 )
-def test_which_dataset(world, there, name, dataset):
+def test_which_dataset(here, there, name, dataset):
     for each, kind in there:
-        world.add_dataset(each, kind)
-    assert world.register(name) == (1, [])
-    parents = [row['name'] for row in world.rows(models.DataIdentifierAssociation, child_name=name)]
+        here.add_dataset(each, kind)
+    assert here.register(name) == (1, [])
+    parents = [row['name'] for row in here.rows(models.DataIdentifierAssociation, child_name=name)]
     assert parents == ([dataset] if dataset else [])
-    assert len(world.rows(models.ReplicationRule)) == (0 if (dataset, DIDType.DATASET) in there else 1)
+    assert len(here.rows(models.ReplicationRule)) == (0 if (dataset, DIDType.DATASET) in there else 1)
 
 
-def test_a_closed_dataset_gets_nothing(world):
-    world.add_dataset('run1', closed=True)
-    count, (refused,) = world.register('run1/file', 'run2/file')
+def test_a_closed_dataset_gets_nothing(here):
+    here.add_dataset('run1', closed=True)
+    count, (refused,) = here.register('run1/file', 'run2/file')
     assert (count, refused.kind, refused.name) == (1, 'closed', 'run1/file')
     assert 'user.alice:run1 is closed' in refused.found
-    assert not world.rows(models.DataIdentifier, name='run1/file')
-    world.add_dataset('run1/sub')
-    assert world.register('run1/sub/file') == (1, [])
+    assert not here.rows(models.DataIdentifier, name='run1/file')
+    here.add_dataset('run1/sub')
+    assert here.register('run1/sub/file') == (1, [])
 
 
-def test_a_dataset_that_was_removed_comes_back_with_a_rule(world):
+def test_a_dataset_that_was_removed_comes_back_with_a_rule(here):
     """Else Rucio's undertaker would delete it, and then the reaper what is in it."""
-    world.add_dataset('run1')
-    world.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.now() - timedelta(seconds=1))
-    assert world.register('run1/file') == (1, [])
-    assert world.row(models.DataIdentifier, 'run1').expired_at is None
-    assert world.row(models.ReplicationRule, 'run1').account == ALICE
+    here.add_dataset('run1')
+    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.now() - timedelta(seconds=1))
+    assert here.register('run1/file') == (1, [])
+    assert here.row(models.DataIdentifier, 'run1').expired_at is None
+    assert here.row(models.ReplicationRule, 'run1').account == ALICE
 
 
-def test_an_object_and_a_prefix_of_one_name(world):
-    assert world.register('run1/file', 'run1') == (2, [])
-    assert world.row(models.DataIdentifier, 'run1').did_type == DIDType.FILE
-    world.add_dataset('run2')
-    count, (refused,) = world.register('run2')
+def test_an_object_and_a_prefix_of_one_name(here):
+    assert here.register('run1/file', 'run1') == (2, [])
+    assert here.row(models.DataIdentifier, 'run1').did_type == DIDType.FILE
+    here.add_dataset('run2')
+    count, (refused,) = here.register('run2')
     assert (count, refused.kind) == (0, 'conflict')
     assert 'user.alice:run2 is a dataset in the catalogue' in refused.found
 
 
-def test_imports_have_one_dataset(world):
-    part = Part(world.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
-    assert world.register('archive/deep/er/file', 'archive/b', part=part, path='/public/eo/x') == (2, [])
-    assert {row['name'] for row in world.rows(models.DataIdentifierAssociation)} == {'archive'}
-    assert world.row(models.RSEFileAssociation, 'archive/b').path == '/public/eo/x'
+def test_imports_have_one_dataset(here):
+    part = Part(here.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
+    assert here.register('archive/deep/er/file', 'archive/b', part=part, path='/public/eo/x') == (2, [])
+    assert {row['name'] for row in here.rows(models.DataIdentifierAssociation)} == {'archive'}
+    assert here.row(models.RSEFileAssociation, 'archive/b').path == '/public/eo/x'
     with pytest.raises(UnsupportedOperation, match='is no dataset'):
-        world.register('archive/b/file', part=Part(world.storage, SCOPE, 'public', '', 'archive/b/', dataset='archive/b'))
+        here.register('archive/b/file', part=Part(here.storage, SCOPE, 'public', '', 'archive/b/', dataset='archive/b'))
 
 
-def test_twice_is_as_good_as_once(world):
-    world.register('run1/a', 'lone')
-    before = [world.rows(model) for model in (models.DataIdentifier, models.RSEFileAssociation, models.UpdatedDID, models.UpdatedRSECounter)]
-    assert world.register('run1/a', 'lone') == (0, [])
-    assert world.register('run1/a', size=99, md5=OTHER_SUM) == (0, [])
-    assert before == [world.rows(model) for model in (models.DataIdentifier, models.RSEFileAssociation, models.UpdatedDID, models.UpdatedRSECounter)]
-    assert world.register('run1/a', 'run1/new', 'run1/new') == (1, [])
-    world.judge()
-    world.agree()
+def test_twice_is_as_good_as_once(here):
+    here.register('run1/a', 'lone')
+    before = [here.rows(model) for model in (models.DataIdentifier, models.RSEFileAssociation, models.UpdatedDID, models.UpdatedRSECounter)]
+    assert here.register('run1/a', 'lone') == (0, [])
+    assert here.register('run1/a', size=99, md5=OTHER_SUM) == (0, [])
+    assert before == [here.rows(model) for model in (models.DataIdentifier, models.RSEFileAssociation, models.UpdatedDID, models.UpdatedRSECounter)]
+    assert here.register('run1/a', 'run1/new', 'run1/new') == (1, [])
+    here.judge()
+    here.agree()
 
 
-def test_somebody_else_was_faster(world, monkeypatch):
+def test_somebody_else_was_faster(here, monkeypatch):
     """What is read before another one commits is not what is there when it is written."""
-    world.register(*(f'run1/{number}' for number in range(10)))
+    here.register(*(f'run1/{number}' for number in range(10)))
     known, stale = registration._known, [1]
     monkeypatch.setattr(registration, '_known', lambda *arguments: {} if stale and stale.pop() else known(*arguments))
-    assert world.register(*(f'run1/{number}' for number in range(15))) == (5, [])
-    world.judge()
-    world.agree()
+    assert here.register(*(f'run1/{number}' for number in range(15))) == (5, [])
+    here.judge()
+    here.agree()
 
 
 @pytest.mark.parametrize('url', ['https://s3.example.org', 'https://elsewhere.example.org'])
-def test_the_same_object_on_two_rses_is_not_two_replicas(world, monkeypatch, url):
+def test_the_same_object_on_two_rses_is_not_two_replicas(here, monkeypatch, url):
     """Else Rucio would think that there is another one when it deletes one of them."""
-    world.register('run1/file')
-    world.add_copy('run1/file')
-    world.forget('run1/file')
-    world.storage.endpoint = SimpleNamespace(url='https://s3.example.org')
-    twin = SimpleNamespace(rse='TWIN', rse_id=world.other, endpoint=SimpleNamespace(url=url), place_of=lambda scope, name, _: (scope, name))
-    monkeypatch.setattr(registration.storages, 'list_storages', mock.Mock(return_value=[world.storage, twin]))
-    count, refusals = world.register('run1/file')
-    if url == world.storage.endpoint.url:
+    here.register('run1/file')
+    here.add_copy('run1/file')
+    here.forget('run1/file')
+    here.storage.endpoint = SimpleNamespace(url='https://s3.example.org')
+    twin = SimpleNamespace(rse='TWIN', rse_id=here.other, endpoint=SimpleNamespace(url=url), place_of=lambda scope, name, _: (scope, name))
+    monkeypatch.setattr(registration.storages, 'list_storages', mock.Mock(return_value=[here.storage, twin]))
+    count, refusals = here.register('run1/file')
+    if url == here.storage.endpoint.url:
         assert count == 0
         assert [(each.kind, each.name) for each in refusals] == [('conflict', 'run1/file')]
         assert 'on RSE TWIN' in refusals[0].found
@@ -331,14 +331,14 @@ def test_the_same_object_on_two_rses_is_not_two_replicas(world, monkeypatch, url
         assert (count, refusals) == (1, [])
 
 
-def test_many_at_once(world):
+def test_many_at_once(here):
     """Several processes register the same names: each is there once, and counted once."""
     names = [f'run{number % 3}/{number:03}' for number in range(300)]
     start, counts = threading.Barrier(3), []
 
     def register():
         start.wait()
-        counts.append(world.register(*names))
+        counts.append(here.register(*names))
 
     threads = [threading.Thread(target=register) for _ in range(3)]
     for thread in threads:
@@ -347,97 +347,97 @@ def test_many_at_once(world):
         thread.join()
     assert [refused for _, refused in counts] == [[], [], []]
     assert sum(count for count, _ in counts) == 300
-    assert len(world.rows(models.ReplicationRule)) == 3
-    world.judge()
-    world.agree()
-    assert world.usage()['alice', world.rse_id] == (300, 3000)
+    assert len(here.rows(models.ReplicationRule)) == 3
+    here.judge()
+    here.agree()
+    assert here.usage()['alice', here.rse_id] == (300, 3000)
 
 
-def test_chunks(world, monkeypatch):
+def test_chunks(here, monkeypatch):
     monkeypatch.setattr(registration, 'CHUNK', 4)
     monkeypatch.setattr(registration, 'RULES', 2)
     monkeypatch.setattr(records, 'LIST', 3)
-    assert world.register(*(f'run1/{number}' for number in range(10)), *(f'lone{number}' for number in range(5))) == (15, [])
-    world.judge()
-    world.agree()
+    assert here.register(*(f'run1/{number}' for number in range(10)), *(f'lone{number}' for number in range(5))) == (15, [])
+    here.judge()
+    here.agree()
 
 
 @pytest.mark.parametrize(
     ('size', 'md5', 'adler32', 'registered'),
     [(10, SUM, None, True), (10, SUM, '00000001', True), (10, OTHER_SUM, None, False), (11, SUM, None, False), (10, None, '00000001', False)],
 )
-def test_a_file_that_is_elsewhere(world, size, md5, adler32, registered):
-    world.register('run1/other')
-    with world.writing() as session:
-        replica.add_replicas(world.other, [{'scope': SCOPE, 'name': 'run1/file', 'bytes': 10, 'md5': SUM}], ALICE, session=session)
-    count, refusals = world.register('run1/file', size=size, md5=md5, adler32=adler32, etag='"multi-2"' if registered else None)
+def test_a_file_that_is_elsewhere(here, size, md5, adler32, registered):
+    here.register('run1/other')
+    with here.writing() as session:
+        replica.add_replicas(here.other, [{'scope': SCOPE, 'name': 'run1/file', 'bytes': 10, 'md5': SUM}], ALICE, session=session)
+    count, refusals = here.register('run1/file', size=size, md5=md5, adler32=adler32, etag='"multi-2"' if registered else None)
     assert (count, [each.kind for each in refusals]) == ((1, []) if registered else (0, ['conflict']))
-    assert len(world.rows(models.RSEFileAssociation, name='run1/file')) == count + 1
+    assert len(here.rows(models.RSEFileAssociation, name='run1/file')) == count + 1
     if registered:
-        assert world.seen('run1/file').etag == '"multi-2"'
-        assert world.row(models.RSEFileAssociation, 'run1/file', rse_id=world.rse_id).tombstone is None
-    world.judge()
-    world.agree()
+        assert here.seen('run1/file').etag == '"multi-2"'
+        assert here.row(models.RSEFileAssociation, 'run1/file', rse_id=here.rse_id).tombstone is None
+    here.judge()
+    here.agree()
 
 
-def test_a_name_that_was_lost(world):
-    world.register('run1/file')
-    world.forget('run1/file')
-    world.register('run1/file')
-    with world.writing() as session:
+def test_a_name_that_was_lost(here):
+    here.register('run1/file')
+    here.forget('run1/file')
+    here.register('run1/file')
+    with here.writing() as session:
         session.execute(models.RSEFileAssociation.__table__.delete())
-    world.change(models.DataIdentifier, {'name': 'run1/file'}, availability=DIDAvailability.LOST)
-    count, (refused,) = world.register('run1/file')
+    here.change(models.DataIdentifier, {'name': 'run1/file'}, availability=DIDAvailability.LOST)
+    count, (refused,) = here.register('run1/file')
     assert (count, refused.kind) == (0, 'conflict')
     assert 'declared lost' in refused.found
 
 
-def test_no_tombstone_whatever_the_rse_says(world):
-    with world.writing() as session:
-        rse.add_rse_attribute(world.rse_id, 'tombstone_delay', -1, session=session)
-    world.add_dataset('run1')
-    world.register('run1/file')
-    assert world.row(models.RSEFileAssociation, 'run1/file').tombstone is None
-    with world.writing() as session:
-        assert replica.list_and_mark_unlocked_replicas(10, rse_id=world.rse_id, session=session) == []
+def test_no_tombstone_whatever_the_rse_says(here):
+    with here.writing() as session:
+        rse.add_rse_attribute(here.rse_id, 'tombstone_delay', -1, session=session)
+    here.add_dataset('run1')
+    here.register('run1/file')
+    assert here.row(models.RSEFileAssociation, 'run1/file').tombstone is None
+    with here.writing() as session:
+        assert replica.list_and_mark_unlocked_replicas(10, rse_id=here.rse_id, session=session) == []
 
 
-def test_an_account_over_its_limit_is_told(world):
-    with world.writing() as session:
-        account_limit.set_local_account_limit(ALICE, world.rse_id, 25, session=session)
-    assert world.register('run1/a', 'run1/b') == (2, [])
-    count, (refused,) = world.register('run1/c', 'run1/d', 'run1/e')
+def test_an_account_over_its_limit_is_told(here):
+    with here.writing() as session:
+        account_limit.set_local_account_limit(ALICE, here.rse_id, 25, session=session)
+    assert here.register('run1/a', 'run1/b') == (2, [])
+    count, (refused,) = here.register('run1/c', 'run1/d', 'run1/e')
     assert (count, refused.kind) == (3, 'over-limit')
     assert 'Account alice is over its limit' in refused.found
-    world.judge()
-    assert world.row(models.ReplicationRule, 'run1').state == RuleState.OK
-    assert world.usage()['alice', world.rse_id] == (5, 50)
+    here.judge()
+    assert here.row(models.ReplicationRule, 'run1').state == RuleState.OK
+    assert here.usage()['alice', here.rse_id] == (5, 50)
 
 
-def test_a_rule_that_cannot_be(world, monkeypatch):
+def test_a_rule_that_cannot_be(here, monkeypatch):
     monkeypatch.setattr(registration, 'add_rule', mock.Mock(side_effect=UnsupportedOperation('Staging areas need a lifetime.')))
-    count, (refused,) = world.register('run1/file')
+    count, (refused,) = here.register('run1/file')
     assert (count, refused.kind, refused.name) == (1, 'no-rule', 'run1')
     assert '(Staging areas need a lifetime)' in refused.found
-    count, (refused,) = world.register('lone')
+    count, (refused,) = here.register('lone')
     assert (count, refused.kind) == (0, 'failed')
-    world.agree()
+    here.agree()
 
 
-def test_where_nothing_can_be_registered(world):
+def test_where_nothing_can_be_registered(here):
     with pytest.raises(ScopeNotFound, match='no scope'):
-        world.register('a', part=Part(world.storage, InternalScope('user.nobody'), 'b', '', ''))
-    volatile = SimpleNamespace(**vars(world.storage) | {'settings': {**world.storage.settings, 'volatile': True}})
+        here.register('a', part=Part(here.storage, InternalScope('user.nobody'), 'b', '', ''))
+    volatile = SimpleNamespace(**vars(here.storage) | {'settings': {**here.storage.settings, 'volatile': True}})
     with pytest.raises(UnsupportedOperation, match='is volatile'):
-        world.register('a', part=Part(volatile, SCOPE, 'b', '', ''))
+        here.register('a', part=Part(volatile, SCOPE, 'b', '', ''))
 
 
-def test_another_vo(world):
+def test_another_vo(here):
     """Its accounts and scopes may have the same names."""
     theirs = InternalScope('user.alice', vo='abc')
     owner, root = (InternalAccount(name, vo='abc') for name in ('zoe', 'root'))
     name = f'R{uuid4().hex[:10].upper()}'
-    with world.writing() as session:
+    with here.writing() as session:
         session.add(models.VO(vo='abc', description='', email=''))
         session.flush()
         for each in (owner, root):
@@ -445,8 +445,8 @@ def test_another_vo(world):
         scope.add_scope(theirs, owner, session=session)
         rse_id = rse.add_rse(name, vo='abc', session=session)
         account_limit.set_local_account_limit(owner, rse_id, -1, session=session)
-    world.register('run1/file')
-    there = World(world.other, SimpleNamespace(**vars(world.storage) | {'rse': name, 'rse_id': rse_id, 'vo': 'abc'}))
+    here.register('run1/file')
+    there = World(here.other, SimpleNamespace(**vars(here.storage) | {'rse': name, 'rse_id': rse_id, 'vo': 'abc'}))
     there.part = Part(there.storage, theirs, 'user.alice', '', '')
     assert there.register('run1/file', 'lone') == (2, [])
     assert {row['account'] for row in there.rows(models.DataIdentifier, scope=theirs)} == {owner}
@@ -455,56 +455,56 @@ def test_another_vo(world):
     assert updates.declare_bad(there.part, [there.seen('run1/file')], '') == (1, [])
     assert there.row(models.BadReplica, 'run1/file').account == root
     assert there.forget('lone') == (1, [])
-    assert world.seen('run1/file').bytes == 10
+    assert here.seen('run1/file').bytes == 10
 
 
 # ETags and checksums
 
 
-def test_etags_stand_in_the_metadata(world):
-    world.register('run1/file', etag='abc-2')
-    assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'s3_etags': {world.rse_id: 'abc-2'}}
-    world.change(models.DidMeta, {'name': 'run1/file'}, meta=json.dumps({'campaign': 'mc23', 's3_etags': {world.rse_id: 'abc-2', 'other': 'x'}}))
-    updates.note_etags(world.part, {'run1/file': 'def-3', 'run1/unknown': 'x'})
-    assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {world.rse_id: 'def-3', 'other': 'x'}}
-    assert world.replace('run1/file') is None
-    assert json.loads(world.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {'other': 'x'}}
+def test_etags_stand_in_the_metadata(here):
+    here.register('run1/file', etag='abc-2')
+    assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'s3_etags': {here.rse_id: 'abc-2'}}
+    here.change(models.DidMeta, {'name': 'run1/file'}, meta=json.dumps({'campaign': 'mc23', 's3_etags': {here.rse_id: 'abc-2', 'other': 'x'}}))
+    updates.note_etags(here.part, {'run1/file': 'def-3', 'run1/unknown': 'x'})
+    assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {here.rse_id: 'def-3', 'other': 'x'}}
+    assert here.replace('run1/file') is None
+    assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {'other': 'x'}}
 
 
 @pytest.mark.parametrize('meta', ['no JSON', '[]', '{"s3_etags": 1}', '{"s3_etags": {"RSE": 1}}', None])
-def test_metadata_that_somebody_else_wrote(world, meta):
-    world.register('run1/file', etag='abc-2')
-    world.change(models.DidMeta, {'name': 'run1/file'}, meta=meta and meta.replace('RSE', world.rse_id))
-    assert world.seen('run1/file').etag is None
-    assert world.replace('run1/file', etag='def-3') is None
-    assert world.seen('run1/file').etag == 'def-3'
+def test_metadata_that_somebody_else_wrote(here, meta):
+    here.register('run1/file', etag='abc-2')
+    here.change(models.DidMeta, {'name': 'run1/file'}, meta=meta and meta.replace('RSE', here.rse_id))
+    assert here.seen('run1/file').etag is None
+    assert here.replace('run1/file', etag='def-3') is None
+    assert here.seen('run1/file').etag == 'def-3'
 
 
-def test_checksums_are_set_where_there_are_none(world):
-    world.register('run1/file', md5=None)
-    world.register('run1/known')
-    updates.set_checksums(world.part, 'run1/file', OTHER_SUM, '00000002')
-    updates.set_checksums(world.part, 'run1/known', OTHER_SUM, '00000002')
-    assert (world.seen('run1/file').md5, world.seen('run1/file').adler32) == (OTHER_SUM, '00000002')
-    assert (world.seen('run1/known').md5, world.seen('run1/known').adler32) == (SUM, '00000002')
+def test_checksums_are_set_where_there_are_none(here):
+    here.register('run1/file', md5=None)
+    here.register('run1/known')
+    updates.set_checksums(here.part, 'run1/file', OTHER_SUM, '00000002')
+    updates.set_checksums(here.part, 'run1/known', OTHER_SUM, '00000002')
+    assert (here.seen('run1/file').md5, here.seen('run1/file').adler32) == (OTHER_SUM, '00000002')
+    assert (here.seen('run1/known').md5, here.seen('run1/known').adler32) == (SUM, '00000002')
     for name, md5 in (('run1/file', OTHER_SUM), ('run1/known', SUM)):
-        assert world.row(models.RSEFileAssociation, name).md5 == md5
-    world.agree()
+        assert here.row(models.RSEFileAssociation, name).md5 == md5
+    here.agree()
 
 
-def test_complete(world):
-    world.register('run1/file', 'run1/transfer', 'run1/available')
+def test_complete(here):
+    here.register('run1/file', 'run1/transfer', 'run1/available')
     for name in ('run1/file', 'run1/transfer'):
-        world.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.now())
-    add_request(world, 'run1/transfer', world.rse_id)
-    assert updates.complete(world.part, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
-    states = {row['name']: (row['state'], row['tombstone'] is None) for row in world.rows(models.RSEFileAssociation)}
+        here.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.now())
+    add_request(here, 'run1/transfer', here.rse_id)
+    assert updates.complete(here.part, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
+    states = {row['name']: (row['state'], row['tombstone'] is None) for row in here.rows(models.RSEFileAssociation)}
     assert states['run1/file'] == (ReplicaState.AVAILABLE, True)
     assert states['run1/transfer'] == (ReplicaState.COPYING, False)
 
 
-def add_request(world, name, destination):
-    with world.writing() as session:
+def add_request(here, name, destination):
+    with here.writing() as session:
         request = models.Request(
             scope=SCOPE, name=name, dest_rse_id=destination, request_type=RequestType.TRANSFER, state=RequestState.QUEUED, did_type=DIDType.FILE
         )
@@ -515,19 +515,19 @@ def add_request(world, name, destination):
 
 
 @pytest.fixture
-def kept(world):
+def kept(here):
     """A file of 10 bytes with three rules of two accounts: on its dataset, on the container above that, and on itself; and another one beside it."""
-    world.add_dataset('all', DIDType.CONTAINER)
-    world.add_dataset('run1', within='all')
-    world.register('run1/file', 'run1/other')
-    world.add_rule('run1', BOB)
-    world.add_rule('all', ALICE)
-    world.add_rule('run1/file', BOB)
-    world.judge()
-    world.agree()
-    assert world.row(models.RSEFileAssociation, 'run1/file').lock_cnt == 3
-    assert world.usage()['bob', world.rse_id] == (3, 30)
-    return world
+    here.add_dataset('all', DIDType.CONTAINER)
+    here.add_dataset('run1', within='all')
+    here.register('run1/file', 'run1/other')
+    here.add_rule('run1', BOB)
+    here.add_rule('all', ALICE)
+    here.add_rule('run1/file', BOB)
+    here.judge()
+    here.agree()
+    assert here.row(models.RSEFileAssociation, 'run1/file').lock_cnt == 3
+    assert here.usage()['bob', here.rse_id] == (3, 30)
+    return here
 
 
 @pytest.mark.parametrize('size', [0, 5, 10, 2**40])
@@ -554,16 +554,16 @@ def test_replace_adds_up_closed_datasets(kept):
     assert kept.row(models.DataIdentifier, 'run1').length == 2
 
 
-def test_replace_keeps_what_nobody_locks(world):
-    world.add_dataset('run1')
-    world.register('run1/file')
-    world.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now() - timedelta(days=1))
-    with world.writing() as session:
-        replica.declare_bad_file_replicas([{'scope': SCOPE, 'name': 'run1/file', 'rse_id': world.rse_id}], '', ROOT, BadFilesStatus.SUSPICIOUS, session=session)
-    assert world.replace('run1/file') is None
-    assert world.row(models.RSEFileAssociation, 'run1/file').tombstone is None
-    assert world.row(models.BadReplica, 'run1/file').state == BadFilesStatus.RECOVERED
-    world.agree()
+def test_replace_keeps_what_nobody_locks(here):
+    here.add_dataset('run1')
+    here.register('run1/file')
+    here.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now() - timedelta(days=1))
+    with here.writing() as session:
+        replica.declare_bad_file_replicas([{'scope': SCOPE, 'name': 'run1/file', 'rse_id': here.rse_id}], '', ROOT, BadFilesStatus.SUSPICIOUS, session=session)
+    assert here.replace('run1/file') is None
+    assert here.row(models.RSEFileAssociation, 'run1/file').tombstone is None
+    assert here.row(models.BadReplica, 'run1/file').state == BadFilesStatus.RECOVERED
+    here.agree()
 
 
 def test_replace_leaves_the_tombstone_of_what_is_locked(kept):
@@ -591,148 +591,148 @@ def test_replace_is_for_the_only_replica(kept):
         (models.DidMeta, {'meta': '{}'}),
     ],
 )
-def test_what_was_seen_is_not_true_any_more(world, act, model, values):
-    world.register('run1/file', etag='abc-2')
-    world.judge()
-    seen = world.seen('run1/file')
-    world.change(model, {'name': 'run1/file'}, **values)
-    before = [world.rows(each) for each in (models.DataIdentifier, models.RSEFileAssociation, models.ReplicaLock, models.DidMeta)]
-    assert acted(world, act, seen) == ['changed']
-    assert before == [world.rows(each) for each in (models.DataIdentifier, models.RSEFileAssociation, models.ReplicaLock, models.DidMeta)]
+def test_what_was_seen_is_not_true_any_more(here, act, model, values):
+    here.register('run1/file', etag='abc-2')
+    here.judge()
+    seen = here.seen('run1/file')
+    here.change(model, {'name': 'run1/file'}, **values)
+    before = [here.rows(each) for each in (models.DataIdentifier, models.RSEFileAssociation, models.ReplicaLock, models.DidMeta)]
+    assert acted(here, act, seen) == ['changed']
+    assert before == [here.rows(each) for each in (models.DataIdentifier, models.RSEFileAssociation, models.ReplicaLock, models.DidMeta)]
 
 
-def acted(world, act, seen):
+def acted(here, act, seen):
     """The kinds of what was refused."""
     if act == 'replace':
-        refused = updates.replace(world.part, seen, NewFile(seen.name, 77))
+        refused = updates.replace(here.part, seen, NewFile(seen.name, 77))
         return [refused.kind] if refused else []
     reason = ('for a test',) if act.startswith('declare') else ()
-    count, refusals = getattr(updates, act)(world.part, [seen], *reason)
+    count, refusals = getattr(updates, act)(here.part, [seen], *reason)
     assert count + len(refusals) in (0, 1)
     return [each.kind for each in refusals]
 
 
 @pytest.mark.parametrize(('act', 'kinds'), [('replace', ['gone']), ('forget', []), ('declare_bad', [])])
-def test_what_is_gone_already(world, act, kinds):
-    world.register('run1/file')
-    seen = world.seen('run1/file')
-    world.forget('run1/file')
-    assert acted(world, act, seen) == kinds
+def test_what_is_gone_already(here, act, kinds):
+    here.register('run1/file')
+    seen = here.seen('run1/file')
+    here.forget('run1/file')
+    assert acted(here, act, seen) == kinds
 
 
 @pytest.mark.parametrize('act', ['replace', 'forget', 'declare_bad'])
-def test_what_rucio_is_transferring(world, act):
-    world.register('run1/file')
-    add_request(world, 'run1/file', world.rse_id)
-    assert acted(world, act, world.seen('run1/file')) == ['busy']
-    assert world.rows(models.RSEFileAssociation)
+def test_what_rucio_is_transferring(here, act):
+    here.register('run1/file')
+    add_request(here, 'run1/file', here.rse_id)
+    assert acted(here, act, here.seen('run1/file')) == ['busy']
+    assert here.rows(models.RSEFileAssociation)
 
 
 @pytest.mark.parametrize('act', ['replace', 'forget', 'declare_bad'])
-def test_what_is_lost(world, act):
-    world.register('run1/file')
-    world.change(models.DataIdentifier, {'name': 'run1/file'}, availability=DIDAvailability.LOST)
-    assert acted(world, act, world.seen('run1/file')) == ['conflict']
+def test_what_is_lost(here, act):
+    here.register('run1/file')
+    here.change(models.DataIdentifier, {'name': 'run1/file'}, availability=DIDAvailability.LOST)
+    assert acted(here, act, here.seen('run1/file')) == ['conflict']
 
 
 # Objects that are gone
 
 
 @pytest.mark.parametrize('size', [10, 0])
-def test_forget(world, size):
-    world.add_dataset('all', DIDType.CONTAINER)
-    world.add_dataset('run1', within='all')
-    world.register('run1/file', size=size, etag='abc-2')
-    world.register('run1/other')
+def test_forget(here, size):
+    here.add_dataset('all', DIDType.CONTAINER)
+    here.add_dataset('run1', within='all')
+    here.register('run1/file', size=size, etag='abc-2')
+    here.register('run1/other')
     for name, owner in (('run1', BOB), ('all', ALICE), ('run1/file', BOB)):
-        world.add_rule(name, owner)
-    with world.writing() as session:
+        here.add_rule(name, owner)
+    with here.writing() as session:
         did.add_dids_to_followed([{'scope': SCOPE, 'name': 'run1/file'}], BOB, session=session)
-    world.judge()
-    assert world.forget('run1/file') == (1, [])
+    here.judge()
+    assert here.forget('run1/file') == (1, [])
     for model in (models.DataIdentifier, models.RSEFileAssociation, models.ReplicaLock, models.ReplicationRule, models.DidMeta):
-        assert not world.rows(model, name='run1/file')
-    assert world.usage() == {('alice', world.rse_id): (1, 10), ('bob', world.rse_id): (1, 10), world.rse_id: (1, 10)}
-    world.agree()
-    (history,) = world.rows(models.DataIdentifierAssociationHistory)
+        assert not here.rows(model, name='run1/file')
+    assert here.usage() == {('alice', here.rse_id): (1, 10), ('bob', here.rse_id): (1, 10), here.rse_id: (1, 10)}
+    here.agree()
+    (history,) = here.rows(models.DataIdentifierAssociationHistory)
     assert (history['child_name'], history['deleted_at'] is not None) == ('run1/file', True)
-    world.judge()
-    world.agree()
-    assert world.row(models.CollectionReplica, 'run1').length == 1
+    here.judge()
+    here.agree()
+    assert here.row(models.CollectionReplica, 'run1').length == 1
     # The name is free.
-    assert world.register('run1/file', size=3, md5=OTHER_SUM) == (1, [])
-    world.judge()
-    world.agree()
-    assert world.usage()['bob', world.rse_id] == (2, 13)
+    assert here.register('run1/file', size=3, md5=OTHER_SUM) == (1, [])
+    here.judge()
+    here.agree()
+    assert here.usage()['bob', here.rse_id] == (2, 13)
 
 
 @pytest.mark.parametrize('closed', [False, True])
-def test_forget_all_of_a_dataset(world, closed):
-    world.register(*(f'run1/{number}' for number in range(5)))
-    world.judge()
+def test_forget_all_of_a_dataset(here, closed):
+    here.register(*(f'run1/{number}' for number in range(5)))
+    here.judge()
     if closed:
-        with world.writing() as session:
+        with here.writing() as session:
             did.set_status(SCOPE, 'run1', open=False, session=session)
-    assert world.forget(*(f'run1/{number}' for number in range(5))) == (5, [])
-    assert world.row(models.DataIdentifier, 'run1').is_open is not closed
-    assert world.row(models.ReplicationRule, 'run1').locks_ok_cnt == 0
-    world.judge()
-    world.agree()
-    assert world.usage() == {}
+    assert here.forget(*(f'run1/{number}' for number in range(5))) == (5, [])
+    assert here.row(models.DataIdentifier, 'run1').is_open is not closed
+    assert here.row(models.ReplicationRule, 'run1').locks_ok_cnt == 0
+    here.judge()
+    here.agree()
+    assert here.usage() == {}
     if not closed:
-        world.register('run1/0')
-        world.judge()
-        assert world.row(models.CollectionReplica, 'run1').available_replicas_cnt == 1
+        here.register('run1/0')
+        here.judge()
+        assert here.row(models.CollectionReplica, 'run1').available_replicas_cnt == 1
 
 
 @pytest.mark.parametrize('state', [LockState.REPLICATING, LockState.STUCK])
 @pytest.mark.parametrize('before', [RuleState.REPLICATING, RuleState.STUCK, RuleState.SUSPENDED, RuleState.OK])
-def test_forget_in_all_states_of_a_rule(world, state, before):
-    world.register('run1/file', 'run1/other')
-    world.judge()
-    world.change(models.ReplicaLock, {'name': 'run1/file'}, state=state)
+def test_forget_in_all_states_of_a_rule(here, state, before):
+    here.register('run1/file', 'run1/other')
+    here.judge()
+    here.change(models.ReplicaLock, {'name': 'run1/file'}, state=state)
     counts = {'locks_ok_cnt': 1, 'locks_replicating_cnt': int(state == LockState.REPLICATING), 'locks_stuck_cnt': int(state == LockState.STUCK)}
-    world.change(models.ReplicationRule, {'name': 'run1'}, state=before, **counts)
-    assert world.forget('run1/file') == (1, [])
+    here.change(models.ReplicationRule, {'name': 'run1'}, state=before, **counts)
+    assert here.forget('run1/file') == (1, [])
     after = before if before in (RuleState.STUCK, RuleState.SUSPENDED) else RuleState.OK
-    assert world.row(models.ReplicationRule, 'run1').state == after
-    world.agree()
+    assert here.row(models.ReplicationRule, 'run1').state == after
+    here.agree()
 
 
-def test_forget_what_nobody_locks(world):
-    world.add_dataset('run1')
-    world.register('run1/file')
-    assert world.forget('run1/file') == (1, [])
-    world.agree()
+def test_forget_what_nobody_locks(here):
+    here.add_dataset('run1')
+    here.register('run1/file')
+    assert here.forget('run1/file') == (1, [])
+    here.agree()
 
 
-def test_forget_one_of_several_replicas(world):
-    world.register('run1/locked')
-    world.judge()
-    world.add_dataset('run2')
-    world.register('run2/free')
+def test_forget_one_of_several_replicas(here):
+    here.register('run1/locked')
+    here.judge()
+    here.add_dataset('run2')
+    here.register('run2/free')
     for name in ('run1/locked', 'run2/free'):
-        world.add_copy(name)
-    count, (refused,) = world.forget('run1/locked', 'run2/free')
+        here.add_copy(name)
+    count, (refused,) = here.forget('run1/locked', 'run2/free')
     assert (count, refused.kind, refused.name) == (1, 'copies', 'run1/locked')
-    assert [row['rse_id'] for row in world.rows(models.RSEFileAssociation, name='run2/free')] == [world.other]
-    assert world.row(models.DataIdentifier, 'run2/free').bytes == 10
-    assert world.rows(models.DataIdentifierAssociation, child_name='run2/free')
-    world.agree()
+    assert [row['rse_id'] for row in here.rows(models.RSEFileAssociation, name='run2/free')] == [here.other]
+    assert here.row(models.DataIdentifier, 'run2/free').bytes == 10
+    assert here.rows(models.DataIdentifierAssociation, child_name='run2/free')
+    here.agree()
 
 
-def test_forget_does_not_break_a_locked_rule(world):
-    world.register('run1/a', 'run1/b')
-    world.judge()
-    world.add_rule('run1/a', BOB, locked=True)
-    count, (refused,) = world.forget('run1/a', 'run1/b')
+def test_forget_does_not_break_a_locked_rule(here):
+    here.register('run1/a', 'run1/b')
+    here.judge()
+    here.add_rule('run1/a', BOB, locked=True)
+    count, (refused,) = here.forget('run1/a', 'run1/b')
     assert (count, refused.kind, refused.name) == (1, 'locked', 'run1/a')
-    world.agree()
+    here.agree()
 
 
-def test_forget_one_by_one_where_one_cannot_go(world, monkeypatch):
-    world.register('run1/a', 'run1/b', 'run1/c')
-    world.judge()
+def test_forget_one_by_one_where_one_cannot_go(here, monkeypatch):
+    here.register('run1/a', 'run1/b', 'run1/c')
+    here.judge()
     delete = updates.delete_replicas
 
     def refuse(rse_id, files, *, session):
@@ -741,43 +741,43 @@ def test_forget_one_by_one_where_one_cannot_go(world, monkeypatch):
         delete(rse_id=rse_id, files=files, session=session)
 
     monkeypatch.setattr(updates, 'delete_replicas', refuse)
-    count, (refused,) = world.forget('run1/a', 'run1/b', 'run1/c')
+    count, (refused,) = here.forget('run1/a', 'run1/b', 'run1/c')
     assert (count, refused.kind, refused.name) == (2, 'failed', 'run1/b')
     assert 'Not this one. Try again' in refused.found
-    world.agree()
+    here.agree()
 
 
-def test_forget_an_archive_and_what_is_in_it(world):
-    world.register('run1/a.zip', 'run1/inside')
-    with world.writing() as session:
+def test_forget_an_archive_and_what_is_in_it(here):
+    here.register('run1/a.zip', 'run1/inside')
+    with here.writing() as session:
         did.attach_dids(SCOPE, 'run1/a.zip', [{'scope': SCOPE, 'name': 'run1/inside', 'bytes': 10}], ALICE, session=session)
-    world.judge()
-    assert world.forget('run1/inside')[1][0].kind == 'copies'  # it is in the archive, too
-    assert world.forget('run1/a.zip') == (1, [])
-    assert not world.rows(models.ConstituentAssociation)
-    world.agree()
+    here.judge()
+    assert here.forget('run1/inside')[1][0].kind == 'copies'  # it is in the archive, too
+    assert here.forget('run1/a.zip') == (1, [])
+    assert not here.rows(models.ConstituentAssociation)
+    here.agree()
 
 
 # Bad and lost
 
 
-def test_declare_bad(world):
-    world.register('run1/file', 'run1/empty')
-    world.change(models.DataIdentifier, {'name': 'run1/empty'}, bytes=0)
-    world.change(models.RSEFileAssociation, {'name': 'run1/empty'}, bytes=0)
-    count, (refused,) = updates.declare_bad(world.part, [world.seen('run1/file'), world.seen('run1/empty')], 'x' * 300)
+def test_declare_bad(here):
+    here.register('run1/file', 'run1/empty')
+    here.change(models.DataIdentifier, {'name': 'run1/empty'}, bytes=0)
+    here.change(models.RSEFileAssociation, {'name': 'run1/empty'}, bytes=0)
+    count, (refused,) = updates.declare_bad(here.part, [here.seen('run1/file'), here.seen('run1/empty')], 'x' * 300)
     assert (count, refused.kind, refused.name) == (1, 'empty', 'run1/empty')
-    assert world.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
-    row = world.row(models.BadReplica, 'run1/file')
+    assert here.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
+    row = here.row(models.BadReplica, 'run1/file')
     assert (row.state, row.account, len(row.reason)) == (BadFilesStatus.BAD, ROOT, 255)
 
 
-def test_declare_what_was_declared_before(world):
-    world.register('run1/file')
-    updates.declare_lost(world.part, [world.seen('run1/file')], 'first')
-    world.change(models.RSEFileAssociation, {'name': 'run1/file'}, state=ReplicaState.AVAILABLE)
-    assert updates.declare_lost(world.part, [world.seen('run1/file')], 'second') == (1, [])
-    assert world.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
+def test_declare_what_was_declared_before(here):
+    here.register('run1/file')
+    updates.declare_lost(here.part, [here.seen('run1/file')], 'first')
+    here.change(models.RSEFileAssociation, {'name': 'run1/file'}, state=ReplicaState.AVAILABLE)
+    assert updates.declare_lost(here.part, [here.seen('run1/file')], 'second') == (1, [])
+    assert here.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
 
 
 # The database
@@ -800,26 +800,26 @@ def broken(engine, times):
         event.remove(engine, 'before_cursor_execute', refuse)
 
 
-def test_a_database_that_recovers(world, database):
-    world.register('run1/file', 'run1/gone')
-    world.judge()
+def test_a_database_that_recovers(here, database):
+    here.register('run1/file', 'run1/gone')
+    here.judge()
     with broken(database, 1):
-        assert world.register('run1/second') == (1, [])
+        assert here.register('run1/second') == (1, [])
     with broken(database, 1):
-        assert world.replace('run1/file') is None
+        assert here.replace('run1/file') is None
     with broken(database, 2):
-        assert world.forget('run1/gone') == (1, [])
-    world.judge()
-    world.agree()
+        assert here.forget('run1/gone') == (1, [])
+    here.judge()
+    here.agree()
 
 
-def test_all_or_nothing(world, database):
-    world.register('run1/file', 'run1/gone')
-    world.judge()
-    seen = world.seen('run1/gone')
-    count = len(world.query(select(func.count()).select_from(models.RSEFileAssociation)))
-    for act in (lambda: world.register('run1/second', 'lone'), lambda: world.replace('run1/file'), lambda: updates.forget(world.part, [seen])):
+def test_all_or_nothing(here, database):
+    here.register('run1/file', 'run1/gone')
+    here.judge()
+    seen = here.seen('run1/gone')
+    count = len(here.query(select(func.count()).select_from(models.RSEFileAssociation)))
+    for act in (lambda: here.register('run1/second', 'lone'), lambda: here.replace('run1/file'), lambda: updates.forget(here.part, [seen])):
         with broken(database, 1000), pytest.raises(Exception, match='database is locked'):
             act()
-    assert len(world.query(select(func.count()).select_from(models.RSEFileAssociation))) == count
-    world.agree()
+    assert len(here.query(select(func.count()).select_from(models.RSEFileAssociation))) == count
+    here.agree()

@@ -84,20 +84,20 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch):
+def stand_in(monkeypatch):
     made = Server()
     monkeypatch.setattr(access, 's3_client', lambda _: made)
     return made
 
 
 @pytest.fixture
-def run(server):
+def run(stand_in):
     """Call it with a command and its arguments, as one string."""
 
     def invoke(line):
         words = shlex.split(line)
         commands = {'credentials': access.credentials, 'exec': access.exec_, 'url': access.url, 'presign': access.presign}
-        return CliRunner().invoke(commands[words[0]], words[1:], obj=SimpleNamespace(client=server))
+        return CliRunner().invoke(commands[words[0]], words[1:], obj=SimpleNamespace(client=stand_in))
 
     return invoke
 
@@ -115,26 +115,26 @@ def aliases(result):
     return sorted(json.loads(result.stdout)['aliases'])
 
 
-def test_without_a_did_all_own_buckets_have_an_alias(server, run):
-    server.scopes.append('data.alice')
-    server.buckets += [('data.alice', 'SITE_S3'), ('user.alice', 'OTHER_S3'), ('user.bob', 'SITE_S3')]
+def test_without_a_did_all_own_buckets_have_an_alias(stand_in, run):
+    stand_in.scopes.append('data.alice')
+    stand_in.buckets += [('data.alice', 'SITE_S3'), ('user.alice', 'OTHER_S3'), ('user.bob', 'SITE_S3')]
     result = run('credentials')
     assert aliases(result) == ['other_s3', 'site_s3', 'site_s3__data_alice']
     assert 'The keys end at 2999-01-01 00:00:00 UTC' in result.stderr
     assert aliases(run('credentials --rse OTHER_S3')) == ['other_s3']
 
 
-def test_what_cannot_be_is_left_out_and_said(server, run):
-    server.buckets += [('user.alice', 'SITE-S3'), ('user.alice', 'OLD_S3')]
-    server.without.add('OLD_S3')
+def test_what_cannot_be_is_left_out_and_said(stand_in, run):
+    stand_in.buckets += [('user.alice', 'SITE-S3'), ('user.alice', 'OLD_S3')]
+    stand_in.without.add('OLD_S3')
     result = run('credentials')
     assert aliases(result) == ['site_s3']
     assert "its alias 'site_s3' is that of" in result.stderr
     assert 'Left out user.alice on OLD_S3' in result.stderr
 
 
-def test_nothing_but_storages_without_an_sts(server, run):
-    server.without.add('SITE_S3')
+def test_nothing_but_storages_without_an_sts(stand_in, run):
+    stand_in.without.add('SITE_S3')
     for line in ('credentials', 'credentials user.alice', 'exec user.alice -- aws'):
         result = run(line)
         assert isinstance(result.exception, RSEOperationNotSupported)
@@ -142,13 +142,13 @@ def test_nothing_but_storages_without_an_sts(server, run):
         assert result.stdout == ''
 
 
-def test_a_did_and_how_it_is_asked_for(server, run):
+def test_a_did_and_how_it_is_asked_for(stand_in, run):
     run('credentials user.bob:run7 --rse X --read-only --lifetime 900')
-    assert server.asked == [('user.bob', 'run7', 'X', False, 900)]
+    assert stand_in.asked == [('user.bob', 'run7', 'X', False, 900)]
 
 
-def test_who_may_not_write_reads(server, run):
-    server.read_only.add('user.bob')
+def test_who_may_not_write_reads(stand_in, run):
+    stand_in.read_only.add('user.bob')
     result = run('credentials user.bob:run7 --format json')
     assert json.loads(result.stdout)[0]['write'] is False
     assert 'these keys are for reading' in result.stderr
@@ -175,8 +175,8 @@ def test_names(run, line, printed):
 
 
 @pytest.mark.parametrize('form', ['process', 's3cmd'])
-def test_one_pair_of_keys_only(server, run, form):
-    server.buckets.append(('user.alice', 'OTHER_S3'))
+def test_one_pair_of_keys_only(stand_in, run, form):
+    stand_in.buckets.append(('user.alice', 'OTHER_S3'))
     result = run(f'credentials --format {form}')
     assert isinstance(result.exception, InputValidationError)
     assert 'user.alice --rse SITE_S3' in str(result.exception)
@@ -273,8 +273,8 @@ def test_all_behind_the_dashes_is_the_tools(run, become, monkeypatch):
     assert SECRET not in ' '.join([*first, *second])
 
 
-def test_several_buckets_are_for_tools_with_aliases(server, run, become):
-    server.buckets.append(('user.alice', 'OTHER_S3'))
+def test_several_buckets_are_for_tools_with_aliases(stand_in, run, become):
+    stand_in.buckets.append(('user.alice', 'OTHER_S3'))
     result = run('exec -- mc ls')
     assert 'aws, s5cmd and others none' in result.stderr
     assert {'MC_HOST_site_s3', 'MC_HOST_other_s3'} <= become[0][1].keys()
@@ -308,7 +308,7 @@ def test_a_signed_url_is_for_the_object_and_the_time(run):
     assert 'X-Amz-Expires=3600&' in run('presign user.alice:run7/a.root').stdout
 
 
-def test_a_url_ends_with_its_keys(server, run, monkeypatch):
+def test_a_url_ends_with_its_keys(stand_in, run, monkeypatch):
     monkeypatch.setattr(access, '_seconds_until', lambda _: 100.5)
     default = run('presign user.alice:run7/a.root')
     assert 'X-Amz-Expires=100&' in default.stdout
@@ -316,8 +316,8 @@ def test_a_url_ends_with_its_keys(server, run, monkeypatch):
     assert 'the URL ends at 2999-01-01 00:00:00 UTC' in run('presign user.alice:run7/a.root --expires 3600').stderr
 
 
-def test_a_url_that_nobody_signs(server, run):
-    server.without.add('SITE_S3')
+def test_a_url_that_nobody_signs(stand_in, run):
+    stand_in.without.add('SITE_S3')
     result = run('presign user.alice:run7/a.root')
     assert isinstance(result.exception, RSEOperationNotSupported)
     assert 'Account alice may not. Ask its operator' in str(result.exception)

@@ -86,14 +86,14 @@ def change(name, at=120, kind='registered'):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def stand_in(monkeypatch):
     made = Server()
     monkeypatch.setattr(sync, 's3_client', lambda _: made)
     return made
 
 
 @pytest.fixture
-def run(server):
+def run(stand_in):
     """Call it with a command and its arguments, as one string."""
 
     def invoke(line, **options):
@@ -120,15 +120,15 @@ def run(server):
         ),
     ],
 )
-def test_sync_asks_for_what_is_meant(server, run, line, asked):
+def test_sync_asks_for_what_is_meant(stand_in, run, line, asked):
     assert run(line).exit_code == 0
-    assert [(scope, name or asked[1], rse, wish) for scope, name, rse, wish in server.asked] == [asked]
+    assert [(scope, name or asked[1], rse, wish) for scope, name, rse, wish in stand_in.asked] == [asked]
 
 
-def test_an_rse_stands_for_all_own_buckets_and_one_that_fails_does_not_stop_the_others(server, run):
-    server.refused.add('user.alice')
+def test_an_rse_stands_for_all_own_buckets_and_one_that_fails_does_not_stop_the_others(stand_in, run):
+    stand_in.refused.add('user.alice')
     done = run('sync SITE_S3')
-    assert [each[:3] for each in server.asked] == [('user.alice', None, 'SITE_S3'), ('data.alice', None, 'SITE_S3')]
+    assert [each[:3] for each in stand_in.asked] == [('user.alice', None, 'SITE_S3'), ('data.alice', None, 'SITE_S3')]
     assert 'ERROR user.alice: user.alice is not yours.' in done.output
     assert 'data.alice on SITE_S3:' in done.output
     assert done.exit_code == 1
@@ -146,8 +146,8 @@ def test_where_all_is_the_same_that_is_said(run):
     assert 'gone' not in said
 
 
-def test_counts_that_are_nothing_are_not_shown_and_sizes_are_readable(server, run):
-    server.counts = {'listed': 12, 'same': 0, 'new': 3, 'registered': 3, 'bytes': 5_000_000, 'missing': 0, 'unheard': 1}
+def test_counts_that_are_nothing_are_not_shown_and_sizes_are_readable(stand_in, run):
+    stand_in.counts = {'listed': 12, 'same': 0, 'new': 3, 'registered': 3, 'bytes': 5_000_000, 'missing': 0, 'unheard': 1}
     said = run('sync user.alice').output
     assert '5.000 MB' in said
     assert 'new: not in the catalogue' in said
@@ -157,9 +157,9 @@ def test_counts_that_are_nothing_are_not_shown_and_sizes_are_readable(server, ru
     assert 'nothing to do' not in said
 
 
-def test_problems_are_told_by_kind_with_the_remedy_once_and_ten_names(server, run):
-    server.counts = {'listed': 30, 'missing': 25, 'changed': 1}
-    server.problems = [problem('missing', f'run7/{number}', 'Use --on-missing forget.') for number in range(20)] + [problem('changed', 'run7/x')]
+def test_problems_are_told_by_kind_with_the_remedy_once_and_ten_names(stand_in, run):
+    stand_in.counts = {'listed': 30, 'missing': 25, 'changed': 1}
+    stand_in.problems = [problem('missing', f'run7/{number}', 'Use --on-missing forget.') for number in range(20)] + [problem('changed', 'run7/x')]
     few, all_of_them = run('sync user.alice'), run('sync user.alice --verbose')
     assert few.output.count('Use --on-missing forget.') == 1
     assert 'user.alice:run7/9: something was seen' in few.output
@@ -171,15 +171,15 @@ def test_problems_are_told_by_kind_with_the_remedy_once_and_ten_names(server, ru
     assert few.exit_code == 0
 
 
-def test_what_failed_is_an_exit_code(server, run):
-    server.counts = {'listed': 2, 'failed': 1}
+def test_what_failed_is_an_exit_code(stand_in, run):
+    stand_in.counts = {'listed': 2, 'failed': 1}
     assert run('sync user.alice').exit_code == 1
     assert run('sync user.alice', robot=True).exit_code == 1
 
 
-def test_programs_get_all_counts_and_problems_in_columns(server, run):
-    server.counts = {'listed': 2, 'missing': 1, 'new': 0}
-    server.problems = [problem('missing', 'a\tb\x1b', 'Do.', 'seen')]
+def test_programs_get_all_counts_and_problems_in_columns(stand_in, run):
+    stand_in.counts = {'listed': 2, 'missing': 1, 'new': 0}
+    stand_in.problems = [problem('missing', 'a\tb\x1b', 'Do.', 'seen')]
     rows = [line.split('\t') for line in run('sync user.alice:run7', robot=True).output.splitlines()]
     assert rows == [
         ['count', 'user.alice:run7', 'SITE_S3', 'listed', '2'],
@@ -191,11 +191,11 @@ def test_programs_get_all_counts_and_problems_in_columns(server, run):
 
 @pytest.mark.parametrize(('option', 'allowed'), [('--on-changed forget', ('report', 'replace', 'bad')), ('--on-missing replace', ('report', 'forget', 'lost'))])
 @pytest.mark.parametrize('command', ['sync', 'settings'])
-def test_what_cannot_be_done_is_answered_with_what_can(server, run, command, option, allowed):
+def test_what_cannot_be_done_is_answered_with_what_can(stand_in, run, command, option, allowed):
     done = run(f'{command} user.alice {option}')
     assert done.exit_code == 2
     assert all(f"'{each}'" in done.output for each in allowed)
-    assert server.asked == []
+    assert stand_in.asked == []
 
 
 @pytest.mark.parametrize('command', ['sync', 'settings'])
@@ -221,8 +221,8 @@ def test_nothing_is_warned_of_where_nothing_is_written(run):
     assert '(nothing is written)' in done.stdout
 
 
-def test_ctrl_c_ends_it_and_says_how_to_go_on(server, run, monkeypatch):
-    monkeypatch.setattr(server, 'sync', lambda *_, **__: signal.raise_signal(signal.SIGINT))
+def test_ctrl_c_ends_it_and_says_how_to_go_on(stand_in, run, monkeypatch):
+    monkeypatch.setattr(stand_in, 'sync', lambda *_, **__: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     done = run('sync user.alice')
     assert done.exit_code == 130
@@ -233,16 +233,16 @@ def test_ctrl_c_ends_it_and_says_how_to_go_on(server, run, monkeypatch):
 # settings
 
 
-def test_settings_are_shown_and_where_they_come_from(server, run):
+def test_settings_are_shown_and_where_they_come_from(stand_in, run):
     rows = [line.split('\t') for line in run('settings user.alice', robot=True).output.splitlines()]
     assert rows == [['on-changed', 'report', 'RSE'], ['on-missing', 'forget', 'bucket']]
-    assert server.asked == []
+    assert stand_in.asked == []
     assert 'The bucket user.alice on SITE_S3:' in run('settings user.alice').output
 
 
-def test_settings_are_set(server, run):
+def test_settings_are_set(stand_in, run):
     assert 'replace' in run('settings user.alice --on-changed replace --on-missing default').output
-    assert server.asked == [('user.alice', None, {'on_changed': 'replace', 'on_missing': 'default'})]
+    assert stand_in.asked == [('user.alice', None, {'on_changed': 'replace', 'on_missing': 'default'})]
 
 
 def test_a_collection_has_no_settings_of_its_own(run):
@@ -252,8 +252,8 @@ def test_a_collection_has_no_settings_of_its_own(run):
 # watch
 
 
-def test_watch_tells_each_change_once_and_ends_well(server, run):
-    server.answers = [{'changes': [change('run7/1')]}, {'changes': [change('run7/1'), change('run7/2', 121)]}, {'changes': [change('run7/2', 121)]}]
+def test_watch_tells_each_change_once_and_ends_well(stand_in, run):
+    stand_in.answers = [{'changes': [change('run7/1')]}, {'changes': [change('run7/1'), change('run7/2', 121)]}, {'changes': [change('run7/2', 121)]}]
     done = run('watch user.alice:run7 --interval 0.1', robot=True)
     assert done.exit_code == 0
     assert [line.split('\t') for line in done.stdout.splitlines()] == [
@@ -262,25 +262,25 @@ def test_watch_tells_each_change_once_and_ends_well(server, run):
     ]
     assert 'Watching user.alice:run7 on SITE_S3' in done.stderr
     # It asks for what it may have missed, too, but not for what was before it began.
-    assert server.asked == [None, time(100), time(970), time(970), time(970)]
+    assert stand_in.asked == [None, time(100), time(970), time(970), time(970)]
 
 
-def test_watch_for_people(server, run):
-    server.answers = [{'changes': [change('run7/1', kind='removed')]}]
+def test_watch_for_people(stand_in, run):
+    stand_in.answers = [{'changes': [change('run7/1', kind='removed')]}]
     said = run('watch user.alice --interval 0.1').stdout
     assert 'removed     user.alice:run7/1  5.000 B' in said
 
 
-def test_watch_goes_on_where_there_is_too_much_for_one_answer(server, run):
-    server.answers = [{'changes': [change('a'), change('b')], 'more': True, 'now': time(120)}, {'changes': [change('b'), change('c')]}]
+def test_watch_goes_on_where_there_is_too_much_for_one_answer(stand_in, run):
+    stand_in.answers = [{'changes': [change('a'), change('b')], 'more': True, 'now': time(120)}, {'changes': [change('b'), change('c')]}]
     done = run('watch user.alice --interval 0.1', robot=True)
-    assert server.asked[:3] == [None, time(100), time(120)]
+    assert stand_in.asked[:3] == [None, time(100), time(120)]
     assert [line.split('\t')[2] for line in done.stdout.splitlines()] == ['user.alice:a', 'user.alice:b', 'user.alice:c']
 
 
-def test_watch_outlives_a_server_that_is_started_again(server, run):
+def test_watch_outlives_a_server_that_is_started_again(stand_in, run):
     gone = ServerConnectionException('rucio.example.org did not answer.')
-    server.answers = [gone, gone, {'changes': [change('run7/1')]}]
+    stand_in.answers = [gone, gone, {'changes': [change('run7/1')]}]
     done = run('watch user.alice --interval 0.1')
     assert done.stderr.count('did not answer') == 1
     assert 'run7/1' in done.stdout

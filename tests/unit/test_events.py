@@ -521,7 +521,7 @@ def test_the_token_of_a_body_is_found_before_it_is_read(body, tokens):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def listener(monkeypatch):
     """A server with the RSE X; `follow` is what it does with what it was told."""
     app = flask.Flask('test')
     app.register_blueprint(s3events.blueprint())
@@ -538,9 +538,9 @@ def server(monkeypatch):
     return SimpleNamespace(client=app.test_client(), follow=follow)
 
 
-def post(server, document, authorization=None, path='/s3/X/events'):
+def post(listener, document, authorization=None, path='/s3/X/events'):
     headers = {'Authorization': authorization} if authorization else {}
-    return server.client.post(path, data=document if isinstance(document, bytes) else json.dumps(document), headers=headers)
+    return listener.client.post(path, data=document if isinstance(document, bytes) else json.dumps(document), headers=headers)
 
 
 def basic(password):
@@ -548,68 +548,68 @@ def basic(password):
 
 
 @pytest.mark.parametrize('authorization', [f'Bearer {TOKEN}', f'bearer {TOKEN}', TOKEN, basic(TOKEN)])
-def test_the_token_in_the_header(server, authorization):
-    answer = post(server, {'Records': [AWS]}, authorization)
+def test_the_token_in_the_header(listener, authorization):
+    answer = post(listener, {'Records': [AWS]}, authorization)
     assert answer.status_code == 200
     assert answer.json == {'records': 1, 'skipped': 0, 'counts': {'registered': 1}}
-    assert server.follow.call_args.args[1] == [events.Change('user.alice', 'run1/a b+c')]
+    assert listener.follow.call_args.args[1] == [events.Change('user.alice', 'run1/a b+c')]
 
 
-def test_the_token_in_each_record(server):
-    assert post(server, {'Records': [CEPH, CEPH]}).status_code == 200
-    server.follow.reset_mock()
-    assert post(server, {'Records': [CEPH, {**CEPH, 'opaqueData': ''}]}).status_code == 401
-    assert post(server, {'Records': [CEPH, AWS]}).status_code == 401
-    assert post(server, {'Records': []}).status_code == 401
+def test_the_token_in_each_record(listener):
+    assert post(listener, {'Records': [CEPH, CEPH]}).status_code == 200
+    listener.follow.reset_mock()
+    assert post(listener, {'Records': [CEPH, {**CEPH, 'opaqueData': ''}]}).status_code == 401
+    assert post(listener, {'Records': [CEPH, AWS]}).status_code == 401
+    assert post(listener, {'Records': []}).status_code == 401
     # What is in the header counts.
-    assert post(server, {'Records': [CEPH]}, 'Bearer another-token-altogether').status_code == 401
-    assert not server.follow.called
+    assert post(listener, {'Records': [CEPH]}, 'Bearer another-token-altogether').status_code == 401
+    assert not listener.follow.called
 
 
 @pytest.mark.parametrize('authorization', [None, 'Bearer', 'Bearer ', f'Digest {TOKEN}', f'Bearer {TOKEN}x', basic('wrong'), 'Basic !', f'Bearer {TOKEN} x'])
 @pytest.mark.parametrize('body', [{'Records': [AWS]}, b'garbage', {'Type': 'SubscriptionConfirmation', 'SubscribeURL': 'https://sns.us-west-2.amazonaws.com/'}])
-def test_without_the_token(server, authorization, body):
-    answer = post(server, body, authorization)
+def test_without_the_token(listener, authorization, body):
+    answer = post(listener, body, authorization)
     assert answer.status_code == 401
     assert answer.headers['WWW-Authenticate'].startswith('Basic')
-    assert not server.follow.called
+    assert not listener.follow.called
 
 
-def test_json_is_read_of_those_only_who_know_a_token(server, monkeypatch):
+def test_json_is_read_of_those_only_who_know_a_token(listener, monkeypatch):
     monkeypatch.setattr(events, 'parse', mock.Mock(side_effect=AssertionError))
-    assert post(server, {'Records': [CEPH | {'opaqueData': 'wrong'}]}).status_code == 401
-    assert post(server, b'[' * 1_000_000).status_code == 401
-    assert post(server, b'[' * 1_000_000, 'Bearer wrong').status_code == 401
+    assert post(listener, {'Records': [CEPH | {'opaqueData': 'wrong'}]}).status_code == 401
+    assert post(listener, b'[' * 1_000_000).status_code == 401
+    assert post(listener, b'[' * 1_000_000, 'Bearer wrong').status_code == 401
 
 
 @pytest.mark.parametrize('path', ['/s3/Y/events', '/s3/X/events?vo=abc', '/s3/X%0Aforged/events', '/s3/X/events?vo=a%0Ab'])
-def test_an_rse_that_is_not_there_has_no_token(server, path, caplog):
-    assert post(server, {'Records': [AWS]}, f'Bearer {TOKEN}', path).status_code == 401
+def test_an_rse_that_is_not_there_has_no_token(listener, path, caplog):
+    assert post(listener, {'Records': [AWS]}, f'Bearer {TOKEN}', path).status_code == 401
     assert not any('\n' in message for message in caplog.messages)
 
 
-def test_bodies(server):
-    assert post(server, b'garbage', f'Bearer {TOKEN}').status_code == 400
-    assert post(server, b' ' * (1024 * 1024 + 1), f'Bearer {TOKEN}').status_code == 413
-    assert post(server, b'[' + b' ' * (1024 * 1024 - 2) + b']', f'Bearer {TOKEN}').status_code == 200
-    chunked = server.client.post('/s3/X/events', headers={'Authorization': f'Bearer {TOKEN}', 'Transfer-Encoding': 'chunked'})
+def test_bodies(listener):
+    assert post(listener, b'garbage', f'Bearer {TOKEN}').status_code == 400
+    assert post(listener, b' ' * (1024 * 1024 + 1), f'Bearer {TOKEN}').status_code == 413
+    assert post(listener, b'[' + b' ' * (1024 * 1024 - 2) + b']', f'Bearer {TOKEN}').status_code == 200
+    chunked = listener.client.post('/s3/X/events', headers={'Authorization': f'Bearer {TOKEN}', 'Transfer-Encoding': 'chunked'})
     assert chunked.status_code == 411
-    assert server.client.get('/s3/X/events').status_code == 405
+    assert listener.client.get('/s3/X/events').status_code == 405
 
 
 @pytest.mark.parametrize(
     ('error', 'status'),
     [(ServiceUnavailable('down'), 503), (DatabaseException('locked'), 503), (RSEAccessDenied('no hidden-keys'), 500), (KeyError('hidden'), 500)],
 )
-def test_what_is_down_is_to_be_told_again(server, error, status):
-    server.follow.side_effect = error
-    answer = post(server, {'Records': [AWS]}, f'Bearer {TOKEN}')
+def test_what_is_down_is_to_be_told_again(listener, error, status):
+    listener.follow.side_effect = error
+    answer = post(listener, {'Records': [AWS]}, f'Bearer {TOKEN}')
     assert answer.status_code == status
     assert 'hidden' not in answer.text
 
 
-def test_a_confirmation_is_for_the_operator(server, caplog):
+def test_a_confirmation_is_for_the_operator(listener, caplog):
     url = 'https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&Token=2336412f'
-    answer = post(server, {'Type': 'SubscriptionConfirmation', 'SubscribeURL': url}, basic(TOKEN))
+    answer = post(listener, {'Type': 'SubscriptionConfirmation', 'SubscribeURL': url}, basic(TOKEN))
     assert answer.status_code == 200
     assert url in caplog.text

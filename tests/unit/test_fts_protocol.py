@@ -278,7 +278,7 @@ def test_what_is_no_s3_is_left_to_rucio(transfer, disk):
 
 
 @pytest.fixture
-def server():
+def conveyor():
     """What the conveyor calls."""
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
     from rucio.core.s3.transfers import destinations  # noqa: PLC0415
@@ -295,9 +295,9 @@ def server():
         (IMPL, 'rucio-s3-copier', False),
     ],
 )
-def test_the_bucket_is_made_before_fts_is_told(server, monkeypatch, impl, host, asked):
+def test_the_bucket_is_made_before_fts_is_told(conveyor, monkeypatch, impl, host, asked):
     done = []
-    monkeypatch.setattr(server.destinations, 'prepare', lambda *ends, **_: done.append(ends))
+    monkeypatch.setattr(conveyor.destinations, 'prepare', lambda *ends, **_: done.append(ends))
     mark = rucio_s3_seams._with_bucket(lambda _, host, **__: done.append(('marked', host)))
     protocol = SimpleNamespace(attributes={'impl': impl})
     rse, rws = SimpleNamespace(id='abc123'), SimpleNamespace(scope='user.alice')
@@ -306,7 +306,7 @@ def test_the_bucket_is_made_before_fts_is_told(server, monkeypatch, impl, host, 
 
 
 @pytest.fixture
-def prepare(server, monkeypatch):
+def prepare(conveyor, monkeypatch):
     """`prepare` with a clock and storages of the test: `made` has the scopes that were asked for, `said` the log, `fails` what goes wrong."""
     made, said = [], []
     storage = SimpleNamespace(settings={'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, common_bucket='')
@@ -317,16 +317,16 @@ def prepare(server, monkeypatch):
         if state.fails:
             raise state.fails
 
-    monkeypatch.setattr(server.destinations, 'db_session', mock.MagicMock())
-    monkeypatch.setattr(server.destinations, 'get_rse_name', lambda rse_id, **_: rse_id)
-    monkeypatch.setattr(server.destinations.storages, 'get_storage', lambda *_, **__: storage)
-    monkeypatch.setattr(server.destinations.creation, 'make', make)
-    monkeypatch.setattr(server.destinations, '_known', {})
-    monkeypatch.setattr(server.destinations.time, 'monotonic', lambda: state.now)
+    monkeypatch.setattr(conveyor.destinations, 'db_session', mock.MagicMock())
+    monkeypatch.setattr(conveyor.destinations, 'get_rse_name', lambda rse_id, **_: rse_id)
+    monkeypatch.setattr(conveyor.destinations.storages, 'get_storage', lambda *_, **__: storage)
+    monkeypatch.setattr(conveyor.destinations.creation, 'make', make)
+    monkeypatch.setattr(conveyor.destinations, '_known', {})
+    monkeypatch.setattr(conveyor.destinations.time, 'monotonic', lambda: state.now)
     from rucio.common.types import InternalScope  # noqa: PLC0415
 
     def call(rse_id, scope):
-        server.destinations.prepare(rse_id, InternalScope(scope), logger=lambda level, text, *values: said.append((level, text % values)))
+        conveyor.destinations.prepare(rse_id, InternalScope(scope), logger=lambda level, text, *values: said.append((level, text % values)))
 
     state.call = call
     return state

@@ -33,18 +33,18 @@ NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] end
 
 
 @pytest.fixture
-def server():
+def fake_rucio():
     with FakeRucio() as fake:
         yield fake
 
 
 @pytest.fixture
-def run(server, tmp_path):
+def run(fake_rucio, tmp_path):
     """Run Python with these arguments as a user of the server: exit code, standard output, standard error."""
 
     def run(*arguments, cli='', **env):
         config = tmp_path / 'rucio.cfg'
-        client = f'rucio_host = {server.url}\nauth_host = {server.url}\nauth_type = userpass\nusername = u\npassword = p\naccount = alice\n'
+        client = f'rucio_host = {fake_rucio.url}\nauth_host = {fake_rucio.url}\nauth_type = userpass\nusername = u\npassword = p\naccount = alice\n'
         config.write_text(f'[client]\n{client}auth_token_file_path = {tmp_path}/token\n\n[cli]\n{cli}\n')
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
@@ -139,17 +139,17 @@ def test_wrong_usage_of_rucio_itself_is_as_before(run):
     assert run(RUCIO, 'did', 'nonsense')[0] == 1
 
 
-def test_refused_ends_with_1(run, server):
-    server.answer = lambda _: (403, None, {'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'not yours'})
+def test_refused_ends_with_1(run, fake_rucio):
+    fake_rucio.answer = lambda _: (403, None, {'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'not yours'})
     code, out, err = run(RUCIO, 's3', 'make-bucket', 'user.bob')
     assert code == 1
     assert 'not yours' in err + out
 
 
 @pytest.mark.parametrize('robot', [True, False])
-def test_output_for_programs(run, server, robot):
+def test_output_for_programs(run, fake_rucio, robot):
     bucket = {'rse': 'X', 'bucket': 'user.alice', 'scope': 'user.alice', 'created': '2026-01-01T00:00:00Z'}
-    server.answer = lambda _: (200, [bucket], {})
+    fake_rucio.answer = lambda _: (200, [bucket], {})
     code, out, _ = run(RUCIO, 's3', *(['-R'] if robot else []), 'ls')
     assert code == 0
     assert (out == 'user.alice\tuser.alice\tX\t2026-01-01T00:00:00Z\n') == robot

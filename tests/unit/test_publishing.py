@@ -84,7 +84,7 @@ def make_collection(session, **values):
 
 
 @pytest.fixture
-def world(database, monkeypatch):
+def shared(database, monkeypatch):
     made = World()
     monkeypatch.setattr(storages, 'list_storages', lambda *_, **__: made.storages)
     monkeypatch.setattr(bucket_policies, 'set_public', made.set_public)
@@ -98,141 +98,141 @@ def world(database, monkeypatch):
     return made
 
 
-def test_public_and_no_longer(world):
-    assert world.publish()
-    assert not world.publish()
-    assert (world.public, world.listed) == (['a'], [('*', False)])
-    world.b.answers = False  # it was never told, and is not asked
-    assert world.withdraw() == []
-    assert (world.public, world.listed) == ([], [])
+def test_public_and_no_longer(shared):
+    assert shared.publish()
+    assert not shared.publish()
+    assert (shared.public, shared.listed) == (['a'], [('*', False)])
+    shared.b.answers = False  # it was never told, and is not asked
+    assert shared.withdraw() == []
+    assert (shared.public, shared.listed) == ([], [])
     assert publishing.sweep('def') == (0, [])
 
 
-def test_what_a_storage_was_not_told_is_kept_and_tried_again(world):
-    world.publish(world.a, world.b)
-    world.b.answers = False
-    assert world.withdraw() == ['b']
-    assert world.public == ['b']
-    assert world.listed == [('*', True)]
+def test_what_a_storage_was_not_told_is_kept_and_tried_again(shared):
+    shared.publish(shared.a, shared.b)
+    shared.b.answers = False
+    assert shared.withdraw() == ['b']
+    assert shared.public == ['b']
+    assert shared.listed == [('*', True)]
     assert publishing.sweep('def') == (0, ['user.alice:run1 may still be public on RSE b: RSE b: it does not answer.'])
-    world.b.answers = True
+    shared.b.answers = True
     assert publishing.sweep('def') == (1, [])
-    assert (world.public, world.listed) == ([], [])
+    assert (shared.public, shared.listed) == ([], [])
 
 
-def test_a_storage_that_moved_on_is_told_of_each_place(world):
-    world.publish(world.a)
-    world.publish(world.b)
-    assert world.public == ['a', 'b']
-    world.withdraw()
-    assert world.public == []
+def test_a_storage_that_moved_on_is_told_of_each_place(shared):
+    shared.publish(shared.a)
+    shared.publish(shared.b)
+    assert shared.public == ['a', 'b']
+    shared.withdraw()
+    assert shared.public == []
 
 
-def test_a_storage_that_refuses(world):
-    world.b.answers = False
+def test_a_storage_that_refuses(shared):
+    shared.b.answers = False
     with pytest.raises(ServiceUnavailable):
-        world.publish(world.a, world.b)
-    assert world.public == []  # the first one was told, and told again
-    assert world.listed == [('*', True)]  # whether the second one took it is not known
-    world.b.answers = True
+        shared.publish(shared.a, shared.b)
+    assert shared.public == []  # the first one was told, and told again
+    assert shared.listed == [('*', True)]  # whether the second one took it is not known
+    shared.b.answers = True
     assert publishing.sweep('def').deleted == 1
 
 
-def test_a_server_that_is_killed_leaves_nothing_public_behind(world):
-    world.during = mock.Mock(side_effect=[None, KeyboardInterrupt])
+def test_a_server_that_is_killed_leaves_nothing_public_behind(shared):
+    shared.during = mock.Mock(side_effect=[None, KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
-        world.publish(world.a, world.b)
-    world.during = lambda: None
-    assert world.public == ['a']
-    assert world.listed == [('*', False)]
-    world.change(update(s3.Grant).values(expired_at=PAST))
+        shared.publish(shared.a, shared.b)
+    shared.during = lambda: None
+    assert shared.public == ['a']
+    assert shared.listed == [('*', False)]
+    shared.change(update(s3.Grant).values(expired_at=PAST))
     assert publishing.sweep('def').deleted == 1
-    assert (world.public, world.listed) == ([], [])
+    assert (shared.public, shared.listed) == ([], [])
 
 
 @pytest.mark.parametrize('again', [False, True])
-def test_the_collection_was_erased(world, again):
+def test_the_collection_was_erased(shared, again):
     """Also where another one of the same name is there by now: it is nobody's."""
-    world.publish()
+    shared.publish()
     with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
         grants.add_grant(SCOPE, 'run1', 'bob', True, 'alice', session=session)
-    world.change(delete(models.DataIdentifier))
+    shared.change(delete(models.DataIdentifier))
     if again:
         with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
             make_collection(session, created_at=PAST)
-    assert world.listed == [('bob', True), ('*', True)]
+    assert shared.listed == [('bob', True), ('*', True)]
     assert publishing.sweep('def').deleted == 2
-    assert (world.public, world.listed) == ([], [])
+    assert (shared.public, shared.listed) == ([], [])
 
 
-def test_the_end_of_a_grant(world):
-    world.publish()
-    world.change(update(s3.Grant).values(expired_at=PAST))
+def test_the_end_of_a_grant(shared):
+    shared.publish()
+    shared.change(update(s3.Grant).values(expired_at=PAST))
     assert publishing.sweep('other') == (0, [])
     assert publishing.sweep('def') == (1, [])
-    assert world.public == []
+    assert shared.public == []
 
 
-def test_shared_again_while_it_is_swept(world):
-    world.publish()
-    world.change(update(s3.Grant).values(expired_at=PAST))
+def test_shared_again_while_it_is_swept(shared):
+    shared.publish()
+    shared.change(update(s3.Grant).values(expired_at=PAST))
     with rucio_session.db_session(DatabaseOperationType.READ) as session:
         (ended,) = grants.list_ended('def', session=session)
 
     def share():
-        world.during = lambda: None
-        world.publish()
+        shared.during = lambda: None
+        shared.publish()
 
-    world.during = share
-    assert world.withdraw(of=ended.did_created_at) == []
-    assert world.listed == [('*', False)]  # Rucio's own grant stays; the storage lets nobody in until it is shared once more
+    shared.during = share
+    assert shared.withdraw(of=ended.did_created_at) == []
+    assert shared.listed == [('*', False)]  # Rucio's own grant stays; the storage lets nobody in until it is shared once more
 
 
-def test_one_that_fails_does_not_stop_the_others(world):
-    world.publish()
+def test_one_that_fails_does_not_stop_the_others(shared):
+    shared.publish()
     with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
         session.add(models.DataIdentifier(scope=SCOPE, name='run2', account=ALICE, did_type=DIDType.DATASET))
-    publishing.publish([world.a], SCOPE, 'run2', 'alice')
-    world.change(update(s3.Grant).values(expired_at=PAST))
-    world.during = mock.Mock(side_effect=[ValueError('no JSON'), None])
+    publishing.publish([shared.a], SCOPE, 'run2', 'alice')
+    shared.change(update(s3.Grant).values(expired_at=PAST))
+    shared.during = mock.Mock(side_effect=[ValueError('no JSON'), None])
     deleted, kept = publishing.sweep('def')
     assert (deleted, len(kept)) == (1, 1)
     assert 'ValueError: no JSON' in kept[0]
 
 
-def test_a_dead_storage_is_asked_once(world):
+def test_a_dead_storage_is_asked_once(shared):
     for name in ('run2', 'run3'):
         with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
             session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=DIDType.DATASET))
-        publishing.publish([world.a], SCOPE, name, 'alice')
-    world.change(update(s3.Grant).values(expired_at=PAST))
-    world.a.answers, world.during = False, mock.Mock()
+        publishing.publish([shared.a], SCOPE, name, 'alice')
+    shared.change(update(s3.Grant).values(expired_at=PAST))
+    shared.a.answers, shared.during = False, mock.Mock()
     assert len(publishing.sweep('def').kept) == 2
-    assert world.during.call_count == 1
+    assert shared.during.call_count == 1
 
 
-def test_where_it_was_published_is_not_known(world):
+def test_where_it_was_published_is_not_known(shared):
     """What was taken over from an earlier version."""
-    world.publish(world.a, world.b)
-    world.change(update(s3.Grant).values(published_on=None))
-    world.publish()
-    world.storages.append(Storage(rse='c', rse_id='c' * 32, ways=[], answers=False, public=set()))  # the server has no keys for it
-    assert world.withdraw() == []
-    assert (world.public, world.listed) == ([], [])
+    shared.publish(shared.a, shared.b)
+    shared.change(update(s3.Grant).values(published_on=None))
+    shared.publish()
+    shared.storages.append(Storage(rse='c', rse_id='c' * 32, ways=[], answers=False, public=set()))  # the server has no keys for it
+    assert shared.withdraw() == []
+    assert (shared.public, shared.listed) == ([], [])
 
 
-def test_an_rse_that_is_gone(world):
-    world.publish()
-    world.storages.remove(world.a)
-    assert world.withdraw() == []
-    assert world.listed == []
+def test_an_rse_that_is_gone(shared):
+    shared.publish()
+    shared.storages.remove(shared.a)
+    assert shared.withdraw() == []
+    assert shared.listed == []
 
 
-def test_too_many_storages(world):
+def test_too_many_storages(shared):
     many = [Storage(rse=str(number), rse_id=f'{number:032}', answers=True, public=set()) for number in range(31)]
     with pytest.raises(InvalidObject, match='public on 30 RSEs'):
-        world.publish(*many)
-    assert world.listed == []
+        shared.publish(*many)
+    assert shared.listed == []
 
 
 # Two changes of a policy in the same moment: one is lost
@@ -260,9 +260,9 @@ OWN = {'Sid': 'own', 'Effect': 'Allow', 'Principal': {'AWS': ['arn:aws:iam:::use
 
 
 @pytest.fixture
-def bucket(world, monkeypatch):
+def bucket(shared, monkeypatch):
     """Alice's bucket on the storage a; the real functions change its policy."""
-    monkeypatch.setattr(bucket_policies, 'set_public', SET_PUBLIC)  # in place of the world's
+    monkeypatch.setattr(bucket_policies, 'set_public', SET_PUBLIC)  # in place of that of `shared`
     made = Bucket()
     monkeypatch.setattr(storages, 'list_storages', lambda *_, **__: [made])
     for name in ('of_others', 'of_other_vos'):
@@ -327,15 +327,15 @@ def test_a_statement_that_opens_something_else(bucket):
     assert bucket.policy['Statement'] == [good]
 
 
-def test_what_ends_or_is_not_known_to_be_there(bucket, world):
+def test_what_ends_or_is_not_known_to_be_there(bucket, shared):
     publishing.publish([bucket], SCOPE, 'run1', 'alice')
-    world.change(update(s3.Grant).values(published_on=None))
+    shared.change(update(s3.Grant).values(published_on=None))
     assert mend(bucket) == []
     bucket.set()
     assert mend(bucket) == []  # it may never have been here
-    world.change(update(s3.Grant).values(expired_at=PAST))
+    shared.change(update(s3.Grant).values(expired_at=PAST))
     publishing.publish([bucket], SCOPE, 'run1', 'alice')
-    world.change(update(s3.Grant).values(expired_at=PAST))
+    shared.change(update(s3.Grant).values(expired_at=PAST))
     assert len(mend(bucket)) == 1
     assert bucket.policy is None
 

@@ -46,7 +46,7 @@ def clock(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def server(rucio_cfg):
+def limits(rucio_cfg):
     rucio_cfg({'s3': {OPTION: '10', 'vends_per_second': '1'}})
 
 

@@ -106,7 +106,7 @@ def settings_of(rse):
 
 
 @pytest.fixture
-def world(database, s3, endpoint, settings_of):
+def here(database, s3, endpoint, settings_of):
     name = f'R{uuid4().hex[:10].upper()}'  # Rucio remembers RSEs by their names
     with db_session(DatabaseOperationType.WRITE) as session:
         session.add(models.VO(vo='def', description='', email=''))
@@ -133,549 +133,549 @@ def only(summary):
 # From empty, and again
 
 
-def test_new_objects(world):
-    world.store('run1/a', 'run1/deep/b', 'run2/c', 'd')
-    world.store('run1/empty', body=b'')
-    summary = world.run()
+def test_new_objects(here):
+    here.store('run1/a', 'run1/deep/b', 'run2/c', 'd')
+    here.store('run1/empty', body=b'')
+    summary = here.run()
     assert counted(summary) == {'new': 5, 'registered': 5}
     assert (summary.counts['listed'], summary.counts['bytes']) == (5, 12)
-    assert world.files() == world.bucket()
-    assert world.dids() == ({'run1/a', 'run1/deep/b', 'run1/empty', 'run2/c', 'd'}, {'run1', 'run2'})
+    assert here.files() == here.bucket()
+    assert here.dids() == ({'run1/a', 'run1/deep/b', 'run1/empty', 'run2/c', 'd'}, {'run1', 'run2'})
     assert summary.problems == []
-    assert set(world.s3.operations()) == {'ListObjectsV2'}  # the ETags are MD5s
-    assert counted(world.run()) == {'same': 5}
+    assert set(here.s3.operations()) == {'ListObjectsV2'}  # the ETags are MD5s
+    assert counted(here.run()) == {'same': 5}
 
 
-def test_only_below_a_collection(world):
-    world.store('run1/a', 'run10/b', 'run0/c')
-    assert counted(world.run('run1')) == {'new': 1, 'registered': 1}
-    assert set(world.files()) == {'run1/a'}
+def test_only_below_a_collection(here):
+    here.store('run1/a', 'run10/b', 'run0/c')
+    assert counted(here.run('run1')) == {'new': 1, 'registered': 1}
+    assert set(here.files()) == {'run1/a'}
 
 
-def test_chunks(world, monkeypatch):
+def test_chunks(here, monkeypatch):
     monkeypatch.setattr(walk, 'CHUNK', 3)
-    world.store(*(f'run1/{number}' for number in range(10)))
+    here.store(*(f'run1/{number}' for number in range(10)))
     with mock.patch.object(registration, 'register', wraps=registration.register) as register:
-        assert world.run().counts['registered'] == 10
+        assert here.run().counts['registered'] == 10
     assert [len(call.args[1]) for call in register.call_args_list] == [3, 3, 3, 1]
 
 
-def test_what_is_no_file(world):
-    world.store('run1/', body=b'')
-    world.store('run1/a.rucio.upload', 'run1/a b', 'run1/+')
-    summary = world.run()
+def test_what_is_no_file(here):
+    here.store('run1/', body=b'')
+    here.store('run1/a.rucio.upload', 'run1/a b', 'run1/+')
+    summary = here.run()
     assert counted(summary) == {'marker': 1, 'leftover': 1, 'unnameable': 2}
     assert [problem.did for problem in summary.problems] == ['user.alice:run1/+', 'user.alice:run1/a b']
     assert 'no DID can have this name' in summary.problems[0].found
     assert summary.problems[0].remedy.startswith('Rename it')
-    assert world.files() == {}
-    assert counted(world.run()) == counted(summary)
+    assert here.files() == {}
+    assert counted(here.run()) == counted(summary)
 
 
-def test_a_name_that_is_a_dataset(world):
-    world.store('run1/a')
-    world.run()
-    world.store('run1')
-    problem = only(world.run())
+def test_a_name_that_is_a_dataset(here):
+    here.store('run1/a')
+    here.run()
+    here.store('run1')
+    problem = only(here.run())
     assert (problem.kind, problem.did) == ('conflict', 'user.alice:run1')
     assert problem.remedy
 
 
-def test_a_dry_run_writes_nothing(world, database):
-    world.store('run1/same', 'run1/changed', 'run1/missing', 'run1/uploading', 'run1/parts')
-    world.run()
-    world.change('run1/uploading', state=ReplicaState.COPYING)
-    world.store('run1/changed', body=b'abcd')
-    world.store('run1/new')
-    world.store('run1/parts', etag='x-2', modified=time.time() + 10)
-    world.delete('run1/missing')
-    world.s3.requests.clear()
+def test_a_dry_run_writes_nothing(here, database):
+    here.store('run1/same', 'run1/changed', 'run1/missing', 'run1/uploading', 'run1/parts')
+    here.run()
+    here.change('run1/uploading', state=ReplicaState.COPYING)
+    here.store('run1/changed', body=b'abcd')
+    here.store('run1/new')
+    here.store('run1/parts', etag='x-2', modified=time.time() + 10)
+    here.delete('run1/missing')
+    here.s3.requests.clear()
     writing = []
     event.listen(database, 'before_cursor_execute', lambda *arguments: writing.append(arguments[2]))
-    summary = world.run(dry_run=True, on_changed='replace', on_missing='forget')
+    summary = here.run(dry_run=True, on_changed='replace', on_missing='forget')
     assert counted(summary) == {'same': 1, 'new': 1, 'changed': 1, 'missing': 1, 'completed': 1, 'unproven': 1}
     assert {statement.split()[0] for statement in writing} == {'SELECT'}
-    assert set(world.s3.operations()) <= {'ListObjectsV2', 'HeadObject', 'HeadBucket'}
+    assert set(here.s3.operations()) <= {'ListObjectsV2', 'HeadObject', 'HeadBucket'}
 
 
 # Changed
 
 
-def test_changed_is_reported(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    before = world.files()
-    world.store('run1/a', body=b'abcd')
-    world.store('run1/b', body=b'abd')
-    summary = world.run()
+def test_changed_is_reported(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    before = here.files()
+    here.store('run1/a', body=b'abcd')
+    here.store('run1/b', body=b'abd')
+    summary = here.run()
     assert counted(summary) == {'changed': 2}
-    assert world.files() == before
+    assert here.files() == before
     first, second = summary.problems
     assert (first.kind, first.did, first.key) == ('changed', 'user.alice:run1/a', 'run1/a')
-    assert first.found == f"RSE {world.storage.rse}, bucket 'user.alice', key 'run1/a': the object has 4 bytes, the catalogue says 3."
+    assert first.found == f"RSE {here.storage.rse}, bucket 'user.alice', key 'run1/a': the object has 4 bytes, the catalogue says 3."
     assert 'rucio s3 sync user.alice:run1 --on-changed replace' in first.remedy
     assert 'another content' in second.found
 
 
-def test_changed_is_replaced(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.store('run1/a', body=b'abcd')
-    world.store('run1/b', body=b'x' * 7, etag='y-2')
-    assert counted(world.run(on_changed='replace')) == {'changed': 2, 'replaced': 2}
-    assert world.files() == world.bucket()
-    assert counted(world.run(on_changed='replace')) == {'same': 2}
+def test_changed_is_replaced(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.store('run1/a', body=b'abcd')
+    here.store('run1/b', body=b'x' * 7, etag='y-2')
+    assert counted(here.run(on_changed='replace')) == {'changed': 2, 'replaced': 2}
+    assert here.files() == here.bucket()
+    assert counted(here.run(on_changed='replace')) == {'same': 2}
 
 
-def test_changed_is_declared_bad(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.store('run1/a', body=b'abcd')
-    assert counted(world.run(on_changed='bad')) == {'same': 1, 'changed': 1, 'bad': 1}
-    assert set(world.files()) == {'run1/b'}
-    assert counted(world.run(on_changed='bad')) == {'same': 1, 'busy': 1}
+def test_changed_is_declared_bad(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.store('run1/a', body=b'abcd')
+    assert counted(here.run(on_changed='bad')) == {'same': 1, 'changed': 1, 'bad': 1}
+    assert set(here.files()) == {'run1/b'}
+    assert counted(here.run(on_changed='bad')) == {'same': 1, 'busy': 1}
 
 
-def test_what_is_no_longer_changed_when_it_is_looked_at(world):
+def test_what_is_no_longer_changed_when_it_is_looked_at(here):
     """A listing may be late."""
-    world.store('run1/a')
-    world.run()
+    here.store('run1/a')
+    here.run()
     late = lambda *_: iter([listings.Entry('run1/a', 4, 'x', 0)])  # noqa: E731
-    assert counted(world.run(lister=late, on_changed='replace')) == {'same': 1}
+    assert counted(here.run(lister=late, on_changed='replace')) == {'same': 1}
 
 
-def test_what_changes_under_the_eyes_is_left_for_the_next_run(world):
-    world.store('run1/a')
-    world.run()
-    world.store('run1/a', body=b'abcd')
+def test_what_changes_under_the_eyes_is_left_for_the_next_run(here):
+    here.store('run1/a')
+    here.run()
+    here.store('run1/a', body=b'abcd')
     real = updates.replace
 
     def replace(part, seen, new):
-        world.change('run1/a', bytes=9)
+        here.change('run1/a', bytes=9)
         with db_session(DatabaseOperationType.WRITE) as session:
             session.execute(update(models.DataIdentifier).filter_by(name='run1/a').values(bytes=9))
         return real(part, seen, new)
 
     with mock.patch.object(updates, 'replace', replace):
-        summary = world.run(on_changed='replace')
+        summary = here.run(on_changed='replace')
     assert summary.counts['replaced'] == 0
     assert summary.problems == []
-    assert counted(world.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert counted(here.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
 
 
 # ETags that are no MD5
 
 
-def in_parts(world, *keys, body=b'x' * 100, parts='2', **changes):
-    world.store(*keys, body=body, etag=f'{hashlib.md5(body).hexdigest()}-{parts}', **changes)
+def in_parts(here, *keys, body=b'x' * 100, parts='2', **changes):
+    here.store(*keys, body=body, etag=f'{hashlib.md5(body).hexdigest()}-{parts}', **changes)
 
 
-def test_an_object_in_parts_is_read_once(world):
-    in_parts(world, 'run1/a')
-    assert counted(world.run()) == {'new': 1, 'registered': 1}
-    assert world.s3.operations().count('GetObject') == 1
-    assert world.files() == world.bucket()
-    world.s3.requests.clear()
-    assert counted(world.run()) == {'same': 1}
-    assert world.s3.operations() == ['ListObjectsV2']
+def test_an_object_in_parts_is_read_once(here):
+    in_parts(here, 'run1/a')
+    assert counted(here.run()) == {'new': 1, 'registered': 1}
+    assert here.s3.operations().count('GetObject') == 1
+    assert here.files() == here.bucket()
+    here.s3.requests.clear()
+    assert counted(here.run()) == {'same': 1}
+    assert here.s3.operations() == ['ListObjectsV2']
 
 
-def test_the_same_content_in_other_parts_is_only_noted(world):
-    in_parts(world, 'run1/a')
-    world.run()
-    in_parts(world, 'run1/a', parts='3')
-    assert counted(world.run(on_changed='bad')) == {'same': 1}
-    assert world.s3.operations().count('GetObject') == 2
-    assert world.etags()['run1/a'].endswith('-3')
-    world.s3.requests.clear()
-    assert counted(world.run()) == {'same': 1}
-    assert world.s3.operations() == ['ListObjectsV2']
+def test_the_same_content_in_other_parts_is_only_noted(here):
+    in_parts(here, 'run1/a')
+    here.run()
+    in_parts(here, 'run1/a', parts='3')
+    assert counted(here.run(on_changed='bad')) == {'same': 1}
+    assert here.s3.operations().count('GetObject') == 2
+    assert here.etags()['run1/a'].endswith('-3')
+    here.s3.requests.clear()
+    assert counted(here.run()) == {'same': 1}
+    assert here.s3.operations() == ['ListObjectsV2']
 
 
 @pytest.mark.parametrize('spelled', [str.upper, lambda sum_: sum_.lstrip('0')], ids=['capitals', 'without zeros'])
-def test_a_checksum_that_is_only_spelled_differently_is_the_same(world, spelled):
+def test_a_checksum_that_is_only_spelled_differently_is_the_same(here, spelled):
     """Rucio compares so: an intact file must not be declared bad, as the reaper would delete it then."""
     body = next(each for number in range(10_000) if zlib.adler32(each := b'%d' % number) < 0x05000000)
-    in_parts(world, 'run1/a', body=body, modified=time.time() + 10)
-    registered(world, 'run1/a', body, md5=spelled(hashlib.md5(body).hexdigest()), adler32=spelled(f'{zlib.adler32(body):08x}'))
-    assert counted(world.run(on_changed='bad')) == {'same': 1}
+    in_parts(here, 'run1/a', body=body, modified=time.time() + 10)
+    registered(here, 'run1/a', body, md5=spelled(hashlib.md5(body).hexdigest()), adler32=spelled(f'{zlib.adler32(body):08x}'))
+    assert counted(here.run(on_changed='bad')) == {'same': 1}
 
 
-def test_another_content_with_as_many_bytes(world):
-    in_parts(world, 'run1/a')
-    world.run()
-    in_parts(world, 'run1/a', body=b'y' * 100)
-    assert counted(world.run()) == {'changed': 1}
-    assert counted(world.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
-    assert world.files() == world.bucket()
+def test_another_content_with_as_many_bytes(here):
+    in_parts(here, 'run1/a')
+    here.run()
+    in_parts(here, 'run1/a', body=b'y' * 100)
+    assert counted(here.run()) == {'changed': 1}
+    assert counted(here.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert here.files() == here.bucket()
 
 
-def registered(world, name, body, **values):
+def registered(here, name, body, **values):
     """As `rucio upload` leaves it: nothing noted."""
     file = NewFile(name, len(body), values.pop('md5', hashlib.md5(body).hexdigest()), values.pop('adler32', None))
-    assert registration.register(world.part(), [file]) == (1, [])
+    assert registration.register(here.part(), [file]) == (1, [])
     if values:
-        world.change(name, **values)
+        here.change(name, **values)
 
 
-def test_what_rucio_uploaded_in_parts_is_trusted(world):
-    in_parts(world, 'run1/a', modified=time.time() - 10)
-    registered(world, 'run1/a', b'x' * 100)
-    world.s3.requests.clear()
-    assert counted(world.run()) == {'same': 1}
-    assert world.s3.operations() == ['ListObjectsV2']
-    assert world.etags()['run1/a'] == world.s3.buckets[BUCKET]['run1/a'].etag
+def test_what_rucio_uploaded_in_parts_is_trusted(here):
+    in_parts(here, 'run1/a', modified=time.time() - 10)
+    registered(here, 'run1/a', b'x' * 100)
+    here.s3.requests.clear()
+    assert counted(here.run()) == {'same': 1}
+    assert here.s3.operations() == ['ListObjectsV2']
+    assert here.etags()['run1/a'] == here.s3.buckets[BUCKET]['run1/a'].etag
 
 
-def test_what_was_written_after_rucio_is_read(world):
-    in_parts(world, 'run1/a', 'run1/b', modified=time.time() + 600)
-    registered(world, 'run1/a', b'x' * 100)
-    registered(world, 'run1/b', b'y' * 100)
-    assert counted(world.run()) == {'same': 1, 'changed': 1}
-    assert world.s3.operations().count('GetObject') == 2
+def test_what_was_written_after_rucio_is_read(here):
+    in_parts(here, 'run1/a', 'run1/b', modified=time.time() + 600)
+    registered(here, 'run1/a', b'x' * 100)
+    registered(here, 'run1/b', b'y' * 100)
+    assert counted(here.run()) == {'same': 1, 'changed': 1}
+    assert here.s3.operations().count('GetObject') == 2
 
 
-def test_nothing_can_be_proven(world):
-    in_parts(world, 'run1/a', modified=time.time() + 2 * 86400)
-    registered(world, 'run1/a', b'x' * 100)
-    summary = world.run(read_checksums=False, on_changed='bad')
+def test_nothing_can_be_proven(here):
+    in_parts(here, 'run1/a', modified=time.time() + 2 * 86400)
+    registered(here, 'run1/a', b'x' * 100)
+    summary = here.run(read_checksums=False, on_changed='bad')
     assert counted(summary) == {'unproven': 1}
     assert '--on-changed replace' in only(summary).remedy
-    assert counted(world.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
-    assert counted(world.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
+    assert counted(here.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert counted(here.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
 
 
-def test_what_may_be_rucios_own_keeps_its_checksums(world):
+def test_what_may_be_rucios_own_keeps_its_checksums(here):
     """Where nothing is read: the clock of the storage may be ahead."""
-    in_parts(world, 'run1/a', modified=time.time() + 10)
-    registered(world, 'run1/a', b'x' * 100)
-    before = world.files()
-    assert counted(world.run(read_checksums=False, on_changed='replace')) == {'same': 1}
-    assert world.files() == before
+    in_parts(here, 'run1/a', modified=time.time() + 10)
+    registered(here, 'run1/a', b'x' * 100)
+    before = here.files()
+    assert counted(here.run(read_checksums=False, on_changed='replace')) == {'same': 1}
+    assert here.files() == before
 
 
-def test_only_so_much_is_read(world):
-    in_parts(world, 'run1/a', 'run1/c')
-    in_parts(world, 'run1/b', body=b'x' * 150)
-    Reconciler(world.part()).check(['run1/a', 'run1/b', 'run1/c'], 201)
-    files = world.files()
+def test_only_so_much_is_read(here):
+    in_parts(here, 'run1/a', 'run1/c')
+    in_parts(here, 'run1/b', body=b'x' * 150)
+    Reconciler(here.part()).check(['run1/a', 'run1/b', 'run1/c'], 201)
+    files = here.files()
     assert {name for name, (_, md5) in files.items() if md5} == {'run1/a', 'run1/c'}
     assert files['run1/b'] == (150, None)
-    assert world.s3.operations().count('GetObject') == 2
-    world.run()
-    assert world.files() == world.bucket()
+    assert here.s3.operations().count('GetObject') == 2
+    here.run()
+    assert here.files() == here.bucket()
 
 
-def test_what_is_not_read_now_keeps_its_checksums(world):
-    in_parts(world, 'run1/a', modified=time.time() + 10)
-    registered(world, 'run1/a', b'x' * 100)
-    before = world.files()
-    looking = Reconciler(world.part(), on_changed='replace')
+def test_what_is_not_read_now_keeps_its_checksums(here):
+    in_parts(here, 'run1/a', modified=time.time() + 10)
+    registered(here, 'run1/a', b'x' * 100)
+    before = here.files()
+    looking = Reconciler(here.part(), on_changed='replace')
     looking.check(['run1/a'], 99)
     assert looking.summary.counts['unproven'] == 1
     assert looking.summary.counts['changed'] == 0
-    assert world.files() == before
-    assert counted(world.run(on_changed='replace')) == {'same': 1}
+    assert here.files() == before
+    assert counted(here.run(on_changed='replace')) == {'same': 1}
 
 
-def test_checksums_later(world):
-    in_parts(world, 'run1/a')
-    assert counted(world.run(read_checksums=False)) == {'new': 1, 'registered': 1}
-    assert world.files() == {'run1/a': (100, None)}
-    world.s3.requests.clear()
-    assert counted(world.run(read_checksums=False)) == {'unsummed': 1}
-    assert world.s3.operations() == ['ListObjectsV2']
-    assert counted(world.run()) == {'unsummed': 1}
-    assert world.files() == world.bucket()
-    assert counted(world.run()) == {'same': 1}
+def test_checksums_later(here):
+    in_parts(here, 'run1/a')
+    assert counted(here.run(read_checksums=False)) == {'new': 1, 'registered': 1}
+    assert here.files() == {'run1/a': (100, None)}
+    here.s3.requests.clear()
+    assert counted(here.run(read_checksums=False)) == {'unsummed': 1}
+    assert here.s3.operations() == ['ListObjectsV2']
+    assert counted(here.run()) == {'unsummed': 1}
+    assert here.files() == here.bucket()
+    assert counted(here.run()) == {'same': 1}
 
 
 # Missing
 
 
-def test_missing_is_reported(world):
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
-    world.delete('run1/a', 'run1/c')
-    summary = world.run()
+def test_missing_is_reported(here):
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
+    here.delete('run1/a', 'run1/c')
+    summary = here.run()
     assert counted(summary) == {'same': 1, 'missing': 2}
-    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+    assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
     assert [problem.key for problem in summary.problems] == ['run1/a', 'run1/c']
     assert 'rucio s3 sync user.alice:run1 --on-missing forget' in summary.problems[0].remedy
 
 
-def test_missing_is_forgotten(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.delete('run1/a')
-    assert counted(world.run(on_missing='forget')) == {'same': 1, 'missing': 1, 'forgotten': 1}
-    assert world.dids()[0] == {'run1/b'}
-    world.store('run1/a', body=b'again')
-    assert counted(world.run(on_missing='forget')) == {'same': 1, 'new': 1, 'registered': 1}
-    assert world.files() == world.bucket()
+def test_missing_is_forgotten(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/a')
+    assert counted(here.run(on_missing='forget')) == {'same': 1, 'missing': 1, 'forgotten': 1}
+    assert here.dids()[0] == {'run1/b'}
+    here.store('run1/a', body=b'again')
+    assert counted(here.run(on_missing='forget')) == {'same': 1, 'new': 1, 'registered': 1}
+    assert here.files() == here.bucket()
 
 
-def test_missing_is_declared_lost(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.delete('run1/a')
-    assert counted(world.run(on_missing='lost')) == {'same': 1, 'missing': 1, 'lost': 1}
-    assert set(world.files()) == {'run1/b'}
+def test_missing_is_declared_lost(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/a')
+    assert counted(here.run(on_missing='lost')) == {'same': 1, 'missing': 1, 'lost': 1}
+    assert set(here.files()) == {'run1/b'}
 
 
-def test_a_directory_is_deleted(world):
-    world.store('run1/a', 'run1/b', 'run2/c')
-    world.run()
-    world.delete('run1/a', 'run1/b')
-    assert world.run('run1', on_missing='forget').counts['forgotten'] == 2
-    assert set(world.files()) == {'run2/c'}
+def test_a_directory_is_deleted(here):
+    here.store('run1/a', 'run1/b', 'run2/c')
+    here.run()
+    here.delete('run1/a', 'run1/b')
+    assert here.run('run1', on_missing='forget').counts['forgotten'] == 2
+    assert set(here.files()) == {'run2/c'}
 
 
-def test_what_a_listing_left_out_is_not_missing(world):
+def test_what_a_listing_left_out_is_not_missing(here):
     """An eventually consistent one."""
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
     left_out = lambda part, after, until: (entry for entry in listings.entries(part, after, until) if entry.key != 'run1/b')  # noqa: E731
-    assert counted(world.run(lister=left_out, on_missing='forget')) == {'same': 3}
-    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+    assert counted(here.run(lister=left_out, on_missing='forget')) == {'same': 3}
+    assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
 
 
-def test_a_bucket_that_does_not_exist(world):
-    world.store('run1/a')
-    world.run()
-    del world.s3.buckets[BUCKET]
+def test_a_bucket_that_does_not_exist(here):
+    here.store('run1/a')
+    here.run()
+    del here.s3.buckets[BUCKET]
     with pytest.raises(SourceNotFound, match='has to be made'):
-        world.run(on_missing='forget')
-    assert set(world.files()) == {'run1/a'}
+        here.run(on_missing='forget')
+    assert set(here.files()) == {'run1/a'}
 
 
-def test_an_empty_bucket(world):
+def test_an_empty_bucket(here):
     """Another storage at this address, a bucket that was made anew: not everything was deleted one by one."""
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.delete('run1/a', 'run1/b')
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/a', 'run1/b')
     for options in ({}, {'on_missing': 'forget'}, {'on_missing': 'lost'}, {'on_missing': 'forget', 'span': ('run1/a',)}):
-        summary = world.run(**options)
+        summary = here.run(**options)
         assert counted(summary) == {'missing': 1 if 'span' in options else 2}
         problem = only(summary)
         assert problem.kind == 'empty-bucket'
         assert 'rucio s3 sync user.alice:COLLECTION --on-missing' in problem.remedy
-    assert len(world.files()) == 2
-    assert world.run(on_missing='forget', even_if_empty=True).counts['forgotten'] == 2
-    assert world.files() == {}
+    assert len(here.files()) == 2
+    assert here.run(on_missing='forget', even_if_empty=True).counts['forgotten'] == 2
+    assert here.files() == {}
 
 
-def test_a_collection_that_is_all_of_the_bucket_can_be_forgotten(world):
-    world.store('run1/a')
-    world.run()
-    world.delete('run1/a')
-    assert world.run('run1', on_missing='forget').counts['forgotten'] == 1
+def test_a_collection_that_is_all_of_the_bucket_can_be_forgotten(here):
+    here.store('run1/a')
+    here.run()
+    here.delete('run1/a')
+    assert here.run('run1', on_missing='forget').counts['forgotten'] == 1
 
 
-def test_a_range_in_which_there_is_nothing_left(world):
+def test_a_range_in_which_there_is_nothing_left(here):
     """The bucket has more, so it is the right one."""
-    world.store('run1/a', 'run2/b')
-    world.run()
-    world.delete('run1/a')
-    assert world.run(on_missing='forget', span=('', 'run1/z')).counts['forgotten'] == 1
+    here.store('run1/a', 'run2/b')
+    here.run()
+    here.delete('run1/a')
+    assert here.run(on_missing='forget', span=('', 'run1/z')).counts['forgotten'] == 1
 
 
 @pytest.mark.parametrize(
     'fault', [fake_s3.error(500, 'InternalError'), fake_s3.error(403, 'AccessDenied'), fake_s3.Lost(None), fake_s3.Answer(200), fake_s3.Cut()]
 )
-def test_a_listing_that_fails_in_the_middle(world, monkeypatch, fault):
+def test_a_listing_that_fails_in_the_middle(here, monkeypatch, fault):
     """What was before is dealt with; behind it nothing is missing."""
-    world.s3.page = 3
-    world.store(*(f'run1/{number}' for number in range(9)))
-    world.run()
-    world.delete('run1/1', 'run1/7')
-    world.store('run1/2x')
-    serve, calls = world.s3.ListObjectsV2, []
+    here.s3.page = 3
+    here.store(*(f'run1/{number}' for number in range(9)))
+    here.run()
+    here.delete('run1/1', 'run1/7')
+    here.store('run1/2x')
+    serve, calls = here.s3.ListObjectsV2, []
 
     def page(request):
         calls.append(request)
         return fault if len(calls) > 1 and isinstance(fault, fake_s3.Answer) else serve(request)
 
-    monkeypatch.setattr(world.s3, 'ListObjectsV2', page)
+    monkeypatch.setattr(here.s3, 'ListObjectsV2', page)
     if not isinstance(fault, fake_s3.Answer):
-        real = world.s3.fault_for
-        monkeypatch.setattr(world.s3, 'fault_for', lambda operation: fault if operation == 'ListObjectsV2' and calls else real(operation))
-    made = Reconciler(world.part(), on_missing='forget')
+        real = here.s3.fault_for
+        monkeypatch.setattr(here.s3, 'fault_for', lambda operation: fault if operation == 'ListObjectsV2' and calls else real(operation))
+    made = Reconciler(here.part(), on_missing='forget')
     with pytest.raises(Exception, match='ls of bucket') as caught:
         made.run()
     assert type(caught.value).__module__ == 'rucio.common.exception'
     assert made.summary.counts['forgotten'] == 1
-    assert set(world.files()) == {f'run1/{number}' for number in range(9) if number != 1} | ({'run1/2x'} if made.summary.counts['registered'] else set())
+    assert set(here.files()) == {f'run1/{number}' for number in range(9) if number != 1} | ({'run1/2x'} if made.summary.counts['registered'] else set())
 
 
-def test_a_bucket_that_goes_away_in_the_middle(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
+def test_a_bucket_that_goes_away_in_the_middle(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
 
     def going(part, after, until):
         yield from listings.entries(part, after, until)
-        del world.s3.buckets[BUCKET]
+        del here.s3.buckets[BUCKET]
 
-    world.delete('run1/a')
-    summary = world.run(lister=going, on_missing='forget')
+    here.delete('run1/a')
+    summary = here.run(lister=going, on_missing='forget')
     assert counted(summary) == {'same': 1, 'failed': 1}
     assert 'has to be made' in only(summary).found
-    assert set(world.files()) == {'run1/a', 'run1/b'}
+    assert set(here.files()) == {'run1/a', 'run1/b'}
 
 
-def test_the_storage_does_not_say_whether_it_is_missing(world):
-    world.store('run1/a', 'run1/b')
-    world.run()
-    world.delete('run1/a')
-    world.s3.fail('HeadObject', fake_s3.error(503, 'SlowDown'))
-    summary = world.run(on_missing='forget')
+def test_the_storage_does_not_say_whether_it_is_missing(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/a')
+    here.s3.fail('HeadObject', fake_s3.error(503, 'SlowDown'))
+    summary = here.run(on_missing='forget')
     assert counted(summary) == {'same': 1, 'failed': 1}
-    assert set(world.files()) == {'run1/a', 'run1/b'}
+    assert set(here.files()) == {'run1/a', 'run1/b'}
 
 
 # Rucio at work
 
 
-def test_an_upload_that_was_never_confirmed(world):
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
+def test_an_upload_that_was_never_confirmed(here):
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
     for name in ('run1/a', 'run1/b', 'run1/c'):
-        world.change(name, state=ReplicaState.COPYING)
-    in_parts(world, 'run1/b', body=b'abc')
-    world.delete('run1/c')
-    assert counted(world.run(on_missing='forget', on_changed='replace')) == {'completed': 1, 'busy': 2}
-    assert set(world.files()) == {'run1/a'}
-    in_parts(world, 'run1/b', body=b'abc', modified=time.time() - 90_000)
-    assert counted(world.run()) == {'same': 1, 'completed': 1, 'busy': 1}
+        here.change(name, state=ReplicaState.COPYING)
+    in_parts(here, 'run1/b', body=b'abc')
+    here.delete('run1/c')
+    assert counted(here.run(on_missing='forget', on_changed='replace')) == {'completed': 1, 'busy': 2}
+    assert set(here.files()) == {'run1/a'}
+    in_parts(here, 'run1/b', body=b'abc', modified=time.time() - 90_000)
+    assert counted(here.run()) == {'same': 1, 'completed': 1, 'busy': 1}
 
 
 @pytest.mark.parametrize('state', [ReplicaState.BEING_DELETED, ReplicaState.BAD, ReplicaState.UNAVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE])
-def test_what_rucio_deletes_or_repairs_is_left_alone(world, state):
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
+def test_what_rucio_deletes_or_repairs_is_left_alone(here, state):
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
     for name in ('run1/a', 'run1/b'):
-        world.change(name, state=state)
-    world.delete('run1/a')
-    world.store('run1/b', body=b'another')
-    assert counted(world.run(on_missing='forget', on_changed='replace')) == {'same': 1, 'busy': 2}
+        here.change(name, state=state)
+    here.delete('run1/a')
+    here.store('run1/b', body=b'another')
+    assert counted(here.run(on_missing='forget', on_changed='replace')) == {'same': 1, 'busy': 2}
 
 
 # In pieces
 
 
-def test_a_run_in_pieces(world, monkeypatch):
+def test_a_run_in_pieces(here, monkeypatch):
     """Each call does at least something, and all calls together all of it."""
     monkeypatch.setattr(walk, 'LOOK', 2)
     monkeypatch.setattr(walk, 'CHUNK', 2)
-    world.store(*(f'run1/{number:02}' for number in range(20)))
-    world.run()
-    world.delete('run1/03', 'run1/11')
-    world.store('run1/07', 'run1/16', body=b'abcd')
-    world.store(*(f'run1/{number:02}x' for number in range(0, 20, 3)))
-    made, after, calls = Reconciler(world.part(), on_changed='replace', on_missing='forget'), '', [0]
+    here.store(*(f'run1/{number:02}' for number in range(20)))
+    here.run()
+    here.delete('run1/03', 'run1/11')
+    here.store('run1/07', 'run1/16', body=b'abcd')
+    here.store(*(f'run1/{number:02}x' for number in range(0, 20, 3)))
+    made, after, calls = Reconciler(here.part(), on_changed='replace', on_missing='forget'), '', [0]
     while after is not None:
         calls.append(after)
         after = made.run(after=after, seconds=0)
     assert len(calls) > 8
     assert all(first < second for first, second in pairwise(calls[2:]))
-    assert world.files() == world.bucket()
+    assert here.files() == here.bucket()
     assert made.summary.counts['replaced'] == made.summary.counts['forgotten'] == 2
     assert made.summary.counts['registered'] == 7
 
 
-def test_objects_to_be_read_in_pieces(world, monkeypatch):
-    in_parts(world, *(f'run1/{number}' for number in range(6)))
-    made, after, calls = Reconciler(world.part()), '', 0
+def test_objects_to_be_read_in_pieces(here, monkeypatch):
+    in_parts(here, *(f'run1/{number}' for number in range(6)))
+    made, after, calls = Reconciler(here.part()), '', 0
     while after is not None and calls < 20:
         after = made.run(after=after, seconds=0)
         calls += 1
     assert 2 < calls < 20
-    assert world.files() == world.bucket()
+    assert here.files() == here.bucket()
     assert made.summary.counts['registered'] == 6
 
 
-def test_many_missing_files_take_no_longer_than_they_may(world, monkeypatch):
+def test_many_missing_files_take_no_longer_than_they_may(here, monkeypatch):
     """Of these the listing says nothing, so the clock is read in between, too."""
     monkeypatch.setattr(walk, 'DOUBTS', 2)
-    world.store(*(f'run1/{number}' for number in range(8)), 'z/z')
-    world.run()
-    world.delete(*(f'run1/{number}' for number in range(8)))
-    made = Reconciler(world.part(), on_missing='forget')
+    here.store(*(f'run1/{number}' for number in range(8)), 'z/z')
+    here.run()
+    here.delete(*(f'run1/{number}' for number in range(8)))
+    made = Reconciler(here.part(), on_missing='forget')
     assert made.run(seconds=0) == 'run1/1'
     assert made.summary.counts['forgotten'] == 2
     assert made.run(after='run1/1', seconds=60) is None
-    assert world.files() == world.bucket()
+    assert here.files() == here.bucket()
 
 
-def test_a_stop_is_no_end_of_the_listing(world, monkeypatch):
+def test_a_stop_is_no_end_of_the_listing(here, monkeypatch):
     monkeypatch.setattr(walk, 'LOOK', 1)
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
-    world.delete('run1/c')
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
+    here.delete('run1/c')
     stop = threading.Event()
     stop.set()
-    made = Reconciler(world.part(), on_missing='forget', stop=stop)
+    made = Reconciler(here.part(), on_missing='forget', stop=stop)
     assert made.run() == 'run1/a'
-    assert set(world.files()) == {'run1/a', 'run1/b', 'run1/c'}
+    assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
 
 
-def test_ranges_touch_nothing_else(world):
-    world.store('run1/a', 'run2/b', 'run3/c')
-    world.run()
-    world.delete('run1/a', 'run2/b', 'run3/c')
-    world.store('run0/new', 'run2/new', 'run4/new')
-    assert counted(world.run(span=('run1/z', 'run2/z'), on_missing='forget')) == {'new': 1, 'registered': 1, 'missing': 1, 'forgotten': 1}
-    assert set(world.files()) == {'run1/a', 'run2/new', 'run3/c'}
+def test_ranges_touch_nothing_else(here):
+    here.store('run1/a', 'run2/b', 'run3/c')
+    here.run()
+    here.delete('run1/a', 'run2/b', 'run3/c')
+    here.store('run0/new', 'run2/new', 'run4/new')
+    assert counted(here.run(span=('run1/z', 'run2/z'), on_missing='forget')) == {'new': 1, 'registered': 1, 'missing': 1, 'forgotten': 1}
+    assert set(here.files()) == {'run1/a', 'run2/new', 'run3/c'}
 
 
 @pytest.mark.parametrize('span', [('s',), ('run2/x',), ('', 'run1'), ('run1/x', 'run1/b'), ('', 'run1/')])
-def test_a_range_outside_of_the_part(world, span):
-    world.store('run1/a')
-    assert counted(world.run('run1', span=span)) == {}
+def test_a_range_outside_of_the_part(here, span):
+    here.store('run1/a')
+    assert counted(here.run('run1', span=span)) == {}
 
 
 @pytest.mark.parametrize('span', [(), ('r',), ('', 'run2'), ('run0/x', 'zzz')])
-def test_a_range_around_the_part(world, span):
-    world.store('run1/a')
-    assert counted(world.run('run1', span=span)) == {'new': 1, 'registered': 1}
+def test_a_range_around_the_part(here, span):
+    here.store('run1/a')
+    assert counted(here.run('run1', span=span)) == {'new': 1, 'registered': 1}
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 100])
-def test_cutting_into_ranges(world, count):
+def test_cutting_into_ranges(here, count):
     keys = [f'run{number}/{name}' for number in range(7) for name in 'ab'] + ['0', 'zzz']
-    world.store(*keys)
-    cut = ranges(world.part(), count)
+    here.store(*keys)
+    cut = ranges(here.part(), count)
     assert len(cut) == min(count, 9)
     assert (cut[0][0], cut[-1][1]) == ('', None)
     assert all(first[1] == second[0] for first, second in pairwise(cut))
-    assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(world.part(), *span)]) == sorted(keys)
+    assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(here.part(), *span)]) == sorted(keys)
 
 
-def test_cutting_where_there_is_one_directory(world):
-    world.store('data/2025/a', 'data/2026/b')
-    assert ranges(world.part(), 2) == [('', 'data/2026/'), ('data/2026/', None)]
-    assert ranges(world.part('data'), 2) == [('', 'data/2026/'), ('data/2026/', None)]
-    assert ranges(world.part('nothing'), 2) == [('', None)]
+def test_cutting_where_there_is_one_directory(here):
+    here.store('data/2025/a', 'data/2026/b')
+    assert ranges(here.part(), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(here.part('data'), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(here.part('nothing'), 2) == [('', None)]
 
 
 @pytest.mark.parametrize('look', [1, 2, 256])
-def test_what_all_slices_count_is_what_lies_there(world, monkeypatch, look):
+def test_what_all_slices_count_is_what_lies_there(here, monkeypatch, look):
     """However a round is cut into slices, each object counts once."""
     for name, value in {'LOOK': look, 'CHUNK': 3, 'DOUBTS': 2}.items():
         monkeypatch.setattr(walk, name, value)
     keys = [f'run1/{number:02}' for number in range(30)]
     for number, key in enumerate(keys):
-        world.store(key, body=b'x' * (number + 1))
-    world.run()
-    world.delete(*keys[3:6], keys[10], *keys[26:])
-    world.store(*keys[11:13], body=b'changed')
-    world.store('run1/07a', 'run1/07b', 'run1/20a', 'run1/25 no name', 'run2/', body=b'')
-    world.store('run1/08a', body=b'new' * 100)
-    there = [size for size, _ in world.bucket().values()]
+        here.store(key, body=b'x' * (number + 1))
+    here.run()
+    here.delete(*keys[3:6], keys[10], *keys[26:])
+    here.store(*keys[11:13], body=b'changed')
+    here.store('run1/07a', 'run1/07b', 'run1/20a', 'run1/25 no name', 'run2/', body=b'')
+    here.store('run1/08a', body=b'new' * 100)
+    there = [size for size, _ in here.bucket().values()]
     for _ in range(2):
         after, listed, stored, slices = '', 0, 0, 0
         while after is not None:
-            made = Reconciler(world.part())
+            made = Reconciler(here.part())
             after = made.run(after, seconds=0)
             listed, stored, slices = listed + made.summary.counts['listed'], stored + made.stored, slices + 1
         assert (listed, stored) == (len(there), sum(there))
@@ -685,25 +685,25 @@ def test_what_all_slices_count_is_what_lies_there(world, monkeypatch, look):
 # A storage that does not sort
 
 
-def test_an_unsorted_listing(world):
-    world.s3.unsorted, world.s3.page = True, 4
+def test_an_unsorted_listing(here):
+    here.s3.unsorted, here.s3.page = True, 4
     names = [f'run1/{number}' for number in range(20)]
-    world.store(*names)
-    summary = world.run()
+    here.store(*names)
+    summary = here.run()
     assert counted(summary) == {'new': 20, 'registered': 20}
     assert summary.counts['listed'] == 20
-    world.delete('run1/3')
-    assert counted(world.run(on_missing='forget')) == {'same': 19, 'missing': 1, 'forgotten': 1}
-    assert counted(world.run(span=('run1/15', 'run1/5'))) == {'same': 7}
+    here.delete('run1/3')
+    assert counted(here.run(on_missing='forget')) == {'same': 19, 'missing': 1, 'forgotten': 1}
+    assert counted(here.run(span=('run1/15', 'run1/5'))) == {'same': 7}
 
 
-def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
+def test_a_storage_that_is_not_known_to_sort(here, endpoint, monkeypatch):
     """Each call lists all of it, and has its time after that."""
     monkeypatch.setattr(walk, 'LOOK', 2)
     names = [f'run1/{number}' for number in range(9)]
-    world.store(*names)
-    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
-    assert ranges(world.part(), 3) == [('', None)]
+    here.store(*names)
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+    assert ranges(here.part(), 3) == [('', None)]
     listed = listings.sorted_entries
 
     def slow(*arguments):
@@ -713,36 +713,36 @@ def test_a_storage_that_is_not_known_to_sort(world, endpoint, monkeypatch):
         return found
 
     monkeypatch.setattr(listings, 'sorted_entries', slow)
-    assert Reconciler(world.part()).run(seconds=30) is None
-    assert sorted(world.files()) == names
+    assert Reconciler(here.part()).run(seconds=30) is None
+    assert sorted(here.files()) == names
 
 
-def test_what_was_listed_long_ago_and_is_gone_is_not_registered(world, monkeypatch):
+def test_what_was_listed_long_ago_and_is_gone_is_not_registered(here, monkeypatch):
     monkeypatch.setattr(walk, 'OLD', -1)
-    world.store('run1/a', 'run1/b')
-    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
+    here.store('run1/a', 'run1/b')
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
     listed = listings.sorted_entries
 
     def slow(*arguments):
         found = list(listed(*arguments))
-        world.delete('run1/a')
+        here.delete('run1/a')
         return found
 
     monkeypatch.setattr(listings, 'sorted_entries', slow)
-    assert counted(world.run(on_missing='forget')) == {'new': 1, 'registered': 1}
-    assert sorted(world.files()) == ['run1/b']
+    assert counted(here.run(on_missing='forget')) == {'new': 1, 'registered': 1}
+    assert sorted(here.files()) == ['run1/b']
 
 
-def test_a_listing_that_turns_out_to_be_unsorted(world):
-    world.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
-    world.run()
+def test_a_listing_that_turns_out_to_be_unsorted(here):
+    here.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
+    here.run()
 
     def disordered(part, after, until):
         found = {entry.key: entry for entry in listings.entries(part)}
         yield from (found['run1/+'], found['run1/c'])
         raise Unsorted(lambda: iter([found['run1/c'], found['run1/b'], found['run1/+'], found['run1/a']]))
 
-    made = Reconciler(world.part(), lister=disordered, on_missing='forget')
+    made = Reconciler(here.part(), lister=disordered, on_missing='forget')
     assert made.run() is None
     summary = made.summary
     assert counted(summary) == {'same': 3, 'unnameable': 1}
@@ -750,116 +750,116 @@ def test_a_listing_that_turns_out_to_be_unsorted(world):
     assert len(summary.problems) == 1
 
 
-def test_a_storage_that_does_not_sort_is_not_listed_without_end(world):
+def test_a_storage_that_does_not_sort_is_not_listed_without_end(here):
     """A request to the server is bounded; nothing is taken for missing."""
-    world.store('run1/a', 'run1/b', 'run1/c')
-    world.run()
-    world.delete('run1/a')
-    world.store('run1/d')
-    object.__setattr__(world.storage, 'endpoint', replace(world.storage.endpoint, sorted_listing=False))
-    one = Reconciler(world.part(), on_missing='forget')
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
+    here.delete('run1/a')
+    here.store('run1/d')
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+    one = Reconciler(here.part(), on_missing='forget')
     with pytest.raises(UnsupportedOperation, match=r"bucket 'user\.alice': there are more than 2 objects.*rucio-s3-reconciler sorts more"):
         one.run(most_sorted=2)
-    assert sorted(world.files()) == ['run1/a', 'run1/b', 'run1/c']
-    assert Reconciler(world.part(), on_missing='forget').run(most_sorted=3) is None
-    assert sorted(world.files()) == ['run1/b', 'run1/c', 'run1/d']
+    assert sorted(here.files()) == ['run1/a', 'run1/b', 'run1/c']
+    assert Reconciler(here.part(), on_missing='forget').run(most_sorted=3) is None
+    assert sorted(here.files()) == ['run1/b', 'run1/c', 'run1/d']
 
 
-def test_what_is_too_large_to_be_read_now_is_registered_and_read_later(world):
-    world.store('run1/small', body=b'x' * 10, etag='no-md5-1')
-    world.store('run1/large', body=b'x' * 1000, etag='no-md5-2')
-    assert Reconciler(world.part()).run(most_read=100) is None
-    assert {name: bool(md5) for name, (_, md5) in world.files().items()} == {'run1/large': False, 'run1/small': True}
-    world.run()
-    assert world.files() == world.bucket()
+def test_what_is_too_large_to_be_read_now_is_registered_and_read_later(here):
+    here.store('run1/small', body=b'x' * 10, etag='no-md5-1')
+    here.store('run1/large', body=b'x' * 1000, etag='no-md5-2')
+    assert Reconciler(here.part()).run(most_read=100) is None
+    assert {name: bool(md5) for name, (_, md5) in here.files().items()} == {'run1/large': False, 'run1/small': True}
+    here.run()
+    assert here.files() == here.bucket()
 
 
 # Failures
 
 
-def test_one_object_that_cannot_be_read(world):
-    in_parts(world, 'run1/a', 'run1/b')
-    world.s3.fail('GetObject', fake_s3.error(403, 'AccessDenied'))
-    summary = world.run()
+def test_one_object_that_cannot_be_read(here):
+    in_parts(here, 'run1/a', 'run1/b')
+    here.s3.fail('GetObject', fake_s3.error(403, 'AccessDenied'))
+    summary = here.run()
     assert counted(summary) == {'new': 2, 'registered': 1, 'failed': 1}
     problem = only(summary)
     assert (problem.kind, 'AccessDenied' in problem.found) == ('failed', True)
-    assert counted(world.run()) == {'new': 1, 'registered': 1, 'same': 1}
+    assert counted(here.run()) == {'new': 1, 'registered': 1, 'same': 1}
 
 
-def test_an_object_that_vanishes_before_it_is_read(world):
-    in_parts(world, 'run1/a')
-    world.s3.fail('HeadObject', fake_s3.error(404, 'NoSuchKey'))
-    summary = world.run()
+def test_an_object_that_vanishes_before_it_is_read(here):
+    in_parts(here, 'run1/a')
+    here.s3.fail('HeadObject', fake_s3.error(404, 'NoSuchKey'))
+    summary = here.run()
     assert counted(summary) == {'new': 1}
     assert summary.problems == []
 
 
-def test_the_database_fails(world):
-    world.store('run1/a')
+def test_the_database_fails(here):
+    here.store('run1/a')
     with mock.patch.object(registration, 'register', side_effect=DatabaseException('gone')), pytest.raises(DatabaseException):
-        world.run()
-    assert world.files() == {}
+        here.run()
+    assert here.files() == {}
 
 
 # Single objects
 
 
-def test_check(world):
-    world.store('run1/a', 'run1/b', 'run1/c', 'run1/d')
-    world.run()
-    world.store('run1/a', body=b'abcd')
-    world.store('run1/new')
-    world.delete('run1/b', 'run1/d')
-    summary = world.check('run1/new', 'run1/b', 'run1/a', 'run1/c', 'run1/never', 'run1/', on_changed='replace', on_missing='forget')
+def test_check(here):
+    here.store('run1/a', 'run1/b', 'run1/c', 'run1/d')
+    here.run()
+    here.store('run1/a', body=b'abcd')
+    here.store('run1/new')
+    here.delete('run1/b', 'run1/d')
+    summary = here.check('run1/new', 'run1/b', 'run1/a', 'run1/c', 'run1/never', 'run1/', on_changed='replace', on_missing='forget')
     assert counted(summary) == {'same': 1, 'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1, 'missing': 1, 'forgotten': 1}
-    assert set(world.files()) == {'run1/a', 'run1/c', 'run1/d', 'run1/new'}
+    assert set(here.files()) == {'run1/a', 'run1/c', 'run1/d', 'run1/new'}
 
 
-def test_check_of_the_last_object(world):
+def test_check_of_the_last_object(here):
     """That the bucket is empty now is what somebody wanted."""
-    world.store('run1/a')
-    world.run()
-    world.delete('run1/a')
-    assert counted(world.check('run1/a', on_missing='forget')) == {'missing': 1, 'forgotten': 1}
+    here.store('run1/a')
+    here.run()
+    here.delete('run1/a')
+    assert counted(here.check('run1/a', on_missing='forget')) == {'missing': 1, 'forgotten': 1}
 
 
-def test_check_of_what_does_not_belong_to_the_part(world):
-    world.store('run2/a')
-    made = Reconciler(world.part('run1'))
+def test_check_of_what_does_not_belong_to_the_part(here):
+    here.store('run2/a')
+    made = Reconciler(here.part('run1'))
     made.check(['run2/a', 'run1'])
     assert counted(made.summary) == {}
-    assert world.s3.operations() == []
+    assert here.s3.operations() == []
 
 
-def test_check_again_if_it_changes_meanwhile(world):
-    world.store('run1/a')
+def test_check_again_if_it_changes_meanwhile(here):
+    here.store('run1/a')
     register = registration.register
 
     def slow(part, files):
         done = register(part, files)
-        world.store('run1/a', body=b'abcd')
+        here.store('run1/a', body=b'abcd')
         return done
 
     with mock.patch.object(registration, 'register', slow):
-        summary = world.check('run1/a', on_changed='replace')
+        summary = here.check('run1/a', on_changed='replace')
     assert counted(summary) == {'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1}
-    assert world.files() == world.bucket()
+    assert here.files() == here.bucket()
 
 
-def test_check_does_not_go_on_for_ever(world):
+def test_check_does_not_go_on_for_ever(here):
     replace, count = updates.replace, iter(range(100))
 
     def changing(part, seen, new):
         done = replace(part, seen, new)
-        world.store('run1/a', body=b'x' * next(count))
+        here.store('run1/a', body=b'x' * next(count))
         return done
 
-    world.store('run1/a')
-    world.run()
-    world.store('run1/a', body=b'abcd')
+    here.store('run1/a')
+    here.run()
+    here.store('run1/a', body=b'abcd')
     with mock.patch.object(updates, 'replace', changing):
-        assert world.check('run1/a', on_changed='replace').counts['replaced'] == walk.AGAIN
+        assert here.check('run1/a', on_changed='replace').counts['replaced'] == walk.AGAIN
 
 
 # What is said
@@ -876,10 +876,10 @@ def test_only_some_problems_are_kept():
     assert first.as_dict()['problems'][0] == {'kind': 'changed', 'did': 'user.alice:0', 'key': '0', 'found': 'found', 'remedy': 'remedy'}
 
 
-def test_the_same_problem_is_kept_once(world):
+def test_the_same_problem_is_kept_once(here):
     summary = Summary()
     for _ in range(3):
-        summary.refused(world.part(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
+        summary.refused(here.part(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
     assert summary.counts['over-limit'] == 3
     assert [problem.kind for problem in summary.problems] == ['over-limit']
 
@@ -888,24 +888,24 @@ def test_every_count_is_there_from_the_beginning():
     assert Summary().as_dict() == {'counts': dict.fromkeys(walk.COUNTS, 0), 'problems': []}
 
 
-def test_a_refusal_is_what_was_found_and_what_to_do(world):
-    world.store('run1/a')
+def test_a_refusal_is_what_was_found_and_what_to_do(here):
+    here.store('run1/a')
     with mock.patch.object(registration, 'register', return_value=(0, [Refusal('closed', 'run1', 'The dataset is closed. Open it, or use another one.')])):
-        summary = world.run()
+        summary = here.run()
     problem = only(summary)
     assert (problem.kind, problem.found, problem.remedy) == ('closed', 'The dataset is closed.', 'Open it, or use another one.')
     assert summary.counts['closed'] == 1
 
 
 @pytest.mark.parametrize('options', [{'on_changed': 'delete'}, {'on_missing': 'bad'}])
-def test_a_way_to_act_that_there_is_not(world, options):
+def test_a_way_to_act_that_there_is_not(here, options):
     with pytest.raises(ValueError, match='is one of'):
-        Reconciler(world.part(), **options)
+        Reconciler(here.part(), **options)
 
 
-def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(world):
+def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(here):
     with mock.patch.object(checksums, 'sums', side_effect=ServiceUnavailable('not asked')):
-        assert counted(world.run()) == {}
+        assert counted(here.run()) == {}
 
 
 # An inventory, which is a listing of yesterday
@@ -916,38 +916,38 @@ class Yesterday:
 
     old = True
 
-    def __init__(self, world):
-        self._entries = list(listings.entries(world.part()))
+    def __init__(self, here):
+        self._entries = list(listings.entries(here.part()))
 
     def __call__(self, part, after='', until=None):
         return iter(self._entries)
 
 
-def test_what_happened_since_the_inventory_is_seen(world):
-    world.store('run/a', 'run/b', 'run/gone')
-    world.run()
-    world.store('run/new', 'run/new-and-gone')
-    inventory = Yesterday(world)
-    world.store('run/later')
-    world.check('run/later')  # an event told
-    world.store('run/a', body=b'changed since')
-    world.check('run/a', on_changed='replace')
-    world.delete('run/gone', 'run/new-and-gone')
-    world.check('run/gone', on_missing='forget')
-    summary = world.run(lister=inventory, on_changed='replace', on_missing='forget')
+def test_what_happened_since_the_inventory_is_seen(here):
+    here.store('run/a', 'run/b', 'run/gone')
+    here.run()
+    here.store('run/new', 'run/new-and-gone')
+    inventory = Yesterday(here)
+    here.store('run/later')
+    here.check('run/later')  # an event told
+    here.store('run/a', body=b'changed since')
+    here.check('run/a', on_changed='replace')
+    here.delete('run/gone', 'run/new-and-gone')
+    here.check('run/gone', on_missing='forget')
+    summary = here.run(lister=inventory, on_changed='replace', on_missing='forget')
     assert summary.problems == []
-    assert world.files() == world.bucket()
+    assert here.files() == here.bucket()
     assert (summary.counts['registered'], summary.counts['forgotten'], summary.counts['replaced']) == (1, 0, 0)
 
 
-def test_an_inventory_of_a_bucket_that_is_empty_now(world):
-    world.store('run/a', 'run/b')
-    inventory = Yesterday(world)
-    world.run()
-    world.delete('run/a')
-    assert world.run(lister=inventory, on_missing='forget').counts['forgotten'] == 0  # the inventory still has it
-    world.delete('run/b')
+def test_an_inventory_of_a_bucket_that_is_empty_now(here):
+    here.store('run/a', 'run/b')
+    inventory = Yesterday(here)
+    here.run()
+    here.delete('run/a')
+    assert here.run(lister=inventory, on_missing='forget').counts['forgotten'] == 0  # the inventory still has it
+    here.delete('run/b')
     inventory._entries.clear()
-    summary = world.run(lister=inventory, on_missing='forget')
+    summary = here.run(lister=inventory, on_missing='forget')
     assert [problem.kind for problem in summary.problems] == ['empty-bucket']
-    assert set(world.files()) == {'run/a', 'run/b'}
+    assert set(here.files()) == {'run/a', 'run/b'}

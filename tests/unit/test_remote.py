@@ -76,13 +76,13 @@ def endpoint(s3):
 
 
 @pytest.fixture
-def server(endpoint):
+def signer(endpoint):
     return Server(endpoint)
 
 
 @pytest.fixture
-def connection(endpoint, server):
-    return clients.connect(endpoint, Remote(endpoint, server, 'us-east-1'))
+def connection(endpoint, signer):
+    return clients.connect(endpoint, Remote(endpoint, signer, 'us-east-1'))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def local(tmp_path):
     return make
 
 
-def test_every_operation_of_the_protocol_is_signed(connection, server, s3, local, tmp_path):
+def test_every_operation_of_the_protocol_is_signed(connection, signer, s3, local, tmp_path):
     file = local(20 * MiB)
     transfer.upload(connection, str(file), KEY)
     transfer.download(connection, KEY, str(tmp_path / 'back'))
@@ -108,13 +108,13 @@ def test_every_operation_of_the_protocol_is_signed(connection, server, s3, local
     with pytest.raises(SourceNotFound):
         objects.delete(connection, KEY)
     assert all(request.headers['authorization'].startswith('AWS4-HMAC-SHA256 Credential=AKIDSERVER/') for request in s3.requests)
-    assert len(server.asked) == len(s3.requests)
+    assert len(signer.asked) == len(s3.requests)
     assert {'CreateMultipartUpload', 'UploadPart', 'CompleteMultipartUpload', 'CopyObject', 'DeleteObjects', 'HeadBucket'} <= set(s3.operations())
 
 
-def test_what_is_sent_is_what_was_signed(connection, server, s3):
+def test_what_is_sent_is_what_was_signed(connection, signer, s3):
     connection.client.put_object(Bucket=BUCKET, Key=KEY.key, Body=b'content')
-    ((rse, (asked,)),) = server.asked
+    ((rse, (asked,)),) = signer.asked
     (request,) = s3.requests
     assert rse == 'X'
     assert asked['uri'] == s3.url + request.url
@@ -125,30 +125,30 @@ def test_what_is_sent_is_what_was_signed(connection, server, s3):
     assert [name for name in request.headers if name.startswith('x-amz-') and name not in signed] == []
 
 
-def test_the_body_stays_here_but_for_the_keys_of_a_deletion(connection, server):
+def test_the_body_stays_here_but_for_the_keys_of_a_deletion(connection, signer):
     connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'content')
     connection.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
-    assert ['body' in asked for _, (asked,) in server.asked] == [False, True]
+    assert ['body' in asked for _, (asked,) in signer.asked] == [False, True]
 
 
 @pytest.fixture
-def careful(endpoint, server):
+def careful(endpoint, signer):
     """The same on a storage that does not verify bodies."""
     other = replace(endpoint, verifies_body=False)
-    server.endpoint = other
-    return clients.connect(other, Remote(other, server, 'us-east-1'))
+    signer.endpoint = other
+    return clients.connect(other, Remote(other, signer, 'us-east-1'))
 
 
-def test_where_bodies_are_not_verified_objects_are_deleted_one_by_one(careful, server, s3):
+def test_where_bodies_are_not_verified_objects_are_deleted_one_by_one(careful, signer, s3):
     targets = [KEY._replace(key=key) for key in ('a', 'b', 'missing')]
     assert objects.delete_many(careful, targets) == dict.fromkeys(targets)
     assert s3.operations() == ['DeleteObject'] * 3
-    assert len(server.asked) == 3
+    assert len(signer.asked) == 3
 
 
-def test_of_many_objects_each_has_its_own_answer(careful, server, s3):
+def test_of_many_objects_each_has_its_own_answer(careful, signer, s3):
     s3.fail('DeleteObject', error(403, 'AccessDenied'))
-    server.answers = [None, AccessDenied('not yours')]
+    signer.answers = [None, AccessDenied('not yours')]
     targets = [KEY._replace(key=str(number)) for number in range(4)]
     result = objects.delete_many(careful, targets)
     assert sorted(type(each).__name__ for each in result.values()) == ['NoneType', 'NoneType', 'RSEAccessDenied', 'RSEAccessDenied']
@@ -162,8 +162,8 @@ def test_boto3_s_own_call_answers_as_the_storage_would(careful, s3):
     assert quiet['Deleted'] == []
 
 
-def test_a_server_that_is_away_ends_the_deletion(careful, server):
-    server.answers = [requests.ConnectionError('away')] * 2
+def test_a_server_that_is_away_ends_the_deletion(careful, signer):
+    signer.answers = [requests.ConnectionError('away')] * 2
     result = objects.delete_many(careful, [KEY, KEY._replace(key='b')])
     assert {type(each) for each in result.values()} == {ServiceUnavailable}
 
@@ -171,24 +171,24 @@ def test_a_server_that_is_away_ends_the_deletion(careful, server):
 @pytest.mark.parametrize(('scheme', 'checksum', 'expected'), [('https', 'md5', 'UNSIGNED-PAYLOAD'), ('https', 'crc32', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER')])
 def test_over_https_the_body_is_not_read_for_a_signature(endpoint, scheme, checksum, expected):
     secure = Endpoint(rse='X', rse_id='', url='https://127.0.0.1:9', checksum=checksum, max_attempts=1)
-    server = Server(secure)
-    connection = clients.connect(secure, Remote(secure, server))
+    signer = Server(secure)
+    connection = clients.connect(secure, Remote(secure, signer))
     with pytest.raises(Exception, match='Could not connect'):
         connection.client.upload_part(Bucket=BUCKET, Key='k', UploadId='u', PartNumber=1, Body=b'content')
-    (asked,) = server.asked[0][1]
+    (asked,) = signer.asked[0][1]
     assert asked['headers']['X-Amz-Content-SHA256'] == [expected]
 
 
-def test_it_has_no_keys(connection, server):
+def test_it_has_no_keys(connection, signer):
     assert connection.client._request_signer._credentials is None
     assert 'secret-of-the-server' not in repr(connection.authorizer) + connection.authorizer.identity
 
 
-def test_each_attempt_has_a_signature_of_its_own(connection, server, s3):
+def test_each_attempt_has_a_signature_of_its_own(connection, signer, s3):
     s3.store(BUCKET, 'k', b'content')
     s3.fail('GetObject', error(503, 'SlowDown'), error(500, 'InternalError'))
     assert connection.client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'content'
-    assert len(server.asked) == len(s3.requests) == 3
+    assert len(signer.asked) == len(s3.requests) == 3
 
 
 def test_it_does_not_depend_on_the_clock_of_this_machine(connection, s3, monkeypatch):
@@ -209,9 +209,9 @@ def test_it_does_not_depend_on_the_clock_of_this_machine(connection, s3, monkeyp
     ],
 )
 @pytest.mark.parametrize('operation', ['put', 'multipart', 'get', 'stat', 'exists', 'delete', 'list'])
-def test_a_refusal_of_the_server_reaches_the_user_in_its_words_and_nothing_is_sent(connection, server, s3, local, tmp_path, case, operation):
+def test_a_refusal_of_the_server_reaches_the_user_in_its_words_and_nothing_is_sent(connection, signer, s3, local, tmp_path, case, operation):
     said, raised, words = case
-    server.answers = [said] * 10
+    signer.answers = [said] * 10
     run = {
         'put': lambda: transfer.upload(connection, str(local(10)), KEY),
         'multipart': lambda: transfer.upload(connection, str(local(20 * MiB)), KEY),
@@ -226,24 +226,24 @@ def test_a_refusal_of_the_server_reaches_the_user_in_its_words_and_nothing_is_se
     assert s3.requests == []
 
 
-def test_who_may_not_see_the_bucket_still_learns_that_a_file_is_missing(connection, server):
+def test_who_may_not_see_the_bucket_still_learns_that_a_file_is_missing(connection, signer):
     """The second question, whether there is such a bucket, is refused to those who were given a part of it."""
-    server.answers = [None, AccessDenied('not yours')]
+    signer.answers = [None, AccessDenied('not yours')]
     with pytest.raises(SourceNotFound):
         objects.delete(connection, KEY)
-    assert len(server.asked) == 2
+    assert len(signer.asked) == 2
 
 
-def test_a_signature_for_something_else_is_not_used(connection, server, s3):
-    server.answers.append([{'uri': f'{s3.url}/user.bob/k', 'headers': {}}])
+def test_a_signature_for_something_else_is_not_used(connection, signer, s3):
+    signer.answers.append([{'uri': f'{s3.url}/user.bob/k', 'headers': {}}])
     with pytest.raises(RSEOperationNotSupported, match='another request'):
         connection.client.head_object(Bucket=BUCKET, Key='k')
     assert s3.requests == []
 
 
-def test_clients_are_shared_by_server_and_rse(endpoint, server):
+def test_clients_are_shared_by_server_and_rse(endpoint, signer):
     other = Server(endpoint)
     other.identity = 'https://rucio.example.org def bob'
-    same = [clients.connect(endpoint, Remote(endpoint, server)).client for _ in range(2)]
+    same = [clients.connect(endpoint, Remote(endpoint, signer)).client for _ in range(2)]
     assert same[0] is same[1]
     assert clients.connect(endpoint, Remote(endpoint, other)).client is not same[0]

@@ -56,29 +56,29 @@ KEYS = keys()
 
 
 @pytest.fixture
-def server(rucio_cfg, home):
+def fake_rucio(rucio_cfg, home):
     rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}})
     with FakeRucio() as fake:
         yield fake
 
 
 @pytest.fixture
-def connect(server):
+def connect(fake_rucio):
     """Call it for a client of the server."""
 
     def make(**more):
         user = {'account': 'alice', 'auth_type': 'userpass', 'creds': {'username': 'alice', 'password': 'p'}}
-        return S3Client(rucio_host=server.url, auth_host=server.url, **user, **more)
+        return S3Client(rucio_host=fake_rucio.url, auth_host=fake_rucio.url, **user, **more)
 
     return make
 
 
 @pytest.fixture
-def plugin(server):
+def plugin(fake_rucio):
     """The answers of a server with the plugin: path -> body."""
     answers = {'/s3/locate': [PLACE], '/s3/rses/X': STORAGE, '/s3/credentials': keys()}
     missing = (404, None, {'ExceptionClass': 'RSENotFound', 'ExceptionMessage': 'there is no such RSE'})
-    server.answer = lambda asked: (200, answers[asked.path], {}) if asked.path in answers else missing
+    fake_rucio.answer = lambda asked: (200, answers[asked.path], {}) if asked.path in answers else missing
     return answers
 
 
@@ -158,25 +158,25 @@ def plugin(server):
         ),
     ],
 )
-def test_each_method_is_one_request(server, connect, method, arguments, asked, answer, result):
-    server.answer = lambda asked: (201 if asked.method == 'POST' else 200, answer, {})
+def test_each_method_is_one_request(fake_rucio, connect, method, arguments, asked, answer, result):
+    fake_rucio.answer = lambda asked: (201 if asked.method == 'POST' else 200, answer, {})
     assert getattr(connect(), method)(**arguments) == result
-    assert [tuple(each) for each in server.asked] == [asked]
+    assert [tuple(each) for each in fake_rucio.asked] == [asked]
 
 
-def test_sync_asks_until_all_is_done_and_adds_up(server, connect):
+def test_sync_asks_until_all_is_done_and_adds_up(fake_rucio, connect):
     answers = [
         {'rse': 'X', 'after': 'b\n', 'counts': {'listed': 2, 'new': 1}, 'problems': [{'kind': 'missing'}]},
         {'rse': 'X', 'after': 'c', 'counts': {'listed': 1}, 'problems': []},
         {'rse': 'X', 'after': None, 'counts': {'listed': 3, 'failed': 1}, 'problems': [{'kind': 'failed'}]},
     ]
-    server.answer = lambda _: (200, answers[len(server.asked) - 1], {})
+    fake_rucio.answer = lambda _: (200, answers[len(fake_rucio.asked) - 1], {})
     seen = []
     done = connect().sync('s', 'n', 'X', dry_run=True, on_changed='replace', on_missing='forget', progress=lambda counts: seen.append(counts['listed']))
     assert done == {'rse': 'X', 'after': None, 'counts': {'listed': 6, 'new': 1, 'failed': 1}, 'problems': [{'kind': 'missing'}, {'kind': 'failed'}]}
     asked = {'scope': 's', 'name': 'n', 'rse': 'X', 'dry_run': True, 'on_changed': 'replace', 'on_missing': 'forget'}
-    assert [each.body for each in server.asked] == [asked, asked | {'after': 'b\n'}, asked | {'after': 'c'}]
-    assert {each.path for each in server.asked} == {'/s3/sync'}
+    assert [each.body for each in fake_rucio.asked] == [asked, asked | {'after': 'b\n'}, asked | {'after': 'c'}]
+    assert {each.path for each in fake_rucio.asked} == {'/s3/sync'}
     assert seen == [2, 3, 6]
 
 
@@ -187,49 +187,49 @@ OTHER = {'version': '9.8.7', 'capabilities': ['list_rses']}
 
 
 @pytest.mark.parametrize('status', [404, 405])
-def test_a_server_that_does_not_know_a_request_is_told_by_its_version(server, connect, status):
-    server.answer = lambda asked: (200, OTHER, {}) if asked.path == '/s3/version' else (status, None, {})
+def test_a_server_that_does_not_know_a_request_is_told_by_its_version(fake_rucio, connect, status):
+    fake_rucio.answer = lambda asked: (200, OTHER, {}) if asked.path == '/s3/version' else (status, None, {})
     with pytest.raises(RSEOperationNotSupported, match=r'has version 9\.8\.7 of the S3 plugin, which does not know POST /s3/import; this client has version'):
         connect().import_bucket('X', 's', 'n')
     assert connect().get_s3_version() == OTHER
 
 
-def test_what_an_older_server_does_not_say_is_named_where_it_is_needed(server, connect):
-    server.answer = lambda _: (200, [{'account': 'bob', 'write': False}], {})
+def test_what_an_older_server_does_not_say_is_named_where_it_is_needed(fake_rucio, connect):
+    fake_rucio.answer = lambda _: (200, [{'account': 'bob', 'write': False}], {})
     (grant,) = connect().list_grants('s', 'n')
     assert grant == {'account': 'bob', 'write': False}
     with pytest.raises(RSEOperationNotSupported, match="did not say 'until': its S3 plugin is older than this client"):
         grant['until']
-    server.answer = lambda _: (200, {'rse': 'X'}, {})
+    fake_rucio.answer = lambda _: (200, {'rse': 'X'}, {})
     with pytest.raises(RSEOperationNotSupported, match="did not say 'counts'"):
         connect().sync('s')
 
 
-def test_what_a_newer_server_says_more_is_left_as_it_is(server, connect):
+def test_what_a_newer_server_says_more_is_left_as_it_is(fake_rucio, connect):
     place = PLACE | {'did_type': 'ARCHIVE', 'version_id': {'latest': 'x'}}
-    server.answer = lambda _: (200, [place], {})
+    fake_rucio.answer = lambda _: (200, [place], {})
     assert connect().locate('user.alice', 'thesis') == [place]
 
 
-def test_what_an_older_server_would_have_to_ignore_it_refuses(server, connect):
+def test_what_an_older_server_would_have_to_ignore_it_refuses(fake_rucio, connect):
     message = "POST /s3/sync has no parameter 'dry_run'."
-    server.answer = lambda asked: (
+    fake_rucio.answer = lambda asked: (
         (400, None, {'ExceptionClass': 'InputValidationError', 'ExceptionMessage': message}) if 'dry_run' in asked.body else (200, {}, {})
     )
     with pytest.raises(InputValidationError, match="no parameter 'dry_run'"):
         connect().sync('s', dry_run=True)
 
 
-def test_sync_leaves_to_the_server_what_was_not_said(server, connect):
-    server.answer = lambda _: (200, {'after': None, 'counts': {}, 'problems': []}, {})
+def test_sync_leaves_to_the_server_what_was_not_said(fake_rucio, connect):
+    fake_rucio.answer = lambda _: (200, {'after': None, 'counts': {}, 'problems': []}, {})
     connect().sync('s')
-    assert server.asked[0].body == {'scope': 's'}
+    assert fake_rucio.asked[0].body == {'scope': 's'}
 
 
-def test_a_name_cannot_leave_its_place_in_the_url(server, connect):
-    server.answer = lambda _: (200, STORAGE, {})
+def test_a_name_cannot_leave_its_place_in_the_url(fake_rucio, connect):
+    fake_rucio.answer = lambda _: (200, STORAGE, {})
     connect().get_s3_rse('../x?y')
-    assert server.asked[0].path == '/s3/rses/..%2Fx%3Fy'
+    assert fake_rucio.asked[0].path == '/s3/rses/..%2Fx%3Fy'
 
 
 def test_it_is_a_client_as_the_others():
@@ -241,8 +241,8 @@ def test_it_is_a_client_as_the_others():
     ('status', 'name', 'kind'),
     [(403, 'AccessDenied', AccessDenied), (404, 'RSENotFound', RSENotFound), (409, 'UnsupportedOperation', UnsupportedOperation)],
 )
-def test_refusals_are_exceptions_of_rucio(server, connect, status, name, kind):
-    server.answer = lambda _: (status, {'ExceptionClass': name, 'ExceptionMessage': 'because'}, {'ExceptionClass': name, 'ExceptionMessage': 'because'})
+def test_refusals_are_exceptions_of_rucio(fake_rucio, connect, status, name, kind):
+    fake_rucio.answer = lambda _: (status, {'ExceptionClass': name, 'ExceptionMessage': 'because'}, {'ExceptionClass': name, 'ExceptionMessage': 'because'})
     with pytest.raises(kind, match='because'):
         connect().make_bucket('user.alice')
 
@@ -263,29 +263,29 @@ def pauses(monkeypatch):
     return waited
 
 
-def test_a_call_waits_as_long_as_the_server_says(server, connect, pauses):
+def test_a_call_waits_as_long_as_the_server_says(fake_rucio, connect, pauses):
     answers = [(429, TOO_MANY, {**TOO_MANY, 'Retry-After': '7'}), (429, TOO_MANY, {**TOO_MANY, 'Retry-After': 'Sat, 01 Jan 2050 00:00:00 GMT'}), (200, [], {})]
-    server.answer = lambda _: answers.pop(0)
+    fake_rucio.answer = lambda _: answers.pop(0)
     assert connect().list_buckets() == []
     assert pauses == [7, 5]
-    assert [(each.method, each.path) for each in server.asked] == [('GET', '/s3/buckets')] * 3
+    assert [(each.method, each.path) for each in fake_rucio.asked] == [('GET', '/s3/buckets')] * 3
 
 
 @pytest.mark.parametrize(('seconds', 'expected'), [('25', [25, 25]), ('3600', []), ('0', [1] * 60)])
-def test_it_does_not_wait_for_ever(server, connect, pauses, seconds, expected):
-    server.answer = lambda _: (429, TOO_MANY, {**TOO_MANY, 'Retry-After': seconds})
+def test_it_does_not_wait_for_ever(fake_rucio, connect, pauses, seconds, expected):
+    fake_rucio.answer = lambda _: (429, TOO_MANY, {**TOO_MANY, 'Retry-After': seconds})
     with pytest.raises(ResourceTemporaryUnavailable, match='asked too often'):
         connect().sign_s3_requests('X', [{}])
     assert pauses == expected
 
 
-def test_a_server_without_the_plugin_is_named(server, connect):
+def test_a_server_without_the_plugin_is_named(fake_rucio, connect):
     with pytest.raises(RSEOperationNotSupported) as error:
         connect().list_buckets()
-    assert error.value.args[0] == f'{NO_PLUGIN} ({server.url}).'
+    assert error.value.args[0] == f'{NO_PLUGIN} ({fake_rucio.url}).'
 
 
-def test_a_server_that_does_not_answer_is_named(server, connect, monkeypatch):
+def test_a_server_that_does_not_answer_is_named(fake_rucio, connect, monkeypatch):
     client = connect()
     client.host = 'http://127.0.0.1:9'
     client.list_hosts = [client.host]
@@ -293,39 +293,39 @@ def test_a_server_that_does_not_answer_is_named(server, connect, monkeypatch):
         client.list_buckets()
 
 
-def test_an_expired_token_is_renewed(server, connect):
+def test_an_expired_token_is_renewed(fake_rucio, connect):
     answers = [(401, None, {'ExceptionClass': 'CannotAuthenticate', 'ExceptionMessage': 'expired'}), (200, [], {})]
     client = connect()
-    logins = server.tokens
-    server.answer = lambda _: answers.pop(0)
+    logins = fake_rucio.tokens
+    fake_rucio.answer = lambda _: answers.pop(0)
     assert client.list_buckets() == []
-    assert server.tokens == logins + 1
+    assert fake_rucio.tokens == logins + 1
 
 
-def test_identity_has_no_secret(server, connect):
-    assert connect().identity == f'{server.url} def alice'
+def test_identity_has_no_secret(fake_rucio, connect):
+    assert connect().identity == f'{fake_rucio.url} def alice'
 
 
-def test_a_server_by_http_gives_no_keys_over_the_network_and_signs(server, connect, plugin):
+def test_a_server_by_http_gives_no_keys_over_the_network_and_signs(fake_rucio, connect, plugin):
     client = connect()
     client.host = 'http://rucio.example.org'
-    client.list_hosts = [server.url]
+    client.list_hosts = [fake_rucio.url]
     assert client.get_s3_rse('X')['auth'] == ['remote']
     with pytest.raises(ConfigurationError, match='rucio_host'):
         client.get_did_credentials('user.alice')
-    assert '/s3/credentials' not in [asked.path for asked in server.asked]
+    assert '/s3/credentials' not in [asked.path for asked in fake_rucio.asked]
 
 
 # Explicit endpoint and keys
 
 
-def test_explicit_keys_ask_no_server(server, connect):
+def test_explicit_keys_ask_no_server(fake_rucio, connect):
     client = connect(**EXPLICIT).boto3_client()
     assert client.meta.endpoint_url == 'https://s3.example.org:9000'
     assert client.meta.region_name == 'eu-south-1'
     assert client.meta.config.signature_version == 's3v4'
     assert client._get_credentials().access_key == 'AKIDOWN'
-    assert server.asked == []
+    assert fake_rucio.asked == []
 
 
 def test_the_configuration_of_the_draft(connect):
@@ -341,11 +341,11 @@ def test_half_of_a_key_is_refused(half):
     assert 'own-secret' not in str(error.value)
 
 
-def test_explicit_keys_for_fsspec(server, connect):
+def test_explicit_keys_for_fsspec(fake_rucio, connect):
     options = connect(**EXPLICIT).storage_options()
     assert options['endpoint_url'] == 'https://s3.example.org:9000'
     assert (options['key'], options['secret'], 'token' in options) == ('AKIDOWN', 'own-secret', False)
-    assert server.asked == []
+    assert fake_rucio.asked == []
 
 
 @pytest.mark.parametrize('auth', [['vended'], ['remote']])
@@ -361,36 +361,36 @@ def test_the_settings_of_time_outs_hold_here_too(connect, plugin, rucio_cfg, hom
 # Keys of the server
 
 
-def test_a_client_with_short_lived_keys(server, plugin, connect):
+def test_a_client_with_short_lived_keys(fake_rucio, plugin, connect):
     client = connect().boto3_client('user.alice:thesis')
     frozen = client._get_credentials().get_frozen_credentials()
     assert (frozen.access_key, frozen.token) == ('AKIDVENDED', 'vended-token')
     assert client.meta.endpoint_url == 'http://127.0.0.1:1'
     assert client.meta.region_name == 'de'
     assert client.meta.config.s3['addressing_style'] == 'path'
-    assert [asked.path for asked in server.asked] == ['/s3/locate', '/s3/rses/X', '/s3/credentials']
-    assert server.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X'}
+    assert [asked.path for asked in fake_rucio.asked] == ['/s3/locate', '/s3/rses/X', '/s3/credentials']
+    assert fake_rucio.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X'}
 
 
-def test_keys_are_renewed_before_they_end(server, plugin, connect, monkeypatch):
+def test_keys_are_renewed_before_they_end(fake_rucio, plugin, connect, monkeypatch):
     held = connect().boto3_client('user.alice:thesis', write=True)._get_credentials()
-    asked = len(server.asked)
+    asked = len(fake_rucio.asked)
     held.get_frozen_credentials()
-    assert len(server.asked) == asked
+    assert len(fake_rucio.asked) == asked
     monkeypatch.setattr(held, '_time_fetcher', lambda: datetime.now(timezone.utc) + timedelta(minutes=55))
     plugin['/s3/credentials'] = {**keys(hours=2), 'access_key': 'AKIDNEW'}
     assert held.get_frozen_credentials().access_key == 'AKIDNEW'
-    assert [each.body['write'] for each in server.asked[asked:]] == [True]
+    assert [each.body['write'] for each in fake_rucio.asked[asked:]] == [True]
 
 
-def test_keys_of_rucio_cfg_come_first(server, plugin, connect, rucio_cfg, home):
+def test_keys_of_rucio_cfg_come_first(fake_rucio, plugin, connect, rucio_cfg, home):
     rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}, 's3:X': {'access_key': 'AKIDCFG', 'secret_key': 'x'}})
     assert connect().boto3_client('user.alice')._get_credentials().access_key == 'AKIDCFG'
     assert connect().storage_options('user.alice')['key'] == 'AKIDCFG'
-    assert '/s3/credentials' not in {asked.path for asked in server.asked}
+    assert '/s3/credentials' not in {asked.path for asked in fake_rucio.asked}
 
 
-def test_where_the_server_only_signs(server, plugin, connect):
+def test_where_the_server_only_signs(fake_rucio, plugin, connect):
     plugin['/s3/rses/X'] = {**STORAGE, 'auth': ['remote']}
     client = connect().boto3_client('user.alice:thesis')
     assert client.meta.config.signature_version is UNSIGNED
@@ -398,9 +398,9 @@ def test_where_the_server_only_signs(server, plugin, connect):
         connect().storage_options('user.alice:thesis')
 
 
-def test_a_client_for_a_part_of_a_bucket(server, plugin, connect):
+def test_a_client_for_a_part_of_a_bucket(fake_rucio, plugin, connect):
     connect().bucket_client('X', 'user.alice', 'thesis/')
-    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/'}
+    assert fake_rucio.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/'}
 
 
 def test_what_is_nowhere_is_named(plugin, connect):
@@ -442,26 +442,26 @@ def test_obstore_has_to_be_installed(plugin, connect, monkeypatch):
 # Signed URLs
 
 
-def test_a_url_signed_with_vended_keys(server, plugin, connect):
+def test_a_url_signed_with_vended_keys(fake_rucio, plugin, connect):
     url = connect().get_signed_url('X', 's3', 'write', 'http://127.0.0.1:1/user.alice/a%20b/c%2Bd', 600)
     parts, query = urlsplit(url), parse_qs(urlsplit(url).query)
     assert (parts.netloc, parts.path) == ('127.0.0.1:1', '/user.alice/a%20b/c%2Bd')
     assert query['X-Amz-Expires'] == ['600']
     assert query['X-Amz-Security-Token'] == ['vended-token']
-    assert server.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'a b/c+d', 'write': True}
+    assert fake_rucio.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'a b/c+d', 'write': True}
 
 
-def test_a_url_signed_with_explicit_keys(server, connect):
+def test_a_url_signed_with_explicit_keys(fake_rucio, connect):
     url = connect(**EXPLICIT).get_signed_url('X', 's3', 'read', 'https://s3.example.org:9000/user.alice/a')
     assert parse_qs(urlsplit(url).query)['X-Amz-Credential'][0].startswith('AKIDOWN/')
-    assert server.asked == []
+    assert fake_rucio.asked == []
 
 
 @pytest.mark.parametrize('service', ['s3', 'gcs'])
-def test_a_stock_server_signs_urls(server, connect, service):
-    server.answer = lambda asked: (200, 'signed', {}) if asked.path == '/credentials/signurl' else (404, None, {})
+def test_a_stock_server_signs_urls(fake_rucio, connect, service):
+    fake_rucio.answer = lambda asked: (200, 'signed', {}) if asked.path == '/credentials/signurl' else (404, None, {})
     assert connect().get_signed_url('X', service, 'read', 'https://h/b/k') == '"signed"'
-    assert server.asked[-1].params == {'rse': 'X', 'svc': service, 'op': 'read', 'url': 'https://h/b/k', 'lifetime': '3600'}
+    assert fake_rucio.asked[-1].params == {'rse': 'X', 'svc': service, 'op': 'read', 'url': 'https://h/b/k', 'lifetime': '3600'}
 
 
 def test_an_operation_that_no_url_can_do(connect):

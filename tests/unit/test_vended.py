@@ -73,14 +73,14 @@ class FakeServer:
 
 
 @pytest.fixture
-def server(monkeypatch):
+def vendor(monkeypatch):
     monkeypatch.setattr(credentials, '_offers', {})
     return FakeServer()
 
 
 @pytest.fixture
-def connection(endpoint, server):
-    return clients.connect(endpoint(), Vended(endpoint(), server))
+def connection(endpoint, vendor):
+    return clients.connect(endpoint(), Vended(endpoint(), vendor))
 
 
 @pytest.fixture
@@ -102,40 +102,40 @@ def used(s3):
 # Who comes first
 
 
-def test_the_order_is_keys_then_signed_urls_then_vended_then_remote_then_web_identity(endpoint, server):
+def test_the_order_is_keys_then_signed_urls_then_vended_then_remote_then_web_identity(endpoint, vendor):
     everything = {'secrets': Secrets('A', 'b'), 'web_identity_role_arn': 'arn:aws:iam::1:role/x'}
-    assert isinstance(credentials.choose(endpoint(**everything), server, TOKEN, True), credentials.Static)
+    assert isinstance(credentials.choose(endpoint(**everything), vendor, TOKEN, True), credentials.Static)
     without = endpoint(web_identity_role_arn='arn:aws:iam::1:role/x')
-    assert credentials.choose(without, server, TOKEN, True) is None
-    assert server.offers == 0  # nobody was asked so far
-    assert isinstance(credentials.choose(without, server, TOKEN), Vended)
-    server.ways, credentials._offers = ('remote',), {}
-    assert isinstance(credentials.choose(without, server, TOKEN), Remote)
-    server.ways, credentials._offers = (), {}
-    assert isinstance(credentials.choose(without, server, TOKEN), WebIdentity)
-    assert credentials.choose(without, server, 'alice-x.y-z.unknown') is None  # no JSON web token
-    assert credentials.choose(endpoint(), server, TOKEN) is None
+    assert credentials.choose(without, vendor, TOKEN, True) is None
+    assert vendor.offers == 0  # nobody was asked so far
+    assert isinstance(credentials.choose(without, vendor, TOKEN), Vended)
+    vendor.ways, credentials._offers = ('remote',), {}
+    assert isinstance(credentials.choose(without, vendor, TOKEN), Remote)
+    vendor.ways, credentials._offers = (), {}
+    assert isinstance(credentials.choose(without, vendor, TOKEN), WebIdentity)
+    assert credentials.choose(without, vendor, 'alice-x.y-z.unknown') is None  # no JSON web token
+    assert credentials.choose(endpoint(), vendor, TOKEN) is None
     assert credentials.choose(endpoint()) is None
 
 
 @pytest.mark.parametrize('failure', [RSEOperationNotSupported('no plugin'), RSENotFound('not served')])
-def test_a_server_without_the_plugin_is_as_before_and_asked_once(endpoint, server, failure):
-    server.failure = failure
-    assert [credentials.choose(endpoint(), server) for _ in range(3)] == [None] * 3
-    assert server.offers == 1
+def test_a_server_without_the_plugin_is_as_before_and_asked_once(endpoint, vendor, failure):
+    vendor.failure = failure
+    assert [credentials.choose(endpoint(), vendor) for _ in range(3)] == [None] * 3
+    assert vendor.offers == 1
 
 
-def test_a_server_that_does_not_answer_is_an_error_and_asked_again(endpoint, server):
-    server.failure = ServerConnectionException('down')
+def test_a_server_that_does_not_answer_is_an_error_and_asked_again(endpoint, vendor):
+    vendor.failure = ServerConnectionException('down')
     with pytest.raises(ServerConnectionException):
-        credentials.choose(endpoint(), server)
-    server.failure = None
-    assert isinstance(credentials.choose(endpoint(), server), Vended)
+        credentials.choose(endpoint(), vendor)
+    vendor.failure = None
+    assert isinstance(credentials.choose(endpoint(), vendor), Vended)
 
 
-def test_a_way_can_be_named(endpoint, server):
-    assert isinstance(credentials.choose(endpoint(auth='remote'), server), Remote)
-    assert isinstance(credentials.choose(endpoint(auth='vended'), server), Vended)
+def test_a_way_can_be_named(endpoint, vendor):
+    assert isinstance(credentials.choose(endpoint(auth='remote'), vendor), Remote)
+    assert isinstance(credentials.choose(endpoint(auth='vended'), vendor), Vended)
     assert isinstance(credentials.choose(endpoint(auth='web-identity', web_identity_role_arn='arn:aws:iam::1:role/x'), None, TOKEN), WebIdentity)
 
 
@@ -153,12 +153,12 @@ def test_a_way_that_is_named_and_cannot_be_is_refused_with_what_is_missing(endpo
         credentials.choose(endpoint(**settings), None, token)
 
 
-def test_the_server_is_made_only_when_it_is_needed(endpoint, server):
+def test_the_server_is_made_only_when_it_is_needed(endpoint, vendor):
     made = []
 
     def make():
         made.append(1)
-        return server
+        return vendor
 
     credentials.choose(endpoint(secrets=Secrets('A', 'b')), make)
     credentials.choose(endpoint(auth='anonymous'), make)
@@ -168,15 +168,15 @@ def test_the_server_is_made_only_when_it_is_needed(endpoint, server):
     assert credentials.choose(endpoint(), lambda: None) is None
 
 
-def test_the_region_is_what_the_server_says_unless_a_setting_says_another(endpoint, server, s3):
+def test_the_region_is_what_the_server_says_unless_a_setting_says_another(endpoint, vendor, s3):
     s3.store(BUCKET, 'k', b'x')
-    objects.stat(clients.connect(endpoint(), credentials.choose(endpoint(), server)), Target('X', BUCKET, 'k'))
+    objects.stat(clients.connect(endpoint(), credentials.choose(endpoint(), vendor)), Target('X', BUCKET, 'k'))
     assert '/mars/s3/' in s3.requests[-1].headers['authorization']
 
 
-def test_the_protocol_asks_the_server_in_a_client_only(protocol, server, s3, monkeypatch):
+def test_the_protocol_asks_the_server_in_a_client_only(protocol, vendor, s3, monkeypatch):
     monkeypatch.setattr(protocol_module, '_servers', {})
-    monkeypatch.setattr('rucio.client.s3client.S3Client', lambda: server)
+    monkeypatch.setattr('rucio.client.s3client.S3Client', lambda: vendor)
     s3.store(BUCKET, 'k', b'x')
     assert protocol(keys=None).exists(f'{s3.url}/{BUCKET}/k')
     assert used(s3) == ['KEY1']
@@ -192,26 +192,26 @@ def test_a_client_without_a_server_in_its_configuration_is_as_before(protocol, s
 # Which keys
 
 
-def test_one_pair_of_keys_serves_many_files_of_a_bucket_and_another_those_that_are_written(connection, server, s3, tmp_path):
+def test_one_pair_of_keys_serves_many_files_of_a_bucket_and_another_those_that_are_written(connection, vendor, s3, tmp_path):
     (tmp_path / 'f').write_bytes(b'content')
     for key in ('a', 'b', 'c/d'):
         assert not objects.exists(connection, Target('X', BUCKET, key))
         transfer.upload(connection, str(tmp_path / 'f'), Target('X', BUCKET, key))
         transfer.download(connection, Target('X', BUCKET, key), str(tmp_path / 'g'))
-    assert server.asked == [('X', BUCKET, 'a', False), ('X', BUCKET, 'a', True)]
+    assert vendor.asked == [('X', BUCKET, 'a', False), ('X', BUCKET, 'a', True)]
     assert set(used(s3)) == {'KEY1', 'KEY2'}
     assert s3.requests[-1].headers['x-amz-security-token'].startswith('hidden-token-')
 
 
-def test_keys_for_writing_do_for_reading(connection, server):
+def test_keys_for_writing_do_for_reading(connection, vendor):
     connection.client.put_object(Bucket=BUCKET, Key='a', Body=b'x')
     connection.client.get_object(Bucket=BUCKET, Key='a')
     connection.client.list_objects_v2(Bucket=BUCKET)
-    assert len(server.asked) == 1
+    assert len(vendor.asked) == 1
 
 
-def test_each_shared_part_has_its_own_keys(connection, server, s3):
-    server.shared = ['run1/', 'run2/']
+def test_each_shared_part_has_its_own_keys(connection, vendor, s3):
+    vendor.shared = ['run1/', 'run2/']
     for key in ('run1/a', 'run1/b', 'run2/a', 'run1/c'):
         s3.store(BUCKET, key, b'x')
         connection.client.get_object(Bucket=BUCKET, Key=key)
@@ -235,51 +235,51 @@ def test_each_shared_part_has_its_own_keys(connection, server, s3):
         ('copy_object', {'Key': 'a/c', 'CopySource': {'Bucket': BUCKET, 'Key': 'a/b'}}, ('a/c', True)),
     ],
 )
-def test_what_a_request_needs_is_read_from_its_operation(connection, server, s3, operation, arguments, need):
+def test_what_a_request_needs_is_read_from_its_operation(connection, vendor, s3, operation, arguments, need):
     s3.store(BUCKET, 'a/b', b'x')
     getattr(connection.client, operation)(Bucket=BUCKET, **arguments)
-    assert server.asked[-1] == ('X', BUCKET, *need)
+    assert vendor.asked[-1] == ('X', BUCKET, *need)
 
 
-def test_asking_about_a_bucket_takes_any_keys_for_a_part_of_it(connection, server, s3):
-    server.shared = ['run1/']
+def test_asking_about_a_bucket_takes_any_keys_for_a_part_of_it(connection, vendor, s3):
+    vendor.shared = ['run1/']
     s3.store(BUCKET, 'run1/a', b'x')
     connection.client.get_object(Bucket=BUCKET, Key='run1/a')
     connection.client.head_bucket(Bucket=BUCKET)
-    assert len(server.asked) == 1
+    assert len(vendor.asked) == 1
 
 
-def test_buckets_cannot_be_listed(connection, server, s3):
+def test_buckets_cannot_be_listed(connection, vendor, s3):
     with pytest.raises(RSEOperationNotSupported, match='rucio s3 ls'):
         connection.client.list_buckets()
-    assert not server.asked
+    assert not vendor.asked
     assert not s3.requests
 
 
-def test_keys_for_one_object_are_not_used_for_those_that_begin_like_it(connection, server, s3):
-    server.shared = ['run10', 'run1']
+def test_keys_for_one_object_are_not_used_for_those_that_begin_like_it(connection, vendor, s3):
+    vendor.shared = ['run10', 'run1']
     for key in ('run1', 'run10', 'run1'):
         s3.store(BUCKET, key, b'x')
         connection.client.get_object(Bucket=BUCKET, Key=key)
     assert used(s3) == ['KEY1', 'KEY2', 'KEY1']
 
 
-def test_keys_for_something_else_are_not_used(connection, server, s3):
-    server.get_s3_credentials = lambda *_: {**FakeServer().get_s3_credentials('X', 'user.bob', '', False)}  # the keys of another bucket
+def test_keys_for_something_else_are_not_used(connection, vendor, s3):
+    vendor.get_s3_credentials = lambda *_: {**FakeServer().get_s3_credentials('X', 'user.bob', '', False)}  # the keys of another bucket
     with pytest.raises(RSEAccessDenied, match='something else'):
         connection.client.get_object(Bucket=BUCKET, Key='a')
     assert not s3.requests
 
 
-def test_a_url_can_be_presigned(connection, server):
+def test_a_url_can_be_presigned(connection, vendor):
     url = connection.client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'a b'}, ExpiresIn=60)
     assert 'X-Amz-Credential=KEY1%2F' in url
     assert 'X-Amz-Security-Token=hidden-token-1' in url
-    assert server.asked == [('X', BUCKET, 'a b', False)]
+    assert vendor.asked == [('X', BUCKET, 'a b', False)]
 
 
-def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connection, server, s3):
-    server.shared = ['run1/']
+def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connection, vendor, s3):
+    vendor.shared = ['run1/']
     s3.store(BUCKET, 'run1/ab', b'x')
     s3.fail('HeadObject', error(403, 'AccessDenied'))
     assert not objects.exists(connection, Target('X', BUCKET, 'run1/a'))
@@ -287,7 +287,7 @@ def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connectio
     s3.fail('GetObject', error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):  # it is there
         objects.exists(connection, Target('X', BUCKET, 'run1/ab'))
-    server.shared = None
+    vendor.shared = None
 
 
 def test_a_refusal_is_one_where_the_whole_bucket_may_be_listed(connection, s3):
@@ -298,8 +298,8 @@ def test_a_refusal_is_one_where_the_whole_bucket_may_be_listed(connection, s3):
     assert 'ListObjectsV2' not in s3.operations()
 
 
-def test_deleting_what_is_not_there_says_so(connection, server):
-    server.shared = ['run1/']
+def test_deleting_what_is_not_there_says_so(connection, vendor):
+    vendor.shared = ['run1/']
     with pytest.raises(SourceNotFound):
         objects.delete(connection, Target('X', BUCKET, 'run1/a'))
 
@@ -308,18 +308,18 @@ def test_deleting_what_is_not_there_says_so(connection, server):
 
 
 @pytest.fixture
-def signing(server):
+def signing(vendor):
     """The server signs, and says why it does not vend."""
-    server.ways, server.signed = ('remote',), []
-    server.failure = RSEOperationNotSupported('RSE X: keys that this server would vend can become more than they are for.')
-    server.get_s3_rse = lambda _: {'auth': list(server.ways)}
+    vendor.ways, vendor.signed = ('remote',), []
+    vendor.failure = RSEOperationNotSupported('RSE X: keys that this server would vend can become more than they are for.')
+    vendor.get_s3_rse = lambda _: {'auth': list(vendor.ways)}
 
     def sign(rse, requests):
-        server.signed += [(each['method'], each['uri']) for each in requests]
+        vendor.signed += [(each['method'], each['uri']) for each in requests]
         return [{'uri': each['uri'], 'headers': {'Authorization': ['as the server signs'], 'X-Amz-Date': ['now']}} for each in requests]
 
-    server.sign_s3_requests = sign
-    return server
+    vendor.sign_s3_requests = sign
+    return vendor
 
 
 def test_the_server_signs_what_it_does_not_vend_keys_for(connection, signing, s3, tmp_path):
@@ -356,7 +356,7 @@ def test_a_server_that_neither_vends_nor_signs_says_why(connection, signing, s3)
 # How often the server is asked
 
 
-def test_keys_are_renewed_before_they_end(connection, server, s3, clock):
+def test_keys_are_renewed_before_they_end(connection, vendor, s3, clock):
     s3.store(BUCKET, 'k', b'x')
 
     def get():
@@ -370,18 +370,18 @@ def test_keys_are_renewed_before_they_end(connection, server, s3, clock):
     assert get() == 'KEY2'
 
 
-def test_keys_that_live_shortly_are_used_for_two_thirds_of_that(connection, server, s3, clock):
-    server.lifetime = 90
+def test_keys_that_live_shortly_are_used_for_two_thirds_of_that(connection, vendor, s3, clock):
+    vendor.lifetime = 90
     s3.store(BUCKET, 'k', b'x')
     for clock.ahead in (0, 50, 70):
         connection.client.get_object(Bucket=BUCKET, Key='k')
     assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
 
 
-def test_the_old_keys_are_used_to_their_end_while_the_server_is_away(connection, server, s3, clock):
+def test_the_old_keys_are_used_to_their_end_while_the_server_is_away(connection, vendor, s3, clock):
     s3.store(BUCKET, 'k', b'x')
     connection.client.get_object(Bucket=BUCKET, Key='k')
-    server.failure = ServerConnectionException('down')
+    vendor.failure = ServerConnectionException('down')
     clock.ahead = 3500
     connection.client.get_object(Bucket=BUCKET, Key='k')
     clock.ahead = 3601
@@ -390,35 +390,35 @@ def test_the_old_keys_are_used_to_their_end_while_the_server_is_away(connection,
     assert used(s3) == ['KEY1', 'KEY1']
 
 
-def test_sixteen_threads_cause_one_request(connection, server, s3):
+def test_sixteen_threads_cause_one_request(connection, vendor, s3):
     s3.store(BUCKET, 'k', b'x')
-    server.gate.clear()
+    vendor.gate.clear()
     with ThreadPoolExecutor(16) as pool:
         done = [pool.submit(connection.client.get_object, Bucket=BUCKET, Key='k') for _ in range(16)]
-        server.reached.wait(30)
-        server.gate.set()
+        vendor.reached.wait(30)
+        vendor.gate.set()
         assert all(each.result()['ContentLength'] == 1 for each in done)
-    assert len(server.asked) == 1
+    assert len(vendor.asked) == 1
 
 
-def test_who_has_valid_keys_does_not_wait_for_those_who_renew_them(connection, server, s3, clock):
+def test_who_has_valid_keys_does_not_wait_for_those_who_renew_them(connection, vendor, s3, clock):
     s3.store(BUCKET, 'k', b'x')
     connection.client.get_object(Bucket=BUCKET, Key='k')
     clock.ahead = 3500
-    server.reached.clear()
-    server.gate.clear()
+    vendor.reached.clear()
+    vendor.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         renewing = pool.submit(connection.client.get_object, Bucket=BUCKET, Key='k')
-        server.reached.wait(30)
+        vendor.reached.wait(30)
         connection.client.get_object(Bucket=BUCKET, Key='k')  # with the old ones
         assert not renewing.done()
-        server.gate.set()
+        vendor.gate.set()
         renewing.result()
     assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
 
 
-def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, server, s3, clock):
-    connection = clients.connect(endpoint(max_attempts=3), Vended(endpoint(), server))
+def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, vendor, s3, clock):
+    connection = clients.connect(endpoint(max_attempts=3), Vended(endpoint(), vendor))
     s3.store(BUCKET, 'k', b'x')
     s3.fail('GetObject', error(503, 'SlowDown'))
     connection.client.meta.events.register('needs-retry.s3', lambda **_: setattr(clock, 'ahead', 3600))
@@ -427,7 +427,7 @@ def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, server, s3, 
 
 
 @pytest.mark.parametrize('code', ['ExpiredToken', 'InvalidAccessKeyId', 'InvalidToken'])
-def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, server, s3, code):
+def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, vendor, s3, code):
     connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
     s3.fail('GetObject', error(403, code))
     assert connection.client.get_object(Bucket=BUCKET, Key='k')['ContentLength'] == 1
@@ -438,7 +438,7 @@ def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, serve
     assert len(s3.requests) == 5
 
 
-def test_what_is_remembered_is_bounded(connection, server, s3, monkeypatch):
+def test_what_is_remembered_is_bounded(connection, vendor, s3, monkeypatch):
     monkeypatch.setattr(Vended, 'REMEMBERED', 2)
     for bucket in ('b1', 'b2', 'b3'):
         s3.store(bucket, 'k', b'x')
@@ -449,13 +449,13 @@ def test_what_is_remembered_is_bounded(connection, server, s3, monkeypatch):
 # Secrets and identity
 
 
-def test_nothing_of_it_shows_a_secret(connection, server):
+def test_nothing_of_it_shows_a_secret(connection, vendor):
     connection.client.list_objects_v2(Bucket=BUCKET)
     assert 'hidden' not in f'{connection!r} {connection.authorizer._keys!r} {connection.authorizer.identity}'
 
 
-def test_accounts_and_rses_have_clients_of_their_own(endpoint, server):
+def test_accounts_and_rses_have_clients_of_their_own(endpoint, vendor):
     other = FakeServer()
     other.identity = 'https://rucio bob'
-    ways = [Vended(endpoint(), server), Vended(endpoint(), other), Vended(endpoint(rse='Y'), server), Vended(endpoint(), server)]
+    ways = [Vended(endpoint(), vendor), Vended(endpoint(), other), Vended(endpoint(rse='Y'), vendor), Vended(endpoint(), vendor)]
     assert len({id(clients.connect(endpoint(), way).client) for way in ways}) == 3
