@@ -73,7 +73,9 @@ STRANGE = [
 
 
 def access(**values):
-    return Access(**{**GOOD, 'alias': 'site_s3', **values})
+    own = {name: values.get(name, GOOD[name]) for name in ('url', 'region', 'addressing')}
+    more = {name: value for name, value in values.items() if name not in GOOD}
+    return Access(**{'alias': 'site_s3', 'keys': {**GOOD, **values}, **own, **more})
 
 
 def printed(form, each):
@@ -200,7 +202,7 @@ def test_botocore_reads_back_what_went_in(tmp_path, monkeypatch):
     assert session.available_profiles == [f'rucio-{each.alias}' for each in kept]
     for each in kept:
         found = session.full_config['profiles'][f'rucio-{each.alias}']
-        assert (found['aws_access_key_id'], found['aws_secret_access_key'], found['aws_session_token']) == (each.access_key,) * 3
+        assert (found['aws_access_key_id'], found['aws_secret_access_key'], found['aws_session_token']) == (each.keys['access_key'],) * 3
     assert len(kept) > 40
 
 
@@ -226,7 +228,7 @@ def test_a_shell_reads_back_what_went_in(shell):
     kept = [each for each in all_accesses() if printed('env', each) is not None]
     script = ''.join(printed('env', each) + 'printf "%s\\0" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$AWS_SESSION_TOKEN"\n' for each in kept)
     done = subprocess.run([*command, '-eu'], input=script.encode(), capture_output=True, env={'PATH': os.defpath}, check=True)
-    assert done.stdout.decode().split('\0')[:-1] == [value for each in kept for value in (each.access_key,) * 3]
+    assert done.stdout.decode().split('\0')[:-1] == [value for each in kept for value in (each.keys['access_key'],) * 3]
     assert len(kept) > 40
 
 
@@ -236,10 +238,10 @@ def test_mc_takes_its_variable_apart_as_it_was_put_together():
         try:
             (value,) = (value for name, value in environment([each]).items() if name.startswith('MC_HOST_'))
         except InputValidationError:
-            assert ':' in each.access_key
+            assert ':' in each.keys['access_key']
             continue
         # https://github.com/minio/mc, cmd/config.go: hostKeyTokens
-        assert re.fullmatch('(https?://)(.*?):(.*?):(.*)@(.*?)', value).groups() == ('https://', *(each.access_key,) * 3, 's3.example.org')
+        assert re.fullmatch('(https?://)(.*?):(.*?):(.*)@(.*?)', value).groups() == ('https://', *(each.keys['access_key'],) * 3, 's3.example.org')
     assert [json.loads(printed('mc', each))['aliases'][each.alias]['sessionToken'] for each in all_accesses()] == STRANGE
     assert [json.loads(printed('json', each))[0]['session_token'] for each in all_accesses()] == STRANGE
 
@@ -261,7 +263,7 @@ def test_rclone_reads_back_what_went_in(tmp_path):
     assert sorted(remotes) == sorted(each.alias for each in kept)
     for each in kept:
         found = remotes[each.alias]
-        assert (found['access_key_id'], found['secret_access_key'], found['session_token']) == (each.access_key,) * 3
+        assert (found['access_key_id'], found['secret_access_key'], found['session_token']) == (each.keys['access_key'],) * 3
     assert len(kept) > 35
 
 
@@ -279,7 +281,7 @@ def test_s3cmd_reads_back_what_went_in(tmp_path):
     )
     command = [str(python), '-c', read, str(tmp_path), str(len(kept))]
     done = subprocess.run(command, capture_output=True, text=True, env={'HOME': str(tmp_path), 'PATH': os.defpath, 'x': 'SECRET'}, check=True)
-    assert json.loads(done.stdout) == [[each.access_key] * 3 for each in kept]
+    assert json.loads(done.stdout) == [[each.keys['access_key']] * 3 for each in kept]
     assert len(kept) > 35
 
 

@@ -57,21 +57,14 @@ def tools(tmp_path: Path) -> Tools:
 def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
     """A client's command, with keys for the bucket; what it printed."""
     endpoint = Endpoint.load(rig.rse(), rig.rse()['protocols'][0])
-    access = Access(
-        ALIAS,
-        'SITE_S3',
-        rig.backend.url,
-        rig.backend.region,
-        'path',
-        rig.bucket,
-        '',
-        write=True,
-        expiration='2099-01-01T00:00:00Z',
-        access_key=rig.backend.access_key,
-        secret_key=rig.backend.secret_key,
-        session_token=NO_TOKEN,
-        only_md5=endpoint.checksum != 'crc32',
-    )
+    keys: Any = {
+        'rse': 'SITE_S3',
+        'access_key': rig.backend.access_key,
+        'secret_key': rig.backend.secret_key,
+        'session_token': NO_TOKEN,
+        'expiration': '2099-01-01T00:00:00Z',
+    }
+    access = Access(ALIAS, keys, rig.backend.url, rig.backend.region, 'path', only_md5=endpoint.checksum != 'crc32')
     words = CLIENTS[client][verb].format(bucket=rig.bucket, alias=ALIAS, **names).split()
     done = tools.run(
         [tools.find(words[0]), *words[1:]], env={name: value for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)}

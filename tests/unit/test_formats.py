@@ -35,22 +35,24 @@ SECRET = 'wJalr/XUtnFEMI+K7MDENG%bPxRfi=CYEXAMPLEKEY'
 TOKEN = 'FwoGZXIvYXdzE/+Br\'"$(x)%40=='
 
 
+KEYS = {
+    'rse': 'SITE_S3',
+    'url': 'https://unused.example.org',
+    'region': 'unused',
+    'addressing': 'unused',
+    'bucket': 'user.alice',
+    'prefix': '',
+    'write': True,
+    'access_key': 'ASIAEXAMPLE',
+    'secret_key': SECRET,
+    'session_token': TOKEN,
+    'expiration': '2026-11-23T12:00:00Z',
+}
+
+
 def access(**settings):
-    usual = {
-        'alias': 'site_s3',
-        'rse': 'SITE_S3',
-        'url': URL,
-        'region': 'eu-1',
-        'addressing': 'path',
-        'bucket': 'user.alice',
-        'prefix': '',
-        'write': True,
-        'expiration': '2026-11-23T12:00:00Z',
-        'access_key': 'ASIAEXAMPLE',
-        'secret_key': SECRET,
-        'session_token': TOKEN,
-    }
-    return Access(**usual | settings)
+    keys = {name: settings.pop(name, value) for name, value in KEYS.items() if name not in ('url', 'region', 'addressing')}
+    return Access(**{'alias': 'site_s3', 'keys': KEYS | keys, 'url': URL, 'region': 'eu-1', 'addressing': 'path'} | settings)
 
 
 # Aliases and names

@@ -110,7 +110,7 @@ def credentials(
     else:
         click.echo(formatter.text(accesses), nl=False)
     if form != 'process':
-        _tell_end(min(access.expiration for access in accesses))
+        _tell_end(min(access.keys['expiration'] for access in accesses))
 
 
 class _WithTool(click.Command):
@@ -314,7 +314,8 @@ def _accesses(
             continue
         if (first := found.setdefault(access.alias, access)) is not access:
             left_out.append(
-                f"Left out {scope} on {there}: its alias '{access.alias}' is that of {first.bucket} on {first.rse}. "
+                f"Left out {scope} on {there}: its alias '{access.alias}' is that of "
+                f'{first.keys["bucket"]} on {first.keys["rse"]}. '
                 f'Name it to get its keys: {scope} --rse {there}'
             )
     if not found and refused:
@@ -363,19 +364,12 @@ def _keys(
 def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str) -> Access:
     endpoint = s3.endpoint(keys['rse'])
     return Access(
-        alias=_alias(s3, scope, keys['rse'], keys['bucket'], keys['prefix']),
-        rse=keys['rse'],
-        url=endpoint.url,
-        region=keys['region'] or endpoint.region or endpoint.default_region,
-        addressing=endpoint.addressing,
-        bucket=keys['bucket'],
-        prefix=keys['prefix'],
-        write=keys['write'],
-        expiration=keys['expiration'],
-        access_key=keys['access_key'],
-        secret_key=keys['secret_key'],
-        session_token=keys['session_token'],
-        ca_bundle=os.path.abspath(endpoint.ca_bundle) if endpoint.ca_bundle else None,
+        _alias(s3, scope, keys['rse'], keys['bucket'], keys['prefix']),
+        keys,
+        endpoint.url,
+        keys['region'] or endpoint.region or endpoint.default_region,
+        endpoint.addressing,
+        os.path.abspath(endpoint.ca_bundle) if endpoint.ca_bundle else None,
         only_md5=endpoint.checksum != 'crc32',
     )
 
@@ -421,9 +415,9 @@ def _written(did: tuple[str, str]) -> str:
 
 
 def _reach(access: Access) -> str:
-    return f'{access.bucket}/{access.prefix}' + ('' if access.write else ', read-only')
+    return '{bucket}/{prefix}'.format(**access.keys) + ('' if access.keys['write'] else ', read-only')
 
 
 def _some_scopes(accesses: list[Access]) -> str:
-    names = [f'{access.bucket} --rse {access.rse}' for access in accesses]
+    names = ['{bucket} --rse {rse}'.format(**access.keys) for access in accesses]
     return ' or '.join(names[:3]) + (' ...' if len(names) > 3 else '')

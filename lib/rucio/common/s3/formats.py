@@ -30,12 +30,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, ClassVar, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Optional
 
 from rucio.common.exception import InputValidationError
 
 from .address import encode_path
 from .answers import checked
+
+if TYPE_CHECKING:
+    from . import api
 
 __all__ = ['FORMATS', 'TOOLS', 'Access', 'alias_of', 'environment', 'name_for', 'tool_environment']
 
@@ -44,30 +47,27 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True)
 class Access:
-    """Keys for a bucket or a part of it, and what a tool must know to use them. ``expiration`` is
-    ``YYYY-MM-DDTHH:MM:SSZ``.
+    """Keys for a bucket or a part of it, and what a tool must know to use them.
 
+    :param alias: What :func:`alias_of` gives.
+    :param keys: As the Rucio server gave them.
+    :param url: The storage, ``scheme://host[:port]``, as this client knows it.
+    :param only_md5: Whether the storage refuses the CRC-32 trailers that the newer AWS tools send.
     :raises ServiceUnavailable: if one of them cannot be what it is called: no format is given a line feed.
     """
 
     alias: str
-    rse: str
+    keys: 'api.Credentials' = field(repr=False)
     url: str
     region: str
     addressing: str
-    bucket: str
-    prefix: str
-    write: bool
-    expiration: str
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
-    session_token: str = field(repr=False)
     ca_bundle: Optional[str] = None
-    only_md5: bool = False  # the storage does not take the CRC-32 trailers that the newer AWS tools send
+    only_md5: bool = False
 
     def __post_init__(self) -> None:
+        used = {**self.keys, 'region': self.region, 'url': self.url}
         for name in ('access_key', 'secret_key', 'session_token', 'region', 'expiration', 'url'):
-            checked(f'RSE {self.rse}: the Rucio server', name, getattr(self, name))
+            checked(f'RSE {self.keys["rse"]}: the Rucio server', name, used[name])
 
     @property
     def host(self) -> str:
@@ -190,10 +190,10 @@ def tool_environment(inherited: Mapping[str, str], accesses: Sequence[Access]) -
 
 def _aws_variables(access: Access) -> dict[str, str]:
     variables = {
-        'AWS_ACCESS_KEY_ID': access.access_key,
-        'AWS_SECRET_ACCESS_KEY': access.secret_key,
-        'AWS_SESSION_TOKEN': access.session_token,
-        'AWS_CREDENTIAL_EXPIRATION': access.expiration,
+        'AWS_ACCESS_KEY_ID': access.keys['access_key'],
+        'AWS_SECRET_ACCESS_KEY': access.keys['secret_key'],
+        'AWS_SESSION_TOKEN': access.keys['session_token'],
+        'AWS_CREDENTIAL_EXPIRATION': access.keys['expiration'],
         'AWS_REGION': access.region,
         'AWS_DEFAULT_REGION': access.region,
         'AWS_ENDPOINT_URL_S3': access.url,
@@ -211,11 +211,10 @@ def _aws_variables(access: Access) -> dict[str, str]:
 
 def _mc_variables(access: Access) -> dict[str, str]:
     # Not percent-encoded: mc takes it raw, up to the first and second ":" and the last "@".
-    if ':' in access.access_key + access.secret_key or '@' in access.host:
+    if ':' in access.keys['access_key'] + access.keys['secret_key'] or '@' in access.host:
         _cannot_hold('a variable of mc', 'a colon')
-    return {
-        f'MC_HOST_{access.alias}': f'{access.scheme}://{access.access_key}:{access.secret_key}:{access.session_token}@{access.host}'
-    }
+    keys = '{access_key}:{secret_key}:{session_token}'.format(**access.keys)
+    return {f'MC_HOST_{access.alias}': f'{access.scheme}://{keys}@{access.host}'}
 
 
 def _rclone_variables(access: Access) -> dict[str, str]:
@@ -229,9 +228,9 @@ def _rclone_options(access: Access) -> dict[str, str]:
         'type': 's3',
         'provider': 'Other',
         'env_auth': 'false',
-        'access_key_id': access.access_key,
-        'secret_access_key': access.secret_key,
-        'session_token': access.session_token,
+        'access_key_id': access.keys['access_key'],
+        'secret_access_key': access.keys['secret_key'],
+        'session_token': access.keys['session_token'],
         'region': access.region,
         'endpoint': access.url,
         'force_path_style': 'false' if access.addressing == 'virtual' else 'true',
@@ -331,9 +330,9 @@ class Mc(Format):
                 _refuse_to_replace(f"The alias '{access.alias}'")
             config['aliases'][access.alias] = {
                 'url': access.url,
-                'accessKey': access.access_key,
-                'secretKey': access.secret_key,
-                'sessionToken': access.session_token,
+                'accessKey': access.keys['access_key'],
+                'secretKey': access.keys['secret_key'],
+                'sessionToken': access.keys['session_token'],
                 'api': 'S3v4',
                 'path': self._PATH.get(access.addressing, 'auto'),
             }
@@ -354,9 +353,9 @@ class Aws(Format):
     @staticmethod
     def _lines(access: Access) -> list[str]:
         options = {
-            'aws_access_key_id': access.access_key,
-            'aws_secret_access_key': access.secret_key,
-            'aws_session_token': access.session_token,
+            'aws_access_key_id': access.keys['access_key'],
+            'aws_secret_access_key': access.keys['secret_key'],
+            'aws_session_token': access.keys['session_token'],
             'region': access.region,
             'endpoint_url': access.url,
         }
@@ -380,10 +379,10 @@ class Process(WholeFormat):
         (access,) = accesses
         answer = {
             'Version': 1,
-            'AccessKeyId': access.access_key,
-            'SecretAccessKey': access.secret_key,
-            'SessionToken': access.session_token,
-            'Expiration': access.expiration,
+            'AccessKeyId': access.keys['access_key'],
+            'SecretAccessKey': access.keys['secret_key'],
+            'SessionToken': access.keys['session_token'],
+            'Expiration': access.keys['expiration'],
         }
         return json.dumps(answer) + '\n'
 
@@ -436,9 +435,9 @@ class S3cmd(Format):
     @staticmethod
     def _options(access: Access) -> dict[str, str]:
         options = {
-            'access_key': access.access_key,
-            'secret_key': access.secret_key,
-            'access_token': access.session_token,
+            'access_key': access.keys['access_key'],
+            'secret_key': access.keys['secret_key'],
+            'access_token': access.keys['session_token'],
             'host_base': access.host,
             'host_bucket': _host_bucket(access),
             'bucket_location': access.region,
@@ -453,22 +452,12 @@ class Json(WholeFormat):
     mark = '"session_token"'
 
     def text(self, accesses: Sequence[Access]) -> str:
-        names = (
-            'alias',
-            'rse',
-            'url',
-            'region',
-            'addressing',
-            'bucket',
-            'prefix',
-            'write',
-            'access_key',
-            'secret_key',
-            'session_token',
-            'expiration',
-            'ca_bundle',
-        )
-        return json.dumps([{name: getattr(access, name) for name in names} for access in accesses], indent=2) + '\n'
+        own = ('url', 'region', 'addressing', 'ca_bundle')
+        known = [
+            {'alias': access.alias, **access.keys, **{name: getattr(access, name) for name in own}}
+            for access in accesses
+        ]
+        return json.dumps(known, indent=2) + '\n'
 
 
 FORMATS: dict[str, Format] = {
