@@ -274,3 +274,11 @@ def test_importing_the_protocol_registers_the_algorithm():
     assert RSEDeterministicTranslation.supports('s3_bucket')
     translator = RSEDeterministicTranslation('X', {'lfn2pfn_algorithm': 's3_bucket'}, {'extended_attributes': {'s3': {'bucket_prefix': 'vo-'}}}, vo='')
     assert translator.path('data_X', 'dir/f') == 'vo-x--data-0-x/dir/f'
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'parts'),
+    [('/', ('', '')), ('', ('', '')), ('/bucket/', ('bucket', '')), ('/bucket/a/b%20c/', ('bucket', 'a/b c/')), ('bucket/a', ('bucket', 'a/'))],
+)
+def test_the_prefix_of_a_protocol_is_a_bucket_and_a_folder(prefix, parts):
+    assert address.split_prefix(prefix) == parts

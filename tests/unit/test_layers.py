@@ -48,7 +48,6 @@ SERVERS = ('rucio.web', 'rucio.gateway', 'rucio.core', 'rucio.db', 'rucio.daemon
 # What these import from above, when they are called, and why.
 UPWARDS = {
     ('rucio.client.s3check.rse', 'rucio.rse.protocols.s3'): 'it tries the protocol class that it is to check',
-    ('rucio.client.s3check.subject', 'rucio.rse.protocols.s3'): 'what it has found is an object of that class',
     ('rucio.client.s3uploader.destination', 'rucio.rse.protocols.s3'): 'it uploads as the protocol class does',
     ('rucio.cli.s3.access', 'rucio_s3_plugin'): 'what the mode of the output was before anything else ran',
 }

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
-from urllib.parse import unquote
 
 from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENotFound, SourceNotFound
 from rucio.common.s3 import address, authorizer, clients, credentials, objects
@@ -164,14 +163,14 @@ class StorageDump:
 
     def _places(self) -> list[_Place]:
         self._note_heads()
-        bucket, _, folder = unquote(self._protocol['prefix'].strip('/')).partition('/')
+        bucket, folder = address.split_prefix(self._protocol['prefix'])
         if bucket:
             if self._scopes:
                 raise InputValidationError(
                     f"RSE {self._rse}: all scopes are in the bucket '{bucket}': "
                     'make a dump of all of it, without --scope.'
                 )
-            return [_Place(bucket, f'{folder}/' if folder else '', '')]
+            return [_Place(bucket, folder, '')]
         names = self._named() if self._scopes else self._listed()
         # By the paths' own order, in which "a.b/" comes before "a/".
         return [_Place(name, '', f'{name}/') for name in sorted(names, key=lambda name: f'{name}/')]

@@ -75,7 +75,7 @@ def _make_bucket(subject: 'Subject', refused: str) -> str:
 def bucket_policy(subject: 'Subject') -> str:
     """One that other tools have set may keep the server and its daemons out."""
     scratch = subject.scratch
-    own = not subject.prefix and not scratch.made_bucket
+    own = not subject.own[0] and not scratch.made_bucket
     scope = bucket_to_scope(scratch.bucket, subject.endpoint.bucket_prefix) if own else None
     if scope is None:
         raise skipped('it is not the bucket of a scope')

@@ -78,7 +78,7 @@ def settings(subject: 'Subject') -> str:
 
 
 def path_algorithm(subject: 'Subject') -> str:
-    prefix = subject.prefix
+    bucket, folder = subject.own
     if not subject.settings['deterministic']:
         raise hint(
             'the RSE is not deterministic: uploads need a PFN for each file',
@@ -86,13 +86,15 @@ def path_algorithm(subject: 'Subject') -> str:
         )
     algorithm = subject.settings.get('lfn2pfn_algorithm') or 'default'
     if algorithm == 's3_bucket':
-        return 's3_bucket: a ' + (f"folder for each scope in '/{prefix}/'" if prefix else 'bucket for each scope')
-    if not prefix:
+        return 's3_bucket: a ' + (
+            f"folder for each scope in '/{bucket}/{folder}'" if bucket else 'bucket for each scope'
+        )
+    if not bucket:
         raise failed(
             f"'{algorithm}' with the prefix '/': the first part of each path would be the bucket",
             f'Before the first replica: {_set(subject, "lfn2pfn_algorithm", "s3_bucket")}; or the prefix /BUCKET/',
         )
-    return f"{algorithm} in the bucket '{prefix.partition('/')[0]}'"
+    return f"{algorithm} in the bucket '{bucket}'"
 
 
 def _set(subject: 'Subject', attribute: str, value: str) -> str:

@@ -14,16 +14,12 @@
 
 """What is tried: one RSE, as an account sees it from this machine."""
 
-from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from rucio.common.exception import RucioException
-from rucio.common.s3.clients import Connection
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.address import split_prefix
 from rucio.common.s3.errors import Target
-from rucio.rse.protocols.s3 import Default
 
-from .scratch import Scratch
 from .trial import skipped
 
 if TYPE_CHECKING:
@@ -31,37 +27,35 @@ if TYPE_CHECKING:
 
     from rucio.client.client import Client
     from rucio.client.s3client import S3Client
+    from rucio.common.s3.clients import Connection
+    from rucio.common.s3.endpoint import Endpoint
+    from rucio.rse.protocols.s3 import Default
 
-_Type = TypeVar('_Type')
+    from .scratch import Scratch
 
 
-class _Found(Generic[_Type]):
-    """What one trial finds and others need: without it these are skipped."""
+class _NotFound:
+    """Stands for what a trial finds and others need: until it is assigned, these are skipped."""
 
-    def __init__(self, missing: str) -> None:
-        self._missing = missing
+    def __init__(self, why: str) -> None:
+        self._why = why
 
-    def __set_name__(self, _: type, name: str) -> None:
-        self._name = name
+    def __get__(self, *_: object) -> NoReturn:
+        raise skipped(self._why)
 
-    def __get__(self, subject: 'Subject', _: 'Optional[type[Subject]]' = None) -> _Type:
-        if self._name not in vars(subject):
-            raise skipped(self._missing)
-        found: _Type = vars(subject)[self._name]
-        return found
 
-    def __set__(self, subject: 'Subject', found: _Type) -> None:
-        vars(subject)[self._name] = found
+def _unless_found(why: str) -> Any:
+    return _NotFound(why)
 
 
 class Subject:
     """The RSE, and what the trials have found of it so far."""
 
-    protocol = _Found[Default]('no protocol')
-    endpoint = _Found[Endpoint]('no valid settings')
-    connection = _Found[Connection]('no credentials, or none but signed URLs')
-    scratch = _Found[Scratch]('no bucket')
-    written = _Found[Scratch]('nothing can be written')  # the same, once there is an object in it
+    protocol: 'Default' = _unless_found('no protocol')
+    endpoint: 'Endpoint' = _unless_found('no valid settings')
+    connection: 'Connection' = _unless_found('no credentials, or none but signed URLs')
+    scratch: 'Scratch' = _unless_found('no bucket')
+    written: 'Scratch' = _unless_found('nothing can be written')  # the same, once there is an object in it
 
     def __init__(self, client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str]) -> None:
         self.client = client
@@ -84,16 +78,16 @@ class Subject:
         )
 
     @property
-    def prefix(self) -> str:
-        """That of the protocol, without slashes around it."""
-        return unquote(self.protocol.attributes['prefix'].strip('/'))
+    def own(self) -> tuple[str, str]:
+        """The bucket that all scopes share, empty if each has its own, and the folder in it."""
+        return split_prefix(self.protocol.attributes['prefix'])
 
     @property
     def target(self) -> Target:
-        """The bucket to try, empty where each scope has its own, and the prefix of the RSE in it."""
-        own, _, path = self.prefix.partition('/')
+        """The bucket to try, empty where each scope has its own, and the folder of the RSE in it."""
+        own, folder = self.own
         bucket = self.wanted_bucket or own
-        return Target(self.rse, bucket, f'{path}/' if path and bucket == own else '')
+        return Target(self.rse, bucket, folder if bucket == own else '')
 
     @property
     def scopes(self) -> list[str]:
@@ -114,6 +108,6 @@ class Subject:
             raise skipped('needs the S3 plugin of the server') from None
 
     @property
-    def used(self) -> Optional[Scratch]:
+    def used(self) -> 'Optional[Scratch]':
         """The test objects, if there can be any."""
         return vars(self).get('scratch')

@@ -41,6 +41,7 @@ __all__ = [
     's3_bucket',
     's3_bucket_inverse',
     'scope_to_bucket',
+    'split_prefix',
 ]
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; "-." and ".-" are MinIO's and older
@@ -200,6 +201,16 @@ def s3_bucket_inverse(path: str, prefix: str = '') -> tuple[str, str]:
 def encode_path(path: str) -> str:
     """Percent-encode ``bucket/key`` as S3 signs it: all but RFC 3986's unreserved characters and the slash."""
     return quote(path, safe='/-_.~')
+
+
+def split_prefix(prefix: str) -> tuple[str, str]:
+    """Take the prefix of an RSE's protocol apart.
+
+    :returns: The bucket that all scopes share, empty if each has its own, and the folder in it: empty, or with a slash
+        at its end.
+    """
+    bucket, _, folder = unquote(prefix.strip('/')).partition('/')
+    return bucket, f'{folder}/' if folder else ''
 
 
 def parse_url(url: str, key_required: bool = True) -> ObjectURL:

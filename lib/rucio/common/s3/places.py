@@ -24,9 +24,8 @@ import socket
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
-from urllib.parse import unquote
 
-from .address import bucket_to_scope
+from .address import bucket_to_scope, split_prefix
 
 __all__ = ['Overlap', 'Place', 'is_same_storage']
 
@@ -64,7 +63,7 @@ class Place(NamedTuple):
 
         :param protocol: Its ``hostname``, ``port``, ``prefix`` and ``extended_attributes``.
         """
-        bucket, _, folder = unquote(protocol['prefix'].strip('/')).partition('/')
+        bucket, folder = split_prefix(protocol['prefix'])
         settings = (protocol.get('extended_attributes') or {}).get('s3') or {}
         port = int(protocol.get('port') or 0)
         # A storage on the usual ports is the same one by http and by https.
@@ -73,7 +72,7 @@ class Place(NamedTuple):
             _host(protocol['hostname']),
             None if port in (0, 80, 443) else port,
             bucket,
-            f'{folder}/' if folder else '',
+            folder,
             str(settings.get('bucket_prefix') or ''),
             algorithm,
         )

@@ -23,6 +23,7 @@ import threading
 import time
 import zlib
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from .checksums import base64_of, combine_crc32
@@ -70,11 +71,8 @@ class Fetch:
     ) -> None:
         self.done = threading.Event()  # all is there, or something failed
         self._stop = threading.Event()
-        self._client = Stoppable.of(client, self._stop)
-        self._target = target
-        self._info = info
+        self._read = partial(Reader, Stoppable.of(client, self._stop), target, info, self._stop)
         self._path = path
-        self._piece = piece
         self._progress = progress or (lambda _: None)
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
@@ -118,7 +116,7 @@ class Fetch:
         return base64_of(crc)
 
     def _size_of(self, start: int) -> int:
-        return min(self._piece, self._info.size - start)
+        return min(self._starts.step, self._starts.stop - start)
 
     def _work(self) -> None:
         try:
@@ -150,13 +148,11 @@ class Fetch:
         """
         # All of the object is begun anew where its body breaks off: botocore verifies only what it sees from the
         # beginning to the end.
-        whole = size == self._info.size
+        whole = size == self._starts.stop
         for tries_left in reversed(range(BODIES if whole else 1)):
             done = crc = 0
             try:
-                with closing(
-                    Reader(self._client, self._target, self._info, self._stop, start, size, resumes=not whole, far=size)
-                ) as reader:
+                with closing(self._read(start, size, resumes=not whole, far=size)) as reader:
                     while data := reader.read():
                         _write(file, start + done, data)
                         crc = zlib.crc32(data, crc)

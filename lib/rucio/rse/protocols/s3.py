@@ -500,9 +500,9 @@ class Default(RSEProtocol):
 
     def _places(self, connection: clients.Connection) -> list[tuple[str, str]]:
         """Buckets and key prefixes that belong to this RSE."""
-        bucket, _, prefix = unquote(self.attributes['prefix'].strip('/')).partition('/')
+        bucket, folder = address.split_prefix(self.attributes['prefix'])
         if bucket:
-            return [(bucket, f'{prefix}/' if prefix else '')]
+            return [(bucket, folder)]
         return [
             (name, '')
             for name in objects.list_buckets(connection)
