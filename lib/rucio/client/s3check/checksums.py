@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError
 
 from rucio.common.exception import RSEAccessDenied, RucioException
 from rucio.common.s3 import objects
+from rucio.common.s3.checksums import base64_of
 from rucio.common.s3.errors import status_of
 
 from .trial import change, compared, failed, hint, skipped
@@ -36,12 +37,19 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
+_REFUSED = 'a wrong one is refused'
+_INSTEAD = {
+    'md5': "Set checksum = crc32 in extended_attributes if that works (below), else 'none'.",
+    'crc32': change('checksum', 'md5'),
+}
+
+
 def content_md5(subject: 'Subject') -> str:
     return _refuses_wrong(subject, 'md5', ContentMD5=_md5(b'wrong'))
 
 
 def crc32(subject: 'Subject') -> str:
-    found = _refuses_wrong(subject, 'crc32', ChecksumCRC32=_crc32(b'wrong'))
+    found = _refuses_wrong(subject, 'crc32', ChecksumCRC32=base64_of(zlib.crc32(b'wrong')))
     if found == _REFUSED and subject.endpoint.checksum == 'none':
         raise hint('is verified by the storage, but checksum is none', change('checksum', 'crc32'))
     return found
@@ -49,17 +57,6 @@ def crc32(subject: 'Subject') -> str:
 
 def _md5(body: bytes) -> str:
     return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _crc32(body: bytes) -> str:
-    return base64.b64encode(zlib.crc32(body).to_bytes(4, 'big')).decode()
-
-
-_REFUSED = 'a wrong one is refused'
-_INSTEAD = {
-    'md5': "Set checksum = crc32 in extended_attributes if that works (below), else 'none'.",
-    'crc32': change('checksum', 'md5'),
-}
 
 
 def _refuses_wrong(subject: 'Subject', checksum: str, **header: Any) -> str:
@@ -81,7 +78,7 @@ def full_object(subject: 'Subject') -> str:
     connection = scratch.connect(checksum='crc32', full_object_checksum=True, multipart_threshold=1)
     try:
         target = scratch.upload(connection, 'whole', body)
-        measured = objects.stat(connection, target).crc32 == _crc32(body)
+        measured = objects.stat(connection, target).crc32 == base64_of(zlib.crc32(body))
     except RucioException:
         measured = False
     used = subject.endpoint.full_object_checksum and subject.endpoint.checksum == 'crc32'
