@@ -101,7 +101,10 @@ def __getattr__(name: str) -> 'Any':
 def _broken(error: Exception) -> 'click.Command':
     import click  # noqa: PLC0415
 
-    said = f'`rucio s3` does not work ({type(error).__name__}: {error}). Reinstall it: pip install --force-reinstall --no-deps rucio-s3'
+    said = (
+        f'`rucio s3` does not work ({type(error).__name__}: {error}). Reinstall it: pip install --force-reinstall '
+        '--no-deps rucio-s3'
+    )
 
     @click.command(
         's3',
@@ -150,7 +153,8 @@ def _server_command(module: str) -> None:
         if type(error).__name__ not in ('ConfigNotFound', 'ConfigLoadingError'):
             raise
         sys.exit(
-            f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG."
+            f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and "
+            'RUCIO_CONFIG.'
         )
     command.main()
 

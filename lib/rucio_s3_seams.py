@@ -230,7 +230,8 @@ def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mo
             install(module, copier='s3' in tools, fts=of_server('fts'))
         except Exception as error:  # noqa: BLE001 - FTS shall go on
             sys.stderr.write(
-                f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of Rucio works. "
+                f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of "
+                'Rucio works. '
                 'Try: pip install --upgrade rucio-s3\n'
             )
 
@@ -330,10 +331,10 @@ def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
         logger: 'LoggerFunction' = logging.log,
         **keywords: Any,
     ) -> None:
-        from rucio.transfertool.s3 import EXTERNAL_HOST, speaks_s3  # noqa: PLC0415
+        from rucio.transfertool.s3 import EXTERNAL_HOST, is_s3  # noqa: PLC0415
 
         # The copier makes its buckets by itself.
-        if external_host != EXTERNAL_HOST and speaks_s3(transfer.dest_protocol()):
+        if external_host != EXTERNAL_HOST and is_s3(transfer.dest_protocol()):
             from rucio.core.s3.transfers.destinations import prepare  # noqa: PLC0415
 
             prepare(transfer.dst.rse.id, transfer.rws.scope, logger=logger)

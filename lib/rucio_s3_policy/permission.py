@@ -35,6 +35,7 @@ from rucio.common.config import config_get_bool
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.policy import get_policy
 from rucio.common.s3.address import leaves_directory
+from rucio.common.s3.layout import IMPL
 from rucio.common.types import InternalScope
 from rucio.core.account import has_account_attribute
 from rucio.core.scope import is_scope_owner
@@ -57,7 +58,6 @@ GUARDS_REPLICAS = True
 
 # The view class Replicas, in rucio/web/rest/flaskapi/v1/replicas.py.
 _ENDPOINT = 'replicas.replicas'
-_IMPLS = 'rucio.rse.protocols.s3.'
 # 1000 files, the most that Rucio takes in a request, have far less.
 _MAX_BODY = 16 * 1024**2
 _FILE_KEYS = frozenset({'scope', 'name', 'type', 'bytes', 'adler32', 'md5', 'meta', 'state', 'pfn'})
@@ -206,7 +206,7 @@ def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
         .join(models.RSE, models.RSE.id == models.RSEProtocol.rse_id)
         .where(which)
     )
-    found = [bool(row.deterministic) for row in session.execute(stmt) if row.impl.startswith(_IMPLS)]
+    found = [bool(row.deterministic) for row in session.execute(stmt) if row.impl.startswith(IMPL)]
     return all(found) if found else None
 
 
@@ -243,7 +243,8 @@ def _scope_of_file(file: Any, rule: _Rule) -> str:
         raise _UndecidedError('A file has no scope or no name.')
     if leaves_directory(file['name']):
         raise _UndecidedError(
-            'A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which it is downloaded.'
+            'A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which '
+            'it is downloaded.'
         )
     # A path or an account would be taken as they are.
     if unknown := sorted(file.keys() - _FILE_KEYS):

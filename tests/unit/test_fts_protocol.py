@@ -309,7 +309,7 @@ def test_the_bucket_is_made_before_fts_is_told(conveyor, monkeypatch, impl, host
 def prepare(conveyor, monkeypatch):
     """`prepare` with a clock and storages of the test: `made` has the scopes that were asked for, `said` the log, `fails` what goes wrong."""
     made, said = [], []
-    storage = SimpleNamespace(settings={'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, common_bucket='')
+    storage = SimpleNamespace(settings={'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, layout=SimpleNamespace(common_bucket=''))
     state = SimpleNamespace(made=made, said=said, now=1000.0, fails=None, storage=storage)
 
     def make(storage, scope):
@@ -346,7 +346,7 @@ def test_a_bucket_is_looked_for_once_an_hour(prepare):
 @pytest.mark.parametrize('changed', [{'lfn2pfn_algorithm': 'identity'}, {'deterministic': False}, None])
 def test_only_buckets_of_scopes_are_made(prepare, changed):
     prepare.storage.settings |= changed or {}
-    prepare.storage.common_bucket = '' if changed else 'all'
+    prepare.storage.layout.common_bucket = '' if changed else 'all'
     prepare.call('X', 'a')
     assert not prepare.made
 

@@ -164,8 +164,8 @@ def test_names_and_keys(key):
 def test_path_is_what_the_pfn_is_made_of(prefix, key, path, monkeypatch):
     monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False)  # a client asks the server
     of = storage(prefix)
-    assert of.path_of('landsat', key) == path
-    assert of.place_of('user.alice', 'whatever', path) == ('landsat', key)
+    assert of.layout.path_of('landsat', key) == path
+    assert of.layout.place_of('user.alice', 'whatever', path) == ('landsat', key)
 
 
 # What is remembered

@@ -252,8 +252,9 @@ class Bucket(Storage):
     def sids(self):
         return [each['Sid'] for each in self.policy['Statement']] if self.policy else []
 
-    def place_of(self, scope, name):
-        return scope, name
+    @property
+    def layout(self):
+        return SimpleNamespace(place_of=lambda scope, name: (scope, name), common_bucket='')
 
 
 OWN = {'Sid': 'own', 'Effect': 'Allow', 'Principal': {'AWS': ['arn:aws:iam:::user/bob']}, 'Action': ['s3:GetObject'], 'Resource': ['arn:aws:s3:::user.alice/*']}

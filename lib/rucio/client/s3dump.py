@@ -30,6 +30,7 @@ from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENot
 from rucio.common.s3 import address, authorizer, clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, local_error
+from rucio.common.s3.layout import IMPL, main_entry
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ['StorageDump']
 
-_IMPL = 'rucio.rse.protocols.s3.'
 # The auditor leaves out what is empty between slashes, and slashes at both ends: another key.
 _LOST_SLASHES = re.compile('^/+|/+$|(?<=/)/+')
 
@@ -208,14 +208,12 @@ class StorageDump:
 
 def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     """The one that clients read by."""
-    found = [
-        each for each in settings['protocols'] if each['impl'].startswith(_IMPL) and each['scheme'] in ('https', 'http')
-    ]
+    found = main_entry(settings['protocols'])
     if not found:
         raise RSENotFound(
-            f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {_IMPL[:-1]} with scheme https or http.'
+            f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {IMPL[:-1]} with scheme https or http.'
         )
-    return min(found, key=lambda each: (each['domains']['wan'].get('read') or 1000, each['scheme'] != 'https'))
+    return dict(found)
 
 
 def _authorizer(endpoint: Endpoint, server: 'Server') -> authorizer.Authorizer:

@@ -172,9 +172,9 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
     if name:
         made |= _keep_dataset(account, internal, name, storage)
     try:
-        bucket, key = storage.place_of(scope, f'{name}/' if name else '')
+        bucket, key = storage.layout.place_of(scope, f'{name}/' if name else '')
     except RSEOperationNotSupported:  # scattered over a common bucket
-        bucket, key = storage.bucket_of(scope), ''
+        bucket, key = storage.layout.bucket_of(scope), ''
     place = {
         'rse': storage.rse,
         'bucket': bucket,
@@ -244,9 +244,9 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
     try:
         return removal.remove(storage, account, internal, name, asked.force)
     except RSEAccessDenied:
-        if storage.common_bucket:
+        if storage.layout.common_bucket:
             raise
-        bucket = storage.bucket_of(scope)
+        bucket = storage.layout.bucket_of(scope)
         if not admin:
             raise bucket_policies.locked_out(storage, bucket) from None
         bucket_policies.lift(storage, bucket)
@@ -308,7 +308,7 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
         )
         found = [source[0]] if source else lookup.candidates(account, internal, name, rse, session=session)
     storage = lookup.pick(found, scope)
-    bucket, prefix = source[1:] if source else storage.place_of(scope, inside)
+    bucket, prefix = source[1:] if source else storage.layout.place_of(scope, inside)
     with db_session(DatabaseOperationType.READ) as session:
         shared_keys.need(storage, account, bucket, prefix, write, session=session)
     return _vended(storage, bucket, prefix, asked, issuer)
@@ -323,8 +323,8 @@ def _vended(
         )
     if 'vended' not in storage.ways:
         raise RSEOperationNotSupported(
-            f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no role_arn in the RSE\'s "s3" settings.'
-            + (' It signs requests (remote).' if storage.ways else '')
+            f'RSE {storage.rse}: the Rucio server cannot make credentials for it: it has no keys, or there is no '
+            'role_arn in the RSE\'s "s3" settings.' + (' It signs requests (remote).' if storage.ways else '')
         )
     storage.need_name(bucket, prefix)
     tried = chaining.verdict(storage)
@@ -376,7 +376,8 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     for bucket in sorted({each.lockable for each in checked if each.lockable}):
         if object_lock.is_enabled(storage, bucket):
             raise AccessDenied(
-                f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object lock, and this storage obeys lock "
+                f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object "
+                'lock, and this storage obeys lock '
                 'headers that are not signed (signature_guards). Use keys (vended, or your own).'
             )
     return {'responses': signing.sign(storage, checked)}
@@ -444,7 +445,8 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
     if failed:
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
         raise type(error)(
-            f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: {error.args[0] if error.args else error} '
+            f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: '
+            f'{error.args[0] if error.args else error} '
             'The server tries again (rucio-s3-reconciler); or repeat this later.'
         )
     return {'removed': known}

@@ -51,7 +51,8 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
         admin = access.is_admin(account, session=session)
         if storage.endpoint.auth != 'anonymous' and not admin:
             raise AccessDenied(
-                f'RSE {rse} is read with the keys of the Rucio server: only an admin may import into a scope what they reach.'
+                f'RSE {rse} is read with the keys of the Rucio server: only an admin may import into a scope what they '
+                'reach.'
             )
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")

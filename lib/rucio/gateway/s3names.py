@@ -29,7 +29,8 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
     """
     if address.leaves_directory(name):
         raise InvalidObject(
-            f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. between slashes."
+            f"'{printable(name)}' would leave the directory into which it is downloaded: use a name without . and .. "
+            'between slashes.'
         )
     for kind, value in (('scope', scope), ('name', name)):
         try:

@@ -63,7 +63,8 @@ def sync(asked: api.Sync, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
                 if f'{name}/'.startswith(f'{each}/')
             ]
             raise UnsupportedOperation(
-                f'{scope}:{name} was imported from RSE {storage.rse}: for what is new there, rucio s3 import {storage.rse} {scope}:{max(datasets, default=name)}.'
+                f'{scope}:{name} was imported from RSE {storage.rse}: for what is new there, rucio s3 import '
+                f'{storage.rse} {scope}:{max(datasets, default=name)}.'
             )
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
         file = bool(name) and lookup.is_file(internal, name, session=session)

@@ -15,12 +15,14 @@
 """The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
 
 Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds
-them (:mod:`rucio.core.s3.transfers.claims`), moves the bytes, and writes the outcome where Rucio's finisher looks for it.
+them (:mod:`rucio.core.s3.transfers.claims`), moves the bytes, and writes the outcome where Rucio's finisher looks for
+it.
 """
 
 import logging
 from typing import TYPE_CHECKING, Any, Optional
 
+from rucio.common.s3.layout import IMPL, speaks_s3
 from rucio.common.utils import generate_uuid
 from rucio.db.sqla.constants import RequestType
 from rucio.transfertool.transfertool import Transfertool, TransferToolBuilder
@@ -34,13 +36,10 @@ if TYPE_CHECKING:
     from rucio.rse.protocols.protocol import RSEProtocol
     from rucio.transfertool.transfertool import TransferStatusReport
 
-__all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'speaks_s3']
+__all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'is_s3']
 
 # stands in the requests where that of FTS has its URL; followed by a claim once an instance has it
 EXTERNAL_HOST = 'rucio-s3-copier'
-_IMPL = (
-    'rucio.rse.protocols.s3.'  # not the class: whatever keeps that from being imported shall not keep FTS from its work
-)
 
 
 class S3Transfertool(Transfertool):
@@ -57,7 +56,7 @@ class S3Transfertool(Transfertool):
     def can_perform_transfer(cls, source_rse: 'RseData', dest_rse: 'RseData') -> bool:
         """Whether both are S3 RSEs: Rucio's preparer asks. No query where their protocols were read before."""
         return all(
-            any(_is_ours(each) for each in rse.ensure_loaded(load_info=True).info['protocols'])
+            any(speaks_s3(each) for each in rse.ensure_loaded(load_info=True).info['protocols'])
             for rse in (source_rse, dest_rse)
         )
 
@@ -69,12 +68,12 @@ class S3Transfertool(Transfertool):
         hop = transfer_path[0]
         if hop.rws.request_type != RequestType.TRANSFER:
             return [], None
-        if not speaks_s3(hop.source_protocol(hop.src)) or not speaks_s3(hop.dest_protocol()):
+        if not is_s3(hop.source_protocol(hop.src)) or not is_s3(hop.dest_protocol()):
             logger(
                 logging.INFO,
                 '%s: the transfertool s3 needs the protocol class %sDefault at both ends. Skipping %s',
                 hop.rws.request_id,
-                _IMPL,
+                IMPL,
                 hop,
             )
             return [], None
@@ -106,10 +105,6 @@ class S3Transfertool(Transfertool):
         """Nothing: the daemon goes by the priority in the request."""
 
 
-def speaks_s3(protocol: 'RSEProtocol') -> bool:
+def is_s3(protocol: 'RSEProtocol') -> bool:
     """Whether a protocol is a class of this project."""
-    return _is_ours(protocol.attributes)
-
-
-def _is_ours(entry: 'Mapping[str, Any]') -> bool:
-    return str(entry['impl']).startswith(_IMPL)
+    return speaks_s3(protocol.attributes)

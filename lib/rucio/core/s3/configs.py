@@ -11,7 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported and reached.
+"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported and
+reached.
 
 The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``, in a VO other than the default one with ``RSE@VO``. A
 value has 4,000 characters at most, a section 128. What the server notes for itself is written here without

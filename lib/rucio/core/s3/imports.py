@@ -25,7 +25,6 @@ import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, NamedTuple, Optional
-from urllib.parse import unquote
 
 from sqlalchemy import and_, select
 
@@ -102,10 +101,12 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     """
     if storage.settings['deterministic']:
         raise UnsupportedOperation(
-            f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into it. '
-            'Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in it with rucio s3 sync.'
+            f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into '
+            'it. '
+            'Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in it '
+            'with rucio s3 sync.'
         )
-    own, _, folder = unquote(storage.protocol['prefix'].strip('/')).partition('/')
+    own, folder = address.split_prefix(storage.protocol['prefix'])
     if not (bucket := bucket or own):
         raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
     # botocore would take an ARN to another host than the RSE's.
@@ -115,7 +116,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
         )
     prefix = prefix or folder
     prefix = f'{prefix}/' if prefix and not prefix.endswith('/') else prefix
-    storage.path_of(bucket, f'{prefix}file')
+    storage.layout.path_of(bucket, f'{prefix}file')
     return bucket, prefix
 
 
@@ -168,7 +169,8 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
         )
         if old != new and old.scope == new.scope and same:
             raise InvalidObject(
-                f"RSE {storage.rse}: {old.scope}:{old.dataset} is an import of bucket '{old.bucket}', prefix '{old.prefix}' already. "
+                f"RSE {storage.rse}: {old.scope}:{old.dataset} is an import of bucket '{old.bucket}', prefix "
+                f"'{old.prefix}' already. "
                 'Import this into a dataset with a name of its own, which is neither above nor below that one.'
             )
     did = models.DataIdentifier
@@ -201,7 +203,8 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
         return False
     if limited and sum(by == account for _, by in known) >= MOST:
         raise InvalidObject(
-            f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. Import a larger part instead, or ask an admin.'
+            f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. '
+            'Import a larger part instead, or ask an admin.'
         )
     value = json.dumps(
         {'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':')
@@ -229,7 +232,7 @@ def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') ->
     """
     replica = models.RSEFileAssociation
     if key and not key.endswith('/') and policy_package.guards_replicas(storage.vo):
-        path = storage.path_of(bucket, key)
+        path = storage.layout.path_of(bucket, key)
         stmt = select(replica.scope, replica.name, replica.path).where(
             and_(replica.rse_id == storage.rse_id, replica.path.in_((path, path[1:])))
         )

@@ -53,7 +53,7 @@ class Part:
         :raises RSEFileNameNotSupported: if the scope can have no bucket.
         """
         name_prefix = f'{name}/' if name else ''
-        bucket, key_prefix = storage.place_of(str(scope), name_prefix)
+        bucket, key_prefix = storage.layout.place_of(str(scope), name_prefix)
         return cls(storage, scope, bucket, key_prefix, name_prefix)
 
     @classmethod
@@ -67,11 +67,12 @@ class Part:
         """
         if storage.settings['deterministic']:
             raise RSEOperationNotSupported(
-                f'RSE {storage.rse} is deterministic: it has a place of its own for each name. Import into an RSE that is not (rucio s3 rse add NAME --read-only).'
+                f'RSE {storage.rse} is deterministic: it has a place of its own for each name. Import into an RSE that '
+                'is not (rucio s3 rse add NAME --read-only).'
             )
         if key_prefix and not key_prefix.endswith('/'):
             key_prefix += '/'
-        storage.path_of(bucket, key_prefix)
+        storage.layout.path_of(bucket, key_prefix)
         return cls(storage, scope, bucket, key_prefix, f'{dataset}/', dataset)
 
     @property
@@ -89,7 +90,7 @@ class Part:
 
     def path_of(self, key: str) -> Optional[str]:
         """What Rucio stores with the replica: a path on a non-deterministic RSE, else None."""
-        return None if self.storage.settings['deterministic'] else self.storage.path_of(self.bucket, key)
+        return None if self.storage.settings['deterministic'] else self.storage.layout.path_of(self.bucket, key)
 
     def target(self, name: str) -> Target:
         """What a message about a name is about."""

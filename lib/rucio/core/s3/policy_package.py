@@ -13,8 +13,8 @@
 # limitations under the License.
 """What the site's policy package says of S3: its permission module is asked, for each VO.
 
-It may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write`` in ``kwargs``, whose
-answer other than None is final, and ``GUARDS_REPLICAS``.
+It may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write`` in ``kwargs``,
+whose answer other than None is final, and ``GUARDS_REPLICAS``.
 """
 
 from typing import TYPE_CHECKING, Optional

@@ -54,7 +54,8 @@ PREFIX = 'rucio-s3'  # the names of our topics begin with it
 _NO_API = (405, 501)
 _REFUSALS = (401, 403, *_NO_API)  # not 404: who may not see topics is not told that one is missing
 _REMEDY = (
-    'See "Topics and vended keys" in docs/operators.md: give users a gateway without "notifications" in rgw_enable_apis, and the server another '
+    'See "Topics and vended keys" in docs/operators.md: give users a gateway without "notifications" in '
+    'rgw_enable_apis, and the server another '
     'one for its events (events_endpoint); or, from Ceph 20 on, have the policy of the role deny sns:*.'
 )
 
@@ -88,7 +89,10 @@ def keep(storage: 'Storage') -> Optional[str]:
         attributes, client = _attributes(storage), _client(storage)
         if wrong := _wrong(storage, client):
             client.create_topic(Name=_name(storage), Attributes=attributes)
-            return f'RSE {storage.rse}: the topic {_name(storage)} {wrong}. It was made again: see who else may change it. {_REMEDY}'
+            return (
+                f'RSE {storage.rse}: the topic {_name(storage)} {wrong}. It was made again: see who else may change '
+                f'it. {_REMEDY}'
+            )
     return None
 
 
@@ -180,7 +184,10 @@ def open_door(storage: 'Storage', session: 'BotoSession') -> str:
     if not may:
         return ''
     can = ' and '.join(filter(None, [', '.join(may[:-1]), may[-1]]))
-    return f'RSE {storage.rse}: keys that this server would vend can {can} topics of the storage, and must not reach any. {_REMEDY}'
+    return (
+        f'RSE {storage.rse}: keys that this server would vend can {can} topics of the storage, and must not reach any. '
+        f'{_REMEDY}'
+    )
 
 
 @contextmanager
@@ -191,7 +198,8 @@ def _bait(storage: 'Storage') -> Iterator[tuple[str, str]]:
         arn = str(own.create_topic(Name=name)['TopicArn'])
     except (ClientError, BotoCoreError) as error:
         raise ServiceUnavailable(
-            f"RSE {storage.rse}: nobody knows whether vended keys can change the storage's topics, as no topic could be made to try it at {place(storage)}: "
+            f"RSE {storage.rse}: nobody knows whether vended keys can change the storage's topics, as no topic could "
+            f'be made to try it at {place(storage)}: '
             f'{said(error)} {_REMEDY}'
         ) from None
     try:

@@ -16,8 +16,8 @@
 ``s3``.
 
 One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
-the work by claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that one that was killed holds nothing up for
-longer than a minute.
+the work by claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that one that was killed holds nothing up
+for longer than a minute.
 """
 
 import argparse
@@ -275,7 +275,8 @@ def get_parser() -> argparse.ArgumentParser:
     usual = Options()
     parser = argparse.ArgumentParser(
         prog='rucio-s3-copier',
-        description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' (rucio.cfg [conveyor] transfertool). "
+        description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' "
+        '(rucio.cfg [conveyor] transfertool). '
         'Inside a storage files are copied by the storage; between two they come through here.',
     )
     parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')

@@ -14,9 +14,10 @@
 
 """The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
 
-A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.walk`). How far it has come is in
-the database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed goes on where it was. All threads of all
-instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for one of them.
+A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.walk`). How far it has come is
+in the database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed goes on where it was. All
+threads of all instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for
+one of them.
 """
 
 import argparse

@@ -98,7 +98,8 @@ class Reporter:
         """Buckets that should be there."""
         for scope, bucket in places.missing:
             self.warn(
-                f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '{bucket}'. Nothing was declared lost. "
+                f'RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '
+                f"'{bucket}'. Nothing was declared lost. "
                 'If the bucket is gone for good, remove what was in it: rucio s3 remove-bucket, with --force.'
             )
 

@@ -112,7 +112,8 @@ class Upkeep:
         )
         if not stored:
             self._report.warn(
-                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which the reaper deletes, and how much is '
+                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which '
+                'the reaper deletes, and how much is '
                 "free is not certain; or somebody else tells it. Set 'capacity' in the RSE's 's3' settings."
             )
 

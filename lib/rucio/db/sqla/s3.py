@@ -115,7 +115,8 @@ def is_ready(*, session: 'Session') -> bool:
     lacking = missing(session.connection())
     if lacking and again is None:
         _LOGGER.warning(
-            'S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server runs.',
+            'S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server '
+            'runs.',
             lacking,
             COMMAND,
         )

@@ -48,6 +48,7 @@ from rucio.common.s3 import address, authorizer, clients, credentials, objects, 
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
+from rucio.common.s3.layout import main_entry
 from rucio.common.s3.settings import SETTINGS, of_server
 from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
@@ -149,7 +150,8 @@ class Default(RSEProtocol):
         prefix = f'/{self.attributes["prefix"].strip("/")}/'.replace('//', '/')
         if not f'/{path}'.startswith(prefix):
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix '{prefix}'."
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix "
+                f"'{prefix}'."
             )
         path = f'/{path}'[len(prefix) :]
         if self.rse['deterministic']:
@@ -187,7 +189,8 @@ class Default(RSEProtocol):
         found = _origin(pfn)
         if found not in origins:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected {origins[0][0]}://{origins[0][1]}:{origins[0][2]}."
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected "
+                f'{origins[0][0]}://{origins[0][1]}:{origins[0][2]}.'
             )
         return own[origins.index(found)]
 
@@ -243,7 +246,8 @@ class Default(RSEProtocol):
         service = self.rse.get('sign_url')
         if not service or not getattr(rsemanager, 'CLIENT_MODE', False) or not pfn.startswith('https:'):
             raise RSEAccessDenied(
-                f'RSE {self.rse["rse"]}: there are no credentials for it. Set access_key and secret_key, or profile, in rucio.cfg [s3:{self.rse["rse"]}], '
+                f'RSE {self.rse["rse"]}: there are no credentials for it. Set access_key and secret_key, or profile, '
+                f'in rucio.cfg [s3:{self.rse["rse"]}], '
                 'its keys in rse-accounts.cfg, or auth = anonymous for a public bucket.'
             )
         from rucio.client.credentialclient import CredentialClient  # noqa: PLC0415 - servers have no clients
@@ -346,7 +350,8 @@ class Default(RSEProtocol):
             connection, target = self.locate('read', path)
             if address.leaves_directory(target.key):
                 raise RSEFileNameNotSupported(
-                    f'RSE {target.rse}: get of {target}: Rucio takes names for paths, and this one would leave the directory of the download. '
+                    f'RSE {target.rse}: get of {target}: Rucio takes names for paths, and this one would leave the '
+                    'directory of the download. '
                     'Get it with another S3 client, and tell the owner of the file.'
                 )
             transfer.download(connection, target, dest, _seconds(transfer_timeout), self._meter)
@@ -392,7 +397,8 @@ class Default(RSEProtocol):
             if not self._refuses_alone(connection, target.bucket, error):
                 raise
             raise SourceAccessDenied(
-                f'{error.args[0]} The storage takes the keys, so it is a policy of this bucket that refuses: an admin of Rucio can remove it '
+                f'{error.args[0]} The storage takes the keys, so it is a policy of this bucket that refuses: an admin '
+                'of Rucio can remove it '
                 '(rucio s3 policy SCOPE --remove).'
             ) from error.__cause__
 
@@ -487,7 +493,8 @@ class Default(RSEProtocol):
         endpoint = self._connected()
         if endpoint.capacity is None:
             raise RSEOperationNotSupported(
-                f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' settings."
+                f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' "
+                'settings.'
             )
         connection = self.connection()
         self._need_keys(connection, 'get_space_usage')
@@ -512,7 +519,8 @@ class Default(RSEProtocol):
     def _need_keys(self, connection: clients.Connection, operation: str) -> None:
         if connection.authorizer.whole_objects_only:
             raise RSEOperationNotSupported(
-                f'RSE {self.rse["rse"]}: {operation} needs keys, signed URLs cannot do it. Set them in rucio.cfg [s3:{self.rse["rse"]}].'
+                f'RSE {self.rse["rse"]}: {operation} needs keys, signed URLs cannot do it. Set them in rucio.cfg '
+                f'[s3:{self.rse["rse"]}].'
             )
 
     # Temporary names
@@ -547,7 +555,7 @@ class FTS(Default):
     ) -> None:
         own = dict(protocol_attr)
         protocol_attr.pop('auth_token', None)  # as any protocol does: Rucio keeps the entry
-        main = _main_entry(own, rse_settings.get('protocols', []))
+        main = main_entry(rse_settings.get('protocols', [])) or own
         super().__init__(
             {**own, 'prefix': main['prefix'], 'extended_attributes': main.get('extended_attributes')},
             rse_settings,
@@ -557,7 +565,8 @@ class FTS(Default):
         if not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
             logger(
                 logging.WARNING,
-                'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for FTS, and Rucio may change its URLs.',
+                'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for '
+                'FTS, and Rucio may change its URLs.',
                 self.rse['rse'],
             )
 
@@ -587,18 +596,10 @@ class FTS(Default):
 
     def _connected(self) -> Endpoint:
         raise RSEOperationNotSupported(
-            f'RSE {self.rse["rse"]}: its {self.attributes["scheme"]} protocol, {self.attributes["impl"]}, only makes URLs for FTS. '
+            f'RSE {self.rse["rse"]}: its {self.attributes["scheme"]} protocol, {self.attributes["impl"]}, only makes '
+            'URLs for FTS. '
             'Take read, write and delete out of its domains, and leave them to the https protocol.'
         )
-
-
-def _main_entry(own: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The entry of this module by which clients reach the storage; the nearest if there are several, the own one if
-    there is none.
-    """
-    found = [each for each in entries if each['impl'].startswith(f'{__name__}.') and each['scheme'] in _DEFAULT_PORTS]
-    found.sort(key=lambda each: (each['hostname'] != own['hostname'], each['port'] != own['port']))
-    return found[0] if found else own
 
 
 def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:

@@ -125,7 +125,8 @@ def refused(account: 'InternalAccount', scope: str, name: str, write: bool) -> A
     if name:
         return denied(account, f'{scope}:{name}', write)
     return AccessDenied(
-        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its owner and admins may. '
+        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its '
+        'owner and admins may. '
         'The owner can share collections of it (rucio s3 share SCOPE:NAME).'
     )
 
@@ -133,5 +134,6 @@ def refused(account: 'InternalAccount', scope: str, name: str, write: bool) -> A
 def denied(account: 'InternalAccount', what: str, write: bool) -> AccessDenied:
     """What to raise for something else: the same whether there is such a thing or not."""
     return AccessDenied(
-        f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it (rucio s3 share).'
+        f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it '
+        '(rucio s3 share).'
     )

@@ -285,8 +285,10 @@ def _minio(storage: 'Storage') -> str:
     if release and release >= MINIO_RELEASE:
         return ''
     return (
-        f'RSE {storage.rse}: with MinIO before {MINIO_RELEASE}, vended keys can make themselves keys for everything (CVE-2025-62506), and MinIO does not '
-        f"say which release it is. Once it is that or a later one, set 'minio_release' in rucio.cfg [s3:{storage.rse}] to its name."
+        f'RSE {storage.rse}: with MinIO before {MINIO_RELEASE}, vended keys can make themselves keys for everything '
+        '(CVE-2025-62506), and MinIO does not '
+        f"say which release it is. Once it is that or a later one, set 'minio_release' in rucio.cfg [s3:{storage.rse}] "
+        'to its name.'
     )
 
 
@@ -296,7 +298,7 @@ def _open_door(storage: 'Storage') -> str:
     :raises RucioException: if there are no keys to try with.
     """
     endpoint, roles = storage.endpoint, _known_roles(storage)
-    bucket = storage.common_bucket or f'{endpoint.bucket_prefix}rucio-s3-{secrets.token_hex(4)}'
+    bucket = storage.layout.common_bucket or f'{endpoint.bucket_prefix}rucio-s3-{secrets.token_hex(4)}'
     keys = vending.assume(
         storage, vending.session_policy(storage.rse, bucket, f'{_NAME}/', False), vending.SHORTEST, _NAME
     )
@@ -304,10 +306,14 @@ def _open_door(storage: 'Storage') -> str:
     for trial in _trials(sts.client(endpoint, own, storage.region, SERVER), roles):
         code = sts.refusal(trial.call, **trial.parameters)
         if code is None:
-            return f'RSE {storage.rse}: keys that this server would vend can become more than they are for: {trial.what} is not refused to them. {_REMEDY}'
+            return (
+                f'RSE {storage.rse}: keys that this server would vend can become more than they are for: {trial.what} '
+                f'is not refused to them. {_REMEDY}'
+            )
         if code not in trial.refusals:
             return (
-                f'RSE {storage.rse}: nobody knows whether keys that this server would vend can become more than they are for: {endpoint.sts_url} answers '
+                f'RSE {storage.rse}: nobody knows whether keys that this server would vend can become more than they '
+                f'are for: {endpoint.sts_url} answers '
                 f"'{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
             )
     return topics.open_door(storage, own)

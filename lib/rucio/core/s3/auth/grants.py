@@ -98,7 +98,8 @@ def need_table(*, session: 'Session') -> None:
     """
     if not has_table(session=session):
         raise UnsupportedOperation(
-            f'Nothing can be shared on this Rucio server yet: its database lacks the table of grants. Its operator has to run {s3.COMMAND}.'
+            'Nothing can be shared on this Rucio server yet: its database lacks the table of grants. Its operator has '
+            f'to run {s3.COMMAND}.'
         )
 
 
@@ -169,7 +170,8 @@ def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: 
 
 def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
     return DataIdentifierNotFound(
-        f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket {scope}:{name}).'
+        f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket '
+        f'{scope}:{name}).'
     )
 
 

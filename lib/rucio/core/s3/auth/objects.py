@@ -47,7 +47,7 @@ def may(
         return False
     dids = _dids(storage, bucket, key, session)
     if not dids or (write and not storage.settings['deterministic']):
-        return storage.may_have(bucket) and access.is_admin(account, session=session, known=known)
+        return storage.layout.may_have(bucket) and access.is_admin(account, session=session, known=known)
     # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
     enough = all if storage.settings['deterministic'] else any
     return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
@@ -78,7 +78,7 @@ def _largest(
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
             if access.may(account, scope, f'{dataset}/', False, session=session):
                 return part
-        if storage.may_have(bucket) and access.is_admin(account, session=session):
+        if storage.layout.may_have(bucket) and access.is_admin(account, session=session):
             return prefix[: prefix.rfind('/') + 1]
         if may(storage, account, bucket, prefix, write, session=session):
             return prefix
@@ -88,8 +88,8 @@ def _largest(
         scope, name = dids[0]
         covering = access.covering(account, scope, name, write, session=session)
         if covering is not None:
-            return storage.place_of(str(scope), covering)[1]
-    elif storage.may_have(bucket) and access.is_admin(account, session=session):
+            return storage.layout.place_of(str(scope), covering)[1]
+    elif storage.layout.may_have(bucket) and access.is_admin(account, session=session):
         return prefix
     raise access.denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 
@@ -97,6 +97,6 @@ def _largest(
 def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
     """The DIDs whose place this is. Where there could be several: those whose scope exists."""
     if not storage.settings['deterministic']:
-        return imports.dids_of(storage, bucket, key, session=session) if storage.may_have(bucket) else []
-    found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.dids_of(bucket, key)]
+        return imports.dids_of(storage, bucket, key, session=session) if storage.layout.may_have(bucket) else []
+    found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.layout.dids_of(bucket, key)]
     return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]

@@ -73,7 +73,9 @@ def list_old(*, session: 'Session') -> list[OldGrant]:
 
 
 def is_public(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet. One query."""
+    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet. One
+    query.
+    """
     table = models.DidMeta
     meta = session.execute(select(table.meta).where(and_(table.scope == scope, table.name == name))).scalar()
     written = as_dict(meta).get(KEY)

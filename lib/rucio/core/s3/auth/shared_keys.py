@@ -75,8 +75,10 @@ def need(
     if refusing is not None:
         whose = f'RSE {refusing.storage.rse} has' if refusing.storage.vo == account.vo else 'an RSE of another VO has'
         raise AccessDenied(
-            f"RSE {storage.rse}: {whose} files of other scopes in the same place, bucket '{bucket}'{f', key {key!r}' if key else ''}, "
-            'so the Rucio server helps nobody to it who may not have both. The operator has to give these RSEs places of their own.'
+            f'RSE {storage.rse}: {whose} files of other scopes in the same place, bucket '
+            f"'{bucket}'{f', key {key!r}' if key else ''}, "
+            'so the Rucio server helps nobody to it who may not have both. The operator has to give these RSEs places '
+            'of their own.'
         )
 
 
@@ -106,13 +108,13 @@ def _meanings(storage: 'Storage', bucket: str, key: str, session: 'Session') -> 
 
 
 def _meanings_on(other: 'Storage', bucket: str, key: str, session: 'Session') -> list[_Meaning]:
-    if other.common_bucket and bucket != other.common_bucket:
+    if other.layout.common_bucket and bucket != other.layout.common_bucket:
         return []
     below = not key or key.endswith('/')
-    if below and other.common_bucket and place_of(other).folder.startswith(key):
+    if below and other.layout.common_bucket and place_of(other).folder.startswith(key):
         return [_Meaning(other, None, '')]
-    dids = [(InternalScope(scope, vo=other.vo), name) for scope, name in other.dids_of(bucket, key)]
-    if not dids and below and other.common_bucket and key.startswith(place_of(other).folder):
+    dids = [(InternalScope(scope, vo=other.vo), name) for scope, name in other.layout.dids_of(bucket, key)]
+    if not dids and below and other.layout.common_bucket and key.startswith(place_of(other).folder):
         return [_Meaning(other, None, '')]
     return [_Meaning(other, scope, name) for scope, name in dids if check_scope(scope, session=session)]
 
@@ -145,7 +147,7 @@ def overlaps(storage: 'Storage', *, session: 'Session') -> 'list[tuple[Storage, 
 
 def _owner(one: 'Storage', other: 'Storage') -> 'Storage':
     """Of two RSEs the one whose scopes have buckets of their own."""
-    return other if one.common_bucket else one
+    return other if one.layout.common_bucket else one
 
 
 def place_of(storage: 'Storage') -> Place:

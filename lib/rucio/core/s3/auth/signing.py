@@ -105,7 +105,8 @@ def _need_all_of_the_bucket(storage: 'Storage', touch: signing_guards.Touch, all
         allowed(*touch)
     except AccessDenied:
         raise AccessDenied(
-            f"RSE {storage.endpoint.rse}: DeleteObjects is signed only for accounts that may write to all of bucket '{touch.bucket}', because this storage "
+            f'RSE {storage.endpoint.rse}: DeleteObjects is signed only for accounts that may write to all of bucket '
+            f"'{touch.bucket}', because this storage "
             'does not verify the bodies of requests (verifies_body). Delete the objects one by one (DeleteObject).'
         ) from None
 

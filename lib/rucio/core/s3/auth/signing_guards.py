@@ -271,7 +271,8 @@ def _decoded(text: str, what: str, safe: str = '') -> str:
         _malformed(f'the {what} of its uri is not UTF-8')
     if quote(decoded, safe=f'{safe}-_.~') != text:
         _malformed(
-            f'the {what} of its uri is not encoded as S3 has it, or more than once: {quote(decoded, safe=f"{safe}-_.~")} would be'
+            f'the {what} of its uri is not encoded as S3 has it, or more than once: '
+            f'{quote(decoded, safe=f"{safe}-_.~")} would be'
         )
     return decoded
 
@@ -292,7 +293,8 @@ def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[
         segments = each.split('/')
         if '.' in segments or '..' in segments:
             _malformed(
-                f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or vended credentials"
+                f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or "
+                'vended credentials'
             )
         if '\\' in each or re.search(r'[\x00-\x1f\x7f]', each):
             _malformed(f'the {what} {key!r} has a backslash or a control character in it')
@@ -322,7 +324,9 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
     else:
         asked = f' with {", ".join(sorted(fields))[:200]}' if fields else ''
         _refuse(
-            f'{method[:20]} of {"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not among what is signed'
+            f'{method[:20]} of '
+            f'{"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not '
+            'among what is signed'
         )
     for name, value in query.items():
         if name in _VALUES and not re.fullmatch(_VALUES[name], value):

@@ -111,11 +111,13 @@ def vend(
     """
     if not storage.endpoint.role_arn:
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}: this server vends no keys for it, as the RSE has no 'role_arn' in its 's3' settings. Requests can still be signed."
+            f"RSE {storage.rse}: this server vends no keys for it, as the RSE has no 'role_arn' in its 's3' settings. "
+            'Requests can still be signed.'
         )
     if not is_private(storage.endpoint.sts_url):
         raise RSEOperationNotSupported(
-            f'RSE {storage.rse}: this server vends no keys for it, as they would come from {storage.endpoint.sts_url} unencrypted. '
+            f'RSE {storage.rse}: this server vends no keys for it, as they would come from {storage.endpoint.sts_url} '
+            'unencrypted. '
             f'Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
@@ -172,7 +174,8 @@ def need_one_spelling(storage: 'Storage', bucket: str, prefix: str) -> None:
             continue
         found = f"there is '{above}{other}', too" if other else f'more than {MOST_NAMES} names lie beside it'
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and this storage's policies do not tell "
+            f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and this "
+            "storage's policies do not tell "
             'capitals. Requests can still be signed.'
         )
 
@@ -239,7 +242,8 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
     if len(policy) > POLICY_LIMIT:
         raise InputValidationError(
-            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a shorter one."
+            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a "
+            'shorter one.'
         )
     return policy
 

@@ -135,14 +135,16 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
     for action in _texts(statement, 'Action'):
         if action not in OWNER_ACTIONS:
             _refuse(
-                f"only an admin may set the action '{_short(action)}'. Owners can allow {', '.join(OWNER_ACTIONS)}, spelled like this"
+                f"only an admin may set the action '{_short(action)}'. Owners can allow {', '.join(OWNER_ACTIONS)}, "
+                'spelled like this'
             )
     for resource in _texts(statement, 'Resource'):
         found = _RESOURCE.fullmatch(resource)
         segments = (found['key'] or '').split('/') if found else []
         if found is None or found['bucket'] != bucket or not resource.isprintable() or {'.', '..'} & set(segments):
             _refuse(
-                f"'{_short(resource)}' is not arn:aws:s3:::{bucket} or arn:aws:s3:::{bucket}/KEY, where '*' may be the last character of KEY"
+                f"'{_short(resource)}' is not arn:aws:s3:::{bucket} or arn:aws:s3:::{bucket}/KEY, where '*' may be the "
+                'last character of KEY'
             )
     _check_named(statement, own)
 
@@ -204,7 +206,8 @@ def warnings(policy: Any) -> list[str]:
             except InvalidObject:
                 actions = ', '.join(str(action) for action in _as_list(each.get('Action'))) or 'other actions'
                 found.append(
-                    f'The policy of the bucket denies {_short(actions)} to the Rucio server, too: have an admin remove it (rucio s3 policy SCOPE --remove).'
+                    f'The policy of the bucket denies {_short(actions)} to the Rucio server, too: have an admin remove '
+                    'it (rucio s3 policy SCOPE --remove).'
                 )
     return found
 
@@ -264,7 +267,8 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
                 said = error.response.get('Error', {})
                 if status_of(error) == 400:
                     raise InvalidObject(
-                        f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': {said.get('Message')}"
+                        f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': "
+                        f'{said.get("Message")}'
                     ) from None
                 if said.get('Code') != 'NoSuchBucketPolicy':
                     raise
@@ -361,8 +365,8 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
 def locked_out(storage: 'Storage', bucket: str) -> UnsupportedOperation:
     """What to say, and what the storage's operator can do, when the server may not enter its own bucket."""
     return UnsupportedOperation(
-        f"RSE {storage.rse}: the storage refuses the Rucio server the bucket '{bucket}', as the bucket's policy denies it, or it is somebody else's. "
-        + storage.endpoint.unlock.replace('BUCKET', bucket)
+        f"RSE {storage.rse}: the storage refuses the Rucio server the bucket '{bucket}', as the bucket's policy denies "
+        "it, or it is somebody else's. " + storage.endpoint.unlock.replace('BUCKET', bucket)
     )
 
 
@@ -384,7 +388,7 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
     """Let everybody, also without an account, read the objects below a collection, or no longer. Two requests; the rest
     of the policy stays.
     """
-    bucket, prefix = storage.place_of(scope, f'{name}/')
+    bucket, prefix = storage.layout.place_of(scope, f'{name}/')
     policy = get(storage, bucket)
     if public:
         set_public_prefixes(storage, bucket, policy, add=[prefix])

@@ -55,7 +55,8 @@ def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSetting
     for name, value in own.items():
         if value not in _ALLOWED[name]:
             raise ConfigurationError(
-                f"Rucio's settings [{configs.section_of(storage, bucket)}]: '{name}' is '{value}', but must be one of {', '.join(_ALLOWED[name])}."
+                f"Rucio's settings [{configs.section_of(storage, bucket)}]: '{name}' is '{value}', but must be one of "
+                f'{", ".join(_ALLOWED[name])}.'
             )
     general = {name: getattr(storage.endpoint, name) for name in _ALLOWED}
     return BucketSettings(**general | own, own=tuple(sorted(own)))

@@ -111,17 +111,18 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
     :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
     :raises RSEFileNameNotSupported: if the storage keeps the name for itself.
     """
-    bucket = storage.bucket_of(scope)
+    bucket = storage.layout.bucket_of(scope)
     storage.need_name(bucket)
     made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
     if not lookup.exists(storage, bucket):
-        if storage.common_bucket:
+        if storage.layout.common_bucket:
             raise DestinationNotAccessible(
-                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to make it."
+                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to "
+                'make it.'
             )
         made['bucket'] = _create(storage, bucket)
     _ignore_public_acls(storage, bucket)
-    if storage.endpoint.lifecycle and not storage.common_bucket:
+    if storage.endpoint.lifecycle and not storage.layout.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
     made['events'] = subscriptions.subscribe(storage, bucket)
     return made

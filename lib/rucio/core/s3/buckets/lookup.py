@@ -232,7 +232,7 @@ def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
 
 def _has_bucket(storage: 'Storage', scope: str) -> bool:
     try:
-        return not storage.common_bucket and exists(storage, storage.bucket_of(scope))
+        return not storage.layout.common_bucket and exists(storage, storage.layout.bucket_of(scope))
     except RucioException:
         return False
 
@@ -251,17 +251,18 @@ def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional
         admin = access.is_admin(account, session=session)
     storage = pick(found, str(scope))
     need_apart(storage, account, str(scope))
-    if storage.common_bucket and not admin:
+    if storage.layout.common_bucket and not admin:
         raise AccessDenied(
-            f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.common_bucket}': only its operator may see or set what holds for it."
+            f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.layout.common_bucket}': only its operator "
+            'may see or set what holds for it.'
         )
-    return storage, storage.bucket_of(str(scope)), admin
+    return storage, storage.layout.bucket_of(str(scope)), admin
 
 
 def need_apart(storage: 'Storage', account: 'InternalAccount', scope: str, name: str = '') -> None:
     """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
     with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
-        bucket, prefix = storage.place_of(scope, f'{name}/' if name else '')
+        bucket, prefix = storage.layout.place_of(scope, f'{name}/' if name else '')
         with db_session(DatabaseOperationType.READ) as session:
             shared_keys.need(storage, account, bucket, prefix, True, session=session)
 
@@ -285,7 +286,7 @@ def locate(
     located = []
     for place in places:
         with suppress(RucioException):  # a scope that has no place there
-            bucket, key = place.source or place.storage.place_of(str(scope), name, place.path)
+            bucket, key = place.source or place.storage.layout.place_of(str(scope), name, place.path)
             located.append(
                 {
                     'rse': place.storage.rse,
@@ -354,9 +355,9 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             failure = error
             continue
         for each in found:
-            own = not storage.common_bucket and storage.settings['deterministic']
+            own = not storage.layout.common_bucket and storage.settings['deterministic']
             scope = address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix) if own else None
-            if storage.may_have(each['Name']) if scopes is None else scope in scopes:
+            if storage.layout.may_have(each['Name']) if scopes is None else scope in scopes:
                 created = each.get('CreationDate')
                 result.append(
                     {

@@ -61,8 +61,10 @@ def ignore(storage: 'Storage', bucket: str) -> None:
         return
     except (RSEAccessDenied, RSEOperationNotSupported) as error:
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have public ACLs ignored there: "
-            f"{error.args[0] if error.args else error} Let the server's keys do PutBucketPublicAccessBlock and GetBucketPublicAccessBlock."
+            f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have "
+            'public ACLs ignored there: '
+            f"{error.args[0] if error.args else error} Let the server's keys do PutBucketPublicAccessBlock and "
+            'GetBucketPublicAccessBlock.'
         ) from None
     _done.pop(key, None)
     _done[key] = time.monotonic() + SECONDS

@@ -56,7 +56,8 @@ BATCH = 1000  # S3's limit for DeleteObjects
 # Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
 _UNDELETABLE = (
     "{part} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. "
-    'Ask the operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME --purge-objects).'
+    'Ask the operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME '
+    '--purge-objects).'
 )
 
 
@@ -104,7 +105,7 @@ def remove(
     :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
         deleted.
     """
-    part = _Part(storage, scope, name, *storage.place_of(str(scope), f'{name}/' if name else ''))
+    part = _Part(storage, scope, name, *storage.layout.place_of(str(scope), f'{name}/' if name else ''))
     if not force:
         with db_session(DatabaseOperationType.READ) as session:
             _refuse_known(part, session)
@@ -151,7 +152,8 @@ def _refuse_known(part: _Part, session: 'Session') -> None:
     )
     if file := session.execute(question.limit(1)).scalar():
         raise UnsupportedOperation(
-            f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, or use --force.'
+            f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, '
+            'or use --force.'
         )
     question = select(lock.name).where(
         and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name))
@@ -173,7 +175,8 @@ def _refuse_objects(part: _Part) -> None:
         return
     if first:
         raise UnsupportedOperation(
-            f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use --force."
+            f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use "
+            '--force.'
         )
 
 
@@ -196,7 +199,8 @@ def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'S
     for row in rows:
         if row.rse_expression != part.storage.rse and _is_elsewhere(row.id, part.storage, session):
             raise UnsupportedOperation(
-                f'The rule {row.id} ({row.rse_expression}) keeps {part.scope}:{row.name} on other RSEs, too: delete it (rucio rule remove), then repeat this.'
+                f'The rule {row.id} ({row.rse_expression}) keeps {part.scope}:{row.name} on other RSEs, too: delete it '
+                '(rucio rule remove), then repeat this.'
             )
     if force:
         _refuse_protected(part, [row.id for row in rows], session)
@@ -222,7 +226,8 @@ def _refuse_protected(part: _Part, going: list[str], session: 'Session') -> None
     )
     if found := session.execute(question.limit(1)).first():
         raise UnsupportedOperation(
-            f'{part.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so nothing was removed. Have that rule deleted first.'
+            f'{part.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so '
+            'nothing was removed. Have that rule deleted first.'
         )
 
 
@@ -344,7 +349,7 @@ def _remove_bucket(part: _Part) -> bool:
 
     :returns: Whether it was removed.
     """
-    if part.storage.common_bucket:
+    if part.storage.layout.common_bucket:
         return False
     client = part.storage.connection().client
     with translated('remove-bucket', Target(part.storage.rse, part.bucket)):

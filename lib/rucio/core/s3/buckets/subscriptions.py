@@ -72,7 +72,8 @@ def _topic(storage: 'Storage') -> str:
         return ''
     if not endpoint.events_token:
         _LOGGER.warning(
-            'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg [s3:%s].',
+            'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg '
+            '[s3:%s].',
             storage.rse,
             storage.rse,
         )

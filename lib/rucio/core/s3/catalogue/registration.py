@@ -126,7 +126,8 @@ def _registered(
                 Refusal(
                     'failed',
                     files[0].name,
-                    f'{part.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays so, tell the operator.',
+                    f'{part.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays so, '
+                    'tell the operator.',
                 )
             ]
     done: list[NewFile] = []
@@ -208,7 +209,8 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
         return Refusal(
             'conflict',
             file.name,
-            f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of them.',
+            f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of '
+            'them.',
         )
     if known.here:
         if known.path == file.path:
@@ -216,7 +218,8 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
         return Refusal(
             'conflict',
             file.name,
-            f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another name.',
+            f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another '
+            'name.',
         )
     if known.availability == DIDAvailability.LOST:
         return Refusal(
@@ -254,7 +257,9 @@ def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') 
     same = {}
     for row in rows:
         with suppress(RucioException):  # has no place there
-            if row.rse_id in elsewhere and elsewhere[row.rse_id].place_of(str(part.scope), row.name, row.path) == (
+            if row.rse_id in elsewhere and elsewhere[row.rse_id].layout.place_of(
+                str(part.scope), row.name, row.path
+            ) == (
                 part.bucket,
                 part.key_of(row.name),
             ):
@@ -263,7 +268,10 @@ def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') 
 
 
 def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
-    found = f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same buckets.'
+    found = (
+        f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same '
+        'buckets.'
+    )
     return Refusal(
         'conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.'
     )
@@ -425,7 +433,10 @@ def _choose(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
 
 
 def _closed(part: 'Part', file: NewFile, dataset: str) -> Refusal:
-    found = f'The dataset {part.scope}:{dataset} is closed, so {file.name} was not registered. Open it (rucio did update --open {part.scope}:{dataset}).'
+    found = (
+        f'The dataset {part.scope}:{dataset} is closed, so {file.name} was not registered. Open it (rucio did update '
+        f'--open {part.scope}:{dataset}).'
+    )
     return Refusal('closed', file.name, found)
 
 
@@ -448,7 +459,10 @@ def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
         raise
     except RucioException as error:
         again(lambda session: _make_dataset(part, owner, name, session))
-        remedy = f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {part.scope}:{name} --copies 1 --rses {part.storage.rse}).'
+        remedy = (
+            f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {part.scope}:{name} '
+            f'--copies 1 --rses {part.storage.rse}).'
+        )
         return [
             Refusal(
                 'no-rule', name, f'No rule could be made for the dataset {part.scope}:{name} ({said(error)}), {remedy}'
@@ -495,7 +509,8 @@ def _over_limit(part: 'Part', owner: 'InternalAccount', size: int) -> list[Refus
             RSESelector(owner, [rse], None, 1, session=session).select_rse(size, [])
     except InsufficientAccountLimit:
         found = (
-            f'Account {owner} is over its limit on RSE {part.storage.rse}; what lies in the bucket was registered all the same, but Rucio refuses uploads. '
+            f'Account {owner} is over its limit on RSE {part.storage.rse}; what lies in the bucket was registered all '
+            'the same, but Rucio refuses uploads. '
             'Delete files, or ask for a higher limit (rucio account limit).'
         )
         return [Refusal('over-limit', '', found)]

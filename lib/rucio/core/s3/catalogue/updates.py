@@ -344,7 +344,8 @@ def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Act
 def _is_locked(part: 'Part', found: _Found) -> str:
     return (
         f'{part.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. '
-        "Delete the rule that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it here again."
+        "Delete the rule that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it "
+        'here again.'
     )
 
 
@@ -456,7 +457,10 @@ def _declare(part: 'Part', seen: 'Sequence[Replica]', reason: str, session: 'Ses
     declared = []
     for each in found:
         if not each.bytes and not each.copies:
-            said_so = f"{part.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a file for ever, so it was not declared."
+            said_so = (
+                f"{part.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a file "
+                'for ever, so it was not declared.'
+            )
             refusals.append(Refusal('empty', each.name, f'{said_so} Use replace or forget.'))
         else:
             declared.append({'scope': part.scope, 'name': each.name, 'rse_id': part.storage.rse_id})

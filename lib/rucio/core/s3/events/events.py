@@ -381,7 +381,8 @@ def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     if total.counts['left']:
         complain(
             (storage.rse_id, 'left'),
-            f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the reconciler.',
+            f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the '
+            'reconciler.',
         )
     return total
 
@@ -450,8 +451,8 @@ def _parts(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> l
 
 def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Part]]:
     """The scope's bucket, or its part of the one that all share. One query for all."""
-    mine = {each.bucket for each in changes if storage.may_have(each.bucket)}
-    names = {each: [name for name, _ in storage.dids_of(*each)] for each in changes if each.bucket in mine}
+    mine = {each.bucket for each in changes if storage.layout.may_have(each.bucket)}
+    names = {each: [name for name, _ in storage.layout.dids_of(*each)] for each in changes if each.bucket in mine}
     scopes = _existing(storage, {name for found in names.values() for name in found}, session)
     parts: dict[str, Part] = {}
     for change, found in names.items():

@@ -100,7 +100,8 @@ class Inventory:
         transfer.download(part.storage.connection(), Target(part.storage.rse, self._bucket, key), path)
         if md5 and _md5_of(path) != md5:
             raise FileConsistencyMismatch(
-                f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of another day.'
+                f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of '
+                'another day.'
             )
 
     def _named(self, part: 'Part', key: str) -> str:
@@ -118,11 +119,13 @@ class Inventory:
             ) from None
         if source != part.bucket:
             raise ConfigurationError(
-                f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that bucket's own."
+                f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that "
+                "bucket's own."
             )
         if kind != 'CSV':
             raise RSEOperationNotSupported(
-                f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made as CSV.'
+                f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made '
+                'as CSV.'
             )
         if lacking := [name for name in _NEEDED if name not in columns]:
             raise ConfigurationError(

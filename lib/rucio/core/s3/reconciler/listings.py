@@ -180,7 +180,8 @@ def sorted_entries(
     ):
         # Nobody needs the file after a crash.
         file.executescript(
-            'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, modified) WITHOUT ROWID'
+            'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, '
+            'modified) WITHOUT ROWID'
         )
         kept = (entry for entry in entries if entry.key > after and (until is None or entry.key <= until))
         file.execute('BEGIN')
@@ -353,7 +354,8 @@ def _byte_order(session: 'Session') -> _Order:
 def _is_c(session: 'Session') -> bool:
     """Whether PostgreSQL compares names by their bytes."""
     collation = text(
-        'SELECT to_jsonb(c) FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = :name'
+        'SELECT to_jsonb(c) FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation WHERE a.attrelid = '
+        'CAST(:table AS regclass) AND a.attname = :name'
     )
     table = models.RSEFileAssociation.__table__
     found = session.execute(collation, {'table': str(table), 'name': 'name'}).scalar_one()

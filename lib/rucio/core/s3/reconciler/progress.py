@@ -33,7 +33,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
-from urllib.parse import unquote
 
 from sqlalchemy import and_, select
 
@@ -324,7 +323,8 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
         with db_session(DatabaseOperationType.READ) as session:
             if shared_keys.of_others(storage, scope, part.bucket, part.key_prefix, session=session):
                 _LOGGER.warning(
-                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check tells",
+                    "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check "
+                    'tells',
                     storage.rse,
                     part.bucket,
                     scope,
@@ -343,14 +343,14 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
 
 def _listed(storage: 'Storage') -> set[str]:
     """The scopes, without their VO, that a bucket or a prefix of keys on the storage could be of."""
-    if not storage.common_bucket:
+    if not storage.layout.common_bucket:
         found = objects.list_buckets(storage.connection())
         return {scope for bucket in found if (scope := address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix))}
-    bucket, _, prefix = unquote(storage.protocol['prefix'].strip('/')).partition('/')
-    below = objects.list_prefix(
-        storage.connection().client, Target(storage.rse, bucket, f'{prefix}/' if prefix else '')
-    )
-    return {scope for key in below if key.endswith('/') for scope, name in storage.dids_of(bucket, key) if not name}
+    bucket, folder = address.split_prefix(storage.protocol['prefix'])
+    below = objects.list_prefix(storage.connection().client, Target(storage.rse, bucket, folder))
+    return {
+        scope for key in below if key.endswith('/') for scope, name in storage.layout.dids_of(bucket, key) if not name
+    }
 
 
 def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:

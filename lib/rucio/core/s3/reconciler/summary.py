@@ -139,9 +139,15 @@ class Summary:
         if any(problem.kind == 'empty-bucket' for problem in self.problems):
             return
         whose = f'{part.scope}:{part.dataset or ""}'.removesuffix(':')
-        found = f"RSE {part.storage.rse}: the bucket '{part.bucket}' has nothing left of {whose}, so nothing was done about the files that are missing."
+        found = (
+            f"RSE {part.storage.rse}: the bucket '{part.bucket}' has nothing left of {whose}, so nothing was done "
+            'about the files that are missing.'
+        )
         act = 'forget' if on_missing == 'report' else on_missing
-        remedy = f'If all was deleted on purpose, say so for each collection: rucio s3 sync {part.scope}:COLLECTION --on-missing {act}.'
+        remedy = (
+            f'If all was deleted on purpose, say so for each collection: rucio s3 sync {part.scope}:COLLECTION '
+            f'--on-missing {act}.'
+        )
         if part.dataset is not None:
             remedy = (
                 f'If all of it is gone for good, say so: rucio s3 import {part.storage.rse} {whose} --on-missing {act}.'
@@ -185,6 +191,9 @@ _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     ),
     Kind.unnameable: (
         _always('no DID can have this name, so the catalogue cannot know the object.'),
-        'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." or ".." alone between slashes, and are not too long (250 characters, as a rule).',
+        (
+            'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." or '
+            '".." alone between slashes, and are not too long (250 characters, as a rule).'
+        ),
     ),
 }

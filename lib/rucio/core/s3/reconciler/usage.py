@@ -107,7 +107,7 @@ def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
     except (RSEAccessDenied, RSEOperationNotSupported, SourceNotFound):
         return None  # keys that may list need not be allowed to ask this
     headers = answer['ResponseMetadata']['HTTPHeaders']
-    told = [headers.get(_OWNERS_QUOTA, ''), headers.get(_OWN_QUOTA, '') if storage.common_bucket else '']
+    told = [headers.get(_OWNERS_QUOTA, ''), headers.get(_OWN_QUOTA, '') if storage.layout.common_bucket else '']
     quotas = [int(each) for each in told if each.isdecimal()]  # "-1" is not
     return max(0, min(quotas) - used) if quotas else None
 

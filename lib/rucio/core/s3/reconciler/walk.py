@@ -248,8 +248,10 @@ class Reconciler:
         for count, entry in enumerate(everything, 1):
             if most is not None and count > most:
                 raise UnsupportedOperation(
-                    f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, which the storage does not list "
-                    'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, and an inventory needs not be sorted.'
+                    f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, "
+                    'which the storage does not list '
+                    'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, '
+                    'and an inventory needs not be sorted.'
                 )
             if not count % LOOK and self._budget.stop.is_set():
                 raise _Pause

@@ -79,8 +79,10 @@ def need_keys(storage: 'Storage') -> None:
     except (RSEAccessDenied, ConfigurationError) as error:
         why = f' ({error.args[0]})' if isinstance(error, ConfigurationError) else ''
         raise NoKeys(
-            f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its transfers to others. '
-            f"Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or into its rucio.cfg [s3:{storage.rse}]."
+            f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its '
+            'transfers to others. '
+            f"Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or into its rucio.cfg "
+            f'[s3:{storage.rse}].'
         ) from None
 
 

@@ -78,9 +78,9 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
     failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make` for the first file of a bucket, and
-    four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a relay,
-    nothing for a copy.
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make` for the first file of a
+    bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a
+    relay, nothing for a copy.
 
     :param stop: Set it to end the transfer soon.
     :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried
@@ -174,7 +174,7 @@ class _Copy:
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
         need_keys(storage)
         if storage.settings['deterministic']:
-            bucket, key = storage.place_of(str(wanted.scope), wanted.name)
+            bucket, key = storage.layout.place_of(str(wanted.scope), wanted.name)
         else:
             _, bucket, key, _ = address.parse_url(url)
         return _Place(storage, Target(storage.rse, bucket, key))
@@ -185,7 +185,7 @@ class _Copy:
         for_each_scope = (
             storage.settings['deterministic']
             and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
-            and not storage.common_bucket
+            and not storage.layout.common_bucket
         )
         if for_each_scope and key not in _made:  # all others are the operator's to make
             creation.make(storage, scope)
@@ -210,8 +210,10 @@ class _Copy:
         if info.size == self._wanted.bytes and self._has_content(destination, info, sources):
             return True
         raise FileReplicaAlreadyExists(
-            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and it is not the file '
-            f"({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule before: Rucio's reaper then deletes what lies there."
+            f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and '
+            'it is not the file '
+            f"({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule before: Rucio's "
+            'reaper then deletes what lies there.'
         )
 
     def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
@@ -230,7 +232,8 @@ class _Copy:
         info = objects.stat(source.connection, source.target, 'get')
         if info.size != wanted.bytes:
             raise FileConsistencyMismatch(
-                f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says {wanted.bytes}. '
+                f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says '
+                f'{wanted.bytes}. '
                 'The object was changed: use another replica, or declare it bad.'
             )
         if _together(source, destination) and self._is_copied(source, info, destination):
@@ -281,7 +284,8 @@ class _Copy:
         md5 = self._wanted.sums.md5
         if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
             raise FileConsistencyMismatch(
-                f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says {md5}. '
+                f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says '
+                f'{md5}. '
                 'The object was changed: use another replica, or declare it bad.'
             )
 
@@ -292,9 +296,12 @@ def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _P
     for _, place in sources:
         if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
             raise ConfigurationError(
-                f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a replica on each of them. '
-                f'Switch off deletion before any rule ends (rucio rse update {target.rse} --key availability_delete --value False), or the reaper of '
-                f'RSE {target.rse} deletes the only one; then give it another bucket_prefix, or another prefix of its protocol.'
+                f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a '
+                'replica on each of them. '
+                f'Switch off deletion before any rule ends (rucio rse update {target.rse} --key availability_delete '
+                '--value False), or the reaper of '
+                f'RSE {target.rse} deletes the only one; then give it another bucket_prefix, or another prefix of its '
+                'protocol.'
             )
 
 
@@ -311,7 +318,8 @@ def _explained(error: RucioException, destination: _Place) -> RucioException:
     except RucioException:
         return error
     return DestinationNotAccessible(
-        f"RSE {target.rse}: copy of {target}: the bucket does not exist. The RSE's operator has to make it, or to mend the prefix of its protocol."
+        f"RSE {target.rse}: copy of {target}: the bucket does not exist. The RSE's operator has to make it, or to mend "
+        'the prefix of its protocol.'
     )
 
 

@@ -64,6 +64,6 @@ def _make(rse_id: str, scope: 'InternalScope') -> None:
     if (
         storage.settings['deterministic']
         and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
-        and not storage.common_bucket
+        and not storage.layout.common_bucket
     ):
         creation.make(storage, str(scope))
