@@ -141,16 +141,19 @@ class Storage:
         return frozen
 
     @cached_property
+    def _class(self) -> Default:
+        return Default({**self.protocol, 'auth_token': None}, self.settings)  # type: ignore[arg-type]
+
+    @cached_property
     def layout(self) -> Layout:
         """Where its DIDs lie."""
-        protocol = Default({**self.protocol, 'auth_token': None}, self.settings)  # type: ignore[arg-type]
         return Layout(
             self.rse,
             self.protocol['prefix'],
             self.endpoint.bucket_prefix,
             self.settings['lfn2pfn_algorithm'],
             bool(self.settings['deterministic']),
-            protocol.lfns2pfns,
+            lambda lfn: self._class.lfns2pfns(lfn),  # noqa: PLW0108 - the class is made when it is asked
         )
 
     def need_name(self, bucket: str, key: str = '') -> None:
