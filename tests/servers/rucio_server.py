@@ -40,17 +40,24 @@ COPIER = ('python', '-m', 'rucio.daemons.s3.copier')
 # Two writers wait for each other with a write-ahead log; without it SQLite says "database is locked" now and then.
 _BOOTSTRAP = """
 import sqlite3, sys
-if sys.argv[1:]:
-    database = sqlite3.connect(sys.argv[1])
-    database.execute('PRAGMA journal_mode=WAL')
-    database.close()
+def pragma(text):
+    if sys.argv[1:]:
+        database = sqlite3.connect(sys.argv[1])
+        database.execute('PRAGMA ' + text)
+        database.close()
+pragma('journal_mode=WAL')
 from rucio.db.sqla.util import build_database, create_base_vo, create_root_account
 build_database()
 create_base_vo()
 create_root_account()
 from rucio_s3_database import main
 main([])
+pragma('wal_checkpoint(TRUNCATE)')
 """
+
+# Servers begin with the same root account, and their databases are copies of the first.
+_PASSWORD = secrets.token_hex(20)
+_new_databases: dict[str, bytes] = {}
 
 _GUNICORN = """
 from sqlalchemy import event
@@ -121,7 +128,7 @@ class RucioServer:
 
     def __init__(self, directory: 'str | os.PathLike[str]', config: Sections | None = None, postgres: PostgreSQL | None = None) -> None:
         self.directory = Path(directory).absolute()
-        self.password = secrets.token_hex(20)
+        self.password = _PASSWORD
         self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}'
         self._postgres = postgres
@@ -280,6 +287,10 @@ class RucioServer:
         }
 
     def _bootstrap(self) -> None:
+        like = str([self._config['common'].get('multi_vo'), self._config['policy']])
+        if self._postgres is None and like in _new_databases:
+            self._database.write_bytes(_new_databases[like])
+            return
         with self.log.open('ab') as log:
             done = subprocess.run(
                 [sys.executable, '-c', _BOOTSTRAP, *([] if self._postgres else [str(self._database)])],
@@ -294,3 +305,5 @@ class RucioServer:
         if done.returncode:
             self._database.unlink(missing_ok=True)
             raise ServerError(f'The database of the Rucio server could not be made. The end of its log, {self.log}:\n{tail(self.log)}')
+        if self._postgres is None:
+            _new_databases[like] = self._database.read_bytes()
