@@ -51,8 +51,9 @@ def _make(dry_run: bool) -> bool:
         schema = s3.S3Base.metadata.schema
         if not inspect(connection).has_table('dids', schema=schema):
             raise ConfigurationError(
-                f"rucio.cfg [database] names a database without Rucio's tables{f' in the schema {schema}' if schema else ''}: "
-                "this command needs the rucio.cfg of the server, and Rucio's own database first."
+                f"rucio.cfg [database] names a database without Rucio's tables"
+                f'{f" in the schema {schema}" if schema else ""}: this command needs the rucio.cfg of the server, '
+                "and Rucio's own database first."
             )
         lacking = s3.missing(connection)
     if not lacking:
@@ -119,12 +120,13 @@ def _old(options: argparse.Namespace, ready: bool) -> bool:
     shown = chosen or found
     if shown:
         _say(
-            f'Grants of an earlier version in the metadata of collections, which do not count{" and would be handled" if chosen else ""}:'
+            'Grants of an earlier version in the metadata of collections, which do not count'
+            f'{" and would be handled" if chosen else ""}:'
         )
         _listed(shown)
         _say(
-            'Review them: strangers may have written them. Take them over with --move-grants (doubtful ones only by name: --move-grants SCOPE:NAME), '
-            'or remove them with --drop-grants.'
+            'Review them: strangers may have written them. Take them over with --move-grants '
+            '(doubtful ones only by name: --move-grants SCOPE:NAME), or remove them with --drop-grants.'
         )
     return True
 
@@ -138,7 +140,8 @@ def _remove(dry_run: bool, force: bool) -> None:
         public = grants.list_public(session=session)
     if public:
         _say(
-            'Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio (rucio s3 unshare DID --public):'
+            'Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio '
+            '(rucio s3 unshare DID --public):'
         )
         for did in public:
             _say(f'  {did}')
@@ -153,8 +156,9 @@ def get_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     parser = argparse.ArgumentParser(
         prog=s3.COMMAND,
-        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list grants of earlier versions. '
-        'Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice does no harm.',
+        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list grants '
+        'of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice '
+        'does no harm.',
     )
     parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
     what = parser.add_mutually_exclusive_group()
@@ -162,7 +166,8 @@ def get_parser() -> argparse.ArgumentParser:
         '--move-grants',
         nargs='*',
         metavar='SCOPE:NAME',
-        help='move old grants from metadata into the table: of these collections; without names all but the doubtful ones',
+        help='move old grants from metadata into the table: of these collections; without names all but the doubtful '
+        'ones',
     )
     what.add_argument(
         '--drop-grants',

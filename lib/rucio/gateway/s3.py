@@ -149,8 +149,8 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> l
 
 
 def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Make the bucket of a scope, and with a name a dataset with a rule of the issuer that keeps it there. Twice without
-    harm.
+    """Make the bucket of a scope, and with a name a dataset with a rule of the issuer that keeps it there. Twice
+    without harm.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if there is no such scope (told to admins only).

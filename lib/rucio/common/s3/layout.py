@@ -112,8 +112,8 @@ class Layout:
             )
         if path is None and (not name or name.endswith('/')) and not self._is_apart(scope):
             raise RSEOperationNotSupported(
-                f"RSE {self.rse}: its lfn2pfn algorithm '{self.algorithm}' has no place of its own for all names of scope {scope} "
-                'that begin alike.'
+                f"RSE {self.rse}: its lfn2pfn algorithm '{self.algorithm}' has no place of its own "
+                f'for all names of scope {scope} that begin alike.'
             )
         lfn: Any = {'scope': scope, 'name': name, 'path': path}
         url = parse_url(next(iter(self.pfns_of(lfn).values())), key_required=bool(name))

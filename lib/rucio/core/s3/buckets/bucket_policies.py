@@ -171,7 +171,8 @@ def _check_named(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
 
 
 def _named(principal: Any) -> str:
-    return f'the Principal \'{_short(principal)}\' is not {{"AWS": ["arn:aws:iam::ACCOUNT:user/NAME", ...]}} with the full names of users or roles'
+    wanted = '{"AWS": ["arn:aws:iam::ACCOUNT:user/NAME", ...]}'
+    return f"the Principal '{_short(principal)}' is not {wanted} with the full names of users or roles"
 
 
 def _refuse(why: str) -> NoReturn:

@@ -192,8 +192,8 @@ _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.unnameable: (
         _always('no DID can have this name, so the catalogue cannot know the object.'),
         (
-            'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." or '
-            '".." alone between slashes, and are not too long (250 characters, as a rule).'
+            'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." '
+            'or ".." alone between slashes, and are not too long (250 characters, as a rule).'
         ),
     ),
 }

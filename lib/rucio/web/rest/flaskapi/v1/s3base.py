@@ -195,7 +195,8 @@ def never_cached(response: 'Response') -> 'Response':
     response = response_headers(response)
     response.headers['Cache-Control'] = 'no-store'
     if message := response.headers.get('ExceptionMessage'):
-        # Names may have other characters than headers, of which servers and terminals make something else; the body has them as they are.
+        # Names may have other characters than headers, of which servers and terminals make something else; the body has
+        # them as they are.
         response.headers['ExceptionMessage'] = _CONTROL.sub(
             _escaped, message.encode('latin-1', 'backslashreplace').decode('latin-1')
         )

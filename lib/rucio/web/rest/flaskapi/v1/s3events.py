@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where storages tell what happens in their buckets. Switched on by ``[api] endpoints_add = s3, s3events`` in the server's rucio.cfg.
+"""Where storages tell what happens in their buckets. Switched on by ``[api] endpoints_add = s3, s3events`` in the
+server's rucio.cfg.
 
-It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a token of its own.
+It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a
+token of its own.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
