@@ -51,7 +51,7 @@ def _make(dry_run: bool) -> bool:
         schema = s3.S3Base.metadata.schema
         if not inspect(connection).has_table('dids', schema=schema):
             raise ConfigurationError(
-                f"rucio.cfg [database] names a database without Rucio's tables"
+                "rucio.cfg [database] names a database without Rucio's tables"
                 f'{f" in the schema {schema}" if schema else ""}: this command needs the rucio.cfg of the server, '
                 "and Rucio's own database first."
             )
@@ -156,8 +156,8 @@ def get_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     parser = argparse.ArgumentParser(
         prog=s3.COMMAND,
-        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list grants '
-        'of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice '
+        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list '
+        'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice '
         'does no harm.',
     )
     parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
