@@ -157,8 +157,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=s3.COMMAND,
         description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list '
-        'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; twice '
-        'does no harm.',
+        'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; '
+        'twice does no harm.',
     )
     parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
     what = parser.add_mutually_exclusive_group()
