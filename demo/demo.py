@@ -190,7 +190,7 @@ The servers are running. In another terminal:
   rucio did list --filter type==all '{SCOPE}:*'
   s5cmd ls 's3://{BUCKET}/*'
   s5cmd cp note.txt s3://{BUCKET}/my/other.txt
-  rucio s3 sync {SCOPE}:my
+  rucio s3 reconcile {SCOPE}:my
 
 Press Enter or Ctrl-C here to stop them and remove everything.""")
         # Without a terminal there is no Enter: wait for a signal.

@@ -43,14 +43,14 @@ class ThirdAct:
     def perform(self) -> None:
         with self.stage.act('bob puts a file with another S3 client, and Rucio is told to look'):
             self._put('written by another client\n')
-            self._bob('rucio', 's3', 'sync', DID, first=20)
+            self._bob('rucio', 's3', 'reconcile', DID, first=20)
             self._bob('rucio', 'did', 'show', FILE, only='^(name|bytes|md5)')
             self._compare()
         with self.stage.act('He overwrites it: Rucio reports that, and does what bob decides'):
             self._put('another version, with another size\n')
-            self._bob('rucio', 's3', 'sync', DID, first=20)
+            self._bob('rucio', 's3', 'reconcile', DID, first=20)
             self._bob('rucio', 's3', 'settings', SCOPE, '--on-changed', 'replace', '--on-missing', 'forget', first=20)
-            self._bob('rucio', 's3', 'sync', DID, first=20)
+            self._bob('rucio', 's3', 'reconcile', DID, first=20)
             self._compare()
         with self.stage.act("He deletes it: the server's daemon sees that by itself"):
             self._client('rm', KEY)

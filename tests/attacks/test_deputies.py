@@ -37,11 +37,11 @@ def what_owners_do(granted: Granted) -> list[Asked]:
     place = {'scope': granted.bucket, 'rse': granted.rse}
     query = f'scope={granted.bucket}&rse={granted.rse}'
     return [
-        ('POST', '/s3/sync', place),
-        ('POST', '/s3/sync', {**place, 'name': 'open'}),
-        ('POST', '/s3/sync', {**place, 'name': 'desk', 'on_missing': 'lost'}),
-        ('POST', '/s3/sync', {**place, 'name': 'desk/mine', 'on_changed': 'bad'}),
-        ('POST', '/s3/sync', {**place, 'name': 'desk', 'dry_run': True}),
+        ('POST', '/s3/reconcile', place),
+        ('POST', '/s3/reconcile', {**place, 'name': 'open'}),
+        ('POST', '/s3/reconcile', {**place, 'name': 'desk', 'on_missing': 'lost'}),
+        ('POST', '/s3/reconcile', {**place, 'name': 'desk/mine', 'on_changed': 'bad'}),
+        ('POST', '/s3/reconcile', {**place, 'name': 'desk', 'dry_run': True}),
         ('GET', f'/s3/settings?{query}', None),
         ('PUT', '/s3/settings', {**place, 'on_changed': 'bad', 'on_missing': 'lost'}),
         ('GET', f'/s3/changes?{query}&name=open', None),
@@ -204,7 +204,7 @@ def test_a_grant_is_over_at_once(attacked: Granted, unique: str) -> None:
 def test_somebody_elses_file_in_ones_own_dataset(attacked: Granted, unique: str) -> None:
     """Attach a private file of the owner's to a dataset of one's own, which Rucio allows, and ask for keys of that dataset, or share it."""
     mine = f'user.{attacked.name}'
-    assert attacked.owner('POST', '/s3/sync', {'rse': attacked.rse, 'scope': attacked.bucket, 'name': 'private'}).status == 200
+    assert attacked.owner('POST', '/s3/reconcile', {'rse': attacked.rse, 'scope': attacked.bucket, 'name': 'private'}).status == 200
     dataset = {'rse': attacked.rse, 'scope': mine, 'name': unique}
     assert attacked.attacker('POST', '/s3/buckets', dataset).status == 201
     attached = attacked.attacker('POST', f'/dids/{mine}/{unique}/dids', {'dids': [{'scope': attacked.bucket, 'name': 'private/secret'}]})

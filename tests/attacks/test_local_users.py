@@ -95,7 +95,7 @@ def test_names_that_are_options_or_commands(signed_team: Team) -> None:
         "a'b",
     ):
         rse, account = {'rse': signed_team.rse}, {'account': signed_team.other.account}
-        for path, more in (('/s3/buckets', rse), ('/s3/grants', account), ('/s3/credentials', rse), ('/s3/sync', rse)):
+        for path, more in (('/s3/buckets', rse), ('/s3/grants', account), ('/s3/credentials', rse), ('/s3/reconcile', rse)):
             answer = owner('POST', path, {'scope': signed_team.scope, 'name': name, **more})
             assert (answer.status, 'has no parameter' in answer.text) == (400, False), (path, name)
 

@@ -71,7 +71,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ('DELETE', '/grants'): {'scope': 'SCOPE', 'name': 'odd', 'account': 'fritz'},
     ('PUT', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE', 'policy': {'Version': '2012-10-17', 'Statement': []}},
     ('DELETE', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE'},
-    ('POST', '/sync'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'after': 'odd', 'dry_run': True, 'on_changed': 'report', 'on_missing': 'report'},
+    ('POST', '/reconcile'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'after': 'odd', 'dry_run': True, 'on_changed': 'report', 'on_missing': 'report'},
     ('POST', '/import'): {'rse': 'RSE', 'scope': 'SCOPE', 'name': 'odd', 'bucket': 'SCOPE', 'prefix': 'odd', 'dry_run': True},
     ('PUT', '/settings'): {'scope': 'SCOPE', 'rse': 'RSE', 'on_changed': 'report'},
     ('GET', '/buckets'): {'rse': 'RSE'},
@@ -187,7 +187,7 @@ def test_odd_requests_to_be_signed(signed_team: Team, ernest: Rest, requests: li
     ],
     ids=['empty', 'null', 'list', 'text', 'open', 'not_utf8', 'nul', 'deep_list', 'deep_object', 'nan', 'infinity', 'nan_inside', 'twice'],
 )
-@pytest.mark.parametrize('route', ['/sign', '/credentials', '/buckets', '/sync', '/grants', '/import'])
+@pytest.mark.parametrize('route', ['/sign', '/credentials', '/buckets', '/reconcile', '/grants', '/import'])
 def test_bodies_that_are_no_json_objects(ernest: Rest, route: str, body: bytes) -> None:
     """Nesting that overflows a parser's stack, other encodings, nothing at all."""
     answer = ernest('POST', route, raw=body)
@@ -221,7 +221,7 @@ def test_a_bucket_with_odd_keys(written: tuple[Rest, S3Server, str, str]) -> Non
     rest, storage, rse, scope = written
     for name in ('odd', ''):
         for more in ({'dry_run': True}, {}):
-            not_failed(('POST', '/sync'), name, rest('POST', '/sync', {'scope': scope, 'name': name, 'rse': rse, **more}))
+            not_failed(('POST', '/reconcile'), name, rest('POST', '/reconcile', {'scope': scope, 'name': name, 'rse': rse, **more}))
     not_failed(('GET', '/changes'), '', rest('GET', f'/changes?scope={scope}&rse={rse}&since=2026-01-01T00:00:00.000000Z'))
     refused = rest('DELETE', '/buckets', {'scope': scope, 'rse': rse})
     assert refused.status == 409, str(refused.content)

@@ -138,7 +138,7 @@ def test_the_bucket_of_a_scope_of_the_same_name(ground: Ground) -> None:
         for method, path, more in (
             ('POST', '/buckets', {}),
             ('POST', '/credentials', {}),
-            ('POST', '/sync', {}),
+            ('POST', '/reconcile', {}),
             ('PUT', '/settings', {'on_missing': 'forget'}),
             ('PUT', '/policy', {'policy': {}}),
             ('DELETE', '/policy', {}),
@@ -157,7 +157,7 @@ def test_a_scope_of_the_name_of_the_bucket(ground: Ground) -> None:
     """xyz's root makes a scope of the name of abc's bucket, which an RSE without a bucket_prefix then takes for its own."""
     ground.xyz.root.user.call('add_scope', 'alice', 'abc-user.alice')
     place = {'scope': 'abc-user.alice', 'rse': 'WIDE_S3'}
-    for method, path, more in (('POST', '/credentials', {}), ('POST', '/sync', {}), ('DELETE', '/buckets', {'force': True}), ('POST', '/buckets', {})):
+    for method, path, more in (('POST', '/credentials', {}), ('POST', '/reconcile', {}), ('DELETE', '/buckets', {'force': True}), ('POST', '/buckets', {})):
         for who in (ground.xyz.alice, ground.xyz.root):
             assert who(method, path, place | more).status == 403
     assert ground.storage.client().get_object(Bucket='abc-user.alice', Key='run1/secret')['Body'].read() == b'secret'

@@ -78,7 +78,7 @@ class Ground:
             'keys of the bucket': who('POST', '/credentials', {'rse': rse, 'bucket': bucket, 'prefix': ''}).status,
             'policy': who('PUT', '/policy', place | {'policy': {}}).status,
             'settings': who('PUT', '/settings', place | {'on_missing': 'forget'}).status,
-            'sync': who('POST', '/sync', place | {'dry_run': True}).status,
+            'reconcile': who('POST', '/reconcile', place | {'dry_run': True}).status,
             'share': who('POST', '/grants', {'scope': scope, 'name': 'x', 'account': '*'}).status,
             'remove': who('DELETE', '/buckets', place | {'force': True}).status,
         }

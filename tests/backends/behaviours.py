@@ -482,7 +482,7 @@ def pages(p: Probe) -> str:
 
 @behaviour('Listing', '`Delimiter`: common prefixes')
 def delimiter(p: Probe) -> str:
-    """`rucio s3 sync` cuts a bucket into parts by them"""
+    """`rucio s3 reconcile` cuts a bucket into parts by them"""
     base = p.key()
     for key in ('a/x', 'a/y', 'b'):
         p.put(b'x', f'{base}/{key}')

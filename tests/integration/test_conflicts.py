@@ -43,7 +43,7 @@ SETTINGS = {'multipart_threshold': '5 MiB', 'multipart_chunksize': '5 MiB'}
 
 @dataclass
 class Said:
-    """What `rucio s3 sync` said."""
+    """What `rucio s3 reconcile` said."""
 
     counts: dict[str, int]
     problems: list[SimpleNamespace]
@@ -113,7 +113,7 @@ class Bench:
         return done.stdout + done.stderr
 
     def sync(self, *options: str, fails: bool = False) -> Said:
-        done = self.team.owner.rucio('--robot', 's3', 'sync', f'{self.scope}:{self.collection}', '--rse', self.rse, *options)
+        done = self.team.owner.rucio('--robot', 's3', 'reconcile', f'{self.scope}:{self.collection}', '--rse', self.rse, *options)
         if fails:
             assert done.returncode, done.stdout + done.stderr
             assert 'Traceback' not in done.stderr
@@ -205,11 +205,11 @@ def made(bench):
     ('known_by', 'size', 'new_size'),
     [
         ('upload', 1000, 1000),
-        ('sync', LARGE, LARGE),
+        ('reconcile', LARGE, LARGE),
         pytest.param('upload', 1000, LARGE, marks=pytest.mark.long),
         pytest.param('upload', LARGE, 1000, marks=pytest.mark.long),
         pytest.param('upload', LARGE, LARGE, marks=pytest.mark.long),
-        pytest.param('sync', 1000, 1000, marks=pytest.mark.long),
+        pytest.param('reconcile', 1000, 1000, marks=pytest.mark.long),
     ],
 )
 def test_overwritten(bench, known_by, size, new_size):
@@ -548,7 +548,7 @@ def test_a_storage_that_comes_back_empty(odd):
     place.sync()
     kept = s3.buckets[place.scope]
     s3.buckets[place.scope] = {}
-    done = place.team.owner.rucio('--robot', 's3', 'sync', place.scope, '--rse', place.rse, '--on-missing', 'forget')
+    done = place.team.owner.rucio('--robot', 's3', 'reconcile', place.scope, '--rse', place.rse, '--on-missing', 'forget')
     assert 'empty' in done.stdout + done.stderr
     assert len(place.known()) == 5
     del s3.buckets[place.scope]

@@ -251,7 +251,7 @@ def test_usage_as_others_show_it(place, unique):
     assert 'storage' in ok(here.user.rucio('rse', 'show', here.rse))
     # A part of a bucket says nothing of all of it.
     here.put('run1/c')
-    ok(here.user.rucio('s3', 'sync', f'{here.scope}:run1', '--rse', here.rse))
+    ok(here.user.rucio('s3', 'reconcile', f'{here.scope}:run1', '--rse', here.rse))
     here.reconcile('--dry-run')
     assert here.usage()['storage']['files'] == 3
     here.reconcile()

@@ -284,7 +284,7 @@ def test_sync_of_an_import_names_the_command(archive: World, unique: str) -> Non
     archive.write(PUBLIC, {f'{unique}/deep/a': b'1'})
     archive.imported(archive.grace, 'OPEN', unique, unique)
     for name in (unique, f'{unique}/deep'):
-        assert f'rucio s3 import OPEN user.grace:{unique}.' in refused(archive.grace.rucio('s3', 'sync', f'user.grace:{name}'))
+        assert f'rucio s3 import OPEN user.grace:{unique}.' in refused(archive.grace.rucio('s3', 'reconcile', f'user.grace:{name}'))
 
 
 def remembered(archive: World) -> str:

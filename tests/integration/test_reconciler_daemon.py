@@ -128,8 +128,8 @@ def test_what_is_not_as_it_was_is_reported_with_the_remedy(place):
     client.delete_object(Bucket=here.prefix + scope, Key='run1/b')
     log = here.reconcile()
     assert '2 objects listed, 0 new, 1 changed, 1 missing, 0 failed in ' in log
-    assert f'rucio s3 sync {scope}:run1 --on-changed replace' in log
-    assert f'rucio s3 sync {scope}:run1 --on-missing forget' in log
+    assert f'rucio s3 reconcile {scope}:run1 --on-changed replace' in log
+    assert f'rucio s3 reconcile {scope}:run1 --on-missing forget' in log
     assert here.names(scope) == ['run1/a', 'run1/b', 'run1/c']
 
 

@@ -136,12 +136,12 @@ def test_nothing_without_a_token(desk: Desk, token: str) -> None:
 
 def test_version_and_capabilities(desk: Desk) -> None:
     told = desk.dave.ok('GET', '/version')
-    assert {'get_version', 'make_bucket', 'sync'} <= set(told['capabilities'])
+    assert {'get_version', 'make_bucket', 'reconcile'} <= set(told['capabilities'])
 
 
 def test_a_parameter_that_is_not_there_is_named(desk: Desk) -> None:
-    answer = desk.carol('POST', '/sync', {'scope': SCOPE, 'dryrun': True})
-    assert (answer.status, answer.message) == (400, "POST /s3/sync has no parameter 'dryrun'. Did you mean 'dry_run'?")
+    answer = desk.carol('POST', '/reconcile', {'scope': SCOPE, 'dryrun': True})
+    assert (answer.status, answer.message) == (400, "POST /s3/reconcile has no parameter 'dryrun'. Did you mean 'dry_run'?")
 
 
 # Making buckets
@@ -573,12 +573,12 @@ def test_unfinished_uploads_end(desk: Desk, run: str) -> None:
 
 
 def test_sync_settings_and_changes(desk: Desk, run: str) -> None:
-    """tests/integration/test_sync.py has what becomes of it."""
+    """tests/integration/test_reconcile.py has what becomes of it."""
     desk.carol.ok('POST', '/buckets', {'scope': SCOPE, 'rse': RSE})
     start = desk.carol.ok('GET', '/changes', scope=SCOPE, name=run, rse=RSE)
     assert (start['rse'], start['changes'], start['more']) == (RSE, [], False)
     desk.s3.put_object(Bucket=SCOPE, Key=f'{run}/file', Body=b'12345')
-    done = desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})
+    done = desk.carol.ok('POST', '/reconcile', {'scope': SCOPE, 'name': run})
     assert {key: done[key] for key in ('rse', 'bucket', 'scope', 'name', 'after', 'problems')} == {
         'rse': RSE,
         'bucket': SCOPE,
@@ -594,8 +594,8 @@ def test_sync_settings_and_changes(desk: Desk, run: str) -> None:
 
     # Behind the last key there is nothing to do, and nothing is missing.
     desk.s3.delete_object(Bucket=SCOPE, Key=f'{run}/file')
-    assert desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run, 'after': f'{run}/z'})['counts']['missing'] == 0
-    (problem,) = desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})['problems']
+    assert desk.carol.ok('POST', '/reconcile', {'scope': SCOPE, 'name': run, 'after': f'{run}/z'})['counts']['missing'] == 0
+    (problem,) = desk.carol.ok('POST', '/reconcile', {'scope': SCOPE, 'name': run})['problems']
     assert (problem['kind'], problem['did'], problem['key']) == ('missing', f'{SCOPE}:{run}/file', f'{run}/file')
 
     settings = {'rse': RSE, 'bucket': SCOPE, 'scope': SCOPE}
@@ -604,7 +604,7 @@ def test_sync_settings_and_changes(desk: Desk, run: str) -> None:
         'on_missing': 'forget',
         'own': ['on_missing'],
     }
-    assert desk.carol.ok('POST', '/sync', {'scope': SCOPE, 'name': run})['counts']['forgotten'] == 1
+    assert desk.carol.ok('POST', '/reconcile', {'scope': SCOPE, 'name': run})['counts']['forgotten'] == 1
     desk.carol.ok('PUT', '/settings', {'scope': SCOPE, 'rse': RSE, 'on_missing': 'default'})
     assert desk.carol.ok('GET', '/settings', scope=SCOPE, rse=RSE) == settings | {'on_changed': 'report', 'on_missing': 'report', 'own': []}
 
@@ -613,7 +613,7 @@ def test_sync_is_for_those_who_own_the_scope(desk: Desk, run: str) -> None:
     answers = []
     for scope in (SCOPE, 'user.nobody'):
         answers += [
-            desk.dave('POST', '/sync', {'scope': scope, 'name': run}),
+            desk.dave('POST', '/reconcile', {'scope': scope, 'name': run}),
             desk.dave('GET', '/changes', scope=scope, name=run),
             desk.dave('GET', '/settings', scope=scope),
             desk.dave('PUT', '/settings', {'scope': scope, 'on_missing': 'forget'}),
@@ -624,9 +624,9 @@ def test_sync_is_for_those_who_own_the_scope(desk: Desk, run: str) -> None:
 
 
 def test_sync_of_what_is_not_there(desk: Desk, run: str) -> None:
-    assert desk.carol('POST', '/sync', {'scope': SCOPE, 'rse': 'NOWHERE'}).error == 'RSENotFound'
+    assert desk.carol('POST', '/reconcile', {'scope': SCOPE, 'rse': 'NOWHERE'}).error == 'RSENotFound'
     assert desk.carol('GET', '/changes', scope=SCOPE, since='yesterday').status == 400
-    missing = desk.admin('POST', '/sync', {'scope': 'nobody', 'rse': RSE})
+    missing = desk.admin('POST', '/reconcile', {'scope': 'nobody', 'rse': RSE})
     assert missing.status == 404, missing
 
 
@@ -658,13 +658,13 @@ def test_sync_of_what_is_not_there(desk: Desk, run: str) -> None:
         ('POST', '/sign', {'rse': RSE, 'requests': []}),
         ('POST', '/sign', {'rse': RSE, 'requests': [{}] * 101}),
         ('POST', '/sign', {'rse': RSE, 'requests': [None]}),
-        ('POST', '/sync', {}),
-        ('POST', '/sync', {'scope': SCOPE, 'dry_run': 'yes'}),
-        ('POST', '/sync', {'scope': SCOPE, 'on_changed': 'forget'}),
-        ('POST', '/sync', {'scope': SCOPE, 'on_missing': 5}),
-        ('POST', '/sync', {'scope': SCOPE, 'after': 5}),
-        ('POST', '/sync', {'scope': SCOPE, 'after': 'k' * 1025}),
-        ('POST', '/sync', {'scope': SCOPE, 'after': '\ud800'}),
+        ('POST', '/reconcile', {}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'dry_run': 'yes'}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'on_changed': 'forget'}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'on_missing': 5}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'after': 5}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'after': 'k' * 1025}),
+        ('POST', '/reconcile', {'scope': SCOPE, 'after': '\ud800'}),
         ('PUT', '/settings', {'scope': SCOPE, 'on_missing': 'vanish'}),
         ('PUT', '/settings', {'on_missing': 'forget'}),
         ('PUT', '/policy', {'scope': SCOPE}),

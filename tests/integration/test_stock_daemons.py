@@ -69,7 +69,7 @@ class World:
             self.team.storage.client().delete_object(Bucket=self.team.scope, Key=key)
 
     def sync(self, *options: str, did: str = '') -> str:
-        return ok(self.judy.rucio('s3', 'sync', did or self.team.scope, '--rse', RSE, *options))
+        return ok(self.judy.rucio('s3', 'reconcile', did or self.team.scope, '--rse', RSE, *options))
 
     def run_daemons(self, rounds: int = 1) -> None:
         """In the second round is done what one leaves to another that was before it."""

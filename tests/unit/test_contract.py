@@ -23,28 +23,28 @@ from rucio.common.s3 import api, contract
 
 
 def test_what_is_given_is_read_and_the_rest_has_its_default():
-    assert api.Sync.read({'scope': 'user.alice', 'dry_run': True}) == api.Sync(scope='user.alice', dry_run=True)
-    assert api.Sync.read({'scope': 's', 'name': None, 'rse': '', 'after': '', 'on_changed': ''}) == api.Sync(scope='s')
-    assert api.Sync.read({'scope': 's', 'after': 'a\nb\u202e'}).after == 'a\nb\u202e'  # a key
+    assert api.Reconcile.read({'scope': 'user.alice', 'dry_run': True}) == api.Reconcile(scope='user.alice', dry_run=True)
+    assert api.Reconcile.read({'scope': 's', 'name': None, 'rse': '', 'after': '', 'on_changed': ''}) == api.Reconcile(scope='s')
+    assert api.Reconcile.read({'scope': 's', 'after': 'a\nb\u202e'}).after == 'a\nb\u202e'  # a key
 
 
 @pytest.mark.parametrize(
     ('route', 'given', 'said'),
     [
-        (api.Sync, {}, "'scope' is missing."),
-        (api.Sync, {'scope': None}, "'scope' is missing."),
-        (api.Sync, {'scope': ''}, "'scope' is empty."),
-        (api.Sync, {'scope': 7}, "'scope' is of the JSON type integer, but must be string."),
-        (api.Sync, {'scope': 's', 'dry_run': 'true'}, "'dry_run' is of the JSON type string, but must be boolean."),
-        (api.Sync, {'scope': 's', 'dry_run': 1}, "'dry_run' is of the JSON type integer, but must be boolean."),
-        (api.Sync, {'scope': 's', 'rse': ['X']}, "'rse' is of the JSON type array, but must be string."),
-        (api.Sync, {'scope': 'a' * 251}, "'scope' has 251 characters, but may have 250."),
-        (api.Sync, {'scope': 'a\0'}, "'scope' has the character U+0000, but may have printable characters only."),
-        (api.Sync, {'scope': 's', 'after': '€' * 342}, "'after' has 1026 bytes, but may have 1024."),
-        (api.Sync, {'scope': 's', 'after': '\ud800'}, "'after' must be text in Unicode."),
-        (api.Sync, {'scope': 's', 'on_missing': 'eat'}, "'on_missing' is 'eat', but must be one of report, forget, lost."),
-        (api.Sync, {'scope': 's', 'dryrun': True}, "POST /s3/sync has no parameter 'dryrun'. Did you mean 'dry_run'?"),
-        (api.Sync, {'scope': 's', '\n\u202e': 1}, "POST /s3/sync has no parameter '\\n\\u202e'."),
+        (api.Reconcile, {}, "'scope' is missing."),
+        (api.Reconcile, {'scope': None}, "'scope' is missing."),
+        (api.Reconcile, {'scope': ''}, "'scope' is empty."),
+        (api.Reconcile, {'scope': 7}, "'scope' is of the JSON type integer, but must be string."),
+        (api.Reconcile, {'scope': 's', 'dry_run': 'true'}, "'dry_run' is of the JSON type string, but must be boolean."),
+        (api.Reconcile, {'scope': 's', 'dry_run': 1}, "'dry_run' is of the JSON type integer, but must be boolean."),
+        (api.Reconcile, {'scope': 's', 'rse': ['X']}, "'rse' is of the JSON type array, but must be string."),
+        (api.Reconcile, {'scope': 'a' * 251}, "'scope' has 251 characters, but may have 250."),
+        (api.Reconcile, {'scope': 'a\0'}, "'scope' has the character U+0000, but may have printable characters only."),
+        (api.Reconcile, {'scope': 's', 'after': '€' * 342}, "'after' has 1026 bytes, but may have 1024."),
+        (api.Reconcile, {'scope': 's', 'after': '\ud800'}, "'after' must be text in Unicode."),
+        (api.Reconcile, {'scope': 's', 'on_missing': 'eat'}, "'on_missing' is 'eat', but must be one of report, forget, lost."),
+        (api.Reconcile, {'scope': 's', 'dryrun': True}, "POST /s3/reconcile has no parameter 'dryrun'. Did you mean 'dry_run'?"),
+        (api.Reconcile, {'scope': 's', '\n\u202e': 1}, "POST /s3/reconcile has no parameter '\\n\\u202e'."),
         (api.SetBucketSettings, {'scope': 's', 'on_changed': 'forget'}, "'on_changed' is 'forget', but must be one of report, replace, bad, default."),
         (api.GetCredentials, {'lifetime': 0}, "'lifetime' is not a number from 1 to 604800."),
         (api.GetCredentials, {'lifetime': 10**400}, "'lifetime' is not a number from 1 to 604800."),

@@ -213,7 +213,7 @@ def test_changed_is_reported(here):
     first, second = summary.problems
     assert (first.kind, first.did, first.key) == ('changed', 'user.alice:run1/a', 'run1/a')
     assert first.found == f"RSE {here.storage.rse}, bucket 'user.alice', key 'run1/a': the object has 4 bytes, the catalogue says 3."
-    assert 'rucio s3 sync user.alice:run1 --on-changed replace' in first.remedy
+    assert 'rucio s3 reconcile user.alice:run1 --on-changed replace' in first.remedy
     assert 'another content' in second.found
 
 
@@ -401,7 +401,7 @@ def test_missing_is_reported(here):
     assert counted(summary) == {'same': 1, 'missing': 2}
     assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
     assert [problem.key for problem in summary.problems] == ['run1/a', 'run1/c']
-    assert 'rucio s3 sync user.alice:run1 --on-missing forget' in summary.problems[0].remedy
+    assert 'rucio s3 reconcile user.alice:run1 --on-missing forget' in summary.problems[0].remedy
 
 
 def test_missing_is_forgotten(here):
@@ -459,7 +459,7 @@ def test_an_empty_bucket(here):
         assert counted(summary) == {'missing': 1 if 'span' in options else 2}
         problem = only(summary)
         assert problem.kind == 'empty-bucket'
-        assert 'rucio s3 sync user.alice:COLLECTION --on-missing' in problem.remedy
+        assert 'rucio s3 reconcile user.alice:COLLECTION --on-missing' in problem.remedy
     assert len(here.files()) == 2
     assert here.run(on_missing='forget', even_if_empty=True).counts['forgotten'] == 2
     assert here.files() == {}

@@ -172,11 +172,11 @@ def test_sync_asks_until_all_is_done_and_adds_up(fake_rucio, connect):
     ]
     fake_rucio.answer = lambda _: (200, answers[len(fake_rucio.asked) - 1], {})
     seen = []
-    done = connect().sync('s', 'n', 'X', dry_run=True, on_changed='replace', on_missing='forget', progress=lambda counts: seen.append(counts['listed']))
+    done = connect().reconcile('s', 'n', 'X', dry_run=True, on_changed='replace', on_missing='forget', progress=lambda counts: seen.append(counts['listed']))
     assert done == {'rse': 'X', 'after': None, 'counts': {'listed': 6, 'new': 1, 'failed': 1}, 'problems': [{'kind': 'missing'}, {'kind': 'failed'}]}
     asked = {'scope': 's', 'name': 'n', 'rse': 'X', 'dry_run': True, 'on_changed': 'replace', 'on_missing': 'forget'}
     assert [each.body for each in fake_rucio.asked] == [asked, asked | {'after': 'b\n'}, asked | {'after': 'c'}]
-    assert {each.path for each in fake_rucio.asked} == {'/s3/sync'}
+    assert {each.path for each in fake_rucio.asked} == {'/s3/reconcile'}
     assert seen == [2, 3, 6]
 
 
@@ -202,7 +202,7 @@ def test_what_an_older_server_does_not_say_is_named_where_it_is_needed(fake_ruci
         grant['until']
     fake_rucio.answer = lambda _: (200, {'rse': 'X'}, {})
     with pytest.raises(RSEOperationNotSupported, match="did not say 'counts'"):
-        connect().sync('s')
+        connect().reconcile('s')
 
 
 def test_what_a_newer_server_says_more_is_left_as_it_is(fake_rucio, connect):
@@ -212,17 +212,17 @@ def test_what_a_newer_server_says_more_is_left_as_it_is(fake_rucio, connect):
 
 
 def test_what_an_older_server_would_have_to_ignore_it_refuses(fake_rucio, connect):
-    message = "POST /s3/sync has no parameter 'dry_run'."
+    message = "POST /s3/reconcile has no parameter 'dry_run'."
     fake_rucio.answer = lambda asked: (
         (400, None, {'ExceptionClass': 'InputValidationError', 'ExceptionMessage': message}) if 'dry_run' in asked.body else (200, {}, {})
     )
     with pytest.raises(InputValidationError, match="no parameter 'dry_run'"):
-        connect().sync('s', dry_run=True)
+        connect().reconcile('s', dry_run=True)
 
 
 def test_sync_leaves_to_the_server_what_was_not_said(fake_rucio, connect):
     fake_rucio.answer = lambda _: (200, {'after': None, 'counts': {}, 'problems': []}, {})
-    connect().sync('s')
+    connect().reconcile('s')
     assert fake_rucio.asked[0].body == {'scope': 's'}
 
 

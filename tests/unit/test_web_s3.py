@@ -92,7 +92,7 @@ def test_refusals_of_the_gateway_have_their_own_status():
 def test_the_server_says_its_version_and_what_it_can_do():
     told = s3.HANDLERS[api.GetVersion](api.GetVersion(), 'alice', 'def')
     assert told['version'] == api.version()
-    assert {'make_bucket', 'get_version', 'sync'} <= set(told['capabilities'])
+    assert {'make_bucket', 'get_version', 'reconcile'} <= set(told['capabilities'])
 
 
 # Its documentation

@@ -56,7 +56,7 @@ ELSEWHERE = {
     'rucio/gateway/s3events.py': 'unit/test_events.py',
     'rucio/gateway/s3imports.py': 'integration/test_imports.py',
     'rucio/gateway/s3names.py': 'integration/test_rest_api.py',
-    'rucio/gateway/s3sync.py': 'integration/test_sync.py',
+    'rucio/gateway/s3reconcile.py': 'integration/test_reconcile.py',
     'rucio/rse/s3translation.py': 'unit/test_protocols_s3.py',
     'rucio/transfertool/s3.py': 'unit/test_transfers.py',
     'rucio/web/rest/flaskapi/v1/s3.py': 'unit/test_web_s3.py',

@@ -433,11 +433,11 @@ class S3Client(CredentialClient):
         prefix :
             A folder in it. Without, all of the RSE.
         wish :
-            dry_run, on_changed, on_missing and progress, as :meth:`sync` has them.
+            dry_run, on_changed, on_missing and progress, as :meth:`reconcile` has them.
 
         Returns
         -------
-            As :meth:`sync`, and the prefix.
+            As :meth:`reconcile`, and the prefix.
 
         Raises
         ------
@@ -461,7 +461,7 @@ class S3Client(CredentialClient):
 
     # The catalogue follows a bucket
 
-    def sync(
+    def reconcile(
         self,
         scope: str,
         name: Optional[str] = None,
@@ -514,11 +514,11 @@ class S3Client(CredentialClient):
 
             ```python
             from rucio.client.s3client import S3Client
-            S3Client().sync('user.jdoe', 'thesis')['counts']
+            S3Client().reconcile('user.jdoe', 'thesis')['counts']
             ```
         """
         wish: dict[str, Any] = {'dry_run': dry_run, 'on_changed': on_changed, 'on_missing': on_missing}
-        return self._until_done(api.Sync(scope=scope, name=name or '', rse=rse, **wish), progress)
+        return self._until_done(api.Reconcile(scope=scope, name=name or '', rse=rse, **wish), progress)
 
     def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> api.BucketSettings:
         """

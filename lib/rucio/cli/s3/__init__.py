@@ -67,15 +67,15 @@ COMMANDS = {
     'make-bucket': 'buckets:make_bucket',
     'policy': 'sharing:policy',
     'presign': 'access:presign',
+    'reconcile': 'reconcile:reconcile',
     'remove-bucket': 'buckets:remove_bucket',
     'rse': 'storages:rse',
-    'settings': 'sync:bucket_settings',
+    'settings': 'reconcile:bucket_settings',
     'share': 'sharing:share',
-    'sync': 'sync:sync',
     'unshare': 'sharing:unshare',
     'upload': 'upload:upload',
     'url': 'access:url',
-    'watch': 'sync:watch',
+    'watch': 'reconcile:watch',
 }
 
 

@@ -20,7 +20,7 @@ from typing import Optional
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, s3_client, say
-from rucio.cli.s3.sync import on_changed_option, on_missing_option, report, shown_progress, warn
+from rucio.cli.s3.reconcile import on_changed_option, on_missing_option, report, shown_progress, warn
 
 __all__ = ['import_']
 

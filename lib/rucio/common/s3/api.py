@@ -540,7 +540,7 @@ class Changes(TypedDict):
     changes: list[Change]
 
 
-class Sync(Wish, Request[Reconciled], route='POST /sync'):
+class Reconcile(Wish, Request[Reconciled], route='POST /reconcile'):
     """Reconcile a bucket.
 
     Compares the bucket of a scope, or what is below a collection, with the catalogue, and registers what the catalogue

@@ -49,8 +49,8 @@ __all__ = [
     'providers',
 ]
 
-# What `rucio s3 sync` and the daemons may do about an object that is not what the catalogue says, and about one that is
-# gone.
+# What `rucio s3 reconcile` and the daemons may do about an object that is not what the catalogue says, and about one
+# that is gone.
 ON_CHANGED = ('report', 'replace', 'bad')
 ON_MISSING = ('report', 'forget', 'lost')
 

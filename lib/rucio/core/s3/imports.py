@@ -104,7 +104,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
             f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into '
             'it. '
             'Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in it '
-            'with rucio s3 sync.'
+            'with rucio s3 reconcile.'
         )
     own, folder = address.split_prefix(storage.protocol['prefix'])
     if not (bucket := bucket or own):

@@ -104,7 +104,9 @@ class Summary:
             did = f'{part.scope}:{finding.name}'
             said = f'RSE {where.rse}, {where}: {describe(finding)}'
             self.add(
-                Problem(finding.kind.value, did, where.key, said, remedy.replace('SYNC', _command(part, finding.name)))
+                Problem(
+                    finding.kind.value, did, where.key, said, remedy.replace('RECONCILE', _command(part, finding.name))
+                )
             )
 
     def failed(self, part: 'Part', key: str, error: Exception) -> None:
@@ -145,7 +147,7 @@ class Summary:
         )
         act = 'forget' if on_missing == 'report' else on_missing
         remedy = (
-            f'If all was deleted on purpose, say so for each collection: rucio s3 sync {part.scope}:COLLECTION '
+            f'If all was deleted on purpose, say so for each collection: rucio s3 reconcile {part.scope}:COLLECTION '
             f'--on-missing {act}.'
         )
         if part.dataset is not None:
@@ -157,7 +159,7 @@ class Summary:
 
 def _command(part: 'Part', name: str) -> str:
     if part.dataset is None:
-        return f'rucio s3 sync {part.scope}:{name.partition("/")[0]}'
+        return f'rucio s3 reconcile {part.scope}:{name.partition("/")[0]}'
     return f'rucio s3 import {part.storage.rse} {part.scope}:{part.dataset}'
 
 
@@ -175,15 +177,15 @@ def _always(text: str) -> 'Callable[[Finding], str]':
 _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.changed: (
         _how_changed,
-        'If what is there is right: SYNC --on-changed replace. Else write the right content there.',
+        'If what is there is right: RECONCILE --on-changed replace. Else write the right content there.',
     ),
     Kind.unproven: (
         _always('the object was written again with as many bytes, and nothing tells whether it is the same.'),
-        'If what is there is right: SYNC --on-changed replace.',
+        'If what is there is right: RECONCILE --on-changed replace.',
     ),
     Kind.missing: (
         _always('the catalogue has a replica, but there is no object.'),
-        'If it was deleted on purpose: SYNC --on-missing forget. Else upload it again.',
+        'If it was deleted on purpose: RECONCILE --on-missing forget. Else upload it again.',
     ),
     Kind.oversized: (
         _always(f'the storage says that the object has more than {LARGEST} bytes, and no object is that large.'),

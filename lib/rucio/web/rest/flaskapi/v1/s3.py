@@ -23,7 +23,7 @@ from flask import Flask
 
 from rucio.common.s3 import api
 from rucio.gateway import s3 as gateway
-from rucio.gateway import s3imports, s3sync
+from rucio.gateway import s3imports, s3reconcile
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
 
@@ -52,11 +52,11 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.GetBucketPolicy: gateway.get_bucket_policy,
     api.SetBucketPolicy: gateway.set_bucket_policy,
     api.DeleteBucketPolicy: gateway.delete_bucket_policy,
-    api.Sync: s3sync.sync,
+    api.Reconcile: s3reconcile.reconcile,
     api.ImportBucket: s3imports.import_bucket,
-    api.GetBucketSettings: s3sync.get_settings,
-    api.SetBucketSettings: s3sync.set_settings,
-    api.ListChanges: s3sync.list_changes,
+    api.GetBucketSettings: s3reconcile.get_settings,
+    api.SetBucketSettings: s3reconcile.set_settings,
+    api.ListChanges: s3reconcile.list_changes,
 }
 
 

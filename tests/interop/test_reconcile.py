@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""What other people's clients put into a bucket is registered by `rucio s3 sync`, and the stock command downloads it."""
+"""What other people's clients put into a bucket is registered by `rucio s3 reconcile`, and the stock command downloads it."""
 
 import hashlib
 
@@ -30,8 +30,8 @@ def test_what_a_client_puts_is_downloaded_by_rucio(any_world, tools, unique, lar
         done = world.exec(world.alice, tools, [SCOPE], command(tools, client, 'put', file=path, name=name))
         assert done.returncode == 0, done.stderr
 
-    first = world.s3(world.alice, 'sync', f'{SCOPE}:{unique}')
-    again = world.s3(world.alice, 'sync', f'{SCOPE}:{unique}')
+    first = world.s3(world.alice, 'reconcile', f'{SCOPE}:{unique}')
+    again = world.s3(world.alice, 'reconcile', f'{SCOPE}:{unique}')
 
     assert 'FAILED' not in first
     assert 'there was nothing to do' in again

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from rucio.core.s3.buckets.bucket_settings import BucketSettings
     from rucio.core.s3.storages import Storage
 
-__all__ = ['get_settings', 'list_changes', 'set_settings', 'sync']
+__all__ = ['get_settings', 'list_changes', 'reconcile', 'set_settings']
 
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 
-def sync(asked: api.Sync, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings
     say: for :data:`.requested.SECONDS` at most. What is registered belongs to the owner of the scope, whoever asks.
 

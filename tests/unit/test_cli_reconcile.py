@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""`rucio s3 sync`, `settings` and `watch` with a server that is a stand-in: what is asked, printed and refused."""
+"""`rucio s3 reconcile`, `settings` and `watch` with a server that is a stand-in: what is asked, printed and refused."""
 
 import shlex
 import signal
@@ -21,7 +21,7 @@ import signal
 import pytest
 from click.testing import CliRunner
 
-from rucio.cli.s3 import sync
+from rucio.cli.s3 import reconcile
 from rucio.common.exception import AccessDenied, InputValidationError, ServerConnectionException
 
 
@@ -51,7 +51,7 @@ class Server:
     def list_buckets(self, rse):
         return [{'scope': scope, 'rse': rse} for scope in ('user.alice', 'data.alice', None)] if rse == 'SITE_S3' else []
 
-    def sync(self, scope, name, rse, progress=None, **wish):
+    def reconcile(self, scope, name, rse, progress=None, **wish):
         self.asked.append((scope, name, rse, {key: value for key, value in wish.items() if value}))
         if scope in self.refused:
             raise AccessDenied(f'{scope} is not yours.')
@@ -88,7 +88,7 @@ def change(name, at=120, kind='registered'):
 @pytest.fixture
 def stand_in(monkeypatch):
     made = Server()
-    monkeypatch.setattr(sync, 's3_client', lambda _: made)
+    monkeypatch.setattr(reconcile, 's3_client', lambda _: made)
     return made
 
 
@@ -98,24 +98,24 @@ def run(stand_in):
 
     def invoke(line, **options):
         words = shlex.split(line)
-        commands = {'sync': sync.sync, 'settings': sync.bucket_settings, 'watch': sync.watch}
+        commands = {'reconcile': reconcile.reconcile, 'settings': reconcile.bucket_settings, 'watch': reconcile.watch}
         return CliRunner().invoke(commands[words[0]], words[1:], obj=Context(options))
 
     return invoke
 
 
-# sync
+# reconcile
 
 
 @pytest.mark.parametrize(
     ('line', 'asked'),
     [
-        ('sync user.alice', ('user.alice', None, None, {})),
-        ('sync user.alice:run7', ('user.alice', 'run7', None, {})),
-        ('sync user.alice/run7/ --rse X', ('user.alice', 'run7', 'X', {})),
-        ('sync SITE_S3:', ('SITE_S3', '', None, {})),
+        ('reconcile user.alice', ('user.alice', None, None, {})),
+        ('reconcile user.alice:run7', ('user.alice', 'run7', None, {})),
+        ('reconcile user.alice/run7/ --rse X', ('user.alice', 'run7', 'X', {})),
+        ('reconcile SITE_S3:', ('SITE_S3', '', None, {})),
         (
-            'sync user.alice --dry-run --on-changed replace --on-missing forget',
+            'reconcile user.alice --dry-run --on-changed replace --on-missing forget',
             ('user.alice', None, None, {'dry_run': True, 'on_changed': 'replace', 'on_missing': 'forget'}),
         ),
     ],
@@ -127,7 +127,7 @@ def test_sync_asks_for_what_is_meant(stand_in, run, line, asked):
 
 def test_an_rse_stands_for_all_own_buckets_and_one_that_fails_does_not_stop_the_others(stand_in, run):
     stand_in.refused.add('user.alice')
-    done = run('sync SITE_S3')
+    done = run('reconcile SITE_S3')
     assert [each[:3] for each in stand_in.asked] == [('user.alice', None, 'SITE_S3'), ('data.alice', None, 'SITE_S3')]
     assert 'ERROR user.alice: user.alice is not yours.' in done.output
     assert 'data.alice on SITE_S3:' in done.output
@@ -135,12 +135,12 @@ def test_an_rse_stands_for_all_own_buckets_and_one_that_fails_does_not_stop_the_
 
 
 def test_an_rse_without_buckets_and_two_rses_are_refused(run):
-    assert 'rucio s3 sync SCOPE --rse EMPTY_S3' in str(run('sync EMPTY_S3').exception)
-    assert isinstance(run('sync SITE_S3 --rse EMPTY_S3').exception, InputValidationError)
+    assert 'rucio s3 reconcile SCOPE --rse EMPTY_S3' in str(run('reconcile EMPTY_S3').exception)
+    assert isinstance(run('reconcile SITE_S3 --rse EMPTY_S3').exception, InputValidationError)
 
 
 def test_where_all_is_the_same_that_is_said(run):
-    said = run('sync user.alice').output
+    said = run('reconcile user.alice').output
     assert 'there was nothing to do' in said
     assert 'FAILED' not in said
     assert 'gone' not in said
@@ -148,7 +148,7 @@ def test_where_all_is_the_same_that_is_said(run):
 
 def test_counts_that_are_nothing_are_not_shown_and_sizes_are_readable(stand_in, run):
     stand_in.counts = {'listed': 12, 'same': 0, 'new': 3, 'registered': 3, 'bytes': 5_000_000, 'missing': 0, 'unheard': 1}
-    said = run('sync user.alice').output
+    said = run('reconcile user.alice').output
     assert '5.000 MB' in said
     assert 'new: not in the catalogue' in said
     assert 'unheard' in said
@@ -160,7 +160,7 @@ def test_counts_that_are_nothing_are_not_shown_and_sizes_are_readable(stand_in, 
 def test_problems_are_told_by_kind_with_the_remedy_once_and_ten_names(stand_in, run):
     stand_in.counts = {'listed': 30, 'missing': 25, 'changed': 1}
     stand_in.problems = [problem('missing', f'run7/{number}', 'Use --on-missing forget.') for number in range(20)] + [problem('changed', 'run7/x')]
-    few, all_of_them = run('sync user.alice'), run('sync user.alice --verbose')
+    few, all_of_them = run('reconcile user.alice'), run('reconcile user.alice --verbose')
     assert few.output.count('Use --on-missing forget.') == 1
     assert 'user.alice:run7/9: something was seen' in few.output
     assert 'run7/10' not in few.output
@@ -173,14 +173,14 @@ def test_problems_are_told_by_kind_with_the_remedy_once_and_ten_names(stand_in, 
 
 def test_what_failed_is_an_exit_code(stand_in, run):
     stand_in.counts = {'listed': 2, 'failed': 1}
-    assert run('sync user.alice').exit_code == 1
-    assert run('sync user.alice', robot=True).exit_code == 1
+    assert run('reconcile user.alice').exit_code == 1
+    assert run('reconcile user.alice', robot=True).exit_code == 1
 
 
 def test_programs_get_all_counts_and_problems_in_columns(stand_in, run):
     stand_in.counts = {'listed': 2, 'missing': 1, 'new': 0}
     stand_in.problems = [problem('missing', 'a\tb\x1b', 'Do.', 'seen')]
-    rows = [line.split('\t') for line in run('sync user.alice:run7', robot=True).output.splitlines()]
+    rows = [line.split('\t') for line in run('reconcile user.alice:run7', robot=True).output.splitlines()]
     assert rows == [
         ['count', 'user.alice:run7', 'SITE_S3', 'listed', '2'],
         ['count', 'user.alice:run7', 'SITE_S3', 'missing', '1'],
@@ -190,7 +190,7 @@ def test_programs_get_all_counts_and_problems_in_columns(stand_in, run):
 
 
 @pytest.mark.parametrize(('option', 'allowed'), [('--on-changed forget', ('report', 'replace', 'bad')), ('--on-missing replace', ('report', 'forget', 'lost'))])
-@pytest.mark.parametrize('command', ['sync', 'settings'])
+@pytest.mark.parametrize('command', ['reconcile', 'settings'])
 def test_what_cannot_be_done_is_answered_with_what_can(stand_in, run, command, option, allowed):
     done = run(f'{command} user.alice {option}')
     assert done.exit_code == 2
@@ -198,7 +198,7 @@ def test_what_cannot_be_done_is_answered_with_what_can(stand_in, run, command, o
     assert stand_in.asked == []
 
 
-@pytest.mark.parametrize('command', ['sync', 'settings'])
+@pytest.mark.parametrize('command', ['reconcile', 'settings'])
 @pytest.mark.parametrize(
     ('option', 'told'),
     [('--on-missing lost', 'copy the file here again'), ('--on-changed bad', 'over the object'), ('--on-changed replace', None), ('--on-missing forget', None)],
@@ -208,7 +208,7 @@ def test_what_cannot_be_taken_back_is_said(run, command, option, told):
     assert (told in said and option in said) if told else said == ''
 
 
-@pytest.mark.parametrize('command', ['sync', 'settings'])
+@pytest.mark.parametrize('command', ['reconcile', 'settings'])
 def test_the_help_says_what_the_daemons_do(run, command):
     said = ' '.join(run(f'{command} --help').output.split())
     assert said.count('LOST for ever') == 2
@@ -216,15 +216,15 @@ def test_the_help_says_what_the_daemons_do(run, command):
 
 
 def test_nothing_is_warned_of_where_nothing_is_written(run):
-    done = run('sync user.alice --dry-run --on-missing lost')
+    done = run('reconcile user.alice --dry-run --on-missing lost')
     assert done.stderr == ''
     assert '(nothing is written)' in done.stdout
 
 
 def test_ctrl_c_ends_it_and_says_how_to_go_on(stand_in, run, monkeypatch):
-    monkeypatch.setattr(stand_in, 'sync', lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(stand_in, 'reconcile', lambda *_, **__: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
-    done = run('sync user.alice')
+    done = run('reconcile user.alice')
     assert done.exit_code == 130
     assert 'Run the same command again to go on.' in done.stderr
     assert signal.getsignal(signal.SIGINT) is before

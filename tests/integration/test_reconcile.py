@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""`rucio s3 sync`, `settings` and `watch`: other tools put, change and delete objects, and the stock commands see it."""
+"""`rucio s3 reconcile`, `settings` and `watch`: other tools put, change and delete objects, and the stock commands see it."""
 
 import hashlib
 import signal
@@ -52,7 +52,7 @@ def put(team: Team, unique: str) -> Callable[..., str]:
 
 
 class Report:
-    """What `rucio s3 --robot sync` printed."""
+    """What `rucio s3 --robot reconcile` printed."""
 
     def __init__(self, done: 'subprocess.CompletedProcess[str]') -> None:
         assert 'Traceback' not in done.stdout + done.stderr
@@ -63,8 +63,8 @@ class Report:
         self.said = done.stdout + done.stderr
 
 
-def sync(team: Team, *arguments: str) -> Report:
-    return Report(team.owner.rucio('s3', '--robot', 'sync', *arguments))
+def reconcile(team: Team, *arguments: str) -> Report:
+    return Report(team.owner.rucio('s3', '--robot', 'reconcile', *arguments))
 
 
 def download(user: RucioCli, did: str, directory: Path) -> dict[str, bytes]:
@@ -93,8 +93,8 @@ def test_what_others_put_is_there_for_the_stock_commands(team: Team, put: Callab
         put(name, content)
     did = f'{team.scope}:{unique}'
 
-    first = ok(team.owner.rucio('s3', 'sync', did))
-    again = ok(team.owner.rucio('s3', 'sync', did))
+    first = ok(team.owner.rucio('s3', 'reconcile', did))
+    again = ok(team.owner.rucio('s3', 'reconcile', did))
 
     assert f'{did} on {team.rse}:' in first
     assert 'new: not in the catalogue' in first
@@ -113,15 +113,15 @@ def test_what_others_put_is_there_for_the_stock_commands(team: Team, put: Callab
 def test_where_the_server_signs(signed_team: Team, unique: str, tmp_path: Path) -> None:
     ok(signed_team.owner.rucio('s3', 'make-bucket', signed_team.scope))
     signed_team.storage.client().put_object(Bucket=signed_team.scope, Key=f'{unique}/a', Body=b'12345')
-    ok(signed_team.owner.rucio('s3', 'sync', signed_team.scope))
+    ok(signed_team.owner.rucio('s3', 'reconcile', signed_team.scope))
     assert download(signed_team.owner, f'{signed_team.scope}:{unique}', tmp_path) == {f'{unique}/{unique}/a': b'12345'}
 
 
 def test_a_dry_run_writes_nothing(team: Team, put: Callable[..., str], unique: str) -> None:
     put('a', b'1')
-    done = team.owner.rucio('s3', 'sync', f'{team.scope}:{unique}', '--dry-run')
+    done = team.owner.rucio('s3', 'reconcile', f'{team.scope}:{unique}', '--dry-run')
     assert '(nothing is written)' in ok(done)
-    report = sync(team, f'{team.scope}:{unique}', '--dry-run')
+    report = reconcile(team, f'{team.scope}:{unique}', '--dry-run')
     assert report.counts == {'listed': 1, 'new': 1}
     assert listed(team, unique) == set()
 
@@ -134,17 +134,17 @@ def test_files_of_many_parts_have_a_checksum(team: Team, put: Callable[..., str]
     team.storage.client().upload_file(str(file), team.scope, f'{unique}/large')  # boto3 sends more than 8 MiB in parts
     assert '-' in team.storage.client().head_object(Bucket=team.scope, Key=f'{unique}/large')['ETag']
 
-    assert sync(team, f'{team.scope}:{unique}').counts['registered'] == 2
+    assert reconcile(team, f'{team.scope}:{unique}').counts['registered'] == 2
     assert file_of(team, f'{unique}/large')['md5'] == hashlib.md5(content).hexdigest()
     assert download(team.owner, f'{team.scope}:{unique}/large', tmp_path / 'got') == {f'{team.scope}/{unique}/large': content}
-    assert sync(team, f'{team.scope}:{unique}').counts == {'listed': 2, 'same': 2}
+    assert reconcile(team, f'{team.scope}:{unique}').counts == {'listed': 2, 'same': 2}
 
 
 def test_what_rucio_uploaded_is_nothing_new(team: Team, put: Callable[..., str], unique: str) -> None:
     ok(team.owner.rucio('s3', 'make-bucket', f'{team.scope}:{unique}'))
     team.upload(f'{unique}/by-rucio', b'12345', dataset=unique)
     put('by-others', b'12')
-    assert sync(team, f'{team.scope}:{unique}').counts == {'listed': 2, 'same': 1, 'new': 1, 'registered': 1, 'bytes': 2}
+    assert reconcile(team, f'{team.scope}:{unique}').counts == {'listed': 2, 'same': 1, 'new': 1, 'registered': 1, 'bytes': 2}
     assert listed(team, f'{unique}/') == {f'{team.scope}:{unique}/by-rucio', f'{team.scope}:{unique}/by-others'}
     assert [rule['name'] for rule in team.owner.call('list_did_rules', team.scope, unique)] == [unique]
 
@@ -153,14 +153,14 @@ def test_keys_that_no_did_can_have_are_told(team: Team, put: Callable[..., str],
     put('good', b'1')
     put('with space', b'1')
     put('tab\tand é', b'1')
-    report = sync(team, f'{team.scope}:{unique}')
+    report = reconcile(team, f'{team.scope}:{unique}')
     assert report.counts['unnameable'] == 2
     assert report.counts['registered'] == 1
     assert f'{team.scope}:{unique}/with space' in report.problems
     assert 'Rename it' in report.problems[f'{team.scope}:{unique}/with space'][-1]
     assert rf'{team.scope}:{unique}/tab\tand é' in report.problems
     assert report.code == 0
-    human = ok(team.owner.rucio('s3', 'sync', f'{team.scope}:{unique}'))
+    human = ok(team.owner.rucio('s3', 'reconcile', f'{team.scope}:{unique}'))
     assert human.count('Rename it') == 1
     assert f'{unique}/with space' in human
 
@@ -168,10 +168,10 @@ def test_keys_that_no_did_can_have_are_told(team: Team, put: Callable[..., str],
 def test_one_file(team: Team, put: Callable[..., str], unique: str) -> None:
     put('a', b'1')
     put('b', b'1')
-    sync(team, f'{team.scope}:{unique}')
+    reconcile(team, f'{team.scope}:{unique}')
     for name in ('a', 'b'):
         put(name, b'22')
-    assert sync(team, f'{team.scope}:{unique}/a', '--on-changed', 'replace').counts['replaced'] == 1
+    assert reconcile(team, f'{team.scope}:{unique}/a', '--on-changed', 'replace').counts['replaced'] == 1
     assert (file_of(team, f'{unique}/a')['bytes'], file_of(team, f'{unique}/b')['bytes']) == (2, 1)
 
 
@@ -181,7 +181,7 @@ def test_all_own_buckets_of_an_rse(team: Team, put: Callable[..., str], unique: 
     ok(team.owner.rucio('s3', 'make-bucket', second))
     put('a', b'1')
     team.storage.client().put_object(Bucket=second, Key='there/b', Body=b'2')
-    done = team.owner.rucio('s3', '--robot', 'sync', team.rse)
+    done = team.owner.rucio('s3', '--robot', 'reconcile', team.rse)
     assert {row[1] for row in rows(done) if row[0] == 'count'} >= {team.scope, second}
     assert file_of(team, f'{unique}/a')['bytes'] == 1
     assert team.owner.call('get_metadata', second, 'there/b')['bytes'] == 1
@@ -190,7 +190,7 @@ def test_all_own_buckets_of_an_rse(team: Team, put: Callable[..., str], unique: 
 
 def test_others_may_not(team: Team, put: Callable[..., str], unique: str) -> None:
     put('a', b'1')
-    for words in (('sync', team.scope), ('sync', f'{team.scope}:{unique}'), ('settings', team.scope), ('watch', team.scope)):
+    for words in (('reconcile', team.scope), ('reconcile', f'{team.scope}:{unique}'), ('settings', team.scope), ('watch', team.scope)):
         assert 'denied' in refused(team.other.rucio('s3', *words))
     assert 'denied' in refused(team.other.rucio('s3', 'settings', team.scope, '--on-missing', 'forget'))
     assert listed(team, unique) == set()
@@ -198,7 +198,7 @@ def test_others_may_not(team: Team, put: Callable[..., str], unique: str) -> Non
 
 def test_an_admin_syncs_for_the_owner(team: Team, put: Callable[..., str], unique: str) -> None:
     put('a', b'1')
-    ok(team.root.rucio('s3', 'sync', f'{team.scope}:{unique}'))
+    ok(team.root.rucio('s3', 'reconcile', f'{team.scope}:{unique}'))
     assert file_of(team, f'{unique}/a')['account'] == team.owner.account
     assert [rule['account'] for rule in team.owner.call('list_did_rules', team.scope, unique)] == [team.owner.account]
 
@@ -211,23 +211,23 @@ def test_what_others_changed_is_reported_and_then_replaced(team: Team, put: Call
     put('changed', b'12345')
     put('rewritten', b'12345')
     did = f'{team.scope}:{unique}'
-    sync(team, did)
+    reconcile(team, did)
     put('changed', b'1234567')
     put('rewritten', b'54321')
 
-    human = ok(team.owner.rucio('s3', 'sync', did))
-    report = sync(team, did)
+    human = ok(team.owner.rucio('s3', 'reconcile', did))
+    report = reconcile(team, did)
     before = file_of(team, f'{unique}/changed')
-    acted = sync(team, did, '--on-changed', 'replace')
+    acted = reconcile(team, did, '--on-changed', 'replace')
 
-    assert f'rucio s3 sync {did} --on-changed replace' in human
+    assert f'rucio s3 reconcile {did} --on-changed replace' in human
     assert 'the object has 7 bytes, the catalogue says 5' in human
     assert report.counts == {'listed': 3, 'same': 1, 'changed': 2}
     assert set(report.problems) == {f'{did}/changed', f'{did}/rewritten'}
     assert before['bytes'] == 5
     assert acted.counts == {'listed': 3, 'same': 1, 'changed': 2, 'replaced': 2}
     assert file_of(team, f'{unique}/changed')['bytes'] == 7
-    assert sync(team, did).counts == {'listed': 3, 'same': 3}
+    assert reconcile(team, did).counts == {'listed': 3, 'same': 3}
     got = download(team.owner, did, tmp_path)
     assert sorted(got.values()) == [b'12345', b'1234567', b'54321']
     assert [each['bytes'] for each in team.owner.call('list_files', team.scope, f'{unique}/changed')] == [7]
@@ -240,17 +240,17 @@ def test_what_others_deleted_is_reported_and_then_forgotten(team: Team, put: Cal
     key = put('gone', b'12345')
     put('stays', b'12345')
     did = f'{team.scope}:{unique}'
-    sync(team, did)
+    reconcile(team, did)
     team.storage.client().delete_object(Bucket=team.scope, Key=key)
 
-    human = ok(team.owner.rucio('s3', 'sync', did))
-    assert f'rucio s3 sync {did} --on-missing forget' in human
+    human = ok(team.owner.rucio('s3', 'reconcile', did))
+    assert f'rucio s3 reconcile {did} --on-missing forget' in human
     assert f'{did}/gone' in listed(team, f'{unique}/')
-    assert sync(team, did, '--on-missing', 'forget').counts == {'listed': 1, 'same': 1, 'missing': 1, 'forgotten': 1}
+    assert reconcile(team, did, '--on-missing', 'forget').counts == {'listed': 1, 'same': 1, 'missing': 1, 'forgotten': 1}
 
     assert listed(team, f'{unique}/') == {f'{did}/stays'}
     assert f'{did}/gone' not in team.owner.rucio('list-files', did).stdout
-    assert sync(team, did).counts == {'listed': 1, 'same': 1}
+    assert reconcile(team, did).counts == {'listed': 1, 'same': 1}
     # The name is free.
     team.upload(f'{unique}/gone', b'anew', dataset=unique)
     assert download(team.owner, f'{did}/gone', tmp_path) == {f'{team.scope}/{unique}/gone': b'anew'}
@@ -266,7 +266,7 @@ def test_settings_hold_for_later_runs(team: Team, put: Callable[..., str], uniqu
     client = team.storage.client()
     client.put_object(Bucket=scope, Key='run/a', Body=b'1')
     client.put_object(Bucket=scope, Key='run/b', Body=b'1')
-    ok(team.owner.rucio('s3', 'sync', scope))
+    ok(team.owner.rucio('s3', 'reconcile', scope))
     client.put_object(Bucket=scope, Key='run/a', Body=b'22')
     client.delete_object(Bucket=scope, Key='run/b')
 
@@ -275,7 +275,7 @@ def test_settings_hold_for_later_runs(team: Team, put: Callable[..., str], uniqu
     assert f'The bucket {scope} on {team.rse}:' in said
     assert rows(team.owner.rucio('s3', '-R', 'settings', scope)) == [['on-changed', 'replace', 'bucket'], ['on-missing', 'forget', 'bucket']]
     assert rows(team.owner.rucio('s3', '-R', 'settings', team.scope))[0] == ['on-changed', 'report', 'RSE']
-    counts = sync(team, scope).counts
+    counts = reconcile(team, scope).counts
     assert (counts['replaced'], counts['forgotten']) == (1, 1)
 
     back = rows(team.owner.rucio('s3', '-R', 'settings', scope, '--on-missing', 'default'))
@@ -307,7 +307,7 @@ def watching(team: Team, *arguments: str) -> 'Iterator[subprocess.Popen[str]]':
 def test_watch_shows_what_happens(team: Team, put: Callable[..., str], unique: str) -> None:
     did = f'{team.scope}:{unique}'
     put('before', b'1')
-    sync(team, did)
+    reconcile(team, did)
     with watching(team, '--robot', 'watch', did, '--interval', '0.2') as process:
         assert process.stdout is not None
 
@@ -316,13 +316,13 @@ def test_watch_shows_what_happens(team: Team, put: Callable[..., str], unique: s
 
         put('a', b'12345')
         put('other/b', b'12')
-        sync(team, did)
+        reconcile(team, did)
         assert sorted([line(), line()]) == [['registered', f'{did}/a', '5'], ['registered', f'{did}/other/b', '2']]
         put('before', b'1234')
-        sync(team, did, '--on-changed', 'replace')
+        reconcile(team, did, '--on-changed', 'replace')
         assert line() == ['updated', f'{did}/before', '4']
         team.storage.client().delete_object(Bucket=team.scope, Key=f'{unique}/a')
-        sync(team, did, '--on-missing', 'forget')
+        reconcile(team, did, '--on-missing', 'forget')
         assert line() == ['removed', f'{did}/a', '5']
         process.send_signal(signal.SIGINT)
         rest, said = process.communicate(timeout=TIMEOUT)

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""``rucio s3 sync``, ``settings`` and ``watch``: the catalogue follows a bucket."""
+"""``rucio s3 reconcile``, ``settings`` and ``watch``: the catalogue follows a bucket."""
 
 import sys
 import threading
@@ -36,9 +36,9 @@ __all__ = [
     'bucket_settings',
     'on_changed_option',
     'on_missing_option',
+    'reconcile',
     'report',
     'shown_progress',
-    'sync',
     'warn',
     'watch',
 ]
@@ -119,7 +119,7 @@ def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
 # Reconciling
 
 
-@click.command('sync')
+@click.command('reconcile')
 @click.argument('target', metavar='SCOPE[:NAME]|RSE')
 @rse_option()
 @click.option('--dry-run', is_flag=True, help='Only say what would be done.')
@@ -127,7 +127,7 @@ def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
 @on_missing_option()
 @click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.')
 @click.pass_context
-def sync(
+def reconcile(
     ctx: click.Context,
     target: str,
     rse: Optional[str],
@@ -144,7 +144,7 @@ def sync(
     any time. The exit code is 1 if something failed.
 
     \b
-    Example: rucio s3 sync user.alice:run7
+    Example: rucio s3 reconcile user.alice:run7
     """
     client = s3_client(ctx)
     if not dry_run:
@@ -158,7 +158,7 @@ def sync(
                 interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
                 shown_progress(ctx, each.shown) as progress,
             ):
-                answer = client.sync(each.scope, each.name or None, each.rse, progress=progress, **wish)
+                answer = client.reconcile(each.scope, each.name or None, each.rse, progress=progress, **wish)
         except RucioException as error:
             if len(targets) == 1:
                 raise
@@ -191,7 +191,7 @@ def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]
     if not found:
         raise InputValidationError(
             f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: '
-            f'rucio s3 sync SCOPE --rse {text}'
+            f'rucio s3 reconcile SCOPE --rse {text}'
         )
     return found
 
@@ -276,8 +276,8 @@ def bucket_settings(
 ) -> None:
     """Show or set what is done in the bucket of a SCOPE about objects that others changed or removed.
 
-    `rucio s3 sync` and the server's daemons do it. `default` takes a setting back: what the operator chose for the RSE
-    holds again.
+    `rucio s3 reconcile` and the server's daemons do it. `default` takes a setting back: what the operator chose for the
+    RSE holds again.
     """
     bucket, name = parse_did(scope)
     if name:
