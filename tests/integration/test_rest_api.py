@@ -260,7 +260,7 @@ def test_policies_are_for_owners(desk: Desk, run: str) -> None:
 def test_locate(desk: Desk, run: str) -> None:
     name = f'{run}/sub_dir'
     desk.add_file(f'{name}/file')
-    place = {'rse': RSE, 'bucket': SCOPE}
+    place = {'rse': RSE, 'bucket': SCOPE, 'prefix': ''}
     url = f'{desk.storage.url}/{SCOPE}'
     assert desk.carol.ok('GET', '/locate', scope=SCOPE, name=f'{name}/file') == [
         place | {'key': f'{name}/file', 'url': f'{url}/{name}/file', 'did_type': 'FILE'}

@@ -55,15 +55,17 @@ class Server:
         raise DataIdentifierNotFound
 
     def locate(self, scope, name, rse):
-        return [{'rse': rse or 'SITE_S3', 'bucket': scope, 'key': name, 'url': f'https://s3.example.org/{scope}/{name}'}]
+        rse, url = rse or 'SITE_S3', f'https://s3.example.org/{scope}/{name}'
+        # bob shares collections, not his bucket.
+        prefix = f'{name.partition("/")[0]}/' if scope == 'user.bob' and name else ''
+        return [{'rse': rse, 'bucket': scope, 'key': name, 'url': url, 'prefix': None if rse in self.without else prefix}]
 
     def get_did_credentials(self, scope, name, rse, write, lifetime=None):
         self.asked.append((scope, name, rse, write, lifetime))
         return self._keys(scope, f'{name}/' if name else '', rse or 'SITE_S3', write)
 
     def get_s3_credentials(self, rse, bucket, prefix, write, lifetime=None):
-        # bob shares collections, not his bucket.
-        return self._keys(bucket, f'{prefix.partition("/")[0]}/' if bucket == 'user.bob' else '', rse, write)
+        return self._keys(bucket, '', rse, write)
 
     def _keys(self, bucket, prefix, rse, write):
         if rse in self.without:

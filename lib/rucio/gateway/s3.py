@@ -47,6 +47,8 @@ from rucio.gateway import did, rule
 from rucio.gateway.s3names import names
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from rucio.core.s3.storages import Storage
 
 __all__ = [
@@ -254,7 +256,7 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
 
 
 def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Where a DID lies on S3 RSEs, or would lie: rse, bucket, key, url, did_type; the best first.
+    """Where a DID lies on S3 RSEs, or would lie: rse, bucket, key, url, did_type, prefix; the best first.
 
     :raises AccessDenied: if the issuer may not read it.
     """
@@ -263,7 +265,20 @@ def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[st
     with db_session(DatabaseOperationType.READ) as session:
         if not (name and access.may(account, internal, f'{name}/', False, session=session)):
             access.need(account, internal, name, False, session=session)
-        return lookup.locate(account, internal, name, session=session)
+        found = lookup.locate(account, internal, name, session=session)
+        return [each | {'prefix': _readable(each, account, vo, session)} for each in found]
+
+
+def _readable(located: dict[str, Any], account: InternalAccount, vo: str, session: 'Session') -> Optional[str]:
+    """The part of the bucket that keys for reading would be for; None: the server vends none."""
+    storage = storages.get_storage(located['rse'], vo, session=session)
+    if 'vended' not in storage.ways:
+        return None
+    key = located['key']
+    for prefix in (f'{key}/', key) if key else ('',):  # who may read a collection need not be allowed to read its name
+        with suppress(AccessDenied):
+            return objects.covering(storage, account, located['bucket'], prefix, False, session=session)
+    return None
 
 
 # Being authorised

@@ -17,7 +17,6 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn, Optional
 
@@ -198,7 +197,7 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     key = place['key']
     if key and not key.endswith('/') and _is_collection(ctx, scope, name):
         key += '/'
-    alias = _alias(s3, scope, place['rse'], place['bucket'], key) if '{alias}' in TOOLS[tool] else ''
+    alias = _alias(s3, scope, name, place['rse'], place['bucket']) if '{alias}' in TOOLS[tool] else ''
     storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
     name_there = name_for(tool, alias, storage, place['bucket'], key)
     if not name_there.isprintable():
@@ -209,15 +208,11 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     click.echo(name_there)
 
 
-def _alias(s3: 'S3Client', scope: str, rse: str, bucket: str, key: str) -> str:
+def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
     """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one
-    alias are of one grant.
+    alias are of one grant. Without an STS there are no keys for the alias to be of; it may be the user's own.
     """
-    prefix = ''
-    if scope != f'user.{s3.account}':
-        # Without an STS there are no keys for the alias to be of; it may be the user's own.
-        with suppress(RSEOperationNotSupported):
-            prefix = s3.get_s3_credentials(rse, bucket, key, write=False)['prefix']
+    prefix = '' if scope == f'user.{s3.account}' else _place(s3, scope, name, rse)['prefix'] or ''
     return alias_of(rse, scope, bucket, prefix, str(s3.account))
 
 
@@ -301,13 +296,13 @@ def _accesses(
     """For the DID, or for the buckets of the account's own scopes."""
     s3 = s3_client(ctx)
     if did:
-        return [_access(s3, _keys(s3, did, rse, read_only, lifetime), did[0])]
+        return [_access(s3, _keys(s3, did, rse, read_only, lifetime), *did)]
     found: dict[str, Access] = {}
     left_out: list[str] = []
     refused: Optional[RSEOperationNotSupported] = None
     for scope, there in _own_buckets(ctx, s3, rse):
         try:
-            access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope)
+            access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope, '')
         except RSEOperationNotSupported as error:
             refused = error
             left_out.append(f'Left out {scope} on {there}: the server makes no keys for it.')
@@ -361,10 +356,10 @@ def _keys(
         raise RSEOperationNotSupported(f'{_written(did)}: {error.args[0]} {_OTHER_WAYS}') from None
 
 
-def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str) -> Access:
+def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str, name: str) -> Access:
     endpoint = s3.endpoint(keys['rse'])
     return Access(
-        _alias(s3, scope, keys['rse'], keys['bucket'], keys['prefix']),
+        _alias(s3, scope, name, keys['rse'], keys['bucket']),
         keys,
         endpoint.url,
         keys['region'] or endpoint.region or endpoint.default_region,

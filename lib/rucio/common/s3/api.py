@@ -245,6 +245,11 @@ class Location(TypedDict):
     key: str
     url: str
     did_type: Annotated[Optional[str], 'FILE, DATASET or CONTAINER; null: the catalogue does not know it.']
+    prefix: Annotated[
+        Optional[str],
+        'What the keys in the bucket begin with that the account may read, around this one: vended keys are for that. '
+        'null: no keys are vended.',
+    ]
 
 
 class Locate(Request[list[Location]], route='GET /locate'):

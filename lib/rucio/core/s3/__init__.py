@@ -14,7 +14,7 @@
 
 """The server's side of S3 storages.
 
-``storages`` (which there are) and ``parts`` (which keys of a bucket are which names) are for all; over them lie the
-packages ``auth``, ``buckets``, ``catalogue``, ``reconciler``, ``events`` and ``transfers``, and each imports only from
-those before it in this list. Functions here decide nothing about who may: :mod:`.auth.access` is asked by the gateways.
+The modules beside the packages are for all; over them lie ``auth``, ``buckets``, ``catalogue``, ``reconciler``,
+``events`` and ``transfers``, and each imports only from those before it in this list. Functions here decide nothing
+about who may do something: the gateways ask :mod:`.auth.access` and :mod:`.auth.objects`.
 """
