@@ -60,6 +60,7 @@ __all__ = ['FTS', 'Default']
 
 _servers: dict[tuple[int, Optional[str]], authorizer.RucioServer] = {}
 _servers_lock = threading.Lock()
+_warned: set[str] = set()  # RSEs for FTS at a server that was not told so
 
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
@@ -70,33 +71,8 @@ _SILENCE = 30
 _OTHERS = 3  # buckets that are compared with one that refuses
 
 
-class Default(RSEProtocol):
-    """An S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
-
-    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that
-    it renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
-    ``X.rucio.upload`` stores X at once, and the rename that follows has nothing to do.
-    """
-
-    def __init__(
-        self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log
-    ) -> None:
-        super().__init__(protocol_attr, rse_settings, logger=logger)
-        self.renaming = True
-        self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
-        self._endpoint: Optional[Endpoint] = None
-        self._authorizer: Optional[authorizer.Authorizer] = None
-        self._expected: Optional[str] = None  # the PFN that was asked for last, ...
-        self._registered = Sums()  # ... and what its LFN said of the content
-        self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
-        self._unsure: set[Target] = set()  # what a failed put may have stored
-        self._unanswered = False  # the last deletion
-        self._silent_until = float('-inf')
-        self._closed: dict[
-            str, tuple[float, bool]
-        ] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
-
-    # Names
+class _Names(RSEProtocol):
+    """What files of an RSE are called: their PFNs, and back."""
 
     def _get_path(self, scope: str, name: str) -> str:
         """The path of a DID as part of a URL. A stored path (non-deterministic RSE) does not come through here: it is
@@ -122,11 +98,7 @@ class Default(RSEProtocol):
                 lfn if (lfn.get('path') or '').rpartition('/')[2] == (lfn.get('name') or '') else {**lfn, 'path': None}
                 for lfn in given
             ]
-        pfns = super().lfns2pfns(given)
-        if len(pfns) == 1:
-            self._expected = next(iter(pfns.values()))
-            self._registered = Sums(given[-1].get('md5'), given[-1].get('adler32'))
-        return pfns
+        return super().lfns2pfns(given)
 
     def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
         """Take PFNs apart. No request.
@@ -193,6 +165,42 @@ class Default(RSEProtocol):
                 f'{origins[0][0]}://{origins[0][1]}:{origins[0][2]}.'
             )
         return own[origins.index(found)]
+
+
+class Default(_Names):
+    """An S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
+
+    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that
+    it renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
+    ``X.rucio.upload`` stores X at once, and the rename that follows has nothing to do.
+    """
+
+    def __init__(
+        self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log
+    ) -> None:
+        super().__init__(protocol_attr, rse_settings, logger=logger)
+        self.renaming = True
+        self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
+        self._endpoint: Optional[Endpoint] = None
+        self._authorizer: Optional[authorizer.Authorizer] = None
+        self._expected: Optional[str] = None  # the PFN that was asked for last, ...
+        self._registered = Sums()  # ... and what its LFN said of the content
+        self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
+        self._unsure: set[Target] = set()  # what a failed put may have stored
+        self._unanswered = False  # the last deletion
+        self._silent_until = float('-inf')
+        self._closed: dict[
+            str, tuple[float, bool]
+        ] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
+
+    def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
+        """The PFNs of LFNs, as :class:`_Names`. Of a single one ``put`` compares the content with its checksums."""
+        pfns = super().lfns2pfns(lfns)
+        if len(pfns) == 1:
+            last = lfns if isinstance(lfns, dict) else list(lfns)[-1]
+            self._expected = next(iter(pfns.values()))
+            self._registered = Sums(last.get('md5'), last.get('adler32'))
+        return pfns
 
     # Being connected
 
@@ -541,7 +549,7 @@ class Default(RSEProtocol):
         return '?' in path or path.removesuffix(TEMPORARY) == self._expected
 
 
-class FTS(Default):
+class FTS(_Names):
     """The same storage as FTS sees it: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` where the storage speaks
     http.
 
@@ -562,12 +570,14 @@ class FTS(Default):
             logger=logger,
         )
         self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
-        if not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
+        rse = str(self.rse['rse'])
+        if rse not in _warned and not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
+            _warned.add(rse)
             logger(
                 logging.WARNING,
                 'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for '
                 'FTS, and Rucio may change its URLs.',
-                self.rse['rse'],
+                rse,
             )
 
     @property
@@ -582,7 +592,7 @@ class FTS(Default):
             return True
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
-        """The URLs of LFNs, for FTS. As with :class:`Default`."""
+        """The URLs of LFNs, for FTS."""
         return {did: self._for_fts(pfn) for did, pfn in super().lfns2pfns(lfns).items()}
 
     def _for_fts(self, pfn: str) -> str:
@@ -594,12 +604,17 @@ class FTS(Default):
         own = self.attributes['scheme'] if scheme in ('s3s', 's3') else scheme
         return {**super()._parse(f'{own}://{rest}'), 'scheme': scheme}
 
-    def _connected(self) -> Endpoint:
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        """Nothing can be done with it but to make URLs."""
         raise RSEOperationNotSupported(
             f'RSE {self.rse["rse"]}: its {self.attributes["scheme"]} protocol, {self.attributes["impl"]}, only makes '
-            'URLs for FTS. '
-            'Take read, write and delete out of its domains, and leave them to the https protocol.'
+            'URLs for FTS. Take read, write and delete out of its domains, and leave them to the https protocol.'
         )
+
+    connect = exists = stat = get = put = delete = rename = _refuse
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
