@@ -47,7 +47,7 @@ def entry(key='a', size=3, etag=MD5, modified=NOW):
 
 
 def replica(name='a', size=3, md5=MD5, adler32=None, state='A', etag=None, updated=NOW):
-    return Replica(name, size, md5, adler32, state, etag, updated, True)
+    return Replica(name, size, md5, adler32, state, etag, updated)
 
 
 def kinds(entries, replicas, where=None):

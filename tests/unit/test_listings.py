@@ -32,7 +32,7 @@ from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
 from rucio.core.s3.reconciler.listings import Entry, Unsorted
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDType, ReplicaState
+from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 from servers import fake_s3
 
@@ -288,13 +288,12 @@ def test_the_order_is_that_of_bytes(part, catalogue, page):
 
 def test_what_is_read(part, catalogue):
     catalogue('a', bytes=7, md5='5', adler32='6', replica={'bytes': 7, 'updated_at': datetime(1970, 1, 2)})  # noqa: DTZ001
-    catalogue('b', bytes=None, availability=DIDAvailability.LOST, replica={'bytes': 8, 'md5': '1', 'state': ReplicaState.COPYING})
+    catalogue('b', bytes=None, replica={'bytes': 8, 'md5': '1', 'state': ReplicaState.COPYING})
     write(models.DidMeta(scope=SCOPE, name='a', meta=json.dumps({ETAGS: {RSE_ID: 'ab-2', OTHER_RSE_ID: 'x'}})))
     write(models.DidMeta(scope=SCOPE, name='b', meta=json.dumps({ETAGS: {OTHER_RSE_ID: 'x'}})))
     first, second = listings.replicas(part())
-    assert first == ('a', 7, '5', '6', 'A', 'ab-2', 86400, True)
+    assert first == ('a', 7, '5', '6', 'A', 'ab-2', 86400)
     assert second[:6] == ('b', 8, '1', None, 'C', None)
-    assert not second.available
     assert listings.known(part(), ['a', 'c']) == {'a': first}
     assert set(listings.known(part(), [str(number) for number in range(1200)] + ['b'])) == {'b'}
 

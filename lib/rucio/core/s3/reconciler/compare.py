@@ -102,7 +102,7 @@ def compare(
             if replica is None or replica[0] != name:
                 yield Finding(_without_replica(part, name, entry), name, entry, None)
                 continue
-            _, known_size, md5, adler32, state, noted, _, _ = replica
+            _, known_size, md5, adler32, state, noted, _ = replica
             # What nearly all are, first.
             as_known = (
                 state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))

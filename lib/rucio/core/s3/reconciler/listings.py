@@ -37,7 +37,7 @@ from rucio.common.s3.errors import status_of, translated
 from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.core.s3.catalogue.records import noted
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability
+from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
 from .compare import LARGEST
@@ -90,7 +90,6 @@ class Replica(NamedTuple):
     state: str
     etag: Optional[str]  # that was noted for this RSE, where it is no MD5
     updated: float  # POSIX seconds: when Rucio last wrote its row, but at most a day after the first time
-    available: bool  # the DID is not lost
 
 
 # Called as :func:`entries` is: with a part, `after` and `until`.
@@ -285,7 +284,6 @@ def _rows(part: 'Part') -> Any:
             type_coerce(replica.state, String),  # an Enum costs more than all the rest
             replica.created_at,
             replica.updated_at,
-            type_coerce(did.availability, String),
             replica.path,
             meta.meta,
         )
@@ -306,19 +304,15 @@ def _page(part: 'Part', last: str, until: Optional[str], count: int, session: 'S
 
 
 def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
-    deterministic, rse_id, lost = (
-        part.storage.settings['deterministic'],
-        part.storage.rse_id,
-        DIDAvailability.LOST.value,
-    )
-    for name, size, md5, adler32, state, created, updated, availability, path, meta in rows:
+    deterministic, rse_id = part.storage.settings['deterministic'], part.storage.rse_id
+    for name, size, md5, adler32, state, created, updated, path, meta in rows:
         if not deterministic and path != part.path_of(part.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere
         etag = noted(meta, rse_id) if meta else None
         # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
         # a while.
         proven = min(updated, (created or updated) + LONGEST_UPLOAD)
-        yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds(), availability != lost)
+        yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds())
 
 
 class _Order:
