@@ -21,6 +21,7 @@ is empty, up to botocore 1.42, which Rucio has; newer ones (1.43.62 was seen) re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,9 @@ def thief(tmp_path: Path) -> Iterator[Thief]:
 
 
 def access(thief: Thief) -> Access:
-    place = {'rse': 'X', 'alias': 'x', 'url': thief.url, 'region': 'us-east-1', 'addressing': 'path', 'bucket': 'b', 'prefix': '', 'write': True}
-    return Access(**place, expiration='2030-01-01T00:00:00Z', access_key='AKID', secret_key='secret', session_token='token')  # type: ignore[arg-type]
+    keys: Any = {'rse': 'X', 'bucket': 'b', 'prefix': '', 'write': True, 'expiration': '2030-01-01T00:00:00Z'}
+    keys |= {'access_key': 'AKID', 'secret_key': 'secret', 'session_token': 'token'}
+    return Access('x', keys, thief.url, 'us-east-1', 'path')
 
 
 @pytest.mark.parametrize('client', [*COMMANDS, 'the boto3 of Rucio'])
