@@ -62,6 +62,7 @@ OF_THE_OPERATOR = {
     'core.s3.transfers.destinations._known': 'scopes that have a copy on an RSE',
     'db.sqla.s3._looked': 'databases',
     'rse.protocols.s3._servers': 'VOs',
+    'rse.protocols.s3._warned': 'RSEs',
 }
 # What accounts can make: these have a bound, which the tests below and those of the modules have seen.
 BOUNDED = {

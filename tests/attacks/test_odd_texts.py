@@ -114,7 +114,9 @@ def test_odd_texts_and_types(signed_team: Team, ernest: Rest, route: tuple[str, 
     """Each parameter of the owner's own request is something else: NUL, surrogates, a number, a list..."""
     values = {what: query_value(text) if route[0] == 'GET' else text for what, text in TEXTS.items()} | (VALUES if route[0] != 'GET' else {})
     cases = [(name, what) for name in ROUTES[route] for what in values]
-    with ThreadPoolExecutor(4) as pool:
+    # SQLite locks no rows: of two that write the same at once one may fail there, whatever they send.
+    reads = route[0] == 'GET' or route[1] in ('/sign', '/credentials')
+    with ThreadPoolExecutor(4 if reads else 1) as pool:
         answers = pool.map(lambda case: ask(signed_team, ernest, route, {case[0]: values[case[1]]}), cases)
         for case, answer in zip(cases, answers, strict=True):
             not_failed(route, ' '.join(case), answer)

@@ -109,7 +109,7 @@ def test_order(backend, engine, statements, part, collation):
 def test_what_is_read(engine, part):
     replica_table(engine, '')
     found = {replica.name: replica for replica in listings.replicas(part())}
-    assert found['run1/x'] == ('run1/x', 7, 'm', 'a', 'A', 'x-2', 86400, True)
+    assert found['run1/x'] == ('run1/x', 7, 'm', 'a', 'A', 'x-2', 86400)
     assert found['run1/X'].etag is None
     assert listings.known(part(), ['run1/x', 'none']) == {'run1/x': found['run1/x']}
 
