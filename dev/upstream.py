@@ -28,11 +28,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
 from servers.ports import free_port
+from servers.process import TIMEOUT, Process
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = ROOT / 'docs' / 'upstream'
@@ -49,7 +52,6 @@ TESTS = (
     'test_transfer',
     'test_transfer_plugins',
 )
-PORT = free_port()
 ENTRY_POINTS = '[rucio.cli]\ns3 = rucio.cli.s3:s3\n\n[rucio.transfertool]\ns3 = rucio.transfertool.s3:S3Transfertool\n'
 _TRAILER = re.compile(r'^Replaced-By-Plugin: (\S+)$', re.MULTILINE)
 _IDENTITY = ('-c', 'user.name=rucio-s3', '-c', 'user.email=rucio-s3@localhost')
@@ -80,14 +82,14 @@ def refresh(source: Path, tree: Path) -> None:
     print(f'They apply to {git(tree, "log", "-1", "--format=%h of %cs", base).strip()}.')
 
 
-def configure(home: Path, tree: Path) -> dict[str, str]:
+def configure(home: Path, tree: Path, port: int) -> dict[str, str]:
     """A home for Rucio's tests, with a configuration like that of Rucio's own, on SQLite; the environment that names it."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(tree / 'etc' / 'docker' / 'test' / 'extra' / 'rucio_autotests_common.cfg')
     database = f'sqlite:///{home}/rucio.db'
     config['common'].update(logdir=str(home), mailtemplatedir=str(tree / 'etc' / 'mail_templates'))
     config['database'].update(default=database)
-    config['client'].update(dict.fromkeys(('rucio_host', 'auth_host'), f'http://127.0.0.1:{PORT}'))
+    config['client'].update(dict.fromkeys(('rucio_host', 'auth_host'), f'http://127.0.0.1:{port}'))
     config['policy'] = {'permission': 'generic', 'schema': 'generic', 'lfn2pfn_algorithm_default': 'hash'}
     config['alembic']['cfg'] = str(home / 'alembic.ini')
     config['trace']['tracedir'] = str(home)
@@ -101,17 +103,29 @@ def configure(home: Path, tree: Path) -> dict[str, str]:
     return {**path, 'HOME': str(home), 'RUCIO_HOME': str(home), 'RUCIO_CONFIG': str(etc / 'rucio.cfg'), 'PYTHONDONTWRITEBYTECODE': '1'}
 
 
+def answers(url: str) -> bool:
+    """Whether a server does."""
+    with suppress(OSError):
+        return bool(urlopen(url, timeout=5))  # noqa: S310 - on this machine
+    return False
+
+
 def run_tests(python: Path, tree: Path, home: Path) -> str:
     """Run Rucio's tests on a new database; the summary that pytest prints."""
-    environment = configure(home, tree)
+    port = free_port()
+    environment = configure(home, tree, port)
     tests = [*(f'tests/{name}.py' for name in TESTS), *(str(new) for new in tree.glob('tests/test_*.py') if added(tree, new))]
     for command in (['tools/reset_database.py', '-b'], ['-c', _ACCOUNTS]):
         subprocess.run([str(python), *command], cwd=tree, env=environment, capture_output=True, check=True)
-    server = [str(python), '-m', 'gunicorn', '-b', f'127.0.0.1:{PORT}', 'rucio.web.rest.main:application']
-    with home.joinpath('server.log').open('w') as log, subprocess.Popen(server, cwd=tree, env=environment, stdout=log, stderr=log) as running:
+    command = [str(python), '-m', 'gunicorn', '-b', f'127.0.0.1:{port}', 'rucio.web.rest.main:application']
+    server = Process('Rucio', command, env=environment, cwd=tree, log=home / 'server.log')
+    server.start()
+    try:
+        server.wait(lambda: answers(f'http://127.0.0.1:{port}/ping'), TIMEOUT)
         command = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', '-o', 'addopts=', *tests]
         done = subprocess.run([str(python), *command], cwd=tree, env=environment, capture_output=True, text=True, check=False)
-        running.terminate()
+    finally:
+        server.stop()
     failed = re.findall(r'^(?:FAILED|ERROR) .*$', done.stdout, re.MULTILINE)
     return '\n'.join([*failed, (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]])
 
@@ -137,7 +151,7 @@ def added(tree: Path, test: Path) -> bool:
 
 def try_without_pth(python: Path, tree: Path, home: Path) -> None:
     """Lay lib/ over the patched Rucio, without the plugin, and see that Rucio finds the command and the transfertool."""
-    environment = configure(home, tree)
+    environment = configure(home, tree, free_port())
     left_out = shutil.ignore_patterns('rucio_s3_plugin.py', 'rucio_s3_seams.py', 'rucio-s3.pth', 'ruff.toml', '*.egg-info', '__pycache__')
     shutil.copytree(ROOT / 'lib', tree / 'lib', dirs_exist_ok=True, ignore=left_out)
     info = tree / 'lib' / 'rucio_s3-0.dist-info'

@@ -104,7 +104,7 @@ def test_a_client_that_asks_too_often_waits(signed_team: Team, monkeypatch: pyte
 
     def sleep(seconds: float) -> None:
         waited.append(seconds)
-        time.sleep(seconds)
+        time.sleep(seconds)  # what the client waits for is a clock in another process
 
     monkeypatch.setattr(s3client, 'time', SimpleNamespace(sleep=sleep))
     monkeypatch.setenv('RUCIO_CONFIG', str(signed_team.other.config_file))

@@ -16,13 +16,16 @@
 
 import functools
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 from .files import clean_environment
 
@@ -36,6 +39,7 @@ from rucio.common import config
 
 def run(connection):
     request = json.load(connection.makefile())
+    signal.alarm(request['seconds'])  # nobody listens after that
     os.environ.clear()
     os.environ.update(request['environment'])
     os.chdir(request['directory'])
@@ -95,10 +99,16 @@ def _parent() -> socket.socket:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=_log(),
             start_new_session=True,
         )
     return ours
+
+
+@functools.cache
+def _log() -> IO[bytes]:
+    """What the process that forks says, such as why it could not import Rucio."""
+    return tempfile.TemporaryFile()
 
 
 def run_code(
@@ -108,18 +118,19 @@ def run_code(
     As `python -c CODE ARGUMENTS` with this environment, in this directory, but with Rucio's client imported already.
 
     :param text: for its standard input.
-    :raises TimeoutError: if it takes longer than `timeout` seconds.
+    :raises RuntimeError: if it takes longer than `timeout` seconds, after which it is ended.
     """
     request = {'code': code, 'arguments': arguments, 'environment': dict(environment), 'directory': str(directory), 'input': text}
+    request['seconds'] = math.ceil(timeout)
     ours, theirs = socket.socketpair()
     with closing(ours):
-        ours.settimeout(timeout)
         with theirs:
             socket.send_fds(_parent(), [b'.'], [theirs.fileno()])
         ours.sendall(json.dumps(request).encode())
         ours.shutdown(socket.SHUT_WR)
         answer = b''.join(iter(functools.partial(ours.recv, 65536), b''))
     if not answer:
-        raise RuntimeError(f'the process ended before it had an answer: {code}')
+        said = os.pread(_log().fileno(), 10_000, 0).decode()
+        raise RuntimeError(f'the process ended before it had an answer, within {timeout} seconds: {code}\n{said}')
     status, said, complained = json.loads(answer)
     return subprocess.CompletedProcess(['python', '-c', code, *arguments], status, said, complained)

@@ -60,6 +60,9 @@ class Server:
         prefix = f'{name.partition("/")[0]}/' if scope == 'user.bob' and name else ''
         return [{'rse': rse, 'bucket': scope, 'key': name, 'url': url, 'prefix': None if rse in self.without else prefix}]
 
+    def best_place(self, scope, name, rse):
+        return self.locate(scope, name, rse)[0]
+
     def get_did_credentials(self, scope, name, rse, write, lifetime=None):
         self.asked.append((scope, name, rse, write, lifetime))
         return self._keys(scope, f'{name}/' if name else '', rse or 'SITE_S3', write)

@@ -183,6 +183,11 @@ def fill(s3, bucket='user.alice', keys=KEYS):
         s3.store(bucket, key, b'0123456789')
 
 
+def tell_quota(s3):
+    """As Ceph does, whether it is enabled or not."""
+    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+
+
 # Grants that have ended
 
 
@@ -748,7 +753,7 @@ def test_a_quota_is_not_what_the_reaper_goes_by(s3, storage, database, compared,
     """Ceph tells a quota that is not enabled as it tells one that is: by it the reaper could delete all that no rule needs."""
     storage()
     fill(s3)
-    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    tell_quota(s3)
     usage(limit=100)
     (warning,) = work(once()).lines(logging.WARNING)
     assert "Set 'capacity'" in warning
@@ -764,7 +769,7 @@ def test_a_quota_is_not_what_the_reaper_goes_by(s3, storage, database, compared,
 def test_a_quota_is_not_told_over_what_a_probe_of_the_site_knows(s3, storage, database, compared, usage):
     storage()
     fill(s3)
-    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    tell_quota(s3)
     usage(files=1, used=2, free=3)
     work(once())
     assert usage() == [(1, 2, 3)]
@@ -779,7 +784,7 @@ def test_a_free_space_that_is_no_longer_known(s3, storage, database, compared, u
     work(once())
     assert usage() == [(40, 400, 600)]
     storage()
-    s3.HeadBucket = lambda _: Answer(200, b'', (('X-RGW-Quota-user-size', '410'),))
+    tell_quota(s3)
     work(once())
     assert usage() == [(40, 400, 10)]
     del s3.HeadBucket

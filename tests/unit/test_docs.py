@@ -82,11 +82,14 @@ def test_the_tables_of_the_reference_are_up_to_date(page):
 EXAMPLES = re.findall(r'^    ([A-Z]+) (/s3/\S+)\n(?:(?!^    [A-Z]+ /s3).)*?^    (20\d) ([\[{].*?)\n(?=\n|$)', REST, re.MULTILINE | re.DOTALL)
 
 
+def test_each_call_has_an_example():
+    assert {(method, path.partition('?')[0]) for method, path, *_ in EXAMPLES} == set(re.findall(r'^    ([A-Z]+) (/s3/[^\s?]+)', REST, re.MULTILINE))
+
+
 @pytest.mark.parametrize(('method', 'path', 'status', 'content'), EXAMPLES, ids=[f'{method} {path.partition("?")[0]}' for method, path, *_ in EXAMPLES])
 def test_the_examples_are_what_the_contract_says(method, path, status, content):
-    if '...,' in content or '...}' in content or '...]' in content:
-        pytest.skip('cut short')
-    conform(method, path.removeprefix('/s3'), Answer(int(status), json.loads(content), {}))
+    whole = content.replace(', ...', '').replace('[...]', '[]')  # they are cut short
+    conform(method, path.removeprefix('/s3'), Answer(int(status), json.loads(whole), {}))
 
 
 def test_readme_is_short():

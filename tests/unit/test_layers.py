@@ -36,8 +36,8 @@ ROOMS = (
     'rucio.core.s3.auth',
     'rucio.core.s3',
     'rucio.transfertool',
+    'rucio.client',
     'rucio.rse',
-    'rucio.client',  # Rucio's own protocols use clients, too: for a Rucio server that does something for them
     'rucio.db',
     'rucio_s3_policy',
     'rucio.common',
@@ -47,8 +47,7 @@ CLIENTS = ('rucio.cli', 'rucio.client')
 SERVERS = ('rucio.web', 'rucio.gateway', 'rucio.core', 'rucio.db', 'rucio.daemons')
 # What these import from above, when they are called, and why.
 UPWARDS = {
-    ('rucio.client.s3check.rse', 'rucio.rse.protocols.s3'): 'it tries the protocol class that it is to check',
-    ('rucio.client.s3uploader.destination', 'rucio.rse.protocols.s3'): 'it uploads as the protocol class does',
+    ('rucio.rse.protocols.s3', 'rucio.client.s3client'): "as Rucio's own protocols reach the Rucio server",
     ('rucio.cli.s3.access', 'rucio_s3_plugin'): 'what the mode of the output was before anything else ran',
 }
 

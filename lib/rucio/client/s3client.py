@@ -20,9 +20,8 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from json import dumps
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar, cast
 
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -70,7 +69,7 @@ _LONGEST_REFUSAL = 4000  # characters of what a server says
 
 
 class _Told(dict[str, Any]):
-    """An object in an answer. An older server may not say all that this client asks of it."""
+    """An answer. An older server may not say all that this client asks of it; what lies in it may be anybody's."""
 
     def __init__(self, who: str, content: dict[str, Any]) -> None:
         super().__init__(content)
@@ -104,9 +103,8 @@ class S3Client(CredentialClient):
     """
 
     S3_BASEURL = 's3'
-    PATIENCE: ClassVar[float] = (
-        60  # seconds that a call waits in all where the server says that the account asks too often
-    )
+    # Seconds that a call waits in all where the server says that the account asks too often.
+    PATIENCE: ClassVar[float] = 60
 
     # Stock Rucio verifies no certificate where the path of its CA is empty, as X509_CERT_DIR or ca_cert may be.
     @property
@@ -170,7 +168,7 @@ class S3Client(CredentialClient):
         if bool(key_id) != bool(secret_key):
             raise InputValidationError(
                 'S3Client was given only one of key_id and secret_key. '
-                'Give both, or none to have the Rucio server care for it.'
+                'Give both, or neither, and the Rucio server authorizes the requests.'
             )
         self._resource = resource
         self._endpoint_url = endpoint_url
@@ -273,6 +271,23 @@ class S3Client(CredentialClient):
             known = ', '.join(sorted({place['rse'] for place in places})) or 'on no S3 storage'
             raise RSENotFound(f"{scope}:{name} is not on RSE '{rse}', but on: {known}.")
         return here
+
+    def best_place(self, scope: str, name: str, rse: Optional[str] = None) -> api.Location:
+        """
+        As :meth:`locate`, the first of them.
+
+        Raises
+        ------
+        RSENotFound
+            If there is none, or not on ``rse``.
+        """
+        places = self.locate(scope, name, rse)
+        if not places:
+            raise RSENotFound(
+                f'{scope}{":" if name else ""}{name} is on no S3 storage. '
+                f'`rucio s3 make-bucket {scope}` makes its bucket.'
+            )
+        return places[0]
 
     # Buckets
 
@@ -406,7 +421,7 @@ class S3Client(CredentialClient):
         """
         self._ask(api.DeleteBucketPolicy(scope=scope, rse=rse))
 
-    def import_bucket(
+    def import_bucket(  # noqa: PLR0913 - what the REST call takes
         self,
         rse: str,
         scope: str,
@@ -414,7 +429,10 @@ class S3Client(CredentialClient):
         *,
         bucket: Optional[str] = None,
         prefix: Optional[str] = None,
-        **wish: Any,
+        dry_run: bool = False,
+        on_changed: Optional[str] = None,
+        on_missing: Optional[str] = None,
+        progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
     ) -> api.Imported:
         """
         Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each
@@ -432,8 +450,8 @@ class S3Client(CredentialClient):
             The bucket, where the RSE is not for one bucket only.
         prefix :
             A folder in it. Without, all of the RSE.
-        wish :
-            dry_run, on_changed, on_missing and progress, as :meth:`reconcile` has them.
+        dry_run, on_changed, on_missing, progress :
+            As :meth:`reconcile` has them.
 
         Returns
         -------
@@ -455,8 +473,16 @@ class S3Client(CredentialClient):
             S3Client().import_bucket('LANDSAT', 'archive', 'landsat', dry_run=True)['counts']
             ```
         """
-        progress = wish.pop('progress', None)
-        request = api.ImportBucket(rse=rse, scope=scope, name=name, bucket=bucket, prefix=prefix or '', **wish)
+        request = api.ImportBucket(
+            rse=rse,
+            scope=scope,
+            name=name,
+            bucket=bucket,
+            prefix=prefix or '',
+            dry_run=dry_run,
+            on_changed=on_changed,
+            on_missing=on_missing,
+        )
         return self._until_done(request, progress)
 
     # The catalogue follows a bucket
@@ -1000,8 +1026,11 @@ class S3Client(CredentialClient):
         path, query, body = request.parts()
         response = self._send(request.method, path, query, body)
         if response.status_code in (codes.ok, codes.created):
-            answer: Answer = response.json(object_hook=partial(_Told, self._who)) if response.content else {}
-            return answer
+            found = self._json(response) if response.content else {}
+            if isinstance(found, list):
+                found = [_Told(self._who, each) if isinstance(each, dict) else each for each in found]
+            answer: Any = _Told(self._who, found) if isinstance(found, dict) else found
+            return cast('Answer', answer)
         if response.status_code in _NO_ROUTE and 'ExceptionClass' not in response.headers:
             raise RSEOperationNotSupported(self._why_not(request))
         exc_cls, exc_msg = self._get_exception(
@@ -1014,11 +1043,19 @@ class S3Client(CredentialClient):
         response = self._send('GET', *api.GetVersion().parts())
         if response.status_code != codes.ok:
             return f'{NO_PLUGIN} ({self.host}).'
-        told = str(response.json().get('version'))
+        told = str(self._json(response).get('version'))
         return (
             f'{self._who} has version {printable(told, 64)} of the S3 plugin, which does not know {request.method} '
             f'/s3{request.path}; this client has version {api.version()}. Have the older of the two updated.'
         )
+
+    def _json(self, response: 'Response') -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise ServerConnectionException(
+                f'{self.host} did not answer in JSON: check rucio_host in rucio.cfg, and what stands before the server.'
+            ) from None
 
     def _send(self, method: str, path: str, query: dict[str, Any], body: Optional[dict[str, Any]]) -> 'Response':
         """A request; again where the server says when (429), for :attr:`PATIENCE` seconds at most."""
@@ -1053,11 +1090,9 @@ class S3Client(CredentialClient):
         return client
 
     def _place(self, scope: str, name: str, rse: Optional[str]) -> _Place:
-        places = self.locate(scope, name, rse)
-        if not places:
-            raise RSENotFound(f'{scope}:{name} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.')
-        endpoint, ways = self._storage(places[0]['rse'])
-        return _Place(endpoint, ways, places[0]['bucket'], places[0]['key'])
+        place = self.best_place(scope, name, rse)
+        endpoint, ways = self._storage(place['rse'])
+        return _Place(endpoint, ways, place['bucket'], place['key'])
 
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
         """The storage as the server describes it, with what rucio.cfg says of it on this machine."""

@@ -28,7 +28,6 @@ from rucio.common.exception import (
     AccountNotFound,
     DataIdentifierNotFound,
     InputValidationError,
-    RSENotFound,
     RSEOperationNotSupported,
     RucioException,
     ScopeNotFound,
@@ -193,7 +192,7 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     """
     scope, name = did
     s3 = s3_client(ctx)
-    place = _place(s3, scope, name, rse)
+    place = s3.best_place(scope, name, rse)
     key = place['key']
     if key and not key.endswith('/') and _is_collection(ctx, scope, name):
         key += '/'
@@ -212,7 +211,7 @@ def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
     """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one
     alias are of one grant. Without an STS there are no keys for the alias to be of; it may be the user's own.
     """
-    prefix = '' if scope == f'user.{s3.account}' else _place(s3, scope, name, rse)['prefix'] or ''
+    prefix = '' if scope == f'user.{s3.account}' else s3.best_place(scope, name, rse)['prefix'] or ''
     return alias_of(rse, scope, bucket, prefix, str(s3.account))
 
 
@@ -240,7 +239,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     scope, name = did
     s3 = s3_client(ctx)
-    place = _place(s3, scope, name, rse)
+    place = s3.best_place(scope, name, rse)
     wanted = expires or 3600
     try:
         # Not those for the DID: a name that is not registered yet would be taken for a collection's.
@@ -251,7 +250,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     left = _seconds_until(keys['expiration'])
     signed = _signed(s3.endpoint(place['rse']), keys, place, put, max(1, int(min(wanted, left))))
     if expires and left < expires:
-        _warn(f'The server gives no longer-lived keys: the URL ends at {_shown(keys["expiration"])}.')
+        _warn(f'The server issues no keys with a longer lifetime: the URL ends at {_shown(keys["expiration"])}.')
     say(signed)
 
 
@@ -367,15 +366,6 @@ def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str, name: str) -> A
         os.path.abspath(endpoint.ca_bundle) if endpoint.ca_bundle else None,
         only_md5=endpoint.checksum != 'crc32',
     )
-
-
-def _place(s3: 'S3Client', scope: str, name: str, rse: Optional[str]) -> 'api.Location':
-    places = s3.locate(scope, name, rse)
-    if not places:
-        raise RSENotFound(
-            f'{_written((scope, name))} is on no S3 storage. `rucio s3 make-bucket {scope}` makes its bucket.'
-        )
-    return places[0]
 
 
 def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:

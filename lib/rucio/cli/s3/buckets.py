@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 import click
 
 from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, size, table
-from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, RSENotFound, SourceNotFound
+from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, SourceNotFound
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client as Boto3S3
@@ -62,7 +62,7 @@ def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) ->
     done = s3_client(ctx).make_bucket(scope, name or None, rse)
     made: Mapping[str, Any] = done['made']
     for warning in done['warnings']:
-        click.echo(f'Warning: {warning}', err=True)
+        say(f'WARNING {warning}', err=True)
     if is_robot(ctx):
         table(ctx, [[what, done['rse'], done['bucket'], 'made' if new else 'there'] for what, new in made.items()], [])
         return
@@ -193,13 +193,7 @@ class _Folder(NamedTuple):
     @classmethod
     def find(cls, ctx: click.Context, scope: str, name: str, rse: Optional[str]) -> '_Folder':
         s3 = s3_client(ctx)
-        places = s3.locate(scope, name, rse)
-        if not places:
-            raise RSENotFound(
-                f'{scope}{":" if name else ""}{name} is on no S3 storage. '
-                f'`rucio s3 make-bucket {scope}` makes its bucket.'
-            )
-        place = places[0]
+        place = s3.best_place(scope, name, rse)
         key = place.get('key') or ''
         prefix = f'{key}/' if key and not key.endswith('/') else key
         return cls(

@@ -72,9 +72,8 @@ def _print(lines: Iterable[str]) -> None:
     except OSError as error:
         if error.errno is None:  # of the Rucio client
             raise
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # Python writes the rest at its end, and would fail once more
+        # Python writes the rest at its end, and would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise DestinationNotAccessible(

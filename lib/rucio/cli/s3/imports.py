@@ -20,7 +20,7 @@ from typing import Optional
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, s3_client, say
-from rucio.cli.s3.reconcile import on_changed_option, on_missing_option, report, shown_progress, warn
+from rucio.cli.s3.reconcile import reconcile_options, report, shown_progress, warn
 
 __all__ = ['import_']
 
@@ -30,10 +30,7 @@ __all__ = ['import_']
 @did_argument(need_name=True)
 @click.option('--bucket', help='The bucket, where the RSE is not for one bucket only.')
 @click.option('--prefix', help='Only this folder of it.')
-@click.option('--dry-run', is_flag=True, help='Only say what would be done.')
-@on_changed_option()
-@on_missing_option()
-@click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.')
+@reconcile_options
 @click.pass_context
 def import_(
     ctx: click.Context,
@@ -60,7 +57,7 @@ def import_(
         interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
         shown_progress(ctx, f'{scope}:{name}') as progress,
     ):
-        answer = s3_client(ctx).import_bucket(rse, scope, name, dry_run=dry_run or None, progress=progress, **how)
+        answer = s3_client(ctx).import_bucket(rse, scope, name, dry_run=dry_run, progress=progress, **how)
     failed = report(ctx, answer, dry_run, verbose)
     if answer['counts'].get('registered') and not is_robot(ctx):
         say(f'Get them: rucio download {scope}:{name}')

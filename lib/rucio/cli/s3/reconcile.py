@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     'bucket_settings',
-    'on_changed_option',
-    'on_missing_option',
     'reconcile',
+    'reconcile_options',
     'report',
     'shown_progress',
     'warn',
@@ -94,7 +93,7 @@ _COUNTS = {
 }
 
 
-def on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
+def _on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
     """The option --on-changed. Left out, what is set for the bucket holds."""
     shown = (
         'About objects that are not what the catalogue says. '
@@ -103,10 +102,22 @@ def on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Comm
     return click.option('--on-changed', type=click.Choice(ON_CHANGED + more), help=shown)
 
 
-def on_missing_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
+def _on_missing_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
     """The option --on-missing. Left out, what is set for the bucket holds."""
     shown = 'About files whose object is gone. forget: the catalogue forgets them, and the names are free. ' + _LOST
     return click.option('--on-missing', type=click.Choice(ON_MISSING + more), help=shown)
+
+
+def reconcile_options(command: _Command) -> _Command:
+    """What can be chosen for a run."""
+    for option in (
+        click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.'),
+        _on_missing_option(),
+        _on_changed_option(),
+        click.option('--dry-run', is_flag=True, help='Only say what would be done.'),
+    ):
+        command = option(command)
+    return command
 
 
 def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
@@ -122,10 +133,7 @@ def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
 @click.command('reconcile')
 @click.argument('target', metavar='SCOPE[:NAME]|RSE')
 @rse_option()
-@click.option('--dry-run', is_flag=True, help='Only say what would be done.')
-@on_changed_option()
-@on_missing_option()
-@click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.')
+@reconcile_options
 @click.pass_context
 def reconcile(
     ctx: click.Context,
@@ -268,8 +276,8 @@ def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bo
 @click.command('settings')
 @click.argument('scope')
 @rse_option()
-@on_changed_option(('default',))
-@on_missing_option(('default',))
+@_on_changed_option(('default',))
+@_on_missing_option(('default',))
 @click.pass_context
 def bucket_settings(
     ctx: click.Context, scope: str, rse: Optional[str], on_changed: Optional[str], on_missing: Optional[str]
@@ -329,7 +337,7 @@ def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[st
             lost = False
         except ServerConnectionException as error:
             if not lost:
-                say(f'{error.args[0] if error.args else error} It is asked again until it answers.', err=True)
+                say(f'{error.args[0] if error.args else error} Retrying until it answers.', err=True)
             lost = True
         else:
             for change in seen.new(answer['changes']):

@@ -33,7 +33,7 @@ EVERYBODY = '*'
 
 def _whom(accounts: tuple[str, ...], public: bool) -> list[str]:
     if not accounts and not public:
-        raise click.UsageError('With whom? Give --with ACCOUNT or --public.')
+        raise click.UsageError('Missing option: --with ACCOUNT or --public.')
     return [*accounts, *([EVERYBODY] if public else [])]
 
 
@@ -57,7 +57,7 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
     """Let others read a collection, or write to it."""
     whom = _whom(accounts, public)
     if write and public:
-        raise click.UsageError('--public is for reading: give --write to accounts, by --with.')
+        raise click.UsageError('--public grants read access only. To grant write access, use --with ACCOUNT --write.')
     for account in whom:
         s3_client(ctx).add_grant(*did, account, write)
         if not is_robot(ctx):
@@ -71,18 +71,17 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
     'accounts',
     metavar='ACCOUNT',
     multiple=True,
-    help='Who shall not reach it any more. Can be given several times.',
+    help='An account whose access is revoked. Can be given several times.',
 )
-@click.option('--public', is_flag=True, help='Not everybody any more.')
+@click.option('--public', is_flag=True, help='Stop sharing with everybody.')
 @click.pass_context
 def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
     """Take back what `share` gave."""
     whom = _whom(accounts, public)
     shared = {each['account'] for each in s3_client(ctx).list_grants(*did) if not each.get('ended')}
     for account in whom:
-        s3_client(ctx).delete_grant(
-            *did, account
-        )  # also what is not there: public access is taken back on the storage as well
+        # Also what is not there: public access is taken back on the storage as well.
+        s3_client(ctx).delete_grant(*did, account)
         if not is_robot(ctx):
             # Who mistypes a name must not think that access has ended.
             say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')

@@ -100,7 +100,7 @@ def add(
             "Missing option '--provider': aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other."
         )
     if anonymous and not read_only:
-        raise click.UsageError('--anonymous is for reading only: give --read-only, too.')
+        raise click.UsageError('--anonymous requires --read-only.')
     if fts and no_third_party_copy:
         raise click.UsageError('--fts and --no-third-party-copy exclude each other.')
     settings = (
@@ -122,9 +122,8 @@ def add(
             }
     if fts:
         attributes = attributes | {'fts': _servers(fts), 'supported_checksums': 'none'}
-    checked = Endpoint.load(
-        {'rse': name}, protocol
-    )  # what is wrong with the settings, and unknown ones, is told before anything is made
+    # Wrong and unknown settings are reported before anything is made.
+    checked = Endpoint.load({'rse': name}, protocol)
     for line in _make(ctx.obj.client, name, attributes, protocols, properties):
         say(line)
     if read_only:

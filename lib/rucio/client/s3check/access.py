@@ -50,7 +50,7 @@ def server_plugin(subject: 'Subject') -> str:
         )
     if not is_private(subject.plugin.host):
         raise hint(
-            'the Rucio server is not reached by https: who listens has your Rucio token',
+            'the Rucio server is not reached by https: anyone who listens on the network can read your Rucio token',
             'Set rucio_host and auth_host in rucio.cfg to https URLs.',
         )
     return f'offers {", ".join(offered)}'

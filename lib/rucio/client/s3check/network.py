@@ -58,7 +58,7 @@ def connection(subject: 'Subject') -> str:
 def tls(subject: 'Subject') -> str:
     url = urlsplit(subject.endpoint.url)
     if url.scheme != 'https':
-        raise hint('http: keys are not sent, but data go in the clear', 'Use https outside a closed network.')
+        raise hint('http: keys are not sent, but data is not encrypted', 'Use https outside a closed network.')
     context = ssl.create_default_context(cafile=_ca_bundle(subject.endpoint))
     try:
         with _connect(subject.endpoint) as plain, context.wrap_socket(plain, server_hostname=url.hostname) as encrypted:

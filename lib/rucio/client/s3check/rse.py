@@ -110,7 +110,7 @@ def overlaps(subject: 'Subject') -> str:
             raise hint(
                 f"'{algorithm}' makes folders of the dots in scopes such as {pair[1]}: "
                 f'files of {pair[0]} can have the same keys',
-                'The Rucio server helps nobody to such keys who may not have both scopes. '
+                'The Rucio server grants access to such keys only to accounts that may use both scopes. '
                 'For a new RSE take s3_bucket (rucio s3 rse add).',
             )
     if found := subject.described().get('overlaps'):

@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
@@ -33,7 +33,7 @@ GiB = 1024**3
 CHUNK = 500  # files: Rucio's schema takes 1000
 _CHUNK_BYTES = 16 * GiB  # large files are registered sooner
 
-Warn = Callable[[str, str], None]  # path, what is wrong with it
+Tell = Callable[[str, str], None]  # path, what is wrong with it
 
 
 class LocalFile(NamedTuple):
@@ -54,12 +54,16 @@ class LocalFile(NamedTuple):
         return summing.sums
 
 
-def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
+def walk(directory: str, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tuple[str, str]]:
     """The regular files below a directory, in the order in which S3 lists their keys: path, and path relative to it.
 
     Links to files are followed, unless another user made them to what is not theirs. Links to directories are not (they
-    may lead out of it, or in circles). These are told to ``warn`` like all else that is no file. Holds one directory's
-    entries for each level.
+    may lead out of it, or in circles).
+
+    Holds the entries of one directory for each level.
+
+    :param warn: Called with the path of whatever is not a file, and what it is.
+    :param fail: The same for a directory that cannot be read: there may be files in it. None: ``warn`` is called.
     """
     # Bytes as in a key, where a directory's name goes on with a slash: 'a.b' < 'a/b' < 'a0'.
     try:
@@ -69,11 +73,11 @@ def walk(directory: str, warn: Warn) -> Iterator[tuple[str, str]]:
                 key=lambda entry: os.fsencode(entry.name) + (b'/' if entry.is_dir(follow_symlinks=False) else b''),
             )
     except OSError as error:
-        warn(directory, f'cannot be read: {error.strerror}')
+        (fail or warn)(directory, f'cannot be read: {error.strerror}')
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            for path, name in walk(entry.path, warn):
+            for path, name in walk(entry.path, warn, fail):
                 yield path, f'{entry.name}/{name}'
             continue
         try:
@@ -125,7 +129,7 @@ class Directory:
             raise InputValidationError(f"'{self.path}' is no directory. For a single file use: rucio upload")
         self._check_name(self._name)
         number, size, wrong = 0, 0, list[str]()
-        for path, name in walk(self.path, tally.warn):
+        for path, name in walk(self.path, tally.warn, tally.fail):
             number += 1
             try:
                 self._check_name(f'{self._name}/{name}')

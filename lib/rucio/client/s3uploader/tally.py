@@ -53,8 +53,8 @@ class Tally:
         self._failed_in_a_row = 0
 
     def warn(self, path: str, reason: str) -> None:
-        """Note what is no file. A directory that cannot be read is a failure: there may be files in it."""
-        (self.summary.failures if reason.startswith('cannot') else self.summary.warnings).append((path, reason))
+        """Note what is not a file."""
+        self.summary.warnings.append((path, reason))
 
     def fail(self, path: str, reason: str, *, again: bool = False) -> None:
         """Note a failure.

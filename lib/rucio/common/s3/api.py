@@ -359,7 +359,7 @@ class Grant(TypedDict):
     by: Annotated[str, 'Who granted it.']
     at: Annotated[str, 'When (UTC).']
     until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
-    ended: Annotated[bool, 'It holds no longer. One of everybody is listed until its storages were told.']
+    ended: Annotated[bool, 'It has expired. A grant to everybody stays listed until its storages have been updated.']
 
 
 class AddedGrant(TypedDict):

@@ -145,10 +145,8 @@ class Reader:
         self._end = info.size if size is None else start + size
         self._bodies = BODIES if resumes else 1
         self._far = far
-        self._broken, self._out_of_row = (
-            0,
-            start,
-        )  # answers that broke off in a row, and where the next one is not in that row
+        # Answers that broke off in a row, and where the next one is not in that row.
+        self._broken, self._out_of_row = 0, start
         self._body: Any = None
 
     @property

@@ -253,7 +253,7 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
     :param operation: What was tried: put, get, stat, delete, ...
     :param target: RSE, bucket and key.
     :returns: An exception whose message says what was tried where, what the storage said and what to do. Query strings
-              (signatures) are left out of it.
+        (signatures) are left out of it.
     """
     row = _row(error, operation)
     remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]')

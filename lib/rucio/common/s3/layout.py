@@ -20,11 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 from urllib.parse import unquote
 
-from rucio.common.exception import (
-    RSEFileNameNotSupported,
-    RSEOperationNotSupported,
-    RucioException,
-)
+from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported, RucioException
 
 from .address import bucket_to_scope, encode_path, parse_url, split_prefix
 
@@ -99,9 +95,8 @@ class Layout:
         """Bucket and key of a DID, by the RSE's own lfn2pfn algorithm. Whether there is such an object is not asked.
 
         :param scope: The scope, without a VO.
-        :param name: The name, or with a slash at its end the place of all that lies below it (the key is a prefix
-            then); empty: that of
-                     all of the scope.
+        :param name: The name; with a slash at its end all that lies below it, and the key is a prefix; empty: all of
+            the scope.
         :param path: The path that Rucio has stored with the replica, if any.
         :raises RSEFileNameNotSupported: if the DID has no place on this RSE.
         :raises RSEOperationNotSupported: if the RSE's algorithm scatters what lies below a name, or it has none.
@@ -125,13 +120,19 @@ class Layout:
 
         :raises RSEFileNameNotSupported: if the object does not lie below the prefix: it could have no PFN.
         """
-        prefix = unquote(self.prefix.strip('/'))
-        path = f'{bucket}/{key}'
-        if prefix and not path.startswith(f'{prefix}/'):
+        path = self._below_prefix(bucket, key)
+        if path is None:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse}: bucket '{bucket}', key '{key}' does not lie below the protocol's prefix '/{prefix}/'."
+                f"RSE {self.rse}: bucket '{bucket}', key '{key}' does not lie below the protocol's prefix "
+                f"'/{unquote(self.prefix.strip('/'))}/'."
             )
-        return '/' + encode_path(path[len(prefix) + 1 :] if prefix else path)
+        return '/' + encode_path(path)
+
+    def _below_prefix(self, bucket: str, key: str) -> Optional[str]:
+        prefix, path = unquote(self.prefix.strip('/')), f'{bucket}/{key}'
+        if not prefix:
+            return path
+        return path[len(prefix) + 1 :] if path.startswith(f'{prefix}/') else None
 
     def dids_of(self, bucket: str, key: str) -> list[tuple[str, str]]:
         """The DIDs whose place this is: one or none with ``s3_bucket``; of the others some make the same key of several
@@ -141,13 +142,11 @@ class Layout:
         :param key: A key, or a prefix of keys where the algorithm keeps names together (``s3_bucket``, ``identity``).
         :returns: Scope and name of each. The name is empty for the bucket (or the part of it) of a scope.
         """
-        prefix = unquote(self.prefix.strip('/'))
-        path = f'{bucket}/{key}'
-        if not self.deterministic or (prefix and not path.startswith(f'{prefix}/')):
+        path = self._below_prefix(bucket, key)
+        if not self.deterministic or path is None:
             return []
-        candidates = self._candidates(path[len(prefix) + 1 :] if prefix else path)
         # What only looks like the DID's place is nobody's.
-        return [(scope, name) for scope, name in candidates if self._fits(scope, name, bucket, key)]
+        return [(scope, name) for scope, name in self._candidates(path) if self._fits(scope, name, bucket, key)]
 
     def may_have(self, bucket: str) -> bool:
         """Whether a bucket is the one that all scopes share, or begins with the ``bucket_prefix``. Others may be those
@@ -156,16 +155,15 @@ class Layout:
         return bucket == self.common_bucket if self.common_bucket else bucket.startswith(self.bucket_prefix)
 
     def _candidates(self, path: str) -> list[tuple[str, str]]:
-        algorithm = self.algorithm
-        if algorithm == 's3_bucket':
+        if self.algorithm == 's3_bucket':
             bucket, _, name = path.partition('/')
             scope = bucket_to_scope(bucket, self.bucket_prefix)
             return [] if scope is None else [(scope, name)]
-        if algorithm not in ('identity', 'hash', 'def'):
+        if self.algorithm not in ('identity', 'hash', 'def'):
             return []
         # Rucio makes slashes of the dots in scopes that begin with user or group; hash has two directories before the
         # name.
-        parts, skipped = path.split('/'), 0 if algorithm == 'identity' else 2
+        parts, skipped = path.split('/'), 0 if self.algorithm == 'identity' else 2
         return [
             ('.'.join(parts[:count]), '/'.join(parts[count + skipped :]))
             for count in range(1, min(len(parts) - skipped, _MOST_DOTS))

@@ -16,7 +16,7 @@
 """The bytes of an object, in ranges and by several threads, into a local file.
 
 Not by s3transfer: threads that read, a queue and one thread that writes are slower than a fast network
-(docs/design.md). Memory: 1 MiB for each thread.
+(docs/decisions/0006-own-downloads.md). Memory: 1 MiB for each thread.
 """
 
 import threading
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Fetch']
 
-_WRITE = (
-    32 * 1024
-)  # for more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host
+# For more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host.
+_WRITE = 32 * 1024
 
 
 class Fetch:

@@ -95,9 +95,8 @@ class Remote(Authorizer):
         """
         if not self._verifies_body:
             client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
-            each: Any = functools.partial(
-                self._delete_each, client, signs
-            )  # what it returns is taken for the storage's answer
+            # What it returns is taken for the storage's answer.
+            each: Any = functools.partial(self._delete_each, client, signs)
             client.meta.events.register_last('before-call.s3.DeleteObjects', each)
 
     def _delete_each(

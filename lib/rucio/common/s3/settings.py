@@ -67,9 +67,8 @@ class Setting(NamedTuple):
 
     parse: Callable[[Any], Any]
     allowed: str
-    where: str = (
-        'anywhere'  # or 'rucio.cfg' (secret, or of this machine), 'RSE' (clients and server must agree), 'server'
-    )
+    # 'anywhere', 'rucio.cfg' (secret, or of this machine), 'RSE' (clients and server must agree), 'server'
+    where: str = 'anywhere'
     secret: bool = False
 
     def read(self, place: str, name: str, value: Any) -> Any:
@@ -81,7 +80,7 @@ class Setting(NamedTuple):
         try:
             return self.parse(value)
         except (ValueError, TypeError, KeyError):
-            seen = '' if self.secret else f" is '{value}'"
+            seen = ' is not shown' if self.secret else f" is '{value}'"
             raise ConfigurationError(f"{place}: '{name}'{seen}, but must be {self.allowed}.") from None
 
 

@@ -72,9 +72,8 @@ _GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before th
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
 LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
-Meter = Callable[
-    [str, int], AbstractContextManager[Optional[Progress]]
-]  # name, size in bytes -> who is told of each step
+# Name, size in bytes -> what is called after each step.
+Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]
 
 
 class _Deadline:

@@ -101,9 +101,8 @@ class Vended(Authorizer):
     name = 'vended'
     REMEMBERED: ClassVar[int] = 1000  # keys, the last used
     SIGNING: ClassVar[float] = 300  # seconds for which a server that vends nothing is not asked again, but signs
-    MARGIN: ClassVar[float] = (
-        300  # seconds before their end at which new ones are got, or a third of what is left when they come
-    )
+    # Seconds before their end at which new ones are got, or a third of what is left when they come.
+    MARGIN: ClassVar[float] = 300
 
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
         self._rse = endpoint.rse

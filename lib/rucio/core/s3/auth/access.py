@@ -70,8 +70,7 @@ def may(
     :param issuer: The account.
     :param scope: The scope.
     :param name: A name, or a prefix of names; empty: all of the scope's bucket, and the bucket itself. To ask for all
-        of a
-                 collection, ask for its name and a slash: ``run1`` is also the prefix of ``run12/file``.
+        of a collection, ask for its name and a slash: ``run1`` is also the prefix of ``run12/file``.
     :param write: Whether it is to make or delete objects, or else to read and list them.
     :param known: An empty dict, the same for all questions of one call: who owns a scope and who is an admin is then
         asked once.

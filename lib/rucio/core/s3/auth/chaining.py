@@ -263,9 +263,8 @@ def _vos(session: 'Session') -> list[str]:
 
 
 def _is_same_sts(one: 'Endpoint', other: 'Endpoint') -> bool:
-    return (
-        one.sts_url == other.sts_url or one.provider == other.provider == 'aws'
-    )  # AWS has an STS in each region, all with the same roles
+    # AWS has an STS in each region, all with the same roles.
+    return one.sts_url == other.sts_url or one.provider == other.provider == 'aws'
 
 
 def _tried(storage: 'Storage') -> Verdict:

@@ -52,7 +52,7 @@ def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Ch
 
     :param storage: The storage.
     :param requests: Each as the REST interface has it: ``method``, ``uri``, ``headers`` {name: [values]}, and for
-                     DeleteObjects its ``body`` in base64. ``region`` is not used: the storage has its own.
+        DeleteObjects its ``body`` in base64. ``region`` is not used: the storage has its own.
     :raises InputValidationError: if a request can be read in more than one way, or there are too many.
     :raises AccessDenied: if a request is none of those that are signed.
     """
@@ -71,9 +71,8 @@ def need(
     """Refuse what is not allowed.
 
     :param allowed: Asked for all that is touched: ``allowed(bucket, name, write)``. The name is a key; with a slash at
-        its end
-                    all that lies below it; empty: all of the bucket. It raises AccessDenied. Where there is much in a
-                    bucket, it is asked for all of it and for folders first: who may those may what is in them.
+        its end all that lies below it; empty: all of the bucket. It raises AccessDenied. Where there is much in a
+        bucket, it is asked for all of it and for folders first: who may touch those may touch what is in them.
     :param together: False: it is asked for each name.
     :raises AccessDenied: as ``allowed`` does.
     """

@@ -55,9 +55,8 @@ REMEMBERED = 10_000  # keys
 MOST_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
 
 _WRITING = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
-_BUCKET = re.compile(
-    r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}'
-)  # names of old Ceph buckets, too; nothing that a policy would expand
+# Names of old Ceph buckets, too; nothing that a policy would expand.
+_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')
 _SPECIAL = re.compile(r'[$*?]')
 
 

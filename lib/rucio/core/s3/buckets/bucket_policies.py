@@ -261,9 +261,8 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
                 if policy is None:
                     client.delete_bucket_policy(Bucket=bucket)
                 else:
-                    client.put_bucket_policy(
-                        Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':'))
-                    )  # Ceph: compact
+                    # Ceph wants it compact.
+                    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':')))
             except ClientError as error:
                 said = error.response.get('Error', {})
                 if status_of(error) == 400:

@@ -101,7 +101,7 @@ def remove(
     :param name: The collection; empty: the whole bucket of the scope.
     :param force: Delete objects and replicas, too; else they are a reason to refuse.
     :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False after
-              :data:`SECONDS`, when there is more to delete.
+        :data:`SECONDS`, when there is more to delete.
     :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
         deleted.
     """

@@ -79,8 +79,7 @@ class Refusal(NamedTuple):
     """What was not done; or, if ``kind`` is ``over-limit`` or ``no-rule``, was done with a warning.
 
     :param kind: ``conflict``, ``closed``, ``over-limit``, ``no-rule``, ``changed``, ``gone``, ``busy``, ``copies``,
-        ``locked``, ``empty`` or
-                 ``failed``.
+        ``locked``, ``empty`` or ``failed``.
     :param name: Of the file, or of its dataset.
     :param found: What was seen, and what to do.
     """

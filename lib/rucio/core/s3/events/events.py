@@ -92,9 +92,8 @@ MAX_READ = 64 * 1024 * 1024
 LONGEST = 2.0  # seconds after which a request begins nothing new
 LOOKS = 20  # objects that are looked at together, between two looks at the clock
 _DEEPEST = 4  # wrappers
-_BRACKETS = (
-    32  # of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second
-)
+# Of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second.
+_BRACKETS = 32
 _TOO_MANY = f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.'
 _LONGEST_BUCKET, _LONGEST_KEY = 255, 1024  # characters, of old buckets of Ceph, and bytes
 _MANY = 500  # scopes that are asked for at once

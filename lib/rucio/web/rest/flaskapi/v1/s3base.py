@@ -173,6 +173,8 @@ def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
 
 def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., ResponseReturnValue]':
     def method(self: S3View, **in_path: str) -> 'ResponseReturnValue':
+        if doubled := [name for name, values in request.args.lists() if len(values) > 1]:
+            raise exception.InputValidationError(f'{doubled[0][:64]!a} stands twice in the query.')
         sent = request.args.to_dict() if route.method == 'GET' else json_body()
         asked = route.read(sent | in_path)
         return answer(handler(asked, self.issuer, self.vo), route.status)
