@@ -254,7 +254,8 @@ def install(module: Any, *, copier: bool, fts: bool) -> None:
     """
     new: list[tuple[Any, str, Any]] = []
     if copier:
-        new += [(module, name, _without_ours(_taking(module, name))) for name in list(_FUNCTIONS)[:2]]
+        to_fts = ('cancel_transfers', 'update_transfer_priority')
+        new += [(module, name, _without_ours(_taking(module, name))) for name in to_fts]
     if fts:
         direct = module.DirectTransferImplementation
         new += [(direct, name, staticmethod(_but_s3(_taking(direct, name)))) for name in _REWRITES]

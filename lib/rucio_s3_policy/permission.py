@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ['GUARDS_REPLICAS', 'has_permission']
 
-# For rucio.core.s3.access: on S3 RSEs nobody but an admin decides where a replica is, so its path says whose object it
-# is.
+# For rucio.core.s3.policy_package: on S3 RSEs nobody but an admin decides where a replica is, so its path says whose
+# object it is.
 GUARDS_REPLICAS = True
 
 # The view class Replicas, in rucio/web/rest/flaskapi/v1/replicas.py.

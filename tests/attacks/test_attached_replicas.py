@@ -79,9 +79,10 @@ def test_a_path_that_is_somebody_elses(victim: Team, fritz: Rest, unique: str, w
     assert Rest(victim.root, '')('GET', f'/dids/user.fritz/{unique}-file').status == 404
 
 
-def test_a_path_in_the_catalogue_is_not_heeded(victim: Team, unique: str) -> None:
+@pytest.mark.parametrize('name', ['{}-file', SECRET.rpartition('/')[2]], ids=['another name', 'the last part of the path'])
+def test_a_path_in_the_catalogue_is_not_heeded(victim: Team, unique: str, name: str) -> None:
     """The same where the permissions let it through, as Rucio's generic ones do: the reaper, downloads and the copier still take the name's own place."""
-    root, file = Rest(victim.root, ''), f'{unique}-file'
+    root, file = Rest(victim.root, ''), name.format(unique)
     assert attach(root, 'add_dids', unique, victim.rse, {'scope': 'user.fritz', 'name': file, 'path': f'{victim.scope}/{SECRET}'}).status == 201
     replica = root('GET', f'/replicas/user.fritz/{file}')
     assert list(replica.content['pfns']) == [f'{victim.storage.url}/user.fritz/{file}']

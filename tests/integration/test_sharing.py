@@ -157,8 +157,8 @@ def test_only_the_owner_shares(team: Team, shared: str) -> None:
 @pytest.mark.parametrize(
     ('words', 'code', 'said'),
     [
-        ((), 2, 'Give --with ACCOUNT or --public'),
-        (('--public', '--write'), 2, '--public is for reading'),
+        ((), 2, 'Missing option: --with ACCOUNT or --public'),
+        (('--public', '--write'), 2, '--public grants read access only'),
         (('--with', 'nobody.there'), 1, 'nobody.there'),
     ],
 )

@@ -182,7 +182,9 @@ def here(database):
         ids = [rse.add_rse(name, session=session) for name in names]
         account_limit.set_local_account_limit(ALICE, ids[0], -1, session=session)
     settings = {'deterministic': True, 'staging_area': False, 'volatile': False}
-    return World(ids[1], SimpleNamespace(rse=names[0], rse_id=ids[0], vo='def', settings=settings))
+    return World(
+        ids[1], SimpleNamespace(rse=names[0], rse_id=ids[0], vo='def', settings=settings, layout=SimpleNamespace(deterministic=settings['deterministic']))
+    )
 
 
 # New files

@@ -37,8 +37,8 @@ NOW, DAY = time.time(), 86400
 
 def part(key_prefix='', name_prefix='', etag_is_md5=True, path=None):
     endpoint = SimpleNamespace(etag_is_md5=etag_is_md5)
-    settings = {'deterministic': path is None}
-    storage = SimpleNamespace(rse='X', vo='def', endpoint=endpoint, settings=settings, layout=SimpleNamespace(path_of=lambda *_: path))
+    layout = SimpleNamespace(deterministic=path is None, path_of=lambda *_: path)
+    storage = SimpleNamespace(rse='X', vo='def', endpoint=endpoint, layout=layout)
     return Part(storage, InternalScope('user.alice'), 'user.alice', key_prefix, name_prefix)
 
 

@@ -176,14 +176,27 @@ def test_buckets_beside_an_rse_are_none_of_its_business(of, bucket, answer):
     assert of.layout.may_have(bucket) is answer
 
 
+@pytest.mark.parametrize(
+    ('of', 'answer'),
+    [
+        (storage(), True),
+        (storage(bucket_prefix='vo1.'), True),
+        (storage(prefix='/common/'), False),
+        (storage('identity'), False),
+        (storage(deterministic=False), False),
+    ],
+)
+def test_only_buckets_of_scopes_are_made(of, answer):
+    assert of.layout.has_bucket_for_each_scope is answer
+
+
 class Asked:
     """A storage that lists these buckets, or fails."""
 
-    rse, ways, layout, endpoint = 'SITE_S3', ['remote'], SimpleNamespace(common_bucket=''), SimpleNamespace(bucket_prefix='')
+    rse, ways, layout, endpoint = 'SITE_S3', ['remote'], SimpleNamespace(common_bucket='', deterministic=True), SimpleNamespace(bucket_prefix='')
 
     def __init__(self, *names):
         self.names = names
-        self.settings = {'deterministic': True}
 
     def connection(self, *_):
         if not self.names:

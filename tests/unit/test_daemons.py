@@ -39,7 +39,7 @@ from rucio.core.s3.buckets.publishing import Swept
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import progress
 from rucio.core.s3.reconciler import usage as usage_module
-from rucio.core.s3.reconciler.walk import Problem, Summary
+from rucio.core.s3.reconciler.summary import Problem, Summary
 from rucio.daemons.s3 import reconciler as daemon
 from rucio.daemons.s3 import reporting, starting, upkeep
 from rucio.db.sqla import models

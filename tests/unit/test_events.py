@@ -34,7 +34,7 @@ from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3 import storages
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.events import events
-from rucio.core.s3.reconciler.walk import Summary
+from rucio.core.s3.reconciler.summary import Summary
 from rucio.gateway import s3events as gateway
 from rucio.web.rest.flaskapi.v1 import s3events
 

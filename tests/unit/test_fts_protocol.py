@@ -102,6 +102,16 @@ def test_of_several_entries_it_is_the_one_of_the_same_host(site):
     assert url_of(for_fts(settings), 'mc20', 'f') == 's3s://s3.example.org:9000/right/mc20/f'
 
 
+@pytest.mark.parametrize(('scheme', 'wanted'), [('http', 's3'), ('https', 's3s')])
+def test_the_scheme_is_that_of_the_entry_with_its_host_and_port(site, scheme, wanted):
+    """Clients of the WAN may reach the storage by https, and FTS by http in its own network."""
+    settings = site({'hostname': 'inner.example.org', 'port': 8000})
+    wan = settings['protocols'][1]
+    own = {**wan, 'scheme': scheme, 'hostname': 'inner.example.org', 'port': 8000}
+    settings['protocols'].append({**own, 'domains': {'lan': wan['domains']['lan'], 'wan': dict(NOTHING)}})
+    assert url_of(for_fts(settings), 'user.alice', 'f') == f'{wanted}://inner.example.org:8000/user.alice/f'
+
+
 def test_without_another_entry_it_is_the_own_one(site):
     settings = site()
     del settings['protocols'][1]
@@ -309,7 +319,7 @@ def test_the_bucket_is_made_before_fts_is_told(conveyor, monkeypatch, impl, host
 def prepare(conveyor, monkeypatch):
     """`prepare` with a clock and storages of the test: `made` has the scopes that were asked for, `said` the log, `fails` what goes wrong."""
     made, said = [], []
-    storage = SimpleNamespace(settings={'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, layout=SimpleNamespace(common_bucket=''))
+    storage = SimpleNamespace(layout=SimpleNamespace(has_bucket_for_each_scope=True))
     state = SimpleNamespace(made=made, said=said, now=1000.0, fails=None, storage=storage)
 
     def make(storage, scope):
@@ -343,10 +353,8 @@ def test_a_bucket_is_looked_for_once_an_hour(prepare):
     assert not prepare.said
 
 
-@pytest.mark.parametrize('changed', [{'lfn2pfn_algorithm': 'identity'}, {'deterministic': False}, None])
-def test_only_buckets_of_scopes_are_made(prepare, changed):
-    prepare.storage.settings |= changed or {}
-    prepare.storage.layout.common_bucket = '' if changed else 'all'
+def test_only_buckets_of_scopes_are_made(prepare):
+    prepare.storage.layout.has_bucket_for_each_scope = False
     prepare.call('X', 'a')
     assert not prepare.made
 

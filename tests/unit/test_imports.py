@@ -322,6 +322,17 @@ def test_one_of_several_dids_is_enough_to_read(session):
     assert objects.may(of, BOB, 'landsat', 'L8/a', False, session=session)
 
 
+@pytest.mark.parametrize(('algorithm', 'prefix'), [('identity', None), ('s3_bucket', '')])
+def test_where_a_name_lies_is_told_also_where_no_keys_can_be_vended_for_it(session, monkeypatch, algorithm, prefix):
+    """With `identity` the keys of a scope do not lie apart from those of others."""
+    of = storage(prefix='/' if algorithm == 's3_bucket' else '/common/', deterministic=True, role_arn='arn:aws:iam:::role/x')
+    of.settings['lfn2pfn_algorithm'] = algorithm
+    monkeypatch.setattr(gateway.storages, 'get_storage', lambda *_, **__: of)
+    monkeypatch.setattr(storages.Storage, 'ways', ['vended', 'remote'])
+    bucket, key = of.layout.place_of('user.alice', 'run1/file')
+    assert gateway._readable({'rse': of.rse, 'bucket': bucket, 'key': key}, ALICE, 'def', session) == prefix
+
+
 def test_keys_are_for_the_part_that_is_imported(session):
     of = storage()
     remember(of, LANDSAT, session)

@@ -135,6 +135,25 @@ def test_on_a_deterministic_rse_a_stored_path_is_not_heeded(bound, lfns):
     assert lfn['path'] == '/user.alice/private'
 
 
+@pytest.mark.parametrize('path', ['/user.alice/private/secret', 'user.alice/secret', '//user.mallory/secret/x', 'secret', 'user/alice/secret'])
+def test_nor_one_that_ends_like_the_name(bound, path):
+    """Whoever stores it chooses the name, too: the reaper would delete what is there."""
+    lfn = {'scope': 'user.mallory', 'name': 'secret', 'path': path}
+    assert bound().lfns2pfns(lfn) == {'user.mallory:secret': f'{SITE}/user.mallory/secret'}
+
+
+@pytest.mark.parametrize(('scope', 'path'), [('user.alice', 'user.alice/run1/secret'), ('user.alice', '/user.alice/run1/secret'), ('mc23', 'mc23/a/b/secret')])
+def test_the_path_of_what_rucios_auditor_found_is_meant(bound, scope, path):
+    """Its dark reaper has scope and name of the path, and would otherwise delete another file."""
+    assert bound().lfns2pfns({'scope': scope, 'name': 'secret', 'path': path}) == {f'{scope}:secret': f'{SITE}/{path.lstrip("/")}'}
+
+
+@pytest.mark.parametrize('dots', ['..', '%2e%2e', '.'])
+def test_a_path_that_can_be_read_in_two_ways_is_nobodys(bound, dots):
+    with pytest.raises(RSEFileNameNotSupported, match='in two ways'):
+        bound().lfns2pfns({'scope': 'user.mallory', 'name': 'secret', 'path': f'user.mallory/{dots}/user.alice/secret'})
+
+
 @pytest.mark.parametrize('path', ['/bucket/a%20b/c', 'bucket/100%25/c', 'bucket/a+b'])
 def test_a_stored_path_is_a_url_path_already_and_left_as_it_is(bound, path, monkeypatch):
     monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False, raising=False)  # a client asks the server

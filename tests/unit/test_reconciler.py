@@ -40,7 +40,8 @@ from rucio.core.s3.catalogue.records import NewFile, Refusal
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import checksums, listings, walk
 from rucio.core.s3.reconciler.listings import Unsorted
-from rucio.core.s3.reconciler.walk import Reconciler, Summary, ranges
+from rucio.core.s3.reconciler.summary import COUNTS, Problem, Summary
+from rucio.core.s3.reconciler.walk import Reconciler, ranges
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -869,7 +870,7 @@ def test_only_some_problems_are_kept():
     first, second = Summary(Counter(changed=70)), Summary(Counter(changed=70, missing=1))
     for number in range(140):
         summary = first if number < 70 else second
-        summary.add(walk.Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
+        summary.add(Problem('changed', f'user.alice:{number}', str(number), 'found', 'remedy'))
     first.merge(second)
     assert first.counts == {'changed': 140, 'missing': 1}
     assert len(first.problems) == 100
@@ -885,7 +886,7 @@ def test_the_same_problem_is_kept_once(here):
 
 
 def test_every_count_is_there_from_the_beginning():
-    assert Summary().as_dict() == {'counts': dict.fromkeys(walk.COUNTS, 0), 'problems': []}
+    assert Summary().as_dict() == {'counts': dict.fromkeys(COUNTS, 0), 'problems': []}
 
 
 def test_a_refusal_is_what_was_found_and_what_to_do(here):

@@ -48,7 +48,7 @@ def part(s3, endpoint):
     def make(**settings):
         storage = endpoint(**{'etag_is_md5': True} | settings)
         connection = clients.connect(storage, credentials.Static('KEY', 'hidden-key'))
-        known = SimpleNamespace(rse='X', rse_id='abc', endpoint=storage, settings={'deterministic': True}, connection=lambda: connection)
+        known = SimpleNamespace(rse='X', rse_id='abc', endpoint=storage, layout=SimpleNamespace(deterministic=True), connection=lambda: connection)
         return Part(known, InternalScope('user.alice'), BUCKET, 'run1/', 'set/')
 
     return make

@@ -30,7 +30,7 @@ from rucio.common.exception import InputValidationError, RSEAccessDenied, RSENot
 from rucio.common.s3 import address, authorizer, clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, local_error
-from rucio.common.s3.layout import IMPL, main_entry
+from rucio.common.s3.layout import IMPL, main_entries
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -208,12 +208,12 @@ class StorageDump:
 
 def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     """The one that clients read by."""
-    found = main_entry(settings['protocols'])
+    found = main_entries(settings['protocols'])
     if not found:
         raise RSENotFound(
             f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {IMPL[:-1]} with scheme https or http.'
         )
-    return dict(found)
+    return dict(found[0])
 
 
 def _authorizer(endpoint: Endpoint, server: 'Server') -> authorizer.Authorizer:

@@ -35,7 +35,6 @@ from rucio.common.exception import (
     ScopeNotFound,
 )
 from rucio.common.s3 import api
-from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
@@ -67,8 +66,6 @@ __all__ = [
     'set_bucket_policy',
     'sign',
 ]
-
-_LOGGER = line_logger(__name__)
 
 
 def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[str, Any]:
@@ -276,7 +273,7 @@ def _readable(located: dict[str, Any], account: InternalAccount, vo: str, sessio
         return None
     key = located['key']
     for prefix in (f'{key}/', key) if key else ('',):  # who may read a collection need not be allowed to read its name
-        with suppress(AccessDenied):
+        with suppress(AccessDenied, RSEOperationNotSupported):
             return objects.covering(storage, account, located['bucket'], prefix, False, session=session)
     return None
 
@@ -303,7 +300,7 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
         storage = storages.get_storage(asked.rse, vo, session=session)
         prefix = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
     # Where each replica has its path, who may read one object may not read those whose keys only begin like that.
-    exact = not storage.settings['deterministic'] and bool(prefix) and not prefix.endswith('/')
+    exact = not storage.layout.deterministic and bool(prefix) and not prefix.endswith('/')
     return _vended(storage, asked.bucket, prefix, asked, issuer, exact)
 
 

@@ -24,7 +24,7 @@ from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSuppo
 
 from .address import bucket_to_scope, encode_path, parse_url, split_prefix
 
-__all__ = ['IMPL', 'SCHEMES', 'Layout', 'main_entry', 'speaks_s3']
+__all__ = ['IMPL', 'SCHEMES', 'Layout', 'main_entries', 'speaks_s3']
 
 IMPL = 'rucio.rse.protocols.s3.'  # what the protocol classes of this project begin with
 SCHEMES = ('https', 'http')  # of the entries that clients use; others are for FTS
@@ -37,12 +37,11 @@ def speaks_s3(entry: Mapping[str, Any]) -> bool:
     return str(entry['impl']).startswith(IMPL)
 
 
-def main_entry(entries: Iterable[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
-    """The entry of an RSE's protocols that says where files lie: Rucio's first for reading over the WAN; https where
-    that says nothing. None: the RSE speaks no S3.
+def main_entries(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries of an RSE's protocols that clients use. The first says where files lie: it is Rucio's first for
+    reading over the WAN; https where that says nothing. Empty: the RSE speaks no S3.
     """
-    ours = [each for each in entries if speaks_s3(each) and each['scheme'] in SCHEMES]
-    return min(ours, key=_rank, default=None)
+    return sorted((each for each in entries if speaks_s3(each) and each['scheme'] in SCHEMES), key=_rank)
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -72,6 +71,11 @@ class Layout:
     def common_bucket(self) -> str:
         """The bucket that all scopes share, where the protocol's prefix names one; empty: each scope has its own."""
         return split_prefix(self.prefix)[0]
+
+    @property
+    def has_bucket_for_each_scope(self) -> bool:
+        """Whether a scope's bucket can be made where it is missing; all other buckets are the operator's to make."""
+        return self.deterministic and self.algorithm == 's3_bucket' and not self.common_bucket
 
     @property
     def keeps_together(self) -> bool:

@@ -71,10 +71,15 @@ def of_rse(
     """
     begin = section_of(storage, '')
     where = _TABLE.section == f'{begin}{bucket}' if bucket else _TABLE.section.startswith(begin, autoescape=True)
+    wanted = f'{begin}{bucket}' if bucket else None
     options = or_(*(_TABLE.opt.startswith(each, autoescape=True) for each in beginnings))
     rows = session.execute(select(_TABLE.section, _TABLE.opt, _TABLE.value).where(and_(where, options)))
     # Some databases take A and a for the same.
-    return [Row(row.section[len(begin) :], row.opt, row.value) for row in rows if row.section.startswith(begin)]
+    return [
+        Row(row.section[len(begin) :], row.opt, row.value)
+        for row in rows
+        if (row.section == wanted if wanted else row.section.startswith(begin))
+    ]
 
 
 def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
@@ -82,12 +87,13 @@ def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
     return session.execute(select(_TABLE.value).where(_at(section, option))).scalar()
 
 
-def put(section: str, option: str, value: str, *, session: 'Session') -> None:
-    """Write a value, whether there is one or not: a statement or two. Where another process is writing one at the same
-    time, that one stays, and the transaction is rolled back.
+def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
+    """Write a value, whether there is one or not: a statement or two.
+
+    :returns: False, with the transaction rolled back, if another process has written one in the same moment.
     """
-    if not _changed(update(_TABLE).where(_at(section, option)).values(value=value), session):
-        add(section, {option: value}, session=session)
+    changed = _changed(update(_TABLE).where(_at(section, option)).values(value=value), session)
+    return changed or add(section, {option: value}, session=session)
 
 
 def change(section: str, option: str, old: str, new: str, *, session: 'Session') -> bool:

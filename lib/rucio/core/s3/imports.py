@@ -99,7 +99,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     :raises InputValidationError: if no bucket is known, or its name is none.
     :raises RSEFileNameNotSupported: if it lies outside of what the RSE is for.
     """
-    if storage.settings['deterministic']:
+    if storage.layout.deterministic:
         raise UnsupportedOperation(
             f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into '
             'it. '

@@ -65,7 +65,7 @@ class Part:
         :raises RSEOperationNotSupported: if the RSE is deterministic.
         :raises RSEFileNameNotSupported: if the bucket does not lie below the protocol's prefix.
         """
-        if storage.settings['deterministic']:
+        if storage.layout.deterministic:
             raise RSEOperationNotSupported(
                 f'RSE {storage.rse} is deterministic: it has a place of its own for each name. Import into an RSE that '
                 'is not (rucio s3 rse add NAME --read-only).'
@@ -90,7 +90,7 @@ class Part:
 
     def path_of(self, key: str) -> Optional[str]:
         """What Rucio stores with the replica: a path on a non-deterministic RSE, else None."""
-        return None if self.storage.settings['deterministic'] else self.storage.layout.path_of(self.bucket, key)
+        return None if self.storage.layout.deterministic else self.storage.layout.path_of(self.bucket, key)
 
     def target(self, name: str) -> Target:
         """What a message about a name is about."""

@@ -33,7 +33,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import authorizer, clients, credentials
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
-from rucio.common.s3.layout import IMPL, Layout, main_entry
+from rucio.common.s3.layout import IMPL, Layout, main_entries
 from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
 from rucio.db.sqla import models
@@ -47,7 +47,6 @@ __all__ = ['SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s3']
 
 # How long a new RSE, setting or key may take to be noticed.
 SECONDS = 10
-# Classes of Rucio's own and of this project whose URLs are https://host:port/bucket/key, but only ours speak S3.
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,5 +235,5 @@ def _load(rse: str, vo: str, session: 'Session') -> Optional[Storage]:
     if rse_id is None:
         return None
     settings: dict[str, Any] = dict(get_rse_protocols(rse_id, session=session))
-    protocol: Any = main_entry(settings['protocols'])
+    protocol: Any = main_entries(settings['protocols'])[0]
     return Storage(rse, rse_id, vo, Endpoint.load(settings, protocol), settings, protocol)

@@ -207,7 +207,7 @@ class Worker:
         self._heartbeat.live(force_renew=True)  # who came or went since
         mine, others = 0, set[str]()
         if not self.options.rses and not self.options.scopes:
-            self._upkeep.sweep_grants(_vos(self.options), self.options.once)
+            self._upkeep.sweep_grants(lambda: _vos(self.options), self.options.once)
         for storage in _storages(self.options):
             if why := _lacks_keys(storage):
                 self._report.warn(why)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
     from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.progress import Round
-    from rucio.core.s3.reconciler.walk import Problem, Summary
+    from rucio.core.s3.reconciler.summary import Problem, Summary
     from rucio.core.s3.storages import Storage
 
 __all__ = ['METRICS', 'SHOWN', 'Reporter', 'name_of', 'place_of', 'plain', 'said', 'tell_round', 'told']

@@ -29,7 +29,7 @@ from rucio.db.sqla.session import db_session
 from .reporting import Reporter, name_of, plain, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from rucio.core.s3.parts import Part
     from rucio.core.s3.storages import Storage
@@ -51,9 +51,10 @@ class Upkeep:
         self._kept: dict[str, float] = {}  # RSE id -> when the topic of its events was looked at
         self._closed: set[str] = set()  # RSEs of which a round has ended, and not yet said how much is there
 
-    def sweep_grants(self, vos: 'Iterable[str]', once: bool) -> None:
+    def sweep_grants(self, vos: 'Callable[[], Iterable[str]]', once: bool) -> None:
         """Delete grants that have ended, or whose collection was erased: once in each interval, by one worker.
 
+        :param vos: Tells of which VOs.
         :param once: Not a second time.
         """
         number, _, logger = self._report.heartbeat.live()
@@ -61,7 +62,7 @@ class Upkeep:
         if number != 0 or not due:
             return
         self._swept = time.monotonic()
-        for vo in vos:
+        for vo in vos():
             deleted, kept = publishing.sweep(vo)
             if deleted:
                 logger(logging.INFO, 'VO %s: %d grants that had ended were deleted', vo, deleted)

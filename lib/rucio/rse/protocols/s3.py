@@ -48,7 +48,7 @@ from rucio.common.s3 import address, authorizer, clients, credentials, objects, 
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
-from rucio.common.s3.layout import main_entry
+from rucio.common.s3.layout import main_entries
 from rucio.common.s3.settings import SETTINGS, of_server
 from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
@@ -65,8 +65,8 @@ _warned: set[str] = set()  # RSEs for FTS at a server that was not told so
 # What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
-# seconds for which a storage that did not answer is not asked to delete more, and what is known of a bucket that
-# refused
+# Seconds for which a storage that did not answer is not asked to delete more, and for which it is known that a bucket
+# refused.
 _SILENCE = 30
 _OTHERS = 3  # buckets that are compared with one that refuses
 
@@ -83,22 +83,34 @@ class _Names(RSEProtocol):
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs. No request.
 
-        On a deterministic RSE a path that ends otherwise than the name is not heeded: Rucio lets the owner of a scope
-        store one with a replica (in POST /dids), and would have its reaper delete what is there.
+        On a deterministic RSE a path is not heeded: Rucio lets the owner of a scope store one with a replica (in POST
+        /dids), and would have its reaper delete what is there. But what Rucio's auditor quarantines has scope and name
+        of its path, and there its dark reaper means the path.
 
         :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
         :returns: ``scope:name`` -> PFN.
-        :raises RSEFileNameNotSupported: if a scope has no bucket.
+        :raises RSEFileNameNotSupported: if a scope has no bucket, or such a path has ``.`` or ``..`` between slashes.
         """
         given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
         if self.rse['deterministic']:
-            # But what Rucio's auditor quarantines has the last part of its path for a name: the dark reaper means the
-            # path.
-            given = [
-                lfn if (lfn.get('path') or '').rpartition('/')[2] == (lfn.get('name') or '') else {**lfn, 'path': None}
-                for lfn in given
-            ]
+            given = [lfn if self._is_auditors(lfn) else {**lfn, 'path': None} for lfn in given]
         return super().lfns2pfns(given)
+
+    def _is_auditors(self, lfn: Mapping[str, Any]) -> bool:
+        """Whether scope and name are what Rucio's auditor guesses from the path (``guess_replica_info``)."""
+        path = (lfn.get('path') or '').lstrip('/')
+        first, *others = path.split('/')
+        if not others:
+            return False
+        scope = f'{first}.{others[0]}' if len(others) > 1 and first in ('group', 'user') else first
+        if (scope, others[-1]) != (lfn.get('scope'), lfn.get('name')):
+            return False
+        if address.leaves_directory(unquote(path)):
+            raise RSEFileNameNotSupported(
+                f"RSE {self.rse['rse']}: storages may read '{path}' in two ways, so nothing is done with it: "
+                'use another S3 client.'
+            )
+        return True
 
     def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
         """Take PFNs apart. No request.
@@ -189,9 +201,8 @@ class Default(_Names):
         self._unsure: set[Target] = set()  # what a failed put may have stored
         self._unanswered = False  # the last deletion
         self._silent_until = float('-inf')
-        self._closed: dict[
-            str, tuple[float, bool]
-        ] = {}  # of buckets that refused a deletion: until when we know, and whether it is they alone
+        # Of buckets that refused a deletion: until when we know, and whether it is they alone.
+        self._closed: dict[str, tuple[float, bool]] = {}
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs, as :class:`_Names`. Of a single one ``put`` compares the content with its checksums."""
@@ -563,13 +574,16 @@ class FTS(_Names):
     ) -> None:
         own = dict(protocol_attr)
         protocol_attr.pop('auth_token', None)  # as any protocol does: Rucio keeps the entry
-        main = main_entry(rse_settings.get('protocols', [])) or own
+        ours = main_entries(rse_settings.get('protocols', []))
+        main = ours[0] if ours else own
         super().__init__(
             {**own, 'prefix': main['prefix'], 'extended_attributes': main.get('extended_attributes')},
             rse_settings,
             logger=logger,
         )
-        self._fts_scheme = 's3' if main['scheme'] == 'http' else 's3s'
+        # Another entry may have the host and port by which FTS reaches the storage: then its scheme is known.
+        same = [each for each in ours if (each['hostname'], each['port']) == (own['hostname'], own['port'])]
+        self._fts_scheme = 's3' if (same or [main])[0]['scheme'] == 'http' else 's3s'
         rse = str(self.rse['rse'])
         if rse not in _warned and not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
             _warned.add(rse)

@@ -46,10 +46,10 @@ def may(
     if not shared_keys.may(storage, account, bucket, key, write, session=session):
         return False
     dids = _dids(storage, bucket, key, session)
-    if not dids or (write and not storage.settings['deterministic']):
+    if not dids or (write and not storage.layout.deterministic):
         return storage.layout.may_have(bucket) and access.is_admin(account, session=session, known=known)
     # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
-    enough = all if storage.settings['deterministic'] else any
+    enough = all if storage.layout.deterministic else any
     return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
 
 
@@ -74,7 +74,7 @@ def covering(
 def _largest(
     storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, session: 'Session'
 ) -> str:
-    if not storage.settings['deterministic']:
+    if not storage.layout.deterministic:
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
             if access.may(account, scope, f'{dataset}/', False, session=session):
                 return part
@@ -96,7 +96,7 @@ def _largest(
 
 def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
     """The DIDs whose place this is. Where there could be several: those whose scope exists."""
-    if not storage.settings['deterministic']:
+    if not storage.layout.deterministic:
         return imports.dids_of(storage, bucket, key, session=session) if storage.layout.may_have(bucket) else []
     found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.layout.dids_of(bucket, key)]
     return found if len(found) <= 1 else [(scope, name) for scope, name in found if check_scope(scope, session=session)]

@@ -101,7 +101,7 @@ def _meanings(storage: 'Storage', bucket: str, key: str, session: 'Session') -> 
     found = []
     for other in neighbours(storage, session=session):
         # What an admin has imported on purpose is read by those who may read the import.
-        if other.vo == storage.vo and not storage.settings['deterministic']:
+        if other.vo == storage.vo and not storage.layout.deterministic:
             continue
         found += _meanings_on(other, bucket, key, session)
     return found
@@ -152,7 +152,7 @@ def _owner(one: 'Storage', other: 'Storage') -> 'Storage':
 
 def place_of(storage: 'Storage') -> Place:
     """The part of the storage that belongs to an RSE."""
-    algorithm = storage.settings['lfn2pfn_algorithm'] if storage.settings['deterministic'] else None
+    algorithm = storage.settings['lfn2pfn_algorithm'] if storage.layout.deterministic else None
     return Place.of(storage.rse, storage.protocol, algorithm)
 
 
@@ -184,6 +184,6 @@ def _find(storage: 'Storage', session: 'Session') -> 'list[Storage]':
             other = storages.get_storage(rse, vo, session=session)
         except (ConfigurationError, RSENotFound):
             continue
-        if other.settings['deterministic'] and own.is_same_storage(place_of(other)):
+        if other.layout.deterministic and own.is_same_storage(place_of(other)):
             found.append(other)
     return found

@@ -120,17 +120,13 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
                 f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to "
                 'make it.'
             )
-        made['bucket'] = _create(storage, bucket)
+        # False: somebody else made it for us in the same moment.
+        made['bucket'] = objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
     _ignore_public_acls(storage, bucket)
     if storage.endpoint.lifecycle and not storage.layout.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
     made['events'] = subscriptions.subscribe(storage, bucket)
     return made
-
-
-def _create(storage: 'Storage', bucket: str) -> bool:
-    """:returns: False if somebody else made it for us in the same moment."""
-    return objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
 
 
 def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     'candidates',
     'exists',
+    'has_anything',
     'imported',
     'is_file',
     'list_buckets',
@@ -95,7 +96,7 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
         return [
             Place(storage)
             for storage in found
-            if storage.settings['deterministic'] and has_anything(scope, storage, session=session)
+            if storage.layout.deterministic and has_anything(scope, storage, session=session)
         ]
     replica = models.RSEFileAssociation
     rows = session.execute(
@@ -117,7 +118,7 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
 
 def _imported_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
     """Where a collection comes from that was imported, or lies in one that was."""
-    apart = [storage for storage in found if not storage.settings['deterministic']]
+    apart = [storage for storage in found if not storage.layout.deterministic]
     return [
         Place(storage, source=source)
         for storage in apart
@@ -138,6 +139,7 @@ def _rses_of_rules(scope: 'InternalScope', name: str, by_id: 'dict[str, Storage]
 
 
 def has_anything(scope: 'InternalScope', storage: 'Storage', *, session: 'Session') -> bool:
+    """Whether the catalogue has a rule, a lock or a replica of a scope on an RSE: three queries at most."""
     lock, replica, rule = models.DatasetLock, models.RSEFileAssociation, models.ReplicationRule
     questions = (
         select(lock.name).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id)),
@@ -162,9 +164,7 @@ def candidates(
     if rse:
         return [storages.get_storage(rse, account.vo, session=session)]
     # On the others nobody can say where something new would lie.
-    found = [
-        storage for storage in storages.list_storages(account.vo, session=session) if storage.settings['deterministic']
-    ]
+    found = [storage for storage in storages.list_storages(account.vo, session=session) if storage.layout.deterministic]
     if known := _known_places(scope, name, found, session) or (
         _known_places(scope, '', found, session) if name else []
     ):
@@ -189,9 +189,7 @@ def publishing(account: 'InternalAccount', scope: 'InternalScope', name: str, *,
     found = storages.list_storages(account.vo, session=session)
     if not _imported_places(scope, name, found, session):
         return candidates(account, scope, name, None, session=session)
-    return [
-        place.storage for place in _known_places(scope, name, found, session) if place.storage.settings['deterministic']
-    ]
+    return [place.storage for place in _known_places(scope, name, found, session) if place.storage.layout.deterministic]
 
 
 def imported(
@@ -355,7 +353,7 @@ def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]
             failure = error
             continue
         for each in found:
-            own = not storage.layout.common_bucket and storage.settings['deterministic']
+            own = not storage.layout.common_bucket and storage.layout.deterministic
             scope = address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix) if own else None
             if storage.layout.may_have(each['Name']) if scopes is None else scope in scopes:
                 created = each.get('CreationDate')

@@ -156,7 +156,8 @@ def sweep(vo: str) -> Swept:
 def mend(part: 'Part') -> list[str]:
     """Have the policy of a scope's bucket let everybody read what the table of grants says, and nothing else.
 
-    One request and one query; where they differ, one more for each collection, and one request.
+    One request, a few queries and some for each public collection; where they differ, one more request. Nothing of
+    this where the table of grants is missing.
 
     What earlier versions published stays as long as the operator has not reviewed it (:mod:`.old_grants`).
 
@@ -165,14 +166,15 @@ def mend(part: 'Part') -> list[str]:
     :raises RucioException: if collections are public there and the storage does not answer, or refuses.
     """
     storage, bucket = part.storage, part.bucket
+    with db_session(DatabaseOperationType.READ) as session:
+        if not is_ready(session=session) or shared_keys.of_other_vos(storage, bucket, session=session):
+            return []
     try:
         # Before the grants: of what is shared, or ends, from now on the table says so already.
         policy, refused = bucket_policies.get(storage, bucket), None
     except RucioException as error:  # many storages have no policies
         policy, refused = None, error
     with db_session(DatabaseOperationType.READ) as session:
-        if not is_ready(session=session) or shared_keys.of_other_vos(storage, bucket, session=session):
-            return []
         granted = grants.list_published(part.scope, session=session)
         found = bucket_policies.public_prefixes(policy, bucket)
         told = [part.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What registration and retirement of files have in common: what they are told and say, their transactions, and the
+"""What registration and updates of files have in common: what they are given and answer, their transactions, and the
 ETags that are noted.
 """
 

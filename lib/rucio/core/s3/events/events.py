@@ -59,7 +59,8 @@ from rucio.core.s3.auth import shared_keys
 from rucio.core.s3.buckets import bucket_settings, lookup
 from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler.compare import is_name
-from rucio.core.s3.reconciler.walk import Reconciler, Summary
+from rucio.core.s3.reconciler.summary import Summary
+from rucio.core.s3.reconciler.walk import Reconciler
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -435,7 +436,7 @@ def _parts(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> l
     possible = [
         each for each in given if len(each.bucket) <= _LONGEST_BUCKET and len(each.key.encode()) <= _LONGEST_KEY
     ]
-    find = _of_scopes if storage.settings['deterministic'] else _of_imports
+    find = _of_scopes if storage.layout.deterministic else _of_imports
     known = set()
     with db_session(DatabaseOperationType.READ) as session:
         for change, part in find(storage, possible, session):

@@ -29,6 +29,8 @@ from rucio.common.s3.content import Sums, sums_of
 from rucio.common.s3.errors import translated
 from rucio.core.s3.catalogue.records import NewFile
 
+from .listings import etag_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -137,7 +139,7 @@ def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
     target, connection = part.target(part.name_of(entry.key)), part.storage.connection()
     with translated('stat', target):
         answer = objects.head(connection, target)
-    if (answer['ContentLength'], answer.get('ETag', '').strip('"')) != (entry.size, entry.etag):
+    if (answer['ContentLength'], etag_of(answer.get('ETag', ''))) != (entry.size, entry.etag):
         raise _changed(part, entry)
     info = objects.info(answer)
     md5 = info.md5 or _noted(answer.get('Metadata', {}))

@@ -37,7 +37,7 @@ from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, 
 from rucio.common.s3 import transfer
 from rucio.common.s3.errors import Target
 
-from .listings import Entry, sorted_entries
+from .listings import Entry, entry_of, sorted_entries
 
 if TYPE_CHECKING:
     from rucio.core.s3.parts import Part
@@ -147,12 +147,8 @@ class Inventory:
                         continue
                     found = unquote_plus(row[name], errors='strict')
                     if found.startswith(part.key_prefix):
-                        yield Entry(
-                            found,
-                            int(row[size]),
-                            row[etag].strip('"'),
-                            datetime.fromisoformat(row[modified].replace('Z', '+00:00')).timestamp(),
-                        )
+                        date = datetime.fromisoformat(row[modified].replace('Z', '+00:00'))
+                        yield entry_of(found, int(row[size]), row[etag], date)
         except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
             raise FileConsistencyMismatch(
                 f'{self._named(part, key)} cannot be read: {error}. Use the inventory of another day.'

@@ -53,6 +53,8 @@ __all__ = [
     'Replica',
     'Unsorted',
     'entries',
+    'entry_of',
+    'etag_of',
     'known',
     'need_bucket',
     'replicas',
@@ -153,7 +155,7 @@ def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
     try:
         for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
             yield [
-                _entry(each['Key'], each['Size'], each.get('ETag', ''), each['LastModified'])
+                entry_of(each['Key'], each['Size'], each.get('ETag', ''), each['LastModified'])
                 for each in answer.get('Contents', [])
             ]
     except RucioException as error:
@@ -189,12 +191,15 @@ def sorted_entries(
         yield from map(Entry._make, file.execute('SELECT key, size, etag, modified FROM listing ORDER BY key'))
 
 
-def _entry(key: str, size: int, etag: str, modified: datetime) -> Entry:
+def entry_of(key: str, size: int, etag: str, modified: datetime) -> Entry:
     """As a storage says it: sizes of which databases hold a sum, ETags that they hold for each object."""
-    etag = etag.strip('"')
-    if len(etag) > LONGEST_ETAG:
-        etag = hashlib.sha256(etag.encode(errors='replace')).hexdigest()
-    return Entry(key, min(size, LARGEST + 1), etag, modified.timestamp())
+    return Entry(key, min(size, LARGEST + 1), etag_of(etag), modified.timestamp())
+
+
+def etag_of(header: str) -> str:
+    """Without quotes; a digest of what is longer than those of storages."""
+    etag = header.strip('"')
+    return etag if len(etag) <= LONGEST_ETAG else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
 
 
 def stat(part: 'Part', key: str) -> Optional[Entry]:
@@ -216,7 +221,7 @@ def stat(part: 'Part', key: str) -> Optional[Entry]:
         size, modified = objects.info(found).size, found.get('LastModified')
         if modified is None:
             raise UnreadableAnswerError(reason='the object has no date')
-    return _entry(key, size, found.get('ETag', ''), modified)
+    return entry_of(key, size, found.get('ETag', ''), modified)
 
 
 def need_bucket(part: 'Part') -> None:
@@ -304,7 +309,7 @@ def _page(part: 'Part', last: str, until: Optional[str], count: int, session: 'S
 
 
 def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
-    deterministic, rse_id = part.storage.settings['deterministic'], part.storage.rse_id
+    deterministic, rse_id = part.storage.layout.deterministic, part.storage.rse_id
     for name, size, md5, adler32, state, created, updated, path, meta in rows:
         if not deterministic and path != part.path_of(part.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere

@@ -267,12 +267,10 @@ def split(part: Part, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]',
     option = f'{_SPAN}{mark_of(part)}'
     if not _change(part, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
         return 1
-    _add(
-        part,
-        {f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index},
-        session,
-    )
-    return len(left)
+    rows = {
+        f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index
+    }
+    return len(left) if _add(part, rows, session) else 1
 
 
 def close(part: Part, now: float, *, session: 'Session') -> Optional[Round]:
@@ -305,7 +303,7 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
     :param known: The buckets and marks that were worked on before: were one of them gone, it would be missed.
     :raises RucioException: if the storage cannot be asked.
     """
-    if not storage.settings['deterministic']:
+    if not storage.layout.deterministic:
         with db_session(DatabaseOperationType.READ) as session:
             return Places(_imported(storage, session), [])
     listed = _listed(storage)
@@ -376,7 +374,4 @@ def _has_replicas(storage: 'Storage', scope: InternalScope, session: 'Session') 
 
 
 def _imported(storage: 'Storage', session: 'Session') -> list[Part]:
-    return [
-        Part.imported(storage, InternalScope(each.scope, vo=storage.vo), each.dataset, each.bucket, each.prefix)
-        for each in imports.list_imports(storage, session=session)
-    ]
+    return [imports.part_of(storage, each) for each in imports.list_imports(storage, session=session)]

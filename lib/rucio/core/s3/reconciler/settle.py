@@ -213,16 +213,15 @@ class Settler:
 
     def _changed(self, findings: 'Sequence[Finding]', unlike: 'dict[str, tuple[Finding, NewFile]]') -> list[str]:
         left: list[str] = []
-        if not self._dry_run and self._on_changed != 'bad' and (findings or unlike):
-            updates.shield(
-                self._part, [finding.name for finding in [*findings, *(finding for finding, _ in unlike.values())]]
-            )
+        changed = [*findings, *(finding for finding, _ in unlike.values())]
+        if changed and not self._dry_run and self._on_changed != 'bad':
+            updates.shield(self._part, [finding.name for finding in changed])
         if self._dry_run or self._on_changed == 'report':
-            for each in [*findings, *(finding for finding, _ in unlike.values())]:
+            for each in changed:
                 self.summary.found(self._part, each._replace(kind=Kind.changed))
             return left
         if self._on_changed == 'bad':
-            every = [each.replica for each in [*findings, *(finding for finding, _ in unlike.values())] if each.replica]
+            every = [each.replica for each in changed if each.replica]
             self.summary.counts['changed'] += len(every)
             self._act(
                 'bad',

@@ -124,11 +124,12 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
         if _has_limit(storage, session) or _others_know(storage, session):
             return False
     told = _Told(usage.files, usage.used, free, storage.endpoint.capacity)
+    if not configs.put(configs.section_of(storage, ''), _TOLD, json.dumps(told), session=session):
+        return True  # another worker has just done it
     try:
-        configs.put(configs.section_of(storage, ''), _TOLD, json.dumps(told), session=session)
         set_rse_usage(storage.rse_id, SOURCE, usage.used, free, files=usage.files, session=session)
     except IntegrityError:
-        session.rollback()  # another worker has just done it
+        session.rollback()  # the same
         return True
     # Figures that are as they were would keep their old date.
     session.execute(

@@ -32,7 +32,7 @@ from .budget import Budget
 from .compare import ONLY_TOLD, Finding, Kind, compare
 from .listings import Unsorted
 from .settle import Settler
-from .summary import COUNTS, Problem, Summary
+from .summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from .listings import Entry, Lister, Replica
 
-__all__ = ['COUNTS', 'Problem', 'Reconciler', 'Summary', 'ranges']
+__all__ = ['Reconciler', 'ranges']
 
 CHUNK = 2000  # new files registered at once
 DOUBTS = 200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
@@ -165,7 +165,6 @@ class Reconciler:
         self._dry_run = dry_run
         self._list: Lister = lister or listings.entries
         self._list_is_old = getattr(lister, 'old', False)  # an inventory: what is new in it may be gone
-        self._listed_at: Optional[float]  # when all was begun to be listed at once
         self._budget = Budget(read_checksums, stop or threading.Event())
         self._settler = Settler(
             part,
@@ -183,7 +182,7 @@ class Reconciler:
         self._found = _Found()
         self._position = _Position(after)
         self._failure: Optional[Exception] = None
-        self._listed_at = None
+        self._listed_at: Optional[float] = None  # when all was begun to be listed at once
 
     def run(
         self,
@@ -251,7 +250,7 @@ class Reconciler:
                     f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, "
                     'which the storage does not list '
                     'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, '
-                    'and an inventory needs not be sorted.'
+                    'and an inventory need not be sorted.'
                 )
             if not count % LOOK and self._budget.stop.is_set():
                 raise _Pause

@@ -173,7 +173,7 @@ class _Copy:
         wanted = self._wanted
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
         need_keys(storage)
-        if storage.settings['deterministic']:
+        if storage.layout.deterministic:
             bucket, key = storage.layout.place_of(str(wanted.scope), wanted.name)
         else:
             _, bucket, key, _ = address.parse_url(url)
@@ -182,12 +182,7 @@ class _Copy:
     def _make_bucket(self, destination: _Place) -> None:
         storage, scope = destination.storage, str(self._wanted.scope)
         key = storage.rse_id, destination.target.bucket
-        for_each_scope = (
-            storage.settings['deterministic']
-            and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
-            and not storage.layout.common_bucket
-        )
-        if for_each_scope and key not in _made:  # all others are the operator's to make
+        if storage.layout.has_bucket_for_each_scope and key not in _made:
             creation.make(storage, scope)
             _made.add(key)
 

@@ -61,9 +61,5 @@ def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = l
 def _make(rse_id: str, scope: 'InternalScope') -> None:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(get_rse_name(rse_id, session=session), scope.vo, session=session)
-    if (
-        storage.settings['deterministic']
-        and storage.settings['lfn2pfn_algorithm'] == 's3_bucket'
-        and not storage.layout.common_bucket
-    ):
+    if storage.layout.has_bucket_for_each_scope:
         creation.make(storage, str(scope))
