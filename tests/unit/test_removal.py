@@ -23,6 +23,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import UnsupportedOperation
 from rucio.core.s3.buckets import removal
+from rucio.core.s3.parts import Part
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def empty(monkeypatch):
     def run(*listings):
         answers = iter(listings)
         monkeypatch.setattr(removal, '_first_keys', lambda _: next(answers))
-        part = removal._Part(SimpleNamespace(rse='SITE_S3'), 'user.alice', '', 'user.alice', '')
+        part = Part(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', '', '')
         return removal._empty(part), deleted
 
     return run

@@ -21,7 +21,7 @@ then the replicas.
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from sqlalchemy import and_, func, select, true, update
@@ -34,6 +34,7 @@ from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
 from rucio.core.rule import delete_rule
 from rucio.core.s3.auth import grants
+from rucio.core.s3.parts import Part
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -61,35 +62,6 @@ _UNDELETABLE = (
 )
 
 
-class _Part(NamedTuple):
-    """What is to be removed: all names of a scope on an RSE that begin with ``below``, and the collection ``name``."""
-
-    storage: 'Storage'
-    scope: 'InternalScope'
-    name: str  # empty: the whole bucket
-    bucket: str
-    prefix: str  # of the keys
-
-    @property
-    def below(self) -> str:
-        return f'{self.name}/' if self.name else ''
-
-    def __str__(self) -> str:
-        return f'{self.scope}:{self.name}' if self.name else f"The bucket '{self.bucket}'"
-
-    def names(self, column: Any) -> Any:
-        """The condition for a name to lie below. LIKE takes run1 and RUN1 for the same on some databases."""
-        return (
-            column.startswith(self.below, autoescape=True) & (func.substr(column, 1, len(self.below)) == self.below)
-            if self.name
-            else true()
-        )
-
-    def collections(self, column: Any) -> Any:
-        """The same, with the collection itself."""
-        return (column == self.name) | self.names(column) if self.name else true()
-
-
 def remove(
     storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope', name: str, force: bool
 ) -> dict[str, Any]:
@@ -105,7 +77,7 @@ def remove(
     :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
         deleted.
     """
-    part = _Part(storage, scope, name, *storage.layout.place_of(str(scope), f'{name}/' if name else ''))
+    part = Part.of(storage, scope, name)
     if not force:
         with db_session(DatabaseOperationType.READ) as session:
             _refuse_known(part, session)
@@ -139,61 +111,55 @@ def remove(
     return {'rse': storage.rse, 'bucket': part.bucket, 'finished': finished, 'removed': removed}
 
 
-def _refuse_known(part: _Part, session: 'Session') -> None:
+def _refuse_known(part: Part, session: 'Session') -> None:
     content, replica, lock = models.DataIdentifierAssociation, models.RSEFileAssociation, models.DatasetLock
-    if part.name:
-        question = select(content.child_name).where(and_(content.scope == part.scope, content.name == part.name))
+    if name := _collection(part):
+        question = select(content.child_name).where(and_(content.scope == part.scope, content.name == name))
         if child := session.execute(question.limit(1)).scalar():
-            raise UnsupportedOperation(
-                f"{part} is not empty: '{child}' belongs to it. Remove what is in it first, or use --force."
-            )
+            raise _not_empty(part, f"'{child}' belongs to it. Remove what is in it first")
     question = select(replica.name).where(
-        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, part.names(replica.name))
+        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, _below(part, replica.name))
     )
     if file := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(
-            f'{part} is not empty: there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first, '
-            'or use --force.'
-        )
+        raise _not_empty(part, f'there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first')
     question = select(lock.name).where(
-        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name))
+        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, _below(part, lock.name))
     )
     if dataset := session.execute(question.limit(1)).scalar():
-        raise UnsupportedOperation(
-            f'{part} is not empty: a rule keeps {part.scope}:{dataset} there. Remove that first, or use --force.'
-        )
+        raise _not_empty(part, f'a rule keeps {part.scope}:{dataset} there. Remove that first')
 
 
-def _refuse_objects(part: _Part) -> None:
+def _refuse_objects(part: Part) -> None:
     """What another client wrote, and the catalogue does not know."""
     try:
-        first = next(
-            objects.list_objects(part.storage.connection().client, Target(part.storage.rse, part.bucket, part.prefix)),
-            None,
-        )
+        first = next(objects.list_objects(part.storage.connection().client, part.target(part.name_prefix)), None)
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return
     if first:
-        raise UnsupportedOperation(
-            f"{part} is not empty: there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first, or use "
-            '--force.'
-        )
+        raise _not_empty(part, f"there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first")
 
 
-def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
+def _not_empty(part: Part, found: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f'{_titled(part)} is not empty: {found}, or use --force.')
+
+
+def _end_rules(part: Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
     """Delete the account's rules. Refuses before anything is deleted where a file stays protected that is to go.
 
     :returns: How many, and the collections that are to go if they are empty then.
     """
     rule, dataset_lock = models.ReplicationRule, models.DatasetLock
-    wanted = part.collections if force else (lambda column: column == part.name)
+    name = _collection(part)
+    wanted = rule.name == name
+    if force:
+        wanted = wanted | _below(part, rule.name) if name else true()
     locked = select(dataset_lock.rule_id).where(
         and_(dataset_lock.scope == part.scope, dataset_lock.rse_id == part.storage.rse_id)
     )
     here = (rule.rse_expression == part.storage.rse) | rule.id.in_(locked)
     rows = session.execute(
         select(rule.id, rule.name, rule.rse_expression).where(
-            and_(rule.account == account, rule.scope == part.scope, wanted(rule.name), here)
+            and_(rule.account == account, rule.scope == part.scope, wanted, here)
         )
     ).all()
     for row in rows:
@@ -206,7 +172,7 @@ def _end_rules(part: _Part, account: 'InternalAccount', force: bool, session: 'S
         _refuse_protected(part, [row.id for row in rows], session)
     for row in rows:
         delete_rule(rule_id=row.id, session=session)
-    return len(rows), sorted({part.name} - {''} | {row.name for row in rows})
+    return len(rows), sorted({name} - {''} | {row.name for row in rows})
 
 
 def _is_elsewhere(rule_id: str, storage: 'Storage', session: 'Session') -> bool:
@@ -218,11 +184,11 @@ def _is_elsewhere(rule_id: str, storage: 'Storage', session: 'Session') -> bool:
     )
 
 
-def _refuse_protected(part: _Part, going: list[str], session: 'Session') -> None:
+def _refuse_protected(part: Part, going: list[str], session: 'Session') -> None:
     lock = models.ReplicaLock
     stays = lock.rule_id.notin_(going) if going else true()
     question = select(lock.name, lock.account, lock.rule_id).where(
-        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, part.names(lock.name), stays)
+        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, _below(part, lock.name), stays)
     )
     if found := session.execute(question.limit(1)).first():
         raise UnsupportedOperation(
@@ -231,7 +197,7 @@ def _refuse_protected(part: _Part, going: list[str], session: 'Session') -> None
         )
 
 
-def _empty(part: _Part) -> tuple[int, int, bool]:
+def _empty(part: Part) -> tuple[int, int, bool]:
     """Delete all objects, known and unknown, and their replicas.
 
     :returns: How many objects and replicas, and whether that was all.
@@ -245,10 +211,10 @@ def _empty(part: _Part) -> tuple[int, int, bool]:
             return deleted, forgotten, False
         if set(keys) <= set(before):
             raise UnsupportedOperation(
-                _UNDELETABLE.format(part=part, key=keys[0], rse=part.storage.rse, bucket=part.bucket)
+                _UNDELETABLE.format(part=_titled(part), key=keys[0], rse=part.storage.rse, bucket=part.bucket)
             )
         before = keys
-        names = [part.below + key[len(part.prefix) :] for key in keys]
+        names = [part.name_of(key) for key in keys]
         with db_session(DatabaseOperationType.WRITE) as session:
             _mark(part, names, session)
         _delete_objects(part, keys)
@@ -258,21 +224,21 @@ def _empty(part: _Part) -> tuple[int, int, bool]:
     while time.monotonic() <= end:
         # Replicas without an object: of a run that broke off, or of uploads that did.
         with db_session(DatabaseOperationType.WRITE) as session:
-            count = _forget(part, part.names(models.RSEFileAssociation.name), session)
+            count = _forget(part, _below(part, models.RSEFileAssociation.name), session)
         forgotten += count
         if count < BATCH:
             return deleted, forgotten, True
     return deleted, forgotten, False
 
 
-def _first_keys(part: _Part) -> list[str]:
+def _first_keys(part: Part) -> list[str]:
     """The first keys that there are: what is deleted is not listed again."""
     client = part.storage.connection().client
     try:
-        with translated('ls', Target(part.storage.rse, part.bucket, part.prefix)):
+        with translated('ls', part.target(part.name_prefix)):
             return [
                 each['Key']
-                for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.prefix, MaxKeys=BATCH).get(
+                for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.key_prefix, MaxKeys=BATCH).get(
                     'Contents', []
                 )
             ]
@@ -280,13 +246,13 @@ def _first_keys(part: _Part) -> list[str]:
         return []
 
 
-def _abort_uploads(part: _Part) -> None:
+def _abort_uploads(part: Part) -> None:
     """They would hold the bucket, and bring objects back."""
     client = part.storage.connection().client
     try:
-        with translated('remove-bucket', Target(part.storage.rse, part.bucket, part.prefix)):
+        with translated('remove-bucket', part.target(part.name_prefix)):
             try:
-                begun = client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.prefix).get('Uploads', [])
+                begun = client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.key_prefix).get('Uploads', [])
             except client.exceptions.NoSuchUpload:  # what `rclone serve s3` says where there are none
                 return
             for each in begun:
@@ -295,7 +261,7 @@ def _abort_uploads(part: _Part) -> None:
         return
 
 
-def _mark(part: _Part, names: list[str], session: 'Session') -> None:
+def _mark(part: Part, names: list[str], session: 'Session') -> None:
     """Say that these are being deleted, so that nobody reads them or makes a new lock."""
     replica = models.RSEFileAssociation
     these = and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.name.in_(names))
@@ -312,14 +278,14 @@ def _mark(part: _Part, names: list[str], session: 'Session') -> None:
     session.execute(stmt)
 
 
-def _delete_objects(part: _Part, keys: list[str]) -> None:
+def _delete_objects(part: Part, keys: list[str]) -> None:
     targets = [Target(part.storage.rse, part.bucket, key) for key in keys]
     for error in objects.delete_many(part.storage.connection(), targets).values():
         if error is not None:
             raise error
 
 
-def _forget(part: _Part, which: Any, session: 'Session') -> int:
+def _forget(part: Part, which: Any, session: 'Session') -> int:
     """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH`."""
     replica = models.RSEFileAssociation
     stmt = select(replica.scope, replica.name).where(
@@ -330,7 +296,25 @@ def _forget(part: _Part, which: Any, session: 'Session') -> int:
     return len(files)
 
 
-def _is_unused(part: _Part, name: str, session: 'Session') -> bool:
+def _collection(part: Part) -> str:
+    """The name of the collection that is removed; empty: all of the bucket."""
+    return part.name_prefix.removesuffix('/')
+
+
+def _titled(part: Part) -> str:
+    return f'{part.scope}:{_collection(part)}' if part.name_prefix else f"The bucket '{part.bucket}'"
+
+
+def _below(part: Part, column: Any) -> Any:
+    """The condition that a name lies below the collection."""
+    below = part.name_prefix
+    if not below:
+        return true()
+    # LIKE takes run1 and RUN1 for the same on some databases.
+    return column.startswith(below, autoescape=True) & (func.substr(column, 1, len(below)) == below)
+
+
+def _is_unused(part: Part, name: str, session: 'Session') -> bool:
     """Whether a collection is empty and has no rule. At the end of its lifetime Rucio's undertaker takes it."""
     did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
     alive = and_(did.scope == part.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
@@ -343,7 +327,7 @@ def _is_unused(part: _Part, name: str, session: 'Session') -> bool:
     return all(session.execute(question.limit(1)).first() is None for question in questions)
 
 
-def _remove_bucket(part: _Part) -> bool:
+def _remove_bucket(part: Part) -> bool:
     """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes
     all, unless told).
 
@@ -364,7 +348,7 @@ def _remove_bucket(part: _Part) -> bool:
             if code != 'BucketNotEmpty':
                 raise
             holds_something = True
-    if holds_something and not part.name:
+    if holds_something and not part.name_prefix:
         raise UnsupportedOperation(
             f"RSE {part.storage.rse}: the bucket '{part.bucket}' is not removed, as it is not empty: "
             'somebody wrote to it in this moment, or it keeps old versions of objects.'
