@@ -333,7 +333,7 @@ def test_a_directory_that_others_may_write_to(own, mode):
         private.replace(str(folder / 'file'), written('new'))
         assert stat.S_IMODE((folder / 'file').stat().st_mode) == 0o600
     else:
-        with pytest.raises(InputValidationError, match='thers may write'):
+        with pytest.raises(InputValidationError, match='ther accounts can write'):
             private.replace(str(folder / 'file'), written('new'))
         assert list(folder.iterdir()) == []
 

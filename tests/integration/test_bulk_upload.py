@@ -75,7 +75,7 @@ def test_a_directory_goes_there_with_all_that_is_in_it(site: Site, unique: str, 
     assert site.objects(RSE, f'{unique}/') == {f'{unique}/{name}': len(content) for name, content in contents.items()}
     back = tmp_path / 'back' / unique
     assert {str(path.relative_to(back / unique)): path.read_bytes() for path in back.rglob('*') if path.is_file()} == contents, download.stderr
-    assert '7 files sent' in told
+    assert '7 files uploaded' in told
     assert [word for word in ('folder is a link to a directory', 'broken is a broken link', 'pipe is no regular file') if word not in done.stderr] == []
 
 
@@ -114,7 +114,7 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
     again = upload(site, tmp_path / 'data', unique, *['--jobs', '4'])
     robot = site.alice.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
 
-    assert '600 were there already' in ok(again)
+    assert '600 already registered' in ok(again)
     assert summary(robot) == {'sent': 0, 'bytes': 0, 'registered': 0, 'there': 600, 'failed': 0}
     assert len(site.root.server.requests()) - before < 40
 
@@ -172,8 +172,8 @@ def test_what_differs_is_told_and_left_as_it_is(site: Site, unique: str, tmp_pat
     assert 'data/changed is not what' in told
     assert 'data/longer has 19 bytes' in told
     assert f'data/foreign {RSE} has an object of this name with another content' in told
-    assert '1 files sent' in told
-    assert '1 were on the storage and are registered now' in told
+    assert '1 files uploaded' in told
+    assert '1 already on the storage and now registered' in told
     assert '3 FAILED' in told
     stored = {name: storage.get_object(Bucket=SCOPE, Key=f'{unique}/{name}')['Body'].read() for name in contents}
     assert stored == {**contents, 'foreign': b'not theirs'}
@@ -196,7 +196,7 @@ def test_what_is_missing_on_either_side_is_mended(site: Site, unique: str, tmp_p
 
     told = ok(upload(site, tmp_path / 'data', unique))
 
-    assert '2 files sent' in told
+    assert '2 files uploaded' in told
     assert set(site.objects(RSE, f'{unique}/')) == {f'{unique}/{name}' for name in contents}
     replicas = site.alice.call('list_replicas', [{'scope': SCOPE, 'name': unique}], all_states=True)
     assert {each['name'].rpartition('/')[2]: each['states'].get(RSE) for each in replicas} == dict.fromkeys(contents, 'AVAILABLE')
@@ -267,9 +267,9 @@ def test_an_account_without_keys_and_an_rse_that_rucio_knows(request: pytest.Fix
 
     told = ok(until(run))
 
-    assert f'{team.scope}:{unique} on {team.rse}: 3 files sent' in told
+    assert f'{team.scope}:{unique} on {team.rse}: 3 files uploaded' in told
     assert {key: size for key, size in team.objects().items() if key.startswith(unique)} == {f'{unique}/{name}': len(each) for name, each in contents.items()}
-    assert '3 were there already' in ok(until(run))
+    assert '3 already registered' in ok(until(run))
 
 
 def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path) -> None:

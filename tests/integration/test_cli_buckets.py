@@ -34,10 +34,10 @@ def test_make_bucket_says_what_it_did(team: Team, unique: str) -> None:
 
     assert f'Registered the dataset {did}.' in first
     assert f'Added a rule that keeps {did} on {team.rse}.' in first
-    assert f'The bucket {team.scope} is on {team.rse} already.' in again
-    assert f'The dataset {did} is registered already.' in again
-    assert f'A rule keeps {did} on {team.rse} already.' in again
-    assert f'It is at {team.storage.url}/{team.scope}/{unique}' in again
+    assert f'The bucket {team.scope} already exists on {team.rse}.' in again
+    assert f'The dataset {did} is already registered.' in again
+    assert f'There is already a rule that keeps {did} on {team.rse}.' in again
+    assert f'Its URL is {team.storage.url}/{team.scope}/{unique}' in again
     assert team.scope in team.buckets()
     assert [rule['rse_expression'] for rule in team.owner.call('list_did_rules', team.scope, unique)] == [team.rse]
 

@@ -112,10 +112,10 @@ def test_a_public_bucket_in_two_commands(archive: World, unique: str, tmp_path: 
     archive.write(PUBLIC, {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''})
 
     said = add_rse(archive.root, rse, archive.storage.url, PUBLIC, '--anonymous')
-    assert f'Made the RSE {rse}.' in said
-    assert f'What is left to do: rucio s3 import {rse} SCOPE:DATASET' in said
+    assert f'Created the RSE {rse}.' in said
+    assert f'Next step: rucio s3 import {rse} SCOPE:DATASET' in said
     said = ok(archive.grace.rucio('s3', 'import', rse, f'user.grace:{unique}', '--prefix', unique))
-    assert f'Get them: rucio download user.grace:{unique}' in said
+    assert f'Download them with: rucio download user.grace:{unique}' in said
 
     # By somebody who has never heard of it, with no key and no configuration.
     expected = {f'{unique}/2026/one.dat': b'1', f'{unique}/2026/two.dat': b'22' * 10_000, f'{unique}/empty': b''}
@@ -163,9 +163,9 @@ def offered(operations: dict[str, int | None]) -> list[str]:
 
 
 def test_rse_add_twice(archive: World) -> None:
-    assert 'just so. Nothing was done' in add_rse(archive.root, 'OPEN', archive.storage.url, PUBLIC, '--anonymous')
+    assert 'with these settings. Nothing was done' in add_rse(archive.root, 'OPEN', archive.storage.url, PUBLIC, '--anonymous')
     asked = ('s3', 'rse', 'add', 'OPEN', '--endpoint', archive.storage.url, '--bucket', PUBLIC)
-    assert 'left as it is' in refused(archive.root.rucio(*asked, '--read-only'))
+    assert 'was not changed' in refused(archive.root.rucio(*asked, '--read-only'))
     said = refused(archive.root.rucio(*asked, '--provider', 'generic'))
     assert 'deterministic is False' in said
     assert 'availability_write' not in said  # of no concern to other RSEs
@@ -175,7 +175,7 @@ def test_rse_add_twice(archive: World) -> None:
     ('words', 'code', 'said'),
     [
         (('--anonymous', '--provider', 'generic'), 2, '--read-only'),
-        (('--bucket', 'x' * 300, '--read-only'), 1, 'no name that S3 takes'),
+        (('--bucket', 'x' * 300, '--read-only'), 1, 'not a valid bucket name'),
         ((), 2, "'--provider'"),
     ],
 )

@@ -120,7 +120,7 @@ def test_where_the_server_signs(signed_team: Team, unique: str, tmp_path: Path) 
 def test_a_dry_run_writes_nothing(team: Team, put: Callable[..., str], unique: str) -> None:
     put('a', b'1')
     done = team.owner.rucio('s3', 'reconcile', f'{team.scope}:{unique}', '--dry-run')
-    assert '(nothing is written)' in ok(done)
+    assert '(dry run: nothing is changed)' in ok(done)
     report = reconcile(team, f'{team.scope}:{unique}', '--dry-run')
     assert report.counts == {'listed': 1, 'new': 1}
     assert listed(team, unique) == set()
@@ -281,7 +281,7 @@ def test_settings_hold_for_later_runs(team: Team, put: Callable[..., str], uniqu
     back = rows(team.owner.rucio('s3', '-R', 'settings', scope, '--on-missing', 'default'))
     assert back == [['on-changed', 'replace', 'bucket'], ['on-missing', 'report', 'RSE']]
     assert "'forget'" in refused(team.owner.rucio('s3', 'settings', scope, '--on-missing', 'vanish'), 2)
-    assert 'give the scope alone' in refused(team.owner.rucio('s3', 'settings', f'{scope}:run', '--on-missing', 'forget'))
+    assert 'give only the scope' in refused(team.owner.rucio('s3', 'settings', f'{scope}:run', '--on-missing', 'forget'))
     ok(team.owner.rucio('s3', 'remove-bucket', scope, '--force'))
 
 

@@ -60,7 +60,7 @@ def test_share_and_unshare(team: Team, shared: str, unique: str, tmp_path: Path)
 
     said = ok(team.owner.rucio('s3', 'unshare', shared, '--with', other))
     assert f'{shared} is no longer shared with {other}.' in said
-    assert 'until they end' in said
+    assert 'until they expire' in said
     assert rows(team.owner.rucio('s3', '-R', 'grants', shared)) == []
     assert download(team, f'{shared}/file', tmp_path / '4') is None
     assert 'denied' in refused(team.other.rucio('s3', 'ls', shared))
@@ -185,5 +185,5 @@ def test_policy(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
     file.write_text(json.dumps({'Version': '2012-10-17', 'Statement': [statement | {'Principal': '*'}]}))
     assert 'rucio s3 share' in refused(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
     file.write_text('nonsense')
-    assert 'policy.json is no JSON' in refused(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
+    assert 'policy.json is not valid JSON' in refused(team.owner.rucio('s3', 'policy', team.scope, '--set', str(file)))
     refused(team.owner.rucio('s3', 'policy', team.scope, '--set', f'{file}.not'), 2)

@@ -201,7 +201,7 @@ def test_what_cannot_be_done_is_answered_with_what_can(stand_in, run, command, o
 @pytest.mark.parametrize('command', ['reconcile', 'settings'])
 @pytest.mark.parametrize(
     ('option', 'told'),
-    [('--on-missing lost', 'copy the file here again'), ('--on-changed bad', 'over the object'), ('--on-changed replace', None), ('--on-missing forget', None)],
+    [('--on-missing lost', 'copy the file again'), ('--on-changed bad', 'overwrite the object'), ('--on-changed replace', None), ('--on-missing forget', None)],
 )
 def test_what_cannot_be_taken_back_is_said(run, command, option, told):
     said = run(f'{command} user.alice {option}').stderr
@@ -211,14 +211,14 @@ def test_what_cannot_be_taken_back_is_said(run, command, option, told):
 @pytest.mark.parametrize('command', ['reconcile', 'settings'])
 def test_the_help_says_what_the_daemons_do(run, command):
     said = ' '.join(run(f'{command} --help').output.split())
-    assert said.count('LOST for ever') == 2
-    assert 'over the object' in said
+    assert said.count('LOST permanently') == 2
+    assert 'overwrite the object' in said
 
 
 def test_nothing_is_warned_of_where_nothing_is_written(run):
     done = run('reconcile user.alice --dry-run --on-missing lost')
     assert done.stderr == ''
-    assert '(nothing is written)' in done.stdout
+    assert '(dry run: nothing is changed)' in done.stdout
 
 
 def test_ctrl_c_ends_it_and_says_how_to_go_on(stand_in, run, monkeypatch):
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_it_and_says_how_to_go_on(stand_in, run, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     done = run('reconcile user.alice')
     assert done.exit_code == 130
-    assert 'Run the same command again to go on.' in done.stderr
+    assert 'Run the same command again to continue.' in done.stderr
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -246,7 +246,7 @@ def test_settings_are_set(stand_in, run):
 
 
 def test_a_collection_has_no_settings_of_its_own(run):
-    assert 'give the scope alone, user.alice' in str(run('settings user.alice:run7').exception)
+    assert 'give only the scope, user.alice' in str(run('settings user.alice:run7').exception)
 
 
 # watch

@@ -133,7 +133,7 @@ def test_what_is_not_offered_is_left_out(catalogue, add, options, expected):
     )
 
     again = add(*options)
-    assert 'just so. Nothing was done' in again.output, again.output
+    assert 'with these settings. Nothing was done' in again.output, again.output
     assert entries(catalogue) == expected
 
 
@@ -154,7 +154,7 @@ def test_fts_does_not_come_to_an_rse_whose_https_offers_copies(catalogue, add):
 def test_fts_and_no_copies_at_all(catalogue, add):
     refused = add('--fts', URL, '--no-third-party-copy')
     assert refused.exit_code == 2
-    assert 'exclude each other' in refused.output
+    assert 'mutually exclusive' in refused.output
     assert catalogue.rse is None
 
 
@@ -203,7 +203,7 @@ def test_the_place_of_another_rse(catalogue, add, other, options):
     for _ in range(2):  # not by what Rucio has in its cache
         refused = add(*options)
         assert isinstance(refused.exception, UnsupportedOperation)
-        assert 'The RSE SITE_S3 was not made: OTHER_S3 has the same place for each file' in str(refused.exception)
+        assert 'The RSE SITE_S3 was not created: OTHER_S3 has the same place for each file' in str(refused.exception)
         assert ('another --bucket or --prefix' if '--bucket' in options else '--bucket-prefix') in str(refused.exception)
     assert catalogue.rse is None
 
@@ -230,7 +230,7 @@ def test_a_place_that_overlaps_with_that_of_another_rse(catalogue, add, other, o
     catalogue.add_other('OTHER_S3', **other)
     refused = add(*options)
     assert isinstance(refused.exception, UnsupportedOperation)
-    assert 'what is deleted from one would be gone from both' in str(refused.exception)
+    assert 'a file deleted on one would be gone on both' in str(refused.exception)
     assert catalogue.rse is None
 
 
@@ -270,8 +270,8 @@ def test_an_interrupted_rse_does_not_get_the_place_of_another(catalogue, add):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        ([], 'transfertool = s3, rucio-s3-copier: docs/transfers.md'),
-        (['--fts', URL], "transfertool = fts3, FTS's own keys: docs/transfers.md"),
+        ([], 'transfertool = s3, rucio-s3-copier; see docs/transfers.md'),
+        (['--fts', URL], "transfertool = fts3, FTS's own keys; see docs/transfers.md"),
         (['--no-third-party-copy'], None),
     ],
 )

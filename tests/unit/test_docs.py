@@ -116,8 +116,8 @@ def test_links_of_pages_that_show_other_files_are_right_in_the_site():
 @pytest.mark.parametrize(
     ('before', 'after', 'same'),
     [
-        ('5 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', '5 files sent (6.100 kB, 31.0 kB/s), 0.4 s.', True),
-        ('5 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', '4 files sent (6.100 kB, 2.159 kB/s), 2.8 s.', False),
+        ('5 files uploaded (6.100 kB, 2.159 kB/s), 2.8 s.', '5 files uploaded (6.100 kB, 31.0 kB/s), 0.4 s.', True),
+        ('5 files uploaded (6.100 kB, 2.159 kB/s), 2.8 s.', '4 files uploaded (6.100 kB, 2.159 kB/s), 2.8 s.', False),
         ('2026-11-28 12:09:38        100 a.root', '2027-01-02 02:09:08        100 a.root', True),
         ('2026-11-28 12:09:38        100 a.root', '2027-01-02 02:09:08        101 a.root', False),
         ('| carol | 2026-11-23T03:00:54Z |', '| carol | 2027-11-23T03:00:54Z |', True),

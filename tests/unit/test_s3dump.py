@@ -173,7 +173,7 @@ def test_a_file(run, s3, tmp_path):
     done = run('-o', str(tmp_path / 'dump_20260131'))
     assert done.exit_code == 0
     assert (tmp_path / 'dump_20260131').read_text() == 'user.alice/run1/a\n'
-    assert 'left out: somebody.elses (1)' in done.output
+    assert 'of this Rucio: somebody.elses (1)' in done.output
     assert 'RSE X: 1 objects, 5.000 B, in 1 buckets.' in done.output.replace('kB', 'B')
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ['dump_20260131']
 

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""``rucio s3 ...``: its commands, each imported when it is used, and what they have in common."""
+"""The commands of ``rucio s3``, each imported only when it is used, and the helpers that they share."""
 
 import signal
 import sys
@@ -80,8 +80,9 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command is used: `rucio s3 ls` does not wait for what `rucio s3 check`
-    needs.
+    """Import the module of a command only when the command is used.
+
+    `rucio s3 ls` then does not wait for the imports of `rucio s3 check`.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -105,8 +106,9 @@ class _LazyGroup(click.Group):
 
 @contextmanager
 def _usage_errors(ctx: click.Context) -> Iterator[None]:
-    """Rucio logs what click says of wrong usage, and ends with 1 or 2 then, and with 2 for a refusal. Here 2 is for
-    wrong usage.
+    """Exit with 2 for wrong usage, and with 1 if access is denied.
+
+    Rucio logs click's usage errors and exits with 1 or 2 for them, and with 2 if access is denied.
     """
     try:
         yield
@@ -124,14 +126,18 @@ def _usage_errors(ctx: click.Context) -> Iterator[None]:
 @click.option('-R', '--robot', is_flag=True, help='For programs: tabs instead of tables, sizes in bytes.')
 @click.pass_context
 def s3(ctx: click.Context, robot: bool) -> None:
-    """S3 buckets: make, list and share them, and get credentials for other tools"""
+    """Make, list and share S3 buckets, and get credentials for other tools."""
     if robot:
         ctx.obj['robot'] = True
 
 
 def s3_client(ctx: click.Context) -> 'S3Client':
-    """The client of the S3 plugin for the server and account of this command. No request: it uses the token that is
-    there.
+    """Return the S3 client for the Rucio server and account of this command.
+
+    It sends no request: it uses the token that the stock client already has.
+
+    :param ctx: The context of the command.
+    :returns: The client, the same one for the whole command.
     """
     from rucio.client.s3client import S3Client  # noqa: PLC0415 - boto3 takes its time
 
@@ -155,9 +161,12 @@ def s3_client(ctx: click.Context) -> 'S3Client':
 
 
 def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
-    """Scope and name of ``scope:name``, ``scope/name`` or ``scope``; the name is empty where there is none.
+    """Split ``scope:name``, ``scope/name`` or ``scope``.
 
-    :raises InputValidationError: if it is no DID, or has no name where one is needed.
+    :param did: What the user typed.
+    :param need_name: Whether a scope alone is refused.
+    :returns: Scope and name; the name is empty if only a scope was given.
+    :raises InputValidationError: if it is not a DID, or has no name although one is needed.
     """
     mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
     scope, name = did[:mark], did[mark + 1 :].strip('/')
@@ -167,12 +176,12 @@ def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
             if need_name
             else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
         )
-        raise InputValidationError(f"'{did}' is no DID that can be used here: give {wanted}.")
+        raise InputValidationError(f"'{did}' is not a valid DID here: expected {wanted}.")
     return scope, name
 
 
 class DIDType(_DIDParamType):
-    """Scope and name of a DID on the command line. What is no DID is a usage error."""
+    """Convert a DID on the command line to scope and name. An invalid DID is a usage error."""
 
     name = 'DID'
 
@@ -189,7 +198,12 @@ class DIDType(_DIDParamType):
 
 
 def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_Command], _Command]':
-    """The argument DID, which a command gets as ``did``: (scope, name)."""
+    """Add the argument DID, which the command receives as ``did``: (scope, name).
+
+    :param need_name: Whether a scope alone is refused.
+    :param required: Whether the argument must be given; ``did`` is None without it.
+    :returns: The decorator.
+    """
     shown = 'SCOPE:NAME' if need_name else 'SCOPE[:NAME]'
     return click.argument(
         'did', type=DIDType(need_name), required=required, metavar=shown if required else f'[{shown}]'
@@ -197,17 +211,18 @@ def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_
 
 
 def rse_option() -> 'Callable[[_Command], _Command]':
-    """The option --rse, which can be left out."""
-    return click.option('--rse', help='The storage. Not needed where Rucio knows the answer.')
+    """Add the optional option --rse."""
+    return click.option('--rse', help='The RSE. Only needed if there is more than one choice.')
 
 
 @contextmanager
 def interruptible(said: str, code: int = 130) -> Iterator[None]:
-    """Let Ctrl-C end what is done in this block. Rucio's own handler fails with a TypeError, which would be all that
-    the user reads.
+    """Let Ctrl-C end the block with a message instead of a traceback.
 
-    :param said: What the user is told then.
-    :param code: The exit code of the command then.
+    Rucio's own handler fails with a TypeError, which is all that the user would see.
+
+    :param said: The message for the user.
+    :param code: The exit code of the command.
     """
 
     def interrupt(*_: Any) -> None:
@@ -225,22 +240,33 @@ def interruptible(said: str, code: int = 130) -> Iterator[None]:
 
 
 def size(ctx: click.Context, number: int) -> str:
-    """A size as Rucio shows it; in bytes with --robot."""
+    """Format a size as Rucio does, or in bytes with --robot.
+
+    :param ctx: The context of the command.
+    :param number: The size in bytes.
+    """
     return str(sizefmt(number, human=not is_robot(ctx)))
 
 
 def is_robot(ctx: click.Context) -> bool:
-    """Whether a program reads the output: `rucio --robot s3` (Rucio 38 does not have it) or `rucio s3 --robot`."""
+    """Return whether a program reads the output: `rucio --robot s3` (not in Rucio 38) or `rucio s3 --robot`.
+
+    :param ctx: The context of the command.
+    """
     return bool(ctx.obj.get('robot'))
 
 
 def say(text: str = '', err: bool = False) -> None:
-    """Print a line. Keys and names in it may hold anything, and somebody else may have made them: it stays one line."""
+    """Print one line. Control characters are escaped, because keys and names may come from other people.
+
+    :param text: The line.
+    :param err: Whether it goes to standard error.
+    """
     click.echo(printable(text), err=err)
 
 
 def _cell(value: Any, robot: bool) -> str:
-    """A program can tell an escaped character from a backslash: those are doubled for it."""
+    """Escape a cell. With --robot, backslashes are doubled, so that programs can undo the escaping."""
     text = '' if value is None else str(value)
     return printable(text.replace('\\', '\\\\') if robot else text)
 
@@ -248,8 +274,7 @@ def _cell(value: Any, robot: bool) -> str:
 def table(
     ctx: click.Context, rows: Iterable[Sequence[Any]], headers: Sequence[str], numbers: Sequence[int] = ()
 ) -> None:
-    """Print a table in Rucio's look: psql, rich where rucio.cfg wants that, and with --robot nothing but tabs between
-    the values.
+    """Print a table in Rucio's style: psql, rich if rucio.cfg enables it, or tab-separated values with --robot.
 
     :param ctx: The context of the command.
     :param rows: The rows.
@@ -283,7 +308,7 @@ def _rich_table(ctx: click.Context, rows: list[list[str]], headers: Sequence[str
 
     from rucio.cli import utils  # noqa: PLC0415
 
-    # Rucio 38 has it elsewhere.
+    # In Rucio 38 it is in another module.
     rich: Any = getattr(utils, 'RichUtils', None) or import_module('rucio.client.richclient')
     made = rich.generate_table(
         [[escape(cell) for cell in row] for row in rows], headers=list(headers), col_alignments=alignments

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 credentials``, ``exec``, ``url`` and ``presign``: what other tools need to work on a bucket."""
+"""``rucio s3 credentials``, ``exec``, ``url`` and ``presign``: credentials and names for other tools."""
 
 import os
 import signal
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from rucio.common.s3 import api
     from rucio.common.s3.endpoint import Endpoint
 
-_OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may work all the same.'
-_read_only = click.option('--read-only', is_flag=True, help='Keys that cannot write or delete.')
+_OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may still work.'
+_read_only = click.option('--read-only', is_flag=True, help='Get keys that can neither write nor delete.')
 _lifetime = click.option(
     '--lifetime',
     type=click.IntRange(min=1),
     metavar='SECONDS',
-    help='How long the keys are valid; the server has an upper bound.',
+    help='How long the keys are valid. The server sets the upper limit.',
 )
 
 
@@ -58,15 +58,15 @@ _lifetime = click.option(
 @_read_only
 @_lifetime
 @click.option(
-    '--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='For which tool.'
+    '--format', 'form', type=click.Choice(list(FORMATS)), default='mc', show_default=True, help='The tool to write for.'
 )
 @click.option(
     '--write',
     'into_file',
     is_flag=True,
-    help="Put them into the tool's own file, and leave all else that is in it as it is.",
+    help="Write to the tool's own configuration file, and keep everything else in it.",
 )
-@click.option('--file', 'path', type=click.Path(dir_okay=False), help='Put them into this file instead; any format.')
+@click.option('--file', 'path', type=click.Path(dir_okay=False), help='Write to this file instead, in any format.')
 @click.pass_context
 def credentials(
     ctx: click.Context,
@@ -78,11 +78,12 @@ def credentials(
     into_file: bool,
     path: Optional[str],
 ) -> None:
-    """Print short-lived keys in the form that a tool reads.
+    """Print short-lived keys in the format of a tool.
 
-    For the bucket of a scope, or for one collection and no more; without a DID for the buckets of your own scopes.
-    `rucio s3 url` prints what the tool calls a DID with these keys. With --write or --file nobody else can read the
-    file at any time; an output that is redirected to where others could open it is refused.
+    The keys are for the bucket of a scope or for one collection; without a DID, for the buckets of all your own scopes.
+    `rucio s3 url` prints the name that the tool uses for a DID with these keys. A file written with --write or --file
+    is never readable by others. The command refuses to print keys if its output is redirected to a file that others
+    could open.
 
     \b
     Examples: rucio s3 credentials --write
@@ -95,11 +96,11 @@ def credentials(
     if written is None:
         private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     elif not written:
-        raise InputValidationError(f'The format {form} has no file of its own: say which, --file FILE.')
+        raise InputValidationError(f'The format {form} has no default file: choose one with --file FILE.')
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(
-            f'The format {form} holds the keys of one bucket, and you have {len(accesses)}. Name one: '
+            f'The format {form} holds the keys of one bucket, but you have {len(accesses)}. Choose one: '
             f'{_some_scopes(accesses)}.'
         )
     if written is not None:
@@ -112,8 +113,9 @@ def credentials(
 
 
 class _WithTool(click.Command):
-    """A command line of which all behind ``--`` is the tool's. click would take its first word for the DID where there
-    is none.
+    """Treat everything after ``--`` as the command line of the tool.
+
+    If there is no DID, click would otherwise take the first word of it as the DID.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -136,8 +138,8 @@ def exec_(
 ) -> None:
     """Run a tool with short-lived keys in its environment.
 
-    For aws, s5cmd and what is made with an AWS SDK: one bucket. mc and rclone get all, by alias. Your own AWS profiles
-    and keys are out of the tool's sight. Its exit code is that of this command.
+    aws, s5cmd and programs based on an AWS SDK get the keys of one bucket; mc and rclone get those of all, as aliases.
+    The tool does not see your own AWS profiles and keys. The exit code is that of the tool.
 
     \b
     Examples: rucio s3 exec -- aws s3 ls s3://user.alice/
@@ -146,13 +148,13 @@ def exec_(
     tool: list[str] = ctx.meta['rucio_s3_tool']
     if not tool:
         raise click.UsageError(
-            'There is no command to run. Put it behind "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/'
+            'Missing command. Give it after "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/'
         )
     accesses = _accesses(ctx, did, rse, read_only, lifetime)
     if len(accesses) > 1:
         _warn(
-            f'These are the keys of {len(accesses)} buckets: mc and rclone have them all, aws, s5cmd and others none. '
-            f'For those name a bucket: {_some_scopes(accesses)}.'
+            f'These are the keys of {len(accesses)} buckets: only mc and rclone can use several. '
+            f'For aws, s5cmd and other tools choose one bucket: {_some_scopes(accesses)}.'
         )
     sys.stdout.flush()
     sys.stderr.flush()
@@ -160,13 +162,13 @@ def exec_(
 
 
 def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
-    # Python ignores it, and what ignores it hands that down: the tool would not end in `... | head`.
+    # Python ignores SIGPIPE, and the tool would inherit that: it would not end in `... | head`.
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         os.execvpe(tool[0], tool, environment)  # noqa: S606 - what the user wants
     except FileNotFoundError:
-        say(f"rucio s3 exec: there is no command '{tool[0]}'.", err=True)
-        sys.exit(127)  # as shells have it
+        say(f"rucio s3 exec: command not found: '{tool[0]}'.", err=True)
+        sys.exit(127)  # as in a shell
     except OSError as error:
         say(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
         sys.exit(126)
@@ -178,14 +180,14 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
 @did_argument()
 @rse_option()
 @click.option(
-    '--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='Whose name for it.'
+    '--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='The tool to name it for.'
 )
 @click.pass_context
 def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str) -> None:
-    """Print what a tool calls a DID.
+    """Print the name that a tool uses for a DID.
 
-    For mc and rclone with the alias that `rucio s3 credentials` and `rucio s3 exec` give the keys for this DID. A
-    collection's ends in "/": so do all of its files begin.
+    For mc and rclone it begins with the alias under which `rucio s3 credentials` and `rucio s3 exec` provide the keys
+    for this DID. The name of a collection ends in "/", as a common prefix of its files.
 
     \b
     Example: mc ls "$(rucio s3 url user.alice:run7 --for mc)"
@@ -201,15 +203,18 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     name_there = name_for(tool, alias, storage, place['bucket'], key)
     if not name_there.isprintable():
         raise InputValidationError(
-            f'{printable(_written(did))} has no name that can be printed: there are control characters in its key. '
+            f'The name of {printable(_written(did))} cannot be printed, because its key contains control characters. '
             'Use --for https.'
         )
     click.echo(name_there)
 
 
 def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
-    """Of somebody else's bucket the alias tells what part was shared. Keys may be for less: all that are under one
-    alias are of one grant. Without an STS there are no keys for the alias to be of; it may be the user's own.
+    """Return the alias of a DID for mc and rclone.
+
+    In somebody else's bucket it names the part that was shared, so that all keys under one alias belong to one grant,
+    even if they are for less than it covers. Without an STS there are no keys to belong to, and it may be an alias that
+    the user made.
     """
     prefix = '' if scope == f'user.{s3.account}' else s3.best_place(scope, name, rse)['prefix'] or ''
     return alias_of(rse, scope, bucket, prefix, str(s3.account))
@@ -218,19 +223,19 @@ def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
 @click.command('presign')
 @did_argument(need_name=True)
 @rse_option()
-@click.option('--put', is_flag=True, help='For uploading, not downloading.')
+@click.option('--put', is_flag=True, help='Make a URL for uploading instead of downloading.')
 @click.option(
     '--expires',
     type=click.IntRange(1, 604800),
     metavar='SECONDS',
-    help='How long the URL is valid; an hour by default.',
+    help='How long the URL is valid. The default is one hour.',
 )
 @click.pass_context
 def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: bool, expires: Optional[int]) -> None:
-    """Print a URL with which anybody can read (or with --put write) one object.
+    """Print a URL with which anybody can read one object, or write it with --put.
 
-    Whoever has it needs no account. It ends with the keys that it is signed with, if that is earlier. What is written
-    this way is not in Rucio's catalogue.
+    No account is needed to use it. It expires earlier if the keys that signed it do. An object written with it is not
+    added to Rucio's catalogue.
 
     \b
     Examples: curl -o file.root "$(rucio s3 presign user.alice:run7/file.root)"
@@ -242,7 +247,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     place = s3.best_place(scope, name, rse)
     wanted = expires or 3600
     try:
-        # Not those for the DID: a name that is not registered yet would be taken for a collection's.
+        # Keys for the key, not for the DID: the server takes a name that is not registered yet for a collection.
         keys = s3.get_s3_credentials(place['rse'], place['bucket'], place['key'], put, wanted)
     except RSEOperationNotSupported:
         say(_signed_by_server(s3, place, put, wanted))
@@ -250,7 +255,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     left = _seconds_until(keys['expiration'])
     signed = _signed(s3.endpoint(place['rse']), keys, place, put, max(1, int(min(wanted, left))))
     if expires and left < expires:
-        _warn(f'The server issues no keys with a longer lifetime: the URL ends at {_shown(keys["expiration"])}.')
+        _warn(f'The server issues no keys with a longer lifetime: the URL expires at {_shown(keys["expiration"])}.')
     say(signed)
 
 
@@ -274,15 +279,15 @@ def _signed(endpoint: 'Endpoint', keys: 'api.Credentials', place: 'api.Location'
 
 
 def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires: int) -> str:
-    """What a stock Rucio server offers: it signs with its own keys, where an operator allowed this account so much."""
+    """Ask the server to sign with its own keys, as a stock Rucio server can if an operator allows it to the account."""
     try:
         return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
     except RucioException as error:
         raise RSEOperationNotSupported(
-            f'RSE {place["rse"]}: the server makes no short-lived keys for it (`rucio s3 check` says why), '
+            f'RSE {place["rse"]}: the server issues no short-lived keys for it (`rucio s3 check` says why), '
             f'and did not sign a URL: {str(error.args[0]).strip()} '
-            "Ask its operator for either; the latter takes keys in the server's rse-accounts.cfg and the account "
-            "attribute 'sign-url'."
+            'Ask the operator to enable either; signing needs keys in the rse-accounts.cfg of the server '
+            "and the account attribute 'sign-url'."
         ) from None
 
 
@@ -292,7 +297,7 @@ def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires:
 def _accesses(
     ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]
 ) -> list[Access]:
-    """For the DID, or for the buckets of the account's own scopes."""
+    """Get the keys for the DID, or for the buckets of the account's own scopes."""
     s3 = s3_client(ctx)
     if did:
         return [_access(s3, _keys(s3, did, rse, read_only, lifetime), *did)]
@@ -304,13 +309,13 @@ def _accesses(
             access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope, '')
         except RSEOperationNotSupported as error:
             refused = error
-            left_out.append(f'Left out {scope} on {there}: the server makes no keys for it.')
+            left_out.append(f'Left out {scope} on {there}: the server issues no keys for it.')
             continue
         if (first := found.setdefault(access.alias, access)) is not access:
             left_out.append(
-                f"Left out {scope} on {there}: its alias '{access.alias}' is that of "
+                f"Left out {scope} on {there}: its alias '{access.alias}' is already used for "
                 f'{first.keys["bucket"]} on {first.keys["rse"]}. '
-                f'Name it to get its keys: {scope} --rse {there}'
+                f'To get its keys, give it explicitly: {scope} --rse {there}'
             )
     if not found and refused:
         raise refused
@@ -320,11 +325,11 @@ def _accesses(
 
 
 def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list[tuple[str, str]]:
-    """Scope and RSE of each. An admin is shown everybody's, and wants keys for them by name."""
+    """Return scope and RSE of each. An admin sees everybody's buckets, but gets keys for those only by name."""
     account = s3.account
     try:
         own = set(ctx.obj.client.list_scopes_for_account(account))
-    except (ScopeNotFound, AccountNotFound):  # Rucio's way to say that there is none
+    except (ScopeNotFound, AccountNotFound):  # how Rucio reports an empty list
         own = set()
     buckets = sorted(
         {(each['scope'], each['rse']) for each in s3.list_buckets(rse) if each['scope'] and each['scope'] in own}
@@ -333,7 +338,7 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list
         where = f' on {rse}' if rse else ''
         raise InputValidationError(
             f'The account {account} has no bucket of its own{where}. '
-            f'Make one (rucio s3 make-bucket user.{account}:NAME), or name the DID that somebody shares.'
+            f'Make one (rucio s3 make-bucket user.{account}:NAME), or give a DID that somebody shares with you.'
         )
     return buckets
 
@@ -349,7 +354,7 @@ def _keys(
             return s3.get_did_credentials(scope, name or None, rse, True, lifetime)
         except AccessDenied:
             keys = s3.get_did_credentials(scope, name or None, rse, False, lifetime)
-            _warn(f'You may read {_written(did)}, but not write there: these keys are for reading.')
+            _warn(f'You may read {_written(did)}, but not write to it: these keys are read-only.')
             return keys
     except RSEOperationNotSupported as error:
         raise RSEOperationNotSupported(f'{_written(did)}: {error.args[0]} {_OTHER_WAYS}') from None
@@ -371,11 +376,11 @@ def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str, name: str) -> A
 def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
     try:
         return str(ctx.obj.client.get_did(scope, name)['type']) != 'FILE'
-    except DataIdentifierNotFound:  # not registered, but a name all the same
+    except DataIdentifierNotFound:  # not registered, but a valid name
         return False
 
 
-# What is said
+# Messages
 
 
 def _warn(text: str) -> None:
@@ -383,7 +388,10 @@ def _warn(text: str) -> None:
 
 
 def _tell_end(expiration: str) -> None:
-    say(f'The keys end at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.', err=True)
+    say(
+        f'The keys expire at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.',
+        err=True,
+    )
 
 
 def _seconds_until(expiration: str) -> float:

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = ['du', 'ls', 'make_bucket', 'remove_bucket']
 
 _ASKED_AT_ONCE = 500  # DIDs
-_NAME = re.compile(r'[/A-Za-z0-9][/A-Za-z0-9._-]{0,249}')  # of Rucio's generic schema; no other is in a catalogue
+_NAME = re.compile(r'[/A-Za-z0-9][/A-Za-z0-9._-]{0,249}')  # of Rucio's generic schema; the catalogue has no others
 _MADE = {
-    'bucket': ('Made the bucket {bucket} on {rse}.', 'The bucket {bucket} is on {rse} already.'),
-    'dataset': ('Registered the dataset {did}.', 'The dataset {did} is registered already.'),
-    'rule': ('Added a rule that keeps {did} on {rse}.', 'A rule keeps {did} on {rse} already.'),
-    'lifecycle': ('Unfinished multipart uploads will be removed by the storage.', ''),
+    'bucket': ('Made the bucket {bucket} on {rse}.', 'The bucket {bucket} already exists on {rse}.'),
+    'dataset': ('Registered the dataset {did}.', 'The dataset {did} is already registered.'),
+    'rule': ('Added a rule that keeps {did} on {rse}.', 'There is already a rule that keeps {did} on {rse}.'),
+    'lifecycle': ('The storage will remove unfinished multipart uploads.', ''),
     'events': ('Subscribed to its events: the catalogue will follow within seconds.', ''),
 }
 _REMOVED = {
@@ -53,10 +53,10 @@ _REMOVED = {
 @rse_option()
 @click.pass_context
 def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) -> None:
-    """
-    Make the bucket of a scope, and in it a collection.
+    """Make the bucket of a scope, and optionally a dataset in it.
 
-    With a name, the dataset SCOPE:NAME is registered with a rule: the keys below NAME/ are its files. Can be run again.
+    With a name, the dataset SCOPE:NAME is registered with a rule; objects below NAME/ are its files. The command can be
+    run again.
     """
     scope, name = did
     done = s3_client(ctx).make_bucket(scope, name or None, rse)
@@ -69,24 +69,24 @@ def make_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str]) ->
     for what, texts in _MADE.items():
         if what in made and (name or what not in ('dataset', 'rule')):
             _say(texts[0 if made[what] else 1], done, scope, name)
-    say(f'It is at {done["url"]}.')
+    say(f'Its URL is {done["url"]}.')
 
 
 @click.command('remove-bucket')
 @did_argument()
 @rse_option()
-@click.option('--force', is_flag=True, help='Also if it is not empty: delete what is in it.')
+@click.option('--force', is_flag=True, help='Delete the content as well.')
 @click.pass_context
 def remove_bucket(ctx: click.Context, did: tuple[str, str], rse: Optional[str], force: bool) -> None:
-    """
-    Remove the bucket of a scope, or with a name only that collection.
+    """Remove the bucket of a scope, or with a name only that collection.
 
-    What is not empty stays, unless --force is given. The bucket goes with its last collection.
+    A bucket or collection that is not empty is kept unless --force is given. The bucket is removed with its last
+    collection.
     """
     scope, name = did
     removed: dict[str, int] = {}
     finished = False
-    while not finished:  # a large bucket takes more than one call
+    while not finished:  # a large bucket takes several calls
         done = s3_client(ctx).remove_bucket(scope, name or None, rse, force)
         finished, counts = done['finished'], cast('dict[str, int]', done['removed'])
         for what, number in counts.items():
@@ -109,13 +109,12 @@ def _say(text: str, done: Mapping[str, Any], scope: str, name: str, number: Any 
 @click.command('ls')
 @did_argument(required=False)
 @rse_option()
-@click.option('--short', is_flag=True, help='Only the names.')
+@click.option('--short', is_flag=True, help='Show only the names.')
 @click.pass_context
 def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], short: bool) -> None:
-    """
-    List buckets; what is in the bucket of a SCOPE; the keys of a collection SCOPE:NAME.
+    """List buckets, the content of the bucket of a SCOPE, or the keys of a collection SCOPE:NAME.
 
-    The column CATALOGUE is the state of the replica in Rucio, or `no` for what Rucio does not know.
+    The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue.
     """
     if did is None:
         rows = [
@@ -144,13 +143,11 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
 @rse_option()
 @click.pass_context
 def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
-    """How many objects there are, and how large: of each bucket, of what is in the bucket of a SCOPE, or below
-    SCOPE:NAME.
-    """
+    """Show number and size of the objects in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME."""
     sums: dict[str, _Sum] = {}
     if did is None:
         for each in s3_client(ctx).list_buckets(rse):
-            if not each['scope']:  # an admin sees foreign buckets, too
+            if not each['scope']:  # admins see foreign buckets, too
                 continue
             folder = _Folder.find(ctx, each['scope'], '', each['rse'])
             sums[f'{each["scope"]} ({each["rse"]})'] = _total(folder.sums().values())
@@ -180,12 +177,12 @@ def _total(sums: Iterable[_Sum]) -> _Sum:
 
 
 class _Folder(NamedTuple):
-    """A bucket, or what is below a name in it, and a client that may list it."""
+    """A bucket, or the part of it below a name, and a client that may list it."""
 
     client: 'Boto3S3'
     rse: str
     bucket: str
-    # of the keys of what is below the name, or of all of the scope: nothing where the bucket is the scope's own
+    # of all keys below the name, or of the scope; empty if the bucket belongs to the scope alone
     prefix: str
     scope: str
     name: str
@@ -201,13 +198,13 @@ class _Folder(NamedTuple):
         )
 
     def objects(self) -> Iterator[tuple[str, int]]:
-        """Name and size of each object: one request for each 1000."""
+        """Yield name and size of each object. One request per 1000 objects."""
         below = f'{self.name}/' if self.name else ''
         empty = True
         for key, number in _objects(self, self.prefix):
             empty = False
             yield below + key[len(self.prefix) :], number
-        if empty and self.name:  # perhaps it is a key itself; who may only see what is below does not learn it
+        if empty and self.name:  # it may be a key itself; a client that may list only below it gets no answer
             alone = self.prefix.removesuffix('/')
             with suppress(RSEAccessDenied):
                 for key, number in _objects(self, alone):
@@ -215,7 +212,7 @@ class _Folder(NamedTuple):
                         yield self.name, number
 
     def sums(self) -> dict[str, _Sum]:
-        """What there is below each name on the next level, in the order of the storage."""
+        """Sum up the objects below each name on the next level, in the order of the storage."""
         level = len(self.name) + 1 if self.name else 0
         sums: dict[str, _Sum] = {}
         for name, number in self.objects():
@@ -255,7 +252,7 @@ def _list_keys(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
     known |= _states(ctx, folder, [name for name in sizes if name not in known])
     if not sizes and not known:
         raise SourceNotFound(
-            f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio knows no such DID there.'
+            f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio has no such DID there.'
         )
     return [
         [
@@ -276,8 +273,9 @@ def _verdict(stored: Optional[int], replica: Optional[_Replica]) -> str:
 
 
 def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:
-    """What the catalogue has of the collection on this storage: one request. Members of another scope lie in another
-    bucket.
+    """Return the collection's replicas on this storage. One request.
+
+    Members with another scope are left out: they lie in another bucket.
     """
     try:
         return _replicas(ctx, folder, [folder.name])
@@ -286,7 +284,7 @@ def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:
 
 
 def _states(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
-    """What the catalogue has of these files on this storage: one request for each 500."""
+    """Return the replicas of these files on this storage. One request per 500 files."""
     possible = [name for name in names if _NAME.fullmatch(name)]
     found: dict[str, _Replica] = {}
     for at in range(0, len(possible), _ASKED_AT_ONCE):
@@ -297,7 +295,7 @@ def _states(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, 
 def _ask(ctx: click.Context, folder: _Folder, names: list[str]) -> dict[str, _Replica]:
     try:
         return _replicas(ctx, folder, names)
-    except (DataIdentifierNotFound, InvalidObject):  # one of them cannot be a name there
+    except (DataIdentifierNotFound, InvalidObject):  # one of them is not a valid name
         half = len(names) // 2
         return _ask(ctx, folder, names[:half]) | _ask(ctx, folder, names[half:]) if half else {}
 

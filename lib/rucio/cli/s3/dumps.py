@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 dump``: what lies on an RSE, for consistency checks."""
+"""``rucio s3 dump``: list the objects on an RSE for consistency checks."""
 
 import os
 import sys
@@ -31,52 +31,53 @@ _SHOWN = 5  # buckets
 
 @click.command('dump')
 @click.argument('rse')
-@click.option('--scope', 'scopes', multiple=True, help='Only the bucket of this scope; can be given more than once.')
+@click.option('--scope', 'scopes', multiple=True, help='Only the bucket of this scope. Can be given several times.')
 @click.option(
     '--output',
     '-o',
     default='-',
     type=click.Path(dir_okay=False, allow_dash=True),
-    help='A file, which is made when all is in it; - for stdout.',
+    help='The file to write, which appears when it is complete; - for stdout.',
 )
 @click.pass_context
 def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) -> None:
-    """List what lies on RSE, for Rucio's auditor and other consistency tools.
+    """List the objects on RSE, for Rucio's auditor and other consistency tools.
 
-    One line for each object: its path below the RSE's prefix, percent-encoded. For operators: it needs keys on this
-    machine that may list all buckets (rucio.cfg, or the server's rse-accounts.cfg). The exit code is 1, and there is no
-    file, if something could not be listed.
+    Each line is the path of one object below the RSE's prefix, percent-encoded. For operators: it needs keys on this
+    machine that can list all buckets (rucio.cfg, or the server's rse-accounts.cfg). If something cannot be listed, the
+    exit code is 1 and no file is written.
 
     \b
     Example: rucio s3 dump SITE_S3 -o /var/www/dumps/SITE_S3/dump_$(date +%Y%m%d)
     """
     made = StorageDump(ctx.obj.client, rse, scopes, lambda: s3_client(ctx))
-    with interruptible('Stopped. No dump was made.'):
+    with interruptible('Stopped. No dump was written.'):
         if output == '-':
             _print(made.lines())
         else:
             made.write(output)
     if made.others:
         shown = ', '.join(made.others[:_SHOWN]) + (', ...' if len(made.others) > _SHOWN else '')
-        say(f'Buckets that belong to no scope of this Rucio were left out: {shown} ({len(made.others)}).', err=True)
+        say(f'Left out buckets that belong to no scope of this Rucio: {shown} ({len(made.others)}).', err=True)
     say(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)
 
 
 def _print(lines: Iterable[str]) -> None:
-    """:raises DestinationNotAccessible: if it cannot be written. A reader who has seen enough (`| head`) ends the
-    command without a word.
+    """Print the lines; a reader that stops early (`| head`) ends the command silently.
+
+    :raises DestinationNotAccessible: if they cannot be written.
     """
     try:
         sys.stdout.writelines(f'{line}\n' for line in lines)
         sys.stdout.flush()
     except OSError as error:
-        if error.errno is None:  # of the Rucio client
+        if error.errno is None:  # it is from the Rucio client
             raise
-        # Python writes the rest at its end, and would fail once more.
+        # Python flushes the rest when it exits, and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise DestinationNotAccessible(
-            f'Standard output cannot be written: {error.strerror}. The dump is not complete: '
-            'make it anew, with -o FILE or where there is room.'
+            f'Standard output cannot be written: {error.strerror}. The dump is incomplete: '
+            'repeat it with -o FILE, or where there is enough space.'
         ) from error

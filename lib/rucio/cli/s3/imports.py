@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 import``: what others keep in a bucket, as files in Rucio."""
+"""``rucio s3 import``: register the objects of other people's buckets as files in Rucio."""
 
 import sys
 from typing import Optional
@@ -28,8 +28,8 @@ __all__ = ['import_']
 @click.command('import')
 @click.argument('rse')
 @did_argument(need_name=True)
-@click.option('--bucket', help='The bucket, where the RSE is not for one bucket only.')
-@click.option('--prefix', help='Only this folder of it.')
+@click.option('--bucket', help='The bucket, if the RSE does not name one.')
+@click.option('--prefix', help='Import only the objects below this prefix.')
 @reconcile_options
 @click.pass_context
 def import_(
@@ -41,11 +41,11 @@ def import_(
     verbose: bool,
     **how: Optional[str],
 ) -> None:
-    """Register what others keep in a bucket as files of the dataset SCOPE:NAME, so that `rucio download` gets them.
+    """Register the objects of a foreign bucket as files of the dataset SCOPE:NAME, so that `rucio download` gets them.
 
-    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b. Nothing is copied, and nothing is ever written there: the RSE
-    is one that `rucio s3 rse add --read-only` made. The dataset has no rule. Run it again for what is new; the server's
-    daemon does, too.
+    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b. Nothing is copied or written: the RSE must have been made
+    with `rucio s3 rse add --read-only`. The dataset has no rule. To add new objects, run it again, or leave that to
+    the server's daemon.
 
     \b
     Example: rucio s3 import LANDSAT archive:landsat --prefix scenes/2026
@@ -54,12 +54,12 @@ def import_(
     if not dry_run:
         warn(how['on_changed'], how['on_missing'])
     with (
-        interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
+        interruptible('Stopped. Everything done so far is kept. Run the same command again to continue.'),
         shown_progress(ctx, f'{scope}:{name}') as progress,
     ):
         answer = s3_client(ctx).import_bucket(rse, scope, name, dry_run=dry_run, progress=progress, **how)
     failed = report(ctx, answer, dry_run, verbose)
     if answer['counts'].get('registered') and not is_robot(ctx):
-        say(f'Get them: rucio download {scope}:{name}')
+        say(f'Download them with: rucio download {scope}:{name}')
     if failed:
         sys.exit(1)

@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where keys are put on this machine: nobody else can read them there, at any time, nor put something else in their
-place.
+"""Write keys to files and outputs that nobody else can read or replace, at any time.
 
-POSIX: who has a file open goes on reading it when its mode changes, so a file that is written to is new, or was never
-open to others.
+On POSIX, a process that has a file open can go on reading it after its mode has changed. A file that keys are written
+to is therefore new, or has never been open to others.
 """
 
 import errno
@@ -35,8 +34,8 @@ from rucio.common.s3.answers import printable
 
 __all__ = ['need_private_output', 'replace']
 
-_OTHER_FILE = 'Name another file: --file.'
-_MOST_LINKS = 40  # as Linux has it
+_OTHER_FILE = 'Choose another file with --file.'
+_MOST_LINKS = 40  # as in Linux
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -45,13 +44,13 @@ _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def replace(path: str, make: Callable[[str], str]) -> None:
-    """Write a file that only this account can read, in one step: it is new, with mode 600 from its first byte, or as it
-    was before.
+    """Replace a file atomically by one that only this account can read, with mode 600 from its first byte.
 
-    Nothing is read or replaced that belongs to somebody else. A link is followed only where it is this account's own.
+    If it fails, the file is unchanged. Files of other accounts are neither read nor replaced, and symbolic links are
+    followed only if they belong to this account.
 
-    :param path: The file; its directory is made if need be. ``~`` is the home directory.
-    :param make: Makes the new content of the old one, which is empty where there is no file.
+    :param path: The file; its directory is created if necessary. ``~`` is the home directory.
+    :param make: Returns the new content for the old one, which is empty if there is no file.
     :raises InputValidationError: if it cannot be written, or would not be safe there.
     """
     try:
@@ -64,7 +63,7 @@ def replace(path: str, make: Callable[[str], str]) -> None:
         finally:
             os.close(place)
     except UnicodeDecodeError:
-        raise InputValidationError(f'{printable(path)}: It is no text in UTF-8. {_OTHER_FILE}') from None
+        raise InputValidationError(f'{printable(path)}: The file is not UTF-8 text. {_OTHER_FILE}') from None
     except InputValidationError as error:
         raise InputValidationError(f'{printable(path)}: {error.args[0]} Nothing was changed.') from None
     except OSError as error:
@@ -80,20 +79,20 @@ def _followed(path: str) -> str:
         if not stat.S_ISLNK(status.st_mode):
             return path
         if status.st_uid not in (os.geteuid(), 0):
-            raise InputValidationError(f'It is a link of another account. {_OTHER_FILE}')
+            raise InputValidationError(f'It is a symbolic link of another account. {_OTHER_FILE}')
         path = os.path.join(os.path.dirname(path), os.readlink(path))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def _need_own_folder(folder: str, status: os.stat_result) -> None:
-    """Whoever may replace the file has the tool read what he likes, and some tools run what they read."""
+    """Refuse a directory in which others can replace the file: some tools execute what their configuration says."""
     if status.st_uid not in (os.geteuid(), 0):
         raise InputValidationError(
             f"The directory '{printable(folder)}' belongs to another account, who could replace the file. {_OTHER_FILE}"
         )
     if not status.st_mode & stat.S_ISVTX and _lets_others(status, status.st_mode, 0o022):
         raise InputValidationError(
-            f"Others may write to the directory '{printable(folder)}', and could replace the file. {_OTHER_FILE}"
+            f"Other accounts can write to the directory '{printable(folder)}' and replace the file. {_OTHER_FILE}"
         )
 
 
@@ -105,13 +104,13 @@ def _read(place: int, name: str) -> str:
     with open(descriptor, encoding='utf-8') as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            # A device or a pipe would be replaced by a file: as root even /dev/null.
-            raise InputValidationError('It is no regular file. Name another one (--file), or redirect the output.')
+            # A file would take the place of a device or pipe: for root even of /dev/null.
+            raise InputValidationError('It is not a regular file. Choose another one (--file), or redirect the output.')
         if status.st_uid != os.geteuid():
             raise InputValidationError(f'It belongs to another account. {_OTHER_FILE}')
         if status.st_nlink > 1:
             raise InputValidationError(
-                f'It has another name, a hard link, which would keep what is in it now. {_OTHER_FILE}'
+                f'It has hard links under other names, which would keep the old keys. {_OTHER_FILE}'
             )
         return file.read()
 
@@ -135,11 +134,11 @@ def _write(place: int, name: str, text: str) -> None:
 
 
 def need_private_output(stream: TextIO, first_mode: Optional[int] = None) -> None:
-    """Close the file that the output was redirected to, which a shell makes readable for all.
+    """Restrict the file that the output is redirected to, which shells create readable for everybody.
 
-    :param stream: The output. Where it is a terminal or a pipe there is nothing to do.
+    :param stream: The output. Terminals and pipes need nothing.
     :param first_mode: The file's mode before this command changed it, if it did.
-    :raises InputValidationError: if others can have opened it already, as they would read what is written later.
+    :raises InputValidationError: if others may already have the file open: they could read what is written later.
     """
     try:
         descriptor = stream.fileno()
@@ -156,21 +155,20 @@ def need_private_output(stream: TextIO, first_mode: Optional[int] = None) -> Non
         os.fchmod(descriptor, 0o600)
     if _lets_others(status, mode, 0o066) and (path is None or status.st_nlink != 1 or _is_reached(path)):
         _refuse_output(
-            path, f'which other accounts could open before it was closed to them (its mode was {stat.S_IMODE(mode):o})'
+            path, f'which other accounts could open before access was restricted (its mode was {stat.S_IMODE(mode):o})'
         )
 
 
 def _refuse_output(path: Optional[str], why: str) -> None:
     shown = f"'{printable(path)}'" if path else 'a file'
     raise InputValidationError(
-        f'The output goes to {shown}, {why}. No keys were written. Use --write, or --file FILE: '
-        'nobody else can open what these make. Or set `umask 077` '
-        'in the shell, and remove the file first.'
+        f'The output goes to {shown}, {why}. No keys were written. Use --write or --file FILE, '
+        'which make files that nobody else can open; or set `umask 077` in the shell and remove the file first.'
     )
 
 
 def _path_of(descriptor: int, status: os.stat_result) -> Optional[str]:
-    """Where an open file is, if the system tells; a pipe without a name is nowhere."""
+    """Return the path of an open file if the system knows it; None for an unnamed pipe."""
     with suppress(OSError):
         if sys.platform == 'darwin':
             import fcntl  # noqa: PLC0415
@@ -184,7 +182,7 @@ def _path_of(descriptor: int, status: os.stat_result) -> Optional[str]:
 
 
 def _is_reached(path: str) -> bool:
-    """Whether others may pass all directories on the way to a file."""
+    """Return whether others may traverse all directories on the way to a file."""
     folder = os.path.dirname(path)
     while _lets_others(status := os.stat(folder), status.st_mode, 0o011):
         if folder == os.path.dirname(folder):
@@ -194,8 +192,9 @@ def _is_reached(path: str) -> bool:
 
 
 def _lets_others(status: os.stat_result, mode: int, what: int) -> bool:
-    """Whether a mode lets anybody but the owner do something. A group that has the account's name, and no other
-    members, is nobody else.
+    """Return whether a mode gives anybody but the owner a permission.
+
+    A group with the name of the account and without other members counts as the owner.
     """
     if mode & what & 0o007:
         return True

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""``rucio s3 reconcile``, ``settings`` and ``watch``: the catalogue follows a bucket."""
+"""``rucio s3 reconcile``, ``settings`` and ``watch``: keep the catalogue up to date with a bucket."""
 
 import sys
 import threading
@@ -45,48 +45,48 @@ __all__ = [
 _Command = TypeVar('_Command', bound=Callable[..., Any])
 
 _SHOWN = 10  # names of each kind; all of them with --verbose
-_OVERLAP = 30  # seconds; a transaction may become visible so much later than the date that it carries
+_OVERLAP = 30  # seconds by which a transaction may become visible after the date that it carries
 _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 _NEVER_AGAIN = (
-    "the file is LOST for ever: its name is never used again, and Rucio's daemons delete what lies under its key, "
-    'whoever wrote it.'
+    'the file is LOST permanently: its name can never be used again, '
+    "and Rucio's daemons delete any object under its key, whoever wrote it."
 )
 _BAD = (
-    "bad: declared bad. Rucio's daemons then write the file anew from another replica, over the object; "
-    f'without one {_NEVER_AGAIN}'
+    "bad: declare the replica bad. Rucio's daemons then overwrite the object from another replica; "
+    f'if there is none, {_NEVER_AGAIN}'
 )
 _LOST = (
-    "lost: declared lost. Rucio's daemons then copy the file here again from another replica; "
-    f'without one {_NEVER_AGAIN}'
+    "lost: declare the replica lost. Rucio's daemons then copy the file again from another replica; "
+    f'if there is none, {_NEVER_AGAIN}'
 )
-# What is counted, as a person wants to read it. `same` is what need not be told.
+# The counts, in the words of a user. `same` needs no action.
 _COUNTS = {
     'listed': 'objects in the bucket',
     'same': 'as in the catalogue',
     'new': 'new: not in the catalogue',
     'registered': 'registered',
     'bytes': 'registered, size',
-    'completed': 'uploads of Rucio that are confirmed now',
-    'changed': 'not what the catalogue says',
-    'replaced': 'changed in the catalogue, too',
+    'completed': "Rucio's uploads, now confirmed",
+    'changed': 'different from the catalogue',
+    'replaced': 'updated in the catalogue',
     'bad': 'declared bad',
-    'missing': 'gone, but in the catalogue',
-    'forgotten': 'forgotten by the catalogue',
+    'missing': 'in the catalogue, but missing in the bucket',
+    'forgotten': 'removed from the catalogue',
     'lost': 'declared lost',
-    'unnameable': 'with a key that is no name in Rucio',
-    'oversized': 'with a size that no object has',
-    'unproven': 'perhaps changed: only reading them tells',
+    'unnameable': 'with a key that is not a valid name in Rucio',
+    'oversized': 'with a size that no object can have',
+    'unproven': 'possibly changed: only reading them would tell',
     'unsummed': 'without a checksum in the catalogue',
     'conflict': 'with a name that is taken',
     'closed': 'below a closed dataset',
-    'over-limit': 'more than the quota',
+    'over-limit': 'beyond the quota',
     'no-rule': 'datasets without a rule',
     'locked': 'protected by a locked rule',
     'copies': 'with other replicas',
-    'empty': 'empty, and cannot be declared',
-    'gone': 'removed from the catalogue meanwhile',
-    'busy': 'under way by Rucio: left alone',
+    'empty': 'empty, so they cannot be declared bad or lost',
+    'gone': 'removed from the catalogue in the meantime',
+    'busy': 'being transferred or deleted by Rucio: left alone',
     'leftover': 'unfinished uploads: left alone',
     'marker': 'directory markers: left alone',
     'failed': 'FAILED',
@@ -94,34 +94,45 @@ _COUNTS = {
 
 
 def _on_changed_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
-    """The option --on-changed. Left out, what is set for the bucket holds."""
+    """Add the option --on-changed; the default is the bucket's setting."""
     shown = (
-        'About objects that are not what the catalogue says. '
-        'replace: the catalogue takes over the new size and checksum. ' + _BAD
+        'What to do about objects that differ from the catalogue. '
+        'replace: update size and checksum in the catalogue. ' + _BAD
     )
     return click.option('--on-changed', type=click.Choice(ON_CHANGED + more), help=shown)
 
 
 def _on_missing_option(more: tuple[str, ...] = ()) -> 'Callable[[_Command], _Command]':
-    """The option --on-missing. Left out, what is set for the bucket holds."""
-    shown = 'About files whose object is gone. forget: the catalogue forgets them, and the names are free. ' + _LOST
+    """Add the option --on-missing; the default is the bucket's setting."""
+    shown = (
+        'What to do about files without an object. '
+        'forget: remove them from the catalogue and free their names. ' + _LOST
+    )
     return click.option('--on-missing', type=click.Choice(ON_MISSING + more), help=shown)
 
 
 def reconcile_options(command: _Command) -> _Command:
-    """What can be chosen for a run."""
+    """Add the options of a run.
+
+    :param command: The command to add them to.
+    :returns: The command.
+    """
     for option in (
-        click.option('--verbose', is_flag=True, help='All names, not the first ten of each kind.'),
+        click.option('--verbose', is_flag=True, help='Show all names, not only the first ten of each kind.'),
         _on_missing_option(),
         _on_changed_option(),
-        click.option('--dry-run', is_flag=True, help='Only say what would be done.'),
+        click.option('--dry-run', is_flag=True, help='Only show what would be done.'),
     ):
         command = option(command)
     return command
 
 
 def warn(on_changed: Optional[str], on_missing: Optional[str]) -> None:
-    """Say what Rucio's daemons will do, of what cannot be taken back."""
+    """Warn that a choice lets Rucio's daemons delete or overwrite data irrevocably.
+
+    :param on_changed: The value of --on-changed.
+    :param on_missing: The value of --on-missing.
+    """
     for chosen, name, text in ((on_changed, '--on-changed', _BAD), (on_missing, '--on-missing', _LOST)):
         if chosen and text.startswith(f'{chosen}:'):
             say(f'{name} {text}', err=True)
@@ -144,12 +155,12 @@ def reconcile(
     on_missing: Optional[str],
     verbose: bool,
 ) -> None:
-    """Register what other tools put into a bucket, and tell what they changed or removed.
+    """Register objects that other tools wrote to a bucket, and report what they changed or removed.
 
-    All of the bucket of a SCOPE, what is below SCOPE:NAME, or all your buckets on an RSE. New objects become files of
-    the collection that they lie below, and the stock commands list and download them. Without --on-changed and
-    --on-missing, what is set for the bucket is done (rucio s3 settings); at first that is: report. Can be run again at
-    any time. The exit code is 1 if something failed.
+    The target is the whole bucket of a SCOPE, the part below SCOPE:NAME, or all your buckets on an RSE. New objects
+    become files of the collection that they lie below; the stock commands list and download them. Without --on-changed
+    and --on-missing the settings of the bucket apply (rucio s3 settings), which by default only report. It can be run
+    again at any time. The exit code is 1 if something failed.
 
     \b
     Example: rucio s3 reconcile user.alice:run7
@@ -163,7 +174,7 @@ def reconcile(
     for each in targets:
         try:
             with (
-                interruptible('Stopped. What was done so far stays. Run the same command again to go on.'),
+                interruptible('Stopped. Everything done so far is kept. Run the same command again to continue.'),
                 shown_progress(ctx, each.shown) as progress,
             ):
                 answer = client.reconcile(each.scope, each.name or None, each.rse, progress=progress, **wish)
@@ -189,16 +200,16 @@ class _Target(NamedTuple):
 
 
 def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]:
-    """A DID, or the buckets of an RSE. Who has a scope with the name of an RSE writes a colon behind it."""
+    """Resolve a DID or the name of an RSE. For a scope with the name of an RSE, the user appends a colon."""
     scope, name = parse_did(text)
     if name or text != scope or text not in {each['rse'] for each in s3_client(ctx).list_s3_rses()}:
         return [_Target(scope, name, rse)]
     if rse not in (None, text):
-        raise InputValidationError(f'{text} is an RSE, and so is {rse}: name one of them.')
+        raise InputValidationError(f'{text} and {rse} are both RSEs: give one of them.')
     found = [_Target(each['scope'], '', text) for each in s3_client(ctx).list_buckets(text) if each['scope']]
     if not found:
         raise InputValidationError(
-            f'You have no bucket on RSE {text}, or it keeps all scopes in one. Name a scope: '
+            f'You have no bucket of your own on RSE {text}, or it keeps all scopes in one bucket. Give a scope: '
             f'rucio s3 reconcile SCOPE --rse {text}'
         )
     return found
@@ -206,7 +217,11 @@ def _targets(ctx: click.Context, text: str, rse: Optional[str]) -> list[_Target]
 
 @contextmanager
 def shown_progress(ctx: click.Context, shown: str) -> Iterator[Optional[Callable[[dict[str, int]], None]]]:
-    """A line on the terminal that tells how far it is; nothing for programs."""
+    """Show the progress in a line on the terminal; show nothing to programs.
+
+    :param ctx: The context of the command.
+    :param shown: The DID to show.
+    """
     if is_robot(ctx) or not sys.stderr.isatty():
         yield None
         return
@@ -220,11 +235,12 @@ def shown_progress(ctx: click.Context, shown: str) -> Iterator[Optional[Callable
 
 
 def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose: bool) -> bool:
-    """Print what was found and done.
+    """Print the result of a run.
 
-    :param answer: What the server said: rse, scope, name, counts, problems.
-    :param dry_run: Whether nothing was written.
-    :param verbose: All names.
+    :param ctx: The context of the command.
+    :param answer: The server's answer: rse, scope, name, counts, problems.
+    :param dry_run: Whether it was a dry run.
+    :param verbose: Whether to print all names.
     :returns: Whether something failed.
     """
     counts, problems = answer['counts'], answer['problems']
@@ -237,7 +253,7 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
         ]
         table(ctx, rows, [])
         return bool(counts.get('failed'))
-    say(f'{did} on {answer["rse"]}:' + (' (nothing is written)' if dry_run else ''))
+    say(f'{did} on {answer["rse"]}:' + (' (dry run: nothing is changed)' if dry_run else ''))
     kinds = [
         *(kind for kind in _COUNTS if counts.get(kind)),
         *(kind for kind in counts if counts[kind] and kind not in _COUNTS),
@@ -249,12 +265,12 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
         where = f"bucket '{answer['bucket']}'" + (f", below '{answer['prefix']}'" if answer['prefix'] else '')
         say(f'There is nothing in {where}. Check --bucket and --prefix.')
     elif set(kinds) <= {'listed', 'same', 'marker'}:
-        say('The catalogue says what is there: there was nothing to do.')
+        say('The catalogue matches the bucket: there was nothing to do.')
     return bool(counts.get('failed'))
 
 
 def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bool) -> None:
-    """Problems by kind: each with its remedy once, and its names."""
+    """Print the problems of each kind: the remedy once, then the names."""
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for each in problems:
         groups.setdefault((each['kind'], each['remedy']), []).append(each)
@@ -282,14 +298,14 @@ def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bo
 def bucket_settings(
     ctx: click.Context, scope: str, rse: Optional[str], on_changed: Optional[str], on_missing: Optional[str]
 ) -> None:
-    """Show or set what is done in the bucket of a SCOPE about objects that others changed or removed.
+    """Show or set what is done about objects in the bucket of a SCOPE that others changed or removed.
 
-    `rucio s3 reconcile` and the server's daemons do it. `default` takes a setting back: what the operator chose for the
-    RSE holds again.
+    The settings apply to `rucio s3 reconcile` and to the daemons of the server. `default` restores the operator's
+    setting of the RSE.
     """
     bucket, name = parse_did(scope)
     if name:
-        raise InputValidationError(f'These settings are for all of a bucket: give the scope alone, {bucket}.')
+        raise InputValidationError(f'These settings apply to the whole bucket: give only the scope, {bucket}.')
     warn(on_changed, on_missing)
     client = s3_client(ctx)
     if on_changed or on_missing:
@@ -312,14 +328,14 @@ def bucket_settings(
 @did_argument()
 @rse_option()
 @click.option(
-    '--interval', type=click.FloatRange(0.1, 3600), default=2, show_default=True, help='Seconds between two looks.'
+    '--interval', type=click.FloatRange(0.1, 3600), default=2, show_default=True, help='Seconds between two queries.'
 )
 @click.pass_context
 def watch(ctx: click.Context, did: tuple[str, str], rse: Optional[str], interval: float) -> None:
-    """Show what happens in the catalogue below SCOPE:NAME, or to all files of a SCOPE, as it happens. Ctrl-C ends it.
+    """Show changes in the catalogue below SCOPE:NAME, or to all files of a SCOPE, as they happen. Stop with Ctrl-C.
 
-    Files are registered, updated (a new size or checksum), declared bad, or removed. For programs (--robot): time,
-    what, DID and bytes.
+    Files are registered, updated (with a new size or checksum), declared bad or removed. With --robot, each line has
+    time, change, DID and size in bytes.
     """
     with interruptible('', 0):
         _watch(ctx, did[0], did[1] or None, rse, interval)
@@ -328,7 +344,7 @@ def watch(ctx: click.Context, did: tuple[str, str], rse: Optional[str], interval
 def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[str], interval: float) -> None:
     client, seen, waiting = s3_client(ctx), _Seen(), threading.Event()
     since, place = _first(client.list_changes(scope, name, rse))
-    say(f'Watching {scope}{f":{name}" if name else ""} on {place}. Ctrl-C ends it.', err=True)
+    say(f'Watching {scope}{f":{name}" if name else ""} on {place}. Press Ctrl-C to stop.', err=True)
     lost = False
     while True:
         started = time.monotonic()
@@ -337,7 +353,7 @@ def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[st
             lost = False
         except ServerConnectionException as error:
             if not lost:
-                say(f'{error.args[0] if error.args else error} Retrying until it answers.', err=True)
+                say(f'{error.args[0] if error.args else error} Retrying until the server answers.', err=True)
             lost = True
         else:
             for change in seen.new(answer['changes']):
@@ -346,7 +362,7 @@ def _watch(ctx: click.Context, scope: str, name: Optional[str], rse: Optional[st
                 since = answer['now']
                 continue
             since = max(since, _earlier(answer['now']))
-        # A large collection takes the server time: most of its time shall be for others.
+        # Queries about a large collection take long: leave most of the server's time to others.
         waiting.wait(max(interval, 4 * (time.monotonic() - started)))
 
 
@@ -359,13 +375,13 @@ def _earlier(date: str) -> str:
 
 
 class _Seen:
-    """What was told already, for as long as it may be told again."""
+    """Remember the changes that were shown, for as long as the server may send them again."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str, str]] = set()
 
     def new(self, changes: 'list[api.Change]') -> 'list[api.Change]':
-        """Those that were not told yet."""
+        """Return those that were not shown yet."""
         keys = [(each['time'], each['change'], each['name']) for each in changes]
         fresh = [change for change, key in zip(changes, keys, strict=True) if key not in self._known]
         self._known = set(keys)

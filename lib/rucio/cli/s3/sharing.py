@@ -48,13 +48,13 @@ def _named(account: str) -> str:
     'accounts',
     metavar='ACCOUNT',
     multiple=True,
-    help='Who shall be able to read it. Can be given several times.',
+    help='An account that may read it. Can be given several times.',
 )
-@click.option('--write', is_flag=True, help='They can also write and delete there.')
-@click.option('--public', is_flag=True, help='Everybody can read it, also without Rucio.')
+@click.option('--write', is_flag=True, help='The accounts may also write and delete.')
+@click.option('--public', is_flag=True, help='Let everybody read it, even without a Rucio account.')
 @click.pass_context
 def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], write: bool, public: bool) -> None:
-    """Let others read a collection, or write to it."""
+    """Give other accounts access to a collection."""
     whom = _whom(accounts, public)
     if write and public:
         raise click.UsageError('--public grants read access only. To grant write access, use --with ACCOUNT --write.')
@@ -76,19 +76,19 @@ def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], w
 @click.option('--public', is_flag=True, help='Stop sharing with everybody.')
 @click.pass_context
 def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
-    """Take back what `share` gave."""
+    """Revoke access that was given with `share`."""
     whom = _whom(accounts, public)
     shared = {each['account'] for each in s3_client(ctx).list_grants(*did) if not each.get('ended')}
     for account in whom:
-        # Also what is not there: public access is taken back on the storage as well.
+        # Also if there is no grant: this removes public access from the storage as well.
         s3_client(ctx).delete_grant(*did, account)
         if not is_robot(ctx):
-            # Who mistypes a name must not think that access has ended.
+            # A mistyped name must not look as if access had ended.
             say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
     if accounts and not is_robot(ctx):
         say(
-            'Keys that were given out before work until they end: '
-            'an hour at most, unless your operator set another lifetime.'
+            'Keys that were issued before remain valid until they expire: '
+            'after at most an hour, unless the operator set another lifetime.'
         )
 
 
@@ -96,7 +96,7 @@ def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...],
 @did_argument(need_name=True)
 @click.pass_context
 def grants(ctx: click.Context, did: tuple[str, str]) -> None:
-    """With whom a collection is shared."""
+    """List the accounts that a collection is shared with."""
     found = s3_client(ctx).list_grants(*did)
     rows = [[each['account'], _access(each), each['by'], each['at'], each['until'] or '-'] for each in found]
     table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT', 'UNTIL'])
@@ -105,7 +105,7 @@ def grants(ctx: click.Context, did: tuple[str, str]) -> None:
 def _access(grant: 'api.Grant') -> str:
     if not grant['ended']:
         return 'read, write' if grant['write'] else 'read'
-    # It is listed until the storage was told.
+    # A grant is listed until the storage has revoked it.
     return 'ended, but may still be public' if grant['account'] == EVERYBODY else 'ended'
 
 
@@ -113,19 +113,18 @@ def _access(grant: 'api.Grant') -> str:
 @did_argument()
 @rse_option()
 @click.option(
-    '--set', 'file', type=click.File('r'), metavar='FILE', help='Set it: a JSON file, or - for the standard input.'
+    '--set', 'file', type=click.File('r'), metavar='FILE', help='Set the policy from a JSON file, or - for stdin.'
 )
-@click.option('--remove', is_flag=True, help='Remove it.')
+@click.option('--remove', is_flag=True, help='Remove the policy.')
 @click.pass_context
 def policy(ctx: click.Context, did: tuple[str, str], rse: Optional[str], file: Any, remove: bool) -> None:
-    """
-    Show or set the storage's own policy of the bucket of SCOPE.
+    """Show or set the bucket policy of the bucket of SCOPE.
 
-    It is for those who come to the storage without Rucio, and holds beside what `rucio s3 share` gave: the owner of a
-    scope can allow named users and roles of the storage to read its bucket.
+    With it, the owner of a scope can let users and roles of the storage read the bucket without Rucio. It applies in
+    addition to the access that `rucio s3 share` gives.
     """
     if file and remove:
-        raise click.UsageError('--set and --remove exclude each other.')
+        raise click.UsageError('--set and --remove are mutually exclusive.')
     scope, s3 = did[0], s3_client(ctx)
     if remove:
         s3.delete_bucket_policy(scope, rse)
@@ -150,10 +149,10 @@ def _read(file: Any) -> dict[str, Any]:
         found = json.load(file)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputValidationError(
-            f'{file.name} is no JSON ({error}). A bucket policy is an object with "Version" and "Statement".'
+            f'{file.name} is not valid JSON ({error}). A bucket policy is an object with "Version" and "Statement".'
         ) from None
     if not isinstance(found, dict):
         raise InputValidationError(
-            f'{file.name} holds no JSON object. A bucket policy is one with "Version" and "Statement".'
+            f'{file.name} does not contain a JSON object. A bucket policy is one with "Version" and "Statement".'
         )
     return found

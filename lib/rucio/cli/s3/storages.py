@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 rse add`` and ``rucio s3 check``: for operators."""
+"""``rucio s3 rse add`` and ``rucio s3 check``, for operators."""
 
 import json
 import re
@@ -41,40 +41,40 @@ IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
 _READING = ('read', 'third_party_copy_read')
 _PROPERTIES = {'deterministic': True, 'volatile': False, 'staging_area': False}
-# Each replica has its path, and no daemon of Rucio's writes there or deletes anything.
+# Each replica has its own path, and Rucio's daemons neither write nor delete there.
 _READ_ONLY = {'deterministic': False, 'availability_write': False, 'availability_delete': False}
-_FOREIGN_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # older rules, of AWS and others
+_FOREIGN_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # by the older rules of AWS and others
 
 
 @click.group('rse')
 def rse() -> None:
-    """Make an S3 RSE"""
+    """Manage S3 RSEs."""
 
 
 @rse.command('add')
 @click.argument('name')
 @click.option('--provider', help='aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other.')
 @click.option('--endpoint', required=True, help='The URL of the storage, such as https://s3.example.org.')
-@click.option('--region', help='The region that signatures name.')
-@click.option('--bucket', help='Keep all of the RSE in this one bucket. Without it each scope has its own.')
-@click.option('--prefix', help='With --bucket: the folder of the RSE in it.')
-@click.option('--bucket-prefix', help='What the names of all buckets begin with. Needed on AWS, where they are global.')
-@click.option('--role-arn', help='The role that the Rucio server assumes to vend keys.')
-@click.option('--sts-endpoint', help='The URL of the Security Token Service, where it is not that of the storage.')
+@click.option('--region', help='The region to sign requests for.')
+@click.option('--bucket', help='Keep everything in this one bucket. Without it, each scope has its own bucket.')
+@click.option('--prefix', help='With --bucket: keep everything below this prefix of the bucket.')
+@click.option('--bucket-prefix', help='Prefix of all bucket names. Needed on AWS, where bucket names are global.')
+@click.option('--role-arn', help='The role that the Rucio server assumes to issue keys.')
+@click.option('--sts-endpoint', help='The URL of the Security Token Service, if it differs from the endpoint.')
 @click.option('--setting', multiple=True, metavar='NAME=VALUE', help='Any other setting of docs/settings.md.')
 @click.option(
     '--read-only',
     is_flag=True,
-    help='For what others keep in a bucket: nothing is ever written there (rucio s3 import).',
+    help="For other people's buckets: Rucio never writes to them (rucio s3 import).",
 )
-@click.option('--anonymous', is_flag=True, help='With --read-only: anybody may read it, and nobody needs keys.')
+@click.option('--anonymous', is_flag=True, help='With --read-only: the bucket is public, and no keys are needed.')
 @click.option(
     '--fts',
     metavar='URL',
-    help='FTS moves files to and from it (--read-only: from it); several URLs with commas between them. '
-    'Without it rucio-s3-copier does.',
+    help='Let FTS transfer files to and from the RSE (with --read-only, only from it). Separate URLs by commas. '
+    'Without it, rucio-s3-copier transfers them.',
 )
-@click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE to the conveyor.')
+@click.option('--no-third-party-copy', is_flag=True, help='Do not offer the RSE for transfers by rules.')
 @click.pass_context
 def add(
     ctx: click.Context,
@@ -88,7 +88,7 @@ def add(
     no_third_party_copy: bool,
     **more: Any,
 ) -> None:
-    """Make the RSE NAME with all that S3 needs.
+    """Create the RSE NAME with the attributes and protocols that S3 needs.
 
     \b
     Examples: rucio s3 rse add SITE_S3 --provider ceph --endpoint https://s3.example.org
@@ -102,7 +102,7 @@ def add(
     if anonymous and not read_only:
         raise click.UsageError('--anonymous requires --read-only.')
     if fts and no_third_party_copy:
-        raise click.UsageError('--fts and --no-third-party-copy exclude each other.')
+        raise click.UsageError('--fts and --no-third-party-copy are mutually exclusive.')
     settings = (
         {'provider': provider or 'generic'}
         | {key: value for key, value in more.items() if value}
@@ -122,7 +122,7 @@ def add(
             }
     if fts:
         attributes = attributes | {'fts': _servers(fts), 'supported_checksums': 'none'}
-    # Wrong and unknown settings are reported before anything is made.
+    # Report wrong and unknown settings before anything is created.
     checked = Endpoint.load({'rse': name}, protocol)
     for line in _make(ctx.obj.client, name, attributes, protocols, properties):
         say(line)
@@ -136,13 +136,16 @@ def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition('=')
     if not equals:
         raise InputValidationError(
-            f'--setting {text}: expected NAME=VALUE with a name of docs/settings.md, such as max_concurrency=8.'
+            f'--setting {text}: expected NAME=VALUE with a name from docs/settings.md, such as max_concurrency=8.'
         )
     return key, value
 
 
 def _url(option: str, text: str) -> tuple[SplitResult, int]:
-    """:returns: Its parts, and the port."""
+    """Split and validate a URL.
+
+    :returns: Its parts, and the port.
+    """
     try:
         url = urlsplit(text)
         port = url.port or {'https': 443, 'http': 80}.get(url.scheme)
@@ -166,19 +169,22 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
     if not bucket:
         if prefix:
             raise InputValidationError(
-                '--prefix is a folder in the one bucket of an RSE: give --bucket, too. '
-                'To begin the names of buckets use --bucket-prefix.'
+                '--prefix is a prefix in the one bucket of an RSE: give --bucket as well. '
+                'For a prefix of all bucket names use --bucket-prefix.'
             )
         return '/'
     if not (_FOREIGN_BUCKET.fullmatch(bucket) if read_only else is_bucket_name(bucket)):
-        raise InputValidationError(f"--bucket '{bucket}' is no name that S3 takes: 3 to 63 of a-z, 0-9, '.' and '-'.")
+        raise InputValidationError(
+            f"--bucket '{bucket}' is not a valid bucket name: use 3 to 63 of a-z, 0-9, '.' and '-'."
+        )
     folder = (prefix or '').strip('/')
     return f'/{bucket}/{folder}/' if folder else f'/{bucket}/'
 
 
 def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """For all but third-party copies. What is not offered is left out: 0 says so up to Rucio 38 only, and means 'before
-    all others' from 39 on.
+    """Build the protocol for everything but third-party copies.
+
+    Operations that are not offered are left out: 0 disables one up to Rucio 38, but is the highest priority since 39.
     """
     url, port = _url('--endpoint', endpoint)
     return {
@@ -193,10 +199,9 @@ def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str,
 
 
 def _offer_copies(main: dict[str, Any], fts: Optional[str]) -> list[dict[str, Any]]:
-    """Have the main protocol offer third-party copies, or another one that only makes URLs for FTS: prefix and settings
-    are those of the main one.
+    """Let the main protocol offer third-party copies, or add one with its prefix that only makes URLs for FTS.
 
-    Rucio pairs http with http alone, and davs with https, too; so a storage that speaks http has both.
+    Rucio pairs http only with http, but davs with https as well; so a storage that speaks http gets both.
     """
     if not fts:
         main['domains']['wan'] |= _copies(2 if main['scheme'] == 'http' else 1)
@@ -217,11 +222,10 @@ def _make(
     protocols: list[dict[str, Any]],
     properties: dict[str, Any] = _PROPERTIES,
 ) -> list[str]:
-    """Make what is not there yet: the protocols come last, so an RSE without one is what an interrupted run left.
+    """Create what is missing. The protocols come last: an RSE without any was left by an interrupted run.
 
     :returns: What was done.
-    :raises UnsupportedOperation: if there is an RSE that is another one, or another one that has its files in the same
-        place.
+    :raises UnsupportedOperation: if the RSE exists with other settings, or another RSE would use the same keys.
     """
     done = []
     try:
@@ -231,37 +235,36 @@ def _make(
     differences = _differences(there, present, properties, attributes, protocols) if there else []
     if differences:
         raise UnsupportedOperation(
-            f'There is an RSE {name} already, and it was left as it is: {"; ".join(differences)}. '
-            'Choose another name, or change it by hand.'
+            f'The RSE {name} already exists, and was not changed: {"; ".join(differences)}. '
+            'Choose another name, or change the RSE by hand.'
         )
     if not there or not there['protocols']:
         _need_a_place_of_its_own(client, name, attributes.get('lfn2pfn_algorithm'), protocols[0])
     if not there:
         try:
             client.add_rse(name, **properties)
-        except InvalidObject as error:  # the rest of it is the schema
+        except InvalidObject as error:  # the rest of the message is the schema
             raise InvalidObject(
                 f'{str(error.args[0]).partition(chr(10))[0]}. Choose another name, such as SITE_S3.'
             ) from None
         there, present = {'protocols': []}, client.list_rse_attributes(name)
-        done.append(f'Made the RSE {name}.')
+        done.append(f'Created the RSE {name}.')
     for key, value in attributes.items():
         if key not in present:
             client.add_rse_attribute(name, key, value)
-            done.append(f'Set its attribute {key} = {value}.')
+            done.append(f'Set the attribute {key} = {value}.')
     for protocol in protocols:
         if not any(_same(each, protocol) for each in there['protocols']):
             client.add_protocol(name, protocol)
-            done.append('Added its protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
-    return done or [f'The RSE {name} is there already, just so. Nothing was done.']
+            done.append('Added the protocol {scheme}://{hostname}:{port}{prefix} ({impl}).'.format(**protocol))
+    return done or [f'The RSE {name} already exists with these settings. Nothing was done.']
 
 
 def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], protocol: dict[str, Any]) -> None:
-    """Two RSEs that can have the same key take one object for a file of each of them, and the deletion of one is the
-    end of both.
+    """Refuse an RSE whose keys overlap with another's: deleting a file on one would delete a file of the other.
 
-    One request for each algorithm, one for each RSE of it, and one for the scopes where it is they that matter.
-    Imports, which have no algorithm, delete nothing.
+    One request for each algorithm, one for each RSE that uses it, and one for the scopes if they decide. RSEs for
+    imports have no algorithm and never delete anything.
     """
     if algorithm is None:
         return
@@ -271,20 +274,18 @@ def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], p
             overlap = place.overlap(Place.of(other, each, theirs)) if each['impl'] != IMPL_FTS else None
             if overlap and (not overlap.scope or overlap.scope in client.list_scopes()):
                 remedy = (
-                    'another --bucket or --prefix'
-                    if place.bucket
-                    else 'names of its own for its buckets: --bucket-prefix'
+                    'another --bucket or --prefix' if place.bucket else 'different bucket names with --bucket-prefix'
                 )
                 raise UnsupportedOperation(
-                    f'The RSE {name} was not made: {overlap.why}, '
-                    f'and what is deleted from one would be gone from both. Give {name} {remedy}.'
+                    f'The RSE {name} was not created: {overlap.why}, '
+                    f'so a file deleted on one would be gone on both. Give {name} {remedy}.'
                 )
 
 
 def _others(client: Any, name: str) -> Iterator[tuple[str, str]]:
-    """The RSEs of each algorithm that says where files lie."""
+    """Yield the RSEs with each algorithm that determines paths, and the algorithm."""
     for algorithm in ('s3_bucket', 'identity', 'hash'):
-        # Rucio keeps the answer to an expression for ten minutes: ask for one that nobody has asked for.
+        # Rucio caches the answer to an expression for ten minutes: use one that was never asked before.
         with suppress(InvalidRSEExpression):  # there are none
             found = [
                 each['rse'] for each in client.list_rses(f'lfn2pfn_algorithm={algorithm}\\none-{secrets.token_hex(8)}')
@@ -299,7 +300,7 @@ def _differences(
     attributes: dict[str, Any],
     protocols: list[dict[str, Any]],
 ) -> list[str]:
-    """What of an existing RSE is not as this command would make it."""
+    """Describe how an existing RSE differs from what this command would create."""
     found = [f'{key} is {there[key]}' for key, value in properties.items() if there.get(key, value) != value]
     found += [
         f'its attribute {key} is {present[key]}'
@@ -323,7 +324,7 @@ def _differences(
 
 
 def _same(there: dict[str, Any], protocol: dict[str, Any]) -> bool:
-    """As Rucio gives a protocol back, it has more in it, and nulls."""
+    """Compare a protocol with one that Rucio returned, which has more fields, and nulls."""
     keys = ('scheme', 'hostname', 'port', 'prefix', 'impl')
     return all(there[key] == protocol[key] for key in keys) and _s3_settings(there) == _s3_settings(protocol)
 
@@ -333,7 +334,7 @@ def _s3_settings(protocol: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entry(client: Any, name: str, endpoint: Endpoint) -> str:
-    """The server's keys, as rse-accounts.cfg has them."""
+    """Return the entry for the server's keys in rse-accounts.cfg."""
     keys = {
         'access_key': '...',
         'secret_key': '...',
@@ -347,45 +348,42 @@ def _tell_how_to_import(client: Any, name: str, endpoint: Endpoint, bucket: Opti
     command = f'rucio s3 import {name} SCOPE:DATASET' + ('' if bucket else ' --bucket BUCKET')
     if endpoint.auth == 'anonymous':
         say()
-        say(f'What is left to do: {command}')
+        say(f'Next step: {command}')
         return
     say()
-    say('What is left to do:')
-    say("1. Keys that can read and list it, in the server's rse-accounts.cfg (mode 600):")
+    say('Next steps:')
+    say("1. Put keys that can read and list the bucket into the server's rse-accounts.cfg (mode 600):")
     say(f'   {_entry(client, name, endpoint)}')
     say(f'2. {command}')
 
 
 def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str], tool: str) -> None:
-    """What only the operator can do."""
+    """Print the steps that only the operator can do."""
     say()
-    say('What is left to do:')
-    say("1. The keys of the Rucio server and its daemons, in the server's rse-accounts.cfg (mode 600):")
+    say('Next steps:')
+    say("1. Put the keys of the Rucio server and its daemons into the server's rse-accounts.cfg (mode 600):")
     say(f'   {_entry(client, name, endpoint)}')
-    say(f'2. Who may fill it: rucio-admin account set-limits ACCOUNT {name} infinity')
+    say(f'2. Set the quota of accounts: rucio-admin account set-limits ACCOUNT {name} infinity')
     made = (
         f"the bucket '{bucket}', with any S3 client"
         if bucket
         else f'a bucket for each scope: rucio s3 make-bucket SCOPE --rse {name}'
     )
     say(f'3. Make {made}')
-    say(f'4. See that all works: rucio s3 check {name}')
+    say(f'4. Check that everything works: rucio s3 check {name}')
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
-        say(
-            f'5. For rules that move files there: distances, [conveyor] transfertool = {tool}, {more}: '
-            'docs/transfers.md'
-        )
+        say(f'5. For transfers by rules: distances, [conveyor] transfertool = {tool}, {more}; see docs/transfers.md')
 
 
 @click.command('check')
 @click.argument('name', metavar='RSE')
-@click.option('--bucket', help='Where to write test objects. Without it, the bucket of one of your scopes.')
+@click.option('--bucket', help='The bucket for test objects. The default is the bucket of one of your scopes.')
 @click.pass_context
 def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
-    """Try everything that a working S3 RSE needs.
+    """Check everything that a working S3 RSE needs.
 
-    Says for each failure what to change. Test objects are removed again. The exit code is 1 if something necessary
+    For each failure it says what to change. Test objects are removed again. The exit code is 1 if a required check
     fails.
     """
     from rucio.client import s3check  # noqa: PLC0415 - boto3 takes its time

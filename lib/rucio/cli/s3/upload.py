@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 upload``: a directory of many files."""
+"""``rucio s3 upload``: upload a directory of many files."""
 
 import sys
 import time
@@ -32,14 +32,14 @@ _SHOWN = 50  # failures; more would drive the summary off the screen
 @did_argument(need_name=True)
 @rse_option()
 @click.option(
-    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files under way at once.'
+    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files to upload concurrently.'
 )
 @click.pass_context
 def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Optional[str], jobs: int) -> None:
     """Upload all files below DIRECTORY into a dataset.
 
-    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Many at once, registered in bulk; nothing is overwritten. Run it again after a
-    failure: it sends only what is missing.
+    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Files are uploaded concurrently and registered in bulk; nothing is
+    overwritten. Run it again after a failure: it uploads only the missing files.
 
     \b
     Example: rucio s3 upload run7/ user.alice:run7
@@ -48,7 +48,7 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
     place = rse or _rse_of(ctx, scope, name)
     start = time.monotonic()
     made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs)
-    with interruptible('Stopped. Run the same command again to go on: it sends only what is missing.'):
+    with interruptible('Stopped. Run the same command again to continue: it uploads only the missing files.'):
         summary = made.run()
     _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
     if summary.failures:
@@ -56,10 +56,10 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
 
 
 def _rse_of(ctx: click.Context, scope: str, name: str) -> str:
-    """Where the server keeps this DID, or would."""
+    """Return the RSE where the server keeps this DID, or would keep it."""
     places = s3_client(ctx).locate(scope, name)
     if not places:
-        raise InputValidationError(f'The Rucio server knows no RSE for {scope}:{name}. Name one: --rse')
+        raise InputValidationError(f'The Rucio server knows no RSE for {scope}:{name}. Choose one with --rse.')
     return str(places[0]['rse'])
 
 
@@ -78,11 +78,11 @@ def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) ->
     for made in summary.made:
         say(f'Made {made}.')
     speed = size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))
-    parts = [f'{summary.sent} files sent ({size(ctx, summary.sent_bytes)}, {speed}/s)']
+    parts = [f'{summary.sent} files uploaded ({size(ctx, summary.sent_bytes)}, {speed}/s)']
     if summary.found:
-        parts.append(f'{summary.found} were on the storage and are registered now')
+        parts.append(f'{summary.found} already on the storage and now registered')
     if summary.there:
-        parts.append(f'{summary.there} were there already')
+        parts.append(f'{summary.there} already registered')
     if summary.failures:
         parts.append(f'{len(summary.failures)} FAILED')
     say(f'{place}: {", ".join(parts)}, {seconds:.1f} s.')
