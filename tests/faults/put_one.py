@@ -40,7 +40,8 @@ def main() -> None:
         sys.stdout.flush()
 
     stock_cancel, TransferFuture.cancel = TransferFuture.cancel, cancel
-    signal.signal(signal.SIGINT, interrupted)
+    if on_interrupt != 'default':
+        signal.signal(signal.SIGINT, interrupted)
     logging.basicConfig(level=logging.DEBUG)
     protocol = rsemanager.create_protocol(json.loads(Path(rse).read_text()), 'write')
     protocol.connect()

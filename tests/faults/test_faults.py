@@ -458,16 +458,19 @@ def putting(rig, rse, pfn, tmp_path):
         child.stdout.close()
 
 
-@pytest.mark.parametrize('on_interrupt', ['raise', 'exit'])
-def test_ctrl_c_within_a_multipart_upload(rig, proxy, putting, name, local, on_interrupt):
+@pytest.mark.parametrize(
+    ('number', 'on_interrupt', 'code'),
+    [(signal.SIGINT, 'raise', -signal.SIGINT), (signal.SIGINT, 'exit', 3), (signal.SIGTERM, 'default', 143), (signal.SIGHUP, 'default', 129)],
+)
+def test_a_signal_within_a_multipart_upload(rig, proxy, putting, name, local, number, on_interrupt, code):
     stall = proxy.on('UploadPart', Stall())
     child = putting(local(LARGE), on_interrupt)
     stall.wait()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     assert child.stdout.readline() == 'interrupted\n'
     # The answer comes only now: what was under way is waited for, and then the upload is aborted.
     stall.release()
-    assert child.wait(30) == (-signal.SIGINT if on_interrupt == 'raise' else 3)
+    assert child.wait(30) == code
     assert 'AbortMultipartUpload' in proxy.operations()
     assert rig.uploads() == []
     assert rig.stored(name) is None

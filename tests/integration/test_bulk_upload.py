@@ -141,16 +141,17 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
     assert len(replicas) == len(contents)
 
 
-def test_ctrl_c_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(('number', 'code', 'told'), [(signal.SIGINT, 130, 'Run the same command again'), (signal.SIGTERM, 143, '')])
+def test_a_signal_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
     make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(30)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
     until(lambda: site.multipart_uploads(RSE, f'{unique}/'), process)
-    process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=TIMEOUT)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
-    assert process.returncode == 130, told
-    assert 'Run the same command again' in told
-    assert 'Traceback' not in told
+    assert process.returncode == code, output
+    assert told in output
+    assert 'Traceback' not in output
     assert site.multipart_uploads(RSE, f'{unique}/') == []
 
 

@@ -27,6 +27,7 @@ import click
 
 from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3.answers import printable
+from rucio.common.s3.interrupts import ending_by_exception
 from rucio.common.utils import sizefmt
 
 if TYPE_CHECKING:
@@ -217,9 +218,9 @@ def rse_option() -> 'Callable[[_Command], _Command]':
 
 @contextmanager
 def interruptible(said: str, code: int = 130) -> Iterator[None]:
-    """Let Ctrl-C end the block with a message instead of a traceback.
+    """Let Ctrl-C, SIGTERM and SIGHUP end the block in order: Ctrl-C with a message instead of a traceback.
 
-    Rucio's own handler fails with a TypeError, which is all that the user would see.
+    Rucio's own handler of Ctrl-C fails with a TypeError, which is all that the user would see.
 
     :param said: The message for the user.
     :param code: The exit code of the command.
@@ -230,7 +231,8 @@ def interruptible(said: str, code: int = 130) -> Iterator[None]:
 
     before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
     try:
-        yield
+        with ending_by_exception():
+            yield
     except KeyboardInterrupt:
         click.echo(said, err=True)
         sys.exit(code)

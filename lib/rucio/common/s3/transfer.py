@@ -21,14 +21,12 @@ as S3 takes 10,000 of them; then fewer are held, so that it stays near 512 MiB);
 """
 
 import os
-import secrets
-import signal
 import stat as stat_module
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Optional, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -52,6 +50,8 @@ from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .content import Summing
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
+from .interrupts import cleaning_up, ending_by_exception
+from .partial_files import partial_file
 from .ranges import Fetch
 
 if TYPE_CHECKING:
@@ -114,23 +114,6 @@ class _Deadline:
         future.add_done_callback(lambda _: done.set())
         self.wait(done)
         return future.result()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Not to be ended by Ctrl-C: a clean-up, which is bounded, and to which a second one would put an end in the
-    middle.
-
-    Rucio's own handler would make an error of it, too, which its uploader takes for a failed try.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 class _Stop(threading.Event):
@@ -282,7 +265,7 @@ def upload(
             raise SourceNotFound(
                 f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one."
             )
-        with open(path, 'rb') as file:
+        with ending_by_exception(), open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
                 watcher = _Watcher(size, progress=progress, stop=stop)
@@ -402,7 +385,7 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
-        with _undisturbed():
+        with cleaning_up():
             # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
             watcher.stop.set()
             future.cancel()
@@ -461,18 +444,17 @@ def download(
     with translated('get', target):
         info = deadline.run(lambda: objects.stat(connection, target, 'get'))
     folder = os.path.dirname(os.path.abspath(path))
-    # Short, as names may already have all the length that a file system takes.
-    partial = os.path.join(folder, f'.rucio-s3-{secrets.token_hex(8)}')
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(partial, 'wb'), meter(os.path.basename(path), info.size) if meter else nullcontext() as progress:
+        with (
+            ending_by_exception(),
+            partial_file(folder, os.path.basename(path)) as partial,
+            meter(os.path.basename(path), info.size) if meter else nullcontext() as progress,
+        ):
             _download(connection, target, partial, info, deadline, progress)
-        os.replace(partial, path)
+            os.replace(partial, path)
     except OSError as error:
         raise local_error(error, path, reading=False) from error
-    finally:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(partial)
     return info.size
 
 
@@ -492,7 +474,7 @@ def _download(
             fetch.start(endpoint.max_concurrency)
             deadline.wait(fetch.done)
         finally:
-            with _undisturbed():
+            with cleaning_up():
                 fetch.end(_GRACE)
         crc32 = fetch.crc32()
     # botocore verifies what comes in one piece, but of ranges only the whole has a checksum.

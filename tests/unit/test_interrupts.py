@@ -1,0 +1,79 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import signal
+import threading
+
+import pytest
+
+from rucio.common.s3.interrupts import cleaning_up, ending_by_exception
+
+ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """What a process begins with, and what the tests' own had."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ALL}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_would_end_the_process_is_an_exception(number, code):
+    with pytest.raises(SystemExit) as caught, ending_by_exception():
+        signal.raise_signal(number)
+    assert caught.value.code == code
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_programs_own_handler_stays(number):
+    seen = []
+    signal.signal(number, lambda *_: seen.append(number))
+    with ending_by_exception():
+        signal.raise_signal(number)
+    assert seen == [number]
+
+
+def test_nohup_stays():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with ending_by_exception():
+        signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize('number', ALL)
+def test_a_clean_up_is_not_interrupted(number):
+    def handler(*_):
+        raise TypeError
+
+    signal.signal(number, handler)
+    with cleaning_up():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is handler
+
+
+def test_other_threads_may_not_set_handlers():
+    done = []
+
+    def work():
+        with ending_by_exception(), cleaning_up():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done

@@ -1,0 +1,120 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import os
+
+import pytest
+
+from rucio.common.s3 import partial_files
+from rucio.common.s3.partial_files import partial_file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / 'folder'
+    made.mkdir()
+    return made
+
+
+def write(path, content=b'new'):
+    with open(path, 'r+b') as file:
+        file.write(content)
+
+
+def test_it_is_gone_at_the_end(folder):
+    with pytest.raises(FileNotFoundError), partial_file(str(folder), 'f'):
+        open(folder / 'missing')  # noqa: SIM115
+    assert os.listdir(folder) == []
+
+
+def test_it_can_be_renamed(folder):
+    with partial_file(str(folder), 'f') as path:
+        write(path)
+        os.replace(path, folder / 'f')
+    assert os.listdir(folder) == ['f']
+    assert (folder / 'f').read_bytes() == b'new'
+
+
+def test_what_a_killed_download_left_is_replaced(folder):
+    with partial_file(str(folder), 'f') as path:
+        pass
+    with open(path, 'wb') as left:
+        left.write(b'much longer than what comes')
+    with partial_file(str(folder), 'f') as again:
+        assert again == path
+        assert os.path.getsize(again) == 0
+    assert os.listdir(folder) == []
+
+
+def test_two_at_a_time_have_a_file_each(folder):
+    with partial_file(str(folder), 'f') as one:
+        write(one, b'one')
+        with partial_file(str(folder), 'f') as other:
+            assert other != one
+            assert os.path.getsize(one) == 3
+            os.replace(one, folder / 'f')
+        assert os.listdir(folder) == ['f']
+
+
+def test_who_waited_for_a_complete_file_does_not_empty_it(folder, monkeypatch):
+    """It is renamed between the opening of its old name and the lock."""
+    with partial_file(str(folder), 'f') as path:
+        pass
+    with open(path, 'xb') as file:
+        file.write(b'complete')
+    lock = partial_files.fcntl.flock
+
+    def renamed(descriptor, how):
+        os.replace(path, folder / 'f')
+        lock(descriptor, how)
+
+    monkeypatch.setattr(partial_files.fcntl, 'flock', renamed)
+    with partial_file(str(folder), 'f') as other:
+        assert other != path
+    assert (folder / 'f').read_bytes() == b'complete'
+
+
+@pytest.mark.parametrize('kind', ['symlink', 'hard link', 'directory', 'pipe'])
+def test_what_somebody_planted_is_left_alone(folder, kind):
+    victim = folder / 'victim'
+    victim.write_bytes(b'precious')
+    with partial_file(str(folder), 'f') as path:
+        pass
+    {
+        'symlink': lambda: os.symlink(victim, path),
+        'hard link': lambda: os.link(victim, path),
+        'directory': lambda: os.mkdir(path),
+        'pipe': lambda: os.mkfifo(path),
+    }[kind]()
+    with partial_file(str(folder), 'f') as other:
+        assert other != path
+        write(other)
+    assert victim.read_bytes() == b'precious'
+    assert sorted(os.listdir(folder)) == sorted(['victim', os.path.basename(path)])
+
+
+def test_a_file_system_without_locks(folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(partial_files.fcntl, 'flock', refuse)
+    with partial_file(str(folder), 'f') as path:
+        write(path)
+    assert not os.path.exists(path)
+
+
+def test_long_names_and_bytes_that_are_no_text(folder):
+    for name in ('x' * 255, os.fsdecode(b'\xff\xfe')):
+        with partial_file(str(folder), name) as path:
+            write(path)
