@@ -29,6 +29,7 @@ from rucio.common.s3.remote import Remote
 from rucio.common.s3.settings import Secrets
 from rucio.common.s3.vended import Vended
 from rucio.common.s3.webidentity import WebIdentity
+from rucio.rse import rsemanager
 from rucio.rse.protocols import s3 as protocol_module
 from servers.fake_s3 import error
 
@@ -180,7 +181,7 @@ def test_the_protocol_asks_the_server_in_a_client_only(protocol, vendor, s3, mon
     s3.store(BUCKET, 'k', b'x')
     assert protocol(keys=None).exists(f'{s3.url}/{BUCKET}/k')
     assert used(s3) == ['KEY1']
-    monkeypatch.setattr(protocol_module.rsemanager, 'CLIENT_MODE', False)
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False)
     assert protocol_module._server(None) is None
 
 

@@ -21,18 +21,16 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 from json import dumps
+from secrets import choice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar, cast
 
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.credentials import RefreshableCredentials
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from requests.status_codes import codes  # type: ignore[import-untyped]
 
-from rucio.client.baseclient import choice
 from rucio.client.credentialclient import CredentialClient
 from rucio.client.s3session import Discreet
-from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
 from rucio.common.exception import (
     InputValidationError,
     MissingDependency,
@@ -40,7 +38,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServerConnectionException,
 )
-from rucio.common.s3 import address, api, authorizer, credentials, factory
+from rucio.common.s3 import address, api, authorizer, botocore_internals, credentials, factory, rucio_internals
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
@@ -1033,10 +1031,8 @@ class S3Client(CredentialClient):
             return cast('Answer', answer)
         if response.status_code in _NO_ROUTE and 'ExceptionClass' not in response.headers:
             raise RSEOperationNotSupported(self._why_not(request))
-        exc_cls, exc_msg = self._get_exception(
-            headers=response.headers, status_code=response.status_code, data=response.content
-        )
-        raise exc_cls(printable(str(exc_msg), _LONGEST_REFUSAL))
+        kind, message = rucio_internals.exception_of(self, response)
+        raise kind(printable(message, _LONGEST_REFUSAL))
 
     def _why_not(self, request: 'Request[Any]') -> str:
         """Why the server does not know a request, at the cost of one more."""
@@ -1063,7 +1059,7 @@ class S3Client(CredentialClient):
         data, patience = None if body is None else dumps(body), self.PATIENCE
         while True:
             try:
-                response = self._send_request(url, method=HTTPMethod(method), data=data)
+                response = rucio_internals.send(self, url, method, data)
                 response.content  # noqa: B018 - it is read here, if it can be
             except (RequestException, ServerConnectionException) as error:
                 raise ServerConnectionException(
@@ -1166,17 +1162,13 @@ class _Keys(authorizer.Authorizer):
         self._fetch = fetch
 
     def session(self) -> 'Session':
-        first = self._metadata()
-        lasts = (datetime.fromisoformat(first['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
-        keys = RefreshableCredentials.create_from_metadata(
-            metadata=first,
-            refresh_using=self._metadata,
-            method='rucio-s3',
-            # botocore's own 15 minutes may be all of their life.
-            advisory_timeout=int(min(900, lasts / 3)),
-            mandatory_timeout=int(min(600, lasts / 6)),
+        first = [self._metadata()]
+        lasts = (datetime.fromisoformat(first[0]['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
+        return factory.bare_session(
+            botocore_internals.renewed_keys(
+                lambda: first.pop() if first else self._metadata(), int(min(900, lasts / 3)), int(min(600, lasts / 6))
+            )
         )
-        return factory.bare_session(keys)
 
     def _metadata(self) -> dict[str, str]:
         keys = self._fetch()

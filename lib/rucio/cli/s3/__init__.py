@@ -308,12 +308,6 @@ def table(
 def _rich_table(ctx: click.Context, rows: list[list[str]], headers: Sequence[str], alignments: list[str]) -> None:
     from rich.markup import escape  # noqa: PLC0415
 
-    from rucio.cli import utils  # noqa: PLC0415
+    from rucio.common.s3.rucio_internals import print_table  # noqa: PLC0415
 
-    # In Rucio 38 it is in another module.
-    rich: Any = getattr(utils, 'RichUtils', None) or import_module('rucio.client.richclient')
-    made = rich.generate_table(
-        [[escape(cell) for cell in row] for row in rows], headers=list(headers), col_alignments=alignments
-    )
-    ctx.obj.spinner.stop()
-    rich.print_output(made, console=ctx.obj.console, no_pager=ctx.obj.no_pager)
+    print_table(ctx.obj, [[escape(cell) for cell in row] for row in rows], headers, alignments)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from rucio.common.exception import RSEAccessDenied, RucioException
-from rucio.common.s3 import objects
+from rucio.common.s3 import botocore_internals, objects
 from rucio.common.s3.checksums import base64_of
 from rucio.common.s3.errors import status_of
 
@@ -124,7 +124,7 @@ def _another_body(client: Any, body: bytes) -> Iterator[None]:
     signed.
     """
 
-    def strip(request: 'AWSRequest', **_: Any) -> None:
+    def strip(request: 'AWSRequest') -> None:
         for name in list(request.headers):
             if name.lower() == 'content-md5' or name.lower().startswith(('x-amz-checksum-', 'x-amz-sdk-')):
                 del request.headers[name]
@@ -135,10 +135,9 @@ def _another_body(client: Any, body: bytes) -> Iterator[None]:
         request.headers['Content-MD5'] = _md5(body)
 
     events = client.meta.events
-    events.register_first('before-sign.s3.DeleteObjects', strip)
     events.register_last('before-send.s3.DeleteObjects', swap)
     try:
-        yield
+        with botocore_internals.before_signing(client, 'DeleteObjects', strip):
+            yield
     finally:
-        events.unregister('before-sign.s3.DeleteObjects', strip)
         events.unregister('before-send.s3.DeleteObjects', swap)

@@ -22,10 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from botocore.awsrequest import AWSRequest
-from botocore.httpsession import URLLib3Session, get_cert_path
-
-from rucio.common.s3 import factory
+from rucio.common.s3 import botocore_internals, factory
 
 from .trial import failed, hint, skipped
 
@@ -111,13 +108,12 @@ def _connect(endpoint: 'Endpoint') -> socket.socket:
 def _ca_bundle(endpoint: 'Endpoint') -> str:
     """The certificates that boto3 trusts."""
     trusted = factory.trusted(endpoint.ca_bundle)
-    return trusted if isinstance(trusted, str) else str(get_cert_path(True))
+    return trusted if isinstance(trusted, str) else botocore_internals.authorities()
 
 
 def http_get(endpoint: 'Endpoint', url: str) -> Any:
     """Make a request without authorisation, but as boto3 makes it: the same CA, proxy and time-outs."""
     parts = urlsplit(url)
     proxies = {parts.scheme: getproxies()[parts.scheme]} if _proxy(parts) else None
-    trusted: Any = _ca_bundle(endpoint)  # its stubs say bool
     timeout = int(endpoint.patience().connect_timeout) or 1
-    return URLLib3Session(verify=trusted, proxies=proxies, timeout=timeout).send(AWSRequest('GET', url).prepare())
+    return botocore_internals.send_unsigned(url, _ca_bundle(endpoint), proxies, timeout)

@@ -28,11 +28,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from botocore.handlers import add_expect_header
-from botocore.utils import parse_timestamp
 from s3transfer.exceptions import CancelledError
 
-from . import factory
+from . import botocore_internals, factory
 from .authorizer import Authorizer
 from .credentials import Presigned
 from .endpoint import PERSON, Endpoint, Patience
@@ -84,23 +82,20 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
 def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
     session = authorizer.session()
     region = endpoint.region or authorizer.region or endpoint.default_region
-    # botocore's own takes three quarters of the time that it takes to read a listing.
-    session.get_component('response_parser_factory').set_parser_defaults(timestamp_parser=_timestamp)
+    botocore_internals.read_dates(session, _date)
     config = _config(endpoint, authorizer)
     client: S3Client = factory.client(
         's3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config
     )
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
-    # Where a server answers before it has the body, botocore takes that answer for the one to the next request, too.
-    client.meta.events.unregister('before-call.s3', add_expect_header)
+    botocore_internals.without_expect(client)
     client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
     if authorizer.whole_objects_only:
         client.meta.events.register_last('before-sign.s3', _add_md5_to_signed)
     elif endpoint.checksum == 'md5':
-        client.meta.events.register('before-call.s3.PutObject', _add_md5)
-        client.meta.events.register('before-call.s3.UploadPart', _add_md5)
-        client.meta.events.register('before-call.s3.DeleteObjects', _add_md5)
+        for operation in ('PutObject', 'UploadPart', 'DeleteObjects'):
+            botocore_internals.before_call(client, operation, _add_md5)
     return client
 
 
@@ -119,15 +114,12 @@ def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
     )
 
 
-def _timestamp(value: Any) -> datetime:
+def _date(value: Any) -> Optional[datetime]:
     """What stands in a listing; the rest is left to botocore, and so are fractions of a second on Python 3.10."""
     try:
-        if value.endswith('Z'):
-            return datetime.fromisoformat(value[:-1] + '+00:00')
+        return datetime.fromisoformat(value[:-1] + '+00:00') if value.endswith('Z') else None
     except (AttributeError, ValueError):
-        pass
-    parsed: datetime = parse_timestamp(value)
-    return parsed
+        return None
 
 
 class Stoppable:
@@ -186,15 +178,15 @@ class _NeverOverwrite:
         for operation, honoured in operations.items():
             shape = client.meta.service_model.operation_model(operation).input_shape
             if shape is not None and 'IfNoneMatch' in shape.members:  # CopyObject: not in every boto3
-                client.meta.events.register(f'before-parameter-build.s3.{operation}', self._demand)
+                botocore_internals.before_parameters(client, operation, self._demand)
             if not honoured and can_look:
-                client.meta.events.register(f'before-parameter-build.s3.{operation}', self._look)
+                botocore_internals.before_parameters(client, operation, self._look)
 
     @staticmethod
-    def _demand(params: dict[str, Any], **_: Any) -> None:
+    def _demand(_operation: str, params: dict[str, Any], _context: dict[str, Any]) -> None:
         params.setdefault('IfNoneMatch', '*')
 
-    def _look(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+    def _look(self, operation: str, params: dict[str, Any], _context: dict[str, Any]) -> None:
         try:
             self._client.head_object(Bucket=params['Bucket'], Key=params['Key'])
         except ClientError as error:
@@ -205,12 +197,12 @@ class _NeverOverwrite:
             'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by a HEAD'},
             'ResponseMetadata': {'HTTPStatusCode': 412},
         }
-        raise ClientError(answer, model.name)  # type: ignore[arg-type]
+        raise ClientError(answer, operation)  # type: ignore[arg-type]
 
 
-def _add_md5(params: dict[str, Any], **_: Any) -> None:
+def _add_md5(request: dict[str, Any], _context: dict[str, Any]) -> None:
     """Content-MD5, the one check of what they received that all storages honour. The body is in memory or small."""
-    params['headers']['Content-MD5'] = _md5(params['body'])
+    request['headers']['Content-MD5'] = _md5(request['body'])
 
 
 def _add_md5_to_signed(request: 'AWSRequest', operation_name: str, **_: Any) -> None:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
-from botocore.credentials import CredentialProvider, CredentialResolver, Credentials
+from botocore.credentials import Credentials
 
+from . import botocore_internals
 from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
 
@@ -37,30 +37,11 @@ __all__ = ['bare_session', 'client', 'trusted', 'user_session']
 _SECRET = ('sts', 'sns')
 
 
-class _Fixed(CredentialProvider):
-    METHOD = 'rucio-s3'
-    CANONICAL_NAME = 'rucio-s3'
-
-    def __init__(self, credentials: Optional[Credentials]) -> None:
-        super().__init__()
-        self._credentials = credentials
-
-    def load(self) -> Optional[Credentials]:
-        return self._credentials
-
-
 def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
     """A session with these credentials, and nothing of the user's own AWS settings: neither those in ``~/.aws`` nor
     those in ``AWS_...`` variables, as they are for other storages. Only ``AWS_CA_BUNDLE`` counts: see :func:`trusted`.
     """
-    files = {'config_file': os.devnull, 'credentials_file': os.devnull}
-    nothing: dict[str, Any] = {
-        name: (config, None, files.get(name, default), convert)
-        for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
-    }
-    session = botocore.session.Session(session_vars=nothing)
-    session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
-    return _careful(session)
+    return _careful(botocore_internals.isolated_session(credentials))
 
 
 def user_session(profile: Optional[str] = None) -> botocore.session.Session:
@@ -153,21 +134,16 @@ def client(
     )
     bound(made)
     if service == 's3':
-        made.meta.events.register_first('needs-retry.s3', _ask_no_further)
+        botocore_internals.stop_redirects(made, _leads_nowhere)
     _watch(made)
     return made
 
 
-def _ask_no_further(request_dict: dict[str, Any], response: Any, operation: Any, **_: Any) -> None:
+def _leads_nowhere(operation: str, bucket: str, told: bool) -> bool:
     """Of an answer that redirects, botocore asks HeadBucket for the region: without end where that is redirected, too,
     and of no bucket.
     """
-    redirect = request_dict.get('context', {}).get('s3_redirect')
-    if not redirect or response is None:
-        return
-    told = 'x-amz-bucket-region' in response[1].get('ResponseMetadata', {}).get('HTTPHeaders', {})
-    if not redirect.get('bucket') or (operation.name == 'HeadBucket' and not told):
-        redirect['redirected'] = True
+    return not bucket or (operation == 'HeadBucket' and not told)
 
 
 def _watch(client: Any) -> None:

@@ -25,11 +25,14 @@ from http.client import LineTooLong
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
-from botocore.parsers import ResponseParserFactory
 from urllib3.exceptions import ProtocolError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 from urllib3.exceptions import ReadTimeoutError as URLLib3ReadTimeoutError
 
+from . import botocore_internals, urllib3_internals
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.session import Session
 
@@ -50,7 +53,7 @@ class UnreadableAnswerError(BotoCoreError):
 
 def strict(session: 'Session') -> 'Session':
     """The session, whose clients raise :exc:`UnreadableAnswerError` for whatever botocore cannot make an answer of."""
-    session.register_component('response_parser_factory', _Parsers())
+    botocore_internals.check_answers(session, _parsed)
     return session
 
 
@@ -58,27 +61,18 @@ def bound(client: Any) -> None:
     """Let a client read at most :data:`LONGEST_ANSWER` bytes of an answer, for at most :data:`LONGEST_SECONDS`. Objects
     are not bounded.
     """
-    inner = client._endpoint  # noqa: SLF001 - botocore has no public place for it
-    inner.http_session = _Bounded(inner.http_session)
+    botocore_internals.replace_http_session(client, _Bounded)
 
 
-class _Parsers(ResponseParserFactory):
-    def create_parser(self, protocol_name: str) -> Any:
-        parser: Any = super().create_parser(protocol_name)
-        read = parser.parse
-
-        def parse(response: Any, shape: Any) -> Any:
-            try:
-                _refuse_tricks(response['body'])
-                return _with_plain_error(read(response, shape))
-            except UnreadableAnswerError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer
-                # Without its cause, which has the whole answer in it.
-                raise UnreadableAnswerError(reason=type(error).__name__) from None
-
-        parser.parse = parse
-        return parser
+def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]') -> Any:
+    try:
+        _refuse_tricks(response['body'])
+        return _with_plain_error(read())
+    except UnreadableAnswerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer
+        # Without its cause, which has the whole answer in it.
+        raise UnreadableAnswerError(reason=type(error).__name__) from None
 
 
 def _with_plain_error(answer: Any) -> Any:
@@ -108,13 +102,10 @@ class _Bounded:
 
     def send(self, request: 'AWSPreparedRequest') -> 'AWSResponse':
         """The answer, with its body but for an object's."""
-        is_object, request.stream_output = request.stream_output, True
-        try:
+        with botocore_internals.unread(request):
             answer: Any = self._session.send(request)
-        finally:
-            request.stream_output = is_object
-        if answer.status_code >= 300 or not is_object:
-            answer._content = _content(request, answer.raw)  # noqa: SLF001 - what answer.content would read
+        if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
+            botocore_internals.set_content(answer, _content(request, answer.raw))
         return answer  # type: ignore[no-any-return]
 
 
@@ -134,10 +125,8 @@ def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
 
 def _body(raw: Any) -> bytes:
     last = time.monotonic() + LONGEST_SECONDS
-    connection: Any = getattr(raw, '_fp', None)
     body = bytearray()
-    if getattr(connection, 'fp', None) is not None:
-        connection.fp = _Lines(connection.fp)
+    urllib3_internals.replace_file(raw, _Lines)
     for piece in raw.stream():
         body += piece
         if len(body) > LONGEST_ANSWER or time.monotonic() > last:

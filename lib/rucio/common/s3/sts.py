@@ -32,7 +32,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
-from . import factory
+from . import botocore_internals, factory
 from .answers import checked
 from .endpoint import PERSON, Patience
 from .errors import said, status_of
@@ -106,7 +106,7 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
         patience=endpoint.patience(patience),
         config=config,
     )
-    made.meta.events.register('before-parse.sts', _as_an_sts_error)
+    botocore_internals.before_parsing(made, 'sts', _as_an_sts_error)
     return made
 
 
@@ -173,12 +173,12 @@ def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
     )
 
 
-def _as_an_sts_error(response_dict: dict[str, Any], **_: Any) -> None:
+def _as_an_sts_error(response: dict[str, Any]) -> None:
     """Ceph's STS answers errors as S3 has them, and so does SeaweedFS where keys are wrong: botocore would read no code
     there.
     """
-    if response_dict['status_code'] >= 300 and (found := _S3_ERROR.fullmatch(response_dict['body'])):
-        response_dict['body'] = b'<ErrorResponse>' + found[1] + b'</ErrorResponse>'
+    if response['status_code'] >= 300 and (found := _S3_ERROR.fullmatch(response['body'])):
+        response['body'] = b'<ErrorResponse>' + found[1] + b'</ErrorResponse>'
 
 
 @contextmanager

@@ -34,7 +34,6 @@ from s3transfer.exceptions import CancelledError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
-from s3transfer.utils import ChunksizeAdjuster
 
 from rucio.common.exception import (
     DestinationNotAccessible,
@@ -45,7 +44,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
-from . import objects
+from . import objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .content import Summing
@@ -141,9 +140,7 @@ class _Watcher(BaseSubscriber):
         self._progress = progress
 
     def on_queued(self, future: TransferFuture, **_: Any) -> None:
-        future.meta.provide_transfer_size(self._size)
-        if hasattr(future.meta, 'provide_object_etag'):  # newer versions make a HEAD for it
-            future.meta.provide_object_etag(self._etag)
+        s3transfer_internals.tell_of_source(future, self._size, self._etag)
 
     def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
         if self._progress is not None:
@@ -294,7 +291,7 @@ def _upload(
             f"RSE {target.rse}: '{file.name}' has {size} bytes, but with a signed URL S3 takes 5 GiB at most. "
             f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
         )
-    chunksize = ChunksizeAdjuster().adjust_chunksize(endpoint.multipart_chunksize, size)
+    chunksize = s3transfer_internals.part_size(endpoint.multipart_chunksize, size)
     extra = {} if signed else _integrity(endpoint)
     with translated('put', target):
         try:
@@ -344,7 +341,7 @@ def upload_stream(
     :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only
         the answer was lost.
     """
-    chunksize = ChunksizeAdjuster().adjust_chunksize(min(connection.endpoint.multipart_chunksize, memory // 8), size)
+    chunksize = s3transfer_internals.part_size(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
@@ -386,12 +383,8 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
         future.result()
     except BaseException:
         with cleaning_up():
-            # Not shutdown(cancel=True): s3transfer mixes up its arguments then, and cancels nothing.
             watcher.stop.set()
-            future.cancel()
-            cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
-            cleanup.start()
-            cleanup.join(_GRACE)
+            s3transfer_internals.begin_to_stop(manager, future).join(_GRACE)
         raise
     manager.shutdown()
 
@@ -521,7 +514,9 @@ def copy(
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         try:
             _finish(manager, future, watcher, deadline)
-        except KeyError as error:  # s3transfer looks for the ETag of a part
+        except KeyError as error:
+            if not s3transfer_internals.is_missing_etag(error):
+                raise
             raise RSEOperationNotSupported(
                 f'RSE {target.rse}: copy to {target}: the storage did not say that it copied a part. '
                 "It may not know UploadPartCopy: check 'provider'."

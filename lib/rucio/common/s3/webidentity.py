@@ -26,11 +26,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import botocore.session
-from botocore.credentials import DeferredRefreshableCredentials
 
 from rucio.common.exception import InputValidationError
 
-from . import sts
+from . import botocore_internals, sts
 from .authorizer import Authorizer
 from .factory import bare_session
 from .secrecy import need_private
@@ -39,13 +38,6 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 __all__ = ['WebIdentity']
-
-
-class _Keys(DeferredRefreshableCredentials):
-    """Renewed 5 minutes before they end, not 15: they may live for no longer than that."""
-
-    _advisory_refresh_timeout = 300
-    _mandatory_refresh_timeout = 120
 
 
 class WebIdentity(Authorizer):
@@ -61,6 +53,7 @@ class WebIdentity(Authorizer):
     """
 
     name = 'web-identity'
+    RENEWED = (300, 120)  # seconds before they end: they may not live for much longer
 
     _newest: ClassVar[dict[str, tuple[float, str]]] = {}  # identity -> when the token ends, the token
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -79,7 +72,7 @@ class WebIdentity(Authorizer):
                 self._newest[self.identity] = (ends, token)
 
     def session(self) -> botocore.session.Session:
-        return bare_session(_Keys(self._refreshed, 'rucio-web-identity'))
+        return bare_session(botocore_internals.renewed_keys(self._refreshed, *self.RENEWED))
 
     def _refreshed(self) -> dict[str, str]:
         """New keys, as botocore wants them; it asks for them from one thread at a time."""

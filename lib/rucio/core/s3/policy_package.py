@@ -19,11 +19,9 @@ whose answer other than None is final, and ``GUARDS_REPLICAS``.
 
 from typing import TYPE_CHECKING, Optional
 
-from rucio.core import permission
+from rucio.common.s3.rucio_internals import permission_module
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
@@ -35,7 +33,7 @@ def decide(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[bool]:
     """Whether an account may read or write a name, where the policy package says so; else None."""
-    function = getattr(_permissions(issuer.vo), 'perm_s3_access', None)
+    function = getattr(permission_module(issuer.vo), 'perm_s3_access', None)
     answer = (
         function(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)
         if function
@@ -52,10 +50,4 @@ def guards_replicas(vo: str) -> bool:
     policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its permission
     module.
     """
-    return getattr(_permissions(vo), 'GUARDS_REPLICAS', False) is True
-
-
-def _permissions(vo: str) -> 'ModuleType':
-    if vo not in permission.permission_modules:
-        permission.load_permission_for_vo(vo)
-    return permission.permission_modules[vo]
+    return getattr(permission_module(vo), 'GUARDS_REPLICAS', False) is True

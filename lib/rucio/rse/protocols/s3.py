@@ -49,8 +49,9 @@ from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
 from rucio.common.s3.layout import main_entries
+from rucio.common.s3.rucio_internals import is_client
 from rucio.common.s3.settings import SETTINGS, of_server
-from rucio.rse import rsemanager, s3translation  # noqa: F401 - registers s3_bucket
+from rucio.rse import s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
 
 if TYPE_CHECKING:
@@ -74,12 +75,6 @@ _OTHERS = 3  # buckets that are compared with one that refuses
 class _Names(RSEProtocol):
     """What files of an RSE are called: their PFNs, and back."""
 
-    def _get_path(self, scope: str, name: str) -> str:
-        """The path of a DID as part of a URL. A stored path (non-deterministic RSE) does not come through here: it is
-        one already.
-        """
-        return address.encode_path(super()._get_path(scope=scope, name=name))
-
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
         """The PFNs of LFNs. No request.
 
@@ -93,8 +88,13 @@ class _Names(RSEProtocol):
         """
         given: list[Any] = [lfns] if isinstance(lfns, dict) else list(lfns)
         if self.rse['deterministic']:
-            given = [lfn if self._is_auditors(lfn) else {**lfn, 'path': None} for lfn in given]
+            given = [lfn if self._is_auditors(lfn) else {**lfn, 'path': self._path(lfn)} for lfn in given]
         return super().lfns2pfns(given)
+
+    def _path(self, lfn: Mapping[str, Any]) -> str:
+        """The path of a DID as part of a URL. Rucio takes one slash off its start."""
+        translator: Any = self.translator
+        return f'/{address.encode_path(translator.path(str(lfn["scope"]), lfn["name"]))}'
 
     def _is_auditors(self, lfn: Mapping[str, Any]) -> bool:
         """Whether scope and name are what Rucio's auditor guesses from the path (``guess_replica_info``)."""
@@ -263,7 +263,7 @@ class Default(_Names):
     def _sign(self, operation: str, pfn: str) -> str:
         """Have the Rucio server sign a PFN: one request to it."""
         service = self.rse.get('sign_url')
-        if not service or not getattr(rsemanager, 'CLIENT_MODE', False) or not pfn.startswith('https:'):
+        if not service or not is_client() or not pfn.startswith('https:'):
             raise RSEAccessDenied(
                 f'RSE {self.rse["rse"]}: there are no credentials for it. Set access_key and secret_key, or profile, '
                 f'in rucio.cfg [s3:{self.rse["rse"]}], '
@@ -342,11 +342,7 @@ class Default(_Names):
     def _look_before(self, pfn: str) -> None:
         """A URL that is signed for PUT does not tell whether there is an object: have one signed for GET."""
         plain = pfn.partition('?')[0]
-        if (
-            self.rse.get('sign_url')
-            and getattr(rsemanager, 'CLIENT_MODE', False)
-            and self.exists(self._sign('read', plain))
-        ):
+        if self.rse.get('sign_url') and is_client() and self.exists(self._sign('read', plain)):
             raise FileReplicaAlreadyExists(
                 f"RSE {self.rse['rse']}: put of '{plain}': there is an object already, and it was left as it is."
             )
@@ -381,7 +377,7 @@ class Default(_Names):
 
     def _meter(self, name: str, size: int) -> AbstractContextManager[Optional[transfer.Progress]]:
         """A progress bar for people, none in daemons."""
-        wanted = self._endpoint.progress if self._endpoint and getattr(rsemanager, 'CLIENT_MODE', False) else 'off'
+        wanted = self._endpoint.progress if self._endpoint and is_client() else 'off'
         return progress.meter(wanted, name, size)
 
     def delete(self, path: str) -> None:
@@ -585,7 +581,7 @@ class FTS(_Names):
         same = [each for each in ours if (each['hostname'], each['port']) == (own['hostname'], own['port'])]
         self._fts_scheme = 's3' if (same or [main])[0]['scheme'] == 'http' else 's3s'
         rse = str(self.rse['rse'])
-        if rse not in _warned and not getattr(rsemanager, 'CLIENT_MODE', False) and not of_server('fts'):
+        if rse not in _warned and not is_client() and not of_server('fts'):
             _warned.add(rse)
             logger(
                 logging.WARNING,
@@ -635,7 +631,7 @@ def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
     """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is
     configured.
     """
-    if not getattr(rsemanager, 'CLIENT_MODE', False):
+    if not is_client():
         return None
     try:
         from rucio.client.s3client import S3Client  # noqa: PLC0415 - servers have no clients

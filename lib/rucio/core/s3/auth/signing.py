@@ -23,12 +23,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-
 from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3.address import common_folder
 from rucio.common.s3.api import MAX_REQUESTS
+from rucio.common.s3.botocore_internals import signature
 
 from . import signing_guards
 
@@ -43,8 +41,6 @@ MAX_KEYS = 1000  # in all bodies of one call
 FEW = 8  # so many questions are asked one by one
 
 Allowed = Callable[[str, str, bool], None]  # bucket, name, write; raises AccessDenied
-
-_ADDED = ('Authorization', 'X-Amz-Date', 'X-Amz-Content-SHA256', 'X-Amz-Security-Token')
 
 
 def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Checked]:
@@ -137,16 +133,8 @@ def _is_allowed(bucket: str, name: str, write: bool, allowed: Allowed) -> bool:
     return True
 
 
-class _Auth(S3SigV4Auth):
-    """Signs what it is told of a body that it does not have."""
-
-    def payload(self, request: AWSRequest) -> str:
-        return str(request.context['payload'])
-
-
 def _signed(checked: signing_guards.Checked, credentials: 'ReadOnlyCredentials', region: str) -> dict[str, Any]:
-    request = AWSRequest(method=checked.method, url=checked.uri, headers={**checked.headers, **checked.guards})
-    request.context['payload'] = checked.payload
-    _Auth(credentials, 's3', region).add_auth(request)
-    added = checked.guards | {name: request.headers[name] for name in _ADDED if name in request.headers}
+    headers = {**checked.headers, **checked.guards}
+    signed = signature(checked.method, checked.uri, headers, checked.payload, region, credentials)
+    added = checked.guards | signed
     return {'uri': checked.uri, 'headers': {name: [value] for name, value in added.items()}}

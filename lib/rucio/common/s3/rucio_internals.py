@@ -1,0 +1,89 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is used of Rucio that is private to it, or set at run time. What is replaced in Rucio is in ``rucio_s3_seams``.
+
+tests/unit/test_rucio_internals.py fails when it changes. Checked with Rucio 38.5, 39.4, 40.3 and 41.5. Modules of
+Rucio's server and command line are imported when they are needed: this module is imported everywhere.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Optional
+
+from rucio.common.constants import HTTPMethod  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from requests import Response  # type: ignore[import-untyped]
+
+    from rucio.client.baseclient import BaseClient
+
+__all__ = ['exception_of', 'is_client', 'permission_module', 'print_table', 'send']
+
+
+def is_client() -> bool:
+    """Whether this process is a client of Rucio, not a server or daemon.
+
+    Reads ``rsemanager.CLIENT_MODE``, which ``rucio.rse`` sets on the module by what is installed and RUCIO_CLIENT_MODE.
+    """
+    return bool(getattr(import_module('rucio.rse.rsemanager'), 'CLIENT_MODE', False))
+
+
+def permission_module(vo: str) -> 'ModuleType':
+    """The module that decides about permissions in a VO: that of its policy package, or Rucio's own.
+
+    Uses ``permission_modules`` and ``load_permission_for_vo`` of ``rucio.core.permission``. Its public
+    ``has_permission`` calls only the functions that it knows of, and hides whether there was one.
+    """
+    permission: Any = import_module('rucio.core.permission')
+    if vo not in permission.permission_modules:
+        permission.load_permission_for_vo(vo)
+    module: ModuleType = permission.permission_modules[vo]
+    return module
+
+
+def send(client: 'BaseClient', url: str, method: str, data: Optional[str]) -> 'Response':
+    """A request of a client to its Rucio server, with the client's token.
+
+    Uses ``BaseClient._send_request``, as each of Rucio's own clients does: it renews tokens and tries again.
+    """
+    response: Response = client._send_request(url, method=HTTPMethod(method), data=data)  # noqa: SLF001
+    return response
+
+
+def exception_of(client: 'BaseClient', response: 'Response') -> tuple[type[Exception], str]:
+    """The exception, and its message, that a Rucio server's answer stands for.
+
+    Uses ``BaseClient._get_exception``, as each of Rucio's own clients does.
+    """
+    kind, message = client._get_exception(  # noqa: SLF001
+        headers=response.headers, status_code=response.status_code, data=response.content
+    )
+    return kind, str(message)
+
+
+def print_table(context: Any, rows: list[list[str]], headers: 'Sequence[str]', alignments: list[str]) -> None:
+    """Print a table as Rucio's commands do with [client] cli_rich: in colours, through a pager.
+
+    Uses ``generate_table`` and ``print_output`` of ``rucio.cli.utils.RichUtils``, in Rucio 38 of
+    ``rucio.client.richclient``, and ``console``, ``no_pager`` and ``spinner`` of the click context's object.
+
+    :param context: Its ``obj``: a ``rucio.cli.utils.Arguments``.
+    """
+    rich: Any = getattr(import_module('rucio.cli.utils'), 'RichUtils', None)
+    rich = rich or import_module('rucio.client.richclient')
+    made = rich.generate_table(rows, headers=list(headers), col_alignments=alignments)
+    context.spinner.stop()
+    rich.print_output(made, console=context.console, no_pager=context.no_pager)

@@ -1,0 +1,33 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is used of urllib3 that it does not document.
+
+tests/unit/test_urllib3_internals.py fails when it changes. Checked with urllib3 1.26.19 and 2.8.0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ['replace_file']
+
+
+def replace_file(response: Any, made: Callable[[Any], Any]) -> None:
+    """Have the connection of a response read from ``made(its file)``.
+
+    Uses ``_fp``, the http.client.HTTPResponse, and its ``fp``: urllib3 reads the lines between chunks from there, and
+    has no public bound for their length. A response without a file is left as it is.
+    """
+    connection: Any = getattr(response, '_fp', None)
+    if getattr(connection, 'fp', None) is not None:
+        connection.fp = made(connection.fp)

@@ -1,0 +1,303 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What botocore does not promise, and this project relies on: each test fails when that changes."""
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import botocore.session
+import pytest
+from botocore import handlers
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
+from botocore.exceptions import ClientError
+
+from rucio.common.s3 import botocore_internals as internals
+from servers.fake_s3 import Answer, error
+
+BUCKET = 'user.alice'
+KEYS = Credentials('AKID', 'secret', 'token')
+
+
+@pytest.fixture
+def client(s3):
+    """A client of botocore's own, with nothing of this project's but what a test adds."""
+    session = internals.isolated_session(KEYS)
+    config = Config(s3={'addressing_style': 'path'}, retries={'mode': 'standard', 'total_max_attempts': 2})
+    return session.create_client('s3', 'mars', endpoint_url=s3.url, config=config)
+
+
+# Sessions and keys
+
+
+def test_the_table_of_variables_has_what_is_taken_out_of_it():
+    for name, row in internals.BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
+        assert len(row) == 4, name
+    assert {'config_file', 'credentials_file', 'profile', 'region', 'ca_bundle'} <= set(internals.BOTOCORE_DEFAUT_SESSION_VARIABLES)
+
+
+def test_an_isolated_session_reads_nothing_of_the_user(home, monkeypatch):
+    home.joinpath('.aws').mkdir()
+    home.joinpath('.aws', 'credentials').write_text('[default]\naws_access_key_id = FILE\naws_secret_access_key = f\n')
+    home.joinpath('.aws', 'config').write_text('[default]\nregion = file\nca_bundle = /file.pem\nendpoint_url = https://file\n')
+    for name, value in {'ACCESS_KEY_ID': 'ENV', 'SECRET_ACCESS_KEY': 'e', 'DEFAULT_REGION': 'env', 'PROFILE': 'none', 'ENDPOINT_URL': 'https://env'}.items():
+        monkeypatch.setenv(f'AWS_{name}', value)
+    assert botocore.session.Session(profile='default').get_config_variable('region') == 'env'  # who reads them sees them
+    session = internals.isolated_session(None)
+    assert (session.get_credentials(), session.get_config_variable('region'), session.get_config_variable('ca_bundle')) == (None, None, None)
+    assert internals.isolated_session(KEYS).get_credentials() is KEYS
+    assert 'amazonaws.com' in internals.isolated_session(KEYS).create_client('s3', 'us-east-1').meta.endpoint_url
+
+
+def test_keys_are_renewed_as_early_as_is_asked_for():
+    made = []
+
+    def fetch():
+        made.append(timedelta(seconds=250))
+        return {'access_key': f'KEY{len(made)}', 'secret_key': 's', 'token': 't', 'expiry_time': (datetime.now(timezone.utc) + made[-1]).isoformat()}
+
+    long, short = internals.renewed_keys(fetch, 200, 100), internals.renewed_keys(fetch, 300, 100)
+    assert made == []  # not before they are needed
+    assert [long.get_frozen_credentials().access_key for _ in range(2)] == ['KEY1', 'KEY1']
+    assert [short.get_frozen_credentials().access_key for _ in range(2)] == ['KEY2', 'KEY3']
+    assert {'_advisory_refresh_timeout', '_mandatory_refresh_timeout'} <= set(dir(DeferredRefreshableCredentials))
+
+
+# Answers
+
+
+def test_dates_are_read_with_the_given_function_or_else_by_botocore(s3):
+    session = internals.isolated_session(KEYS)
+    seen = []
+    internals.read_dates(session, seen.append)
+    client = session.create_client('s3', 'mars', endpoint_url=s3.url, config=Config(s3={'addressing_style': 'path'}))
+    s3.store(BUCKET, 'k', b'')
+    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    assert len(seen) == 1
+    assert isinstance(entry['LastModified'], datetime)
+
+
+def test_answers_are_read_by_the_given_function(s3):
+    session = internals.isolated_session(KEYS)
+    seen = []
+
+    def parse(read, response):
+        seen.append((response['status_code'], sorted(response)))
+        return read()
+
+    internals.check_answers(session, parse)
+    client = session.create_client('s3', 'mars', endpoint_url=s3.url, config=Config(s3={'addressing_style': 'path'}))
+    assert client.list_objects_v2(Bucket=BUCKET)['IsTruncated'] is False
+    ((status, names),) = seen
+    assert status == 200
+    assert {'body', 'headers', 'status_code'} <= set(names)
+
+
+def test_a_client_sends_through_the_session_that_replaced_its_own(client, s3):
+    sent = []
+
+    class Through:
+        def __init__(self, session):
+            self.session = session
+
+        def send(self, request):
+            sent.append((request.method, request.stream_output))
+            with internals.unread(request):
+                answer = self.session.send(request)
+            assert answer._content is None  # nothing was read
+            if not request.stream_output:
+                internals.set_content(answer, answer.raw.read())
+            return answer
+
+    internals.replace_http_session(client, Through)
+    s3.store(BUCKET, 'k', b'x')
+    assert len(client.list_objects_v2(Bucket=BUCKET)['Contents']) == 1
+    assert client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'x'
+    assert sent == [('GET', False), ('GET', True)]
+
+
+# The steps of a call
+
+
+def test_parameters_may_be_changed_and_the_context_stays(client, s3):
+    seen = []
+
+    def handler(operation, parameters, context):
+        context['rucio_s3_test'] = operation
+        parameters['Key'] += '2'
+
+    internals.before_parameters(client, '', handler)
+    internals.before_call(client, 'PutObject', lambda request, context: seen.append((request['method'], context['rucio_s3_test'])))
+    internals.after_call(client, 'PutObject', lambda status, _, context: seen.append((status, context['rucio_s3_test'])))
+    client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
+    assert seen == [('PUT', 'PutObject'), (200, 'PutObject')]
+    assert list(s3.buckets[BUCKET]) == ['k2']
+
+
+def test_of_one_operation_the_handler_is_called_for_that_alone(client):
+    seen = []
+    internals.before_parameters(client, 'HeadBucket', lambda operation, *_: seen.append(operation))
+    client.list_objects_v2(Bucket=BUCKET)
+    client.head_bucket(Bucket=BUCKET)
+    assert seen == ['HeadBucket']
+
+
+def test_a_call_may_be_answered_without_a_request(client, s3):
+    parsed = {'Deleted': [{'Key': 'k'}]}
+    internals.before_call(client, 'DeleteObjects', lambda request, _: internals.instead_of_a_call(dict(parsed)) if b'<Key>k</Key>' in request['body'] else None)
+    answer = client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
+    assert (answer['Deleted'], answer['ResponseMetadata']['HTTPStatusCode'], s3.requests) == (parsed['Deleted'], 200, [])
+    client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'other'}]})
+    assert s3.operations() == ['DeleteObjects']
+
+
+def test_a_header_may_be_added_before_the_call(client, s3):
+    internals.before_call(client, 'PutObject', lambda request, _: request['headers'].update({'Content-MD5': 'wrong'}))
+    with pytest.raises(ClientError, match='BadDigest'):
+        client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
+
+
+def test_botocore_expects_100_and_can_be_kept_from_it(client, s3, tmp_path):
+    tmp_path.joinpath('f').write_bytes(b'x')
+    for key, expected in (('before', True), ('after', False)):
+        with tmp_path.joinpath('f').open('rb') as body:
+            client.put_object(Bucket=BUCKET, Key=key, Body=body)
+        assert ('expect' in s3.requests[-1].headers) == expected
+        internals.without_expect(client)
+    assert ('before-call.s3', handlers.add_expect_header) in [each[:2] for each in handlers.BUILTIN_HANDLERS]
+
+
+def test_before_signing_headers_can_still_be_changed_and_afterwards_nobody_is_called(client, s3):
+    def handler(request):
+        request.headers['x-amz-meta-test'] = 'yes'
+
+    with internals.before_signing(client, 'ListObjectsV2', handler):
+        client.list_objects_v2(Bucket=BUCKET)
+    client.list_objects_v2(Bucket=BUCKET)
+    first, second = (request.headers['authorization'] for request in s3.requests)
+    assert 'x-amz-meta-test' in first
+    assert 'x-amz-meta-test' not in second
+
+
+def test_a_refusal_can_be_tried_again(client, s3):
+    seen = []
+
+    def handler(operation, attempts, answer, context):
+        seen.append((operation, attempts, answer and answer.get('Error', {}).get('Code'), 'client_config' in context))
+        return 0 if attempts == 1 else None
+
+    internals.before_retry(client, handler)
+    s3.fail('HeadBucket', error(403, 'ExpiredToken'))
+    client.head_bucket(Bucket=BUCKET)
+    assert len(s3.requests) == 2
+    assert [(operation, attempts, known) for operation, attempts, _, known in seen] == [('HeadBucket', 1, True), ('HeadBucket', 2, True)]
+
+
+@pytest.mark.parametrize('enough', [True, False])
+def test_redirects_are_followed_unless_there_are_enough(client, s3, enough):
+    asked = []
+
+    def is_enough(operation, bucket, told):
+        asked.append((operation, bucket, told))
+        return enough
+
+    internals.stop_redirects(client, is_enough)
+    s3.fail('GetObject', Answer(301, error(301, 'PermanentRedirect').body, (('x-amz-bucket-region', 'venus'),)))
+    s3.store(BUCKET, 'k', b'x')
+    if enough:
+        with pytest.raises(ClientError, match='PermanentRedirect'):
+            client.get_object(Bucket=BUCKET, Key='k')
+    else:
+        client.get_object(Bucket=BUCKET, Key='k')
+        assert '/venus/s3/' in s3.requests[-1].headers['authorization']
+    assert asked[0] == ('GetObject', BUCKET, True)
+
+
+def test_an_answer_may_be_changed_before_it_is_parsed(client, s3):
+    def handler(response):
+        assert {'status_code', 'body', 'headers'} <= set(response)
+        response['body'] = response['body'].replace(b'>false</IsTruncated>', b'>true</IsTruncated>')
+
+    internals.before_parsing(client, 's3', handler)
+    assert client.list_objects_v2(Bucket=BUCKET)['IsTruncated'] is True
+
+
+def test_the_answer_of_a_call_may_be_changed_before_it_is_raised(client, s3):
+    def handler(status, parsed, _):
+        parsed['Error']['Code'] = f'seen {status}'
+
+    internals.after_call(client, 'HeadObject', handler)
+    with pytest.raises(ClientError, match='seen 404'):
+        client.head_object(Bucket=BUCKET, Key='missing')
+
+
+# Signatures
+
+
+def test_a_signature_is_that_of_the_example_in_the_documentation(monkeypatch):
+    """GET Object of https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html."""
+    monkeypatch.setattr('botocore.auth.get_current_datetime', _Then.utcnow, raising=False)
+    monkeypatch.setattr('botocore.auth.datetime', SimpleNamespace(datetime=_Then), raising=False)
+    keys = ReadOnlyCredentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', None)
+    empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+    added = internals.signature('GET', 'https://examplebucket.s3.amazonaws.com/test.txt', {'Range': 'bytes=0-9'}, empty, 'us-east-1', keys)
+    assert added['Authorization'].endswith(
+        'SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'
+    )
+    assert set(added) == {'Authorization', 'X-Amz-Date', 'X-Amz-Content-SHA256'}
+
+
+class _Then(datetime):
+    """What botocore before 1.40 asks for the time."""
+
+    @classmethod
+    def utcnow(cls):
+        return cls(2013, 5, 24)
+
+
+def test_a_signature_takes_the_hash_that_it_is_given_and_has_the_token():
+    added = internals.signature('PUT', 'https://s3/b/k', {}, 'UNSIGNED-PAYLOAD', 'mars', ReadOnlyCredentials('A', 's', 'token'))
+    assert (added['X-Amz-Content-SHA256'], added['X-Amz-Security-Token']) == ('UNSIGNED-PAYLOAD', 'token')
+    assert '/mars/s3/aws4_request' in added['Authorization']
+
+
+@pytest.mark.parametrize(
+    ('url', 'context', 'expected'),
+    [
+        ('http://s3/b/k', {'has_streaming_input': True}, '2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881'),
+        ('https://s3/b/k', {}, '2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881'),
+        ('https://s3/b/k', {'has_streaming_input': True}, 'UNSIGNED-PAYLOAD'),
+        ('https://s3/b/k', {'checksum': {'request_algorithm': {'in': 'trailer'}}}, 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'),
+    ],
+)
+def test_of_a_body_less_is_signed_over_https(url, context, expected):
+    request = AWSRequest('PUT', url, headers={'Content-MD5': 'x'}, data=b'x')
+    request.context.update(context)
+    assert internals.payload_hash(request) == expected
+
+
+# Without a client
+
+
+def test_there_is_a_file_of_authorities():
+    with open(internals.authorities(), 'rb') as file:
+        assert b'-----BEGIN CERTIFICATE-----' in file.read(100_000)
+
+
+def test_an_unsigned_request_is_sent(s3):
+    s3.store(BUCKET, 'k', b'x')
+    answer = internals.send_unsigned(f'{s3.url}/{BUCKET}/k', internals.authorities(), None, 5)
+    assert (answer.status_code, answer.content) == (200, b'x')
+    assert 'authorization' not in s3.requests[-1].headers

@@ -1,0 +1,76 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is private in Rucio, and this project relies on: each test fails when that changes."""
+
+import inspect
+from importlib import import_module
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+
+import rucio.rse
+from rucio.client.baseclient import BaseClient
+from rucio.common.exception import AccessDenied
+from rucio.common.s3 import rucio_internals as internals
+from rucio.rse import rsemanager
+
+
+@pytest.mark.parametrize('client', [True, False])
+def test_whether_this_is_a_client_is_what_rucio_says(monkeypatch, client):
+    assert 'CLIENT_MODE' in inspect.getsource(rucio.rse)
+    assert isinstance(rsemanager.CLIENT_MODE, bool)  # it is set when rucio.rse is imported
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+    assert internals.is_client() is client
+
+
+def test_a_request_has_the_token_and_its_answer_an_exception():
+    assert list(inspect.signature(BaseClient._send_request).parameters)[:3] == ['self', 'url', 'method']
+    assert {'data'} <= set(inspect.signature(BaseClient._send_request).parameters)
+    sent = []
+    client = object.__new__(BaseClient)
+    client._send_request = lambda *given, **named: sent.append((given, named))
+    internals.send(client, 'https://rucio/s3', 'POST', '{}')
+    assert sent == [(('https://rucio/s3',), {'method': internals.HTTPMethod.POST, 'data': '{}'})]
+    answer = SimpleNamespace(status_code=401, headers={'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'not yours'}, content=None)
+    kind, message = internals.exception_of(client, answer)
+    assert (kind, 'not yours' in message) == (AccessDenied, True)
+
+
+def test_the_permissions_of_a_vo_are_a_module():
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+    permission = import_module('rucio.core.permission')
+    known = dict(permission.permission_modules)
+    try:
+        permission.permission_modules.pop('def', None)
+        module = internals.permission_module('def')
+        assert callable(module.has_permission)
+        assert internals.permission_module('def') is module
+    finally:
+        permission.permission_modules.update(known)
+
+
+def test_a_table_is_printed_as_rucio_prints_its_own():
+    console = pytest.importorskip('rich.console').Console(file=StringIO(), width=80)
+    stopped = []
+    context = SimpleNamespace(console=console, no_pager=True, spinner=SimpleNamespace(stop=lambda: stopped.append(True)))
+    internals.print_table(context, [['user.alice', '3']], ['BUCKET', 'FILES'], ['left', 'right'])
+    shown = console.file.getvalue()
+    assert all(word in shown for word in ('BUCKET', 'FILES', 'user.alice', '3'))
+    assert stopped
+
+
+def test_the_context_of_a_command_has_what_a_table_needs():
+    text = inspect.getsource(import_module('rucio.cli.command'))
+    assert all(name in text for name in ('console', 'no_pager', 'spinner'))
