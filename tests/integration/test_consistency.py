@@ -223,8 +223,8 @@ def check_the_auditor(here, tmp_path):
 def test_no_dump_of_what_cannot_be_listed(place, unique, tmp_path):
     here = place(bucket_prefix=f'{unique}-')
     for options, said in (
-        (('--scope', here.scope), f"the storage has no bucket '{here.bucket}', so no dump was made"),
-        ((), 'list no bucket of any scope'),
+        (('--scope', here.scope), f"the storage has no bucket '{here.bucket}', so no dump was written"),
+        ((), 'cannot list the bucket of any scope'),
     ):
         done = here.dump('-o', str(tmp_path / TODAY), *options)
         assert done.returncode == 1

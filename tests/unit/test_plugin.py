@@ -29,7 +29,7 @@ from rucio.cli import command
 from servers.fake_rucio import FakeRucio
 
 RUCIO = Path(sys.executable).with_name('rucio')
-NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
+NO_PLUGIN = 'This Rucio server has no S3 plugin: ask the operator to set `[api] endpoints_add = s3`'
 
 
 @pytest.fixture

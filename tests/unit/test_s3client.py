@@ -198,10 +198,10 @@ def test_what_an_older_server_does_not_say_is_named_where_it_is_needed(fake_ruci
     fake_rucio.answer = lambda _: (200, [{'account': 'bob', 'write': False}], {})
     (grant,) = connect().list_grants('s', 'n')
     assert grant == {'account': 'bob', 'write': False}
-    with pytest.raises(RSEOperationNotSupported, match="did not say 'until': its S3 plugin is older than this client"):
+    with pytest.raises(RSEOperationNotSupported, match="did not return 'until': its S3 plugin is older than this client"):
         grant['until']
     fake_rucio.answer = lambda _: (200, {'rse': 'X'}, {})
-    with pytest.raises(RSEOperationNotSupported, match="did not say 'counts'"):
+    with pytest.raises(RSEOperationNotSupported, match="did not return 'counts'"):
         connect().reconcile('s')
 
 
@@ -394,7 +394,7 @@ def test_where_the_server_only_signs(fake_rucio, plugin, connect):
     plugin['/s3/rses/X'] = {**STORAGE, 'auth': ['remote']}
     client = connect().boto3_client('user.alice:thesis')
     assert client.meta.config.signature_version is UNSIGNED
-    with pytest.raises(RSEOperationNotSupported, match='makes none for this storage'):
+    with pytest.raises(RSEOperationNotSupported, match='issues none for this storage'):
         connect().storage_options('user.alice:thesis')
 
 
@@ -405,7 +405,7 @@ def test_a_client_for_a_part_of_a_bucket(fake_rucio, plugin, connect):
 
 def test_what_is_nowhere_is_named(plugin, connect):
     plugin['/s3/locate'] = []
-    with pytest.raises(RSENotFound, match=r'`rucio s3 make-bucket user.alice` makes its bucket'):
+    with pytest.raises(RSENotFound, match=r'Make its bucket with `rucio s3 make-bucket user.alice`'):
         connect().boto3_client('user.alice:thesis')
 
 

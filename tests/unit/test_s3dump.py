@@ -194,7 +194,7 @@ def test_what_is_no_file_is_not_replaced(run, s3, tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     done = run('-o', str(tmp_path / 'pipe'))
     assert isinstance(done.exception, InputValidationError)
-    assert 'is no file: use "-o -"' in str(done.exception)
+    assert 'is not a regular file: use "-o -"' in str(done.exception)
     assert (tmp_path / 'pipe').is_fifo()
 
 
@@ -273,7 +273,7 @@ def test_a_bucket_that_cannot_be_listed_to_its_end(run, s3, tmp_path, fault, kin
 
 def test_nothing_is_no_dump(run, s3, tmp_path):
     """A storage that lists nothing is more often misunderstood than empty."""
-    for said in ('there is no object in user.alice', 'list no bucket of any scope'):
+    for said in ('there are no objects in user.alice', 'cannot list the bucket of any scope'):
         done = run('-o', str(tmp_path / 'dump'))
         assert isinstance(done.exception, SourceNotFound)
         assert said in str(done.exception)
@@ -282,7 +282,7 @@ def test_nothing_is_no_dump(run, s3, tmp_path):
 
 
 def test_a_scope_without_a_bucket(catalogue):
-    with pytest.raises(SourceNotFound, match=r"RSE X: the storage has no bucket 'user\.bob', so no dump was made\. Check the scope's name"):
+    with pytest.raises(SourceNotFound, match=r"RSE X: the storage has no bucket 'user\.bob', so no dump was written\. Check the scope's name"):
         lines(catalogue(), 'user.bob')
 
 
@@ -314,5 +314,5 @@ def test_a_storage_that_anybody_may_read(catalogue, s3):
 def test_no_s3(catalogue):
     here = catalogue()
     here.rse['protocols'][0]['impl'] = 'rucio.rse.protocols.posix.Default'
-    with pytest.raises(RSENotFound, match='no S3 RSE'):
+    with pytest.raises(RSENotFound, match='not an S3 RSE'):
         lines(here)

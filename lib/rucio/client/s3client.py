@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""``S3Client``: buckets, credentials and sharing, as the S3 plugin of a Rucio server offers them."""
+"""``S3Client``: the client of the S3 plugin of a Rucio server, for buckets, credentials and sharing."""
 
 import re
 import time
@@ -59,15 +59,15 @@ Answer = TypeVar('Answer')
 RSEAnswer = TypeVar('RSEAnswer', bound=api.ListedRSE)
 ReconcileAnswer = TypeVar('ReconcileAnswer', bound=api.Reconciled)
 
-NO_PLUGIN = 'This Rucio server has no S3 plugin: ask its operator for `[api] endpoints_add = s3`'
+NO_PLUGIN = 'This Rucio server has no S3 plugin: ask the operator to set `[api] endpoints_add = s3`'
 
 
 _NO_ROUTE = (codes.not_found, codes.not_allowed)
-_LONGEST_REFUSAL = 4000  # characters of what a server says
+_LONGEST_REFUSAL = 4000  # characters of a server's error message
 
 
 class _Told(dict[str, Any]):
-    """An answer. An older server may not say all that this client asks of it; what lies in it may be anybody's."""
+    """The answer of a server. A missing field raises: the server may be older than this client."""
 
     def __init__(self, who: str, content: dict[str, Any]) -> None:
         super().__init__(content)
@@ -75,39 +75,38 @@ class _Told(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise RSEOperationNotSupported(
-            f"{self._who} did not say '{name}': its S3 plugin is older than this client, {api.version()}. "
-            'Ask its operator to update it.'
+            f"{self._who} did not return '{name}': its S3 plugin is older than this client, {api.version()}. "
+            'Ask the operator to update it.'
         )
 
 
 class _Place(NamedTuple):
-    """Where a DID is, and the storage that it is on."""
+    """The location of a DID, and the storage that it is on."""
 
     endpoint: Endpoint
-    ways: tuple[str, ...]  # how the server lets its clients in: vended, remote
+    ways: tuple[str, ...]  # how the server authorises its clients: vended, remote
     bucket: str
     key: str
 
 
 class S3Client(CredentialClient):
-    """
-    Buckets, credentials and sharing of S3 storages.
+    """Manage buckets, credentials and sharing on S3 storages.
 
-    The server needs the S3 plugin (``[api] endpoints_add = s3``); this account needs no key. Any method raises
-    ``RSEOperationNotSupported`` where the plugin is missing, ``AccessDenied`` where the account may not do it (also for
-    what does not exist), and ``ServerConnectionException`` where the server does not answer. Where the account asks too
-    often, a call waits as long as the server says, a minute at most; then it raises ``ResourceTemporaryUnavailable``.
-    May be used by several threads.
+    The server needs the S3 plugin (``[api] endpoints_add = s3``); the account needs no keys. Any method can raise
+    ``RSEOperationNotSupported`` if the plugin is missing, ``AccessDenied`` if the account is not allowed to do it (also
+    for things that do not exist), and ``ServerConnectionException`` if the server does not answer. If the account sends
+    too many requests, a call waits as long as the server asks it to, at most a minute; then it raises
+    ``ResourceTemporaryUnavailable``. The client is thread-safe.
     """
 
     S3_BASEURL = 's3'
-    # Seconds that a call waits in all where the server says that the account asks too often.
+    # The seconds that a call waits in total if the server reports too many requests.
     PATIENCE: ClassVar[float] = 60
 
-    # Stock Rucio verifies no certificate where the path of its CA is empty, as X509_CERT_DIR or ca_cert may be.
+    # Stock Rucio does not verify certificates if the path of its CA is empty, as X509_CERT_DIR or ca_cert can be.
     @property
     def ca_cert(self) -> Any:
-        """The CA of the Rucio server: a path, or True for the usual ones."""
+        """The CA of the Rucio server: a path, or True for the default ones."""
         return self._ca_cert
 
     @ca_cert.setter
@@ -116,7 +115,7 @@ class S3Client(CredentialClient):
 
     @property
     def session(self) -> Discreet:
-        """What makes the requests to the Rucio server."""
+        """The HTTP session for requests to the Rucio server."""
         return self._session
 
     @session.setter
@@ -133,30 +132,29 @@ class S3Client(CredentialClient):
         region: Optional[str] = None,
         **kwargs: Any,
     ) -> None:
-        """
-        Log in to Rucio. No request, where there is a token already.
+        """Log in to Rucio. Sends no request if there is a token already.
 
-        With none of the parameters below, the Rucio server says where a storage is and gives short-lived keys for it,
-        or signs the requests: better than keys in a program, as nobody has to keep them, they end, and reach no further
-        than the account may. With ``endpoint_url`` or keys, :meth:`boto3_client` and :meth:`get_signed_url` use those
-        and ask no server.
+        Without any of the parameters below, the Rucio server provides the storage's URL and short-lived keys for it, or
+        signs the requests. This is better than keys in a program: nobody has to keep them, they expire, and they allow
+        no more than the account may do. With ``endpoint_url`` or keys, :meth:`boto3_client` and :meth:`get_signed_url`
+        use those, and send no request to the server.
 
         Parameters
         ----------
         resource :
-            The service that :meth:`boto3_client` makes clients of, where ``endpoint_url`` or keys are given.
+            The service for which :meth:`boto3_client` makes clients, if ``endpoint_url`` or keys are given.
         endpoint_url :
             The storage's URL, such as ``https://s3.example.org:9000``.
         key_id :
-            The access key. Without, boto3 looks where it always does (environment, ``~/.aws``).
+            The access key. By default, boto3 searches its usual places (environment, ``~/.aws``).
         secret_key :
             The secret key.
         config :
-            The configuration of the clients that :meth:`boto3_client` makes, over ``Config(signature_version='s3v4')``.
+            The configuration for :meth:`boto3_client`, merged into ``Config(signature_version='s3v4')``.
         region :
-            The region that signatures name. Without, that of the storage.
+            The region to sign for. The default is that of the storage.
         kwargs :
-            What ``rucio.client.Client`` takes: ``rucio_host``, ``account``, ``auth_type``, ``creds``, ``vo``...
+            The parameters of ``rucio.client.Client``: ``rucio_host``, ``account``, ``auth_type``, ``creds``, ``vo``...
 
         Raises
         ------
@@ -165,8 +163,8 @@ class S3Client(CredentialClient):
         """
         if bool(key_id) != bool(secret_key):
             raise InputValidationError(
-                'S3Client was given only one of key_id and secret_key. '
-                'Give both, or neither, and the Rucio server authorizes the requests.'
+                'S3Client got only one of key_id and secret_key. '
+                'Give both, or neither to have the Rucio server authorise the requests.'
             )
         self._resource = resource
         self._endpoint_url = endpoint_url
@@ -177,7 +175,7 @@ class S3Client(CredentialClient):
 
     @property
     def identity(self) -> str:
-        """Server, VO and account: the same for those that are given the same. Holds no secret."""
+        """Server, VO and account: equal for clients with equal access. It contains no secret."""
         return f'{self.host} {self.vo} {self.account}'
 
     @property
@@ -185,30 +183,27 @@ class S3Client(CredentialClient):
         return f'The Rucio server at {self.host}'
 
     def get_s3_version(self) -> api.Version:
-        """
-        The version of the server's plugin, and what it can do. One request.
+        """Return version and capabilities of the server's plugin. One request.
 
         Returns
         -------
-            version and capabilities: the names of the operations that it knows, such as make_bucket.
+            version, and capabilities: the names of the operations that it supports, such as make_bucket.
         """
         return self._ask(api.GetVersion())
 
     # Storages
 
     def list_s3_rses(self) -> list[api.ListedRSE]:
-        """
-        The S3 RSEs that the server serves. One request.
+        """List the S3 RSEs of the server. One request.
 
         Returns
         -------
-            For each RSE what :meth:`get_s3_rse` says of it.
+            For each RSE the fields of :meth:`get_s3_rse`.
         """
         return [self._open(told) for told in self._ask(api.ListRSEs())]
 
     def get_s3_rse(self, rse: str) -> api.DescribedRSE:
-        """
-        How to reach an RSE. One request.
+        """Describe how to reach an RSE. One request.
 
         Parameters
         ----------
@@ -217,20 +212,21 @@ class S3Client(CredentialClient):
 
         Returns
         -------
-            rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (what the server offers: vended,
-            not if it is reached by http; remote), sts_url, web_identity_role_arn, role_chaining (what came of trying to
-            make more of vended keys, or None).
+            rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (the ways that the server offers:
+            vended, unless it is reached by http; remote), sts_url, web_identity_role_arn, role_chaining (the result of
+            trying to extend vended keys, or None).
 
         Raises
         ------
         RSENotFound
-            If there is no such RSE, or it is no S3 storage.
+            If there is no such RSE, or it is not an S3 storage.
         """
         return self._open(self._ask(api.GetRSE(rse=rse)))
 
     def endpoint(self, rse: str) -> Endpoint:
-        """
-        The storage of an RSE: as the server describes it, with what rucio.cfg says of it on this machine. One request.
+        """Return the endpoint of an RSE: the server's description, with the settings of rucio.cfg on this machine.
+
+        One request.
 
         Parameters
         ----------
@@ -240,8 +236,7 @@ class S3Client(CredentialClient):
         return self._storage(rse)[0]
 
     def locate(self, scope: str, name: str, rse: Optional[str] = None) -> list[api.Location]:
-        """
-        Where a DID is, or would be made. One request.
+        """Find where a DID is, or would be created. One request.
 
         Parameters
         ----------
@@ -250,11 +245,11 @@ class S3Client(CredentialClient):
         name :
             The name of the DID; empty for the scope's bucket.
         rse :
-            Only there.
+            Return only the location on this RSE.
 
         Returns
         -------
-            rse, bucket, key and url, the best first.
+            rse, bucket, key and url of each location, the best first.
 
         Raises
         ------
@@ -271,8 +266,16 @@ class S3Client(CredentialClient):
         return here
 
     def best_place(self, scope: str, name: str, rse: Optional[str] = None) -> api.Location:
-        """
-        As :meth:`locate`, the first of them.
+        """Return the first location of :meth:`locate`. One request.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the DID.
+        name :
+            The name of the DID; empty for the scope's bucket.
+        rse :
+            Return only the location on this RSE.
 
         Raises
         ------
@@ -282,21 +285,20 @@ class S3Client(CredentialClient):
         places = self.locate(scope, name, rse)
         if not places:
             raise RSENotFound(
-                f'{scope}{":" if name else ""}{name} is on no S3 storage. '
-                f'`rucio s3 make-bucket {scope}` makes its bucket.'
+                f'{scope}{":" if name else ""}{name} is not on any S3 storage. '
+                f'Make its bucket with `rucio s3 make-bucket {scope}`.'
             )
         return places[0]
 
     # Buckets
 
     def list_buckets(self, rse: Optional[str] = None) -> list[api.Bucket]:
-        """
-        The buckets of the scopes that the account owns; all of them for an admin. One request.
+        """List the buckets of the scopes that the account owns, or all buckets for an admin. One request.
 
         Parameters
         ----------
         rse :
-            Only those of this RSE.
+            Only list the buckets of this RSE.
 
         Returns
         -------
@@ -305,22 +307,21 @@ class S3Client(CredentialClient):
         return self._ask(api.ListBuckets(rse=rse or None))
 
     def make_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None) -> api.MadeBucket:
-        """
-        Make the bucket of a scope, and register a dataset with its rule. Does no harm when done again. One request.
+        """Make the bucket of a scope, and register a dataset with a rule. It can be repeated. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         name :
-            The name of the dataset: the keys below ``name/`` belong to it.
+            The name of the dataset: objects below ``name/`` belong to it.
         rse :
-            Where. Without, the server takes the one S3 RSE where the account may store.
+            The RSE. By default, the server takes the only S3 RSE on which the account has quota.
 
         Returns
         -------
-            rse, bucket, scope, name, url, made: what was not there before (bucket, dataset, rule, lifecycle, events),
-            and warnings: what in the policy of a bucket that was there may keep the Rucio server out.
+            rse, bucket, scope, name, url, made (whether bucket, dataset, rule, lifecycle and events are new), and
+            warnings about the policy of an existing bucket that may lock out the Rucio server.
 
         Examples
         --------
@@ -336,64 +337,60 @@ class S3Client(CredentialClient):
     def remove_bucket(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False
     ) -> api.RemovedBucket:
-        """
-        Remove the bucket of a scope, or one collection in it. One request.
+        """Remove the bucket of a scope, or one collection in it. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         name :
-            The name of the dataset, if only that is to go.
+            The name of the dataset, to remove only that.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         force :
-            Also if it is not empty: what is in it is deleted.
+            Delete the content as well.
 
         Returns
         -------
-            rse, bucket, removed (how many rules, objects, replicas, datasets, and whether the bucket is gone), and
-            finished: false where there is so much to delete that it has to be asked for again.
+            rse, bucket, removed (the numbers of rules, objects, replicas and datasets, and whether the bucket is gone),
+            and finished: false if there is so much to delete that the call has to be repeated.
 
         Raises
         ------
         UnsupportedOperation
-            If it is not empty, or somebody else's rule protects what is in it.
+            If it is not empty, or somebody else's rule protects the content.
         """
         return self._ask(api.RemoveBucket(scope=scope, name=name or '', rse=rse, force=force))
 
     def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
-        """
-        The storage's own policy of a scope's bucket, or None. One request.
+        """Return the bucket policy of a scope's bucket, or None. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         """
         return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['policy'] or None
 
     def list_policy_warnings(self, scope: str, rse: Optional[str] = None) -> list[str]:
-        """
-        What in the storage's own policy of a scope's bucket may keep the Rucio server out of it. One request.
+        """List what in the bucket policy of a scope's bucket may lock out the Rucio server. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         """
         return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['warnings']
 
     def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
-        """
-        Set the storage's own policy of a scope's bucket. It is the storage's to enforce, whatever Rucio grants. One
-        request.
+        """Set the bucket policy of a scope's bucket. One request.
 
-        The owner of a scope may allow named users and roles to read; admins may set more.
+        The storage enforces it in addition to Rucio's grants. The owner of a scope may allow named users and roles to
+        read; admins may set any policy.
 
         Parameters
         ----------
@@ -402,20 +399,19 @@ class S3Client(CredentialClient):
         policy :
             An S3 bucket policy.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         """
         self._ask(api.SetBucketPolicy(scope=scope, rse=rse, policy=policy))
 
     def delete_bucket_policy(self, scope: str, rse: Optional[str] = None) -> None:
-        """
-        Remove the storage's own policy of a scope's bucket, except for what is shared with everybody. One request.
+        """Remove the bucket policy of a scope's bucket, except for public access by grants. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         """
         self._ask(api.DeleteBucketPolicy(scope=scope, rse=rse))
 
@@ -432,9 +428,9 @@ class S3Client(CredentialClient):
         on_missing: Optional[str] = None,
         progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
     ) -> api.Imported:
-        """
-        Register what lies in a bucket of somebody else as files of a dataset, and again what is new. A request for each
-        20 seconds of work.
+        """Register the objects of a foreign bucket as files of a dataset; repeated calls add new objects.
+
+        One request per 20 seconds of work.
 
         Parameters
         ----------
@@ -443,17 +439,17 @@ class S3Client(CredentialClient):
         scope :
             The scope of the files.
         name :
-            The dataset: a key below the prefix becomes this name, a slash, and the rest of the key.
+            The dataset. A file's name is this name, a slash, and its key relative to the prefix.
         bucket :
-            The bucket, where the RSE is not for one bucket only.
+            The bucket, if the RSE does not name one.
         prefix :
-            A folder in it. Without, all of the RSE.
+            Only import objects below this prefix. By default, everything on the RSE.
         dry_run, on_changed, on_missing, progress :
-            As :meth:`reconcile` has them.
+            As in :meth:`reconcile`.
 
         Returns
         -------
-            As :meth:`reconcile`, and the prefix.
+            As in :meth:`reconcile`, and the prefix.
 
         Raises
         ------
@@ -483,7 +479,7 @@ class S3Client(CredentialClient):
         )
         return self._until_done(request, progress)
 
-    # The catalogue follows a bucket
+    # Keeping the catalogue up to date with a bucket
 
     def reconcile(
         self,
@@ -496,41 +492,40 @@ class S3Client(CredentialClient):
         on_missing: Optional[str] = None,
         progress: 'Optional[Callable[[dict[str, int]], None]]' = None,
     ) -> api.Reconciled:
-        """
-        Register what other tools put into a scope's bucket, and find what they changed or removed there. Can be done
-        again at any time.
+        """Register objects that other tools wrote to a scope's bucket, and find what they changed or removed.
 
-        A request for each 20 seconds of work; the server lists 1000 objects with a request to the storage, and reads
-        new objects whose checksum nothing else tells.
+        It can be repeated at any time. One request per 20 seconds of work; the server sends one request to the storage
+        per 1000 objects, and reads new objects if it cannot get their checksum in another way.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         name :
-            Only what is below this collection, or this one file.
+            Only reconcile objects below this collection, or this one file.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         dry_run :
-            Write nothing.
+            Change nothing.
         on_changed :
-            What is done about objects that are not what the catalogue says: report, replace or bad. Without, what is
-            set for the bucket.
+            What to do about objects that differ from the catalogue: report, replace or bad. The default is the bucket's
+            setting.
         on_missing :
-            What is done about replicas whose object is gone: report, forget or lost. Without, what is set for the
-            bucket.
+            What to do about replicas whose object is missing: report, forget or lost. The default is the bucket's
+            setting.
         progress :
             Called with the counts so far after each request.
 
         Returns
         -------
-            rse, bucket, scope, name, counts (what was found and done -> how many), and problems: kind, did, key, found
-            and remedy of those who need a decision. All are counted, but at most 100 are told for each request.
+            rse, bucket, scope, name, counts (the number of objects of each kind), and problems: kind, did, key, found
+            and remedy of those that need a decision. The counts are complete, but each request returns at most 100
+            problems.
 
         Raises
         ------
         InputValidationError
-            If there is no such way to act.
+            If on_changed or on_missing is invalid.
 
         Examples
         --------
@@ -545,20 +540,19 @@ class S3Client(CredentialClient):
         return self._until_done(api.Reconcile(scope=scope, name=name or '', rse=rse, **wish), progress)
 
     def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> api.BucketSettings:
-        """
-        What is done in a scope's bucket about objects that others changed or removed. One request.
+        """Return what is done about objects in a scope's bucket that others changed or removed. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
 
         Returns
         -------
-            rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for all of
-            the RSE.
+            rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for the
+            whole RSE.
         """
         return self._ask(api.GetBucketSettings(scope=scope, rse=rse))
 
@@ -570,63 +564,61 @@ class S3Client(CredentialClient):
         on_changed: Optional[str] = None,
         on_missing: Optional[str] = None,
     ) -> api.BucketSettings:
-        """
-        Set what is done in a scope's bucket about objects that others changed or removed. One request.
+        """Set what is done about objects in a scope's bucket that others changed or removed. One request.
 
         Parameters
         ----------
         scope :
             The scope whose bucket it is.
         rse :
-            Where. Without, wherever the bucket is.
+            The RSE. By default, the one where the bucket is.
         on_changed :
-            report, replace, bad, or default for what holds on the RSE. Without, it stays as it is.
+            report, replace, bad, or default for the setting of the RSE. By default it is not changed.
         on_missing :
-            report, forget, lost, or default for what holds on the RSE. Without, it stays as it is.
+            report, forget, lost, or default for the setting of the RSE. By default it is not changed.
 
         Returns
         -------
-            As :meth:`get_bucket_settings`.
+            As in :meth:`get_bucket_settings`.
 
         Raises
         ------
         InputValidationError
-            If there is no such way to act.
+            If on_changed or on_missing is invalid.
         """
         return self._ask(api.SetBucketSettings(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing))
 
     def list_changes(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None
     ) -> api.Changes:
-        """
-        What changed of late in the catalogue below a collection. One request; the server reads all replicas below the
-        name for it.
+        """List recent changes in the catalogue below a collection. One request.
+
+        The server reads all replicas below the name for it.
 
         Parameters
         ----------
         scope :
             The scope.
         name :
-            The name of a collection. Without, all of the scope.
+            The name of a collection. By default, the whole scope.
         rse :
-            Where. Without, wherever it is.
+            The RSE. By default, the one where the bucket is.
         since :
-            ``now`` of an earlier answer. Without, nothing is told but the time.
+            ``now`` of an earlier answer. Without it, only the time is returned.
 
         Returns
         -------
-            rse, now, changes: time, change (registered, updated, bad, removed), scope, name and bytes of each; and
-            more: there were so many that the last ones are missing, and now is the time of the last one that is told. A
-            change may become visible seconds after its time: who repeats this asks from a little earlier, and skips
-            what is known.
+            rse, now, and changes: time, change (registered, updated, bad, removed), scope, name and bytes of each. more
+            is true if there were too many for one answer; now is then the time of the last change in it. A change may
+            become visible seconds after its time: to follow changes, ask from slightly before ``now``, and skip those
+            that are known.
         """
         return self._ask(api.ListChanges(scope=scope, name=name or '', rse=rse, since=since))
 
     # Sharing
 
     def list_grants(self, scope: str, name: str) -> list[api.Grant]:
-        """
-        With whom a collection is shared. One request.
+        """List the grants of a collection. One request.
 
         Parameters
         ----------
@@ -642,8 +634,7 @@ class S3Client(CredentialClient):
         return self._ask(api.ListGrants(scope=scope, name=name))
 
     def add_grant(self, scope: str, name: str, account: str, write: bool = False) -> None:
-        """
-        Share a collection: the account can read what is below ``name/``. One request.
+        """Share a collection: let an account read everything below ``name/``. One request.
 
         Parameters
         ----------
@@ -654,13 +645,14 @@ class S3Client(CredentialClient):
         account :
             The account, or ``*`` for everybody, with or without Rucio.
         write :
-            It can also write and delete there.
+            Also allow writing and deleting.
         """
         self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write))
 
     def delete_grant(self, scope: str, name: str, account: str) -> None:
-        """
-        Share a collection no longer. Keys that the account has been given end with their lifetime. One request.
+        """Stop sharing a collection with an account. One request.
+
+        Keys that were issued to the account before remain valid until they expire.
 
         Parameters
         ----------
@@ -673,13 +665,12 @@ class S3Client(CredentialClient):
         """
         self._ask(api.DeleteGrant(scope=scope, name=name, account=account))
 
-    # Being authorised
+    # Authorisation
 
     def get_s3_credentials(
         self, rse: str, bucket: str, prefix: str = '', write: bool = False, lifetime: Optional[int] = None
     ) -> api.Credentials:
-        """
-        Short-lived keys for a part of a bucket. One request.
+        """Get short-lived keys for a part of a bucket. One request.
 
         Parameters
         ----------
@@ -688,12 +679,12 @@ class S3Client(CredentialClient):
         bucket :
             The bucket.
         prefix :
-            A key, or what keys begin with; empty for all of the bucket. The server widens it to what the account may
-            reach.
+            A key or a prefix of keys; empty for the whole bucket. The server extends it to everything that the account
+            may access.
         write :
-            The keys shall be good for writing and deleting, too.
+            Whether the keys allow writing and deleting.
         lifetime :
-            In seconds; the server has an upper bound.
+            The lifetime in seconds; the server sets the upper limit.
 
         Returns
         -------
@@ -703,9 +694,9 @@ class S3Client(CredentialClient):
         Raises
         ------
         RSEOperationNotSupported
-            If the storage cannot make such keys.
+            If the server issues no keys for this storage.
         ConfigurationError
-            If the Rucio server is not reached by https: who listens would have the keys.
+            If the Rucio server is not reached by https, as anybody on the network could read the keys.
         """
         return self._keys_of(api.GetCredentials(rse=rse, bucket=bucket, prefix=prefix, write=write, lifetime=lifetime))
 
@@ -717,38 +708,36 @@ class S3Client(CredentialClient):
         write: bool = False,
         lifetime: Optional[int] = None,
     ) -> api.Credentials:
-        """
-        Short-lived keys for a DID, wherever it is. One request.
+        """Get short-lived keys for a DID, wherever it is. One request.
 
         Parameters
         ----------
         scope :
             The scope of the DID.
         name :
-            The name of a file or collection. Without, all of the scope's bucket.
+            The name of a file or collection. By default, the scope's whole bucket.
         rse :
-            Where. Without, the server decides.
+            The RSE. By default, the server chooses one.
         write :
-            The keys shall be good for writing and deleting, too.
+            Whether the keys allow writing and deleting.
         lifetime :
-            In seconds; the server has an upper bound.
+            The lifetime in seconds; the server sets the upper limit.
 
         Returns
         -------
-            As :meth:`get_s3_credentials`.
+            As in :meth:`get_s3_credentials`.
 
         Raises
         ------
         RSEOperationNotSupported
-            If the storage cannot make such keys.
+            If the server issues no keys for this storage.
         ConfigurationError
-            If the Rucio server is not reached by https: who listens would have the keys.
+            If the Rucio server is not reached by https, as anybody on the network could read the keys.
         """
         return self._keys_of(api.GetCredentials(scope=scope, name=name or '', rse=rse, write=write, lifetime=lifetime))
 
     def sign_s3_requests(self, rse: str, requests: list[api.Unsigned]) -> list[api.Signed]:
-        """
-        Have the server sign S3 requests, which are then sent by who asked. One request.
+        """Have the server sign S3 requests, which the caller then sends to the storage. One request.
 
         Parameters
         ----------
@@ -764,13 +753,11 @@ class S3Client(CredentialClient):
         return checked_signatures(self._who, self._ask(api.Sign(rse=rse, requests=requests)))
 
     def get_signed_url(self, rse: str, service: str, operation: str, url: str, lifetime: int = 3600) -> str:
-        """
-        A URL with which anybody can do one operation on one object. Takes what ``CredentialClient.get_signed_url``
-        takes.
+        """Return a URL with which anybody can do one operation on one object. At most two requests.
 
-        What is better here: with the server's plugin (or keys given to this client) the account needs no attribute
-        ``sign-url``, plain-http storages and names that are encoded in URLs work. Without it the stock server signs.
-        At most two requests.
+        The parameters are those of ``CredentialClient.get_signed_url``. With the server's plugin, or with keys given to
+        this client, the account does not need the attribute ``sign-url``, and plain-http storages and names that are
+        encoded in URLs work. Otherwise the stock server signs.
 
         Parameters
         ----------
@@ -783,18 +770,18 @@ class S3Client(CredentialClient):
         url :
             The object's URL: ``https://host:port/bucket/key``, percent-encoded.
         lifetime :
-            In seconds. A URL made with short-lived keys ends with them, if that is earlier.
+            The lifetime in seconds. A URL that was signed with short-lived keys expires with them, if that is earlier.
 
         Raises
         ------
         InputValidationError
-            If there is no such operation.
+            If the operation is invalid.
         """
         operations = {'read': 'get_object', 'write': 'put_object', 'delete': 'delete_object'}
         if service != 's3':
             return str(super().get_signed_url(rse, service, operation, url, lifetime))
         if operation not in operations:
-            raise InputValidationError(f"A URL cannot be signed for '{operation}': it can for read, write or delete.")
+            raise InputValidationError(f"A URL cannot be signed for '{operation}': use read, write or delete.")
         place = address.parse_url(url)
         try:
             client = (
@@ -808,7 +795,7 @@ class S3Client(CredentialClient):
             operations[operation], Params={'Bucket': place.bucket, 'Key': place.key}, ExpiresIn=lifetime
         )
 
-    # What analysis tools take
+    # Clients and options for analysis tools
 
     def boto3_client(
         self,
@@ -819,28 +806,27 @@ class S3Client(CredentialClient):
         rse: Optional[str] = None,
         write: bool = False,
     ) -> 'Boto3S3':
-        """
-        A boto3 client for the bucket of a DID. It stays authorised for as long as it is used. Two or three requests.
+        """Make a boto3 client for the bucket of a DID. Two or three requests.
 
-        Where the storage makes short-lived keys, they reach no further than the DID (for a file, what was shared or the
-        bucket), and only with ``write`` are they good for writing. Elsewhere the server signs each request, if the
-        account may do it. What is written this way is not in Rucio's catalogue: ``rucio upload`` and ``rucio s3
-        upload`` register what they store.
+        The client stays authorised as long as it is used. If the server issues short-lived keys, they only give access
+        to the DID (for a file, to what was shared or to the bucket), and allow writing only with ``write``. Otherwise
+        the server signs each request, if the account is allowed to do it. Objects written with the client are not
+        registered in Rucio: use ``rucio upload`` or ``rucio s3 upload`` for that.
 
         Parameters
         ----------
         did :
             ``scope:name``, or ``scope`` for its bucket. Not needed if this client was made with an endpoint or keys.
         scope, name :
-            The same in two.
+            The same as two parameters.
         rse :
-            Where. Without, the best place.
+            The RSE. By default, the best one.
         write :
-            Whether it shall be able to write and delete.
+            Whether the client can write and delete.
 
         Returns
         -------
-            A client as ``boto3.client('s3')`` makes them.
+            A client like those of ``boto3.client('s3')``.
 
         Examples
         --------
@@ -861,10 +847,10 @@ class S3Client(CredentialClient):
         )
 
     def bucket_client(self, rse: str, bucket: str, prefix: str = '', write: bool = False) -> 'Boto3S3':
-        """
-        As :meth:`boto3_client`, for a part of a bucket, whatever the catalogue knows of it. One or two requests.
+        """Make a boto3 client for a part of a bucket, whether or not the catalogue knows it. One or two requests.
 
-        Short-lived keys reach as far around the prefix as the account may: for the owner, to all of the bucket.
+        Short-lived keys are valid for everything around the prefix that the account may access: for the owner, the
+        whole bucket.
 
         Parameters
         ----------
@@ -873,9 +859,9 @@ class S3Client(CredentialClient):
         bucket :
             The bucket.
         prefix :
-            A key, or what keys begin with.
+            A key, or a prefix of keys.
         write :
-            Whether it shall be able to write and delete.
+            Whether the client can write and delete.
         """
         endpoint, ways = self._storage(rse)
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, prefix, write))
@@ -889,20 +875,20 @@ class S3Client(CredentialClient):
         rse: Optional[str] = None,
         write: bool = False,
     ) -> dict[str, Any]:
-        """
-        What fsspec and s3fs take, and with them uproot, pandas, dask and xarray. Two or three requests.
+        """Return the options for fsspec and s3fs, and so for uproot, pandas, dask and xarray. Two or three requests.
 
-        s3fs cannot renew keys: they end after the lifetime that the server sets, an hour as a rule. Ask again then.
+        s3fs cannot renew keys: they expire after the lifetime that the server sets, usually an hour. Call this again
+        then.
 
         Parameters
         ----------
         did, scope, name, rse, write :
-            As :meth:`boto3_client` has them.
+            As in :meth:`boto3_client`.
 
         Raises
         ------
         RSEOperationNotSupported
-            If the storage makes no short-lived keys, and rucio.cfg has none: see :meth:`boto3_client`.
+            If the server issues no keys for the storage, and rucio.cfg has none: see :meth:`boto3_client`.
 
         Examples
         --------
@@ -939,30 +925,28 @@ class S3Client(CredentialClient):
         rse: Optional[str] = None,
         write: bool = False,
     ) -> Any:
-        """
-        An obstore ``S3Store`` of the bucket of a DID; its keys are renewed for as long as it is used. Two or three
-        requests.
+        """Make an obstore ``S3Store`` for the bucket of a DID, which renews its keys. Two or three requests.
 
         Parameters
         ----------
         did, scope, name, rse, write :
-            As :meth:`boto3_client` has them.
+            As in :meth:`boto3_client`.
 
         Raises
         ------
         MissingDependency
             If obstore is not installed.
         RSEOperationNotSupported
-            If the storage makes no short-lived keys: see :meth:`boto3_client`.
+            If the server issues no keys for the storage: see :meth:`boto3_client`.
         """
         try:
             from obstore.store import S3Store  # type: ignore[import-not-found] # noqa: PLC0415 - optional
         except ImportError:
-            raise MissingDependency('obstore is not installed: pip install obstore.') from None
+            raise MissingDependency('obstore is not installed. Install it with: pip install obstore') from None
         scope, name = _did(did, scope, name)
         place = self._place(scope, name, rse)
         endpoint = place.endpoint
-        self._keys_for(place, scope, name, write)  # fails now, not at the first object
+        self._keys_for(place, scope, name, write)  # fail here, not at the first object
 
         def provide() -> dict[str, Any]:
             if not _vends(place.endpoint, place.ways):
@@ -987,22 +971,24 @@ class S3Client(CredentialClient):
             credential_provider=provide,
         )
 
-    # How it is done
+    # Internals
 
     def _open(self, told: 'RSEAnswer') -> 'RSEAnswer':
-        """An RSE, with the ways that are open to this client."""
+        """Remove the ways of an RSE that are not open to this client."""
         if not is_private(self.host):
             told['auth'] = [way for way in told['auth'] or [] if way != 'vended']
         return told
 
     def _keys_of(self, request: api.GetCredentials) -> api.Credentials:
-        need_private(self.host, 'The keys that the Rucio server gives', 'Set rucio_host in rucio.cfg to its https URL.')
+        need_private(
+            self.host, 'The keys that the Rucio server issues', 'Set rucio_host in rucio.cfg to its https URL.'
+        )
         return checked_keys(self._who, self._ask(request))
 
     def _until_done(
         self, request: 'Request[ReconcileAnswer]', progress: 'Optional[Callable[[dict[str, int]], None]]' = None
     ) -> 'ReconcileAnswer':
-        """Ask, and ask again with the ``after`` of the answer until that is None. The counts are added up."""
+        """Repeat a request with the ``after`` of the answer until that is None, and add up the counts."""
         counts: Counter[str] = Counter()
         problems: list[api.Problem] = []
         while True:
@@ -1017,7 +1003,7 @@ class S3Client(CredentialClient):
             request = replace(request, after=answer['after'])  # type: ignore[type-var] # both are a Wish
 
     def _ask(self, request: 'Request[Answer]') -> 'Answer':
-        """One request to the plugin, and what it answered.
+        """Send one request to the plugin, and return the answer.
 
         :raises RSEOperationNotSupported: if the server has no plugin, or one that does not know this request.
         """
@@ -1035,14 +1021,14 @@ class S3Client(CredentialClient):
         raise kind(printable(message, _LONGEST_REFUSAL))
 
     def _why_not(self, request: 'Request[Any]') -> str:
-        """Why the server does not know a request, at the cost of one more."""
+        """Explain why the server does not know a request. One more request."""
         response = self._send('GET', *api.GetVersion().parts())
         if response.status_code != codes.ok:
             return f'{NO_PLUGIN} ({self.host}).'
         told = str(self._json(response).get('version'))
         return (
             f'{self._who} has version {printable(told, 64)} of the S3 plugin, which does not know {request.method} '
-            f'/s3{request.path}; this client has version {api.version()}. Have the older of the two updated.'
+            f'/s3{request.path}; this client has version {api.version()}. Ask for the older of the two to be updated.'
         )
 
     def _json(self, response: 'Response') -> Any:
@@ -1050,17 +1036,17 @@ class S3Client(CredentialClient):
             return response.json()
         except ValueError:
             raise ServerConnectionException(
-                f'{self.host} did not answer in JSON: check rucio_host in rucio.cfg, and what stands before the server.'
+                f'{self.host} did not answer in JSON: check rucio_host in rucio.cfg, and any proxy before the server.'
             ) from None
 
     def _send(self, method: str, path: str, query: dict[str, Any], body: Optional[dict[str, Any]]) -> 'Response':
-        """A request; again where the server says when (429), for :attr:`PATIENCE` seconds at most."""
+        """Send a request; repeat it when the server asks to (429), for :attr:`PATIENCE` seconds at most."""
         url = build_url(choice(self.list_hosts), path=f'{self.S3_BASEURL}{path}', params=query or None)
         data, patience = None if body is None else dumps(body), self.PATIENCE
         while True:
             try:
                 response = rucio_internals.send(self, url, method, data)
-                response.content  # noqa: B018 - it is read here, if it can be
+                response.content  # noqa: B018 - read it here, where a failure is caught
             except (RequestException, ServerConnectionException) as error:
                 raise ServerConnectionException(
                     f'{self.host} did not answer. Try again later, or check rucio_host in rucio.cfg.'
@@ -1091,7 +1077,7 @@ class S3Client(CredentialClient):
         return _Place(endpoint, ways, place['bucket'], place['key'])
 
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
-        """The storage as the server describes it, with what rucio.cfg says of it on this machine."""
+        """Return the storage as the server describes it, with the settings of rucio.cfg on this machine."""
         told: Mapping[str, Any] = self.get_s3_rse(rse)
         scheme, _, host = checked(self._who, 'url', told.get('url')).partition('://')
         host, _, port = host.rpartition(':') if re.search(':[0-9]{1,5}$', host) else (host, '', '')
@@ -1122,15 +1108,16 @@ class S3Client(CredentialClient):
         return self._make(endpoint, authorizer)
 
     def _presigner(self, rse: str, bucket: str, key: str, write: bool) -> 'Boto3S3':
-        """A client with keys: only those sign URLs."""
+        """Return a client with keys: no other can sign URLs."""
         endpoint, ways = self._storage(rse)
         if not _vends(endpoint, ways) and not endpoint.secrets.access_key:
             raise RSEOperationNotSupported(_no_way(rse))
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, key, write))
 
     def _make(self, endpoint: Endpoint, authorizer: authorizer.Authorizer) -> 'Boto3S3':
-        """A client of its own: the shared ones of :mod:`rucio.common.s3.clients` never overwrite, which is not what
-        boto3 does.
+        """Make a new client.
+
+        The shared clients of :mod:`rucio.common.s3.clients` never overwrite objects, unlike those of boto3.
         """
         integrity: Any = 'when_supported' if endpoint.checksum == 'crc32' else 'when_required'
         style: Any = {'addressing_style': endpoint.addressing}
@@ -1153,7 +1140,7 @@ class S3Client(CredentialClient):
 
 
 class _Keys(authorizer.Authorizer):
-    """Keys of one grant, renewed before they end."""
+    """Keys of one grant, renewed before they expire."""
 
     name = 'vended'
     identity = 'vended'
@@ -1182,7 +1169,7 @@ class _Keys(authorizer.Authorizer):
 
 
 def _retry_after(value: Optional[str]) -> int:
-    """Seconds; the header may be missing, or a date."""
+    """Return the seconds of a Retry-After header, which may be missing, or a date."""
     return max(1, int(value)) if value and value.isascii() and value.isdigit() else 5
 
 
@@ -1212,12 +1199,12 @@ def _did(did: Optional[str], scope: Optional[str], name: Optional[str]) -> tuple
     if did is not None:
         scope, _, name = did.partition(':')
     if not scope:
-        raise InputValidationError("No DID was given. Give one as 'scope:name', or 'scope' for its bucket.")
+        raise InputValidationError("No DID was given. Expected 'scope:name', or 'scope' for its bucket.")
     return scope, (name or '').strip('/')
 
 
 def _vends(endpoint: Endpoint, ways: tuple[str, ...]) -> bool:
-    """Whether keys of the server are used: rucio.cfg may have own ones, or want another way."""
+    """Return whether to use keys of the server: rucio.cfg may have keys, or require another way."""
     own = endpoint.secrets.access_key or endpoint.secrets.profile
     return 'vended' in ways and (endpoint.auth == 'vended' or (endpoint.auth == 'auto' and not own))
 
@@ -1228,7 +1215,7 @@ def _region(endpoint: Endpoint, known: Optional[str] = None) -> str:
 
 def _no_way(rse: str) -> str:
     return (
-        f'RSE {rse}: this needs keys, and the Rucio server makes none for this storage (no role_arn, '
+        f'RSE {rse}: this needs keys, and the Rucio server issues none for this storage (no role_arn, '
         f'or no safe role: see rucio s3 check {rse}). Put keys into '
-        f'rucio.cfg [s3:{rse}], or ask its operator for vended keys. `rucio upload` and `rucio download` work without.'
+        f'rucio.cfg [s3:{rse}], or ask the operator for vended keys. `rucio upload` and `rucio download` work without.'
     )

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What lies on an S3 RSE, as the text file that Rucio's auditor and other consistency tools compare with the catalogue.
+"""Dump the paths of an S3 RSE to a text file, for Rucio's auditor and other consistency tools.
 
-One path in each line: relative to the RSE's prefix and percent-encoded, as it stands in PFNs. Lists with keys of this
-machine, and asks the Rucio server for the RSE and the scopes only: two requests.
+Each line is one path: relative to the RSE's prefix and percent-encoded, as in PFNs. The buckets are listed with keys of
+this machine; the Rucio server only gets two requests, for the RSE and the scopes.
 """
 
 import os
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ['StorageDump']
 
-# The auditor leaves out what is empty between slashes, and slashes at both ends: another key.
+# The auditor removes empty parts between slashes, and slashes at both ends: the key would be another one.
 _LOST_SLASHES = re.compile('^/+|/+$|(?<=/)/+')
 
 
 class _Place(NamedTuple):
-    """Keys of a bucket, and what comes before them in a path."""
+    """A bucket, the prefix of its keys, and the prefix of its paths."""
 
     bucket: str
     key_prefix: str
@@ -51,15 +51,16 @@ class _Place(NamedTuple):
 
 
 class StorageDump:
-    """A dump of one RSE: ``StorageDump(client, rse).write(path)``. Afterwards it knows how much there was.
+    """A dump of one RSE: ``StorageDump(client, rse).write(path)``. Afterwards it has the number of objects and bytes.
 
-    One request for each 1000 objects, constant memory. Directory markers (empty objects whose key ends in a slash) are
-    left out, as by the reconciler.
+    One request per 1000 objects, constant memory. Directory markers (empty objects whose key ends in a slash) are left
+    out, as in the reconciler.
 
     :param client: The Rucio client.
     :param rse: The RSE.
-    :param scopes: Only the buckets of these scopes; without them those of all scopes that the keys may list.
-    :param server: The Rucio server's plugin, or what makes it, where this machine has no keys.
+    :param scopes: Only dump the buckets of these scopes; by default those of all scopes that the keys can list.
+    :param server: The client of the server's plugin, or a function that makes it, for machines without keys.
+    :raises RSENotFound: if there is no such RSE, or it is not an S3 storage.
     :raises RSENotFound: if there is no such RSE, or none that speaks S3.
     :raises RSEAccessDenied: if there are no keys.
     :raises ConfigurationError: if a setting is wrong.
@@ -76,15 +77,15 @@ class StorageDump:
         self._heads: dict[str, str] = {}
         self.objects = self.bytes = 0
         self.buckets: list[str] = []
-        self.others: list[str] = []  # buckets of no scope that Rucio has
+        self.others: list[str] = []  # buckets that belong to no scope
 
     # Lines
 
     def lines(self) -> Iterator[str]:
-        """The paths, without line ends: bucket after bucket by name, keys in the order of the storage's listing.
+        """Yield the paths without line ends: bucket by bucket by name, keys in the order of the storage's listing.
 
-        :raises SourceNotFound: if there is no bucket, or nothing in them: all files would be taken for lost.
-        :raises RucioException: if a bucket cannot be listed to its end. What came before is not all.
+        :raises SourceNotFound: if there is no bucket or no object: all files would be declared lost.
+        :raises RucioException: if a bucket cannot be listed completely. The paths so far are not the whole dump.
         """
         for place in self._places():
             self.buckets.append(place.bucket)
@@ -96,9 +97,8 @@ class StorageDump:
                 yield self._line(place.path_prefix + key[len(place.key_prefix) :])
         if not self.objects:
             raise SourceNotFound(
-                f'RSE {self._rse}: there is no object in {", ".join(self.buckets)}. '
-                'A dump of nothing would have all files of the RSE taken for lost, '
-                'so none was made.'
+                f'RSE {self._rse}: there are no objects in {", ".join(self.buckets)}. '
+                'No dump was written, because an empty dump would let all files of the RSE be declared lost.'
             )
 
     def _objects(self, place: _Place) -> Iterator[tuple[str, int]]:
@@ -106,28 +106,28 @@ class StorageDump:
             yield from objects.list_objects(self._connection.client, Target(self._rse, place.bucket, place.key_prefix))
         except SourceNotFound:
             remedy = (
-                "the scope's name (--scope); a scope of which nothing was ever written may have none"
+                "the scope's name (--scope); a scope to which nothing was ever written may have no bucket"
                 if self._scopes
                 else 'whether it was removed'
             )
             raise SourceNotFound(
-                f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was made. Check {remedy}."
+                f"RSE {self._rse}: the storage has no bucket '{place.bucket}', so no dump was written. Check {remedy}."
             ) from None
 
     def write(self, path: str) -> None:
-        """Write all lines to a file, which is there when all of them are in it, or as it was before.
+        """Write all lines to a file, which is replaced only when the dump is complete.
 
-        :raises InputValidationError: if it is a device or a pipe, which would be replaced.
-        :raises DestinationNotAccessible: if it cannot be written.
+        :param path: The file.
+        :raises InputValidationError: if it is a device or a pipe, which a file would replace.
         :raises RucioException: as :meth:`lines`.
         """
         real = os.path.realpath(path)
         if os.path.exists(real) and not os.path.isfile(real):
-            raise InputValidationError(f'\'{path}\' is no file: use "-o -", and have the shell write there.')
+            raise InputValidationError(f'\'{path}\' is not a regular file: use "-o -" and redirect the output.')
         try:
             self._write(real)
         except OSError as error:
-            if error.errno is None:  # of the Rucio client
+            if error.errno is None:  # it is from the Rucio client
                 raise
             raise local_error(error, path, reading=False) from error
 
@@ -152,8 +152,9 @@ class StorageDump:
         return f'{self._heads[first]}{encoded}' if first in self._heads else encoded
 
     def _note_heads(self) -> None:
-        """The auditor takes the first ``rucio`` off a path, and looks in it for what is in the RSE's URL. Paths that
-        begin so are written in full, with the ``rucio`` that it takes off.
+        """Prepare for the auditor, which removes the first ``rucio`` of a path, and the beginning of the RSE's URL.
+
+        Paths that begin so are written in full, after the ``rucio`` that it removes.
         """
         prefix = [each for each in self._protocol['prefix'].split('/') if each]
         kept = prefix[:-1] if prefix[-1:] == ['rucio'] else prefix
@@ -167,12 +168,11 @@ class StorageDump:
         if bucket:
             if self._scopes:
                 raise InputValidationError(
-                    f"RSE {self._rse}: all scopes are in the bucket '{bucket}': "
-                    'make a dump of all of it, without --scope.'
+                    f"RSE {self._rse}: all scopes are in the bucket '{bucket}': dump the whole RSE, without --scope."
                 )
             return [_Place(bucket, folder, '')]
         names = self._named() if self._scopes else self._listed()
-        # By the paths' own order, in which "a.b/" comes before "a/".
+        # In the order of the paths, where "a.b/" comes before "a/".
         return [_Place(name, '', f'{name}/') for name in sorted(names, key=lambda name: f'{name}/')]
 
     @property
@@ -182,7 +182,7 @@ class StorageDump:
     def _named(self) -> set[str]:
         if not self._has_scopes:
             raise InputValidationError(
-                f'RSE {self._rse} does not have a bucket for each scope: make a dump of all of it, without --scope.'
+                f'RSE {self._rse} does not have a bucket for each scope: dump the whole RSE, without --scope.'
             )
         return {address.scope_to_bucket(scope, self._connection.endpoint.bucket_prefix) for scope in self._scopes}
 
@@ -199,25 +199,25 @@ class StorageDump:
             self.others = sorted(listed - ours)
         if not ours:
             raise SourceNotFound(
-                f'RSE {self._rse}: the keys of this machine list no bucket of any scope, so no dump was made: '
-                'all files of the RSE would be taken for lost. '
-                'Use the keys of the owner of the buckets, or name the scopes: --scope.'
+                f'RSE {self._rse}: the keys of this machine cannot list the bucket of any scope. '
+                'No dump was written, because all files of the RSE would be declared lost. '
+                'Use the keys of the owner of the buckets, or give the scopes with --scope.'
             )
         return ours
 
 
 def _protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The one that clients read by."""
+    """Return the protocol by which clients read."""
     found = main_entries(settings['protocols'])
     if not found:
         raise RSENotFound(
-            f'RSE {settings["rse"]} is no S3 RSE: it has no protocol of {IMPL[:-1]} with scheme https or http.'
+            f'RSE {settings["rse"]} is not an S3 RSE: it has no protocol of {IMPL[:-1]} with scheme https or http.'
         )
     return dict(found[0])
 
 
 def _authorizer(endpoint: Endpoint, server: 'Server') -> authorizer.Authorizer:
-    """Keys of this machine, whatever way others are told to take."""
+    """Return the keys of this machine, whatever way of authorisation is configured."""
     found: Optional[authorizer.Authorizer] = None
     if endpoint.auth != 'anonymous':
         with suppress(RSEAccessDenied):
@@ -225,7 +225,7 @@ def _authorizer(endpoint: Endpoint, server: 'Server') -> authorizer.Authorizer:
     found = found or credentials.choose(endpoint, server)
     if found is None:
         raise RSEAccessDenied(
-            f'RSE {endpoint.rse}: a dump needs keys that may list buckets, and this machine has none. '
-            f'Put them into rucio.cfg [s3:{endpoint.rse}], or run it where the rse-accounts.cfg of the server is.'
+            f'RSE {endpoint.rse}: a dump needs keys that can list buckets, and this machine has none. '
+            f"Put them into rucio.cfg [s3:{endpoint.rse}], or run it on a machine with the server's rse-accounts.cfg."
         )
     return found

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The HTTP session with which ``S3Client`` speaks to the Rucio server."""
+"""The HTTP session of ``S3Client`` for the Rucio server."""
 
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,9 @@ __all__ = ['Discreet']
 
 
 class Discreet(Session):  # type: ignore[misc]
-    """Follows redirects, but tells token and password to no other host, and to none by http that was reached by
-    https.
+    """A session that follows redirects without leaking token and password.
+
+    It sends them to no other host, and not by http if the request was sent by https.
     """
 
     def rebuild_auth(self, prepared_request: 'PreparedRequest', response: 'Response') -> None:
