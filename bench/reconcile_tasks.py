@@ -34,9 +34,9 @@ from rucio.core.did import add_did, attach_dids
 from rucio.core.replica import add_replicas
 from rucio.core.rse import add_protocol, add_rse, add_rse_attribute
 from rucio.core.s3 import storages
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
 from rucio.core.s3.reconciler.walk import Reconciler
+from rucio.core.s3.subtrees import Subtree
 from rucio.core.scope import add_scope
 from rucio.daemons.judge import evaluator
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType
@@ -74,7 +74,7 @@ def reconcile(bucket: dict[str, Any], name: str = '', **options: Any) -> Result:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(RSE, 'def', session=session)
     lister = Bucket(**bucket)
-    reconciler = Reconciler(Part.of(storage, SCOPE, name), lister=lister, **options)
+    reconciler = Reconciler(Subtree.of(storage, SCOPE, name), lister=lister, **options)
     listings.stat = lister.stat  # a HEAD of the storage
     measured = measure(reconciler.run)
     return {**measured, 'counts': reconciler.summary.counts, 'problems': [problem._asdict() for problem in reconciler.summary.problems[:5]]}
@@ -83,12 +83,12 @@ def reconcile(bucket: dict[str, Any], name: str = '', **options: Any) -> Result:
 def listing(*, sort: bool) -> Result:
     """Only the listing, of a real storage, in its own order or sorted on disk."""
     with db_session(DatabaseOperationType.READ) as session:
-        part = Part.of(storages.get_storage(RSE, 'def', session=session), SCOPE)
+        subtree = Subtree.of(storages.get_storage(RSE, 'def', session=session), SCOPE)
     objects = [0]
 
     def read() -> None:
-        entries = listings.unordered(part)
-        for _ in listings.sorted_entries(part, entries) if sort else entries:
+        entries = listings.unordered(subtree)
+        for _ in listings.sorted_entries(subtree, entries) if sort else entries:
             objects[0] += 1
 
     return {**measure(read), 'objects': objects[0]}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from rucio.core.s3.reconciler.listings import Entry
 
 if TYPE_CHECKING:
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['Bucket']
 
@@ -76,7 +76,7 @@ class Bucket:
         place = collection * 7919 + file
         return ('changed', 'missing', 'new')[place // self.changes % 3] if place % self.changes == 0 else None
 
-    def __call__(self, part: 'Part', after: str = '', until: str | None = None) -> Iterator[Entry]:
+    def __call__(self, subtree: 'Subtree', after: str = '', until: str | None = None) -> Iterator[Entry]:
         """The entries, in the order of their keys' bytes."""
         for number, size in self.collections():
             last = self._key(number, size)
@@ -88,7 +88,7 @@ class Bucket:
                 if entry.key > after:
                     yield entry
 
-    def stat(self, part: 'Part', key: str) -> Entry | None:
+    def stat(self, subtree: 'Subtree', key: str) -> Entry | None:
         """What a HEAD of the object says."""
         collection, _, rest = key.removeprefix(self.name).partition('/')
         file = rest.rpartition('/')[2].removesuffix('.root')

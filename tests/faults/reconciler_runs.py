@@ -352,13 +352,13 @@ class Run:
         from rucio.core.s3.reconciler import walk  # noqa: PLC0415
 
         steps = _attach(self.bucket, self._actions(plan))
-        part = rucio_acts.part('run1' if mode == 'part' else '')
-        made = walk.Reconciler(part, on_changed='replace', on_missing='forget')
+        subtree = rucio_acts.subtree('run1' if mode == 'part' else '')
+        made = walk.Reconciler(subtree, on_changed='replace', on_missing='forget')
         try:
             if mode == 'keys':
                 made.check([*self.rng.sample(sorted(self.bucket.objects), 3), 'run1/file0', 'run1/new1', 'solo3'])
             else:
-                pieces = walk.ranges(part, 3) if mode == 'ranges' else [('', None)]
+                pieces = walk.ranges(subtree, 3) if mode == 'ranges' else [('', None)]
                 for after, until in pieces:
                     while after is not None:
                         after = made.run(after, until, seconds=0 if mode == 'resumed' else None)  # noqa: PLW2901

@@ -82,12 +82,12 @@ def read():
     return db_session(DatabaseOperationType.READ)
 
 
-def part(name=''):
+def subtree(name=''):
     """What the reconciler is given."""
-    from rucio.core.s3.parts import Part  # noqa: PLC0415 - the tests' own modules are of use without it
+    from rucio.core.s3.subtrees import Subtree  # noqa: PLC0415 - the tests' own modules are of use without it
 
     with read() as session:
-        return Part.of(storages.get_storage(RSE, 'def', session=session), SCOPE, name)
+        return Subtree.of(storages.get_storage(RSE, 'def', session=session), SCOPE, name)
 
 
 def rse_id(rse=RSE):

@@ -24,8 +24,8 @@ from sqlalchemy.orm import sessionmaker
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.types import InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import session as rucio_session
 from servers import postgres
 
@@ -80,24 +80,24 @@ def statements(engine):
 
 
 @pytest.fixture
-def part():
+def subtree():
     """Call it for what lies below a name of user.alice."""
     settings = {'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'rse': 'X', 'id': RSE_ID, 'protocols': []}
     storage = storages.Storage('X', RSE_ID, 'def', Endpoint('X', RSE_ID, 'https://s3.example.org'), settings, {'prefix': '/'})
-    return lambda name='': Part(storage, InternalScope('user.alice'), 'user.alice', f'{name}/' if name else '', f'{name}/' if name else '')
+    return lambda name='': Subtree(storage, InternalScope('user.alice'), 'user.alice', f'{name}/' if name else '', f'{name}/' if name else '')
 
 
-def names(part, *span, **options):
-    return [replica.name for replica in listings.replicas(part, *span, **options)]
+def names(subtree, *span, **options):
+    return [replica.name for replica in listings.replicas(subtree, *span, **options)]
 
 
 @pytest.mark.parametrize('collation', ['', ' COLLATE "C"', ' COLLATE "und-x-icu"'], ids=['database', 'C', 'ICU'])
-def test_order(backend, engine, statements, part, collation):
+def test_order(backend, engine, statements, subtree, collation):
     replica_table(engine, collation)
     ordered = sorted(NAMES, key=str.encode)
-    assert names(part(), page=7) == ordered
-    assert names(part(), 'RUN1/x', 'run1/b', page=7) == [name for name in ordered if 'RUN1/x' < name <= 'run1/b']
-    assert names(part('run1'), page=2) == ['run1/', 'run1/-b', 'run1/X', 'run1/_', 'run1/b', 'run1/x'][1:]
+    assert names(subtree(), page=7) == ordered
+    assert names(subtree(), 'RUN1/x', 'run1/b', page=7) == [name for name in ordered if 'RUN1/x' < name <= 'run1/b']
+    assert names(subtree('run1'), page=2) == ['run1/', 'run1/-b', 'run1/X', 'run1/_', 'run1/b', 'run1/x'][1:]
     # A database that has this order anyway need not sort, nor be asked more than once.
     by_bytes = collation == ' COLLATE "C"' or (not collation and backend[0] is None)
     pages = [statement for statement in statements if 'ORDER BY' in statement]
@@ -106,18 +106,18 @@ def test_order(backend, engine, statements, part, collation):
     assert sum('pg_collation' in statement for statement in statements) == 1
 
 
-def test_what_is_read(engine, part):
+def test_what_is_read(engine, subtree):
     replica_table(engine, '')
-    found = {replica.name: replica for replica in listings.replicas(part())}
+    found = {replica.name: replica for replica in listings.replicas(subtree())}
     assert found['run1/x'] == ('run1/x', 7, 'm', 'a', 'A', 'x-2', 86400)
     assert found['run1/X'].etag is None
-    assert listings.known(part(), ['run1/x', 'none']) == {'run1/x': found['run1/x']}
+    assert listings.known(subtree(), ['run1/x', 'none']) == {'run1/x': found['run1/x']}
 
 
-def test_an_index_spares_the_sort(backend, engine, statements, part):
+def test_an_index_spares_the_sort(backend, engine, statements, subtree):
     """The one that the documentation names."""
     replica_table(engine, '' if backend[0] else ' COLLATE "und-x-icu"')
-    names(part())
+    names(subtree())
     (page,) = [statement for statement in statements if 'ORDER BY' in statement]
 
     def plan():

@@ -22,9 +22,9 @@ from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
 from rucio.core.s3.reconciler.listings import Unsorted
+from rucio.core.s3.subtrees import Subtree
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ SORTED = ['ceph']  # as providers.toml says
 
 
 @pytest.fixture(params=['plain', 'ceph'])
-def part(request, unique):
+def subtree(request, unique):
     server = request.getfixturevalue(request.param)
     server.client().create_bucket(Bucket=unique)
     endpoint = Endpoint(
@@ -48,47 +48,47 @@ def part(request, unique):
         url=f'{server.scheme}://127.0.0.1:{server.port}',
         secrets=Secrets(server.access_key, server.secret_key),
     )
-    return Part(storages.Storage('X', 'abc123', 'def', endpoint, {}, {}), InternalScope('user.alice'), unique, '', '')
+    return Subtree(storages.Storage('X', 'abc123', 'def', endpoint, {}, {}), InternalScope('user.alice'), unique, '', '')
 
 
-def listed(part, *span):
+def listed(subtree, *span):
     """As the reconciler does."""
     try:
-        return list(listings.entries(part, *span))
+        return list(listings.entries(subtree, *span))
     except Unsorted as unsorted:
-        return list(listings.sorted_entries(part, unsorted.everything(), *span))
+        return list(listings.sorted_entries(subtree, unsorted.everything(), *span))
 
 
-def test_odd_keys(part):
-    client = part.storage.connection().client
+def test_odd_keys(subtree):
+    client = subtree.storage.connection().client
     for key in ODD:
-        client.put_object(Bucket=part.bucket, Key=key, Body=key.encode())
-    found = listed(part)
+        client.put_object(Bucket=subtree.bucket, Key=key, Body=key.encode())
+    found = listed(subtree)
     ordered = sorted(ODD, key=str.encode)
     assert [entry.key for entry in found] == ordered
     for entry in found:
         assert entry.size == len(entry.key.encode())
         # A listing may know fractions of a second.
-        assert listings.stat(part, entry.key) == entry._replace(modified=pytest.approx(entry.modified, abs=1))
+        assert listings.stat(subtree, entry.key) == entry._replace(modified=pytest.approx(entry.modified, abs=1))
     for index in (0, 3, len(ordered) // 2):
-        assert [entry.key for entry in listed(part, ordered[index], ordered[-3])] == ordered[index + 1 : -2]
+        assert [entry.key for entry in listed(subtree, ordered[index], ordered[-3])] == ordered[index + 1 : -2]
 
 
-def test_pages(part):
-    client = part.storage.connection().client
+def test_pages(subtree):
+    client = subtree.storage.connection().client
     names = [f'run1/{number:04}' for number in range(1005)]
     for name in names:
-        client.put_object(Bucket=part.bucket, Key=name, Body=b'')
-    assert [entry.key for entry in listed(part)] == names
-    assert listings.stat(part, 'run1/none') is None
+        client.put_object(Bucket=subtree.bucket, Key=name, Body=b'')
+    assert [entry.key for entry in listed(subtree)] == names
+    assert listings.stat(subtree, 'run1/none') is None
 
 
-def test_a_storage_that_is_said_to_sort_does(part):
+def test_a_storage_that_is_said_to_sort_does(subtree):
     """And one that is not does not: the day that it does, providers.toml can say so."""
-    client = part.storage.connection().client
+    client = subtree.storage.connection().client
     for key in ('run1', 'run1/a', 'run1-', 'run1.', 'run1/b-', 'run1/b/x'):
-        client.put_object(Bucket=part.bucket, Key=key, Body=b'')
-    order = [entry.key for entry in listings.unordered(part)]
-    after = [each['Key'] for each in client.list_objects_v2(Bucket=part.bucket, StartAfter='run1')['Contents']]
+        client.put_object(Bucket=subtree.bucket, Key=key, Body=b'')
+    order = [entry.key for entry in listings.unordered(subtree)]
+    after = [each['Key'] for each in client.list_objects_v2(Bucket=subtree.bucket, StartAfter='run1')['Contents']]
     sorts = order == sorted(order) and after == order[1:]
-    assert sorts is part.storage.endpoint.sorted_listing
+    assert sorts is subtree.storage.endpoint.sorted_listing

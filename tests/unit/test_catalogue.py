@@ -35,8 +35,8 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import account, account_limit, did, replica, rse, rule, scope
 from rucio.core.s3.catalogue import records, registration, updates
 from rucio.core.s3.catalogue.records import NewFile
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import (
@@ -64,7 +64,7 @@ class World:
     def __init__(self, other_rse, storage):
         self.storage = storage
         self.rse, self.rse_id, self.other = storage.rse, storage.rse_id, other_rse
-        self.part = Part(storage, SCOPE, 'user.alice', '', '')
+        self.subtree = Subtree(storage, SCOPE, 'user.alice', '', '')
 
     def writing(self):
         return rucio_session.db_session(DatabaseOperationType.WRITE)
@@ -83,18 +83,18 @@ class World:
         (found,) = self.rows(model, name=name, **values)
         return SimpleNamespace(**found)
 
-    def register(self, *names, size=10, md5=SUM, part=None, **values):
-        return registration.register(part or self.part, [NewFile(name, size, md5, **values) for name in names])
+    def register(self, *names, size=10, md5=SUM, subtree=None, **values):
+        return registration.register(subtree or self.subtree, [NewFile(name, size, md5, **values) for name in names])
 
     def seen(self, name):
-        (found,) = [each for each in listings.replicas(self.part) if each.name == name]
+        (found,) = [each for each in listings.replicas(self.subtree) if each.name == name]
         return found
 
     def replace(self, name, size=77, md5=OTHER_SUM, **values):
-        return updates.replace(self.part, self.seen(name), NewFile(name, size, md5, **values))
+        return updates.replace(self.subtree, self.seen(name), NewFile(name, size, md5, **values))
 
     def forget(self, *names):
-        return updates.forget(self.part, [self.seen(name) for name in names])
+        return updates.forget(self.subtree, [self.seen(name) for name in names])
 
     def add_rule(self, name, owner=ALICE, rse=None, **options):
         settings = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None} | options
@@ -286,12 +286,12 @@ def test_an_object_and_a_prefix_of_one_name(here):
 
 
 def test_imports_have_one_dataset(here):
-    part = Part(here.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
-    assert here.register('archive/deep/er/file', 'archive/b', part=part, path='/public/eo/x') == (2, [])
+    subtree = Subtree(here.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
+    assert here.register('archive/deep/er/file', 'archive/b', subtree=subtree, path='/public/eo/x') == (2, [])
     assert {row['name'] for row in here.rows(models.DataIdentifierAssociation)} == {'archive'}
     assert here.row(models.RSEFileAssociation, 'archive/b').path == '/public/eo/x'
     with pytest.raises(UnsupportedOperation, match='is no dataset'):
-        here.register('archive/b/file', part=Part(here.storage, SCOPE, 'public', '', 'archive/b/', dataset='archive/b'))
+        here.register('archive/b/file', subtree=Subtree(here.storage, SCOPE, 'public', '', 'archive/b/', dataset='archive/b'))
 
 
 def test_twice_is_as_good_as_once(here):
@@ -429,10 +429,10 @@ def test_a_rule_that_cannot_be(here, monkeypatch):
 
 def test_where_nothing_can_be_registered(here):
     with pytest.raises(ScopeNotFound, match='no scope'):
-        here.register('a', part=Part(here.storage, InternalScope('user.nobody'), 'b', '', ''))
+        here.register('a', subtree=Subtree(here.storage, InternalScope('user.nobody'), 'b', '', ''))
     volatile = SimpleNamespace(**vars(here.storage) | {'settings': {**here.storage.settings, 'volatile': True}})
     with pytest.raises(UnsupportedOperation, match='is volatile'):
-        here.register('a', part=Part(volatile, SCOPE, 'b', '', ''))
+        here.register('a', subtree=Subtree(volatile, SCOPE, 'b', '', ''))
 
 
 def test_another_vo(here):
@@ -450,12 +450,12 @@ def test_another_vo(here):
         account_limit.set_local_account_limit(owner, rse_id, -1, session=session)
     here.register('run1/file')
     there = World(here.other, SimpleNamespace(**vars(here.storage) | {'rse': name, 'rse_id': rse_id, 'vo': 'abc'}))
-    there.part = Part(there.storage, theirs, 'user.alice', '', '')
+    there.subtree = Subtree(there.storage, theirs, 'user.alice', '', '')
     assert there.register('run1/file', 'lone') == (2, [])
     assert {row['account'] for row in there.rows(models.DataIdentifier, scope=theirs)} == {owner}
     assert {row['account'] for row in there.rows(models.ReplicationRule, scope=theirs)} == {owner}
     assert there.replace('run1/file') is None
-    assert updates.declare_bad(there.part, [there.seen('run1/file')], '') == (1, [])
+    assert updates.declare_bad(there.subtree, [there.seen('run1/file')], '') == (1, [])
     assert there.row(models.BadReplica, 'run1/file').account == root
     assert there.forget('lone') == (1, [])
     assert here.seen('run1/file').bytes == 10
@@ -468,7 +468,7 @@ def test_etags_stand_in_the_metadata(here):
     here.register('run1/file', etag='abc-2')
     assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'s3_etags': {here.rse_id: 'abc-2'}}
     here.change(models.DidMeta, {'name': 'run1/file'}, meta=json.dumps({'campaign': 'mc23', 's3_etags': {here.rse_id: 'abc-2', 'other': 'x'}}))
-    updates.note_etags(here.part, {'run1/file': 'def-3', 'run1/unknown': 'x'})
+    updates.note_etags(here.subtree, {'run1/file': 'def-3', 'run1/unknown': 'x'})
     assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {here.rse_id: 'def-3', 'other': 'x'}}
     assert here.replace('run1/file') is None
     assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {'other': 'x'}}
@@ -486,8 +486,8 @@ def test_metadata_that_somebody_else_wrote(here, meta):
 def test_checksums_are_set_where_there_are_none(here):
     here.register('run1/file', md5=None)
     here.register('run1/known')
-    updates.set_checksums(here.part, 'run1/file', OTHER_SUM, '00000002')
-    updates.set_checksums(here.part, 'run1/known', OTHER_SUM, '00000002')
+    updates.set_checksums(here.subtree, 'run1/file', OTHER_SUM, '00000002')
+    updates.set_checksums(here.subtree, 'run1/known', OTHER_SUM, '00000002')
     assert (here.seen('run1/file').md5, here.seen('run1/file').adler32) == (OTHER_SUM, '00000002')
     assert (here.seen('run1/known').md5, here.seen('run1/known').adler32) == (SUM, '00000002')
     for name, md5 in (('run1/file', OTHER_SUM), ('run1/known', SUM)):
@@ -500,7 +500,7 @@ def test_complete(here):
     for name in ('run1/file', 'run1/transfer'):
         here.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.now())
     add_request(here, 'run1/transfer', here.rse_id)
-    assert updates.complete(here.part, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
+    assert updates.complete(here.subtree, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
     states = {row['name']: (row['state'], row['tombstone'] is None) for row in here.rows(models.RSEFileAssociation)}
     assert states['run1/file'] == (ReplicaState.AVAILABLE, True)
     assert states['run1/transfer'] == (ReplicaState.COPYING, False)
@@ -607,10 +607,10 @@ def test_what_was_seen_is_not_true_any_more(here, act, model, values):
 def acted(here, act, seen):
     """The kinds of what was refused."""
     if act == 'replace':
-        refused = updates.replace(here.part, seen, NewFile(seen.name, 77))
+        refused = updates.replace(here.subtree, seen, NewFile(seen.name, 77))
         return [refused.kind] if refused else []
     reason = ('for a test',) if act.startswith('declare') else ()
-    count, refusals = getattr(updates, act)(here.part, [seen], *reason)
+    count, refusals = getattr(updates, act)(here.subtree, [seen], *reason)
     assert count + len(refusals) in (0, 1)
     return [each.kind for each in refusals]
 
@@ -768,7 +768,7 @@ def test_declare_bad(here):
     here.register('run1/file', 'run1/empty')
     here.change(models.DataIdentifier, {'name': 'run1/empty'}, bytes=0)
     here.change(models.RSEFileAssociation, {'name': 'run1/empty'}, bytes=0)
-    count, (refused,) = updates.declare_bad(here.part, [here.seen('run1/file'), here.seen('run1/empty')], 'x' * 300)
+    count, (refused,) = updates.declare_bad(here.subtree, [here.seen('run1/file'), here.seen('run1/empty')], 'x' * 300)
     assert (count, refused.kind, refused.name) == (1, 'empty', 'run1/empty')
     assert here.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
     row = here.row(models.BadReplica, 'run1/file')
@@ -777,9 +777,9 @@ def test_declare_bad(here):
 
 def test_declare_what_was_declared_before(here):
     here.register('run1/file')
-    updates.declare_lost(here.part, [here.seen('run1/file')], 'first')
+    updates.declare_lost(here.subtree, [here.seen('run1/file')], 'first')
     here.change(models.RSEFileAssociation, {'name': 'run1/file'}, state=ReplicaState.AVAILABLE)
-    assert updates.declare_lost(here.part, [here.seen('run1/file')], 'second') == (1, [])
+    assert updates.declare_lost(here.subtree, [here.seen('run1/file')], 'second') == (1, [])
     assert here.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
 
 
@@ -821,7 +821,7 @@ def test_all_or_nothing(here, database):
     here.judge()
     seen = here.seen('run1/gone')
     count = len(here.query(select(func.count()).select_from(models.RSEFileAssociation)))
-    for act in (lambda: here.register('run1/second', 'lone'), lambda: here.replace('run1/file'), lambda: updates.forget(here.part, [seen])):
+    for act in (lambda: here.register('run1/second', 'lone'), lambda: here.replace('run1/file'), lambda: updates.forget(here.subtree, [seen])):
         with broken(database, 1000), pytest.raises(Exception, match='database is locked'):
             act()
     assert len(here.query(select(func.count()).select_from(models.RSEFileAssociation))) == count

@@ -26,20 +26,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio.common.types import InternalScope
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler.compare import Kind, compare, is_name
 from rucio.core.s3.reconciler.listings import Entry, Replica
+from rucio.core.s3.subtrees import Subtree
 
 MD5, OTHER = '900150983cd24fb0d6963f7d28e17f72', '0cc175b9c0f1b6a831c399e269772661'
 PARTS, OTHER_PARTS = f'{MD5}-2', f'{OTHER}-2'
 NOW, DAY = time.time(), 86400
 
 
-def part(key_prefix='', name_prefix='', etag_is_md5=True, path=None):
+def subtree(key_prefix='', name_prefix='', etag_is_md5=True, path=None):
     endpoint = SimpleNamespace(etag_is_md5=etag_is_md5)
     layout = SimpleNamespace(deterministic=path is None, path_of=lambda *_: path)
     storage = SimpleNamespace(rse='X', vo='def', endpoint=endpoint, layout=layout)
-    return Part(storage, InternalScope('user.alice'), 'user.alice', key_prefix, name_prefix)
+    return Subtree(storage, InternalScope('user.alice'), 'user.alice', key_prefix, name_prefix)
 
 
 def entry(key='a', size=3, etag=MD5, modified=NOW):
@@ -53,7 +53,7 @@ def replica(name='a', size=3, md5=MD5, adler32=None, state='A', etag=None, updat
 def kinds(entries, replicas, where=None):
     """What is found, and what is counted."""
     counts = Counter()
-    found = {finding.name: finding.kind.value for finding in compare(where or part(), entries, replicas, counts)}
+    found = {finding.name: finding.kind.value for finding in compare(where or subtree(), entries, replicas, counts)}
     return found, dict(counts)
 
 
@@ -106,7 +106,7 @@ def kinds(entries, replicas, where=None):
     ],
 )
 def test_both(kind, listed, known, etag_is_md5):
-    found, counts = kinds([entry(**listed)], [replica(**known)], part(etag_is_md5=etag_is_md5))
+    found, counts = kinds([entry(**listed)], [replica(**known)], subtree(etag_is_md5=etag_is_md5))
     assert found == ({} if kind == 'same' else {'a': kind})
     assert counts == {'listed': 1, 'same': kind == 'same'}
 
@@ -133,8 +133,8 @@ def test_only_in_the_bucket(key, size, kind):
 
 
 def test_a_path_that_does_not_fit_into_the_catalogue():
-    assert kinds([entry('a')], [], part(path='/' + 1024 * 'x'))[0] == {'a': 'unnameable'}
-    assert kinds([entry('a')], [], part(path='/' + 1023 * 'x'))[0] == {'a': 'new'}
+    assert kinds([entry('a')], [], subtree(path='/' + 1024 * 'x'))[0] == {'a': 'unnameable'}
+    assert kinds([entry('a')], [], subtree(path='/' + 1023 * 'x'))[0] == {'a': 'new'}
 
 
 @pytest.mark.parametrize(('state', 'kind'), [('A', 'missing'), ('C', 'busy'), ('B', 'busy'), ('D', 'busy'), ('U', 'busy'), ('T', 'busy')])
@@ -151,7 +151,7 @@ def test_a_known_name_that_nobody_could_give_any_more():
 
 
 def test_keys_are_not_names():
-    where = part('shared/user.alice/run1/', 'run1/')
+    where = subtree('shared/user.alice/run1/', 'run1/')
     listed = [entry(f'shared/user.alice/run1/{name}') for name in ('a', 'c', 'd')]
     found = list(compare(where, listed, [replica('run1/b'), replica('run1/c')], Counter()))
     assert [(each.kind, each.name, each.entry and each.entry.key) for each in found] == [
@@ -168,7 +168,7 @@ def test_the_merge(names):
     listed = [entry(name, 4 if names[name] == 'changed' else 3) for name in order if names[name] != 'catalogue']
     known = [replica(name) for name in order if names[name] != 'bucket']
     counts = Counter()
-    found = list(compare(part(), listed, known, counts))
+    found = list(compare(subtree(), listed, known, counts))
     assert [each.name for each in found] == [name for name in order if names[name] != 'both']
     for each in found:
         kind = {'catalogue': ['missing'], 'changed': ['changed'], 'bucket': ['new', 'unnameable']}[names[each.name]]
@@ -183,12 +183,12 @@ def test_nothing_behind_a_broken_listing_is_missing():
 
     counts, found = Counter(), []
     with pytest.raises(ConnectionError):
-        found += [finding.name for finding in compare(part(), broken(), [replica('a'), replica('b'), replica('c')], counts)]
+        found += [finding.name for finding in compare(subtree(), broken(), [replica('a'), replica('b'), replica('c')], counts)]
     assert counts == {'listed': 1, 'same': 1}
 
 
 def test_what_is_missing_is_said_as_soon_as_the_listing_is_past_it():
-    found = compare(part(), iter([entry('b'), entry('c')]), [replica('a')], Counter())
+    found = compare(subtree(), iter([entry('b'), entry('c')]), [replica('a')], Counter())
     assert (next(found).kind, next(found).name) == (Kind.missing, 'b')
 
 

@@ -36,10 +36,10 @@ from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.buckets.publishing import Swept
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import progress
 from rucio.core.s3.reconciler import usage as usage_module
 from rucio.core.s3.reconciler.summary import Problem, Summary
+from rucio.core.s3.subtrees import Subtree
 from rucio.daemons.s3 import reconciler as daemon
 from rucio.daemons.s3 import reporting, starting, upkeep
 from rucio.db.sqla import models
@@ -111,23 +111,23 @@ class Buckets:
         self.bounds = set()  # how much may be sorted
         self.problems = []
 
-    def __call__(self, part, **options):
+    def __call__(self, subtree, **options):
         self.options = options
         summary = Summary()
         made = SimpleNamespace(summary=summary, stored=0)
-        made.run = lambda *arguments, **more: self.run(part, made, *arguments, **more)
+        made.run = lambda *arguments, **more: self.run(subtree, made, *arguments, **more)
         return made
 
-    def run(self, part, made, after='', until=None, seconds=None, most_sorted=None):
+    def run(self, subtree, made, after='', until=None, seconds=None, most_sorted=None):
         self.bounds.add(most_sorted)
         summary = made.summary
-        if part.bucket in self.failures:
-            raise self.failures[part.bucket]
-        keys = sorted(key for key in self.s3.buckets[part.bucket] if key.startswith(part.key_prefix) and key > after and (until is None or key <= until))
+        if subtree.bucket in self.failures:
+            raise self.failures[subtree.bucket]
+        keys = sorted(key for key in self.s3.buckets[subtree.bucket] if key.startswith(subtree.key_prefix) and key > after and (until is None or key <= until))
         now = keys[: self.slice_size]
-        self.seen += [(part.bucket, key) for key in now]
+        self.seen += [(subtree.bucket, key) for key in now]
         summary.counts.update(listed=len(now), new=1)
-        made.stored = sum(len(self.s3.buckets[part.bucket][key].body) for key in now)
+        made.stored = sum(len(self.s3.buckets[subtree.bucket][key].body) for key in now)
         summary.problems += self.problems
         return now[-1] if len(keys) > len(now) else None
 
@@ -284,7 +284,7 @@ def test_a_listing_without_an_end_does_not_fill_the_disk(s3, storage, database, 
     storage()
     fill(s3)
     if dry_run:
-        daemon._preview_part(Part.of(daemon._storages(None)[0], ALICE), None)
+        daemon._preview_subtree(Subtree.of(daemon._storages(None)[0], ALICE), None)
     else:
         work(once())
     assert compared.bounds == {daemon.MOST_SORTED}
@@ -303,13 +303,15 @@ def test_stopped_between_two_buckets(s3, storage, database, compared, monkeypatc
 @pytest.mark.parametrize('key', ['\N{MUSICAL SYMBOL G CLEF}' * 256, '\x01' * 1023, '\\"' * 511, 'é' * 511])
 def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database, key):
     made = storage()
-    part = Part.of(made, ALICE)
+    subtree = Subtree.of(made, ALICE)
     with database() as session:
-        progress.begin(part, None, 1.0, session=session)
+        progress.begin(subtree, None, 1.0, session=session)
         (span,) = progress.read(made, session=session)['user.alice', 'user.alice'].spans
         counts = dict.fromkeys((f'a rather long kind {number}' for number in range(30)), 10**12)
-        assert progress.advance(part, span, key, counts, 1.0, session=session)
-        progress.split(part, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session)
+        assert progress.advance(subtree, span, key, counts, 1.0, session=session)
+        progress.split(
+            subtree, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session
+        )
         assert max(len(value.encode()) for value in session.execute(select(models.Config.value)).scalars()) < 4000
         assert [(span.after, span.until) for span in progress.read(made, session=session)['user.alice', 'user.alice'].spans] == [
             (key, f'{key}~'),
@@ -386,13 +388,13 @@ def test_a_run_does_all_where_others_come_no_further(s3, storage, database, comp
 
 
 def test_a_run_waits_for_rounds_that_others_have_to_begin(s3, storage, database, compared, monkeypatch):
-    part = Part.of(storage(), ALICE)
+    subtree = Subtree.of(storage(), ALICE)
     fill(s3)
     hearts = []
     pair = [(daemon.Worker(once()), Heart(hearts)) for _ in range(2)]
     for worker, heart in pair:
         worker._heartbeat = heart
-    idle, busy = sorted(pair, key=lambda each: each[0]._is_mine(part))
+    idle, busy = sorted(pair, key=lambda each: each[0]._is_mine(subtree))
     monkeypatch.setattr(daemon.graceful_stop, 'wait', lambda _: busy[0].run_once(busy[1]))
     idle[0].run_once(idle[1])
     assert len(compared.seen) == 40
@@ -401,42 +403,42 @@ def test_a_run_waits_for_rounds_that_others_have_to_begin(s3, storage, database,
 def test_two_workers_on_one_span_count_nothing_twice(s3, storage, database):
     """Each of them takes the other for gone."""
     made = storage()
-    part = Part.of(made, ALICE)
+    subtree = Subtree.of(made, ALICE)
     with database() as session:
-        assert progress.begin(part, None, 1.0, session=session)
+        assert progress.begin(subtree, None, 1.0, session=session)
     with database() as session:
-        assert not progress.begin(part, None, 2.0, session=session)
+        assert not progress.begin(subtree, None, 2.0, session=session)
     (span,) = known(database, made)['user.alice', 'user.alice'].spans
     with database() as session:
-        assert progress.advance(part, span, 'm', {'listed': 5}, 1.0, session=session)
-        assert not progress.advance(part, span, 'b', {'listed': 3}, 1.0, session=session)
-        assert progress.split(part, span, [('', 'c'), ('c', None)], session=session) == 1
+        assert progress.advance(subtree, span, 'm', {'listed': 5}, 1.0, session=session)
+        assert not progress.advance(subtree, span, 'b', {'listed': 3}, 1.0, session=session)
+        assert progress.split(subtree, span, [('', 'c'), ('c', None)], session=session) == 1
     (span,) = known(database, made)['user.alice', 'user.alice'].spans
     assert (span.after, span.counts) == ('m', {'listed': 5})
 
 
 def test_late_news_of_a_round_that_is_over(s3, storage, database):
     made = storage()
-    part = Part.of(made, ALICE)
+    subtree = Subtree.of(made, ALICE)
     place = ('user.alice', 'user.alice')
     with database() as session:
-        progress.begin(part, None, 1.0, session=session)
+        progress.begin(subtree, None, 1.0, session=session)
         (late,) = progress.read(made, session=session)[place].spans
-        progress.advance(part, late, None, {}, 1.0, session=session)
-        assert progress.close(part, 2.0, session=session)
-        assert progress.close(part, 2.0, session=session) is None
-        progress.begin(part, progress.read(made, session=session)[place], 3.0, session=session)
-        assert not progress.advance(part, late, 'x', {}, 1.0, session=session)
+        progress.advance(subtree, late, None, {}, 1.0, session=session)
+        assert progress.close(subtree, 2.0, session=session)
+        assert progress.close(subtree, 2.0, session=session) is None
+        progress.begin(subtree, progress.read(made, session=session)[place], 3.0, session=session)
+        assert not progress.advance(subtree, late, 'x', {}, 1.0, session=session)
         assert progress.read(made, session=session)[place].spans[0].after == ''
 
 
 def test_a_round_that_nobody_ended(s3, storage, database, compared):
     made = storage()
     fill(s3)
-    part = Part.of(made, ALICE)
+    subtree = Subtree.of(made, ALICE)
     with database() as session:
-        progress.begin(part, None, 1.0, session=session)
-        progress.advance(part, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
+        progress.begin(subtree, None, 1.0, session=session)
+        progress.advance(subtree, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
     assert '7 objects listed' in work(once()).lines()[0]
     assert known(database, made)['user.alice', 'user.alice'].ended
     assert compared.seen == []
@@ -447,7 +449,7 @@ def test_a_round_that_nobody_ended(s3, storage, database, compared):
 
 def places(storage, known=()):
     found = progress.find(storage, known)
-    return [(part.bucket, part.key_prefix, str(part.scope)) for part in found.parts], [(str(scope), bucket) for scope, bucket in found.missing]
+    return [(subtree.bucket, subtree.key_prefix, str(subtree.scope)) for subtree in found.subtrees], [(str(scope), bucket) for scope, bucket in found.missing]
 
 
 def test_buckets_of_scopes(s3, storage, database):
@@ -823,13 +825,13 @@ def test_a_usage_that_is_as_it_was_is_dated_anew(s3, storage, database, compared
 def test_imports_that_lie_in_each_other_count_once(storage):
     made = storage()
 
-    def part(bucket, prefix, name):
-        return Part(made, ALICE, bucket, prefix, f'{name}/', name)
+    def subtree(bucket, prefix, name):
+        return Subtree(made, ALICE, bucket, prefix, f'{name}/', name)
 
-    parts = [part('b', 'scenes/', 'all'), part('b', 'scenes/2026/', 'new'), part('b', 'scenes/', 'again'), part('a', 'scenes/2026/', 'else')]
-    last = {(each.bucket, progress.mark_of(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in parts}
-    assert usage_module.measured(parts, last) == (20, 14)
-    assert usage_module.measured(parts, {key: value for key, value in last.items() if key[0] == 'b'}) is None
+    subtrees = [subtree('b', 'scenes/', 'all'), subtree('b', 'scenes/2026/', 'new'), subtree('b', 'scenes/', 'again'), subtree('a', 'scenes/2026/', 'else')]
+    last = {(each.bucket, progress.mark_of(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in subtrees}
+    assert usage_module.measured(subtrees, last) == (20, 14)
+    assert usage_module.measured(subtrees, {key: value for key, value in last.items() if key[0] == 'b'}) is None
     assert usage_module.measured([], {}) is None
 
 
@@ -918,7 +920,7 @@ def test_an_inventory_in_the_place_of_a_listing(s3, storage, database, compared)
     fill(s3, 'user.bob')
     (named,) = vars(daemon.get_parser().parse_args(['--inventory', 'SITE_S3/user.bob=s3://reports/2026/manifest.json']))['inventories']
     used = {}
-    compared.run = lambda part, *_, **__: used.update({part.bucket: compared.options['lister']})
+    compared.run = lambda subtree, *_, **__: used.update({subtree.bucket: compared.options['lister']})
     work(once(inventories=[named]))
     assert used == {'user.alice': None, 'user.bob': named.inventory}
 

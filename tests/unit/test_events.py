@@ -332,14 +332,14 @@ def follow(monkeypatch, clock):
     made = SimpleNamespace(checked=[], storages=[], error=None, counts={'same': 1}, asked=[], down=None, seconds=0.0, read=0, unread=[])
 
     class Recorder:
-        def __init__(self, part, **options):
-            self.part, self.options, self.summary = part, options, Summary(Counter())
+        def __init__(self, subtree, **options):
+            self.subtree, self.options, self.summary = subtree, options, Summary(Counter())
 
         def check(self, keys, most_read):
             clock.now += made.seconds * len(keys)
             made.unread.append(most_read)
-            made.storages.append(self.part.storage)
-            made.checked.append((str(self.part.scope), list(keys), self.options))
+            made.storages.append(self.subtree.storage)
+            made.checked.append((str(self.subtree.scope), list(keys), self.options))
             self.summary.counts.update(made.counts)
             if made.error:
                 raise made.error

@@ -28,9 +28,9 @@ from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, 
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import inventory
 from rucio.core.s3.reconciler.listings import Entry
+from rucio.core.s3.subtrees import Subtree
 
 BUCKET, REPORTS, MANIFEST = 'user.alice', 'reports', 's3://reports/2026-11-22/manifest.json'
 SCHEMA = 'Bucket, Key, Size, LastModifiedDate, ETag, StorageClass'
@@ -39,13 +39,13 @@ WHEN, SECONDS = '2026-11-22T12:00:00.500Z', 1795348800.5
 
 
 @pytest.fixture
-def part(endpoint, rse, s3):
+def subtree(endpoint, rse, s3):
     """Call it for what lies below a name of user.alice."""
     s3.make_bucket(REPORTS)
 
     def make(name=''):
         storage = storages.Storage('X', 'abc123', 'def', endpoint(secrets=Secrets('key', 'secret')), rse(s3.url), rse(s3.url)['protocols'][0])
-        return Part.of(storage, InternalScope('user.alice'), name)
+        return Subtree.of(storage, InternalScope('user.alice'), name)
 
     return make
 
@@ -72,30 +72,30 @@ def row(key, size=1, etag='e'):
     return (BUCKET, key, size, WHEN, etag, 'STANDARD')
 
 
-def keys(part, *span):
-    return [entry.key for entry in inventory.Inventory(MANIFEST)(part, *span)]
+def keys(subtree, *span):
+    return [entry.key for entry in inventory.Inventory(MANIFEST)(subtree, *span)]
 
 
-def test_all_files_of_it_in_the_order_of_bytes(part, report):
+def test_all_files_of_it_in_the_order_of_bytes(subtree, report):
     report([row('b/2', 7, 'two'), row('a/z')], [row('a/Z'), row('a/%C3%A4'), row('a/b')])
-    found = list(inventory.Inventory(MANIFEST)(part()))
+    found = list(inventory.Inventory(MANIFEST)(subtree()))
     assert [entry.key for entry in found] == ['a/Z', 'a/b', 'a/z', 'a/ä', 'b/2']
     assert found[-1] == Entry('b/2', 7, 'two', SECONDS)
 
 
 @pytest.mark.parametrize(('written', 'key'), [('a/x+y', 'a/x y'), ('a/x%20y', 'a/x y'), ('a/x%2By%25', 'a/x+y%'), ('a/%22q%22%2C%0A', 'a/"q",\n')])
-def test_keys_are_url_encoded(part, report, written, key):
+def test_keys_are_url_encoded(subtree, report, written, key):
     report([row(written)])
-    assert keys(part()) == [key]
+    assert keys(subtree()) == [key]
 
 
-def test_only_the_part_and_the_span(part, report):
+def test_only_the_part_and_the_span(subtree, report):
     report([row('run1/a'), row('run1/b'), row('run1/c'), row('run10/a'), row('other')])
-    assert keys(part('run1')) == ['run1/a', 'run1/b', 'run1/c']
-    assert keys(part('run1'), 'run1/a', 'run1/b') == ['run1/b']
+    assert keys(subtree('run1')) == ['run1/a', 'run1/b', 'run1/c']
+    assert keys(subtree('run1'), 'run1/a', 'run1/b') == ['run1/b']
 
 
-def test_old_versions_and_deleted_objects_are_left_out(part, report):
+def test_old_versions_and_deleted_objects_are_left_out(subtree, report):
     rows = [
         (BUCKET, 'a', 'v2', 'true', 'false', '2', WHEN, 'new'),
         (BUCKET, 'a', 'v1', 'false', 'false', '1', WHEN, 'old'),
@@ -103,38 +103,38 @@ def test_old_versions_and_deleted_objects_are_left_out(part, report):
         (BUCKET, 'gone', 'v1', 'false', 'false', '1', WHEN, 'old'),
     ]
     report(rows, schema=VERSIONS)
-    assert list(inventory.Inventory(MANIFEST)(part())) == [Entry('a', 2, 'new', SECONDS)]
+    assert list(inventory.Inventory(MANIFEST)(subtree())) == [Entry('a', 2, 'new', SECONDS)]
 
 
-def test_an_empty_bucket(part, report):
+def test_an_empty_bucket(subtree, report):
     report()
-    assert keys(part()) == []
+    assert keys(subtree()) == []
 
 
 @pytest.mark.parametrize('kind', ['ORC', 'Parquet'])
-def test_other_formats_are_refused(part, report, kind):
+def test_other_formats_are_refused(subtree, report, kind):
     report([row('a')], fileFormat=kind)
     with pytest.raises(RSEOperationNotSupported, match=f"'{MANIFEST}': its format is {kind}, and only CSV is read"):
-        keys(part())
+        keys(subtree())
 
 
-def test_the_report_of_another_bucket_is_refused(part, report):
+def test_the_report_of_another_bucket_is_refused(subtree, report):
     report([row('a')], sourceBucket='user.bob')
     with pytest.raises(ConfigurationError, match=r"is of the bucket 'user\.bob', not of 'user\.alice'"):
-        keys(part())
+        keys(subtree())
 
 
-def test_a_field_that_is_lacking(part, report):
+def test_a_field_that_is_lacking(subtree, report):
     report([(BUCKET, 'a', 1)], schema='Bucket, Key, Size')
     with pytest.raises(ConfigurationError, match='lacks LastModifiedDate, ETag: have the inventory made with these fields'):
-        keys(part())
+        keys(subtree())
 
 
 @pytest.mark.parametrize('text', [b'', b'[]', b'{"files": 1}', b'\xff'])
-def test_what_is_no_manifest(part, s3, text):
+def test_what_is_no_manifest(subtree, s3, text):
     s3.store(REPORTS, '2026-11-22/manifest.json', text)
     with pytest.raises(ConfigurationError, match='is not the manifest of an S3 Inventory'):
-        keys(part())
+        keys(subtree())
 
 
 @pytest.mark.parametrize('url', ['reports/manifest.json', 's3://reports', 's3:///manifest.json', 's3://reports/data.csv.gz', 'https://reports/manifest.json'])
@@ -143,18 +143,18 @@ def test_what_is_no_url_of_a_manifest(url):
         inventory.Inventory(url)
 
 
-def test_nothing_is_listed_of_a_report_with_a_missing_file(part, report, s3):
+def test_nothing_is_listed_of_a_report_with_a_missing_file(subtree, report, s3):
     report([row('a')], [row('b')])
     del s3.buckets[REPORTS]['data/1.csv.gz']
     with pytest.raises(SourceNotFound):
-        next(inventory.Inventory(MANIFEST)(part()))
+        next(inventory.Inventory(MANIFEST)(subtree()))
 
 
-def test_nothing_is_listed_of_a_report_with_a_damaged_file(part, report, s3):
+def test_nothing_is_listed_of_a_report_with_a_damaged_file(subtree, report, s3):
     report([row('a')], [row('b')])
     s3.store(REPORTS, 'data/1.csv.gz', gzip.compress(b'"user.alice","c"'))
     with pytest.raises(FileConsistencyMismatch, match=r'data/1\.csv\.gz. has another MD5 than its manifest says'):
-        next(inventory.Inventory(MANIFEST)(part()))
+        next(inventory.Inventory(MANIFEST)(subtree()))
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_nothing_is_listed_of_a_report_with_a_damaged_file(part, report, s3):
     [b'no gzip', gzip.compress(b'x' * 1000)[:-9], gzip.compress(b'"user.alice","a"'), gzip.compress(b'"b","a","x","y","z"')],
     ids=['no gzip', 'cut off', 'too few columns', 'no sizes'],
 )
-def test_a_data_file_that_makes_no_sense(part, report, s3, body):
+def test_a_data_file_that_makes_no_sense(subtree, report, s3, body):
     report(files=[{'key': 'data/x.csv.gz'}])
     s3.store(REPORTS, 'data/x.csv.gz', body)
     with pytest.raises(FileConsistencyMismatch, match=r'data/x\.csv\.gz. cannot be read'):
-        next(inventory.Inventory(MANIFEST)(part()))
+        next(inventory.Inventory(MANIFEST)(subtree()))
 
 
 def test_what_stands_in_the_report_is_asked_for_again():

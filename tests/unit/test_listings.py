@@ -28,9 +28,9 @@ from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.catalogue.records import ETAGS
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import listings
 from rucio.core.s3.reconciler.listings import Entry, Unsorted
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -43,7 +43,7 @@ ODD = ('run1/a b+c%20&<>"\'#?', 'run1/\u00e9\u4e2d\U0001f600', 'run1//x', 'run1/
 
 
 @pytest.fixture
-def part(endpoint, rse, s3):
+def subtree(endpoint, rse, s3):
     """Call it for what lies below a name of user.alice."""
 
     def make(name='', more=None, **settings):
@@ -51,7 +51,7 @@ def part(endpoint, rse, s3):
         storage = storages.Storage(
             'X', RSE_ID, 'def', endpoint(**{'secrets': Secrets('key', 'secret'), 'sorted_listing': True} | (more or {})), described, described['protocols'][0]
         )
-        return Part.of(storage, SCOPE, name) if described['deterministic'] else Part.imported(storage, SCOPE, name, BUCKET, '')
+        return Subtree.of(storage, SCOPE, name) if described['deterministic'] else Subtree.imported(storage, SCOPE, name, BUCKET, '')
 
     return make
 
@@ -63,50 +63,50 @@ def keys(entries):
 # The bucket
 
 
-def test_an_entry(part, s3):
+def test_an_entry(subtree, s3):
     s3.store(BUCKET, 'run1/a', b'abc', modified=1_750_000_000.25)
     s3.store(BUCKET, 'run1/b', b'', etag='ab-2', modified=1_750_000_000)
-    assert list(listings.entries(part())) == [
+    assert list(listings.entries(subtree())) == [
         Entry('run1/a', 3, '900150983cd24fb0d6963f7d28e17f72', 1_750_000_000.25),
         Entry('run1/b', 0, 'ab-2', 1_750_000_000),
     ]
 
 
-def test_pages_and_ranges(part, s3):
+def test_pages_and_ranges(subtree, s3):
     s3.page = 3
     names = [f'run1/{number}' for number in range(8)]
     for key in ['run0/x', *names, 'run10/x', 'run2']:
         s3.store(BUCKET, key, b'')
-    assert keys(listings.entries(part('run1'))) == names
+    assert keys(listings.entries(subtree('run1'))) == names
     assert s3.operations() == 3 * ['ListObjectsV2']
-    assert keys(listings.entries(part('run1'), 'run1/2', 'run1/5')) == names[3:6]
-    assert keys(listings.entries(part(), 'run1/zzz')) == ['run10/x', 'run2']
+    assert keys(listings.entries(subtree('run1'), 'run1/2', 'run1/5')) == names[3:6]
+    assert keys(listings.entries(subtree(), 'run1/zzz')) == ['run10/x', 'run2']
 
 
-def test_a_range_asks_for_no_page_behind_it(part, s3):
+def test_a_range_asks_for_no_page_behind_it(subtree, s3):
     s3.page = 3
     for number in range(9):
         s3.store(BUCKET, f'run1/{number}', b'')
     s3.requests.clear()
-    assert keys(listings.entries(part(), 'run1/2', 'run1/4')) == ['run1/3', 'run1/4']
+    assert keys(listings.entries(subtree(), 'run1/2', 'run1/4')) == ['run1/3', 'run1/4']
     assert len(s3.requests) == 1
     assert s3.requests[0].query['start-after'] == 'run1/2'
 
 
-def test_odd_keys(part, s3):
+def test_odd_keys(subtree, s3):
     for key in ODD:
         s3.store(BUCKET, key, b'')
-    assert keys(listings.entries(part())) == sorted(ODD, key=str.encode)
+    assert keys(listings.entries(subtree())) == sorted(ODD, key=str.encode)
     for key in ODD:
-        assert listings.stat(part(), key).key == key
+        assert listings.stat(subtree(), key).key == key
 
 
-def test_a_storage_that_ignores_start_after(part, s3, monkeypatch):
+def test_a_storage_that_ignores_start_after(subtree, s3, monkeypatch):
     for key in 'abc':
         s3.store(BUCKET, key, b'')
     serve = s3.ListObjectsV2
     monkeypatch.setattr(s3, 'ListObjectsV2', lambda request: serve(request._replace(query={'prefix': ''})))
-    assert keys(listings.entries(part(), 'a')) == ['b', 'c']
+    assert keys(listings.entries(subtree(), 'a')) == ['b', 'c']
 
 
 def listed(*names, more='<IsTruncated>false</IsTruncated>'):
@@ -114,10 +114,10 @@ def listed(*names, more='<IsTruncated>false</IsTruncated>'):
     return fake_s3.Answer(200, f'<ListBucketResult>{more}{entries}</ListBucketResult>'.encode())
 
 
-def test_a_key_that_is_listed_twice(part, s3):
+def test_a_key_that_is_listed_twice(subtree, s3):
     more = '<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>'
     s3.fail('ListObjectsV2', listed('a', 'b', more=more), listed('b', 'b', 'c'))
-    assert keys(listings.entries(part())) == ['a', 'b', 'c']
+    assert keys(listings.entries(subtree())) == ['a', 'b', 'c']
 
 
 @pytest.mark.parametrize(
@@ -135,108 +135,108 @@ def test_a_key_that_is_listed_twice(part, s3):
         fake_s3.Cut(),
     ],
 )
-def test_a_listing_that_breaks_off_is_an_error(part, s3, answer):
+def test_a_listing_that_breaks_off_is_an_error(subtree, s3, answer):
     """Also where botocore's paginator takes it for the end."""
     more = '<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>'
     for key in ('a', 'b'):
         s3.store(BUCKET, key, b'')
     s3.fail('ListObjectsV2', listed('0', more=more), answer)
-    entries = listings.entries(part())
+    entries = listings.entries(subtree())
     assert next(entries).key == '0'
     with pytest.raises(Exception, match=r"RSE X: ls of bucket 'user.alice'") as caught:
         list(entries)
     assert type(caught.value).__module__ == 'rucio.common.exception'
 
 
-def test_a_bucket_that_does_not_exist(part, s3):
+def test_a_bucket_that_does_not_exist(subtree, s3):
     del s3.buckets[BUCKET]
     with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*NoSuchBucket.*has to be made"):
-        list(listings.entries(part()))
+        list(listings.entries(subtree()))
 
 
-def test_no_objects(part):
-    assert list(listings.entries(part())) == []
+def test_no_objects(subtree):
+    assert list(listings.entries(subtree())) == []
 
 
 # Storages that do not sort
 
 
-def test_unsorted(part, s3):
+def test_unsorted(subtree, s3):
     s3.unsorted, s3.page = True, 4
     names = [f'run1/{number}' for number in range(20)]
     for key in names:
         s3.store(BUCKET, key, b'abc')
     for after in ('', 'run1/0'):
         with pytest.raises(Unsorted) as caught:
-            list(listings.entries(part(), after))
+            list(listings.entries(subtree(), after))
     everything = list(caught.value.everything())
     assert sorted(keys(everything)) == sorted(names)
     assert keys(everything) != sorted(names)
-    assert keys(listings.sorted_entries(part(), everything)) == sorted(names)
-    assert list(listings.sorted_entries(part(), everything, 'run1/12', 'run1/3')) == sorted(everything)[5:14]
+    assert keys(listings.sorted_entries(subtree(), everything)) == sorted(names)
+    assert list(listings.sorted_entries(subtree(), everything, 'run1/12', 'run1/3')) == sorted(everything)[5:14]
 
 
-def test_nothing_of_an_unsorted_page_is_yielded(part, s3):
+def test_nothing_of_an_unsorted_page_is_yielded(subtree, s3):
     s3.fail('ListObjectsV2', listed('a', 'c', 'b'))
     with pytest.raises(Unsorted):
-        next(listings.entries(part()))
+        next(listings.entries(subtree()))
 
 
-def test_a_storage_that_is_not_known_to_sort_is_not_even_asked(part, s3):
+def test_a_storage_that_is_not_known_to_sort_is_not_even_asked(subtree, s3):
     with pytest.raises(Unsorted):
-        next(listings.entries(part(more={'sorted_listing': False})))
+        next(listings.entries(subtree(more={'sorted_listing': False})))
     assert s3.requests == []
 
 
-def test_a_directory_bucket_is_not_even_asked(part, s3):
-    directory = part()
+def test_a_directory_bucket_is_not_even_asked(subtree, s3):
+    directory = subtree()
     object.__setattr__(directory, 'bucket', 'data--use1-az4--x-s3')
     with pytest.raises(Unsorted):
         next(listings.entries(directory))
     assert s3.requests == []
 
 
-def test_sorting_keeps_odd_keys_apart_and_leaves_nothing_behind(part, tmp_path, monkeypatch):
+def test_sorting_keeps_odd_keys_apart_and_leaves_nothing_behind(subtree, tmp_path, monkeypatch):
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     entries = [Entry(key, 2**40, 'e', 0.5) for key in (*ODD, *ODD)]
-    found = listings.sorted_entries(part(), iter(entries))
+    found = listings.sorted_entries(subtree(), iter(entries))
     assert next(found) == Entry(' ', 2**40, 'e', 0.5)
     assert list(tmp_path.glob('rucio-s3-*'))
     found.close()
     assert not list(tmp_path.glob('rucio-s3-*'))
-    assert keys(listings.sorted_entries(part(), entries)) == sorted(ODD, key=str.encode)
+    assert keys(listings.sorted_entries(subtree(), entries)) == sorted(ODD, key=str.encode)
 
 
 # One object
 
 
-def test_stat(part, s3):
+def test_stat(subtree, s3):
     s3.store(BUCKET, 'run1/a', b'abc', etag='ab-2', modified=1_750_000_000)
-    assert listings.stat(part(), 'run1/a') == Entry('run1/a', 3, 'ab-2', 1_750_000_000)
+    assert listings.stat(subtree(), 'run1/a') == Entry('run1/a', 3, 'ab-2', 1_750_000_000)
     assert s3.operations() == ['HeadObject']
-    assert listings.stat(part(), 'run1/b') is None
+    assert listings.stat(subtree(), 'run1/b') is None
 
 
-def test_stat_of_a_missing_bucket(part, s3):
+def test_stat_of_a_missing_bucket(subtree, s3):
     del s3.buckets[BUCKET]
     with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*has to be made"):
-        listings.stat(part(), 'run1/a')
+        listings.stat(subtree(), 'run1/a')
 
 
 @pytest.mark.parametrize(('faults', 'exception'), [([(403, 'AccessDenied')] * 2, RSEAccessDenied), ([(500, 'InternalError')], ServiceUnavailable)])
-def test_stat_without_an_answer(part, s3, faults, exception):
+def test_stat_without_an_answer(subtree, s3, faults, exception):
     s3.fail('HeadObject', fake_s3.error(*faults[0]))
     for fault in faults[1:]:
         s3.fail('GetObject', fake_s3.error(*fault))
     with pytest.raises(exception):
-        listings.stat(part(), 'run1/a')
+        listings.stat(subtree(), 'run1/a')
 
 
-def test_no_object_where_the_bucket_is_refused(part, s3):
+def test_no_object_where_the_bucket_is_refused(subtree, s3):
     """It may belong to somebody else by now."""
     s3.fail('HeadBucket', fake_s3.error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):
-        listings.stat(part(), 'run1/a')
+        listings.stat(subtree(), 'run1/a')
 
 
 # The catalogue
@@ -270,35 +270,35 @@ def database(database):
     return database
 
 
-def found(part, *span, **options):
-    return [replica.name for replica in listings.replicas(part, *span, **options)]
+def found(subtree, *span, **options):
+    return [replica.name for replica in listings.replicas(subtree, *span, **options)]
 
 
 @pytest.mark.parametrize('page', [1, 3, 1000])
-def test_the_order_is_that_of_bytes(part, catalogue, page):
+def test_the_order_is_that_of_bytes(subtree, catalogue, page):
     catalogue(*NAMES)
     catalogue('run1/other', scope=OTHER)
     catalogue('run1/elsewhere', rse_id=OTHER_RSE_ID)
-    assert found(part(), page=page) == sorted(NAMES, key=str.encode)
-    assert found(part('run1'), page=page) == [name for name in NAMES if name.startswith('run1/')]
-    assert found(part(), 'run1', 'run1/a', page=page) == ['run1-', 'run1.', 'run1/A', 'run1/_', 'run1/a']
-    assert found(part('run1'), 'run1/_', page=page) == ['run1/a', 'run1/a-', 'run1/a/b']
-    assert found(part('run'), page=page) == []
+    assert found(subtree(), page=page) == sorted(NAMES, key=str.encode)
+    assert found(subtree('run1'), page=page) == [name for name in NAMES if name.startswith('run1/')]
+    assert found(subtree(), 'run1', 'run1/a', page=page) == ['run1-', 'run1.', 'run1/A', 'run1/_', 'run1/a']
+    assert found(subtree('run1'), 'run1/_', page=page) == ['run1/a', 'run1/a-', 'run1/a/b']
+    assert found(subtree('run'), page=page) == []
 
 
-def test_what_is_read(part, catalogue):
+def test_what_is_read(subtree, catalogue):
     catalogue('a', bytes=7, md5='5', adler32='6', replica={'bytes': 7, 'updated_at': datetime(1970, 1, 2)})  # noqa: DTZ001
     catalogue('b', bytes=None, replica={'bytes': 8, 'md5': '1', 'state': ReplicaState.COPYING})
     write(models.DidMeta(scope=SCOPE, name='a', meta=json.dumps({ETAGS: {RSE_ID: 'ab-2', OTHER_RSE_ID: 'x'}})))
     write(models.DidMeta(scope=SCOPE, name='b', meta=json.dumps({ETAGS: {OTHER_RSE_ID: 'x'}})))
-    first, second = listings.replicas(part())
+    first, second = listings.replicas(subtree())
     assert first == ('a', 7, '5', '6', 'A', 'ab-2', 86400)
     assert second[:6] == ('b', 8, '1', None, 'C', None)
-    assert listings.known(part(), ['a', 'c']) == {'a': first}
-    assert set(listings.known(part(), [str(number) for number in range(1200)] + ['b'])) == {'b'}
+    assert listings.known(subtree(), ['a', 'c']) == {'a': first}
+    assert set(listings.known(subtree(), [str(number) for number in range(1200)] + ['b'])) == {'b'}
 
 
-def test_a_database_that_takes_upper_and_lower_case_for_the_same(part, catalogue, database):
+def test_a_database_that_takes_upper_and_lower_case_for_the_same(subtree, catalogue, database):
     """Nobody has looked at the object of the other name: it would be taken for missing."""
     catalogue('run1/a', 'run1/B')
 
@@ -306,45 +306,45 @@ def test_a_database_that_takes_upper_and_lower_case_for_the_same(part, catalogue
         return statement.replace('replicas.name IN', 'replicas.name COLLATE NOCASE IN'), parameters
 
     event.listen(database, 'before_cursor_execute', ignore_case, retval=True)
-    assert set(listings.known(part(), ['run1/A', 'run1/B'])) == {'run1/B'}
+    assert set(listings.known(subtree(), ['run1/A', 'run1/B'])) == {'run1/B'}
 
 
-def test_a_key_with_a_nul_goes_into_no_query(part, catalogue, database):
+def test_a_key_with_a_nul_goes_into_no_query(subtree, catalogue, database):
     """PostgreSQL refuses it."""
     catalogue('run1/a', 'run1/b', 'run1/c')
     asked = []
     event.listen(database, 'before_cursor_execute', lambda *args: asked.append(repr(args[3])))
-    assert found(part('run1'), 'run1/a\0x', 'run1/b\0') == ['run1/b']
+    assert found(subtree('run1'), 'run1/a\0x', 'run1/b\0') == ['run1/b']
     assert '\\x00' not in ''.join(asked)
 
 
 @pytest.mark.parametrize('meta', ['[]', '{"s3_etags": 3}', '{"s3_etags": {"' + RSE_ID + '": 3}}', 'no JSON', '{}', '3'])
-def test_metadata_that_somebody_else_wrote(part, catalogue, meta):
+def test_metadata_that_somebody_else_wrote(subtree, catalogue, meta):
     catalogue('a')
     write(models.DidMeta(scope=SCOPE, name='a', meta=meta))
-    assert [replica.etag for replica in listings.replicas(part())] == [None]
+    assert [replica.etag for replica in listings.replicas(subtree())] == [None]
 
 
-def test_nothing_is_open_between_two_pages(part, catalogue):
+def test_nothing_is_open_between_two_pages(subtree, catalogue):
     """On SQLite nobody could write then."""
     catalogue(*NAMES)
-    for number, replica in enumerate(listings.replicas(part(), page=2)):
+    for number, replica in enumerate(listings.replicas(subtree(), page=2)):
         write(*file(f'!{number}'))  # comes first of all
         assert replica.name in NAMES
-    assert found(part())[0] == '!0'
+    assert found(subtree())[0] == '!0'
 
 
-def test_a_replica_that_lies_elsewhere_is_not_of_an_import(part, catalogue):
+def test_a_replica_that_lies_elsewhere_is_not_of_an_import(subtree, catalogue):
     catalogue('set/a', replica={'path': '/user.alice/a'})
     catalogue('set/b', replica={'path': '/another/b'})
     catalogue('set/c')
-    imported = part('set', deterministic=False)
+    imported = subtree('set', deterministic=False)
     assert found(imported) == ['set/a']
     assert set(listings.known(imported, ['set/a', 'set/b', 'set/c'])) == {'set/a'}
 
 
-def test_times(part, catalogue):
+def test_times(subtree, catalogue):
     now = datetime.utcnow()  # noqa: DTZ003
     catalogue('a', replica={'updated_at': now - timedelta(days=1)})
-    (replica,) = listings.replicas(part())
+    (replica,) = listings.replicas(subtree())
     assert replica.updated == pytest.approx((now - datetime(1970, 1, 1)).total_seconds() - 86400)  # noqa: DTZ001

@@ -29,7 +29,7 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import grants, old_grants, shared_keys
 from rucio.core.s3.buckets import bucket_policies, publishing
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models, s3
 from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType
@@ -286,7 +286,7 @@ def bucket(shared, monkeypatch):
 
 def mend(storage, key_prefix=''):
     storage.requests = 0
-    return publishing.mend(Part(storage, SCOPE, 'user.alice', key_prefix, ''))
+    return publishing.mend(Subtree(storage, SCOPE, 'user.alice', key_prefix, ''))
 
 
 def test_where_policy_and_grants_agree_it_costs_one_request(bucket):

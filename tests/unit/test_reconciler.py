@@ -37,11 +37,11 @@ from rucio.core import account, account_limit, rse, scope
 from rucio.core.s3 import storages
 from rucio.core.s3.catalogue import registration, updates
 from rucio.core.s3.catalogue.records import NewFile, Refusal
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import checksums, listings, walk
 from rucio.core.s3.reconciler.listings import Unsorted
 from rucio.core.s3.reconciler.summary import COUNTS, Problem, Summary
 from rucio.core.s3.reconciler.walk import Reconciler, ranges
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -67,29 +67,29 @@ class World:
         for key in keys:
             del self.s3.buckets[BUCKET][key]
 
-    def part(self, name=''):
-        return Part.of(self.storage, SCOPE, name)
+    def subtree(self, name=''):
+        return Subtree.of(self.storage, SCOPE, name)
 
     def run(self, name='', span=(), **options):
         """One run over all."""
-        made = Reconciler(self.part(name), **options)
+        made = Reconciler(self.subtree(name), **options)
         assert made.run(*span) is None
         return made.summary
 
     def check(self, *keys, **options):
-        made = Reconciler(self.part(), **options)
+        made = Reconciler(self.subtree(), **options)
         made.check(keys)
         return made.summary
 
     def files(self):
         """Name -> size and MD5 of each replica that is available."""
-        return {each.name: (each.bytes, each.md5) for each in listings.replicas(self.part()) if each.state == 'A'}
+        return {each.name: (each.bytes, each.md5) for each in listings.replicas(self.subtree()) if each.state == 'A'}
 
     def bucket(self):
         return {key: (len(each.body), hashlib.md5(each.body).hexdigest()) for key, each in self.s3.buckets[BUCKET].items()}
 
     def etags(self):
-        return {each.name: each.etag for each in listings.replicas(self.part())}
+        return {each.name: each.etag for each in listings.replicas(self.subtree())}
 
     def change(self, name, **values):
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -251,11 +251,11 @@ def test_what_changes_under_the_eyes_is_left_for_the_next_run(here):
     here.store('run1/a', body=b'abcd')
     real = updates.replace
 
-    def replace(part, seen, new):
+    def replace(subtree, seen, new):
         here.change('run1/a', bytes=9)
         with db_session(DatabaseOperationType.WRITE) as session:
             session.execute(update(models.DataIdentifier).filter_by(name='run1/a').values(bytes=9))
-        return real(part, seen, new)
+        return real(subtree, seen, new)
 
     with mock.patch.object(updates, 'replace', replace):
         summary = here.run(on_changed='replace')
@@ -314,7 +314,7 @@ def test_another_content_with_as_many_bytes(here):
 def registered(here, name, body, **values):
     """As `rucio upload` leaves it: nothing noted."""
     file = NewFile(name, len(body), values.pop('md5', hashlib.md5(body).hexdigest()), values.pop('adler32', None))
-    assert registration.register(here.part(), [file]) == (1, [])
+    assert registration.register(here.subtree(), [file]) == (1, [])
     if values:
         here.change(name, **values)
 
@@ -358,7 +358,7 @@ def test_what_may_be_rucios_own_keeps_its_checksums(here):
 def test_only_so_much_is_read(here):
     in_parts(here, 'run1/a', 'run1/c')
     in_parts(here, 'run1/b', body=b'x' * 150)
-    Reconciler(here.part()).check(['run1/a', 'run1/b', 'run1/c'], 201)
+    Reconciler(here.subtree()).check(['run1/a', 'run1/b', 'run1/c'], 201)
     files = here.files()
     assert {name for name, (_, md5) in files.items() if md5} == {'run1/a', 'run1/c'}
     assert files['run1/b'] == (150, None)
@@ -371,7 +371,7 @@ def test_what_is_not_read_now_keeps_its_checksums(here):
     in_parts(here, 'run1/a', modified=time.time() + 10)
     registered(here, 'run1/a', b'x' * 100)
     before = here.files()
-    looking = Reconciler(here.part(), on_changed='replace')
+    looking = Reconciler(here.subtree(), on_changed='replace')
     looking.check(['run1/a'], 99)
     assert looking.summary.counts['unproven'] == 1
     assert looking.summary.counts['changed'] == 0
@@ -436,7 +436,7 @@ def test_what_a_listing_left_out_is_not_missing(here):
     """An eventually consistent one."""
     here.store('run1/a', 'run1/b', 'run1/c')
     here.run()
-    left_out = lambda part, after, until: (entry for entry in listings.entries(part, after, until) if entry.key != 'run1/b')  # noqa: E731
+    left_out = lambda subtree, after, until: (entry for entry in listings.entries(subtree, after, until) if entry.key != 'run1/b')  # noqa: E731
     assert counted(here.run(lister=left_out, on_missing='forget')) == {'same': 3}
     assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
 
@@ -501,7 +501,7 @@ def test_a_listing_that_fails_in_the_middle(here, monkeypatch, fault):
     if not isinstance(fault, fake_s3.Answer):
         real = here.s3.fault_for
         monkeypatch.setattr(here.s3, 'fault_for', lambda operation: fault if operation == 'ListObjectsV2' and calls else real(operation))
-    made = Reconciler(here.part(), on_missing='forget')
+    made = Reconciler(here.subtree(), on_missing='forget')
     with pytest.raises(Exception, match='ls of bucket') as caught:
         made.run()
     assert type(caught.value).__module__ == 'rucio.common.exception'
@@ -513,8 +513,8 @@ def test_a_bucket_that_goes_away_in_the_middle(here):
     here.store('run1/a', 'run1/b')
     here.run()
 
-    def going(part, after, until):
-        yield from listings.entries(part, after, until)
+    def going(subtree, after, until):
+        yield from listings.entries(subtree, after, until)
         del here.s3.buckets[BUCKET]
 
     here.delete('run1/a')
@@ -573,7 +573,7 @@ def test_a_run_in_pieces(here, monkeypatch):
     here.delete('run1/03', 'run1/11')
     here.store('run1/07', 'run1/16', body=b'abcd')
     here.store(*(f'run1/{number:02}x' for number in range(0, 20, 3)))
-    made, after, calls = Reconciler(here.part(), on_changed='replace', on_missing='forget'), '', [0]
+    made, after, calls = Reconciler(here.subtree(), on_changed='replace', on_missing='forget'), '', [0]
     while after is not None:
         calls.append(after)
         after = made.run(after=after, seconds=0)
@@ -586,7 +586,7 @@ def test_a_run_in_pieces(here, monkeypatch):
 
 def test_objects_to_be_read_in_pieces(here, monkeypatch):
     in_parts(here, *(f'run1/{number}' for number in range(6)))
-    made, after, calls = Reconciler(here.part()), '', 0
+    made, after, calls = Reconciler(here.subtree()), '', 0
     while after is not None and calls < 20:
         after = made.run(after=after, seconds=0)
         calls += 1
@@ -601,7 +601,7 @@ def test_many_missing_files_take_no_longer_than_they_may(here, monkeypatch):
     here.store(*(f'run1/{number}' for number in range(8)), 'z/z')
     here.run()
     here.delete(*(f'run1/{number}' for number in range(8)))
-    made = Reconciler(here.part(), on_missing='forget')
+    made = Reconciler(here.subtree(), on_missing='forget')
     assert made.run(seconds=0) == 'run1/1'
     assert made.summary.counts['forgotten'] == 2
     assert made.run(after='run1/1', seconds=60) is None
@@ -615,7 +615,7 @@ def test_a_stop_is_no_end_of_the_listing(here, monkeypatch):
     here.delete('run1/c')
     stop = threading.Event()
     stop.set()
-    made = Reconciler(here.part(), on_missing='forget', stop=stop)
+    made = Reconciler(here.subtree(), on_missing='forget', stop=stop)
     assert made.run() == 'run1/a'
     assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
 
@@ -645,18 +645,18 @@ def test_a_range_around_the_part(here, span):
 def test_cutting_into_ranges(here, count):
     keys = [f'run{number}/{name}' for number in range(7) for name in 'ab'] + ['0', 'zzz']
     here.store(*keys)
-    cut = ranges(here.part(), count)
+    cut = ranges(here.subtree(), count)
     assert len(cut) == min(count, 9)
     assert (cut[0][0], cut[-1][1]) == ('', None)
     assert all(first[1] == second[0] for first, second in pairwise(cut))
-    assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(here.part(), *span)]) == sorted(keys)
+    assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(here.subtree(), *span)]) == sorted(keys)
 
 
 def test_cutting_where_there_is_one_directory(here):
     here.store('data/2025/a', 'data/2026/b')
-    assert ranges(here.part(), 2) == [('', 'data/2026/'), ('data/2026/', None)]
-    assert ranges(here.part('data'), 2) == [('', 'data/2026/'), ('data/2026/', None)]
-    assert ranges(here.part('nothing'), 2) == [('', None)]
+    assert ranges(here.subtree(), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(here.subtree('data'), 2) == [('', 'data/2026/'), ('data/2026/', None)]
+    assert ranges(here.subtree('nothing'), 2) == [('', None)]
 
 
 @pytest.mark.parametrize('look', [1, 2, 256])
@@ -676,7 +676,7 @@ def test_what_all_slices_count_is_what_lies_there(here, monkeypatch, look):
     for _ in range(2):
         after, listed, stored, slices = '', 0, 0, 0
         while after is not None:
-            made = Reconciler(here.part())
+            made = Reconciler(here.subtree())
             after = made.run(after, seconds=0)
             listed, stored, slices = listed + made.summary.counts['listed'], stored + made.stored, slices + 1
         assert (listed, stored) == (len(there), sum(there))
@@ -704,7 +704,7 @@ def test_a_storage_that_is_not_known_to_sort(here, endpoint, monkeypatch):
     names = [f'run1/{number}' for number in range(9)]
     here.store(*names)
     object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
-    assert ranges(here.part(), 3) == [('', None)]
+    assert ranges(here.subtree(), 3) == [('', None)]
     listed = listings.sorted_entries
 
     def slow(*arguments):
@@ -714,7 +714,7 @@ def test_a_storage_that_is_not_known_to_sort(here, endpoint, monkeypatch):
         return found
 
     monkeypatch.setattr(listings, 'sorted_entries', slow)
-    assert Reconciler(here.part()).run(seconds=30) is None
+    assert Reconciler(here.subtree()).run(seconds=30) is None
     assert sorted(here.files()) == names
 
 
@@ -738,12 +738,12 @@ def test_a_listing_that_turns_out_to_be_unsorted(here):
     here.store('run1/a', 'run1/b', 'run1/c', 'run1/+')
     here.run()
 
-    def disordered(part, after, until):
-        found = {entry.key: entry for entry in listings.entries(part)}
+    def disordered(subtree, after, until):
+        found = {entry.key: entry for entry in listings.entries(subtree)}
         yield from (found['run1/+'], found['run1/c'])
         raise Unsorted(lambda: iter([found['run1/c'], found['run1/b'], found['run1/+'], found['run1/a']]))
 
-    made = Reconciler(here.part(), lister=disordered, on_missing='forget')
+    made = Reconciler(here.subtree(), lister=disordered, on_missing='forget')
     assert made.run() is None
     summary = made.summary
     assert counted(summary) == {'same': 3, 'unnameable': 1}
@@ -758,18 +758,18 @@ def test_a_storage_that_does_not_sort_is_not_listed_without_end(here):
     here.delete('run1/a')
     here.store('run1/d')
     object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
-    one = Reconciler(here.part(), on_missing='forget')
+    one = Reconciler(here.subtree(), on_missing='forget')
     with pytest.raises(UnsupportedOperation, match=r"bucket 'user\.alice': there are more than 2 objects.*rucio-s3-reconciler sorts more"):
         one.run(most_sorted=2)
     assert sorted(here.files()) == ['run1/a', 'run1/b', 'run1/c']
-    assert Reconciler(here.part(), on_missing='forget').run(most_sorted=3) is None
+    assert Reconciler(here.subtree(), on_missing='forget').run(most_sorted=3) is None
     assert sorted(here.files()) == ['run1/b', 'run1/c', 'run1/d']
 
 
 def test_what_is_too_large_to_be_read_now_is_registered_and_read_later(here):
     here.store('run1/small', body=b'x' * 10, etag='no-md5-1')
     here.store('run1/large', body=b'x' * 1000, etag='no-md5-2')
-    assert Reconciler(here.part()).run(most_read=100) is None
+    assert Reconciler(here.subtree()).run(most_read=100) is None
     assert {name: bool(md5) for name, (_, md5) in here.files().items()} == {'run1/large': False, 'run1/small': True}
     here.run()
     assert here.files() == here.bucket()
@@ -827,7 +827,7 @@ def test_check_of_the_last_object(here):
 
 def test_check_of_what_does_not_belong_to_the_part(here):
     here.store('run2/a')
-    made = Reconciler(here.part('run1'))
+    made = Reconciler(here.subtree('run1'))
     made.check(['run2/a', 'run1'])
     assert counted(made.summary) == {}
     assert here.s3.operations() == []
@@ -837,8 +837,8 @@ def test_check_again_if_it_changes_meanwhile(here):
     here.store('run1/a')
     register = registration.register
 
-    def slow(part, files):
-        done = register(part, files)
+    def slow(subtree, files):
+        done = register(subtree, files)
         here.store('run1/a', body=b'abcd')
         return done
 
@@ -851,8 +851,8 @@ def test_check_again_if_it_changes_meanwhile(here):
 def test_check_does_not_go_on_for_ever(here):
     replace, count = updates.replace, iter(range(100))
 
-    def changing(part, seen, new):
-        done = replace(part, seen, new)
+    def changing(subtree, seen, new):
+        done = replace(subtree, seen, new)
         here.store('run1/a', body=b'x' * next(count))
         return done
 
@@ -880,7 +880,7 @@ def test_only_some_problems_are_kept():
 def test_the_same_problem_is_kept_once(here):
     summary = Summary()
     for _ in range(3):
-        summary.refused(here.part(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
+        summary.refused(here.subtree(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
     assert summary.counts['over-limit'] == 3
     assert [problem.kind for problem in summary.problems] == ['over-limit']
 
@@ -901,7 +901,7 @@ def test_a_refusal_is_what_was_found_and_what_to_do(here):
 @pytest.mark.parametrize('options', [{'on_changed': 'delete'}, {'on_missing': 'bad'}])
 def test_a_way_to_act_that_there_is_not(here, options):
     with pytest.raises(ValueError, match='is one of'):
-        Reconciler(here.part(), **options)
+        Reconciler(here.subtree(), **options)
 
 
 def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(here):
@@ -918,9 +918,9 @@ class Yesterday:
     old = True
 
     def __init__(self, here):
-        self._entries = list(listings.entries(here.part()))
+        self._entries = list(listings.entries(here.subtree()))
 
-    def __call__(self, part, after='', until=None):
+    def __call__(self, subtree, after='', until=None):
         return iter(self._entries)
 
 

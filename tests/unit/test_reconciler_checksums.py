@@ -29,9 +29,9 @@ from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSE
 from rucio.common.s3 import clients, content, credentials
 from rucio.common.types import InternalScope
 from rucio.core.s3.catalogue.records import NewFile
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import checksums
 from rucio.core.s3.reconciler.listings import Entry
+from rucio.core.s3.subtrees import Subtree
 from servers import fake_s3
 
 BUCKET = 'user.alice'
@@ -42,14 +42,14 @@ OTHER = 'a' * 32
 
 
 @pytest.fixture
-def part(s3, endpoint):
+def subtree(s3, endpoint):
     """Call it for all of alice's bucket, with other settings of the storage where a test wants them."""
 
     def make(**settings):
         storage = endpoint(**{'etag_is_md5': True} | settings)
         connection = clients.connect(storage, credentials.Static('KEY', 'hidden-key'))
         known = SimpleNamespace(rse='X', rse_id='abc', endpoint=storage, layout=SimpleNamespace(deterministic=True), connection=lambda: connection)
-        return Part(known, InternalScope('user.alice'), BUCKET, 'run1/', 'set/')
+        return Subtree(known, InternalScope('user.alice'), BUCKET, 'run1/', 'set/')
 
     return make
 
@@ -59,37 +59,37 @@ def entry(s3, key):
     return Entry(key, len(found.body), found.etag, found.modified)
 
 
-def summed(part, entries, readers=2, read=True, stop=None):
-    return dict(checksums.sums(part, entries, readers, read, stop or threading.Event()))
+def summed(subtree, entries, readers=2, read=True, stop=None):
+    return dict(checksums.sums(subtree, entries, readers, read, stop or threading.Event()))
 
 
-def one(s3, part, key='run1/file', **options):
+def one(s3, subtree, key='run1/file', **options):
     given = entry(s3, key)
-    return summed(part, [given], **options)[given]
+    return summed(subtree, [given], **options)[given]
 
 
-def test_the_listing_says_it(s3, part):
+def test_the_listing_says_it(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY)
-    assert one(s3, part()) == NewFile('set/file', len(BODY), MD5, None, None, None)
+    assert one(s3, subtree()) == NewFile('set/file', len(BODY), MD5, None, None, None)
     assert s3.operations() == []
 
 
-def test_an_empty_object_is_known(s3, part):
+def test_an_empty_object_is_known(s3, subtree):
     s3.store(BUCKET, 'run1/file', b'', etag=MULTI)
-    assert one(s3, part()) == NewFile('set/file', 0, 'd41d8cd98f00b204e9800998ecf8427e', '00000001', MULTI, None)
+    assert one(s3, subtree()) == NewFile('set/file', 0, 'd41d8cd98f00b204e9800998ecf8427e', '00000001', MULTI, None)
     assert s3.operations() == []
 
 
-def test_an_upload_in_parts_is_read_once(s3, part):
+def test_an_upload_in_parts_is_read_once(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
-    assert one(s3, part()) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
+    assert one(s3, subtree()) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
     assert s3.operations() == ['HeadObject', 'GetObject']
     assert s3.requests[1].headers['if-match'].strip('"') == MULTI
 
 
-def test_or_not_at_all(s3, part):
+def test_or_not_at_all(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
-    assert one(s3, part(), read=False) == NewFile('set/file', len(BODY), None, None, MULTI, None)
+    assert one(s3, subtree(), read=False) == NewFile('set/file', len(BODY), None, None, MULTI, None)
     assert s3.operations() == ['HeadObject']
 
 
@@ -105,9 +105,9 @@ def test_or_not_at_all(s3, part):
         ('x-amz-meta-other', OTHER, None),
     ],
 )
-def test_what_clients_note(s3, part, header, value, md5):
+def test_what_clients_note(s3, subtree, header, value, md5):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI, headers=((header, value),))
-    assert one(s3, part(), read=False).md5 == md5
+    assert one(s3, subtree(), read=False).md5 == md5
 
 
 @pytest.mark.parametrize(
@@ -119,24 +119,24 @@ def test_what_clients_note(s3, part, header, value, md5):
         ((('x-amz-server-side-encryption-customer-algorithm', 'AES256'),), None),
     ],
 )
-def test_where_a_listing_does_not_say_what_its_etags_are(s3, part, headers, md5):
+def test_where_a_listing_does_not_say_what_its_etags_are(s3, subtree, headers, md5):
     s3.store(BUCKET, 'run1/file', BODY, headers=headers)
-    assert one(s3, part(etag_is_md5=False), read=False) == NewFile('set/file', len(BODY), md5, None, MD5, None)
+    assert one(s3, subtree(etag_is_md5=False), read=False) == NewFile('set/file', len(BODY), md5, None, MD5, None)
 
 
-def test_it_changed_since_it_was_listed(s3, part):
+def test_it_changed_since_it_was_listed(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     listed = entry(s3, 'run1/file')
     s3.store(BUCKET, 'run1/file', BODY + b'more', etag=MULTI)
-    found = summed(part(), [listed])[listed]
+    found = summed(subtree(), [listed])[listed]
     assert isinstance(found, ServiceUnavailable)
     assert "bucket 'user.alice', key 'run1/file': somebody changed the object" in str(found.args[0])
 
 
-def test_it_changed_while_it_was_read(s3, part):
+def test_it_changed_while_it_was_read(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     s3.fail('GetObject', fake_s3.error(412, 'PreconditionFailed'))
-    found = one(s3, part())
+    found = one(s3, subtree())
     assert isinstance(found, ServiceUnavailable)
     assert 'Somebody changed the object while it was read' in str(found.args[0])
 
@@ -149,32 +149,32 @@ def test_it_changed_while_it_was_read(s3, part):
         ('GetObject', fake_s3.Longer(), FileConsistencyMismatch),
     ],
 )
-def test_one_that_fails_does_not_stop_the_others(s3, part, operation, fault, kind):
+def test_one_that_fails_does_not_stop_the_others(s3, subtree, operation, fault, kind):
     for key in ('run1/a', 'run1/b'):
         s3.store(BUCKET, key, BODY, etag=MULTI)
     s3.fail(operation, fault)
-    found = list(summed(part(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
+    found = list(summed(subtree(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
     assert [type(each) for each in found] == [kind, NewFile]
 
 
-def test_a_broken_connection_goes_on_where_it_broke(s3, part, monkeypatch):
+def test_a_broken_connection_goes_on_where_it_broke(s3, subtree, monkeypatch):
     monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     s3.fail('GetObject', fake_s3.Cut(), fake_s3.Cut())
-    assert one(s3, part(max_attempts=2)) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
+    assert one(s3, subtree(max_attempts=2)) == NewFile('set/file', len(BODY), MD5, ADLER32, MULTI, None)
     ranges = [request.headers.get('range') for request in s3.requests if request.operation == 'GetObject']
     assert ranges[0] is None
     assert all(each.startswith('bytes=') for each in ranges[1:])
 
 
-def test_a_storage_that_knows_no_ranges_makes_no_wrong_checksum(s3, part, monkeypatch):
+def test_a_storage_that_knows_no_ranges_makes_no_wrong_checksum(s3, subtree, monkeypatch):
     monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     s3.fail('GetObject', fake_s3.Cut(), fake_s3.NoRanges())
-    assert isinstance(one(s3, part(max_attempts=2)), RSEOperationNotSupported)
+    assert isinstance(one(s3, subtree(max_attempts=2)), RSEOperationNotSupported)
 
 
-def test_all_are_summed_and_few_at_a_time(s3, part):
+def test_all_are_summed_and_few_at_a_time(s3, subtree):
     for number in range(50):
         s3.store(BUCKET, f'run1/{number}', str(number).encode(), **({} if number % 2 else {'etag': MULTI}))
     asked, yielded = [], []
@@ -185,24 +185,24 @@ def test_all_are_summed_and_few_at_a_time(s3, part):
             assert len(asked) - len(yielded) <= 2 * 3 + 1
             yield entry(s3, f'run1/{number}')
 
-    for each, file in checksums.sums(part(), entries(), 3, True, threading.Event()):
+    for each, file in checksums.sums(subtree(), entries(), 3, True, threading.Event()):
         yielded.append(each)
         assert file.md5 == hashlib.md5(s3.content(BUCKET, each.key)).hexdigest()
     assert len(set(yielded)) == 50
 
 
-def test_stopped_while_reading(s3, part, monkeypatch):
+def test_stopped_while_reading(s3, subtree, monkeypatch):
     monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     stop = threading.Event()
     with mock.patch.object(content.Summing, 'add', side_effect=lambda _: stop.set()):
-        assert summed(part(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
+        assert summed(subtree(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
 
 
-def test_who_wants_no_more_leaves_no_thread_behind(s3, part):
+def test_who_wants_no_more_leaves_no_thread_behind(s3, subtree):
     for number in range(10):
         s3.store(BUCKET, f'run1/{number}', BODY, etag=MULTI)
-    found = checksums.sums(part(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
+    found = checksums.sums(subtree(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
     next(found)
     found.close()
     assert not [each for each in threading.enumerate() if each.name.startswith('rucio-s3-checksums')]

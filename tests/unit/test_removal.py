@@ -23,7 +23,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import UnsupportedOperation
 from rucio.core.s3.buckets import removal
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def empty(monkeypatch):
     def run(*listings):
         answers = iter(listings)
         monkeypatch.setattr(removal, '_first_keys', lambda _: next(answers))
-        part = Part(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', '', '')
-        return removal._empty(part), deleted
+        subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', '', '')
+        return removal._empty(subtree), deleted
 
     return run
 

@@ -60,11 +60,11 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
         new = known or imports.Import(*imports.place(storage, asked.bucket, asked.prefix), scope=scope, dataset=name)
         imports.check(storage, new, session=session)
         shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
-    part = imports.part_of(storage, new)
+    subtree = imports.subtree_of(storage, new)
     # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way
     # of the right one.
-    if not asked.dry_run and not asked.after and next(listings.unordered(part), None) is not None:
+    if not asked.dry_run and not asked.after and next(listings.unordered(subtree), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.remember(storage, new, issuer, not admin, session=session)
-    answer = requested.reconcile(part, asked)
+    answer = requested.reconcile(subtree, asked)
     return {'rse': storage.rse, 'bucket': new.bucket, 'prefix': new.prefix, 'scope': scope, 'name': name} | answer

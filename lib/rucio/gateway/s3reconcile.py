@@ -29,8 +29,8 @@ from rucio.core.s3 import imports
 from rucio.core.s3.auth import access
 from rucio.core.s3.buckets import bucket_settings, lookup
 from rucio.core.s3.catalogue import changes
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler import requested
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio.gateway.s3names import names
@@ -70,9 +70,9 @@ def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[s
         file = bool(name) and lookup.is_file(internal, name, session=session)
     storage = lookup.pick(found, scope)
     lookup.need_apart(storage, account, scope, '' if file else name)
-    part = Part.of(storage, internal, '' if file else name)
-    answer = requested.reconcile(part, asked, file=name if file else None)
-    return {'rse': part.storage.rse, 'bucket': part.bucket, 'scope': scope, 'name': name} | answer
+    subtree = Subtree.of(storage, internal, '' if file else name)
+    answer = requested.reconcile(subtree, asked, file=name if file else None)
+    return {'rse': subtree.storage.rse, 'bucket': subtree.bucket, 'scope': scope, 'name': name} | answer
 
 
 def get_settings(asked: api.GetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
 from . import configs, policy_package
-from .parts import Part
+from .subtrees import Subtree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,10 +57,10 @@ __all__ = [
     'dids_of',
     'known',
     'list_imports',
-    'part_of',
     'place',
     'remember',
     'source_of',
+    'subtree_of',
 ]
 
 OPTION = 'import'
@@ -102,9 +102,8 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     if storage.layout.deterministic:
         raise UnsupportedOperation(
             f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into '
-            'it. '
-            'Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in it '
-            'with rucio s3 reconcile.'
+            'it. Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in '
+            'it with rucio s3 reconcile.'
         )
     own, folder = address.split_prefix(storage.protocol['prefix'])
     if not (bucket := bucket or own):
@@ -170,8 +169,8 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
         if old != new and old.scope == new.scope and same:
             raise InvalidObject(
                 f"RSE {storage.rse}: {old.scope}:{old.dataset} is an import of bucket '{old.bucket}', prefix "
-                f"'{old.prefix}' already. "
-                'Import this into a dataset with a name of its own, which is neither above nor below that one.'
+                f"'{old.prefix}' already. Import this into a dataset with a name of its own, which is neither above "
+                'nor below that one.'
             )
     did = models.DataIdentifier
     scope = InternalScope(new.scope, vo=storage.vo)
@@ -204,7 +203,7 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
     if limited and sum(by == account for _, by in known) >= MOST:
         raise InvalidObject(
             f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. '
-            'Import a larger part instead, or ask an admin.'
+            'Import a larger prefix instead, or ask an admin.'
         )
     value = json.dumps(
         {'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':')
@@ -266,9 +265,9 @@ def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: '
 # Importing
 
 
-def part_of(storage: 'Storage', new: Import) -> Part:
+def subtree_of(storage: 'Storage', new: Import) -> Subtree:
     """What the reconciler has to compare. No request.
 
     :raises RSEOperationNotSupported: if the RSE is for other files, or deterministic.
     """
-    return Part.imported(storage, InternalScope(new.scope, vo=storage.vo), new.dataset, new.bucket, new.prefix)
+    return Subtree.imported(storage, InternalScope(new.scope, vo=storage.vo), new.dataset, new.bucket, new.prefix)

@@ -58,9 +58,9 @@ from .reporting import SHOWN, Reporter, name_of, place_of, plain, said, tell_rou
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.progress import Round, Span
     from rucio.core.s3.storages import Storage
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['Options', 'Worker', 'get_parser', 'main', 'run']
 
@@ -90,10 +90,14 @@ class Options:
     dry_run: bool = False
     inventories: Sequence[NamedInventory] = ()  # read in the place of a listing, once
 
-    def inventory_of(self, part: 'Part') -> Optional[Inventory]:
+    def inventory_of(self, subtree: 'Subtree') -> Optional[Inventory]:
         """That of a bucket, if it shall not be listed."""
         return next(
-            (each.inventory for each in self.inventories if (each.rse, each.bucket) == (part.storage.rse, part.bucket)),
+            (
+                each.inventory
+                for each in self.inventories
+                if (each.rse, each.bucket) == (subtree.storage.rse, subtree.bucket)
+            ),
             None,
         )
 
@@ -101,7 +105,7 @@ class Options:
 class Task(NamedTuple):
     """A span that is for this worker."""
 
-    part: 'Part'
+    subtree: 'Subtree'
     span: 'Span'
     alone: bool  # its round has no other
 
@@ -153,8 +157,8 @@ def _lacks_keys(storage: 'Storage') -> Optional[str]:
     return None
 
 
-def _parts(options: Options, places: progress.Places) -> 'list[Part]':
-    return [part for part in places.parts if not options.scopes or str(part.scope) in options.scopes]
+def _subtrees(options: Options, places: progress.Places) -> 'list[Subtree]':
+    return [subtree for subtree in places.subtrees if not options.scopes or str(subtree.scope) in options.scopes]
 
 
 # Working
@@ -170,7 +174,7 @@ class Worker:
         self.failed: set[tuple[str, ...]] = set()  # what is not tried again in this run
         self._takes_all = False  # also what is for others
         self._begun: dict[tuple[str, ...], float] = {}  # spans, and when their round began
-        self._there: dict[str, list[Part]] = {}  # RSE id -> all parts that there are, for this worker or not
+        self._there: dict[str, list[Subtree]] = {}  # RSE id -> all parts that there are, for this worker or not
         self._report = Reporter(options.interval)
         self._upkeep = Upkeep(self._report, options.interval)
 
@@ -223,12 +227,12 @@ class Worker:
             self._upkeep.keep_topic(storage)
         return mine, frozenset(others)
 
-    def _is_mine(self, part: 'Part', index: int = 0) -> bool:
+    def _is_mine(self, subtree: 'Subtree', index: int = 0) -> bool:
         number, total, _ = self._heartbeat.live()
         if self._takes_all:
             return True
         # Not crc32: of names that differ in their last digit it often gives all to one of two workers.
-        digest = hashlib.sha256('/'.join((part.storage.rse_id, *place_of(part))).encode()).digest()
+        digest = hashlib.sha256('/'.join((subtree.storage.rse_id, *place_of(subtree))).encode()).digest()
         return bool((int.from_bytes(digest[:8], 'big') + index) % total == number)
 
     def _is_due(self, last: 'Optional[Round]') -> bool:
@@ -247,43 +251,43 @@ class Worker:
         places = progress.find(storage, known)
         self._report.missing(storage, places)
         self._forget(storage, places, known)
-        self._there[storage.rse_id] = places.parts
-        parts = _parts(self.options, places)
-        if self._open_rounds([part for part in parts if self._is_mine(part)], known):
+        self._there[storage.rse_id] = places.subtrees
+        subtrees = _subtrees(self.options, places)
+        if self._open_rounds([subtree for subtree in subtrees if self._is_mine(subtree)], known):
             with db_session(DatabaseOperationType.READ) as session:
                 known = progress.read(storage, session=session)
         tasks, others = [], set()
-        for part in parts:
-            last = known.get(place_of(part))
+        for subtree in subtrees:
+            last = known.get(place_of(subtree))
             if self._is_due(last):
-                others.add('/'.join(place_of(part)))  # it has still to be begun
+                others.add('/'.join(place_of(subtree)))  # it has still to be begun
             spans = last.spans if last else ()
             for span in spans:
-                if not span.done and self._is_mine(part, span.index):
-                    tasks.append(Task(part, span, len(spans) == 1))
+                if not span.done and self._is_mine(subtree, span.index):
+                    tasks.append(Task(subtree, span, len(spans) == 1))
                 elif not span.done:
                     others.add(span.stored)
         return tasks, others
 
-    def _open_rounds(self, parts: 'list[Part]', known: 'dict[tuple[str, str], Round]') -> int:
+    def _open_rounds(self, subtrees: 'list[Subtree]', known: 'dict[tuple[str, str], Round]') -> int:
         """Begin the rounds that are due.
 
         :returns: How many there were.
         """
         count = 0
-        for part in parts:
-            last = known.get(place_of(part))
+        for subtree in subtrees:
+            last = known.get(place_of(subtree))
             if last and last.ended is None and all(span.done for span in last.spans):
-                self._close(part)  # whoever did the last span ended too soon
+                self._close(subtree)  # whoever did the last span ended too soon
             elif self._is_due(last):
                 count += 1
                 with db_session(DatabaseOperationType.WRITE) as session:
-                    progress.begin(part, last, time.time(), session=session)
+                    progress.begin(subtree, last, time.time(), session=session)
         return count
 
     def _forget(self, storage: 'Storage', places: progress.Places, known: 'dict[tuple[str, str], Round]') -> None:
         """Buckets and imports that are no more, and that nobody misses."""
-        there = {place_of(part) for part in places.parts} | {
+        there = {place_of(subtree) for subtree in places.subtrees} | {
             (bucket, str(scope.internal)) for scope, bucket in places.missing
         }
         if gone := known.keys() - there:
@@ -295,26 +299,26 @@ class Worker:
 
         :returns: Whether something is left of it.
         """
-        part = task.part
-        place = (part.storage.rse_id, *place_of(part))
-        if graceful_stop.is_set() or place in self.failed or not self._is_mine(part, task.span.index):
+        subtree = task.subtree
+        place = (subtree.storage.rse_id, *place_of(subtree))
+        if graceful_stop.is_set() or place in self.failed or not self._is_mine(subtree, task.span.index):
             return False
         try:
             return self._slice(task)
         except RucioException as error:
-            self._fail(place, told(name_of(part), error), part.storage)
+            self._fail(place, told(name_of(subtree), error), subtree.storage)
         except Exception as error:  # noqa: BLE001 - the other buckets have done nothing wrong
-            self._fail(place, f'{name_of(part)}: {type(error).__name__}: {error}', part.storage, error)
+            self._fail(place, f'{name_of(subtree)}: {type(error).__name__}: {error}', subtree.storage, error)
         return False
 
     def _slice(self, task: Task) -> bool:
-        part, span, inventory = task.part, task.span, self.options.inventory_of(task.part)
-        if task.alone and span.after and not inventory and self._split(part, span):
+        subtree, span, inventory = task.subtree, task.span, self.options.inventory_of(task.subtree)
+        if task.alone and span.after and not inventory and self._split(subtree, span):
             return True
-        reconciler = _reconciler_of(part, inventory)
-        place = (part.storage.rse_id, *place_of(part))
+        reconciler = _reconciler_of(subtree, inventory)
+        place = (subtree.storage.rse_id, *place_of(subtree))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
-            self._report.logger(logging.INFO, "%s: the round goes on after '%s'", name_of(part), plain(span.after))
+            self._report.logger(logging.INFO, "%s: the round goes on after '%s'", name_of(subtree), plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
         start = time.monotonic()
         # An inventory is read to its end before anything is compared.
@@ -322,33 +326,33 @@ class Worker:
         try:
             after = reconciler.run(span.after, span.until, seconds, most_sorted=MOST_SORTED)
         finally:
-            self._report.count(part, reconciler.summary)
+            self._report.count(subtree, reconciler.summary)
         counts = reconciler.summary.counts | {progress.STORED: reconciler.stored}
         with db_session(DatabaseOperationType.WRITE) as session:
-            progress.advance(part, span, after, counts, time.monotonic() - start, session=session)
+            progress.advance(subtree, span, after, counts, time.monotonic() - start, session=session)
         if after is None:
             self._begun.pop((*place, str(span.index)), None)
-            self._close(part)
+            self._close(subtree)
         return after is not None
 
-    def _split(self, part: 'Part', span: 'Span') -> bool:
+    def _split(self, subtree: 'Subtree', span: 'Span') -> bool:
         """What one worker has not done in a slice is for all, if there are others."""
         _, total, logger = self._heartbeat.live()
         if total < 2:
             return False
-        found = ranges(part, min(SPANS * total, MOST_SPANS))
+        found = ranges(subtree, min(SPANS * total, MOST_SPANS))
         with db_session(DatabaseOperationType.WRITE) as session:
-            count = progress.split(part, span, found, session=session)
-        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', name_of(part), count, total)
+            count = progress.split(subtree, span, found, session=session)
+        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', name_of(subtree), count, total)
         return count > 1
 
-    def _close(self, part: 'Part') -> None:
+    def _close(self, subtree: 'Subtree') -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            ended = progress.close(part, time.time(), session=session)
+            ended = progress.close(subtree, time.time(), session=session)
         if ended is None:  # others have something left to do
             return
-        self._report.round(part, ended)
-        self._upkeep.close(part)
+        self._report.round(subtree, ended)
+        self._upkeep.close(subtree)
 
     def _tell_usage(self, storage: 'Storage') -> None:
         place = (storage.rse_id, usage.SOURCE)  # none of a bucket: those go on
@@ -366,16 +370,16 @@ class Worker:
         self._report.failed(text, storage, error)
 
 
-def _reconciler_of(part: 'Part', inventory: Optional[Inventory], dry_run: bool = False) -> Reconciler:
+def _reconciler_of(subtree: 'Subtree', inventory: Optional[Inventory], dry_run: bool = False) -> Reconciler:
     """By the settings of the bucket."""
     with db_session(DatabaseOperationType.READ) as session:
-        settings = bucket_settings.get(part.storage, part.bucket, session=session)
+        settings = bucket_settings.get(subtree.storage, subtree.bucket, session=session)
     return Reconciler(
-        part,
+        subtree,
         on_changed=settings.on_changed,
         on_missing=settings.on_missing,
         dry_run=dry_run,
-        read_checksums=part.storage.endpoint.read_checksums,
+        read_checksums=subtree.storage.endpoint.read_checksums,
         stop=graceful_stop,
         lister=inventory,
     )
@@ -397,27 +401,27 @@ def _preview(options: Options) -> bool:
         try:
             with db_session(DatabaseOperationType.READ) as session:
                 known = progress.read(storage, session=session)
-            parts = _parts(options, progress.find(storage, known))
+            subtrees = _subtrees(options, progress.find(storage, known))
         except RucioException as error:
             _LOGGER.warning('%s', told(f'RSE {storage.rse}', error))
             well = False
             continue
-        for part in parts:
-            well = (graceful_stop.is_set() or _preview_part(part, options.inventory_of(part))) and well
+        for subtree in subtrees:
+            well = (graceful_stop.is_set() or _preview_subtree(subtree, options.inventory_of(subtree))) and well
     return well
 
 
-def _preview_part(part: 'Part', inventory: Optional[Inventory]) -> bool:
+def _preview_subtree(subtree: 'Subtree', inventory: Optional[Inventory]) -> bool:
     start = time.time()
     try:
-        reconciler = _reconciler_of(part, inventory, dry_run=True)
+        reconciler = _reconciler_of(subtree, inventory, dry_run=True)
         reconciler.run(most_sorted=MOST_SORTED)
     except RucioException as error:
-        _LOGGER.warning('%s', told(name_of(part), error))
+        _LOGGER.warning('%s', told(name_of(subtree), error))
         return False
     for problem in reconciler.summary.problems[:SHOWN]:
-        _LOGGER.warning('%s', said(part, problem))
-    tell_round(_LOGGER.log, part, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
+        _LOGGER.warning('%s', said(subtree, problem))
+    tell_round(_LOGGER.log, subtree, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
     return True
 
 

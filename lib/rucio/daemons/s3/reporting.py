@@ -25,10 +25,10 @@ from . import starting
 
 if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.progress import Round
     from rucio.core.s3.reconciler.summary import Problem, Summary
     from rucio.core.s3.storages import Storage
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['METRICS', 'SHOWN', 'Reporter', 'name_of', 'place_of', 'plain', 'said', 'tell_round', 'told']
 
@@ -66,26 +66,26 @@ class Reporter:
             self._warned[text] = now
             self.logger(logging.WARNING, '%s', text, exc_info=error)
 
-    def count(self, part: 'Part', summary: 'Summary') -> None:
+    def count(self, subtree: 'Subtree', summary: 'Summary') -> None:
         """What a slice of a bucket found."""
         for outcome in _OUTCOMES:
             counter = METRICS.counter(
                 'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
             )
-            counter.labels(outcome=outcome, rse=part.storage.rse).inc(summary.counts[outcome])
-        place = (part.storage.rse_id, *place_of(part))
-        for text in (said(part, problem) for problem in summary.problems):
+            counter.labels(outcome=outcome, rse=subtree.storage.rse).inc(summary.counts[outcome])
+        place = (subtree.storage.rse_id, *place_of(subtree))
+        for text in (said(subtree, problem) for problem in summary.problems):
             if text not in self._shown[place] and len(self._shown[place]) < SHOWN:
                 self._shown[place].add(text)
                 self.logger(logging.WARNING, '%s', text)
 
-    def round(self, part: 'Part', ended: 'Round') -> None:
+    def round(self, subtree: 'Subtree', ended: 'Round') -> None:
         """A round of a bucket is over."""
-        tell_round(self.logger, part, ended)
+        tell_round(self.logger, subtree, ended)
         METRICS.timer(
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
-        ).labels(rse=part.storage.rse).observe(ended.seconds)
-        self._shown.pop((part.storage.rse_id, *place_of(part)), None)
+        ).labels(rse=subtree.storage.rse).observe(ended.seconds)
+        self._shown.pop((subtree.storage.rse_id, *place_of(subtree)), None)
 
     def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
         """A slice of a bucket could not be reconciled."""
@@ -99,20 +99,20 @@ class Reporter:
         for scope, bucket in places.missing:
             self.warn(
                 f'RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '
-                f"'{bucket}'. Nothing was declared lost. "
-                'If the bucket is gone for good, remove what was in it: rucio s3 remove-bucket, with --force.'
+                f"'{bucket}'. Nothing was declared lost. If the bucket is gone for good, remove what was in it: rucio "
+                's3 remove-bucket, with --force.'
             )
 
 
-def place_of(part: 'Part') -> tuple[str, str]:
+def place_of(subtree: 'Subtree') -> tuple[str, str]:
     """What the rows of a part are called: bucket and mark."""
-    return part.bucket, progress.mark_of(part)
+    return subtree.bucket, progress.mark_of(subtree)
 
 
-def name_of(part: 'Part') -> str:
+def name_of(subtree: 'Subtree') -> str:
     """For the log."""
-    return f'RSE {part.storage.rse}, bucket {part.bucket}' + (
-        f', keys below {part.key_prefix}' if part.key_prefix else ''
+    return f'RSE {subtree.storage.rse}, bucket {subtree.bucket}' + (
+        f', keys below {subtree.key_prefix}' if subtree.key_prefix else ''
     )
 
 
@@ -122,9 +122,9 @@ def told(place: str, error: BaseException) -> str:
     return text if text.startswith('RSE ') else f'{place}: {text}'
 
 
-def said(part: 'Part', problem: 'Problem') -> str:
+def said(subtree: 'Subtree', problem: 'Problem') -> str:
     """A problem in one line."""
-    where = '' if problem.found.startswith('RSE ') else f'RSE {part.storage.rse}: '
+    where = '' if problem.found.startswith('RSE ') else f'RSE {subtree.storage.rse}: '
     return plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
 
 
@@ -133,14 +133,14 @@ def plain(text: str) -> str:
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
-def tell_round(logger: 'LoggerFunction', part: 'Part', ended: 'Round') -> None:
+def tell_round(logger: 'LoggerFunction', subtree: 'Subtree', ended: 'Round') -> None:
     """What a round of a bucket found and did."""
     counts: Counter[str] = Counter(ended.counts)
     done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
     logger(
         logging.INFO,
         '%s: %d objects listed, %d new, %d changed, %d missing, %d failed%s in %.1f s (%.0f objects/s)',
-        name_of(part),
+        name_of(subtree),
         *(counts[kind] for kind in ('listed', 'new', 'changed', 'missing', 'failed')),
         done,
         ended.seconds,

@@ -31,8 +31,8 @@ from .reporting import Reporter, name_of, plain, told
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.storages import Storage
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['Upkeep']
 
@@ -69,39 +69,39 @@ class Upkeep:
             for text in kept:
                 self._report.warn(plain(text))
 
-    def close(self, part: 'Part') -> None:
+    def close(self, subtree: 'Subtree') -> None:
         """A round of a bucket has ended."""
-        self._closed.add(part.storage.rse_id)
-        self._mend_public(part)
+        self._closed.add(subtree.storage.rse_id)
+        self._mend_public(subtree)
 
-    def _mend_public(self, part: 'Part') -> None:
+    def _mend_public(self, subtree: 'Subtree') -> None:
         """What everybody may read of a bucket, once in each round."""
-        if part.dataset is not None:  # an import: its bucket is somebody else's
+        if subtree.dataset is not None:  # an import: its bucket is somebody else's
             return
         try:
-            for mended in publishing.mend(part):
+            for mended in publishing.mend(subtree):
                 self._report.warn(plain(mended))
         except RucioException as error:
-            self._report.warn(told(f'{name_of(part)}: what everybody may read', error))
+            self._report.warn(told(f'{name_of(subtree)}: what everybody may read', error))
 
-    def tell_usage(self, storage: 'Storage', parts: 'list[Part]') -> None:
+    def tell_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
         """Tell how much lies on a storage, when each of its buckets has had a round, and one of them has ended another.
 
         :raises RucioException: if that cannot be found out.
         """
         if storage.rse_id in self._closed:
-            self._store_usage(storage, parts)
+            self._store_usage(storage, subtrees)
             self._closed.discard(storage.rse_id)
         else:
             with db_session(DatabaseOperationType.WRITE) as session:
                 usage.withdraw(storage, session=session)
 
-    def _store_usage(self, storage: 'Storage', parts: 'list[Part]') -> None:
+    def _store_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
         with db_session(DatabaseOperationType.READ) as session:
-            found = usage.measured(parts, progress.read(storage, session=session))
+            found = usage.measured(subtrees, progress.read(storage, session=session))
         if found is None:
             return
-        free = usage.free_space(storage, found.used, parts[0].bucket)
+        free = usage.free_space(storage, found.used, subtrees[0].bucket)
         with db_session(DatabaseOperationType.WRITE) as session:
             stored = usage.store(storage, found, free, session=session)
         self._report.logger(
@@ -114,8 +114,8 @@ class Upkeep:
         if not stored:
             self._report.warn(
                 f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which '
-                'the reaper deletes, and how much is '
-                "free is not certain; or somebody else tells it. Set 'capacity' in the RSE's 's3' settings."
+                "the reaper deletes, and how much is free is not certain; or somebody else tells it. Set 'capacity' in "
+                "the RSE's 's3' settings."
             )
 
     def keep_topic(self, storage: 'Storage') -> None:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalScope
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.storages import Storage
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['Swept', 'mend', 'publish', 'sweep', 'withdraw']
 
@@ -153,7 +153,7 @@ def sweep(vo: str) -> Swept:
     return Swept(deleted, kept)
 
 
-def mend(part: 'Part') -> list[str]:
+def mend(subtree: 'Subtree') -> list[str]:
     """Have the policy of a scope's bucket let everybody read what the table of grants says, and nothing else.
 
     One request, a few queries and some for each public collection; where they differ, one more request. Nothing of
@@ -161,11 +161,11 @@ def mend(part: 'Part') -> list[str]:
 
     What earlier versions published stays as long as the operator has not reviewed it (:mod:`.old_grants`).
 
-    :param part: All that a scope has in a bucket.
+    :param subtree: All that a scope has in a bucket.
     :returns: What was not as it should be, for the log.
     :raises RucioException: if collections are public there and the storage does not answer, or refuses.
     """
-    storage, bucket = part.storage, part.bucket
+    storage, bucket = subtree.storage, subtree.bucket
     with db_session(DatabaseOperationType.READ) as session:
         if not is_ready(session=session) or shared_keys.of_other_vos(storage, bucket, session=session):
             return []
@@ -175,11 +175,11 @@ def mend(part: 'Part') -> list[str]:
     except RucioException as error:  # many storages have no policies
         policy, refused = None, error
     with db_session(DatabaseOperationType.READ) as session:
-        granted = grants.list_published(part.scope, session=session)
+        granted = grants.list_published(subtree.scope, session=session)
         found = bucket_policies.public_prefixes(policy, bucket)
-        told = [part.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]
+        told = [subtree.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]
         closed = [prefix for prefix in told if prefix not in found.values()]
-        opened = {sid: prefix for sid, prefix in found.items() if _is_nobodys(part, prefix, granted, session)}
+        opened = {sid: prefix for sid, prefix in found.items() if _is_nobodys(subtree, prefix, granted, session)}
     if refused is not None and closed:
         raise refused
     if closed or opened:
@@ -194,14 +194,14 @@ def mend(part: 'Part') -> list[str]:
     ]
 
 
-def _is_nobodys(part: 'Part', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
+def _is_nobodys(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
     """Whether keys of this scope are public, and no grant says so."""
-    name = part.name_of(prefix).rstrip('/')
+    name = subtree.name_of(prefix).rstrip('/')
     return (
-        prefix.startswith(part.key_prefix)
+        prefix.startswith(subtree.key_prefix)
         and name not in granted
-        and not old_grants.is_public(part.scope, name, session=session)
-        and not shared_keys.of_others(part.storage, part.scope, part.bucket, prefix, session=session)
+        and not old_grants.is_public(subtree.scope, name, session=session)
+        and not shared_keys.of_others(subtree.storage, subtree.scope, subtree.bucket, prefix, session=session)
     )
 
 

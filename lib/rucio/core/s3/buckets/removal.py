@@ -34,7 +34,7 @@ from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
 from rucio.core.rule import delete_rule
 from rucio.core.s3.auth import grants
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -56,9 +56,8 @@ BATCH = 1000  # S3's limit for DeleteObjects
 
 # Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
 _UNDELETABLE = (
-    "{part} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. "
-    'Ask the operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME '
-    '--purge-objects).'
+    "{subtree} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. Ask the "
+    'operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME --purge-objects).'
 )
 
 
@@ -77,18 +76,18 @@ def remove(
     :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
         deleted.
     """
-    part = Part.of(storage, scope, name)
+    subtree = Subtree.of(storage, scope, name)
     if not force:
         with db_session(DatabaseOperationType.READ) as session:
-            _refuse_known(part, session)
-        _refuse_objects(part)
+            _refuse_known(subtree, session)
+        _refuse_objects(subtree)
     with db_session(DatabaseOperationType.WRITE) as session:
-        rules, collections = _end_rules(part, account, force, session)
-    count, replicas, finished = _empty(part) if force else (0, 0, True)
+        rules, collections = _end_rules(subtree, account, force, session)
+    count, replicas, finished = _empty(subtree) if force else (0, 0, True)
     removed = {'rules': rules, 'objects': count, 'replicas': replicas, 'datasets': 0, 'bucket': False}
     if finished:
         with db_session(DatabaseOperationType.READ) as session:
-            going = [each for each in collections if _is_unused(part, each, session)]
+            going = [each for each in collections if _is_unused(subtree, each, session)]
         for each in going:
             # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler
             # tries again.
@@ -107,69 +106,73 @@ def remove(
                 grants.delete_grants(scope, each, session=session)
             removed['datasets'] = len(going)
             unused = not lookup.has_anything(scope, storage, session=session)
-        removed['bucket'] = unused and _remove_bucket(part)
-    return {'rse': storage.rse, 'bucket': part.bucket, 'finished': finished, 'removed': removed}
+        removed['bucket'] = unused and _remove_bucket(subtree)
+    return {'rse': storage.rse, 'bucket': subtree.bucket, 'finished': finished, 'removed': removed}
 
 
-def _refuse_known(part: Part, session: 'Session') -> None:
+def _refuse_known(subtree: Subtree, session: 'Session') -> None:
     content, replica, lock = models.DataIdentifierAssociation, models.RSEFileAssociation, models.DatasetLock
-    if name := _collection(part):
-        question = select(content.child_name).where(and_(content.scope == part.scope, content.name == name))
+    if name := _collection(subtree):
+        question = select(content.child_name).where(and_(content.scope == subtree.scope, content.name == name))
         if child := session.execute(question.limit(1)).scalar():
-            raise _not_empty(part, f"'{child}' belongs to it. Remove what is in it first")
+            raise _not_empty(subtree, f"'{child}' belongs to it. Remove what is in it first")
     question = select(replica.name).where(
-        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, _below(part, replica.name))
+        and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, _below(subtree, replica.name))
     )
     if file := session.execute(question.limit(1)).scalar():
-        raise _not_empty(part, f'there is the file {part.scope}:{file} on RSE {part.storage.rse}. Remove it first')
+        raise _not_empty(
+            subtree, f'there is the file {subtree.scope}:{file} on RSE {subtree.storage.rse}. Remove it first'
+        )
     question = select(lock.name).where(
-        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, _below(part, lock.name))
+        and_(lock.scope == subtree.scope, lock.rse_id == subtree.storage.rse_id, _below(subtree, lock.name))
     )
     if dataset := session.execute(question.limit(1)).scalar():
-        raise _not_empty(part, f'a rule keeps {part.scope}:{dataset} there. Remove that first')
+        raise _not_empty(subtree, f'a rule keeps {subtree.scope}:{dataset} there. Remove that first')
 
 
-def _refuse_objects(part: Part) -> None:
+def _refuse_objects(subtree: Subtree) -> None:
     """What another client wrote, and the catalogue does not know."""
     try:
-        first = next(objects.list_objects(part.storage.connection().client, part.target(part.name_prefix)), None)
+        first = next(
+            objects.list_objects(subtree.storage.connection().client, subtree.target(subtree.name_prefix)), None
+        )
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return
     if first:
-        raise _not_empty(part, f"there is the object '{first[0]}' in bucket '{part.bucket}'. Remove it first")
+        raise _not_empty(subtree, f"there is the object '{first[0]}' in bucket '{subtree.bucket}'. Remove it first")
 
 
-def _not_empty(part: Part, found: str) -> UnsupportedOperation:
-    return UnsupportedOperation(f'{_titled(part)} is not empty: {found}, or use --force.')
+def _not_empty(subtree: Subtree, found: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f'{_titled(subtree)} is not empty: {found}, or use --force.')
 
 
-def _end_rules(part: Part, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
+def _end_rules(subtree: Subtree, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
     """Delete the account's rules. Refuses before anything is deleted where a file stays protected that is to go.
 
     :returns: How many, and the collections that are to go if they are empty then.
     """
     rule, dataset_lock = models.ReplicationRule, models.DatasetLock
-    name = _collection(part)
+    name = _collection(subtree)
     wanted = rule.name == name
     if force:
-        wanted = wanted | _below(part, rule.name) if name else true()
+        wanted = wanted | _below(subtree, rule.name) if name else true()
     locked = select(dataset_lock.rule_id).where(
-        and_(dataset_lock.scope == part.scope, dataset_lock.rse_id == part.storage.rse_id)
+        and_(dataset_lock.scope == subtree.scope, dataset_lock.rse_id == subtree.storage.rse_id)
     )
-    here = (rule.rse_expression == part.storage.rse) | rule.id.in_(locked)
+    here = (rule.rse_expression == subtree.storage.rse) | rule.id.in_(locked)
     rows = session.execute(
         select(rule.id, rule.name, rule.rse_expression).where(
-            and_(rule.account == account, rule.scope == part.scope, wanted, here)
+            and_(rule.account == account, rule.scope == subtree.scope, wanted, here)
         )
     ).all()
     for row in rows:
-        if row.rse_expression != part.storage.rse and _is_elsewhere(row.id, part.storage, session):
+        if row.rse_expression != subtree.storage.rse and _is_elsewhere(row.id, subtree.storage, session):
             raise UnsupportedOperation(
-                f'The rule {row.id} ({row.rse_expression}) keeps {part.scope}:{row.name} on other RSEs, too: delete it '
-                '(rucio rule remove), then repeat this.'
+                f'The rule {row.id} ({row.rse_expression}) keeps {subtree.scope}:{row.name} on other RSEs, too: delete '
+                'it (rucio rule remove), then repeat this.'
             )
     if force:
-        _refuse_protected(part, [row.id for row in rows], session)
+        _refuse_protected(subtree, [row.id for row in rows], session)
     for row in rows:
         delete_rule(rule_id=row.id, session=session)
     return len(rows), sorted({name} - {''} | {row.name for row in rows})
@@ -184,20 +187,20 @@ def _is_elsewhere(rule_id: str, storage: 'Storage', session: 'Session') -> bool:
     )
 
 
-def _refuse_protected(part: Part, going: list[str], session: 'Session') -> None:
+def _refuse_protected(subtree: Subtree, going: list[str], session: 'Session') -> None:
     lock = models.ReplicaLock
     stays = lock.rule_id.notin_(going) if going else true()
     question = select(lock.name, lock.account, lock.rule_id).where(
-        and_(lock.scope == part.scope, lock.rse_id == part.storage.rse_id, _below(part, lock.name), stays)
+        and_(lock.scope == subtree.scope, lock.rse_id == subtree.storage.rse_id, _below(subtree, lock.name), stays)
     )
     if found := session.execute(question.limit(1)).first():
         raise UnsupportedOperation(
-            f'{part.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so '
+            f'{subtree.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so '
             'nothing was removed. Have that rule deleted first.'
         )
 
 
-def _empty(part: Part) -> tuple[int, int, bool]:
+def _empty(subtree: Subtree) -> tuple[int, int, bool]:
     """Delete all objects, known and unknown, and their replicas.
 
     :returns: How many objects and replicas, and whether that was all.
@@ -205,40 +208,42 @@ def _empty(part: Part) -> tuple[int, int, bool]:
     end = time.monotonic() + SECONDS
     deleted, forgotten = 0, 0
     before: list[str] = []
-    _abort_uploads(part)
-    while keys := _first_keys(part):
+    _abort_uploads(subtree)
+    while keys := _first_keys(subtree):
         if time.monotonic() > end:
             return deleted, forgotten, False
         if set(keys) <= set(before):
             raise UnsupportedOperation(
-                _UNDELETABLE.format(part=_titled(part), key=keys[0], rse=part.storage.rse, bucket=part.bucket)
+                _UNDELETABLE.format(
+                    subtree=_titled(subtree), key=keys[0], rse=subtree.storage.rse, bucket=subtree.bucket
+                )
             )
         before = keys
-        names = [part.name_of(key) for key in keys]
+        names = [subtree.name_of(key) for key in keys]
         with db_session(DatabaseOperationType.WRITE) as session:
-            _mark(part, names, session)
-        _delete_objects(part, keys)
+            _mark(subtree, names, session)
+        _delete_objects(subtree, keys)
         deleted += len(keys)
         with db_session(DatabaseOperationType.WRITE) as session:
-            forgotten += _forget(part, models.RSEFileAssociation.name.in_(names), session)
+            forgotten += _forget(subtree, models.RSEFileAssociation.name.in_(names), session)
     while time.monotonic() <= end:
         # Replicas without an object: of a run that broke off, or of uploads that did.
         with db_session(DatabaseOperationType.WRITE) as session:
-            count = _forget(part, _below(part, models.RSEFileAssociation.name), session)
+            count = _forget(subtree, _below(subtree, models.RSEFileAssociation.name), session)
         forgotten += count
         if count < BATCH:
             return deleted, forgotten, True
     return deleted, forgotten, False
 
 
-def _first_keys(part: Part) -> list[str]:
+def _first_keys(subtree: Subtree) -> list[str]:
     """The first keys that there are: what is deleted is not listed again."""
-    client = part.storage.connection().client
+    client = subtree.storage.connection().client
     try:
-        with translated('ls', part.target(part.name_prefix)):
+        with translated('ls', subtree.target(subtree.name_prefix)):
             return [
                 each['Key']
-                for each in client.list_objects_v2(Bucket=part.bucket, Prefix=part.key_prefix, MaxKeys=BATCH).get(
+                for each in client.list_objects_v2(Bucket=subtree.bucket, Prefix=subtree.key_prefix, MaxKeys=BATCH).get(
                     'Contents', []
                 )
             ]
@@ -246,28 +251,31 @@ def _first_keys(part: Part) -> list[str]:
         return []
 
 
-def _abort_uploads(part: Part) -> None:
+def _abort_uploads(subtree: Subtree) -> None:
     """They would hold the bucket, and bring objects back."""
-    client = part.storage.connection().client
+    client = subtree.storage.connection().client
     try:
-        with translated('remove-bucket', part.target(part.name_prefix)):
+        with translated('remove-bucket', subtree.target(subtree.name_prefix)):
             try:
-                begun = client.list_multipart_uploads(Bucket=part.bucket, Prefix=part.key_prefix).get('Uploads', [])
+                begun = client.list_multipart_uploads(Bucket=subtree.bucket, Prefix=subtree.key_prefix).get(
+                    'Uploads', []
+                )
             except client.exceptions.NoSuchUpload:  # what `rclone serve s3` says where there are none
                 return
             for each in begun:
-                client.abort_multipart_upload(Bucket=part.bucket, Key=each['Key'], UploadId=each['UploadId'])
+                client.abort_multipart_upload(Bucket=subtree.bucket, Key=each['Key'], UploadId=each['UploadId'])
     except (SourceNotFound, DestinationNotAccessible):
         return
 
 
-def _mark(part: Part, names: list[str], session: 'Session') -> None:
+def _mark(subtree: Subtree, names: list[str], session: 'Session') -> None:
     """Say that these are being deleted, so that nobody reads them or makes a new lock."""
     replica = models.RSEFileAssociation
-    these = and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.name.in_(names))
+    these = and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.name.in_(names))
     if locked := session.execute(select(replica.name).where(and_(these, replica.lock_cnt > 0)).limit(1)).scalar():
         raise UnsupportedOperation(
-            f'{part.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat this.'
+            f'{subtree.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat '
+            'this.'
         )
     stmt = (
         update(replica)
@@ -278,69 +286,69 @@ def _mark(part: Part, names: list[str], session: 'Session') -> None:
     session.execute(stmt)
 
 
-def _delete_objects(part: Part, keys: list[str]) -> None:
-    targets = [Target(part.storage.rse, part.bucket, key) for key in keys]
-    for error in objects.delete_many(part.storage.connection(), targets).values():
+def _delete_objects(subtree: Subtree, keys: list[str]) -> None:
+    targets = [Target(subtree.storage.rse, subtree.bucket, key) for key in keys]
+    for error in objects.delete_many(subtree.storage.connection(), targets).values():
         if error is not None:
             raise error
 
 
-def _forget(part: Part, which: Any, session: 'Session') -> int:
+def _forget(subtree: Subtree, which: Any, session: 'Session') -> int:
     """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH`."""
     replica = models.RSEFileAssociation
     stmt = select(replica.scope, replica.name).where(
-        and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.lock_cnt == 0, which)
+        and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.lock_cnt == 0, which)
     )
     files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH))]
-    delete_replicas(rse_id=part.storage.rse_id, files=files, session=session)
+    delete_replicas(rse_id=subtree.storage.rse_id, files=files, session=session)
     return len(files)
 
 
-def _collection(part: Part) -> str:
+def _collection(subtree: Subtree) -> str:
     """The name of the collection that is removed; empty: all of the bucket."""
-    return part.name_prefix.removesuffix('/')
+    return subtree.name_prefix.removesuffix('/')
 
 
-def _titled(part: Part) -> str:
-    return f'{part.scope}:{_collection(part)}' if part.name_prefix else f"The bucket '{part.bucket}'"
+def _titled(subtree: Subtree) -> str:
+    return f'{subtree.scope}:{_collection(subtree)}' if subtree.name_prefix else f"The bucket '{subtree.bucket}'"
 
 
-def _below(part: Part, column: Any) -> Any:
+def _below(subtree: Subtree, column: Any) -> Any:
     """The condition that a name lies below the collection."""
-    below = part.name_prefix
+    below = subtree.name_prefix
     if not below:
         return true()
     # LIKE takes run1 and RUN1 for the same on some databases.
     return column.startswith(below, autoescape=True) & (func.substr(column, 1, len(below)) == below)
 
 
-def _is_unused(part: Part, name: str, session: 'Session') -> bool:
+def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
     """Whether a collection is empty and has no rule. At the end of its lifetime Rucio's undertaker takes it."""
     did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
-    alive = and_(did.scope == part.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
+    alive = and_(did.scope == subtree.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
     if session.execute(select(did.name).where(alive)).first() is None:
         return False
     questions = (
-        select(content.child_name).where(and_(content.scope == part.scope, content.name == name)),
-        select(rule.id).where(and_(rule.scope == part.scope, rule.name == name)),
+        select(content.child_name).where(and_(content.scope == subtree.scope, content.name == name)),
+        select(rule.id).where(and_(rule.scope == subtree.scope, rule.name == name)),
     )
     return all(session.execute(question.limit(1)).first() is None for question in questions)
 
 
-def _remove_bucket(part: Part) -> bool:
+def _remove_bucket(subtree: Subtree) -> bool:
     """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes
     all, unless told).
 
     :returns: Whether it was removed.
     """
-    if part.storage.layout.common_bucket:
+    if subtree.storage.layout.common_bucket:
         return False
-    client = part.storage.connection().client
-    with translated('remove-bucket', Target(part.storage.rse, part.bucket)):
+    client = subtree.storage.connection().client
+    with translated('remove-bucket', Target(subtree.storage.rse, subtree.bucket)):
         try:
-            holds_something = _holds_something(client, part.bucket)
+            holds_something = _holds_something(client, subtree.bucket)
             if not holds_something:
-                client.delete_bucket(Bucket=part.bucket)
+                client.delete_bucket(Bucket=subtree.bucket)
         except ClientError as error:
             code = error.response.get('Error', {}).get('Code')
             if code == 'NoSuchBucket':
@@ -348,10 +356,10 @@ def _remove_bucket(part: Part) -> bool:
             if code != 'BucketNotEmpty':
                 raise
             holds_something = True
-    if holds_something and not part.name_prefix:
+    if holds_something and not subtree.name_prefix:
         raise UnsupportedOperation(
-            f"RSE {part.storage.rse}: the bucket '{part.bucket}' is not removed, as it is not empty: "
-            'somebody wrote to it in this moment, or it keeps old versions of objects.'
+            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' is not removed, as it is not empty: somebody "
+            'wrote to it in this moment, or it keeps old versions of objects.'
         )
     return not holds_something
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = [
     'ETAGS',
@@ -156,17 +156,17 @@ def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> N
 # ETags
 
 
-def note(part: 'Part', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
+def note(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
     """Note the ETags of files in their metadata, in the format of Rucio's own plugin for JSON metadata. Two queries,
     and one for each change.
 
     :param etags: Name -> ETag; None: take back what was noted. Names that are in no catalogue are left out.
     """
-    did, table, rse_id = models.DataIdentifier, models.DidMeta, part.storage.rse_id
+    did, table, rse_id = models.DataIdentifier, models.DidMeta, subtree.storage.rse_id
     if not etags:
         return
-    names = {row.name for row in these(select(did.name).where(did.scope == part.scope), did.name, etags, session)}
-    stmt = select(table.name, table.meta).where(table.scope == part.scope).with_for_update()
+    names = {row.name for row in these(select(did.name).where(did.scope == subtree.scope), did.name, etags, session)}
+    stmt = select(table.name, table.meta).where(table.scope == subtree.scope).with_for_update()
     kept = {row.name: as_dict(row.meta) for row in these(stmt, table.name, names, session)}
     added = []
     for name in sorted(names):
@@ -175,10 +175,12 @@ def note(part: 'Part', etags: 'Mapping[str, Optional[str]]', *, session: 'Sessio
             continue
         column = as_column(meta, session)
         if name in kept:
-            here = and_(table.scope == part.scope, table.name == name)
+            here = and_(table.scope == subtree.scope, table.name == name)
             session.execute(update(table).where(here).values(meta=column).execution_options(synchronize_session=False))
         else:
-            added.append({'scope': part.scope, 'name': name, 'meta': column, 'created_at': now(), 'updated_at': now()})
+            added.append(
+                {'scope': subtree.scope, 'name': name, 'meta': column, 'created_at': now(), 'updated_at': now()}
+            )
     insert_rows(table, added, session)
 
 

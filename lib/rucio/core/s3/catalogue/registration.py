@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['register']
 
@@ -64,7 +64,7 @@ RULES = 100  # files in one transaction where each gets a rule of its own
 # New files
 
 
-def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
+def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
     """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the scope's
     owner.
 
@@ -78,46 +78,46 @@ def register(part: 'Part', files: 'Sequence[NewFile]') -> tuple[int, list[Refusa
     :raises UnsupportedOperation: if the RSE is volatile: Rucio's caches are no place for catalogued files.
     :raises DatabaseException: if the database does not work. What was registered until then stays.
     """
-    if part.storage.settings.get('volatile'):
+    if subtree.storage.settings.get('volatile'):
         raise UnsupportedOperation(
-            f'RSE {part.storage.rse} is volatile, so no files can be registered there: use another RSE.'
+            f'RSE {subtree.storage.rse} is volatile, so no files can be registered there: use another RSE.'
         )
-    owner = _owner(part)
+    owner = _owner(subtree)
     ordered = sorted({file.name: file for file in files}.values())
     count, size, refusals = 0, 0, []
     for chunk in batches(ordered, CHUNK):
-        places, refused = _places(part, owner, chunk)
+        places, refused = _places(subtree, owner, chunk)
         refusals += refused
         placed = [file for file in chunk if file.name in places]
         members = [file for file in placed if places[file.name] is not None]
         lone = [file for file in placed if places[file.name] is None]
         for some in [members, *batches(lone, RULES)]:
-            done, refused = _registered(part, owner, some, places) if some else ([], [])
+            done, refused = _registered(subtree, owner, some, places) if some else ([], [])
             count, size = count + len(done), size + sum(file.bytes for file in done)
             refusals += refused
-    if count and part.dataset is None:
-        refusals += _over_limit(part, owner, size)
+    if count and subtree.dataset is None:
+        refusals += _over_limit(subtree, owner, size)
     return count, refusals
 
 
-def _owner(part: 'Part') -> 'InternalAccount':
+def _owner(subtree: 'Subtree') -> 'InternalAccount':
     with db_session(DatabaseOperationType.READ) as session:
         owner: Optional[InternalAccount] = session.execute(
-            select(models.Scope.account).where(models.Scope.scope == part.scope)
+            select(models.Scope.account).where(models.Scope.scope == subtree.scope)
         ).scalar()
     if owner is None:
         raise ScopeNotFound(
-            f"There is no scope '{part.scope}', so nobody owns its files: make it first (rucio scope add)."
+            f"There is no scope '{subtree.scope}', so nobody owns its files: make it first (rucio scope add)."
         )
     return owner
 
 
 def _registered(
-    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]'
+    subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]'
 ) -> tuple[list[NewFile], list[Refusal]]:
     """All at once; one by one where that does not work."""
     try:
-        return again(lambda session: _insert(part, owner, files, places, session))
+        return again(lambda session: _insert(subtree, owner, files, places, session))
     except (Collision, RucioException) as error:
         if isinstance(error, DatabaseException):
             raise
@@ -126,20 +126,20 @@ def _registered(
                 Refusal(
                     'failed',
                     files[0].name,
-                    f'{part.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays so, '
-                    'tell the operator.',
+                    f'{subtree.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays '
+                    'so, tell the operator.',
                 )
             ]
     done: list[NewFile] = []
     refusals: list[Refusal] = []
     for file in files:
-        some, refused = _registered(part, owner, [file], places)
+        some, refused = _registered(subtree, owner, [file], places)
         done, refusals = done + some, refusals + refused
     return done, refusals
 
 
 def _insert(
-    part: 'Part',
+    subtree: 'Subtree',
     owner: 'InternalAccount',
     files: 'Sequence[NewFile]',
     places: 'Mapping[str, Optional[str]]',
@@ -147,29 +147,30 @@ def _insert(
 ) -> tuple[list[NewFile], list[Refusal]]:
     datasets = {place for file in files if (place := places[file.name])}
     if any(
-        not each.is_open or each.did_type != DIDType.DATASET for each in _collections(part, datasets, session).values()
+        not each.is_open or each.did_type != DIDType.DATASET
+        for each in _collections(subtree, datasets, session).values()
     ):
         raise Collision('a dataset was closed in this moment')
-    known = _known(part, files, session)
+    known = _known(subtree, files, session)
     new = [file for file in files if file.name not in known]
     second, refusals = [], []
     for file in files:
         if file.name in known:
-            refused = _conflict(part, file, known[file.name])
+            refused = _conflict(subtree, file, known[file.name])
             if refused:
                 refusals.append(refused)
             elif not known[file.name].here:
                 second.append(file)
-    same = _same_objects(part, second, session)
-    refusals += [_twin(part, file, same[file.name]) for file in second if file.name in same]
+    same = _same_objects(subtree, second, session)
+    refusals += [_twin(subtree, file, same[file.name]) for file in second if file.name in same]
     second = [file for file in second if file.name not in same]
     if new:
-        _insert_files(part, owner, new, places, session)
+        _insert_files(subtree, owner, new, places, session)
     if new or second:
-        _insert_replicas(part, [*new, *second], session)
-        note(part, {file.name: file.etag for file in second if file.etag}, session=session)
+        _insert_replicas(subtree, [*new, *second], session)
+        note(subtree, {file.name: file.etag for file in second if file.etag}, session=session)
     if lone := [file.name for file in new if places[file.name] is None]:
-        _keep(part, owner, lone, session)
+        _keep(subtree, owner, lone, session)
     return [*new, *second], refusals
 
 
@@ -186,14 +187,17 @@ class _Known(NamedTuple):
     path: Optional[str]
 
 
-def _known(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _Known]:
+def _known(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _Known]:
     did, replica = models.DataIdentifier, models.RSEFileAssociation
-    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == part.storage.rse_id)
+    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == subtree.storage.rse_id)
     stmt = select(
         did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path
     )
     rows = these(
-        stmt.outerjoin(replica, joined).where(did.scope == part.scope), did.name, [file.name for file in files], session
+        stmt.outerjoin(replica, joined).where(did.scope == subtree.scope),
+        did.name,
+        [file.name for file in files],
+        session,
     )
     return {
         row.name: _Known(
@@ -203,8 +207,8 @@ def _known(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict
     }
 
 
-def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
-    did = f'{part.scope}:{file.name}'
+def _conflict(subtree: 'Subtree', file: NewFile, known: _Known) -> Optional[Refusal]:
+    did = f'{subtree.scope}:{file.name}'
     if known.did_type != DIDType.FILE:
         return Refusal(
             'conflict',
@@ -218,7 +222,7 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
         return Refusal(
             'conflict',
             file.name,
-            f'{did} lies at another place of RSE {part.storage.rse} already ({known.path}). Import it under another '
+            f'{did} lies at another place of RSE {subtree.storage.rse} already ({known.path}). Import it under another '
             'name.',
         )
     if known.availability == DIDAvailability.LOST:
@@ -236,7 +240,7 @@ def _conflict(part: 'Part', file: NewFile, known: _Known) -> Optional[Refusal]:
     )
 
 
-def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
+def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
     """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose
     it, when Rucio deletes one.
     """
@@ -245,11 +249,11 @@ def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') 
         return {}
     elsewhere = {
         each.rse_id: each
-        for each in storages.list_storages(part.storage.vo, session=session)
-        if each.endpoint.url == part.storage.endpoint.url
+        for each in storages.list_storages(subtree.storage.vo, session=session)
+        if each.endpoint.url == subtree.storage.endpoint.url
     }
     rows = these(
-        select(replica.name, replica.rse_id, replica.path).where(replica.scope == part.scope),
+        select(replica.name, replica.rse_id, replica.path).where(replica.scope == subtree.scope),
         replica.name,
         [file.name for file in files],
         session,
@@ -258,19 +262,19 @@ def _same_objects(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') 
     for row in rows:
         with suppress(RucioException):  # has no place there
             if row.rse_id in elsewhere and elsewhere[row.rse_id].layout.place_of(
-                str(part.scope), row.name, row.path
+                str(subtree.scope), row.name, row.path
             ) == (
-                part.bucket,
-                part.key_of(row.name),
+                subtree.bucket,
+                subtree.key_of(row.name),
             ):
                 same[row.name] = elsewhere[row.rse_id].rse
     return same
 
 
-def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
+def _twin(subtree: 'Subtree', file: NewFile, rse: str) -> Refusal:
     found = (
-        f'The same object is the replica of {part.scope}:{file.name} on RSE {rse}: RSE {part.storage.rse} has the same '
-        'buckets.'
+        f'The same object is the replica of {subtree.scope}:{file.name} on RSE {rse}: RSE {subtree.storage.rse} has '
+        'the same buckets.'
     )
     return Refusal(
         'conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.'
@@ -278,13 +282,13 @@ def _twin(part: 'Part', file: NewFile, rse: str) -> Refusal:
 
 
 def _insert_files(
-    part: 'Part',
+    subtree: 'Subtree',
     owner: 'InternalAccount',
     files: 'Sequence[NewFile]',
     places: 'Mapping[str, Optional[str]]',
     session: 'Session',
 ) -> None:
-    scope, time = part.scope, now()
+    scope, time = subtree.scope, now()
     written = {'created_at': time, 'updated_at': time}
     dids = [
         {
@@ -326,7 +330,7 @@ def _insert_files(
         {
             'scope': scope,
             'name': file.name,
-            'meta': as_column({ETAGS: {part.storage.rse_id: file.etag}}, session),
+            'meta': as_column({ETAGS: {subtree.storage.rse_id: file.etag}}, session),
             **written,
         }
         for file in files
@@ -338,11 +342,11 @@ def _insert_files(
     insert_rows(models.DidMeta, metadata, session)
 
 
-def _insert_replicas(part: 'Part', files: 'Sequence[NewFile]', session: 'Session') -> None:
+def _insert_replicas(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> None:
     time = now()
     same = {
-        'rse_id': part.storage.rse_id,
-        'scope': part.scope,
+        'rse_id': subtree.storage.rse_id,
+        'scope': subtree.scope,
         'state': ReplicaState.AVAILABLE,
         'lock_cnt': 0,
         'created_at': time,
@@ -354,7 +358,7 @@ def _insert_replicas(part: 'Part', files: 'Sequence[NewFile]', session: 'Session
     ]
     insert_rows(models.RSEFileAssociation, rows, session)
     rse_counter.increase(
-        rse_id=part.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session
+        rse_id=subtree.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session
     )
 
 
@@ -367,11 +371,11 @@ class _Collection(NamedTuple):
     ended: bool  # its lifetime is over, and Rucio's undertaker about to delete it with its rules
 
 
-def _collections(part: 'Part', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
+def _collections(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
     """What there is of these names."""
     did = models.DataIdentifier
     rows = these(
-        select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == part.scope),
+        select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == subtree.scope),
         did.name,
         names,
         session,
@@ -383,19 +387,19 @@ def _collections(part: 'Part', names: 'Collection[str]', session: 'Session') -> 
 
 
 def _places(
-    part: 'Part', owner: 'InternalAccount', files: 'Sequence[NewFile]'
+    subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]'
 ) -> tuple[dict[str, Optional[str]], list[Refusal]]:
     """The dataset of each file, made where there was none.
 
     :returns: By the file's name (None: it lies below nothing; not in it: it has no place), and what was refused.
     """
     above = {
-        folder: [part.dataset] if part.dataset else address.ancestors(f'{folder}/')
+        folder: [subtree.dataset] if subtree.dataset else address.ancestors(f'{folder}/')
         for folder in {_folder(file) for file in files}
     }
     wanted = {name for names in above.values() for name in names}
     with db_session(DatabaseOperationType.READ) as session:
-        known = _collections(part, wanted, session)
+        known = _collections(subtree, wanted, session)
     # Of an object and a prefix that have the same name, the object gets it.
     known |= dict.fromkeys(
         wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False)
@@ -404,15 +408,15 @@ def _places(
     refusals: list[Refusal] = []
     for folder, names in sorted(above.items()):
         name = chosen[folder] = _choose(names, known)
-        if name is None and part.dataset:
+        if name is None and subtree.dataset:
             raise UnsupportedOperation(
-                f'{part.scope}:{part.dataset} is no dataset, so it can have no files: use another name.'
+                f'{subtree.scope}:{subtree.dataset} is no dataset, so it can have no files: use another name.'
             )
         if name is not None and (name not in known or known[name].ended):
-            refusals += _make(part, owner, name)
+            refusals += _make(subtree, owner, name)
             known[name] = _Collection(DIDType.DATASET, True, False)
     shut = {folder for folder, name in chosen.items() if name is not None and not known[name].is_open}
-    refusals += [_closed(part, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
+    refusals += [_closed(subtree, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
     return {file.name: chosen[_folder(file)] for file in files if _folder(file) not in shut}, refusals
 
 
@@ -432,64 +436,66 @@ def _choose(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
     return next((name for name in names if name not in known or name in datasets), None)
 
 
-def _closed(part: 'Part', file: NewFile, dataset: str) -> Refusal:
+def _closed(subtree: 'Subtree', file: NewFile, dataset: str) -> Refusal:
     found = (
-        f'The dataset {part.scope}:{dataset} is closed, so {file.name} was not registered. Open it (rucio did update '
-        f'--open {part.scope}:{dataset}).'
+        f'The dataset {subtree.scope}:{dataset} is closed, so {file.name} was not registered. Open it (rucio did '
+        f'update --open {subtree.scope}:{dataset}).'
     )
     return Refusal('closed', file.name, found)
 
 
-def _make(part: 'Part', owner: 'InternalAccount', name: str) -> list[Refusal]:
+def _make(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
     """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or
     deleted there.
     """
-    if part.dataset is not None:
-        again(lambda session: _make_dataset(part, owner, name, session))
+    if subtree.dataset is not None:
+        again(lambda session: _make_dataset(subtree, owner, name, session))
         return []
 
     def work(session: 'Session') -> None:
-        _make_dataset(part, owner, name, session)
-        if not creation.own_rules(owner, part.scope, name, part.storage, session=session):
-            _keep(part, owner, [name], session)
+        _make_dataset(subtree, owner, name, session)
+        if not creation.own_rules(owner, subtree.scope, name, subtree.storage, session=session):
+            _keep(subtree, owner, [name], session)
 
     try:
         again(work)
     except DatabaseException:
         raise
     except RucioException as error:
-        again(lambda session: _make_dataset(part, owner, name, session))
+        again(lambda session: _make_dataset(subtree, owner, name, session))
         remedy = (
-            f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {part.scope}:{name} '
-            f'--copies 1 --rses {part.storage.rse}).'
+            f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {subtree.scope}:{name} '
+            f'--copies 1 --rses {subtree.storage.rse}).'
         )
         return [
             Refusal(
-                'no-rule', name, f'No rule could be made for the dataset {part.scope}:{name} ({said(error)}), {remedy}'
+                'no-rule',
+                name,
+                f'No rule could be made for the dataset {subtree.scope}:{name} ({said(error)}), {remedy}',
             )
         ]
     return []
 
 
-def _make_dataset(part: 'Part', owner: 'InternalAccount', name: str, session: 'Session') -> None:
-    found = _collections(part, [name], session).get(name)
+def _make_dataset(subtree: 'Subtree', owner: 'InternalAccount', name: str, session: 'Session') -> None:
+    found = _collections(subtree, [name], session).get(name)
     if found and found.ended:
-        creation.revive(part.scope, name, session=session)
+        creation.revive(subtree.scope, name, session=session)
     if found:
         return
     try:
-        add_did(scope=part.scope, name=name, did_type=DIDType.DATASET, account=owner, session=session)
+        add_did(scope=subtree.scope, name=name, did_type=DIDType.DATASET, account=owner, session=session)
     except DataIdentifierAlreadyExists as error:
         raise Collision(str(error)) from error
 
 
-def _keep(part: 'Part', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
+def _keep(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
     """A rule for each, whatever the account's limit: the bytes are there already."""
     add_rule(
-        dids=[{'scope': part.scope, 'name': name} for name in names],
+        dids=[{'scope': subtree.scope, 'name': name} for name in names],
         account=owner,
         copies=1,
-        rse_expression=part.storage.rse,
+        rse_expression=subtree.storage.rse,
         grouping='DATASET',
         weight=None,
         lifetime=None,
@@ -501,17 +507,20 @@ def _keep(part: 'Part', owner: 'InternalAccount', names: 'Iterable[str]', sessio
     )
 
 
-def _over_limit(part: 'Part', owner: 'InternalAccount', size: int) -> list[Refusal]:
+def _over_limit(subtree: 'Subtree', owner: 'InternalAccount', size: int) -> list[Refusal]:
     """Whether the owner has not enough room for what was registered, as Rucio would say of an upload."""
-    rse = {'id': part.storage.rse_id, 'rse': part.storage.rse, 'staging_area': part.storage.settings['staging_area']}
+    rse = {
+        'id': subtree.storage.rse_id,
+        'rse': subtree.storage.rse,
+        'staging_area': subtree.storage.settings['staging_area'],
+    }
     try:
         with db_session(DatabaseOperationType.READ) as session:
             RSESelector(owner, [rse], None, 1, session=session).select_rse(size, [])
     except InsufficientAccountLimit:
         found = (
-            f'Account {owner} is over its limit on RSE {part.storage.rse}; what lies in the bucket was registered all '
-            'the same, but Rucio refuses uploads. '
-            'Delete files, or ask for a higher limit (rucio account limit).'
+            f'Account {owner} is over its limit on RSE {subtree.storage.rse}; what lies in the bucket was registered '
+            'all the same, but Rucio refuses uploads. Delete files, or ask for a higher limit (rucio account limit).'
         )
         return [Refusal('over-limit', '', found)]
     except RucioException:

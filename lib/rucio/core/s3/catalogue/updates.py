@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.reconciler.listings import Replica
+    from rucio.core.s3.subtrees import Subtree
 
     from .records import NewFile
 
@@ -79,15 +79,17 @@ class _Found(NamedTuple):
 # What all acts look at
 
 
-def _look(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> tuple[list[_Found], list[Refusal]]:
+def _look(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> tuple[list[_Found], list[Refusal]]:
     """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in
     neither list.
     """
     replica, names = models.RSEFileAssociation, [each.name for each in seen]
-    rows = {row.name: row for row in these(_now_known(part), replica.name, names, session)}
-    elsewhere = select(replica.name).where(and_(replica.scope == part.scope, replica.rse_id != part.storage.rse_id))
+    rows = {row.name: row for row in these(_now_known(subtree), replica.name, names, session)}
+    elsewhere = select(replica.name).where(
+        and_(replica.scope == subtree.scope, replica.rse_id != subtree.storage.rse_id)
+    )
     archived = models.ConstituentAssociation
-    inside = select(archived.child_name).where(archived.child_scope == part.scope)
+    inside = select(archived.child_name).where(archived.child_scope == subtree.scope)
     copies = {
         row[0]
         for row in [
@@ -97,21 +99,21 @@ def _look(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> tuple[
     }
     request = models.Request
     wanted = these(
-        select(request.name, request.dest_rse_id).where(request.scope == part.scope), request.name, names, session
+        select(request.name, request.dest_rse_id).where(request.scope == subtree.scope), request.name, names, session
     )
-    busy = {row.name for row in wanted if row.dest_rse_id == part.storage.rse_id or row.name not in copies}
+    busy = {row.name for row in wanted if row.dest_rse_id == subtree.storage.rse_id or row.name not in copies}
     found, refusals = [], []
     for each in seen:
         if each.name not in rows:
             continue
-        if refused := _refused(part, each, rows[each.name], each.name in busy):
+        if refused := _refused(subtree, each, rows[each.name], each.name in busy):
             refusals.append(refused)
         else:
             found.append(_Found(each.name, rows[each.name].bytes, rows[each.name].lock_cnt, each.name in copies))
     return found, refusals
 
 
-def _now_known(part: 'Part') -> Any:
+def _now_known(subtree: 'Subtree') -> Any:
     replica, did, meta = models.RSEFileAssociation, models.DataIdentifier, models.DidMeta
     columns = (
         replica.name,
@@ -125,14 +127,14 @@ def _now_known(part: 'Part') -> Any:
     )
     joined = select(*columns).join(did, and_(did.scope == replica.scope, did.name == replica.name))
     joined = joined.outerjoin(meta, and_(meta.scope == replica.scope, meta.name == replica.name))
-    return joined.where(and_(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)).with_for_update(
+    return joined.where(and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id)).with_for_update(
         of=replica.scope
     )
 
 
-def _refused(part: 'Part', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
-    did = f'{part.scope}:{seen.name}'
-    known = (row.bytes, row.md5, row.adler32, row.state.value, noted(row.meta, part.storage.rse_id))
+def _refused(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
+    did = f'{subtree.scope}:{seen.name}'
+    known = (row.bytes, row.md5, row.adler32, row.state.value, noted(row.meta, subtree.storage.rse_id))
     if known != (seen.bytes, seen.md5, seen.adler32, seen.state, seen.etag):
         return Refusal('changed', seen.name, f'{did} was changed in the catalogue while it was compared. Run it again.')
     if row.availability == DIDAvailability.LOST:
@@ -147,20 +149,24 @@ def _refused(part: 'Part', seen: 'Replica', row: Any, busy: bool) -> Optional[Re
 
 
 def _in_chunks(
-    part: 'Part', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
+    subtree: 'Subtree', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
 ) -> _Acted:
     """All of a chunk at once; one by one where that does not work."""
-    return _in_order([_tried(part, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)])
+    return _in_order(
+        [_tried(subtree, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)]
+    )
 
 
-def _tried(part: 'Part', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]') -> _Acted:
+def _tried(
+    subtree: 'Subtree', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
+) -> _Acted:
     try:
         return again(lambda session: work(chunk, session))
     except (Collision, RucioException) as error:
         if isinstance(error, DatabaseException):
             raise
         if len(chunk) == 1:
-            did = f'{part.scope}:{chunk[0].name}'
+            did = f'{subtree.scope}:{chunk[0].name}'
             return 0, [
                 Refusal(
                     'failed',
@@ -168,7 +174,7 @@ def _tried(part: 'Part', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[R
                     f'{did}: the catalogue could not be changed: {said(error)}. Try again, or tell the operator.',
                 )
             ]
-    return _in_order([_tried(part, [each], work) for each in chunk])
+    return _in_order([_tried(subtree, [each], work) for each in chunk])
 
 
 def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
@@ -178,7 +184,7 @@ def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
 # Changed
 
 
-def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
+def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
     """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its locks
     and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content is unknown
     afterwards.
@@ -189,10 +195,10 @@ def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
     :returns: None, or why nothing was changed: ``gone``, ``changed``, ``busy``, ``conflict``, ``copies``.
     :raises DatabaseException: if the database does not work.
     """
-    did = f'{part.scope}:{seen.name}'
+    did = f'{subtree.scope}:{seen.name}'
 
     def work(session: 'Session') -> Optional[Refusal]:
-        found, refusals = _look(part, [seen], session)
+        found, refusals = _look(subtree, [seen], session)
         if refusals:
             return refusals[0]
         if not found:
@@ -200,13 +206,13 @@ def replace(part: 'Part', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
         if found[0].copies:
             remedy = 'Give the new object another name, or delete the other replicas and run it again.'
             return Refusal('copies', seen.name, f'{did} has other replicas, whose content is the old one. {remedy}')
-        _set_content(part, seen, new, session)
+        _set_content(subtree, seen, new, session)
         return None
 
     return again(work)
 
 
-def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Session') -> None:
+def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: 'Session') -> None:
     did, replica, content, lock = (
         models.DataIdentifier,
         models.RSEFileAssociation,
@@ -214,20 +220,20 @@ def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Sessio
         models.ReplicaLock,
     )
     values = {'bytes': new.bytes, 'md5': new.md5, 'adler32': new.adler32}
-    counted = session.execute(select(replica.bytes).where(_is(replica, part, seen.name))).scalar_one()
+    counted = session.execute(select(replica.bytes).where(_is(replica, subtree, seen.name))).scalar_one()
     for row in session.execute(
-        select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, part, seen.name)).with_for_update()
+        select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, subtree, seen.name)).with_for_update()
     ).all():
         account_counter.increase(
             rse_id=row.rse_id, account=row.account, files=0, bytes_=new.bytes - (row.bytes or 0), session=session
         )
-    _update(lock, _is(lock, part, seen.name), {'bytes': new.bytes}, session)
-    rse_counter.increase(rse_id=part.storage.rse_id, files=0, bytes_=new.bytes - counted, session=session)
-    inside = and_(content.child_scope == part.scope, content.child_name == seen.name)
+    _update(lock, _is(lock, subtree, seen.name), {'bytes': new.bytes}, session)
+    rse_counter.increase(rse_id=subtree.storage.rse_id, files=0, bytes_=new.bytes - counted, session=session)
+    inside = and_(content.child_scope == subtree.scope, content.child_name == seen.name)
     parents = session.execute(select(content.scope, content.name, content.bytes).where(inside)).all()
-    _update(did, _is(did, part, seen.name), values, session)
-    _update(replica, _is(replica, part, seen.name), values, session)
-    _update(replica, and_(_is(replica, part, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
+    _update(did, _is(did, subtree, seen.name), values, session)
+    _update(replica, _is(replica, subtree, seen.name), values, session)
+    _update(replica, and_(_is(replica, subtree, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
     _update(content, inside, values, session)
     for parent in parents:
         # Where Rucio has no sum of an open dataset (it adds up when somebody asks), there is none afterwards.
@@ -247,14 +253,14 @@ def _set_content(part: 'Part', seen: 'Replica', new: 'NewFile', session: 'Sessio
     bad = models.BadReplica
     _update(
         bad,
-        and_(_is(bad, part, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
+        and_(_is(bad, subtree, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
         {'state': BadFilesStatus.RECOVERED},
         session,
     )
-    note(part, {seen.name: new.etag}, session=session)
+    note(subtree, {seen.name: new.etag}, session=session)
 
 
-def shield(part: 'Part', names: 'Collection[str]') -> None:
+def shield(subtree: 'Subtree', names: 'Collection[str]') -> None:
     """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has
     a tombstone is a cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One
     statement for each :data:`CHUNK` files.
@@ -263,15 +269,17 @@ def shield(part: 'Part', names: 'Collection[str]') -> None:
     """
     replica = models.RSEFileAssociation
     here = and_(
-        replica.scope == part.scope, replica.rse_id == part.storage.rse_id, replica.state == ReplicaState.AVAILABLE
+        replica.scope == subtree.scope,
+        replica.rse_id == subtree.storage.rse_id,
+        replica.state == ReplicaState.AVAILABLE,
     )
     cached = and_(here, replica.lock_cnt == 0, replica.tombstone.is_not(None))
     for chunk in batches(sorted(names), CHUNK):
         again(partial(_update, replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}))
 
 
-def _is(model: Any, part: 'Part', name: str) -> Any:
-    return and_(model.scope == part.scope, model.name == name)
+def _is(model: Any, subtree: 'Subtree', name: str) -> Any:
+    return and_(model.scope == subtree.scope, model.name == name)
 
 
 def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') -> None:
@@ -281,7 +289,7 @@ def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') 
 # Gone
 
 
-def forget(part: 'Part', seen: 'Sequence[Replica]') -> _Acted:
+def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Acted:
     """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names
     can be used again.
 
@@ -295,12 +303,12 @@ def forget(part: 'Part', seen: 'Sequence[Replica]') -> _Acted:
         ``locked``, ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
-    return _in_chunks(part, seen, lambda chunk, session: _forget(part, chunk, session))
+    return _in_chunks(subtree, seen, lambda chunk, session: _forget(subtree, chunk, session))
 
 
-def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Acted:
-    rules = _lock_rules(part, [each.name for each in seen], session)
-    found, refusals = _look(part, seen, session)
+def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> _Acted:
+    rules = _lock_rules(subtree, [each.name for each in seen], session)
+    found, refusals = _look(subtree, seen, session)
     fixed = {
         rule.name: rule
         for rule in rules
@@ -309,10 +317,10 @@ def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Act
     going, last = [], []
     for each in found:
         if each.copies and each.locks:
-            refusals.append(Refusal('copies', each.name, _is_locked(part, each)))
+            refusals.append(Refusal('copies', each.name, _is_locked(subtree, each)))
         elif not each.copies and each.name in fixed:
             found_rule = (
-                f'{part.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
+                f'{subtree.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
             )
             refusals.append(
                 Refusal(
@@ -327,45 +335,44 @@ def _forget(part: 'Part', seen: 'Sequence[Replica]', session: 'Session') -> _Act
     for rule in rules:
         if rule.did_type == DIDType.FILE and rule.name in last:
             delete_rule(rule_id=rule.id, session=session)
-    _unlock(part, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
-    _detach(part, last, session)
+    _unlock(subtree, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
+    _detach(subtree, last, session)
     for model in (models.DidFollowed, models.VirtualPlacements):
         session.execute(
             delete(model)
-            .where(and_(model.scope == part.scope, model.name.in_(last)))
+            .where(and_(model.scope == subtree.scope, model.name.in_(last)))
             .execution_options(synchronize_session=False)
         )
     delete_replicas(
-        rse_id=part.storage.rse_id, files=[{'scope': part.scope, 'name': name} for name in going], session=session
+        rse_id=subtree.storage.rse_id, files=[{'scope': subtree.scope, 'name': name} for name in going], session=session
     )
     return len(going), refusals
 
 
-def _is_locked(part: 'Part', found: _Found) -> str:
+def _is_locked(subtree: 'Subtree', found: _Found) -> str:
     return (
-        f'{part.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. '
-        "Delete the rule that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it "
-        'here again.'
+        f'{subtree.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. Delete the rule '
+        "that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it here again."
     )
 
 
-def _lock_rules(part: 'Part', names: 'Collection[str]', session: 'Session') -> list[Any]:
+def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> list[Any]:
     """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules before
     replicas.
     """
     rule, lock = models.ReplicationRule, models.ReplicaLock
-    keeping = select(lock.rule_id).where(lock.scope == part.scope).distinct()
-    own = select(rule.id).where(rule.scope == part.scope)
+    keeping = select(lock.rule_id).where(lock.scope == subtree.scope).distinct()
+    own = select(rule.id).where(rule.scope == subtree.scope)
     ids = {row[0] for row in [*these(keeping, lock.name, names, session), *these(own, rule.name, names, session)]}
     return [row[0] for row in these(select(rule).order_by(rule.id).with_for_update(), rule.id, sorted(ids), session)]
 
 
-def _unlock(part: 'Part', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
+def _unlock(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
     """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses empty
     ones.
     """
     lock = models.ReplicaLock
-    theirs = and_(lock.scope == part.scope, lock.name.in_(names))
+    theirs = and_(lock.scope == subtree.scope, lock.name.in_(names))
     locks: dict[str, list[Any]] = defaultdict(list)
     for row in session.execute(
         select(lock.rule_id, lock.rse_id, lock.state, lock.bytes).where(theirs).with_for_update()
@@ -408,28 +415,28 @@ def _settle(rule: Any, session: 'Session') -> None:
     insert_rule_history(rule=rule, recent=True, longterm=False, session=session)
 
 
-def _detach(part: 'Part', names: 'Collection[str]', session: 'Session') -> None:
+def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> None:
     """Take files out of their datasets. What deletes their replicas would do it, too, but with a closed dataset that
     becomes empty.
     """
     content, collection = models.DataIdentifierAssociation, models.CollectionReplica
     parents: dict[tuple[Any, str], list[dict[str, Any]]] = defaultdict(list)
-    inside = select(content.scope, content.name, content.child_name).where(content.child_scope == part.scope)
+    inside = select(content.scope, content.name, content.child_name).where(content.child_scope == subtree.scope)
     for row in these(inside, content.child_name, names, session):
-        parents[row.scope, row.name].append({'scope': part.scope, 'name': row.child_name})
+        parents[row.scope, row.name].append({'scope': subtree.scope, 'name': row.child_name})
     for (scope, name), files in parents.items():
         detach_dids(scope=scope, name=name, dids=files, session=session)
-        here = and_(collection.scope == scope, collection.name == name, collection.rse_id == part.storage.rse_id)
+        here = and_(collection.scope == scope, collection.name == name, collection.rse_id == subtree.storage.rse_id)
         if session.execute(select(collection.name).where(here)).first():
             models.UpdatedCollectionReplica(
-                scope=scope, name=name, did_type=DIDType.DATASET, rse_id=part.storage.rse_id
+                scope=scope, name=name, did_type=DIDType.DATASET, rse_id=subtree.storage.rse_id
             ).save(session=session)
 
 
 # Bad and lost
 
 
-def declare_bad(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Acted:
     """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete*
     it if there is none, whoever wrote it.
 
@@ -439,32 +446,32 @@ def declare_bad(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
         ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
-    return _in_chunks(part, seen, lambda chunk, session: _declare(part, chunk, reason, session))
+    return _in_chunks(subtree, seen, lambda chunk, session: _declare(subtree, chunk, reason, session))
 
 
-def declare_lost(part: 'Part', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Acted:
     """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file
     here again. If there is none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in
     the meantime.
 
     :returns: As :func:`declare_bad`.
     """
-    return declare_bad(part, seen, reason)
+    return declare_bad(subtree, seen, reason)
 
 
-def _declare(part: 'Part', seen: 'Sequence[Replica]', reason: str, session: 'Session') -> _Acted:
-    found, refusals = _look(part, seen, session)
+def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session: 'Session') -> _Acted:
+    found, refusals = _look(subtree, seen, session)
     declared = []
     for each in found:
         if not each.bytes and not each.copies:
             said_so = (
-                f"{part.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a file "
-                'for ever, so it was not declared.'
+                f"{subtree.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a "
+                'file for ever, so it was not declared.'
             )
             refusals.append(Refusal('empty', each.name, f'{said_so} Use replace or forget.'))
         else:
-            declared.append({'scope': part.scope, 'name': each.name, 'rse_id': part.storage.rse_id})
-    root = InternalAccount('root', vo=part.scope.vo)
+            declared.append({'scope': subtree.scope, 'name': each.name, 'rse_id': subtree.storage.rse_id})
+    root = InternalAccount('root', vo=subtree.scope.vo)
     # Whatever was declared of it earlier: the replica is available now.
     declare_bad_file_replicas(declared, reason[:MOST_REASON], root, force=True, session=session)
     return len(declared), refusals
@@ -473,21 +480,21 @@ def _declare(part: 'Part', seen: 'Sequence[Replica]', reason: str, session: 'Ses
 # What the catalogue did not know
 
 
-def complete(part: 'Part', names: 'Sequence[str]') -> int:
+def complete(subtree: 'Subtree', names: 'Sequence[str]') -> int:
     """Make replicas available whose upload arrived but was never finished in the catalogue. One that Rucio itself is
     writing is left alone.
 
     :returns: How many.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
-    return sum(again(partial(_complete, part, chunk)) for chunk in batches(sorted(names), CHUNK))
+    return sum(again(partial(_complete, subtree, chunk)) for chunk in batches(sorted(names), CHUNK))
 
 
-def _complete(part: 'Part', names: 'Sequence[str]', session: 'Session') -> int:
-    replica, request, here = models.RSEFileAssociation, models.Request, part.storage.rse_id
-    copying = and_(replica.scope == part.scope, replica.rse_id == here, replica.state == ReplicaState.COPYING)
+def _complete(subtree: 'Subtree', names: 'Sequence[str]', session: 'Session') -> int:
+    replica, request, here = models.RSEFileAssociation, models.Request, subtree.storage.rse_id
+    copying = and_(replica.scope == subtree.scope, replica.rse_id == here, replica.state == ReplicaState.COPYING)
     written = these(
-        select(request.name).where(and_(request.scope == part.scope, request.dest_rse_id == here)),
+        select(request.name).where(and_(request.scope == subtree.scope, request.dest_rse_id == here)),
         request.name,
         names,
         session,
@@ -497,15 +504,17 @@ def _complete(part: 'Part', names: 'Sequence[str]', session: 'Session') -> int:
     }
     done = sorted(found - {row.name for row in written})
     update_replicas_states(
-        [{'rse_id': here, 'scope': part.scope, 'name': name, 'state': ReplicaState.AVAILABLE} for name in done],
+        [{'rse_id': here, 'scope': subtree.scope, 'name': name, 'state': ReplicaState.AVAILABLE} for name in done],
         session=session,
     )
-    unlocked = and_(replica.scope == part.scope, replica.rse_id == here, replica.name.in_(done), replica.lock_cnt == 0)
+    unlocked = and_(
+        replica.scope == subtree.scope, replica.rse_id == here, replica.name.in_(done), replica.lock_cnt == 0
+    )
     _update(replica, unlocked, {'tombstone': None}, session)
     return len(done)
 
 
-def note_etags(part: 'Part', etags: 'Mapping[str, str]') -> None:
+def note_etags(subtree: 'Subtree', etags: 'Mapping[str, str]') -> None:
     """Note the ETags that the content of files has on this RSE, so that the next run can tell from a listing that it is
     the same.
 
@@ -513,10 +522,10 @@ def note_etags(part: 'Part', etags: 'Mapping[str, str]') -> None:
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
     for names in batches(sorted(etags), CHUNK):
-        again(lambda session, names=names: note(part, {name: etags[name] for name in names}, session=session))  # type: ignore[misc]
+        again(lambda session, names=names: note(subtree, {name: etags[name] for name in names}, session=session))  # type: ignore[misc]
 
 
-def set_checksums(part: 'Part', name: str, md5: Optional[str], adler32: Optional[str]) -> None:
+def set_checksums(subtree: 'Subtree', name: str, md5: Optional[str], adler32: Optional[str]) -> None:
     """Set the checksums of a file where the catalogue has none: of the DID, of all replicas, in datasets and requests.
 
     :raises DatabaseException: if the database does not work.
@@ -524,11 +533,11 @@ def set_checksums(part: 'Part', name: str, md5: Optional[str], adler32: Optional
 
     def work(session: 'Session') -> None:
         content = models.DataIdentifierAssociation
-        inside = and_(content.child_scope == part.scope, content.child_name == name)
+        inside = and_(content.child_scope == subtree.scope, content.child_name == name)
         did = models.DataIdentifier
-        places = [(model, _is(model, part, name)) for model in (did, models.RSEFileAssociation, models.Request)]
+        places = [(model, _is(model, subtree, name)) for model in (did, models.RSEFileAssociation, models.Request)]
         for key, value in (('md5', md5), ('adler32', adler32)):
-            known = session.execute(select(getattr(did, key)).where(_is(did, part, name)).with_for_update()).scalar()
+            known = session.execute(select(getattr(did, key)).where(_is(did, subtree, name)).with_for_update()).scalar()
             if value and not known:
                 for model, where in [*places, (content, inside)]:
                     _update(model, and_(where, getattr(model, key).is_(None)), {key: value}, session)

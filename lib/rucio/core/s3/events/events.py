@@ -57,10 +57,10 @@ from rucio.core.s3 import imports
 from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import shared_keys
 from rucio.core.s3.buckets import bucket_settings, lookup
-from rucio.core.s3.parts import Part
 from rucio.core.s3.reconciler.compare import is_name
 from rucio.core.s3.reconciler.summary import Summary
 from rucio.core.s3.reconciler.walk import Reconciler
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -370,14 +370,14 @@ def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     storage, total = storage.hurried, Summary()
     turn = _Turn(storage)
     with turn.working():
-        parts = _parts(storage, changes, total)
-    for part, keys in parts:
+        subtrees = _subtrees(storage, changes, total)
+    for subtree, keys in subtrees:
         for first in range(0, len(keys), LOOKS):
-            if turn.is_over(part.bucket):
+            if turn.is_over(subtree.bucket):
                 total.counts['left'] += len(keys) - first
                 break
-            with turn.working(part.bucket):
-                total.merge(_checked(part, keys[first : first + LOOKS], turn))
+            with turn.working(subtree.bucket):
+                total.merge(_checked(subtree, keys[first : first + LOOKS], turn))
     if total.counts['left']:
         complain(
             (storage.rse_id, 'left'),
@@ -387,16 +387,16 @@ def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     return total
 
 
-def _checked(part: Part, keys: list[str], turn: _Turn) -> Summary:
+def _checked(subtree: Subtree, keys: list[str], turn: _Turn) -> Summary:
     summary = Summary()
     try:
         with db_session(DatabaseOperationType.READ) as session:
-            settings = bucket_settings.get(part.storage, part.bucket, session=session)
+            settings = bucket_settings.get(subtree.storage, subtree.bucket, session=session)
         reconciler = Reconciler(
-            part,
+            subtree,
             on_changed=settings.on_changed,
             on_missing=settings.on_missing,
-            read_checksums=part.storage.endpoint.read_checksums,
+            read_checksums=subtree.storage.endpoint.read_checksums,
         )
         summary = reconciler.summary
         turn.unread = reconciler.check(keys, turn.unread)
@@ -404,34 +404,36 @@ def _checked(part: Part, keys: list[str], turn: _Turn) -> Summary:
         raise
     except Exception:  # noqa: BLE001 - none of the storage's business, and the same again if it were told
         complain(
-            (part.storage.rse_id, 'error'), f"S3 events for RSE {part.storage.rse}: bucket '{part.bucket}'", trace=True
+            (subtree.storage.rse_id, 'error'),
+            f"S3 events for RSE {subtree.storage.rse}: bucket '{subtree.bucket}'",
+            trace=True,
         )
         summary.counts['failed'] += len(keys)
     for problem in summary.problems:
         if problem.kind in ('failed', 'over-limit'):
-            complain((part.storage.rse_id, problem.kind), f'S3 events: {problem.found}')
+            complain((subtree.storage.rse_id, problem.kind), f'S3 events: {problem.found}')
     if summary.counts['failed']:
-        _need_storage(part)
+        _need_storage(subtree)
     return summary
 
 
-def _need_storage(part: Part) -> None:
+def _need_storage(subtree: Subtree) -> None:
     """Whether it is the storage that is down, or only an object that cannot be looked at.
 
     :raises ServiceUnavailable: if the storage does not answer.
     """
     with suppress(AccessDenied, RSEAccessDenied):
-        lookup.exists(part.storage, part.bucket)
+        lookup.exists(subtree.storage, subtree.bucket)
 
 
 # Whose a key is
 
 
-def _parts(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> list[tuple[Part, list[str]]]:
+def _subtrees(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> list[tuple[Subtree, list[str]]]:
     """The keys of each part of a bucket. No session is open while they are worked on, and no request is made for what
     belongs to nobody.
     """
-    parts: dict[tuple[str, str, str], tuple[Part, list[str]]] = {}
+    subtrees: dict[tuple[str, str, str], tuple[Subtree, list[str]]] = {}
     given = list(changes)
     possible = [
         each for each in given if len(each.bucket) <= _LONGEST_BUCKET and len(each.key.encode()) <= _LONGEST_KEY
@@ -439,32 +441,34 @@ def _parts(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> l
     find = _of_scopes if storage.layout.deterministic else _of_imports
     known = set()
     with db_session(DatabaseOperationType.READ) as session:
-        for change, part in find(storage, possible, session):
+        for change, subtree in find(storage, possible, session):
             known.add(change)
-            if is_name(part.name_of(change.key), storage.vo):
-                parts.setdefault((str(part.scope), part.name_prefix, part.key_prefix), (part, []))[1].append(change.key)
+            if is_name(subtree.name_of(change.key), storage.vo):
+                subtrees.setdefault((str(subtree.scope), subtree.name_prefix, subtree.key_prefix), (subtree, []))[
+                    1
+                ].append(change.key)
             else:  # `..` in it would be another bucket to some servers
                 total.counts['unnameable'] += 1
     total.counts['unknown'] += len(given) - len(known)
-    return list(parts.values())
+    return list(subtrees.values())
 
 
-def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Part]]:
+def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Subtree]]:
     """The scope's bucket, or its part of the one that all share. One query for all."""
     mine = {each.bucket for each in changes if storage.layout.may_have(each.bucket)}
     names = {each: [name for name, _ in storage.layout.dids_of(*each)] for each in changes if each.bucket in mine}
     scopes = _existing(storage, {name for found in names.values() for name in found}, session)
-    parts: dict[str, Part] = {}
+    subtrees: dict[str, Subtree] = {}
     for change, found in names.items():
         owned = scopes.intersection(found)
         if len(owned) != 1:  # of several nobody can say whose it is
             continue
         (name,) = owned
         with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
-            if name not in parts:
-                parts[name] = Part.of(storage, InternalScope(name, vo=storage.vo))
-            if not shared_keys.of_others(storage, parts[name].scope, change.bucket, change.key, session=session):
-                yield change, parts[name]
+            if name not in subtrees:
+                subtrees[name] = Subtree.of(storage, InternalScope(name, vo=storage.vo))
+            if not shared_keys.of_others(storage, subtrees[name].scope, change.bucket, change.key, session=session):
+                yield change, subtrees[name]
 
 
 def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[str]:
@@ -478,7 +482,7 @@ def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[st
     return found
 
 
-def _of_imports(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Part]]:
+def _of_imports(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Subtree]]:
     """The imports of the buckets. One query."""
     told = {each.bucket for each in changes}
     known: dict[str, list[imports.Import]] = {}
@@ -490,7 +494,7 @@ def _of_imports(storage: 'Storage', changes: list[Change], session: 'Session') -
                 with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
                     yield (
                         change,
-                        Part.imported(
+                        Subtree.imported(
                             storage, InternalScope(each.scope, vo=storage.vo), each.dataset, change.bucket, each.prefix
                         ),
                     )

@@ -34,7 +34,7 @@ from .listings import etag_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
     from .listings import Entry
 
@@ -51,7 +51,7 @@ class Stopped(ServiceUnavailable):
 
 
 def sums(
-    part: 'Part',
+    subtree: 'Subtree',
     entries: 'Iterable[Entry]',
     readers: int,
     read: 'Union[bool, Callable[[Entry], bool]]',
@@ -79,11 +79,11 @@ def sums(
         for entry in entries:
             if stop.is_set():
                 break
-            known = _from_listing(part, entry)
+            known = _from_listing(subtree, entry)
             if known:
-                yield entry, _file(part, entry, known)
+                yield entry, _file(subtree, entry, known)
                 continue
-            going[pool.submit(_ask, part, entry, read if isinstance(read, bool) else read(entry), ended)] = entry
+            going[pool.submit(_ask, subtree, entry, read if isinstance(read, bool) else read(entry), ended)] = entry
             while len(going) >= 2 * readers:
                 yield from _finished(going)
         while going:
@@ -117,44 +117,44 @@ def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
             yield entry, error
 
 
-def _from_listing(part: 'Part', entry: 'Entry') -> Optional[Sums]:
+def _from_listing(subtree: 'Subtree', entry: 'Entry') -> Optional[Sums]:
     if entry.size == 0:
         return Sums(*_EMPTY)
-    return Sums(entry.etag) if _is_md5(part, entry.etag) else None
+    return Sums(entry.etag) if _is_md5(subtree, entry.etag) else None
 
 
-def _is_md5(part: 'Part', etag: str) -> bool:
-    return part.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
+def _is_md5(subtree: 'Subtree', etag: str) -> bool:
+    return subtree.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
 
 
-def _file(part: 'Part', entry: 'Entry', known: Sums) -> NewFile:
+def _file(subtree: 'Subtree', entry: 'Entry', known: Sums) -> NewFile:
     """The ETag is for the next listing, where that cannot be compared with the MD5."""
-    etag = None if _is_md5(part, entry.etag) else entry.etag or None
-    return NewFile(part.name_of(entry.key), entry.size, known.md5, known.adler32, etag, part.path_of(entry.key))
+    etag = None if _is_md5(subtree, entry.etag) else entry.etag or None
+    return NewFile(subtree.name_of(entry.key), entry.size, known.md5, known.adler32, etag, subtree.path_of(entry.key))
 
 
-def _ask(part: 'Part', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
+def _ask(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
     if ended.is_set():
         raise Stopped
-    target, connection = part.target(part.name_of(entry.key)), part.storage.connection()
+    target, connection = subtree.target(subtree.name_of(entry.key)), subtree.storage.connection()
     with translated('stat', target):
         answer = objects.head(connection, target)
     if (answer['ContentLength'], etag_of(answer.get('ETag', ''))) != (entry.size, entry.etag):
-        raise _changed(part, entry)
+        raise _changed(subtree, entry)
     info = objects.info(answer)
     md5 = info.md5 or _noted(answer.get('Metadata', {}))
     if md5 or not read:
-        return _file(part, entry, Sums(md5))
+        return _file(subtree, entry, Sums(md5))
     try:
-        return _file(part, entry, sums_of(connection, target, info, ended))
+        return _file(subtree, entry, sums_of(connection, target, info, ended))
     except ServiceUnavailable:
         if ended.is_set():
             raise Stopped from None
         raise
 
 
-def _changed(part: 'Part', entry: 'Entry') -> RucioException:
-    target = part.target(part.name_of(entry.key))
+def _changed(subtree: 'Subtree', entry: 'Entry') -> RucioException:
+    target = subtree.target(subtree.name_of(entry.key))
     return ServiceUnavailable(
         f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.'
     )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Iterator
 
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
     from .listings import Entry, Replica
 
@@ -77,7 +77,7 @@ class Finding(NamedTuple):
 
 
 def compare(
-    part: 'Part', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
+    subtree: 'Subtree', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
 ) -> 'Iterator[Finding]':
     """Merge two streams that are in the order of their bytes, in constant memory. A replica is missing as soon as a
     later key, or the end, is seen.
@@ -86,8 +86,8 @@ def compare(
 
     :param counts: What is in order is only counted here, as ``same``, and everything in the bucket as ``listed``.
     """
-    cut, prefix, etag_is_md5 = len(part.key_prefix), part.name_prefix, part.storage.endpoint.etag_is_md5
-    rename = part.key_prefix != prefix
+    cut, prefix, etag_is_md5 = len(subtree.key_prefix), subtree.name_prefix, subtree.storage.endpoint.etag_is_md5
+    rename = subtree.key_prefix != prefix
     known = iter(replicas)
     replica = next(known, None)
     listed = same = 0
@@ -100,7 +100,7 @@ def compare(
                 yield _without_object(replica)
                 replica = next(known, None)
             if replica is None or replica[0] != name:
-                yield Finding(_without_replica(part, name, entry), name, entry, None)
+                yield Finding(_without_replica(subtree, name, entry), name, entry, None)
                 continue
             _, known_size, md5, adler32, state, noted, _ = replica
             # What nearly all are, first.
@@ -124,15 +124,15 @@ def _without_object(replica: 'Replica') -> Finding:
     return Finding(Kind.missing if replica.state == 'A' else Kind.busy, replica.name, None, replica)
 
 
-def _without_replica(part: 'Part', name: str, entry: 'Entry') -> Kind:
+def _without_replica(subtree: 'Subtree', name: str, entry: 'Entry') -> Kind:
     if name.endswith(TEMPORARY):
         return Kind.leftover
     if entry.size > LARGEST:
         return Kind.oversized
     if name.endswith('/'):
         return Kind.unnameable if entry.size else Kind.marker
-    path = part.path_of(entry.key) or ''
-    return Kind.new if is_name(name, part.storage.vo) and len(path) <= LONGEST_PATH else Kind.unnameable
+    path = subtree.path_of(entry.key) or ''
+    return Kind.new if is_name(name, subtree.storage.vo) and len(path) <= LONGEST_PATH else Kind.unnameable
 
 
 def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:

@@ -40,7 +40,7 @@ from rucio.common.s3.errors import Target
 from .listings import Entry, entry_of, sorted_entries
 
 if TYPE_CHECKING:
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['Inventory', 'NamedInventory']
 
@@ -73,7 +73,7 @@ class Inventory:
             )
         self._bucket = bucket
 
-    def __call__(self, part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
+    def __call__(self, subtree: 'Subtree', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
         """The entries of a part in the order of their keys' bytes. All of the report is read and sorted on disk before
         the first of them, about 150 bytes an object; the memory stays constant.
 
@@ -83,31 +83,31 @@ class Inventory:
         :raises RSEOperationNotSupported: if it is in another format than CSV.
         :raises RucioException: what :mod:`rucio.common.s3.errors` makes of any other failure.
         """
-        yield from sorted_entries(part, self._entries(part), after, until)
+        yield from sorted_entries(subtree, self._entries(subtree), after, until)
 
-    def _entries(self, part: 'Part') -> Iterator[Entry]:
+    def _entries(self, subtree: 'Subtree') -> Iterator[Entry]:
         """In the order of the report, whatever that is."""
         with tempfile.TemporaryDirectory(prefix='rucio-s3-inventory-') as folder:
             path = os.path.join(folder, 'file')
-            self._get(part, self._key, path)
+            self._get(subtree, self._key, path)
             with open(path, 'rb') as file:
-                report = self._report(part, file.read())
+                report = self._report(subtree, file.read())
             for key, md5 in report.files:
-                self._get(part, key, path, md5)
-                yield from self._rows(part, key, path, report.columns)
+                self._get(subtree, key, path, md5)
+                yield from self._rows(subtree, key, path, report.columns)
 
-    def _get(self, part: 'Part', key: str, path: str, md5: str = '') -> None:
-        transfer.download(part.storage.connection(), Target(part.storage.rse, self._bucket, key), path)
+    def _get(self, subtree: 'Subtree', key: str, path: str, md5: str = '') -> None:
+        transfer.download(subtree.storage.connection(), Target(subtree.storage.rse, self._bucket, key), path)
         if md5 and _md5_of(path) != md5:
             raise FileConsistencyMismatch(
-                f'{self._named(part, key)} has another MD5 than its manifest says: it is damaged. Use the inventory of '
-                'another day.'
+                f'{self._named(subtree, key)} has another MD5 than its manifest says: it is damaged. Use the inventory '
+                'of another day.'
             )
 
-    def _named(self, part: 'Part', key: str) -> str:
-        return f"RSE {part.storage.rse}: the inventory file 's3://{self._bucket}/{key}'"
+    def _named(self, subtree: 'Subtree', key: str) -> str:
+        return f"RSE {subtree.storage.rse}: the inventory file 's3://{self._bucket}/{key}'"
 
-    def _report(self, part: 'Part', text: bytes) -> _Report:
+    def _report(self, subtree: 'Subtree', text: bytes) -> _Report:
         try:
             manifest: dict[str, Any] = json.loads(text)
             columns = {name.strip(): number for number, name in enumerate(manifest['fileSchema'].split(','))}
@@ -115,25 +115,27 @@ class Inventory:
             source, kind = manifest['sourceBucket'], manifest['fileFormat']
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigurationError(
-                f'{self._named(part, self._key)} is not the manifest of an S3 Inventory: name the manifest.json of one.'
+                f'{self._named(subtree, self._key)} is not the manifest of an S3 Inventory: name the manifest.json of '
+                'one.'
             ) from None
-        if source != part.bucket:
+        if source != subtree.bucket:
             raise ConfigurationError(
-                f"{self._named(part, self._key)} is of the bucket '{source}', not of '{part.bucket}': name that "
+                f"{self._named(subtree, self._key)} is of the bucket '{source}', not of '{subtree.bucket}': name that "
                 "bucket's own."
             )
         if kind != 'CSV':
             raise RSEOperationNotSupported(
-                f'{self._named(part, self._key)}: its format is {kind}, and only CSV is read. Have the inventory made '
-                'as CSV.'
+                f'{self._named(subtree, self._key)}: its format is {kind}, and only CSV is read. Have the inventory '
+                'made as CSV.'
             )
         if lacking := [name for name in _NEEDED if name not in columns]:
             raise ConfigurationError(
-                f'{self._named(part, self._key)} lacks {", ".join(lacking)}: have the inventory made with these fields.'
+                f'{self._named(subtree, self._key)} lacks {", ".join(lacking)}: have the inventory made with these '
+                'fields.'
             )
         return _Report(columns, files)
 
-    def _rows(self, part: 'Part', key: str, path: str, columns: dict[str, int]) -> Iterator[Entry]:
+    def _rows(self, subtree: 'Subtree', key: str, path: str, columns: dict[str, int]) -> Iterator[Entry]:
         name, size, modified, etag = (columns[each] for each in _NEEDED)
         latest, marker = columns.get('IsLatest'), columns.get('IsDeleteMarker')
         try:
@@ -146,12 +148,12 @@ class Inventory:
                     ):
                         continue
                     found = unquote_plus(row[name], errors='strict')
-                    if found.startswith(part.key_prefix):
+                    if found.startswith(subtree.key_prefix):
                         date = datetime.fromisoformat(row[modified].replace('Z', '+00:00'))
                         yield entry_of(found, int(row[size]), row[etag], date)
         except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
             raise FileConsistencyMismatch(
-                f'{self._named(part, key)} cannot be read: {error}. Use the inventory of another day.'
+                f'{self._named(subtree, key)} cannot be read: {error}. Use the inventory of another day.'
             ) from error
 
 

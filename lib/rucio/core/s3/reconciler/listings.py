@@ -45,7 +45,7 @@ from .compare import LARGEST
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = [
     'Entry',
@@ -95,7 +95,7 @@ class Replica(NamedTuple):
 
 
 # Called as :func:`entries` is: with a part, `after` and `until`.
-Lister = Callable[['Part', str, Optional[str]], Iterator[Entry]]
+Lister = Callable[['Subtree', str, Optional[str]], Iterator[Entry]]
 
 
 class Unsorted(Exception):
@@ -112,12 +112,12 @@ class Unsorted(Exception):
 # The bucket
 
 
-def is_sorted(part: 'Part') -> bool:
+def is_sorted(subtree: 'Subtree') -> bool:
     """Whether the storage is known to list keys in the order of their bytes, from any key on. No request."""
-    return part.storage.endpoint.sorted_listing and not part.bucket.endswith(DIRECTORY_BUCKET)
+    return subtree.storage.endpoint.sorted_listing and not subtree.bucket.endswith(DIRECTORY_BUCKET)
 
 
-def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
+def entries(subtree: 'Subtree', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
     """The objects of a part in the order of their keys' bytes: one request for each 1000, the memory of one such page.
 
     :param after: Only keys behind this one.
@@ -128,13 +128,13 @@ def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Itera
     :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was
         yielded before is then not all that there is.
     """
-    if not is_sorted(part):
-        raise Unsorted(partial(unordered, part))
+    if not is_sorted(subtree):
+        raise Unsorted(partial(unordered, subtree))
     last = ''
-    for page in _pages(part, after):
+    for page in _pages(subtree, after):
         for entry in page:
             if entry.key < last:
-                raise Unsorted(partial(unordered, part))
+                raise Unsorted(partial(unordered, subtree))
             last = entry.key
         for entry in page:
             if until is not None and entry.key > until:
@@ -144,16 +144,18 @@ def entries(part: 'Part', after: str = '', until: Optional[str] = None) -> Itera
                 yield entry
 
 
-def unordered(part: 'Part') -> Iterator[Entry]:
+def unordered(subtree: 'Subtree') -> Iterator[Entry]:
     """All objects of a part as the storage lists them. Costs and exceptions as those of :func:`entries`."""
-    for page in _pages(part, ''):
+    for page in _pages(subtree, ''):
         yield from page
 
 
-def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
+def _pages(subtree: 'Subtree', after: str) -> Iterator[list[Entry]]:
     where = {'StartAfter': after} if after else {}
     try:
-        for answer in objects.list_pages(part.storage.connection().client, part.target(part.name_prefix), **where):
+        for answer in objects.list_pages(
+            subtree.storage.connection().client, subtree.target(subtree.name_prefix), **where
+        ):
             yield [
                 entry_of(each['Key'], each['Size'], each.get('ETag', ''), each['LastModified'])
                 for each in answer.get('Contents', [])
@@ -161,12 +163,12 @@ def _pages(part: 'Part', after: str) -> Iterator[list[Entry]]:
     except RucioException as error:
         cause = error.__cause__
         if where and isinstance(cause, ClientError) and cause.response['Error'].get('Code') == 'NotImplemented':
-            raise Unsorted(partial(unordered, part)) from error
+            raise Unsorted(partial(unordered, subtree)) from error
         raise
 
 
 def sorted_entries(
-    part: 'Part', entries: Iterable[Entry], after: str = '', until: Optional[str] = None
+    subtree: 'Subtree', entries: Iterable[Entry], after: str = '', until: Optional[str] = None
 ) -> Iterator[Entry]:
     """What a storage lists out of order, in order: all is written to a temporary file first (about 150 bytes an
     object), not kept in memory.
@@ -202,21 +204,21 @@ def etag_of(header: str) -> str:
     return etag if len(etag) <= LONGEST_ETAG else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
 
 
-def stat(part: 'Part', key: str) -> Optional[Entry]:
+def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
     """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a
     missing bucket, or one that belongs to somebody else now, is not taken for one without objects.
 
     :raises SourceNotFound: if there is no such bucket.
     :raises RucioException: if the storage does not say whether there is such an object.
     """
-    connection, target = part.storage.connection(), part.target(part.name_of(key))
+    connection, target = subtree.storage.connection(), subtree.target(subtree.name_of(key))
     with translated('stat', target):
         try:
             found = objects.head(connection, target)
         except ClientError as error:
             if status_of(error) != 404:
                 raise
-            need_bucket(part)
+            need_bucket(subtree)
             return None
         size, modified = objects.info(found).size, found.get('LastModified')
         if modified is None:
@@ -224,15 +226,15 @@ def stat(part: 'Part', key: str) -> Optional[Entry]:
     return entry_of(key, size, found.get('ETag', ''), modified)
 
 
-def need_bucket(part: 'Part') -> None:
+def need_bucket(subtree: 'Subtree') -> None:
     """One HEAD.
 
     :raises SourceNotFound: if there is no such bucket.
     :raises RucioException: if the storage does not say that there is.
     """
-    with translated('ls', part.target(part.name_prefix)._replace(key='')):
+    with translated('ls', subtree.target(subtree.name_prefix)._replace(key='')):
         try:
-            part.storage.connection().client.head_bucket(Bucket=part.bucket)
+            subtree.storage.connection().client.head_bucket(Bucket=subtree.bucket)
         except ClientError as error:
             if status_of(error) == 404:  # a HEAD has no body that says what is missing
                 error.response['Error']['Code'] = 'NoSuchBucket'
@@ -242,7 +244,7 @@ def need_bucket(part: 'Part') -> None:
 # The catalogue
 
 
-def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: int = 20_000) -> Iterator[Replica]:
+def replicas(subtree: 'Subtree', after: str = '', until: Optional[str] = None, page: int = 20_000) -> Iterator[Replica]:
     """The files that the catalogue has on the RSE, in the order of their names' bytes: one query and one short
     transaction for each ``page`` of them, whose rows are in memory.
 
@@ -254,31 +256,31 @@ def replicas(part: 'Part', after: str = '', until: Optional[str] = None, page: i
     """
     # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes
     # before it.
-    last = max(after, part.name_prefix).partition('\0')[0]
+    last = max(after, subtree.name_prefix).partition('\0')[0]
     until = None if until is None else until.partition('\0')[0]
     while True:
         with db_session(DatabaseOperationType.READ) as session:
             # A reader that is still open keeps a writer waiting on SQLite.
-            rows = session.execute(_page(part, last, until, page, session)).all()
-        yield from _as_replicas(part, rows)
+            rows = session.execute(_page(subtree, last, until, page, session)).all()
+        yield from _as_replicas(subtree, rows)
         if len(rows) < page:
             return
         last = rows[-1].name
 
 
-def known(part: 'Part', names: Iterable[str]) -> dict[str, Replica]:
+def known(subtree: 'Subtree', names: Iterable[str]) -> dict[str, Replica]:
     """What the catalogue knows of these names now: one query for each 500, in one short transaction."""
     wanted = list(names)
     found: list[Any] = []
     with db_session(DatabaseOperationType.READ) as session:
         for first in range(0, len(wanted), 500):
-            stmt = _rows(part).where(models.RSEFileAssociation.name.in_(wanted[first : first + 500]))
+            stmt = _rows(subtree).where(models.RSEFileAssociation.name.in_(wanted[first : first + 500]))
             found += session.execute(stmt).all()
     asked = set(wanted)  # some databases take A and a for the same, and the object of the other one was not looked at
-    return {replica.name: replica for replica in _as_replicas(part, found) if replica.name in asked}
+    return {replica.name: replica for replica in _as_replicas(subtree, found) if replica.name in asked}
 
 
-def _rows(part: 'Part') -> Any:
+def _rows(subtree: 'Subtree') -> Any:
     replica, did, meta = models.RSEFileAssociation, models.DataIdentifier, models.DidMeta
     return (
         select(
@@ -294,24 +296,24 @@ def _rows(part: 'Part') -> Any:
         )
         .outerjoin(did, and_(did.scope == replica.scope, did.name == replica.name))
         .outerjoin(meta, and_(meta.scope == replica.scope, meta.name == replica.name))
-        .where(replica.scope == part.scope, replica.rse_id == part.storage.rse_id)
+        .where(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id)
     )
 
 
-def _page(part: 'Part', last: str, until: Optional[str], count: int, session: 'Session') -> Any:
+def _page(subtree: 'Subtree', last: str, until: Optional[str], count: int, session: 'Session') -> Any:
     order = _byte_order(session)
     name = order(models.RSEFileAssociation.name)
-    stmt = _rows(part).where(name > order.value(last)).order_by(name).limit(count)
-    if part.name_prefix:
+    stmt = _rows(subtree).where(name > order.value(last)).order_by(name).limit(count)
+    if subtree.name_prefix:
         # "0" comes behind "/", so this is the first name behind all that begin with the prefix.
-        stmt = stmt.where(name < order.value(f'{part.name_prefix[:-1]}0'))
+        stmt = stmt.where(name < order.value(f'{subtree.name_prefix[:-1]}0'))
     return stmt if until is None else stmt.where(name <= order.value(until))
 
 
-def _as_replicas(part: 'Part', rows: Iterable[Any]) -> Iterator[Replica]:
-    deterministic, rse_id = part.storage.layout.deterministic, part.storage.rse_id
+def _as_replicas(subtree: 'Subtree', rows: Iterable[Any]) -> Iterator[Replica]:
+    deterministic, rse_id = subtree.storage.layout.deterministic, subtree.storage.rse_id
     for name, size, md5, adler32, state, created, updated, path, meta in rows:
-        if not deterministic and path != part.path_of(part.key_of(name)):
+        if not deterministic and path != subtree.path_of(subtree.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere
         etag = noted(meta, rse_id) if meta else None
         # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take

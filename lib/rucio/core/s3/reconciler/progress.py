@@ -44,7 +44,7 @@ from rucio.common.types import InternalScope
 from rucio.core.s3 import configs, imports
 from rucio.core.s3.auth import shared_keys
 from rucio.core.s3.buckets import lookup
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -110,19 +110,19 @@ class Round:
 class Places(NamedTuple):
     """What there is to do on a storage: parts of buckets, and scopes with a bucket that should be there and is not."""
 
-    parts: list[Part]
+    subtrees: list[Subtree]
     missing: list[tuple[InternalScope, str]]
 
 
 # Rows
 
 
-def mark_of(part: Part) -> str:
+def mark_of(subtree: Subtree) -> str:
     """What the rows of a part are called."""
-    scope = str(part.scope.internal)
-    if not part.name_prefix:
+    scope = str(subtree.scope.internal)
+    if not subtree.name_prefix:
         return scope
-    digest = hashlib.sha256(f'{part.name_prefix}\n{part.key_prefix}'.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f'{subtree.name_prefix}\n{subtree.key_prefix}'.encode()).hexdigest()[:16]
     return f'{scope}#{digest}'
 
 
@@ -191,13 +191,13 @@ def _text(kind: 'Round | Span') -> str:
     return _dumped(said | {name: _packed(said[name]) for name in ('after', 'until') if name in said})
 
 
-def _change(part: Part, option: str, old: str, new: str, session: 'Session') -> bool:
+def _change(subtree: Subtree, option: str, old: str, new: str, session: 'Session') -> bool:
     """Change a row, if it is still what was read."""
-    return configs.change(configs.section_of(part.storage, part.bucket), option, old, new, session=session)
+    return configs.change(configs.section_of(subtree.storage, subtree.bucket), option, old, new, session=session)
 
 
-def _add(part: Part, rows: 'Mapping[str, str]', session: 'Session') -> bool:
-    return configs.add(configs.section_of(part.storage, part.bucket), rows, session=session)
+def _add(subtree: Subtree, rows: 'Mapping[str, str]', session: 'Session') -> bool:
+    return configs.add(configs.section_of(subtree.storage, subtree.bucket), rows, session=session)
 
 
 def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') -> None:
@@ -214,24 +214,30 @@ def forget(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 
 # Rounds
 
 
-def begin(part: Part, last: Optional[Round], now: float, *, session: 'Session') -> bool:
+def begin(subtree: Subtree, last: Optional[Round], now: float, *, session: 'Session') -> bool:
     """Begin a round of one span. Three statements.
 
     :param last: The last round as it was read, if there was one.
     :param now: POSIX seconds.
     :returns: False if somebody else was faster.
     """
-    mark, value = mark_of(part), _text(Round(now, counts=last.counts if last else {}))
+    mark, value = mark_of(subtree), _text(Round(now, counts=last.counts if last else {}))
     option = f'{_ROUND}{mark}'
-    if last and not _change(part, option, last.stored, value, session):
+    if last and not _change(subtree, option, last.stored, value, session):
         return False
-    _drop_spans(part.storage, part.bucket, mark_of(part), session)
+    _drop_spans(subtree.storage, subtree.bucket, mark_of(subtree), session)
     rows = {f'{_SPAN}{mark}:0': _text(Span(0, round=now))}
-    return _add(part, rows if last else rows | {option: value}, session)
+    return _add(subtree, rows if last else rows | {option: value}, session)
 
 
 def advance(
-    part: Part, span: Span, after: Optional[str], counts: 'Mapping[str, int]', seconds: float, *, session: 'Session'
+    subtree: Subtree,
+    span: Span,
+    after: Optional[str],
+    counts: 'Mapping[str, int]',
+    seconds: float,
+    *,
+    session: 'Session',
 ) -> bool:
     """Note how far a span has come. One statement.
 
@@ -251,10 +257,10 @@ def advance(
         counts=total,
         seconds=round(span.seconds + seconds, 3),
     )
-    return _change(part, f'{_SPAN}{mark_of(part)}:{span.index}', span.stored, _text(new), session)
+    return _change(subtree, f'{_SPAN}{mark_of(subtree)}:{span.index}', span.stored, _text(new), session)
 
 
-def split(part: Part, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]', *, session: 'Session') -> int:
+def split(subtree: Subtree, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]', *, session: 'Session') -> int:
     """Divide what is left of a round's only span. Two statements.
 
     :param span: The span 0 as it was read.
@@ -264,30 +270,30 @@ def split(part: Part, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]',
     left = [(max(after, span.after), until) for after, until in ranges if until is None or until > span.after]
     if len(left) < 2:
         return 1
-    option = f'{_SPAN}{mark_of(part)}'
-    if not _change(part, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
+    option = f'{_SPAN}{mark_of(subtree)}'
+    if not _change(subtree, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
         return 1
     rows = {
         f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index
     }
-    return len(left) if _add(part, rows, session) else 1
+    return len(left) if _add(subtree, rows, session) else 1
 
 
-def close(part: Part, now: float, *, session: 'Session') -> Optional[Round]:
+def close(subtree: Subtree, now: float, *, session: 'Session') -> Optional[Round]:
     """End a round if all of its spans are done. Three statements.
 
     :returns: The round with all counts; None if something is left to do, or somebody else has ended it.
     """
-    found = read(part.storage, part.bucket, session=session).get((part.bucket, mark_of(part)))
+    found = read(subtree.storage, subtree.bucket, session=session).get((subtree.bucket, mark_of(subtree)))
     if found is None or found.ended is not None or not all(span.done for span in found.spans):
         return None
     counts: Counter[str] = Counter()
     for span in found.spans:
         counts.update(span.counts)
     ended = Round(found.started, now, dict(counts), round(sum(span.seconds for span in found.spans), 3))
-    if not _change(part, f'{_ROUND}{mark_of(part)}', found.stored, _text(ended), session):
+    if not _change(subtree, f'{_ROUND}{mark_of(subtree)}', found.stored, _text(ended), session):
         return None
-    _drop_spans(part.storage, part.bucket, mark_of(part), session)
+    _drop_spans(subtree.storage, subtree.bucket, mark_of(subtree), session)
     return ended
 
 
@@ -312,31 +318,31 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
             InternalScope(mark, from_external=False) for _, mark in known if '#' not in mark
         }
         scopes = _existing({InternalScope(each, vo=storage.vo) for each in listed} | expected, session)
-    parts, missing = [], []
+    subtrees, missing = [], []
     for scope in sorted(scopes, key=str):
         try:
-            part = Part.of(storage, scope)
+            subtree = Subtree.of(storage, scope)
         except (RSEOperationNotSupported, RSEFileNameNotSupported):
             continue  # nothing of it can lie there
         with db_session(DatabaseOperationType.READ) as session:
-            if shared_keys.of_others(storage, scope, part.bucket, part.key_prefix, session=session):
+            if shared_keys.of_others(storage, scope, subtree.bucket, subtree.key_prefix, session=session):
                 _LOGGER.warning(
                     "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check "
                     'tells',
                     storage.rse,
-                    part.bucket,
+                    subtree.bucket,
                     scope,
                 )
                 continue
         # Keys that may use a bucket need not be its owner's, who is told of it in a list.
-        if str(scope) in listed or lookup.exists(storage, part.bucket):
-            parts.append(part)
+        if str(scope) in listed or lookup.exists(storage, subtree.bucket):
+            subtrees.append(subtree)
         else:
-            missing.append((scope, part.bucket))
+            missing.append((scope, subtree.bucket))
     if missing:
         with db_session(DatabaseOperationType.READ) as session:
             missing = [(scope, bucket) for scope, bucket in missing if _has_replicas(storage, scope, session)]
-    return Places(sorted(parts, key=lambda part: (part.bucket, part.key_prefix)), missing)
+    return Places(sorted(subtrees, key=lambda subtree: (subtree.bucket, subtree.key_prefix)), missing)
 
 
 def _listed(storage: 'Storage') -> set[str]:
@@ -373,5 +379,5 @@ def _has_replicas(storage: 'Storage', scope: InternalScope, session: 'Session') 
     return session.execute(stmt).first() is not None
 
 
-def _imported(storage: 'Storage', session: 'Session') -> list[Part]:
-    return [imports.part_of(storage, each) for each in imports.list_imports(storage, session=session)]
+def _imported(storage: 'Storage', session: 'Session') -> list[Subtree]:
+    return [imports.subtree_of(storage, each) for each in imports.list_imports(storage, session=session)]

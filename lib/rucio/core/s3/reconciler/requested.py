@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from rucio.common.s3.api import Wish
 from rucio.core.s3.buckets import bucket_settings
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
@@ -30,28 +30,28 @@ MOST_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads 
 MOST_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
 
 
-def reconcile(part: Part, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:
+def reconcile(subtree: Subtree, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:
     """Reconcile a part of a bucket for :data:`SECONDS`, or one file of it.
 
-    :param part: The part.
+    :param subtree: The part.
     :param wish: How.
     :param file: The name of a file; None: all of the part.
     :returns: after, counts, problems.
     """
     with db_session(DatabaseOperationType.READ) as session:
-        settings = bucket_settings.get(part.storage, part.bucket, session=session)
+        settings = bucket_settings.get(subtree.storage, subtree.bucket, session=session)
     reconciler = Reconciler(
-        part,
+        subtree,
         on_changed=wish.on_changed or settings.on_changed,
         on_missing=wish.on_missing or settings.on_missing,
         dry_run=wish.dry_run,
-        read_checksums=part.storage.endpoint.read_checksums,
+        read_checksums=subtree.storage.endpoint.read_checksums,
         # An import has nothing to lose: what comes back is imported again. Still somebody has to want it.
-        even_if_empty=part.dataset is not None and wish.on_missing is not None,
+        even_if_empty=subtree.dataset is not None and wish.on_missing is not None,
     )
     reached = None
     if file is None:
         reached = reconciler.run(after=wish.after, seconds=SECONDS, most_read=MOST_READ, most_sorted=MOST_SORTED)
     else:
-        reconciler.check([part.key_of(file)], MOST_READ)
+        reconciler.check([subtree.key_of(file)], MOST_READ)
     return {'after': reached, **reconciler.summary.as_dict()}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rucio.core.s3.catalogue.records import NewFile, Refusal
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
     from .budget import Budget
     from .listings import Entry, Lister, Replica
@@ -44,7 +44,7 @@ __all__ = ['Settler']
 class Settler:
     """Settles differences between a part of a bucket and the catalogue.
 
-    :param part: What is compared.
+    :param subtree: What is compared.
     :param summary: Counts and problems are added to it.
     :param budget: How much may be used.
     :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
@@ -57,7 +57,7 @@ class Settler:
 
     def __init__(
         self,
-        part: 'Part',
+        subtree: 'Subtree',
         summary: 'Summary',
         budget: 'Budget',
         *,
@@ -67,7 +67,7 @@ class Settler:
         lister: 'Lister',
         even_if_empty: bool,
     ) -> None:
-        self._part = part
+        self._subtree = subtree
         self.summary = summary
         self._budget = budget
         self._on_changed = on_changed
@@ -75,7 +75,7 @@ class Settler:
         self._dry_run = dry_run
         self._lister = lister
         # Whether nothing is left of the part, which is a reason to doubt the bucket; None: not known yet.
-        self.empty: Optional[bool] = None if part.is_whole and not even_if_empty else False
+        self.empty: Optional[bool] = None if subtree.is_whole and not even_if_empty else False
 
     def settle(self, keys: 'Sequence[str]', certain: bool = False) -> 'tuple[list[str], dict[str, Optional[Entry]]]':
         """Look at objects, in order of their keys, compare each with what the catalogue says now, and act.
@@ -86,17 +86,17 @@ class Settler:
         if not keys:
             return [], {}
         seen = self.look(keys)
-        known = listings.known(self._part, [self._part.name_of(key) for key in seen])
+        known = listings.known(self._subtree, [self._subtree.name_of(key) for key in seen])
         counted: Counter[str] = Counter()
         groups: dict[Kind, list[Finding]] = defaultdict(list)
         for finding in compare(
-            self._part, (entry for entry in seen.values() if entry), (known[name] for name in sorted(known)), counted
+            self._subtree, (entry for entry in seen.values() if entry), (known[name] for name in sorted(known)), counted
         ):
             groups[finding.kind].append(finding)
         self.summary.counts['same'] += counted['same']
         for kind in ONLY_TOLD:
             for finding in groups[kind]:
-                self.summary.found(self._part, finding)
+                self.summary.found(self._subtree, finding)
         self.note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})
         left = self.register([each.entry for each in groups[Kind.new] if each.entry])
         left += self._sum(groups[Kind.unsummed])
@@ -111,17 +111,17 @@ class Settler:
 
         def look(key: str) -> 'Entry | RucioException | None':
             try:
-                return listings.stat(self._part, key)
+                return listings.stat(self._subtree, key)
             except RucioException as error:
                 return error
 
         found: dict[str, Optional[Entry]] = {}
-        with ThreadPoolExecutor(min(self._part.storage.endpoint.checksum_readers, len(keys) or 1)) as pool:
+        with ThreadPoolExecutor(min(self._subtree.storage.endpoint.checksum_readers, len(keys) or 1)) as pool:
             for key, entry in zip(keys, pool.map(look, keys), strict=True):
                 if not isinstance(entry, RucioException):
                     found[key] = entry
                 elif not quiet:
-                    self.summary.failed(self._part, key, entry)
+                    self.summary.failed(self._subtree, key, entry)
         return found
 
     def _sums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
@@ -133,13 +133,17 @@ class Settler:
             return
         begun = self._budget.in_time(wanted.values())
         for entry, file in checksums.sums(
-            self._part, begun, self._part.storage.endpoint.checksum_readers, self._budget.may_read, self._budget.stop
+            self._subtree,
+            begun,
+            self._subtree.storage.endpoint.checksum_readers,
+            self._budget.may_read,
+            self._budget.stop,
         ):
             del wanted[entry.key]
             if not isinstance(file, Exception):
                 yield entry, file
             elif not isinstance(file, SourceNotFound):  # deleted meanwhile
-                self.summary.failed(self._part, entry.key, file)
+                self.summary.failed(self._subtree, entry.key, file)
         left += wanted
 
     def register(self, entries: 'Sequence[Entry]') -> list[str]:
@@ -151,19 +155,19 @@ class Settler:
         files = [] if self._dry_run else [file for _, file in self._sums(entries, left)]
         self.summary.counts['new'] += len(entries) - len(left)
         if files:
-            count, refusals = registration.register(self._part, files)
+            count, refusals = registration.register(self._subtree, files)
             refused = {refusal.name for refusal in refusals}
             self.summary.counts['registered'] += count
             self.summary.counts['bytes'] += sum(file.bytes for file in files if file.name not in refused)
             for refusal in refusals:
-                self.summary.refused(self._part, refusal)
+                self.summary.refused(self._subtree, refusal)
         return left
 
     def note(self, etags: dict[str, str]) -> None:
         """Note ETags, by name, of objects that are as the catalogue says."""
         self.summary.counts['same'] += len(etags)
         if etags and not self._dry_run:
-            updates.note_etags(self._part, etags)
+            updates.note_etags(self._subtree, etags)
 
     def _sum(self, findings: 'Sequence[Finding]') -> list[str]:
         """Files that the catalogue has no checksum of."""
@@ -176,12 +180,12 @@ class Settler:
         for entry, file in self._sums((each.entry for each in findings if each.entry), left):
             name = names[entry.key]
             if file.md5 or file.adler32:
-                updates.set_checksums(self._part, name, file.md5, file.adler32)
+                updates.set_checksums(self._subtree, name, file.md5, file.adler32)
             if file.etag:
                 etags[name] = file.etag
         self.summary.counts['unsummed'] += len(names) - len(left)
         if etags:
-            updates.note_etags(self._part, etags)
+            updates.note_etags(self._subtree, etags)
         return left
 
     def _prove(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
@@ -206,8 +210,8 @@ class Settler:
                 # thrown away.
                 unlike[entry.key] = finding, file
             else:
-                updates.shield(self._part, [finding.name])
-                self.summary.found(self._part, finding)
+                updates.shield(self._subtree, [finding.name])
+                self.summary.found(self._subtree, finding)
         self.note(etags)
         return unlike, left
 
@@ -215,10 +219,10 @@ class Settler:
         left: list[str] = []
         changed = [*findings, *(finding for finding, _ in unlike.values())]
         if changed and not self._dry_run and self._on_changed != 'bad':
-            updates.shield(self._part, [finding.name for finding in changed])
+            updates.shield(self._subtree, [finding.name for finding in changed])
         if self._dry_run or self._on_changed == 'report':
             for each in changed:
-                self.summary.found(self._part, each._replace(kind=Kind.changed))
+                self.summary.found(self._subtree, each._replace(kind=Kind.changed))
             return left
         if self._on_changed == 'bad':
             every = [each.replica for each in changed if each.replica]
@@ -238,12 +242,12 @@ class Settler:
         for each, file in (pair for pairs in (unlike.values(), read) for pair in pairs):
             self.summary.counts['changed'] += 1
             if each.replica:
-                refusal = updates.replace(self._part, each.replica, file)
+                refusal = updates.replace(self._subtree, each.replica, file)
                 self.summary.counts['replaced'] += refusal is None
                 if refusal:
-                    self.summary.refused(self._part, refusal)
+                    self.summary.refused(self._subtree, refusal)
                 elif each.replica.state == 'C':
-                    updates.complete(self._part, [each.name])
+                    updates.complete(self._subtree, [each.name])
         return left
 
     def _missing(self, findings: 'Sequence[Finding]', certain: bool) -> None:
@@ -251,17 +255,17 @@ class Settler:
             return
         # What is forgotten comes back with the object. A lost file never does: what an event says does not do for that.
         if (not certain or self._on_missing == 'lost') and self._is_empty():
-            self.summary.empty(self._part, self._on_missing)
+            self.summary.empty(self._subtree, self._on_missing)
             self.summary.counts['missing'] += len(findings)
             return
         if self._dry_run or self._on_missing == 'report':
             for each in findings:
-                self.summary.found(self._part, each)
+                self.summary.found(self._subtree, each)
             return
         self.summary.counts['missing'] += len(findings)
         seen = [each.replica for each in findings if each.replica]
         if self._on_missing == 'forget':
-            self._act('forgotten', lambda part, replicas, _: updates.forget(part, replicas), seen, '')
+            self._act('forgotten', lambda subtree, replicas, _: updates.forget(subtree, replicas), seen, '')
         else:
             self._act('lost', updates.declare_lost, seen, 'rucio-s3: the object is no longer in the bucket')
 
@@ -269,7 +273,7 @@ class Settler:
         """Whether the bucket has nothing at all of the part: one request, if nothing was listed yet."""
         if self.empty is None:
             try:
-                self.empty = next(self._lister(self._part, '', None), None) is None
+                self.empty = next(self._lister(self._subtree, '', None), None) is None
             except Unsorted as unsorted:
                 self.empty = next(unsorted.everything(), None) is None
         return self.empty
@@ -278,20 +282,20 @@ class Settler:
         if findings and self._dry_run:
             self.summary.counts['completed'] += len(findings)
         elif findings:
-            self.summary.counts['completed'] += updates.complete(self._part, [each.name for each in findings])
+            self.summary.counts['completed'] += updates.complete(self._subtree, [each.name for each in findings])
 
     def _act(
         self,
         kind: str,
-        act: 'Callable[[Part, Sequence[Replica], str], tuple[int, list[Refusal]]]',
+        act: 'Callable[[Subtree, Sequence[Replica], str], tuple[int, list[Refusal]]]',
         seen: 'Sequence[Replica]',
         reason: str,
     ) -> None:
         if seen:
-            count, refusals = act(self._part, seen, reason)
+            count, refusals = act(self._subtree, seen, reason)
             self.summary.counts[kind] += count
             for refusal in refusals:
-                self.summary.refused(self._part, refusal)
+                self.summary.refused(self._subtree, refusal)
 
 
 def _may_be_rucios(finding: Finding) -> bool:

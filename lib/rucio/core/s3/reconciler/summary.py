@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rucio.core.s3.catalogue.records import Refusal
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
 __all__ = ['COUNTS', 'Problem', 'Summary']
 
@@ -95,21 +95,25 @@ class Summary:
         """As JSON: counts, and problems as objects."""
         return {'counts': dict(self.counts), 'problems': [problem._asdict() for problem in self.problems]}
 
-    def found(self, part: 'Part', finding: Finding) -> None:
+    def found(self, subtree: 'Subtree', finding: Finding) -> None:
         """Count a finding, and say what it means where nothing is done about it."""
         self.counts[finding.kind.value] += 1
         if finding.kind in _WORDS:
             describe, remedy = _WORDS[finding.kind]
-            where = part.target(finding.name)
-            did = f'{part.scope}:{finding.name}'
+            where = subtree.target(finding.name)
+            did = f'{subtree.scope}:{finding.name}'
             said = f'RSE {where.rse}, {where}: {describe(finding)}'
             self.add(
                 Problem(
-                    finding.kind.value, did, where.key, said, remedy.replace('RECONCILE', _command(part, finding.name))
+                    finding.kind.value,
+                    did,
+                    where.key,
+                    said,
+                    remedy.replace('RECONCILE', _command(subtree, finding.name)),
                 )
             )
 
-    def failed(self, part: 'Part', key: str, error: Exception) -> None:
+    def failed(self, subtree: 'Subtree', key: str, error: Exception) -> None:
         """Count an object about which nothing could be found out."""
         self.counts['failed'] += 1
         said = (
@@ -118,10 +122,12 @@ class Summary:
             else f'{type(error).__name__}: {error}'
         )
         self.add(
-            Problem('failed', f'{part.scope}:{part.name_of(key)}', key, said, 'Run it again: what is done is done.')
+            Problem(
+                'failed', f'{subtree.scope}:{subtree.name_of(key)}', key, said, 'Run it again: what is done is done.'
+            )
         )
 
-    def refused(self, part: 'Part', refusal: 'Refusal') -> None:
+    def refused(self, subtree: 'Subtree', refusal: 'Refusal') -> None:
         """Count what was not done. That somebody else was faster is no problem."""
         self.counts[refusal.kind] += 1
         if refusal.kind not in ('gone', 'changed'):
@@ -129,38 +135,37 @@ class Summary:
             self.add(
                 Problem(
                     refusal.kind,
-                    f'{part.scope}:{refusal.name}',
-                    part.key_of(refusal.name),
+                    f'{subtree.scope}:{refusal.name}',
+                    subtree.key_of(refusal.name),
                     found.removesuffix('.') + '.',
                     remedy,
                 )
             )
 
-    def empty(self, part: 'Part', on_missing: str) -> None:
+    def empty(self, subtree: 'Subtree', on_missing: str) -> None:
         """Say, once and first, that a bucket has nothing left."""
         if any(problem.kind == 'empty-bucket' for problem in self.problems):
             return
-        whose = f'{part.scope}:{part.dataset or ""}'.removesuffix(':')
+        whose = f'{subtree.scope}:{subtree.dataset or ""}'.removesuffix(':')
         found = (
-            f"RSE {part.storage.rse}: the bucket '{part.bucket}' has nothing left of {whose}, so nothing was done "
-            'about the files that are missing.'
+            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' has nothing left of {whose}, so nothing was "
+            'done about the files that are missing.'
         )
         act = 'forget' if on_missing == 'report' else on_missing
         remedy = (
-            f'If all was deleted on purpose, say so for each collection: rucio s3 reconcile {part.scope}:COLLECTION '
+            f'If all was deleted on purpose, say so for each collection: rucio s3 reconcile {subtree.scope}:COLLECTION '
             f'--on-missing {act}.'
         )
-        if part.dataset is not None:
-            remedy = (
-                f'If all of it is gone for good, say so: rucio s3 import {part.storage.rse} {whose} --on-missing {act}.'
-            )
-        self.problems.insert(0, Problem('empty-bucket', whose, part.key_prefix, found, remedy))
+        if subtree.dataset is not None:
+            command = f'rucio s3 import {subtree.storage.rse} {whose} --on-missing {act}'
+            remedy = f'If all of it was deleted on purpose, say so: {command}.'
+        self.problems.insert(0, Problem('empty-bucket', whose, subtree.key_prefix, found, remedy))
 
 
-def _command(part: 'Part', name: str) -> str:
-    if part.dataset is None:
-        return f'rucio s3 reconcile {part.scope}:{name.partition("/")[0]}'
-    return f'rucio s3 import {part.storage.rse} {part.scope}:{part.dataset}'
+def _command(subtree: 'Subtree', name: str) -> str:
+    if subtree.dataset is None:
+        return f'rucio s3 reconcile {subtree.scope}:{name.partition("/")[0]}'
+    return f'rucio s3 import {subtree.storage.rse} {subtree.scope}:{subtree.dataset}'
 
 
 def _how_changed(finding: Finding) -> str:

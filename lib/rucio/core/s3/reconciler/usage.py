@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from rucio.core.s3.parts import Part
     from rucio.core.s3.storages import Storage
+    from rucio.core.s3.subtrees import Subtree
 
     from .progress import Round
 
@@ -63,29 +63,29 @@ class Usage(NamedTuple):
     used: int  # bytes
 
 
-def measured(parts: 'Sequence[Part]', known: 'Mapping[tuple[str, str], Round]') -> Optional[Usage]:
+def measured(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Round]') -> Optional[Usage]:
     """What the last round of each part has seen. No request, no query.
 
-    :param parts: All parts of a storage.
+    :param subtrees: All parts of a storage.
     :param known: Its rounds, by bucket and mark.
     :returns: None while one of them has not had its first round.
     """
     files = used = 0
-    for part in _outermost(parts):
-        last = known.get((part.bucket, mark_of(part)))
+    for subtree in _outermost(subtrees):
+        last = known.get((subtree.bucket, mark_of(subtree)))
         if last is None or STORED not in last.counts:
             return None
         files += last.counts.get('listed', 0)
         used += last.counts[STORED]
-    return Usage(files, used) if parts else None
+    return Usage(files, used) if subtrees else None
 
 
-def _outermost(parts: 'Sequence[Part]') -> 'list[Part]':
+def _outermost(subtrees: 'Sequence[Subtree]') -> 'list[Subtree]':
     """Imports may lie in each other, and their objects are there once."""
-    kept: list[Part] = []
-    for part in sorted(parts, key=lambda part: (part.bucket, part.key_prefix)):
-        if not kept or kept[-1].bucket != part.bucket or not part.key_prefix.startswith(kept[-1].key_prefix):
-            kept.append(part)
+    kept: list[Subtree] = []
+    for subtree in sorted(subtrees, key=lambda subtree: (subtree.bucket, subtree.key_prefix)):
+        if not kept or kept[-1].bucket != subtree.bucket or not subtree.key_prefix.startswith(kept[-1].key_prefix):
+            kept.append(subtree)
     return kept
 
 

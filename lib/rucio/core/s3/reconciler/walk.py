@@ -37,7 +37,7 @@ from .summary import Summary
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rucio.core.s3.parts import Part
+    from rucio.core.s3.subtrees import Subtree
 
     from .listings import Entry, Lister, Replica
 
@@ -131,7 +131,7 @@ class Reconciler:
     something is done about it, a transaction. Memory: a page of each stream and :data:`CHUNK` new objects, however
     large the bucket is.
 
-    :param part: What is compared.
+    :param subtree: What is compared.
     :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
         ``bad``.
     :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
@@ -145,7 +145,7 @@ class Reconciler:
 
     def __init__(
         self,
-        part: 'Part',
+        subtree: 'Subtree',
         *,
         on_changed: str = 'report',
         on_missing: str = 'report',
@@ -161,13 +161,13 @@ class Reconciler:
             )
         self.summary = Summary()
         self.stored = 0  # bytes of the objects that were listed and dealt with
-        self._part = part
+        self._subtree = subtree
         self._dry_run = dry_run
         self._list: Lister = lister or listings.entries
         self._list_is_old = getattr(lister, 'old', False)  # an inventory: what is new in it may be gone
         self._budget = Budget(read_checksums, stop or threading.Event())
         self._settler = Settler(
-            part,
+            subtree,
             self.summary,
             self._budget,
             on_changed=on_changed,
@@ -207,7 +207,7 @@ class Reconciler:
         :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is
             taken for missing.
         """
-        prefix = self._part.key_prefix
+        prefix = self._subtree.key_prefix
         if (after > prefix and not after.startswith(prefix)) or (until is not None and until <= max(prefix, after)):
             return None
         after, until = max(after, prefix), until if until and until.startswith(prefix) else None
@@ -215,7 +215,7 @@ class Reconciler:
         self._begin(after)
         self._budget.renew(seconds, most_read)
         try:
-            finished = self._merge(self._list(self._part, after if after > prefix else '', until), after, until)
+            finished = self._merge(self._list(self._subtree, after if after > prefix else '', until), after, until)
         except Unsorted as unsorted:
             # What was found so far says nothing. What was done about it was right: each object had been looked at.
             self._begin(after)
@@ -229,11 +229,11 @@ class Reconciler:
         return None if finished else self._position.reached
 
     def _merge(self, entries: 'Iterator[Entry]', after: str, until: Optional[str]) -> bool:
-        name = self._part.name_of
-        known = listings.replicas(self._part, name(after), None if until is None else name(until))
+        name = self._subtree.name_of
+        known = listings.replicas(self._subtree, name(after), None if until is None else name(until))
         finished = True
         try:
-            for finding in compare(self._part, self._watched(entries), known, self.summary.counts):
+            for finding in compare(self._subtree, self._watched(entries), known, self.summary.counts):
                 if not self._take(finding):
                     return False
         except _Pause:
@@ -247,10 +247,9 @@ class Reconciler:
         for count, entry in enumerate(everything, 1):
             if most is not None and count > most:
                 raise UnsupportedOperation(
-                    f"RSE {self._part.storage.rse}, bucket '{self._part.bucket}': there are more than {most} objects, "
-                    'which the storage does not list '
-                    'in order: too many to be sorted here. Ask for a collection in it; rucio-s3-reconciler sorts more, '
-                    'and an inventory need not be sorted.'
+                    f"RSE {self._subtree.storage.rse}, bucket '{self._subtree.bucket}': there are more than {most} "
+                    'objects, which the storage does not list in order: too many to be sorted here. Ask for a '
+                    'collection in it; rucio-s3-reconciler sorts more, and an inventory need not be sorted.'
                 )
             if not count % LOOK and self._budget.stop.is_set():
                 raise _Pause
@@ -263,7 +262,7 @@ class Reconciler:
         so that half of it is work.
         """
         self._listed_at = time.monotonic()
-        for entry in listings.sorted_entries(self._part, everything, after, until):
+        for entry in listings.sorted_entries(self._subtree, everything, after, until):
             if self._budget.deadline is None and seconds is not None:
                 now = time.monotonic()
                 self._budget.deadline = now + max(seconds, now - self._listed_at)
@@ -301,13 +300,13 @@ class Reconciler:
         elif kind is Kind.unnoted and entry:
             self._found.notes[name] = entry.etag
         elif kind in ONLY_TOLD or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
-            self.summary.found(self._part, finding)
+            self.summary.found(self._subtree, finding)
         else:
-            self._found.doubts.append(self._part.key_of(name))
+            self._found.doubts.append(self._subtree.key_of(name))
             self._position.mark(self._found.doubts[-1])
         if not self._found.is_enough():
             return True
-        return self._flush(self._part.key_of(name)) and not self._budget.is_over()
+        return self._flush(self._subtree.key_of(name)) and not self._budget.is_over()
 
     def _is_old(self) -> bool:
         return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > OLD)
@@ -342,7 +341,7 @@ class Reconciler:
         """
         self._begin('')
         self._budget.renew(None, most_read)
-        wanted = sorted({key for key in keys if key.startswith(self._part.key_prefix)})
+        wanted = sorted({key for key in keys if key.startswith(self._subtree.key_prefix)})
         for first in range(0, len(wanted), DOUBTS):
             some = wanted[first : first + DOUBTS]
             for _ in range(AGAIN):
@@ -360,7 +359,7 @@ def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
     return (entry.size, entry.etag) if entry else None
 
 
-def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
+def ranges(subtree: 'Subtree', count: int) -> list[tuple[str, Optional[str]]]:
     """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each
     holds is not known.
 
@@ -371,9 +370,9 @@ def ranges(part: 'Part', count: int) -> list[tuple[str, Optional[str]]]:
     :returns: ``after`` and ``until`` of each.
     """
     names: list[str] = []
-    place = part.target(part.name_prefix)
-    if count > 1 and listings.is_sorted(part):
-        client = part.storage.connection().client
+    place = subtree.target(subtree.name_prefix)
+    if count > 1 and listings.is_sorted(subtree):
+        client = subtree.storage.connection().client
         names = sorted(islice(objects.list_prefix(client, place), MOST_NAMES))
         if len(names) == 1 and names[0].endswith('/') and names[0] != place.key:
             names = sorted(islice(objects.list_prefix(client, place._replace(key=names[0])), MOST_NAMES))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A part of a bucket and what belongs to it in the catalogue: which key is which name."""
+"""The keys below a prefix of a bucket, and the names in the catalogue that they have."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['Part']
+__all__ = ['Subtree']
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subtree:
     """All keys of a bucket that begin with ``key_prefix``, and all names of a scope that begin with ``name_prefix``:
     one is the other.
 
@@ -46,7 +46,7 @@ class Part:
     dataset: Optional[str] = None
 
     @classmethod
-    def of(cls, storage: 'Storage', scope: 'InternalScope', name: str = '') -> 'Part':
+    def of(cls, storage: 'Storage', scope: 'InternalScope', name: str = '') -> 'Subtree':
         """What lies below a collection, or (no name) all of the scope's bucket. No request.
 
         :raises RSEOperationNotSupported: if the RSE's algorithm scatters what lies below a name.
@@ -57,7 +57,9 @@ class Part:
         return cls(storage, scope, bucket, key_prefix, name_prefix)
 
     @classmethod
-    def imported(cls, storage: 'Storage', scope: 'InternalScope', dataset: str, bucket: str, key_prefix: str) -> 'Part':
+    def imported(
+        cls, storage: 'Storage', scope: 'InternalScope', dataset: str, bucket: str, key_prefix: str
+    ) -> 'Subtree':
         """Somebody else's keys, as files of one dataset: the name is the dataset, a slash, and the key behind
         ``key_prefix``. No request.
 

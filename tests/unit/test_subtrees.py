@@ -25,7 +25,7 @@ from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSuppo
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.types import InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.parts import Part
+from rucio.core.s3.subtrees import Subtree
 
 SCOPE = InternalScope('user.alice')
 
@@ -42,51 +42,51 @@ def storage(rse):
 
 
 def test_the_whole_bucket(storage):
-    part = Part.of(storage(), SCOPE)
-    assert (part.bucket, part.key_prefix, part.name_prefix, part.is_whole) == ('user.alice', '', '', True)
-    assert part.name_of('run1/file') == part.key_of('run1/file') == 'run1/file'
-    assert part.path_of('run1/file') is None
+    subtree = Subtree.of(storage(), SCOPE)
+    assert (subtree.bucket, subtree.key_prefix, subtree.name_prefix, subtree.is_whole) == ('user.alice', '', '', True)
+    assert subtree.name_of('run1/file') == subtree.key_of('run1/file') == 'run1/file'
+    assert subtree.path_of('run1/file') is None
 
 
 def test_a_collection(storage):
-    part = Part.of(storage(), SCOPE, 'run1/sub')
-    assert (part.bucket, part.key_prefix, part.name_prefix, part.is_whole) == ('user.alice', 'run1/sub/', 'run1/sub/', False)
-    assert part.name_of('run1/sub/file') == part.key_of('run1/sub/file') == 'run1/sub/file'
-    assert str(part.target('run1/sub/file')) == "bucket 'user.alice', key 'run1/sub/file'"
+    subtree = Subtree.of(storage(), SCOPE, 'run1/sub')
+    assert (subtree.bucket, subtree.key_prefix, subtree.name_prefix, subtree.is_whole) == ('user.alice', 'run1/sub/', 'run1/sub/', False)
+    assert subtree.name_of('run1/sub/file') == subtree.key_of('run1/sub/file') == 'run1/sub/file'
+    assert str(subtree.target('run1/sub/file')) == "bucket 'user.alice', key 'run1/sub/file'"
 
 
 def test_one_bucket_for_all_scopes(storage):
-    part = Part.of(storage(prefix='/shared/rucio/'), SCOPE, 'run1')
-    assert (part.bucket, part.key_prefix, part.name_prefix) == ('shared', 'rucio/user.alice/run1/', 'run1/')
-    assert part.name_of('rucio/user.alice/run1/file') == 'run1/file'
-    assert part.key_of('run1/file') == 'rucio/user.alice/run1/file'
-    assert Part.of(storage(prefix='/shared/rucio/'), SCOPE).key_prefix == 'rucio/user.alice/'
+    subtree = Subtree.of(storage(prefix='/shared/rucio/'), SCOPE, 'run1')
+    assert (subtree.bucket, subtree.key_prefix, subtree.name_prefix) == ('shared', 'rucio/user.alice/run1/', 'run1/')
+    assert subtree.name_of('rucio/user.alice/run1/file') == 'run1/file'
+    assert subtree.key_of('run1/file') == 'rucio/user.alice/run1/file'
+    assert Subtree.of(storage(prefix='/shared/rucio/'), SCOPE).key_prefix == 'rucio/user.alice/'
 
 
 def test_an_algorithm_that_scatters_names(storage):
     with pytest.raises(RSEOperationNotSupported, match="'hash' has no place of its own"):
-        Part.of(storage(lfn2pfn_algorithm='hash'), SCOPE)
+        Subtree.of(storage(lfn2pfn_algorithm='hash'), SCOPE)
 
 
 @pytest.mark.parametrize('folder', ['scenes', 'scenes/'])
 def test_an_import(storage, folder):
-    part = Part.imported(storage(deterministic=False), SCOPE, 'landsat', 'usgs-landsat', folder)
-    assert (part.key_prefix, part.name_prefix, part.dataset, part.is_whole) == ('scenes/', 'landsat/', 'landsat', True)
-    assert part.name_of('scenes/a/b') == 'landsat/a/b'
-    assert part.key_of('landsat/a/b') == 'scenes/a/b'
-    assert part.path_of('scenes/a b') == '/usgs-landsat/scenes/a%20b'
+    subtree = Subtree.imported(storage(deterministic=False), SCOPE, 'landsat', 'usgs-landsat', folder)
+    assert (subtree.key_prefix, subtree.name_prefix, subtree.dataset, subtree.is_whole) == ('scenes/', 'landsat/', 'landsat', True)
+    assert subtree.name_of('scenes/a/b') == 'landsat/a/b'
+    assert subtree.key_of('landsat/a/b') == 'scenes/a/b'
+    assert subtree.path_of('scenes/a b') == '/usgs-landsat/scenes/a%20b'
 
 
 def test_an_import_below_a_prefix(storage):
     below = storage(deterministic=False, prefix='/usgs-landsat/')
-    assert Part.imported(below, SCOPE, 'landsat', 'usgs-landsat', '').path_of('a/b') == '/a/b'
+    assert Subtree.imported(below, SCOPE, 'landsat', 'usgs-landsat', '').path_of('a/b') == '/a/b'
     with pytest.raises(RSEFileNameNotSupported, match="bucket 'other'"):
-        Part.imported(below, SCOPE, 'landsat', 'other', '')
+        Subtree.imported(below, SCOPE, 'landsat', 'other', '')
 
 
 def test_no_import_into_a_deterministic_rse(storage):
     with pytest.raises(RSEOperationNotSupported, match='RSE X is deterministic'):
-        Part.imported(storage(), SCOPE, 'landsat', 'usgs-landsat', '')
+        Subtree.imported(storage(), SCOPE, 'landsat', 'usgs-landsat', '')
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=['Cs']))))
