@@ -25,7 +25,7 @@ from botocore.credentials import Credentials, DeferredRefreshableCredentials, Re
 from botocore.exceptions import ClientError
 
 from rucio.common.s3 import botocore_internals as internals
-from servers.fake_s3 import Answer, error
+from servers.fake_s3 import Answer, Lost, error
 
 BUCKET = 'user.alice'
 KEYS = Credentials('AKID', 'secret', 'token')
@@ -189,6 +189,23 @@ def test_before_signing_headers_can_still_be_changed_and_afterwards_nobody_is_ca
     first, second = (request.headers['authorization'] for request in s3.requests)
     assert 'x-amz-meta-test' in first
     assert 'x-amz-meta-test' not in second
+
+
+def test_after_an_attempt_the_call_can_be_ended(client, s3):
+    seen = []
+    s3.store(BUCKET, 'key', b'abc')
+    internals.after_attempt(client, seen.append)
+    client.head_object(Bucket=BUCKET, Key='key')
+    assert seen == [None]
+
+    def end(exception):
+        raise KeyError(type(exception).__name__)
+
+    s3.fail('HeadObject', Lost(), Lost())
+    internals.after_attempt(client, end)
+    with pytest.raises(KeyError, match='ConnectionClosedError'):
+        client.head_object(Bucket=BUCKET, Key='key')
+    assert s3.operations() == ['HeadObject'] * 2
 
 
 def test_a_refusal_can_be_tried_again(client, s3):

@@ -238,7 +238,7 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
         access.need(account, internal, '', True, session=session)
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
         admin = access.is_admin(account, session=session)
-    storage = lookup.pick(found, scope)
+    storage = lookup.pick(found, scope).hurried
     lookup.need_apart(storage, account, scope, name)
     try:
         return removal.remove(storage, account, internal, name, asked.force)

@@ -46,7 +46,7 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
-        storage = storages.get_storage(rse, vo, session=session)
+        storage = storages.get_storage(rse, vo, session=session).hurried
         # Who has it in a scope of their own may read it with the server's keys.
         admin = access.is_admin(account, session=session)
         if storage.endpoint.auth != 'anonymous' and not admin:

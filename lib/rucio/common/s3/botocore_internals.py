@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
 
 __all__ = [
+    'after_attempt',
     'after_call',
     'authorities',
     'before_call',
@@ -266,6 +267,15 @@ def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]],
             operation.name, attempts, response[1] if response else None, request_dict.get('context', {})
         ),
     )
+
+
+def after_attempt(client: Any, handler: Callable[[Optional[BaseException]], object]) -> None:
+    """Call ``handler(exception)`` after each attempt, of any service; None: there was an answer. What it raises ends
+    the call: no other attempt is made.
+
+    The event ``response-received``; what a handler of ``needs-retry`` answers can only add attempts.
+    """
+    client.meta.events.register_first('response-received', lambda exception, **_: handler(exception))
 
 
 def stop_redirects(client: Any, is_enough: Callable[[str, str, bool], bool]) -> None:

@@ -43,10 +43,11 @@ class Patience(NamedTuple):
     connect_timeout: float
     read_timeout: float  # without a byte
     max_attempts: int
+    breaks: bool = False  # a storage that does not answer is left alone: see :mod:`.breaker`
 
 
 PERSON = Patience(10, 60, 4)  # somebody waits for his files; so does a daemon that reads them
-SERVER = Patience(3, 20, 2)  # somebody waits for the Rucio server, and others for this worker of it
+SERVER = Patience(3, 8, 2, breaks=True)  # somebody waits for the Rucio server, and others for this worker of it
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Endpoint(StorageSettings, _Storage):
             self.connect_timeout or usual.connect_timeout,
             self.read_timeout or usual.read_timeout,
             self.max_attempts or usual.max_attempts,
+            usual.breaks,
         )
 
     @property

@@ -40,6 +40,7 @@ from rucio.common.exception import (
 from .answers import printable
 
 __all__ = [
+    'StorageSilentError',
     'Target',
     'TransferTimeout',
     'is_ambiguous',
@@ -70,6 +71,15 @@ class TransferTimeout(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f'not finished after {seconds:g} s')
         self.seconds = seconds
+
+
+class StorageSilentError(boto.BotoCoreError):
+    """A storage did not answer in time, and is not asked again before it does: see :mod:`.breaker`.
+
+    No ConnectionError, which botocore would take as a reason to try again.
+    """
+
+    fmt = 'the storage at {url} does not answer, and is not asked again before it does'
 
 
 class _Row(NamedTuple):
@@ -238,7 +248,7 @@ def is_ambiguous(error: BaseException) -> bool:
 
 def is_unreachable(error: Optional[BaseException]) -> bool:
     """Whether there was no connection, or none that could be trusted: it will be so for all objects."""
-    return isinstance(error, boto.ConnectionError)
+    return isinstance(error, (boto.ConnectionError, StorageSilentError))
 
 
 def is_unanswered(error: Optional[BaseException]) -> bool:

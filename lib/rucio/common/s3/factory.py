@@ -24,7 +24,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from . import botocore_internals
+from . import botocore_internals, breaker
 from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
 
@@ -135,7 +135,8 @@ def client(
     bound(made)
     if service == 's3':
         botocore_internals.stop_redirects(made, _leads_nowhere)
-    _watch(made)
+    if patience is not None and patience.breaks:
+        breaker.watch(made, service)
     return made
 
 
@@ -144,9 +145,3 @@ def _leads_nowhere(operation: str, bucket: str, told: bool) -> bool:
     and of no bucket.
     """
     return not bucket or (operation == 'HeadBucket' and not told)
-
-
-def _watch(client: Any) -> None:
-    """The place for what counts, limits or marks the requests of all clients (metrics, a breaker, a request id):
-    handlers of ``before-send`` and ``after-call`` of ``client.meta.events``. There are none yet.
-    """

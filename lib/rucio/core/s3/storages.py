@@ -55,6 +55,7 @@ class Storage:
 
     :param settings: The RSE, as ``get_rse_info`` describes it.
     :param protocol: The entry of its protocols that speaks S3.
+    :param patience: How long its connections wait and how often they try, where the settings do not say.
     """
 
     rse: str
@@ -63,6 +64,7 @@ class Storage:
     endpoint: Endpoint
     settings: dict[str, Any]
     protocol: dict[str, Any]
+    patience: Patience = PERSON
 
     @cached_property
     def _authorizer(self) -> Optional[authorizer.Authorizer]:
@@ -105,19 +107,19 @@ class Storage:
             )
         return self._authorizer
 
-    def connection(self, patience: Patience = PERSON) -> clients.Connection:
+    def connection(self, patience: Optional[Patience] = None) -> clients.Connection:
         """The client that uses the server's own keys, shared by all of this process. Makes no request.
 
         :param patience: How long it waits and how often it tries, where the settings do not say: ``SERVER`` for what a
             request to the Rucio server waits for, ``PERSON`` for work that lasts, such as to list and to read.
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
-        return clients.connect(self.endpoint, self._keys(), patience)
+        return clients.connect(self.endpoint, self._keys(), patience or self.patience)
 
     @cached_property
     def hurried(self) -> 'Storage':
         """The same for all that a request to the Rucio server waits for, whatever patience it would have otherwise."""
-        return replace(self, endpoint=replace(self.endpoint, **self.endpoint.patience(SERVER)._asdict()))
+        return replace(self, patience=SERVER)
 
     @cached_property
     def _session(self) -> Any:

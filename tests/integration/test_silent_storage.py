@@ -1,0 +1,49 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A storage that accepts connections and says nothing, beside one that is well, behind the same Rucio server."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from servers.fake_s3 import FakeS3, Stalled
+from servers.process import until
+from servers.rest import Rest
+from servers.team import Team, ok
+
+RSE = 'SILENT_S3'
+REQUESTS = 6
+
+
+@pytest.fixture
+def silent(signed_team: Team) -> Iterator[FakeS3]:
+    root = signed_team.root
+    with FakeS3() as storage:  # type: ignore[no-untyped-call]
+        ok(root.rucio('s3', 'rse', 'add', RSE, '--endpoint', storage.url, '--anonymous', '--read-only', '--setting', 'read_timeout=1'))
+        yield storage
+        root.call('delete_protocols', RSE, 'http')
+
+
+def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back(signed_team: Team, silent: FakeS3) -> None:
+    root = Rest(signed_team.root)
+    silent.fail('ListBuckets', *[Stalled()] * 2 * REQUESTS)  # type: ignore[no-untyped-call]
+    answers = [root('GET', f'/buckets?rse={RSE}') for _ in range(REQUESTS)]
+    assert {answer.status for answer in answers} == {503}
+    assert all('does not answer' in json.dumps(answer.content) for answer in answers)
+    # Two workers, and what each of them asks by itself.
+    assert silent.operations().count('ListBuckets') < 2 * REQUESTS
+    assert root('GET', f'/buckets?rse={signed_team.rse}').status == 200
+    until(lambda: root('GET', f'/buckets?rse={RSE}').status == 200)
