@@ -273,4 +273,4 @@ def test_signatures_for_topics(closed: Site) -> None:
 def test_check_tells_of_it(closed: Site) -> None:
     told = closed.owner.rucio('s3', '--robot', 'check', closed.rse).stdout
     results = {line.split('\t')[0]: line.split('\t')[1:] for line in told.splitlines()}
-    assert results['event topics'][:2] == ['ok', 'vended keys cannot reach the topics']
+    assert results['event topics'][:2] == ['ok', 'vended keys cannot access topics']

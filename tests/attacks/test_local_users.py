@@ -47,7 +47,7 @@ def test_a_link_to_a_secret_in_a_folder_that_is_uploaded(shared_folder: Path) ->
     link(shared_folder, 'notes', '/etc/hosts')
     told = []
     assert [name for _, name in walk(str(shared_folder), lambda path, reason: told.append((os.path.basename(path), reason)))] == ['data']
-    assert told == [('notes', 'is a link to a file of another user than the one who made the link: to upload it, make the link yourself')]
+    assert told == [('notes', 'is a link to a file of another user than the one who made the link. To upload it, make the link yourself')]
 
 
 def test_a_link_to_a_directory_in_a_folder_that_is_uploaded(shared_folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_directory_goes_there_with_all_that_is_in_it(site: Site, unique: str, 
     back = tmp_path / 'back' / unique
     assert {str(path.relative_to(back / unique)): path.read_bytes() for path in back.rglob('*') if path.is_file()} == contents, download.stderr
     assert '7 files uploaded' in told
-    assert [word for word in ('folder is a link to a directory', 'broken is a broken link', 'pipe is no regular file') if word not in done.stderr] == []
+    assert [word for word in ('folder is a link to a directory', 'broken is a broken link', 'pipe is not a regular file') if word not in done.stderr] == []
 
 
 def test_the_catalogue_ends_as_after_the_stock_command(site: Site, unique: str, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_what_differs_is_told_and_left_as_it_is(site: Site, unique: str, tmp_pat
 
     assert 'data/changed is not what' in told
     assert 'data/longer has 19 bytes' in told
-    assert f'data/foreign {RSE} has an object of this name with another content' in told
+    assert f'data/foreign {RSE} has an object of this name with different content' in told
     assert '1 files uploaded' in told
     assert '1 already on the storage and now registered' in told
     assert '3 FAILED' in told

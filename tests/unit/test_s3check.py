@@ -134,7 +134,7 @@ def test_a_read_only_rse(catalogue, s3):
 
 @pytest.mark.parametrize(
     ('prefix', 'bucket', 'status', 'said'),
-    [('/', None, SKIPPED, '--bucket'), ('/', BUCKET, HINT, 'nothing to read'), ('/nowhere/', None, FAILED, 'NoSuchBucket')],
+    [('/', None, SKIPPED, '--bucket'), ('/', BUCKET, HINT, 'no objects to read'), ('/nowhere/', None, FAILED, 'NoSuchBucket')],
 )
 def test_a_read_only_rse_of_which_nothing_can_be_read(catalogue, prefix, bucket, status, said):
     result = run(read_only(catalogue, prefix=prefix), bucket=bucket)['list and read']
@@ -379,8 +379,8 @@ def test_scopes_that_are_folders_of_others(catalogue, scopes, pair):
 @pytest.mark.parametrize(
     ('refuses', 'topics', 'status', 'found'),
     [
-        ({'all': 405}, ['rucio-s3-X'], OK, 'vended keys cannot reach the topics'),
-        ({'create_topic': 403, 'delete_topic': 403}, [], OK, 'vended keys cannot reach the topics'),  # Ceph 20 shows what they may see
+        ({'all': 405}, ['rucio-s3-X'], OK, 'vended keys cannot access topics'),
+        ({'create_topic': 403, 'delete_topic': 403}, [], OK, 'vended keys cannot access topics'),  # Ceph 20 shows what they may see
         ({}, ['other'], FAILED, 'vended keys may delete, make, see topics'),
         ({}, ['rucio-s3-X'], FAILED, 'vended keys may delete, make, see topics: also rucio-s3-X'),
         ({'create_topic': 403, 'delete_topic': 403}, ['other', 'rucio-s3-X'], FAILED, 'vended keys may see topics: also rucio-s3-X'),
@@ -399,13 +399,13 @@ def test_topics_and_vended_keys(catalogue, monkeypatch, refuses, topics, status,
 
 
 def test_where_there_can_be_no_topics_none_are_tried(catalogue):
-    assert run(catalogue())['event topics'].found == 'the storage makes no topics'
+    assert run(catalogue())['event topics'].found == 'the storage has no topics'
     assert run(catalogue(s3={'provider': 'ceph'}))['event topics'].found == 'the server vends no keys'
 
 
 @pytest.mark.parametrize(
     ('more', 'status', 'remedy'),
-    [({'sharing': True}, OK, ''), ({'sharing': False}, HINT, 'Run rucio-s3-database where the Rucio server runs.'), ({}, SKIPPED, '')],
+    [({'sharing': True}, OK, ''), ({'sharing': False}, HINT, 'Run rucio-s3-database on the Rucio server.'), ({}, SKIPPED, '')],
 )
 def test_the_table_of_grants_is_missing(catalogue, more, status, remedy):
     plugin = Plugin()

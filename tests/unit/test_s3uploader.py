@@ -165,8 +165,8 @@ def test_what_is_no_file_is_told(folder):
     assert [name for _, name in walk(str(folder), lambda path, reason: told.append((os.path.basename(path), reason)))] == ['file', 'link']
     assert told == [
         ('broken', 'is a broken link'),
-        ('circle', 'is a link to a directory: those are not followed'),
-        ('pipe', 'is no regular file'),
+        ('circle', 'is a link to a directory, which is not followed'),
+        ('pipe', 'is not a regular file'),
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_link_to_itself_is_told(folder):
     told = []
     assert [name for _, name in walk(str(folder), lambda path, reason: told.append((os.path.basename(path), reason)))] == ['file']
     assert [name for name, _ in told] == ['self']
-    assert 'a link that leads nowhere' in told[0][1]
+    assert 'a link that cannot be followed' in told[0][1]
 
 
 def test_a_directory_that_cannot_be_read_is_a_failure(run, folder, monkeypatch):
@@ -255,7 +255,7 @@ def test_an_object_of_another_content_stays(run, folder, catalogue, s3):
     summary = run()
 
     assert set(reasons(summary)) == {'a', 'b'}
-    assert 'another content' in reasons(summary)['a']
+    assert 'different content' in reasons(summary)['a']
     assert (s3.content(BUCKET, 'run/a'), s3.content(BUCKET, 'run/b')) == (b'hers', b'longer')
     assert catalogue.dids == {}
 
@@ -298,9 +298,9 @@ def test_an_upload_of_the_stock_command_that_was_killed_is_finished(run, folder,
 @pytest.mark.parametrize(
     ('did', 'state', 'told'),
     [
-        (known(b'hers'), 'AVAILABLE', 'is not what'),
+        (known(b'hers'), 'AVAILABLE', 'differs from'),
         (known(b'longer'), 'AVAILABLE', 'is registered with 6'),
-        (known(b'mine', md5=None, adler32='12345678'), 'AVAILABLE', 'is not what'),
+        (known(b'mine', md5=None, adler32='12345678'), 'AVAILABLE', 'differs from'),
         (known(b'mine', did_type='DATASET', bytes=None, md5=None, adler32=None), None, 'registered as a dataset'),
         (known(b'mine', availability='LOST'), None, 'declared lost'),
         (known(b'mine'), 'BEING_DELETED', 'is BEING_DELETED'),
@@ -356,7 +356,7 @@ def test_what_somebody_else_registered_before_us_is_told(run, folder, catalogue)
 
     catalogue.add_replicas = too_late
     summary = run()
-    assert 'other checksum' in reasons(summary)['a']
+    assert 'different checksum' in reasons(summary)['a']
     assert (list(reasons(summary)), catalogue.attached) == (['a'], ['run/b'])
 
 
@@ -418,7 +418,7 @@ def test_a_bad_name_is_told_before_anything_is_done(run, folder, catalogue, s3, 
 
 
 def test_an_empty_directory_and_a_file_are_refused(run, folder, catalogue):
-    with pytest.raises(InputValidationError, match='no file below'):
+    with pytest.raises(InputValidationError, match='no files below'):
         run()
     fill(folder, a=b'1')
     with pytest.raises(InputValidationError, match='rucio upload'):

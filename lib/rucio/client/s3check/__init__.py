@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 check``: tries everything that a working S3 RSE needs, and says what to change where it does not work.
+"""``rucio s3 check``: try everything that a working S3 RSE needs, and say how to fix what does not work.
 
-What is measured is compared with the settings of the RSE: a storage that does less than they promise is a failure, one
-that does more is a hint.
+The measurements are compared with the settings of the RSE. If the storage does less than they promise, that is a
+failure; if it does more, a hint.
 
-runner.py has the table of all trials, and the modules have one kind each: rse.py (the RSE in the catalogue), network.py
-(DNS to clock), access.py (the server's plugin, credentials), buckets.py, objects.py, checksums.py, vending.py.
+runner.py has the table of all trials, and each module has one kind: rse.py (the RSE in the catalogue), network.py (DNS
+to clock), access.py (the server's plugin, credentials), buckets.py, objects.py, checksums.py, vending.py.
 """
 
 from .runner import check

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How the account is authorised: what the server's plugin offers, and which credentials there are."""
+"""Try how the account is authorised: what the server's plugin offers, and which credentials there are."""
 
 from typing import TYPE_CHECKING
 
@@ -32,21 +32,22 @@ _CREDENTIALS = {
 
 
 def server_plugin(subject: 'Subject') -> str:
+    """Ask the server's plugin which ways of authorisation it offers for the RSE."""
     try:
         offered = subject.plugin.get_s3_rse(subject.rse).get('auth')
     except RSEOperationNotSupported:
         raise hint(
-            'the Rucio server has no S3 plugin: clients need keys',
-            '[api] endpoints_add = s3 in the rucio.cfg of the server, with rucio-s3 installed there.',
+            'the Rucio server has no S3 plugin, so clients need keys',
+            'Set [api] endpoints_add = s3 in the rucio.cfg of the server, with rucio-s3 installed there.',
         ) from None
     except RSENotFound:
         raise hint(
-            'the plugin does not serve this RSE', "Check the server's log, and its settings of this RSE."
+            'the plugin does not serve this RSE', "Check the server's log, and the RSE's settings on the server."
         ) from None
     if not offered:
         raise hint(
             'the server has no keys for this RSE',
-            f"Put them into the server's rse-accounts.cfg, by the RSE id {subject.settings['id']}.",
+            f"Put them into the server's rse-accounts.cfg, under the RSE id {subject.settings['id']}.",
         )
     if not is_private(subject.plugin.host):
         raise hint(
@@ -57,19 +58,20 @@ def server_plugin(subject: 'Subject') -> str:
 
 
 def sharing(subject: 'Subject') -> str:
-    """Whether the operator has made the table of grants: without it none counts."""
+    """Ask whether the database has the table of grants: without it no grant is valid."""
     there = subject.described().get('sharing')
     if there is None:
-        raise skipped('the server is of an earlier version')
+        raise skipped('the server has an older version')
     if not there:
         raise hint(
-            'the database of the Rucio server lacks the table of grants: nothing can be shared, and no grant counts',
-            'Run rucio-s3-database where the Rucio server runs.',
+            'the database of the Rucio server lacks the table of grants: nothing can be shared, and no grant is valid',
+            'Run rucio-s3-database on the Rucio server.',
         )
     return 'collections can be shared'
 
 
 def credentials(subject: 'Subject') -> str:
+    """Find the credentials that this client would use."""
     connection = subject.protocol.connection()
     authorizer = connection.authorizer
     if not authorizer.whole_objects_only:
@@ -78,8 +80,8 @@ def credentials(subject: 'Subject') -> str:
     if not subject.settings.get('sign_url'):
         raise failed(
             'there are none',
-            f'Keys in rucio.cfg [s3:{subject.rse}]; or keys in the rse-accounts.cfg of a server with the S3 plugin; '
-            'or the RSE attribute sign_url = s3.',
+            f'Put keys into rucio.cfg [s3:{subject.rse}], or into the rse-accounts.cfg of a server with the S3 plugin; '
+            'or set the RSE attribute sign_url = s3.',
         )
     subject.signed_urls = True
-    return 'signed URLs (attribute sign_url): only GET, PUT and DELETE of one object can be tried'
+    return 'signed URLs (attribute sign_url), which only allow GET, PUT and DELETE of one object'

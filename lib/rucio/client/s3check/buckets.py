@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The bucket that is tried: whether it can be reached, its policy, lifecycle and ACLs."""
+"""Try the bucket: whether it can be reached, its policy, lifecycle and ACLs."""
 
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def bucket(subject: 'Subject') -> str:
+    """Find a bucket for the test objects, or make one."""
     target = subject.target
     if target.bucket:
         subject.scratch = _reached(subject, target)
@@ -52,19 +53,19 @@ def bucket(subject: 'Subject') -> str:
 def _reached(subject: 'Subject', target: Target) -> Scratch:
     scratch = Scratch(subject.connection, target)
     with translated('ls', target._replace(key='')):
-        # Not HeadBucket, whose refusal does not say why.
+        # Not HeadBucket: an error of it has no reason.
         subject.connection.client.list_objects_v2(Bucket=target.bucket, Prefix=scratch.folder, MaxKeys=1)
     return scratch
 
 
 def _make_bucket(subject: 'Subject', refused: str) -> str:
-    """Only for those who have keys of their own: others may make buckets of their scopes alone."""
+    """Make a bucket, if this machine has keys: others may only make the buckets of their scopes."""
     connection = subject.connection
     name = f'{connection.endpoint.bucket_prefix}rucio-s3-check-{secrets.token_hex(6)}'
     if connection.authorizer.name != 'static' or not is_bucket_name(name):
         raise failed(
             f'no scope of {subject.client.account} has a bucket. {refused}'.strip(),
-            'rucio s3 make-bucket SCOPE; or name one: --bucket',
+            'Make one with rucio s3 make-bucket SCOPE, or choose one with --bucket',
         )
     target = Target(subject.rse, name)
     objects.make_bucket(connection, target)
@@ -73,49 +74,52 @@ def _make_bucket(subject: 'Subject', refused: str) -> str:
 
 
 def bucket_policy(subject: 'Subject') -> str:
-    """One that other tools have set may keep the server and its daemons out."""
+    """Ask the server whether the bucket policy may lock out the server and its daemons."""
     scratch = subject.scratch
     own = not subject.own[0] and not scratch.made_bucket
     scope = bucket_to_scope(scratch.bucket, subject.endpoint.bucket_prefix) if own else None
     if scope is None:
-        raise skipped('it is not the bucket of a scope')
+        raise skipped('the bucket does not belong to a scope')
     try:
         warnings = subject.plugin.list_policy_warnings(scope, subject.rse)
-    except RucioException:  # it is not the account's to see, or the server has no keys: another trial tells
+    except RucioException:  # the account may not see it, or the server has no keys: another trial reports that
         raise skipped('the Rucio server does not show it') from None
     if warnings:
-        raise hint(warnings[0], 'rucio s3 policy SCOPE --remove, by an admin of Rucio')
+        raise hint(warnings[0], 'An admin of Rucio can remove it: rucio s3 policy SCOPE --remove')
     return 'denies nothing to the Rucio server'
 
 
 def lifecycle(subject: 'Subject') -> str:
+    """Look for a lifecycle rule that removes unfinished multipart uploads."""
     scratch, what = subject.written, 'a lifecycle of buckets'
     try:
         rules = scratch.connection.client.get_bucket_lifecycle_configuration(Bucket=scratch.bucket).get('Rules', [])
     except ClientError as error:
         if error.response['Error'].get('Code') != 'NoSuchLifecycleConfiguration':
             if status_of(error) == 403:
-                raise skipped('these credentials may not ask') from None
-            return compared(subject.endpoint, 'lifecycle', False, what, 'the storage keeps parts of broken-off uploads')
+                raise skipped('these credentials are not allowed to read it') from None
+            return compared(
+                subject.endpoint, 'lifecycle', False, what, 'the storage keeps the parts of interrupted uploads'
+            )
         rules = []
     except RucioException:
-        raise skipped('these credentials may not ask') from None
+        raise skipped('these credentials are not allowed to read it') from None
     compared(subject.endpoint, 'lifecycle', True, what, '')
     if any('AbortIncompleteMultipartUpload' in each for each in rules):
-        return 'ends interrupted multipart uploads'
+        return 'removes unfinished multipart uploads'
     if scratch.made_bucket:
-        return 'is there; rucio s3 make-bucket sets a rule'
+        return 'is supported; rucio s3 make-bucket sets a rule'
     raise hint(
-        f"the bucket '{scratch.bucket}' has no rule that ends interrupted multipart uploads",
-        'rucio s3 make-bucket SCOPE sets it, also for a bucket that is there.',
+        f"the bucket '{scratch.bucket}' has no rule that removes unfinished multipart uploads",
+        'rucio s3 make-bucket SCOPE sets one, also for an existing bucket.',
     )
 
 
 def public_acls(subject: 'Subject') -> str:
-    """Whether those who may write can make an object public, by a copy: that is what Ceph lets pass longest."""
+    """Try to make an object public by a copy, which is the longest way that Ceph leaves open."""
     scratch = subject.written
     if scratch.connection.authorizer.name != 'vended':
-        raise skipped('is for keys that the server vends')
+        raise skipped('only concerns keys that the server vends')
     public: Any = {'Bucket': scratch.bucket, 'Key': scratch.target('public').key}
     source: Any = {'Bucket': scratch.bucket, 'Key': scratch.target('small').key}
     try:
@@ -123,4 +127,4 @@ def public_acls(subject: 'Subject') -> str:
         clients.connect(subject.endpoint, Anonymous()).client.get_object(**public)
     except (ClientError, RucioException):
         return 'an object cannot be made public by an ACL'
-    raise failed('whoever may write makes objects public, by an ACL', change('ignore_public_acls', 'true'))
+    raise failed('anybody who can write can make objects public with an ACL', change('ignore_public_acls', 'true'))

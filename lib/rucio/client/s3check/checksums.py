@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether the storage verifies what it receives: checksums of bodies, and the hash of them that is signed."""
+"""Try whether the storage verifies what it receives: checksums of bodies, and their signed hash."""
 
 import base64
 import contextlib
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
-_REFUSED = 'a wrong one is refused'
+_REFUSED = 'a wrong one is rejected'
 _INSTEAD = {
     'md5': "Set checksum = crc32 in extended_attributes if that works (below), else 'none'.",
     'crc32': change('checksum', 'md5'),
@@ -45,10 +45,12 @@ _INSTEAD = {
 
 
 def content_md5(subject: 'Subject') -> str:
+    """Send an object with a wrong Content-MD5."""
     return _refuses_wrong(subject, 'md5', ContentMD5=_md5(b'wrong'))
 
 
 def crc32(subject: 'Subject') -> str:
+    """Send an object with a wrong CRC32."""
     found = _refuses_wrong(subject, 'crc32', ChecksumCRC32=base64_of(zlib.crc32(b'wrong')))
     if found == _REFUSED and subject.endpoint.checksum == 'none':
         raise hint('is verified by the storage, but checksum is none', change('checksum', 'crc32'))
@@ -66,7 +68,7 @@ def _refuses_wrong(subject: 'Subject', checksum: str, **header: Any) -> str:
     except ClientError as error:
         if status_of(error) == 400:
             return _REFUSED
-        if status_of(error) not in (411, 501):  # not known to it
+        if status_of(error) not in (411, 501):  # the storage does not know it
             raise
     if used == checksum:
         raise failed('a wrong one is accepted: uploads are not verified', _INSTEAD[checksum])
@@ -74,6 +76,7 @@ def _refuses_wrong(subject: 'Subject', checksum: str, **header: Any) -> str:
 
 
 def full_object(subject: 'Subject') -> str:
+    """Upload an object in parts with a CRC32 of the whole."""
     scratch, body = subject.written, b'whole'
     connection = scratch.connect(checksum='crc32', full_object_checksum=True, multipart_threshold=1)
     try:
@@ -87,13 +90,13 @@ def full_object(subject: 'Subject') -> str:
         'full_object_checksum',
         measured,
         'ChecksumType FULL_OBJECT of multipart uploads',
-        'the storage keeps no CRC32 of all of an object',
+        'the storage keeps no CRC32 of the whole object',
         'with checksum = crc32 verifies downloads of large files',
     )
 
 
 def signed_body(subject: 'Subject') -> str:
-    """One of two objects is deleted by DeleteObjects, which is sent with the key of the other."""
+    """Sign DeleteObjects for the key of one object, and send it with the key of another."""
     scratch = subject.written
     authorizer, client = scratch.connection.authorizer, scratch.bare.client
     if not (authorizer.signed or authorizer.name == 'remote'):
@@ -113,16 +116,14 @@ def signed_body(subject: 'Subject') -> str:
         objects.exists(scratch.bare, scratch.target('sent')),
         'the signed hash of a body',
         'DeleteObjects is accepted with other keys than those that were signed, '
-        'so who may write to a folder could delete all of its bucket',
+        'so anybody who can write to a folder could delete the whole bucket',
         'saves requests',
     )
 
 
 @contextlib.contextmanager
 def _another_body(client: Any, body: bytes) -> Iterator[None]:
-    """DeleteObjects is signed for the body that it has, and sent with this one. What else would tell them apart is not
-    signed.
-    """
+    """Replace the body of DeleteObjects after it was signed. Other checksums of the body are removed before."""
 
     def strip(request: 'AWSRequest') -> None:
         for name in list(request.headers):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The way to the storage: DNS, connection, TLS, and the clocks at its ends."""
+"""Try the way to the storage: DNS, connection, TLS, and the clocks."""
 
 import socket
 import ssl
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
     from .subject import Subject
 
-_SKEW = 15 * 60  # seconds: what S3 allows
+_SKEW = 15 * 60  # seconds that S3 allows
 _EXPIRES_SOON = 14 * 86400  # seconds
 
 
 def dns(subject: 'Subject') -> str:
+    """Resolve the host name of the storage."""
     url = _direct(subject.endpoint)
     try:
         found = socket.getaddrinfo(url.hostname, None, type=socket.SOCK_STREAM)
@@ -47,15 +48,17 @@ def dns(subject: 'Subject') -> str:
 
 
 def connection(subject: 'Subject') -> str:
+    """Open a TCP connection to the storage."""
     start = time.monotonic()
     with _connect(subject.endpoint):
         return f'{(time.monotonic() - start) * 1000:.1f} ms'
 
 
 def tls(subject: 'Subject') -> str:
+    """Verify the storage's certificate, and when it expires."""
     url = urlsplit(subject.endpoint.url)
     if url.scheme != 'https':
-        raise hint('http: keys are not sent, but data is not encrypted', 'Use https outside a closed network.')
+        raise hint('http: keys are not sent, but data is not encrypted', 'Use https unless the network is closed.')
     context = ssl.create_default_context(cafile=_ca_bundle(subject.endpoint))
     try:
         with _connect(subject.endpoint) as plain, context.wrap_socket(plain, server_hostname=url.hostname) as encrypted:
@@ -64,35 +67,39 @@ def tls(subject: 'Subject') -> str:
         said = getattr(error, 'verify_message', '') or error.reason or str(error)
         raise failed(
             f'the certificate is not trusted: {said}',
-            "Set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, or check the host name.",
+            "Set 'ca_bundle' in rucio.cfg [s3] to the PEM file of the CA, or check the host name.",
         ) from None
     left = ssl.cert_time_to_seconds(str(certificate['notAfter'])) - time.time()
     if left < _EXPIRES_SOON:
-        raise hint(f'the certificate ends in {left / 86400:.0f} days', 'Renew it.')
-    return f'{version}, certificate for {left / 86400:.0f} more days'
+        raise hint(f'the certificate expires in {left / 86400:.0f} days', 'Renew it.')
+    return f'{version}, certificate valid for {left / 86400:.0f} more days'
 
 
 def clock(subject: 'Subject') -> str:
+    """Compare the clock of this machine with the storage's."""
     answer = http_get(subject.endpoint, subject.endpoint.url + '/')
     if 'Date' not in answer.headers:
-        raise skipped('the storage does not say what time it is')
+        raise skipped('the storage does not return its time')
     skew = abs(parsedate_to_datetime(answer.headers['Date']).timestamp() - time.time())
-    found, remedy = f'differs by {skew:.0f} s from the storage', "Set this machine's clock, or the storage's (NTP)"
+    found, remedy = f'differs by {skew:.0f} s from the storage', 'Synchronise the clocks of both by NTP'
     if skew > _SKEW:
-        raise failed(found, f'{remedy}: signatures are good for 15 minutes.')
+        raise failed(found, f'{remedy}: signatures are only valid for 15 minutes.')
     if skew > 60:
         raise hint(found, f'{remedy}.')
     return found
 
 
 def _proxy(url: SplitResult) -> str:
-    """The proxy that requests to a URL go through, without its password; or nothing."""
+    """Return the proxy for requests to a URL, without its password, or an empty string."""
     proxy = getproxies().get(url.scheme, '')
     return urlsplit(proxy).netloc.rpartition('@')[2] or proxy if proxy and not proxy_bypass(str(url.hostname)) else ''
 
 
 def _direct(endpoint: 'Endpoint') -> SplitResult:
-    """:raises Outcome: if requests go through a proxy."""
+    """Return the URL of the storage.
+
+    :raises Outcome: if requests go through a proxy.
+    """
     url = urlsplit(endpoint.url)
     if proxy := _proxy(url):
         raise skipped(f'goes through the proxy {proxy}')
@@ -106,7 +113,7 @@ def _connect(endpoint: 'Endpoint') -> socket.socket:
 
 
 def _ca_bundle(endpoint: 'Endpoint') -> str:
-    """The certificates that boto3 trusts."""
+    """Return the certificates that boto3 trusts."""
     trusted = factory.trusted(endpoint.ca_bundle)
     return trusted if isinstance(trusted, str) else botocore_internals.authorities()
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Objects: written, read, in parts, by signed URLs, and never overwritten."""
+"""Try objects: write and read them, in parts and by signed URLs, and check that they are not overwritten."""
 
 import os
 from dataclasses import replace
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 
 def list_and_read(subject: 'Subject') -> str:
-    """One page of the listing, and the first byte of the first object that has one."""
+    """Read one page of the listing, and the first byte of the first object that is not empty."""
     client, target = subject.connection.client, subject.target
     if not target.bucket:
-        raise skipped('the RSE is not for one bucket only: name one (--bucket)')
+        raise skipped('the RSE does not name a bucket: choose one with --bucket')
     where: Any = {'Bucket': target.bucket}
     with translated('ls', target):
         found = client.list_objects_v2(**where, Prefix=target.key, MaxKeys=10).get('Contents', [])
     full = next((each['Key'] for each in found if each['Size']), None)
     if full is None:
         raise hint(
-            f"there is nothing to read in '{target.bucket}/{target.key}'",
+            f"there are no objects to read in '{target.bucket}/{target.key}'",
             'Check the bucket and the prefix of the protocol.',
         )
     with translated('get', target._replace(key=full)):
@@ -50,6 +50,7 @@ def list_and_read(subject: 'Subject') -> str:
 
 
 def write_and_read(subject: 'Subject') -> str:
+    """Write and read a small object and an empty one."""
     if subject.signed_urls:
         return _by_signed_urls(subject)
     scratch = subject.scratch
@@ -76,6 +77,7 @@ def _by_signed_urls(subject: 'Subject') -> str:
 
 
 def multipart(subject: 'Subject') -> str:
+    """Write and read an object in two parts."""
     scratch, part = subject.written, 5 * 1024**2
     connection = scratch.connect(multipart_threshold=part, multipart_chunksize=part)
     scratch.round_trip(connection, 'parts', os.urandom(part + 1))
@@ -83,6 +85,7 @@ def multipart(subject: 'Subject') -> str:
 
 
 def conditional_write(subject: 'Subject') -> str:
+    """Write an object twice, with If-None-Match."""
     honoured = _is_kept(subject.written, 'twice')
     return compared(
         subject.endpoint, 'conditional_put', honoured, 'If-None-Match of PutObject', 'the storage overwrites'
@@ -90,12 +93,13 @@ def conditional_write(subject: 'Subject') -> str:
 
 
 def conditional_multipart(subject: 'Subject') -> str:
+    """Write an object in parts twice, with If-None-Match."""
     honoured, what = _is_kept(subject.written, 'parts-twice', in_parts=True), 'If-None-Match of CompleteMultipartUpload'
     return compared(subject.endpoint, 'conditional_multipart', honoured, what, 'the storage overwrites')
 
 
 def _is_kept(scratch: 'Scratch', name: str, *, in_parts: bool = False) -> bool:
-    """Whether an object is kept when another one is written to its place."""
+    """Return whether an object survives a second upload with the same key."""
     connection = scratch.bare
     if in_parts:
         connection = replace(connection, endpoint=replace(connection.endpoint, multipart_threshold=1))
@@ -108,15 +112,16 @@ def _is_kept(scratch: 'Scratch', name: str, *, in_parts: bool = False) -> bool:
 
 
 def presigned_url(subject: 'Subject') -> str:
+    """Read an object by a presigned URL."""
     scratch = subject.written
     authorizer = scratch.connection.authorizer
     if authorizer.name == 'remote':
-        raise skipped('the server signs requests as they are made')
+        raise skipped('the server signs each request when it is sent')
     if not authorizer.signed:
         raise skipped('there are no keys to sign with')
     small = {'Bucket': scratch.bucket, 'Key': scratch.target('small').key}
     url = scratch.connection.client.generate_presigned_url('get_object', Params=small, ExpiresIn=60)
     status = http_get(subject.endpoint, url).status_code
     if status != 200:
-        raise hint(f'a signed URL was answered with {status}', 'Do not use sign_url and `rucio s3 presign` here.')
+        raise hint(f'a signed URL returned {status}', 'Do not use sign_url and `rucio s3 presign` here.')
     return 'GET by a signed URL'

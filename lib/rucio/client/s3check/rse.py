@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The RSE in Rucio's catalogue: its protocol, settings and attributes, and whether its files have keys of their own."""
+"""Try the RSE in Rucio's catalogue: its protocol, settings and attributes, and whether its keys are unique."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -36,21 +36,24 @@ _COPIES = ('third_party_copy_read', 'third_party_copy_write')
 
 
 def protocol(subject: 'Subject') -> str:
+    """Find the protocol of this plugin."""
     foreign = []
     for entry in subject.settings['protocols']:
         impl = entry['impl']
         try:
             made = _make(subject, entry)
-        except Exception as error:  # noqa: BLE001 - another class may fail to be imported in any way
+        except Exception as error:  # noqa: BLE001 - importing another class may fail in any way
             foreign.append(f'{impl} ({error})' if impl.startswith('rucio.rse.protocols.s3') else impl)
             continue
         if isinstance(made, Default) and not isinstance(made, FTS):
             subject.protocol = made
             return '{scheme}://{hostname}:{port}{prefix}'.format(**entry)
-        if not isinstance(made, FTS):  # FTS's own view of the storage
+        if not isinstance(made, FTS):  # FTS has its own protocol
             foreign.append(impl)
     if not subject.settings['protocols']:
-        raise failed('the RSE has no protocol', f'rucio s3 rse add {subject.rse} --provider ... --endpoint ...')
+        raise failed(
+            'the RSE has no protocol', f'Add one: rucio s3 rse add {subject.rse} --provider ... --endpoint ...'
+        )
     raise failed(
         f'no protocol is of rucio.rse.protocols.s3: {", ".join(foreign)}',
         'Change it: Client().update_protocols(RSE, scheme, hostname=..., port=..., '
@@ -59,7 +62,7 @@ def protocol(subject: 'Subject') -> str:
 
 
 def _make(subject: 'Subject', entry: Any) -> 'RSEProtocol':
-    """Rucio makes an object of an entry only for an operation and a domain that it is for."""
+    """Create the object of a protocol, which Rucio only allows for an operation and domain that it offers."""
     domain = 'wan' if any(entry['domains'].get('wan', {}).values()) else 'lan'
     offered = entry['domains'].get(domain, {})
     operation = next((each for each in (*_OPERATIONS, *_COPIES) if offered.get(each)), 'read')
@@ -67,22 +70,24 @@ def _make(subject: 'Subject', entry: Any) -> 'RSEProtocol':
 
 
 def settings(subject: 'Subject') -> str:
+    """Read and validate the settings of the RSE."""
     endpoint = subject.endpoint = Endpoint.load(subject.settings, subject.protocol.attributes)
     if endpoint.provider == 'generic':
         raise hint(
-            'provider generic: nothing is known of the storage',
-            "Set 'provider' in extended_attributes, if it is one of those in docs/settings.md.",
+            'provider generic: nothing is known about the storage',
+            "Set 'provider' in extended_attributes if it is one of those in docs/settings.md.",
         )
     region = endpoint.region or endpoint.default_region
     return f'provider {endpoint.provider}, region {region}, addressing {endpoint.addressing}'
 
 
 def path_algorithm(subject: 'Subject') -> str:
+    """Check that paths and buckets can be derived from the names of files."""
     bucket, folder = subject.own
     if not subject.settings['deterministic']:
         raise hint(
             'the RSE is not deterministic: uploads need a PFN for each file',
-            'Make a deterministic RSE, unless you know why.',
+            'Use a deterministic RSE, unless there is a reason not to.',
         )
     algorithm = subject.settings.get('lfn2pfn_algorithm') or 'default'
     if algorithm == 's3_bucket':
@@ -92,7 +97,7 @@ def path_algorithm(subject: 'Subject') -> str:
     if not bucket:
         raise failed(
             f"'{algorithm}' with the prefix '/': the first part of each path would be the bucket",
-            f'Before the first replica: {_set(subject, "lfn2pfn_algorithm", "s3_bucket")}; or the prefix /BUCKET/',
+            f'Before the first replica, {_set(subject, "lfn2pfn_algorithm", "s3_bucket")}; or set the prefix /BUCKET/',
         )
     return f"{algorithm} in the bucket '{bucket}'"
 
@@ -102,37 +107,38 @@ def _set(subject: 'Subject', attribute: str, value: str) -> str:
 
 
 def overlaps(subject: 'Subject') -> str:
-    """Whether a key can be that of two scopes or RSEs: what is deleted as the one is gone as the other."""
+    """Check whether a key can belong to two scopes or RSEs: deleting one file would delete the other."""
     algorithm = subject.settings.get('lfn2pfn_algorithm') or 'hash'
     if algorithm in ('identity', 'hash') and subject.settings['deterministic']:
         pair = _nested(map(str, subject.client.list_scopes()))
         if pair:
             raise hint(
-                f"'{algorithm}' makes folders of the dots in scopes such as {pair[1]}: "
+                f"'{algorithm}' turns the dots in scopes such as {pair[1]} into folders: "
                 f'files of {pair[0]} can have the same keys',
-                'The Rucio server grants access to such keys only to accounts that may use both scopes. '
-                'For a new RSE take s3_bucket (rucio s3 rse add).',
+                'The Rucio server only gives access to such keys to accounts that may use both scopes. '
+                'For a new RSE, use s3_bucket (rucio s3 rse add).',
             )
     if found := subject.described().get('overlaps'):
         raise failed(
             '; '.join(each['why'] for each in found),
-            'Give each RSE a bucket_prefix, or a bucket and prefix, that is not the beginning of that of another.',
+            'Give each RSE a bucket_prefix, or a bucket and prefix, that is not a prefix of that of another RSE.',
         )
     return 'no other RSE can have the same keys'
 
 
 def _nested(scopes: Iterable[str]) -> Optional[tuple[str, str]]:
-    """Two scopes of which one lies in the folder of the other, where Rucio makes folders of dots."""
+    """Find two scopes of which one is in the folder of the other, where Rucio turns dots into folders."""
     folders = {scope for scope in scopes if scope.startswith(('user', 'group'))}
     pairs = ((above, scope) for scope in sorted(folders) for above in accumulate(scope.split('.'), '{}.{}'.format))
     return next((pair for pair in pairs if pair[0] != pair[1] and pair[0] in folders), None)
 
 
 def attributes(subject: 'Subject') -> str:
+    """Check the attributes of the RSE."""
     found = subject.client.list_rse_attributes(subject.rse)
     if str(found.get('skip_upload_stat')).lower() not in ('true', '1'):
         raise hint(
-            'skip_upload_stat is not set: a request more for each upload, and a minute for each empty file',
+            'skip_upload_stat is not set: this costs one more request per upload, and a minute per empty file',
             _set(subject, 'skip_upload_stat', 'True'),
         )
     if not found.get('sign_url'):
@@ -143,13 +149,14 @@ def attributes(subject: 'Subject') -> str:
         )
     if credentials.choose(replace(subject.endpoint, auth='auto'), None, None, sign_url=True):
         raise hint(
-            'sign_url is set, but this client has keys: Rucio asks for signatures that nobody needs',
-            'Remove the attribute where clients have keys.',
+            'sign_url is set, but this client has keys: Rucio requests signatures that are not needed',
+            'Remove the attribute if all clients have keys.',
         )
     return 'skip_upload_stat, sign_url'
 
 
 def domains(subject: 'Subject') -> str:
+    """Check which operations the protocol offers."""
     offered = subject.protocol.attributes['domains']
     missing = [
         f'{domain} {operation}'
@@ -160,8 +167,8 @@ def domains(subject: 'Subject') -> str:
     if missing:
         raise hint(
             f'not offered: {", ".join(missing)}',
-            "Set them to 1 in the protocol's domains, unless they are left out on purpose "
-            '(by null: from Rucio 39 on 0 comes before 1).',
+            "Set them to 1 in the protocol's domains, unless they are disabled on purpose "
+            '(with null: since Rucio 39, 0 has a higher priority than 1).',
         )
     by = [
         each['scheme']
@@ -173,6 +180,7 @@ def domains(subject: 'Subject') -> str:
 
 
 def availability(subject: 'Subject') -> str:
+    """Check that the RSE is available for reading, writing and deleting."""
     missing = [each for each in _OPERATIONS if not subject.settings.get(f'availability_{each}', True)]
     if missing:
         raise hint(

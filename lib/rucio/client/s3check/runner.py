@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs the trials, one after the other. The table has all of them, in this order."""
+"""Run the trials in the order of their table."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 
 class Trial(NamedTuple):
-    """A function that returns what it found, or raises an :class:`Outcome`.
+    """A trial: its function returns what it found, or raises an :class:`Outcome`.
 
-    :param read_only: Whether it is for RSEs that are read-only, or for those that are not; None: for both.
+    :param name: The name, as shown to the user.
+    :param run: The function.
+    :param read_only: True for read-only RSEs only, False for others only, None for both.
     """
 
     name: str
@@ -80,15 +82,15 @@ TRIALS = (
 
 
 def check(client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str] = None) -> Iterator[Result]:
-    """Try all of one RSE, as this account on this machine sees it.
+    """Try everything about one RSE, from this machine and as this account.
 
-    About 40 requests to the storage and ten to the Rucio server; 5 MiB are sent twice. What was written is removed at
-    the end, also if nobody asks for the rest of the results.
+    About 40 requests to the storage and ten to the Rucio server; 5 MiB are sent twice. Test objects are removed at the
+    end, even if the caller does not read all results.
 
     :param client: The Rucio client.
     :param plugin: The client of the server's S3 plugin.
     :param rse: The RSE.
-    :param bucket: Where to write; without it, the RSE's own bucket, or that of one of the account's scopes.
+    :param bucket: The bucket to write to; by default the RSE's bucket, or that of one of the account's scopes.
     :returns: The results, each as soon as it is known.
     :raises RSENotFound: if there is no such RSE.
     """
@@ -114,6 +116,6 @@ def _tried(trial: Trial, subject: Subject) -> Result:
         bucket = subject.used.bucket if subject.used else '*'
         said = str(translate(error, trial.name, Target(subject.rse, bucket)).args[0])
     except OSError as error:
-        remedy = "Check the RSE's host name and port, the network, and that the storage is up."
+        remedy = 'Check the host name and port of the RSE and the network, and that the storage is running.'
         return Result(trial.name, FAILED, str(error.strerror or error), remedy)
     return Result(trial.name, FAILED, *split(said))

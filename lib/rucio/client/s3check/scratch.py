@@ -33,11 +33,11 @@ from .trial import failed
 
 
 class Scratch:
-    """A folder of a bucket: whatever a check writes there is removed by :meth:`remove`.
+    """A folder of a bucket for test objects, which :meth:`remove` deletes.
 
     :param connection: The storage.
-    :param target: The bucket, and the prefix below which the folder lies.
-    :param made_bucket: Whether the bucket was made for the check, and is removed with the objects.
+    :param target: The bucket, and the prefix of the folder.
+    :param made_bucket: Whether the bucket was made for the check: then it is removed as well.
     """
 
     def __init__(self, connection: clients.Connection, target: Target, made_bucket: bool = False) -> None:
@@ -48,22 +48,31 @@ class Scratch:
         self._keys: set[str] = set()
 
     def target(self, name: str) -> Target:
-        """An object of this check."""
+        """Return an object of this check.
+
+        :param name: Its name in the folder.
+        """
         self._keys.add(self.folder + name)
         return Target(self.rse, self.bucket, self.folder + name)
 
     def connect(self, **settings: Any) -> clients.Connection:
-        """Connect with settings of one's own."""
+        """Connect with other settings.
+
+        :param settings: The settings to change.
+        """
         return clients.connect(replace(self.connection.endpoint, **settings), self.connection.authorizer)
 
     @property
     def bare(self) -> clients.Connection:
-        """A connection that shows what the storage does by itself: no request before another one, no checksums."""
+        """A connection that shows what the storage does by itself: no additional requests, no checksums."""
         return self.connect(conditional_put=True, conditional_multipart=True, verifies_body=True, checksum='none')
 
     def put(self, name: str, body: bytes, **options: Any) -> str:
-        """Write an object by :attr:`bare`.
+        """Write an object with :attr:`bare`.
 
+        :param name: Its name in the folder.
+        :param body: Its content.
+        :param options: More parameters of PutObject.
         :returns: Its key.
         """
         key = self.target(name).key
@@ -71,8 +80,11 @@ class Scratch:
         return key
 
     def upload(self, connection: clients.Connection, name: str, content: bytes) -> Target:
-        """Write an object that is not there yet.
+        """Write an object that does not exist yet.
 
+        :param connection: The connection.
+        :param name: Its name in the folder.
+        :param content: Its content.
         :raises RucioException: as :func:`rucio.common.s3.transfer.upload_stream`.
         """
         target = self.target(name)
@@ -80,7 +92,13 @@ class Scratch:
         return target
 
     def round_trip(self, connection: clients.Connection, name: str, content: bytes) -> None:
-        """Write an object and read it, as Rucio's clients do."""
+        """Write and read an object as Rucio's clients do.
+
+        :param connection: The connection.
+        :param name: Its name in the folder.
+        :param content: Its content.
+        :raises Outcome: if the content read differs.
+        """
         target = self.target(name)
         round_trip(
             content,
@@ -89,9 +107,9 @@ class Scratch:
         )
 
     def remove(self) -> str:
-        """Remove what was written.
+        """Remove the test objects.
 
-        :returns: What could not be removed.
+        :returns: What could not be removed, or an empty string.
         """
         client, left = self.connection.client, []
         for key in sorted(self._keys):
@@ -108,16 +126,17 @@ class Scratch:
 
 
 def new_folder() -> str:
-    """A name that nothing else has."""
+    """Return a name that nothing else has."""
     return f'.rucio-s3-check/{secrets.token_hex(8)}/'
 
 
 def round_trip(content: bytes, put: Callable[[str], object], get: Callable[[str], object]) -> None:
-    """Send a local file, get it into another one, and compare the two.
+    """Upload a local file, download it to another one, and compare the two.
 
+    :param content: The content of the file.
+    :param put: Uploads the file with this path.
+    :param get: Downloads to this path.
     :raises Outcome: if they differ.
-    :param put: Called with the path of the one.
-    :param get: Called with the path of the other.
     """
     with tempfile.TemporaryDirectory(prefix='rucio-s3-check-') as folder:
         sent, got = Path(folder) / 'sent', Path(folder) / 'got'
@@ -125,4 +144,6 @@ def round_trip(content: bytes, put: Callable[[str], object], get: Callable[[str]
         put(str(sent))
         get(str(got))
         if got.read_bytes() != content:
-            raise failed('what comes back is not what was written', 'Do not use this storage; tell its operator.')
+            raise failed(
+                'the content read differs from what was written', 'Do not use this storage; tell its operator.'
+            )

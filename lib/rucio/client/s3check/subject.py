@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is tried: one RSE, as an account sees it from this machine."""
+"""The subject of a check: one RSE, as seen by an account from this machine."""
 
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _NotFound:
-    """Stands for what a trial finds and others need: until it is assigned, these are skipped."""
+    """A result of a trial that others need: as long as it is not assigned, they are skipped."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -49,13 +49,13 @@ def _unless_found(why: str) -> Any:
 
 
 class Subject:
-    """The RSE, and what the trials have found of it so far."""
+    """The RSE, and the results of the trials so far."""
 
     protocol: 'Default' = _unless_found('no protocol')
     endpoint: 'Endpoint' = _unless_found('no valid settings')
-    connection: 'Connection' = _unless_found('no credentials, or none but signed URLs')
+    connection: 'Connection' = _unless_found('no credentials, or only signed URLs')
     scratch: 'Scratch' = _unless_found('no bucket')
-    written: 'Scratch' = _unless_found('nothing can be written')  # the same, once there is an object in it
+    written: 'Scratch' = _unless_found('nothing can be written')  # scratch, once it contains an object
 
     def __init__(self, client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str]) -> None:
         self.client = client
@@ -63,13 +63,11 @@ class Subject:
         self.rse = rse
         self.wanted_bucket = bucket
         self.settings: Any = dict(client.get_rse(rse))
-        self.signed_urls = False  # there is nothing else
+        self.signed_urls = False  # whether they are the only way
 
     @property
     def is_read_only(self) -> bool:
-        """Whether it is for what others keep in a bucket (rucio s3 rse add --read-only): a check must not write there
-        either.
-        """
+        """Whether the RSE is for a foreign bucket (rucio s3 rse add --read-only), to which a check must not write."""
         domains = [operations for each in self.settings['protocols'] for operations in each['domains'].values()]
         return (
             not self.settings['deterministic']
@@ -79,26 +77,26 @@ class Subject:
 
     @property
     def own(self) -> tuple[str, str]:
-        """The bucket that all scopes share, empty if each has its own, and the folder in it."""
+        """The bucket that all scopes share (empty if each has its own), and the folder in it."""
         return split_prefix(self.protocol.attributes['prefix'])
 
     @property
     def target(self) -> Target:
-        """The bucket to try, empty where each scope has its own, and the folder of the RSE in it."""
+        """The bucket to try (empty if each scope has its own), and the folder of the RSE in it."""
         own, folder = self.own
         bucket = self.wanted_bucket or own
         return Target(self.rse, bucket, folder if bucket == own else '')
 
     @property
     def scopes(self) -> list[str]:
-        """Those of the account: one request."""
+        """The scopes of the account. One request."""
         try:
             return sorted(self.client.list_scopes_for_account(str(self.client.account)))
         except RucioException:
             return []  # the account has none
 
     def described(self) -> 'Mapping[str, Any]':
-        """What the server's plugin says of the RSE: one request.
+        """Return the description of the RSE by the server's plugin. One request.
 
         :raises Outcome: if there is no plugin.
         """
@@ -109,5 +107,5 @@ class Subject:
 
     @property
     def used(self) -> 'Optional[Scratch]':
-        """The test objects, if there can be any."""
+        """The test objects, or None."""
         return vars(self).get('scratch')

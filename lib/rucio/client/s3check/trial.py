@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How a trial ends: it returns what it found, or raises an :class:`Outcome`."""
+"""The outcome of a trial, which returns what it found or raises an :class:`Outcome`."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ OK, HINT, SKIPPED, FAILED = 'ok', 'hint', 'skipped', 'FAILED'
 
 
 class Result(NamedTuple):
-    """What came of one trial, and what to change where it is not right."""
+    """The result of one trial, and how to fix a problem."""
 
     name: str
     status: str
@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
 
 class Outcome(Exception):
-    """Ends a trial otherwise than well."""
+    """End a trial that is not ok."""
 
     def __init__(self, status: str, found: str, remedy: str = '') -> None:
         super().__init__(found)
@@ -40,27 +40,45 @@ class Outcome(Exception):
 
 
 def failed(found: str, remedy: str) -> Outcome:
-    """Something that the RSE needs does not work."""
+    """Report that something that the RSE needs does not work.
+
+    :param found: What was found.
+    :param remedy: How to fix it.
+    """
     return Outcome(FAILED, found, remedy)
 
 
 def hint(found: str, remedy: str) -> Outcome:
-    """It works, but not as well or as safely as it could."""
+    """Report that something works, but not as well or as safely as it could.
+
+    :param found: What was found.
+    :param remedy: How to improve it.
+    """
     return Outcome(HINT, found, remedy)
 
 
 def skipped(why: str) -> Outcome:
-    """It cannot be tried, or does not concern this RSE."""
+    """Report that something cannot be tried, or does not concern this RSE.
+
+    :param why: The reason.
+    """
     return Outcome(SKIPPED, why)
 
 
 def change(setting: str, value: str) -> str:
-    """The remedy that is a setting of the RSE."""
+    """Return the remedy to change a setting of the RSE.
+
+    :param setting: The name of the setting.
+    :param value: Its new value.
+    """
     return f'Set {setting} = {value} in extended_attributes.'
 
 
 def split(message: str) -> tuple[str, str]:
-    """Take a message of rucio.common.s3 apart into what was seen and what to do, which is its last sentence."""
+    """Split a message of rucio.common.s3 into the problem and the remedy, which is its last sentence.
+
+    :param message: The message.
+    """
     found, dot, remedy = message.rstrip().rpartition('. ')
     return (f'{found}.', remedy) if dot else (message, '')
 
@@ -70,14 +88,17 @@ def compared(
 ) -> str:
     """Compare what the storage does with what a setting promises.
 
-    :param setting: A setting that is true or false.
-    :param what: What the storage is asked for.
-    :param harm: What comes of it if the setting promises it in vain.
-    :param gain: What the setting is good for where it holds.
+    :param endpoint: The storage.
+    :param setting: The name of a setting that is true or false.
+    :param measured: Whether the storage does it.
+    :param what: The feature of the storage.
+    :param harm: The consequence of promising it wrongly.
+    :param gain: The benefit of the setting if the storage does it.
+    :raises Outcome: if they differ.
     """
     promised = getattr(endpoint, setting)
     if promised and not measured:
-        raise failed(f'{what} is not honoured: {harm}', change(setting, 'false'))
+        raise failed(f'{what} is not supported: {harm}', change(setting, 'false'))
     if measured and not promised:
-        raise hint(f'{what} is honoured, but {setting} is false', f'{setting} = true in extended_attributes {gain}.')
-    return f'{what} is honoured' if measured else f'{what} is not honoured, as {setting} = false says'
+        raise hint(f'{what} is supported, but {setting} is false', f'{setting} = true in extended_attributes {gain}.')
+    return f'{what} is supported' if measured else f'{what} is not supported, as {setting} = false says'

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the server offers to those who have no keys: keys that it vends, requests that it signs, and their bounds."""
+"""Try what the server offers to clients without keys: vended keys, signed requests, and their limits."""
 
 import secrets
 from collections.abc import Callable
@@ -36,21 +36,22 @@ if TYPE_CHECKING:
 
 
 def role_chaining(subject: 'Subject') -> str:
-    """What the server found when it tried to make more of the keys that it vends."""
+    """Ask the server whether vended keys can gain more access."""
     told = subject.described().get('role_chaining')
     if not told:
         raise skipped('the server vends no keys')
     if not told['refused']:
         raise failed(*split(told['said']))
-    return f'vended keys cannot become more than they are for (tried at {told["tried_at"]})'
+    return f'vended keys cannot gain more access (tried at {told["tried_at"]})'
 
 
 def event_topics(subject: 'Subject') -> str:
-    """Whether vended keys reach the topics of the storage, of which one may tell the server of events. What is made for
-    it is deleted.
+    """Try whether vended keys can access the storage's topics, one of which may send events to the server.
+
+    Topics that this makes are deleted.
     """
     if not subject.endpoint.event_topics:
-        raise skipped('the storage makes no topics')
+        raise skipped('the storage has no topics')
     scratch = subject.scratch
     if 'vended' not in (subject.described().get('auth') or []):
         raise skipped('the server vends no keys')
@@ -60,15 +61,16 @@ def event_topics(subject: 'Subject') -> str:
         raise skipped('no keys are vended for this bucket') from None
     may, own = _topic_calls(subject.endpoint, keys)
     if not may:
-        return 'vended keys cannot reach the topics'
+        return 'vended keys cannot access topics'
     found = f'vended keys may {", ".join(may)} topics'
     remedy = 'See "Topics and vended keys" in docs/operators.md.'
     raise failed(f'{found}: also {own}' if own else found, remedy)
 
 
 def _topic_calls(endpoint: 'Endpoint', keys: 'api.Credentials') -> tuple[list[str], str]:
-    """The calls for topics that keys may make, and a topic of the Rucio server that they see, or nothing. Four requests
-    at most.
+    """Return the operations on topics that keys allow, and a topic of the Rucio server that they can see, or ''.
+
+    At most four requests.
     """
     session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
     client = factory.client(
@@ -96,9 +98,9 @@ def _topic_calls(endpoint: 'Endpoint', keys: 'api.Credentials') -> tuple[list[st
 
 
 def offered(subject: 'Subject', auth: str) -> str:
-    """A way of being authorised that the server's plugin offers, from its answer to an object that was written and read
-    with it.
+    """Write and read an object with one of the ways of authorisation that the server's plugin offers.
 
+    :param subject: The RSE.
     :param auth: vended or remote.
     """
     endpoint = replace(subject.endpoint, auth=auth)
@@ -109,12 +111,12 @@ def offered(subject: 'Subject', auth: str) -> str:
         if told.get('role_chaining'):
             raise skipped('the server vends none: see role chaining')
         raise skipped(
-            f'the server offers none: no role_arn in its rucio.cfg [s3:{subject.rse}], '
-            'or the way to it or to its STS is not https'
+            f'the server offers none: there is no role_arn in its rucio.cfg [s3:{subject.rse}], '
+            'or the server or its STS is not reached by https'
         )
     scratch = subject.written
     if scratch.made_bucket:
-        raise skipped('the bucket of this check is of no scope')
+        raise skipped('the bucket of this check belongs to no scope')
     connection = clients.connect(endpoint, credentials.choose(endpoint, subject.plugin))
     scratch.round_trip(connection, f'by-{auth}', auth.encode())
     return 'an object was written and read'

@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A directory of files to an S3 RSE: in parallel, registered in bulk, and continued where an earlier run ended.
+"""Upload a directory of files to an S3 RSE: in parallel, registered in bulk, and resumable.
 
-A file is stored, verified by the storage, then registered as AVAILABLE and attached, a chunk of files at once. Whatever
-ends a run, even kill -9, leaves objects that are not registered yet, and the next run finds them. It sends what is
-missing and nothing else.
+A file is stored, verified by the storage, then registered as AVAILABLE and attached, in chunks of files. A run that is
+interrupted, even by kill -9, may leave objects that are not registered yet. The next run finds those, and uploads only
+what is missing.
 
 directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, and upload.py decides
-what is to be done with each.
+what to do with each.
 """
 
 from .tally import Summary

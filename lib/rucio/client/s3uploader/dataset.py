@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The dataset that files are uploaded into, and what Rucio's catalogue has of them."""
+"""The dataset that files are uploaded into, and its entries in Rucio's catalogue."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What the catalogue has under a name: the type and sums of the DID, and the state of its replica on the RSE, if
-    there is one.
-    """
+    """The catalogue's entry for a name: type, size and checksums of the DID, and the state of a replica on the RSE."""
 
     did: str
     did_type: str
@@ -48,21 +46,25 @@ class Known(NamedTuple):
     state: Optional[str]
 
     def need_same(self, sums: Sums) -> None:
-        """:raises Refused: if a file has another size or checksum."""
+        """Refuse a file that differs from the registered one.
+
+        :param sums: Size and checksums of the file.
+        :raises Refused: if size or checksum differ.
+        """
         if None not in (self.sums.size, sums.size) and self.sums.size != sums.size:
             raise Refused(
                 f'has {sums.size} bytes, but {self.did} is registered with {self.sums.size}: '
-                'it was left as it is. Choose another name'
+                'it was not changed. Choose another name'
             )
         if not sums.agrees(self.sums):
             raise Refused(
-                f'is not what {self.did} is registered with (same size, other checksum): '
-                'it was left as it is. Choose another name'
+                f'differs from {self.did} in Rucio (same size, different checksum): '
+                'it was not changed. Choose another name'
             )
 
 
 class Ready(NamedTuple):
-    """A file whose object is there and right. ``state`` is that of the replica which the catalogue has now."""
+    """A file whose object is stored and verified. ``state`` is that of its replica in the catalogue."""
 
     file: LocalFile
     sums: Sums
@@ -70,7 +72,7 @@ class Ready(NamedTuple):
 
 
 class Dataset:
-    """A dataset on an RSE. One thread at a time speaks to the Rucio server, as its client is not made for several."""
+    """A dataset on an RSE. Only one thread at a time uses the Rucio client, which is not thread-safe."""
 
     def __init__(self, client: 'Client', rse: str, scope: str, name: str) -> None:
         self._client = client
@@ -79,10 +81,10 @@ class Dataset:
         self._did: dict[str, Any] = {'scope': scope, 'name': name}
 
     def make(self) -> list[str]:
-        """Make the dataset and its rule, as far as they are missing.
+        """Create the dataset and its rule, as far as they are missing. At most three requests.
 
-        :returns: What was made.
-        :raises UnsupportedOperation: if the DID is no dataset, or closed.
+        :returns: What was created.
+        :raises UnsupportedOperation: if the DID is not a dataset, or is closed.
         """
         did = ':'.join(self._did.values())
         rule = {
@@ -99,7 +101,7 @@ class Dataset:
         return [f'dataset {did}', f'its rule on {self._rse}']
 
     def _check(self, did: str) -> list[str]:
-        """One that was there before: files can be attached, and a rule keeps them."""
+        """Check an existing dataset: files can be attached, and a rule keeps them."""
         found: Any = self._client.get_did(**self._did)
         if found['type'] != 'DATASET':
             raise UnsupportedOperation(
@@ -124,10 +126,14 @@ class Dataset:
             return False
 
     def look_up(self, files: 'Iterable[LocalFile]') -> dict[str, Known]:
-        """What the catalogue has of these files: one request, and another one if it has some."""
+        """Get the catalogue's entries for these files. One request, and a second one if there are any.
+
+        :param files: At most 500 files.
+        :returns: The entries by name.
+        """
         dids = [{'scope': self._scope, 'name': file.name} for file in files]
         metadata: list[Any] = list(self._client.get_metadata_bulk(dids, plugin='DID_COLUMN'))
-        # The states of a dataset would be a list of its files.
+        # For a dataset, the states would list all of its files.
         known = [{'scope': self._scope, 'name': each['name']} for each in metadata if each['did_type'] == 'FILE']
         replicas: Any = known and self._client.list_replicas(
             known, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random'
@@ -145,7 +151,11 @@ class Dataset:
         }
 
     def register(self, ready: list[Ready], tally: 'Tally') -> None:
-        """Make replicas AVAILABLE and members of the dataset: three requests at most. Does no harm twice."""
+        """Make replicas AVAILABLE and members of the dataset. It can be repeated. At most three requests.
+
+        :param ready: The files.
+        :param tally: Counts them, and takes their failures.
+        """
         if not ready:
             return
         try:
@@ -154,10 +164,10 @@ class Dataset:
             if late := [{**self._replica(each), 'meta': {}} for each in ready if each.state not in (None, 'AVAILABLE')]:
                 self._client.update_replicas_states(self._rse, files=late)
             try:
-                # With the sums the server refuses what somebody else registered since we asked.
+                # With the checksums the server refuses files that somebody else registered in the meantime.
                 self._attach(ready, ('scope', 'name', 'bytes', 'adler32', 'md5'))
             except FileConsistencyMismatch:
-                # Or what the server itself found in the bucket: of that it may have one sum only, or none.
+                # Or those that the server itself found in the bucket: it may have only one checksum of them, or none.
                 self._attach(self._still_agreed(ready, tally), ('scope', 'name', 'bytes'))
         except RucioException as error:
             said = error.args[0] if error.args else error
@@ -171,7 +181,7 @@ class Dataset:
             self._client.attach_dids_to_dids([{**self._did, 'dids': dids}], ignore_duplicate=True)
 
     def _still_agreed(self, ready: list[Ready], tally: 'Tally') -> list[Ready]:
-        """Those that are what the catalogue has now, as far as it says; the others are told."""
+        """Return the files that agree with the catalogue now, and report the others."""
         known = self.look_up(each.file for each in ready)
         agreed = []
         for each in ready:

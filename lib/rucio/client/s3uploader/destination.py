@@ -39,14 +39,17 @@ if TYPE_CHECKING:
     from .directory import LocalFile
     from .tally import Tally
 
-# Large files go in parts of their own, each of which is in memory: only so many of them at once.
+# Each part of a large file is in memory: upload only so many of them concurrently.
 _LARGE_AT_ONCE = 2
 
 
 class Destination:
     """A deterministic RSE with :class:`rucio.rse.protocols.s3.Default`, and the objects of one scope on it.
 
-    :raises RSEWriteBlocked: if it is not available for writing.
+    :param client: The Rucio client.
+    :param rse: The RSE.
+    :param scope: The scope.
+    :raises RSEWriteBlocked: if the RSE is not available for writing.
     :raises RSEOperationNotSupported: if it is another kind of RSE.
     """
 
@@ -55,7 +58,7 @@ class Destination:
         self._scope = scope
         self._protocol = _connected(client, rse)
         self.endpoint, authorizer = self._protocol.connection().endpoint, self._protocol.connection().authorizer
-        # There are only URLs that the server signs: for one object each, no listing.
+        # Clients only get URLs that the server signs: each is for one object, and none for listing.
         self._signed = authorizer.whole_objects_only
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
 
@@ -67,13 +70,19 @@ class Destination:
         return self._protocol.locate(operation, self._pfn(name))
 
     def listing(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Name and size of what lies below ``folder/``; nothing where that cannot be listed."""
+        """Yield name and size of the objects below ``folder/``; nothing if they cannot be listed.
+
+        One request per 1000 objects.
+
+        :param folder: The name of the dataset.
+        :raises SourceNotFound: if there is no bucket.
+        """
         if self._signed:
             return
         probes = ['x', 'y', 'z']
         located = [self._locate('read', f'{folder}/{probe}') for probe in probes]
         prefixes = {target.key.removesuffix(probe) for (_, target), probe in zip(located, probes, strict=True)}
-        if len(prefixes) > 1:  # an algorithm that scatters the files (hash)
+        if len(prefixes) > 1:  # the algorithm scatters the files (hash)
             return
         prefix, (connection, target) = prefixes.pop(), located[0]
         try:
@@ -82,16 +91,24 @@ class Destination:
         except SourceNotFound:
             raise SourceNotFound(
                 f"RSE {self.rse}: there is no bucket '{target.bucket}'. "
-                f'Make it first: rucio s3 make-bucket {self._scope} --rse {self.rse}'
+                f'Make it with: rucio s3 make-bucket {self._scope} --rse {self.rse}'
             ) from None
 
     def exists(self, file: 'LocalFile') -> bool:
-        """Whether there is an object of this name: one HEAD."""
+        """Return whether there is an object with this name. One HEAD.
+
+        :param file: The file.
+        """
         return objects.exists(*self._locate('read', file.name))
 
     def holds(self, file: 'LocalFile', sums: Sums, stop: threading.Event) -> bool:
-        """Whether the object is this file: one HEAD; its content is read only where it carries no checksum of all of
-        it.
+        """Return whether the object has the content of this file.
+
+        One HEAD; the object is read only if it has no checksum of its whole content.
+
+        :param file: The file.
+        :param sums: Its checksums.
+        :param stop: Ends reading when it is set.
         """
         connection, target = self._locate('read', file.name)
         info = objects.stat(connection, target)
@@ -107,11 +124,13 @@ class Destination:
     def put(self, file: 'LocalFile', sums: Optional[Sums], tally: 'Tally') -> Sums:
         """Store a file.
 
-        :param sums: Its checksums where they are known. Another content is not stored.
-        :returns: The checksums of what was sent.
+        :param file: The file.
+        :param sums: Its checksums if they are known. Different content is not stored.
+        :param tally: Moves the progress bar, and stops the upload.
+        :returns: The checksums of what was uploaded.
         :raises FileReplicaAlreadyExists: if there is an object already.
         """
-        if self._signed:  # of these URLs the protocol knows how many it needs
+        if self._signed:  # the protocol knows how many of these URLs it needs
             sums = sums or file.sums(tally.stop)
             self._protocol.put(file.path, self._pfn(file.name, adler32=sums.adler32, md5=sums.md5))
             tally.step(file.size)
@@ -122,7 +141,7 @@ class Destination:
                 connection,
                 file.path,
                 target,
-                meter=lambda *_: nullcontext(tally.step),  # all files move the one bar
+                meter=lambda *_: nullcontext(tally.step),  # one progress bar for all files
                 summing=summing,
                 stop=tally.stop,
             )
@@ -135,7 +154,7 @@ def _connected(client: 'Client', name: str) -> Default:
         raise RSEWriteBlocked(f'RSE {name} is not available for writing. Nothing was uploaded.')
     if not rse['deterministic']:
         raise RSEOperationNotSupported(
-            f'RSE {name} is not deterministic: where its files go cannot be derived from their names. Use: rucio upload'
+            f'RSE {name} is not deterministic: paths cannot be derived from the names of files. Use: rucio upload'
         )
     token = client.auth_token if client.auth_token and client.auth_token.count('.') == 2 else None
     with suppress(RSEProtocolNotSupported):  # it has none at all
@@ -149,9 +168,9 @@ def _connected(client: 'Client', name: str) -> Default:
 
 
 class Listing:
-    """A storage's listing beside sorted chunks of files: both go forward only, so neither is held in memory.
+    """The listing of a storage, read in step with sorted chunks of files, so that neither is held in memory.
 
-    The first request is made at once.
+    The first request is sent at once.
     """
 
     def __init__(self, listing: Iterator[tuple[str, int]]) -> None:
@@ -159,7 +178,10 @@ class Listing:
         self._next = next(listing, None)
 
     def sizes(self, chunk: 'Iterable[LocalFile]') -> dict[str, int]:
-        """The sizes of those files of a chunk that are in the listing."""
+        """Return the sizes of those files of a chunk that are in the listing, by name.
+
+        :param chunk: The next files, in the order of their keys.
+        """
         names = [file.name for file in chunk]
         wanted, end = set(names), os.fsencode(names[-1])
         sizes = {}

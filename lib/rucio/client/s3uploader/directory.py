@@ -30,41 +30,48 @@ from rucio.common.s3.content import BLOCK, Summing, Sums
 from .tally import Refused, Tally
 
 GiB = 1024**3
-CHUNK = 500  # files: Rucio's schema takes 1000
+CHUNK = 500  # files; Rucio's schema allows 1000
 _CHUNK_BYTES = 16 * GiB  # large files are registered sooner
 
-Tell = Callable[[str, str], None]  # path, what is wrong with it
+Tell = Callable[[str, str], None]  # path, problem
 
 
 class LocalFile(NamedTuple):
-    """A file to be uploaded: where it is, the name of its DID, its size in bytes."""
+    """A file to upload: its path, the name of its DID, its size in bytes."""
 
     path: str
     name: str
     size: int
 
     def sums(self, stop: threading.Event) -> Sums:
-        """Read it for its checksums, until it is stopped."""
+        """Read the file to compute its checksums.
+
+        :param stop: Ends reading when it is set.
+        :raises Refused: if it was stopped.
+        """
         summing = Summing()
         with open(self.path, 'rb') as content:
             while block := content.read(BLOCK):
                 if stop.is_set():
-                    raise Refused('was not read to its end: the upload was stopped')
+                    raise Refused('was not read completely: the upload was stopped')
                 summing.add(block)
         return summing.sums
 
 
 def walk(directory: str, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tuple[str, str]]:
-    """The regular files below a directory, in the order in which S3 lists their keys: path, and path relative to it.
+    """Yield the regular files below a directory in the order in which S3 lists their keys.
 
-    Links to files are followed, unless another user made them to what is not theirs. Links to directories are not (they
-    may lead out of it, or in circles).
+    Links to files are followed, unless they were made by another user and lead to a file that is not theirs. Links to
+    directories are not: they may lead out of the directory, or in circles.
 
-    Holds the entries of one directory for each level.
+    Holds the entries of one directory for each level in memory.
 
-    :param warn: Called with the path of whatever is not a file, and what it is.
-    :param fail: The same for a directory that cannot be read: there may be files in it. None: ``warn`` is called.
+    :param directory: The directory.
+    :param warn: Called with the path of everything that is not a file, and the problem.
+    :param fail: The same for a directory that cannot be read and may contain files. By default ``warn`` is called.
+    :returns: The path of each file, and its path relative to the directory.
     """
+    # Sort by the bytes of the key, in which a slash follows a directory's name: 'a.b' < 'a/b' < 'a0'.
     # Bytes as in a key, where a directory's name goes on with a slash: 'a.b' < 'a/b' < 'a0'.
     try:
         with os.scandir(directory) as listing:
@@ -83,26 +90,27 @@ def walk(directory: str, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tu
         try:
             is_file, is_dir = entry.is_file(), entry.is_dir()
             planted = is_file and entry.is_symlink() and _is_planted(entry)
-        except OSError as error:  # a link to itself, or to where this user may not look
-            warn(entry.path, f'is a link that leads nowhere ({error.strerror})')
+        except OSError as error:  # a link to itself, or into a directory that this user cannot access
+            warn(entry.path, f'is a link that cannot be followed ({error.strerror})')
             continue
         if planted:
             warn(
                 entry.path,
-                'is a link to a file of another user than the one who made the link: '
-                'to upload it, make the link yourself',
+                'is a link to a file of another user than the one who made the link. '
+                'To upload it, make the link yourself',
             )
         elif is_file:
             yield entry.path, entry.name
         elif is_dir:
-            warn(entry.path, 'is a link to a directory: those are not followed')
+            warn(entry.path, 'is a link to a directory, which is not followed')
         else:
-            warn(entry.path, 'is a broken link' if entry.is_symlink() else 'is no regular file')
+            warn(entry.path, 'is a broken link' if entry.is_symlink() else 'is not a regular file')
 
 
 def _is_planted(link: 'os.DirEntry[str]') -> bool:
-    """Whether somebody may have made a link to have a file read that they cannot read: by the rule of Linux for
-    directories that all may write to.
+    """Return whether a link may have been made to have somebody read a file that its maker cannot read.
+
+    This is the rule of Linux for links in directories that everybody can write to.
     """
     maker = link.stat(follow_symlinks=False).st_uid
     return maker not in (os.geteuid(), 0, link.stat().st_uid)
@@ -111,7 +119,10 @@ def _is_planted(link: 'os.DirEntry[str]') -> bool:
 class Directory:
     """A local directory: the file ``path/a/b`` becomes the DID ``scope:name/a/b``.
 
-    :param vo: The VO, whose schema says what names may be.
+    :param path: The directory.
+    :param scope: The scope of the DIDs.
+    :param name: The name of the dataset.
+    :param vo: The VO, whose schema defines valid names.
     """
 
     def __init__(self, path: str, scope: str, name: str, vo: str) -> None:
@@ -121,12 +132,14 @@ class Directory:
         self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(vo)})
 
     def look_ahead(self, tally: Tally) -> tuple[int, int]:
-        """Number and bytes of the files.
+        """Count the files and check their names.
 
+        :param tally: Takes the warnings and failures.
+        :returns: The number of files, and their size in bytes.
         :raises InputValidationError: if there are none, or one has a name that Rucio refuses.
         """
         if not os.path.isdir(self.path):
-            raise InputValidationError(f"'{self.path}' is no directory. For a single file use: rucio upload")
+            raise InputValidationError(f"'{self.path}' is not a directory. For a single file use: rucio upload")
         self._check_name(self._name)
         number, size, wrong = 0, 0, list[str]()
         for path, name in walk(self.path, tally.warn, tally.fail):
@@ -142,26 +155,26 @@ class Directory:
             more = f'\n... and {len(wrong) - 20} more' if len(wrong) > 20 else ''
             raise InputValidationError('\n'.join(wrong[:20]) + f'{more}\nNothing was uploaded. Rename the files.')
         if not number:
-            raise InputValidationError(f"There is no file below '{self.path}'.")
+            raise InputValidationError(f"There are no files below '{self.path}'.")
         return number, size
 
     def _check_name(self, name: str) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise InputValidationError(f'{name!r} is no name for Rucio: it is not UTF-8.') from None
+            raise InputValidationError(f'{name!r} is not a valid name in Rucio: it is not UTF-8.') from None
         did = f'{self._scope}:{name}'
         if address.leaves_directory(name):
             raise InputValidationError(
-                f"'{did}' is no name for Rucio: it would leave the directory into which it is downloaded."
+                f"'{did}' is not a valid name in Rucio: it leads out of the directory of a download."
             )
         if error := best_match(self._schema.iter_errors({'scope': self._scope, 'name': name})):
-            raise InputValidationError(f"'{did}' is no name for Rucio: {error.message}.")
+            raise InputValidationError(f"'{did}' is not a valid name in Rucio: {error.message}.")
 
     def chunks(self) -> Iterator[list[LocalFile]]:
-        """The files, in the order of their keys, as many at once as are registered at once."""
+        """Yield the files in the order of their keys, in chunks that are registered together."""
         chunk, size = list[LocalFile](), 0
-        # What is wrong with the directory was told when it was looked at first.
+        # Problems with the directory were reported when it was read for the first time.
         for path, name in walk(self.path, lambda *_: None):
             with suppress(OSError):
                 chunk.append(LocalFile(path, f'{self._name}/{name}', os.stat(path).st_size))
@@ -174,12 +187,13 @@ class Directory:
 
 
 def _schema_of_names(vo: str) -> dict[str, Any]:
-    """What scopes and names may be. Not validate_schema, which takes 10 ms for each name: it puts the schema together
-    every time.
+    """Return the schema of scopes and names.
+
+    validate_schema builds it again for each name, which takes 10 ms.
     """
     try:
         from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
-    # rucio-clients 41 has the module, but not what it imports: the generic rule then, and the server has the last word
+    # rucio-clients 41 has the module, but lacks its imports: use the generic rule, as the server checks names as well
     except ModuleNotFoundError:
         return {'name': {'type': 'string', 'maxLength': 250, 'pattern': r'^[/A-Za-z0-9][/A-Za-z0-9._-]*$'}}
     return {each: get_schema_value(each.upper(), vo) for each in ('scope', 'name')}

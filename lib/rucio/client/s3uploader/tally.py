@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What becomes of the files of an upload, counted by many threads."""
+"""The outcome of an upload's files, counted by many threads."""
 
 import threading
 from dataclasses import dataclass, field
@@ -23,42 +23,48 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """Why a file is not uploaded, as the user reads it."""
+    """The reason why a file is not uploaded, as shown to the user."""
 
 
 @dataclass
 class Summary:
-    """What an upload did. ``failures`` and ``warnings`` are (path, reason)."""
+    """The outcome of an upload. ``failures`` and ``warnings`` are (path, reason)."""
 
     sent: int = 0
     sent_bytes: int = 0
-    there: int = 0  # object and catalogue were right before
-    found: int = 0  # the object was there, the catalogue did not have it
+    there: int = 0  # object and catalogue already matched the file
+    found: int = 0  # the object was there, but not in the catalogue
     made: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Tally:
-    """Makes the summary of an upload, and stops it when nothing succeeds any more."""
+    """Builds the summary of an upload, and stops it if every file fails."""
 
-    # So many failures without a success between them have one cause, and a million files need not find it again.
+    # So many failures in a row have a common cause, which a million files need not repeat.
     hopeless: ClassVar[int] = 100
 
     def __init__(self) -> None:
         self.summary = Summary()
         self.stop = threading.Event()
-        self.step: Callable[[int], None] = lambda _: None  # moves the progress bar, by bytes
+        self.step: Callable[[int], None] = lambda _: None  # moves the progress bar by a number of bytes
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
 
     def warn(self, path: str, reason: str) -> None:
-        """Note what is not a file."""
+        """Record something that is not a file.
+
+        :param path: Its path.
+        :param reason: The rest of the sentence that begins with the path.
+        """
         self.summary.warnings.append((path, reason))
 
     def fail(self, path: str, reason: str, *, again: bool = False) -> None:
-        """Note a failure.
+        """Record a failure.
 
+        :param path: The file.
+        :param reason: The rest of the sentence that begins with the path.
         :param again: Whether other files may fail for the same reason.
         """
         with self._lock:
@@ -68,7 +74,10 @@ class Tally:
                 self.stop.set()
 
     def count(self, **numbers: int) -> None:
-        """Add to numbers of the summary, after something succeeded."""
+        """Add to numbers of the summary after a success.
+
+        :param numbers: The fields of the summary, and what to add to each.
+        """
         with self._lock:
             self._failed_in_a_row = 0
             for name, number in numbers.items():

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One upload of a directory: what is to be done with each file, by many threads and chunk by chunk."""
+"""Upload a directory: decide what to do with each file, in many threads and chunk by chunk."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -40,14 +40,14 @@ class DirectoryUpload:
     """One upload of a directory into a dataset: ``DirectoryUpload(client, directory, scope, name, rse).run()``.
 
     The file ``directory/a/b`` becomes the DID ``scope:name/a/b``, a member of the dataset ``scope:name``. The catalogue
-    ends as after the stock ``rucio upload``, except that no traces are sent (that would be a request for each file).
+    is the same as after the stock ``rucio upload``, but no traces are sent (that would be a request for each file).
 
     :param client: The Rucio client.
     :param directory: The local directory.
     :param scope: The scope of the dataset and the files.
     :param name: The dataset's name, and the prefix of the files' names.
     :param rse: The RSE, which must be deterministic, with :class:`rucio.rse.protocols.s3.Default`.
-    :param jobs: Files under way at once. Memory: up to ``multipart_threshold`` bytes for each, and two large uploads.
+    :param jobs: Files to upload concurrently. Memory: ``multipart_threshold`` bytes for each, and two large uploads.
     """
 
     def __init__(self, client: 'Client', directory: str, scope: str, name: str, rse: str, jobs: int = 8) -> None:
@@ -62,21 +62,19 @@ class DirectoryUpload:
         self._destination: Destination
 
     def run(self) -> Summary:
-        """Upload what is missing. Files that cannot be uploaded are in the summary's failures; the others are uploaded
-        all the same.
+        """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
 
-        Costs, for each 500 files: four requests to the Rucio server (two where all is there), one or two listings, and
-        one request for each file that is missing.
+        Cost per 500 files: four requests to the Rucio server (two if nothing is missing), one or two listings, and one
+        request for each missing file.
 
-        :raises InputValidationError: if there is nothing to upload, or a name is one that Rucio refuses: nothing is
-            sent then.
-        :raises RSEOperationNotSupported: if the RSE is none that this can upload to.
-        :raises RucioException: what the storage or the Rucio server refuse for all files alike.
+        :raises InputValidationError: if there is nothing to upload, or Rucio refuses a name. Nothing is uploaded then.
+        :raises RSEOperationNotSupported: if this kind of RSE is not supported.
+        :raises RucioException: if the storage or the Rucio server refuse all files.
         """
         tally = self._tally
         total, size = self._directory.look_ahead(tally)
         self._destination = Destination(self._client, self._rse, self._scope)
-        # A missing bucket is told before anything else is done.
+        # Report a missing bucket before doing anything else.
         listing = Listing(self._destination.listing(self._name))
         tally.summary.made += self._dataset.make()
         with progress.meter(self._destination.endpoint.progress, f'{total} files', size) as step:
@@ -84,12 +82,12 @@ class DirectoryUpload:
             self._upload(listing)
         if tally.stop.is_set():
             tally.summary.failures.append(
-                (self._directory.path, f'was given up: {tally.hopeless} files in a row failed')
+                (self._directory.path, f'was stopped: {tally.hopeless} files in a row failed')
             )
         return tally.summary
 
     def _upload(self, listing: Listing) -> None:
-        """Chunk by chunk: while one is uploaded, the next is looked up and the one before is registered."""
+        """Work in chunks: while one is uploaded, look up the next and register the previous one."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
         pool = ThreadPoolExecutor(self._jobs, 'rucio-s3-upload')
 
@@ -110,7 +108,7 @@ class DirectoryUpload:
             for registration in _behind(2, map(register, _behind(1, uploads))):
                 registration.result()
         except BaseException:
-            # Also Ctrl-C. What is stored and not registered is found by the next run.
+            # Also after Ctrl-C. The next run finds what is stored and not registered.
             self._tally.stop.set()
             raise
         finally:
@@ -118,7 +116,7 @@ class DirectoryUpload:
             catalogue.shutdown(cancel_futures=True)
 
     def _safely(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Optional[Ready]:
-        """Bring one file to the storage. None if it failed, which is in the summary then."""
+        """Upload one file. If it fails, add it to the summary and return None."""
         if self._tally.stop.is_set():
             return None
         try:
@@ -132,36 +130,39 @@ class DirectoryUpload:
         return None
 
     def _one(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Ready:
-        """:param listed: The size of the object, if the storage's listing has it."""
+        """Bring one file to the storage and verify it.
+
+        :param listed: The size of the object in the storage's listing, if it has one.
+        """
         if known is None:
             return self._send(file) if listed is None else self._adopt(file, file.sums(self._tally.stop), None)
         sums = self._agreed(file, known)
         if listed is None:
-            # Not every storage lists in S3's order, so "not in the listing" is no proof.
+            # Not every storage lists in S3's order: a file that is not in the listing may still be there.
             if not self._destination.exists(file):
                 return self._send(file, sums, known.state)
         elif listed != sums.size:
             raise Refused(
-                f'is registered with {sums.size} bytes, but its object has {listed}: tell the operator of {self._rse}'
+                f'is registered with {sums.size} bytes, but its object has {listed}. Tell the operator of {self._rse}'
             )
         if known.state != 'AVAILABLE':
             return self._adopt(file, sums, known.state)
         return self._there(file, sums, known.state, 'there')
 
     def _agreed(self, file: LocalFile, known: Known) -> 'Sums':
-        """The sums of a file that the catalogue knows, if it is the same.
+        """Return the checksums of a file that the catalogue knows, if they agree.
 
-        :raises Refused: if not, or if there is no use for it.
+        :raises Refused: if they differ, or the file cannot be used.
         """
         if known.did_type != 'FILE':
             raise Refused(f'{known.did} is registered as a {known.did_type.lower()}: rename the file')
         if known.lost:
-            raise Refused(f'{known.did} was declared lost, and Rucio does not take it again: rename the file')
+            raise Refused(f'{known.did} was declared lost, and Rucio does not accept it again: rename the file')
         if known.state not in (None, 'AVAILABLE', 'COPYING'):
             raise Refused(
-                f'the replica of {known.did} on {self._rse} is {known.state}: try again when that has been dealt with'
+                f'the replica of {known.did} on {self._rse} is {known.state}: try again when that has been resolved'
             )
-        known.need_same(known.sums._replace(size=file.size))  # before it is read
+        known.need_same(known.sums._replace(size=file.size))  # before reading it
         sums = file.sums(self._tally.stop)
         known.need_same(sums)
         return sums
@@ -176,11 +177,11 @@ class DirectoryUpload:
         return Ready(file, sent, state)
 
     def _adopt(self, file: LocalFile, sums: 'Sums', state: Optional[str]) -> Ready:
-        """An object that the catalogue does not have: an upload that was interrupted, or somebody else's."""
+        """Take over an object that is not in the catalogue: from an interrupted upload, or from somebody else."""
         if not self._destination.holds(file, sums, self._tally.stop):
             raise Refused(
-                f'{self._rse} has an object of this name with another content: it was left as it is. '
-                "Rename the file, or 'rucio s3 ls' shows it"
+                f'{self._rse} has an object of this name with different content: it was not changed. '
+                "Rename the file, or see 'rucio s3 ls'"
             )
         return self._there(file, sums, state, 'found')
 
@@ -191,7 +192,7 @@ class DirectoryUpload:
 
 
 def _behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
-    """The items, each when so many others have come after it."""
+    """Yield each item when so many others have come after it."""
     waiting: deque[_Item] = deque()
     for item in items:
         waiting.append(item)
