@@ -213,8 +213,8 @@ class S3Client(CredentialClient):
         Returns
         -------
             rse, url, provider, region, addressing, bucket_prefix, verifies_body, auth (the ways that the server offers:
-            vended, unless it is reached by http; remote), sts_url, web_identity_role_arn, role_chaining (whether vended keys can gain
-            more access, or None).
+            vended, unless it is reached by http; remote), sts_url, web_identity_role_arn, role_chaining (whether vended
+            keys can gain more access, or None).
 
         Raises
         ------
