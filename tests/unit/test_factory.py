@@ -27,7 +27,7 @@ def waits(client):
     return config.connect_timeout, config.read_timeout, config.retries['total_max_attempts'], config.retries['mode']
 
 
-@pytest.mark.parametrize(('patience', 'expected'), [(PERSON, (10, 60, 4, 'standard')), (SERVER, (3, 8, 2, 'standard'))])
+@pytest.mark.parametrize(('patience', 'expected'), [(PERSON, (10, 60, 4, 'standard')), (SERVER, (3, 5, 2, 'standard'))])
 def test_a_person_waits_longer_than_a_server(patience, expected):
     assert waits(clients.connect(Endpoint('X', 'x', 'http://127.0.0.1:9'), KEYS, patience).client) == expected
 

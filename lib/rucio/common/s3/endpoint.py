@@ -47,7 +47,7 @@ class Patience(NamedTuple):
 
 
 PERSON = Patience(10, 60, 4)  # somebody waits for his files; so does a daemon that reads them
-SERVER = Patience(3, 8, 2, breaks=True)  # somebody waits for the Rucio server, and others for this worker of it
+SERVER = Patience(3, 5, 2, breaks=True)  # somebody waits for the Rucio server, and others for this worker of it
 
 
 @dataclass(frozen=True)
