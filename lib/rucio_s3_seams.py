@@ -336,9 +336,9 @@ def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
 
         # The copier makes its buckets by itself.
         if external_host != EXTERNAL_HOST and is_s3(transfer.dest_protocol()):
-            from rucio.core.s3.transfers.destinations import prepare  # noqa: PLC0415
+            from rucio.core.s3.transfers.destinations import prepare_bucket  # noqa: PLC0415
 
-            prepare(transfer.dst.rse.id, transfer.rws.scope, logger=logger)
+            prepare_bucket(transfer.dst.rse.id, transfer.rws.scope, logger=logger)
         mark(transfer, external_host, *arguments, logger=logger, **keywords)
 
     return make_bucket_and_mark

@@ -19,9 +19,9 @@ Rucio asks this module before the replicas of a request are added or updated, bu
 where its REST endpoint has them from: the body of the request. What cannot be decided is left to the generic
 permissions, which refuse it.
 
-Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the dataset is.
-Whoever could add a replica of any name, or at any path, could have it deleted by a rule that ends. So the same holds
-there.
+Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the
+dataset is. Whoever could add a replica of any name, or at any path, could have it deleted by a rule that ends. So
+the same holds there.
 """
 
 import importlib
@@ -196,8 +196,8 @@ def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
     """
     Whether paths are made of names on an RSE, one of whose protocols is ours; None: none is. One query.
 
-    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have it
-    deleted.
+    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have
+    it deleted.
 
     :param which: The condition for an RSE; where it fits several, one that is not deterministic counts.
     """

@@ -30,10 +30,10 @@ import pytest
 
 import rucio.common.s3
 import rucio.core.s3
-from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import rates
 from rucio.core.s3.buckets import object_lock, public_acls
 from rucio.core.s3.events import events
+from rucio.core.s3.rate_limiter import RateLimiter
 
 PACKAGES = (rucio.core.s3, rucio.common.s3)
 MODULES = (
@@ -50,7 +50,7 @@ OF_THE_OPERATOR = {
     'common.s3.factory._joined': 'directories of certificates',
     'core.s3.auth.chaining._roles': 'roles',
     'core.s3.auth.chaining._slots': 'RSEs',
-    'core.s3.auth.rates._allowances': 'settings',
+    'core.s3.auth.rates._limiters': 'settings',
     'core.s3.auth.shared_keys._neighbours': 'RSEs',
     'core.s3.auth.vending._clients': 'RSEs, and keys for them',
     'core.s3.reconciler.compare._schema': 'VOs',
@@ -67,14 +67,14 @@ OF_THE_OPERATOR = {
 # What accounts can make: these have a bound, which the tests below and those of the modules have seen.
 BOUNDED = {
     'common.s3.checksums._shift': 'lru_cache',
-    'common.s3.places._addresses': 'lru_cache',
-    'core.s3.auth.vending._slots': 'REMEMBERED: tests/unit/test_vending.py',
-    'core.s3.buckets.object_lock._known': 'REMEMBERED',
-    'core.s3.buckets.public_acls._done': 'REMEMBERED',
-    'core.s3.events.events._LINES': 'Allowance: tests/unit/test_rates.py',
-    'core.s3.events.events._OF_BUCKETS': 'Allowance',
-    'core.s3.events.events._OF_STORAGES': 'Allowance',
-    'core.s3.transfers.copying._left': 'maxlen',
+    'common.s3.storage_areas._addresses': 'lru_cache',
+    'core.s3.auth.vending._slots': 'MAX_CACHED_KEYS: tests/unit/test_vending.py',
+    'core.s3.buckets.object_lock._known': 'MAX_CACHED',
+    'core.s3.buckets.public_acls._done': 'MAX_CACHED',
+    'core.s3.events.events._LOG_LIMITER': 'RateLimiter: tests/unit/test_rates.py',
+    'core.s3.events.events._BUCKET_LIMITER': 'RateLimiter',
+    'core.s3.events.events._STORAGE_LIMITER': 'RateLimiter',
+    'core.s3.transfers.copying._leftovers': 'maxlen',
 }
 
 
@@ -88,7 +88,7 @@ def remembers(module: ModuleType, name: str, value: Any) -> bool:
     if hasattr(type(value), 'cache_info'):
         return bool(value.__module__ == module.__name__)
     constant = re.fullmatch('_?[A-Z0-9_]+', name) or name.startswith('__')
-    return isinstance(value, Allowance) or (isinstance(value, (dict, set, list, deque, WeakKeyDictionary)) and not constant)
+    return isinstance(value, RateLimiter) or (isinstance(value, (dict, set, list, deque, WeakKeyDictionary)) and not constant)
 
 
 def test_everything_that_is_remembered_is_known_here() -> None:
@@ -109,7 +109,7 @@ def storage() -> Any:
 def test_buckets_without_end(storage: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, ask: Any) -> None:
     """He has signed, and gets keys, for one bucket after the other."""
     remembered = getattr(module, name)
-    monkeypatch.setattr(module, 'REMEMBERED', 10)
+    monkeypatch.setattr(module, 'MAX_CACHED', 10)
     with mock.patch.dict(remembered, clear=True):
         for number in range(50):
             ask(storage, f'bucket{number}')
@@ -118,11 +118,11 @@ def test_buckets_without_end(storage: Any, monkeypatch: pytest.MonkeyPatch, modu
 
 def test_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts that each ask once; made-up RSEs of which storages tell events."""
-    monkeypatch.setattr(rates, '_allowances', {})
+    monkeypatch.setattr(rates, '_limiters', {})
     monkeypatch.setattr(rates, 'of_server', lambda _: 1.0)
-    monkeypatch.setattr(events, '_LINES', Allowance(5, 1, remembered=10))
+    monkeypatch.setattr(events, '_LOG_LIMITER', RateLimiter(5, 1, remembered=10))
     for number in range(11_000):
         rates.spend('vends_per_second', f'account{number}', 'def')
-        events.complain(('no such RSE', number), 'refused')
-    (allowance,) = rates._allowances.values()
-    assert (len(allowance._known), len(events._LINES._known)) == (10_000, 10)
+        events.warn_limited(('no such RSE', number), 'refused')
+    (limiter,) = rates._limiters.values()
+    assert (len(limiter._known), len(events._LOG_LIMITER._known)) == (10_000, 10)

@@ -101,7 +101,7 @@ def run(desk: Desk, unique: str) -> Iterator[str]:
 
 def test_rses(desk: Desk) -> None:
     tried = desk.dave.ok('GET', f'/rses/{RSE}')['role_chaining']
-    assert (tried['refused'], tried['said']) == (True, '')
+    assert (tried['refused'], tried['reason']) == (True, '')
     found = {each['rse']: each for each in desk.dave.ok('GET', '/rses')}
     assert found[RSE] == {
         'rse': RSE,

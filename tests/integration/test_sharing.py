@@ -124,7 +124,7 @@ def test_public(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
 
 SWEEP = """
 from rucio.core.s3.buckets import publishing
-print(*publishing.sweep('def'))
+print(*publishing.delete_ended('def'))
 """
 
 

@@ -187,7 +187,7 @@ def test_a_collection_that_is_made_again_is_shared_with_nobody(session):
     assert grant(session)
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
     # What was shared again in the meantime is not forgotten.
-    assert [grants.forget(ended, session=session) for ended in grants.list_ended('def', session=session)] == [True]
+    assert [grants.delete_ended(ended, session=session) for ended in grants.list_ended('def', session=session)] == [True]
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
 
 
@@ -229,7 +229,7 @@ def test_without_the_table_nothing_is_granted(session, caplog):
     assert not grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
     assert grants.end_public_grant(SCOPE, 'run1', session=session) is None
     with pytest.raises(UnsupportedOperation, match='has to run rucio-s3-database'):
-        grants.check(SCOPE, 'run1', BOB, False, session=session)
+        grants.need_grantable(SCOPE, 'run1', BOB, False, session=session)
     assert [record.message for record in caplog.records] == [
         'S3: nothing can be shared, and grants do not count: the database lacks the table s3_grants. Run rucio-s3-database where the Rucio server runs.'
     ]
@@ -244,8 +244,8 @@ def test_a_grant_costs_one_query(session):
     grant(session)
     asked = []
     sqlalchemy.event.listen(session.get_bind(), 'before_cursor_execute', lambda *arguments: asked.append(arguments[2]))
-    assert grants.allow(BOB, SCOPE, 'run1/a/b/c/file', False, session=session)
-    assert not grants.allow(BOB, SCOPE, 'file', False, session=session)
+    assert grants.is_granted(BOB, SCOPE, 'run1/a/b/c/file', False, session=session)
+    assert not grants.is_granted(BOB, SCOPE, 'file', False, session=session)
     assert len(asked) == 1
 
 
@@ -257,8 +257,8 @@ def test_what_cannot_be_granted(session):
         ('run1/file', 'bob', False, UnsupportedOperation),
     ):
         with pytest.raises(error):
-            grants.check(SCOPE, name, InternalAccount(account), write, session=session)
-    grants.check(SCOPE, 'run1/sub', BOB, True, session=session)
+            grants.need_grantable(SCOPE, name, InternalAccount(account), write, session=session)
+    grants.need_grantable(SCOPE, 'run1/sub', BOB, True, session=session)
 
 
 def test_grants_are_bounded(session):
@@ -269,7 +269,7 @@ def test_grants_are_bounded(session):
         grant(session)
     # Asked before the storage is told to let everybody in.
     with pytest.raises(InvalidObject, match='200 grants'):
-        grants.check(SCOPE, 'run1', InternalAccount('*'), False, session=session)
+        grants.need_grantable(SCOPE, 'run1', InternalAccount('*'), False, session=session)
 
 
 def test_ancestors():

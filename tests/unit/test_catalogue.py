@@ -202,8 +202,8 @@ def test_rows_are_those_of_rucio(here):
     for model in (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation, models.UpdatedDID, models.UpdatedRSECounter):
         ours, stock = sorted(here.rows(model), key=lambda row: row['created_at'])[-2:]
         for row in (ours, stock):
-            assert abs(row.pop('created_at') - records.now()) < timedelta(minutes=1)
-            assert abs(row.pop('updated_at') - records.now()) < timedelta(minutes=1)
+            assert abs(row.pop('created_at') - records.utcnow()) < timedelta(minutes=1)
+            assert abs(row.pop('updated_at') - records.utcnow()) < timedelta(minutes=1)
             row.pop('id', None)
         if model is models.DataIdentifier:
             # add_replicas says None, too, but SQLAlchemy leaves that out where the table has a default. Rucio's transmogrifier makes it None later.
@@ -270,7 +270,7 @@ def test_a_closed_dataset_gets_nothing(here):
 def test_a_dataset_that_was_removed_comes_back_with_a_rule(here):
     """Else Rucio's undertaker would delete it, and then the reaper what is in it."""
     here.add_dataset('run1')
-    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.now() - timedelta(seconds=1))
+    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.utcnow() - timedelta(seconds=1))
     assert here.register('run1/file') == (1, [])
     assert here.row(models.DataIdentifier, 'run1').expired_at is None
     assert here.row(models.ReplicationRule, 'run1').account == ALICE
@@ -308,8 +308,8 @@ def test_twice_is_as_good_as_once(here):
 def test_somebody_else_was_faster(here, monkeypatch):
     """What is read before another one commits is not what is there when it is written."""
     here.register(*(f'run1/{number}' for number in range(10)))
-    known, stale = registration._known, [1]
-    monkeypatch.setattr(registration, '_known', lambda *arguments: {} if stale and stale.pop() else known(*arguments))
+    known, stale = registration._existing_dids, [1]
+    monkeypatch.setattr(registration, '_existing_dids', lambda *arguments: {} if stale and stale.pop() else known(*arguments))
     assert here.register(*(f'run1/{number}' for number in range(15))) == (5, [])
     here.judge()
     here.agree()
@@ -358,8 +358,8 @@ def test_many_at_once(here):
 
 def test_chunks(here, monkeypatch):
     monkeypatch.setattr(registration, 'CHUNK', 4)
-    monkeypatch.setattr(registration, 'RULES', 2)
-    monkeypatch.setattr(records, 'LIST', 3)
+    monkeypatch.setattr(registration, 'MAX_RULES', 2)
+    monkeypatch.setattr(records, 'MAX_IN_LIST', 3)
     assert here.register(*(f'run1/{number}' for number in range(10)), *(f'lone{number}' for number in range(5))) == (15, [])
     here.judge()
     here.agree()
@@ -498,7 +498,7 @@ def test_checksums_are_set_where_there_are_none(here):
 def test_complete(here):
     here.register('run1/file', 'run1/transfer', 'run1/available')
     for name in ('run1/file', 'run1/transfer'):
-        here.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.now())
+        here.change(models.RSEFileAssociation, {'name': name}, state=ReplicaState.COPYING, tombstone=records.utcnow())
     add_request(here, 'run1/transfer', here.rse_id)
     assert updates.complete(here.subtree, ['run1/file', 'run1/transfer', 'run1/available', 'run1/unknown']) == 1
     states = {row['name']: (row['state'], row['tombstone'] is None) for row in here.rows(models.RSEFileAssociation)}
@@ -560,7 +560,7 @@ def test_replace_adds_up_closed_datasets(kept):
 def test_replace_keeps_what_nobody_locks(here):
     here.add_dataset('run1')
     here.register('run1/file')
-    here.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now() - timedelta(days=1))
+    here.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.utcnow() - timedelta(days=1))
     with here.writing() as session:
         replica.declare_bad_file_replicas([{'scope': SCOPE, 'name': 'run1/file', 'rse_id': here.rse_id}], '', ROOT, BadFilesStatus.SUSPICIOUS, session=session)
     assert here.replace('run1/file') is None
@@ -570,7 +570,7 @@ def test_replace_keeps_what_nobody_locks(here):
 
 
 def test_replace_leaves_the_tombstone_of_what_is_locked(kept):
-    kept.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.now())
+    kept.change(models.RSEFileAssociation, {'name': 'run1/file'}, tombstone=records.utcnow())
     assert kept.replace('run1/file') is None
     assert kept.row(models.RSEFileAssociation, 'run1/file').tombstone is not None
 

@@ -118,7 +118,7 @@ def of_another_worker(storage):
 
 def test_it_is_tried_with_keys_as_they_are_vended_without_a_policy_and_for_900_seconds(storage, sts):
     """More than an hour is a ValidationError on AWS, and would look like a refusal."""
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
     first, *tried = sts.requests
     assert (first['Action'], first['DurationSeconds']) == ('AssumeRole', '900')
     assert [statement['Effect'] for statement in json.loads(first['Policy'])['Statement']] == ['Allow'] * 3
@@ -134,7 +134,7 @@ def test_each_role_that_the_server_knows_there_is_tried(storage, sts, beside):
         storage('Z', web_identity_role_arn='arn:aws:iam:::role/Web'),
         storage('ELSEWHERE', sts_endpoint='http://127.0.0.1:1', role_arn='x'),
     ]
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
     assert [each['RoleArn'] for each in sts.requests[1:] if each['Action'] == 'AssumeRole'] == [ROLE, SECOND, 'arn:aws:iam:::role/Web']
 
 
@@ -143,10 +143,10 @@ def test_whatever_is_granted_ends_vending(storage, sts, beside, action):
     beside.append(storage('Y', role_arn=SECOND))
     sts.chained[action] = None
     found = chaining.verdict(storage())
-    assert not found.held
-    assert action.split()[0] in found.said
-    assert action.split()[-1] in found.said
-    assert 'docs/operators.md' in found.said
+    assert not found.safe
+    assert action.split()[0] in found.reason
+    assert action.split()[-1] in found.reason
+    assert 'docs/operators.md' in found.reason
     with pytest.raises(RSEOperationNotSupported, match='signs requests'):
         gateway._vended(storage(), 'user.alice', '', False, None, 'alice')
 
@@ -169,40 +169,40 @@ def test_whatever_is_granted_ends_vending(storage, sts, beside, action):
 def test_only_access_denied_is_a_refusal_to_take_the_role(storage, sts, refusal):
     sts.chained['AssumeRole'] = refusal
     found = chaining.verdict(storage())
-    assert not found.held
-    assert 'nobody knows' in found.said
+    assert not found.safe
+    assert 'nobody knows' in found.reason
 
 
 @pytest.mark.parametrize('code', ['AccessDenied', 'NoSuchEntity'])
 def test_a_role_that_is_not_there_nobody_can_take(storage, sts, beside, code):
     beside.append(storage('Y', role_arn=SECOND))
     sts.chained[f'AssumeRole {SECOND}'] = (404, code)
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
 
 
 @pytest.mark.parametrize('refusal', [(400, 'InvalidAction'), (405, 'MethodNotAllowed'), (501, 'NotImplemented')])
 def test_a_storage_need_not_have_the_other_calls(storage, sts, refusal):
     sts.chained.update(dict.fromkeys(('GetFederationToken', 'GetSessionToken', 'AssumeRoleWithWebIdentity'), refusal))
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
 
 
 @pytest.mark.parametrize('answer', [(200, ''), (200, '<html>'), (403, '<html>denied</html>'), (403, '')])
 def test_what_cannot_be_read_is_no_refusal(storage, sts, monkeypatch, answer):
     stock = FakeSTS.answer
     monkeypatch.setattr(FakeSTS, 'answer', lambda self, asked: stock(self, asked) if 'SERVERKEY' in asked['authorization'] else answer)
-    assert not chaining.verdict(storage()).held
+    assert not chaining.verdict(storage()).safe
 
 
 def test_a_storage_that_stops_answering_has_refused_nothing(storage, sts, monkeypatch):
     monkeypatch.setattr(sts_module, 'refusal', lambda *_, **__: 'ReadTimeoutError')
-    assert not chaining.verdict(storage()).held
+    assert not chaining.verdict(storage()).safe
 
 
 def test_without_keys_to_try_with_it_is_said_why(storage, sts):
     sts.failures = [(403, 'AccessDenied')]
     found = chaining.verdict(storage())
-    assert not found.held
-    assert 'role_arn' in found.said
+    assert not found.safe
+    assert 'role_arn' in found.reason
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_without_keys_to_try_with_it_is_said_why(storage, sts):
 )
 def test_minio_vends_once_its_release_is_said(storage, sts, release, held):
     found = chaining.verdict(storage(provider='minio', minio_release=release))
-    assert found.held == held
-    assert held or 'minio_release' in found.said
+    assert found.safe == held
+    assert held or 'minio_release' in found.reason
     assert bool(sts.requests) == held
 
 
@@ -222,40 +222,40 @@ def test_minio_vends_once_its_release_is_said(storage, sts, release, held):
 def test_a_worker_asks_the_table_and_no_storage_where_another_one_has_tried(storage, sts, database, beside):
     chaining.verdict(storage())
     tried, database.statements = len(sts.requests), 0
-    assert of_another_worker(storage()).held
+    assert of_another_worker(storage()).safe
     assert database.statements == 1
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
     assert database.statements == 1
     assert len(sts.requests) == tried
 
 
-@pytest.mark.parametrize(('granted', 'lasts'), [(False, chaining.LASTS), (True, chaining.AGAIN)])
+@pytest.mark.parametrize(('granted', 'lasts'), [(False, chaining.SAFE_SECONDS), (True, chaining.UNSAFE_SECONDS)])
 def test_it_is_tried_again_after_hours_and_where_something_was_wrong_after_minutes(storage, sts, clock, granted, lasts):
     if granted:
         sts.chained['AssumeRole'] = None
     for clock.ahead, count in ((0, 1), (lasts - 5, 1), (lasts + 15, 2)):
-        assert chaining.verdict(storage()).held is not granted
+        assert chaining.verdict(storage()).safe is not granted
         assert sum('Policy' in each for each in sts.requests) == count
 
 
 def test_what_an_operator_put_right_takes_effect(storage, sts, clock):
     sts.chained['AssumeRole'] = None
-    assert not chaining.verdict(storage()).held
+    assert not chaining.verdict(storage()).safe
     sts.chained.clear()
-    clock.ahead = chaining.AGAIN + 1
-    assert chaining.verdict(storage()).held
+    clock.ahead = chaining.UNSAFE_SECONDS + 1
+    assert chaining.verdict(storage()).safe
 
 
 def test_another_role_key_or_sts_is_another_verdict(storage, sts, beside):
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
     sts.chained['AssumeRole'] = None
     for changed in (storage(role_arn=SECOND), storage(key='ANOTHERKEY'), storage(sts_endpoint=f'{sts.url}/')):
-        assert not chaining.verdict(changed).held
-    assert not chaining.verdict(storage()).held  # that of the other key has taken its row
+        assert not chaining.verdict(changed).safe
+    assert not chaining.verdict(storage()).safe  # that of the other key has taken its row
     beside.append(storage('Y', role_arn='arn:aws:iam:::role/Third'))
     chaining._roles.clear()
     sts.chained.clear()
-    assert chaining.verdict(storage()).held
+    assert chaining.verdict(storage()).safe
 
 
 def test_a_row_that_cannot_be_read_counts_for_nothing(storage, sts, database):
@@ -263,7 +263,7 @@ def test_a_row_that_cannot_be_read_counts_for_nothing(storage, sts, database):
     with database.session() as session, session.begin():
         session.execute(sqlalchemy.update(models.Config).values(value='{"held": true}'))
     sts.chained['AssumeRole'] = None
-    assert not of_another_worker(storage()).held
+    assert not of_another_worker(storage()).safe
 
 
 def test_sixteen_who_ask_at_once_cause_one_trial_and_no_transaction_is_open_meanwhile(storage, sts, database):
@@ -308,7 +308,7 @@ def test_an_rse_is_described_with_what_holds(storage, sts, database, monkeypatch
     monkeypatch.setattr(storages, 'get_storage', lambda *_, **__: storage(role_arn=SECOND))
     described = gateway.get_rse(api.GetRSE(rse='X'), 'alice')
     assert described['auth'] == ['remote']
-    assert SECOND in described['role_chaining']['said']
+    assert SECOND in described['role_chaining']['reason']
 
 
 def test_a_list_of_rses_tries_nothing(storage, sts, database, beside, monkeypatch):

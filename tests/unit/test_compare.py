@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio.common.types import InternalScope
-from rucio.core.s3.reconciler.compare import Kind, compare, is_name
+from rucio.core.s3.reconciler.compare import Kind, compare, is_valid_name
 from rucio.core.s3.reconciler.listings import Entry, Replica
 from rucio.core.s3.subtrees import Subtree
 
@@ -201,4 +201,4 @@ def test_what_is_missing_is_said_as_soon_as_the_listing_is_past_it():
     ],
 )
 def test_is_name(name, good):
-    assert is_name(name, 'def') is good
+    assert is_valid_name(name, 'def') is good

@@ -158,7 +158,7 @@ def test_what_is_known_is_kept_for_some_seconds(monkeypatch):
         with pytest.raises(RSENotFound, match='NOWHERE'):
             storages.get_storage('NOWHERE', 'def', session=None)
     assert asked == ['SITE_S3', 'NOWHERE', 'NOWHERE'], 'an RSE that is made now is there now'
-    now += storages.SECONDS + 1
+    now += storages.CACHE_SECONDS + 1
     assert storages.get_storage('SITE_S3', 'def', session=None) is not first
 
 

@@ -35,7 +35,7 @@ from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.buckets.publishing import Swept
+from rucio.core.s3.buckets.publishing import SweepResult
 from rucio.core.s3.reconciler import progress
 from rucio.core.s3.reconciler import usage as usage_module
 from rucio.core.s3.reconciler.summary import Problem, Summary
@@ -68,8 +68,8 @@ def database(tmp_path, monkeypatch):
 
     for module in (progress, daemon, upkeep):
         monkeypatch.setattr(module, 'db_session', session)
-    monkeypatch.setattr(upkeep.publishing, 'sweep', mock.Mock(return_value=Swept(0, [])))
-    monkeypatch.setattr(upkeep.publishing, 'mend', mock.Mock(return_value=[]))
+    monkeypatch.setattr(upkeep.publishing, 'delete_ended', mock.Mock(return_value=SweepResult(0, [])))
+    monkeypatch.setattr(upkeep.publishing, 'repair_policy', mock.Mock(return_value=[]))
     with session() as opened:
         for scope in (ALICE, BOB):
             opened.add(models.Scope(scope=scope, account=InternalAccount('root')))
@@ -174,7 +174,7 @@ def work(options, hearts=None):
 
 def known(database, storage):
     with database() as session:
-        return progress.read(storage, session=session)
+        return progress.read_rounds(storage, session=session)
 
 
 def fill(s3, bucket='user.alice', keys=KEYS):
@@ -193,8 +193,8 @@ def tell_quota(s3):
 
 def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
     storage()
-    sweep = upkeep.publishing.sweep
-    sweep.return_value = Swept(2, ['user.alice:run1 may still be public on RSE SITE_S3: it does not\nanswer.'])
+    sweep = upkeep.publishing.delete_ended
+    sweep.return_value = SweepResult(2, ['user.alice:run1 may still be public on RSE SITE_S3: it does not\nanswer.'])
     hearts, workers = [], [daemon.Worker(daemon.Options()) for _ in range(2)]
     beating = [Heart(hearts) for _ in workers]
     for worker, heart in zip(workers * 2, beating * 2, strict=True):
@@ -214,7 +214,7 @@ def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(sto
     fill(s3)
     fill(s3, 'user.bob')
     compared.slice_size = 10
-    mend = upkeep.publishing.mend
+    mend = upkeep.publishing.repair_policy
     mend.side_effect = [['user.alice was\nopen'], ServiceUnavailable('it does not answer')]
     lines = work(once()).lines(logging.WARNING)
     assert [str(call.args[0].scope) for call in mend.call_args_list] == ['user.alice', 'user.bob']
@@ -225,7 +225,7 @@ def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(sto
 def test_a_run_for_a_part_sweeps_no_grants(storage, database, options):
     storage()
     work(once(**options))
-    assert not upkeep.publishing.sweep.called
+    assert not upkeep.publishing.delete_ended.called
 
 
 # Rounds
@@ -287,7 +287,7 @@ def test_a_listing_without_an_end_does_not_fill_the_disk(s3, storage, database, 
         daemon._preview_subtree(Subtree.of(daemon._storages(None)[0], ALICE), None)
     else:
         work(once())
-    assert compared.bounds == {daemon.MOST_SORTED}
+    assert compared.bounds == {daemon.MAX_SORTED}
 
 
 def test_stopped_between_two_buckets(s3, storage, database, compared, monkeypatch):
@@ -306,14 +306,14 @@ def test_keys_of_1024_bytes_fit_into_a_row(s3, storage, database, key):
     subtree = Subtree.of(made, ALICE)
     with database() as session:
         progress.begin(subtree, None, 1.0, session=session)
-        (span,) = progress.read(made, session=session)['user.alice', 'user.alice'].spans
+        (span,) = progress.read_rounds(made, session=session)['user.alice', 'user.alice'].spans
         counts = dict.fromkeys((f'a rather long kind {number}' for number in range(30)), 10**12)
         assert progress.advance(subtree, span, key, counts, 1.0, session=session)
         progress.split(
-            subtree, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session
+            subtree, progress.read_rounds(made, session=session)['user.alice', 'user.alice'].spans[0], [('', f'{key}~'), (f'{key}~', None)], session=session
         )
         assert max(len(value.encode()) for value in session.execute(select(models.Config.value)).scalars()) < 4000
-        assert [(span.after, span.until) for span in progress.read(made, session=session)['user.alice', 'user.alice'].spans] == [
+        assert [(span.after, span.until) for span in progress.read_rounds(made, session=session)['user.alice', 'user.alice'].spans] == [
             (key, f'{key}~'),
             (f'{key}~', None),
         ]
@@ -381,7 +381,7 @@ def test_a_run_does_all_where_others_come_no_further(s3, storage, database, comp
     pair = [(daemon.Worker(daemon.Options()), Heart(hearts)) for _ in range(2)]
     for worker, heart in pair * 2:
         worker.run_once(heart)
-    monkeypatch.setattr(daemon, 'PATIENCE', -1)
+    monkeypatch.setattr(daemon, 'STALL_SECONDS', -1)
     assert len(compared.seen) < 40
     daemon.Worker(once()).run_once(pair[1][1])  # the other one lives, and does nothing
     assert sorted(compared.seen) == [('user.alice', key) for key in sorted(KEYS)]
@@ -423,13 +423,13 @@ def test_late_news_of_a_round_that_is_over(s3, storage, database):
     place = ('user.alice', 'user.alice')
     with database() as session:
         progress.begin(subtree, None, 1.0, session=session)
-        (late,) = progress.read(made, session=session)[place].spans
+        (late,) = progress.read_rounds(made, session=session)[place].spans
         progress.advance(subtree, late, None, {}, 1.0, session=session)
         assert progress.close(subtree, 2.0, session=session)
         assert progress.close(subtree, 2.0, session=session) is None
-        progress.begin(subtree, progress.read(made, session=session)[place], 3.0, session=session)
+        progress.begin(subtree, progress.read_rounds(made, session=session)[place], 3.0, session=session)
         assert not progress.advance(subtree, late, 'x', {}, 1.0, session=session)
-        assert progress.read(made, session=session)[place].spans[0].after == ''
+        assert progress.read_rounds(made, session=session)[place].spans[0].after == ''
 
 
 def test_a_round_that_nobody_ended(s3, storage, database, compared):
@@ -438,7 +438,7 @@ def test_a_round_that_nobody_ended(s3, storage, database, compared):
     subtree = Subtree.of(made, ALICE)
     with database() as session:
         progress.begin(subtree, None, 1.0, session=session)
-        progress.advance(subtree, progress.read(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
+        progress.advance(subtree, progress.read_rounds(made, session=session)['user.alice', 'user.alice'].spans[0], None, {'listed': 7}, 1.0, session=session)
     assert '7 objects listed' in work(once()).lines()[0]
     assert known(database, made)['user.alice', 'user.alice'].ended
     assert compared.seen == []
@@ -448,8 +448,10 @@ def test_a_round_that_nobody_ended(s3, storage, database, compared):
 
 
 def places(storage, known=()):
-    found = progress.find(storage, known)
-    return [(subtree.bucket, subtree.key_prefix, str(subtree.scope)) for subtree in found.subtrees], [(str(scope), bucket) for scope, bucket in found.missing]
+    found = progress.find_work(storage, known)
+    return [(subtree.bucket, subtree.key_prefix, str(subtree.scope)) for subtree in found.subtrees], [
+        (str(scope), bucket) for scope, bucket in found.missing_buckets
+    ]
 
 
 def test_buckets_of_scopes(s3, storage, database):
@@ -829,10 +831,10 @@ def test_imports_that_lie_in_each_other_count_once(storage):
         return Subtree(made, ALICE, bucket, prefix, f'{name}/', name)
 
     subtrees = [subtree('b', 'scenes/', 'all'), subtree('b', 'scenes/2026/', 'new'), subtree('b', 'scenes/', 'again'), subtree('a', 'scenes/2026/', 'else')]
-    last = {(each.bucket, progress.mark_of(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in subtrees}
-    assert usage_module.measured(subtrees, last) == (20, 14)
-    assert usage_module.measured(subtrees, {key: value for key, value in last.items() if key[0] == 'b'}) is None
-    assert usage_module.measured([], {}) is None
+    last = {(each.bucket, progress.round_id(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in subtrees}
+    assert usage_module.sum_usage(subtrees, last) == (20, 14)
+    assert usage_module.sum_usage(subtrees, {key: value for key, value in last.items() if key[0] == 'b'}) is None
+    assert usage_module.sum_usage([], {}) is None
 
 
 # What is told
@@ -843,9 +845,9 @@ def test_problems_with_their_remedy_and_not_too_many(s3, storage, database, comp
     fill(s3, keys=['file'])
     compared.problems = [Problem('over-limit', f'user.alice:run{number}', '', 'The account alice is over its limit.', 'Ask for more.') for number in range(50)]
     lines = work(once()).lines(logging.WARNING)
-    assert len(lines) == reporting.SHOWN
+    assert len(lines) == reporting.MAX_SHOWN
     assert lines[0] == 'user.alice:run0: RSE SITE_S3: The account alice is over its limit. Ask for more.'
-    assert len(work(once()).lines(logging.WARNING)) == reporting.SHOWN  # in each round
+    assert len(work(once()).lines(logging.WARNING)) == reporting.MAX_SHOWN  # in each round
 
 
 def test_a_key_forges_no_line_of_the_log(s3, storage, database, compared):

@@ -32,8 +32,8 @@ from hypothesis import strategies as st
 from rucio.common.exception import CannotAuthenticate, DatabaseException, InputValidationError, RSEAccessDenied, RSENotFound, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3 import storages
-from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.events import events
+from rucio.core.s3.rate_limiter import RateLimiter
 from rucio.core.s3.reconciler.summary import Summary
 from rucio.gateway import s3events as gateway
 from rucio.web.rest.flaskapi.v1 import s3events
@@ -321,8 +321,8 @@ def clock(monkeypatch):
     """Nobody used anything of what he may use so far. Time stands still, unless a test makes it go."""
     made = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(events, 'time', SimpleNamespace(monotonic=lambda: made.now))
-    for name, at_once, per_second in (('_OF_STORAGES', 30, 0.5), ('_OF_BUCKETS', 15, 0.25), ('_LINES', 5, 1 / 60)):
-        monkeypatch.setattr(events, name, Allowance(at_once, per_second, clock=lambda: made.now))
+    for name, at_once, per_second in (('_STORAGE_LIMITER', 30, 0.5), ('_BUCKET_LIMITER', 15, 0.25), ('_LOG_LIMITER', 5, 1 / 60)):
+        monkeypatch.setattr(events, name, RateLimiter(at_once, per_second, clock=lambda: made.now))
     return made
 
 
@@ -356,7 +356,7 @@ def follow(monkeypatch, clock):
     monkeypatch.setattr(events.bucket_settings, 'get', lambda *_, **__: SimpleNamespace(on_changed='replace', on_missing='forget'))
     monkeypatch.setattr(events.lookup, 'exists', exists)
     made.storage = rse()
-    made.all = lambda *changes: events.follow(made.storage, [events.Change(*change) for change in changes])
+    made.all = lambda *changes: events.process(made.storage, [events.Change(*change) for change in changes])
     return made
 
 
@@ -389,7 +389,7 @@ def test_a_storage_is_not_waited_for_as_long_as_by_a_daemon(follow):
 
 def test_what_one_request_reads_has_an_end(follow):
     follow.read = events.MAX_READ // 2
-    follow.all(*(('user.alice', f'{number:03}') for number in range(3 * events.LOOKS)))
+    follow.all(*(('user.alice', f'{number:03}') for number in range(3 * events.CHECK_CHUNK)))
     assert follow.unread == [events.MAX_READ, events.MAX_READ // 2, 0]
 
 
@@ -398,7 +398,7 @@ def test_a_request_ends_after_some_seconds(follow, caplog):
     follow.seconds = 0.01
     summary = follow.all(*(('user.alice', f'{number:03}') for number in range(1000)))
     looked_at = sum(len(keys) for _, keys, _ in follow.checked)
-    assert looked_at == events.LONGEST / follow.seconds
+    assert looked_at == events.MAX_SECONDS / follow.seconds
     assert summary.counts['left'] == 1000 - looked_at
     assert '800 are left to the reconciler' in caplog.text
 
@@ -414,7 +414,7 @@ def test_the_owner_of_a_bucket_does_not_take_the_time_of_others(follow, clock):
 
 
 def test_nor_does_a_storage(follow, monkeypatch):
-    monkeypatch.setattr(events, '_OF_BUCKETS', Allowance(1000, 1))
+    monkeypatch.setattr(events, '_BUCKET_LIMITER', RateLimiter(1000, 1))
     follow.seconds = 0.1
     for number in range(100):
         last = follow.all(*((bucket, f'{number}-{each}') for each in range(20) for bucket in ('user.alice', 'user.bob')))
@@ -514,7 +514,7 @@ def test_the_log_is_not_flooded(caplog, clock):
     ],
 )
 def test_the_token_of_a_body_is_found_before_it_is_read(body, tokens):
-    assert events.claimed(body) == tokens
+    assert events.find_token(body) == tokens
 
 
 # By HTTP
@@ -534,7 +534,7 @@ def listener(monkeypatch):
 
     monkeypatch.setattr(storages, 'get_storage', get_storage)
     follow = mock.Mock(return_value=Summary(Counter(registered=1)))
-    monkeypatch.setattr(events, 'follow', follow)
+    monkeypatch.setattr(events, 'process', follow)
     return SimpleNamespace(client=app.test_client(), follow=follow)
 
 

@@ -307,7 +307,7 @@ def conveyor():
 )
 def test_the_bucket_is_made_before_fts_is_told(conveyor, monkeypatch, impl, host, asked):
     done = []
-    monkeypatch.setattr(conveyor.destinations, 'prepare', lambda *ends, **_: done.append(ends))
+    monkeypatch.setattr(conveyor.destinations, 'prepare_bucket', lambda *ends, **_: done.append(ends))
     mark = rucio_s3_seams._with_bucket(lambda _, host, **__: done.append(('marked', host)))
     protocol = SimpleNamespace(attributes={'impl': impl})
     rse, rws = SimpleNamespace(id='abc123'), SimpleNamespace(scope='user.alice')
@@ -330,13 +330,13 @@ def prepare(conveyor, monkeypatch):
     monkeypatch.setattr(conveyor.destinations, 'db_session', mock.MagicMock())
     monkeypatch.setattr(conveyor.destinations, 'get_rse_name', lambda rse_id, **_: rse_id)
     monkeypatch.setattr(conveyor.destinations.storages, 'get_storage', lambda *_, **__: storage)
-    monkeypatch.setattr(conveyor.destinations.creation, 'make', make)
+    monkeypatch.setattr(conveyor.destinations.creation, 'make_bucket', make)
     monkeypatch.setattr(conveyor.destinations, '_known', {})
     monkeypatch.setattr(conveyor.destinations.time, 'monotonic', lambda: state.now)
     from rucio.common.types import InternalScope  # noqa: PLC0415
 
     def call(rse_id, scope):
-        conveyor.destinations.prepare(rse_id, InternalScope(scope), logger=lambda level, text, *values: said.append((level, text % values)))
+        conveyor.destinations.prepare_bucket(rse_id, InternalScope(scope), logger=lambda level, text, *values: said.append((level, text % values)))
 
     state.call = call
     return state

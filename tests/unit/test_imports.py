@@ -118,7 +118,7 @@ def add_replica(session, name, path, rse_id=RSE_ID):
     ],
 )
 def test_place(of, bucket, prefix, place):
-    assert imports.place(of, bucket, prefix) == place
+    assert imports.resolve_prefix(of, bucket, prefix) == place
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_place(of, bucket, prefix, place):
 )
 def test_a_wrong_place_is_named(of, bucket, prefix, error, said):
     with pytest.raises(error) as caught:
-        imports.place(of, bucket, prefix)
+        imports.resolve_prefix(of, bucket, prefix)
     assert said in str(caught.value)
 
 
@@ -172,7 +172,7 @@ def test_path_is_what_the_pfn_is_made_of(prefix, key, path, monkeypatch):
 
 
 def remember(of, new, session, account='alice', limited=True):
-    return imports.remember(of, new, account, limited, session=session)
+    return imports.save(of, new, account, limited, session=session)
 
 
 def test_remember(session):
@@ -209,7 +209,7 @@ def test_where_a_dataset_was_imported_from(session):
 def test_the_imports_of_one_account_leave_room_for_others(session):
     """All of a bucket stood in 4,000 characters once: fifteen imports of one account filled them, and the operator's was refused."""
     of = storage()
-    for number in range(imports.MOST):
+    for number in range(imports.MAX_IMPORTS):
         remember(of, LANDSAT._replace(prefix=f'{number:0500d}/', dataset=f'scenes{number}'), session)
     for bucket in ('landsat', 'another'):
         with pytest.raises(InvalidObject, match='account alice has 20 imports there already'):
@@ -217,7 +217,7 @@ def test_the_imports_of_one_account_leave_room_for_others(session):
     assert not remember(of, LANDSAT._replace(prefix=f'{0:0500d}/', dataset='scenes0'), session), 'what is there may be repeated'
     assert remember(of, LANDSAT._replace(dataset='bobs'), session, account='bob')
     assert remember(of, LANDSAT._replace(dataset='operators'), session, account='alice', limited=False)
-    assert len(imports.list_imports(of, session=session)) == imports.MOST + 2
+    assert len(imports.list_imports(of, session=session)) == imports.MAX_IMPORTS + 2
 
 
 def test_a_prefix_that_is_too_long_to_be_remembered(session):

@@ -27,7 +27,7 @@ from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, SourceNo
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.catalogue.records import ETAGS
+from rucio.core.s3.catalogue.records import ETAGS_KEY
 from rucio.core.s3.reconciler import listings
 from rucio.core.s3.reconciler.listings import Entry, Unsorted
 from rucio.core.s3.subtrees import Subtree
@@ -289,8 +289,8 @@ def test_the_order_is_that_of_bytes(subtree, catalogue, page):
 def test_what_is_read(subtree, catalogue):
     catalogue('a', bytes=7, md5='5', adler32='6', replica={'bytes': 7, 'updated_at': datetime(1970, 1, 2)})  # noqa: DTZ001
     catalogue('b', bytes=None, replica={'bytes': 8, 'md5': '1', 'state': ReplicaState.COPYING})
-    write(models.DidMeta(scope=SCOPE, name='a', meta=json.dumps({ETAGS: {RSE_ID: 'ab-2', OTHER_RSE_ID: 'x'}})))
-    write(models.DidMeta(scope=SCOPE, name='b', meta=json.dumps({ETAGS: {OTHER_RSE_ID: 'x'}})))
+    write(models.DidMeta(scope=SCOPE, name='a', meta=json.dumps({ETAGS_KEY: {RSE_ID: 'ab-2', OTHER_RSE_ID: 'x'}})))
+    write(models.DidMeta(scope=SCOPE, name='b', meta=json.dumps({ETAGS_KEY: {OTHER_RSE_ID: 'x'}})))
     first, second = listings.replicas(subtree())
     assert first == ('a', 7, '5', '6', 'A', 'ab-2', 86400)
     assert second[:6] == ('b', 8, '1', None, 'C', None)

@@ -105,7 +105,7 @@ def test_public_and_no_longer(shared):
     shared.b.answers = False  # it was never told, and is not asked
     assert shared.withdraw() == []
     assert (shared.public, shared.listed) == ([], [])
-    assert publishing.sweep('def') == (0, [])
+    assert publishing.delete_ended('def') == (0, [])
 
 
 def test_what_a_storage_was_not_told_is_kept_and_tried_again(shared):
@@ -114,9 +114,9 @@ def test_what_a_storage_was_not_told_is_kept_and_tried_again(shared):
     assert shared.withdraw() == ['b']
     assert shared.public == ['b']
     assert shared.listed == [('*', True)]
-    assert publishing.sweep('def') == (0, ['user.alice:run1 may still be public on RSE b: RSE b: it does not answer.'])
+    assert publishing.delete_ended('def') == (0, ['user.alice:run1 may still be public on RSE b: RSE b: it does not answer.'])
     shared.b.answers = True
-    assert publishing.sweep('def') == (1, [])
+    assert publishing.delete_ended('def') == (1, [])
     assert (shared.public, shared.listed) == ([], [])
 
 
@@ -135,7 +135,7 @@ def test_a_storage_that_refuses(shared):
     assert shared.public == []  # the first one was told, and told again
     assert shared.listed == [('*', True)]  # whether the second one took it is not known
     shared.b.answers = True
-    assert publishing.sweep('def').deleted == 1
+    assert publishing.delete_ended('def').deleted == 1
 
 
 def test_a_server_that_is_killed_leaves_nothing_public_behind(shared):
@@ -146,7 +146,7 @@ def test_a_server_that_is_killed_leaves_nothing_public_behind(shared):
     assert shared.public == ['a']
     assert shared.listed == [('*', False)]
     shared.change(update(s3.Grant).values(expired_at=PAST))
-    assert publishing.sweep('def').deleted == 1
+    assert publishing.delete_ended('def').deleted == 1
     assert (shared.public, shared.listed) == ([], [])
 
 
@@ -161,15 +161,15 @@ def test_the_collection_was_erased(shared, again):
         with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
             make_collection(session, created_at=PAST)
     assert shared.listed == [('bob', True), ('*', True)]
-    assert publishing.sweep('def').deleted == 2
+    assert publishing.delete_ended('def').deleted == 2
     assert (shared.public, shared.listed) == ([], [])
 
 
 def test_the_end_of_a_grant(shared):
     shared.publish()
     shared.change(update(s3.Grant).values(expired_at=PAST))
-    assert publishing.sweep('other') == (0, [])
-    assert publishing.sweep('def') == (1, [])
+    assert publishing.delete_ended('other') == (0, [])
+    assert publishing.delete_ended('def') == (1, [])
     assert shared.public == []
 
 
@@ -195,7 +195,7 @@ def test_one_that_fails_does_not_stop_the_others(shared):
     publishing.publish([shared.a], SCOPE, 'run2', 'alice')
     shared.change(update(s3.Grant).values(expired_at=PAST))
     shared.during = mock.Mock(side_effect=[ValueError('no JSON'), None])
-    deleted, kept = publishing.sweep('def')
+    deleted, kept = publishing.delete_ended('def')
     assert (deleted, len(kept)) == (1, 1)
     assert 'ValueError: no JSON' in kept[0]
 
@@ -207,7 +207,7 @@ def test_a_dead_storage_is_asked_once(shared):
         publishing.publish([shared.a], SCOPE, name, 'alice')
     shared.change(update(s3.Grant).values(expired_at=PAST))
     shared.a.answers, shared.during = False, mock.Mock()
-    assert len(publishing.sweep('def').kept) == 2
+    assert len(publishing.delete_ended('def').kept) == 2
     assert shared.during.call_count == 1
 
 
@@ -266,7 +266,7 @@ def bucket(shared, monkeypatch):
     monkeypatch.setattr(bucket_policies, 'set_public', SET_PUBLIC)  # in place of that of `shared`
     made = Bucket()
     monkeypatch.setattr(storages, 'list_storages', lambda *_, **__: [made])
-    for name in ('of_others', 'of_other_vos'):
+    for name in ('has_other_scopes', 'has_other_vos'):
         monkeypatch.setattr(shared_keys, name, mock.Mock(return_value=False))
 
     def get(storage, _):
@@ -286,7 +286,7 @@ def bucket(shared, monkeypatch):
 
 def mend(storage, key_prefix=''):
     storage.requests = 0
-    return publishing.mend(Subtree(storage, SCOPE, 'user.alice', key_prefix, ''))
+    return publishing.repair_policy(Subtree(storage, SCOPE, 'user.alice', key_prefix, ''))
 
 
 def test_where_policy_and_grants_agree_it_costs_one_request(bucket):
@@ -347,7 +347,7 @@ def test_what_is_not_this_scopes_to_close(bucket, monkeypatch, keeps):
     before = bucket.sids
     monkeypatch.setattr(grants, 'list_published', lambda *_, **__: {})
     if keeps == 'another VO':
-        shared_keys.of_other_vos.return_value = True
+        shared_keys.has_other_vos.return_value = True
     if keeps == 'not reviewed':
         monkeypatch.setattr(old_grants, 'is_public', lambda *_, **__: True)
     if keeps == 'no table':

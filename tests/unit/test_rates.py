@@ -27,8 +27,8 @@ import flask
 
 from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import api
-from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import rates
+from rucio.core.s3.rate_limiter import RateLimiter
 from rucio.gateway import s3 as gateway
 from rucio.web.rest.flaskapi.v1.s3base import S3View
 
@@ -40,9 +40,9 @@ def clock(monkeypatch):
     """The time, in seconds: ``clock[0]``."""
     now = [1000.0]
     monkeypatch.setattr(rates, 'monotonic', lambda: now[0])
-    rates.forget()
+    rates.reset()
     yield now
-    rates.forget()
+    rates.reset()
 
 
 @pytest.fixture(autouse=True)
@@ -153,10 +153,10 @@ def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
 
 
 def test_who_asked_longest_ago_is_forgotten():
-    allowance = Allowance(at_once=10, per_second=0, remembered=3)
+    limiter = RateLimiter(at_once=10, per_second=0, remembered=3)
     for who in 'abcad':
-        allowance.use(who, 1)
-    assert {who: allowance.left(who) for who in 'abcd'} == {'a': 8, 'b': 10, 'c': 9, 'd': 9}
+        limiter.take(who, 1)
+    assert {who: limiter.available(who) for who in 'abcd'} == {'a': 8, 'b': 10, 'c': 9, 'd': 9}
 
 
 def test_the_answer_says_when_it_may_be_asked_again():

@@ -154,7 +154,7 @@ def test_only_below_a_collection(here):
 
 
 def test_chunks(here, monkeypatch):
-    monkeypatch.setattr(walk, 'CHUNK', 3)
+    monkeypatch.setattr(walk, 'REGISTER_CHUNK', 3)
     here.store(*(f'run1/{number}' for number in range(10)))
     with mock.patch.object(registration, 'register', wraps=registration.register) as register:
         assert here.run().counts['registered'] == 10
@@ -566,8 +566,8 @@ def test_what_rucio_deletes_or_repairs_is_left_alone(here, state):
 
 def test_a_run_in_pieces(here, monkeypatch):
     """Each call does at least something, and all calls together all of it."""
-    monkeypatch.setattr(walk, 'LOOK', 2)
-    monkeypatch.setattr(walk, 'CHUNK', 2)
+    monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 2)
+    monkeypatch.setattr(walk, 'REGISTER_CHUNK', 2)
     here.store(*(f'run1/{number:02}' for number in range(20)))
     here.run()
     here.delete('run1/03', 'run1/11')
@@ -597,7 +597,7 @@ def test_objects_to_be_read_in_pieces(here, monkeypatch):
 
 def test_many_missing_files_take_no_longer_than_they_may(here, monkeypatch):
     """Of these the listing says nothing, so the clock is read in between, too."""
-    monkeypatch.setattr(walk, 'DOUBTS', 2)
+    monkeypatch.setattr(walk, 'RECHECK_CHUNK', 2)
     here.store(*(f'run1/{number}' for number in range(8)), 'z/z')
     here.run()
     here.delete(*(f'run1/{number}' for number in range(8)))
@@ -609,7 +609,7 @@ def test_many_missing_files_take_no_longer_than_they_may(here, monkeypatch):
 
 
 def test_a_stop_is_no_end_of_the_listing(here, monkeypatch):
-    monkeypatch.setattr(walk, 'LOOK', 1)
+    monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 1)
     here.store('run1/a', 'run1/b', 'run1/c')
     here.run()
     here.delete('run1/c')
@@ -662,7 +662,7 @@ def test_cutting_where_there_is_one_directory(here):
 @pytest.mark.parametrize('look', [1, 2, 256])
 def test_what_all_slices_count_is_what_lies_there(here, monkeypatch, look):
     """However a round is cut into slices, each object counts once."""
-    for name, value in {'LOOK': look, 'CHUNK': 3, 'DOUBTS': 2}.items():
+    for name, value in {'CLOCK_INTERVAL': look, 'REGISTER_CHUNK': 3, 'RECHECK_CHUNK': 2}.items():
         monkeypatch.setattr(walk, name, value)
     keys = [f'run1/{number:02}' for number in range(30)]
     for number, key in enumerate(keys):
@@ -700,7 +700,7 @@ def test_an_unsorted_listing(here):
 
 def test_a_storage_that_is_not_known_to_sort(here, endpoint, monkeypatch):
     """Each call lists all of it, and has its time after that."""
-    monkeypatch.setattr(walk, 'LOOK', 2)
+    monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 2)
     names = [f'run1/{number}' for number in range(9)]
     here.store(*names)
     object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
@@ -719,7 +719,7 @@ def test_a_storage_that_is_not_known_to_sort(here, endpoint, monkeypatch):
 
 
 def test_what_was_listed_long_ago_and_is_gone_is_not_registered(here, monkeypatch):
-    monkeypatch.setattr(walk, 'OLD', -1)
+    monkeypatch.setattr(walk, 'STALE_SECONDS', -1)
     here.store('run1/a', 'run1/b')
     object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
     listed = listings.sorted_entries
@@ -860,7 +860,7 @@ def test_check_does_not_go_on_for_ever(here):
     here.run()
     here.store('run1/a', body=b'abcd')
     with mock.patch.object(updates, 'replace', changing):
-        assert here.check('run1/a', on_changed='replace').counts['replaced'] == walk.AGAIN
+        assert here.check('run1/a', on_changed='replace').counts['replaced'] == walk.MAX_RECHECKS
 
 
 # What is said
@@ -905,7 +905,7 @@ def test_a_way_to_act_that_there_is_not(here, options):
 
 
 def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(here):
-    with mock.patch.object(checksums, 'sums', side_effect=ServiceUnavailable('not asked')):
+    with mock.patch.object(checksums, 'compute_checksums', side_effect=ServiceUnavailable('not asked')):
         assert counted(here.run()) == {}
 
 

@@ -60,7 +60,7 @@ def entry(s3, key):
 
 
 def summed(subtree, entries, readers=2, read=True, stop=None):
-    return dict(checksums.sums(subtree, entries, readers, read, stop or threading.Event()))
+    return dict(checksums.compute_checksums(subtree, entries, readers, read, stop or threading.Event()))
 
 
 def one(s3, subtree, key='run1/file', **options):
@@ -185,7 +185,7 @@ def test_all_are_summed_and_few_at_a_time(s3, subtree):
             assert len(asked) - len(yielded) <= 2 * 3 + 1
             yield entry(s3, f'run1/{number}')
 
-    for each, file in checksums.sums(subtree(), entries(), 3, True, threading.Event()):
+    for each, file in checksums.compute_checksums(subtree(), entries(), 3, True, threading.Event()):
         yielded.append(each)
         assert file.md5 == hashlib.md5(s3.content(BUCKET, each.key)).hexdigest()
     assert len(set(yielded)) == 50
@@ -202,7 +202,7 @@ def test_stopped_while_reading(s3, subtree, monkeypatch):
 def test_who_wants_no_more_leaves_no_thread_behind(s3, subtree):
     for number in range(10):
         s3.store(BUCKET, f'run1/{number}', BODY, etag=MULTI)
-    found = checksums.sums(subtree(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
+    found = checksums.compute_checksums(subtree(), [entry(s3, f'run1/{number}') for number in range(10)], 2, True, threading.Event())
     next(found)
     found.close()
     assert not [each for each in threading.enumerate() if each.name.startswith('rucio-s3-checksums')]

@@ -34,7 +34,7 @@ def empty(monkeypatch):
     for name in ('_abort_uploads', '_mark'):
         monkeypatch.setattr(removal, name, lambda *_: None)
     monkeypatch.setattr(removal, '_delete_objects', lambda _, keys: deleted.append(keys))
-    monkeypatch.setattr(removal, '_forget', lambda *_: 0)
+    monkeypatch.setattr(removal, '_delete_replicas', lambda *_: 0)
 
     def run(*listings):
         answers = iter(listings)

@@ -48,7 +48,7 @@ def ceph(monkeypatch):
     made.storage = lambda **more: SimpleNamespace(
         rse='X', region='de', endpoint=Endpoint('X', 'a' * 32, 'https://s3.example.org', **made.endpoint | more), connection=lambda _: connection
     )
-    made.door = lambda **more: topics.open_door(made.storage(**more), 'theirs')
+    made.door = lambda **more: topics.find_exposure(made.storage(**more), 'theirs')
     return made
 
 
@@ -121,8 +121,8 @@ def test_what_cannot_be_tried_is_not_vended(ceph, status):
 
 
 def test_a_topic_that_is_as_it_was_made_stays(ceph):
-    assert topics.make(ceph.storage()) == f'{ARN}rucio-s3-X'
-    assert topics.keep(ceph.storage()) is None
+    assert topics.create(ceph.storage()) == f'{ARN}rucio-s3-X'
+    assert topics.repair(ceph.storage()) is None
     assert ceph.own.asked == ['create_topic', 'list_topics', 'get_topic_attributes']
 
 
@@ -138,7 +138,7 @@ def test_a_topic_that_is_as_it_was_made_stays(ceph):
 def test_a_topic_that_somebody_changed_is_made_again(ceph, found, said):
     if found is not None:
         ceph.topics['rucio-s3-X'] = found
-    told = topics.keep(ceph.storage())
+    told = topics.repair(ceph.storage())
     assert said in told
     assert TOKEN not in told
     assert ceph.topics['rucio-s3-X'].items() >= {'push-endpoint': URL, 'OpaqueData': TOKEN}.items()
@@ -147,16 +147,16 @@ def test_a_topic_that_somebody_changed_is_made_again(ceph, found, said):
 def test_a_topic_that_is_listed_although_it_is_gone(ceph):
     ceph.topics['rucio-s3-X'] = {'push-endpoint': URL, 'OpaqueData': TOKEN}
     ceph.own.refuses = {'get_topic_attributes': 404}
-    assert 'was not there' in topics.keep(ceph.storage())
+    assert 'was not there' in topics.repair(ceph.storage())
     assert ceph.own.asked[-1] == 'create_topic'
 
 
 @pytest.mark.parametrize('settings', [{'events_url': None}, {'events_token': None}, {'event_topics': False}, {'events_topic': f'{ARN}mine'}])
 def test_what_is_not_ours_is_not_kept(ceph, settings):
-    assert topics.keep(ceph.storage(**settings)) is None
+    assert topics.repair(ceph.storage(**settings)) is None
     assert not ceph.urls
 
 
 def test_a_storage_that_does_not_answer_is_asked_another_time(ceph):
     ceph.own.refuses = {'all': EndpointConnectionError(endpoint_url='https://private.example.org')}
-    assert topics.keep(ceph.storage()) is None
+    assert topics.repair(ceph.storage()) is None

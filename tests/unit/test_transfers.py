@@ -86,8 +86,8 @@ def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit
     submit('none', submitted_at=now - timedelta(minutes=30))
     submit('high', priority=5, submitted_at=now)
     submit('low', priority=1, submitted_at=now - timedelta(days=1))
-    assert names(claims.take(MINE, 3, session=session)) == ['high', 'early', 'none']
-    assert names(claims.take(MINE, 3, session=session)) == ['late', 'low']
+    assert names(claims.claim_transfers(MINE, 3, session=session)) == ['high', 'early', 'none']
+    assert names(claims.claim_transfers(MINE, 3, session=session)) == ['late', 'low']
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit
 )
 def test_what_is_not_for_the_copier_is_left_alone(session, submit, values):
     submit(**values)
-    assert not claims.take(MINE, 10, session=session)
+    assert not claims.claim_transfers(MINE, 10, session=session)
 
 
 def claimed(session, instance, seconds=0):
@@ -108,35 +108,35 @@ def test_a_claim_holds_until_it_is_stale(session, submit):
     submit('fresh', external_host=claimed(session, OTHERS))
     submit('stale', external_host=claimed(session, OTHERS, claims.LEASE + 1))
     submit('unknown', external_host=None)
-    assert sorted(names(claims.take(MINE, 10, session=session))) == ['stale', 'unknown']
-    assert not claims.take(OTHERS, 10, session=session)
+    assert sorted(names(claims.claim_transfers(MINE, 10, session=session))) == ['stale', 'unknown']
+    assert not claims.claim_transfers(OTHERS, 10, session=session)
     claims.release(MINE, session=session)
-    assert sorted(names(claims.take(OTHERS, 10, session=session))) == ['stale', 'unknown']
+    assert sorted(names(claims.claim_transfers(OTHERS, 10, session=session))) == ['stale', 'unknown']
 
 
 def test_what_the_poller_notes_takes_no_claim_away(session, submit):
     submit()
-    assert claims.take(MINE, 1, session=session)
+    assert claims.claim_transfers(MINE, 1, session=session)
     for row in session.query(models.Request):
         row.last_processed_by, row.last_processed_at = 'conveyor-poller', copying._now()
     session.flush()
-    assert not claims.take(OTHERS, 1, session=session)
+    assert not claims.claim_transfers(OTHERS, 1, session=session)
 
 
 def test_clocks_of_other_machines_do_not_matter(session, submit, monkeypatch):
     submit()
-    assert claims.take(MINE, 1, session=session)
+    assert claims.claim_transfers(MINE, 1, session=session)
     monkeypatch.setattr(copying, '_now', lambda: datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(hours=1))
-    assert not claims.take(OTHERS, 1, session=session)
+    assert not claims.claim_transfers(OTHERS, 1, session=session)
 
 
 def test_who_was_away_does_not_take_a_claim_back(session, submit):
     submit()
-    mine = claims.take(MINE, 1, session=session)
+    mine = claims.claim_transfers(MINE, 1, session=session)
     for row in session.query(models.Request):
         row.external_host = claimed(session, MINE, claims.LEASE + 1)
     session.flush()
-    others = claims.take(OTHERS, 1, session=session)
+    others = claims.claim_transfers(OTHERS, 1, session=session)
     assert [each.id for each in others] == [each.id for each in mine]
     assert not claims.renew(MINE, mine, session=session)
     assert claims.renew(OTHERS, others, session=session)
@@ -145,7 +145,7 @@ def test_who_was_away_does_not_take_a_claim_back(session, submit):
 def test_what_nobody_wants_any_more_is_seen(session, submit):
     for name in ('kept', 'deleted', 'anew', 'done'):
         submit(name)
-    taken = claims.take(MINE, 10, session=session)
+    taken = claims.claim_transfers(MINE, 10, session=session)
     by_name = {row.name: row for row in session.query(models.Request)}
     session.delete(by_name['deleted'])
     by_name['anew'].external_id = generate_uuid()
@@ -167,14 +167,14 @@ def add_sources(session, request, *sources, linked=()):
 def test_sources_come_in_their_order(session, submit):
     all_of_them = (BESIDE, 5, True), (HERE, -1, True), ('d' * 32, 7, True), ('e' * 32, 9, False), (THERE, 9, True)
     add_sources(session, submit(), *all_of_them, linked=[HERE, BESIDE, 'd' * 32, 'e' * 32])
-    [taken] = claims.take(MINE, 1, session=session)
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE, 'd' * 32, BESIDE]
 
 
 def test_what_lies_behind_another_rse_is_no_source(session, submit):
     """Rucio notes the sources of all hops with the last request, too."""
     add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, True), linked=[HERE])
-    [taken] = claims.take(MINE, 1, session=session)
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE]
 
 
@@ -332,12 +332,12 @@ def test_an_upload_that_could_not_be_aborted_is_aborted_later(s3, site, monkeypa
     assert carry_out(body).error
     assert len(s3.uploads) == 1
     s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
-    copying.tidy()
+    copying.abort_leftovers()
     assert len(s3.uploads) == 1
-    copying.tidy()
+    copying.abort_leftovers()
     assert not s3.uploads
     before = len(s3.operations())
-    copying.tidy()
+    copying.abort_leftovers()
     assert len(s3.operations()) == before
 
 
@@ -393,8 +393,8 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     for number in range(9):
         submit(f'{number}', priority=5)
     submit('low', dest_rse_id=BESIDE, priority=1)
-    assert names(claims.take(MINE, 1, session=session)) == ['low']
-    assert not claims.take(MINE, 1, session=session)
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == ['low']
+    assert not claims.claim_transfers(MINE, 1, session=session)
     assert {host for name, host in hosts(session).items() if name != 'low'} == {None}
     [warning] = [each.getMessage() for each in caplog.records if each.name == claims.__name__]
     assert warning.startswith('RSE THERE: ')
@@ -402,7 +402,7 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     assert THERE in warning
     site.update(known)
     claims._answers.clear()  # it is some time later
-    assert len(claims.take(MINE, 10, session=session)) == 9
+    assert len(claims.claim_transfers(MINE, 10, session=session)) == 9
 
 
 @pytest.mark.parametrize(
@@ -424,8 +424,8 @@ def test_one_source_with_keys_is_enough(session, submit, site, lose_keys, withou
     session.add(models.Distance(src_rse_id=BESIDE, dest_rse_id=THERE, distance=1))
     session.add(models.Distance(src_rse_id='d' * 32, dest_rse_id=THERE, distance=1))
     submit('last', source_rse_id=THERE, dest_rse_id=THERE, priority=1)
-    assert names(claims.take(MINE, 1, session=session)) == (['file'] if taken else ['last'])
-    assert names(claims.take(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == (['file'] if taken else ['last'])
+    assert names(claims.claim_transfers(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
 
 
 @pytest.mark.parametrize(('dest', 'sources'), [(THERE, (HERE,)), (HERE, (THERE,)), (THERE, (HERE, 'gone'))])
@@ -445,18 +445,18 @@ def test_a_source_without_keys_is_not_what_a_transfer_failed_for(s3, site, lose_
 def test_keys_that_cannot_be_read_are_none(session, submit, site, lose_keys, caplog, monkeypatch):
     monkeypatch.setitem(site, 'THERE', replace(site['THERE'], endpoint=replace(site['THERE'].endpoint, secrets=Secrets('only-one-half', None))))
     submit()
-    assert not claims.take(MINE, 1, session=session)
+    assert not claims.claim_transfers(MINE, 1, session=session)
     assert 'RSE THERE: ' in caplog.text
 
 
 def test_the_log_names_both_ends(session, submit, site):
     submit()
-    [taken] = claims.take(MINE, 1, session=session)
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
     now, said = copying._now(), []
     heartbeat = SimpleNamespace(logger=lambda _, text, *values: said.append(text % values))
     daemon = copier.Copier(copier.Options(), None, heartbeat)
-    daemon._tell(taken, requests.Outcome(now, now, taken.sources[0], how='copied'))
-    daemon._tell(taken, requests.Outcome(now, now, taken.sources[0], error='RSE THERE: no.'))
+    daemon._log_outcome(taken, requests.Outcome(now, now, taken.sources[0], how='copied'))
+    daemon._log_outcome(taken, requests.Outcome(now, now, taken.sources[0], error='RSE THERE: no.'))
     name = f'user.alice:file (request {taken.id}) HERE -> THERE'
     assert said == [f'{name}: copied, 1 bytes in 0.0 s', f'{name}: failed. RSE THERE: no.']
 

@@ -45,7 +45,7 @@ BUCKET = 'user.alice'
 def sts(monkeypatch):
     monkeypatch.setattr(vending, '_slots', type(vending._slots)())
     monkeypatch.setattr(vending, '_clients', {})
-    rates.forget()
+    rates.reset()
     with FakeSTS() as server:
         yield server
 
@@ -108,7 +108,7 @@ def test_keys_are_vended_where_no_name_differs_in_capitals_only(storage, sts, mo
     ],
 )
 def test_no_keys_where_they_would_be_for_another_name_as_well(storage, sts, monkeypatch, prefix, folders, other):
-    monkeypatch.setattr(vending, 'MOST_NAMES', 4)
+    monkeypatch.setattr(vending, 'MAX_NAMES', 4)
     Names(monkeypatch, **folders)
     with pytest.raises(RSEOperationNotSupported) as refused:
         vend(storage(policy_capitals=False), prefix=prefix)
@@ -304,7 +304,7 @@ def test_sixteen_who_ask_at_once_cause_one_request(storage, sts):
 
 def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
     """Each with a time-out of its own, one after the other, they would hold the threads of the server for minutes."""
-    here, stock = threading.Semaphore(0), vending._Slot
+    here, stock = threading.Semaphore(0), vending._CachedKeys
 
     class Door:
         """The lock of a slot, and who has come to it."""
@@ -324,7 +324,7 @@ def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
         made.lock = Door()
         return made
 
-    monkeypatch.setattr(vending, '_Slot', slot)
+    monkeypatch.setattr(vending, '_CachedKeys', slot)
     sts.gate.clear()
     sts.failures = [(500, 'InternalFailure')] * 4
     there = storage()
@@ -342,7 +342,7 @@ def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
 
 
 def test_what_is_remembered_is_bounded(storage, sts, monkeypatch):
-    monkeypatch.setattr(vending, 'REMEMBERED', 2)
+    monkeypatch.setattr(vending, 'MAX_CACHED_KEYS', 2)
     for who in ('a', 'b', 'c', 'a'):
         vend(storage(), who=who)
     assert len(vending._slots) == 2

@@ -39,7 +39,7 @@ ELSEWHERE = {
     'rucio/common/s3/ranges.py': 'unit/test_transfer.py',
     'rucio/common/s3/settings.py': 'unit/test_endpoint.py',
     'rucio/common/s3/sts.py': 'attacks/test_hostile_sts.py',
-    'rucio/core/s3/allowance.py': 'unit/test_rates.py',
+    'rucio/core/s3/rate_limiter.py': 'unit/test_rates.py',
     'rucio/core/s3/auth/grants.py': 'unit/test_auth_access.py',
     'rucio/core/s3/auth/objects.py': 'unit/test_imports.py',
     'rucio/core/s3/auth/old_grants.py': 'unit/test_publishing.py',

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for each
-step.
+"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for
+each step.
 
 Each function does a route of :mod:`rucio.common.s3.api`: it takes what that takes and answers what that answers.
 ``issuer`` is the account that asks, ``vo`` its VO.
@@ -70,7 +70,7 @@ __all__ = [
 
 def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[str, Any]:
     endpoint = storage.endpoint
-    ways = [way for way in storage.ways if way != 'vended' or tried is None or tried.held]
+    ways = [way for way in storage.ways if way != 'vended' or tried is None or tried.safe]
     return {
         'rse': storage.rse,
         'url': endpoint.url,
@@ -92,13 +92,14 @@ def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[di
     with db_session(DatabaseOperationType.READ) as session:
         found = storages.list_storages(vo, session=session)
         return [
-            _described(each, chaining.last(each, session=session) if 'vended' in each.ways else None) for each in found
+            _described(each, chaining.last_verdict(each, session=session) if 'vended' in each.ways else None)
+            for each in found
         ]
 
 
 def get_rse(asked: api.GetRSE, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """One S3 RSE and how to reach it, ``overlaps``: the RSEs (None: one of another VO) that can have the same keys
-    for other DIDs, and ``sharing``: whether the operator has made the table of grants.
+    """One S3 RSE and how to reach it, ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for
+    other DIDs, and ``sharing``: whether the operator has made the table of grants.
 
     Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
@@ -143,7 +144,7 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> l
         return [
             each
             for each in found
-            if not shared_keys.of_other_vos(by_name[each['rse']], each['bucket'], session=session)
+            if not shared_keys.has_other_vos(by_name[each['rse']], each['bucket'], session=session)
         ]
 
 
@@ -162,12 +163,12 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
-    storage = lookup.pick(found, scope)
-    lookup.need_apart(storage, account, scope, name)
+    storage = lookup.choose_storage(found, scope)
+    lookup.need_exclusive(storage, account, scope, name)
     if name:
         with db_session(DatabaseOperationType.READ) as session:
             creation.need_room(account, internal, name, storage, session=session)
-    made = creation.make(storage, scope)
+    made = creation.make_bucket(storage, scope)
     if name:
         made |= _keep_dataset(account, internal, name, storage)
     try:
@@ -179,7 +180,7 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
         'bucket': bucket,
         'scope': scope,
         'name': name,
-        'url': lookup.url(storage, bucket, key),
+        'url': lookup.object_url(storage, bucket, key),
     }
     return place | {'made': made, 'warnings': [] if made['bucket'] else bucket_policies.dangers(storage, bucket)}
 
@@ -193,7 +194,7 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
         made['dataset'] = True
     with db_session(DatabaseOperationType.WRITE) as session:
         # It may be one that was removed, and that the undertaker did not come to yet.
-        creation.revive(scope, name, session=session)
+        creation.cancel_expiry(scope, name, session=session)
         if creation.own_rules(account, scope, name, storage, session=session):
             return made
     with suppress(DuplicateRule):
@@ -238,8 +239,8 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
         access.need(account, internal, '', True, session=session)
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
         admin = access.is_admin(account, session=session)
-    storage = lookup.pick(found, scope).hurried
-    lookup.need_apart(storage, account, scope, name)
+    storage = lookup.choose_storage(found, scope).hurried
+    lookup.need_exclusive(storage, account, scope, name)
     try:
         return removal.remove(storage, account, internal, name, asked.force)
     except RSEAccessDenied:
@@ -312,14 +313,14 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
         if name and lookup.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
-            raise access.refused(account, scope, name, write)
+            raise access.denied_did(account, scope, name, write)
         source = (
             lookup.imported(account, internal, inside.rstrip('/'), rse, session=session)
             if inside and not write
             else None
         )
         found = [source[0]] if source else lookup.candidates(account, internal, name, rse, session=session)
-    storage = lookup.pick(found, scope)
+    storage = lookup.choose_storage(found, scope)
     bucket, prefix = source[1:] if source else storage.layout.place_of(scope, inside)
     with db_session(DatabaseOperationType.READ) as session:
         shared_keys.need(storage, account, bucket, prefix, write, session=session)
@@ -340,8 +341,8 @@ def _vended(
         )
     storage.need_name(bucket, prefix)
     tried = chaining.verdict(storage)
-    if not tried.held:
-        raise RSEOperationNotSupported(f'{tried.said} Until then this server signs requests (remote).')
+    if not tried.safe:
+        raise RSEOperationNotSupported(f'{tried.reason} Until then this server signs requests (remote).')
     if asked.write:
         public_acls.ignore(storage, bucket)
     vended = vending.vend(storage, bucket, prefix, asked.write, asked.lifetime, issuer, exact)
@@ -389,8 +390,8 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
         if object_lock.is_enabled(storage, bucket):
             raise AccessDenied(
                 f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object "
-                'lock, and this storage obeys lock '
-                'headers that are not signed (signature_guards). Use keys (vended, or your own).'
+                'lock, and this storage obeys lock headers that are not signed (signature_guards). Use keys (vended, '
+                'or your own).'
             )
     return {'responses': signing.sign(storage, checked)}
 
@@ -423,10 +424,12 @@ def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[st
     owner, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
-        grants.check(internal, name, InternalAccount(account, vo=vo), write, session=session)
-        places = lookup.publishing(owner, internal, name, session=session) if account == grants.EVERYBODY else []
+        grants.need_grantable(internal, name, InternalAccount(account, vo=vo), write, session=session)
+        places = (
+            lookup.storages_to_publish(owner, internal, name, session=session) if account == grants.EVERYBODY else []
+        )
     for place in places:
-        lookup.need_apart(place, owner, scope, name)
+        lookup.need_exclusive(place, owner, scope, name)
     if account == grants.EVERYBODY:
         return {'account': account, 'write': write, 'changed': publishing.publish(places, internal, name, issuer)}
     with db_session(DatabaseOperationType.WRITE) as session:
@@ -439,8 +442,8 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the operator has not made the table of grants.
-    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all the
-        same.
+    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all
+        the same.
     """
     scope, name, account = asked.scope, asked.name, asked.account
     owner, internal = names(issuer, scope, name, vo)
@@ -448,7 +451,7 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
         access.need(owner, internal, '', True, session=session)
         grants.need_table(session=session)
         if account == grants.EVERYBODY:
-            places = lookup.publishing(owner, internal, name, session=session)
+            places = lookup.storages_to_publish(owner, internal, name, session=session)
             known = any(grant.account == account for grant in grants.list_grants(internal, name, session=session))
     if account != grants.EVERYBODY:
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -458,8 +461,8 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
         raise type(error)(
             f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: '
-            f'{error.args[0] if error.args else error} '
-            'The server tries again (rucio-s3-reconciler); or repeat this later.'
+            f'{error.args[0] if error.args else error} The server tries again (rucio-s3-reconciler); or repeat this '
+            'later.'
         )
     return {'removed': known}
 
@@ -478,8 +481,8 @@ def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT
 def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Set the storage's own policy of the bucket of a scope, in place of the one that it has. Up to four requests.
 
-    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins more:
-    :func:`.bucket_policies.check`.
+    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins
+    more: :func:`.bucket_policies.check`.
 
     :raises AccessDenied: if the issuer does not own the scope, or an admin's Deny would get lost.
     :raises InvalidObject: if this may not be set, or the storage does not take it.
@@ -496,8 +499,8 @@ def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT
 def delete_bucket_policy(asked: api.DeleteBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Delete the storage's own policy of the bucket of a scope, except for what ``share --public`` gave. Two requests.
 
-    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is no
-        admin.
+    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is
+        no admin.
     :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
     storage, bucket, admin = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here, but a
-storage.
+"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here,
+but a storage.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
@@ -29,13 +29,13 @@ from rucio.db.sqla.session import db_session
 if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
-__all__ = ['LATER', 'MAX_BODY', 'complain', 'take_events']
+__all__ = ['MAX_BODY', 'RETRY_LATER', 'complain', 'take_events']
 
 _LOGGER = line_logger(__name__)
 
 MAX_BODY = events.MAX_BODY
-LATER = events.LATER
-complain = events.complain
+RETRY_LATER = events.RETRY_LATER
+complain = events.warn_limited
 _LONGEST_NAME = 255  # of an RSE
 
 
@@ -53,7 +53,7 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
     :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.
     """
     storage = _storage(rse, vo)
-    events.need_token(storage, events.claimed(body) if token is None else [token])
+    events.need_token(storage, events.find_token(body) if token is None else [token])
     batch = events.parse(body)
     if token is None:
         events.need_token(storage, batch.opaque)
@@ -61,8 +61,8 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
         raise CannotAuthenticate
     for url in batch.confirmations[:1]:
         asked = f'SNS asks whether it may send its notifications. If you have subscribed this server, open {url}'
-        events.complain((storage.rse_id, 'SNS'), f'S3 events for RSE {rse}: {asked}')
-    summary = events.follow(storage, batch.changes)
+        events.warn_limited((storage.rse_id, 'SNS'), f'S3 events for RSE {rse}: {asked}')
+    summary = events.process(storage, batch.changes)
     answer = {**batch.counts, 'counts': {kind: count for kind, count in summary.counts.items() if count}}
     _LOGGER.debug('S3 events for RSE %s: %s', rse, answer)
     return answer
@@ -75,5 +75,5 @@ def _storage(rse: str, vo: str) -> 'Optional[Storage]':
         try:
             return storages.get_storage(rse, vo, session=session)
         except (RSENotFound, ConfigurationError) as error:
-            events.complain('no such RSE', f'S3 events were refused: {error.args[0] if error.args else error}')
+            events.warn_limited('no such RSE', f'S3 events were refused: {error.args[0] if error.args else error}')
             return None

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface asks for where a bucket of somebody else is imported. A transaction for each step, as in
-:mod:`rucio.gateway.s3`.
+"""What the REST interface asks for where a bucket of somebody else is imported. A transaction for each step, as
+in :mod:`rucio.gateway.s3`.
 """
 
 from typing import Any
@@ -57,7 +57,9 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
         if not check_scope(internal, session=session):
             raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
         known = None if asked.bucket or asked.prefix else imports.known(storage, scope, name, session=session)
-        new = known or imports.Import(*imports.place(storage, asked.bucket, asked.prefix), scope=scope, dataset=name)
+        new = known or imports.Import(
+            *imports.resolve_prefix(storage, asked.bucket, asked.prefix), scope=scope, dataset=name
+        )
         imports.check(storage, new, session=session)
         shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
     subtree = imports.subtree_of(storage, new)
@@ -65,6 +67,6 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
     # of the right one.
     if not asked.dry_run and not asked.after and next(listings.unordered(subtree), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
-            imports.remember(storage, new, issuer, not admin, session=session)
+            imports.save(storage, new, issuer, not admin, session=session)
     answer = requested.reconcile(subtree, asked)
     return {'rse': storage.rse, 'bucket': new.bucket, 'prefix': new.prefix, 'scope': scope, 'name': name} | answer

@@ -46,7 +46,7 @@ _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings
-    say: for :data:`.requested.SECONDS` at most. What is registered belongs to the owner of the scope, whoever asks.
+    say: for :data:`.requested.MAX_SECONDS` at most. What is registered belongs to the owner of the scope, whoever asks.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if it was imported.
@@ -68,8 +68,8 @@ def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[s
             )
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
         file = bool(name) and lookup.is_file(internal, name, session=session)
-    storage = lookup.pick(found, scope)
-    lookup.need_apart(storage, account, scope, '' if file else name)
+    storage = lookup.choose_storage(found, scope)
+    lookup.need_exclusive(storage, account, scope, '' if file else name)
     subtree = Subtree.of(storage.hurried, internal, '' if file else name)
     answer = requested.reconcile(subtree, asked, file=name if file else None)
     return {'rse': subtree.storage.rse, 'bucket': subtree.bucket, 'scope': scope, 'name': name} | answer
@@ -113,12 +113,12 @@ def list_changes(asked: api.ListChanges, issuer: str, vo: str = DEFAULT_VO) -> d
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
-    storage = lookup.pick(found, scope)
+    storage = lookup.choose_storage(found, scope)
     seen: list[changes.Change] = []
     if start is not None:
         with db_session(DatabaseOperationType.READ) as session:
             seen = changes.list_changes(storage, internal, name, start, session=session)
-    more = len(seen) == changes.MOST
+    more = len(seen) == changes.MAX_CHANGES
     told = [each._asdict() | {'time': each.time.strftime(_DATE), 'scope': scope} for each in seen]
     return {'rse': storage.rse, 'now': (seen[-1].time if more else now).strftime(_DATE), 'more': more, 'changes': told}
 

@@ -14,9 +14,9 @@
 
 """The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
 
-Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon finds
-them (:mod:`rucio.core.s3.transfers.claims`), moves the bytes, and writes the outcome where Rucio's finisher looks for
-it.
+Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon
+finds them (:mod:`rucio.core.s3.transfers.claims`), moves the bytes, and writes the outcome where Rucio's finisher
+looks for it.
 """
 
 import logging

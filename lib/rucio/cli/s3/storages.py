@@ -35,7 +35,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.places import Place
+from rucio.common.s3.storage_areas import StorageArea
 
 IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
 _ALL = {'read': 1, 'write': 1, 'delete': 1}
@@ -169,8 +169,8 @@ def _folder(bucket: Optional[str], prefix: Optional[str], read_only: bool) -> st
     if not bucket:
         if prefix:
             raise InputValidationError(
-                '--prefix is a prefix in the one bucket of an RSE: give --bucket as well. '
-                'For a prefix of all bucket names use --bucket-prefix.'
+                '--prefix is a prefix in the one bucket of an RSE: give --bucket as well. For a prefix of all bucket '
+                'names use --bucket-prefix.'
             )
         return '/'
     if not (_FOREIGN_BUCKET.fullmatch(bucket) if read_only else is_bucket_name(bucket)):
@@ -235,8 +235,8 @@ def _make(
     differences = _differences(there, present, properties, attributes, protocols) if there else []
     if differences:
         raise UnsupportedOperation(
-            f'The RSE {name} already exists, and was not changed: {"; ".join(differences)}. '
-            'Choose another name, or change the RSE by hand.'
+            f'The RSE {name} already exists, and was not changed: {"; ".join(differences)}. Choose another name, or '
+            'change the RSE by hand.'
         )
     if not there or not there['protocols']:
         _need_a_place_of_its_own(client, name, attributes.get('lfn2pfn_algorithm'), protocols[0])
@@ -268,17 +268,17 @@ def _need_a_place_of_its_own(client: Any, name: str, algorithm: Optional[str], p
     """
     if algorithm is None:
         return
-    place = Place.of(name, protocol, algorithm)
+    place = StorageArea.of(name, protocol, algorithm)
     for other, theirs in _others(client, name):
         for each in client.get_rse(other)['protocols']:
-            overlap = place.overlap(Place.of(other, each, theirs)) if each['impl'] != IMPL_FTS else None
+            overlap = place.overlap(StorageArea.of(other, each, theirs)) if each['impl'] != IMPL_FTS else None
             if overlap and (not overlap.scope or overlap.scope in client.list_scopes()):
                 remedy = (
                     'another --bucket or --prefix' if place.bucket else 'different bucket names with --bucket-prefix'
                 )
                 raise UnsupportedOperation(
-                    f'The RSE {name} was not created: {overlap.why}, '
-                    f'so a file deleted on one would be gone on both. Give {name} {remedy}.'
+                    f'The RSE {name} was not created: {overlap.why}, so a file deleted on one would be gone on both. '
+                    f'Give {name} {remedy}.'
                 )
 
 
@@ -317,8 +317,8 @@ def _differences(
         ]
     if 'fts' in attributes and any(each['domains']['wan'].get('third_party_copy_read') for each in same):
         found.append(
-            f'its protocol {main["scheme"]} offers third-party copies, '
-            'and FTS would be given its URLs (set them to null; 0 in Rucio 38)'
+            f'its protocol {main["scheme"]} offers third-party copies, and FTS would be given its URLs (set them to '
+            'null; 0 in Rucio 38)'
         )
     return found
 

@@ -41,7 +41,7 @@ def role_chaining(subject: 'Subject') -> str:
     if not told:
         raise skipped('the server vends no keys')
     if not told['refused']:
-        raise failed(*split(told['said']))
+        raise failed(*split(told['reason']))
     return f'vended keys cannot gain more access (tried at {told["tried_at"]})'
 
 

@@ -73,10 +73,10 @@ class GetVersion(Request[Version], route='GET /version'):
 
 
 class RoleChaining(TypedDict):
-    """What came of trying to make more of vended keys."""
+    """Whether vended keys can obtain more permissions than they were vended with."""
 
-    refused: Annotated[bool, 'Nothing can be made of them. Otherwise no keys are vended.']
-    said: Annotated[str, 'What the operator must change.']
+    refused: Annotated[bool, 'The storage refused all attempts. Otherwise the server vends no keys.']
+    reason: Annotated[str, 'What the operator must change; empty if nothing.']
     tried_at: Annotated[str, 'When: YYYY-MM-DDTHH:MM:SSZ.']
 
 

@@ -11,8 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported and
-reached.
+"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported
+and reached.
 
 The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``, in a VO other than the default one with ``RSE@VO``. A
 value has 4,000 characters at most, a section 128. What the server notes for itself is written here without
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['Row', 'add', 'change', 'drop', 'get', 'of_rse', 'put', 'section_of', 'vending_section_of']
+__all__ = ['Row', 'add', 'bucket_section', 'change', 'drop', 'get', 'list_rows', 'put', 'vending_section']
 
 _TABLE = models.Config
 
@@ -47,21 +47,21 @@ class Row(NamedTuple):
     value: str
 
 
-def section_of(storage: 'Storage', bucket: str) -> str:
+def bucket_section(storage: 'Storage', bucket: str) -> str:
     """The section of a bucket; with an empty one that of the RSE itself."""
-    return f's3-bucket:{_named(storage)}:{bucket}'
+    return f's3-bucket:{_rse_label(storage)}:{bucket}'
 
 
-def vending_section_of(storage: 'Storage') -> str:
+def vending_section(storage: 'Storage') -> str:
     """The section of what was found out about the keys that the server vends."""
-    return f's3-vending:{_named(storage)}'
+    return f's3-vending:{_rse_label(storage)}'
 
 
-def _named(storage: 'Storage') -> str:
+def _rse_label(storage: 'Storage') -> str:
     return storage.rse if storage.vo == DEFAULT_VO else f'{storage.rse}@{storage.vo}'
 
 
-def of_rse(
+def list_rows(
     storage: 'Storage', beginnings: 'Iterable[str]', bucket: Optional[str] = None, *, session: 'Session'
 ) -> list[Row]:
     """What stands in the sections of an RSE's buckets: one query.
@@ -69,7 +69,7 @@ def of_rse(
     :param beginnings: Only options that begin with one of these.
     :param bucket: Only those of this bucket.
     """
-    begin = section_of(storage, '')
+    begin = bucket_section(storage, '')
     where = _TABLE.section == f'{begin}{bucket}' if bucket else _TABLE.section.startswith(begin, autoescape=True)
     wanted = f'{begin}{bucket}' if bucket else None
     options = or_(*(_TABLE.opt.startswith(each, autoescape=True) for each in beginnings))
@@ -84,7 +84,7 @@ def of_rse(
 
 def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
     """One value: one query. None where there is none."""
-    return session.execute(select(_TABLE.value).where(_at(section, option))).scalar()
+    return session.execute(select(_TABLE.value).where(_row_is(section, option))).scalar()
 
 
 def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
@@ -92,13 +92,13 @@ def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
 
     :returns: False, with the transaction rolled back, if another process has written one in the same moment.
     """
-    changed = _changed(update(_TABLE).where(_at(section, option)).values(value=value), session)
+    changed = _changed(update(_TABLE).where(_row_is(section, option)).values(value=value), session)
     return changed or add(section, {option: value}, session=session)
 
 
 def change(section: str, option: str, old: str, new: str, *, session: 'Session') -> bool:
     """Change a value if it is still what was read: one statement. Whether it was."""
-    return _changed(update(_TABLE).where(_at(section, option), _TABLE.value == old).values(value=new), session)
+    return _changed(update(_TABLE).where(_row_is(section, option), _TABLE.value == old).values(value=new), session)
 
 
 def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
@@ -122,7 +122,7 @@ def drop(section: str, option: str, *, below: bool = False, session: 'Session') 
     _changed(delete(_TABLE).where(_TABLE.section == section, where), session)
 
 
-def _at(section: str, option: str) -> Any:
+def _row_is(section: str, option: str) -> Any:
     return and_(_TABLE.section == section, _TABLE.opt == option)
 
 

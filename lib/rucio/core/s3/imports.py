@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Imports: what others keep in a bucket, as files of a dataset on a non-deterministic RSE. Nothing is ever written
-there.
+"""Imports: what others keep in a bucket, as files of a dataset on a non-deterministic RSE. Nothing is ever
+written there.
 
 The objects below a prefix of the bucket are the files below a dataset's name, and each replica has its path. The
 dataset gets no rule: there is nothing to be kept, and without one no account is charged. An import is remembered in
@@ -57,22 +57,22 @@ __all__ = [
     'dids_of',
     'known',
     'list_imports',
-    'place',
-    'remember',
+    'resolve_prefix',
+    'save',
     'source_of',
     'subtree_of',
 ]
 
-OPTION = 'import'
-MOST = 20  # imports of an account that is not an admin, on an RSE
-LONGEST = 4000  # characters; of a value in Rucio's table
-LONGEST_SECTION = 128  # the same of a section
+OPTION_PREFIX = 'import'
+MAX_IMPORTS = 20  # imports of an account that is not an admin, on an RSE
+MAX_VALUE_LENGTH = 4000  # characters; of a value in Rucio's table
+MAX_SECTION_LENGTH = 128  # the same of a section
 _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
 class Import(NamedTuple):
-    """What is imported of a bucket: the keys below ``prefix`` (empty, or with a slash at its end) are the names below
-    ``dataset``.
+    """What is imported of a bucket: the keys below ``prefix`` (empty, or with a slash at its end) are the names
+    below ``dataset``.
     """
 
     bucket: str
@@ -89,7 +89,7 @@ class Import(NamedTuple):
         return self.prefix + name[len(self.dataset) + 1 :] if name.startswith(f'{self.dataset}/') else None
 
 
-def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, str]:
+def resolve_prefix(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, str]:
     """The bucket, and what the keys in it begin with, that an import is of. No request.
 
     :param bucket: The bucket; None: the one in the prefix of the RSE's protocol.
@@ -109,7 +109,7 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
     if not (bucket := bucket or own):
         raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
     # botocore would take an ARN to another host than the RSE's.
-    if not _BUCKET.fullmatch(bucket) or len(configs.section_of(storage, bucket)) > LONGEST_SECTION:
+    if not _BUCKET.fullmatch(bucket) or len(configs.bucket_section(storage, bucket)) > MAX_SECTION_LENGTH:
         raise InputValidationError(
             f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule."
         )
@@ -124,20 +124,22 @@ def place(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, 
 
 def list_imports(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> list[Import]:
     """What is imported on an RSE, or of one bucket: one query."""
-    return [each for each, _ in _rows(storage, bucket, session)]
+    return [each for each, _ in _list_with_accounts(storage, bucket, session)]
 
 
-def _rows(storage: 'Storage', bucket: Optional[str], session: 'Session') -> list[tuple[Import, Optional[str]]]:
+def _list_with_accounts(
+    storage: 'Storage', bucket: Optional[str], session: 'Session'
+) -> list[tuple[Import, Optional[str]]]:
     """Imports, and who asked for them."""
-    rows = configs.of_rse(storage, (OPTION,), bucket, session=session)
-    return sorted((each for row in rows for each in _read(row.bucket, row.value)), key=_by_name)
+    rows = configs.list_rows(storage, (OPTION_PREFIX,), bucket, session=session)
+    return sorted((each for row in rows for each in _parse(row.bucket, row.value)), key=_by_name)
 
 
 def _by_name(row: tuple[Import, Optional[str]]) -> tuple[str, str, str]:
     return row[0].bucket, row[0].scope, row[0].dataset
 
 
-def _read(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optional[str]]]':
+def _parse(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optional[str]]]':
     """What somebody else wrote there is nothing."""
     try:
         found = json.loads(value or '[]')
@@ -189,7 +191,7 @@ def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -
     )
 
 
-def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, session: 'Session') -> bool:
+def save(storage: 'Storage', new: Import, account: str, limited: bool, *, session: 'Session') -> bool:
     """Have the daemon repeat an import. One query, three where it is new.
 
     :param account: Who asks for it.
@@ -197,24 +199,24 @@ def remember(storage: 'Storage', new: Import, account: str, limited: bool, *, se
     :returns: Whether it was new.
     :raises InvalidObject: if the account has too many on this RSE, or the names are too long.
     """
-    known = _rows(storage, None, session)
+    known = _list_with_accounts(storage, None, session)
     if new in [each for each, _ in known]:
         return False
-    if limited and sum(by == account for _, by in known) >= MOST:
+    if limited and sum(by == account for _, by in known) >= MAX_IMPORTS:
         raise InvalidObject(
-            f'RSE {storage.rse}: account {account} has {MOST} imports there already, which are repeated by and by. '
-            'Import a larger prefix instead, or ask an admin.'
+            f'RSE {storage.rse}: account {account} has {MAX_IMPORTS} imports there already, which are repeated by and '
+            'by. Import a larger prefix instead, or ask an admin.'
         )
     value = json.dumps(
         {'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':')
     )
-    if len(value) > LONGEST:
+    if len(value) > MAX_VALUE_LENGTH:
         raise InvalidObject(
             f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be remembered. Import a larger part."
         )
     # A row for each: nobody's imports are in the way of others'.
     name = hashlib.sha256(f'{new.scope}:{new.dataset}'.encode()).hexdigest()[:32]
-    config.set(configs.section_of(storage, new.bucket), f'{OPTION}-{name}', value, session=session)
+    config.set(configs.bucket_section(storage, new.bucket), f'{OPTION_PREFIX}-{name}', value, session=session)
     return True
 
 
@@ -253,8 +255,8 @@ def covering(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -
 
 
 def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: 'Session') -> Optional[tuple[str, str]]:
-    """Bucket and key (without a slash at its end) of a collection that is imported, or lies in one that is. One
-    query.
+    """Bucket and key (without a slash at its end) of a collection that is imported, or lies in one that is.
+    One query.
     """
     for each in list_imports(storage, session=session):
         if each.scope == scope.external and (key := each.key_of(f'{name}/')) is not None:

@@ -46,8 +46,8 @@ def guards_replicas(vo: str) -> bool:
     """Whether none but admins can say where a replica lies on a non-deterministic RSE, so that a path tells whose an
     object is.
 
-    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an RSE. A
-    policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its permission
-    module.
+    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an
+    RSE. A policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its
+    permission module.
     """
     return getattr(permission_module(vo), 'GUARDS_REPLICAS', False) is True

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-__all__ = ['SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s3']
+__all__ = ['CACHE_SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s3']
 
 # How long a new RSE, setting or key may take to be noticed.
-SECONDS = 10
+CACHE_SECONDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ class Storage:
 
     @property
     def ways(self) -> list[str]:
-        """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing. Makes no
-        request.
+        """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing.
+        Makes no request.
         """
         if self._authorizer is None or not self._authorizer.signed:
             return []
@@ -158,16 +158,16 @@ class Storage:
         )
 
     def need_name(self, bucket: str, key: str = '') -> None:
-        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be its
-        administration.
+        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be
+        its administration.
 
         :raises RSEFileNameNotSupported: if it does.
         """
         if bucket in self.endpoint.reserved_buckets:
             raise RSEFileNameNotSupported(
                 f"RSE {self.rse}: a storage of provider {self.endpoint.provider} may keep the name '{bucket}' for "
-                'itself, so the Rucio server neither makes '
-                "such a bucket nor signs for it. Use another scope, or another 'provider' if that is not the right one."
+                'itself, so the Rucio server neither makes such a bucket nor signs for it. Use another scope, or '
+                "another 'provider' if that is not the right one."
             )
         if key.startswith(self.endpoint.reserved_keys):
             raise RSEFileNameNotSupported(
@@ -181,13 +181,13 @@ _storages: dict[tuple[str, str], tuple[float, Storage]] = {}
 def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
     """All S3 RSEs of a VO, by name. Those whose settings are wrong are left out.
 
-    Costs one query, and more for each RSE of which what is known is older than :data:`SECONDS`.
+    Costs one query, and more for each RSE of which what is known is older than :data:`CACHE_SECONDS`.
     """
     stmt = (
         select(models.RSE.rse)
         .distinct()
         .join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id)
-        .where(_of(vo))
+        .where(_s3_rses_of(vo))
     )
     found = []
     for rse in sorted(session.execute(stmt).scalars()):
@@ -199,14 +199,14 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
 
 
 def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
-    """One S3 RSE. Costs queries only where what is known is older than :data:`SECONDS`.
+    """One S3 RSE. Costs queries only where what is known is older than :data:`CACHE_SECONDS`.
 
     :param rse: The RSE's name.
     :raises RSENotFound: if there is no such RSE, or none that speaks S3.
     :raises ConfigurationError: if its settings are wrong.
     """
     known = _storages.get((vo, rse))
-    if known is None or time.monotonic() - known[0] > SECONDS:
+    if known is None or time.monotonic() - known[0] > CACHE_SECONDS:
         storage = _load(rse, vo, session)
         if storage is None:
             raise RSENotFound(
@@ -222,7 +222,7 @@ def speaks_s3() -> 'ColumnElement[bool]':
     return and_(protocol.impl.like(f'{IMPL}%'), or_(protocol.scheme == 'https', protocol.scheme == 'http'))
 
 
-def _of(vo: str) -> 'ColumnElement[bool]':
+def _s3_rses_of(vo: str) -> 'ColumnElement[bool]':
     return and_(models.RSE.vo == vo, models.RSE.deleted == false(), speaks_s3())
 
 
@@ -230,7 +230,7 @@ def _load(rse: str, vo: str, session: 'Session') -> Optional[Storage]:
     stmt = (
         select(models.RSE.id)
         .join(models.RSEProtocol, models.RSEProtocol.rse_id == models.RSE.id)
-        .where(models.RSE.rse == rse, _of(vo))
+        .where(models.RSE.rse == rse, _s3_rses_of(vo))
         .limit(1)
     )
     rse_id = session.execute(stmt).scalar()

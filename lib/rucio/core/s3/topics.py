@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The topic of a storage that tells this server what happens in its buckets, where the storage makes topics itself
-(Ceph).
+"""The topic of a storage that tells this server what happens in its buckets, where the storage makes topics
+itself (Ceph).
 
 Ceph 16 and 18 ask nobody who may see, replace or delete a topic: any key of the tenant may, also a vended one, whatever
 its policy says. Who deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events
 sent to himself. Ceph 16 does not ask either who may change the notifications of a bucket, so that vended keys subscribe
 any bucket to a topic, whether this server uses events or not. So either users reach only gateways without that API, and
 this server another one for its events (setting ``events_endpoint``); or, from Ceph 20 on, the policy of the role denies
-``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`open_door`), by :mod:`.chaining`.
+``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`find_exposure`), by :mod:`.chaining`.
 
 Notifications are not tried: a gateway has both or neither (``notifications`` in ``rgw_enable_apis``), and nothing of
 another bucket can be tried without knowing one.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from .storages import Storage
 
-__all__ = ['PREFIX', 'keep', 'make', 'open_door', 'place']
+__all__ = ['PREFIX', 'create', 'endpoint_url', 'find_exposure', 'repair']
 
 _LOGGER = line_logger(__name__)
 
@@ -55,17 +55,17 @@ _NO_API = (405, 501)
 _REFUSALS = (401, 403, *_NO_API)  # not 404: who may not see topics is not told that one is missing
 _REMEDY = (
     'See "Topics and vended keys" in docs/operators.md: give users a gateway without "notifications" in '
-    'rgw_enable_apis, and the server another '
-    'one for its events (events_endpoint); or, from Ceph 20 on, have the policy of the role deny sns:*.'
+    'rgw_enable_apis, and the server another one for its events (events_endpoint); or, from Ceph 20 on, have the '
+    'policy of the role deny sns:*.'
 )
 
 
-def place(storage: 'Storage') -> str:
+def endpoint_url(storage: 'Storage') -> str:
     """Where this server speaks of topics and of notifications: a gateway that users do not reach, if there is one."""
     return storage.endpoint.events_endpoint or storage.endpoint.url
 
 
-def make(storage: 'Storage') -> str:
+def create(storage: 'Storage') -> str:
     """Make the topic, or bring one that is there up to date: one request.
 
     :returns: Its ARN.
@@ -76,7 +76,7 @@ def make(storage: 'Storage') -> str:
     return str(_client(storage).create_topic(Name=_name(storage), Attributes=attributes)['TopicArn'])
 
 
-def keep(storage: 'Storage') -> Optional[str]:
+def repair(storage: 'Storage') -> Optional[str]:
     """Put the topic right, if somebody deleted it, or had it push to elsewhere. Two requests at most, where this server
     makes topics, else none.
 
@@ -87,7 +87,7 @@ def keep(storage: 'Storage') -> Optional[str]:
         return None
     with suppress(ClientError, BotoCoreError, ConfigurationError):
         attributes, client = _attributes(storage), _client(storage)
-        if wrong := _wrong(storage, client):
+        if wrong := _damage(storage, client):
             client.create_topic(Name=_name(storage), Attributes=attributes)
             return (
                 f'RSE {storage.rse}: the topic {_name(storage)} {wrong}. It was made again: see who else may change '
@@ -96,7 +96,7 @@ def keep(storage: 'Storage') -> Optional[str]:
     return None
 
 
-def _wrong(storage: 'Storage', client: Any) -> str:
+def _damage(storage: 'Storage', client: Any) -> str:
     arns = [each['TopicArn'] for each in client.list_topics().get('Topics', [])]
     arn = next((each for each in arns if each.rpartition(':')[2] == _name(storage)), None)
     try:
@@ -123,7 +123,7 @@ def _name(storage: 'Storage') -> str:
 def _attributes(storage: 'Storage') -> dict[str, str]:
     endpoint = storage.endpoint
     # The first is told the token, the second is where the storage sends it.
-    for url in (place(storage), str(endpoint.events_url)):
+    for url in (endpoint_url(storage), str(endpoint.events_url)):
         need_private(
             url,
             f'RSE {storage.rse}: the events_token',
@@ -147,7 +147,7 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
     shared: it is used seldom.
     """
     endpoint = storage.endpoint
-    url = endpoint.url if session else place(storage)
+    url = endpoint.url if session else endpoint_url(storage)
     session = session or storage.connection(SERVER).authorizer.session()
     return factory.client(
         'sns', session, url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER)
@@ -157,7 +157,7 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
 # Whether others can do that, too
 
 
-def open_door(storage: 'Storage', session: 'BotoSession') -> str:
+def find_exposure(storage: 'Storage', session: 'BotoSession') -> str:
     """What keys that were vended could do with topics of the storage, and what to change; or nothing.
 
     Where the storage makes no topics itself, no request; where the gateway of users has no API for them, one; else six:
@@ -171,7 +171,7 @@ def open_door(storage: 'Storage', session: 'BotoSession') -> str:
     theirs = _client(storage, session)
     if _status(theirs, 'list_topics', {}) in _NO_API:
         return ''
-    with _bait(storage) as (name, arn):
+    with _scratch_topic(storage) as (name, arn):
         # Of a topic that is there: Ceph 20 refuses to touch others, whoever asks.
         trials = {
             'read': ('get_topic_attributes', {'TopicArn': arn}),
@@ -191,7 +191,7 @@ def open_door(storage: 'Storage', session: 'BotoSession') -> str:
 
 
 @contextmanager
-def _bait(storage: 'Storage') -> Iterator[tuple[str, str]]:
+def _scratch_topic(storage: 'Storage') -> Iterator[tuple[str, str]]:
     """A topic that nobody needs."""
     own, name = _client(storage), f'{PREFIX}-probe-{secrets.token_hex(8)}'
     try:
@@ -199,8 +199,7 @@ def _bait(storage: 'Storage') -> Iterator[tuple[str, str]]:
     except (ClientError, BotoCoreError) as error:
         raise ServiceUnavailable(
             f"RSE {storage.rse}: nobody knows whether vended keys can change the storage's topics, as no topic could "
-            f'be made to try it at {place(storage)}: '
-            f'{said(error)} {_REMEDY}'
+            f'be made to try it at {endpoint_url(storage)}: {said(error)} {_REMEDY}'
         ) from None
     try:
         yield name, arn

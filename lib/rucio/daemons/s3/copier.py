@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool
-``s3``.
+"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the
+transfertool ``s3``.
 
 One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
 the work by claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that one that was killed holds nothing up
@@ -55,13 +55,13 @@ METRICS = MetricManager(module='rucio.daemons.s3.copier')  # also where this is 
 DAEMON_NAME = 's3-copier'
 _LOGGER = line_logger(DAEMON_NAME)
 
-WATCH = 3  # seconds between looks whether transfers are still wanted
+WATCH_SECONDS = 3  # seconds between looks whether transfers are still wanted
 # seconds until an outcome that could not be written is written again, and an upload that could not be aborted is
 # aborted
-PAUSE = 10
-GRACE = 30  # seconds that the copies have to end, once the daemon was told to
-_TICK = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
-_HEARTBEAT = 10  # seconds
+RETRY_SECONDS = 10
+GRACE_SECONDS = 30  # seconds that the copies have to end, once the daemon was told to
+_TICK_SECONDS = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
+_HEARTBEAT_SECONDS = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,19 @@ class Copier:
                 ended = self._collect()
                 self._write()
                 now = time.monotonic()
-                if (self._running or self._ended) and now - watched >= WATCH:
+                if (self._running or self._ended) and now - watched >= WATCH_SECONDS:
                     watched = now
                     self._guarded(self._watch)
-                if now - tidied >= PAUSE:
+                if now - tidied >= RETRY_SECONDS:
                     tidied = now
                     self._tidy()
                 room = self._options.copies - len(self._running)
                 if room and (ended or now - looked >= self._options.sleep_time):
                     looked = now
-                    self._guarded(self._take, room)
+                    self._guarded(self._claim, room)
                 if self._options.once and not self._running:
                     return
-                (self._changed if self._running else graceful_stop).wait(_TICK)
+                (self._changed if self._running else graceful_stop).wait(_TICK_SECONDS)
         finally:
             self._end()
 
@@ -147,13 +147,13 @@ class Copier:
         except (DatabaseException, SQLAlchemyError) as error:
             if self._options.once:
                 raise
-            self._away = time.monotonic() + WATCH
+            self._away = time.monotonic() + WATCH_SECONDS
             self._logger(logging.ERROR, 'The database does not answer: %s', error)
 
-    def _take(self, room: int) -> None:
+    def _claim(self, room: int) -> None:
         busy = {each.id for each in self._transfers}
         with db_session(DatabaseOperationType.WRITE) as session:
-            taken = claims.take(self._name, room, busy, session=session)
+            taken = claims.claim_transfers(self._name, room, busy, session=session)
         for transfer in taken:
             stop = threading.Event()
             future = self._pool.submit(copying.carry_out, transfer, stop)
@@ -181,11 +181,11 @@ class Copier:
             self._running.remove(each)
             outcome = each.future.result()
             if outcome is not None:
-                self._tell(each.transfer, outcome)
+                self._log_outcome(each.transfer, outcome)
                 self._ended.append(_Ended(each.transfer, outcome))
         return bool(done)
 
-    def _tell(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
+    def _log_outcome(self, transfer: 'Transfer', outcome: 'Outcome') -> None:
         seconds = (outcome.ended - outcome.started).total_seconds()
         way = f'{transfer} {outcome.source.rse} -> {transfer.dest_rse}'
         METRICS.counter('transfers.{outcome}', documentation='Transfers that were carried out').labels(
@@ -210,7 +210,7 @@ class Copier:
         for each in [each for each in self._ended if each.at <= now]:
             self._ended.remove(each)
             if not self._is_written(each) and not self._options.once:
-                self._ended.append(each._replace(at=now + PAUSE))
+                self._ended.append(each._replace(at=now + RETRY_SECONDS))
 
     def _is_written(self, each: _Ended) -> bool:
         try:
@@ -221,24 +221,24 @@ class Copier:
 
     def _tidy(self) -> None:
         """Abort uploads that could not be aborted, beside all else: a storage that is away takes its time to say so."""
-        if copying.left_over() and (self._tidying is None or self._tidying.done()):
+        if copying.count_leftovers() and (self._tidying is None or self._tidying.done()):
             self._logger(
-                logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copying.left_over()
+                logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copying.count_leftovers()
             )
-            self._tidying = self._tidier.submit(copying.tidy)
+            self._tidying = self._tidier.submit(copying.abort_leftovers)
 
     def _end(self) -> None:
-        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever takes them
-        next.
+        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever
+        takes them next.
         """
         for each in self._running:
             each.stop.set()
-        last = time.monotonic() + GRACE
+        last = time.monotonic() + GRACE_SECONDS
         while self._running and time.monotonic() < last:
             self._changed.clear()
             self._collect()
             if self._running:
-                self._changed.wait(_TICK)
+                self._changed.wait(_TICK_SECONDS)
         self._ended = [each._replace(at=0) for each in self._ended]
         self._write()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -261,7 +261,7 @@ def run(options: Options) -> None:
     """
     starting.need_database(DAEMON_NAME)
     with (
-        HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT) as heartbeat,
+        HeartbeatHandler(executable=DAEMON_NAME, renewal_interval=_HEARTBEAT_SECONDS) as heartbeat,
         TransferStatsManager() as stats,
     ):
         heartbeat.logger(logging.INFO, 'Daemon started')
@@ -276,13 +276,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='rucio-s3-copier',
         description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' "
-        '(rucio.cfg [conveyor] transfertool). '
-        'Inside a storage files are copied by the storage; between two they come through here.',
+        '(rucio.cfg [conveyor] transfertool). Inside a storage files are copied by the storage; between two they come '
+        'through here.',
     )
     parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')
     parser.add_argument(
         '--copies',
-        type=starting.number(500),
+        type=starting.positive_int(500),
         default=usual.copies,
         help='so many at the same time, each with up to 128 MiB of memory (%(default)s)',
     )
@@ -296,8 +296,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in their
-    requests.
+    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in
+    their requests.
     """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))

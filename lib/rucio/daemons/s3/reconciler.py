@@ -54,7 +54,7 @@ from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
 from . import starting
-from .reporting import SHOWN, Reporter, name_of, place_of, plain, said, tell_round, told
+from .reporting import MAX_SHOWN, Reporter, error_text, log_round, name_of, plain, problem_text, round_key
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ graceful_stop = threading.Event()
 DAEMON_NAME = 's3-reconciler'
 _LOGGER = line_logger(DAEMON_NAME)
 
-SPANS = 4  # for each worker, of a large bucket: all have something to do until its end
-MOST_SPANS = 256
-MOST_SORTED = 100_000_000  # objects of a storage that does not list in order: 15 GB on disk
-WAIT = 2  # seconds between looks at what others still do, with --run-once
-PATIENCE = 60  # seconds in which others must have come further
+SPANS_PER_WORKER = 4  # for each worker, of a large bucket: all have something to do until its end
+MAX_SPANS = 256
+MAX_SORTED = 100_000_000  # objects of a storage that does not list in order: 15 GB on disk
+POLL_SECONDS = 2  # seconds between looks at what others still do, with --run-once
+STALL_SECONDS = 60  # seconds in which others must have come further
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ def _lacks_keys(storage: 'Storage') -> Optional[str]:
     try:
         storage.connection()
     except RSEAccessDenied as error:
-        return told(f'RSE {storage.rse}', error)
+        return error_text(f'RSE {storage.rse}', error)
     return None
 
 
-def _subtrees(options: Options, places: progress.Places) -> 'list[Subtree]':
+def _subtrees(options: Options, places: progress.Worklist) -> 'list[Subtree]':
     return [subtree for subtree in places.subtrees if not options.scopes or str(subtree.scope) in options.scopes]
 
 
@@ -198,9 +198,9 @@ class Worker:
             # A round is over when all have done their share. Those who come no further do not count.
             if others != seen:
                 changed, seen = time.monotonic(), others
-            self._takes_all = time.monotonic() - changed > PATIENCE + self.options.save_every
+            self._takes_all = time.monotonic() - changed > STALL_SECONDS + self.options.save_every
             if not self._takes_all:
-                graceful_stop.wait(WAIT)
+                graceful_stop.wait(POLL_SECONDS)
         return True
 
     def _pass(self) -> tuple[int, frozenset[str]]:
@@ -219,12 +219,12 @@ class Worker:
             try:
                 tasks, foreign = self._tasks(storage)
             except RucioException as error:
-                self._fail((storage.rse_id,), told(f'RSE {storage.rse}', error), storage)
+                self._fail((storage.rse_id,), error_text(f'RSE {storage.rse}', error), storage)
                 continue
             mine += sum(self._work(task) for task in tasks)
             others |= foreign
-            self._tell_usage(storage)
-            self._upkeep.keep_topic(storage)
+            self._store_usage(storage)
+            self._upkeep.repair_topic(storage)
         return mine, frozenset(others)
 
     def _is_mine(self, subtree: 'Subtree', index: int = 0) -> bool:
@@ -232,7 +232,7 @@ class Worker:
         if self._takes_all:
             return True
         # Not crc32: of names that differ in their last digit it often gives all to one of two workers.
-        digest = hashlib.sha256('/'.join((subtree.storage.rse_id, *place_of(subtree))).encode()).digest()
+        digest = hashlib.sha256('/'.join((subtree.storage.rse_id, *round_key(subtree))).encode()).digest()
         return bool((int.from_bytes(digest[:8], 'big') + index) % total == number)
 
     def _is_due(self, last: 'Optional[Round]') -> bool:
@@ -247,20 +247,20 @@ class Worker:
         if graceful_stop.is_set() or (storage.rse_id,) in self.failed:
             return [], set()
         with db_session(DatabaseOperationType.READ) as session:
-            known = progress.read(storage, session=session)
-        places = progress.find(storage, known)
+            known = progress.read_rounds(storage, session=session)
+        places = progress.find_work(storage, known)
         self._report.missing(storage, places)
-        self._forget(storage, places, known)
+        self._delete_gone_rounds(storage, places, known)
         self._there[storage.rse_id] = places.subtrees
         subtrees = _subtrees(self.options, places)
         if self._open_rounds([subtree for subtree in subtrees if self._is_mine(subtree)], known):
             with db_session(DatabaseOperationType.READ) as session:
-                known = progress.read(storage, session=session)
+                known = progress.read_rounds(storage, session=session)
         tasks, others = [], set()
         for subtree in subtrees:
-            last = known.get(place_of(subtree))
+            last = known.get(round_key(subtree))
             if self._is_due(last):
-                others.add('/'.join(place_of(subtree)))  # it has still to be begun
+                others.add('/'.join(round_key(subtree)))  # it has still to be begun
             spans = last.spans if last else ()
             for span in spans:
                 if not span.done and self._is_mine(subtree, span.index):
@@ -276,7 +276,7 @@ class Worker:
         """
         count = 0
         for subtree in subtrees:
-            last = known.get(place_of(subtree))
+            last = known.get(round_key(subtree))
             if last and last.ended is None and all(span.done for span in last.spans):
                 self._close(subtree)  # whoever did the last span ended too soon
             elif self._is_due(last):
@@ -285,14 +285,16 @@ class Worker:
                     progress.begin(subtree, last, time.time(), session=session)
         return count
 
-    def _forget(self, storage: 'Storage', places: progress.Places, known: 'dict[tuple[str, str], Round]') -> None:
+    def _delete_gone_rounds(
+        self, storage: 'Storage', places: progress.Worklist, known: 'dict[tuple[str, str], Round]'
+    ) -> None:
         """Buckets and imports that are no more, and that nobody misses."""
-        there = {place_of(subtree) for subtree in places.subtrees} | {
-            (bucket, str(scope.internal)) for scope, bucket in places.missing
+        there = {round_key(subtree) for subtree in places.subtrees} | {
+            (bucket, str(scope.internal)) for scope, bucket in places.missing_buckets
         }
         if gone := known.keys() - there:
             with db_session(DatabaseOperationType.WRITE) as session:
-                progress.forget(storage, gone, session=session)
+                progress.delete_rounds(storage, gone, session=session)
 
     def _work(self, task: Task) -> bool:
         """One slice of a span.
@@ -300,13 +302,13 @@ class Worker:
         :returns: Whether something is left of it.
         """
         subtree = task.subtree
-        place = (subtree.storage.rse_id, *place_of(subtree))
+        place = (subtree.storage.rse_id, *round_key(subtree))
         if graceful_stop.is_set() or place in self.failed or not self._is_mine(subtree, task.span.index):
             return False
         try:
             return self._slice(task)
         except RucioException as error:
-            self._fail(place, told(name_of(subtree), error), subtree.storage)
+            self._fail(place, error_text(name_of(subtree), error), subtree.storage)
         except Exception as error:  # noqa: BLE001 - the other buckets have done nothing wrong
             self._fail(place, f'{name_of(subtree)}: {type(error).__name__}: {error}', subtree.storage, error)
         return False
@@ -316,7 +318,7 @@ class Worker:
         if task.alone and span.after and not inventory and self._split(subtree, span):
             return True
         reconciler = _reconciler_of(subtree, inventory)
-        place = (subtree.storage.rse_id, *place_of(subtree))
+        place = (subtree.storage.rse_id, *round_key(subtree))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
             self._report.logger(logging.INFO, "%s: the round goes on after '%s'", name_of(subtree), plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
@@ -324,7 +326,7 @@ class Worker:
         # An inventory is read to its end before anything is compared.
         seconds = None if inventory else self.options.save_every
         try:
-            after = reconciler.run(span.after, span.until, seconds, most_sorted=MOST_SORTED)
+            after = reconciler.run(span.after, span.until, seconds, most_sorted=MAX_SORTED)
         finally:
             self._report.count(subtree, reconciler.summary)
         counts = reconciler.summary.counts | {progress.STORED: reconciler.stored}
@@ -340,7 +342,7 @@ class Worker:
         _, total, logger = self._heartbeat.live()
         if total < 2:
             return False
-        found = ranges(subtree, min(SPANS * total, MOST_SPANS))
+        found = ranges(subtree, min(SPANS_PER_WORKER * total, MAX_SPANS))
         with db_session(DatabaseOperationType.WRITE) as session:
             count = progress.split(subtree, span, found, session=session)
         logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', name_of(subtree), count, total)
@@ -354,14 +356,14 @@ class Worker:
         self._report.round(subtree, ended)
         self._upkeep.close(subtree)
 
-    def _tell_usage(self, storage: 'Storage') -> None:
+    def _store_usage(self, storage: 'Storage') -> None:
         place = (storage.rse_id, usage.SOURCE)  # none of a bucket: those go on
         if place in self.failed:
             return
         try:
-            self._upkeep.tell_usage(storage, self._there.get(storage.rse_id, []))
+            self._upkeep.update_usage(storage, self._there.get(storage.rse_id, []))
         except RucioException as error:
-            self._fail(place, told(f'RSE {storage.rse}', error), storage)
+            self._fail(place, error_text(f'RSE {storage.rse}', error), storage)
 
     def _fail(
         self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None
@@ -400,10 +402,10 @@ def _preview(options: Options) -> bool:
             continue
         try:
             with db_session(DatabaseOperationType.READ) as session:
-                known = progress.read(storage, session=session)
-            subtrees = _subtrees(options, progress.find(storage, known))
+                known = progress.read_rounds(storage, session=session)
+            subtrees = _subtrees(options, progress.find_work(storage, known))
         except RucioException as error:
-            _LOGGER.warning('%s', told(f'RSE {storage.rse}', error))
+            _LOGGER.warning('%s', error_text(f'RSE {storage.rse}', error))
             well = False
             continue
         for subtree in subtrees:
@@ -415,13 +417,13 @@ def _preview_subtree(subtree: 'Subtree', inventory: Optional[Inventory]) -> bool
     start = time.time()
     try:
         reconciler = _reconciler_of(subtree, inventory, dry_run=True)
-        reconciler.run(most_sorted=MOST_SORTED)
+        reconciler.run(most_sorted=MAX_SORTED)
     except RucioException as error:
-        _LOGGER.warning('%s', told(name_of(subtree), error))
+        _LOGGER.warning('%s', error_text(name_of(subtree), error))
         return False
-    for problem in reconciler.summary.problems[:SHOWN]:
-        _LOGGER.warning('%s', said(subtree, problem))
-    tell_round(_LOGGER.log, subtree, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
+    for problem in reconciler.summary.problems[:MAX_SHOWN]:
+        _LOGGER.warning('%s', problem_text(subtree, problem))
+    log_round(_LOGGER.log, subtree, progress.Round(start, time.time(), reconciler.summary.counts, time.time() - start))
     return True
 
 
@@ -480,11 +482,11 @@ def get_parser() -> argparse.ArgumentParser:
         '--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed'
     )
     parser.add_argument(
-        '--threads', type=starting.number(), default=usual.threads, help='workers of this instance (%(default)s)'
+        '--threads', type=starting.positive_int(), default=usual.threads, help='workers of this instance (%(default)s)'
     )
     parser.add_argument(
         '--sleep-time',
-        type=starting.number(),
+        type=starting.positive_int(),
         default=usual.sleep_time,
         help='seconds between looks for something to do (%(default)s)',
     )
@@ -524,8 +526,8 @@ def _inventory(text: str) -> NamedInventory:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its one
-    round.
+    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its
+    one round.
     """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))

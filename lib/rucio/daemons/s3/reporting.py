@@ -30,10 +30,20 @@ if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
     from rucio.core.s3.subtrees import Subtree
 
-__all__ = ['METRICS', 'SHOWN', 'Reporter', 'name_of', 'place_of', 'plain', 'said', 'tell_round', 'told']
+__all__ = [
+    'MAX_SHOWN',
+    'METRICS',
+    'Reporter',
+    'error_text',
+    'log_round',
+    'name_of',
+    'plain',
+    'problem_text',
+    'round_key',
+]
 
 METRICS = MetricManager(module='rucio.daemons.s3.reconciler')
-SHOWN = 20  # problems of a bucket in the log of a round
+MAX_SHOWN = 20  # problems of a bucket in the log of a round
 
 _OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
 _ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
@@ -73,19 +83,19 @@ class Reporter:
                 'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
             )
             counter.labels(outcome=outcome, rse=subtree.storage.rse).inc(summary.counts[outcome])
-        place = (subtree.storage.rse_id, *place_of(subtree))
-        for text in (said(subtree, problem) for problem in summary.problems):
-            if text not in self._shown[place] and len(self._shown[place]) < SHOWN:
+        place = (subtree.storage.rse_id, *round_key(subtree))
+        for text in (problem_text(subtree, problem) for problem in summary.problems):
+            if text not in self._shown[place] and len(self._shown[place]) < MAX_SHOWN:
                 self._shown[place].add(text)
                 self.logger(logging.WARNING, '%s', text)
 
     def round(self, subtree: 'Subtree', ended: 'Round') -> None:
         """A round of a bucket is over."""
-        tell_round(self.logger, subtree, ended)
+        log_round(self.logger, subtree, ended)
         METRICS.timer(
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
         ).labels(rse=subtree.storage.rse).observe(ended.seconds)
-        self._shown.pop((subtree.storage.rse_id, *place_of(subtree)), None)
+        self._shown.pop((subtree.storage.rse_id, *round_key(subtree)), None)
 
     def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
         """A slice of a bucket could not be reconciled."""
@@ -94,9 +104,9 @@ class Reporter:
         ).inc()
         self.warn(text, error)
 
-    def missing(self, storage: 'Storage', places: progress.Places) -> None:
+    def missing(self, storage: 'Storage', places: progress.Worklist) -> None:
         """Buckets that should be there."""
-        for scope, bucket in places.missing:
+        for scope, bucket in places.missing_buckets:
             self.warn(
                 f'RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '
                 f"'{bucket}'. Nothing was declared lost. If the bucket is gone for good, remove what was in it: rucio "
@@ -104,9 +114,9 @@ class Reporter:
             )
 
 
-def place_of(subtree: 'Subtree') -> tuple[str, str]:
+def round_key(subtree: 'Subtree') -> tuple[str, str]:
     """What the rows of a part are called: bucket and mark."""
-    return subtree.bucket, progress.mark_of(subtree)
+    return subtree.bucket, progress.round_id(subtree)
 
 
 def name_of(subtree: 'Subtree') -> str:
@@ -116,13 +126,13 @@ def name_of(subtree: 'Subtree') -> str:
     )
 
 
-def told(place: str, error: BaseException) -> str:
+def error_text(place: str, error: BaseException) -> str:
     """What an error says, in one line that names the place."""
     text = plain(str(error.args[0] if error.args else error))
     return text if text.startswith('RSE ') else f'{place}: {text}'
 
 
-def said(subtree: 'Subtree', problem: 'Problem') -> str:
+def problem_text(subtree: 'Subtree', problem: 'Problem') -> str:
     """A problem in one line."""
     where = '' if problem.found.startswith('RSE ') else f'RSE {subtree.storage.rse}: '
     return plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
@@ -133,7 +143,7 @@ def plain(text: str) -> str:
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
-def tell_round(logger: 'LoggerFunction', subtree: 'Subtree', ended: 'Round') -> None:
+def log_round(logger: 'LoggerFunction', subtree: 'Subtree', ended: 'Round') -> None:
     """What a round of a bucket found and did."""
     counts: Counter[str] = Counter(ended.counts)
     done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])

@@ -34,12 +34,12 @@ from rucio.db.sqla.util import is_old_db
 if TYPE_CHECKING:
     import threading
 
-__all__ = ['ROUND_SECONDS', 'need_database', 'number', 'seconds', 'started', 'stop_on_signals']
+__all__ = ['ROUND_SECONDS', 'need_database', 'positive_int', 'seconds', 'started', 'stop_on_signals']
 
 ROUND_SECONDS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # the classes of timers of what may take long
 
 
-def number(most: int = sys.maxsize) -> Callable[[str], int]:
+def positive_int(most: int = sys.maxsize) -> Callable[[str], int]:
     """For argparse: a whole number from 1 on."""
 
     def parse(text: str) -> int:

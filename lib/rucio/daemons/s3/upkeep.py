@@ -26,7 +26,7 @@ from rucio.core.s3.reconciler import progress, usage
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from .reporting import Reporter, name_of, plain, told
+from .reporting import Reporter, error_text, name_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,7 +63,7 @@ class Upkeep:
             return
         self._swept = time.monotonic()
         for vo in vos():
-            deleted, kept = publishing.sweep(vo)
+            deleted, kept = publishing.delete_ended(vo)
             if deleted:
                 logger(logging.INFO, 'VO %s: %d grants that had ended were deleted', vo, deleted)
             for text in kept:
@@ -72,19 +72,19 @@ class Upkeep:
     def close(self, subtree: 'Subtree') -> None:
         """A round of a bucket has ended."""
         self._closed.add(subtree.storage.rse_id)
-        self._mend_public(subtree)
+        self._repair_policy(subtree)
 
-    def _mend_public(self, subtree: 'Subtree') -> None:
+    def _repair_policy(self, subtree: 'Subtree') -> None:
         """What everybody may read of a bucket, once in each round."""
         if subtree.dataset is not None:  # an import: its bucket is somebody else's
             return
         try:
-            for mended in publishing.mend(subtree):
+            for mended in publishing.repair_policy(subtree):
                 self._report.warn(plain(mended))
         except RucioException as error:
-            self._report.warn(told(f'{name_of(subtree)}: what everybody may read', error))
+            self._report.warn(error_text(f'{name_of(subtree)}: what everybody may read', error))
 
-    def tell_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
+    def update_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
         """Tell how much lies on a storage, when each of its buckets has had a round, and one of them has ended another.
 
         :raises RucioException: if that cannot be found out.
@@ -98,7 +98,7 @@ class Upkeep:
 
     def _store_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
         with db_session(DatabaseOperationType.READ) as session:
-            found = usage.measured(subtrees, progress.read(storage, session=session))
+            found = usage.sum_usage(subtrees, progress.read_rounds(storage, session=session))
         if found is None:
             return
         free = usage.free_space(storage, found.used, subtrees[0].bucket)
@@ -113,14 +113,14 @@ class Upkeep:
         )
         if not stored:
             self._report.warn(
-                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.LIMIT}, by which '
-                "the reaper deletes, and how much is free is not certain; or somebody else tells it. Set 'capacity' in "
-                "the RSE's 's3' settings."
+                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.FREE_SPACE_LIMIT}, '
+                'by which the reaper deletes, and how much is free is not certain; or somebody else tells it. Set '
+                "'capacity' in the RSE's 's3' settings."
             )
 
-    def keep_topic(self, storage: 'Storage') -> None:
-        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all that is
-        written.
+    def repair_topic(self, storage: 'Storage') -> None:
+        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all
+        that is written.
         """
         now = time.monotonic()
         if (
@@ -128,5 +128,5 @@ class Upkeep:
             and self._report.heartbeat.live()[0] == 0
         ):
             self._kept[storage.rse_id] = now
-            if wrong := topics.keep(storage):
+            if wrong := topics.repair(storage):
                 self._report.warn(wrong)

@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['Known', 'covering', 'denied', 'is_admin', 'may', 'need', 'refused']
+__all__ = ['Known', 'covering', 'denied', 'denied_did', 'is_admin', 'may', 'need']
 
 Known = dict[tuple[Any, ...], bool]
 
 
 def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
     """Whether an account is root or has the attribute ``admin``: one query at most."""
-    return issuer.external == 'root' or _once(
+    return issuer.external == 'root' or _cached(
         known, ('admin', issuer), lambda: bool(has_account_attribute(account=issuer, key='admin', session=session))
     )
 
 
-def _once(known: 'Optional[Known]', what: tuple[Any, ...], ask: 'Callable[[], bool]') -> bool:
+def _cached(known: 'Optional[Known]', what: tuple[Any, ...], ask: 'Callable[[], bool]') -> bool:
     if known is None:
         return ask()
     if what not in known:
@@ -64,8 +64,8 @@ def may(
     session: 'Session',
     known: 'Optional[Known]' = None,
 ) -> bool:
-    """Whether an account may read or write a name of a scope, and all names that begin with it. Three small queries at
-    most.
+    """Whether an account may read or write a name of a scope, and all names that begin with it. Three small
+    queries at most.
 
     :param issuer: The account.
     :param scope: The scope.
@@ -84,13 +84,13 @@ def may(
     plain = not any(part in ('.', '..') for part in name.split('/'))
     if issuer.external == 'root' or (
         plain
-        and _once(
+        and _cached(
             known, ('owner', issuer, scope), lambda: bool(is_scope_owner(scope=scope, account=issuer, session=session))
         )
     ):
         return True
     return is_admin(issuer, session=session, known=known) or (
-        plain and grants.allow(issuer, scope, name, write, session=session)
+        plain and grants.is_granted(issuer, scope, name, write, session=session)
     )
 
 
@@ -101,8 +101,8 @@ def covering(
     each slash in the name.
 
     :param name: A name, or a prefix of names.
-    :returns: A prefix of names: empty for all of the bucket, else with a slash at its end. None where there is no such
-        part.
+    :returns: A prefix of names: empty for all of the bucket, else with a slash at its end. None where there is no
+        such part.
     """
     if not may(issuer, scope, name, write, session=session):
         return None
@@ -116,17 +116,16 @@ def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: b
     :raises AccessDenied: if it may not.
     """
     if not may(account, scope, name, write, session=session):
-        raise refused(account, str(scope), name, write)
+        raise denied_did(account, str(scope), name, write)
 
 
-def refused(account: 'InternalAccount', scope: str, name: str, write: bool) -> AccessDenied:
+def denied_did(account: 'InternalAccount', scope: str, name: str, write: bool) -> AccessDenied:
     """What to raise for a name."""
     if name:
         return denied(account, f'{scope}:{name}', write)
     return AccessDenied(
         f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its '
-        'owner and admins may. '
-        'The owner can share collections of it (rucio s3 share SCOPE:NAME).'
+        'owner and admins may. The owner can share collections of it (rucio s3 share SCOPE:NAME).'
     )
 
 

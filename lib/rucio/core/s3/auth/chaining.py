@@ -57,13 +57,13 @@ if TYPE_CHECKING:
     from rucio.common.s3.endpoint import Endpoint
     from rucio.core.s3.storages import Storage
 
-__all__ = ['AGAIN', 'LASTS', 'Verdict', 'last', 'verdict']
+__all__ = ['SAFE_SECONDS', 'UNSAFE_SECONDS', 'Verdict', 'last_verdict', 'verdict']
 
 _LOGGER = line_logger(__name__)
 
-LASTS = 6 * 3600  # seconds for which a trial in which all was refused counts
-AGAIN = 300  # ... any other: an operator's change is noticed soon
-ROLES_LAST = 300  # seconds after which the roles of other RSEs are looked for anew
+SAFE_SECONDS = 6 * 3600  # seconds for which a trial in which all was refused counts
+UNSAFE_SECONDS = 300  # ... any other: an operator's change is noticed soon
+ROLES_SECONDS = 300  # seconds after which the roles of other RSEs are looked for anew
 # GHSA-jjjj-jwhf-8rgr: before it, keys with a session policy could make a service account without one.
 MINIO_RELEASE = 'RELEASE.2025-10-15T17-29-55Z'
 
@@ -83,7 +83,7 @@ _UNKNOWN = frozenset(
 _NOT_THE_TOKEN = frozenset(('ExpiredTokenException', 'IDPRejectedClaim', 'InvalidIdentityToken'))
 # {"alg":"none"} and {"iss":"https://rucio.invalid","sub":"rucio","aud":"rucio"}, not signed.
 _OWN_TOKEN = 'eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL3J1Y2lvLmludmFsaWQiLCJzdWIiOiJydWNpbyIsImF1ZCI6InJ1Y2lvIn0.'  # noqa: S105 - opens nothing
-_NAME = 'chaining'
+_SESSION_NAME = 'chaining'
 _REMEDY = 'Give the roles the policies that docs/operators.md has for this storage (Roles for vending).'
 
 
@@ -91,24 +91,26 @@ _REMEDY = 'Give the roles the policies that docs/operators.md has for this stora
 class Verdict:
     """What came of the last trial.
 
-    :param held: Whether all was refused: then keys may be vended.
-    :param said: What was not refused, and what the operator has to change; empty where nothing has to be.
+    :param safe: Whether all was refused: then keys may be vended.
+    :param reason: What was not refused, and what the operator has to change; empty where nothing has to be.
     :param at: When it was, in POSIX seconds.
     """
 
-    held: bool
-    said: str
+    safe: bool
+    reason: str
     at: float
 
     @property
     def fresh(self) -> bool:
         age = time.time() - self.at
-        return -60 <= age < (LASTS if self.held else AGAIN)  # the clocks of two servers may differ a little
+        return (
+            -60 <= age < (SAFE_SECONDS if self.safe else UNSAFE_SECONDS)
+        )  # the clocks of two servers may differ a little
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            'refused': self.held,
-            'said': self.said,
+            'refused': self.safe,
+            'reason': self.reason,
             'tried_at': datetime.fromtimestamp(self.at, timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'),
         }
 
@@ -122,7 +124,7 @@ class _Trial(NamedTuple):
     refusals: frozenset[str]
 
 
-class _Slot:
+class _CachedVerdict:
     """What this process knows of a storage. Who holds the lock finds out; the others wait for him."""
 
     def __init__(self) -> None:
@@ -135,11 +137,11 @@ class _Slot:
         return self.known if mark == self.mark and time.monotonic() < self.until else None
 
     def put(self, mark: str, known: Verdict) -> Verdict:
-        self.known, self.mark, self.until = known, mark, time.monotonic() + storages.SECONDS
+        self.known, self.mark, self.until = known, mark, time.monotonic() + storages.CACHE_SECONDS
         return known
 
 
-_slots: dict[tuple[int, str], _Slot] = {}
+_slots: dict[tuple[int, str], _CachedVerdict] = {}
 _roles: dict[tuple[Optional[str], str], tuple[float, list[str]]] = {}
 
 
@@ -148,7 +150,7 @@ def verdict(storage: 'Storage') -> Verdict:
 
     Nothing for some seconds after it was asked last; one small query while the last trial of any server counts; else
     five requests to the STS, and two for each further role that this server has at the same STS, and on storages that
-    make topics those of :func:`.topics.open_door`. Threads of one process cause one trial.
+    make topics those of :func:`.topics.find_exposure`. Threads of one process cause one trial.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -161,13 +163,13 @@ def verdict(storage: 'Storage') -> Verdict:
         with db_session(DatabaseOperationType.READ) as session:
             found = _read(storage, mark, session)
         if found is None or not found.fresh:
-            found = _tried(storage)
+            found = _run_trials(storage)
             with db_session(DatabaseOperationType.WRITE) as session:
                 _write(storage, mark, found, session)
         return slot.put(mark, found)
 
 
-def last(storage: 'Storage', *, session: 'Session') -> Optional[Verdict]:
+def last_verdict(storage: 'Storage', *, session: 'Session') -> Optional[Verdict]:
     """What came of the last trial, without another one: one small query at most. None if there was none that counts.
 
     :param storage: An RSE with a role, and keys of the server.
@@ -177,8 +179,8 @@ def last(storage: 'Storage', *, session: 'Session') -> Optional[Verdict]:
     return found if found and found.fresh else None
 
 
-def _slot(storage: 'Storage') -> _Slot:
-    return _slots.setdefault((os.getpid(), storage.rse_id), _Slot())
+def _slot(storage: 'Storage') -> _CachedVerdict:
+    return _slots.setdefault((os.getpid(), storage.rse_id), _CachedVerdict())
 
 
 # What the table of settings keeps
@@ -191,7 +193,7 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
     keys = storage.credentials()
     own = '' if keys.token else str(keys.access_key)  # keys that end are others in each process
     endpoint = storage.endpoint
-    topic = [endpoint.url, topics.place(storage)] if endpoint.event_topics else []
+    topic = [endpoint.url, topics.endpoint_url(storage)] if endpoint.event_topics else []
     parts = [
         *topic,
         endpoint.sts_url,
@@ -208,26 +210,28 @@ def _option(storage: 'Storage') -> str:
 
 
 def _read(storage: 'Storage', mark: str, session: 'Session') -> Optional[Verdict]:
-    value = configs.get(configs.vending_section_of(storage), _option(storage), session=session)
+    value = configs.get(configs.vending_section(storage), _option(storage), session=session)
     try:
-        said = json.loads(value or '')
-        return Verdict(said['held'] is True, str(said['said']), float(said['at'])) if said['of'] == mark else None
+        stored = json.loads(value or '')
+        if stored['of'] != mark:
+            return None
+        return Verdict(stored['safe'] is True, str(stored['reason']), float(stored['at']))
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') -> None:
-    said = {'of': mark, 'held': found.held, 'said': found.said[:2000], 'at': found.at}
-    value = json.dumps({'role': str(storage.endpoint.role_arn)[:500], **said})
-    configs.put(configs.vending_section_of(storage), _option(storage), value, session=session)
+    verdict = {'of': mark, 'safe': found.safe, 'reason': found.reason[:2000], 'at': found.at}
+    value = json.dumps({'role': str(storage.endpoint.role_arn)[:500], **verdict})
+    configs.put(configs.vending_section(storage), _option(storage), value, session=session)
 
 
 # Trying
 
 
 def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> list[str]:
-    """The storage's own role first, then those that any RSE of any VO has at the same STS. A few queries in five
-    minutes.
+    """The storage's own role first, then those that any RSE of any VO has at the same STS. A few queries in
+    five minutes.
     """
     own, now = str(storage.endpoint.role_arn), time.monotonic()
     until, found = _roles.get(place := (storage.endpoint.sts_url, own), (0.0, []))
@@ -237,7 +241,7 @@ def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> lis
                 found = _roles_beside(storage, own_session)
         else:
             found = _roles_beside(storage, session)
-        _roles[place] = (now + ROLES_LAST, found)
+        _roles[place] = (now + ROLES_SECONDS, found)
     return [own, *(each for each in found if each != own)]
 
 
@@ -267,31 +271,30 @@ def _is_same_sts(one: 'Endpoint', other: 'Endpoint') -> bool:
     return one.sts_url == other.sts_url or one.provider == other.provider == 'aws'
 
 
-def _tried(storage: 'Storage') -> Verdict:
-    said = _minio(storage) if storage.endpoint.provider == 'minio' else ''
-    if not said:
+def _run_trials(storage: 'Storage') -> Verdict:
+    reason = _minio_problem(storage) if storage.endpoint.provider == 'minio' else ''
+    if not reason:
         try:
-            said = _open_door(storage)
+            reason = _find_escalation(storage)
         except RucioException as error:
-            said = str(error.args[0] if error.args else error)
-    if said:
-        _LOGGER.warning('S3: no keys are vended. %s', said)
-    return Verdict(not said, said, time.time())
+            reason = str(error.args[0] if error.args else error)
+    if reason:
+        _LOGGER.warning('S3: no keys are vended. %s', reason)
+    return Verdict(not reason, reason, time.time())
 
 
-def _minio(storage: 'Storage') -> str:
+def _minio_problem(storage: 'Storage') -> str:
     release = storage.endpoint.minio_release
     if release and release >= MINIO_RELEASE:
         return ''
     return (
         f'RSE {storage.rse}: with MinIO before {MINIO_RELEASE}, vended keys can make themselves keys for everything '
-        '(CVE-2025-62506), and MinIO does not '
-        f"say which release it is. Once it is that or a later one, set 'minio_release' in rucio.cfg [s3:{storage.rse}] "
-        'to its name.'
+        '(CVE-2025-62506), and MinIO does not say which release it is. Once it is that or a later one, set '
+        f"'minio_release' in rucio.cfg [s3:{storage.rse}] to its name."
     )
 
 
-def _open_door(storage: 'Storage') -> str:
+def _find_escalation(storage: 'Storage') -> str:
     """What the storage does not refuse, and what to do about it; or nothing.
 
     :raises RucioException: if there are no keys to try with.
@@ -299,7 +302,10 @@ def _open_door(storage: 'Storage') -> str:
     endpoint, roles = storage.endpoint, _known_roles(storage)
     bucket = storage.layout.common_bucket or f'{endpoint.bucket_prefix}rucio-s3-{secrets.token_hex(4)}'
     keys = vending.assume(
-        storage, vending.session_policy(storage.rse, bucket, f'{_NAME}/', False), vending.SHORTEST, _NAME
+        storage,
+        vending.session_policy(storage.rse, bucket, f'{_SESSION_NAME}/', False),
+        vending.MIN_LIFETIME,
+        _SESSION_NAME,
     )
     own = factory.bare_session(Credentials(keys.access_key, keys.secret_key, keys.session_token))
     for trial in _trials(sts.client(endpoint, own, storage.region, SERVER), roles):
@@ -312,15 +318,14 @@ def _open_door(storage: 'Storage') -> str:
         if code not in trial.refusals:
             return (
                 f'RSE {storage.rse}: nobody knows whether keys that this server would vend can become more than they '
-                f'are for: {endpoint.sts_url} answers '
-                f"'{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
+                f"are for: {endpoint.sts_url} answers '{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
             )
-    return topics.open_door(storage, own)
+    return topics.find_exposure(storage, own)
 
 
 def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
     """No policy, and the shortest time: for more than an hour AWS answers ValidationError, which is no refusal."""
-    seconds, named = {'DurationSeconds': vending.SHORTEST}, {'RoleSessionName': _NAME}
+    seconds, named = {'DurationSeconds': vending.MIN_LIFETIME}, {'RoleSessionName': _SESSION_NAME}
     for role in roles:
         # A role that another RSE names, and that is not there, nobody can take.
         refusals = _REFUSED if role == roles[0] else _REFUSED | {'NoSuchEntity'}
@@ -339,5 +344,7 @@ def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
             token,
             refusals,
         )
-    yield _Trial('GetFederationToken', client.get_federation_token, {'Name': _NAME, **seconds}, _REFUSED | _UNKNOWN)
+    yield _Trial(
+        'GetFederationToken', client.get_federation_token, {'Name': _SESSION_NAME, **seconds}, _REFUSED | _UNKNOWN
+    )
     yield _Trial('GetSessionToken', client.get_session_token, seconds, _REFUSED | _UNKNOWN)

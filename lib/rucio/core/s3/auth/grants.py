@@ -41,26 +41,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     'EVERYBODY',
-    'Ended',
+    'EndedGrant',
     'Grant',
     'add_grant',
-    'allow',
-    'check',
+    'delete_ended',
+    'delete_ended_public_grant',
     'delete_grants',
     'end_public_grant',
-    'forget',
-    'forget_public_grant',
     'has_table',
+    'is_granted',
     'list_ended',
     'list_grants',
     'list_public',
     'list_published',
+    'need_grantable',
     'need_table',
 ]
 
 EVERYBODY = '*'
 MAX_GRANTS = 200  # of one collection
-LONGEST = 1000  # characters of the ids of RSEs, 32 each
+MAX_RSE_IDS_LENGTH = 1000  # characters of the ids of RSEs, 32 each
 
 
 class Grant(NamedTuple):
@@ -75,7 +75,7 @@ class Grant(NamedTuple):
     ended: bool  # the end is past, or the collection was erased; a public grant is kept until the storage was told
 
 
-class Ended(NamedTuple):
+class EndedGrant(NamedTuple):
     """A grant that holds no longer, as the table has it."""
 
     scope: 'InternalScope'
@@ -103,7 +103,9 @@ def need_table(*, session: 'Session') -> None:
         )
 
 
-def allow(issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> bool:
+def is_granted(
+    issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
+) -> bool:
     """Whether a grant of a collection that a name lies below lets an account read or write.
 
     One query, none where the name has no slash.
@@ -142,7 +144,9 @@ def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> lis
     return sorted(_described(row, there is not None) for row, there in session.execute(stmt) if row.name == name)
 
 
-def check(scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session') -> None:
+def need_grantable(
+    scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session'
+) -> None:
     """Whether there can be such a grant. Three queries.
 
     :param account: An account, or :data:`EVERYBODY`.
@@ -196,7 +200,7 @@ def add_grant(
 ) -> bool:
     """Grant an account access below a collection, or change what it was granted. A few queries.
 
-    What :func:`check` asks has been asked.
+    What :func:`need_grantable` asks has been asked.
 
     :param account: An account, or :data:`EVERYBODY`.
     :param lifetime: After which the grant ends; None: never.
@@ -213,8 +217,8 @@ def add_grant(
     if made_at is None:
         raise _no_collection(scope, name)
     kind, end = _kind_of(account), _now() + lifetime if lifetime else None
-    row = session.execute(select(s3.Grant).where(_is(scope, name, kind, account))).scalar_one_or_none()
-    told = _joined(row, rse_ids)
+    row = session.execute(select(s3.Grant).where(_grant_is(scope, name, kind, account))).scalar_one_or_none()
+    told = _merge_published(row, rse_ids)
     valid = row is not None and row.did_created_at == made_at and not _is_past(row.expired_at)
     if row is not None and valid and (row.can_write, row.expired_at, row.published_on) == (write, end, told):
         return False
@@ -227,14 +231,14 @@ def add_grant(
     return True
 
 
-def _joined(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
+def _merge_published(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
     """What is published where, with what was before: it may not be taken back yet."""
     if row is not None and (row.grantee_type is not GranteeType.WORLD or row.published_on is None):
         return None
     before = row.published_on.split(',') if row is not None and row.published_on else []
     told = ','.join(dict.fromkeys([*before, *rse_ids])) or None
-    if told and len(told) > LONGEST:
-        raise InvalidObject(f'A collection can be public on {LONGEST // 33} RSEs, not on more.')
+    if told and len(told) > MAX_RSE_IDS_LENGTH:
+        raise InvalidObject(f'A collection can be public on {MAX_RSE_IDS_LENGTH // 33} RSEs, not on more.')
     return told
 
 
@@ -261,7 +265,7 @@ def end_public_grant(
 ) -> Optional[list[str]]:
     """End what everybody was granted: from now on Rucio lets nobody read by it. Two queries.
 
-    The row is kept until :func:`forget_public_grant`.
+    The row is kept until :func:`delete_ended_public_grant`.
 
     :param of: Only that of the DID that was created then.
     :returns: The ids of the RSEs that were told to let everybody read; empty: not known; None: there is no such grant.
@@ -269,7 +273,9 @@ def end_public_grant(
     table, now = s3.Grant, _now()
     if not s3.is_ready(session=session):
         return None
-    where = [_is(scope, name, GranteeType.WORLD, EVERYBODY)] + ([] if of is None else [table.did_created_at == of])
+    where = [_grant_is(scope, name, GranteeType.WORLD, EVERYBODY)] + (
+        [] if of is None else [table.did_created_at == of]
+    )
     alive = or_(table.expired_at.is_(None), table.expired_at > now)
     session.execute(
         update(table).where(*where, alive).values(expired_at=now).execution_options(synchronize_session=False)
@@ -302,32 +308,32 @@ def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, l
     return {row.name: row.published_on.split(',') if row.published_on else [] for row in session.execute(stmt)}
 
 
-def list_ended(vo: str, *, session: 'Session') -> list[Ended]:
+def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
     """The grants of a VO whose end is past, or whose collection was erased. One query over all grants."""
     if not s3.is_ready(session=session):
         return []
     table, did = s3.Grant, models.DataIdentifier
     stmt = select(table.scope, table.name, table.grantee_type, table.grantee, table.did_created_at, table.expired_at)
     rows = session.execute(stmt.outerjoin(did, _same_did()).where(or_(did.name.is_(None), table.expired_at <= _now())))
-    return [ended for row in rows if (ended := Ended(*row)).scope.vo == vo]
+    return [ended for row in rows if (ended := EndedGrant(*row)).scope.vo == vo]
 
 
-def forget(ended: Ended, *, session: 'Session') -> bool:
+def delete_ended(ended: EndedGrant, *, session: 'Session') -> bool:
     """Delete a grant that has ended, unless it was given again in the meantime. One query.
 
     :returns: Whether it was deleted.
     """
     table = s3.Grant
     end = table.expired_at.is_(None) if ended.expired_at is None else table.expired_at == ended.expired_at
-    return _delete([_is(*ended[:4]), table.did_created_at == ended.did_created_at, end], session)
+    return _delete([_grant_is(*ended[:4]), table.did_created_at == ended.did_created_at, end], session)
 
 
-def forget_public_grant(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
+def delete_ended_public_grant(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
     """Delete what everybody was granted, where that has ended and all storages were told. One query.
 
     :returns: Whether it was deleted: False also where it was given again in the meantime.
     """
-    return _delete([_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= _now()], session)
+    return _delete([_grant_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= _now()], session)
 
 
 def _delete(where: 'list[Any]', session: 'Session') -> bool:
@@ -348,7 +354,7 @@ def _kind_of(account: str) -> GranteeType:
     return GranteeType.WORLD if account == EVERYBODY else GranteeType.ACCOUNT
 
 
-def _is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str) -> Any:
+def _grant_is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str) -> Any:
     table = s3.Grant
     return and_(table.scope == scope, table.name == name, table.grantee_type == kind, table.grantee == grantee)
 
@@ -360,18 +366,18 @@ def _same_did() -> Any:
 
 
 def _described(row: s3.Grant, there: bool) -> Grant:
-    end = _written(row.expired_at) if row.expired_at else None
+    end = _iso_time(row.expired_at) if row.expired_at else None
     by = row.granted_by.external or ''
     return Grant(
         row.grantee_type.name.lower(),
         row.grantee,
         bool(row.can_write),
         by,
-        _written(row.updated_at),
+        _iso_time(row.updated_at),
         end,
         not there or _is_past(row.expired_at),
     )
 
 
-def _written(moment: datetime) -> str:
+def _iso_time(moment: datetime) -> str:
     return moment.strftime('%Y-%m-%dT%H:%M:%SZ')

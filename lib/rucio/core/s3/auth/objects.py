@@ -56,8 +56,7 @@ def may(
 def covering(
     storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, *, session: 'Session'
 ) -> str:
-    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other
-    RSEs.
+    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other RSEs.
 
     :returns: A prefix of keys: empty for all of the bucket.
     :raises AccessDenied: if there is no such part.

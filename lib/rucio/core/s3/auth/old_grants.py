@@ -73,8 +73,8 @@ def list_old(*, session: 'Session') -> list[OldGrant]:
 
 
 def is_public(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet. One
-    query.
+    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet.
+    One query.
     """
     table = models.DidMeta
     meta = session.execute(select(table.meta).where(and_(table.scope == scope, table.name == name))).scalar()
@@ -91,7 +91,7 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
     """
     if not _is_known(old, session):
         vo = old.scope.vo
-        grants.check(old.scope, old.name, InternalAccount(old.account, vo=vo), old.write, session=session)
+        grants.need_grantable(old.scope, old.name, InternalAccount(old.account, vo=vo), old.write, session=session)
         by = old.by if old.by and account_exists(InternalAccount(old.by, vo=vo), session=session) else 'root'
         grants.add_grant(old.scope, old.name, old.account, old.write, by, session=session)
     _clear(old, session)

@@ -24,13 +24,13 @@ from time import monotonic
 
 from rucio.common.exception import ResourceTemporaryUnavailable
 from rucio.common.s3.settings import of_server
-from rucio.core.s3.allowance import Allowance
+from rucio.core.s3.rate_limiter import RateLimiter
 
-__all__ = ['BURST', 'TooManyRequests', 'forget', 'spend']
+__all__ = ['BURST', 'TooManyRequests', 'reset', 'spend']
 
 BURST = 5  # seconds
 
-_allowances: dict[tuple[str, float], Allowance] = {}
+_limiters: dict[tuple[str, float], RateLimiter] = {}
 _lock = threading.Lock()
 
 
@@ -55,11 +55,11 @@ def spend(option: str, account: str, vo: str, count: int = 1) -> None:
     if not (rate := of_server(option)):
         return
     with _lock:
-        if (option, rate) not in _allowances:
-            _allowances[option, rate] = Allowance(rate * BURST, rate, clock=monotonic)
-        allowance = _allowances[option, rate]
-        if (left := allowance.left((vo, account))) > 0:
-            allowance.use((vo, account), count)
+        if (option, rate) not in _limiters:
+            _limiters[option, rate] = RateLimiter(rate * BURST, rate, clock=monotonic)
+        limiter = _limiters[option, rate]
+        if (left := limiter.available((vo, account))) > 0:
+            limiter.take((vo, account), count)
             return
     raise TooManyRequests(
         f'Account {account} asked too often: {_NAMES[option]} is {rate:g} a second. Try again later.',
@@ -70,7 +70,7 @@ def spend(option: str, account: str, vo: str, count: int = 1) -> None:
 _NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second': 'the limit of new credentials'}
 
 
-def forget() -> None:
+def reset() -> None:
     """Begin anew, as another process does."""
     with _lock:
-        _allowances.clear()
+        _limiters.clear()

@@ -14,9 +14,9 @@
 
 """Keys that other RSEs of the same storage mean by other DIDs, in this VO or in another one.
 
-The server's keys reach all of a storage. Where a key can be that of two scopes, nobody gets it by the server's help who
-may not have it as either of them; accounts of another VO never. Without such RSEs this costs one query in
-:data:`.storages.SECONDS`.
+The server's keys reach all of a storage. Where a key can be that of two scopes, nobody gets it by the server's
+help who may not have it as either of them; accounts of another VO never. Without such RSEs this costs one query
+in :data:`.storages.CACHE_SECONDS`.
 """
 
 import time
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from sqlalchemy import and_, false, select
 
 from rucio.common.exception import AccessDenied, ConfigurationError, RSENotFound
-from rucio.common.s3.places import Overlap, Place
+from rucio.common.s3.storage_areas import Overlap, StorageArea
 from rucio.common.types import InternalScope
 from rucio.core.s3 import storages
 from rucio.core.scope import check_scope
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from rucio.common.types import InternalAccount
     from rucio.core.s3.storages import Storage
 
-__all__ = ['may', 'need', 'neighbours', 'of_other_vos', 'of_others', 'overlaps', 'place_of']
+__all__ = ['area_of', 'has_other_scopes', 'has_other_vos', 'may', 'need', 'neighbours', 'overlaps']
 
 
-class _Meaning(NamedTuple):
+class _OtherDID(NamedTuple):
     """What a key is on another RSE. ``scope``: None where it is that of some scopes, nobody can say of which."""
 
     storage: 'Storage'
@@ -61,7 +61,7 @@ def may(
 
     :param key: A key; or with a slash at its end, or empty, all that lies below it.
     """
-    return _refusing(storage, account, bucket, key, write, session) is None
+    return _find_refusal(storage, account, bucket, key, write, session) is None
 
 
 def need(
@@ -71,21 +71,20 @@ def need(
 
     :raises AccessDenied: if it may not.
     """
-    refusing = _refusing(storage, account, bucket, key, write, session)
+    refusing = _find_refusal(storage, account, bucket, key, write, session)
     if refusing is not None:
         whose = f'RSE {refusing.storage.rse} has' if refusing.storage.vo == account.vo else 'an RSE of another VO has'
         raise AccessDenied(
             f'RSE {storage.rse}: {whose} files of other scopes in the same place, bucket '
-            f"'{bucket}'{f', key {key!r}' if key else ''}, "
-            'so the Rucio server helps nobody to it who may not have both. The operator has to give these RSEs places '
-            'of their own.'
+            f"'{bucket}'{f', key {key!r}' if key else ''}, so the Rucio server helps nobody to it who may not have "
+            'both. The operator has to give these RSEs places of their own.'
         )
 
 
-def _refusing(
+def _find_refusal(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, session: 'Session'
-) -> Optional[_Meaning]:
-    for each in _meanings(storage, bucket, key, session):
+) -> Optional[_OtherDID]:
+    for each in _other_dids(storage, bucket, key, session):
         if each.storage.vo != account.vo:
             return each
         if not (
@@ -97,46 +96,46 @@ def _refusing(
     return None
 
 
-def _meanings(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[_Meaning]:
+def _other_dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[_OtherDID]:
     found = []
     for other in neighbours(storage, session=session):
         # What an admin has imported on purpose is read by those who may read the import.
         if other.vo == storage.vo and not storage.layout.deterministic:
             continue
-        found += _meanings_on(other, bucket, key, session)
+        found += _dids_on(other, bucket, key, session)
     return found
 
 
-def _meanings_on(other: 'Storage', bucket: str, key: str, session: 'Session') -> list[_Meaning]:
+def _dids_on(other: 'Storage', bucket: str, key: str, session: 'Session') -> list[_OtherDID]:
     if other.layout.common_bucket and bucket != other.layout.common_bucket:
         return []
     below = not key or key.endswith('/')
-    if below and other.layout.common_bucket and place_of(other).folder.startswith(key):
-        return [_Meaning(other, None, '')]
+    if below and other.layout.common_bucket and area_of(other).folder.startswith(key):
+        return [_OtherDID(other, None, '')]
     dids = [(InternalScope(scope, vo=other.vo), name) for scope, name in other.layout.dids_of(bucket, key)]
-    if not dids and below and other.layout.common_bucket and key.startswith(place_of(other).folder):
-        return [_Meaning(other, None, '')]
-    return [_Meaning(other, scope, name) for scope, name in dids if check_scope(scope, session=session)]
+    if not dids and below and other.layout.common_bucket and key.startswith(area_of(other).folder):
+        return [_OtherDID(other, None, '')]
+    return [_OtherDID(other, scope, name) for scope, name in dids if check_scope(scope, session=session)]
 
 
-def of_others(storage: 'Storage', scope: InternalScope, bucket: str, prefix: str, *, session: 'Session') -> bool:
-    """Whether there are files of other scopes in what is a scope's on this RSE: nobody can say whose a new object
-    is.
+def has_other_scopes(storage: 'Storage', scope: InternalScope, bucket: str, prefix: str, *, session: 'Session') -> bool:
+    """Whether there are files of other scopes in what is a scope's on this RSE: nobody can say whose a new
+    object is.
     """
-    return any(each.scope != scope for each in _meanings(storage, bucket, prefix, session))
+    return any(each.scope != scope for each in _other_dids(storage, bucket, prefix, session))
 
 
-def of_other_vos(storage: 'Storage', bucket: str, *, session: 'Session') -> bool:
+def has_other_vos(storage: 'Storage', bucket: str, *, session: 'Session') -> bool:
     """Whether a bucket holds files of another VO."""
-    return any(each.storage.vo != storage.vo for each in _meanings(storage, bucket, '', session))
+    return any(each.storage.vo != storage.vo for each in _other_dids(storage, bucket, '', session))
 
 
 def overlaps(storage: 'Storage', *, session: 'Session') -> 'list[tuple[Storage, Overlap]]':
     """The RSEs that can have the same keys for other DIDs, and why: what an operator has to change."""
-    own = place_of(storage)
+    own = area_of(storage)
     found = []
     for other in neighbours(storage, session=session):
-        overlap = own.overlap(place_of(other))
+        overlap = own.overlap(area_of(other))
         if overlap and (
             not overlap.scope
             or check_scope(InternalScope(overlap.scope, vo=_owner(storage, other).vo), session=session)
@@ -150,24 +149,24 @@ def _owner(one: 'Storage', other: 'Storage') -> 'Storage':
     return other if one.layout.common_bucket else one
 
 
-def place_of(storage: 'Storage') -> Place:
+def area_of(storage: 'Storage') -> StorageArea:
     """The part of the storage that belongs to an RSE."""
     algorithm = storage.settings['lfn2pfn_algorithm'] if storage.layout.deterministic else None
-    return Place.of(storage.rse, storage.protocol, algorithm)
+    return StorageArea.of(storage.rse, storage.protocol, algorithm)
 
 
 def neighbours(storage: 'Storage', *, session: 'Session') -> 'list[Storage]':
-    """The other deterministic RSEs at the same storage, of all VOs. One query, and none for :data:`.storages.SECONDS`
-    after.
+    """The other deterministic RSEs at the same storage, of all VOs. One query, and none for
+    :data:`.storages.CACHE_SECONDS` after.
     """
     known = _neighbours.get(storage.rse_id)
-    if known is None or time.monotonic() - known[0] > storages.SECONDS:
+    if known is None or time.monotonic() - known[0] > storages.CACHE_SECONDS:
         known = _neighbours[storage.rse_id] = (time.monotonic(), _find(storage, session))
     return known[1]
 
 
 def _find(storage: 'Storage', session: 'Session') -> 'list[Storage]':
-    protocol, own = models.RSEProtocol, place_of(storage)
+    protocol, own = models.RSEProtocol, area_of(storage)
     stmt = (
         select(models.RSE.rse, models.RSE.vo, protocol.hostname, protocol.port)
         .join(protocol, protocol.rse_id == models.RSE.id)
@@ -175,7 +174,7 @@ def _find(storage: 'Storage', session: 'Session') -> 'list[Storage]':
     )
     names = set()
     for row in session.execute(stmt):
-        there = Place.of(row.rse, {'hostname': row.hostname, 'port': row.port, 'prefix': '/'}, None)
+        there = StorageArea.of(row.rse, {'hostname': row.hostname, 'port': row.port, 'prefix': '/'}, None)
         if own.is_same_storage(there):
             names.add((row.rse, row.vo))
     found = []
@@ -184,6 +183,6 @@ def _find(storage: 'Storage', session: 'Session') -> 'list[Storage]':
             other = storages.get_storage(rse, vo, session=session)
         except (ConfigurationError, RSENotFound):
             continue
-        if other.layout.deterministic and own.is_same_storage(place_of(other)):
+        if other.layout.deterministic and own.is_same_storage(area_of(other)):
             found.append(other)
     return found

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 __all__ = ['MAX_KEYS', 'Allowed', 'check', 'need', 'sign']
 
 MAX_KEYS = 1000  # in all bodies of one call
-FEW = 8  # so many questions are asked one by one
+MAX_SINGLE_CHECKS = 8  # so many questions are asked one by one
 
 Allowed = Callable[[str, str, bool], None]  # bucket, name, write; raises AccessDenied
 
 
-def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Checked]:
+def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.CheckedRequest]:
     """What requests for a storage do. No request is made, and nobody is asked whether it is allowed.
 
     :param storage: The storage.
@@ -62,7 +62,7 @@ def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Ch
 
 
 def need(
-    storage: 'Storage', checked: Sequence[signing_guards.Checked], allowed: Allowed, together: bool = True
+    storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest], allowed: Allowed, together: bool = True
 ) -> None:
     """Refuse what is not allowed.
 
@@ -79,14 +79,14 @@ def need(
     for bucket, name, write in dict.fromkeys(touch for each in checked if not each.any_body for touch in each.touches):
         parts[bucket, write].append(name)
     for (bucket, write), names in parts.items():
-        if not together or len(names) <= FEW:
+        if not together or len(names) <= MAX_SINGLE_CHECKS:
             for name in names:
                 allowed(bucket, name, write)
         elif not _is_allowed(bucket, '', write, allowed):
             _need_names(bucket, sorted(names), write, allowed)
 
 
-def sign(storage: 'Storage', checked: Sequence[signing_guards.Checked]) -> list[dict[str, Any]]:
+def sign(storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest]) -> list[dict[str, Any]]:
     """Sign requests that were checked and are allowed; the storage's keys are read here. No request is made.
 
     :returns: For each request ``uri`` and ``headers`` {name: [values]}, which have to be added to those of the request.
@@ -101,14 +101,14 @@ def _need_all_of_the_bucket(storage: 'Storage', touch: signing_guards.Touch, all
     except AccessDenied:
         raise AccessDenied(
             f'RSE {storage.endpoint.rse}: DeleteObjects is signed only for accounts that may write to all of bucket '
-            f"'{touch.bucket}', because this storage "
-            'does not verify the bodies of requests (verifies_body). Delete the objects one by one (DeleteObject).'
+            f"'{touch.bucket}', because this storage does not verify the bodies of requests (verifies_body). Delete "
+            'the objects one by one (DeleteObject).'
         ) from None
 
 
 def _need_names(bucket: str, names: Sequence[str], write: bool, allowed: Allowed) -> None:
-    """From the folder that all names have in common downwards: about as many questions as names at most. They are
-    sorted.
+    """From the folder that all names have in common downwards: about as many questions as names at most.
+    They are sorted.
     """
     todo = [names]
     while todo:
@@ -118,10 +118,10 @@ def _need_names(bucket: str, names: Sequence[str], write: bool, allowed: Allowed
             continue
         folder = common_folder((some[0], some[-1]))
         if not (folder and _is_allowed(bucket, folder, write, allowed)):
-            todo += _one_level_below(folder, some)
+            todo += _split_by_subfolder(folder, some)
 
 
-def _one_level_below(folder: str, names: Sequence[str]) -> list[list[str]]:
+def _split_by_subfolder(folder: str, names: Sequence[str]) -> list[list[str]]:
     return [list(group) for _, group in itertools.groupby(names, lambda name: name[len(folder) :].partition('/')[:2])]
 
 
@@ -133,7 +133,7 @@ def _is_allowed(bucket: str, name: str, write: bool, allowed: Allowed) -> bool:
     return True
 
 
-def _signed(checked: signing_guards.Checked, credentials: 'ReadOnlyCredentials', region: str) -> dict[str, Any]:
+def _signed(checked: signing_guards.CheckedRequest, credentials: 'ReadOnlyCredentials', region: str) -> dict[str, Any]:
     headers = {**checked.headers, **checked.guards}
     signed = signature(checked.method, checked.uri, headers, checked.payload, region, credentials)
     added = checked.guards | signed

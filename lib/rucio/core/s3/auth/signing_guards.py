@@ -14,9 +14,9 @@
 
 """What a request to be signed really does, and whether that is something that is signed at all.
 
-A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike is
-let through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or knows a
-secret.
+A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike
+is let through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or
+knows a secret.
 """
 
 import base64
@@ -33,7 +33,7 @@ from rucio.common.exception import AccessDenied, InputValidationError
 if TYPE_CHECKING:
     from rucio.common.s3.endpoint import Endpoint
 
-__all__ = ['Checked', 'Touch', 'check']
+__all__ = ['CheckedRequest', 'Touch', 'check']
 
 MAX_URI = 8192
 MAX_HEADERS = 64
@@ -43,13 +43,13 @@ MAX_TOKEN_BYTES = 4096  # where a listing goes on
 MAX_DECODINGS = 3
 MAX_DELETES = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 
-UNSIGNED, TRAILER = 'UNSIGNED-PAYLOAD', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
+UNSIGNED, UNSIGNED_TRAILER = 'UNSIGNED-PAYLOAD', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
 NO_BODY = hashlib.sha256(b'').hexdigest()
 
 
 class Touch(NamedTuple):
-    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all of the
-    bucket.
+    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all
+    of the bucket.
     """
 
     bucket: str
@@ -57,7 +57,7 @@ class Touch(NamedTuple):
     write: bool
 
 
-class Checked(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A request that may be signed if all that it touches is allowed."""
 
     operation: str
@@ -140,8 +140,8 @@ _VALUES = {
 # Headers that are signed. Others may be sent all the same, as HTTP has it; those whose names begin with x-amz- may not.
 _HEADERS = _fields(
     'cache-control content-disposition content-encoding content-language content-md5 content-type expires range '
-    'if-match if-none-match if-modified-since if-unmodified-since '
-    'x-amz-content-sha256 x-amz-decoded-content-length x-amz-mp-object-size x-amz-sdk-checksum-algorithm x-amz-trailer'
+    'if-match if-none-match if-modified-since if-unmodified-since x-amz-content-sha256 x-amz-decoded-content-length '
+    'x-amz-mp-object-size x-amz-sdk-checksum-algorithm x-amz-trailer'
 )
 _HEADER_FAMILIES = ('x-amz-checksum-', 'x-amz-meta-')
 _COPY_HEADERS = _fields(
@@ -173,11 +173,15 @@ _GUARDS = {
     # As if they were not there.
     'attributes': {'x-amz-tagging': '', 'x-amz-storage-class': ''},
 }
-_MAKING = ('PutObject', 'CopyObject', 'CreateMultipartUpload')
-_FOR = {'copy': ('PutObject', 'UploadPart'), 'acl': _MAKING, 'attributes': _MAKING}  # the others for all operations
+_CREATING = ('PutObject', 'CopyObject', 'CreateMultipartUpload')
+_GUARDED_OPERATIONS = {
+    'copy': ('PutObject', 'UploadPart'),
+    'acl': _CREATING,
+    'attributes': _CREATING,
+}  # the others for all operations
 
 
-def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Checked:
+def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> CheckedRequest:
     """Find out what a request does. No request is made.
 
     :param request: As REST has it: method, uri, headers {name: [values]}, and for DeleteObjects its body in base64.
@@ -209,8 +213,8 @@ def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Ch
     if any_body:
         touches = (Touch(bucket, '', operation.write),)
     payload = _payload(operation, headers.pop('x-amz-content-sha256', None), body, uri)
-    lockable = bucket if operation.name in _MAKING and 'lock' in endpoint.signature_guards else ''
-    return Checked(
+    lockable = bucket if operation.name in _CREATING and 'lock' in endpoint.signature_guards else ''
+    return CheckedRequest(
         operation.name,
         method,
         uri,
@@ -228,7 +232,7 @@ def _guards(endpoint: 'Endpoint', operation: _Operation) -> dict[str, str]:
     wanted = (
         each
         for each in endpoint.signature_guards
-        if each in _GUARDS and operation.name in _FOR.get(each, (operation.name,))
+        if each in _GUARDS and operation.name in _GUARDED_OPERATIONS.get(each, (operation.name,))
     )
     return {name: value for each in wanted for name, value in _GUARDS[each].items()}
 
@@ -396,8 +400,8 @@ def _copy_source(value: str) -> tuple[str, str]:
 
 
 def _keys_to_delete(body: bytes, limit: int) -> list[str]:
-    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or other
-    encoding.
+    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or
+    other encoding.
     """
     try:
         text = body.decode()
@@ -448,8 +452,8 @@ def _payload(operation: _Operation, given: Optional[str], body: Optional[bytes],
         return hashlib.sha256(body).hexdigest()
     if given is None and operation.method in ('GET', 'HEAD', 'DELETE'):
         return NO_BODY
-    if given is None or not (_SHA256.fullmatch(given) or given in (UNSIGNED, TRAILER)):
-        _malformed(f'x-amz-content-sha256 has to be a SHA-256 in hexadecimal digits, {UNSIGNED} or {TRAILER}')
-    if given in (UNSIGNED, TRAILER) and not uri.startswith('https:'):
+    if given is None or not (_SHA256.fullmatch(given) or given in (UNSIGNED, UNSIGNED_TRAILER)):
+        _malformed(f'x-amz-content-sha256 has to be a SHA-256 in hexadecimal digits, {UNSIGNED} or {UNSIGNED_TRAILER}')
+    if given in (UNSIGNED, UNSIGNED_TRAILER) and not uri.startswith('https:'):
         _refuse('a body without a checksum is signed for https only')
     return given

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part of
-it.
+"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part
+of it.
 
 Who may have them is not decided here: see :mod:`.access`.
 """
@@ -45,23 +45,23 @@ from . import rates
 if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
-__all__ = ['SHORTEST', 'Vended', 'assume', 'need_one_spelling', 'session_policy', 'vend']
+__all__ = ['MIN_LIFETIME', 'VendedKeys', 'assume', 'need_unique_case', 'session_policy', 'vend']
 
-SHORTEST = 900  # seconds; no STS gives less
+MIN_LIFETIME = 900  # seconds; no STS gives less
 # What is asked for is cut to one of these, so that each lifetime does not need keys of its own.
-LIFETIMES = (SHORTEST, 1800, 3600, 7200, 14400, 28800, 43200)
-POLICY_LIMIT = 2048  # characters, of AWS
-REMEMBERED = 10_000  # keys
-MOST_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
+LIFETIMES = (MIN_LIFETIME, 1800, 3600, 7200, 14400, 28800, 43200)
+MAX_POLICY_LENGTH = 2048  # characters, of AWS
+MAX_CACHED_KEYS = 10_000  # keys
+MAX_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
 
-_WRITING = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
+_WRITE_ACTIONS = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
 # Names of old Ceph buckets, too; nothing that a policy would expand.
 _BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')
 _SPECIAL = re.compile(r'[$*?]')
 
 
 @dataclass(frozen=True)
-class Vended(sts.TemporaryKeys):
+class VendedKeys(sts.TemporaryKeys):
     """Keys for ``prefix`` (all of the bucket if empty) of a bucket."""
 
     bucket: str
@@ -69,9 +69,9 @@ class Vended(sts.TemporaryKeys):
     write: bool
 
 
-class _Slot:
-    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and share his
-    failure.
+class _CachedKeys:
+    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and
+    share his failure.
     """
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class _Slot:
         self.failure: Optional[RucioException] = None
 
 
-_slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
+_slots: OrderedDict[tuple[Any, ...], _CachedKeys] = OrderedDict()
 _clients: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()
 
 
 def vend(
     storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False
-) -> Vended:
+) -> VendedKeys:
     """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier
     ones is left.
 
@@ -116,12 +116,11 @@ def vend(
     if not is_private(storage.endpoint.sts_url):
         raise RSEOperationNotSupported(
             f'RSE {storage.rse}: this server vends no keys for it, as they would come from {storage.endpoint.sts_url} '
-            'unencrypted. '
-            f'Requests can still be signed. {sts.STS_BY_HTTPS}'
+            f'unencrypted. Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
     seconds = max(
-        (each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=SHORTEST
+        (each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=MIN_LIFETIME
     )
     # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
     purpose = (
@@ -144,17 +143,17 @@ def vend(
                 raise type(slot.failure)(*slot.failure.args)
             rates.spend('vends_per_second', who, storage.vo)
             try:
-                need_one_spelling(storage, bucket, prefix)
+                need_unique_case(storage, bucket, prefix)
                 slot.keys = assume(storage, session_policy(storage.rse, bucket, prefix, write, exact), seconds, who)
             except RucioException as error:
                 slot.failure, slot.failures = type(error)(*error.args), slot.failures + 1
                 raise
             slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
         keys = slot.keys
-    return Vended(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
+    return VendedKeys(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
 
 
-def need_one_spelling(storage: 'Storage', bucket: str, prefix: str) -> None:
+def need_unique_case(storage: 'Storage', bucket: str, prefix: str) -> None:
     """Refuse keys for ``run1/`` where there is a ``RUN1/`` as well, and the storage's policies take one for the other.
 
     No request where they tell capitals (``policy_capitals``); else one for each slash in the prefix, more in a folder
@@ -169,37 +168,36 @@ def need_one_spelling(storage: 'Storage', bucket: str, prefix: str) -> None:
         above = ''.join(f'{each}/' for each in parts[:number])
         names = _names(storage, Target(storage.rse, bucket, above))
         other = next((name for name in names if name != part and name.casefold() == part.casefold()), None)
-        if other is None and len(names) < MOST_NAMES:
+        if other is None and len(names) < MAX_NAMES:
             continue
-        found = f"there is '{above}{other}', too" if other else f'more than {MOST_NAMES} names lie beside it'
+        found = f"there is '{above}{other}', too" if other else f'more than {MAX_NAMES} names lie beside it'
         raise RSEOperationNotSupported(
             f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and this "
-            "storage's policies do not tell "
-            'capitals. Requests can still be signed.'
+            "storage's policies do not tell capitals. Requests can still be signed."
         )
 
 
 def _names(storage: 'Storage', folder: Target) -> list[str]:
-    """What lies in a folder, at most :data:`MOST_NAMES`; nothing where there is no such bucket yet."""
+    """What lies in a folder, at most :data:`MAX_NAMES`; nothing where there is no such bucket yet."""
     try:
-        found = islice(objects.list_prefix(storage.connection(SERVER).client, folder), MOST_NAMES)
+        found = islice(objects.list_prefix(storage.connection(SERVER).client, folder), MAX_NAMES)
         return [name[len(folder.key) :].removesuffix('/') for name in found]
     except (SourceNotFound, DestinationNotAccessible):
         return []
 
 
-def _slot(purpose: tuple[Any, ...]) -> _Slot:
+def _slot(purpose: tuple[Any, ...]) -> _CachedKeys:
     with _lock:
-        slot = _slots.setdefault(purpose, _Slot())
+        slot = _slots.setdefault(purpose, _CachedKeys())
         _slots.move_to_end(purpose)
-        while len(_slots) > REMEMBERED:
+        while len(_slots) > MAX_CACHED_KEYS:
             _slots.popitem(last=False)
         return slot
 
 
 def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
-    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS. Raises as
-    :func:`vend`.
+    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS.
+    Raises as :func:`vend`.
     """
     endpoint = storage.endpoint
     # AWS wants 2 to 64 of these characters.
@@ -227,7 +225,7 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     """
     if not _BUCKET.fullmatch(bucket):
         raise InputValidationError(f"RSE {rse}: '{bucket}' is no name of a bucket. Give the name of one bucket.")
-    actions = ['s3:GetObject', *(_WRITING if write else ())]
+    actions = ['s3:GetObject', *(_WRITE_ACTIONS if write else ())]
     arn = f'arn:aws:s3:::{bucket}'
     part = _SPECIAL.sub(lambda special: f'${{{special[0]}}}', prefix)
     listing = _allow(['s3:ListBucket'], arn)
@@ -239,9 +237,9 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
         _allow(['s3:GetBucketLocation'], arn),
     ]
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
-    if len(policy) > POLICY_LIMIT:
+    if len(policy) > MAX_POLICY_LENGTH:
         raise InputValidationError(
-            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {POLICY_LIMIT} characters. Use a "
+            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {MAX_POLICY_LENGTH} characters. Use a "
             'shorter one.'
         )
     return policy

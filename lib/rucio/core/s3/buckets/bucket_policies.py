@@ -150,8 +150,8 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
 
 
 def _check_deny(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
-    """Whoever denies has to say to whom: what is denied to all others, or to a whole account, is denied to the
-    server.
+    """Whoever denies has to say to whom: what is denied to all others, or to a whole account, is denied
+    to the server.
     """
     if 'NotPrincipal' in statement or 'Principal' not in statement:
         _refuse("a 'Deny' needs a Principal that names users or roles: it could lock out the Rucio server")
@@ -277,8 +277,8 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
 
 
 def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[str, Any]:
-    """Set a policy in place of the one that there is, except for what `rucio s3 share --public` gave. Up to four
-    requests.
+    """Set a policy in place of the one that there is, except for what `rucio s3 share --public` gave. Up to
+    four requests.
 
     :returns: What is set now.
     :raises InvalidObject: if this may not be set, or the storage does not take it.

@@ -50,13 +50,13 @@ def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSetting
 
     :raises ConfigurationError: if the table of settings has a value that is not allowed.
     """
-    rows = configs.of_rse(storage, _ALLOWED, bucket, session=session)
+    rows = configs.list_rows(storage, _ALLOWED, bucket, session=session)
     own = {row.option: row.value for row in rows if row.option in _ALLOWED}
     for name, value in own.items():
         if value not in _ALLOWED[name]:
             raise ConfigurationError(
-                f"Rucio's settings [{configs.section_of(storage, bucket)}]: '{name}' is '{value}', but must be one of "
-                f'{", ".join(_ALLOWED[name])}.'
+                f"Rucio's settings [{configs.bucket_section(storage, bucket)}]: '{name}' is '{value}', but must be one "
+                f'of {", ".join(_ALLOWED[name])}.'
             )
     general = {name: getattr(storage.endpoint, name) for name in _ALLOWED}
     return BucketSettings(**general | own, own=tuple(sorted(own)))
@@ -78,7 +78,7 @@ def set_(
     :param on_missing: The same of ``ON_MISSING``.
     :returns: What holds now.
     """
-    section = configs.section_of(storage, bucket)
+    section = configs.bucket_section(storage, bucket)
     for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):
         if value == DEFAULT:
             config.remove_option(section, name, session=session)

@@ -14,8 +14,8 @@
 
 """Making buckets, and datasets in them with what keeps them there.
 
-What asks the database takes a session; what makes requests to a storage takes none, and is called without one being
-open.
+What asks the database takes a session; what makes requests to a storage takes none, and is called without one
+being open.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from rucio.common.types import InternalAccount, InternalScope
     from rucio.core.s3.storages import Storage
 
-__all__ = ['make', 'need_room', 'own_rules', 'revive']
+__all__ = ['cancel_expiry', 'make_bucket', 'need_room', 'own_rules']
 
 _LOGGER = line_logger(__name__)
 
@@ -88,19 +88,19 @@ def need_room(
         RSESelector(account, [rse], None, 1, session=session)
     except InsufficientAccountLimit:
         raise InsufficientAccountLimit(
-            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. '
-            'Ask its operator for one (rucio account limit), or use another RSE.'
+            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. Ask '
+            'its operator for one (rucio account limit), or use another RSE.'
         ) from None
 
 
-def revive(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
+def cancel_expiry(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
     """Take back the end of the lifetime of a collection, if it was removed before: one query, seldom two."""
     did = models.DataIdentifier
     if session.execute(select(did.expired_at).where(and_(did.scope == scope, did.name == name))).scalar() is not None:
         set_metadata(scope=scope, name=name, key='lifetime', value=None, session=session)
 
 
-def make(storage: 'Storage', scope: str) -> dict[str, bool]:
+def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
     """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
 
     One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
@@ -130,8 +130,8 @@ def make(storage: 'Storage', scope: str) -> dict[str, bool]:
 
 
 def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
-    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for the
-    rest.
+    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for
+    the rest.
     """
     try:
         public_acls.ignore(storage, bucket)
@@ -150,7 +150,7 @@ def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
                 raise
             rules = []
         if any(
-            rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _limited(rule)
+            rule.get('Status') == 'Enabled' and rule.get('AbortIncompleteMultipartUpload') and not _is_partial(rule)
             for rule in rules
         ):
             return False
@@ -168,7 +168,7 @@ def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
     return True
 
 
-def _limited(rule: dict[str, Any]) -> bool:
+def _is_partial(rule: dict[str, Any]) -> bool:
     """Whether a lifecycle rule is for a part of the bucket only."""
     where = rule.get('Filter') or {}
     return bool(rule.get('Prefix') or where.get('Prefix') or any(name != 'Prefix' for name in where))

@@ -14,8 +14,8 @@
 
 """Looking up buckets on the storages: which one a DID belongs to, and which there are.
 
-What asks the database takes a session; what makes requests to a storage takes none, and is called without one being
-open.
+What asks the database takes a session; what makes requests to a storage takes none, and is called without one
+being open.
 """
 
 from contextlib import suppress
@@ -55,24 +55,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     'candidates',
+    'choose_storage',
     'exists',
     'has_anything',
     'imported',
     'is_file',
     'list_buckets',
     'locate',
-    'need_apart',
+    'need_exclusive',
+    'object_url',
     'own_bucket',
-    'pick',
-    'publishing',
     'scopes_of',
-    'url',
+    'storages_to_publish',
 ]
 
 _LOGGER = line_logger(__name__)
 
 
-class Place(NamedTuple):
+class DIDLocation(NamedTuple):
     """A storage on which a DID has a replica (or what is above it a rule).
 
     :param path: The path of the replica, where Rucio stores one.
@@ -87,14 +87,16 @@ class Place(NamedTuple):
 # Which storage
 
 
-def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
-    """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The best
-    first.
+def _known_locations(
+    scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session'
+) -> list[DIDLocation]:
+    """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The
+    best first.
     """
     by_id = {storage.rse_id: storage for storage in found}
     if not name:
         return [
-            Place(storage)
+            DIDLocation(storage)
             for storage in found
             if storage.layout.deterministic and has_anything(scope, storage, session=session)
         ]
@@ -106,21 +108,23 @@ def _known_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]',
     ).all()
     if rows:
         return [
-            Place(by_id[row.rse_id], row.path)
+            DIDLocation(by_id[row.rse_id], row.path)
             for row in sorted(rows, key=lambda row: row.state != ReplicaState.AVAILABLE)
         ]
-    imported = _imported_places(scope, name, found, session)
+    imported = _imported_locations(scope, name, found, session)
     for collection in reversed([*address.ancestors(name), name]):
         if rses := _rses_of_rules(scope, collection, by_id, session):
-            return [*(Place(storage) for storage in found if storage.rse_id in rses), *imported]
+            return [*(DIDLocation(storage) for storage in found if storage.rse_id in rses), *imported]
     return imported
 
 
-def _imported_places(scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session') -> list[Place]:
+def _imported_locations(
+    scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session'
+) -> list[DIDLocation]:
     """Where a collection comes from that was imported, or lies in one that was."""
     apart = [storage for storage in found if not storage.layout.deterministic]
     return [
-        Place(storage, source=source)
+        DIDLocation(storage, source=source)
         for storage in apart
         if (source := imports.source_of(storage, scope, name, session=session))
     ]
@@ -165,10 +169,10 @@ def candidates(
         return [storages.get_storage(rse, account.vo, session=session)]
     # On the others nobody can say where something new would lie.
     found = [storage for storage in storages.list_storages(account.vo, session=session) if storage.layout.deterministic]
-    if known := _known_places(scope, name, found, session) or (
-        _known_places(scope, '', found, session) if name else []
+    if known := _known_locations(scope, name, found, session) or (
+        _known_locations(scope, '', found, session) if name else []
     ):
-        return [place.storage for place in known]
+        return [location.storage for location in known]
     if not found:
         raise RSENotFound('There is no S3 RSE.')
     if access.is_admin(account, session=session):
@@ -182,14 +186,20 @@ def candidates(
     return usable
 
 
-def publishing(account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session') -> 'list[Storage]':
-    """The storages that have to be told when everybody may read a collection. What is imported is its owner's to
-    open.
+def storages_to_publish(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session'
+) -> 'list[Storage]':
+    """The storages that have to be told when everybody may read a collection. What is imported is its owner's
+    to open.
     """
     found = storages.list_storages(account.vo, session=session)
-    if not _imported_places(scope, name, found, session):
+    if not _imported_locations(scope, name, found, session):
         return candidates(account, scope, name, None, session=session)
-    return [place.storage for place in _known_places(scope, name, found, session) if place.storage.layout.deterministic]
+    return [
+        location.storage
+        for location in _known_locations(scope, name, found, session)
+        if location.storage.layout.deterministic
+    ]
 
 
 def imported(
@@ -201,14 +211,14 @@ def imported(
     :param rse: The RSE's name, where the user gave it.
     """
     found = [storage for storage in storages.list_storages(account.vo, session=session) if rse in (None, storage.rse)]
-    places = _known_places(scope, name, found, session)
-    if not places or places[0].source is None:
+    locations = _known_locations(scope, name, found, session)
+    if not locations or locations[0].source is None:
         return None
-    bucket, key = places[0].source
-    return places[0].storage, bucket, f'{key}/' if key else ''
+    bucket, key = locations[0].source
+    return locations[0].storage, bucket, f'{key}/' if key else ''
 
 
-def pick(found: 'Sequence[Storage]', scope: str) -> 'Storage':
+def choose_storage(found: 'Sequence[Storage]', scope: str) -> 'Storage':
     """The one storage of several that is meant: `[s3] default_rse` of the server's rucio.cfg, else where the scope's
     bucket is.
 
@@ -238,7 +248,7 @@ def _has_bucket(storage: 'Storage', scope: str) -> bool:
 def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional[str]) -> tuple['Storage', str, bool]:
     """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one.
 
-    Opens sessions of its own. Requests as :func:`pick`.
+    Opens sessions of its own. Requests as :func:`choose_storage`.
 
     :returns: Storage, bucket, and whether an admin asks.
     :raises AccessDenied: if the account may not decide about it.
@@ -247,8 +257,8 @@ def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional
         access.need(account, scope, '', True, session=session)
         found = candidates(account, scope, '', rse, session=session)
         admin = access.is_admin(account, session=session)
-    storage = pick(found, str(scope))
-    need_apart(storage, account, str(scope))
+    storage = choose_storage(found, str(scope))
+    need_exclusive(storage, account, str(scope))
     if storage.layout.common_bucket and not admin:
         raise AccessDenied(
             f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.layout.common_bucket}': only its operator "
@@ -257,7 +267,7 @@ def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional
     return storage, storage.layout.bucket_of(str(scope)), admin
 
 
-def need_apart(storage: 'Storage', account: 'InternalAccount', scope: str, name: str = '') -> None:
+def need_exclusive(storage: 'Storage', account: 'InternalAccount', scope: str, name: str = '') -> None:
     """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
     with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
         bucket, prefix = storage.layout.place_of(scope, f'{name}/' if name else '')
@@ -277,27 +287,27 @@ def locate(
     :returns: For each place rse, bucket, key, url and did_type (None: the catalogue does not know the DID).
     """
     found = storages.list_storages(account.vo, session=session)
-    places = _known_places(scope, name, found, session) or [
-        Place(each) for each in candidates(account, scope, name, None, session=session)
+    locations = _known_locations(scope, name, found, session) or [
+        DIDLocation(each) for each in candidates(account, scope, name, None, session=session)
     ]
     did_type = _did_type(scope, name, session) if name else None
     located = []
-    for place in places:
+    for location in locations:
         with suppress(RucioException):  # a scope that has no place there
-            bucket, key = place.source or place.storage.layout.place_of(str(scope), name, place.path)
+            bucket, key = location.source or location.storage.layout.place_of(str(scope), name, location.path)
             located.append(
                 {
-                    'rse': place.storage.rse,
+                    'rse': location.storage.rse,
                     'bucket': bucket,
                     'key': key,
-                    'url': url(place.storage, bucket, key),
+                    'object_url': object_url(location.storage, bucket, key),
                     'did_type': did_type.name if did_type else None,
                 }
             )
     return located
 
 
-def url(storage: 'Storage', bucket: str, key: str) -> str:
+def object_url(storage: 'Storage', bucket: str, key: str) -> str:
     """The path-style URL of a key, a prefix or (no key) a bucket."""
     return f'{storage.endpoint.url}/{address.encode_path(f"{bucket}/{key}" if key else bucket)}'
 

@@ -29,13 +29,13 @@ from rucio.common.s3.errors import Target, status_of, translated
 if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
-__all__ = ['SECONDS', 'forget', 'is_enabled']
+__all__ = ['CACHE_SECONDS', 'forget', 'is_enabled']
 
-SECONDS = 600  # for which an answer is remembered: object lock is enabled when a bucket is made, as a rule
-REMEMBERED = 10_000  # buckets
+CACHE_SECONDS = 600  # for which an answer is remembered: object lock is enabled when a bucket is made, as a rule
+MAX_CACHED = 10_000  # buckets
 
 # What storages without object lock, and buckets without it, are asked about.
-_NONE = (
+_NOT_ENABLED = (
     'ObjectLockConfigurationNotFoundError',
     'NoSuchObjectLockConfiguration',
     'NoSuchBucket',
@@ -48,7 +48,7 @@ _lock = threading.Lock()
 
 
 def is_enabled(storage: 'Storage', bucket: str) -> bool:
-    """Whether a bucket has object lock. One request, none for :data:`SECONDS` after an answer.
+    """Whether a bucket has object lock. One request, none for :data:`CACHE_SECONDS` after an answer.
 
     :param storage: The storage.
     :param bucket: The bucket.
@@ -58,12 +58,12 @@ def is_enabled(storage: 'Storage', bucket: str) -> bool:
     key, now = (storage.rse_id, bucket), time.monotonic()
     with _lock:
         then, enabled = _known.get(key, (0.0, False))
-        if key in _known and now - then < SECONDS:
+        if key in _known and now - then < CACHE_SECONDS:
             return enabled
     enabled = _ask(storage, bucket)
     with _lock:
         _known[key] = now, enabled
-        while len(_known) > REMEMBERED:
+        while len(_known) > MAX_CACHED:
             _known.popitem(last=False)
     return enabled
 
@@ -73,7 +73,7 @@ def _ask(storage: 'Storage', bucket: str) -> bool:
         try:
             found = storage.connection(SERVER).client.get_object_lock_configuration(Bucket=bucket)
         except ClientError as error:
-            if error.response.get('Error', {}).get('Code') in _NONE or status_of(error) in (404, 405, 501):
+            if error.response.get('Error', {}).get('Code') in _NOT_ENABLED or status_of(error) in (404, 405, 501):
                 return False
             raise
     return found.get('ObjectLockConfiguration', {}).get('ObjectLockEnabled') == 'Enabled'

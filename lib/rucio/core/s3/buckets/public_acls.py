@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ['ignore']
 
-SECONDS = 3600  # after which it is looked at anew: the bucket may be another one by then
-REMEMBERED = 10_000  # buckets
+CACHE_SECONDS = 3600  # after which it is looked at anew: the bucket may be another one by then
+MAX_CACHED = 10_000  # buckets
 
 _done: dict[tuple[int, str, str], float] = {}
 
@@ -62,13 +62,12 @@ def ignore(storage: 'Storage', bucket: str) -> None:
     except (RSEAccessDenied, RSEOperationNotSupported) as error:
         raise RSEOperationNotSupported(
             f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have "
-            'public ACLs ignored there: '
-            f"{error.args[0] if error.args else error} Let the server's keys do PutBucketPublicAccessBlock and "
-            'GetBucketPublicAccessBlock.'
+            f"public ACLs ignored there: {error.args[0] if error.args else error} Let the server's keys do "
+            'PutBucketPublicAccessBlock and GetBucketPublicAccessBlock.'
         ) from None
     _done.pop(key, None)
-    _done[key] = time.monotonic() + SECONDS
-    while len(_done) > REMEMBERED:  # the first one was looked at longest ago
+    _done[key] = time.monotonic() + CACHE_SECONDS
+    while len(_done) > MAX_CACHED:  # the first one was looked at longest ago
         _done.pop(next(iter(_done)), None)
 
 

@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Collections that everybody may read, also without an account: the grant, and the policy of the bucket on each
-storage.
+"""Collections that everybody may read, also without an account: the grant, and the policy of the bucket on
+each storage.
 
 A storage is told between two transactions, and may not answer. So the table of grants says at each moment what may be
 public: the grant is there before the first storage is told to let everybody in, and gone only when the last one was
 told not to.
 
 A policy is read, changed and set again, and storages have no way to set it only if it is still the one that was read:
-of two changes in the same moment one gets lost. So the reconciler has each bucket looked at (:func:`mend`).
+of two changes in the same moment one gets lost. So the reconciler has each bucket looked at (:func:`repair_policy`).
 """
 
 from datetime import timedelta
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
     from rucio.core.s3.subtrees import Subtree
 
-__all__ = ['Swept', 'mend', 'publish', 'sweep', 'withdraw']
+__all__ = ['SweepResult', 'delete_ended', 'publish', 'repair_policy', 'withdraw']
 
 _LOGGER = line_logger(__name__)
 
 # A grant lasts that long until all storages are told: what a server leaves behind that was killed meanwhile is taken
 # back by sweep().
-TELLING = timedelta(minutes=15)
+PUBLISH_TIMEOUT = timedelta(minutes=15)
 
 
-class Swept(NamedTuple):
+class SweepResult(NamedTuple):
     """What came of grants that have ended."""
 
     deleted: int
@@ -63,7 +63,8 @@ class Swept(NamedTuple):
 
 
 def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: str) -> bool:
-    """Let everybody read a collection. Two requests for each storage; what :func:`.grants.check` asks has been asked.
+    """Let everybody read a collection. Two requests for each storage; what :func:`.grants.need_grantable` asks
+    has been asked.
 
     :param places: The storages that have to be told.
     :returns: Whether it was not public before.
@@ -76,7 +77,9 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
         )
     told = [place.rse_id for place in places]
     with db_session(DatabaseOperationType.WRITE) as session:
-        grants.add_grant(scope, name, grants.EVERYBODY, False, by, None if known else TELLING, told, session=session)
+        grants.add_grant(
+            scope, name, grants.EVERYBODY, False, by, None if known else PUBLISH_TIMEOUT, told, session=session
+        )
     try:
         for place in places:
             bucket_policies.set_public(place, str(scope), name, True)
@@ -100,7 +103,7 @@ def withdraw(
 
     One request for each storage that was told to, one more where its policy says so; none where it was not public.
 
-    The grant ends at once. Its row stays until every storage was told, so that :func:`sweep` tries again.
+    The grant ends at once. Its row stays until every storage was told, so that :func:`delete_ended` tries again.
 
     :param places: More storages to tell.
     :param of: Only the grant of the DID that was created then.
@@ -122,11 +125,11 @@ def withdraw(
             failed[storage] = error
     if told is not None and not failed:
         with db_session(DatabaseOperationType.WRITE) as session:
-            grants.forget_public_grant(scope, name, session=session)
+            grants.delete_ended_public_grant(scope, name, session=session)
     return failed
 
 
-def sweep(vo: str) -> Swept:
+def delete_ended(vo: str) -> SweepResult:
     """Delete the grants of a VO that have ended; of those that let everybody read, after each storage was told.
 
     One query where there are none.
@@ -135,7 +138,7 @@ def sweep(vo: str) -> Swept:
         found = grants.list_ended(vo, session=session)
     others = [ended for ended in found if ended.kind is not GranteeType.WORLD]
     with db_session(DatabaseOperationType.WRITE) as session:
-        deleted = sum(grants.forget(ended, session=session) for ended in others)
+        deleted = sum(grants.delete_ended(ended, session=session) for ended in others)
     dead: set[str] = set()
     kept = []
     for ended in (each for each in found if each.kind is GranteeType.WORLD):
@@ -150,14 +153,14 @@ def sweep(vo: str) -> Swept:
             f'{ended.scope}:{ended.name} may still be public on RSE {storage.rse}: {_text(error)}'
             for storage, error in failed.items()
         ]
-    return Swept(deleted, kept)
+    return SweepResult(deleted, kept)
 
 
-def mend(subtree: 'Subtree') -> list[str]:
+def repair_policy(subtree: 'Subtree') -> list[str]:
     """Have the policy of a scope's bucket let everybody read what the table of grants says, and nothing else.
 
-    One request, a few queries and some for each public collection; where they differ, one more request. Nothing of
-    this where the table of grants is missing.
+    One request, a few queries and some for each public collection; where they differ, one more request. Nothing of this
+    where the table of grants is missing.
 
     What earlier versions published stays as long as the operator has not reviewed it (:mod:`.old_grants`).
 
@@ -167,7 +170,7 @@ def mend(subtree: 'Subtree') -> list[str]:
     """
     storage, bucket = subtree.storage, subtree.bucket
     with db_session(DatabaseOperationType.READ) as session:
-        if not is_ready(session=session) or shared_keys.of_other_vos(storage, bucket, session=session):
+        if not is_ready(session=session) or shared_keys.has_other_vos(storage, bucket, session=session):
             return []
     try:
         # Before the grants: of what is shared, or ends, from now on the table says so already.
@@ -179,7 +182,7 @@ def mend(subtree: 'Subtree') -> list[str]:
         found = bucket_policies.public_prefixes(policy, bucket)
         told = [subtree.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]
         closed = [prefix for prefix in told if prefix not in found.values()]
-        opened = {sid: prefix for sid, prefix in found.items() if _is_nobodys(subtree, prefix, granted, session)}
+        opened = {sid: prefix for sid, prefix in found.items() if _has_no_grant(subtree, prefix, granted, session)}
     if refused is not None and closed:
         raise refused
     if closed or opened:
@@ -194,14 +197,14 @@ def mend(subtree: 'Subtree') -> list[str]:
     ]
 
 
-def _is_nobodys(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
+def _has_no_grant(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
     """Whether keys of this scope are public, and no grant says so."""
     name = subtree.name_of(prefix).rstrip('/')
     return (
         prefix.startswith(subtree.key_prefix)
         and name not in granted
         and not old_grants.is_public(subtree.scope, name, session=session)
-        and not shared_keys.of_others(subtree.storage, subtree.scope, subtree.bucket, prefix, session=session)
+        and not shared_keys.has_other_scopes(subtree.storage, subtree.scope, subtree.bucket, prefix, session=session)
     )
 
 

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run repairs a
-first.
+"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run
+repairs a first.
 
 The order is that of Rucio's own reaper: rules go first, then replicas are marked as being deleted, then the objects,
 then the replicas.
@@ -51,8 +51,8 @@ __all__ = ['remove']
 
 _LOGGER = line_logger(__name__)
 
-SECONDS = 60  # of deleting in one call
-BATCH = 1000  # S3's limit for DeleteObjects
+MAX_SECONDS = 60  # of deleting in one call
+BATCH_SIZE = 1000  # S3's limit for DeleteObjects
 
 # Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
 _UNDELETABLE = (
@@ -72,9 +72,9 @@ def remove(
     :param name: The collection; empty: the whole bucket of the scope.
     :param force: Delete objects and replicas, too; else they are a reason to refuse.
     :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False after
-        :data:`SECONDS`, when there is more to delete.
-    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not to be
-        deleted.
+        :data:`MAX_SECONDS`, when there is more to delete.
+    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not
+        to be deleted.
     """
     subtree = Subtree.of(storage, scope, name)
     if not force:
@@ -82,7 +82,7 @@ def remove(
             _refuse_known(subtree, session)
         _refuse_objects(subtree)
     with db_session(DatabaseOperationType.WRITE) as session:
-        rules, collections = _end_rules(subtree, account, force, session)
+        rules, collections = _delete_rules(subtree, account, force, session)
     count, replicas, finished = _empty(subtree) if force else (0, 0, True)
     removed = {'rules': rules, 'objects': count, 'replicas': replicas, 'datasets': 0, 'bucket': False}
     if finished:
@@ -143,10 +143,12 @@ def _refuse_objects(subtree: Subtree) -> None:
 
 
 def _not_empty(subtree: Subtree, found: str) -> UnsupportedOperation:
-    return UnsupportedOperation(f'{_titled(subtree)} is not empty: {found}, or use --force.')
+    return UnsupportedOperation(f'{_title(subtree)} is not empty: {found}, or use --force.')
 
 
-def _end_rules(subtree: Subtree, account: 'InternalAccount', force: bool, session: 'Session') -> tuple[int, list[str]]:
+def _delete_rules(
+    subtree: Subtree, account: 'InternalAccount', force: bool, session: 'Session'
+) -> tuple[int, list[str]]:
     """Delete the account's rules. Refuses before anything is deleted where a file stays protected that is to go.
 
     :returns: How many, and the collections that are to go if they are empty then.
@@ -205,7 +207,7 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
 
     :returns: How many objects and replicas, and whether that was all.
     """
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + MAX_SECONDS
     deleted, forgotten = 0, 0
     before: list[str] = []
     _abort_uploads(subtree)
@@ -215,7 +217,7 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
         if set(keys) <= set(before):
             raise UnsupportedOperation(
                 _UNDELETABLE.format(
-                    subtree=_titled(subtree), key=keys[0], rse=subtree.storage.rse, bucket=subtree.bucket
+                    subtree=_title(subtree), key=keys[0], rse=subtree.storage.rse, bucket=subtree.bucket
                 )
             )
         before = keys
@@ -225,13 +227,13 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
         _delete_objects(subtree, keys)
         deleted += len(keys)
         with db_session(DatabaseOperationType.WRITE) as session:
-            forgotten += _forget(subtree, models.RSEFileAssociation.name.in_(names), session)
+            forgotten += _delete_replicas(subtree, models.RSEFileAssociation.name.in_(names), session)
     while time.monotonic() <= end:
         # Replicas without an object: of a run that broke off, or of uploads that did.
         with db_session(DatabaseOperationType.WRITE) as session:
-            count = _forget(subtree, _below(subtree, models.RSEFileAssociation.name), session)
+            count = _delete_replicas(subtree, _below(subtree, models.RSEFileAssociation.name), session)
         forgotten += count
-        if count < BATCH:
+        if count < BATCH_SIZE:
             return deleted, forgotten, True
     return deleted, forgotten, False
 
@@ -243,9 +245,9 @@ def _first_keys(subtree: Subtree) -> list[str]:
         with translated('ls', subtree.target(subtree.name_prefix)):
             return [
                 each['Key']
-                for each in client.list_objects_v2(Bucket=subtree.bucket, Prefix=subtree.key_prefix, MaxKeys=BATCH).get(
-                    'Contents', []
-                )
+                for each in client.list_objects_v2(
+                    Bucket=subtree.bucket, Prefix=subtree.key_prefix, MaxKeys=BATCH_SIZE
+                ).get('Contents', [])
             ]
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return []
@@ -293,13 +295,13 @@ def _delete_objects(subtree: Subtree, keys: list[str]) -> None:
             raise error
 
 
-def _forget(subtree: Subtree, which: Any, session: 'Session') -> int:
-    """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH`."""
+def _delete_replicas(subtree: Subtree, which: Any, session: 'Session') -> int:
+    """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH_SIZE`."""
     replica = models.RSEFileAssociation
     stmt = select(replica.scope, replica.name).where(
         and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.lock_cnt == 0, which)
     )
-    files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH))]
+    files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH_SIZE))]
     delete_replicas(rse_id=subtree.storage.rse_id, files=files, session=session)
     return len(files)
 
@@ -309,7 +311,7 @@ def _collection(subtree: Subtree) -> str:
     return subtree.name_prefix.removesuffix('/')
 
 
-def _titled(subtree: Subtree) -> str:
+def _title(subtree: Subtree) -> str:
     return f'{subtree.scope}:{_collection(subtree)}' if subtree.name_prefix else f"The bucket '{subtree.bucket}'"
 
 

@@ -62,8 +62,8 @@ def subscribe(storage: 'Storage', bucket: str) -> bool:
 
 
 def _topic(storage: 'Storage') -> str:
-    """What the events go to: what the operator made, or a topic of the storage that pushes them to this server; empty:
-    nothing.
+    """What the events go to: what the operator made, or a topic of the storage that pushes them to this server;
+    empty: nothing.
     """
     endpoint = storage.endpoint
     if endpoint.events_topic:
@@ -79,17 +79,19 @@ def _topic(storage: 'Storage') -> str:
         )
         return ''
     # It makes what is there anew: a new URL or token takes effect.
-    return topics.make(storage)
+    return topics.create(storage)
 
 
 def _client(storage: 'Storage') -> 'S3Client':
-    """Gateways without the API for topics take a question about notifications for one about the bucket, and answer
-    that.
+    """Gateways without the API for topics take a question about notifications for one about the bucket, and
+    answer that.
     """
     connection = storage.connection(SERVER)
-    if topics.place(storage) == storage.endpoint.url:
+    if topics.endpoint_url(storage) == storage.endpoint.url:
         return connection.client
-    return clients.connect(replace(storage.endpoint, url=topics.place(storage)), connection.authorizer, SERVER).client
+    return clients.connect(
+        replace(storage.endpoint, url=topics.endpoint_url(storage)), connection.authorizer, SERVER
+    ).client
 
 
 def _configure(client: 'S3Client', bucket: str, topic: str) -> bool:

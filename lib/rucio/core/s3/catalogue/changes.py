@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from rucio.common.types import InternalScope
     from rucio.core.s3.storages import Storage
 
-__all__ = ['MOST', 'Change', 'list_changes']
+__all__ = ['MAX_CHANGES', 'Change', 'list_changes']
 
-MOST = 10_000  # changes in one answer
-_A_MOMENT = timedelta(seconds=1)  # what databases may round dates to
+MAX_CHANGES = 10_000  # changes in one answer
+_ROUNDING = timedelta(seconds=1)  # what databases may round dates to
 
 
 class Change(NamedTuple):
@@ -54,8 +54,8 @@ class Change(NamedTuple):
 def list_changes(
     storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, *, session: 'Session'
 ) -> list[Change]:
-    """What changed on an RSE since then, the oldest first, at most :data:`MOST`. Two queries, which read all replicas
-    below the name.
+    """What changed on an RSE since then, the oldest first, at most :data:`MAX_CHANGES`. Two queries, which read all
+    replicas below the name.
 
     A transaction may become visible some seconds after the date that it carries: who asks again should ask from a
     little earlier, and skip what is known. A file that was in no collection leaves no trace when it is removed, and is
@@ -67,7 +67,7 @@ def list_changes(
     :param since: The date (UTC, without a time zone).
     """
     found = [*_replicas(storage, scope, name, since, session), *_removed(storage, scope, name, since, session)]
-    return sorted(found, key=lambda change: (change.time, change.name))[:MOST]
+    return sorted(found, key=lambda change: (change.time, change.name))[:MAX_CHANGES]
 
 
 def _below(column: Any, name: str) -> list[Any]:
@@ -95,7 +95,7 @@ def _replicas(
         .join(did, and_(did.scope == replica.scope, did.name == replica.name))
         .where(here)
         .order_by(replica.updated_at)
-        .limit(MOST)
+        .limit(MAX_CHANGES)
     )
     for row in session.execute(stmt).all():
         if row.state == ReplicaState.BAD:
@@ -109,9 +109,9 @@ def _replicas(
 
 def _is_new_content(row: Any) -> bool:
     """Locks touch the replica only, and downloads the date of the last access, too; other metadata the DID only."""
-    touched = row.did_accessed is not None and abs(row.did_updated - row.did_accessed) <= _A_MOMENT
+    touched = row.did_accessed is not None and abs(row.did_updated - row.did_accessed) <= _ROUNDING
     return (
-        row.did_updated - row.did_created > _A_MOMENT and row.updated_at >= row.did_updated - _A_MOMENT and not touched
+        row.did_updated - row.did_created > _ROUNDING and row.updated_at >= row.did_updated - _ROUNDING and not touched
     )
 
 
@@ -133,7 +133,7 @@ def _removed(
         select(member.child_name, member.bytes, member.deleted_at)
         .where(and_(*left, ~there))
         .order_by(member.deleted_at)
-        .limit(MOST)
+        .limit(MAX_CHANGES)
     )
     seen = set()
     for row in session.execute(stmt).all():

@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from rucio.core.s3.subtrees import Subtree
 
 __all__ = [
-    'ETAGS',
+    'ETAGS_KEY',
     'Collision',
     'NewFile',
     'Refusal',
-    'again',
     'batches',
+    'error_text',
     'insert_rows',
-    'note',
-    'noted',
-    'now',
-    'said',
-    'these',
+    'run_transaction',
+    'select_named',
+    'store_etags',
+    'stored_etag',
+    'utcnow',
 ]
 
-ETAGS = 's3_etags'  # in a file's metadata: RSE id -> the ETag that its content had there when it was last proven
-TRIES = 3  # of a transaction that meets another one
-LIST = 1000  # Oracle takes no more in one IN
+ETAGS_KEY = 's3_etags'  # in a file's metadata: RSE id -> the ETag that its content had there when it was last proven
+MAX_TRIES = 3  # of a transaction that meets another one
+MAX_IN_LIST = 1000  # Oracle takes no more in one IN
 
 _Result = TypeVar('_Result')
 _Item = TypeVar('_Item')
@@ -97,7 +97,7 @@ class Collision(Exception):
 
 
 @contextmanager
-def _writing() -> 'Iterator[Session]':
+def _write_transaction() -> 'Iterator[Session]':
     with db_session(DatabaseOperationType.WRITE) as session:
         if session.get_bind().dialect.name == 'sqlite':
             # It knows no FOR UPDATE: who writes first is the only one who writes, and what is read then stays so.
@@ -112,17 +112,17 @@ def _writing() -> 'Iterator[Session]':
             raise Collision(str(error.orig)) from error
 
 
-def again(work: 'Callable[[Session], _Result]') -> _Result:
-    """Do it in a transaction of its own, and anew if that met another one: at most :data:`TRIES` times.
+def run_transaction(work: 'Callable[[Session], _Result]') -> _Result:
+    """Do it in a transaction of its own, and anew if that met another one: at most :data:`MAX_TRIES` times.
 
     :param work: Reads what it needs by itself, so that a second time it finds what the other one wrote.
     :raises Collision: if that was no accident.
     :raises DatabaseException: if the database does not work.
     """
-    for _ in range(TRIES - 1):
-        with suppress(Collision, DatabaseException), _writing() as session:
+    for _ in range(MAX_TRIES - 1):
+        with suppress(Collision, DatabaseException), _write_transaction() as session:
             return work(session)
-    with _writing() as session:
+    with _write_transaction() as session:
         return work(session)
 
 
@@ -132,17 +132,21 @@ def batches(items: 'Sequence[_Item]', size: int) -> 'Iterator[Sequence[_Item]]':
         yield items[start : start + size]
 
 
-def these(statement: Any, column: Any, names: 'Collection[str]', session: 'Session') -> list[Any]:
+def select_named(statement: Any, column: Any, names: 'Collection[str]', session: 'Session') -> list[Any]:
     """The rows of a SELECT whose column has one of these names, asked for in pieces that every database takes."""
-    return [row for piece in batches(list(names), LIST) for row in session.execute(statement.where(column.in_(piece)))]
+    return [
+        row
+        for piece in batches(list(names), MAX_IN_LIST)
+        for row in session.execute(statement.where(column.in_(piece)))
+    ]
 
 
-def now() -> datetime:
+def utcnow() -> datetime:
     """As Rucio writes it: UTC, without saying so."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The first line of a message, for the middle of a sentence."""
     return str(error.args[0] if error.args else error).partition('\n')[0].rstrip('.')
 
@@ -156,7 +160,7 @@ def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> N
 # ETags
 
 
-def note(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
+def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
     """Note the ETags of files in their metadata, in the format of Rucio's own plugin for JSON metadata. Two queries,
     and one for each change.
 
@@ -165,12 +169,14 @@ def note(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: '
     did, table, rse_id = models.DataIdentifier, models.DidMeta, subtree.storage.rse_id
     if not etags:
         return
-    names = {row.name for row in these(select(did.name).where(did.scope == subtree.scope), did.name, etags, session)}
+    names = {
+        row.name for row in select_named(select(did.name).where(did.scope == subtree.scope), did.name, etags, session)
+    }
     stmt = select(table.name, table.meta).where(table.scope == subtree.scope).with_for_update()
-    kept = {row.name: as_dict(row.meta) for row in these(stmt, table.name, names, session)}
+    kept = {row.name: as_dict(row.meta) for row in select_named(stmt, table.name, names, session)}
     added = []
     for name in sorted(names):
-        meta = _changed(kept.get(name, {}), rse_id, etags[name])
+        meta = _with_etag(kept.get(name, {}), rse_id, etags[name])
         if meta == kept.get(name, {}):
             continue
         column = as_column(meta, session)
@@ -179,23 +185,23 @@ def note(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: '
             session.execute(update(table).where(here).values(meta=column).execution_options(synchronize_session=False))
         else:
             added.append(
-                {'scope': subtree.scope, 'name': name, 'meta': column, 'created_at': now(), 'updated_at': now()}
+                {'scope': subtree.scope, 'name': name, 'meta': column, 'created_at': utcnow(), 'updated_at': utcnow()}
             )
     insert_rows(table, added, session)
 
 
-def noted(meta: Any, rse_id: str) -> Optional[str]:
-    """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write anything
-    there.
+def stored_etag(meta: Any, rse_id: str) -> Optional[str]:
+    """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write
+    anything there.
     """
-    etags = as_dict(meta).get(ETAGS)
+    etags = as_dict(meta).get(ETAGS_KEY)
     etag = etags.get(rse_id) if isinstance(etags, dict) else None
     return etag if isinstance(etag, str) else None
 
 
-def _changed(meta: dict[str, Any], rse_id: str, etag: Optional[str]) -> dict[str, Any]:
-    etags = meta.get(ETAGS)
+def _with_etag(meta: dict[str, Any], rse_id: str, etag: Optional[str]) -> dict[str, Any]:
+    etags = meta.get(ETAGS_KEY)
     others = {key: value for key, value in (etags.items() if isinstance(etags, dict) else ()) if key != rse_id}
     ours = others | ({rse_id: etag} if etag else {})
-    rest = {key: value for key, value in meta.items() if key != ETAGS}
-    return rest | ({ETAGS: ours} if ours else {})
+    rest = {key: value for key, value in meta.items() if key != ETAGS_KEY}
+    return rest | ({ETAGS_KEY: ours} if ours else {})

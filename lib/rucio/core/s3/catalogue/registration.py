@@ -45,7 +45,19 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDAvailability, DIDReEvaluation, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from .records import ETAGS, Collision, NewFile, Refusal, again, batches, insert_rows, note, now, said, these
+from .records import (
+    ETAGS_KEY,
+    Collision,
+    NewFile,
+    Refusal,
+    batches,
+    error_text,
+    insert_rows,
+    run_transaction,
+    select_named,
+    store_etags,
+    utcnow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -58,15 +70,15 @@ if TYPE_CHECKING:
 __all__ = ['register']
 
 CHUNK = 2000  # files in one transaction
-RULES = 100  # files in one transaction where each gets a rule of its own
+MAX_RULES = 100  # files in one transaction where each gets a rule of its own
 
 
 # New files
 
 
 def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
-    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the scope's
-    owner.
+    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the
+    scope's owner.
 
     A file goes to the longest open dataset that it lies below. If there is none, the shortest name that it lies below
     becomes one, kept on the RSE by a rule of the owner; a file that lies below nothing gets such a rule itself. What is
@@ -86,13 +98,13 @@ def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[
     ordered = sorted({file.name: file for file in files}.values())
     count, size, refusals = 0, 0, []
     for chunk in batches(ordered, CHUNK):
-        places, refused = _places(subtree, owner, chunk)
+        dataset_of, refused = _choose_datasets(subtree, owner, chunk)
         refusals += refused
-        placed = [file for file in chunk if file.name in places]
-        members = [file for file in placed if places[file.name] is not None]
-        lone = [file for file in placed if places[file.name] is None]
-        for some in [members, *batches(lone, RULES)]:
-            done, refused = _registered(subtree, owner, some, places) if some else ([], [])
+        placed = [file for file in chunk if file.name in dataset_of]
+        members = [file for file in placed if dataset_of[file.name] is not None]
+        lone = [file for file in placed if dataset_of[file.name] is None]
+        for some in [members, *batches(lone, MAX_RULES)]:
+            done, refused = _registered(subtree, owner, some, dataset_of) if some else ([], [])
             count, size = count + len(done), size + sum(file.bytes for file in done)
             refusals += refused
     if count and subtree.dataset is None:
@@ -113,11 +125,11 @@ def _owner(subtree: 'Subtree') -> 'InternalAccount':
 
 
 def _registered(
-    subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]', places: 'Mapping[str, Optional[str]]'
+    subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]', dataset_of: 'Mapping[str, Optional[str]]'
 ) -> tuple[list[NewFile], list[Refusal]]:
     """All at once; one by one where that does not work."""
     try:
-        return again(lambda session: _insert(subtree, owner, files, places, session))
+        return run_transaction(lambda session: _insert(subtree, owner, files, dataset_of, session))
     except (Collision, RucioException) as error:
         if isinstance(error, DatabaseException):
             raise
@@ -126,14 +138,14 @@ def _registered(
                 Refusal(
                     'failed',
                     files[0].name,
-                    f'{subtree.scope}:{files[0].name} could not be registered: {said(error)}. Try again; if it stays '
-                    'so, tell the operator.',
+                    f'{subtree.scope}:{files[0].name} could not be registered: {error_text(error)}. Try again; if it '
+                    'stays so, tell the operator.',
                 )
             ]
     done: list[NewFile] = []
     refusals: list[Refusal] = []
     for file in files:
-        some, refused = _registered(subtree, owner, [file], places)
+        some, refused = _registered(subtree, owner, [file], dataset_of)
         done, refusals = done + some, refusals + refused
     return done, refusals
 
@@ -142,16 +154,16 @@ def _insert(
     subtree: 'Subtree',
     owner: 'InternalAccount',
     files: 'Sequence[NewFile]',
-    places: 'Mapping[str, Optional[str]]',
+    dataset_of: 'Mapping[str, Optional[str]]',
     session: 'Session',
 ) -> tuple[list[NewFile], list[Refusal]]:
-    datasets = {place for file in files if (place := places[file.name])}
+    datasets = {name for file in files if (name := dataset_of[file.name])}
     if any(
         not each.is_open or each.did_type != DIDType.DATASET
         for each in _collections(subtree, datasets, session).values()
     ):
         raise Collision('a dataset was closed in this moment')
-    known = _known(subtree, files, session)
+    known = _existing_dids(subtree, files, session)
     new = [file for file in files if file.name not in known]
     second, refusals = [], []
     for file in files:
@@ -162,19 +174,19 @@ def _insert(
             elif not known[file.name].here:
                 second.append(file)
     same = _same_objects(subtree, second, session)
-    refusals += [_twin(subtree, file, same[file.name]) for file in second if file.name in same]
+    refusals += [_same_object_refusal(subtree, file, same[file.name]) for file in second if file.name in same]
     second = [file for file in second if file.name not in same]
     if new:
-        _insert_files(subtree, owner, new, places, session)
+        _insert_files(subtree, owner, new, dataset_of, session)
     if new or second:
         _insert_replicas(subtree, [*new, *second], session)
-        note(subtree, {file.name: file.etag for file in second if file.etag}, session=session)
-    if lone := [file.name for file in new if places[file.name] is None]:
-        _keep(subtree, owner, lone, session)
+        store_etags(subtree, {file.name: file.etag for file in second if file.etag}, session=session)
+    if lone := [file.name for file in new if dataset_of[file.name] is None]:
+        _add_rules(subtree, owner, lone, session)
     return [*new, *second], refusals
 
 
-class _Known(NamedTuple):
+class _ExistingDID(NamedTuple):
     """What the catalogue has of a name."""
 
     name: str
@@ -187,27 +199,27 @@ class _Known(NamedTuple):
     path: Optional[str]
 
 
-def _known(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _Known]:
+def _existing_dids(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _ExistingDID]:
     did, replica = models.DataIdentifier, models.RSEFileAssociation
     joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == subtree.storage.rse_id)
     stmt = select(
         did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path
     )
-    rows = these(
+    rows = select_named(
         stmt.outerjoin(replica, joined).where(did.scope == subtree.scope),
         did.name,
         [file.name for file in files],
         session,
     )
     return {
-        row.name: _Known(
+        row.name: _ExistingDID(
             row.name, row.did_type, row.bytes, row.md5, row.adler32, row.availability, row.rse_id is not None, row.path
         )
         for row in rows
     }
 
 
-def _conflict(subtree: 'Subtree', file: NewFile, known: _Known) -> Optional[Refusal]:
+def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optional[Refusal]:
     did = f'{subtree.scope}:{file.name}'
     if known.did_type != DIDType.FILE:
         return Refusal(
@@ -252,7 +264,7 @@ def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Sess
         for each in storages.list_storages(subtree.storage.vo, session=session)
         if each.endpoint.url == subtree.storage.endpoint.url
     }
-    rows = these(
+    rows = select_named(
         select(replica.name, replica.rse_id, replica.path).where(replica.scope == subtree.scope),
         replica.name,
         [file.name for file in files],
@@ -271,7 +283,7 @@ def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Sess
     return same
 
 
-def _twin(subtree: 'Subtree', file: NewFile, rse: str) -> Refusal:
+def _same_object_refusal(subtree: 'Subtree', file: NewFile, rse: str) -> Refusal:
     found = (
         f'The same object is the replica of {subtree.scope}:{file.name} on RSE {rse}: RSE {subtree.storage.rse} has '
         'the same buckets.'
@@ -285,10 +297,10 @@ def _insert_files(
     subtree: 'Subtree',
     owner: 'InternalAccount',
     files: 'Sequence[NewFile]',
-    places: 'Mapping[str, Optional[str]]',
+    dataset_of: 'Mapping[str, Optional[str]]',
     session: 'Session',
 ) -> None:
-    scope, time = subtree.scope, now()
+    scope, time = subtree.scope, utcnow()
     written = {'created_at': time, 'updated_at': time}
     dids = [
         {
@@ -306,7 +318,7 @@ def _insert_files(
     contents = [
         {
             'scope': scope,
-            'name': places[file.name],
+            'name': dataset_of[file.name],
             'child_scope': scope,
             'child_name': file.name,
             'bytes': file.bytes,
@@ -320,9 +332,9 @@ def _insert_files(
             **written,
         }
         for file in files
-        if places[file.name] is not None
+        if dataset_of[file.name] is not None
     ]
-    datasets = sorted({place for file in files if (place := places[file.name]) is not None})
+    datasets = sorted({name for file in files if (name := dataset_of[file.name]) is not None})
     evaluated = [
         {'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH, **written} for name in datasets
     ]
@@ -330,7 +342,7 @@ def _insert_files(
         {
             'scope': scope,
             'name': file.name,
-            'meta': as_column({ETAGS: {subtree.storage.rse_id: file.etag}}, session),
+            'meta': as_column({ETAGS_KEY: {subtree.storage.rse_id: file.etag}}, session),
             **written,
         }
         for file in files
@@ -343,7 +355,7 @@ def _insert_files(
 
 
 def _insert_replicas(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> None:
-    time = now()
+    time = utcnow()
     same = {
         'rse_id': subtree.storage.rse_id,
         'scope': subtree.scope,
@@ -374,19 +386,21 @@ class _Collection(NamedTuple):
 def _collections(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
     """What there is of these names."""
     did = models.DataIdentifier
-    rows = these(
+    rows = select_named(
         select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == subtree.scope),
         did.name,
         names,
         session,
     )
     return {
-        row.name: _Collection(row.did_type, bool(row.is_open), row.expired_at is not None and row.expired_at <= now())
+        row.name: _Collection(
+            row.did_type, bool(row.is_open), row.expired_at is not None and row.expired_at <= utcnow()
+        )
         for row in rows
     }
 
 
-def _places(
+def _choose_datasets(
     subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]'
 ) -> tuple[dict[str, Optional[str]], list[Refusal]]:
     """The dataset of each file, made where there was none.
@@ -407,13 +421,13 @@ def _places(
     chosen: dict[str, Optional[str]] = {}
     refusals: list[Refusal] = []
     for folder, names in sorted(above.items()):
-        name = chosen[folder] = _choose(names, known)
+        name = chosen[folder] = _choose_dataset(names, known)
         if name is None and subtree.dataset:
             raise UnsupportedOperation(
                 f'{subtree.scope}:{subtree.dataset} is no dataset, so it can have no files: use another name.'
             )
         if name is not None and (name not in known or known[name].ended):
-            refusals += _make(subtree, owner, name)
+            refusals += _make_dataset_with_rule(subtree, owner, name)
             known[name] = _Collection(DIDType.DATASET, True, False)
     shut = {folder for folder, name in chosen.items() if name is not None and not known[name].is_open}
     refusals += [_closed(subtree, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
@@ -424,7 +438,7 @@ def _folder(file: NewFile) -> str:
     return file.name.rpartition('/')[0]
 
 
-def _choose(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
+def _choose_dataset(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
     """Of the names that a file lies below, the shortest first: its dataset, the one that is to become it, or a closed
     one if that is all.
     """
@@ -444,25 +458,25 @@ def _closed(subtree: 'Subtree', file: NewFile, dataset: str) -> Refusal:
     return Refusal('closed', file.name, found)
 
 
-def _make(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
+def _make_dataset_with_rule(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
     """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or
     deleted there.
     """
     if subtree.dataset is not None:
-        again(lambda session: _make_dataset(subtree, owner, name, session))
+        run_transaction(lambda session: _make_dataset(subtree, owner, name, session))
         return []
 
     def work(session: 'Session') -> None:
         _make_dataset(subtree, owner, name, session)
         if not creation.own_rules(owner, subtree.scope, name, subtree.storage, session=session):
-            _keep(subtree, owner, [name], session)
+            _add_rules(subtree, owner, [name], session)
 
     try:
-        again(work)
+        run_transaction(work)
     except DatabaseException:
         raise
     except RucioException as error:
-        again(lambda session: _make_dataset(subtree, owner, name, session))
+        run_transaction(lambda session: _make_dataset(subtree, owner, name, session))
         remedy = (
             f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {subtree.scope}:{name} '
             f'--copies 1 --rses {subtree.storage.rse}).'
@@ -471,7 +485,7 @@ def _make(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refus
             Refusal(
                 'no-rule',
                 name,
-                f'No rule could be made for the dataset {subtree.scope}:{name} ({said(error)}), {remedy}',
+                f'No rule could be made for the dataset {subtree.scope}:{name} ({error_text(error)}), {remedy}',
             )
         ]
     return []
@@ -480,7 +494,7 @@ def _make(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refus
 def _make_dataset(subtree: 'Subtree', owner: 'InternalAccount', name: str, session: 'Session') -> None:
     found = _collections(subtree, [name], session).get(name)
     if found and found.ended:
-        creation.revive(subtree.scope, name, session=session)
+        creation.cancel_expiry(subtree.scope, name, session=session)
     if found:
         return
     try:
@@ -489,7 +503,7 @@ def _make_dataset(subtree: 'Subtree', owner: 'InternalAccount', name: str, sessi
         raise Collision(str(error)) from error
 
 
-def _keep(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
+def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
     """A rule for each, whatever the account's limit: the bytes are there already."""
     add_rule(
         dids=[{'scope': subtree.scope, 'name': name} for name in names],

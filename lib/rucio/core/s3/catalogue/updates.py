@@ -47,7 +47,18 @@ from rucio.db.sqla.constants import (
     RuleState,
 )
 
-from .records import Collision, Refusal, again, batches, insert_rows, note, noted, now, said, these
+from .records import (
+    Collision,
+    Refusal,
+    batches,
+    error_text,
+    insert_rows,
+    run_transaction,
+    select_named,
+    store_etags,
+    stored_etag,
+    utcnow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -59,15 +70,24 @@ if TYPE_CHECKING:
 
     from .records import NewFile
 
-__all__ = ['complete', 'declare_bad', 'declare_lost', 'forget', 'note_etags', 'replace', 'set_checksums', 'shield']
+__all__ = [
+    'complete',
+    'declare_bad',
+    'declare_lost',
+    'forget',
+    'note_etags',
+    'protect_from_reaper',
+    'replace',
+    'set_checksums',
+]
 
 CHUNK = 200  # files in one transaction
-MOST_REASON = 255  # characters that Rucio keeps
+MAX_REASON_LENGTH = 255  # characters that Rucio keeps
 
-_Acted = tuple[int, list[Refusal]]
+_Result = tuple[int, list[Refusal]]
 
 
-class _Found(NamedTuple):
+class _LockedReplica(NamedTuple):
     """A replica as the catalogue has it now, the same as what was compared."""
 
     name: str
@@ -79,12 +99,14 @@ class _Found(NamedTuple):
 # What all acts look at
 
 
-def _look(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> tuple[list[_Found], list[Refusal]]:
+def _lock_and_compare(
+    subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session'
+) -> tuple[list[_LockedReplica], list[Refusal]]:
     """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in
     neither list.
     """
     replica, names = models.RSEFileAssociation, [each.name for each in seen]
-    rows = {row.name: row for row in these(_now_known(subtree), replica.name, names, session)}
+    rows = {row.name: row for row in select_named(_select_current(subtree), replica.name, names, session)}
     elsewhere = select(replica.name).where(
         and_(replica.scope == subtree.scope, replica.rse_id != subtree.storage.rse_id)
     )
@@ -93,12 +115,12 @@ def _look(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> 
     copies = {
         row[0]
         for row in [
-            *these(elsewhere, replica.name, names, session),
-            *these(inside, archived.child_name, names, session),
+            *select_named(elsewhere, replica.name, names, session),
+            *select_named(inside, archived.child_name, names, session),
         ]
     }
     request = models.Request
-    wanted = these(
+    wanted = select_named(
         select(request.name, request.dest_rse_id).where(request.scope == subtree.scope), request.name, names, session
     )
     busy = {row.name for row in wanted if row.dest_rse_id == subtree.storage.rse_id or row.name not in copies}
@@ -106,14 +128,16 @@ def _look(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> 
     for each in seen:
         if each.name not in rows:
             continue
-        if refused := _refused(subtree, each, rows[each.name], each.name in busy):
+        if refused := _find_refusal(subtree, each, rows[each.name], each.name in busy):
             refusals.append(refused)
         else:
-            found.append(_Found(each.name, rows[each.name].bytes, rows[each.name].lock_cnt, each.name in copies))
+            found.append(
+                _LockedReplica(each.name, rows[each.name].bytes, rows[each.name].lock_cnt, each.name in copies)
+            )
     return found, refusals
 
 
-def _now_known(subtree: 'Subtree') -> Any:
+def _select_current(subtree: 'Subtree') -> Any:
     replica, did, meta = models.RSEFileAssociation, models.DataIdentifier, models.DidMeta
     columns = (
         replica.name,
@@ -132,9 +156,9 @@ def _now_known(subtree: 'Subtree') -> Any:
     )
 
 
-def _refused(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
+def _find_refusal(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> Optional[Refusal]:
     did = f'{subtree.scope}:{seen.name}'
-    known = (row.bytes, row.md5, row.adler32, row.state.value, noted(row.meta, subtree.storage.rse_id))
+    known = (row.bytes, row.md5, row.adler32, row.state.value, stored_etag(row.meta, subtree.storage.rse_id))
     if known != (seen.bytes, seen.md5, seen.adler32, seen.state, seen.etag):
         return Refusal('changed', seen.name, f'{did} was changed in the catalogue while it was compared. Run it again.')
     if row.availability == DIDAvailability.LOST:
@@ -149,19 +173,19 @@ def _refused(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> Optio
 
 
 def _in_chunks(
-    subtree: 'Subtree', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
-) -> _Acted:
+    subtree: 'Subtree', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Result]'
+) -> _Result:
     """All of a chunk at once; one by one where that does not work."""
-    return _in_order(
-        [_tried(subtree, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)]
+    return _merge_results(
+        [_run_chunk(subtree, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)]
     )
 
 
-def _tried(
-    subtree: 'Subtree', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Acted]'
-) -> _Acted:
+def _run_chunk(
+    subtree: 'Subtree', chunk: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Result]'
+) -> _Result:
     try:
-        return again(lambda session: work(chunk, session))
+        return run_transaction(lambda session: work(chunk, session))
     except (Collision, RucioException) as error:
         if isinstance(error, DatabaseException):
             raise
@@ -171,13 +195,13 @@ def _tried(
                 Refusal(
                     'failed',
                     chunk[0].name,
-                    f'{did}: the catalogue could not be changed: {said(error)}. Try again, or tell the operator.',
+                    f'{did}: the catalogue could not be changed: {error_text(error)}. Try again, or tell the operator.',
                 )
             ]
-    return _in_order([_tried(subtree, [each], work) for each in chunk])
+    return _merge_results([_run_chunk(subtree, [each], work) for each in chunk])
 
 
-def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
+def _merge_results(acted: 'Sequence[_Result]') -> _Result:
     return sum(count for count, _ in acted), [refusal for _, refusals in acted for refusal in refusals]
 
 
@@ -185,9 +209,9 @@ def _in_order(acted: 'Sequence[_Acted]') -> _Acted:
 
 
 def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
-    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its locks
-    and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content is unknown
-    afterwards.
+    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its
+    locks and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content
+    is unknown afterwards.
 
     A replica without locks has no tombstone any more. One transaction of about 15 statements.
 
@@ -198,7 +222,7 @@ def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Ref
     did = f'{subtree.scope}:{seen.name}'
 
     def work(session: 'Session') -> Optional[Refusal]:
-        found, refusals = _look(subtree, [seen], session)
+        found, refusals = _lock_and_compare(subtree, [seen], session)
         if refusals:
             return refusals[0]
         if not found:
@@ -209,7 +233,7 @@ def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Ref
         _set_content(subtree, seen, new, session)
         return None
 
-    return again(work)
+    return run_transaction(work)
 
 
 def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: 'Session') -> None:
@@ -220,20 +244,20 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
         models.ReplicaLock,
     )
     values = {'bytes': new.bytes, 'md5': new.md5, 'adler32': new.adler32}
-    counted = session.execute(select(replica.bytes).where(_is(replica, subtree, seen.name))).scalar_one()
+    counted = session.execute(select(replica.bytes).where(_row_is(replica, subtree, seen.name))).scalar_one()
     for row in session.execute(
-        select(lock.account, lock.rse_id, lock.bytes).where(_is(lock, subtree, seen.name)).with_for_update()
+        select(lock.account, lock.rse_id, lock.bytes).where(_row_is(lock, subtree, seen.name)).with_for_update()
     ).all():
         account_counter.increase(
             rse_id=row.rse_id, account=row.account, files=0, bytes_=new.bytes - (row.bytes or 0), session=session
         )
-    _update(lock, _is(lock, subtree, seen.name), {'bytes': new.bytes}, session)
+    _update(lock, _row_is(lock, subtree, seen.name), {'bytes': new.bytes}, session)
     rse_counter.increase(rse_id=subtree.storage.rse_id, files=0, bytes_=new.bytes - counted, session=session)
     inside = and_(content.child_scope == subtree.scope, content.child_name == seen.name)
     parents = session.execute(select(content.scope, content.name, content.bytes).where(inside)).all()
-    _update(did, _is(did, subtree, seen.name), values, session)
-    _update(replica, _is(replica, subtree, seen.name), values, session)
-    _update(replica, and_(_is(replica, subtree, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
+    _update(did, _row_is(did, subtree, seen.name), values, session)
+    _update(replica, _row_is(replica, subtree, seen.name), values, session)
+    _update(replica, and_(_row_is(replica, subtree, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
     _update(content, inside, values, session)
     for parent in parents:
         # Where Rucio has no sum of an open dataset (it adds up when somebody asks), there is none afterwards.
@@ -246,21 +270,27 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
                 session,
             )
     sums = [
-        {'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET, 'created_at': now(), 'updated_at': now()}
+        {
+            'scope': each.scope,
+            'name': each.name,
+            'did_type': DIDType.DATASET,
+            'created_at': utcnow(),
+            'updated_at': utcnow(),
+        }
         for each in parents
     ]
     insert_rows(models.UpdatedCollectionReplica, sums, session)
     bad = models.BadReplica
     _update(
         bad,
-        and_(_is(bad, subtree, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
+        and_(_row_is(bad, subtree, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
         {'state': BadFilesStatus.RECOVERED},
         session,
     )
-    note(subtree, {seen.name: new.etag}, session=session)
+    store_etags(subtree, {seen.name: new.etag}, session=session)
 
 
-def shield(subtree: 'Subtree', names: 'Collection[str]') -> None:
+def protect_from_reaper(subtree: 'Subtree', names: 'Collection[str]') -> None:
     """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has
     a tombstone is a cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One
     statement for each :data:`CHUNK` files.
@@ -275,10 +305,10 @@ def shield(subtree: 'Subtree', names: 'Collection[str]') -> None:
     )
     cached = and_(here, replica.lock_cnt == 0, replica.tombstone.is_not(None))
     for chunk in batches(sorted(names), CHUNK):
-        again(partial(_update, replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}))
+        run_transaction(partial(_update, replica, and_(cached, replica.name.in_(chunk)), {'tombstone': None}))
 
 
-def _is(model: Any, subtree: 'Subtree', name: str) -> Any:
+def _row_is(model: Any, subtree: 'Subtree', name: str) -> Any:
     return and_(model.scope == subtree.scope, model.name == name)
 
 
@@ -289,14 +319,14 @@ def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') 
 # Gone
 
 
-def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Acted:
+def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Result:
     """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names
     can be used again.
 
-    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the file
-    itself, its place in datasets, and the DID with its metadata. A replica of a file that has others goes only if
-    nothing locks it. A transaction for each
-    :data:`CHUNK` files, some ten statements a file: the same as Rucio's own reaper.
+    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the
+    file itself, its place in datasets, and the DID with its metadata. A replica of a file that has others goes
+    only if nothing locks it. A transaction for each :data:`CHUNK` files, some ten statements a file: the same as
+    Rucio's own reaper.
 
     :param seen: What the catalogue said when it was compared.
     :returns: How many were taken out, and why others were not: ``changed``, ``busy``, ``conflict``, ``copies``,
@@ -306,9 +336,9 @@ def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Acted:
     return _in_chunks(subtree, seen, lambda chunk, session: _forget(subtree, chunk, session))
 
 
-def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> _Acted:
+def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> _Result:
     rules = _lock_rules(subtree, [each.name for each in seen], session)
-    found, refusals = _look(subtree, seen, session)
+    found, refusals = _lock_and_compare(subtree, seen, session)
     fixed = {
         rule.name: rule
         for rule in rules
@@ -317,7 +347,7 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
     going, last = [], []
     for each in found:
         if each.copies and each.locks:
-            refusals.append(Refusal('copies', each.name, _is_locked(subtree, each)))
+            refusals.append(Refusal('copies', each.name, _locked_copy_text(subtree, each)))
         elif not each.copies and each.name in fixed:
             found_rule = (
                 f'{subtree.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
@@ -335,7 +365,7 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
     for rule in rules:
         if rule.did_type == DIDType.FILE and rule.name in last:
             delete_rule(rule_id=rule.id, session=session)
-    _unlock(subtree, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
+    _remove_locks(subtree, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
     _detach(subtree, last, session)
     for model in (models.DidFollowed, models.VirtualPlacements):
         session.execute(
@@ -349,7 +379,7 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
     return len(going), refusals
 
 
-def _is_locked(subtree: 'Subtree', found: _Found) -> str:
+def _locked_copy_text(subtree: 'Subtree', found: _LockedReplica) -> str:
     return (
         f'{subtree.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. Delete the rule '
         "that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it here again."
@@ -357,19 +387,24 @@ def _is_locked(subtree: 'Subtree', found: _Found) -> str:
 
 
 def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules before
-    replicas.
+    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules
+    before replicas.
     """
     rule, lock = models.ReplicationRule, models.ReplicaLock
     keeping = select(lock.rule_id).where(lock.scope == subtree.scope).distinct()
     own = select(rule.id).where(rule.scope == subtree.scope)
-    ids = {row[0] for row in [*these(keeping, lock.name, names, session), *these(own, rule.name, names, session)]}
-    return [row[0] for row in these(select(rule).order_by(rule.id).with_for_update(), rule.id, sorted(ids), session)]
+    ids = {
+        row[0]
+        for row in [*select_named(keeping, lock.name, names, session), *select_named(own, rule.name, names, session)]
+    }
+    return [
+        row[0] for row in select_named(select(rule).order_by(rule.id).with_for_update(), rule.id, sorted(ids), session)
+    ]
 
 
-def _unlock(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
-    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses empty
-    ones.
+def _remove_locks(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
+    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses
+    empty ones.
     """
     lock = models.ReplicaLock
     theirs = and_(lock.scope == subtree.scope, lock.name.in_(names))
@@ -391,12 +426,12 @@ def _unlock(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]'
             account_counter.decrease(
                 rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session
             )
-        _settle(rule, session)
+        _update_rule_state(rule, session)
     if locks:
         raise Collision('a rule was made in this moment')
 
 
-def _settle(rule: Any, session: 'Session') -> None:
+def _update_rule_state(rule: Any, session: 'Session') -> None:
     """The state of a rule that has fewer locks, as Rucio's own ``update_rules_for_lost_replica`` sets it."""
     before = rule.state
     if (
@@ -422,7 +457,7 @@ def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') ->
     content, collection = models.DataIdentifierAssociation, models.CollectionReplica
     parents: dict[tuple[Any, str], list[dict[str, Any]]] = defaultdict(list)
     inside = select(content.scope, content.name, content.child_name).where(content.child_scope == subtree.scope)
-    for row in these(inside, content.child_name, names, session):
+    for row in select_named(inside, content.child_name, names, session):
         parents[row.scope, row.name].append({'scope': subtree.scope, 'name': row.child_name})
     for (scope, name), files in parents.items():
         detach_dids(scope=scope, name=name, dids=files, session=session)
@@ -436,20 +471,20 @@ def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') ->
 # Bad and lost
 
 
-def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
     """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete*
     it if there is none, whoever wrote it.
 
     :param seen: What the catalogue said when it was compared.
     :param reason: Kept with the declaration; what is longer than 255 characters is cut.
-    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``, ``empty``,
-        ``failed``.
+    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``,
+        ``empty``, ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
     return _in_chunks(subtree, seen, lambda chunk, session: _declare(subtree, chunk, reason, session))
 
 
-def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Acted:
+def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
     """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file
     here again. If there is none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in
     the meantime.
@@ -459,8 +494,8 @@ def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> 
     return declare_bad(subtree, seen, reason)
 
 
-def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session: 'Session') -> _Acted:
-    found, refusals = _look(subtree, seen, session)
+def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session: 'Session') -> _Result:
+    found, refusals = _lock_and_compare(subtree, seen, session)
     declared = []
     for each in found:
         if not each.bytes and not each.copies:
@@ -473,7 +508,7 @@ def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session
             declared.append({'scope': subtree.scope, 'name': each.name, 'rse_id': subtree.storage.rse_id})
     root = InternalAccount('root', vo=subtree.scope.vo)
     # Whatever was declared of it earlier: the replica is available now.
-    declare_bad_file_replicas(declared, reason[:MOST_REASON], root, force=True, session=session)
+    declare_bad_file_replicas(declared, reason[:MAX_REASON_LENGTH], root, force=True, session=session)
     return len(declared), refusals
 
 
@@ -487,20 +522,21 @@ def complete(subtree: 'Subtree', names: 'Sequence[str]') -> int:
     :returns: How many.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
-    return sum(again(partial(_complete, subtree, chunk)) for chunk in batches(sorted(names), CHUNK))
+    return sum(run_transaction(partial(_complete, subtree, chunk)) for chunk in batches(sorted(names), CHUNK))
 
 
 def _complete(subtree: 'Subtree', names: 'Sequence[str]', session: 'Session') -> int:
     replica, request, here = models.RSEFileAssociation, models.Request, subtree.storage.rse_id
     copying = and_(replica.scope == subtree.scope, replica.rse_id == here, replica.state == ReplicaState.COPYING)
-    written = these(
+    written = select_named(
         select(request.name).where(and_(request.scope == subtree.scope, request.dest_rse_id == here)),
         request.name,
         names,
         session,
     )
     found = {
-        row.name for row in these(select(replica.name).where(copying).with_for_update(), replica.name, names, session)
+        row.name
+        for row in select_named(select(replica.name).where(copying).with_for_update(), replica.name, names, session)
     }
     done = sorted(found - {row.name for row in written})
     update_replicas_states(
@@ -522,7 +558,12 @@ def note_etags(subtree: 'Subtree', etags: 'Mapping[str, str]') -> None:
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
     for names in batches(sorted(etags), CHUNK):
-        again(lambda session, names=names: note(subtree, {name: etags[name] for name in names}, session=session))  # type: ignore[misc]
+        chunk = {name: etags[name] for name in names}
+        run_transaction(partial(_store_etags, subtree, chunk))
+
+
+def _store_etags(subtree: 'Subtree', etags: 'Mapping[str, str]', session: 'Session') -> None:
+    store_etags(subtree, etags, session=session)
 
 
 def set_checksums(subtree: 'Subtree', name: str, md5: Optional[str], adler32: Optional[str]) -> None:
@@ -535,11 +576,13 @@ def set_checksums(subtree: 'Subtree', name: str, md5: Optional[str], adler32: Op
         content = models.DataIdentifierAssociation
         inside = and_(content.child_scope == subtree.scope, content.child_name == name)
         did = models.DataIdentifier
-        places = [(model, _is(model, subtree, name)) for model in (did, models.RSEFileAssociation, models.Request)]
+        places = [(model, _row_is(model, subtree, name)) for model in (did, models.RSEFileAssociation, models.Request)]
         for key, value in (('md5', md5), ('adler32', adler32)):
-            known = session.execute(select(getattr(did, key)).where(_is(did, subtree, name)).with_for_update()).scalar()
+            known = session.execute(
+                select(getattr(did, key)).where(_row_is(did, subtree, name)).with_for_update()
+            ).scalar()
             if value and not known:
                 for model, where in [*places, (content, inside)]:
                     _update(model, and_(where, getattr(model, key).is_(None)), {key: value}, session)
 
-    again(work)
+    run_transaction(work)

@@ -14,10 +14,10 @@
 
 """What storages tell of their buckets: S3 event records, and following them in the catalogue.
 
-A record is a hint, never a fact: it says which key to look at. What is done is what the object is *now*, so it does no
-harm when records come twice, late, in another order, or not at all (the reconciler's daemon finds what they missed).
-Nothing depends on their sequencers either: those of Ceph 16 have the bytes of their nanoseconds reversed and do not
-sort.
+A record is a hint, never a fact: it says which key to look at. What is done is what the object is *now*, so it
+does no harm when records come twice, late, in another order, or not at all (the reconciler's daemon finds what
+they missed). Nothing depends on their sequencers either: those of Ceph 16 have the bytes of their nanoseconds
+reversed and do not sort.
 
 So whoever forges a record, even with the right token, has the server look at an object of this RSE's own buckets, and
 at nothing else; how long it looks has an end for each request, each bucket and each storage. What is left over then is
@@ -54,10 +54,10 @@ from rucio.common.exception import (
 from rucio.common.s3.answers import line_logger
 from rucio.common.types import InternalScope
 from rucio.core.s3 import imports
-from rucio.core.s3.allowance import Allowance
 from rucio.core.s3.auth import shared_keys
 from rucio.core.s3.buckets import bucket_settings, lookup
-from rucio.core.s3.reconciler.compare import is_name
+from rucio.core.s3.rate_limiter import RateLimiter
+from rucio.core.s3.reconciler.compare import is_valid_name
 from rucio.core.s3.reconciler.summary import Summary
 from rucio.core.s3.reconciler.walk import Reconciler
 from rucio.core.s3.subtrees import Subtree
@@ -71,16 +71,16 @@ if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
 __all__ = [
-    'LATER',
     'MAX_BODY',
     'MAX_RECORDS',
+    'RETRY_LATER',
     'Batch',
     'Change',
-    'claimed',
-    'complain',
-    'follow',
+    'find_token',
     'need_token',
     'parse',
+    'process',
+    'warn_limited',
 ]
 
 _LOGGER = line_logger(__name__)
@@ -90,23 +90,23 @@ MAX_RECORDS = 1000
 # What one request may read of new objects whose checksum nothing tells: a larger one is registered without, for the
 # reconciler to read.
 MAX_READ = 64 * 1024 * 1024
-LONGEST = 2.0  # seconds after which a request begins nothing new
-LOOKS = 20  # objects that are looked at together, between two looks at the clock
-_DEEPEST = 4  # wrappers
+MAX_SECONDS = 2.0  # seconds after which a request begins nothing new
+CHECK_CHUNK = 20  # objects that are looked at together, between two looks at the clock
+_MAX_NESTING = 4  # wrappers
 # Of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second.
-_BRACKETS = 32
+_MAX_BRACKETS = 32
 _TOO_MANY = f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.'
-_LONGEST_BUCKET, _LONGEST_KEY = 255, 1024  # characters, of old buckets of Ceph, and bytes
-_MANY = 500  # scopes that are asked for at once
+_MAX_BUCKET_LENGTH, _MAX_KEY_BYTES = 255, 1024  # characters, of old buckets of Ceph, and bytes
+_MAX_IN_LIST = 500  # scopes that are asked for at once
 
 # Seconds of work of this process: half of its time for the events of a storage, a quarter for those of one bucket, and
 # a rush now and then.
-_OF_STORAGES = Allowance(at_once=30, per_second=0.5)
-_OF_BUCKETS = Allowance(at_once=15, per_second=0.25)
+_STORAGE_LIMITER = RateLimiter(at_once=30, per_second=0.5)
+_BUCKET_LIMITER = RateLimiter(at_once=15, per_second=0.25)
 # Lines in the log: a few at once for each reason, then one in a minute. Whoever is refused decides how often he asks.
-_LINES = Allowance(at_once=5, per_second=1 / 60)
+_LOG_LIMITER = RateLimiter(at_once=5, per_second=1 / 60)
 # Told again later, the records do what they could not do now.
-LATER = (DatabaseException, ServiceUnavailable, ResourceTemporaryUnavailable)
+RETRY_LATER = (DatabaseException, ServiceUnavailable, ResourceTemporaryUnavailable)
 
 # Without the "s3:" that some put before them.
 _EVENTS = (
@@ -152,7 +152,7 @@ def parse(body: bytes) -> Batch:
     :param body: JSON, of at most :data:`MAX_BODY` bytes.
     :raises InputValidationError: if it is no JSON, or has more than :data:`MAX_RECORDS` records.
     """
-    if body.count(b'{') + body.count(b'[') > _BRACKETS * MAX_RECORDS:
+    if body.count(b'{') + body.count(b'[') > _MAX_BRACKETS * MAX_RECORDS:
         raise InputValidationError(_TOO_MANY)
     try:
         document = json.loads(body)
@@ -182,11 +182,11 @@ def _records(document: Any) -> list[Any]:
         inside = _wrapped(each)
         if inside is None:
             records.append(each)
-        elif depth > _DEEPEST:
+        elif depth > _MAX_NESTING:
             raise InputValidationError('The body is too deep: S3 event records were expected.')
         else:
             waiting += ((one, depth + 1) for one in inside)
-        if len(records) > MAX_RECORDS or seen > (_DEEPEST + 1) * MAX_RECORDS:
+        if len(records) > MAX_RECORDS or seen > (_MAX_NESTING + 1) * MAX_RECORDS:
             raise InputValidationError(_TOO_MANY)
     return records
 
@@ -229,7 +229,7 @@ def _of_s3(record: dict[str, Any]) -> Iterator[Change]:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html"""
     if not _text(record.get('eventName')).removeprefix('s3:').startswith(_EVENTS):
         return
-    bucket, key = _place(record['s3'])
+    bucket, key = _bucket_and_key(record['s3'])
     # Ceph 16 sends the key as it is, others encode it: to look at both costs one request, and only where they differ.
     keys = {_text(unquote_plus(key))} | (set() if record.get('eventSource') in _ENCODED else {key})
     for each in sorted(keys - {''}) if bucket else ():
@@ -238,7 +238,7 @@ def _of_s3(record: dict[str, Any]) -> Iterator[Change]:
 
 def _of_eventbridge(record: dict[str, Any]) -> Iterator[Change]:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html: here keys are not encoded."""
-    bucket, key = _place(record.get('detail'))
+    bucket, key = _bucket_and_key(record.get('detail'))
     if bucket and key:
         yield Change(bucket, key)
 
@@ -258,7 +258,7 @@ def _of_seaweedfs(record: dict[str, Any]) -> Iterator[Change]:
             yield Change(match[1], match[2])
 
 
-def _place(described: Any) -> tuple[str, str]:
+def _bucket_and_key(described: Any) -> tuple[str, str]:
     bucket, found = _object(_object(described).get('bucket')), _object(_object(described).get('object'))
     return _text(bucket.get('name')), _text(found.get('key'))
 
@@ -280,7 +280,7 @@ def _confirmation(record: Any) -> Iterator[str]:
             yield url
 
 
-def claimed(body: bytes) -> list[str]:
+def find_token(body: bytes) -> list[str]:
     """The first token of a body that brings its own (``opaqueData``), or nothing. Who has not even that need not have
     his JSON read.
     """
@@ -302,42 +302,42 @@ def need_token(storage: 'Optional[Storage]', offered: 'Iterable[str]') -> None:
     if token and equal and all(equal):
         return
     if storage and not token:
-        complain(
+        warn_limited(
             (storage.rse_id, 'no token here'),
             f'S3 events for RSE {storage.rse} were refused: rucio.cfg [s3:{storage.rse}] has no events_token.',
         )
     elif storage:
         why = 'the token is another one' if any(brought) else 'there was no token'
-        complain((storage.rse_id, why), f'S3 events for RSE {storage.rse} were refused: {why}.')
+        warn_limited((storage.rse_id, why), f'S3 events for RSE {storage.rse} were refused: {why}.')
     raise CannotAuthenticate('The token is missing, or it is not that of the RSE (events_token).')
 
 
-def complain(reason: Hashable, text: str, trace: bool = False) -> None:
+def warn_limited(reason: Hashable, text: str, trace: bool = False) -> None:
     """A warning in the log, unless there were several for the same reason: then one in a minute.
 
     :param reason: Nothing that whoever asks can make up: each has lines of its own.
     :param trace: With the exception that is being handled.
     """
-    if _LINES.left(reason) >= 1:
-        last = _LINES.use(reason, 1) < 2
+    if _LOG_LIMITER.available(reason) >= 1:
+        last = _LOG_LIMITER.take(reason, 1) < 2
         _LOGGER.warning('%s%s', text, ' (From now on one such line in a minute.)' if last else '', exc_info=trace)
 
 
 # Following
 
 
-class _Turn:
+class _WorkLimit:
     """What one request may take: of the time that its storage, and each bucket of it, has of this process, and of bytes
     to read.
     """
 
     def __init__(self, storage: 'Storage') -> None:
         self._storage = storage.rse_id
-        self._end = time.monotonic() + min(LONGEST, _OF_STORAGES.left(self._storage))
+        self._end = time.monotonic() + min(MAX_SECONDS, _STORAGE_LIMITER.available(self._storage))
         self.unread: Optional[int] = MAX_READ
 
     def is_over(self, bucket: str) -> bool:
-        return time.monotonic() >= self._end or _OF_BUCKETS.left((self._storage, bucket)) <= 0
+        return time.monotonic() >= self._end or _BUCKET_LIMITER.available((self._storage, bucket)) <= 0
 
     @contextmanager
     def working(self, bucket: str = '') -> Iterator[None]:
@@ -347,39 +347,40 @@ class _Turn:
             yield
         finally:
             spent = time.monotonic() - start
-            _OF_STORAGES.use(self._storage, spent)
+            _STORAGE_LIMITER.take(self._storage, spent)
             if bucket:
-                _OF_BUCKETS.use((self._storage, bucket), spent)
+                _BUCKET_LIMITER.take((self._storage, bucket), spent)
 
 
-def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
+def process(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     """Look at the keys, and make the catalogue say what they are, as far as the settings of their bucket allow.
 
     Costs two or three requests and a few queries for each key; of new objects whose checksum nothing tells,
-    :data:`MAX_READ` bytes are read. After :data:`LONGEST` seconds, or where storage or bucket had their share of this
-    process, what is left is only counted. What cannot be done for another reason than that somebody is down is logged
-    and counted as ``failed``: storages tell of it again and again, for ever, if they are not told that it is done.
+    :data:`MAX_READ` bytes are read. After :data:`MAX_SECONDS` seconds, or where storage or bucket had their share
+    of this process, what is left is only counted. What cannot be done for another reason than that somebody is
+    down is logged and counted as ``failed``: storages tell of it again and again, for ever, if they are not told
+    that it is done.
 
     :param storage: The RSE.
     :param changes: Where something happened. What is not of a scope, or of an import, is counted as ``unknown``, what
         is left to the reconciler as ``left``.
-    :raises ServiceUnavailable: if the storage does not answer. What was done until then is done; it can all be told
-        again.
+    :raises ServiceUnavailable: if the storage does not answer. What was done until then is done; it can all be
+        told again.
     :raises DatabaseException: if the database does not.
     """
     storage, total = storage.hurried, Summary()
-    turn = _Turn(storage)
+    turn = _WorkLimit(storage)
     with turn.working():
         subtrees = _subtrees(storage, changes, total)
     for subtree, keys in subtrees:
-        for first in range(0, len(keys), LOOKS):
+        for first in range(0, len(keys), CHECK_CHUNK):
             if turn.is_over(subtree.bucket):
                 total.counts['left'] += len(keys) - first
                 break
             with turn.working(subtree.bucket):
-                total.merge(_checked(subtree, keys[first : first + LOOKS], turn))
+                total.merge(_check(subtree, keys[first : first + CHECK_CHUNK], turn))
     if total.counts['left']:
-        complain(
+        warn_limited(
             (storage.rse_id, 'left'),
             f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the '
             'reconciler.',
@@ -387,7 +388,7 @@ def follow(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     return total
 
 
-def _checked(subtree: Subtree, keys: list[str], turn: _Turn) -> Summary:
+def _check(subtree: Subtree, keys: list[str], turn: _WorkLimit) -> Summary:
     summary = Summary()
     try:
         with db_session(DatabaseOperationType.READ) as session:
@@ -400,10 +401,10 @@ def _checked(subtree: Subtree, keys: list[str], turn: _Turn) -> Summary:
         )
         summary = reconciler.summary
         turn.unread = reconciler.check(keys, turn.unread)
-    except LATER:
+    except RETRY_LATER:
         raise
     except Exception:  # noqa: BLE001 - none of the storage's business, and the same again if it were told
-        complain(
+        warn_limited(
             (subtree.storage.rse_id, 'error'),
             f"S3 events for RSE {subtree.storage.rse}: bucket '{subtree.bucket}'",
             trace=True,
@@ -411,7 +412,7 @@ def _checked(subtree: Subtree, keys: list[str], turn: _Turn) -> Summary:
         summary.counts['failed'] += len(keys)
     for problem in summary.problems:
         if problem.kind in ('failed', 'over-limit'):
-            complain((subtree.storage.rse_id, problem.kind), f'S3 events: {problem.found}')
+            warn_limited((subtree.storage.rse_id, problem.kind), f'S3 events: {problem.found}')
     if summary.counts['failed']:
         _need_storage(subtree)
     return summary
@@ -436,14 +437,14 @@ def _subtrees(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -
     subtrees: dict[tuple[str, str, str], tuple[Subtree, list[str]]] = {}
     given = list(changes)
     possible = [
-        each for each in given if len(each.bucket) <= _LONGEST_BUCKET and len(each.key.encode()) <= _LONGEST_KEY
+        each for each in given if len(each.bucket) <= _MAX_BUCKET_LENGTH and len(each.key.encode()) <= _MAX_KEY_BYTES
     ]
     find = _of_scopes if storage.layout.deterministic else _of_imports
     known = set()
     with db_session(DatabaseOperationType.READ) as session:
         for change, subtree in find(storage, possible, session):
             known.add(change)
-            if is_name(subtree.name_of(change.key), storage.vo):
+            if is_valid_name(subtree.name_of(change.key), storage.vo):
                 subtrees.setdefault((str(subtree.scope), subtree.name_prefix, subtree.key_prefix), (subtree, []))[
                     1
                 ].append(change.key)
@@ -467,14 +468,16 @@ def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') ->
         with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
             if name not in subtrees:
                 subtrees[name] = Subtree.of(storage, InternalScope(name, vo=storage.vo))
-            if not shared_keys.of_others(storage, subtrees[name].scope, change.bucket, change.key, session=session):
+            if not shared_keys.has_other_scopes(
+                storage, subtrees[name].scope, change.bucket, change.key, session=session
+            ):
                 yield change, subtrees[name]
 
 
 def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[str]:
     found: set[str] = set()
     wanted = iter(InternalScope(name, vo=storage.vo) for name in names)
-    while some := list(islice(wanted, _MANY)):
+    while some := list(islice(wanted, _MAX_IN_LIST)):
         found.update(
             str(scope)
             for scope in session.execute(select(models.Scope.scope).where(models.Scope.scope.in_(some))).scalars()

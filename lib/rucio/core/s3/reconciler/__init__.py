@@ -14,6 +14,6 @@
 
 """The reconciler: compares what lies in a bucket with what the catalogue says, and brings the catalogue in line.
 
-Reads storages and the catalogue; writes to the catalogue through :mod:`rucio.core.s3.catalogue` alone, and never
-writes to a bucket.
+Reads storages and the catalogue; writes to the catalogue through :mod:`rucio.core.s3.catalogue` alone, and never writes
+to a bucket.
 """

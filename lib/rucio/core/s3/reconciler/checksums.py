@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .listings import Entry
 
-__all__ = ['sums']
+__all__ = ['compute_checksums']
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
@@ -50,7 +50,7 @@ class Stopped(ServiceUnavailable):
     """Reading was ended before its time."""
 
 
-def sums(
+def compute_checksums(
     subtree: 'Subtree',
     entries: 'Iterable[Entry]',
     readers: int,
@@ -72,7 +72,7 @@ def sums(
     :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was
         changed since.
     """
-    ended = _Ended(stop)
+    ended = _StopOrDone(stop)
     pool = ThreadPoolExecutor(readers, 'rucio-s3-checksums')
     going: dict[Future[NewFile], Entry] = {}
     try:
@@ -83,7 +83,9 @@ def sums(
             if known:
                 yield entry, _file(subtree, entry, known)
                 continue
-            going[pool.submit(_ask, subtree, entry, read if isinstance(read, bool) else read(entry), ended)] = entry
+            going[pool.submit(_from_object, subtree, entry, read if isinstance(read, bool) else read(entry), ended)] = (
+                entry
+            )
             while len(going) >= 2 * readers:
                 yield from _finished(going)
         while going:
@@ -93,7 +95,7 @@ def sums(
         pool.shutdown(cancel_futures=True)
 
 
-class _Ended(threading.Event):
+class _StopOrDone(threading.Event):
     """Whether the caller wants no more: it says so, or it has gone."""
 
     def __init__(self, stop: threading.Event) -> None:
@@ -133,7 +135,7 @@ def _file(subtree: 'Subtree', entry: 'Entry', known: Sums) -> NewFile:
     return NewFile(subtree.name_of(entry.key), entry.size, known.md5, known.adler32, etag, subtree.path_of(entry.key))
 
 
-def _ask(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _Ended) -> NewFile:
+def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrDone) -> NewFile:
     if ended.is_set():
         raise Stopped
     target, connection = subtree.target(subtree.name_of(entry.key)), subtree.storage.connection()
@@ -142,7 +144,7 @@ def _ask(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _Ended) -> NewFi
     if (answer['ContentLength'], etag_of(answer.get('ETag', ''))) != (entry.size, entry.etag):
         raise _changed(subtree, entry)
     info = objects.info(answer)
-    md5 = info.md5 or _noted(answer.get('Metadata', {}))
+    md5 = info.md5 or _md5_of_client(answer.get('Metadata', {}))
     if md5 or not read:
         return _file(subtree, entry, Sums(md5))
     try:
@@ -160,9 +162,9 @@ def _changed(subtree: 'Subtree', entry: 'Entry') -> RucioException:
     )
 
 
-def _noted(metadata: 'Mapping[str, str]') -> Optional[str]:
-    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names with a
-    capital.
+def _md5_of_client(metadata: 'Mapping[str, str]') -> Optional[str]:
+    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names
+    with a capital.
     """
     metadata = {name.lower(): value for name, value in metadata.items()}
     try:

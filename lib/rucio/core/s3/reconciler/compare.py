@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing is
-written.
+"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing
+is written.
 """
 
 import re
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     from .listings import Entry, Replica
 
-__all__ = ['ONLY_TOLD', 'Finding', 'Kind', 'compare', 'is_name']
+__all__ = ['REPORT_ONLY', 'Finding', 'Kind', 'compare', 'is_valid_name']
 
 DAY = 86400
-LONGEST_PATH = 1024  # bytes, Rucio's column
-LARGEST = 2**50  # bytes; no storage has objects that large, and Rucio's columns have to hold sums of them
+MAX_PATH_LENGTH = 1024  # bytes, Rucio's column
+MAX_SIZE = 2**50  # bytes; no storage has objects that large, and Rucio's columns have to hold sums of them
 TEMPORARY = '.rucio.upload'  # what Rucio's other protocols write to before they rename
 _MD5 = re.compile(r'[0-9a-f]{32}')
 
@@ -64,7 +64,7 @@ class Kind(str, Enum):
 
 
 # There is nothing to be done about these.
-ONLY_TOLD = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
+REPORT_ONLY = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
 
 
 class Finding(NamedTuple):
@@ -107,7 +107,7 @@ def compare(
             as_known = (
                 state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))
             )
-            if as_known or (kind := _of_both(entry, replica, etag_is_md5)) is Kind.same:
+            if as_known or (kind := _compare_both(entry, replica, etag_is_md5)) is Kind.same:
                 same += 1
             else:
                 yield Finding(kind, name, entry, replica)
@@ -127,19 +127,19 @@ def _without_object(replica: 'Replica') -> Finding:
 def _without_replica(subtree: 'Subtree', name: str, entry: 'Entry') -> Kind:
     if name.endswith(TEMPORARY):
         return Kind.leftover
-    if entry.size > LARGEST:
+    if entry.size > MAX_SIZE:
         return Kind.oversized
     if name.endswith('/'):
         return Kind.unnameable if entry.size else Kind.marker
     path = subtree.path_of(entry.key) or ''
-    return Kind.new if is_name(name, subtree.storage.vo) and len(path) <= LONGEST_PATH else Kind.unnameable
+    return Kind.new if is_valid_name(name, subtree.storage.vo) and len(path) <= MAX_PATH_LENGTH else Kind.unnameable
 
 
-def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
-    if entry.size > LARGEST:
+def _compare_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+    if entry.size > MAX_SIZE:
         return Kind.oversized
     if replica.state == 'A':
-        return Kind.changed if entry.size != replica.bytes else _of_content(entry, replica, etag_is_md5)
+        return Kind.changed if entry.size != replica.bytes else _compare_content(entry, replica, etag_is_md5)
     if replica.state != 'C':
         return Kind.busy
     if _has_arrived(entry, replica, etag_is_md5):
@@ -148,7 +148,7 @@ def _of_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
     return Kind.changed if max(entry.modified, replica.updated) < time.time() - DAY else Kind.busy
 
 
-def _of_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+def _compare_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
     etag, same, summed = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
     if same or (etag and etag == replica.etag):
         return Kind.same if summed else Kind.unsummed
@@ -177,7 +177,7 @@ def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
     return not differs and entry.modified < time.time() - DAY
 
 
-def is_name(name: str, vo: str) -> bool:
+def is_valid_name(name: str, vo: str) -> bool:
     """Whether a DID may have this name, by the schema of the VO's policy, and be downloaded.
 
     Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of a
-bucket.
+"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of
+a bucket.
 
-It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks may have
-been written since, and what it has may be gone, so the storage is asked about each object that is not as the catalogue
-says.
+It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks
+may have been written since, and what it has may be gone, so the storage is asked about each object that is not as
+the catalogue says.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
 """
@@ -58,8 +58,8 @@ class _Report(NamedTuple):
 class Inventory:
     """A lister for the reconciler, which reads one report.
 
-    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed to read
-        it.
+    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed
+        to read it.
     :raises ConfigurationError: if it is no such URL.
     """
 

@@ -35,12 +35,12 @@ from rucio.common.exception import RucioException
 from rucio.common.s3 import objects
 from rucio.common.s3.errors import status_of, translated
 from rucio.common.s3.parsing import UnreadableAnswerError
-from rucio.core.s3.catalogue.records import noted
+from rucio.core.s3.catalogue.records import stored_etag
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from .compare import LARGEST
+from .compare import MAX_SIZE
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -65,8 +65,8 @@ __all__ = [
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Rucio's times are UTC without saying so
 DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
-LONGEST_UPLOAD = timedelta(days=1)
-LONGEST_ETAG = 128  # characters; those of storages have 32 to 70
+MAX_UPLOAD_TIME = timedelta(days=1)
+MAX_ETAG_LENGTH = 128  # characters; those of storages have 32 to 70
 BATCH = 10_000  # entries written at once to a temporary file
 
 
@@ -80,8 +80,8 @@ class Entry(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the replica's
-    own.
+    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the
+    replica's own.
     """
 
     name: str
@@ -195,13 +195,13 @@ def sorted_entries(
 
 def entry_of(key: str, size: int, etag: str, modified: datetime) -> Entry:
     """As a storage says it: sizes of which databases hold a sum, ETags that they hold for each object."""
-    return Entry(key, min(size, LARGEST + 1), etag_of(etag), modified.timestamp())
+    return Entry(key, min(size, MAX_SIZE + 1), etag_of(etag), modified.timestamp())
 
 
 def etag_of(header: str) -> str:
     """Without quotes; a digest of what is longer than those of storages."""
     etag = header.strip('"')
-    return etag if len(etag) <= LONGEST_ETAG else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
+    return etag if len(etag) <= MAX_ETAG_LENGTH else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
 
 
 def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
@@ -315,10 +315,10 @@ def _as_replicas(subtree: 'Subtree', rows: Iterable[Any]) -> Iterator[Replica]:
     for name, size, md5, adler32, state, created, updated, path, meta in rows:
         if not deterministic and path != subtree.path_of(subtree.key_of(name)):
             continue  # registered by somebody else: it lies elsewhere
-        etag = noted(meta, rse_id) if meta else None
+        etag = stored_etag(meta, rse_id) if meta else None
         # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
         # a while.
-        proven = min(updated, (created or updated) + LONGEST_UPLOAD)
+        proven = min(updated, (created or updated) + MAX_UPLOAD_TIME)
         yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds())
 
 

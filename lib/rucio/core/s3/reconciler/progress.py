@@ -19,8 +19,8 @@ How far each span has come stands in Rucio's table ``configs``, in the section o
 whoever comes next goes on there.
 
 =================  =================================================================================================
-``round:PART``     when it began and ended, and the counts of its last end
-``span:PART:N``    from where to where, how far it is, and what was counted until there
+``round:PART`` when it began and ended, and the counts of its last end ``span:PART:N`` from where to where, how far it
+is, and what was counted until there
 =================  =================================================================================================
 
 Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the
@@ -58,16 +58,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     'STORED',
-    'Places',
     'Round',
     'Span',
+    'Worklist',
     'advance',
     'begin',
     'close',
-    'find',
-    'forget',
-    'mark_of',
-    'read',
+    'delete_rounds',
+    'find_work',
+    'read_rounds',
+    'round_id',
     'split',
 ]
 
@@ -75,8 +75,8 @@ _LOGGER = line_logger(__name__)
 
 _ROUND, _SPAN = 'round:', 'span:'
 STORED = 'stored'  # among the counts: the bytes of the objects that were listed
-_SOME = 500  # parameters of one query
-LONGEST_KEY = 1100  # characters, with those that JSON adds
+MAX_IN_LIST = 500  # parameters of one query
+MAX_KEY_LENGTH = 1100  # characters, with those that JSON adds
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,17 @@ class Round:
     stored: str = ''
 
 
-class Places(NamedTuple):
+class Worklist(NamedTuple):
     """What there is to do on a storage: parts of buckets, and scopes with a bucket that should be there and is not."""
 
     subtrees: list[Subtree]
-    missing: list[tuple[InternalScope, str]]
+    missing_buckets: list[tuple[InternalScope, str]]
 
 
 # Rows
 
 
-def mark_of(subtree: Subtree) -> str:
+def round_id(subtree: Subtree) -> str:
     """What the rows of a part are called."""
     scope = str(subtree.scope.internal)
     if not subtree.name_prefix:
@@ -126,11 +126,13 @@ def mark_of(subtree: Subtree) -> str:
     return f'{scope}#{digest}'
 
 
-def read(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> dict[tuple[str, str], Round]:
+def read_rounds(
+    storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session'
+) -> dict[tuple[str, str], Round]:
     """All rounds on a storage, or of one bucket of it, by bucket and mark: one query."""
     rounds: dict[tuple[str, str], Round] = {}
     spans: dict[tuple[str, str], list[Span]] = {}
-    for row in configs.of_rse(storage, (_ROUND, _SPAN), bucket, session=session):
+    for row in configs.list_rows(storage, (_ROUND, _SPAN), bucket, session=session):
         if row.option.startswith(_ROUND):
             rounds[row.bucket, row.option[len(_ROUND) :]] = _round(row.value)
         else:
@@ -174,7 +176,9 @@ def _packed(key: Any) -> Any:
     then base64 is shorter.
     """
     return (
-        [base64.b64encode(key.encode()).decode()] if isinstance(key, str) and len(_dumped(key)) > LONGEST_KEY else key
+        [base64.b64encode(key.encode()).decode()]
+        if isinstance(key, str) and len(_to_json(key)) > MAX_KEY_LENGTH
+        else key
     )
 
 
@@ -182,33 +186,33 @@ def _unpacked(key: Any) -> Any:
     return base64.b64decode(key[0]).decode() if isinstance(key, list) else key
 
 
-def _dumped(said: Any) -> str:
+def _to_json(said: Any) -> str:
     return json.dumps(said, separators=(',', ':'), ensure_ascii=False)
 
 
-def _text(kind: 'Round | Span') -> str:
+def _serialize(kind: 'Round | Span') -> str:
     said = {name: value for name, value in vars(kind).items() if name not in ('index', 'spans', 'stored')}
-    return _dumped(said | {name: _packed(said[name]) for name in ('after', 'until') if name in said})
+    return _to_json(said | {name: _packed(said[name]) for name in ('after', 'until') if name in said})
 
 
 def _change(subtree: Subtree, option: str, old: str, new: str, session: 'Session') -> bool:
     """Change a row, if it is still what was read."""
-    return configs.change(configs.section_of(subtree.storage, subtree.bucket), option, old, new, session=session)
+    return configs.change(configs.bucket_section(subtree.storage, subtree.bucket), option, old, new, session=session)
 
 
 def _add(subtree: Subtree, rows: 'Mapping[str, str]', session: 'Session') -> bool:
-    return configs.add(configs.section_of(subtree.storage, subtree.bucket), rows, session=session)
+    return configs.add(configs.bucket_section(subtree.storage, subtree.bucket), rows, session=session)
 
 
 def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') -> None:
-    configs.drop(configs.section_of(storage, bucket), f'{_SPAN}{mark}:', below=True, session=session)
+    configs.drop(configs.bucket_section(storage, bucket), f'{_SPAN}{mark}:', below=True, session=session)
 
 
-def forget(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
+def delete_rounds(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
     """Drop the rows of buckets that are no more, by bucket and mark. Two statements for each."""
     for bucket, mark in places:
         _drop_spans(storage, bucket, mark, session)
-        configs.drop(configs.section_of(storage, bucket), f'{_ROUND}{mark}', session=session)
+        configs.drop(configs.bucket_section(storage, bucket), f'{_ROUND}{mark}', session=session)
 
 
 # Rounds
@@ -221,12 +225,12 @@ def begin(subtree: Subtree, last: Optional[Round], now: float, *, session: 'Sess
     :param now: POSIX seconds.
     :returns: False if somebody else was faster.
     """
-    mark, value = mark_of(subtree), _text(Round(now, counts=last.counts if last else {}))
+    mark, value = round_id(subtree), _serialize(Round(now, counts=last.counts if last else {}))
     option = f'{_ROUND}{mark}'
     if last and not _change(subtree, option, last.stored, value, session):
         return False
-    _drop_spans(subtree.storage, subtree.bucket, mark_of(subtree), session)
-    rows = {f'{_SPAN}{mark}:0': _text(Span(0, round=now))}
+    _drop_spans(subtree.storage, subtree.bucket, round_id(subtree), session)
+    rows = {f'{_SPAN}{mark}:0': _serialize(Span(0, round=now))}
     return _add(subtree, rows if last else rows | {option: value}, session)
 
 
@@ -257,7 +261,7 @@ def advance(
         counts=total,
         seconds=round(span.seconds + seconds, 3),
     )
-    return _change(subtree, f'{_SPAN}{mark_of(subtree)}:{span.index}', span.stored, _text(new), session)
+    return _change(subtree, f'{_SPAN}{round_id(subtree)}:{span.index}', span.stored, _serialize(new), session)
 
 
 def split(subtree: Subtree, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]', *, session: 'Session') -> int:
@@ -270,11 +274,13 @@ def split(subtree: Subtree, span: Span, ranges: 'Iterable[tuple[str, Optional[st
     left = [(max(after, span.after), until) for after, until in ranges if until is None or until > span.after]
     if len(left) < 2:
         return 1
-    option = f'{_SPAN}{mark_of(subtree)}'
-    if not _change(subtree, f'{option}:0', span.stored, _text(replace(span, until=left[0][1])), session):
+    option = f'{_SPAN}{round_id(subtree)}'
+    if not _change(subtree, f'{option}:0', span.stored, _serialize(replace(span, until=left[0][1])), session):
         return 1
     rows = {
-        f'{option}:{index}': _text(Span(index, *each, round=span.round)) for index, each in enumerate(left) if index
+        f'{option}:{index}': _serialize(Span(index, *each, round=span.round))
+        for index, each in enumerate(left)
+        if index
     }
     return len(left) if _add(subtree, rows, session) else 1
 
@@ -284,23 +290,23 @@ def close(subtree: Subtree, now: float, *, session: 'Session') -> Optional[Round
 
     :returns: The round with all counts; None if something is left to do, or somebody else has ended it.
     """
-    found = read(subtree.storage, subtree.bucket, session=session).get((subtree.bucket, mark_of(subtree)))
+    found = read_rounds(subtree.storage, subtree.bucket, session=session).get((subtree.bucket, round_id(subtree)))
     if found is None or found.ended is not None or not all(span.done for span in found.spans):
         return None
     counts: Counter[str] = Counter()
     for span in found.spans:
         counts.update(span.counts)
     ended = Round(found.started, now, dict(counts), round(sum(span.seconds for span in found.spans), 3))
-    if not _change(subtree, f'{_ROUND}{mark_of(subtree)}', found.stored, _text(ended), session):
+    if not _change(subtree, f'{_ROUND}{round_id(subtree)}', found.stored, _serialize(ended), session):
         return None
-    _drop_spans(subtree.storage, subtree.bucket, mark_of(subtree), session)
+    _drop_spans(subtree.storage, subtree.bucket, round_id(subtree), session)
     return ended
 
 
 # What there is to do
 
 
-def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
+def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Worklist:
     """The parts of buckets on a storage that are somebody's in the catalogue, by bucket. Opens sessions of its own.
 
     One request to list the buckets (or what lies directly in the one bucket that all scopes share), one more for each
@@ -311,21 +317,21 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
     """
     if not storage.layout.deterministic:
         with db_session(DatabaseOperationType.READ) as session:
-            return Places(_imported(storage, session), [])
+            return Worklist(_imported(storage, session), [])
     listed = _listed(storage)
     with db_session(DatabaseOperationType.READ) as session:
         expected = _locked(storage, session) | {
             InternalScope(mark, from_external=False) for _, mark in known if '#' not in mark
         }
         scopes = _existing({InternalScope(each, vo=storage.vo) for each in listed} | expected, session)
-    subtrees, missing = [], []
+    subtrees, missing_buckets = [], []
     for scope in sorted(scopes, key=str):
         try:
             subtree = Subtree.of(storage, scope)
         except (RSEOperationNotSupported, RSEFileNameNotSupported):
             continue  # nothing of it can lie there
         with db_session(DatabaseOperationType.READ) as session:
-            if shared_keys.of_others(storage, scope, subtree.bucket, subtree.key_prefix, session=session):
+            if shared_keys.has_other_scopes(storage, scope, subtree.bucket, subtree.key_prefix, session=session):
                 _LOGGER.warning(
                     "RSE %s: bucket '%s' of scope %s is left alone, as another RSE has its files in it: rucio s3 check "
                     'tells',
@@ -338,11 +344,13 @@ def find(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Places:
         if str(scope) in listed or lookup.exists(storage, subtree.bucket):
             subtrees.append(subtree)
         else:
-            missing.append((scope, subtree.bucket))
-    if missing:
+            missing_buckets.append((scope, subtree.bucket))
+    if missing_buckets:
         with db_session(DatabaseOperationType.READ) as session:
-            missing = [(scope, bucket) for scope, bucket in missing if _has_replicas(storage, scope, session)]
-    return Places(sorted(subtrees, key=lambda subtree: (subtree.bucket, subtree.key_prefix)), missing)
+            missing_buckets = [
+                (scope, bucket) for scope, bucket in missing_buckets if _has_replicas(storage, scope, session)
+            ]
+    return Worklist(sorted(subtrees, key=lambda subtree: (subtree.bucket, subtree.key_prefix)), missing_buckets)
 
 
 def _listed(storage: 'Storage') -> set[str]:
@@ -358,8 +366,8 @@ def _listed(storage: 'Storage') -> set[str]:
 
 
 def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:
-    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to be
-    asked.
+    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to
+    be asked.
     """
     lock = models.DatasetLock
     return set(session.execute(select(lock.scope).distinct().where(lock.rse_id == storage.rse_id)).scalars())
@@ -367,8 +375,8 @@ def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:
 
 def _existing(scopes: set[InternalScope], session: 'Session') -> set[InternalScope]:
     wanted, found = sorted(scopes, key=str), set()
-    for start in range(0, len(wanted), _SOME):
-        stmt = select(models.Scope.scope).where(models.Scope.scope.in_(wanted[start : start + _SOME]))
+    for start in range(0, len(wanted), MAX_IN_LIST):
+        stmt = select(models.Scope.scope).where(models.Scope.scope.in_(wanted[start : start + MAX_IN_LIST]))
         found |= set(session.execute(stmt).scalars())
     return found
 

@@ -23,15 +23,15 @@ from rucio.db.sqla.session import db_session
 
 from .walk import Reconciler
 
-__all__ = ['SECONDS', 'reconcile']
+__all__ = ['MAX_SECONDS', 'reconcile']
 
-SECONDS = 20  # that one request works; what is left is for the next one
-MOST_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
-MOST_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
+MAX_SECONDS = 20  # that one request works; what is left is for the next one
+MAX_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
+MAX_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
 
 
 def reconcile(subtree: Subtree, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:
-    """Reconcile a part of a bucket for :data:`SECONDS`, or one file of it.
+    """Reconcile a part of a bucket for :data:`MAX_SECONDS`, or one file of it.
 
     :param subtree: The part.
     :param wish: How.
@@ -51,7 +51,7 @@ def reconcile(subtree: Subtree, wish: Wish, file: Optional[str] = None) -> dict[
     )
     reached = None
     if file is None:
-        reached = reconciler.run(after=wish.after, seconds=SECONDS, most_read=MOST_READ, most_sorted=MOST_SORTED)
+        reached = reconciler.run(after=wish.after, seconds=MAX_SECONDS, most_read=MAX_READ, most_sorted=MAX_SORTED)
     else:
-        reconciler.check([subtree.key_of(file)], MOST_READ)
+        reconciler.check([subtree.key_of(file)], MAX_READ)
     return {'after': reached, **reconciler.summary.as_dict()}

@@ -25,7 +25,7 @@ from rucio.common.s3.content import Sums
 from rucio.core.s3.catalogue import registration, updates
 
 from . import checksums, listings
-from .compare import DAY, ONLY_TOLD, Finding, Kind, compare
+from .compare import DAY, REPORT_ONLY, Finding, Kind, compare
 from .listings import Unsorted
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Settler:
     :param subtree: What is compared.
     :param summary: Counts and problems are added to it.
     :param budget: How much may be used.
-    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
-        ``bad``.
+    :param on_changed: What to do about objects that are not what the catalogue says: ``report``,
+        ``replace`` or ``bad``.
     :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
     :param dry_run: Only count and report.
     :param lister: Lists the part as it is now.
@@ -85,7 +85,7 @@ class Settler:
         """
         if not keys:
             return [], {}
-        seen = self.look(keys)
+        seen = self.stat_all(keys)
         known = listings.known(self._subtree, [self._subtree.name_of(key) for key in seen])
         counted: Counter[str] = Counter()
         groups: dict[Kind, list[Finding]] = defaultdict(list)
@@ -94,22 +94,22 @@ class Settler:
         ):
             groups[finding.kind].append(finding)
         self.summary.counts['same'] += counted['same']
-        for kind in ONLY_TOLD:
+        for kind in REPORT_ONLY:
             for finding in groups[kind]:
                 self.summary.found(self._subtree, finding)
         self.note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})
         left = self.register([each.entry for each in groups[Kind.new] if each.entry])
-        left += self._sum(groups[Kind.unsummed])
-        unlike, more = self._prove(groups[Kind.unproven])
+        left += self._add_checksums(groups[Kind.unsummed])
+        unlike, more = self._compare_content(groups[Kind.unproven])
         left += more + self._changed(groups[Kind.changed], unlike)
         self._missing(groups[Kind.missing], certain)
         self._completed(groups[Kind.completed])
         return left, seen
 
-    def look(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
+    def stat_all(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
         """What is there now. Those of which the storage does not say are left out."""
 
-        def look(key: str) -> 'Entry | RucioException | None':
+        def stat_all(key: str) -> 'Entry | RucioException | None':
             try:
                 return listings.stat(self._subtree, key)
             except RucioException as error:
@@ -117,14 +117,14 @@ class Settler:
 
         found: dict[str, Optional[Entry]] = {}
         with ThreadPoolExecutor(min(self._subtree.storage.endpoint.checksum_readers, len(keys) or 1)) as pool:
-            for key, entry in zip(keys, pool.map(look, keys), strict=True):
+            for key, entry in zip(keys, pool.map(stat_all, keys), strict=True):
                 if not isinstance(entry, RucioException):
                     found[key] = entry
                 elif not quiet:
                     self.summary.failed(self._subtree, key, entry)
         return found
 
-    def _sums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
+    def _compute_checksums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
         """What the catalogue shall know of objects. Those that cannot be read are counted; those for which there is no
         time are ``left``.
         """
@@ -132,7 +132,7 @@ class Settler:
         if not wanted:
             return
         begun = self._budget.in_time(wanted.values())
-        for entry, file in checksums.sums(
+        for entry, file in checksums.compute_checksums(
             self._subtree,
             begun,
             self._subtree.storage.endpoint.checksum_readers,
@@ -152,7 +152,7 @@ class Settler:
         :returns: The keys for which there was no time.
         """
         left: list[str] = []
-        files = [] if self._dry_run else [file for _, file in self._sums(entries, left)]
+        files = [] if self._dry_run else [file for _, file in self._compute_checksums(entries, left)]
         self.summary.counts['new'] += len(entries) - len(left)
         if files:
             count, refusals = registration.register(self._subtree, files)
@@ -169,7 +169,7 @@ class Settler:
         if etags and not self._dry_run:
             updates.note_etags(self._subtree, etags)
 
-    def _sum(self, findings: 'Sequence[Finding]') -> list[str]:
+    def _add_checksums(self, findings: 'Sequence[Finding]') -> list[str]:
         """Files that the catalogue has no checksum of."""
         left: list[str] = []
         names = {each.entry.key: each.name for each in findings if each.entry}
@@ -177,7 +177,7 @@ class Settler:
             self.summary.counts['unsummed'] += len(names)
             return left
         etags = {}
-        for entry, file in self._sums((each.entry for each in findings if each.entry), left):
+        for entry, file in self._compute_checksums((each.entry for each in findings if each.entry), left):
             name = names[entry.key]
             if file.md5 or file.adler32:
                 updates.set_checksums(self._subtree, name, file.md5, file.adler32)
@@ -188,7 +188,7 @@ class Settler:
             updates.note_etags(self._subtree, etags)
         return left
 
-    def _prove(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
+    def _compare_content(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
         """Those of which only the content tells whether they are the same.
 
         :returns: By key those that are not, and the keys for which there was no time.
@@ -200,17 +200,17 @@ class Settler:
         if self._dry_run:
             self.summary.counts['unproven'] += len(by_key)
             by_key = {}
-        for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left):
+        for entry, file in self._compute_checksums((each.entry for each in by_key.values() if each.entry), left):
             finding = by_key[entry.key]
             same = _is_same(file, finding.replica)
-            if same or (same is None and not self._budget.reads and _may_be_rucios(finding)):
+            if same or (same is None and not self._budget.reads and _may_be_own_upload(finding)):
                 etags[finding.name] = file.etag or entry.etag
             elif same is False or (self._on_changed == 'replace' and self._budget.unread is None):
                 # What was not read because it is too large for now may be proven by the next run: its checksums are not
                 # thrown away.
                 unlike[entry.key] = finding, file
             else:
-                updates.shield(self._subtree, [finding.name])
+                updates.protect_from_reaper(self._subtree, [finding.name])
                 self.summary.found(self._subtree, finding)
         self.note(etags)
         return unlike, left
@@ -219,7 +219,7 @@ class Settler:
         left: list[str] = []
         changed = [*findings, *(finding for finding, _ in unlike.values())]
         if changed and not self._dry_run and self._on_changed != 'bad':
-            updates.shield(self._subtree, [finding.name for finding in changed])
+            updates.protect_from_reaper(self._subtree, [finding.name for finding in changed])
         if self._dry_run or self._on_changed == 'report':
             for each in changed:
                 self.summary.found(self._subtree, each._replace(kind=Kind.changed))
@@ -237,7 +237,7 @@ class Settler:
         by_key = {each.entry.key: each for each in findings if each.entry}
         read = (
             (by_key[entry.key], file)
-            for entry, file in self._sums((each.entry for each in by_key.values() if each.entry), left)
+            for entry, file in self._compute_checksums((each.entry for each in by_key.values() if each.entry), left)
         )
         for each, file in (pair for pairs in (unlike.values(), read) for pair in pairs):
             self.summary.counts['changed'] += 1
@@ -298,7 +298,7 @@ class Settler:
                 self.summary.refused(self._subtree, refusal)
 
 
-def _may_be_rucios(finding: Finding) -> bool:
+def _may_be_own_upload(finding: Finding) -> bool:
     """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed
     to read it.
     """

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rucio.common.exception import RucioException
 
-from .compare import LARGEST, Finding, Kind
+from .compare import MAX_SIZE, Finding, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ COUNTS = (
     ),
     *('leftover', 'marker', 'busy', 'unproven', 'unsummed', 'failed', 'bytes'),
 )
-MOST_PROBLEMS = 100  # that are kept; all are counted
+MAX_PROBLEMS = 100  # that are kept; all are counted
 
 
 class Problem(NamedTuple):
@@ -72,17 +72,17 @@ class Summary:
     """What was found and done. ``counts`` has each kind of finding and act, ``listed`` (objects) and ``bytes`` (of what
     was registered).
 
-    The first :data:`MOST_PROBLEMS` problems are kept.
+    The first :data:`MAX_PROBLEMS` problems are kept.
     """
 
     counts: 'Counter[str]' = field(default_factory=_counts)
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of its
-        files.
+        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of
+        its files.
         """
-        if len(self.problems) < MOST_PROBLEMS and problem not in self.problems:
+        if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
     def merge(self, other: 'Summary') -> None:
@@ -98,8 +98,8 @@ class Summary:
     def found(self, subtree: 'Subtree', finding: Finding) -> None:
         """Count a finding, and say what it means where nothing is done about it."""
         self.counts[finding.kind.value] += 1
-        if finding.kind in _WORDS:
-            describe, remedy = _WORDS[finding.kind]
+        if finding.kind in _MESSAGES:
+            describe, remedy = _MESSAGES[finding.kind]
             where = subtree.target(finding.name)
             did = f'{subtree.scope}:{finding.name}'
             said = f'RSE {where.rse}, {where}: {describe(finding)}'
@@ -179,7 +179,7 @@ def _always(text: str) -> 'Callable[[Finding], str]':
     return lambda _: text
 
 
-_WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
+_MESSAGES: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.changed: (
         _how_changed,
         'If what is there is right: RECONCILE --on-changed replace. Else write the right content there.',
@@ -193,7 +193,7 @@ _WORDS: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
         'If it was deleted on purpose: RECONCILE --on-missing forget. Else upload it again.',
     ),
     Kind.oversized: (
-        _always(f'the storage says that the object has more than {LARGEST} bytes, and no object is that large.'),
+        _always(f'the storage says that the object has more than {MAX_SIZE} bytes, and no object is that large.'),
         'Tell the operator of the storage.',
     ),
     Kind.unnameable: (

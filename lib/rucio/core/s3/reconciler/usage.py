@@ -18,8 +18,8 @@ Others act on it: Rucio's reaper deletes replicas that nobody needs any more whe
 ``MinFreeSpace``, and takes a free space that is not known for none at all. So of an RSE that has this limit nothing is
 said unless the operator has said how large it is (``capacity``): a quota that is told need not be in force.
 
-The table has no author of its rows, so what was told stands in Rucio's table ``configs``, too (``usage`` in the section
-``s3-bucket:RSE:``).
+The table has no author of its rows, so what was told stands in Rucio's table ``configs``, too (``usage`` in the
+section ``s3-bucket:RSE:``).
 """
 
 import json
@@ -34,7 +34,7 @@ from rucio.core.rse import set_rse_usage
 from rucio.core.s3 import configs
 from rucio.db.sqla import models
 
-from .progress import STORED, mark_of
+from .progress import STORED, round_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
     from .progress import Round
 
-__all__ = ['LIMIT', 'SOURCE', 'Usage', 'free_space', 'measured', 'store', 'withdraw']
+__all__ = ['FREE_SPACE_LIMIT', 'SOURCE', 'Usage', 'free_space', 'store', 'sum_usage', 'withdraw']
 
 SOURCE = 'storage'
-LIMIT = 'MinFreeSpace'
-_TOLD = 'usage'
+FREE_SPACE_LIMIT = 'MinFreeSpace'
+_OPTION = 'usage'
 # Bytes, in the answer to a HEAD of a bucket, and negative where there is no quota; the same whether it is enabled or
 # not (Ceph 16): https://docs.ceph.com/en/latest/radosgw/s3/bucketops/
 _OWNERS_QUOTA, _OWN_QUOTA = 'x-rgw-quota-user-size', 'x-rgw-quota-bucket-size'
@@ -63,7 +63,7 @@ class Usage(NamedTuple):
     used: int  # bytes
 
 
-def measured(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Round]') -> Optional[Usage]:
+def sum_usage(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Round]') -> Optional[Usage]:
     """What the last round of each part has seen. No request, no query.
 
     :param subtrees: All parts of a storage.
@@ -72,7 +72,7 @@ def measured(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Rou
     """
     files = used = 0
     for subtree in _outermost(subtrees):
-        last = known.get((subtree.bucket, mark_of(subtree)))
+        last = known.get((subtree.bucket, round_id(subtree)))
         if last is None or STORED not in last.counts:
             return None
         files += last.counts.get('listed', 0)
@@ -121,10 +121,10 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
     """
     if storage.endpoint.capacity is None:
         withdraw(storage, session=session)
-        if _has_limit(storage, session) or _others_know(storage, session):
+        if _has_limit(storage, session) or _is_set_by_others(storage, session):
             return False
-    told = _Told(usage.files, usage.used, free, storage.endpoint.capacity)
-    if not configs.put(configs.section_of(storage, ''), _TOLD, json.dumps(told), session=session):
+    told = _StoredUsage(usage.files, usage.used, free, storage.endpoint.capacity)
+    if not configs.put(configs.bucket_section(storage, ''), _OPTION, json.dumps(told), session=session):
         return True  # another worker has just done it
     try:
         set_rse_usage(storage.rse_id, SOURCE, usage.used, free, files=usage.files, session=session)
@@ -152,7 +152,7 @@ def withdraw(storage: 'Storage', *, session: 'Session') -> bool:
     last, capacity = _last(storage, session), storage.endpoint.capacity
     doubtful: Any = models.RSEUsage.free.is_(None)
     if last and (capacity is None or last.capacity != capacity):
-        doubtful = or_(doubtful, _is(last))
+        doubtful = or_(doubtful, _usage_is(last))
     stmt = delete(models.RSEUsage).where(_row(storage), doubtful)
     return bool(session.execute(stmt.execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]
 
@@ -161,7 +161,7 @@ def _row(storage: 'Storage') -> Any:
     return and_(models.RSEUsage.rse_id == storage.rse_id, models.RSEUsage.source == SOURCE)
 
 
-class _Told(NamedTuple):
+class _StoredUsage(NamedTuple):
     """What was stored here last. Only what is still that was not told by somebody else since."""
 
     files: int
@@ -170,27 +170,27 @@ class _Told(NamedTuple):
     capacity: Optional[int]
 
 
-def _last(storage: 'Storage', session: 'Session') -> Optional[_Told]:
-    value = configs.get(configs.section_of(storage, ''), _TOLD, session=session)
+def _last(storage: 'Storage', session: 'Session') -> Optional[_StoredUsage]:
+    value = configs.get(configs.bucket_section(storage, ''), _OPTION, session=session)
     try:
-        return _Told(*(None if each is None else int(each) for each in json.loads(value or '')))  # type: ignore[arg-type]
+        return _StoredUsage(*(None if each is None else int(each) for each in json.loads(value or '')))  # type: ignore[arg-type]
     except (ValueError, TypeError):
         return None
 
 
-def _is(told: _Told) -> Any:
+def _usage_is(told: _StoredUsage) -> Any:
     row = models.RSEUsage
     return and_(row.files == told.files, row.used == told.used, row.free == told.free)
 
 
 def _has_limit(storage: 'Storage', session: 'Session') -> bool:
     limit = models.RSELimit
-    stmt = select(limit.value).where(limit.rse_id == storage.rse_id, limit.name == LIMIT, limit.value > 0)
+    stmt = select(limit.value).where(limit.rse_id == storage.rse_id, limit.name == FREE_SPACE_LIMIT, limit.value > 0)
     return session.execute(stmt).first() is not None
 
 
-def _others_know(storage: 'Storage', session: 'Session') -> bool:
+def _is_set_by_others(storage: 'Storage', session: 'Session') -> bool:
     """Whether some probe of the site tells how much is free."""
     last, row = _last(storage, session), models.RSEUsage
-    stmt = select(row.rse_id).where(_row(storage), row.free.is_not(None), not_(_is(last)) if last else true())
+    stmt = select(row.rse_id).where(_row(storage), row.free.is_not(None), not_(_usage_is(last)) if last else true())
     return session.execute(stmt).first() is not None

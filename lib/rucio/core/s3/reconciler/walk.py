@@ -29,7 +29,7 @@ from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 from . import listings
 from .budget import Budget
-from .compare import ONLY_TOLD, Finding, Kind, compare
+from .compare import REPORT_ONLY, Finding, Kind, compare
 from .listings import Unsorted
 from .settle import Settler
 from .summary import Summary
@@ -43,21 +43,25 @@ if TYPE_CHECKING:
 
 __all__ = ['Reconciler', 'ranges']
 
-CHUNK = 2000  # new files registered at once
-DOUBTS = 200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
-OLD = 60  # seconds after which what a listing of everything had may be gone, and is looked at before it is registered
-LOOK = 256  # objects after which the clock is read
-MOST_NAMES = 20_000  # looked at to find ranges
+REGISTER_CHUNK = 2000  # new files registered at once
+RECHECK_CHUNK = (
+    200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
+)
+STALE_SECONDS = (
+    60  # seconds after which what a listing of everything had may be gone, and is looked at before it is registered
+)
+CLOCK_INTERVAL = 256  # objects after which the clock is read
+MAX_NAMES = 20_000  # looked at to find ranges
 # Counted by the comparison itself, before anything is done.
-_COMPARED = ('listed', 'same', *(kind.value for kind in ONLY_TOLD), 'unsummed')
-AGAIN = 5  # times that an object is dealt with which changes meanwhile
+_COMPARISON_COUNTS = ('listed', 'same', *(kind.value for kind in REPORT_ONLY), 'unsummed')
+MAX_RECHECKS = 5  # times that an object is dealt with which changes meanwhile
 
 
 class _Pause(Exception):
     """The merge ends before the end of the listing."""
 
 
-class _Mark(NamedTuple):
+class _Total(NamedTuple):
     """How many objects there are up to a key, and their bytes."""
 
     objects: int = 0
@@ -70,10 +74,10 @@ class _Position:
     def __init__(self, after: str) -> None:
         self.reached = after  # all up to this key is dealt with
         self.compared = after  # all up to this one was compared
-        self.done = _Mark()  # up to what is dealt with
+        self.done = _Total()  # up to what is dealt with
         self.count = self.bytes = 0  # of what was listed
         self._latest: Optional[Entry] = None
-        self._marks: dict[str, _Mark] = {}
+        self._marks: dict[str, _Total] = {}
 
     def list(self, entry: 'Entry') -> None:
         self.count += 1
@@ -90,9 +94,9 @@ class _Position:
         next object, which does not count.
         """
         if self._latest and self._latest.key > key:
-            self._marks[key] = _Mark(self.count - 1, self.bytes - self._latest.size)
+            self._marks[key] = _Total(self.count - 1, self.bytes - self._latest.size)
         else:
-            self._marks[key] = _Mark(self.count, self.bytes)
+            self._marks[key] = _Total(self.count, self.bytes)
 
     def settle(self, keys: 'Iterable[str]', left: 'Iterable[str]', reached: str) -> None:
         """Go on to where all is dealt with. What is behind it is listed again by the next run.
@@ -104,36 +108,39 @@ class _Position:
         first_left = min(left, default=None)
         if first_left is None:
             self.reached = reached
-            self.done = self._marks.get(reached, _Mark(self.count, self.bytes))
+            self.done = self._marks.get(reached, _Total(self.count, self.bytes))
         else:
             self.reached = max([self.reached, *(key for key in keys if key < first_left)])
             self.done = self._marks.get(self.reached, self.done)
         self._marks.clear()
 
 
-class _Found:
+class _Pending:
     """What is to be dealt with."""
 
     def __init__(self) -> None:
         self.new: list[Entry] = []
-        self.doubts: list[str] = []  # keys
-        self.notes: dict[str, str] = {}  # name -> ETag
+        self.to_recheck: list[str] = []  # keys
+        self.etags: dict[str, str] = {}  # name -> ETag
 
     def is_enough(self) -> bool:
-        return max(len(self.new) / CHUNK, len(self.notes) / CHUNK, len(self.doubts) / DOUBTS) >= 1
+        return (
+            max(len(self.new) / REGISTER_CHUNK, len(self.etags) / REGISTER_CHUNK, len(self.to_recheck) / RECHECK_CHUNK)
+            >= 1
+        )
 
 
 class Reconciler:
     """One run, or several after each other, over one part of a bucket.
 
     Costs of a run: one request for each 1000 objects, one query for each 20,000 files that are known; for new ones what
-    :func:`.checksums.sums` and :func:`.registration.register` say; for each object in doubt one HEAD or two and, where
-    something is done about it, a transaction. Memory: a page of each stream and :data:`CHUNK` new objects, however
-    large the bucket is.
+    :func:`.checksums.compute_checksums` and :func:`.registration.register` say; for each object in doubt one HEAD or
+    two and, where something is done about it, a transaction. Memory: a page of each stream and :data:`REGISTER_CHUNK`
+    new objects, however large the bucket is.
 
     :param subtree: What is compared.
-    :param on_changed: What to do about objects that are not what the catalogue says: ``report``, ``replace`` or
-        ``bad``.
+    :param on_changed: What to do about objects that are not what the catalogue says: ``report``,
+        ``replace`` or ``bad``.
     :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
     :param dry_run: Only count and report: nothing is written, no object is read.
     :param read_checksums: Read an object once where nothing else tells its checksum.
@@ -176,10 +183,10 @@ class Reconciler:
             lister=listings.entries if self._list_is_old else self._list,
             even_if_empty=even_if_empty,
         )
-        self._begin('')
+        self._reset('')
 
-    def _begin(self, after: str) -> None:
-        self._found = _Found()
+    def _reset(self, after: str) -> None:
+        self._found = _Pending()
         self._position = _Position(after)
         self._failure: Optional[Exception] = None
         self._listed_at: Optional[float] = None  # when all was begun to be listed at once
@@ -212,17 +219,17 @@ class Reconciler:
             return None
         after, until = max(after, prefix), until if until and until.startswith(prefix) else None
         counts, problems = Counter(self.summary.counts), len(self.summary.problems)
-        self._begin(after)
+        self._reset(after)
         self._budget.renew(seconds, most_read)
         try:
             finished = self._merge(self._list(self._subtree, after if after > prefix else '', until), after, until)
         except Unsorted as unsorted:
             # What was found so far says nothing. What was done about it was right: each object had been looked at.
-            self._begin(after)
+            self._reset(after)
             self._budget.deadline = None
-            self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARED})
+            self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARISON_COUNTS})
             del self.summary.problems[problems:]
-            everything = self._bounded(unsorted.everything(), most_sorted)
+            everything = self._limit_listing(unsorted.everything(), most_sorted)
             finished = self._merge(self._sorted(everything, after, until, seconds), after, until)
         self.summary.counts['listed'] += self._position.done.objects - self._position.count
         self.stored += self._position.done.bytes
@@ -233,8 +240,8 @@ class Reconciler:
         known = listings.replicas(self._subtree, name(after), None if until is None else name(until))
         finished = True
         try:
-            for finding in compare(self._subtree, self._watched(entries), known, self.summary.counts):
-                if not self._take(finding):
+            for finding in compare(self._subtree, self._until_deadline(entries), known, self.summary.counts):
+                if not self._collect(finding):
                     return False
         except _Pause:
             finished = False
@@ -243,7 +250,7 @@ class Reconciler:
             raise self._failure
         return finished
 
-    def _bounded(self, everything: 'Iterator[Entry]', most: Optional[int]) -> 'Iterator[Entry]':
+    def _limit_listing(self, everything: 'Iterator[Entry]', most: Optional[int]) -> 'Iterator[Entry]':
         for count, entry in enumerate(everything, 1):
             if most is not None and count > most:
                 raise UnsupportedOperation(
@@ -251,7 +258,7 @@ class Reconciler:
                     'objects, which the storage does not list in order: too many to be sorted here. Ask for a '
                     'collection in it; rucio-s3-reconciler sorts more, and an inventory need not be sorted.'
                 )
-            if not count % LOOK and self._budget.stop.is_set():
+            if not count % CLOCK_INTERVAL and self._budget.stop.is_set():
                 raise _Pause
             yield entry
 
@@ -268,9 +275,9 @@ class Reconciler:
                 self._budget.deadline = now + max(seconds, now - self._listed_at)
             yield entry
 
-    def _watched(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
-        """The same, until it is time to end. That is no end, which would say that there is nothing more in the
-        bucket.
+    def _until_deadline(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
+        """The same, until it is time to end. That is no end, which would say that there is nothing more
+        in the bucket.
         """
         position = self._position
         try:
@@ -279,7 +286,7 @@ class Reconciler:
                 if not self._list_is_old:
                     self._settler.empty = False
                 yield entry
-                if not position.count % LOOK and self._budget.is_over():
+                if not position.count % CLOCK_INTERVAL and self._budget.is_over():
                     break
             else:
                 return
@@ -291,25 +298,25 @@ class Reconciler:
             position.stop()
         raise _Pause
 
-    def _take(self, finding: Finding) -> bool:
+    def _collect(self, finding: Finding) -> bool:
         """:returns: False when it is time to end."""
         kind, name, entry, replica = finding
         if kind is Kind.new and entry and not self._is_old():
             self._found.new.append(entry)
             self._position.mark(entry.key)
         elif kind is Kind.unnoted and entry:
-            self._found.notes[name] = entry.etag
-        elif kind in ONLY_TOLD or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
+            self._found.etags[name] = entry.etag
+        elif kind in REPORT_ONLY or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
             self.summary.found(self._subtree, finding)
         else:
-            self._found.doubts.append(self._subtree.key_of(name))
-            self._position.mark(self._found.doubts[-1])
+            self._found.to_recheck.append(self._subtree.key_of(name))
+            self._position.mark(self._found.to_recheck[-1])
         if not self._found.is_enough():
             return True
         return self._flush(self._subtree.key_of(name)) and not self._budget.is_over()
 
     def _is_old(self) -> bool:
-        return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > OLD)
+        return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > STALE_SECONDS)
 
     def _can_sum(self, entry: 'Optional[Entry]', replica: 'Optional[Replica]') -> bool:
         """Whether to look for a checksum: not in each run again where it cannot be had without reading."""
@@ -321,32 +328,32 @@ class Reconciler:
         :param reached: The key up to which that is all that was found.
         :returns: Whether there was time for it. What is left then is found again.
         """
-        found, self._found = self._found, _Found()
-        self._settler.note(found.notes)
+        found, self._found = self._found, _Pending()
+        self._settler.note(found.etags)
         left = self._settler.register(found.new)
-        for first in range(0, len(found.doubts), DOUBTS):
-            left += self._settler.settle(found.doubts[first : first + DOUBTS])[0]
-        self._position.settle([*(entry.key for entry in found.new), *found.doubts], left, reached)
+        for first in range(0, len(found.to_recheck), RECHECK_CHUNK):
+            left += self._settler.settle(found.to_recheck[first : first + RECHECK_CHUNK])[0]
+        self._position.settle([*(entry.key for entry in found.new), *found.to_recheck], left, reached)
         return not left
 
     def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
         """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the
         part are left out.
 
-        Costs two or three HEADs for each, a query for each :data:`DOUBTS`, and what is done about them.
+        Costs two or three HEADs for each, a query for each :data:`RECHECK_CHUNK`, and what is done about them.
 
         :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them
             has none; None: all.
         :returns: What is left of them.
         """
-        self._begin('')
+        self._reset('')
         self._budget.renew(None, most_read)
         wanted = sorted({key for key in keys if key.startswith(self._subtree.key_prefix)})
-        for first in range(0, len(wanted), DOUBTS):
-            some = wanted[first : first + DOUBTS]
-            for _ in range(AGAIN):
+        for first in range(0, len(wanted), RECHECK_CHUNK):
+            some = wanted[first : first + RECHECK_CHUNK]
+            for _ in range(MAX_RECHECKS):
                 _, before = self._settler.settle(some, certain=True)
-                now = self._settler.look(some, quiet=True)
+                now = self._settler.stat_all(some, quiet=True)
                 some = [
                     key for key in some if key in before and key in now and _version(before[key]) != _version(now[key])
                 ]
@@ -373,9 +380,9 @@ def ranges(subtree: 'Subtree', count: int) -> list[tuple[str, Optional[str]]]:
     place = subtree.target(subtree.name_prefix)
     if count > 1 and listings.is_sorted(subtree):
         client = subtree.storage.connection().client
-        names = sorted(islice(objects.list_prefix(client, place), MOST_NAMES))
+        names = sorted(islice(objects.list_prefix(client, place), MAX_NAMES))
         if len(names) == 1 and names[0].endswith('/') and names[0] != place.key:
-            names = sorted(islice(objects.list_prefix(client, place._replace(key=names[0])), MOST_NAMES))
+            names = sorted(islice(objects.list_prefix(client, place._replace(key=names[0])), MAX_NAMES))
     step = max(1, len(names) / count)
     cuts = [names[int(step * number)] for number in range(1, min(count, len(names)))]
     return list(zip(['', *cuts], [*cuts, None], strict=True))

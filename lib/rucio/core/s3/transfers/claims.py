@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['LEASE', 'NoKeys', 'need_keys', 'release', 'renew', 'take']
+__all__ = ['LEASE', 'NoKeys', 'claim_transfers', 'need_keys', 'release', 'renew']
 
 _LOGGER = line_logger(__name__)
 
 LEASE = 60  # seconds that a claim holds
-_MIDDLE = 3  # the priority of requests that have none
-_REMEMBER = 60  # seconds until keys are looked for again
-_REMIND = 600  # seconds between warnings that there are no keys for an RSE
+_DEFAULT_PRIORITY = 3  # the priority of requests that have none
+_KEYS_CACHE_SECONDS = 60  # seconds until keys are looked for again
+_WARN_INTERVAL = 600  # seconds between warnings that there are no keys for an RSE
 
 # By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there
 # are none.
@@ -80,21 +80,20 @@ def need_keys(storage: 'Storage') -> None:
         why = f' ({error.args[0]})' if isinstance(error, ConfigurationError) else ''
         raise NoKeys(
             f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its '
-            'transfers to others. '
-            f"Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or into its rucio.cfg "
-            f'[s3:{storage.rse}].'
+            f"transfers to others. Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or "
+            f'into its rucio.cfg [s3:{storage.rse}].'
         ) from None
 
 
-class _Keys:
-    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look for
-    work.
+class _KeyAvailability:
+    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look
+    for work.
     """
 
     def __init__(self, session: 'Session') -> None:
         now = time.monotonic()
         self._session = session
-        self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _REMEMBER}
+        self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _KEYS_CACHE_SECONDS}
 
     def of(self, answer: Optional[bool]) -> list[str]:
         """:returns: The RSEs of which that is known."""
@@ -119,7 +118,7 @@ class _Keys:
             raise
         except NoKeys as error:
             now = time.monotonic()
-            if now - _warned.get(rse_id, -_REMIND) >= _REMIND:
+            if now - _warned.get(rse_id, -_WARN_INTERVAL) >= _WARN_INTERVAL:
                 _warned[rse_id] = now
                 _LOGGER.warning('%s', error.args[0])
             return False
@@ -128,7 +127,9 @@ class _Keys:
         return True
 
 
-def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session') -> list[Transfer]:
+def claim_transfers(
+    instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session'
+) -> list[Transfer]:
     """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
 
     Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a
@@ -141,7 +142,7 @@ def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session:
     :param limit: How many at most.
     :param without: Ids of requests that are not wanted now.
     """
-    now, keys = _clock(session), _Keys(session)
+    now, keys = _clock(session), _KeyAvailability(session)
     taken: list[Transfer] = []
     while True:
         known = len(keys.known)
@@ -154,7 +155,7 @@ def take(instance: str, limit: int, without: 'Collection[str]' = (), *, session:
             return taken
 
 
-def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence[Any]':
+def _waiting(now: int, keys: _KeyAvailability, limit: int, session: 'Session') -> 'Sequence[Any]':
     """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be
     in the way of others.
     """
@@ -164,9 +165,9 @@ def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence
         stmt = stmt.where(not_(_waits_for_keys(lacking, keys.of(None))))
     return (
         session.execute(
-            stmt.order_by(func.coalesce(request.priority, _MIDDLE).desc(), request.submitted_at, request.id).limit(
-                limit
-            )
+            stmt.order_by(
+                func.coalesce(request.priority, _DEFAULT_PRIORITY).desc(), request.submitted_at, request.id
+            ).limit(limit)
         )
         .scalars()
         .all()
@@ -174,7 +175,7 @@ def _waiting(now: int, keys: _Keys, limit: int, session: 'Session') -> 'Sequence
 
 
 def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
-    """What :meth:`_Keys.are_enough_for` says, for the database."""
+    """What :meth:`_KeyAvailability.are_enough_for` says, for the database."""
     request, source = models.Request, models.Source
     sources = select(source.request_id).where(source.request_id == request.id, *_usable(request)).correlate(request)
     return or_(
@@ -228,8 +229,8 @@ def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool
 
 
 def _usable(request: Any) -> list[Any]:
-    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources of all
-    hops.
+    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources
+    of all hops.
     """
     source, distance = models.Source, models.Distance
     linked = (

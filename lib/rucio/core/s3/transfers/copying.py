@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     from rucio.common.s3.objects import ObjectInfo
     from rucio.core.s3.storages import Storage
 
-__all__ = ['MEMORY', 'carry_out', 'left_over', 'tidy']
+__all__ = ['RELAY_MEMORY', 'abort_leftovers', 'carry_out', 'count_leftovers']
 
 _LOGGER = line_logger(__name__)
 
-MEMORY = 128 * 1024**2  # bytes that one relay may hold
-_LONGEST = 3900  # characters of an error message in the requests table
+RELAY_MEMORY = 128 * 1024**2  # bytes that one relay may hold
+_MAX_ERROR_LENGTH = 3900  # characters of an error message in the requests table
 
 _made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
 
@@ -73,14 +73,14 @@ def _now() -> datetime:
 def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     """Copy a file, unless it is there already.
 
-    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its bytes
-    come through here once, and are compared with the catalogue's checksums before the object appears. An object that is
-    there already is never overwritten: if it is the file, all is well, and if it is another one, the transfer has
-    failed.
+    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its
+    bytes come through here once, and are compared with the catalogue's checksums before the object appears. An
+    object that is there already is never overwritten: if it is the file, all is well, and if it is another one,
+    the transfer has failed.
 
-    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make` for the first file of a
-    bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory: :data:`MEMORY` for a
-    relay, nothing for a copy.
+    Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make_bucket` for the first file
+    of a bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory:
+    :data:`RELAY_MEMORY` for a relay, nothing for a copy.
 
     :param stop: Set it to end the transfer soon.
     :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried
@@ -104,10 +104,10 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
         )
         if not isinstance(error, RucioException):
             _LOGGER.exception('%s', wanted)
-        return Outcome(started, _now(), wanted.sources[0], error=text[:_LONGEST])
+        return Outcome(started, _now(), wanted.sources[0], error=text[:_MAX_ERROR_LENGTH])
 
 
-class _Place(NamedTuple):
+class _ObjectLocation(NamedTuple):
     """An object, or where one shall be."""
 
     storage: 'Storage'
@@ -129,10 +129,12 @@ class _Copy:
         """:returns: Where the file came from, and how."""
         wanted = self._wanted
         with db_session(DatabaseOperationType.READ) as session:
-            destination = self._place(wanted.dest_rse_id, wanted.dest_url, session)
+            destination = self._locate(wanted.dest_rse_id, wanted.dest_url, session)
             sources = self._sources(session)
-        _need_two_places(sources, destination)
-        sources.sort(key=lambda each: not _together(each[1], destination))  # what the storage can do alone comes first
+        _need_different_objects(sources, destination)
+        sources.sort(
+            key=lambda each: not _is_same_storage(each[1], destination)
+        )  # what the storage can do alone comes first
         if self._is_there(destination, [place for _, place in sources]):
             return wanted.sources[0], 'found'
         self._make_bucket(destination)
@@ -151,7 +153,7 @@ class _Copy:
                 failure = failure or _explained(error, destination)
         raise failure or SourceNotFound(f'There is no source for {wanted}.')
 
-    def _sources(self, session: 'Session') -> list[tuple[Source, _Place]]:
+    def _sources(self, session: 'Session') -> list[tuple[Source, _ObjectLocation]]:
         """:returns: Those that are on S3 storages for which there are keys.
 
         :raises RucioException: what is wrong with one, if there are none.
@@ -159,14 +161,14 @@ class _Copy:
         found, failure = [], None
         for source in self._wanted.sources:
             try:
-                found.append((source, self._place(source.rse_id, source.url, session)))
+                found.append((source, self._locate(source.rse_id, source.url, session)))
             except RucioException as error:
                 failure = error if failure is None or isinstance(error, NoKeys) else failure
         if failure and not found:
             raise failure
         return found
 
-    def _place(self, rse_id: str, url: str, session: 'Session') -> _Place:
+    def _locate(self, rse_id: str, url: str, session: 'Session') -> _ObjectLocation:
         """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no
         URL of the object any more.
         """
@@ -177,17 +179,20 @@ class _Copy:
             bucket, key = storage.layout.place_of(str(wanted.scope), wanted.name)
         else:
             _, bucket, key, _ = address.parse_url(url)
-        return _Place(storage, Target(storage.rse, bucket, key))
+        return _ObjectLocation(storage, Target(storage.rse, bucket, key))
 
-    def _make_bucket(self, destination: _Place) -> None:
+    def _make_bucket(self, destination: _ObjectLocation) -> None:
         storage, scope = destination.storage, str(self._wanted.scope)
         key = storage.rse_id, destination.target.bucket
         if storage.layout.has_bucket_for_each_scope and key not in _made:
-            creation.make(storage, scope)
+            creation.make_bucket(storage, scope)
             _made.add(key)
 
     def _is_there(
-        self, destination: _Place, sources: 'Sequence[_Place]', reason: Optional[RucioException] = None
+        self,
+        destination: _ObjectLocation,
+        sources: 'Sequence[_ObjectLocation]',
+        reason: Optional[RucioException] = None,
     ) -> bool:
         """Whether the destination has the file: one HEAD, and where its ETag is no MD5 the object is read.
 
@@ -206,12 +211,11 @@ class _Copy:
             return True
         raise FileReplicaAlreadyExists(
             f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and '
-            'it is not the file '
-            f"({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule before: Rucio's "
-            'reaper then deletes what lies there.'
+            f'it is not the file ({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule '
+            "before: Rucio's reaper then deletes what lies there."
         )
 
-    def _has_content(self, place: _Place, info: 'ObjectInfo', sources: 'Sequence[_Place]') -> bool:
+    def _has_content(self, place: _ObjectLocation, info: 'ObjectInfo', sources: 'Sequence[_ObjectLocation]') -> bool:
         expected = self._wanted.sums
         if not any(expected) and info.size:  # the catalogue does not know: what the source has is right
             source = sources[0]
@@ -222,16 +226,15 @@ class _Copy:
             return True
         return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
 
-    def _copy(self, source: _Place, destination: _Place) -> str:
+    def _copy(self, source: _ObjectLocation, destination: _ObjectLocation) -> str:
         wanted = self._wanted
         info = objects.stat(source.connection, source.target, 'get')
         if info.size != wanted.bytes:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says '
-                f'{wanted.bytes}. '
-                'The object was changed: use another replica, or declare it bad.'
+                f'{wanted.bytes}. The object was changed: use another replica, or declare it bad.'
             )
-        if _together(source, destination) and self._is_copied(source, info, destination):
+        if _is_same_storage(source, destination) and self._is_copied(source, info, destination):
             return 'copied'
         stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
         try:
@@ -240,7 +243,7 @@ class _Copy:
                 stream,
                 info.size,
                 destination.target,
-                MEMORY,
+                RELAY_MEMORY,
                 self._stop,
                 self._left_over(destination),
             )
@@ -248,7 +251,7 @@ class _Copy:
             stream.close()
         return 'relayed'
 
-    def _is_copied(self, source: _Place, info: 'ObjectInfo', destination: _Place) -> bool:
+    def _is_copied(self, source: _ObjectLocation, info: 'ObjectInfo', destination: _ObjectLocation) -> bool:
         """Have the storage copy the object.
 
         :returns: False if it does not know how.
@@ -271,36 +274,35 @@ class _Copy:
         return False
 
     @staticmethod
-    def _left_over(destination: _Place) -> transfer.LeftOver:
-        return lambda bucket, key, upload: _left.append(_Left(destination.connection, bucket, key, upload))
+    def _left_over(destination: _ObjectLocation) -> transfer.LeftOver:
+        return lambda bucket, key, upload: _leftovers.append(
+            _LeftoverUpload(destination.connection, bucket, key, upload)
+        )
 
-    def _need_md5(self, source: _Place, info: 'ObjectInfo') -> None:
+    def _need_md5(self, source: _ObjectLocation, info: 'ObjectInfo') -> None:
         """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
         md5 = self._wanted.sums.md5
         if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says '
-                f'{md5}. '
-                'The object was changed: use another replica, or declare it bad.'
+                f'{md5}. The object was changed: use another replica, or declare it bad.'
             )
 
 
-def _need_two_places(sources: 'Iterable[tuple[Source, _Place]]', destination: _Place) -> None:
+def _need_different_objects(sources: 'Iterable[tuple[Source, _ObjectLocation]]', destination: _ObjectLocation) -> None:
     """Otherwise one object would be taken for two replicas, and the deletion of one would be the end of both."""
     here, target = destination.storage.endpoint.url, destination.target
     for _, place in sources:
         if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
             raise ConfigurationError(
                 f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a '
-                'replica on each of them. '
-                f'Switch off deletion before any rule ends (rucio rse update {target.rse} --key availability_delete '
-                '--value False), or the reaper of '
-                f'RSE {target.rse} deletes the only one; then give it another bucket_prefix, or another prefix of its '
-                'protocol.'
+                f'replica on each of them. Switch off deletion before any rule ends (rucio rse update {target.rse} '
+                f'--key availability_delete --value False), or the reaper of RSE {target.rse} deletes the only one; '
+                'then give it another bucket_prefix, or another prefix of its protocol.'
             )
 
 
-def _explained(error: RucioException, destination: _Place) -> RucioException:
+def _explained(error: RucioException, destination: _ObjectLocation) -> RucioException:
     """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError:
     one HEAD of the bucket tells.
     """
@@ -318,7 +320,7 @@ def _explained(error: RucioException, destination: _Place) -> RucioException:
     )
 
 
-def _together(source: _Place, destination: _Place) -> bool:
+def _is_same_storage(source: _ObjectLocation, destination: _ObjectLocation) -> bool:
     """Whether the destination's keys can read the source at the same endpoint."""
     here, there = source.storage, destination.storage
     return (
@@ -335,31 +337,31 @@ def _access_key(storage: 'Storage') -> Optional[str]:
         return None
 
 
-class _Left(NamedTuple):
+class _LeftoverUpload(NamedTuple):
     connection: 'Connection'
     bucket: str
     key: str
     upload: str
 
 
-_left: deque[_Left] = deque(maxlen=10_000)
+_leftovers: deque[_LeftoverUpload] = deque(maxlen=10_000)
 
 
-def left_over() -> int:
+def count_leftovers() -> int:
     """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts
     take space.
     """
-    return len(_left)
+    return len(_leftovers)
 
 
-def tidy() -> None:
+def abort_leftovers() -> None:
     """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage
     is away this takes its time.
     """
-    for _ in range(len(_left)):
-        each = _left.popleft()
+    for _ in range(len(_leftovers)):
+        each = _leftovers.popleft()
         try:
             each.connection.client.abort_multipart_upload(Bucket=each.bucket, Key=each.key, UploadId=each.upload)
         except (ClientError, BotoCoreError) as error:
             if status_of(error) != 404:
-                _left.append(each)
+                _leftovers.append(each)

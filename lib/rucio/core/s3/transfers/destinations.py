@@ -30,30 +30,30 @@ from rucio.db.sqla.session import db_session
 if TYPE_CHECKING:
     from rucio.common.types import InternalScope, LoggerFunction
 
-__all__ = ['prepare']
+__all__ = ['prepare_bucket']
 
-_LASTS = 3600  # seconds for which a bucket that was there is not looked for
-_PAUSE = 300  # seconds for which nothing is asked again after a failure
+_CACHE_SECONDS = 3600  # seconds for which a bucket that was there is not looked for
+_RETRY_SECONDS = 300  # seconds for which nothing is asked again after a failure
 _known: dict[tuple[str, str], float] = {}  # RSE id and scope, or no scope: all of them -> until when
 
 
-def prepare(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
+def prepare_bucket(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
     """Make the bucket of a scope, if the RSE has one for each. What goes wrong is one line of the log: FTS will say it,
     too, and Rucio tries again.
 
-    Costs nothing if it was done in the last hour by this process; else a query or two, and the requests of
-    :func:`rucio.core.s3.buckets.creation.make`.
+    Costs nothing if it was done in the last hour by this process; else a query or two, and the
+    requests of :func:`rucio.core.s3.buckets.creation.make_bucket`.
     """
     key = rse_id, str(scope)
     now = time.monotonic()
     if max(_known.get(key, 0), _known.get((rse_id, ''), 0)) > now:
         return
-    _known[key] = now + _LASTS
+    _known[key] = now + _CACHE_SECONDS
     try:
         _make(rse_id, scope)
     except Exception as error:  # noqa: BLE001 - no transfer fails by this
         # A storage that does not answer is not asked for each of its scopes: submitting waits for it.
-        _known[(rse_id, '') if isinstance(error, ServiceUnavailable) else key] = now + _PAUSE
+        _known[(rse_id, '') if isinstance(error, ServiceUnavailable) else key] = now + _RETRY_SECONDS
         said = error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}'
         logger(logging.WARNING, 'The bucket of scope %s could not be made before a transfer: %s', scope, said)
 
@@ -62,4 +62,4 @@ def _make(rse_id: str, scope: 'InternalScope') -> None:
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(get_rse_name(rse_id, session=session), scope.vo, session=session)
     if storage.layout.has_bucket_for_each_scope:
-        creation.make(storage, str(scope))
+        creation.make_bucket(storage, str(scope))

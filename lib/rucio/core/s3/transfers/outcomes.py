@@ -98,8 +98,8 @@ def report(
 ) -> bool:
     """Write the outcome of a transfer where Rucio's finisher looks for it: a few queries, in a session of its own.
 
-    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone needs no
-        outcome.
+    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone
+        needs no outcome.
     """
     written: Optional[int] = update_transfer_state(
         tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger

@@ -164,8 +164,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
     """The view of a path: it reads what was sent, and answers what the handler says.
 
-    :param handlers: The routes of this path, and what does each of them: called with the request, the account
-        that asks and its VO.
+    :param handlers: The routes of this path, and what does each of them: called with the request, the account that asks
+        and its VO.
     """
     methods = {route.method.lower(): _method(route, handler) for route, handler in handlers.items()}
     return type(next(iter(handlers)).__name__, (S3View,), methods)

@@ -71,7 +71,7 @@ class Events(MethodView):
             return _refusal(401, 'CannotAuthenticate', str(error.args[0]))
         except exception.InputValidationError as error:
             return _refusal(400, 'InputValidationError', str(error.args[0]))
-        except gateway.LATER as error:
+        except gateway.RETRY_LATER as error:
             gateway.complain((request.path, 'later'), f'S3 events: {request.path}: {error}')
             return _refusal(
                 503, type(error).__name__, 'The storage or the database does not answer: send it again later.'

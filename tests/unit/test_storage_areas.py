@@ -18,15 +18,15 @@ import socket
 
 import pytest
 
-from rucio.common.s3 import places
-from rucio.common.s3.places import Place
+from rucio.common.s3 import storage_areas
+from rucio.common.s3.storage_areas import StorageArea
 
 
 def place(url='s3.example.org:443/', algorithm='s3_bucket', bucket_prefix='', rse='X'):
     host, _, prefix = url.partition('/')
     name, _, port = host.partition(':')
     settings = {'s3': {'bucket_prefix': bucket_prefix}} if bucket_prefix else {}
-    return Place.of(rse, {'hostname': name, 'port': int(port or 0), 'prefix': f'/{prefix}', 'extended_attributes': settings}, algorithm)
+    return StorageArea.of(rse, {'hostname': name, 'port': int(port or 0), 'prefix': f'/{prefix}', 'extended_attributes': settings}, algorithm)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_places_apart(one, other):
 
 
 def test_a_host_by_name_and_by_address(monkeypatch):
-    places._addresses.cache_clear()
+    storage_areas._addresses.cache_clear()
     monkeypatch.setattr(socket, 'getaddrinfo', lambda name, *_, **__: [(0, 0, 0, '', ({'s3.example.org': '192.0.2.1'}.get(name, '192.0.2.9'), 0))])
     assert place('192.0.2.1').is_same_storage(place())
     assert place().is_same_storage(place('192.0.2.1'))
@@ -79,6 +79,6 @@ def test_a_host_that_nobody_knows(monkeypatch):
     def fail(*_, **__):
         raise OSError
 
-    places._addresses.cache_clear()
+    storage_areas._addresses.cache_clear()
     monkeypatch.setattr(socket, 'getaddrinfo', fail)
     assert not place('192.0.2.1').is_same_storage(place())

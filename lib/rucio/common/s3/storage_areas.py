@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Optional
 
 from .address import bucket_to_scope, split_prefix
 
-__all__ = ['Overlap', 'Place', 'is_same_storage']
+__all__ = ['Overlap', 'StorageArea', 'is_same_storage']
 
 
 class Overlap(NamedTuple):
@@ -41,7 +41,7 @@ class Overlap(NamedTuple):
     scope: str = ''
 
 
-class Place(NamedTuple):
+class StorageArea(NamedTuple):
     """Where the files of an RSE lie.
 
     :param bucket: The bucket that all scopes share; empty: each has its own.
@@ -58,7 +58,7 @@ class Place(NamedTuple):
     algorithm: Optional[str]
 
     @classmethod
-    def of(cls, rse: str, protocol: Mapping[str, Any], algorithm: Optional[str]) -> 'Place':
+    def of(cls, rse: str, protocol: Mapping[str, Any], algorithm: Optional[str]) -> 'StorageArea':
         """The place of an RSE by the entry of its protocols that clients use.
 
         :param protocol: Its ``hostname``, ``port``, ``prefix`` and ``extended_attributes``.
@@ -77,11 +77,11 @@ class Place(NamedTuple):
             algorithm,
         )
 
-    def is_same_storage(self, other: 'Place') -> bool:
+    def is_same_storage(self, other: 'StorageArea') -> bool:
         """Whether both are at the same host and port, however these are spelled."""
         return is_same_storage((self.host, self.port), (other.host, other.port))
 
-    def overlap(self, other: 'Place') -> Optional[Overlap]:
+    def overlap(self, other: 'StorageArea') -> Optional[Overlap]:
         """Why a file of one RSE can lie where one of another RSE at the same storage does; None: it cannot.
 
         RSEs with a path for each replica (imports) are left out: they say nothing of where files lie.
@@ -95,8 +95,8 @@ class Place(NamedTuple):
                 None
                 if scope is None
                 else Overlap(
-                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, "
-                    f'and that of all scopes on {common.rse}',
+                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on "
+                    f'{common.rse}',
                     scope,
                 )
             )
@@ -114,7 +114,7 @@ class Place(NamedTuple):
 
 
 def is_same_storage(one: tuple[str, Optional[int]], other: tuple[str, Optional[int]]) -> bool:
-    """Whether two hosts, as :attr:`Place.host` has them, and their ports are the same.
+    """Whether two hosts, as :attr:`StorageArea.host` has them, and their ports are the same.
 
     Two names of one address are taken for two storages: many may stand behind one proxy.
     """

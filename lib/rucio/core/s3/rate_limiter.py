@@ -19,10 +19,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-__all__ = ['Allowance']
+__all__ = ['RateLimiter']
 
 
-class Allowance:
+class RateLimiter:
     """So much at once, and so much more in each second, for each of many who are told apart by a name.
 
     Whoever has something left may go on, however much it takes: what he used beyond it is a debt, and he waits longer.
@@ -44,24 +44,24 @@ class Allowance:
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # what was left, and when
 
-    def left(self, who: Hashable) -> float:
+    def available(self, who: Hashable) -> float:
         """What he may use now; nothing or less: he has to wait."""
         with self._lock:
-            return self._left(who)
+            return self._available(who)
 
-    def use(self, who: Hashable, amount: float) -> float:
+    def take(self, who: Hashable, amount: float) -> float:
         """Take something off.
 
         :returns: What was left before.
         """
         with self._lock:
-            before = self._left(who)
+            before = self._available(who)
             self._known[who] = before - amount, self._clock()
             self._known.move_to_end(who)
             while len(self._known) > self._remembered:
                 self._known.popitem(last=False)
             return before
 
-    def _left(self, who: Hashable) -> float:
+    def _available(self, who: Hashable) -> float:
         left, at = self._known.get(who, (self._at_once, 0.0))
         return min(self._at_once, left + (self._clock() - at) * self._per_second)
