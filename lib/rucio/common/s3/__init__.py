@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What an S3 storage is, for Rucio's clients and servers alike. Imports nothing but the check below."""
+"""S3 storages, for Rucio's clients and servers. Imports nothing but the check below."""
 
-# pip cannot require the right Rucio (it is `rucio` on a server and `rucio-clients` on a client), so this does.
+# pip cannot require the right Rucio (`rucio` on a server, `rucio-clients` on a client), so this module does.
 try:
     from rucio.version import version_string
 except ImportError:

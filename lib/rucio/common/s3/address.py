@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where a DID lies on an S3 storage: DID <-> bucket and key <-> URL.
+"""Convert between DIDs, buckets and keys, and URLs.
 
-Pure functions: no request, no configuration. The one place where names are encoded and decoded.
+Pure functions, without requests and configuration. Names are encoded and decoded only here.
 
-A bucket-style DID is ``scope:name``: the scope is the bucket, the name is the key, byte for byte. Scopes that S3
-refuses as bucket names (upper case, ``_``, too short, like an IP address, reserved) are encoded so that two scopes
-never share a bucket and the scope can be read back from the bucket without a look-up.
+With buckets for scopes, a DID is ``scope:name``: the scope is the bucket, the name is the key, byte for byte. Scopes
+that S3 refuses as bucket names (upper case, ``_``, too short, like an IP address, reserved) are encoded, so that two
+scopes never share a bucket and the scope can be decoded from the bucket's name.
 """
 
 import re
@@ -44,26 +44,27 @@ __all__ = [
     'split_prefix',
 ]
 
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; "-." and ".-" are MinIO's and older
-# rules.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; MinIO and older rules also refuse "-."
+# and ".-".
 _BUCKET = re.compile(r'(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]')
 _IP_LIKE = re.compile(r'\d+\.\d+\.\d+\.\d+')
 _RESERVED_PREFIXES = ('xn--', 'sthree-', 'amzn-s3-demo-')
 _RESERVED_SUFFIXES = ('-s3alias', '--ol-s3', '.mrap', '--x-s3', '--table-s3', '-an')
 
-# An encoded scope starts with this; a scope that itself starts so is encoded too, which keeps the two apart.
+# An encoded scope starts with this mark. A scope that starts with it is encoded as well, so the two never clash.
 ENCODED_MARK = 'x--'
 _ESCAPES = {'_': '-0', '-': '-1', '.': '-2'}
 _UNESCAPES = {code[1]: char for char, code in _ESCAPES.items()}
-_BYTE = '-3'  # followed by two hexadecimal digits: a byte of any other character in UTF-8
-_NOTHING = '-9'  # ends an encoded name that would otherwise end in one of the reserved suffixes
+_BYTE = '-3'  # followed by two hexadecimal digits: one byte of another character in UTF-8
+_NOTHING = '-9'  # at the end of an encoded name that would otherwise end in a reserved suffix
 
 MAX_KEY_BYTES = 1024
 
 
 class ObjectURL(NamedTuple):
-    """A PFN taken apart: ``endpoint`` is ``scheme://host[:port]``, ``key`` is decoded, ``query`` is a signature or
-    empty.
+    """The parts of a PFN.
+
+    ``endpoint`` is ``scheme://host[:port]``, ``key`` is decoded, ``query`` is a signature or empty.
     """
 
     endpoint: str
@@ -73,7 +74,10 @@ class ObjectURL(NamedTuple):
 
 
 def is_bucket_name(name: str) -> bool:
-    """Whether S3, by the strictest rules known, takes ``name`` for a general purpose bucket."""
+    """Return whether ``name`` is a valid name of a general purpose bucket, by the strictest rules known.
+
+    :param name: The name.
+    """
     return (
         _BUCKET.fullmatch(name) is not None
         and _IP_LIKE.fullmatch(name) is None
@@ -83,9 +87,9 @@ def is_bucket_name(name: str) -> bool:
 
 
 def leaves_directory(name: str) -> bool:
-    """Whether Rucio's download, which joins a name to its directory as it is, may write a file of this name outside of
-    that directory, or cannot write it at all: ``.`` or ``..`` between slashes, two slashes at the beginning (it takes
-    off one), or a NUL.
+    """Return whether Rucio cannot safely download a file of this name, which it joins to its directory as it is.
+
+    Such names have ``.`` or ``..`` between slashes, start with two slashes (it removes one), or contain a NUL.
 
     :param name: The name of a DID, or a key.
     """
@@ -93,28 +97,27 @@ def leaves_directory(name: str) -> bool:
 
 
 def scope_to_bucket(scope: str, prefix: str = '') -> str:
-    """The bucket of a scope.
+    """Return the name of a scope's bucket.
 
     :param scope: The scope, without a VO.
     :param prefix: The endpoint's bucket prefix: AWS bucket names are global, and VOs that share an endpoint need
         different ones.
-    :returns: ``prefix + scope`` where S3 allows that name, else ``prefix`` + an encoding of the scope.
-    :raises RSEFileNameNotSupported: if the bucket's name would be longer than S3's 63 characters, or the scope is
-        empty.
+    :returns: ``prefix + scope`` if S3 allows that name, else ``prefix`` and an encoding of the scope.
+    :raises RSEFileNameNotSupported: if the name would be longer than S3's 63 characters, or the scope is empty.
     """
     if scope and not scope.startswith(ENCODED_MARK) and is_bucket_name(scope) and is_bucket_name(prefix + scope):
         return prefix + scope
     bucket = prefix + _encode(scope)
     if not scope or not is_bucket_name(bucket):
         raise RSEFileNameNotSupported(
-            f"The scope '{scope}' has no bucket: '{bucket}' is no valid S3 bucket name (3 to 63 characters). "
+            f"The scope '{scope}' has no bucket: '{bucket}' is not a valid bucket name (3 to 63 characters). "
             'Use a shorter scope or bucket_prefix.'
         )
     return bucket
 
 
 def bucket_to_scope(bucket: str, prefix: str = '') -> Optional[str]:
-    """The scope whose bucket this is, or None where it is the bucket of no scope.
+    """Return the scope of a bucket, or None if it does not belong to a scope.
 
     :param bucket: The bucket's name.
     :param prefix: The endpoint's bucket prefix.
@@ -124,7 +127,7 @@ def bucket_to_scope(bucket: str, prefix: str = '') -> Optional[str]:
     name = bucket[len(prefix) :]
     try:
         scope = _decode(name[len(ENCODED_MARK) :]) if name.startswith(ENCODED_MARK) else name
-        # What only looks like ours (a foreign bucket, another spelling) is nobody's: one scope, one bucket.
+        # Names that only look encoded (a foreign bucket, another spelling) belong to no scope: one scope, one bucket.
         return scope if scope_to_bucket(scope, prefix) == bucket else None
     except (ValueError, RSEFileNameNotSupported):
         return None
@@ -143,7 +146,10 @@ def _encode(scope: str) -> str:
 
 
 def _decode(encoded: str) -> str:
-    """:raises ValueError: if it is no encoded scope."""
+    """Decode a scope.
+
+    :raises ValueError: if it is not an encoded scope.
+    """
     scope, rest = bytearray(), encoded
     while rest:
         if rest[0] != '-':
@@ -159,7 +165,7 @@ def _decode(encoded: str) -> str:
             elif code in _UNESCAPES:
                 scope += _UNESCAPES[code].encode()
             elif rest != _NOTHING:
-                raise ValueError(f'no such code: -{code}')
+                raise ValueError(f'invalid code: -{code}')
             rest = rest[2:]
     return scope.decode()
 
@@ -167,14 +173,14 @@ def _decode(encoded: str) -> str:
 def s3_bucket(
     scope: str, name: str, rse: Optional[str], rse_attrs: dict[str, Any], protocol_attrs: dict[str, Any]
 ) -> str:
-    """The lfn2pfn algorithm ``s3_bucket``: one bucket for each scope, keys are names. Not yet percent-encoded.
+    """Return the path of a DID by the lfn2pfn algorithm ``s3_bucket``: a bucket for each scope, names as keys.
 
     :param scope: The scope of the DID.
     :param name: The name of the DID.
     :param rse: The RSE's name (not used).
     :param rse_attrs: The RSE's attributes (not used).
     :param protocol_attrs: The protocol, whose ``extended_attributes`` may hold ``{"s3": {"bucket_prefix": ...}}``.
-    :returns: ``bucket/key``.
+    :returns: ``bucket/key``, not percent-encoded.
     :raises RSEFileNameNotSupported: if the scope has no bucket.
     """
     settings = (protocol_attrs.get('extended_attributes') or {}).get('s3') or {}
@@ -182,7 +188,7 @@ def s3_bucket(
 
 
 def s3_bucket_inverse(path: str, prefix: str = '') -> tuple[str, str]:
-    """What :func:`s3_bucket` made ``path`` of.
+    """Return the DID for which :func:`s3_bucket` makes ``path``.
 
     :param path: ``bucket/key``, decoded, with or without a leading slash.
     :param prefix: The endpoint's bucket prefix.
@@ -199,13 +205,17 @@ def s3_bucket_inverse(path: str, prefix: str = '') -> tuple[str, str]:
 
 
 def encode_path(path: str) -> str:
-    """Percent-encode ``bucket/key`` as S3 signs it: all but RFC 3986's unreserved characters and the slash."""
+    """Percent-encode ``bucket/key`` as in S3's signatures: all but RFC 3986's unreserved characters and the slash.
+
+    :param path: ``bucket/key``.
+    """
     return quote(path, safe='/-_.~')
 
 
 def split_prefix(prefix: str) -> tuple[str, str]:
-    """Take the prefix of an RSE's protocol apart.
+    """Split the prefix of an RSE's protocol into bucket and folder.
 
+    :param prefix: The prefix.
     :returns: The bucket that all scopes share, empty if each has its own, and the folder in it: empty, or with a slash
         at its end.
     """
@@ -214,13 +224,16 @@ def split_prefix(prefix: str) -> tuple[str, str]:
 
 
 def parse_url(url: str, key_required: bool = True) -> ObjectURL:
-    """Take a path-style PFN apart: ``scheme://host[:port]/bucket/key``, percent-encoded.
+    """Split a path-style PFN ``scheme://host[:port]/bucket/key``, which is percent-encoded.
 
-    ``//``, a leading ``/`` and ``..`` in the key are part of the key. Only a query (a signature) is cut off.
+    ``//``, a leading ``/`` and ``..`` in the key are part of the key. Only a query (a signature) is removed.
 
-    :raises RSEFileNameNotSupported: if there is no bucket or no key in it, it is not UTF-8, or the key is longer than
-        S3's 1024 bytes.
+    :param url: The PFN.
+    :param key_required: Whether a URL without a key is refused.
+    :raises RSEFileNameNotSupported: if bucket or key are missing, it is not UTF-8, or the key is longer than S3's 1024
+        bytes.
     """
+    # Not with urlsplit: it would take a "#" as the start of a fragment, which PFNs do not have.
     # By hand: urlsplit would take a "#" out of the key, and a PFN has no fragment.
     rest, _, query = url.partition('?')
     scheme, _, rest = rest.partition('://')
@@ -230,21 +243,24 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
         bucket, key = unquote(bucket, errors='strict'), unquote(key, errors='strict')
     except UnicodeDecodeError:
         raise RSEFileNameNotSupported(
-            f"'{url.partition('?')[0]}' is no S3 URL: its percent-encoding is not UTF-8."
+            f"'{url.partition('?')[0]}' is not a valid S3 URL: its percent-encoding is not UTF-8."
         ) from None
     if not scheme or not host or not bucket or (key_required and not key):
         raise RSEFileNameNotSupported(
-            f"'{url.partition('?')[0]}' is no S3 URL: expected scheme://host:port/bucket/key."
+            f"'{url.partition('?')[0]}' is not a valid S3 URL: expected scheme://host:port/bucket/key."
         )
     if len(key.encode()) > MAX_KEY_BYTES:
         raise RSEFileNameNotSupported(
-            f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 takes {MAX_KEY_BYTES}. Use a shorter name."
+            f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 allows {MAX_KEY_BYTES}. Use a shorter name."
         )
     return ObjectURL(f'{scheme}://{host}', bucket, key, query)
 
 
 def common_folder(keys: Sequence[str]) -> str:
-    """What keys begin with in common, up to a slash: that is what is shared. One key is itself."""
+    """Return the longest common prefix of keys that ends in a slash, or the key if there is only one.
+
+    :param keys: The keys.
+    """
     if len(keys) < 2:
         return ''.join(keys)
     first, last = min(keys), max(keys)
@@ -253,6 +269,9 @@ def common_folder(keys: Sequence[str]) -> str:
 
 
 def ancestors(name: str) -> list[str]:
-    """The collections that a name lies below, by its slashes, the largest first: ``a/b/c`` -> ``a``, ``a/b``."""
+    """Return the collections above a name, by its slashes, the largest first: ``a/b/c`` -> ``a``, ``a/b``.
+
+    :param name: The name.
+    """
     parts = name.split('/')
     return [ancestor for count in range(1, len(parts)) if (ancestor := '/'.join(parts[:count]))]

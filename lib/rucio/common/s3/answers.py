@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages, their STS and Rucio servers answer is somebody else's text.
+"""Validate the answers of storages, their STS and Rucio servers, which are untrusted text.
 
-It is checked where it comes in, before anybody writes it to a file or hands it to a tool (:func:`checked`), and made
-harmless before a terminal or a log gets it (:func:`printable`). Pure functions: no request.
+Answers are validated where they are received, before they are written to a file or passed to a tool (:func:`checked`),
+and escaped before they are printed or logged (:func:`printable`). Pure functions, without requests.
 """
 
 import logging
@@ -30,33 +30,35 @@ if TYPE_CHECKING:
 
 __all__ = ['LONGEST_TOKEN', 'checked', 'checked_keys', 'checked_signatures', 'line_logger', 'one_line', 'printable']
 
-LONGEST_TOKEN = 16 * 1024  # characters; more than servers take in a header
+LONGEST_TOKEN = 16 * 1024  # characters; more than servers accept in a header
 LONGEST_KEY = 1024  # bytes of an object's key
 _TIME = '%Y-%m-%dT%H:%M:%SZ'
 
-# Keys and tokens have no blank, no control character and nothing beyond ASCII on any storage: see AWS's, Ceph's,
-# MinIO's and SeaweedFS's.
+# On no storage (AWS, Ceph, MinIO, SeaweedFS) do keys and tokens contain blanks, control characters or anything beyond
+# ASCII.
 _PATTERNS = {
     'access_key': re.compile('[!-~]{1,256}'),
     'secret_key': re.compile('[!-~]{1,1024}'),
     'session_token': re.compile(f'[!-~]{{1,{LONGEST_TOKEN}}}'),
     'expiration': re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z'),
     'region': re.compile('([A-Za-z0-9][A-Za-z0-9._-]{0,62})?'),
-    'bucket': re.compile('[A-Za-z0-9._-]{1,255}'),  # as botocore has it
+    'bucket': re.compile('[A-Za-z0-9._-]{1,255}'),  # as in botocore
     'rse': re.compile('[A-Za-z0-9._-]{1,255}'),
     'url': re.compile('https?://[!-~]{1,1024}'),
     'signed_url': re.compile('[!-~]{1,16384}'),
 }
 
 
-_LINE = re.compile('[ -~]{0,65536}')  # the server signs empty values of headers that storages heed
+_LINE = re.compile('[ -~]{0,65536}')  # the server signs empty values of headers that change what storages do
 
 
 def printable(text: str, longest: Optional[int] = None) -> str:
-    """Text that is safe in a line of a terminal or a log: control characters, line separators and marks that change the
-    direction of writing are written as Python escapes them.
+    """Escape text for one line of a terminal or a log.
 
-    :param longest: Characters; more are cut off.
+    Control characters, line separators and marks that change the direction of writing are escaped as in Python.
+
+    :param text: The text.
+    :param longest: The maximal length in characters; the rest is cut off.
     """
     if longest is not None and len(text) > longest:
         text = f'{text[:longest]}...'
@@ -68,7 +70,11 @@ def printable(text: str, longest: Optional[int] = None) -> str:
 
 
 def one_line(record: logging.LogRecord) -> bool:
-    """A filter for loggers and handlers: a key or a name with a line feed in it makes no line of its own in a log."""
+    """Filter for loggers and handlers: escape line feeds, so that keys and names cannot add lines to a log.
+
+    :param record: The record, which is changed.
+    :returns: True.
+    """
     message = record.getMessage()
     if not message.isprintable():
         record.msg, record.args = printable(message), ()
@@ -76,37 +82,42 @@ def one_line(record: logging.LogRecord) -> bool:
 
 
 def line_logger(name: str) -> logging.Logger:
-    """The logger of this name; each of its records is one line, but for tracebacks."""
+    """Return the logger with this name, which writes each record (but for tracebacks) as one line.
+
+    :param name: The name.
+    """
     logger = logging.getLogger(name)
     logger.addFilter(one_line)
     return logger
 
 
 def checked(who: str, name: str, value: Any) -> str:
-    """One value of an answer, if it can be what its name says.
+    """Validate one value of an answer by its name.
 
-    :param who: Who answered, as the message names it.
+    :param who: The sender, as shown in the message.
     :param name: access_key, secret_key, session_token, expiration, region, bucket, rse, url or signed_url.
-    :raises ServiceUnavailable: if it cannot. The message does not show the value, which may be a secret.
+    :param value: The value.
+    :returns: The value.
+    :raises ServiceUnavailable: if it is invalid. The message does not contain the value, which may be a secret.
     """
     if isinstance(value, str) and _PATTERNS[name].fullmatch(value) and (name != 'expiration' or _is_time(value)):
         return value
     raise ServiceUnavailable(
-        f'{who} answered with a value of {name} that cannot be one: {_flaw(name, value)}. '
-        'Nothing of the answer was used: tell the operator.'
+        f'{who} returned an invalid {name}: {_flaw(name, value)}. The answer was not used: tell the operator.'
     )
 
 
 def checked_keys(who: str, answer: Any) -> 'api.Credentials':
-    """Keys that a Rucio server vends, with what they are for.
+    """Validate the keys that a Rucio server vends, and what they are for.
 
-    :param who: Who answered, as the message names it.
-    :param answer: rse, bucket, prefix, write, access_key, secret_key, session_token, expiration and region; others are
-        left as they are.
-    :raises ServiceUnavailable: if one of them is missing or cannot be what it is called.
+    :param who: The sender, as shown in the message.
+    :param answer: rse, bucket, prefix, write, access_key, secret_key, session_token, expiration and region; other
+        fields are not changed.
+    :returns: The answer.
+    :raises ServiceUnavailable: if one of them is missing or invalid.
     """
     if not isinstance(answer, dict):
-        raise ServiceUnavailable(f'{who} answered with no keys, but with {type(answer).__name__}: tell the operator.')
+        raise ServiceUnavailable(f'{who} returned {type(answer).__name__} instead of keys: tell the operator.')
     for name in ('rse', 'bucket', 'access_key', 'secret_key', 'session_token', 'expiration'):
         checked(who, name, answer.get(name))
     checked(who, 'region', answer.get('region') or '')
@@ -117,16 +128,18 @@ def checked_keys(who: str, answer: Any) -> 'api.Credentials':
         or not isinstance(answer.get('write'), bool)
     ):
         raise ServiceUnavailable(
-            f'{who} answered with keys, but does not say what they are for. They were not used: tell the operator.'
+            f'{who} returned keys without saying what they are for. They were not used: tell the operator.'
         )
     return cast('api.Credentials', answer)
 
 
 def checked_signatures(who: str, answer: Any) -> 'list[api.Signed]':
-    """What a Rucio server says that it signed: uri and headers (name -> list of values) of each request.
+    """Validate the signatures of a Rucio server: uri and headers (name -> list of values) of each request.
 
-    :param who: Who answered, as the message names it.
-    :raises ServiceUnavailable: if it is anything else, or a header would be more than one line.
+    :param who: The sender, as shown in the message.
+    :param answer: The answer.
+    :returns: The answer.
+    :raises ServiceUnavailable: if it is anything else, or a header has more than one line.
     """
     try:
         found = list(answer['responses'])
@@ -135,17 +148,15 @@ def checked_signatures(who: str, answer: Any) -> 'list[api.Signed]':
             if not all(isinstance(values, list) and values for values in each['headers'].values()) or not all(
                 _LINE.fullmatch(line) for line in lines
             ):
-                raise ValueError  # noqa: TRY301 - one place answers
+                raise ValueError  # noqa: TRY301 - handled below, with the others
     except (TypeError, KeyError, ValueError, AttributeError):
-        raise ServiceUnavailable(
-            f'{who} answered with signatures that cannot be ones. They were not used: tell the operator.'
-        ) from None
+        raise ServiceUnavailable(f'{who} returned invalid signatures. They were not used: tell the operator.') from None
     return found
 
 
 def _is_time(value: str) -> bool:
     try:
-        datetime.strptime(value, _TIME)  # noqa: DTZ007 - only whether it is one
+        datetime.strptime(value, _TIME)  # noqa: DTZ007 - only to validate it
     except ValueError:
         return False
     return True
@@ -153,10 +164,10 @@ def _is_time(value: str) -> bool:
 
 def _flaw(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        return 'it is missing' if value is None else f'it is no text, but {type(value).__name__}'
+        return 'it is missing' if value is None else f'it is not text, but {type(value).__name__}'
     if not value:
         return 'it is empty'
     strange = next((each for each in value if not '!' <= each <= '~'), None)
     if strange is not None:
-        return f'it has the character U+{ord(strange):04X}'
-    return f'it has {len(value)} characters' if name == 'session_token' else 'it has another form'
+        return f'it contains the character U+{ord(strange):04X}'
+    return f'it has {len(value)} characters' if name == 'session_token' else 'it has the wrong format'

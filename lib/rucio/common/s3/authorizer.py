@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What each way of being authorised by a storage is, and what a Rucio server does for those that it takes part in."""
+"""The interface of the ways of being authorised by a storage, and of a Rucio server that takes part in some of them."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Optional, Protocol
@@ -27,55 +27,66 @@ __all__ = ['Authorizer', 'RucioServer']
 
 
 class Authorizer(ABC):
-    """One way of being authorised. ``identity`` is the same for those that may share a client, and holds no secret."""
+    """One way of being authorised. ``identity`` is equal for those that can share a client, and contains no secret."""
 
     name: ClassVar[str]
     signed: ClassVar[bool] = True  # botocore signs the requests
     whole_objects_only: ClassVar[bool] = False  # only GET, PUT and DELETE of one object: no HEAD, listing, multipart
     identity: str
-    region: Optional[str] = None  # where this way knows it
+    region: Optional[str] = None  # if this way knows it
 
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self.identity}>'
 
     @abstractmethod
     def session(self) -> botocore.session.Session:
-        """A botocore session whose clients are authorised; credentials that end are refreshed inside it.
+        """Make a botocore session whose clients are authorised. It renews credentials that expire.
 
-        :raises botocore.exceptions.ProfileNotFound: and the like, if there are none.
+        :raises botocore.exceptions.ProfileNotFound: or similar errors, if there are none.
         """
 
     def attach(self, client: 'S3Client') -> None:
-        """Take part in the requests of a client made from :meth:`session`."""
+        """Take part in the requests of a client.
+
+        :param client: A client that was made from :meth:`session`.
+        """
         return
 
 
 class RucioServer(Protocol):
-    """What a Rucio server with the S3 plugin does for its clients: ``rucio.client.s3client.S3Client``. May be called by
-    several threads.
+    """The part of a Rucio server with the S3 plugin that clients need: ``rucio.client.s3client.S3Client``.
+
+    Implementations are thread-safe.
     """
 
     @property
     def identity(self) -> str:
-        """Server, VO and account: the same for those that are given the same. Holds no secret."""
+        """Server, VO and account: equal for clients with equal access. It contains no secret."""
 
     def get_s3_rse(self, rse: str) -> 'api.DescribedRSE':
-        """How to reach an RSE: ``auth`` lists the ways that the server offers (vended, remote), ``region`` may be None.
-        One request.
+        """Describe how to reach an RSE. One request.
 
+        :param rse: The name of the RSE.
+        :returns: ``auth`` lists the ways that the server offers (vended, remote); ``region`` may be None.
         :raises RSEOperationNotSupported: if the server does not have the plugin.
         :raises RSENotFound: if the plugin does not serve this RSE.
         """
 
     def get_s3_credentials(self, rse: str, bucket: str, prefix: str, write: bool) -> 'api.Credentials':
-        """Short-lived keys for what covers ``prefix`` (which may be a key): bucket, prefix, write, access_key,
-        secret_key, session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``). One request.
+        """Get short-lived keys for at least ``prefix``. One request.
 
-        :raises AccessDenied: if the account may not do this.
+        :param rse: The name of the RSE.
+        :param bucket: The bucket.
+        :param prefix: A prefix or a key.
+        :param write: Whether the keys allow writing and deleting.
+        :returns: bucket, prefix, write, access_key, secret_key, session_token, expiration (``YYYY-MM-DDTHH:MM:SSZ``).
+        :raises AccessDenied: if the account is not allowed to do this.
         """
 
     def sign_s3_requests(self, rse: str, requests: 'list[api.Unsigned]') -> 'list[api.Signed]':
-        """Sign requests that somebody else sends: see :mod:`.remote`. One request.
+        """Sign requests, which the caller then sends: see :mod:`.remote`. One request.
 
-        :raises AccessDenied: if the account may not do one of them.
+        :param rse: The name of the RSE.
+        :param requests: The requests.
+        :raises AccessDenied: if the account is not allowed to do one of them.
         """

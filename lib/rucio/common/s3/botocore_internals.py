@@ -11,12 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is used of botocore that it does not document, and may change in any release.
+"""Everything that is used of botocore beyond its documented API, and may change in any release.
 
-botocore documents sessions, clients, their configuration, requests, exceptions and one event, ``before-send``. All else
-that this project needs of it is here, a function for each thing, so that a release that changes one is met in one
-place: tests/unit/test_botocore_internals.py has a test for each, and runs with whatever version is installed. Checked
-with botocore 1.37.0, 1.40.64, 1.42.97 and 1.44.8.
+botocore documents sessions, clients, their configuration, requests, exceptions and the event ``before-send``.
+Everything else that this project needs is here, in a function of its own: a release that changes something only affects
+this module. tests/unit/test_botocore_internals.py tests each function with the installed version. Checked with botocore
+1.37.0, 1.40.64, 1.42.97 and 1.44.8.
 """
 
 import os
@@ -89,7 +89,7 @@ class _Fixed(CredentialProvider):
 
 
 def isolated_session(credentials: Optional[Credentials]) -> botocore.session.Session:
-    """A session with these credentials, which reads neither ``~/.aws`` nor any ``AWS_...`` variable.
+    """Make a session with these credentials, which reads neither ``~/.aws`` nor any ``AWS_...`` variable.
 
     Uses the table of the variables of a session (BOTOCORE_DEFAUT_SESSION_VARIABLES: name -> name in the file, variable,
     default, conversion) and the component ``credential_provider``. The public ``set_config_variable`` overrides one
@@ -107,14 +107,14 @@ def isolated_session(credentials: Optional[Credentials]) -> botocore.session.Ses
 
 
 def renewed_keys(fetch: Callable[[], Mapping[str, str]], early: int, late: int) -> Credentials:
-    """Keys that are fetched when they are first needed, and again before they end, by one thread at a time.
+    """Make credentials that are fetched when first needed, and again before they expire, by one thread at a time.
 
-    Uses DeferredRefreshableCredentials and its ``_advisory_refresh_timeout`` and ``_mandatory_refresh_timeout``: its
-    constructor takes no times, and its own 15 and 10 minutes may be all the life that keys have.
+    Uses DeferredRefreshableCredentials with its ``_advisory_refresh_timeout`` and ``_mandatory_refresh_timeout``: the
+    constructor has no parameters for them, and the defaults of 15 and 10 minutes may exceed the lifetime of keys.
 
     :param fetch: Returns access_key, secret_key, token and expiry_time (ISO 8601).
-    :param early: Seconds before their end at which new ones are fetched; the old ones serve if that fails.
-    :param late: Seconds before their end at which that failure is raised.
+    :param early: Fetch new ones so many seconds before they expire; if that fails, the old ones are used.
+    :param late: Raise a failure from so many seconds before they expire.
     """
     keys: Any = DeferredRefreshableCredentials(fetch, 'rucio-s3')
     keys._advisory_refresh_timeout, keys._mandatory_refresh_timeout = early, late  # noqa: SLF001
@@ -125,11 +125,13 @@ def renewed_keys(fetch: Callable[[], Mapping[str, str]], early: int, late: int) 
 
 
 def read_dates(session: botocore.session.Session, read: 'Callable[[Any], Optional[datetime]]') -> None:
-    """Have the clients of a session read dates in answers with ``read``, and with botocore's function where that
-    returns None.
+    """Let the clients of a session parse dates in answers with ``read``.
 
-    Uses the component ``response_parser_factory``, its ``set_parser_defaults`` and ``utils.parse_timestamp``: that
-    takes three quarters of the time in which a listing is read, and nothing public replaces it.
+    Uses the component ``response_parser_factory``, its ``set_parser_defaults`` and ``utils.parse_timestamp``, which
+    takes three quarters of the time for reading a listing and cannot be replaced by public API.
+
+    :param session: The session.
+    :param read: Returns a datetime, or None to use botocore's function.
     """
 
     def parse(value: Any) -> 'datetime':
@@ -142,11 +144,14 @@ def read_dates(session: botocore.session.Session, read: 'Callable[[Any], Optiona
 def check_answers(
     session: botocore.session.Session, parse: Callable[[Callable[[], Any], Mapping[str, Any]], Any]
 ) -> None:
-    """Have the clients of a session read answers with ``parse(read, response)``: ``read()`` is what botocore makes of
-    the response, a dictionary with status_code, headers and body.
+    """Let the clients of a session parse answers with ``parse(read, response)``.
 
-    Replaces the component ``response_parser_factory`` and the ``parse`` of the parsers that it makes. The event
-    ``before-parse`` sees an answer before it is parsed, but no exception of the parser.
+    Replaces the component ``response_parser_factory`` and the ``parse`` of its parsers. The event ``before-parse``
+    comes before an answer is parsed, but cannot see exceptions of the parser.
+
+    :param session: The session.
+    :param parse: Gets a function that returns what botocore parses, and the response: a dictionary with status_code,
+        headers and body.
     """
 
     class Parsers(ResponseParserFactory):
@@ -160,10 +165,13 @@ def check_answers(
 
 
 def replace_http_session(client: Any, made: Callable[[Any], Any]) -> None:
-    """Have a client send its requests through ``made(its HTTP session)``, which has ``send(request)``.
+    """Let a client send its requests through ``made(its HTTP session)``, which has ``send(request)``.
 
-    Uses ``client._endpoint.http_session``: botocore reads a whole answer in there, and the event ``before-send`` would
+    Uses ``client._endpoint.http_session``, in which botocore reads the whole answer; a handler of ``before-send`` would
     have to send the request itself.
+
+    :param client: The client.
+    :param made: Makes the new HTTP session from the old one.
     """
     inner = client._endpoint  # noqa: SLF001
     inner.http_session = made(inner.http_session)
@@ -171,9 +179,11 @@ def replace_http_session(client: Any, made: Callable[[Any], Any]) -> None:
 
 @contextmanager
 def unread(request: 'AWSPreparedRequest') -> Iterator[None]:
-    """Inside the block botocore's HTTP session does not read the body of the answer to this request.
+    """Keep botocore's HTTP session from reading the body of the answer to this request, within a block.
 
     Relies on the session reading ``answer.content`` itself unless ``request.stream_output`` is set.
+
+    :param request: The request.
     """
     before, request.stream_output = request.stream_output, True
     try:
@@ -183,26 +193,31 @@ def unread(request: 'AWSPreparedRequest') -> Iterator[None]:
 
 
 def set_content(answer: Any, content: bytes) -> None:
-    """Give an AWSResponse the body that was read of it.
+    """Set the body of an AWSResponse.
 
     Sets ``_content``, which ``content`` returns without reading: that property has no setter.
+
+    :param answer: The response.
+    :param content: The body.
     """
     answer._content = content  # noqa: SLF001
 
 
-# The steps of a call. All but before-send are undocumented events. In the order in which they come:
+# The steps of a call, in their order. All but before-send are undocumented events.
 
 
 def before_parameters(
     client: Any, operation: str, handler: Callable[[str, dict[str, Any], dict[str, Any]], object]
 ) -> None:
-    """Call ``handler(operation, parameters, context)`` before a request is built of the parameters, which it may
-    change. The context is that of the later steps of the same call.
+    """Call ``handler(operation, parameters, context)`` before a request is built from the parameters.
 
-    The event ``before-parameter-build``; the documented ``provide-client-params`` comes without the context of some
-    releases.
+    The handler may change the parameters. The context is that of the later steps of the same call.
 
-    :param operation: Of S3; empty: each.
+    The event ``before-parameter-build``: the documented ``provide-client-params`` has no context in some releases.
+
+    :param client: The client.
+    :param operation: An operation of S3; empty for all.
+    :param handler: The function to call.
     """
     client.meta.events.register(
         _of('before-parameter-build', operation),
@@ -213,10 +228,16 @@ def before_parameters(
 def before_call(
     client: Any, operation: str, handler: Callable[[dict[str, Any], dict[str, Any]], Optional[tuple[Any, Any]]]
 ) -> None:
-    """Call ``handler(request, context)`` when a request of S3 is built and not yet signed: a dictionary with method,
-    url, headers and body. If it returns something, which has to be :func:`instead_of_a_call`, nothing is sent.
+    """Call ``handler(request, context)`` when a request of S3 is built and not yet signed.
 
-    The event ``before-call``, after all other handlers of the operation. ``before-send`` comes after the signature.
+    The request is a dictionary with method, url, headers and body. If the handler returns something, which has to be
+    from :func:`instead_of_a_call`, nothing is sent.
+
+    The event ``before-call``, after all other handlers of the operation. ``before-send`` comes after signing.
+
+    :param client: The client.
+    :param operation: An operation of S3; empty for all.
+    :param handler: The function to call.
     """
     client.meta.events.register_last(
         f'before-call.s3.{operation}', lambda params, context, **_: handler(params, context)
@@ -224,24 +245,34 @@ def before_call(
 
 
 def instead_of_a_call(parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, Any]]:
-    """What a handler of :func:`before_call` returns for a call to be answered with ``parsed``, without a request."""
+    """Build the result of a handler of :func:`before_call` that answers the call with ``parsed``, without a request.
+
+    :param parsed: The answer.
+    """
     parsed['ResponseMetadata'] = {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0}
     return AWSResponse('', 200, HTTPHeaders(), None), parsed
 
 
 def without_expect(client: Any) -> None:
-    """Have a client of S3 send its bodies without ``Expect: 100-continue``.
+    """Let a client of S3 send bodies without ``Expect: 100-continue``.
 
-    Unregisters ``handlers.add_expect_header``: no setting does. Where a server answers before it has the body, botocore
-    takes that answer for the one to the next request, too.
+    Unregisters ``handlers.add_expect_header``, for which there is no setting. If a server answers before it received
+    the body, botocore uses that answer for the next request as well.
+
+    :param client: The client.
     """
     client.meta.events.unregister('before-call.s3', add_expect_header)
 
 
 @contextmanager
 def before_signing(client: Any, operation: str, handler: Callable[[AWSRequest], object]) -> Iterator[None]:
-    """Inside the block ``handler(request)`` is called before each attempt of an operation is signed: the event
-    ``before-sign``.
+    """Call ``handler(request)`` before each attempt of an operation is signed, within a block.
+
+    The event ``before-sign``.
+
+    :param client: The client.
+    :param operation: An operation of S3.
+    :param handler: The function to call.
     """
     event = f'before-sign.s3.{operation}'
 
@@ -256,10 +287,15 @@ def before_signing(client: Any, operation: str, handler: Callable[[AWSRequest], 
 
 
 def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]], Optional[float]]) -> None:
-    """Call ``handler(operation, attempts, answer, context)`` after each attempt. The answer is what was parsed, or None
-    where none came. If it returns a number, botocore tries again after so many seconds.
+    """Call ``handler(operation, attempts, answer, context)`` after each attempt.
 
-    The event ``needs-retry``, after botocore's own handlers; retry modes know only fixed lists of errors.
+    If the handler returns a number, botocore tries again after so many seconds. The answer is parsed, or None if there
+    was none.
+
+    The event ``needs-retry``, after botocore's own handlers; its retry modes only support fixed lists of errors.
+
+    :param client: The client.
+    :param handler: The function to call.
     """
     client.meta.events.register_last(
         'needs-retry.s3',
@@ -279,10 +315,13 @@ def after_attempt(client: Any, handler: Callable[[Optional[BaseException]], obje
 
 
 def stop_redirects(client: Any, is_enough: Callable[[str, str, bool], bool]) -> None:
-    """Have a client of S3 follow no redirect for which ``is_enough(operation, bucket, region is told)``.
+    """Stop a client of S3 from following redirects for which ``is_enough(operation, bucket, region is known)``.
 
-    Uses the event ``needs-retry`` and, of the request's context, ``s3_redirect`` with its ``bucket`` and
-    ``redirected``: by these botocore's redirector knows that it has followed one, and no setting switches it off.
+    Uses the event ``needs-retry`` and ``s3_redirect`` in the context of the request, with its ``bucket`` and
+    ``redirected``, by which botocore's redirector remembers that it followed one; no setting disables it.
+
+    :param client: The client.
+    :param is_enough: Returns whether to stop.
     """
 
     def handler(request_dict: dict[str, Any], response: Any, operation: Any, **_: Any) -> None:
@@ -297,15 +336,26 @@ def stop_redirects(client: Any, is_enough: Callable[[str, str, bool], bool]) -> 
 
 
 def before_parsing(client: Any, service: str, handler: Callable[[dict[str, Any]], object]) -> None:
-    """Call ``handler(response)`` before an answer is parsed: a dictionary with status_code, headers and body, which it
-    may change. The event ``before-parse``.
+    """Call ``handler(response)`` before an answer is parsed.
+
+    The response is a dictionary with status_code, headers and body, which the handler may change. The event
+    ``before-parse``.
+
+    :param client: The client.
+    :param service: The service.
+    :param handler: The function to call.
     """
     client.meta.events.register(f'before-parse.{service}', lambda response_dict, **_: handler(response_dict))
 
 
 def after_call(client: Any, operation: str, handler: Callable[[int, dict[str, Any], dict[str, Any]], object]) -> None:
-    """Call ``handler(status, parsed answer, context)`` after a call, before botocore raises what it makes of an error:
-    the event ``after-call``.
+    """Call ``handler(status, parsed answer, context)`` after a call, before botocore raises an exception for an error.
+
+    The event ``after-call``.
+
+    :param client: The client.
+    :param operation: An operation of S3; empty for all.
+    :param handler: The function to call.
     """
     client.meta.events.register(
         f'after-call.s3.{operation}',
@@ -321,7 +371,7 @@ def _of(event: str, operation: str) -> str:
 
 
 class _Auth(S3SigV4Auth):
-    """Signs what it is told of a body that it does not have."""
+    """Signs a given hash of a body that it does not have."""
 
     def payload(self, request: AWSRequest) -> str:
         return str(request.context['payload'])
@@ -330,12 +380,17 @@ class _Auth(S3SigV4Auth):
 def signature(
     method: str, url: str, headers: Mapping[str, str], payload: str, region: str, credentials: ReadOnlyCredentials
 ) -> dict[str, str]:
-    """Sign a request, AWS Signature Version 4 in headers. All of ``headers`` and the host are signed.
+    """Sign a request with AWS Signature Version 4 in headers. All of ``headers`` and the host are signed.
 
-    Uses ``auth.S3SigV4Auth`` and overrides its ``payload``. Public API signs requests only while it sends them.
+    Uses ``auth.S3SigV4Auth`` and overrides its ``payload``. The public API only signs requests that it sends.
 
-    :param payload: What ``X-Amz-Content-SHA256`` says: a SHA-256, UNSIGNED-PAYLOAD...
-    :returns: The headers to be added: Authorization, X-Amz-Date, X-Amz-Content-SHA256, X-Amz-Security-Token.
+    :param method: The HTTP method.
+    :param url: The URL.
+    :param headers: The headers to sign.
+    :param payload: The value of ``X-Amz-Content-SHA256``: a SHA-256, UNSIGNED-PAYLOAD...
+    :param region: The region to sign for.
+    :param credentials: The keys.
+    :returns: The headers to add: Authorization, X-Amz-Date, X-Amz-Content-SHA256, X-Amz-Security-Token.
     """
     request = AWSRequest(method=method, url=url, headers=dict(headers))
     request.context['payload'] = payload
@@ -345,10 +400,11 @@ def signature(
 
 
 def payload_hash(request: AWSRequest) -> str:
-    """What botocore would sign of the body of a request: its SHA-256, or over https less, where a checksum of it is
-    sent.
+    """Return the payload hash that botocore would sign: the body's SHA-256, or less over https if it has a checksum.
 
-    Uses ``auth.S3SigV4Auth.payload``, which goes by undocumented entries of the request's context.
+    Uses ``auth.S3SigV4Auth.payload``, which depends on undocumented entries of the request's context.
+
+    :param request: The request.
     """
     return str(S3SigV4Auth(_NOBODY, 's3', '').payload(request))
 
@@ -357,7 +413,7 @@ def payload_hash(request: AWSRequest) -> str:
 
 
 def authorities() -> str:
-    """The file of certificates that botocore trusts where nothing is configured.
+    """Return the file of certificates that botocore trusts by default.
 
     Uses ``httpsession.get_cert_path``; only botocore knows whether that is certifi's or its own.
     """
@@ -365,14 +421,15 @@ def authorities() -> str:
 
 
 def send_unsigned(url: str, ca_bundle: str, proxies: Optional[dict[str, str]], timeout: int) -> AWSResponse:
-    """GET a URL without authorisation, but as botocore's clients do it.
+    """GET a URL without authorisation, in the same way as botocore's clients.
 
     Uses ``httpsession.URLLib3Session``.
 
+    :param url: The URL.
     :param ca_bundle: The path of a PEM file.
     :param proxies: Scheme -> URL.
     :param timeout: In seconds, for the connection and for each read.
     """
-    trusted: Any = ca_bundle  # its stubs say bool
+    trusted: Any = ca_bundle  # the type stubs only allow bool
     session = URLLib3Session(verify=trusted, proxies=proxies, timeout=timeout)
     return session.send(AWSRequest('GET', url).prepare())

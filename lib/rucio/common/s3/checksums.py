@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checksums as S3 writes them: of a local file, and of the pieces of one."""
+"""Checksums in the formats of S3, of a local file and of parts of it."""
 
 import base64
 import hashlib
@@ -28,7 +28,10 @@ _ONE = 1 << 31  # x^0 in this order
 
 
 def crc32_of(file: BinaryIO) -> str:
-    """The CRC-32 of a file from its beginning, in base64. Reads it once."""
+    """Return the CRC-32 of a file in base64. Reads it once, from its beginning.
+
+    :param file: The file.
+    """
     file.seek(0)
     crc = 0
     while block := file.read(_BLOCK):
@@ -37,10 +40,12 @@ def crc32_of(file: BinaryIO) -> str:
 
 
 def etag_of(file: BinaryIO, part: int) -> str:
-    """The ETag that S3 gives a file: the MD5, or for a multipart upload that of the parts' MD5s and their number. Reads
-    it once.
+    """Return the ETag that S3 gives a file: its MD5, or for a multipart upload a hash of the parts' MD5s.
 
-    :param part: The size of a part in bytes; 0 for a file in one piece.
+    Reads the file once.
+
+    :param file: The file.
+    :param part: The size of a part in bytes; 0 for an upload in one piece.
     """
     file.seek(0)
     if not part:
@@ -55,18 +60,21 @@ def etag_of(file: BinaryIO, part: int) -> str:
 
 
 def combine_crc32(first: int, second: int, size: int) -> int:
-    """The CRC-32 of two pieces of data from those of each. Python 3.15 has it as ``zlib.crc32_combine``.
+    """Return the CRC-32 of two consecutive pieces of data from the CRC-32 of each.
 
-    To append ``size`` bytes is to multiply the first by x^(8 * size), as zlib's crc32_combine does.
+    Appending ``size`` bytes multiplies the first by x^(8 * size), as in zlib's crc32_combine. Python 3.15 has
+    ``zlib.crc32_combine``.
 
-    :param size: Of the second, in bytes.
+    :param first: The CRC-32 of the first piece.
+    :param second: The CRC-32 of the second piece.
+    :param size: The size of the second piece in bytes.
     """
     return _multiply(_shift(size), first) ^ second
 
 
 @lru_cache(16)
 def _shift(size: int) -> int:
-    """x^(8 * size)."""
+    """Return x^(8 * size)."""
     shift, power = _ONE, _ONE >> 8  # x^0, x^8
     while size:
         if size & 1:
@@ -77,7 +85,7 @@ def _shift(size: int) -> int:
 
 
 def _multiply(a: int, b: int) -> int:
-    """The product of two polynomials modulo that of CRC-32."""
+    """Multiply two polynomials modulo that of CRC-32."""
     product = 0
     while a:
         if a & _ONE:
@@ -88,5 +96,8 @@ def _multiply(a: int, b: int) -> int:
 
 
 def base64_of(crc: int) -> str:
-    """A CRC-32 as S3 writes it."""
+    """Encode a CRC-32 as S3 does.
+
+    :param crc: The CRC-32.
+    """
     return base64.b64encode(crc.to_bytes(4, 'big')).decode()

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Shared boto3 clients: one for each storage and identity, not one for each file.
+"""Shared boto3 clients: one for each storage and identity, not for each file.
 
-Making a client costs 100 to 200 ms of CPU; Rucio makes three protocol objects for each file. Clients are thread-safe.
+A client costs 100 to 200 ms of CPU, and Rucio makes three protocol objects for each file. Clients are thread-safe.
 """
 
 import base64
@@ -49,7 +49,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Connection:
-    """A client with what it was made of."""
+    """A client, with the storage and the way of authorisation that it was made for."""
 
     endpoint: Endpoint
     authorizer: Authorizer
@@ -57,17 +57,19 @@ class Connection:
 
 
 def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Patience = PERSON) -> Connection:
-    """The connection for this storage and identity; the same for all who ask with the same, in all threads.
+    """Return the connection for a storage and an identity: the same one for equal parameters, in all threads.
+
+    Sends no request.
 
     :param endpoint: The storage.
-    :param authorizer: How to be authorised; None: by signed URLs.
-    :param patience: How long to wait and how often to try, where the settings do not say.
-    :returns: A connection. No request is made.
+    :param authorizer: The way of authorisation; None for signed URLs.
+    :param patience: Time-outs and attempts, unless they are set.
+    :returns: The connection.
     :raises RSEAccessDenied: if the AWS profile does not exist.
     """
     authorizer = authorizer or Presigned()
     patience = endpoint.patience(patience)
-    # What only names the RSE makes no other client. Another process must not use our sockets: a fork begins anew.
+    # RSEs that only differ in their names share a client. A forked process must not use our sockets: it starts anew.
     storage = replace(
         endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets()
     )
@@ -100,7 +102,7 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
 
 
 def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
-    # An unsigned x-amz-... header is refused on a signed URL.
+    # On a signed URL, an unsigned x-amz-... header is refused.
     integrity: Literal['when_supported', 'when_required'] = (
         'when_supported' if endpoint.checksum == 'crc32' and not authorizer.whole_objects_only else 'when_required'
     )
@@ -115,7 +117,7 @@ def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
 
 
 def _date(value: Any) -> Optional[datetime]:
-    """What stands in a listing; the rest is left to botocore, and so are fractions of a second on Python 3.10."""
+    """Parse dates in listings; return None for others, and for fractions of a second on Python 3.10."""
     try:
         return datetime.fromisoformat(value[:-1] + '+00:00') if value.endswith('Z') else None
     except (AttributeError, ValueError):
@@ -123,10 +125,9 @@ def _date(value: Any) -> Optional[datetime]:
 
 
 class Stoppable:
-    """A client for one transfer: once that is stopped it makes no request any more, also no further attempt of one
-    under way.
+    """A client for one transfer that can be stopped: then it sends no more requests, not even retries.
 
-    Only a multipart upload may still be aborted.
+    Only a multipart upload can still be aborted.
     """
 
     _calls: ClassVar[threading.local] = threading.local()
@@ -151,7 +152,12 @@ class Stoppable:
 
     @classmethod
     def of(cls, client: 'S3Client', stop: threading.Event, *more: Any) -> 'S3Client':
-        """As a client, which it is to all who use it."""
+        """Wrap a client, and type the result as one.
+
+        :param client: The client.
+        :param stop: Stops it when it is set.
+        :param more: More arguments of the class.
+        """
         return cast('S3Client', cls(client, stop, *more))
 
     @classmethod
@@ -162,10 +168,10 @@ class Stoppable:
 
 
 class _NeverOverwrite:
-    """Makes every upload of a client conditional: it fails with 412 where there is an object already.
+    """Makes every upload of a client conditional, so that it fails with 412 if the object already exists.
 
-    Where the storage does not honour ``If-None-Match``, a HEAD just before has to do: it tells of an object that was
-    there before, not of one that is written in the same moment.
+    If the storage does not support ``If-None-Match``, a HEAD is sent before. It finds existing objects, but none that
+    are written at the same moment.
     """
 
     def __init__(self, client: 'S3Client', endpoint: Endpoint, can_look: bool) -> None:
@@ -177,7 +183,7 @@ class _NeverOverwrite:
         }
         for operation, honoured in operations.items():
             shape = client.meta.service_model.operation_model(operation).input_shape
-            if shape is not None and 'IfNoneMatch' in shape.members:  # CopyObject: not in every boto3
+            if shape is not None and 'IfNoneMatch' in shape.members:  # older versions of boto3 lack it for CopyObject
                 botocore_internals.before_parameters(client, operation, self._demand)
             if not honoured and can_look:
                 botocore_internals.before_parameters(client, operation, self._look)
@@ -194,21 +200,19 @@ class _NeverOverwrite:
                 return
             raise
         answer = {
-            'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by a HEAD'},
+            'Error': {'Code': 'PreconditionFailed', 'Message': 'found by a HEAD'},
             'ResponseMetadata': {'HTTPStatusCode': 412},
         }
         raise ClientError(answer, operation)  # type: ignore[arg-type]
 
 
 def _add_md5(request: dict[str, Any], _context: dict[str, Any]) -> None:
-    """Content-MD5, the one check of what they received that all storages honour. The body is in memory or small."""
+    """Add Content-MD5, the only check of uploads that all storages support. The body is in memory or small."""
     request['headers']['Content-MD5'] = _md5(request['body'])
 
 
 def _add_md5_to_signed(request: 'AWSRequest', operation_name: str, **_: Any) -> None:
-    """The same for a signed URL. Version 4 lets a header be added that was not signed; older signatures cover this
-    one.
-    """
+    """Add Content-MD5 to a signed URL. Version 4 allows unsigned headers; older signatures cover this one."""
     if operation_name == 'PutObject' and 'X-Amz-Signature=' in str(request.url):
         request.headers['Content-MD5'] = _md5(request.data)
 

@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The content of an object: read in order and resumed where an answer breaks off, summed, and compared with what the
-catalogue says.
-"""
+"""Read the content of objects: in order, resumed after interruptions, and verified by checksums."""
 
 import hashlib
 import threading
@@ -42,13 +40,14 @@ if TYPE_CHECKING:
 __all__ = ['BODIES', 'BROKEN', 'Reader', 'Summing', 'Sums', 'Verified', 'sums_of']
 
 BLOCK = 1024**2  # bytes read at once
-BODIES = 3  # answers that break off in a row; each request has the client's own attempts
-BROKEN = (HTTPClientError, IncompleteReadError)  # what an answer that breaks off raises
+BODIES = 3  # interrupted answers in a row; each request has the client's own retries
+BROKEN = (HTTPClientError, IncompleteReadError)  # raised for an interrupted answer
 
 
 class Sums(NamedTuple):
-    """What a content is known by: MD5 and Adler-32 in hexadecimal, as the catalogue has them, and the size in bytes.
-    None: not known.
+    """Checksums and size of a content: MD5 and Adler-32 in hexadecimal, as in the catalogue, and the size in bytes.
+
+    None means unknown.
     """
 
     md5: Optional[str] = None
@@ -56,11 +55,12 @@ class Sums(NamedTuple):
     size: Optional[int] = None
 
     def compare(self, other: 'Sums') -> Optional[bool]:
-        """Whether two contents are the same, by all that is known of both.
+        """Compare two contents by everything that is known of both.
 
-        Letters may be of either case, and zeros at the beginning of an Adler-32 may be missing: Rucio compares so.
+        Case is ignored, and leading zeros of an Adler-32 may be missing, as in Rucio.
 
-        :returns: None where nothing differs, but no checksum is known of both.
+        :param other: The other content.
+        :returns: None if nothing differs, but no checksum is known of both.
         """
         if None not in (self.size, other.size) and self.size != other.size:
             return False
@@ -68,7 +68,10 @@ class Sums(NamedTuple):
         return all(mine.lower().zfill(8) == its.lower().zfill(8) for mine, its in pairs) if pairs else None
 
     def agrees(self, other: 'Sums') -> bool:
-        """Whether nothing that is known of both differs."""
+        """Return whether nothing that is known of both differs.
+
+        :param other: The other content.
+        """
         return self.compare(other) is not False
 
 
@@ -76,10 +79,10 @@ _UNKNOWN = Sums()
 
 
 class Summing:
-    """Makes the sums of what it is given, in order, and compares them with those that are expected.
+    """Computes the checksums of data that it gets in order, and compares them with the expected ones.
 
     :param expected: What is known of the content.
-    :param md5: Whether to make the MD5, too, which takes four times as long as an Adler-32.
+    :param md5: Whether to compute the MD5 as well, which takes four times as long as an Adler-32.
     """
 
     def __init__(self, expected: Sums = _UNKNOWN, md5: bool = True) -> None:
@@ -88,11 +91,14 @@ class Summing:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was given: it comes again, from the beginning."""
+        """Start again from the beginning."""
         self._md5, self._adler32, self._size = hashlib.md5(usedforsecurity=False) if self._with_md5 else None, 1, 0
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes.
+
+        :param data: The bytes.
+        """
         if self._md5 is not None:
             self._md5.update(data)
         self._adler32 = zlib.adler32(data, self._adler32)
@@ -100,30 +106,30 @@ class Summing:
 
     @property
     def sums(self) -> Sums:
-        """Of all that was given so far."""
+        """The sums of all data so far."""
         return Sums(self._md5.hexdigest() if self._md5 else None, f'{self._adler32:08x}', self._size)
 
     @property
     def is_expected(self) -> bool:
-        """Whether nothing that is known of both differs."""
+        """Return whether nothing that is known of both differs."""
         return self.expected.agrees(self.sums)
 
 
 class Reader:
-    """The bytes of an object, or a range of them, in order. All requests are for the same version of the object.
+    """Reads the bytes of an object, or a range of them, in order. All requests are for the same version of the object.
 
-    Where an answer breaks off, the next one goes on from there, until three in a row bring nothing new (or less than
-    ``far``). botocore verifies an answer only if it is read from the beginning of the object to its end. One request,
-    and one for each answer that breaks off. Errors are botocore's own.
+    An interrupted answer is resumed, until three in a row bring no data (or less than ``far``). botocore only verifies
+    an answer that is read from the beginning of the object to its end. One request, and one for each interruption.
+    Errors are botocore's own.
 
-    :param client: Makes the requests.
-    :param target: The object, ...
-    :param info: ... and what is known of it.
+    :param client: Sends the requests.
+    :param target: The object.
+    :param info: The known properties of the object.
     :param stop: Once it is set, the next read raises CancelledError.
     :param start: The first byte.
-    :param size: The number of bytes; None: all that follow.
-    :param resumes: Whether an answer that breaks off is resumed. Otherwise one of :data:`BROKEN` is raised.
-    :param far: The number of bytes after which a broken answer is not in a row with the one before it.
+    :param size: The number of bytes; None for all that follow.
+    :param resumes: Whether to resume an interrupted answer. Otherwise one of :data:`BROKEN` is raised.
+    :param far: The number of bytes after which an interruption is no longer counted as in a row with the one before.
     """
 
     def __init__(
@@ -145,21 +151,22 @@ class Reader:
         self._end = info.size if size is None else start + size
         self._bodies = BODIES if resumes else 1
         self._far = far
-        # Answers that broke off in a row, and where the next one is not in that row.
+        # The interruptions in a row, and the position from which on the next one starts a new row.
         self._broken, self._out_of_row = 0, start
         self._body: Any = None
 
     @property
     def left(self) -> int:
-        """The number of bytes that are still to come."""
+        """The number of bytes that are still to be read."""
         return self._end - self._position
 
     def read(self, most: int = BLOCK) -> bytes:
-        """The next bytes, at most a MiB; none at the end.
+        """Read the next bytes: at most a MiB, none at the end.
 
+        :param most: The maximal number of bytes.
         :raises CancelledError: if it was stopped.
         :raises FileConsistencyMismatch: if the object has more bytes than it should.
-        :raises RSEOperationNotSupported: if the storage sends other bytes than it was asked for.
+        :raises RSEOperationNotSupported: if the storage sends other bytes than requested.
         """
         while self.left:
             if self._stop.is_set():
@@ -179,13 +186,13 @@ class Reader:
             self._body = self._ask()
         try:
             block: bytes = self._body.read(most)
-            # botocore compares a checksum when it is asked for more than there is.
+            # botocore compares the checksum when more bytes are requested than there are.
             more = len(block) == self.left and self._body.read(1)
-        except HTTPError as error:  # botocore does not know all of them
+        except HTTPError as error:  # botocore does not handle all of them
             raise ResponseStreamingError(error=error) from error
         if more or len(block) > self.left:
             raise FileConsistencyMismatch(
-                f'RSE {self._target.rse}: get of {self._target}: more bytes came than were asked for. Try again.'
+                f'RSE {self._target.rse}: get of {self._target}: the storage sent more bytes than requested. Try again.'
             )
         if not block:
             raise IncompleteReadError(actual_bytes=self._position, expected_bytes=self._end)
@@ -193,7 +200,7 @@ class Reader:
         return block
 
     def _ask(self) -> Any:
-        """:returns: The body of the answer, from the position on."""
+        """Return the body of an answer that starts at the current position."""
         extra: Any = {'IfMatch': self._info.etag} if self._info.etag else {}
         asked = f'{self._position}-{self._end - 1}'
         if self.left != self._info.size:
@@ -206,28 +213,27 @@ class Reader:
             answer['Body'].close()
             raise RSEOperationNotSupported(
                 f'RSE {self._target.rse}: get of {self._target}: '
-                f'bytes {asked}/{self._info.size} were asked for, but {came or "the whole object"} came. '
+                f'requested bytes {asked}/{self._info.size}, but got {came or "the whole object"}. '
                 'Tell the operator of the storage, and use another replica.'
             )
         return answer['Body']
 
     def close(self) -> None:
-        """End the request under way."""
+        """End the current request."""
         if self._body is not None:
             self._body.close()
             self._body = None
 
 
 class Verified:
-    """An object that is read once from its beginning to its end, which is not reached if the content is not the right
-    one.
+    """Reads an object once from its beginning to its end, and fails before the end if the content is wrong.
 
-    Memory: what is asked for at once, twice. Requests: as :class:`Reader`.
+    Memory: twice the bytes of one read. Requests: as :class:`Reader`.
 
     :param connection: The storage.
-    :param target: The object, ...
-    :param info: ... and what is known of it.
-    :param expected: What its checksums shall be.
+    :param target: The object.
+    :param info: The known properties of the object.
+    :param expected: The expected checksums.
     :param stop: Once it is set, the next read is refused.
     """
 
@@ -246,14 +252,15 @@ class Verified:
 
     @property
     def sums(self) -> Sums:
-        """The sums of what was read so far."""
+        """The sums of all data read so far."""
         return self._summing.sums
 
     def read(self, amount: int = -1) -> bytes:
-        """As many bytes, fewer only at the end.
+        """Read this number of bytes; fewer only at the end.
 
-        :raises FileConsistencyMismatch: instead of the last of them, if the checksums are not the expected ones.
-        :raises RucioException: what :mod:`.errors` makes of what the storage says.
+        :param amount: The number of bytes; -1 for all.
+        :raises FileConsistencyMismatch: instead of returning the last bytes, if the checksums differ.
+        :raises RucioException: the translation by :mod:`.errors` of an error of the storage.
         """
         wanted = self._reader.left if amount < 0 else amount
         blocks = []
@@ -268,7 +275,7 @@ class Verified:
         return b''.join(blocks)
 
     def close(self) -> None:
-        """End the request under way."""
+        """End the current request."""
         self._reader.close()
 
     def _verify(self) -> None:
@@ -285,10 +292,13 @@ class Verified:
 def sums_of(
     connection: 'Connection', target: 'Target', info: 'ObjectInfo', stop: Optional[threading.Event] = None
 ) -> Sums:
-    """Read an object for its checksums: one GET, a MiB of memory.
+    """Read an object to compute its checksums. One GET, one MiB of memory.
 
+    :param connection: The storage.
+    :param target: The object.
+    :param info: The known properties of the object.
     :param stop: Once it is set, the next read is refused.
-    :raises RucioException: what :mod:`.errors` makes of what the storage says.
+    :raises RucioException: the translation by :mod:`.errors` of an error of the storage.
     """
     with closing(Verified(connection, target, info, Sums(), stop)) as stream:
         while stream.read(BLOCK):
