@@ -72,7 +72,7 @@ def user_of(rucio: str, monkeypatch: pytest.MonkeyPatch) -> S3Client:
 
 def test_an_oidc_token_is_not_sent_to_an_sts_by_http(thief: Thief) -> None:
     """Got: the user's OIDC token, good for all that he may do anywhere."""
-    with pytest.raises(ConfigurationError, match=r"RSE X: the OIDC token would go over the network unencrypted.*'sts_endpoint'"):
+    with pytest.raises(ConfigurationError, match=r"RSE X: the OIDC token would be sent over the network unencrypted.*'sts_endpoint'"):
         WebIdentity(endpoint(url_of(thief), url_of(thief)), TOKEN)
     assert thief.seen == []
 
@@ -80,7 +80,7 @@ def test_an_oidc_token_is_not_sent_to_an_sts_by_http(thief: Thief) -> None:
 def test_the_server_gets_no_keys_from_an_sts_by_http(thief: Thief) -> None:
     """The request is only signed, but the answer has keys. Got: keys for an hour, for each one that the server vends."""
     storage = endpoint(url_of(thief), url_of(thief))
-    with pytest.raises(ConfigurationError, match='keys that its STS gives'):
+    with pytest.raises(ConfigurationError, match='keys from its STS'):
         sts.client(storage, KEYS.session(), 'us-east-1')
     assert thief.seen == []
 

@@ -603,7 +603,7 @@ class ProtocolConformance:
 
     def test_rsemanager_upload_with_wrong_checksum_and_size(self, rig, name, local):
         file = local()
-        with pytest.raises(FileConsistencyMismatch, match='changed after its checksums were made'):
+        with pytest.raises(FileConsistencyMismatch, match='changed after its checksums were computed'):
             self.upload(rig, rig.rse(), file.lfn(rig, name, md5='0' * 32, adler32='0' * 8, filesize=1), file.folder)
         assert rig.stored(rig.key(name)) is None
 

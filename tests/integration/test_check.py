@@ -142,7 +142,7 @@ def test_rse_add_makes_an_rse_that_works(site: Site, lonely: SeaweedFS, unique: 
     storage, rse = lonely, f'{unique}_S3'.upper()
     asked = ('--provider', 'seaweedfs', '--region', storage.region, '--endpoint', storage.url)
     told = ok(site.root.rucio('s3', 'rse', 'add', rse, *asked))
-    assert f'{rse} has the same place for each file' in refused(site.root.rucio('s3', 'rse', 'add', f'OTHER_{rse}', *asked))
+    assert f'{rse} uses the same keys for all files' in refused(site.root.rucio('s3', 'rse', 'add', f'OTHER_{rse}', *asked))
     site.alice.configure(s3_keys(rse, storage))
     site.root.call('set_local_account_limit', 'alice', rse, -1)
     site.storages[rse] = storage
@@ -203,7 +203,7 @@ def test_rse_add_leaves_another_rse_as_it_is(site: Site, unique: str, there: lis
         (['--provider', 'ceph', '--endpoint', 'https://x', '--prefix', 'a'], '--bucket'),
         (['--provider', 'ceph', '--endpoint', 'https://x', '--bucket', 'A_B'], 'not a valid bucket name'),
         (['--provider', 'ceph', '--endpoint', 'https://x', '--setting', 'nope=1'], "there is no setting 'nope'"),
-        (['--provider', 'ceph', '--endpoint', 'https://x', '--setting', 'secret_key=x'], 'may stand in rucio.cfg only'),
+        (['--provider', 'ceph', '--endpoint', 'https://x', '--setting', 'secret_key=x'], 'is only allowed in rucio.cfg'),
     ],
 )
 def test_rse_add_tells_what_is_wrong_before_anything_is_made(site: Site, unique: str, options: list[str], told: str) -> None:

@@ -205,7 +205,7 @@ def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(
         timeout=100,
         check=False,
     )
-    assert 'changed after its checksums were made' in upload.stderr
+    assert 'changed after its checksums were computed' in upload.stderr
     assert 'Successfully uploaded' not in upload.stderr
     assert site.objects('PLAIN_S3', unique) == {}
     assert site.multipart_uploads('PLAIN_S3', unique) == []

@@ -221,7 +221,7 @@ def test_keys_that_may_not_delete(deletion: Maker, plain: SeaweedFS) -> None:
     world.register(FILES)
     world.set_keys(*plain.reader_keys)
     told = world.reap('--auto-exclude-threshold', str(len(FILES)))
-    world.assert_nothing_happened(told, FILES, 'AccessDenied.* The credentials in use may not do this')
+    world.assert_nothing_happened(told, FILES, 'AccessDenied.* These credentials are not allowed to do this')
     assert world.objects() == set(FILES)
 
     world.set_keys()

@@ -313,7 +313,7 @@ def test_what_is_shared_comes_by_stock_download_and_the_rest_does_not(site: Vend
     site.vera.rucio('upload', '--rse', site.rse, '--scope', 'user.vera', '--lfn', f'{unique}/file', f'user.vera:{unique}', str(file))
     refusal = site.viktor.rucio('download', '--dir', str(tmp_path / 'no'), f'user.vera:{unique}')
     assert not list((tmp_path / 'no').rglob('file'))
-    assert 'Rucio gives no keys to read' in refusal.stdout + refusal.stderr
+    assert 'Rucio issues no keys to read' in refusal.stdout + refusal.stderr
     s3_call(site.vera, 'add_grant', 'user.vera', unique, 'viktor')
     done = site.viktor.rucio('download', '--dir', str(tmp_path / 'yes'), f'user.vera:{unique}')
     (found,) = [path for path in (tmp_path / 'yes').rglob('file') if path.is_file()]

@@ -238,7 +238,7 @@ def test_a_disk_that_fails_leaves_the_file(run, home, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'), [(b'\xff\xfe', 'is not UTF-8 text'), (b'{', 'no JSON'), (b'{"version": "10", "aliases": {"site_s3": {"secretKey": "m"}}}', 'already')]
+    ('content', 'said'), [(b'\xff\xfe', 'is not UTF-8 text'), (b'{', 'not JSON'), (b'{"version": "10", "aliases": {"site_s3": {"secretKey": "m"}}}', 'already')]
 )
 def test_a_file_that_is_none_of_ours(run, home, content, said):
     file = home / 'file'

@@ -37,5 +37,5 @@ def test_a_listing_that_breaks_off_is_not_taken_for_the_end(s3, endpoint, monkey
     s3.fail('ListObjectsV2', BROKEN_OFF)
     result = CliRunner().invoke(command, ['user.alice'], obj=SimpleNamespace(client=server))
     assert isinstance(result.exception, ServiceUnavailable)
-    assert 'not complete and cannot be continued' in str(result.exception)
+    assert 'an incomplete listing that cannot be continued' in str(result.exception)
     assert not result.stdout

@@ -203,7 +203,7 @@ def test_the_place_of_another_rse(catalogue, add, other, options):
     for _ in range(2):  # not by what Rucio has in its cache
         refused = add(*options)
         assert isinstance(refused.exception, UnsupportedOperation)
-        assert 'The RSE SITE_S3 was not created: OTHER_S3 has the same place for each file' in str(refused.exception)
+        assert 'The RSE SITE_S3 was not created: OTHER_S3 uses the same keys for all files' in str(refused.exception)
         assert ('another --bucket or --prefix' if '--bucket' in options else '--bucket-prefix') in str(refused.exception)
     assert catalogue.rse is None
 
@@ -263,7 +263,7 @@ def test_the_scopes_of_a_common_bucket_are_apart(catalogue, add):
 def test_an_interrupted_rse_does_not_get_the_place_of_another(catalogue, add):
     catalogue.add_rse('SITE_S3')
     catalogue.add_other('OTHER_S3')
-    assert 'OTHER_S3 has the same place' in str(add().exception)
+    assert 'OTHER_S3 uses the same keys' in str(add().exception)
     assert not catalogue.rse['protocols']
 
 

@@ -112,14 +112,14 @@ def test_a_key_that_several_dids_share():
 def test_a_scope_inside_another_has_no_prefix():
     of = storage('identity', '/common/')
     for scope in ('user.alice', 'user', 'group.phys'):
-        with pytest.raises(RSEOperationNotSupported, match='no place of its own'):
+        with pytest.raises(RSEOperationNotSupported, match='no common prefix'):
             of.layout.place_of(scope, 'run1/')
     assert of.layout.dids_of('common', 'user/alice/') == []
     assert of.layout.bucket_of('user.alice') == 'common'
 
 
 def test_names_that_are_scattered_have_no_prefix():
-    with pytest.raises(RSEOperationNotSupported, match='no place of its own'):
+    with pytest.raises(RSEOperationNotSupported, match='no common prefix'):
         storage('hash', '/common/').layout.place_of('user.alice', 'run1/')
     with pytest.raises(RSEOperationNotSupported, match='not deterministic'):
         storage(deterministic=False).layout.place_of('user.alice', 'file')

@@ -37,7 +37,7 @@ def refused(status=0, code='', message='', attempts=0):
     ('status', 'code', 'expected', 'remedy'),
     [
         (404, 'NoSuchKey', rucio.SourceNotFound, 'no such object'),
-        (404, 'NoSuchBucket', rucio.DestinationNotAccessible, 'has to be made'),
+        (404, 'NoSuchBucket', rucio.DestinationNotAccessible, 'must be made'),
         (404, 'NoSuchUpload', rucio.ServiceUnavailable, 'try again'),
         (403, 'InvalidAccessKeyId', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (403, 'SignatureDoesNotMatch', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
@@ -47,7 +47,7 @@ def refused(status=0, code='', message='', attempts=0):
         (403, 'RequestTimeTooSkewed', rucio.RSEAccessDenied, 'clock'),
         (301, 'PermanentRedirect', rucio.RSEAccessDenied, "'region'"),
         (400, 'AuthorizationHeaderMalformed', rucio.RSEAccessDenied, "'region'"),
-        (412, 'PreconditionFailed', rucio.FileReplicaAlreadyExists, 'left as it is'),
+        (412, 'PreconditionFailed', rucio.FileReplicaAlreadyExists, 'was not changed'),
         (409, 'ConditionalRequestConflict', rucio.ResourceTemporaryUnavailable, 'try again'),
         (400, 'BadDigest', rucio.FileConsistencyMismatch, 'nothing was stored'),
         (400, 'InvalidDigest', rucio.FileConsistencyMismatch, 'nothing was stored'),
@@ -67,9 +67,9 @@ def refused(status=0, code='', message='', attempts=0):
         (400, 'NeverHeardOf', rucio.ServiceUnavailable, 'operator'),
         # A HEAD has no body: botocore takes the status for the code.
         (301, '301', rucio.RSEAccessDenied, "'region'"),
-        (403, '403', rucio.RSEAccessDenied, 'may not'),
+        (403, '403', rucio.RSEAccessDenied, 'not allowed'),
         (404, '404', rucio.SourceNotFound, 'no such object'),
-        (412, '412', rucio.FileReplicaAlreadyExists, 'left as it is'),
+        (412, '412', rucio.FileReplicaAlreadyExists, 'was not changed'),
         (429, '429', rucio.ResourceTemporaryUnavailable, 'later'),
         (503, '503', rucio.ResourceTemporaryUnavailable, 'later'),
         (507, '507', rucio.RSEOverQuota, 'full'),
@@ -101,7 +101,7 @@ def test_an_answer_of_the_storage_becomes_what_rucio_knows(status, code, expecte
         (boto.PartialCredentialsError(provider='x', cred_var='y'), rucio.RSEAccessDenied, 'keys in rucio.cfg'),
         (boto.ProfileNotFound(profile='p'), rucio.RSEAccessDenied, 'AWS profile'),
         (boto.CredentialRetrievalError(provider='x', error_msg='y'), rucio.RSEAccessDenied, 'AWS profile'),
-        (boto.ParamValidationError(report='x'), rucio.RSEFileNameNotSupported, 'name that S3 takes'),
+        (boto.ParamValidationError(report='x'), rucio.RSEFileNameNotSupported, 'name that S3 allows'),
         (boto.BotoCoreError(), rucio.ServiceUnavailable, 'later'),
         (s3transfer.exceptions.CancelledError('x'), rucio.ServiceUnavailable, 'stopped'),
     ],
@@ -123,7 +123,7 @@ def test_a_missing_bucket_is_a_missing_source_for_who_reads(operation):
 def test_an_object_that_changes_while_it_is_read_does_not_exist_already():
     error = translate(refused(412, 'PreconditionFailed'), 'get', TARGET)
     assert type(error) is rucio.ServiceUnavailable
-    assert 'changed the object' in str(error)
+    assert 'object was changed' in str(error)
 
 
 def test_a_bucket_is_named_without_a_key():

@@ -430,7 +430,7 @@ def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_conditi
     s3.conditional_put = False
     s3.store(BUCKET, 'f', b'somebody else wrote this')
     made, pfn = protocol(keys=None, url=SITE, sign_url='s3', s3={'provider': 'generic'}), f'{SITE}/{BUCKET}/f'
-    with pytest.raises(FileReplicaAlreadyExists, match='left as it is'):
+    with pytest.raises(FileReplicaAlreadyExists, match='was not changed'):
         made.put(source, f'{pfn}?{SIGNATURE}.rucio.upload')
     assert s3.content(BUCKET, 'f') == b'somebody else wrote this'
     made.put(source, pfn + '2')

@@ -138,7 +138,7 @@ def test_it_changed_while_it_was_read(s3, subtree):
     s3.fail('GetObject', fake_s3.error(412, 'PreconditionFailed'))
     found = one(s3, subtree())
     assert isinstance(found, ServiceUnavailable)
-    assert 'Somebody changed the object while it was read' in str(found.args[0])
+    assert 'The object was changed while it was read' in str(found.args[0])
 
 
 @pytest.mark.parametrize(

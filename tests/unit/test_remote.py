@@ -236,7 +236,7 @@ def test_who_may_not_see_the_bucket_still_learns_that_a_file_is_missing(connecti
 
 def test_a_signature_for_something_else_is_not_used(connection, signer, s3):
     signer.answers.append([{'uri': f'{s3.url}/user.bob/k', 'headers': {}}])
-    with pytest.raises(RSEOperationNotSupported, match='another request'):
+    with pytest.raises(RSEOperationNotSupported, match='a different request'):
         connection.client.head_object(Bucket=BUCKET, Key='k')
     assert s3.requests == []
 

@@ -349,9 +349,9 @@ def test_a_policy_that_keeps_the_server_out(catalogue):
 def test_a_place_that_is_not_its_own(catalogue):
     plugin = Plugin()
     assert run(catalogue(), plugin)['place'].status == OK
-    plugin.overlaps = [{'rse': 'Y', 'why': 'Y has the same place for each file'}, {'rse': None, 'why': 'an RSE of another VO can have the same keys'}]
+    plugin.overlaps = [{'rse': 'Y', 'why': 'Y uses the same keys for all files'}, {'rse': None, 'why': 'an RSE of another VO can have the same keys'}]
     result = run(catalogue(), plugin)['place']
-    assert (result.status, result.found) == (FAILED, 'Y has the same place for each file; an RSE of another VO can have the same keys')
+    assert (result.status, result.found) == (FAILED, 'Y uses the same keys for all files; an RSE of another VO can have the same keys')
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_all_else_is_not(url):
 
 def test_the_refusal_names_the_secret_and_the_place_but_no_query():
     with pytest.raises(
-        ConfigurationError, match=r"^Error.*|The token would go over the network unencrypted, as 'http://s' is not https\. Use https\."
+        ConfigurationError, match=r"^Error.*|The token would be sent over the network unencrypted, as 'http://s' is not https\. Use https\."
     ) as raised:
         need_private('http://s?X-Amz-Signature=1', 'The token', 'Use https.')
     assert 'Signature' not in str(raised.value)

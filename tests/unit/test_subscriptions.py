@@ -187,7 +187,7 @@ def test_the_token_goes_by_https_only(clients, caplog, change):
     storage = clients.storage(**CEPH)
     storage.endpoint = replace(storage.endpoint, **change)
     assert subscriptions.subscribe(storage, BUCKET) is False
-    assert 'events_token would go over the network unencrypted' in caplog.text
+    assert 'events_token would be sent over the network unencrypted' in caplog.text
     assert clients.made == []
 
 
@@ -222,7 +222,7 @@ def test_a_wrong_token_is_not_shown(rse, rucio_cfg, token):
 
 def test_the_token_stands_in_rucio_cfg_only_and_leaves_the_keys_alone(rse, rucio_cfg):
     settings = rse(s3={'provider': 'ceph', 'events_url': URL, 'events_token': TOKEN})
-    with pytest.raises(ConfigurationError, match=r'rucio\.cfg only'):
+    with pytest.raises(ConfigurationError, match=r'only allowed in rucio\.cfg'):
         Endpoint.load(settings, settings['protocols'][0])
     rucio_cfg({'s3': {'access_key': 'KEY', 'secret_key': 'hidden'}, 's3:X': {'events_token': TOKEN}})
     settings = rse(s3={'provider': 'ceph', 'events_url': URL})

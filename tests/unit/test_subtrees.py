@@ -64,7 +64,7 @@ def test_one_bucket_for_all_scopes(storage):
 
 
 def test_an_algorithm_that_scatters_names(storage):
-    with pytest.raises(RSEOperationNotSupported, match="'hash' has no place of its own"):
+    with pytest.raises(RSEOperationNotSupported, match="'hash' has no common prefix"):
         Subtree.of(storage(lfn2pfn_algorithm='hash'), SCOPE)
 
 

@@ -267,7 +267,7 @@ def test_keys_for_one_object_are_not_used_for_those_that_begin_like_it(connectio
 
 def test_keys_for_something_else_are_not_used(connection, vendor, s3):
     vendor.get_s3_credentials = lambda *_: {**FakeServer().get_s3_credentials('X', 'user.bob', '', False)}  # the keys of another bucket
-    with pytest.raises(RSEAccessDenied, match='something else'):
+    with pytest.raises(RSEAccessDenied, match='do not cover'):
         connection.client.get_object(Bucket=BUCKET, Key='a')
     assert not s3.requests
 

@@ -334,7 +334,7 @@ def test_who_waited_for_a_failure_shares_it(storage, sts, monkeypatch):
             assert here.acquire(timeout=30)
         sts.gate.set()
         for each in asked:
-            with pytest.raises(ServiceUnavailable, match='STS is up'):
+            with pytest.raises(ServiceUnavailable, match='STS is running'):
                 each.result()
     assert len(sts.requests) == 1
     sts.failures = []
@@ -369,7 +369,7 @@ def test_a_refusal_is_not_remembered(storage, sts):
         (400, 'ValidationError', RSEAccessDenied, 'credentials_lifetime'),
         (400, 'Whatever', RSEAccessDenied, 'sts_endpoint'),
         (503, 'SlowDown', ResourceTemporaryUnavailable, 'later'),
-        (500, 'InternalFailure', ServiceUnavailable, 'STS is up'),
+        (500, 'InternalFailure', ServiceUnavailable, 'STS is running'),
     ],
 )
 def test_a_refusal_names_the_rse_the_role_and_the_remedy(storage, sts, status, code, exception, words):

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A circuit breaker for each storage: one that stopped answering is left alone until it answers again.
+"""A circuit breaker for each storage: a storage that stopped answering gets no requests until it answers again.
 
-Otherwise each request to the Rucio server that needs the storage would hold a worker until its time-out, and soon there
-would be no worker left for anything else. A storage that refuses connections or answers with errors costs no time, and
-is asked as before.
+Otherwise each request to the Rucio server that needs the storage would block a worker until its time-out, and soon no
+worker would be left for anything else. A storage that refuses connections or returns errors costs no time, and still
+gets requests.
 """
 
 import os
@@ -30,9 +30,9 @@ from .errors import StorageSilentError
 
 __all__ = ['watch']
 
-PAUSE = 5.0  # seconds between two looks at a storage that is silent
+PAUSE = 5.0  # seconds between two attempts to reach a silent storage
 
-# What each service is asked to see whether it is back.
+# The operation of each service that shows whether it answers again.
 _QUESTIONS = {'s3': 'list_buckets', 'sts': 'get_caller_identity', 'sns': 'list_topics'}
 
 _breakers: dict[tuple[int, str], '_Breaker'] = {}
@@ -40,15 +40,16 @@ _lock = threading.Lock()
 
 
 def watch(client: Any, service: str) -> None:
-    """Refuse requests of a boto3 client while its storage is silent. All clients of a process with the same endpoint
-    share what they know of it.
+    """Refuse requests of a boto3 client while its storage is silent.
+
+    All clients of a process with the same endpoint share its state.
 
     :param client: The client.
     :param service: s3, sts or sns.
     """
     url = str(client.meta.endpoint_url)
     with _lock:
-        # A forked process does not have the thread that looks whether the storage is back.
+        # A forked process does not have the thread that tries to reach the storage.
         breaker = _breakers.setdefault((os.getpid(), url), _Breaker(url))
 
     def note(exception: Optional[BaseException]) -> None:
@@ -66,7 +67,7 @@ class _Breaker:
         self._asking: Optional[threading.Thread] = None  # while the storage is silent
 
     def refuse(self, **_: Any) -> None:
-        """Costs nothing, and no attempt follows it.
+        """Refuse a request at once and without a retry, while the storage is silent.
 
         :raises StorageSilentError: while the storage does not answer.
         """
@@ -74,10 +75,11 @@ class _Breaker:
             raise StorageSilentError(url=self._url)
 
     def open(self, question: Any, reason: BaseException) -> None:
-        """Ask nothing from now on, but one question every few seconds, in a thread of its own: no request of a user is
-        spent on finding out whether the storage is back, and none waits for it.
+        """Refuse all requests from now on, but send one every few seconds in a thread of its own.
 
-        :raises StorageSilentError: always: to try again would be to wait once more.
+        No request of a user is spent on finding out whether the storage answers again, and none waits for it.
+
+        :raises StorageSilentError: always, as a retry would only wait once more.
         """
         with self._lock:
             if self._asking is None:
@@ -95,7 +97,7 @@ class _Breaker:
 
 
 def _answers(question: Any) -> bool:
-    """Whether the storage says anything at all."""
+    """Return whether the storage answers at all."""
     try:
         question()
     except ClientError:

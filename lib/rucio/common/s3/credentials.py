@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The ways of being authorised by a storage that need no server, and which way is chosen.
+"""The ways of being authorised by a storage that need no server, and the choice between all ways.
 
-A new way is a subclass of :class:`.authorizer.Authorizer` and a line in :func:`choose`. Nothing here makes a request to
-a storage; a Rucio server is asked what it offers where there are no keys.
+A new way is a subclass of :class:`.authorizer.Authorizer` and a line in :func:`choose`. This module sends no requests
+to storages; if there are no keys, it asks the Rucio server what it offers.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ __all__ = ['Anonymous', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose
 
 
 class Static(Authorizer):
-    """Keys in rucio.cfg."""
+    """Keys from rucio.cfg."""
 
     name = 'static'
 
@@ -66,7 +66,7 @@ class Static(Authorizer):
 
 
 class Profile(Authorizer):
-    """A named profile of ~/.aws, with all that AWS tools do for it (assumed roles, credential_process, refreshing)."""
+    """A profile of ~/.aws, used as AWS tools do (assumed roles, credential_process, renewal)."""
 
     name = 'static'
 
@@ -81,9 +81,7 @@ class Profile(Authorizer):
 
 
 class _RotatingCredentials(Credentials):
-    """The keys of an RSE in rse-accounts.cfg. Read again once a minute: a daemon need not be restarted when keys are
-    changed.
-    """
+    """The keys of an RSE from rse-accounts.cfg, read again once a minute: daemons need no restart for new keys."""
 
     SECONDS = 60
 
@@ -96,7 +94,7 @@ class _RotatingCredentials(Credentials):
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         if time.monotonic() - self._read > self.SECONDS:
             self._read = time.monotonic()
-            with suppress(ConfigurationError):  # half written: the old keys may still do
+            with suppress(ConfigurationError):  # being written: the old keys may still be valid
                 if account := _rse_account(self._rse_id):
                     self._current = ReadOnlyCredentials(account['access_key'], account['secret_key'], None)
         return self._current
@@ -112,7 +110,7 @@ def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
             f'rse-accounts.cfg cannot be read: {error.args[0]}. It must be a JSON object of RSE ids.'
         ) from None
     if not isinstance(account, dict) or ('access_key' not in account and 'secret_key' not in account):
-        return None  # other kinds of storages have entries, too
+        return None  # other kinds of storage have entries as well
     if not account.get('access_key') or not account.get('secret_key'):
         raise ConfigurationError(
             f'rse-accounts.cfg has only one of access_key and secret_key for the RSE id {rse_id}. Set both.'
@@ -121,7 +119,7 @@ def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
 
 
 class RSEAccounts(Authorizer):
-    """Keys in Rucio's own rse-accounts.cfg, by RSE id: what servers and daemons use."""
+    """Keys from Rucio's rse-accounts.cfg, by RSE id, as used by servers and daemons."""
 
     name = 'static'
 
@@ -135,7 +133,7 @@ class RSEAccounts(Authorizer):
 
 
 class Anonymous(Authorizer):
-    """No authorisation: public buckets."""
+    """No authorisation, for public buckets."""
 
     name = 'anonymous'
     signed = False
@@ -146,10 +144,10 @@ class Anonymous(Authorizer):
 
 
 class Presigned(Authorizer):
-    """URLs that somebody else signed, each for one object and one of GET, PUT and DELETE.
+    """URLs that somebody else signed, each for one object and GET, PUT or DELETE.
 
-    The client builds its requests as always; what is sent goes to the signed URL. Headers that S3 would want to be
-    signed (``x-amz-...``) are not added, so the storage is not asked for a checksum.
+    The client builds its requests as usual, but they are sent to the signed URL. Headers that S3 wants signed
+    (``x-amz-...``) are not added, so the storage gets no checksum.
     """
 
     name = 'presigned'
@@ -158,14 +156,19 @@ class Presigned(Authorizer):
     identity = 'presigned'
 
     OPERATIONS: ClassVar[dict[str, str]] = {'GetObject': 'read', 'PutObject': 'write', 'DeleteObject': 'delete'}
-    REMEMBERED = 10_000  # URLs; a transfer needs its own for as long as it runs
+    REMEMBERED = 10_000  # URLs; a transfer needs its URL as long as it runs
 
     def __init__(self) -> None:
         self._urls: OrderedDict[tuple[str, str, str], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def offer(self, operation: str, target: Target, url: str) -> None:
-        """Use ``url`` from now on for this operation (read, write or delete) on this object."""
+        """Use a signed URL for an operation on an object from now on.
+
+        :param operation: read, write or delete.
+        :param target: The object.
+        :param url: The signed URL.
+        """
         with self._lock:
             self._urls[operation, target.bucket, target.key] = url
             self._urls.move_to_end((operation, target.bucket, target.key))
@@ -192,7 +195,7 @@ class Presigned(Authorizer):
         if url is None:
             raise RSEOperationNotSupported(
                 f"There is no signed URL for {operation_name} of bucket '{bucket}', key '{key}': "
-                'signed URLs are for GET, PUT and DELETE of one object. '
+                'signed URLs only allow GET, PUT and DELETE of one object. '
                 'Configure keys for this RSE (rucio.cfg [s3:RSE]).'
             )
         request.url = url
@@ -206,18 +209,18 @@ class _Offer(NamedTuple):
 
 _offers: dict[tuple[str, str], _Offer] = {}
 _offers_lock = threading.Lock()
-_OFFER_SECONDS = 600  # what a server offers changes when its operator changes its configuration
+_OFFER_SECONDS = 600  # the offer of a server only changes with its configuration
 
 
 def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
-    """What the server offers for an RSE: asked once, also when many threads want to know."""
+    """Return what the server offers for an RSE. It is asked once, even by many threads."""
     key = (server.identity, endpoint.rse)
     with _offers_lock:
         offer = _offers.get(key)
         if offer is None or time.monotonic() > offer.until:
             try:
                 answer: Mapping[str, Any] = server.get_s3_rse(endpoint.rse)
-            except (RSENotFound, RSEOperationNotSupported):  # no plugin, or not for this RSE
+            except (RSENotFound, RSEOperationNotSupported):  # it has no plugin, or does not serve this RSE
                 answer = {}
             offer = _Offer(
                 time.monotonic() + _OFFER_SECONDS, tuple(answer.get('auth') or ()), answer.get('region') or None
@@ -226,26 +229,26 @@ def _offered(endpoint: 'Endpoint', server: RucioServer) -> _Offer:
         return offer
 
 
-# A server, or what makes one when it turns out to be needed: that reads files and may log in.
+# A server, or a function that makes it when it is needed, as that reads files and may log in.
 Server = Union[RucioServer, Callable[[], Optional[RucioServer]], None]
 
 
 def choose(
     endpoint: 'Endpoint', server: Server = None, token: Optional[str] = None, sign_url: bool = False
 ) -> Optional[Authorizer]:
-    """How to be authorised at a storage, by the setting ``auth``.
+    """Choose how to be authorised at a storage, by the setting ``auth``.
 
-    ``auto`` takes the first of: keys, signed URLs if the RSE has the attribute ``sign_url``, what the Rucio server
-    offers (keys that it vends, requests that it signs), the user's own OIDC token.
+    ``auto`` takes the first of: keys, signed URLs if the RSE has the attribute ``sign_url``, the server's offer (vended
+    keys, signed requests), the user's OIDC token.
 
     :param endpoint: The storage.
-    :param server: The Rucio server, or a function that makes it. Asked for its offer once for each RSE, and only where
-        there are no keys.
+    :param server: The Rucio server, or a function that makes it. It is asked once for each RSE, and only if there are
+        no keys.
     :param token: The user's OIDC token.
     :param sign_url: Whether the RSE has the attribute ``sign_url``.
-    :returns: The first way that applies, or None where only a signed URL will do.
-    :raises ConfigurationError: if only one half of a key is given.
-    :raises RSEAccessDenied: if the setting names a way for which there is nothing configured.
+    :returns: The first way that is available, or None if only signed URLs are.
+    :raises ConfigurationError: if only one half of a key is set.
+    :raises RSEAccessDenied: if the setting names a way that is not configured.
     """
     if endpoint.auth in ('auto', 'static'):
         if static := _static(endpoint):
@@ -273,13 +276,13 @@ def _without_keys(endpoint: 'Endpoint', server: Optional[RucioServer], token: Op
         return _vended(endpoint, server, offer.region)
     if server and offer and 'remote' in offer.ways:
         return _remote(endpoint, server, offer.region)
-    if token and token.startswith('eyJ') and endpoint.web_identity_role_arn:  # a JSON web token, not one of Rucio's own
+    if token and token.startswith('eyJ') and endpoint.web_identity_role_arn:  # a JSON web token, not a Rucio token
         return _web_identity(endpoint, token)
     return None
 
 
 def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[str]) -> Authorizer:
-    """The way that the setting names, whatever else there is."""
+    """Return the way that the setting names."""
     if endpoint.auth == 'web-identity':
         if not token:
             raise RSEAccessDenied(
@@ -294,14 +297,14 @@ def _named(endpoint: 'Endpoint', server: Optional[RucioServer], token: Optional[
         return _web_identity(endpoint, token)
     if server is None:
         raise RSEAccessDenied(
-            f"RSE {endpoint.rse}: 'auth' is {endpoint.auth}, which a Rucio server does for its clients. "
+            f"RSE {endpoint.rse}: 'auth' is {endpoint.auth}, which is only for clients of a Rucio server. "
             'On a server or daemon, put keys into rse-accounts.cfg.'
         )
     region = None if endpoint.region else _offered(endpoint, server).region
     return _vended(endpoint, server, region) if endpoint.auth == 'vended' else _remote(endpoint, server, region)
 
 
-# Most processes need none of these modules.
+# Most processes do not need these modules.
 
 
 def _vended(endpoint: 'Endpoint', server: RucioServer, region: Optional[str]) -> Authorizer:

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One S3 storage: its URL, its region, and how it wants to be spoken to.
+"""The settings of one S3 storage: its URL, its region, and how to access it.
 
-The settings of an RSE come, each overriding the one before, from the provider's defaults (``providers.toml``), the
-protocol's ``extended_attributes`` (``{"s3": {...}}``, which reach every client with the RSE's definition), and
-rucio.cfg's sections ``[s3]`` and ``[s3:RSE]``. Reading them costs no request.
+They are merged from (the later ones override the earlier ones) the provider's defaults (``providers.toml``), the
+protocol's ``extended_attributes`` (``{"s3": {...}}``, which every client gets with the RSE), and the sections ``[s3]``
+and ``[s3:RSE]`` of rucio.cfg. Reading them sends no request.
 """
 
 import difflib
@@ -38,16 +38,16 @@ __all__ = ['PERSON', 'SERVER', 'Endpoint', 'Patience']
 
 
 class Patience(NamedTuple):
-    """How long a client waits for a storage, in seconds, and how often it tries."""
+    """The time-outs of a client in seconds, and its maximal number of attempts."""
 
     connect_timeout: float
-    read_timeout: float  # without a byte
+    read_timeout: float  # without receiving a byte
     max_attempts: int
-    breaks: bool = False  # a storage that does not answer is left alone: see :mod:`.breaker`
+    breaks: bool = False  # whether requests to a silent storage are refused: see :mod:`.breaker`
 
 
-PERSON = Patience(10, 60, 4)  # somebody waits for his files; so does a daemon that reads them
-SERVER = Patience(3, 5, 2, breaks=True)  # somebody waits for the Rucio server, and others for this worker of it
+PERSON = Patience(10, 60, 4)  # for users who wait for their files, and daemons that read them
+SERVER = Patience(3, 5, 2, breaks=True)  # for the Rucio server, where each request blocks a worker
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class Endpoint(StorageSettings, _Storage):
-    """One S3 storage as one RSE uses it."""
+    """One S3 storage, as used by one RSE."""
 
     default_region: str = 'us-east-1'
     unlock: str = ''
@@ -68,7 +68,10 @@ class Endpoint(StorageSettings, _Storage):
     secrets: Secrets = field(default_factory=Secrets)
 
     def patience(self, usual: Patience = PERSON) -> Patience:
-        """How long to wait for it and how often to try: what the settings say, and ``usual`` where they say nothing."""
+        """Return time-outs and attempts: those that are set, the others from ``usual``.
+
+        :param usual: The default.
+        """
         return Patience(
             self.connect_timeout or usual.connect_timeout,
             self.read_timeout or usual.read_timeout,
@@ -78,16 +81,16 @@ class Endpoint(StorageSettings, _Storage):
 
     @property
     def sts_url(self) -> str:
-        """Where its Security Token Service is. ``{region}`` in the provider's default stands for the region."""
+        """The URL of the Security Token Service. ``{region}`` in the provider's default is replaced by the region."""
         return (self.sts_endpoint or self.url).replace('{region}', self.region or self.default_region)
 
     @classmethod
     def load(cls, rse_settings: Mapping[str, Any], protocol: Mapping[str, Any]) -> 'Endpoint':
-        """The storage of an RSE.
+        """Read and validate the settings of an RSE.
 
-        :param rse_settings: The RSE as ``get_rse_info`` describes it; ``rse`` and ``id`` are used.
+        :param rse_settings: The RSE as in ``get_rse_info``; ``rse`` and ``id`` are used.
         :param protocol: The protocol entry: ``scheme``, ``hostname``, ``port``, ``extended_attributes``.
-        :raises ConfigurationError: if a setting is unknown, its value is not allowed, or it stands where it may not.
+        :raises ConfigurationError: if a setting is unknown, invalid, or in a place where it is not allowed.
         """
         rse = str(rse_settings['rse'])
         given = _from_protocol(rse, protocol) | _override(_from_config('s3'), _from_config(f's3:{rse}'))
@@ -109,15 +112,15 @@ def _url(rse: str, protocol: Mapping[str, Any]) -> str:
     scheme, host, port = protocol['scheme'], protocol['hostname'], int(protocol.get('port') or 0)
     if scheme not in ('https', 'http'):
         raise ConfigurationError(
-            f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 speaks https and http. "
-            'Clients are offered no others.'
+            f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 only supports https and http. "
+            'Other schemes are not offered to clients.'
         )
     if not re.fullmatch(HOST, str(host)):
         raise ConfigurationError(
             f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, "
-            'but must be the name or the address of a host, without a user or a path.'
+            'but must be the name or address of a host, without a user or path.'
         )
-    # Signatures cover the Host header, and HTTP clients leave the default port out of it.
+    # Signatures cover the Host header, in which HTTP clients omit the default port.
     return f'{scheme}://{host}' if port in (0, {'https': 443, 'http': 80}[scheme]) else f'{scheme}://{host}:{port}'
 
 
@@ -131,8 +134,8 @@ def _from_protocol(rse: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'rucio.cfg':
             raise ConfigurationError(
-                f"{place}: '{name}' may stand in rucio.cfg only ([s3:{rse}]), "
-                'as every client reads these attributes. Take it out; change it if it was a secret.'
+                f"{place}: '{name}' is only allowed in rucio.cfg ([s3:{rse}]), "
+                'as every client reads these attributes. Remove it, and change it if it was a secret.'
             )
     return _checked(place, settings)
 
@@ -141,20 +144,20 @@ def _from_config(section: str) -> dict[str, Any]:
     try:
         config: ConfigParser = get_config()
     except (ConfigNotFound, RuntimeError):
-        return {}  # a client may be configured by its arguments alone
+        return {}  # a client may be configured by its arguments only
     if not config.has_section(section):
         return {}
     try:
-        # [DEFAULT]'s options belong to no section in particular.
+        # Options of [DEFAULT] are not settings of this section.
         settings = {
             name: value
             for name, value in config.items(section)
             if name not in config.defaults() and name not in SERVER_SETTINGS
         }
     except InterpolationError:
-        # Its text has the value in it, which may be a secret.
+        # Its message contains the value, which may be a secret.
         raise ConfigurationError(
-            f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' for it."
+            f"rucio.cfg [{section}]: a value has a single '%'. As everywhere in rucio.cfg, write '%%' instead."
         ) from None
     for name in settings:
         if name in SETTINGS and SETTINGS[name].where == 'RSE':
@@ -166,7 +169,7 @@ def _from_config(section: str) -> dict[str, Any]:
 
 
 def _override(general: dict[str, Any], special: dict[str, Any]) -> dict[str, Any]:
-    """[s3] overridden by [s3:RSE]; keys and profile go together, never half from here and half from there."""
+    """Merge [s3] and [s3:RSE]. Keys and profile go together: all of them are from one section."""
     keys = {each.name for each in fields(Secrets)}
     if keys & special.keys():
         general = {name: value for name, value in general.items() if name not in keys}

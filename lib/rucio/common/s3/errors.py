@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One table: what a storage or botocore says -> the Rucio exception, and what to do about it."""
+"""The table of errors: which Rucio exception an error of a storage or of botocore becomes, and how to solve it."""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ __all__ = [
 
 
 class Target(NamedTuple):
-    """What an operation was about, for its messages."""
+    """The subject of an operation, for messages."""
 
     rse: str
     bucket: str
@@ -66,7 +66,7 @@ class Target(NamedTuple):
 
 
 class TransferTimeout(Exception):
-    """A transfer took longer than its ``transfer_timeout``. ``seconds`` is that bound."""
+    """A transfer took longer than its ``transfer_timeout``. ``seconds`` is that limit."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f'not finished after {seconds:g} s')
@@ -74,12 +74,12 @@ class TransferTimeout(Exception):
 
 
 class StorageSilentError(boto.BotoCoreError):
-    """A storage did not answer in time, and is not asked again before it does: see :mod:`.breaker`.
+    """A storage did not answer in time, and gets no request until it does: see :mod:`.breaker`.
 
-    No ConnectionError, which botocore would take as a reason to try again.
+    It is not a ConnectionError, on which botocore would retry.
     """
 
-    fmt = 'the storage at {url} does not answer, and is not asked again before it does'
+    fmt = 'the storage at {url} does not answer, and gets no requests until it does'
 
 
 class _Row(NamedTuple):
@@ -93,22 +93,23 @@ _KEYS = _Row(
 )
 _EXPIRED = _Row(RSEAccessDenied, 'The credentials or the signed URL have expired: get new ones and try again.')
 _DENIED = _Row(
-    RSEAccessDenied, 'The credentials in use may not do this: ask the owner of the bucket or the operator of the RSE.'
+    RSEAccessDenied,
+    'These credentials are not allowed to do this: ask the owner of the bucket or the operator of the RSE.',
 )
 _REGION = _Row(RSEAccessDenied, "Set the RSE's 's3' setting 'region' to the region of the bucket.")
-_DAMAGED = _Row(FileConsistencyMismatch, 'The data were changed on their way and nothing was stored: try again.')
+_DAMAGED = _Row(FileConsistencyMismatch, 'The data was changed in transit, and nothing was stored: try again.')
 _BUSY = _Row(ResourceTemporaryUnavailable, 'The storage is busy: try again later.')
-_DOWN = _Row(ServiceUnavailable, 'Try again later; if it stays so, tell the operator of the storage.')
+_DOWN = _Row(ServiceUnavailable, 'Try again later; if the problem persists, tell the operator of the storage.')
 _CHUNKED = _Row(
     RSEOperationNotSupported,
-    "The storage does not take this kind of integrity check: set 'checksum' to md5, or the right 'provider'.",
+    "The storage does not support this kind of integrity check: set 'checksum' to md5, or the right 'provider'.",
 )
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and what Ceph, MinIO and SeaweedFS answer.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and the codes of Ceph, MinIO and SeaweedFS.
 _CODES = {
     'NoSuchKey': _Row(SourceNotFound, 'There is no such object.'),
     'NoSuchBucket': _Row(
-        DestinationNotAccessible, 'The bucket does not exist: it has to be made before files go there.'
+        DestinationNotAccessible, 'The bucket does not exist: it must be made before files can be stored in it.'
     ),
     'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
     'InvalidAccessKeyId': _KEYS,
@@ -120,12 +121,12 @@ _CODES = {
     'AllAccessDisabled': _DENIED,
     'AccountProblem': _DENIED,
     'RequestTimeTooSkewed': _Row(
-        RSEAccessDenied, "This machine's clock and the storage's differ too much: set the clock (NTP)."
+        RSEAccessDenied, "This machine's clock and the storage's differ too much: synchronise them (NTP)."
     ),
     'PermanentRedirect': _REGION,
     'AuthorizationHeaderMalformed': _REGION,
     'IllegalLocationConstraintException': _REGION,
-    'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is an object already, and it was left as it is.'),
+    'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is already an object, and it was not changed.'),
     'ConditionalRequestConflict': _Row(
         ResourceTemporaryUnavailable, 'Somebody else is writing the same object: try again.'
     ),
@@ -135,16 +136,16 @@ _CODES = {
     'XAmzContentSHA256Mismatch': _DAMAGED,
     'MissingContentLength': _CHUNKED,
     'NotImplemented': _Row(
-        RSEOperationNotSupported, "The storage does not know this operation: check the setting 'provider'."
+        RSEOperationNotSupported, "The storage does not support this operation: check the setting 'provider'."
     ),
     'EntityTooLarge': _Row(
         RSEOperationNotSupported,
-        'The object is larger than the storage takes in one request: use keys instead of signed URLs.',
+        'The object is larger than the storage accepts in one request: use keys instead of signed URLs.',
     ),
     'KeyTooLongError': _Row(RSEFileNameNotSupported, 'Use a shorter name.'),
-    'InvalidObjectName': _Row(RSEFileNameNotSupported, 'The storage does not take this name: use another one.'),
-    'InvalidBucketName': _Row(RSEFileNameNotSupported, 'The storage does not take this bucket name.'),
-    'InvalidURI': _Row(RSEFileNameNotSupported, 'The storage does not take this name: use another one.'),
+    'InvalidObjectName': _Row(RSEFileNameNotSupported, 'The storage does not accept this name: use another one.'),
+    'InvalidBucketName': _Row(RSEFileNameNotSupported, 'The storage does not accept this bucket name.'),
+    'InvalidURI': _Row(RSEFileNameNotSupported, 'The storage does not accept this name: use another one.'),
     'QuotaExceeded': _Row(RSEOverQuota, 'Delete files, or ask for more space.'),
     'XMinioStorageFull': _Row(RSEOverQuota, 'The storage is full: tell its operator.'),
     'InsufficientStorage': _Row(RSEOverQuota, 'The storage is full: tell its operator.'),
@@ -154,13 +155,13 @@ _CODES = {
     'TooManyRequests': _BUSY,
 }
 
-# Where there is no code that we know (a HEAD has no body).
+# For errors without a known code (a HEAD has no body).
 _STATUSES = {
     301: _REGION,
     401: _DENIED,
     403: _Row(
         RSEAccessDenied,
-        'The credentials in use may not do this, or there is no such object and they may not list the bucket.',
+        'These credentials are not allowed to do this; or the object does not exist, and they cannot list the bucket.',
     ),
     404: _CODES['NoSuchKey'],
     409: _CODES['ConditionalRequestConflict'],
@@ -175,23 +176,23 @@ _STATUSES = {
 _NO_BUCKET = _Row(
     ServiceUnavailable,
     "The bucket does not exist: check the RSE's prefix and bucket_prefix. "
-    'If it was removed on purpose make an empty one, and Rucio forgets its files.',
+    'If it was removed on purpose, make an empty one, and Rucio removes its files from the catalogue.',
 )
-_CHANGED = _Row(ServiceUnavailable, 'Somebody changed the object while it was read: try again.')
+_CHANGED = _Row(ServiceUnavailable, 'The object was changed while it was read: try again.')
 _TLS = _Row(
     ServiceUnavailable,
-    "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the CA's PEM file, "
+    "The storage's certificate is not trusted: set 'ca_bundle' in rucio.cfg [s3] to the PEM file of the CA, "
     'or check the host name.',
 )
 _CREDENTIALS = _Row(RSEAccessDenied, 'Check the AWS profile or the keys in rucio.cfg.')
 
-# The first that fits: subclasses before their bases.
+# The first match counts: subclasses come before their bases.
 _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (
         TransferTimeout,
         _Row(
             ServiceUnavailable,
-            'Give it more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), '
+            'Allow more time (--transfer-timeout, or transfer_timeout in rucio.cfg [upload] or [download]), '
             'or check the network.',
         ),
     ),
@@ -202,13 +203,16 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     ),
     (
         boto.EndpointConnectionError,
-        _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is up."),
+        _Row(ServiceUnavailable, "Check the RSE's host name and port, and that the storage is running."),
     ),
     (boto.HTTPClientError, _DOWN),
     (boto.IncompleteReadError, _DOWN),
     (
         boto.FlexibleChecksumError,
-        _Row(FileConsistencyMismatch, 'The object is not what was stored: tell the operator, and use another replica.'),
+        _Row(
+            FileConsistencyMismatch,
+            'The object differs from what was stored: tell the operator, and use another replica.',
+        ),
     ),
     (boto.NoCredentialsError, _CREDENTIALS),
     (boto.PartialCredentialsError, _CREDENTIALS),
@@ -216,13 +220,13 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (boto.CredentialRetrievalError, _CREDENTIALS),
     (boto.SSOError, _CREDENTIALS),
     (boto.TokenRetrievalError, _CREDENTIALS),
-    (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 takes.')),
+    (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 allows.')),
     (boto.BotoCoreError, _DOWN),
     (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
 )
 
 
-_LONGEST_CODE, _LONGEST_TEXT = 64, 500  # characters of what a storage says that are shown
+_LONGEST_CODE, _LONGEST_TEXT = 64, 500  # characters of a storage's message to show
 _FOREIGN = (
     boto.BotoCoreError,
     boto.ClientError,
@@ -232,14 +236,20 @@ _FOREIGN = (
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status that a ClientError carries, or 0."""
+    """Return the HTTP status of a ClientError, or 0.
+
+    :param error: Any exception.
+    """
     response = getattr(error, 'response', None) or {}
     return int(response.get('ResponseMetadata', {}).get('HTTPStatusCode') or 0)
 
 
 def is_ambiguous(error: BaseException) -> bool:
-    """Whether the storage may have done what was asked although this error came back: the answer was lost, or an
-    attempt before it.
+    """Return whether the storage may have done what was requested although there was an error.
+
+    The answer, or that of an earlier attempt, may have been lost.
+
+    :param error: Any exception.
     """
     if isinstance(error, boto.ClientError):
         return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
@@ -247,23 +257,29 @@ def is_ambiguous(error: BaseException) -> bool:
 
 
 def is_unreachable(error: Optional[BaseException]) -> bool:
-    """Whether there was no connection, or none that could be trusted: it will be so for all objects."""
+    """Return whether there was no (trusted) connection, which concerns all objects.
+
+    :param error: Any exception.
+    """
     return isinstance(error, (boto.ConnectionError, StorageSilentError))
 
 
 def is_unanswered(error: Optional[BaseException]) -> bool:
-    """Whether nothing, or not all, was said on a connection: of this object, or of all."""
+    """Return whether the answer is missing or incomplete, for this object or for all.
+
+    :param error: Any exception.
+    """
     return isinstance(error, boto.HTTPClientError)
 
 
 def translate(error: BaseException, operation: str, target: Target) -> RucioException:
-    """The Rucio exception for an error of botocore or s3transfer.
+    """Return the Rucio exception for an error of botocore or s3transfer.
 
-    :param error: What was raised.
-    :param operation: What was tried: put, get, stat, delete, ...
+    :param error: The error.
+    :param operation: The operation: put, get, stat, delete, ...
     :param target: RSE, bucket and key.
-    :returns: An exception whose message says what was tried where, what the storage said and what to do. Query strings
-        (signatures) are left out of it.
+    :returns: An exception whose message names the operation and the object, and has the error of the storage and how to
+        solve it. Query strings (signatures) are removed.
     """
     row = _row(error, operation)
     remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]')
@@ -285,10 +301,11 @@ def _row(error: BaseException, operation: str) -> _Row:
 
 
 def said(error: BaseException) -> str:
-    """What the storage said, or what kept it from saying anything, as a sentence without signatures.
+    """Describe an error of a storage, or of the way to it, in a sentence without signatures.
 
-    Short and in one line, whatever it is: a storage may want to write on somebody's terminal, or a line of its own into
-    a log.
+    It is short and one line, as a storage may try to write to somebody's terminal, or to add a line to a log.
+
+    :param error: The error.
     """
     if isinstance(error, boto.ClientError):
         answer = error.response.get('Error', {})
@@ -310,7 +327,12 @@ def without_query(text: str) -> str:
 
 @contextmanager
 def translated(operation: str, target: Target) -> Iterator[None]:
-    """Raise what :func:`translate` makes of any error of botocore or s3transfer inside the block."""
+    """Translate errors of botocore and s3transfer inside a block, see :func:`translate`.
+
+    :param operation: The operation.
+    :param target: RSE, bucket and key.
+    :raises RucioException: for any of these errors.
+    """
     try:
         yield
     except _FOREIGN as error:
@@ -318,8 +340,9 @@ def translated(operation: str, target: Target) -> Iterator[None]:
 
 
 def _harmless(error: BaseException) -> Optional[BaseException]:
-    """The error as a cause to be shown, in printable characters; None where its text, or that of a cause of its own,
-    has a signature in it: Rucio logs causes.
+    """Return an error as a cause in printable characters, or None if it or its own cause contains a signature.
+
+    Rucio logs causes.
     """
     cause: Optional[BaseException] = error
     while cause is not None:
@@ -332,11 +355,11 @@ def _harmless(error: BaseException) -> Optional[BaseException]:
 
 
 def local_error(error: OSError, path: str, reading: bool) -> RucioException:
-    """The Rucio exception for a local file that cannot be read or written.
+    """Return the Rucio exception for a local file that cannot be read or written.
 
-    :param error: What the operating system said.
+    :param error: The error of the operating system.
     :param path: The file.
-    :param reading: Whether it was to be read.
+    :param reading: Whether it was opened for reading.
     """
     what = (
         f"The local file '{printable(path)}' cannot be {'read' if reading else 'written'}: {error.strerror or error}."

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where every botocore session and client is made: whom it trusts, how long it waits, and what it keeps to itself."""
+"""Create all sessions and clients of botocore: which CAs they trust, how long they wait, which secrets they protect."""
 
 import functools
 import os
@@ -33,29 +33,31 @@ if TYPE_CHECKING:
 
 __all__ = ['bare_session', 'client', 'trusted', 'user_session']
 
-# Their requests or answers hold tokens and keys.
+# Their requests or answers contain tokens and keys.
 _SECRET = ('sts', 'sns')
 
 
 def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
-    """A session with these credentials, and nothing of the user's own AWS settings: neither those in ``~/.aws`` nor
-    those in ``AWS_...`` variables, as they are for other storages. Only ``AWS_CA_BUNDLE`` counts: see :func:`trusted`.
+    """Make a session with these credentials, without the user's AWS settings, which are for other storages.
+
+    It reads neither ``~/.aws`` nor ``AWS_...`` variables, but for ``AWS_CA_BUNDLE``: see :func:`trusted`.
+
+    :param credentials: The keys; None for anonymous access.
     """
     return _careful(botocore_internals.isolated_session(credentials))
 
 
 def user_session(profile: Optional[str] = None) -> botocore.session.Session:
-    """A session with the user's own AWS settings, and all that AWS tools do for them (assumed roles,
-    credential_process, refreshing).
+    """Make a session with the user's AWS settings, as AWS tools do: assumed roles, credential_process, renewal.
 
-    :param profile: The name of a profile; None: what the environment says.
+    :param profile: The name of a profile; None for that of the environment.
     :raises botocore.exceptions.ProfileNotFound: if there is no such profile.
     """
     return _careful(botocore.session.Session(profile=profile))
 
 
 def _careful(session: botocore.session.Session) -> botocore.session.Session:
-    # Also for the clients that botocore makes by itself, to assume roles.
+    # Also for the clients that botocore makes itself, to assume roles.
     session.set_config_variable('ca_bundle', trusted(session=session))
     for service in _SECRET:
         session.register(f'before-send.{service}', _refuse_unencrypted)
@@ -63,18 +65,19 @@ def _careful(session: botocore.session.Session) -> botocore.session.Session:
 
 
 def _refuse_unencrypted(**event: Any) -> None:
-    need_private(str(event['request'].url), 'A token or a key', 'Use https there.')
+    need_private(str(event['request'].url), 'A token or a key', 'Use https.')
 
 
 def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.Session] = None) -> Union[str, bool]:
-    """Whose certificates are believed. To botocore an empty value, which a variable may easily have, means that
-    anybody's are.
+    """Return the certificate authorities to trust.
 
-    :param ca_bundle: The path of a PEM file: the setting of the RSE. The others may also be directories, as ``openssl
-        rehash`` makes them.
-    :param session: Whose AWS configuration may name one.
-    :returns: The first that is there and not empty of these, ``AWS_CA_BUNDLE``, the AWS configuration's ``ca_bundle``
-        and ``REQUESTS_CA_BUNDLE``; or True, which stands for the usual authorities. Never False, None or empty.
+    botocore disables verification if the setting is empty, as a variable may easily be.
+
+    :param ca_bundle: The path of a PEM file: the setting of the RSE. The other settings may also be directories that
+        ``openssl rehash`` made.
+    :param session: A session whose AWS configuration may name a CA bundle.
+    :returns: The first of these that exists and is not empty: ``ca_bundle``, ``AWS_CA_BUNDLE``, the AWS configuration's
+        ``ca_bundle``, ``REQUESTS_CA_BUNDLE``; or True for the default authorities. Never False, None or empty.
     """
     configured: Union[str, bool, None] = session.get_config_variable('ca_bundle') if session else None
     found = ca_bundle or os.environ.get('AWS_CA_BUNDLE') or configured or os.environ.get('REQUESTS_CA_BUNDLE') or True
@@ -83,11 +86,12 @@ def trusted(ca_bundle: Optional[str] = None, session: Optional[botocore.session.
 
 @functools.cache
 def _joined(directory: str) -> str:
-    """A directory of certificates, which OpenSSL and requests take, as the one file that botocore needs. Nothing is
-    left on disk.
+    """Return a directory of certificates, as OpenSSL and requests take it, as the one file that botocore needs.
+
+    The file does not stay on disk.
     """
     if not hasattr(os, 'memfd_create'):
-        return directory  # then nobody is believed
+        return directory  # then no certificate is trusted
     certificates = {
         path.read_bytes()
         for path in Path(directory).iterdir()
@@ -109,15 +113,15 @@ def client(
     patience: 'Optional[Patience]' = None,
     config: Optional[Config] = None,
 ) -> Any:
-    """A boto3 client. Takes 100 ms; no request is made.
+    """Make a boto3 client. Takes 100 ms, and sends no request.
 
     :param service: s3, sts or sns.
-    :param session: Whose it is: :func:`bare_session` or :func:`user_session`.
-    :param url: The service's address; None: where AWS has it.
-    :param region: The region that signatures name.
-    :param ca_bundle: The CA of the storage, a PEM file; without it see :func:`trusted`.
-    :param patience: How long it waits and how often it tries; None: as botocore does.
-    :param config: What else is special about it; overrides the rest.
+    :param session: A session of :func:`bare_session` or :func:`user_session`.
+    :param url: The URL of the service; None for that of AWS.
+    :param region: The region to sign for.
+    :param ca_bundle: The CA of the storage, a PEM file; for the default see :func:`trusted`.
+    :param patience: Time-outs and attempts; None for those of botocore.
+    :param config: More configuration, which overrides the rest.
     """
     hide_in_logs()
     options: dict[str, Any] = {'user_agent_extra': 'rucio-s3'}
@@ -125,7 +129,7 @@ def client(
         options |= {'connect_timeout': patience.connect_timeout, 'read_timeout': patience.read_timeout}
         options['retries'] = {'mode': 'standard', 'total_max_attempts': patience.max_attempts}
     if service in _SECRET and url and url.startswith('http:') and is_private(url):
-        options['proxies'] = {}  # what is for this machine is not for a proxy elsewhere
+        options['proxies'] = {}  # requests to this machine must not go to a proxy
     made = boto3.session.Session(botocore_session=session, region_name=region).client(
         service,  # type: ignore[call-overload]
         endpoint_url=url,
@@ -141,7 +145,8 @@ def client(
 
 
 def _leads_nowhere(operation: str, bucket: str, told: bool) -> bool:
-    """Of an answer that redirects, botocore asks HeadBucket for the region: without end where that is redirected, too,
-    and of no bucket.
+    """Return whether a redirect cannot be followed.
+
+    botocore asks HeadBucket for the region: in an endless loop if that is redirected as well, and without a bucket.
     """
     return not bucket or (operation == 'HeadBucket' and not told)

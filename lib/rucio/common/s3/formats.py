@@ -12,13 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What other S3 tools are given: short-lived keys in the form that each tool reads, and the names by which it calls an
-object.
+"""Credentials and names for other S3 tools: short-lived keys in the format of each tool, and its names of objects.
 
-Pure functions: no request, no file. A new tool is a subclass of :class:`Format` and a line in :data:`FORMATS`.
+Pure functions, without requests and files. A new tool is a subclass of :class:`Format` and a line in :data:`FORMATS`.
 
-An *alias* is what mc and rclone call a storage with its keys. It follows from whose bucket it is and nothing else, so
-that ``rucio s3 url`` knows what ``rucio s3 credentials`` called it: see :func:`alias_of`.
+An *alias* is the name by which mc and rclone know a storage with its keys. It only depends on the bucket's owner, so
+that ``rucio s3 url`` and ``rucio s3 credentials`` use the same: see :func:`alias_of`.
 """
 
 import hashlib
@@ -47,13 +46,16 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True)
 class Access:
-    """Keys for a bucket or a part of it, and what a tool must know to use them.
+    """Keys for a bucket or a part of it, and what a tool needs to use them.
 
-    :param alias: What :func:`alias_of` gives.
-    :param keys: As the Rucio server gave them.
+    :param alias: The alias from :func:`alias_of`.
+    :param keys: The answer of the Rucio server.
     :param url: The storage, ``scheme://host[:port]``, as this client knows it.
-    :param only_md5: Whether the storage refuses the CRC-32 trailers that the newer AWS tools send.
-    :raises ServiceUnavailable: if one of them cannot be what it is called: no format is given a line feed.
+    :param region: The region to sign for.
+    :param addressing: path or virtual.
+    :param ca_bundle: The CA of the storage, a PEM file.
+    :param only_md5: Whether the storage refuses the CRC-32 trailers that newer AWS tools send.
+    :raises ServiceUnavailable: if a value is invalid: no format gets a line feed.
     """
 
     alias: str
@@ -81,14 +83,17 @@ class Access:
 
 
 def alias_of(rse: str, scope: str, bucket: str, prefix: str, account: str) -> str:
-    """What mc and rclone call these keys: letters, digits and ``_``, beginning with a letter, as a variable of a shell
-    may be called.
+    """Return the alias of keys for mc and rclone: letters, digits and ``_``, like a variable of a shell.
 
-    The RSE's name for the account's own scope (``user.ACCOUNT``); for others the bucket's behind it, and behind that
-    the part of the bucket that was shared: ``site_s3``, ``site_s3__user_bob``, ``site_s3__user_bob__run7``. RSEs or
-    buckets whose names differ in nothing but ``-``, ``.`` and ``_`` get the same.
+    For the account's own scope (``user.ACCOUNT``) it is the name of the RSE. For others the name of the bucket is
+    appended, and the prefix that was shared: ``site_s3``, ``site_s3__user_bob``, ``site_s3__user_bob__run7``. RSEs or
+    buckets whose names only differ in ``-``, ``.`` and ``_`` have the same alias.
 
-    :param prefix: What the keys are for; empty: the whole bucket.
+    :param rse: The name of the RSE.
+    :param scope: The scope of the bucket.
+    :param bucket: The bucket.
+    :param prefix: The prefix that the keys are for; empty for the whole bucket.
+    :param account: The account.
     """
     parts = [_slug(rse)]
     if scope != f'user.{account}':
@@ -104,7 +109,7 @@ def _slug(name: str) -> str:
 
 
 def _prefix_slug(prefix: str) -> str:
-    """Keys are longer and freer than names of buckets: where something is lost, a hash tells two prefixes apart."""
+    """Convert a prefix. If that loses characters, a hash is added that tells prefixes apart."""
     name = prefix.rstrip('/')
     slug = _slug(name)
     if len(slug) <= _LONGEST_SLUG and re.fullmatch('[a-z0-9]+([._-][a-z0-9]+)*', name):
@@ -113,12 +118,13 @@ def _prefix_slug(prefix: str) -> str:
 
 
 def name_for(tool: str, alias: str, url: str, bucket: str, key: str) -> str:
-    """What a tool calls an object, or a bucket where ``key`` is empty. A key that ends in ``/`` stands for all that
-    begin so.
+    """Return a tool's name for an object, for a bucket if ``key`` is empty, or for a prefix if it ends in ``/``.
 
     :param tool: One of :data:`TOOLS`.
-    :param alias: What :func:`alias_of` gives.
+    :param alias: The alias from :func:`alias_of`.
     :param url: The storage, ``scheme://host[:port]``.
+    :param bucket: The bucket.
+    :param key: The key, decoded.
     """
     return TOOLS[tool].format(
         alias=alias,
@@ -151,10 +157,12 @@ _CA_VARIABLES = (
 
 
 def environment(accesses: Sequence[Access]) -> dict[str, str]:
-    """The variables that tell the tools of these keys.
+    """Return the environment variables for the tools.
 
-    aws, s5cmd and what is made with an AWS SDK know one pair of keys: with several accesses only mc's and rclone's are
-    set.
+    aws, s5cmd and programs based on an AWS SDK only know one pair of keys: for several accesses only the variables of
+    mc and rclone are set.
+
+    :param accesses: The keys.
     """
     variables: dict[str, str] = {}
     for access in accesses:
@@ -169,15 +177,16 @@ def environment(accesses: Sequence[Access]) -> dict[str, str]:
 
 
 def tool_environment(inherited: Mapping[str, str], accesses: Sequence[Access]) -> dict[str, str]:
-    """The whole environment of a tool that is to use these keys and no others.
+    """Return the whole environment of a tool that is to use only these keys.
 
-    :param inherited: The environment that it would have. All that it says of AWS but ``AWS_CA_BUNDLE`` is left out, and
-        ``~/.aws`` is out of sight: a profile there is for another storage, and would win over keys in variables.
+    :param inherited: The current environment. All of its AWS variables but ``AWS_CA_BUNDLE`` are removed, and
+        ``~/.aws`` is hidden: a profile there is for another storage, and would take precedence over variables.
+    :param accesses: The keys.
     """
     kept = {
         name: value for name, value in inherited.items() if not name.startswith('AWS_') and name != 'S3_ENDPOINT_URL'
     }
-    # An empty one makes aws, and what is made with botocore or requests, believe any certificate.
+    # If it is empty, aws and programs based on botocore or requests accept any certificate.
     trusted = {name: inherited[name] for name in _CA_VARIABLES if inherited.get(name)}
     kept = {name: value for name, value in kept.items() if name not in _CA_VARIABLES} | trusted
     nothing = {
@@ -204,13 +213,13 @@ def _aws_variables(access: Access) -> dict[str, str]:
         'RUCIO_S3_HTTPS': str(access.scheme == 'https'),
     }
     if access.only_md5:
-        # Only for what is sent: with AWS_RESPONSE_CHECKSUM_VALIDATION, too, aws 1.46 fails on empty objects of Ceph.
+        # Only for uploads: with AWS_RESPONSE_CHECKSUM_VALIDATION as well, aws 1.46 fails on empty objects of Ceph.
         variables['AWS_REQUEST_CHECKSUM_CALCULATION'] = 'when_required'
     return variables
 
 
 def _mc_variables(access: Access) -> dict[str, str]:
-    # Not percent-encoded: mc takes it raw, up to the first and second ":" and the last "@".
+    # Not percent-encoded: mc splits it at the first and second ":" and the last "@".
     if ':' in access.keys['access_key'] + access.keys['secret_key'] or '@' in access.host:
         _cannot_hold('a variable of mc', 'a colon')
     keys = '{access_key}:{secret_key}:{session_token}'.format(**access.keys)
@@ -234,8 +243,7 @@ def _rclone_options(access: Access) -> dict[str, str]:
         'region': access.region,
         'endpoint': access.url,
         'force_path_style': 'false' if access.addressing == 'virtual' else 'true',
-        # Whether a bucket is there cannot be asked with keys for a part of it; and it is not rclone that makes buckets
-        # here.
+        # With keys for a part of a bucket, rclone cannot check whether the bucket exists; and it must not make buckets.
         'no_check_bucket': 'true',
     }
 
@@ -244,56 +252,68 @@ def _rclone_options(access: Access) -> dict[str, str]:
 
 
 class Format(ABC):
-    """How a tool reads its keys: from ``file``, or from where the environment's ``variable`` says. ``single``: there
-    can be only one pair.
+    """The way in which a tool reads its keys: from ``file``, or from the file that the variable ``variable`` names.
+
+    ``single``: there can be only one pair.
     """
 
     single: ClassVar[bool] = False
-    file: ClassVar[str] = ''  # empty: it has none of its own
+    file: ClassVar[str] = ''  # empty if it has no default
     variable: ClassVar[str] = ''
 
     def location(self, environ: Mapping[str, str]) -> str:
-        """Where the tool looks for its keys; empty: nowhere in particular."""
+        """Return the path of the tool's configuration; empty if there is no default.
+
+        :param environ: The environment.
+        """
         return environ.get(self.variable) or self.file
 
     def text(self, accesses: Sequence[Access]) -> str:
-        """What is to be printed: a whole file."""
+        """Return the text to print: a whole file.
+
+        :param accesses: The keys.
+        """
         return self.merged('', accesses)
 
     @abstractmethod
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
-        """The tool's file ``text`` with these keys in it, and all else as it was.
+        """Return the text of the tool's file with these keys added, and everything else unchanged.
 
-        :raises InputValidationError: if that is no file of this tool, or keys of the user's own would be lost. The
-            message has none.
+        :param text: The current text.
+        :param accesses: The keys.
+        :raises InputValidationError: if it is not a file of this tool, or would lose keys of the user. The message does
+            not contain keys.
         """
 
 
 class WholeFormat(Format):
-    """What a file holds nothing beside. ``mark`` is in each that was made here."""
+    """A file that only contains keys. ``mark`` is in each that was made here."""
 
     mark: ClassVar[str]
 
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         if text.strip() and self.mark not in text:
-            raise InputValidationError('Something else is in it, which would be lost. Name another file: --file.')
+            raise InputValidationError('It has other content, which would be lost. Choose another file with --file.')
         return self.text(accesses)
 
     @abstractmethod
     def text(self, accesses: Sequence[Access]) -> str:
-        """What is to be printed: a whole file."""
+        """Return the text to print: a whole file.
+
+        :param accesses: The keys.
+        """
 
 
 def _cannot_hold(what: str, character: str) -> NoReturn:
     raise InputValidationError(
-        f'The storage made keys that {what} cannot hold: {character} is in one. Use another --format.'
+        f'The keys of this storage cannot be written to {what}, as they contain {character}. Use another --format.'
     )
 
 
 def _refuse_to_replace(what: str) -> NoReturn:
     raise InputValidationError(
-        f'{what} is there already, with keys that do not end: it was not made by rucio s3. '
-        'Rename or remove it, or name another file.'
+        f'{what} exists already, with keys that do not expire: it was not made by rucio s3. '
+        'Rename or remove it, or choose another file.'
     )
 
 
@@ -314,15 +334,14 @@ class Mc(Format):
             try:
                 config = json.loads(text)
             except ValueError:
-                raise InputValidationError('It is no JSON: no configuration of mc.') from None
+                raise InputValidationError('It is not JSON, so not a configuration of mc.') from None
             if (
                 not isinstance(config, dict)
                 or config.get('version') != '10'
                 or not isinstance(config.setdefault('aliases', {}), dict)
             ):
                 raise InputValidationError(
-                    'It is no configuration of mc, or of another version than "10": '
-                    'run mc once, which brings it up to date.'
+                    'It is not a configuration of mc, or of another version than "10": run mc once to upgrade it.'
                 )
         for access in accesses:
             old = config['aliases'].get(access.alias)
@@ -370,7 +389,7 @@ class Aws(Format):
 
 
 class Process(WholeFormat):
-    """What a ``credential_process`` prints; who asks will ask again before the keys end."""
+    """The output of a ``credential_process``; tools call it again before the keys expire."""
 
     single = True
     mark = '"SessionToken"'
@@ -393,7 +412,7 @@ class Env(WholeFormat):
     mark = 'unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ENDPOINT_URL\n'
 
     def text(self, accesses: Sequence[Access]) -> str:
-        # A profile would win over the keys.
+        # A profile would take precedence over the keys.
         lines = [f'export {name}={shlex.quote(value)}' for name, value in environment(accesses).items()]
         return self.mark + '\n'.join(lines) + '\n'
 
@@ -406,7 +425,9 @@ class Rclone(Format):
 
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         if 'RCLONE_ENCRYPT_V' in text:
-            raise InputValidationError('It is encrypted: use rucio s3 exec, which needs no file, or name another file.')
+            raise InputValidationError(
+                'It is encrypted: use rucio s3 exec, which needs no file, or choose another file.'
+            )
         for access in accesses:
             lines = [_line(name, value) for name, value in _rclone_options(access).items()]
             text = _with_section(text, access.alias, lines, 'session_token')
@@ -414,12 +435,12 @@ class Rclone(Format):
 
 
 def _host_bucket(access: Access) -> str:
-    """Without %(bucket)s in it s3cmd puts the bucket into the path."""
+    """Return the option host_bucket. Without %(bucket)s in it, s3cmd puts the bucket into the path."""
     return f'%(bucket)s.{access.host}' if access.addressing == 'virtual' else access.host
 
 
 class S3cmd(Format):
-    """The one configuration of s3cmd. Options that have nothing to do with the storage stay as they are."""
+    """The configuration of s3cmd, which is only one. Options that do not concern the storage are kept."""
 
     file = '~/.s3cfg'
     variable = 'S3CMD_CONFIG'
@@ -447,7 +468,7 @@ class S3cmd(Format):
 
 
 class Json(WholeFormat):
-    """All that is known of each pair of keys, for programs: a list."""
+    """A list with everything that is known of each pair of keys, for programs."""
 
     mark = '"session_token"'
 
@@ -471,15 +492,16 @@ FORMATS: dict[str, Format] = {
 }
 
 
-# INI files. Line by line: configparser would lose the user's comments.
+# INI files. They are edited by lines, as configparser would lose the user's comments.
 
 
 def _line(name: str, value: str) -> str:
-    """An option. All tools read back what went in: rclone takes "%(...)s" for another option, s3cmd "$..." for a
-    variable of the environment, and quotes around a value, comments behind it and blanks at its ends are lost on one
-    tool or another.
+    """Return the line of an option, if all tools read back the same value.
 
-    :raises InputValidationError: if it is no line that all of them read as it is meant.
+    rclone interpolates "%(...)s", s3cmd "$..."; and some tools remove quotes around a value, comments behind it or
+    blanks at its ends.
+
+    :raises InputValidationError: if a tool would read another value.
     """
     if (
         not value.isprintable()
@@ -490,7 +512,7 @@ def _line(name: str, value: str) -> str:
     ):
         _cannot_hold(
             f'the option {name} of a configuration file',
-            'a quote, a control character, or what begins a variable or a comment',
+            'a quote, a control character, or the start of a variable or comment',
         )
     if '%(' in value.replace('%(bucket)s.', '', 1 if name == 'host_bucket' else 0):
         _cannot_hold(f'the option {name} of a configuration file', '"%("')
@@ -498,9 +520,9 @@ def _line(name: str, value: str) -> str:
 
 
 def _with_section(text: str, name: str, lines: list[str], token: str) -> str:
-    """``text`` with this section in the place of the one of that name, or at its end.
+    """Return ``text`` with a section replaced or added at its end.
 
-    :param token: The option that keys which end have: a section without it is the user's own.
+    :param token: The option of keys that expire: a section without it belongs to the user, and is not replaced.
     """
     old = text.splitlines()
     start = next((number for number, line in enumerate(old) if _heading(line) == name), None)
@@ -510,7 +532,7 @@ def _with_section(text: str, name: str, lines: list[str], token: str) -> str:
     end = next(
         (number for number, line in enumerate(old[start + 1 :], start + 1) if _heading(line) is not None), len(old)
     )
-    # A comment before the next heading belongs to that.
+    # Comments before the next heading belong to that.
     while old[end - 1].strip() == '' or old[end - 1].lstrip().startswith(('#', ';')):
         end -= 1
     if token not in _options(old[start:end]):
@@ -519,7 +541,7 @@ def _with_section(text: str, name: str, lines: list[str], token: str) -> str:
 
 
 def _with_options(text: str, section: str, options: Mapping[str, str]) -> str:
-    """``text``, which has one section or none, with these options in it; those that it has change where they stand."""
+    """Return ``text``, which has at most one section, with these options. Existing ones are changed in place."""
     lines, missing = [], dict(options)
     for line in text.splitlines():
         name = line.partition('=')[0].strip()
@@ -540,6 +562,6 @@ def _heading(line: str) -> Optional[str]:
 
 
 def _options(lines: Iterable[str]) -> dict[str, str]:
-    """The options that have a value."""
+    """Return the options that have a value."""
     pairs = (line.partition('=') for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs if value.strip()}

@@ -26,16 +26,16 @@ from typing import NoReturn, Optional
 
 __all__ = ['cleaning_up', 'ending_by_exception']
 
-# SIGTERM is how batch systems end a job, SIGHUP how a closed terminal does.
+# Batch systems end jobs with SIGTERM, closed terminals with SIGHUP.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def ending_by_exception() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM and SIGHUP within this block, where they would end the process at once.
+    """Raise SystemExit on SIGTERM and SIGHUP within a block, instead of ending the process at once.
 
-    A handler that the program has set stays, and so does a signal that it ignores (nohup). The exit code is 128 and the
-    number of the signal, as shells report it.
+    Handlers that the program has set are kept, and so are signals that it ignores (nohup). The exit code is 128 plus
+    the number of the signal, as in shells.
     """
     with ExitStack() as stack:
         for number in _ENDING:
@@ -46,14 +46,14 @@ def ending_by_exception() -> Iterator[None]:
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Ignore Ctrl-C, SIGTERM and SIGHUP within this block, which has to be short: a second signal would end the
-    clean-up of the first one.
+    """Ignore Ctrl-C, SIGTERM and SIGHUP within a block, so that a second signal does not end the clean-up.
 
-    Rucio's own handler of Ctrl-C would even raise an error there, which its uploader takes for a failed attempt.
+    The block must be short. Rucio's own handler of Ctrl-C would even raise an error in it, which Rucio's uploader takes
+    for a failed attempt.
     """
     with ExitStack() as stack:
         for number in (signal.SIGINT, *_ENDING):
-            # None: a handler that was not set by Python, and could not be set again.
+            # None: the handler was not set by Python, and could not be restored.
             if _is_main() and signal.getsignal(number) is not None:
                 stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
         yield

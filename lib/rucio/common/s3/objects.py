@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What can be asked of objects without moving their bytes: stat, delete, list. Costs are in requests."""
+"""Operations on objects that do not transfer their content: stat, delete, list. Costs are given in requests."""
 
 import json
 import re
@@ -51,16 +51,17 @@ __all__ = [
 ]
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
-_EMPTY_PAGES = 100  # of a listing, one behind the other
+_EMPTY_PAGES = 100  # consecutive ones of a listing
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
 _NOT_IN_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # https://www.w3.org/TR/xml/#charsets
-_REFUSALS = (401, 403, 405, 501)  # not allowed or not known: they say nothing of a bucket that others may ask for
+_REFUSALS = (401, 403, 405, 501)  # not allowed or not supported: does not tell whether others may
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a storage says of an object. ``md5`` (hexadecimal) and ``crc32`` (base64) only where they are of the whole
-    content.
+    """The properties of an object.
+
+    ``md5`` (hexadecimal) and ``crc32`` (base64) are only set if they are of the whole content.
     """
 
     size: int
@@ -70,11 +71,13 @@ class ObjectInfo:
 
 
 def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> ObjectInfo:
-    """Size and checksums of an object: one HEAD, or with a signed URL one GET of the first byte.
+    """Return size and checksums of an object. One HEAD, or with a signed URL one GET of the first byte.
 
-    :param operation: What it is for, as error messages shall name it.
+    :param connection: The storage.
+    :param target: The object.
+    :param operation: The operation to name in error messages.
     :raises SourceNotFound: if there is no such object or bucket.
-    :raises RucioException: what :mod:`.errors` makes of anything else.
+    :raises RucioException: the translation by :mod:`.errors` of any other error.
     """
     with translated(operation, target):
         if connection.authorizer.whole_objects_only:
@@ -84,22 +87,28 @@ def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> O
 
 
 def head(connection: 'Connection', target: Target, **extra: Any) -> Any:
-    """botocore's answer to HeadObject: one request, and a GET where that is refused. Errors are botocore's own."""
+    """Send a HeadObject, and return botocore's answer. A second request (GET) if it is refused.
+
+    :param connection: The storage.
+    :param target: The object.
+    :param extra: More parameters of HeadObject.
+    :raises botocore.exceptions.ClientError: and other errors of botocore.
+    """
     try:
         return connection.client.head_object(Bucket=target.bucket, Key=target.key, **extra)
     except ClientError as error:
         if status_of(error) in (301, 400, 403):
-            # The answer to a HEAD has no body, so it does not say why (keys, clock, region, ...): that to a GET does.
+            # The answer to a HEAD has no body, and so no reason (keys, clock, region, ...): that to a GET does.
             connection.client.get_object(Bucket=target.bucket, Key=target.key)['Body'].close()
         raise
 
 
 def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
-    """A URL that is signed for GET refuses HEAD."""
+    """Get the first byte of an object, as a URL that is signed for GET does not allow HEAD."""
     try:
         answer = connection.client.get_object(Bucket=target.bucket, Key=target.key, Range='bytes=0-0')
     except ClientError as error:
-        if status_of(error) == 416:  # no first byte
+        if status_of(error) == 416:  # there is no first byte
             return ObjectInfo(0, '')
         raise
     with answer['Body']:
@@ -108,9 +117,10 @@ def _first_byte(connection: 'Connection', target: Target) -> ObjectInfo:
 
 
 def info(answer: Any) -> ObjectInfo:
-    """What the answer to a HEAD or GET says of the object.
+    """Return the properties of an object from the answer to a HEAD or GET.
 
-    :raises UnreadableAnswerError: if that is no size.
+    :param answer: botocore's answer.
+    :raises UnreadableAnswerError: if the size is invalid.
     """
     etag, crc32 = answer.get('ETag', ''), answer.get('ChecksumCRC32', '')
     plain = answer.get('ServerSideEncryption') in (None, 'AES256') and not answer.get('SSECustomerAlgorithm')
@@ -121,23 +131,25 @@ def info(answer: Any) -> ObjectInfo:
     return ObjectInfo(
         size=size,
         etag=etag,
-        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5 unless multipart or encrypted with
-        # other keys
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: an MD5, unless it is multipart or encrypted
+        # with other keys
         md5=md5 if plain and _MD5.fullmatch(md5) else None,
         crc32=crc32 if crc32 and '-' not in crc32 and answer.get('ChecksumType') != 'COMPOSITE' else None,
     )
 
 
 def need_version(answer: Any, etag: str) -> Any:
-    """What GetObject answered with ``IfMatch``, if it is that version: `rclone serve s3` does not heed the header.
+    """Return the answer of GetObject with ``IfMatch`` if it is that version: `rclone serve s3` ignores the header.
 
-    :raises ClientError: as a storage that does (412).
+    :param answer: botocore's answer.
+    :param etag: The ETag of the version.
+    :raises ClientError: 412, as from a storage that checks the header.
     """
     came = answer.get('ETag', '')
     if etag and came and came.strip('"') != etag.strip('"'):
         answer['Body'].close()
         changed: Any = {
-            'Error': {'Code': 'PreconditionFailed', 'Message': 'seen by its ETag'},
+            'Error': {'Code': 'PreconditionFailed', 'Message': 'found by its ETag'},
             'ResponseMetadata': {'HTTPStatusCode': 412},
         }
         raise ClientError(changed, 'GetObject')
@@ -145,9 +157,11 @@ def need_version(answer: Any, etag: str) -> Any:
 
 
 def exists(connection: 'Connection', target: Target) -> bool:
-    """Whether there is such an object: one request as :func:`stat`. A missing bucket has no objects.
+    """Return whether an object exists. One request, as in :func:`stat`. A missing bucket has no objects.
 
-    :raises RucioException: if the storage does not say: refused, not reachable, ...
+    :param connection: The storage.
+    :param target: The object.
+    :raises RucioException: if it cannot be determined: not allowed, not reachable, ...
     """
     try:
         with translated('exists', target):
@@ -163,13 +177,14 @@ def exists(connection: 'Connection', target: Target) -> bool:
 
 
 def delete(connection: 'Connection', target: Target) -> None:
-    """Delete an object: a HEAD and a DELETE, as S3's DELETE does not say that there was nothing. With a signed URL only
-    the DELETE.
+    """Delete an object.
 
-    Where the bucket keeps versions they stay: what is written is a delete marker, and from then on there is no such
-    object.
+    A HEAD and a DELETE, as S3's DELETE does not report missing objects; with a signed URL only the DELETE.
+    If the bucket has versions, they are kept: a delete marker is written, and the object no longer exists.
 
-    :raises SourceNotFound: if there is no such object (not with a signed URL), by a HEAD of its bucket, too.
+    :param connection: The storage.
+    :param target: The object.
+    :raises SourceNotFound: if there is no such object (not with a signed URL). One more HEAD, of the bucket.
     :raises ServiceUnavailable: if there is no such bucket.
     """
     with translated('delete', target):
@@ -179,17 +194,15 @@ def delete(connection: 'Connection', target: Target) -> None:
             except ClientError as error:
                 if status_of(error) == 404:
                     _need_bucket(connection, target)
-                # Who wrote it may have hidden it, by an access list or a key of his own: what cannot be read can still
-                # be deleted.
+                # Its owner may have hidden it with an access list or an encryption key: objects that cannot be read
+                # can still be deleted.
                 if status_of(error) not in (400, 403):
                     raise
         connection.client.delete_object(Bucket=target.bucket, Key=target.key)
 
 
 def _need_bucket(connection: 'Connection', target: Target) -> None:
-    """Were the RSE's prefix mistyped, or its storage half down, Rucio's reaper would take all of its files for
-    deleted.
-    """
+    """Refuse a missing bucket: if a prefix is wrong or a storage is half down, the reaper must not drop its files."""
     try:
         connection.client.head_bucket(Bucket=target.bucket)
     except ClientError as error:
@@ -198,15 +211,17 @@ def _need_bucket(connection: 'Connection', target: Target) -> None:
             raise ClientError(answer, 'HeadBucket') from error
         if status_of(error) not in _REFUSALS:
             raise
-    except RSEAccessDenied:  # keys that are for one part of the bucket
+    except RSEAccessDenied:  # the keys are for a part of the bucket
         return
 
 
 def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:
-    """Delete many objects, one request for each 1000 keys of a bucket, and one for each key that XML cannot hold.
+    """Delete many objects. One request per 1000 keys of a bucket, and one per key that XML cannot contain.
 
-    What is missing counts as deleted: S3 does not tell.
+    Missing objects count as deleted, as S3 does not report them.
 
+    :param connection: The storage.
+    :param targets: The objects.
     :returns: For each target None, or why it was not deleted.
     """
     result: dict[Target, Optional[RucioException]] = {}
@@ -241,7 +256,7 @@ def _batches(targets: Iterable[Target]) -> Iterator[list[Target]]:
 
 
 def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target, Optional[RucioException]]:
-    # Twice the same key in one request is an error for some storages.
+    # Some storages report an error if a request has the same key twice.
     by_key = {target.key: target for target in batch}
     result: dict[Target, Optional[RucioException]] = dict.fromkeys(batch)
     try:
@@ -255,16 +270,18 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
         code = failure.get('Code', '')
         if code != 'NoSuchKey':
             said: Any = {'Error': {'Code': code, 'Message': failure.get('Message', '')}}
-            # What was not asked for says nothing good of the others.
+            # An error for another key may concern all of them.
             for target in [by_key[failure['Key']]] if failure.get('Key') in by_key else batch:
                 result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
     return result
 
 
 def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]:
-    """Key and size of each object whose key starts with that of ``place``: one request for each 1000, constant memory.
+    """Yield key and size of each object below a prefix. One request per 1000 objects, constant memory.
 
-    :raises ServiceUnavailable: if the storage breaks off the listing, as :func:`list_pages`.
+    :param client: The client.
+    :param place: The bucket, and the prefix as its key.
+    :raises ServiceUnavailable: if the listing is interrupted, as in :func:`list_pages`.
     """
     for page in list_pages(client, place):
         for each in page.get('Contents', []):
@@ -272,7 +289,10 @@ def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]
 
 
 def list_buckets(connection: 'Connection') -> list[str]:
-    """The names of the buckets that the credentials in use may list: one request."""
+    """Return the names of the buckets that the credentials can list. One request.
+
+    :param connection: The storage.
+    """
     with translated('ls', Target(connection.endpoint.rse, '*')):
         answer = connection.client.list_buckets()
     who = f'RSE {connection.endpoint.rse}: the storage'
@@ -280,18 +300,21 @@ def list_buckets(connection: 'Connection') -> list[str]:
 
 
 def closes_itself(client: 'S3Client', rse: str, bucket: str, others: Iterable[str]) -> bool:
-    """Whether the policy of a bucket denies something, or hides itself where the keys may read those of other buckets.
-    A request for each bucket.
+    """Return whether a bucket's policy denies something, or cannot be read though those of other buckets can.
 
-    :param bucket: A bucket that refused something.
-    :param others: Some others, for keys that may read no policy.
+    One request for each bucket.
+
+    :param client: The client.
+    :param rse: The name of the RSE.
+    :param bucket: A bucket that refused a request.
+    :param others: Other buckets, to find out whether the keys can read policies at all.
     """
     denies = _denies(client, rse, bucket)
     return any(_denies(client, rse, each) is not None for each in others) if denies is None else denies
 
 
 def _denies(client: 'S3Client', rse: str, bucket: str) -> Optional[bool]:
-    """Whether there is a Deny in the policy of a bucket; None where the keys may not read it."""
+    """Return whether a bucket's policy contains a Deny, or None if the keys cannot read it."""
     with translated('policy', Target(rse, bucket)):
         try:
             policy = json.loads(client.get_bucket_policy(Bucket=bucket)['Policy'])
@@ -311,8 +334,10 @@ def _denies(client: 'S3Client', rse: str, bucket: str) -> Optional[bool]:
 
 
 def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
-    """What lies directly below the key of ``place``: keys, and common prefixes that end in a slash. One request for
-    each 1000.
+    """Yield the keys directly below a prefix, and common prefixes that end in a slash. One request per 1000.
+
+    :param client: The client.
+    :param place: The bucket, and the prefix as its key.
     """
     for page in list_pages(client, place, Delimiter='/'):
         for common in page.get('CommonPrefixes', []):
@@ -322,12 +347,16 @@ def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
 
 
 def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[Any]:
-    """botocore's answers to ListObjectsV2, one request for each. By hand: its paginator takes an answer that says
-    nothing, or does not say how to go on, for the end, and all that is behind it for deleted.
+    """Yield botocore's answers to ListObjectsV2, one request each.
 
-    :param options: More of the first request: Delimiter, StartAfter. Only a Delimiter is said again in the next ones.
-    :raises ServiceUnavailable: if the storage says that there is more, but not how to go on: what was yielded before is
-        not all that there is.
+    botocore's paginator takes an answer that is incomplete, or has no continuation token, for the end of the listing,
+    and everything after it would look deleted.
+
+    :param client: The client.
+    :param place: The bucket, and the prefix as its key.
+    :param options: More parameters of the first request: Delimiter, StartAfter. Only Delimiter is repeated.
+    :raises ServiceUnavailable: if there is more, but the listing cannot be continued: the pages so far are not
+        complete.
     """
     last: Optional[str] = None
     first, empty = None, 0
@@ -336,11 +365,11 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
             answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, **options)
         token = answer.get('NextContinuationToken')
         if 'IsTruncated' not in answer or (answer['IsTruncated'] and token in (None, '', last)):
-            raise _no_listing(place, 'a listing that is not complete and cannot be continued')
+            raise _no_listing(place, 'an incomplete listing that cannot be continued')
         start = _first_name(place, answer)
         empty = 0 if start else empty + 1
         if answer['IsTruncated'] and (empty > _EMPTY_PAGES or (start and start == first)):
-            raise _no_listing(place, 'a listing that does not go on')
+            raise _no_listing(place, 'a listing that makes no progress')
         first = start or first
         yield answer
         if not answer['IsTruncated']:
@@ -350,10 +379,9 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
 
 
 def _first_name(place: Target, answer: Any) -> Optional[str]:
-    """The first key or prefix of a page, all of which is what was asked for.
+    """Return the first key or prefix of a page, after checking that all of them begin with the prefix.
 
-    :raises ServiceUnavailable: if it is not: to keys elsewhere, others' for instance, would be done what is meant for
-        these.
+    :raises ServiceUnavailable: if not: operations for these keys would affect others.
     """
     found, folders = answer.get('Contents', []), [each.get('Prefix') for each in answer.get('CommonPrefixes', [])]
     for each in found:
@@ -365,22 +393,23 @@ def _first_name(place: Target, answer: Any) -> Optional[str]:
             raise _no_listing(place, 'a listing with an object without a size or a date')
     names = [each.get('Key') for each in found] + folders
     if not all(isinstance(name, str) and name.startswith(place.key) for name in names):
-        raise _no_listing(place, 'a listing with keys that do not begin as they should')
+        raise _no_listing(place, 'a listing with keys that do not begin with the prefix')
     return names[0] if names else None
 
 
 def _no_listing(place: Target, what: str) -> ServiceUnavailable:
     return ServiceUnavailable(
-        f'RSE {place.rse}: ls of {place}: the storage answered with {what}. Try again later; '
-        'if it stays so, tell the operator of the storage.'
+        f'RSE {place.rse}: ls of {place}: the storage returned {what}. Try again later; '
+        'if the problem persists, tell the operator of the storage.'
     )
 
 
 def make_bucket(connection: 'Connection', target: Target) -> bool:
-    """Make a bucket: one request, or two where the storage wants its region to be named.
+    """Make a bucket. One request, or two if the storage requires the region.
 
+    :param connection: The storage.
     :param target: Its ``bucket``.
-    :returns: False if there is one already that belongs to the owner of the keys.
+    :returns: False if it already exists and belongs to the owner of the keys.
     :raises AccessDenied: if it belongs to somebody else.
     """
     with translated('make-bucket', target):
@@ -391,7 +420,7 @@ def make_bucket(connection: 'Connection', target: Target) -> bool:
             if code == 'BucketAlreadyExists' and not _is_mine(connection, target.bucket):
                 raise AccessDenied(
                     f"RSE {target.rse}: the bucket '{target.bucket}' belongs to somebody else on this storage. "
-                    'Use another scope, or have the operator set a bucket_prefix for the RSE.'
+                    'Use another scope, or ask the operator to set a bucket_prefix for the RSE.'
                 ) from None
             if code not in ('BucketAlreadyOwnedByYou', 'BucketAlreadyExists'):
                 raise
@@ -400,7 +429,7 @@ def make_bucket(connection: 'Connection', target: Target) -> bool:
 
 
 def _is_mine(connection: 'Connection', bucket: str) -> bool:
-    """Whether a bucket is among those of the keys' owner: `rclone serve s3` does not say so when it is made again."""
+    """Return whether a bucket belongs to the keys' owner: `rclone serve s3` does not say so if it is made again."""
     try:
         return bucket in [each['Name'] for each in connection.client.list_buckets().get('Buckets', [])]
     except ClientError:
@@ -416,6 +445,6 @@ def _create(connection: 'Connection', bucket: str) -> None:
             'InvalidLocationConstraint',
         ):
             raise
-        # AWS wants the region to be said where it is not us-east-1; others refuse it.
+        # AWS requires the region unless it is us-east-1; others refuse it.
         region: Any = connection.client.meta.region_name
         connection.client.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': region})

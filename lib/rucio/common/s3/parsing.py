@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How the answers of a storage are read: no more of them than an answer has, and nothing that is none.
+"""Read the answers of storages safely: limit their size, and refuse invalid ones.
 
-botocore reads a listing or an error to its end, however long it is, expands the entities of its XML, and raises a
-ValueError or a KeyError of its own where a number is no number. A storage may be broken, or in the hands of somebody
-who wants a server's memory.
+botocore reads listings and errors of any length, expands entities of XML, and raises a ValueError or KeyError if a
+number is invalid. A storage may be broken, or controlled by somebody who wants to exhaust a server's memory.
 """
 
 import re
@@ -38,28 +37,35 @@ if TYPE_CHECKING:
 
 __all__ = ['LONGEST_ANSWER', 'LONGEST_SECONDS', 'UnreadableAnswerError', 'bound', 'strict']
 
-LONGEST_ANSWER = 32 * 1024**2  # bytes of what is no object: 1000 keys of the longest kind are 4 MiB
-LONGEST_LINE = 65536  # bytes, of a chunk's size; as http.client has it
+LONGEST_ANSWER = 32 * 1024**2  # bytes of anything but an object: 1000 of the longest keys are 4 MiB
+LONGEST_LINE = 65536  # bytes, for the size of a chunk; as in http.client
 LONGEST_SECONDS = 900  # for such an answer: AWS sends blanks for minutes while it completes an upload
 
 _ENCODING = re.compile(rb'\s*<\?xml[^>]*encoding\s*=\s*["\'](?!(?:utf-8|us-ascii|iso-8859-1)["\'])', re.IGNORECASE)
 
 
 class UnreadableAnswerError(BotoCoreError):
-    """A storage answered with what is no answer."""
+    """A storage sent an invalid answer."""
 
     fmt = 'the answer cannot be read ({reason})'
 
 
 def strict(session: 'Session') -> 'Session':
-    """The session, whose clients raise :exc:`UnreadableAnswerError` for whatever botocore cannot make an answer of."""
+    """Let the clients of a session raise :exc:`UnreadableAnswerError` if botocore cannot parse an answer.
+
+    :param session: The session.
+    :returns: The session.
+    """
     botocore_internals.check_answers(session, _parsed)
     return session
 
 
 def bound(client: Any) -> None:
-    """Let a client read at most :data:`LONGEST_ANSWER` bytes of an answer, for at most :data:`LONGEST_SECONDS`. Objects
-    are not bounded.
+    """Limit the answers that a client reads to :data:`LONGEST_ANSWER` bytes and :data:`LONGEST_SECONDS` seconds.
+
+    The content of objects is not limited.
+
+    :param client: The client.
     """
     botocore_internals.replace_http_session(client, _Bounded)
 
@@ -70,13 +76,13 @@ def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]') -> Any:
         return _with_plain_error(read())
     except UnreadableAnswerError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer
-        # Without its cause, which has the whole answer in it.
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is invalid
+        # Without its cause, which contains the whole answer.
         raise UnreadableAnswerError(reason=type(error).__name__) from None
 
 
 def _with_plain_error(answer: Any) -> Any:
-    """An error's code may have elements in it, or none: botocore looks it up all the same."""
+    """Return an answer with the error's code as text: it may contain elements, or be missing."""
     error = answer.get('Error') if isinstance(answer, dict) else None
     if isinstance(error, dict):
         error.update({name: '' for name in ('Code', 'Message') if not isinstance(error.get(name), str)})
@@ -84,15 +90,15 @@ def _with_plain_error(answer: Any) -> Any:
 
 
 def _refuse_tricks(body: Any) -> None:
-    """Entities make gigabytes of a page, and encodings hide them: S3 has neither."""
+    """Refuse entities, which expand to gigabytes, and encodings, which can hide them: S3 uses neither."""
     if isinstance(body, bytes) and (
         b'<!DOCTYPE' in body or b'<!ENTITY' in body or b'\0' in body or _ENCODING.match(body)
     ):
-        raise UnreadableAnswerError(reason='its XML has entities or an encoding of its own')
+        raise UnreadableAnswerError(reason='its XML has entities or an unusual encoding')
 
 
 class _Bounded:
-    """botocore's HTTP session."""
+    """An HTTP session of botocore that limits answers."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -101,7 +107,7 @@ class _Bounded:
         return getattr(self._session, name)
 
     def send(self, request: 'AWSPreparedRequest') -> 'AWSResponse':
-        """The answer, with its body but for an object's."""
+        """Send a request, and read the body of the answer unless it is an object's."""
         with botocore_internals.unread(request):
             answer: Any = self._session.send(request)
         if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
@@ -110,7 +116,7 @@ class _Bounded:
 
 
 def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
-    """As botocore's own session reads it, and with its exceptions."""
+    """Read the body as botocore's session does, and with its exceptions."""
     try:
         return _body(raw)
     except UnreadableAnswerError:
@@ -136,8 +142,9 @@ def _body(raw: Any) -> bytes:
 
 
 class _Lines:
-    """The file of a connection, whose lines have an end. urllib3 before 2.8 reads the size of a chunk to the next line
-    feed, and keeps it (CVE-2026-97689).
+    """The file of a connection, which limits the length of lines.
+
+    Before 2.8, urllib3 reads the size of a chunk to the next line feed, and keeps it in memory (CVE-2026-97689).
     """
 
     def __init__(self, file: Any) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Files that are being downloaded: beside their destination, so that they can be renamed to it."""
+"""Files of unfinished downloads: next to their destination, to be renamed to it."""
 
 import fcntl
 import hashlib
@@ -28,13 +28,17 @@ __all__ = ['partial_file']
 
 @contextmanager
 def partial_file(folder: str, name: str) -> Iterator[str]:
-    """An empty file in a folder for what becomes ``name`` there. It is removed at the end, unless it was renamed.
+    """Open an empty file in a folder, to be renamed to ``name``. At the end it is removed, unless it was renamed.
 
-    Its path is the same each time, so that the next download replaces what a killed one left; another path where
-    somebody is writing to that at the moment, or the file is not our own.
+    Its path is always the same, so that the next download replaces the file of a killed one. It is different if
+    somebody else is writing to that file, or it belongs to another user.
 
-    :raises OSError: if it cannot be made.
+    :param folder: The folder.
+    :param name: The name of the destination.
+    :returns: The path of the file.
+    :raises OSError: if it cannot be created.
     """
+    # A digest, as names may be as long as the file system allows.
     # A digest, as names may already have all the length that a file system takes.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     path = os.path.join(folder, f'.rucio-s3-{digest}')
@@ -45,15 +49,15 @@ def partial_file(folder: str, name: str) -> Iterator[str]:
     try:
         yield path
     finally:
-        if _is_same(path, descriptor):  # before the lock ends: afterwards it may be somebody else's
+        if _is_same(path, descriptor):  # while it is locked: afterwards it may be somebody else's
             os.unlink(path)
         os.close(descriptor)
 
 
 def _take(path: str) -> Optional[int]:
-    """Open a file, lock it and empty it. The lock ends with its process.
+    """Open a file, lock it and empty it. The lock ends with the process.
 
-    :returns: The descriptor; None: it is not to be had.
+    :returns: The descriptor, or None if the file cannot be used.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -63,11 +67,11 @@ def _take(path: str) -> Optional[int]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(descriptor)
         ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
-        # Whoever had the lock may have renamed the file meanwhile: it is complete, and has another name.
+        # Whoever had the lock may have renamed the file in the meantime: then it is complete.
         if ours and _is_same(path, descriptor):
             os.truncate(descriptor, 0)
             return descriptor
-    except OSError:  # somebody else's, or a file system without locks
+    except OSError:  # it belongs to somebody else, or the file system has no locks
         pass
     os.close(descriptor)
     return None

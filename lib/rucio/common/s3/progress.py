@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Progress bars on the user's terminal: one display for all transfers of a process."""
+"""Progress bars on the terminal: one display for all transfers of a process."""
 
 import sys
 import threading
@@ -28,7 +28,7 @@ from .answers import printable
 
 __all__ = ['meter']
 
-SHOWN_FROM = 16 * 1024**2  # bytes; smaller files are gone before a bar could be read
+SHOWN_FROM = 16 * 1024**2  # bytes; smaller files are too fast for a bar
 
 _lock = threading.Lock()
 _display: Optional[Progress] = None
@@ -36,7 +36,7 @@ _users = 0
 
 
 def _wanted(setting: str) -> bool:
-    """auto: where a person looks on, and did not ask for output for machines (``rucio --robot``)."""
+    """Return whether to show bars. auto: on a terminal, unless output is for programs (``rucio --robot``)."""
     if setting == 'auto':
         return sys.stderr.isatty() and not {'-R', '--robot'}.intersection(sys.argv)
     return setting == 'on'
@@ -44,13 +44,12 @@ def _wanted(setting: str) -> bool:
 
 @contextmanager
 def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int], None]]]:
-    """Show a bar for one transfer while the block runs.
+    """Show a bar for a transfer while the block runs.
 
     :param setting: auto, on or off.
-    :param name: What is moved.
-    :param size: In bytes.
-    :returns: A function to be called with the number of bytes of each step, from any thread; None where nothing is
-        shown.
+    :param name: The name to show.
+    :param size: The size in bytes.
+    :returns: A function to call with the number of bytes of each step, from any thread; None if nothing is shown.
     """
     if size < SHOWN_FROM or not _wanted(setting):
         yield None

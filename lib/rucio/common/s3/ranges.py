@@ -13,10 +13,10 @@
 # limitations under the License.
 
 
-"""The bytes of an object, in ranges and by several threads, into a local file.
+"""Download an object in ranges with several threads into a local file.
 
-Not by s3transfer: threads that read, a queue and one thread that writes are slower than a fast network
-(docs/decisions/0006-own-downloads.md). Memory: 1 MiB for each thread.
+s3transfer is not used, as its design (threads that read, a queue, one thread that writes) is slower than a fast
+network: docs/decisions/0006-own-downloads.md. Memory: 1 MiB for each thread.
 """
 
 import threading
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 
 __all__ = ['Fetch']
 
-# For more at once Linux takes larger pages, and in a virtual machine these may have to be got from the host.
+# For larger writes Linux uses larger pages, which a virtual machine may have to request from its host.
 _WRITE = 32 * 1024
 
 
 class Fetch:
-    """One object on its way into a file that is there already.
+    """The download of one object into an existing file.
 
-    Start it, wait for ``done``, end it, ask for its ``crc32``. All requests are for the same version of the object.
+    Start it, wait for ``done``, end it, get its ``crc32``. All requests are for the same version of the object.
 
-    :param client: Makes the requests.
-    :param target: The object, ...
-    :param info: ... and what is known of it.
+    :param client: Sends the requests.
+    :param target: The object.
+    :param info: The known properties of the object.
     :param path: The local file.
-    :param piece: Bytes of a range. For all of the object there is one request without a range, so that botocore
-        verifies it.
-    :param progress: Told of each step in bytes, by any thread. Negative where bytes have to come again.
+    :param piece: The size of a range in bytes. If it covers the whole object, the request has no range, so that
+        botocore verifies the answer.
+    :param progress: Called by any thread with the bytes of each step; negative if bytes have to be repeated.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Fetch:
         piece: int,
         progress: 'Optional[Callable[[int], None]]',
     ) -> None:
-        self.done = threading.Event()  # all is there, or something failed
+        self.done = threading.Event()  # complete, or failed
         self._stop = threading.Event()
         self._read = partial(Reader, Stoppable.of(client, self._stop), target, info, self._stop)
         self._path = path
@@ -76,12 +76,15 @@ class Fetch:
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
         self._next = iter(self._starts)
-        self._sums: dict[int, int] = {}  # where a range starts -> its CRC-32
+        self._sums: dict[int, int] = {}  # start of a range -> its CRC-32
         self._failure: Optional[BaseException] = None
         self._threads: list[threading.Thread] = []
 
     def start(self, threads: int) -> None:
-        """:param threads: As many requests at the same time, at most."""
+        """Start the threads.
+
+        :param threads: The maximal number of concurrent requests.
+        """
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
             thread.start()
@@ -90,12 +93,12 @@ class Fetch:
             self.done.set()
 
     def end(self, grace: float) -> None:
-        """Stop what is under way.
+        """Stop the download.
 
-        Who waits for a storage that hangs ends by ``read_timeout``: until then it goes on behind the caller's back, and
-        the process lives as long.
+        Requests to a storage that hangs end by ``read_timeout``: until then they continue in the background, and keep
+        the process alive.
 
-        :param grace: Wait for the threads for so many seconds.
+        :param grace: The seconds to wait for the threads.
         """
         self._stop.set()
         last = time.monotonic() + grace
@@ -103,9 +106,9 @@ class Fetch:
             thread.join(max(0, last - time.monotonic()))
 
     def crc32(self) -> str:
-        """The CRC-32 of the object in base64, once it is done.
+        """Return the CRC-32 of the object in base64, once it is done.
 
-        :raises Exception: whatever ended a thread.
+        :raises Exception: the failure of any thread.
         """
         if self._failure is not None:
             raise self._failure
@@ -119,8 +122,8 @@ class Fetch:
 
     def _work(self) -> None:
         try:
-            # Each thread has it open by itself. One that is late then writes into a file that is gone already, not into
-            # another one that got the same number.
+            # Each thread opens the file itself. A late one then writes to a deleted file, not to another one that got
+            # the same descriptor.
             with open(self._path, 'r+b', buffering=0) as file:
                 while True:
                     with self._lock:
@@ -128,7 +131,7 @@ class Fetch:
                     if start is None:
                         return
                     self._add(start, self._get(file, start, self._size_of(start)))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
             with self._lock:
                 self._failure = self._failure or error
             self._stop.set()
@@ -141,11 +144,11 @@ class Fetch:
                 self.done.set()
 
     def _get(self, file: 'FileIO', start: int, size: int) -> int:
-        """Get a range.
+        """Download a range.
 
         :returns: Its CRC-32.
         """
-        # All of the object is begun anew where its body breaks off: botocore verifies only what it sees from the
+        # A whole object starts again after an interruption: botocore only verifies answers that it reads from the
         # beginning to the end.
         whole = size == self._starts.stop
         for tries_left in reversed(range(BODIES if whole else 1)):

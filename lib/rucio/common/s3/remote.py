@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Requests that the Rucio server signs: boto3 builds them here, no key ever comes here."""
+"""Requests that the Rucio server signs: boto3 builds them here, and no key ever leaves the server."""
 
 import base64
 import functools
@@ -49,25 +49,25 @@ if TYPE_CHECKING:
 
 __all__ = ['Remote']
 
-# Of what does not begin with x-amz-: the other headers need no signature, and not all of them are there when it is
-# made.
+# Headers to sign besides x-amz-...: the others need no signature, and not all of them are set before the request is
+# signed.
 _SIGNED = frozenset(('content-encoding', 'content-md5', 'content-type', 'if-match', 'if-none-match', 'range'))
 _NOBODY = ReadOnlyCredentials('', '', None)
 
 
 class Remote(Authorizer):
-    """Signatures of the Rucio server, one for each request and attempt.
+    """Signatures of the Rucio server, one for each request and each attempt.
 
-    Cost: one request to the Rucio server for each to the storage. The clock of this machine does not matter: the
-    server's does.
+    Cost: one request to the Rucio server per request to the storage. The clock of the server counts, not of this
+    machine.
 
-    A storage that does not verify the bodies of requests (setting ``verifies_body``) would take other keys with a
-    signature of DeleteObjects, so the server signs that for the owner of the bucket only. ``delete_objects`` of such a
-    client deletes the objects one by one, several at a time.
+    If a storage does not verify the bodies of requests (setting ``verifies_body``), a signature for DeleteObjects could
+    be used with other keys, so the server only signs it for the owner of the bucket. For others, ``delete_objects``
+    deletes the objects one by one, several at a time.
 
-    :param endpoint: The storage that the requests are for.
-    :param server: The Rucio server; refreshes its own token.
-    :param region: The region of the storage, where the server knows it.
+    :param endpoint: The storage.
+    :param server: The Rucio server; it renews its own token.
+    :param region: The region of the storage, if the server knows it.
     """
 
     name = 'remote'
@@ -89,20 +89,21 @@ class Remote(Authorizer):
         self.delete_one_by_one(client, lambda _: True)
 
     def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]') -> None:
-        """Have a client delete objects one by one where the server would not sign DeleteObjects.
+        """Let a client delete objects one by one if the server would not sign DeleteObjects.
 
-        :param signs: Whether the server signs a request, by the context that botocore has of it.
+        :param client: The client.
+        :param signs: Returns whether the server signs a request, from botocore's context of it.
         """
         if not self._verifies_body:
             client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
-            # What it returns is taken for the storage's answer.
+            # The result replaces the answer of the storage.
             each: Any = functools.partial(self._delete_each, client, signs)
             client.meta.events.register_last('before-call.s3.DeleteObjects', each)
 
     def _delete_each(
         self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]', context: dict[str, Any], **_: Any
     ) -> Optional[tuple[AWSResponse, dict[str, Any]]]:
-        """What DeleteObjects answers, by a DeleteObject for each key."""
+        """Send a DeleteObject for each key, and return the answer of DeleteObjects."""
         if not signs(context):
             return None
         bucket, deletion = context['rucio_s3_deletion']
@@ -131,11 +132,14 @@ class Remote(Authorizer):
         return AWSResponse('', 200, HTTPHeaders(), None), answer
 
     def sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
-        """Have one request signed; botocore comes here for each attempt anew.
+        """Have a request signed. botocore calls this for each attempt.
 
+        :param request: The request, which gets the signature.
+        :param region_name: The region.
+        :param operation_name: The operation.
         :raises RSEAccessDenied: if the server refuses.
-        :raises InputValidationError: if it takes the request for one that storages may read in different ways.
-        :raises ServiceUnavailable: if it cannot be reached; other exceptions of Rucio as it has them.
+        :raises InputValidationError: if the server finds the request ambiguous for storages.
+        :raises ServiceUnavailable: if the server cannot be reached; other exceptions of Rucio are passed on.
         """
         headers = {
             name: value
@@ -151,7 +155,7 @@ class Remote(Authorizer):
                 name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()
             },
         }
-        if operation_name == 'DeleteObjects':  # its keys are in there
+        if operation_name == 'DeleteObjects':  # its body contains the keys
             asked['body'] = base64.b64encode(request.data or b'').decode()
         for name, values in self._ask(asked)['headers'].items():
             del request.headers[name]
@@ -164,18 +168,18 @@ class Remote(Authorizer):
             raise RSEAccessDenied(f'RSE {self._rse}: {error.args[0] if error.args else error}') from None
         except InputValidationError as error:
             raise InputValidationError(f'RSE {self._rse}: {error.args[0] if error.args else error}') from None
-        except OSError as error:  # as all that requests raises
+        except OSError as error:  # the base of all exceptions of requests
             raise ServiceUnavailable(
                 f'RSE {self._rse}: the Rucio server, which has to sign the requests, cannot be reached: {error}. '
                 'Try again later.'
             ) from None
         if answer['uri'] != asked['uri']:
             raise RSEOperationNotSupported(
-                f'RSE {self._rse}: the Rucio server signed another request than it was asked for. Tell its operator.'
+                f'RSE {self._rse}: the Rucio server signed a different request. Tell its operator.'
             )
         return answer
 
 
 def _note(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    """Remember the keys of a DeleteObjects until it is called."""
+    """Remember the keys of a DeleteObjects until it is sent."""
     context['rucio_s3_deletion'] = params['Bucket'], params['Delete']

@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is used of Rucio that is private to it, or set at run time. What is replaced in Rucio is in ``rucio_s3_seams``.
+"""Everything that is used of Rucio's private API, or is set at run time. Replacements are in ``rucio_s3_seams``.
 
-tests/unit/test_rucio_internals.py fails when it changes. Checked with Rucio 38.5, 39.4, 40.3 and 41.5. Modules of
-Rucio's server and command line are imported when they are needed: this module is imported everywhere.
+tests/unit/test_rucio_internals.py fails if it changes. Checked with Rucio 38.5, 39.4, 40.3 and 41.5. Modules of Rucio's
+server and command line are only imported when they are needed, as this module is imported everywhere.
 """
 
 from importlib import import_module
@@ -34,7 +34,7 @@ __all__ = ['exception_of', 'is_client', 'permission_module', 'print_table', 'sen
 
 
 def is_client() -> bool:
-    """Whether this process is a client of Rucio, not a server or daemon.
+    """Return whether this process is a client of Rucio, not a server or daemon.
 
     Reads ``rsemanager.CLIENT_MODE``, which ``rucio.rse`` sets on the module by what is installed and RUCIO_CLIENT_MODE.
     """
@@ -42,10 +42,12 @@ def is_client() -> bool:
 
 
 def permission_module(vo: str) -> 'ModuleType':
-    """The module that decides about permissions in a VO: that of its policy package, or Rucio's own.
+    """Return the module that decides about permissions in a VO: that of its policy package, or Rucio's own.
 
     Uses ``permission_modules`` and ``load_permission_for_vo`` of ``rucio.core.permission``. Its public
-    ``has_permission`` calls only the functions that it knows of, and hides whether there was one.
+    ``has_permission`` only calls functions for actions that it knows, and does not tell whether there is one.
+
+    :param vo: The VO.
     """
     permission: Any = import_module('rucio.core.permission')
     if vo not in permission.permission_modules:
@@ -55,18 +57,26 @@ def permission_module(vo: str) -> 'ModuleType':
 
 
 def send(client: 'BaseClient', url: str, method: str, data: Optional[str]) -> 'Response':
-    """A request of a client to its Rucio server, with the client's token.
+    """Send a request of a client to its Rucio server, with the client's token.
 
-    Uses ``BaseClient._send_request``, as each of Rucio's own clients does: it renews tokens and tries again.
+    Uses ``BaseClient._send_request``, as Rucio's own clients do: it renews tokens and retries.
+
+    :param client: The client.
+    :param url: The URL.
+    :param method: The HTTP method.
+    :param data: The body.
     """
     response: Response = client._send_request(url, method=HTTPMethod(method), data=data)  # noqa: SLF001
     return response
 
 
 def exception_of(client: 'BaseClient', response: 'Response') -> tuple[type[Exception], str]:
-    """The exception, and its message, that a Rucio server's answer stands for.
+    """Return the exception, and its message, for an error of a Rucio server.
 
-    Uses ``BaseClient._get_exception``, as each of Rucio's own clients does.
+    Uses ``BaseClient._get_exception``, as Rucio's own clients do.
+
+    :param client: The client.
+    :param response: The answer.
     """
     kind, message = client._get_exception(  # noqa: SLF001
         headers=response.headers, status_code=response.status_code, data=response.content
@@ -75,12 +85,15 @@ def exception_of(client: 'BaseClient', response: 'Response') -> tuple[type[Excep
 
 
 def print_table(context: Any, rows: list[list[str]], headers: 'Sequence[str]', alignments: list[str]) -> None:
-    """Print a table as Rucio's commands do with [client] cli_rich: in colours, through a pager.
+    """Print a table as Rucio's commands do with [client] cli_rich: in colour, with a pager.
 
     Uses ``generate_table`` and ``print_output`` of ``rucio.cli.utils.RichUtils``, in Rucio 38 of
     ``rucio.client.richclient``, and ``console``, ``no_pager`` and ``spinner`` of the click context's object.
 
-    :param context: Its ``obj``: a ``rucio.cli.utils.Arguments``.
+    :param context: The context of the command; its ``obj`` is a ``rucio.cli.utils.Arguments``.
+    :param rows: The rows.
+    :param headers: The names of the columns.
+    :param alignments: left or right for each column.
     """
     rich: Any = getattr(import_module('rucio.cli.utils'), 'RichUtils', None)
     rich = rich or import_module('rucio.client.richclient')

@@ -11,11 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is used of s3transfer beyond the manager, its configuration, futures, subscribers and exceptions, which boto3
-and the AWS CLI use, too.
+"""Everything that is used of s3transfer beyond its manager, configuration, futures, subscribers and exceptions.
 
-tests/unit/test_s3transfer_internals.py fails when it changes. Checked with s3transfer 0.11.3, 0.14.0, 0.16.1 and
-0.19.3.
+boto3 and the AWS CLI use those as well. tests/unit/test_s3transfer_internals.py fails if anything else changes. Checked
+with s3transfer 0.11.3, 0.14.0, 0.16.1 and 0.19.3.
 """
 
 import threading
@@ -31,18 +30,26 @@ __all__ = ['begin_to_stop', 'is_missing_etag', 'part_size', 'tell_of_source']
 
 
 def part_size(wanted: int, size: int) -> int:
-    """The size in bytes of the parts in which s3transfer sends ``size`` bytes: as wanted, or larger where S3's limits
-    (10,000 parts, of 5 MiB at least) ask for it.
+    """Return the size in bytes of the parts in which s3transfer uploads a file.
 
-    Uses ``utils.ChunksizeAdjuster``: the manager adjusts by itself and says nothing, but ETags are made of its parts.
+    It is larger than wanted if S3's limits (10,000 parts of at least 5 MiB) require it.
+
+    Uses ``utils.ChunksizeAdjuster``: the manager adjusts the size without reporting it, but ETags depend on it.
+
+    :param wanted: The wanted size of a part in bytes.
+    :param size: The size of the file in bytes.
     """
     return ChunksizeAdjuster().adjust_chunksize(wanted, size)
 
 
 def tell_of_source(future: 'TransferFuture', size: int, etag: str) -> None:
-    """Spare s3transfer the HEAD by which it asks for what is known of the source.
+    """Save s3transfer the HEAD with which it would get the properties of the source.
 
-    Uses ``future.meta.provide_transfer_size``, and ``provide_object_etag`` where there is one: 0.12 asked for no ETag.
+    Uses ``future.meta.provide_transfer_size``, and ``provide_object_etag`` if it exists: 0.12 needs no ETag.
+
+    :param future: The transfer.
+    :param size: The size of the source in bytes.
+    :param etag: The ETag of the source.
     """
     future.meta.provide_transfer_size(size)
     if hasattr(future.meta, 'provide_object_etag'):
@@ -52,8 +59,11 @@ def tell_of_source(future: 'TransferFuture', size: int, etag: str) -> None:
 def begin_to_stop(manager: 'TransferManager', future: 'TransferFuture') -> threading.Thread:
     """Cancel a transfer. The thread ends when its requests have ended and a multipart upload is aborted.
 
-    Not by ``shutdown(cancel=True)``: that hands ``cancel`` on as the message, whose type is then wrong, and cancels
-    nothing. Relies on ``shutdown`` waiting for the clean-up of what was cancelled.
+    ``shutdown(cancel=True)`` passes ``cancel`` on as the message, whose type is then wrong, and cancels nothing. Relies
+    on ``shutdown`` waiting for the clean-up of cancelled transfers.
+
+    :param manager: The manager, which only has this transfer.
+    :param future: The transfer.
     """
     future.cancel()
     cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
@@ -62,8 +72,10 @@ def begin_to_stop(manager: 'TransferManager', future: 'TransferFuture') -> threa
 
 
 def is_missing_etag(error: KeyError) -> bool:
-    """Whether this is what s3transfer raises where a storage answers UploadPartCopy, but not with the ETag of the part.
+    """Return whether s3transfer raised this because an answer to UploadPartCopy lacks the ETag of the part.
 
     It has no exception of its own for that.
+
+    :param error: The exception.
     """
     return error.args in (('CopyPartResult',), ('ETag',))

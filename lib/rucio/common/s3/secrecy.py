@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What may carry a secret, and what must not show one."""
+"""Keep secrets on private connections, and out of logs."""
 
 import logging
 from ipaddress import ip_address
@@ -25,14 +25,15 @@ from .errors import without_query
 
 __all__ = ['hide_in_logs', 'is_private', 'need_private']
 
-# At DEBUG these write whole requests and answers: session tokens, signatures, the keys that an STS gives.
+# At DEBUG these log whole requests and answers: session tokens, signatures, keys from an STS.
 _TALKATIVE = ('aiobotocore', 'boto3', 'botocore', 's3transfer', 'urllib3')
 _REQUESTS = 'urllib3.connectionpool'  # method, path and status of each request
 
 
 def is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent to a URL: it is https, or http to this machine itself. Looks up
-    no name.
+    """Return whether a URL is private: https, or http to this machine. No name is resolved.
+
+    :param url: The URL.
     """
     parts = urlsplit(url)
     if parts.scheme == 'https':
@@ -45,30 +46,28 @@ def is_private(url: str) -> bool:
 
 
 def need_private(url: str, secret: str, remedy: str) -> None:
-    """Refuse to send a secret, or to be sent one, where others could read it.
+    """Refuse to send or receive a secret where others could read it.
 
-    :param url: Where to.
-    :param secret: What it is, for the message.
-    :param remedy: What to do, as a sentence.
-    :raises ConfigurationError: if it is not private.
+    :param url: The URL that it is sent to or received from.
+    :param secret: The secret, for the message.
+    :param remedy: The remedy, as a sentence.
+    :raises ConfigurationError: if the URL is not private.
     """
     if not is_private(url):
         raise ConfigurationError(
-            f"{secret} would go over the network unencrypted, as '{without_query(url)}' is not https. {remedy}"
+            f"{secret} would be sent over the network unencrypted, as '{without_query(url)}' is not https. {remedy}"
         )
 
 
 def hide_in_logs() -> None:
-    """Keep secrets out of the logs of botocore and what it stands on, whatever their levels are, also those of single
-    modules.
+    """Keep secrets out of the logs of botocore and its dependencies, at all levels and for all of their modules.
 
-    Their DEBUG records are dropped, those of other clients in this process included; what urllib3 says of each request
-    stays, without the query. To be called whenever a client is made, as a logger's filter does not hold for those below
-    it.
+    DEBUG records are dropped, including those of other clients in this process; urllib3's record of each request is
+    kept without the query. Call it for each new client, as the filter of a logger does not apply to its children.
     """
     for name in _TALKATIVE:
         if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.INFO)  # costs nothing then
+            logging.getLogger(name).setLevel(logging.INFO)  # then DEBUG records cost nothing
     for name in list(logging.root.manager.loggerDict):
         if name.partition('.')[0] in _TALKATIVE:
             logging.getLogger(name).addFilter(_harmless)

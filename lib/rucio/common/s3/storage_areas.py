@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which part of a storage belongs to an RSE, and whether two RSEs can mean the same object by different DIDs.
+"""Find out which part of a storage belongs to an RSE, and whether two RSEs can use the same object for different DIDs.
 
-What one of them deletes would be gone from the other, and whoever may read a scope of the one could read a scope of the
-other. No configuration and no request to a storage; where a host is an IP address, the names of others are looked up
+Deleting a file on one of them would delete it on the other, and readers of a scope on one could read a scope on the
+other. No configuration and no requests to storages; if one host is an IP address, the names of others are resolved
 once.
 """
 
@@ -31,10 +31,10 @@ __all__ = ['Overlap', 'StorageArea', 'is_same_storage']
 
 
 class Overlap(NamedTuple):
-    """Why two RSEs can have the same key.
+    """The reason why two RSEs can have the same key.
 
     :param why: A part of a sentence.
-    :param scope: The scope that has to exist for that; empty: any.
+    :param scope: The scope for which it holds, if it exists; empty for any scope.
     """
 
     why: str
@@ -42,11 +42,11 @@ class Overlap(NamedTuple):
 
 
 class StorageArea(NamedTuple):
-    """Where the files of an RSE lie.
+    """The part of a storage that belongs to an RSE.
 
-    :param bucket: The bucket that all scopes share; empty: each has its own.
-    :param folder: The folder in it, with a slash at its end; empty: all of it.
-    :param algorithm: The lfn2pfn algorithm; None: each replica has its path.
+    :param bucket: The bucket that all scopes share; empty if each has its own.
+    :param folder: The folder in it, with a slash at its end; empty for the whole bucket.
+    :param algorithm: The lfn2pfn algorithm; None if each replica has its own path.
     """
 
     rse: str
@@ -59,14 +59,16 @@ class StorageArea(NamedTuple):
 
     @classmethod
     def of(cls, rse: str, protocol: Mapping[str, Any], algorithm: Optional[str]) -> 'StorageArea':
-        """The place of an RSE by the entry of its protocols that clients use.
+        """Return the area of an RSE from the protocol entry that clients use.
 
+        :param rse: The name of the RSE.
         :param protocol: Its ``hostname``, ``port``, ``prefix`` and ``extended_attributes``.
+        :param algorithm: The RSE's lfn2pfn algorithm.
         """
         bucket, folder = split_prefix(protocol['prefix'])
         settings = (protocol.get('extended_attributes') or {}).get('s3') or {}
         port = int(protocol.get('port') or 0)
-        # A storage on the usual ports is the same one by http and by https.
+        # On the default ports, http and https lead to the same storage.
         return cls(
             rse,
             _host(protocol['hostname']),
@@ -78,13 +80,18 @@ class StorageArea(NamedTuple):
         )
 
     def is_same_storage(self, other: 'StorageArea') -> bool:
-        """Whether both are at the same host and port, however these are spelled."""
+        """Return whether both have the same host and port, however they are spelled.
+
+        :param other: The area of another RSE.
+        """
         return is_same_storage((self.host, self.port), (other.host, other.port))
 
     def overlap(self, other: 'StorageArea') -> Optional[Overlap]:
-        """Why a file of one RSE can lie where one of another RSE at the same storage does; None: it cannot.
+        """Return why a file of one RSE can have the key of a file of another RSE at the same storage, or None.
 
-        RSEs with a path for each replica (imports) are left out: they say nothing of where files lie.
+        RSEs with a path for each replica (imports) are ignored: they do not define where files are.
+
+        :param other: The area of the other RSE.
         """
         if self.algorithm is None or other.algorithm is None or not self.is_same_storage(other):
             return None
@@ -95,8 +102,8 @@ class StorageArea(NamedTuple):
                 None
                 if scope is None
                 else Overlap(
-                    f"the bucket '{common.bucket}' is that of scope {scope} on {own.rse}, and that of all scopes on "
-                    f'{common.rse}',
+                    f"the bucket '{common.bucket}' belongs to scope {scope} on {own.rse}, "
+                    f'and to all scopes on {common.rse}',
                     scope,
                 )
             )
@@ -106,17 +113,20 @@ class StorageArea(NamedTuple):
             else (self.bucket_prefix, other.bucket_prefix)
         )
         if one == two and self.algorithm == other.algorithm:
-            return Overlap(f'{other.rse} has the same place for each file')
+            return Overlap(f'{other.rse} uses the same keys for all files')
         if one.startswith(two) or two.startswith(one):
-            what = 'lies in' if self.bucket else 'begins like the bucket_prefix'
-            return Overlap(f"'{one}' {what} '{two}' of {other.rse}, or the other way round")
+            what = 'is in' if self.bucket else 'begins like the bucket_prefix'
+            return Overlap(f"'{one}' {what} '{two}' of {other.rse}, or vice versa")
         return None
 
 
 def is_same_storage(one: tuple[str, Optional[int]], other: tuple[str, Optional[int]]) -> bool:
-    """Whether two hosts, as :attr:`StorageArea.host` has them, and their ports are the same.
+    """Return whether two hosts, as in :attr:`StorageArea.host`, and their ports are the same.
 
-    Two names of one address are taken for two storages: many may stand behind one proxy.
+    Two names with the same address are different storages: there may be many behind one proxy.
+
+    :param one: A host and its port.
+    :param other: Another host and its port.
     """
     if one[1] != other[1]:
         return False

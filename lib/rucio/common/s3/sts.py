@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A storage's Security Token Service: keys that end, for a role."""
+"""Get temporary keys for a role from the Security Token Service of a storage."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ __all__ = ['STS_BY_HTTPS', 'TemporaryKeys', 'assume_role', 'assume_role_with_web
 
 @dataclass(frozen=True)
 class TemporaryKeys:
-    """Keys and when they end (UTC)."""
+    """Keys, and when they expire (UTC)."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -59,13 +59,13 @@ class TemporaryKeys:
 _KEYS = "Check the Rucio server's keys for this RSE (its rse-accounts.cfg)."
 _LOGIN = 'Log in again; if that does not help, the storage does not trust the issuer of the token: tell its operator.'
 
-# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, and what Ceph, MinIO and SeaweedFS answer.
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, and the errors of Ceph, MinIO and SeaweedFS.
 _REMEDIES = {
     'AccessDenied': (
-        "Check the setting role_arn, that the role's trust policy lets these keys or tokens assume it "
+        "Check the setting role_arn, that the role's trust policy allows these keys or tokens to assume it "
         '(sts:AssumeRole), and the keys themselves.'
     ),
-    'NoSuchEntity': 'There is no such role: check the setting role_arn, or make the role.',
+    'NoSuchEntity': 'There is no such role: check the setting role_arn, or create the role.',
     'ExpiredToken': _LOGIN,
     'ExpiredTokenException': _LOGIN,
     'InvalidIdentityToken': _LOGIN,
@@ -75,27 +75,30 @@ _REMEDIES = {
     'InvalidClientTokenId': _KEYS,
     'SignatureDoesNotMatch': _KEYS,
     'ValidationError': (
-        'The role may allow less time than the setting credentials_lifetime: compare with its longest session duration.'
+        'The maximum session duration of the role may be less than the setting credentials_lifetime: compare them.'
     ),
-    'MalformedPolicyDocument': 'The storage does not take the session policy: report it.',
+    'MalformedPolicyDocument': 'The storage does not accept the session policy: report it.',
     'PackedPolicyTooLarge': 'Use a shorter name.',
     'RegionDisabledException': "Set the RSE's 's3' setting 'sts_endpoint' to a region whose STS is enabled.",
     'NotImplemented': (
-        "There is no STS at this address: set 'sts_endpoint', or take role_arn out of the RSE's settings."
+        "There is no STS at this address: set 'sts_endpoint', or remove role_arn from the RSE's settings."
     ),
 }
 _S3_ERROR = re.compile(rb'\s*(?:<\?xml[^>]*\?>)?\s*(<Error>.*</Error>)\s*', re.DOTALL)
 STS_BY_HTTPS = "Set the RSE's 's3' setting 'sts_endpoint' to an https URL."
-_NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is up."
+_NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is running."
 
 
 def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: str, patience: Patience = PERSON) -> Any:
-    """A client of the storage's STS, authorised by a session, with the settings of the storage.
+    """Make a client of the storage's STS, authorised by a session, with the settings of the storage.
 
-    :param patience: How long it waits and how often it tries, where the settings do not say.
+    :param endpoint: The storage.
+    :param session: The session.
+    :param region: The region to sign for.
+    :param patience: Time-outs and attempts, unless they are set.
     :raises ConfigurationError: if the STS is not reached by https.
     """
-    need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys that its STS gives', STS_BY_HTTPS)
+    need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys from its STS', STS_BY_HTTPS)
     config = Config(signature_version='v4')
     made: Any = factory.client(
         'sts',
@@ -111,11 +114,14 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
 
 
 def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: str, seconds: int) -> TemporaryKeys:
-    """Keys for a role, limited by a session policy: one request.
+    """Get keys for a role, limited by a session policy. One request.
 
-    :param sts: What :func:`client` gives.
-    :param name: Who they are for; the storage's logs show it.
+    :param endpoint: The storage.
+    :param sts: A client from :func:`client`.
+    :param role: The ARN of the role.
+    :param name: The name of the session, which the storage's logs show.
     :param policy: The session policy, compact JSON.
+    :param seconds: The lifetime of the keys in seconds.
     :raises RSEAccessDenied: if the storage refuses.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
     """
@@ -128,7 +134,17 @@ def assume_role(endpoint: 'Endpoint', sts: Any, role: str, name: str, policy: st
 def assume_role_with_web_identity(
     endpoint: 'Endpoint', sts: Any, role: str, name: str, token: str, seconds: int
 ) -> TemporaryKeys:
-    """The same for who brings an OIDC token: one request, without keys."""
+    """Get keys for a role with an OIDC token. One request, which needs no keys.
+
+    :param endpoint: The storage.
+    :param sts: A client from :func:`client`.
+    :param role: The ARN of the role.
+    :param name: The name of the session, which the storage's logs show.
+    :param token: The token.
+    :param seconds: The lifetime of the keys in seconds.
+    :raises RSEAccessDenied: if the storage refuses.
+    :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
+    """
     with _translated(endpoint, role):
         return _keys(
             endpoint,
@@ -139,32 +155,31 @@ def assume_role_with_web_identity(
 
 
 def refusal(call: Callable[..., Any], **parameters: Any) -> Optional[str]:
-    """The code of the error with which an STS refuses a call; None if it does not refuse it. One request.
+    """Return the error code with which an STS refuses a call, or None if it does not. One request.
 
-    :param call: A method of what :func:`client` gives.
+    :param call: A method of a client from :func:`client`.
     :param parameters: Its parameters.
-    :returns: Such as ``AccessDenied``; the name of the exception where there was no answer, or none that can be read.
+    :returns: A code such as ``AccessDenied``; the name of the exception if there was no valid answer.
     """
     try:
         call(**parameters)
     except boto.ClientError as error:
         return str(error.response.get('Error', {}).get('Code') or status_of(error))
-    except Exception as error:  # noqa: BLE001 - whatever else a storage answers is no refusal; botocore's parser has exceptions of its own
+    except Exception as error:  # noqa: BLE001 - no other answer is a refusal, and botocore's parser may raise anything
         return type(error).__name__
     return None
 
 
 def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
-    """:raises ServiceUnavailable: if these are no keys: a line feed in one would be a line of its own in the files of
-    tools.
+    """Validate the keys of an answer: a line feed in one would add a line to the files of tools.
+
+    :raises ServiceUnavailable: if they are invalid.
     """
     who = f'RSE {endpoint.rse}: the STS at {endpoint.sts_url}'
     keys = answer.get('Credentials') or {}
     ends = keys.get('Expiration')
     if not isinstance(ends, datetime):
-        raise ServiceUnavailable(
-            f'{who} answered with keys, but not with when they end: tell the operator of the storage.'
-        )
+        raise ServiceUnavailable(f'{who} returned keys without their expiration: tell the operator of the storage.')
     return TemporaryKeys(
         access_key=checked(who, 'access_key', keys.get('AccessKeyId')),
         secret_key=checked(who, 'secret_key', keys.get('SecretAccessKey')),
@@ -174,8 +189,9 @@ def _keys(endpoint: 'Endpoint', answer: Any) -> TemporaryKeys:
 
 
 def _as_an_sts_error(response: dict[str, Any]) -> None:
-    """Ceph's STS answers errors as S3 has them, and so does SeaweedFS where keys are wrong: botocore would read no code
-    there.
+    """Convert an error in the format of S3, as Ceph's STS sends it, and SeaweedFS for wrong keys.
+
+    botocore would find no code in it.
     """
     if response['status_code'] >= 300 and (found := _S3_ERROR.fullmatch(response['body'])):
         response['body'] = b'<ErrorResponse>' + found[1] + b'</ErrorResponse>'
@@ -187,7 +203,7 @@ def _translated(endpoint: 'Endpoint', role: str) -> Iterator[None]:
         yield
     except (boto.ClientError, boto.BotoCoreError) as error:
         kind, remedy = _judged(error)
-        # Without its cause: what a storage answers to a token or a policy is for nobody's log.
+        # Without its cause: a storage's answer to a token or policy does not belong into a log.
         raise kind(
             f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {said(error)} {remedy}"
         ) from None

@@ -12,12 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bytes between local files and a storage: never overwriting, verified, cancellable. Uploads and copies are on
-s3transfer.
+"""Transfer data between local files and a storage: without overwriting, verified, and cancellable.
 
-Memory: an upload holds up to ``max_concurrency`` + 1 parts of ``multipart_chunksize`` bytes (parts grow with the file,
-as S3 takes 10,000 of them; then fewer are held, so that it stays near 512 MiB); a download 1 MiB for each of
-``max_concurrency``.
+Uploads and copies use s3transfer. Memory: an upload holds up to ``max_concurrency`` + 1 parts of
+``multipart_chunksize`` bytes (parts of large files are larger, as S3 allows 10,000; then fewer are held, about 512 MiB
+in total); a download holds 1 MiB for each of ``max_concurrency`` threads.
 """
 
 import os
@@ -63,20 +62,20 @@ __all__ = ['copy', 'download', 'upload', 'upload_stream']
 
 MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-COPY_THRESHOLD, COPY_PART = GiB, 256 * MiB  # inside a storage: what is as large is copied in parts, of this size
+COPY_THRESHOLD, COPY_PART = GiB, 256 * MiB  # larger objects are copied in parts of this size inside a storage
 _MEMORY = 512 * MiB
 _TICK = 0.2  # seconds
-_GRACE = 5.0  # seconds that a cancelled transfer has for its clean-up before the caller goes on
+_GRACE = 5.0  # seconds to wait for the clean-up of a cancelled transfer
 
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
 LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
-# Name, size in bytes -> what is called after each step.
+# Name, size in bytes -> a function to call after each step.
 Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]
 
 
 class _Deadline:
-    """When a transfer has to be over. None: whenever it is."""
+    """The time when a transfer must be finished; None for no limit."""
 
     def __init__(self, seconds: Optional[float]) -> None:
         self._seconds = seconds or 0
@@ -88,22 +87,21 @@ class _Deadline:
             while not late and not done.wait(self._tick()):
                 late = self._end is not None and time.monotonic() >= self._end
         except Exception as error:
-            # Only a signal handler raises here. That of Rucio's command line fails with a TypeError when it looks for
-            # child processes, and the uploader, which takes that for a failed transfer, would begin anew.
+            # Only signal handlers raise here. That of Rucio's command line fails with a TypeError when it looks for
+            # child processes, and the uploader would take that for a failed transfer and start again.
             raise KeyboardInterrupt from error
         if late:
             raise TransferTimeout(self._seconds)
 
     def _tick(self) -> float:
-        """A signal that another thread gets, or that comes just when Python begins to wait, is seen only after the
-        wait.
+        """Wait for a short time.
+
+        A signal for another thread, or just before Python begins to wait, is only handled after the wait.
         """
         return _TICK if self._end is None else max(0, min(_TICK, self._end - time.monotonic()))
 
     def run(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask something of the storage that has no time-out of its own. If it is late, its thread ends by
-        ``read_timeout``.
-        """
+        """Call a function that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
         if self._end is None:
             return ask()
         executor = ThreadPoolExecutor(1, 'rucio-s3')
@@ -116,7 +114,7 @@ class _Deadline:
 
 
 class _Stop(threading.Event):
-    """Set for one transfer, or for all that share ``also``."""
+    """A stop for one transfer, or for all that share ``also``."""
 
     def __init__(self, also: Optional[threading.Event]) -> None:
         super().__init__()
@@ -127,7 +125,7 @@ class _Stop(threading.Event):
 
 
 class _Watcher(BaseSubscriber):
-    """Tells s3transfer the size, passes on progress, and lets us wait with a time-out, which its futures do not."""
+    """Tell s3transfer the size, pass progress on, and wait with a time-out, which its futures do not have."""
 
     def __init__(
         self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None
@@ -151,10 +149,10 @@ class _Watcher(BaseSubscriber):
 
 
 class _OnePass:
-    """A file that can only be read on: s3transfer then takes its parts from memory, and no byte is read twice.
+    """A file that can only be read forward: s3transfer then sends its parts from memory, and reads each byte only once.
 
-    A file that changes meanwhile fails the upload before its last bytes are sent: what Rucio has registered is not what
-    would be stored.
+    If the file is changed, the upload fails before its last bytes are sent: what would be stored is not what Rucio
+    registers.
     """
 
     def __init__(self, file: BinaryIO, size: int, stop: threading.Event, summing: Optional[Summing] = None) -> None:
@@ -170,7 +168,7 @@ class _OnePass:
             self._fail(
                 SourceNotFound(
                     f"The local file '{self._file.name}' changed while it was read: "
-                    f'it had {self._size} bytes at first. Try again when nobody writes to it.'
+                    f'it had {self._size} bytes before. Try again when it is no longer being written.'
                 )
             )
         if self._summing is not None:
@@ -178,22 +176,22 @@ class _OnePass:
             if self._summing.sums.size == self._size and not self._summing.is_expected:
                 self._fail(
                     FileConsistencyMismatch(
-                        f"The local file '{self._file.name}' changed after its checksums were made: "
-                        'it is not what was registered. '
-                        'Nothing was stored. Upload it under another name when nobody writes to it.'
+                        f"The local file '{self._file.name}' changed after its checksums were computed, "
+                        'and differs from what was registered. '
+                        'Nothing was stored. Upload it under another name when it is no longer being written.'
                     )
                 )
         return data
 
     def _fail(self, failure: RucioException) -> NoReturn:
-        """What is raised while botocore sends looks to it like a broken connection: that must not be tried again."""
+        """Raise a failure that is not retried: botocore takes exceptions while it sends for a broken connection."""
         self.failure = failure
         self._stop.set()
         raise failure
 
 
 class _Seekable(_OnePass):
-    """The same for one large PUT, which is sent from the file; its MD5 is made before."""
+    """The same for one large PUT, which is sent from the file after its MD5 was computed."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if self._summing is not None and (offset, whence) == (0, os.SEEK_SET):
@@ -204,11 +202,11 @@ class _Seekable(_OnePass):
         return self._file.tell()
 
     def close(self) -> None:
-        """s3transfer closes what it sends, but the file belongs to who opened it."""
+        """Do nothing: s3transfer closes what it sends, but the file belongs to its opener."""
 
 
 class _Aborting(Stoppable):
-    """A client for one transfer that does not forget a multipart upload which the storage would not abort."""
+    """A client for one transfer that reports a multipart upload which the storage did not abort."""
 
     def __init__(self, client: 'S3Client', stop: threading.Event, left_over: Optional[LeftOver] = None) -> None:
         super().__init__(client, stop)
@@ -233,34 +231,36 @@ def upload(
     summing: Optional[Summing] = None,
     stop: Optional[threading.Event] = None,
 ) -> int:
-    """Store a local file as an object that is not there yet.
+    """Upload a local file to an object that does not exist yet.
 
-    One PUT, or a multipart upload of ``multipart_threshold`` bytes and more, which is aborted on any failure. The
-    storage verifies what it received. With a signed URL it is one PUT of at most 5 GiB, and the file is read twice.
+    One PUT, or from ``multipart_threshold`` bytes on a multipart upload, which is aborted on any failure. The storage
+    verifies what it receives. With a signed URL it is one PUT of at most 5 GiB, and the file is read twice.
 
+    :param connection: The storage.
     :param path: The local file.
-    :param target: Where to.
-    :param timeout: Bound of the whole transfer in seconds.
+    :param target: The object.
+    :param timeout: The limit of the whole transfer in seconds.
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
-    :param tried_before: Whether an earlier try may have arrived: an object of the same content is then a success.
-    :param summing: Sums all that is sent. A file that is not what it expects is not stored.
-    :param stop: Set it to stop this upload, and all others that were given it, at their next request.
+    :param tried_before: Whether an earlier attempt may have succeeded: an object with the same content is then a
+        success.
+    :param summing: Computes the checksums of everything that is sent. A file with unexpected checksums is not stored.
+    :param stop: Set it to stop this upload, and all others with the same event, at their next request.
     :returns: The size in bytes.
     :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes its size, or cannot be read.
-    :raises FileConsistencyMismatch: if its content is not the expected one.
-    :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
+    :raises FileConsistencyMismatch: if its checksums are not the expected ones.
+    :raises FileReplicaAlreadyExists: if there is already an object, which is not changed.
     :raises RSEFileNameNotSupported: if the key ends in a slash.
-    :raises RucioException: what :mod:`.errors` makes of anything else.
+    :raises RucioException: the translation by :mod:`.errors` of any other error.
     """
     if target.key.endswith('/'):
         raise RSEFileNameNotSupported(
             f"RSE {target.rse}: put of {target}: a key that ends in '/' is a folder, "
-            'of which some storages keep no content. Use a name without it.'
+            'whose content some storages do not keep. Use a name without it.'
         )
     try:
-        if not stat_module.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for its writer
+        if not stat_module.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise SourceNotFound(
-                f"The local file '{path}' cannot be uploaded: it is no regular file. Choose another one."
+                f"The local file '{path}' cannot be uploaded: it is not a regular file. Choose another one."
             )
         with ending_by_exception(), open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size
@@ -288,7 +288,7 @@ def _upload(
     endpoint, signed = connection.endpoint, connection.authorizer.whole_objects_only
     if signed and size > SINGLE_PUT_LIMIT:
         raise RSEOperationNotSupported(
-            f"RSE {target.rse}: '{file.name}' has {size} bytes, but with a signed URL S3 takes 5 GiB at most. "
+            f"RSE {target.rse}: '{file.name}' has {size} bytes, but S3 allows at most 5 GiB with a signed URL. "
             f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
         )
     chunksize = s3transfer_internals.part_size(endpoint.multipart_chunksize, size)
@@ -323,23 +323,25 @@ def upload_stream(
     stop: Optional[threading.Event] = None,
     left_over: Optional[LeftOver] = None,
 ) -> None:
-    """Store what a stream yields as an object that is not there yet: one PUT, or a multipart upload that is aborted on
-    any failure.
+    """Upload a stream to an object that does not exist yet.
 
-    What ``body.read`` raises ends it, and is raised here. If it raises when it is asked for the last byte, nothing was
-    stored: so it can say that what it read is not what was meant.
+    One PUT, or a multipart upload, which is aborted on any failure.
 
-    :param body: Has ``read(amount)``, which gives less than the amount only at the end. It is called by one other
+    Exceptions of ``body.read`` end it, and are raised here. If ``read`` raises instead of returning the last byte,
+    nothing is stored: so it can refuse the whole content.
+
+    :param connection: The storage.
+    :param body: Has ``read(amount)``, which returns less than the amount only at the end. It is called by one other
         thread.
-    :param size: How many bytes there will be.
-    :param target: Where to.
-    :param memory: About so many bytes are held, but three parts at least; parts are of an eighth of it at most, where
-        10,000 of those are enough.
+    :param size: The total number of bytes.
+    :param target: The object.
+    :param memory: The approximate number of bytes to hold, but at least three parts; parts have at most an eighth of
+        it, if 10,000 of those are enough.
     :param stop: Set it to stop this upload at its next request.
-    :param left_over: Is told of a multipart upload that could not be aborted.
-    :raises FileReplicaAlreadyExists: if there is an object already. It is left as it is.
-    :raises RucioException: what :mod:`.errors` makes of anything else. The object may be there nevertheless, where only
-        the answer was lost.
+    :param left_over: Called for a multipart upload that could not be aborted.
+    :raises FileReplicaAlreadyExists: if there is already an object, which is not changed.
+    :raises RucioException: the translation by :mod:`.errors` of any other error. If only the answer was lost, the
+        object may exist nevertheless.
     """
     chunksize = s3transfer_internals.part_size(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
@@ -357,9 +359,10 @@ def _integrity(endpoint: 'Endpoint') -> dict[str, str]:
 
 
 def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory: int = _MEMORY) -> TransferConfig:
-    """
-    :param single: If not 0, up to so many bytes are one PUT.
-    :param memory: Of the parts that are being sent, at most; but one there is.
+    """Return the configuration of an upload for s3transfer.
+
+    :param single: If not 0, send up to this number of bytes in one PUT.
+    :param memory: The maximum for the parts that are being sent; there is at least one.
     """
     parts = max(1, min(endpoint.max_concurrency, memory // chunksize))
     return TransferConfig(
@@ -372,11 +375,11 @@ def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory
 
 
 def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, deadline: _Deadline) -> None:
-    """Wait for a transfer. Whatever ends the wait (also Ctrl-C, also sys.exit in a signal handler) ends the transfer.
+    """Wait for a transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
 
-    The clean-up of a cancelled transfer, which aborts a multipart upload, waits for requests under way. On a storage
-    that hangs they end by ``read_timeout``: until then it goes on behind the caller's back, and the process lives as
-    long. No further attempt is made.
+    The clean-up of a cancelled transfer aborts a multipart upload, after its current requests have ended. On a storage
+    that hangs they end by ``read_timeout``: until then it continues in the background, and keeps the process alive. No
+    request is retried.
     """
     try:
         deadline.wait(watcher.done)
@@ -392,11 +395,12 @@ def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher,
 def _arrived(
     connection: 'Connection', target: Target, file: BinaryIO, size: int, chunksize: int, deadline: _Deadline
 ) -> bool:
-    """Whether the object is there and is this file: an attempt whose answer was lost. One HEAD, and the file is read
-    again.
+    """Return whether the object exists and is this file, because the answer to an earlier attempt was lost.
+
+    One HEAD, and the file is read again.
     """
     if connection.authorizer.whole_objects_only:
-        return False  # a URL that is signed for PUT tells nothing
+        return False  # a URL that is signed for PUT cannot tell
     try:
         info = deadline.run(lambda: objects.stat(connection, target))
     except RucioException:
@@ -405,7 +409,7 @@ def _arrived(
         return False
     if info.crc32:
         return info.crc32 == crc32_of(file)
-    # Some storages have the MD5 of all of it also for what came in parts.
+    # Some storages use the MD5 of the whole object even for multipart uploads.
     return info.etag.strip('"') == etag_of(file, 0 if info.md5 else chunksize)
 
 
@@ -416,23 +420,25 @@ def download(
     timeout: Optional[float] = None,
     meter: Optional[Meter] = None,
 ) -> int:
-    """Get an object into exactly this local file; missing parent directories are made.
+    """Download an object to a local file; missing parent directories are created.
 
     One request for its size, then one GET, or from ``multipart_threshold`` bytes on one for each
-    ``multipart_chunksize``, in parallel and all of the same version of the object. Verified where the object carries a
-    checksum. The file appears when it is complete; one that was there before stays on any failure.
+    ``multipart_chunksize``, concurrently and all for the same version of the object. The content is verified if the
+    object has a checksum. The file appears when it is complete; an existing file is kept on any failure.
 
+    :param connection: The storage.
+    :param target: The object.
     :param path: The local file.
-    :param timeout: Bound of the whole transfer in seconds.
+    :param timeout: The limit of the whole transfer in seconds.
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :returns: The size in bytes.
     :raises SourceNotFound: if there is no such object.
     :raises DestinationNotAccessible: if the local file cannot be written.
-    :raises FileConsistencyMismatch: if what came is not what was stored.
-    :raises RucioException: what :mod:`.errors` makes of anything else.
+    :raises FileConsistencyMismatch: if the content differs from what was stored.
+    :raises RucioException: the translation by :mod:`.errors` of any other error.
     """
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise DestinationNotAccessible(f"'{path}' is no regular file: choose another destination.")
+        raise DestinationNotAccessible(f"'{path}' is not a regular file: choose another destination.")
     deadline = _Deadline(timeout)
     with translated('get', target):
         info = deadline.run(lambda: objects.stat(connection, target, 'get'))
@@ -470,7 +476,7 @@ def _download(
             with cleaning_up():
                 fetch.end(_GRACE)
         crc32 = fetch.crc32()
-    # botocore verifies what comes in one piece, but of ranges only the whole has a checksum.
+    # botocore verifies answers with the whole object, but ranges have no checksums of their own.
     if info.crc32 and info.crc32 != crc32:
         raise FileConsistencyMismatch(
             f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
@@ -487,18 +493,21 @@ def copy(
     info: Optional[objects.ObjectInfo] = None,
     left_over: Optional[LeftOver] = None,
 ) -> None:
-    """Copy an object inside the storage, in parts where it is large; no byte comes here. Never overwrites.
+    """Copy an object inside the storage, in parts if it is large, without overwriting.
 
-    Three requests, or some more for objects of more than 1 GiB.
+    Three requests, or more for objects of more than 1 GiB.
 
-    :param timeout: Bound of the whole copy in seconds.
+    :param connection: The storage.
+    :param source: The object to copy.
+    :param target: The new object.
+    :param timeout: The limit of the whole copy in seconds.
     :param stop: Set it to stop the copy at its next request.
-    :param info: What is known of the source, which is then not asked for: no other version of it is copied.
-    :param left_over: Is told of a multipart upload that could not be aborted.
+    :param info: The known properties of the source, if any: no other version of it is copied.
+    :param left_over: Called for a multipart upload that could not be aborted.
     :raises SourceNotFound: if there is no such object.
-    :raises FileReplicaAlreadyExists: if there is one at ``target`` (without CopyObject's If-None-Match this is a check
-        before).
-    :raises RSEOperationNotSupported: if the storage does not copy.
+    :raises FileReplicaAlreadyExists: if ``target`` exists (a check before the copy, if CopyObject does not support
+        If-None-Match).
+    :raises RSEOperationNotSupported: if the storage cannot copy.
     """
     deadline = _Deadline(timeout)
     if info is None:
@@ -518,6 +527,6 @@ def copy(
             if not s3transfer_internals.is_missing_etag(error):
                 raise
             raise RSEOperationNotSupported(
-                f'RSE {target.rse}: copy to {target}: the storage did not say that it copied a part. '
-                "It may not know UploadPartCopy: check 'provider'."
+                f'RSE {target.rse}: copy to {target}: the storage did not confirm that it copied a part. '
+                "It may not support UploadPartCopy: check 'provider'."
             ) from error

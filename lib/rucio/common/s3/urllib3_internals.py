@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is used of urllib3 that it does not document.
+"""Everything that is used of urllib3 beyond its documented API.
 
-tests/unit/test_urllib3_internals.py fails when it changes. Checked with urllib3 1.26.19 and 2.8.0.
+tests/unit/test_urllib3_internals.py fails if it changes. Checked with urllib3 1.26.19 and 2.8.0.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,13 @@ __all__ = ['replace_file']
 
 
 def replace_file(response: Any, made: Callable[[Any], Any]) -> None:
-    """Have the connection of a response read from ``made(its file)``.
+    """Let the connection of a response read from ``made(its file)``.
 
-    Uses ``_fp``, the http.client.HTTPResponse, and its ``fp``: urllib3 reads the lines between chunks from there, and
-    has no public bound for their length. A response without a file is left as it is.
+    Uses ``_fp``, the http.client.HTTPResponse, and its ``fp``: urllib3 reads the lines between chunks from it, and has
+    no public limit for their length. A response without a file is not changed.
+
+    :param response: The response of urllib3.
+    :param made: Makes the new file from the old one.
     """
     connection: Any = getattr(response, '_fp', None)
     if getattr(connection, 'fp', None) is not None:

@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Short-lived keys that the Rucio server vends: one client for each RSE, and for each request the keys that cover
-it.
-"""
+"""Short-lived keys that the Rucio server vends: one client for each RSE, which chooses the keys for each request."""
 
 import calendar
 import functools
@@ -46,26 +44,26 @@ if TYPE_CHECKING:
 
 __all__ = ['Vended']
 
-# Of the other operations that only ask, the names begin so.
+# Other operations that only read have names that begin so.
 _READING = ('Get', 'Head', 'List')
-# They ask about uploads that were begun: what is vended for reading does not cover them.
+# These read, but about unfinished uploads, which keys for reading do not cover.
 _OF_UPLOADS = ('ListParts', 'ListMultipartUploads')
 _ABOUT_BUCKETS = ('HeadBucket', 'GetBucketLocation')
 _REFUSED = ('ExpiredToken', 'InvalidToken', 'InvalidAccessKeyId', 'TokenRefreshRequired')
 
 
 class _Need(NamedTuple):
-    """What a request touches."""
+    """The access that a request needs."""
 
     bucket: str
     key: str
     write: bool
-    anywhere: bool = False  # any part of the bucket will do
+    anywhere: bool = False  # any part of the bucket is enough
 
 
 @dataclass(frozen=True)
 class _Keys:
-    """Keys as they were vended, with what they are for. Times are those of this machine's monotonic clock."""
+    """Vended keys, and what they are for. Times are of this machine's monotonic clock."""
 
     bucket: str
     prefix: str
@@ -75,7 +73,7 @@ class _Keys:
     credentials: Credentials = field(repr=False)
 
     def cover(self, need: _Need) -> bool:
-        # What ends in no slash may be the key of the one object that these are for.
+        # Without a slash at its end, the prefix may be the key of a single object.
         inside = (
             need.key.startswith(self.prefix)
             if self.prefix.endswith('/') or not self.prefix
@@ -85,30 +83,29 @@ class _Keys:
 
 
 class Vended(Authorizer):
-    """Keys that the Rucio server vends, for one bucket or one part of it. Got when a request needs them, and anew
-    before they end.
+    """Keys that the Rucio server vends for a bucket or a part of it. Fetched on demand, and again before they expire.
 
-    Cost: a request to the Rucio server for each bucket (or part) that is read, and one for each that is written to, and
-    again after most of their life. Threads that need the same keys at the same time cause one request. Where the server
-    does not vend any more (it found that keys could become more than they are for), it signs the requests, as
-    :class:`.remote.Remote` has them signed.
+    Cost: one request to the Rucio server for each bucket (or part) that is read, and one for each that is written to,
+    repeated after most of their lifetime. Threads that need the same keys at the same time share a request. If the
+    server stops vending (because it found that keys could gain more access), it signs the requests instead, as for
+    :class:`.remote.Remote`.
 
-    :param endpoint: The storage that the keys are for.
+    :param endpoint: The storage.
     :param server: The Rucio server; it need not be thread-safe.
-    :param region: The region of the storage, where the server knows it.
+    :param region: The region of the storage, if the server knows it.
     """
 
     name = 'vended'
-    REMEMBERED: ClassVar[int] = 1000  # keys, the last used
-    SIGNING: ClassVar[float] = 300  # seconds for which a server that vends nothing is not asked again, but signs
-    # Seconds before their end at which new ones are got, or a third of what is left when they come.
+    REMEMBERED: ClassVar[int] = 1000  # keys, the most recently used
+    SIGNING: ClassVar[float] = 300  # seconds to use signatures of a server that vends no keys before asking again
+    # The seconds before they expire when new ones are fetched, at most a third of their lifetime.
     MARGIN: ClassVar[float] = 300
 
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
         self._rse = endpoint.rse
         self._server = server
         self._keys: OrderedDict[tuple[str, str, bool], _Keys] = OrderedDict()
-        self._lock = threading.Lock()  # of the above
+        self._lock = threading.Lock()  # protects the above
         self._asking = threading.Lock()
         self.identity = f'vended:{server.identity}:{endpoint.rse}'
         self.region = region
@@ -130,12 +127,12 @@ class Vended(Authorizer):
         events.register('after-call.s3.HeadObject', functools.partial(self._tell_of_missing, client))
 
     def _choose(self, context: dict[str, Any], signature_version: Any, **_: Any) -> Any:
-        """Botocore comes here before each attempt, also when it makes a signed URL, which takes keys."""
+        """Choose the keys. botocore calls this before each attempt, and for signed URLs, which need keys."""
         need: _Need = context['rucio_s3_need']
         if not need.bucket:
             raise RSEOperationNotSupported(
-                f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all of them: '
-                'try rucio s3 ls.'
+                f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all buckets: '
+                'use rucio s3 ls.'
             )
         context['rucio_s3_keys'] = keys = self._keys_or_none(need, must=str(signature_version).endswith('-query'))
         return None if keys else UNSIGNED
@@ -148,7 +145,7 @@ class Vended(Authorizer):
             request.context.setdefault('signing', {})['request_credentials'] = keys.credentials
 
     def _keys_or_none(self, need: _Need, must: bool) -> Optional[_Keys]:
-        """None where the server signs instead: who is refused keys is not refused signatures."""
+        """Return the keys, or None if the server signs instead: who gets no keys may still get signatures."""
         if time.monotonic() < self._signs_until and not must:
             return None
         try:
@@ -160,7 +157,7 @@ class Vended(Authorizer):
             return None
 
     def _replace_refused(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> Optional[float]:
-        """Once, try with new keys: a storage may forget keys before their time."""
+        """Retry once with new keys, as a storage may forget keys before they expire."""
         code = response[1].get('Error', {}).get('Code') if response else None
         keys: Optional[_Keys] = request_dict['context'].get('rucio_s3_keys')
         if code not in _REFUSED or attempts > 1 or keys is None:
@@ -174,14 +171,15 @@ class Vended(Authorizer):
     def _tell_of_missing(
         client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any
     ) -> None:
-        """AWS says 403 of a missing object to who may list a part of the bucket only: have that part say that it is not
-        there.
+        """Report a missing object as 404 if a listing of its part of the bucket does not have it.
+
+        AWS returns 403 for a missing object if the keys can only list a part of the bucket.
         """
         need: _Need = context['rucio_s3_need']
         keys: Optional[_Keys] = context['rucio_s3_keys']
         if http_response.status_code != 403 or keys is None or not keys.prefix:
             return
-        with suppress(ClientError, BotoCoreError):  # then the refusal stands
+        with suppress(ClientError, BotoCoreError):  # the original error is kept
             found = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1).get('Contents', [])
             if need.key not in [each['Key'] for each in found]:
                 parsed['Error'] = {'Code': '404', 'Message': 'Not Found'}
@@ -191,23 +189,23 @@ class Vended(Authorizer):
         known = self._known(need)
         if known and time.monotonic() < known.refresh_at:
             return known
-        # One asks. Who has keys that still do need not wait for him.
+        # One thread asks. Those with keys that are still valid need not wait for it.
         if not self._asking.acquire(blocking=known is None) and known:
             return known
         try:
             again = self._known(need)
             if again and time.monotonic() < again.refresh_at:
-                return again  # somebody else was faster
+                return again  # another thread was faster
             return self._got(need)
         except RucioException:
             if known and time.monotonic() < known.ends_at:
-                return known  # the server may be there again before they end
+                return known  # the server may be back before they expire
             raise
         finally:
             self._asking.release()
 
     def _known(self, need: _Need) -> Optional[_Keys]:
-        """The keys that cover a need and are valid for longest."""
+        """Return the keys that cover a need and are valid for the longest time."""
         now = time.monotonic()
         with self._lock:
             found = [
@@ -224,7 +222,7 @@ class Vended(Authorizer):
             answer = self._server.get_s3_credentials(self._rse, need.bucket, need.key, need.write)
         except AccessDenied as error:
             raise RSEAccessDenied(
-                f'RSE {self._rse}: Rucio gives no keys to {"write to" if need.write else "read"} bucket '
+                f'RSE {self._rse}: Rucio issues no keys to {"write to" if need.write else "read"} bucket '
                 f"'{need.bucket}', key '{need.key}': "
                 f'{error.args[0] if error.args else error}'
             ) from None
@@ -241,8 +239,7 @@ class Vended(Authorizer):
         )
         if not keys.cover(need):
             raise RSEAccessDenied(
-                f"RSE {self._rse}: the Rucio server vended keys for something else than bucket '{need.bucket}', "
-                f"key '{need.key}'."
+                f"RSE {self._rse}: the Rucio server vended keys that do not cover bucket '{need.bucket}', key '{need.key}'."
             )
         with self._lock:
             self._keys[keys.bucket, keys.prefix, keys.write] = keys
@@ -252,7 +249,7 @@ class Vended(Authorizer):
 
 
 def _note(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-    """Remember what an operation touches until it is signed."""
+    """Remember the access that an operation needs until it is signed."""
     name = model.name
     write = name in _OF_UPLOADS or not name.startswith(_READING)
     key = params.get('Key', params.get('Prefix')) or ''

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The user's own OIDC token at the storage's STS: no Rucio server takes part, and what the user may do is the storage's
-decision.
+"""Authorisation by the user's own OIDC token at the storage's STS.
+
+No Rucio server takes part; the storage decides what the user may do.
 """
 
 import base64
@@ -43,19 +44,19 @@ __all__ = ['WebIdentity']
 class WebIdentity(Authorizer):
     """Keys of the role ``web_identity_role_arn``, for an OIDC token (AssumeRoleWithWebIdentity).
 
-    Cost: one request to the STS when keys are first needed, and one before they end. The token may be renewed
-    meanwhile: the newest that this process has seen of the same user is used.
+    Cost: one request to the STS when keys are first needed, and one before they expire. The token may be renewed in the
+    meantime: the newest of the same user in this process is used.
 
-    :param endpoint: The storage; its ``credentials_lifetime`` is asked for, in seconds.
+    :param endpoint: The storage; keys are requested for its ``credentials_lifetime``, in seconds.
     :param token: A JSON web token.
-    :raises InputValidationError: if it is none.
+    :raises InputValidationError: if it is not one.
     :raises ConfigurationError: if the STS is not reached by https.
     """
 
     name = 'web-identity'
-    RENEWED = (300, 120)  # seconds before they end: they may not live for much longer
+    RENEWED = (300, 120)  # seconds before they expire: their lifetime may not be much longer
 
-    _newest: ClassVar[dict[str, tuple[float, str]]] = {}  # identity -> when the token ends, the token
+    _newest: ClassVar[dict[str, tuple[float, str]]] = {}  # identity -> when the token expires, the token
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, endpoint: 'Endpoint', token: str) -> None:
@@ -75,7 +76,7 @@ class WebIdentity(Authorizer):
         return bare_session(botocore_internals.renewed_keys(self._refreshed, *self.RENEWED))
 
     def _refreshed(self) -> dict[str, str]:
-        """New keys, as botocore wants them; it asks for them from one thread at a time."""
+        """Get new keys in the format of botocore, which asks for them from one thread at a time."""
         region = self._endpoint.region or self._endpoint.default_region
         client = sts.client(self._endpoint, bare_session(None), region)
         token = self._newest[self.identity][1]
@@ -91,13 +92,13 @@ class WebIdentity(Authorizer):
 
 
 def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
-    """What a token says of itself. It is not verified here: the storage does that."""
+    """Return the claims of a token. They are not verified here, but by the storage."""
     claims: Optional[Any] = None
     with suppress(IndexError, ValueError):
         part = token.split('.')[1]
         claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
     if not isinstance(claims, dict):
         raise InputValidationError(
-            f'RSE {endpoint.rse}: the token is no JSON web token. Log in to Rucio with auth_type = oidc.'
+            f'RSE {endpoint.rse}: the token is not a JSON web token. Log in to Rucio with auth_type = oidc.'
         )
     return claims
