@@ -239,7 +239,8 @@ class Vended(Authorizer):
         )
         if not keys.cover(need):
             raise RSEAccessDenied(
-                f"RSE {self._rse}: the Rucio server vended keys that do not cover bucket '{need.bucket}', key '{need.key}'."
+                f"RSE {self._rse}: the Rucio server vended keys that do not cover bucket '{need.bucket}', "
+                f"key '{need.key}'."
             )
         with self._lock:
             self._keys[keys.bucket, keys.prefix, keys.write] = keys
