@@ -344,7 +344,7 @@ class Default(_Names):
         plain = pfn.partition('?')[0]
         if self.rse.get('sign_url') and is_client() and self.exists(self._sign('read', plain)):
             raise FileReplicaAlreadyExists(
-                f"RSE {self.rse['rse']}: put of '{plain}': there is an object already, and it was left as it is."
+                f"RSE {self.rse['rse']}: put of '{plain}': there is already an object, and it was not changed."
             )
 
     def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
