@@ -93,7 +93,8 @@ def test_answers_are_read_by_the_given_function(s3):
     session = internals.isolated_session(KEYS)
     seen = []
 
-    def parse(read, response):
+    def parse(read, response, name):
+        assert name == 'ListObjectsV2Output'
         seen.append((response['status_code'], sorted(response)))
         return read()
 

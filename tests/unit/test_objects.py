@@ -272,6 +272,20 @@ def test_a_request_that_fails_as_a_whole_fails_for_its_objects_only(connection, 
     assert result[at('k', 'mc23')] is None
 
 
+@pytest.mark.parametrize('body', [b'', b'<html/>', b'{}'])
+def test_a_200_that_says_nothing_deletes_nothing(connection, s3, body):
+    s3.fail('DeleteObjects', Answer(200, body))
+    result = objects.delete_many(connection(), [at('a'), at('b')])
+    assert [type(each) for each in result.values()] == [ServiceUnavailable] * 2
+
+
+@pytest.mark.parametrize('body', [b'', b'<html/>'])
+def test_a_200_that_says_nothing_is_no_list_of_buckets(connection, s3, body):
+    s3.fail('ListBuckets', Answer(200, body))
+    with pytest.raises(ServiceUnavailable, match='no ListAllMyBucketsResult'):
+        objects.list_buckets(connection())
+
+
 # Listings
 
 

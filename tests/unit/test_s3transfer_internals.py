@@ -100,16 +100,6 @@ def test_of_a_source_that_is_known_nothing_is_asked():
     assert client.asked == ['create_multipart_upload', *['upload_part_copy'] * 4, 'complete_multipart_upload']
 
 
-@pytest.mark.parametrize('answer', [{}, {'CopyPartResult': {}}])
-def test_a_part_without_an_etag_is_a_key_error_of_its_name(answer):
-    with TransferManager(Client(upload_part_copy=answer), CONFIG) as manager:
-        future = manager.copy({'Bucket': 'b', 'Key': 'k'}, 'b', 'k2', {}, [Source()])
-        with pytest.raises(KeyError) as caught:
-            future.result()
-    assert internals.is_missing_etag(caught.value)
-    assert not internals.is_missing_etag(KeyError('UploadId'))
-
-
 def test_the_thread_of_a_cancelled_transfer_ends_after_its_clean_up():
     client = Client()
     client.held.clear()

@@ -417,6 +417,58 @@ def test_a_storage_that_fails_for_good_is_not_taken_for_a_success(connection, s3
     assert nothing_stored(s3)
 
 
+# Answers that say "done" and nothing else
+
+
+EMPTY, PAGE = Answer(200), Answer(200, b'<html><body>Log in</body></html>', (('Content-Type', 'text/html'),))
+
+
+@pytest.mark.parametrize('said', [EMPTY, PAGE], ids=['empty', 'HTML'])
+@pytest.mark.parametrize('operation', ['PutObject', 'CreateMultipartUpload', 'UploadPart', 'CompleteMultipartUpload'])
+def test_a_200_that_says_nothing_is_no_upload(connection, s3, source, said, operation):
+    """A proxy, or a page for logging in, says 200, too. For UploadPart s3transfer raised a KeyError."""
+    s3.fail(operation, said)
+    with pytest.raises(ServiceUnavailable, match='cannot be read'):
+        transfer.upload(connection(), source(SMALL if operation == 'PutObject' else LARGE), TARGET)
+    assert nothing_stored(s3)
+
+
+@pytest.mark.parametrize('operation', ['PutObject', 'CompleteMultipartUpload'])
+def test_a_200_that_says_nothing_is_an_upload_where_the_object_is_there(connection, s3, source, operation):
+    content = SMALL if operation == 'PutObject' else LARGE
+    s3.fail(operation, Lost(EMPTY))
+    assert transfer.upload(connection(), source(content), TARGET) == len(content)
+    assert s3.content(BUCKET, TARGET.key) == content
+
+
+def test_an_etag_that_is_empty_says_enough_beside_the_key(connection, s3, source):
+    """Ceph 16 sends an empty one with the key, the bucket and the location."""
+    said = b'<CompleteMultipartUploadResult><Key>dir/f</Key><ETag></ETag></CompleteMultipartUploadResult>'
+    s3.fail('CompleteMultipartUpload', Lost(Answer(200, said)))
+    transfer.upload(connection(), source(LARGE), TARGET)
+    assert 'HeadObject' not in s3.operations()
+
+
+@pytest.mark.parametrize('said', [EMPTY, PAGE, Answer(200, b'<CopyObjectResult/>')], ids=['empty', 'HTML', 'no field'])
+def test_a_200_that_says_nothing_is_no_copy(connection, s3, said):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('CopyObject', said)
+    with pytest.raises(RSEOperationNotSupported, match='did not confirm that it copied'):
+        transfer.copy(connection(), TARGET, OTHER)
+    assert OTHER.key not in s3.buckets[BUCKET]
+
+
+@pytest.mark.parametrize('said', [EMPTY, Answer(200, b'<CopyPartResult/>')], ids=['empty', 'no field'])
+def test_a_200_that_says_nothing_is_no_copy_of_a_part(connection, s3, monkeypatch, said):
+    monkeypatch.setattr(transfer, 'COPY_THRESHOLD', 5 * MiB)
+    s3.store(BUCKET, TARGET.key, LARGE)
+    s3.fail('UploadPart', *[said] * 3)
+    with pytest.raises(RSEOperationNotSupported, match=r'no CopyPartResult\.ETag'):
+        transfer.copy(connection(), TARGET, OTHER)
+    assert list(s3.buckets[BUCKET]) == [TARGET.key]
+    assert not s3.uploads
+
+
 # Time-outs and Ctrl-C
 
 
@@ -828,6 +880,66 @@ def test_a_copy_never_overwrites(connection, s3):
 def test_a_copy_of_what_is_missing_is_told(connection):
     with pytest.raises(SourceNotFound, match="key 'dir/f'"):
         transfer.copy(connection(), TARGET, OTHER)
+
+
+def weak(s3, monkeypatch):
+    """A proxy in front of the storage, such as nginx that compresses, marks each ETag as a weak one; those are equal to nothing."""
+    serve = s3.serve
+
+    def served(request):
+        if any(request.headers.get(name, '').startswith('W/') for name in ('if-match', 'x-amz-copy-source-if-match')):
+            return error(412, 'PreconditionFailed')
+        answer = serve(request)
+        return answer._replace(headers=tuple((name, f'W/{value}' if name == 'ETag' else value) for name, value in answer.headers))
+
+    monkeypatch.setattr(s3, 'serve', served)
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
+def test_a_weak_etag_is_no_condition(connection, s3, dest, monkeypatch, content):
+    """412, "somebody changed the object: try again", for ever."""
+    s3.store(BUCKET, TARGET.key, content)
+    weak(s3, monkeypatch)
+    transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == content
+    assert all('if-match' not in each.headers for each in s3.requests)
+
+
+def test_a_weak_etag_still_tells_that_an_object_was_replaced(connection, s3, dest, monkeypatch):
+    s3.store(BUCKET, TARGET.key, LARGE, crc32='')
+    weak(s3, monkeypatch)
+    s3.fail('GetObject', Answer(206, LARGE[: 5 * MiB], (('ETag', 'W/"other"'), ('Content-Range', f'bytes 0-{5 * MiB - 1}/{len(LARGE)}'))))
+    with pytest.raises(ServiceUnavailable, match='changed while it was read'):
+        transfer.download(connection(), TARGET, str(dest))
+
+
+@pytest.mark.parametrize('threshold', [5 * MiB, 50 * MiB], ids=['parts', 'whole'])
+def test_an_object_with_a_weak_etag_is_copied(connection, s3, monkeypatch, threshold):
+    monkeypatch.setattr(transfer, 'COPY_THRESHOLD', threshold)
+    s3.store(BUCKET, TARGET.key, LARGE)
+    weak(s3, monkeypatch)
+    s3.fail('UploadPart', *[Answer(200, b'<CopyPartResult><ETag>"e"</ETag></CopyPartResult>')])
+    transfer.copy(connection(), TARGET, OTHER)
+    assert all('x-amz-copy-source-if-match' not in each.headers for each in s3.requests)
+
+
+def test_an_upload_is_recognised_by_a_weak_etag(connection, s3, source, monkeypatch):
+    weak(s3, monkeypatch)
+    s3.fail('PutObject', Lost(error(500, 'InternalError')))
+    transfer.upload(connection(checksum='md5'), source(SMALL), TARGET)
+
+
+@pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=['empty', 'one GET', 'ranges'])
+def test_an_object_without_an_etag_or_a_date_is_downloaded(connection, s3, dest, monkeypatch, content):
+    s3.store(BUCKET, TARGET.key, content)
+    serve = s3.serve
+    monkeypatch.setattr(
+        s3,
+        'serve',
+        lambda request: (answer := serve(request))._replace(headers=tuple(each for each in answer.headers if each[0] not in ('ETag', 'Last-Modified'))),
+    )
+    transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == content
 
 
 def test_a_signal_that_another_thread_gets_ends_the_wait():

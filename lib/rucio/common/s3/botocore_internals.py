@@ -142,23 +142,25 @@ def read_dates(session: botocore.session.Session, read: 'Callable[[Any], Optiona
 
 
 def check_answers(
-    session: botocore.session.Session, parse: Callable[[Callable[[], Any], Mapping[str, Any]], Any]
+    session: botocore.session.Session, parse: Callable[[Callable[[], Any], Mapping[str, Any], str], Any]
 ) -> None:
-    """Let the clients of a session parse answers with ``parse(read, response)``.
+    """Let the clients of a session parse answers with ``parse(read, response, name)``.
 
     Replaces the component ``response_parser_factory`` and the ``parse`` of its parsers. The event ``before-parse``
     comes before an answer is parsed, but cannot see exceptions of the parser.
 
     :param session: The session.
-    :param parse: Gets a function that returns what botocore parses, and the response: a dictionary with status_code,
-        headers and body.
+    :param parse: Gets a function that returns what botocore parses, the response (a dictionary with status_code,
+        headers and body), and the name of the answer in botocore's model, such as ``PutObjectOutput``.
     """
 
     class Parsers(ResponseParserFactory):
         def create_parser(self, protocol_name: str) -> Any:
             parser: Any = super().create_parser(protocol_name)
             own = parser.parse
-            parser.parse = lambda response, shape: parse(lambda: own(response, shape), response)
+            parser.parse = lambda response, shape: parse(
+                lambda: own(response, shape), response, shape.name if shape is not None else ''
+            )
             return parser
 
     session.register_component('response_parser_factory', Parsers())

@@ -201,7 +201,7 @@ class Reader:
 
     def _ask(self) -> Any:
         """Return the body of an answer that starts at the current position."""
-        extra: Any = {'IfMatch': self._info.etag} if self._info.etag else {}
+        extra: Any = {'IfMatch': self._info.condition} if self._info.condition else {}
         asked = f'{self._position}-{self._end - 1}'
         if self.left != self._info.size:
             extra['Range'] = f'bytes={asked}'

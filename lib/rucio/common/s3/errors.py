@@ -38,6 +38,7 @@ from rucio.common.exception import (
 )
 
 from .answers import printable
+from .parsing import UnreadableAnswerError
 
 __all__ = [
     'StorageSilentError',
@@ -253,7 +254,9 @@ def is_ambiguous(error: BaseException) -> bool:
     """
     if isinstance(error, boto.ClientError):
         return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
-    return isinstance(error, (TransferTimeout, boto.HTTPClientError, s3transfer.exceptions.CancelledError))
+    return isinstance(
+        error, (TransferTimeout, boto.HTTPClientError, UnreadableAnswerError, s3transfer.exceptions.CancelledError)
+    )
 
 
 def is_unreachable(error: Optional[BaseException]) -> bool:

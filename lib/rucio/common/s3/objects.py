@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'ObjectInfo',
+    'bare_etag',
     'delete',
     'delete_many',
     'exists',
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
+_WEAK = 'W/'  # prefix of a weak ETag, as some proxies send
 _EMPTY_PAGES = 100  # consecutive ones of a listing
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
 _NOT_IN_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # https://www.w3.org/TR/xml/#charsets
@@ -68,6 +70,11 @@ class ObjectInfo:
     etag: str
     md5: Optional[str] = None
     crc32: Optional[str] = None
+
+    @property
+    def condition(self) -> str:
+        """The ETag for ``If-Match``; empty for a weak one (``W/"..."``), which never matches (RFC 9110)."""
+        return '' if self.etag.startswith(_WEAK) else self.etag
 
 
 def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> ObjectInfo:
@@ -138,6 +145,11 @@ def info(answer: Any) -> ObjectInfo:
     )
 
 
+def bare_etag(header: str) -> str:
+    """Return an ETag without its quotes and without the prefix of a weak one."""
+    return header.removeprefix(_WEAK).strip('"')
+
+
 def need_version(answer: Any, etag: str) -> Any:
     """Return the answer of GetObject with ``IfMatch`` if it is that version: `rclone serve s3` ignores the header.
 
@@ -146,7 +158,7 @@ def need_version(answer: Any, etag: str) -> Any:
     :raises ClientError: 412, as from a storage that checks the header.
     """
     came = answer.get('ETag', '')
-    if etag and came and came.strip('"') != etag.strip('"'):
+    if etag and came and bare_etag(came) != bare_etag(etag):
         answer['Body'].close()
         changed: Any = {
             'Error': {'Code': 'PreconditionFailed', 'Message': 'found by its ETag'},

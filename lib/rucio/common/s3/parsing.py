@@ -43,6 +43,19 @@ LONGEST_SECONDS = 900  # for such an answer: AWS sends blanks for minutes while 
 
 _ENCODING = re.compile(rb'\s*<\?xml[^>]*encoding\s*=\s*["\'](?!(?:utf-8|us-ascii|iso-8859-1)["\'])', re.IGNORECASE)
 
+# A successful answer has at least one of these fields, by its name in botocore's model. A proxy, a login page or a
+# broken server also answers 200, but has stored nothing.
+_NEEDED: 'Mapping[str, tuple[str, ...]]' = {
+    'PutObjectOutput': ('ETag',),
+    'CreateMultipartUploadOutput': ('UploadId',),
+    'UploadPartOutput': ('ETag',),
+    'UploadPartCopyOutput': ('CopyPartResult.ETag',),
+    'CompleteMultipartUploadOutput': ('ETag', 'Key', 'Location'),  # Ceph 16 sends an empty ETag
+    'CopyObjectOutput': ('CopyObjectResult.ETag', 'CopyObjectResult.LastModified'),
+}
+# These have at least this element: nothing failed, or there are no buckets.
+_ELEMENTS = {'DeleteObjectsOutput': 'DeleteResult', 'ListBucketsOutput': 'ListAllMyBucketsResult'}
+
 
 class UnreadableAnswerError(BotoCoreError):
     """A storage sent an invalid answer."""
@@ -70,10 +83,12 @@ def bound(client: Any) -> None:
     botocore_internals.replace_http_session(client, _Bounded)
 
 
-def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]') -> Any:
+def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]', name: str) -> Any:
     try:
         _refuse_tricks(response['body'])
-        return _with_plain_error(read())
+        answer = _with_plain_error(read())
+        _need_fields(answer, response, name)
+        return answer  # noqa: TRY300 - what is raised above is caught below
     except UnreadableAnswerError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is invalid
@@ -86,6 +101,24 @@ def _with_plain_error(answer: Any) -> Any:
     error = answer.get('Error') if isinstance(answer, dict) else None
     if isinstance(error, dict):
         error.update({name: '' for name in ('Code', 'Message') if not isinstance(error.get(name), str)})
+    return answer
+
+
+def _need_fields(answer: Any, response: 'Mapping[str, Any]', name: str) -> None:
+    """Refuse a successful answer that lacks what S3 always sends with it."""
+    body = response['body']
+    if response['status_code'] >= 300 or (isinstance(body, bytes) and b'<Error' in body):
+        return  # S3 also sends errors with the status 200
+    if name in _ELEMENTS and _ELEMENTS[name].encode() not in body:
+        raise UnreadableAnswerError(reason=f'it has no {_ELEMENTS[name]}')
+    fields = _NEEDED.get(name)
+    if fields and not any(_field(answer, each) for each in fields):
+        raise UnreadableAnswerError(reason=f'it has no {" or ".join(fields)}')
+
+
+def _field(answer: Any, path: str) -> Any:
+    for name in path.split('.'):
+        answer = answer.get(name) if isinstance(answer, dict) else None
     return answer
 
 

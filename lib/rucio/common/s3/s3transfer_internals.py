@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
     from s3transfer.manager import TransferManager
 
-__all__ = ['begin_to_stop', 'is_missing_etag', 'part_size', 'tell_of_source']
+__all__ = ['begin_to_stop', 'part_size', 'tell_of_source']
 
 
 def part_size(wanted: int, size: int) -> int:
@@ -69,13 +69,3 @@ def begin_to_stop(manager: 'TransferManager', future: 'TransferFuture') -> threa
     cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
     cleanup.start()
     return cleanup
-
-
-def is_missing_etag(error: KeyError) -> bool:
-    """Return whether s3transfer raised this because an answer to UploadPartCopy lacks the ETag of the part.
-
-    It has no exception of its own for that.
-
-    :param error: The exception.
-    """
-    return error.args in (('CopyPartResult',), ('ETag',))

@@ -49,6 +49,7 @@ from .clients import Stoppable
 from .content import Summing
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
 from .interrupts import cleaning_up, ending_by_exception
+from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
 from .ranges import Fetch
 
@@ -206,11 +207,19 @@ class _Seekable(_OnePass):
 
 
 class _Aborting(Stoppable):
-    """A client for one transfer that reports a multipart upload which the storage did not abort."""
+    """A client for one transfer that reports a multipart upload which the storage did not abort, and sends no empty
+    condition.
+    """
 
     def __init__(self, client: 'S3Client', stop: threading.Event, left_over: Optional[LeftOver] = None) -> None:
         super().__init__(client, stop)
         self._left_over = left_over
+
+    def upload_part_copy(self, **arguments: Any) -> Any:
+        """s3transfer sends the ETag of the source as a condition even if it is empty."""
+        if not arguments.get('CopySourceIfMatch'):
+            arguments.pop('CopySourceIfMatch', None)
+        return self.__getattr__('upload_part_copy')(**arguments)
 
     def abort_multipart_upload(self, **arguments: Any) -> Any:
         try:
@@ -410,7 +419,7 @@ def _arrived(
     if info.crc32:
         return info.crc32 == crc32_of(file)
     # Some storages use the MD5 of the whole object even for multipart uploads.
-    return info.etag.strip('"') == etag_of(file, 0 if info.md5 else chunksize)
+    return objects.bare_etag(info.etag) == etag_of(file, 0 if info.md5 else chunksize)
 
 
 def download(
@@ -516,17 +525,15 @@ def copy(
     config = TransferConfig(
         multipart_threshold=COPY_THRESHOLD, multipart_chunksize=COPY_PART, max_submission_concurrency=1
     )
-    watcher = _Watcher(info.size, info.etag, stop=stop)
-    extra = {'CopySourceIfMatch': info.etag} if info.etag else {}
+    watcher = _Watcher(info.size, info.condition, stop=stop)
+    extra = {'CopySourceIfMatch': info.condition} if info.condition else {}
     with translated('copy', target):
         manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         try:
             _finish(manager, future, watcher, deadline)
-        except KeyError as error:
-            if not s3transfer_internals.is_missing_etag(error):
-                raise
+        except UnreadableAnswerError as error:
             raise RSEOperationNotSupported(
-                f'RSE {target.rse}: copy to {target}: the storage did not confirm that it copied a part. '
-                "It may not support UploadPartCopy: check 'provider'."
+                f'RSE {target.rse}: copy to {target}: the storage did not confirm that it copied anything: {error}. '
+                "It may not support CopyObject or UploadPartCopy: check 'provider'."
             ) from error

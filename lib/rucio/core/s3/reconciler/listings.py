@@ -199,8 +199,8 @@ def entry_of(key: str, size: int, etag: str, modified: datetime) -> Entry:
 
 
 def etag_of(header: str) -> str:
-    """Without quotes; a digest of what is longer than those of storages."""
-    etag = header.strip('"')
+    """Without quotes or the prefix of a weak one; a digest of what is longer than those of storages."""
+    etag = objects.bare_etag(header)
     return etag if len(etag) <= MAX_ETAG_LENGTH else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
 
 
