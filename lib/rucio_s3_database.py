@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command ``rucio-s3-database``: makes the plugin's table in the database of the Rucio server, and deals with
-grants of earlier versions.
-"""
+"""The command ``rucio-s3-database``: create the plugin's table in the server's database, and handle old grants."""
 
 import argparse
 import sys
@@ -44,7 +42,9 @@ def _say(text: str) -> None:
 
 
 def _make(dry_run: bool) -> bool:
-    """:returns: Whether the table is there.
+    """Create the table unless it is a dry run.
+
+    :returns: Whether the table exists.
     :raises ConfigurationError: if the database is not that of a Rucio server.
     """
     with get_engine().connect() as connection:
@@ -53,16 +53,16 @@ def _make(dry_run: bool) -> bool:
             raise ConfigurationError(
                 "rucio.cfg [database] names a database without Rucio's tables"
                 f'{f" in the schema {schema}" if schema else ""}: this command needs the rucio.cfg of the server, '
-                "and Rucio's own database first."
+                "and Rucio's own tables must be created first."
             )
         lacking = s3.missing(connection)
     if not lacking:
-        _say(f'The table {_TABLE} is there.')
+        _say(f'The table {_TABLE} exists.')
     elif dry_run:
-        _say(f'The database lacks {lacking}: it would be made.')
+        _say(f'The database lacks {lacking}: it would be created.')
     else:
         s3.make()
-        _say(f'The table {_TABLE} is made.')
+        _say(f'Created the table {_TABLE}.')
     return not (lacking and dry_run)
 
 
@@ -74,14 +74,14 @@ def _listed(found: 'Sequence[OldGrant]') -> None:
 
 
 def _plain(text: str) -> str:
-    """One line: strangers may have written it."""
+    """Escape a text that strangers may have written to one line."""
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def _chosen(found: 'Sequence[OldGrant]', dids: 'Sequence[str]', doubtful: bool) -> 'list[OldGrant]':
-    """Those of the collections that are named; without names all, or all that are not doubtful.
+    """Choose the grants of the given collections; without names all, or all that are not doubtful.
 
-    :raises RucioException: if a collection that is named has none.
+    :raises RucioException: if a given collection has none.
     """
     if unknown := set(dids) - {old.did for old in found}:
         raise RucioException(f'There are no old grants of {", ".join(sorted(unknown))}.')
@@ -89,7 +89,10 @@ def _chosen(found: 'Sequence[OldGrant]', dids: 'Sequence[str]', doubtful: bool) 
 
 
 def _settle(chosen: 'Sequence[OldGrant]', move: bool) -> bool:
-    """:returns: Whether each of them could be moved, or dropped."""
+    """Move or drop the grants.
+
+    :returns: Whether all of them could be moved or dropped.
+    """
     well, count = True, 0
     for old in chosen:
         try:
@@ -104,9 +107,9 @@ def _settle(chosen: 'Sequence[OldGrant]', move: bool) -> bool:
 
 
 def _old(options: argparse.Namespace, ready: bool) -> bool:
-    """What is to be done about grants of earlier versions.
+    """Handle grants of earlier versions.
 
-    :returns: Whether it could be done.
+    :returns: Whether it succeeded.
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = old_grants.list_old(session=session)
@@ -120,12 +123,12 @@ def _old(options: argparse.Namespace, ready: bool) -> bool:
     shown = chosen or found
     if shown:
         _say(
-            'Grants of an earlier version in the metadata of collections, which do not count'
+            'Grants of an earlier version in the metadata of collections, which are not valid'
             f'{" and would be handled" if chosen else ""}:'
         )
         _listed(shown)
         _say(
-            'Review them: strangers may have written them. Take them over with --move-grants '
+            'Review them, as strangers may have written them. Take them over with --move-grants '
             '(doubtful ones only by name: --move-grants SCOPE:NAME), or remove them with --drop-grants.'
         )
     return True
@@ -140,54 +143,57 @@ def _remove(dry_run: bool, force: bool) -> None:
         public = grants.list_public(session=session)
     if public:
         _say(
-            'Everybody can read these on their storages, also afterwards, when nobody can take it back by Rucio '
+            'These are public on their storages, and will stay public without a way to revoke it with Rucio '
             '(rucio s3 unshare DID --public):'
         )
         for did in public:
             _say(f'  {did}')
         if not dry_run and not force:
-            raise UnsupportedOperation('Take back what is public, or add --force to leave it like this.')
+            raise UnsupportedOperation('Revoke the public access, or use --force to leave it.')
     if not dry_run:
         s3.drop()
-    _say(f'The table {_TABLE} {"would be" if dry_run else "is"} removed, with all grants.')
+    _say(f'The table {_TABLE} {"would be" if dry_run else "was"} removed, with all grants.')
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=s3.COMMAND,
-        description=f'Make or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list '
-        'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3; '
-        'twice does no harm.',
+        description=f'Create or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list '
+        'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3. '
+        'It can be repeated.',
     )
-    parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
+    parser.add_argument('--dry-run', action='store_true', help='only show what would be done')
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         '--move-grants',
         nargs='*',
         metavar='SCOPE:NAME',
-        help='move old grants from metadata into the table: of these collections; without names all but the doubtful '
+        help='move old grants of these collections from metadata into the table; without names, all but the doubtful '
         'ones',
     )
     what.add_argument(
         '--drop-grants',
         nargs='*',
         metavar='SCOPE:NAME',
-        help='remove old grants from metadata: of these collections; without names all',
+        help='remove old grants of these collections from metadata; without names, all',
     )
     what.add_argument(
         '--remove',
         action='store_true',
-        help='remove the table, with all grants; for good, before rucio-s3 is uninstalled',
+        help='remove the table with all grants, before rucio-s3 is uninstalled for good',
     )
     parser.add_argument(
-        '--force', action='store_true', help='with --remove: although some collections are public, and stay so'
+        '--force', action='store_true', help='with --remove: even if some collections are public, and stay so'
     )
     return parser
 
 
 def main(arguments: 'Optional[Sequence[str]]' = None) -> None:
-    """The command. Ends with 1, and a sentence, if not all could be done."""
+    """Run the command. If something fails, it prints a sentence and exits with 1.
+
+    :param arguments: The command line; by default that of the process.
+    """
     options = get_parser().parse_args(arguments)
     with starting.started(s3.COMMAND, 'The database was not changed'):
         if options.remove:

@@ -13,11 +13,11 @@
 # limitations under the License.
 
 
-"""Where this project begins: what is done when Python starts, the command ``rucio-s3``, and those of the server.
+"""The entry points of this project: the start of Python, the command ``rucio-s3``, and the commands of the server.
 
-``rucio-s3.pth`` imports this module whenever Python starts in an environment that has it, so it imports nothing. It
-waits for the two modules that ``rucio`` is made of, and for the one that knows the transfertools. What is changed in
-these, in memory only, after they are executed, is in ``rucio_s3_seams``.
+``rucio-s3.pth`` imports this module whenever Python starts in its environment, so it imports nothing. It waits for the
+two modules of the command ``rucio``, and for the one that knows the transfertools. ``rucio_s3_seams`` changes these in
+memory after they are executed.
 """
 
 import sys
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     import click
 
 _WATCHED = ('rucio.cli.command', 'rucio.cli.bin_legacy.rucio', 'rucio.core.transfer')
-output_mode: 'Optional[int]' = None  # of the file that the output was redirected to, before it was closed to others
+output_mode: 'Optional[int]' = None  # the mode of the file for redirected output, before access was restricted
 
 
 class _Finder:
-    """Finds nothing itself: it takes part in the execution of the three modules that others find."""
+    """A finder that finds nothing, but takes part in the execution of the three modules that others find."""
 
     rucio_s3_plugin = True
 
@@ -56,8 +56,8 @@ class _Finder:
 
                     loader: Any = spec.loader
                     loader.exec_module = rucio_s3_seams.AFTER[name](loader.exec_module)
-                except Exception as error:  # noqa: BLE001 - whatever it is, `rucio` shall work
-                    sys.stderr.write(f'rucio-s3: it takes no part in {name} ({type(error).__name__}: {error}).\n')
+                except Exception as error:  # noqa: BLE001 - whatever it is, `rucio` must work
+                    sys.stderr.write(f'rucio-s3: it is not active in {name} ({type(error).__name__}: {error}).\n')
                 return spec
         return None
 
@@ -68,14 +68,12 @@ def _install() -> None:
 
 
 def _close_output() -> None:
-    """`rucio s3 credentials > FILE`: a shell makes FILE readable for all. It is closed to others before anything else
-    is done.
-    """
+    """Restrict access to FILE in `rucio s3 credentials > FILE` before doing anything else: shells make it readable."""
     global output_mode  # noqa: PLW0603 - there is one output
     words = getattr(sys, 'argv', [])
     if not words or not words[0].endswith(('rucio', 'rucio-s3')) or not {'credentials', 'presign'}.intersection(words):
         return
-    import os  # noqa: PLC0415 - Python has it already
+    import os  # noqa: PLC0415 - it is imported already
     import stat  # noqa: PLC0415
 
     try:
@@ -88,7 +86,7 @@ def _close_output() -> None:
 
 
 def __getattr__(name: str) -> 'Any':
-    """The group ``s3``, which Rucio imports when it is needed, also for `rucio -h`."""
+    """Return the group ``s3``, which Rucio imports when it is needed, also for `rucio -h`."""
     if name != 's3':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     try:
@@ -120,7 +118,7 @@ def _broken(error: Exception) -> 'click.Command':
 
 
 def main() -> None:
-    """``rucio-s3 ...``: the same as ``rucio s3 ...``, where a .pth file is not wanted."""
+    """Run ``rucio-s3 ...``, the same as ``rucio s3 ...``, for environments without the .pth file."""
     import os  # noqa: PLC0415
 
     try:
@@ -133,14 +131,14 @@ def main() -> None:
         from click.shell_completion import shell_complete  # noqa: PLC0415
 
         sys.exit(shell_complete(s3, {}, 'rucio-s3', '_RUCIO_S3_COMPLETE', instruction))
-    rucio.add_command(s3, 's3')  # whatever rucio.cfg [cli] says
+    rucio.add_command(s3, 's3')  # independent of rucio.cfg [cli]
     words = sys.argv[1:]
     at = 0 if {'-h', '--help'} & set(words[:1]) else end_of_options(rucio, words)
     rucio([*words[:at], 's3', *words[at:]], prog_name='rucio')
 
 
 def _server_command(module: str) -> None:
-    """Run a command of the server. Rucio reads its configuration while it is imported."""
+    """Run a command of the server. Rucio reads its configuration when it is imported."""
     import os  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
@@ -160,17 +158,17 @@ def _server_command(module: str) -> None:
 
 
 def copier() -> None:
-    """``rucio-s3-copier``."""
+    """Run ``rucio-s3-copier``."""
     _server_command('rucio.daemons.s3.copier')
 
 
 def database() -> None:
-    """``rucio-s3-database``."""
+    """Run ``rucio-s3-database``."""
     _server_command('rucio_s3_database')
 
 
 def reconciler() -> None:
-    """``rucio-s3-reconciler``."""
+    """Run ``rucio-s3-reconciler``."""
     _server_command('rucio.daemons.s3.reconciler')
 
 

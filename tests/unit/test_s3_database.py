@@ -159,7 +159,7 @@ def metadata(name):
 
 
 LISTED = """\
-Grants of an earlier version in the metadata of collections, which do not count:
+Grants of an earlier version in the metadata of collections, which are not valid:
   mock:x   bob   read   by root\\x1b[2J, 2026-01-02T03:04:05Z   doubtful: every account may write metadata in the scope mock
   user.alice:run1   everybody   read   by alice, 2026-01-02T03:04:05Z
   user.alice:run1   bob   read   by alice, 2026-01-02T03:04:05Z
@@ -177,10 +177,10 @@ def test_another_database(monkeypatch, capsys):
 
 def test_old_grants_are_listed_and_do_not_count(catalogue, capsys):
     said = run(capsys, '--dry-run')
-    assert said.startswith(f'The database lacks the table s3_grants: it would be made.\n{LISTED}')
+    assert said.startswith(f'The database lacks the table s3_grants: it would be created.\n{LISTED}')
     assert not inspect(catalogue).has_table('s3_grants')
-    assert run(capsys).startswith(f'The table s3_grants is made.\n{LISTED}')
-    assert run(capsys).startswith(f'The table s3_grants is there.\n{LISTED}')
+    assert run(capsys).startswith(f'Created the table s3_grants.\n{LISTED}')
+    assert run(capsys).startswith(f'The table s3_grants exists.\n{LISTED}')
     assert listed() == []
     with rucio_session.db_session(DatabaseOperationType.READ) as session:
         assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
@@ -219,7 +219,7 @@ def test_the_table_is_removed(catalogue, capsys):
     run(capsys, '--move-grants')
     assert 'user.alice:run1' in run(capsys, '--remove', '--dry-run')
     assert inspect(catalogue).has_table('s3_grants')
-    assert run(capsys, '--remove', code='Take back what is public').endswith('(rucio s3 unshare DID --public):\n  user.alice:run1\n')
+    assert run(capsys, '--remove', code='Revoke the public access').endswith('(rucio s3 unshare DID --public):\n  user.alice:run1\n')
     assert inspect(catalogue).has_table('s3_grants')
     run(capsys, '--remove', '--force')
     assert not inspect(catalogue).has_table('s3_grants')

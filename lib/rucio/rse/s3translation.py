@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Registers the lfn2pfn algorithm ``s3_bucket`` with Rucio.
+"""Register the lfn2pfn algorithm ``s3_bucket`` with Rucio.
 
-The protocol class imports it, so that a client needs no configuration. A server on which other classes or daemons make
-PFNs of such an RSE names it in rucio.cfg: ``[policy] lfn2pfn_module = rucio.rse.s3translation``. It is a module of its
-own as it is imported while ``rucio.rse.translation`` still is: a protocol class cannot be, then.
+The protocol class imports this module, so that clients need no configuration. A server on which other classes or
+daemons make PFNs of such an RSE names it in rucio.cfg: ``[policy] lfn2pfn_module = rucio.rse.s3translation``. It is
+separate from the protocol class, because it is imported while ``rucio.rse.translation`` is being imported.
 """
 
 from rucio.common.s3.address import s3_bucket

@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The plugin's own tables, beside Rucio's in the same database and schema.
+"""The tables of the plugin, in the same database and schema as Rucio's.
 
-They are not in the metadata of Rucio's ``BASE``: a stock ``build_database()`` would make them or not, depending on what
-was imported before, and Rucio's own migrations would find tables that they do not know. ``rucio-s3-database`` makes
-them.
+They are not in the metadata of Rucio's ``BASE``: a stock ``build_database()`` would create them depending on what was
+imported before, and Rucio's migrations would find tables that they do not know. ``rucio-s3-database`` creates them.
 """
 
 import enum
@@ -47,8 +46,8 @@ __all__ = ['COMMAND', 'GRANTEE_LENGTH', 'Grant', 'GranteeType', 'S3Base', 'drop'
 _LOGGER = line_logger(__name__)
 
 COMMAND = 'rucio-s3-database'
-SECONDS = 10  # between looks for tables that are missing
-GRANTEE_LENGTH = 200  # MySQL's indexes hold 3,072 bytes, 4 for each character: a name of 500 characters still fits
+SECONDS = 10  # between checks for missing tables
+GRANTEE_LENGTH = 200  # an index of MySQL has 3,072 bytes, 4 for each character: names of 500 characters still fit
 
 
 class S3Base(DeclarativeBase):
@@ -58,28 +57,28 @@ class S3Base(DeclarativeBase):
 
 
 class GranteeType(enum.Enum):
-    """Who is granted something."""
+    """The kind of a grantee."""
 
     ACCOUNT = 'A'
     GROUP = 'G'
-    ATTRIBUTE = 'T'  # the accounts that have it
-    EVERYBODY = 'E'  # who has an account
-    WORLD = 'W'  # also without an account: the storage is told, too
+    ATTRIBUTE = 'T'  # all accounts with this attribute
+    EVERYBODY = 'E'  # everybody with an account
+    WORLD = 'W'  # also people without an account: the storage is updated as well
 
 
 class Grant(S3Base, ModelBase):
-    """What the owner of a scope lets others do below a collection.
+    """The access that the owner of a scope gives to others below a collection.
 
-    A grant is for the DID that was created at ``did_created_at``: a later one of the same name is another one. There is
-    no foreign key to the DIDs: it would keep Rucio's undertaker from erasing them or, with ON DELETE CASCADE, remove a
-    public grant before the storage is told.
+    A grant is for the DID that was created at ``did_created_at``, not for a later one with the same name. There is no
+    foreign key to the DIDs: it would keep Rucio's undertaker from erasing them or, with ON DELETE CASCADE, remove a
+    public grant before the storage is updated.
     """
 
     __tablename__ = 's3_grants'
     scope: Mapped[InternalScope] = mapped_column(InternalScopeString(get_schema_value('SCOPE_LENGTH')))
     name: Mapped[str] = mapped_column(String(get_schema_value('NAME_LENGTH')))
     grantee_type: Mapped[GranteeType] = mapped_column(
-        # Not a type of the database, which would need a migration of its own for each new kind.
+        # Not an enum of the database, which would need a migration for each new kind.
         Enum(
             GranteeType,
             name='S3_GRANTS_TYPE_CHK',
@@ -88,12 +87,12 @@ class Grant(S3Base, ModelBase):
             values_callable=lambda kinds: [kind.value for kind in kinds],
         )
     )
-    grantee: Mapped[str] = mapped_column(String(GRANTEE_LENGTH))  # without a VO: it is the scope's
+    grantee: Mapped[str] = mapped_column(String(GRANTEE_LENGTH))  # without a VO, as it is that of the scope
     can_write: Mapped[bool] = mapped_column(Boolean(name='S3_GRANTS_WRITE_CHK', create_constraint=True))
     granted_by: Mapped[InternalAccount] = mapped_column(InternalAccountString(get_schema_value('ACCOUNT_LENGTH')))
     did_created_at: Mapped[datetime] = mapped_column(DateTime)
     expired_at: Mapped[Optional[datetime]] = mapped_column(DateTime)
-    # Of what the world may read: the ids of the RSEs that were told, with commas; NULL: not known.
+    # For public grants: the ids of the RSEs that were updated, separated by commas; NULL: not known.
     published_on: Mapped[Optional[str]] = mapped_column(String(1000))
     _table_args = (
         PrimaryKeyConstraint('scope', 'name', 'grantee_type', 'grantee', name='S3_GRANTS_PK'),
@@ -101,12 +100,13 @@ class Grant(S3Base, ModelBase):
     )
 
 
-_looked: 'WeakKeyDictionary[Any, float]' = WeakKeyDictionary()  # engine -> when to look again
+_looked: 'WeakKeyDictionary[Any, float]' = WeakKeyDictionary()  # engine -> time of the next check
 
 
 def is_ready(*, session: 'Session') -> bool:
-    """Whether the tables are there. No query once they were seen; a few every :data:`SECONDS` while they are
-    missing.
+    """Return whether the tables exist. No query after they were found; before, a few every :data:`SECONDS`.
+
+    :param session: The session of the database.
     """
     engine, now = session.get_bind().engine, time.monotonic()
     again = _looked.get(engine)
@@ -115,8 +115,7 @@ def is_ready(*, session: 'Session') -> bool:
     lacking = missing(session.connection())
     if lacking and again is None:
         _LOGGER.warning(
-            'S3: nothing can be shared, and grants do not count: the database lacks %s. Run %s where the Rucio server '
-            'runs.',
+            'S3: nothing can be shared, and no grant is valid: the database lacks %s. Run %s on the Rucio server.',
             lacking,
             COMMAND,
         )
@@ -125,7 +124,10 @@ def is_ready(*, session: 'Session') -> bool:
 
 
 def missing(connection: 'Connection') -> str:
-    """What the database lacks of the plugin's tables, as ``the table s3_grants``; empty: nothing. A few queries."""
+    """Describe what is missing in the database, as ``the table s3_grants``; empty if nothing is. A few queries.
+
+    :param connection: The connection to the database.
+    """
     found = inspect(connection)
     for table in S3Base.metadata.sorted_tables:
         if not found.has_table(table.name, schema=table.schema):
@@ -137,31 +139,30 @@ def missing(connection: 'Connection') -> str:
 
 
 def make() -> None:
-    """Make what the database lacks of the tables and their indexes. What is there stays as it is; several may do this
-    at once.
+    """Create missing tables and indexes. Existing ones are not changed; several processes may do this at once.
 
-    :raises ConfigurationError: if there is another table of the same name.
-    :raises DatabaseError: if the database refuses, for example because its account may not make tables.
+    :raises ConfigurationError: if there is another table with the same name.
+    :raises DatabaseError: if the database refuses, for example because its account cannot create tables.
     """
     engine, failure = get_engine(), None
     try:
         with engine.begin() as connection:
             S3Base.metadata.create_all(connection)
             for table in S3Base.metadata.sorted_tables:
-                for index in table.indexes:  # an earlier attempt may have ended before them
+                for index in table.indexes:  # an earlier attempt may have failed before them
                     index.create(connection, checkfirst=True)
-    except DatabaseError as error:  # also where another one made them in this moment
+    except DatabaseError as error:  # also if another process created them at the same moment
         failure = error
     with engine.connect() as connection:
         lacking = missing(connection)
     if lacking.startswith('columns'):
         raise ConfigurationError(
-            f'The database lacks {lacking}: that table is not of this version of rucio-s3. Rename it, then repeat this.'
+            f'The database lacks {lacking}: the table is not from this version of rucio-s3. Rename it and try again.'
         )
     if lacking and failure:
         raise failure
 
 
 def drop() -> None:
-    """Remove the tables and all that is in them."""
+    """Remove the tables and all of their content."""
     S3Base.metadata.drop_all(get_engine())

@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""S3 as Rucio storage: the RSE protocols ``rucio.rse.protocols.s3.Default``, and ``rucio.rse.protocols.s3.FTS`` for
-third-party copy by FTS.
+"""The RSE protocols for S3: ``rucio.rse.protocols.s3.Default``, and ``rucio.rse.protocols.s3.FTS`` for FTS.
 
-Thin: all that S3 is lies in :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm
-``s3_bucket``, so that a client needs no configuration for it.
+A thin layer over :mod:`rucio.common.s3`. Importing this module registers the lfn2pfn algorithm ``s3_bucket``, so that
+clients need no configuration for it.
 """
 
 import logging
@@ -61,26 +60,25 @@ __all__ = ['FTS', 'Default']
 
 _servers: dict[tuple[int, Optional[str]], authorizer.RucioServer] = {}
 _servers_lock = threading.Lock()
-_warned: set[str] = set()  # RSEs for FTS at a server that was not told so
+_warned: set[str] = set()  # RSEs with a protocol for FTS on a server that is not configured for it
 
-# What Rucio's uploaders append to a PFN for the time of an upload, also behind a signature.
+# Rucio's uploaders append this to a PFN during an upload, even behind a signature.
 TEMPORARY = '.rucio.upload'
 _DEFAULT_PORTS = {'https': 443, 'http': 80}
-# Seconds for which a storage that did not answer is not asked to delete more, and for which it is known that a bucket
-# refused.
+# The seconds for which nothing more is deleted on a silent storage, and for which a bucket's refusal is remembered.
 _SILENCE = 30
-_OTHERS = 3  # buckets that are compared with one that refuses
+_OTHERS = 3  # buckets to compare with one that refuses
 
 
 class _Names(RSEProtocol):
-    """What files of an RSE are called: their PFNs, and back."""
+    """The PFNs of the files of an RSE."""
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
-        """The PFNs of LFNs. No request.
+        """Return the PFNs of LFNs. No request.
 
-        On a deterministic RSE a path is not heeded: Rucio lets the owner of a scope store one with a replica (in POST
-        /dids), and would have its reaper delete what is there. But what Rucio's auditor quarantines has scope and name
-        of its path, and there its dark reaper means the path.
+        On a deterministic RSE, stored paths are ignored: Rucio lets the owner of a scope store any path with a replica
+        (in POST /dids), and its reaper would delete what is there. The exception are the paths of Rucio's auditor, from
+        which scope and name of a quarantined replica are made: its dark reaper means that path.
 
         :param lfns: One LFN or a list, each with scope and name, and path for a non-deterministic RSE.
         :returns: ``scope:name`` -> PFN.
@@ -92,12 +90,12 @@ class _Names(RSEProtocol):
         return super().lfns2pfns(given)
 
     def _path(self, lfn: Mapping[str, Any]) -> str:
-        """The path of a DID as part of a URL. Rucio takes one slash off its start."""
+        """Return the path of a DID as part of a URL. Rucio removes one slash from its start."""
         translator: Any = self.translator
         return f'/{address.encode_path(translator.path(str(lfn["scope"]), lfn["name"]))}'
 
     def _is_auditors(self, lfn: Mapping[str, Any]) -> bool:
-        """Whether scope and name are what Rucio's auditor guesses from the path (``guess_replica_info``)."""
+        """Return whether Rucio's auditor derives this scope and name from the path (``guess_replica_info``)."""
         path = (lfn.get('path') or '').lstrip('/')
         first, *others = path.split('/')
         if not others:
@@ -107,20 +105,20 @@ class _Names(RSEProtocol):
             return False
         if address.leaves_directory(unquote(path)):
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: storages may read '{path}' in two ways, so nothing is done with it: "
+                f"RSE {self.rse['rse']}: the path '{path}' is ambiguous for storages, so nothing is done with it: "
                 'use another S3 client.'
             )
         return True
 
     def parse_pfns(self, pfns: Union[Iterable[str], str]) -> dict[str, dict[str, str]]:
-        """Take PFNs apart. No request.
+        """Split PFNs into their parts. No request.
 
-        With ``s3_bucket``, path is ``/scope/`` and name all of the key: what Rucio's pfn2lfn makes a DID of. On a
-        non-deterministic RSE nothing is decoded: path + name is what Rucio stores and makes the PFN of.
+        With ``s3_bucket``, path is ``/scope/`` and name is the whole key, from which Rucio's pfn2lfn makes the DID. On
+        a non-deterministic RSE nothing is decoded: Rucio stores path + name, and makes the PFN of it.
 
         :param pfns: One PFN or several.
         :returns: PFN -> scheme, hostname, port, prefix, path, name.
-        :raises RSEFileNameNotSupported: if a PFN is not one of this RSE.
+        :raises RSEFileNameNotSupported: if a PFN does not belong to this RSE.
         """
         return {pfn: self._parse(pfn) for pfn in ([pfns] if isinstance(pfns, str) else pfns)}
 
@@ -129,12 +127,12 @@ class _Names(RSEProtocol):
         host, _, path = rest.partition('/')
         if self._protocol_of(pfn) is not self.attributes:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is one of another protocol of this RSE."
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' belongs to another protocol of this RSE."
             )
         prefix = f'/{self.attributes["prefix"].strip("/")}/'.replace('//', '/')
         if not f'/{path}'.startswith(prefix):
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' does not lie below the protocol's prefix "
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is not below the protocol's prefix "
                 f"'{prefix}'."
             )
         path = f'/{path}'[len(prefix) :]
@@ -160,10 +158,9 @@ class _Names(RSEProtocol):
         return str(((self.attributes.get('extended_attributes') or {}).get('s3') or {}).get('bucket_prefix', ''))
 
     def _protocol_of(self, pfn: str) -> Mapping[str, Any]:
-        """The protocol entry of this RSE that a PFN belongs to: a PFN of another storage must not become an object of
-        this one.
+        """Return the protocol entry of a PFN, so that the PFN of another storage is not used for this one.
 
-        It need not be the own one: Rucio's download client does not ask whether a PFN is for the LAN or the WAN.
+        It may be another entry of this RSE, as Rucio's download client ignores whether a PFN is for the LAN or the WAN.
         """
         own = [
             self.attributes,
@@ -173,18 +170,18 @@ class _Names(RSEProtocol):
         found = _origin(pfn)
         if found not in origins:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' is of another storage: expected "
+                f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' belongs to another storage: expected "
                 f'{origins[0][0]}://{origins[0][1]}:{origins[0][2]}.'
             )
         return own[origins.index(found)]
 
 
 class Default(_Names):
-    """An S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
+    """The protocol of an S3 storage. PFNs are ``https://host:port/bucket/key`` (or http), percent-encoded.
 
-    An S3 PUT is atomic, so no object is ever written under a temporary name. To Rucio's uploaders the class says that
-    it renames, as they then leave the question whether the file exists to ``put``, which never overwrites: ``put`` to
-    ``X.rucio.upload`` stores X at once, and the rename that follows has nothing to do.
+    An S3 PUT is atomic, so objects are never written under a temporary name. The class still claims that it renames, as
+    Rucio's uploaders then leave the check whether the file exists to ``put``, which never overwrites: ``put`` to
+    ``X.rucio.upload`` stores X at once, and the rename that follows does nothing.
     """
 
     def __init__(
@@ -192,20 +189,26 @@ class Default(_Names):
     ) -> None:
         super().__init__(protocol_attr, rse_settings, logger=logger)
         self.renaming = True
-        self.overwrite = True  # only this keeps Rucio from asking `exists` first; put itself refuses to overwrite
+        self.overwrite = True  # only this keeps Rucio from calling `exists` first; put itself refuses to overwrite
         self._endpoint: Optional[Endpoint] = None
         self._authorizer: Optional[authorizer.Authorizer] = None
-        self._expected: Optional[str] = None  # the PFN that was asked for last, ...
-        self._registered = Sums()  # ... and what its LFN said of the content
-        self._stored: dict[str, int] = {}  # PFN -> bytes, of what this object put
-        self._unsure: set[Target] = set()  # what a failed put may have stored
-        self._unanswered = False  # the last deletion
+        self._expected: Optional[str] = None  # the last PFN that was made, ...
+        self._registered = Sums()  # ... and the checksums in its LFN
+        self._stored: dict[str, int] = {}  # PFN -> bytes of each file that this object has put
+        self._unsure: set[Target] = set()  # objects that a failed put may have stored
+        self._unanswered = False  # whether the last deletion got no answer
         self._silent_until = float('-inf')
-        # Of buckets that refused a deletion: until when we know, and whether it is they alone.
+        # Buckets that refused a deletion: until when that is remembered, and whether others accept the keys.
         self._closed: dict[str, tuple[float, bool]] = {}
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
-        """The PFNs of LFNs, as :class:`_Names`. Of a single one ``put`` compares the content with its checksums."""
+        """Return the PFNs of LFNs. No request.
+
+        For a single LFN, its checksums are remembered, with which ``put`` compares the content.
+
+        :param lfns: As in :class:`_Names`.
+        :returns: ``scope:name`` -> PFN.
+        """
         pfns = super().lfns2pfns(lfns)
         if len(pfns) == 1:
             last = lfns if isinstance(lfns, dict) else list(lfns)[-1]
@@ -213,14 +216,13 @@ class Default(_Names):
             self._registered = Sums(last.get('md5'), last.get('adler32'))
         return pfns
 
-    # Being connected
+    # Connection
 
     def connect(self) -> None:
-        """Read the settings and find out how to be authorised. Makes no request; the client is shared by all of the
-        process.
+        """Read the settings and choose the way of authorisation. Sends no request; the client is shared by the process.
 
         :raises ConfigurationError: if a setting is wrong.
-        :raises RSEAccessDenied: if there is no way to be authorised.
+        :raises RSEAccessDenied: if there are no credentials.
         """
         self._connected()
 
@@ -234,18 +236,20 @@ class Default(_Names):
         return self._endpoint
 
     def close(self) -> None:
-        """Nothing to do: the client is shared."""
+        """Do nothing: the client is shared."""
 
     def connection(self) -> clients.Connection:
-        """The storage with its settings, the way of being authorised and the client. As :meth:`connect`."""
+        """Return the storage with its settings, its authorisation and the client. As :meth:`connect`."""
         return clients.connect(self._connected(), self._authorizer)
 
     def locate(self, operation: str, pfn: str) -> tuple[clients.Connection, Target]:
-        """The connection and the object for one operation on one PFN. Where only a signed URL will do, one request to
-        the Rucio server.
+        """Return the connection and the object for an operation on a PFN.
+
+        One request to the Rucio server if a signed URL is needed.
 
         :param operation: read, write or delete.
-        :raises RSEFileNameNotSupported: if the PFN is not one of this RSE.
+        :param pfn: The PFN.
+        :raises RSEFileNameNotSupported: if the PFN does not belong to this RSE.
         :raises RSEAccessDenied: if there are no credentials.
         """
         endpoint = self._connected()
@@ -261,13 +265,13 @@ class Default(_Names):
         return connection, target
 
     def _sign(self, operation: str, pfn: str) -> str:
-        """Have the Rucio server sign a PFN: one request to it."""
+        """Have the Rucio server sign a PFN. One request."""
         service = self.rse.get('sign_url')
         if not service or not is_client() or not pfn.startswith('https:'):
             raise RSEAccessDenied(
-                f'RSE {self.rse["rse"]}: there are no credentials for it. Set access_key and secret_key, or profile, '
+                f'RSE {self.rse["rse"]}: there are no credentials. Set access_key and secret_key, or profile, '
                 f'in rucio.cfg [s3:{self.rse["rse"]}], '
-                'its keys in rse-accounts.cfg, or auth = anonymous for a public bucket.'
+                'or put keys into rse-accounts.cfg, or set auth = anonymous for a public bucket.'
             )
         from rucio.client.credentialclient import CredentialClient  # noqa: PLC0415 - servers have no clients
 
@@ -276,20 +280,22 @@ class Default(_Names):
     # Operations
 
     def exists(self, path: Optional[str]) -> bool:
-        """Whether there is such an object: one HEAD, or with a signed URL one GET of the first byte.
+        """Return whether an object exists. One HEAD, or with a signed URL one GET of the first byte.
 
-        :raises RSEAccessDenied, ServiceUnavailable: if the storage does not say.
+        :param path: The PFN.
+        :raises RSEAccessDenied, ServiceUnavailable: if it cannot be determined.
         """
         if not path or self._is_own_temporary(path):
             return False
         return objects.exists(*self.locate('read', path))
 
     def stat(self, path: str) -> dict[str, Any]:
-        """Size and checksum of an object: one HEAD, or with a signed URL one GET of the first byte.
+        """Return size and checksum of an object. One HEAD, or with a signed URL one GET of the first byte.
 
-        After a put by a signed URL (which cannot be read from) it is what the storage confirmed.
+        After a put with a signed URL, which does not allow reading, it is what the storage confirmed.
 
-        :returns: ``filesize`` in bytes; ``md5`` where the storage knows that of the whole content.
+        :param path: The PFN.
+        :returns: ``filesize`` in bytes; ``md5`` if the storage has it for the whole content.
         :raises SourceNotFound: if there is no such object.
         """
         pfn = self._final(path)
@@ -306,17 +312,17 @@ class Default(_Names):
         source_dir: Optional[str] = None,
         transfer_timeout: Union[float, str, None] = None,
     ) -> None:
-        """Store a local file; never overwrites. One PUT, or a multipart upload for large files; verified by the
-        storage.
+        """Upload a local file without overwriting. One PUT, or a multipart upload for large files.
+
+        The storage verifies what it receives.
 
         :param source: The local file.
         :param target: The PFN; ``.rucio.upload`` at its end is not part of it.
         :param source_dir: The local directory.
-        :param transfer_timeout: Bound of the whole transfer in seconds.
+        :param transfer_timeout: The limit of the whole transfer in seconds.
         :raises SourceNotFound, SourceAccessDenied: if the local file is missing or cannot be read.
-        :raises FileConsistencyMismatch: if its content is not what the LFN of this PFN said, with its ``adler32`` or
-            ``md5``.
-        :raises FileReplicaAlreadyExists: if there is an object already, which stays as it is.
+        :raises FileConsistencyMismatch: if its content differs from ``adler32`` or ``md5`` in the LFN of this PFN.
+        :raises FileReplicaAlreadyExists: if there is already an object, which is not changed.
         :raises DestinationNotAccessible: if there is no such bucket.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
@@ -327,7 +333,7 @@ class Default(_Names):
             self._look_before(pfn)
         try:
             registered = self._registered if '?' in pfn or pfn == self._expected else Sums()
-            # The cheaper of the two checksums will do.
+            # The cheaper of the two checksums is enough.
             summing = Summing(registered, md5=not registered.adler32) if any(registered) else None
             size = transfer.upload(
                 connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure, summing
@@ -340,7 +346,7 @@ class Default(_Names):
         self._stored[pfn] = size
 
     def _look_before(self, pfn: str) -> None:
-        """A URL that is signed for PUT does not tell whether there is an object: have one signed for GET."""
+        """Check whether the object exists with a URL for GET, as one for PUT cannot tell."""
         plain = pfn.partition('?')[0]
         if self.rse.get('sign_url') and is_client() and self.exists(self._sign('read', plain)):
             raise FileReplicaAlreadyExists(
@@ -348,57 +354,56 @@ class Default(_Names):
             )
 
     def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
-        """Get an object into exactly ``dest``, making its parent directories. Two requests, more (in parallel) for
-        large ones.
+        """Download an object to ``dest``, creating its parent directories. Two requests, or more for large objects.
 
         :param path: The PFN.
         :param dest: The local file.
-        :param transfer_timeout: Bound of the whole transfer in seconds.
-        :raises RSEFileNameNotSupported: if the key has ``.`` or ``..`` between slashes, from which Rucio made the local
-            path.
+        :param transfer_timeout: The limit of the whole transfer in seconds.
+        :raises RSEFileNameNotSupported: if the key, of which Rucio made the local path, has ``.`` or ``..`` between
+            slashes.
         :raises SourceNotFound: if there is no such object.
         :raises DestinationNotAccessible: if the local file cannot be written.
-        :raises FileConsistencyMismatch: if what came is not what was stored.
+        :raises FileConsistencyMismatch: if the content differs from what was stored.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
         try:
             connection, target = self.locate('read', path)
             if address.leaves_directory(target.key):
                 raise RSEFileNameNotSupported(
-                    f'RSE {target.rse}: get of {target}: Rucio takes names for paths, and this one would leave the '
+                    f'RSE {target.rse}: get of {target}: Rucio uses names as paths, and this one would leave the '
                     'directory of the download. '
-                    'Get it with another S3 client, and tell the owner of the file.'
+                    'Download it with another S3 client, and tell the owner of the file.'
                 )
             transfer.download(connection, target, dest, _seconds(transfer_timeout), self._meter)
         except RucioException as error:
-            # Rucio's download says why a try failed at level DEBUG only.
+            # Rucio's download only logs at level DEBUG why an attempt failed.
             self.logger(logging.WARNING, '%s', error.args[0] if error.args else error)
             raise
 
     def _meter(self, name: str, size: int) -> AbstractContextManager[Optional[transfer.Progress]]:
-        """A progress bar for people, none in daemons."""
+        """Show a progress bar to users, not in daemons."""
         wanted = self._endpoint.progress if self._endpoint and is_client() else 'off'
         return progress.meter(wanted, name, size)
 
     def delete(self, path: str) -> None:
-        """Delete an object: a HEAD and a DELETE; with a signed URL only the DELETE, which does not tell of missing
-        objects.
+        """Delete an object. A HEAD and a DELETE; with a signed URL one DELETE, which does not report missing objects.
 
-        When there is no connection, or two objects in a row got no answer on it, further ones fail without a request
-        for half a minute: Rucio's reaper has up to thousands of them in hand, would wait for each as long as all
-        attempts take, and only then leave the RSE alone.
+        If there is no connection, or two deletions in a row get no answer, further ones fail without a request for half
+        a minute: Rucio's reaper may have thousands to do, would wait for all attempts of each, and only then stop
+        deleting on the RSE.
 
-        Where one bucket of many refuses keys that the storage takes, that is no reason to leave the others alone, as
-        Rucio's reaper does after some RSEAccessDenied. A few more requests tell which it is, once in half a minute.
+        If one bucket of many refuses keys that the storage accepts, the reaper must not stop deleting in others, as it
+        does after some RSEAccessDenied. A few more requests find that out, once in half a minute.
 
+        :param path: The PFN.
         :raises SourceNotFound: if there is no such object.
-        :raises SourceAccessDenied: if its bucket alone refuses; the reaper goes on with others.
+        :raises SourceAccessDenied: if only this bucket refuses; the reaper continues with others.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
         connection, target = self.locate('delete', path)
         if time.monotonic() < self._silent_until:
             raise ServiceUnavailable(
-                f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer a moment ago.'
+                f'RSE {target.rse}: delete of {target}: not tried, as the storage did not answer recently.'
             )
         again, self._unanswered = self._unanswered, False
         try:
@@ -412,18 +417,19 @@ class Default(_Names):
             if not self._refuses_alone(connection, target.bucket, error):
                 raise
             raise SourceAccessDenied(
-                f'{error.args[0]} The storage takes the keys, so it is a policy of this bucket that refuses: an admin '
+                f'{error.args[0]} The storage accepts the keys, so the policy of this bucket refuses them: an admin '
                 'of Rucio can remove it '
                 '(rucio s3 policy SCOPE --remove).'
             ) from error.__cause__
 
     def _refuses_alone(self, connection: clients.Connection, bucket: str, error: RSEAccessDenied) -> bool:
-        """Whether it is one bucket that refuses, by its policy, and not the storage. A few requests at most, once in a
-        while.
+        """Return whether only one bucket refuses, by its policy, and not the storage.
+
+        At most a few requests, once in a while.
         """
         cause = error.__cause__
         code = cause.response.get('Error', {}).get('Code') if isinstance(cause, ClientError) else None
-        # A HEAD that is refused has no other code than its status.
+        # The error code of a refused HEAD is only its status.
         if (
             code not in ('AccessDenied', '403')
             or connection.authorizer.name != 'static'
@@ -446,8 +452,9 @@ class Default(_Names):
         return alone
 
     def bulk_delete(self, pfns: Iterable[str]) -> dict[str, Optional[RucioException]]:
-        """Delete many objects, one request for each 1000 of a bucket. Needs keys. A missing object counts as deleted.
+        """Delete many objects. One request per 1000 objects of a bucket. Needs keys. Missing objects count as deleted.
 
+        :param pfns: The PFNs.
         :returns: PFN -> None, or why it was not deleted.
         """
         connection = self.connection()
@@ -463,11 +470,12 @@ class Default(_Names):
         return result | {pfn: deleted[target] for pfn, target in targets.items()}
 
     def rename(self, path: str, new_path: str) -> None:
-        """Rename an object: a copy inside the storage and a delete, four requests and more. Never overwrites. Needs
-        keys.
+        """Rename an object without overwriting: copy it inside the storage, and delete it. At least four requests.
 
-        After a ``put`` to a temporary name there is nothing to do.
+        Needs keys. After a ``put`` to a temporary name there is nothing to do.
 
+        :param path: The PFN.
+        :param new_path: The new PFN.
         :raises SourceNotFound: if there is no such object.
         :raises FileReplicaAlreadyExists: if there is an object at ``new_path``.
         """
@@ -482,10 +490,10 @@ class Default(_Names):
             connection.client.delete_object(Bucket=source.bucket, Key=source.key)
 
     def ls(self, path: str) -> list[str]:
-        """What lies directly below a PFN (a bucket, or a key as a folder): PFNs, those of folders end in a slash.
+        """List what is directly below a PFN (a bucket, or a key as a folder). One request per 1000 objects. Needs keys.
 
-        One request for each 1000. Needs keys.
-
+        :param path: The PFN.
+        :returns: PFNs; those of folders end in a slash.
         :raises SourceNotFound: if there is no such bucket.
         """
         url = address.parse_url(path, key_required=False)
@@ -498,9 +506,9 @@ class Default(_Names):
         ]
 
     def get_space_usage(self) -> tuple[int, int]:
-        """Size and free space in bytes. S3 knows neither: the size is the setting ``capacity``, what is used is listed.
+        """Return total and free space in bytes. One request per 1000 objects.
 
-        One request for each 1000 objects.
+        S3 knows neither: the total is the setting ``capacity``, and the used space is the sum of a listing.
 
         :returns: Total and unused bytes.
         :raises RSEOperationNotSupported: if there is no ``capacity``, or no keys.
@@ -508,7 +516,7 @@ class Default(_Names):
         endpoint = self._connected()
         if endpoint.capacity is None:
             raise RSEOperationNotSupported(
-                f"RSE {self.rse['rse']}: S3 does not tell how large a storage is. Set 'capacity' in the RSE's 's3' "
+                f"RSE {self.rse['rse']}: S3 does not report the size of a storage. Set 'capacity' in the RSE's 's3' "
                 'settings.'
             )
         connection = self.connection()
@@ -521,7 +529,7 @@ class Default(_Names):
         return endpoint.capacity, max(0, endpoint.capacity - used)
 
     def _places(self, connection: clients.Connection) -> list[tuple[str, str]]:
-        """Buckets and key prefixes that belong to this RSE."""
+        """Return the buckets and key prefixes that belong to this RSE."""
         bucket, folder = address.split_prefix(self.attributes['prefix'])
         if bucket:
             return [(bucket, folder)]
@@ -534,34 +542,33 @@ class Default(_Names):
     def _need_keys(self, connection: clients.Connection, operation: str) -> None:
         if connection.authorizer.whole_objects_only:
             raise RSEOperationNotSupported(
-                f'RSE {self.rse["rse"]}: {operation} needs keys, signed URLs cannot do it. Set them in rucio.cfg '
+                f'RSE {self.rse["rse"]}: {operation} needs keys instead of signed URLs. Set them in rucio.cfg '
                 f'[s3:{self.rse["rse"]}].'
             )
 
     # Temporary names
 
     def _final(self, path: str) -> str:
-        """The PFN that is meant by a temporary name under which this object put something."""
+        """Return the PFN for a temporary name under which this object has put something."""
         pfn = path.removesuffix(TEMPORARY)
         return pfn if pfn in self._stored else path
 
     def _is_own_temporary(self, path: str) -> bool:
-        """Whether this is the temporary name of the upload that is about to begin: such an object is never written.
+        """Return whether this is the temporary name of the upload that is about to begin, which is never written.
 
-        Other names that end so are looked up: they may be files, or what another protocol class left.
+        Other names with this suffix are checked: they may be files, or left by another protocol class.
         """
         if not path.endswith(TEMPORARY):
             return False
-        # Behind a signature it can be nothing else: no object has such a name.
+        # Behind a signature it must be one: no object has such a name.
         return '?' in path or path.removesuffix(TEMPORARY) == self._expected
 
 
 class FTS(_Names):
-    """The same storage as FTS sees it: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` where the storage speaks
-    http.
+    """The protocol of the same storage for FTS: URLs are ``s3s://host:port/bucket/key``, or ``s3://`` for http.
 
-    For an entry of its own among the RSE's protocols, with scheme davs (which Rucio pairs with https and davs) and for
-    third-party copy alone. Where files lie is what the RSE's other entry of this module says; this one says how FTS
+    It is a separate entry of the RSE's protocols, with scheme davs (which Rucio pairs with https and davs) and only for
+    third-party copies. The RSE's other entry of this module determines where files are; this one determines how FTS
     reaches the storage.
     """
 
@@ -569,7 +576,7 @@ class FTS(_Names):
         self, protocol_attr: dict[str, Any], rse_settings: 'RSESettingsDict', logger: 'LoggerFunction' = logging.log
     ) -> None:
         own = dict(protocol_attr)
-        protocol_attr.pop('auth_token', None)  # as any protocol does: Rucio keeps the entry
+        protocol_attr.pop('auth_token', None)  # as in any protocol: Rucio keeps the entry
         ours = main_entries(rse_settings.get('protocols', []))
         main = ours[0] if ours else own
         super().__init__(
@@ -577,7 +584,7 @@ class FTS(_Names):
             rse_settings,
             logger=logger,
         )
-        # Another entry may have the host and port by which FTS reaches the storage: then its scheme is known.
+        # Another entry may have the host and port by which FTS reaches the storage: then this has its scheme.
         same = [each for each in ours if (each['hostname'], each['port']) == (own['hostname'], own['port'])]
         self._fts_scheme = 's3' if (same or [main])[0]['scheme'] == 'http' else 's3s'
         rse = str(self.rse['rse'])
@@ -585,52 +592,52 @@ class FTS(_Names):
             _warned.add(rse)
             logger(
                 logging.WARNING,
-                'RSE %s has a protocol for FTS, but rucio.cfg does not say [s3] fts = True: no buckets are made for '
+                'RSE %s has a protocol for FTS, but rucio.cfg lacks [s3] fts = True: no buckets are made for '
                 'FTS, and Rucio may change its URLs.',
                 rse,
             )
 
     @property
     def wants_push(self) -> bool:
-        """Whether a WebDAV storage has to send its files here by itself, as S3 fetches none: the setting
-        ``fts_push``.
-        """
+        """Whether WebDAV storages have to push their files here, as S3 cannot pull: the setting ``fts_push``."""
         try:
             given = self.attributes['extended_attributes']['s3']['fts_push']
             return bool(SETTINGS['fts_push'].parse(given))
-        except (KeyError, TypeError, ValueError):  # not set; or wrong, which all that speak to the storage say
+        except (KeyError, TypeError, ValueError):  # not set; or wrong, which is reported elsewhere
             return True
 
     def lfns2pfns(self, lfns: Union[list['LFNDict'], 'LFNDict']) -> dict[str, str]:
-        """The URLs of LFNs, for FTS."""
+        """Return the URLs of LFNs for FTS. No request.
+
+        :param lfns: As in :class:`_Names`.
+        :returns: ``scope:name`` -> URL.
+        """
         return {did: self._for_fts(pfn) for did, pfn in super().lfns2pfns(lfns).items()}
 
     def _for_fts(self, pfn: str) -> str:
         return f'{self._fts_scheme}://{pfn.partition("://")[2]}'
 
     def _parse(self, pfn: str) -> dict[str, Any]:
-        """Rucio asks with a URL of FTS where a file has been written to."""
+        """Split a URL of FTS, with which Rucio asks where a file has been written to."""
         scheme, _, rest = pfn.partition('://')
         own = self.attributes['scheme'] if scheme in ('s3s', 's3') else scheme
         return {**super()._parse(f'{own}://{rest}'), 'scheme': scheme}
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        """Nothing can be done with it but to make URLs."""
+        """Refuse every operation: this protocol only makes URLs."""
         raise RSEOperationNotSupported(
             f'RSE {self.rse["rse"]}: its {self.attributes["scheme"]} protocol, {self.attributes["impl"]}, only makes '
-            'URLs for FTS. Take read, write and delete out of its domains, and leave them to the https protocol.'
+            'URLs for FTS. Its domains must not offer read, write and delete: leave these to the https protocol.'
         )
 
     connect = exists = stat = get = put = delete = rename = _refuse
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing: there is no connection."""
 
 
 def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
-    """The Rucio server as its clients see it, for each login; None on a server or daemon, and where no server is
-    configured.
-    """
+    """Return the client of the Rucio server, one for each login; None on a server or daemon, or without a server."""
     if not is_client():
         return None
     try:
@@ -638,11 +645,11 @@ def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
     except ImportError:
         return None
     with _servers_lock:
-        key = (os.getpid(), token)  # a fork must not use our sockets
+        key = (os.getpid(), token)  # a forked process must not use our sockets
         if key not in _servers:
             try:
                 _servers[key] = S3Client()
-            except (ConfigNotFound, MissingClientParameter):  # the client was configured by its arguments alone
+            except (ConfigNotFound, MissingClientParameter):  # the client was only configured by its arguments
                 return None
         return _servers[key]
 
@@ -653,14 +660,12 @@ def _origin(pfn: str) -> tuple[str, str, int]:
         return parts.scheme, parts.hostname or '', parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
         raise RSEFileNameNotSupported(
-            f"'{pfn.partition('?')[0]}' is no URL: its host or port cannot be read."
+            f"'{pfn.partition('?')[0]}' is not a valid URL: its host or port cannot be read."
         ) from None
 
 
 def _path_style(pfn: str) -> address.ObjectURL:
-    """A signed URL taken apart. It may be host-style with a short key: it is used as it is, and only named in
-    messages.
-    """
+    """Split a signed URL. It may be host-style with a short key: it is used unchanged, and only shown in messages."""
     if pfn.partition('?')[0].count('/') == 3:
         scheme, _, rest = pfn.partition('://')
         return address.parse_url(
@@ -670,7 +675,7 @@ def _path_style(pfn: str) -> address.ObjectURL:
 
 
 def _seconds(timeout: Union[float, str, None]) -> Optional[float]:
-    """Rucio passes numbers and strings; 0 and nothing mean no bound."""
+    """Convert a time-out: Rucio passes numbers and strings; 0 and nothing mean no limit."""
     try:
         return float(timeout or 0) or None
     except ValueError:
