@@ -24,7 +24,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 import sqlalchemy
 import sqlalchemy.orm
 
-from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.exception import AccessDenied, AccountNotFound, DataIdentifierNotFound, InvalidObject, ScopeNotFound, UnsupportedOperation
 from rucio.common.s3 import address
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import permission
@@ -279,3 +279,9 @@ def test_ancestors():
     assert address.ancestors('/a') == []
     assert address.ancestors('/a/b') == ['/a']
     assert address.ancestors('') == []
+
+
+@pytest.mark.parametrize(('scope', 'error', 'said'), [('user.alice', AccessDenied, 'bob may not read'), ('user.alcie', ScopeNotFound, "no scope 'user.alcie'")])
+def test_a_scope_that_does_not_exist_is_no_matter_of_permission(session, scope, error, said):
+    with pytest.raises(error, match=said):
+        access.need(BOB, InternalScope(scope), 'run1/', False, session=session)

@@ -37,7 +37,7 @@ def refused(status=0, code='', message='', attempts=0):
     ('status', 'code', 'expected', 'remedy'),
     [
         (404, 'NoSuchKey', rucio.SourceNotFound, 'no such object'),
-        (404, 'NoSuchBucket', rucio.DestinationNotAccessible, 'must be made'),
+        (404, 'NoSuchBucket', rucio.DestinationNotAccessible, 'Make it first: rucio s3 make-bucket'),
         (404, 'NoSuchUpload', rucio.ServiceUnavailable, 'try again'),
         (403, 'InvalidAccessKeyId', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (403, 'SignatureDoesNotMatch', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),

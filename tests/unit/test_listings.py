@@ -150,7 +150,7 @@ def test_a_listing_that_breaks_off_is_an_error(subtree, s3, answer):
 
 def test_a_bucket_that_does_not_exist(subtree, s3):
     del s3.buckets[BUCKET]
-    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*NoSuchBucket.*must be made"):
+    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*NoSuchBucket.*Make it first: rucio s3 make-bucket"):
         list(listings.entries(subtree()))
 
 
@@ -219,7 +219,7 @@ def test_stat(subtree, s3):
 
 def test_stat_of_a_missing_bucket(subtree, s3):
     del s3.buckets[BUCKET]
-    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*must be made"):
+    with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*Make it first: rucio s3 make-bucket"):
         listings.stat(subtree(), 'run1/a')
 
 

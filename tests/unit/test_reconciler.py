@@ -445,7 +445,7 @@ def test_a_bucket_that_does_not_exist(here):
     here.store('run1/a')
     here.run()
     del here.s3.buckets[BUCKET]
-    with pytest.raises(SourceNotFound, match='must be made'):
+    with pytest.raises(SourceNotFound, match='Make it first: rucio s3 make-bucket'):
         here.run(on_missing='forget')
     assert set(here.files()) == {'run1/a'}
 
@@ -520,7 +520,7 @@ def test_a_bucket_that_goes_away_in_the_middle(here):
     here.delete('run1/a')
     summary = here.run(lister=going, on_missing='forget')
     assert counted(summary) == {'same': 1, 'failed': 1}
-    assert 'must be made' in only(summary).found
+    assert 'Make it first: rucio s3 make-bucket' in only(summary).found
     assert set(here.files()) == {'run1/a', 'run1/b'}
 
 

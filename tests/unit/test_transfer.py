@@ -217,7 +217,7 @@ def test_of_sixteen_writers_exactly_one_wins(connection, s3, tmp_path):
 
 
 def test_a_missing_bucket_is_named_with_the_remedy(connection, source):
-    with pytest.raises(DestinationNotAccessible, match='must be made'):
+    with pytest.raises(DestinationNotAccessible, match='Make it first: rucio s3 make-bucket'):
         transfer.upload(connection(), source(SMALL), Target('X', 'no.such.bucket', 'k'))
 
 

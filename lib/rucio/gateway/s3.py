@@ -153,7 +153,7 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
     without harm.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises ScopeNotFound: if there is no such scope (told to admins only).
+    :raises ScopeNotFound: if there is no such scope.
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
     """
     scope, name = asked.scope, asked.name
@@ -313,7 +313,7 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
         if name and lookup.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
         if not access.may(account, internal, inside, write, session=session):
-            raise access.denied_did(account, scope, name, write)
+            raise access.denied_did(account, internal, name, write, session=session)
         source = (
             lookup.imported(account, internal, inside.rstrip('/'), rse, session=session)
             if inside and not write

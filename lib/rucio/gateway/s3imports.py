@@ -38,7 +38,7 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
     prefix: from where the dataset was imported before, if it was.
 
     :raises AccessDenied: if the issuer may not.
-    :raises ScopeNotFound: if there is no such scope (told to admins only).
+    :raises ScopeNotFound: if there is no such scope.
     :raises UnsupportedOperation: if the RSE is deterministic.
     :raises InvalidObject: if files of that dataset come from elsewhere.
     """

@@ -192,7 +192,7 @@ class MakeBucket(Request[MadeBucket], route='POST /buckets', status=201):
 
     400: Invalid scope, name or JSON, or several RSEs would do
     403: The account does not own the scope
-    404: There is no such S3 RSE
+    404: There is no such S3 RSE or scope
     409: No quota, the bucket belongs to somebody else, or the name is that of a file
     """
 
@@ -207,7 +207,7 @@ class ListBuckets(Request[list[Bucket]], route='GET /buckets'):
     The buckets of the scopes that the account owns; for admins all. Storages that cannot be asked are left out, unless
     named.
 
-    404: There is no such S3 RSE
+    404: There is no such S3 RSE or scope
     503: The storage does not answer
     """
 
@@ -224,7 +224,7 @@ class RemoveBucket(Request[RemovedBucket], route='DELETE /buckets'):
 
     400: Invalid scope, name or JSON
     403: The account does not own the scope
-    404: There is no such S3 RSE
+    404: There is no such S3 RSE or scope
     409: It is not empty, or somebody else's rule protects a file in it
     """
 
@@ -259,6 +259,7 @@ class Locate(Request[list[Location]], route='GET /locate'):
 
     400: Invalid scope or name
     403: The account may not read it
+    404: There is no such scope
     """
 
     scope: Scope
@@ -316,7 +317,7 @@ class GetCredentials(Request[Credentials], route='POST /credentials'):
 
     400: Invalid JSON or parameters
     403: The account may not use it, whether it exists or not
-    404: There is no such S3 RSE
+    404: There is no such S3 RSE or scope
     429: The account got too many new keys of late: again after Retry-After seconds
     501: The server has no role at this storage
     503: The storage's STS does not answer
@@ -383,6 +384,7 @@ class ListGrants(Request[list[Grant]], route='GET /grants'):
 
     400: Invalid scope or name
     403: The account does not own the scope
+    404: There is no such scope
     409: The operator of the server has not made the table of grants
     """
 
@@ -397,7 +399,7 @@ class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
 
     400: Invalid parameters
     403: The account does not own the scope
-    404: There is no such collection, or no such account
+    404: There is no such scope, collection or account
     409: It is a file; or the operator of the server has not made the table of grants
     """
 
@@ -414,6 +416,7 @@ class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):
 
     400: Invalid parameters
     403: The account does not own the scope
+    404: There is no such scope
     409: The operator of the server has not made the table of grants
     """
 
@@ -445,7 +448,7 @@ class GetBucketPolicy(Request[BucketPolicy], route='GET /policy'):
     The storage's own policy of the bucket of a scope.
 
     403: The account does not own the scope
-    404: There is no such RSE or bucket
+    404: There is no such RSE, scope or bucket
     501: The storage has no policies
     """
 
@@ -460,7 +463,7 @@ class SetBucketPolicy(Request[ChangedPolicy], route='PUT /policy'):
 
     400: This may not be set, or the storage does not take it
     403: The account does not own the scope, or an admin's Deny would get lost
-    404: There is no such RSE or bucket
+    404: There is no such RSE, scope or bucket
     409: The storage does not let the server set it
     501: The storage has no policies
     """
@@ -476,7 +479,7 @@ class DeleteBucketPolicy(Request[ChangedPolicy], route='DELETE /policy'):
     Deletes the storage's own policy of the bucket of a scope.
 
     403: The account does not own the scope, or the policy has a Deny and it is no admin
-    404: There is no such RSE or bucket
+    404: There is no such RSE, scope or bucket
     409: The storage does not let the server delete it
     """
 
@@ -554,7 +557,7 @@ class Reconcile(Wish, Request[Reconciled], route='POST /reconcile'):
 
     400: Invalid parameters, or several RSEs would do
     403: The account does not own the scope
-    404: There is no such RSE or bucket
+    404: There is no such RSE, scope or bucket
     501: The RSE has no place of its own for all names that begin alike
     503: The storage does not answer
     """
@@ -591,7 +594,7 @@ class GetBucketSettings(Request[BucketSettings], route='GET /settings'):
     What is done about objects that others changed or removed.
 
     403: The account does not own the scope
-    404: There is no such RSE
+    404: There is no such RSE or scope
     """
 
     scope: Scope
@@ -605,7 +608,7 @@ class SetBucketSettings(Request[BucketSettings], route='PUT /settings'):
 
     400: There is no such way to act
     403: The account does not own the scope
-    404: There is no such RSE
+    404: There is no such RSE or scope
     """
 
     scope: Scope
@@ -621,7 +624,7 @@ class ListChanges(Request[Changes], route='GET /changes'):
 
     400: Invalid parameters, or several RSEs would do
     403: The account does not own the scope
-    404: There is no such RSE
+    404: There is no such RSE or scope
     """
 
     scope: Scope

@@ -224,7 +224,12 @@ class Default(_Names):
         :raises ConfigurationError: if a setting is wrong.
         :raises RSEAccessDenied: if there are no credentials.
         """
-        self._connected()
+        try:
+            self._connected()
+        except RucioException as error:
+            if is_client():  # Rucio's download would only say that it failed to create a protocol
+                self.logger(logging.ERROR, '%s', error.args[0] if error.args else error)
+            raise
 
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
@@ -327,7 +332,14 @@ class Default(_Names):
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
         path = os.path.join(source_dir, source) if source_dir else source
-        pfn = target.removesuffix(TEMPORARY)
+        try:
+            self._put(path, target.removesuffix(TEMPORARY), _seconds(transfer_timeout))
+        except RucioException as error:
+            if is_client():  # Rucio's upload prints the whole traceback, and those of all causes
+                raise error.with_traceback(None) from None
+            raise
+
+    def _put(self, path: str, pfn: str, timeout: Optional[float]) -> None:
         connection, where = self.locate('write', pfn)
         if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
             self._look_before(pfn)
@@ -335,9 +347,7 @@ class Default(_Names):
             registered = self._registered if '?' in pfn or pfn == self._expected else Sums()
             # The cheaper of the two checksums is enough.
             summing = Summing(registered, md5=not registered.adler32) if any(registered) else None
-            size = transfer.upload(
-                connection, path, where, _seconds(transfer_timeout), self._meter, where in self._unsure, summing
-            )
+            size = transfer.upload(connection, path, where, timeout, self._meter, where in self._unsure, summing)
         except (FileConsistencyMismatch, FileReplicaAlreadyExists):
             raise
         except RucioException:

@@ -20,11 +20,11 @@ policy package has the last word: see :mod:`rucio.core.s3.policy_package`.
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.common.exception import AccessDenied
+from rucio.common.exception import AccessDenied, RucioException, ScopeNotFound
 from rucio.common.s3 import address
 from rucio.core.account import has_account_attribute
 from rucio.core.s3 import policy_package
-from rucio.core.scope import is_scope_owner
+from rucio.core.scope import check_scope, is_scope_owner
 
 from . import grants
 
@@ -114,13 +114,18 @@ def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: b
     """As :func:`may`.
 
     :raises AccessDenied: if it may not.
+    :raises ScopeNotFound: if it may not, as there is no such scope.
     """
     if not may(account, scope, name, write, session=session):
-        raise denied_did(account, str(scope), name, write)
+        raise denied_did(account, scope, name, write, session=session)
 
 
-def denied_did(account: 'InternalAccount', scope: str, name: str, write: bool) -> AccessDenied:
-    """What to raise for a name."""
+def denied_did(
+    account: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
+) -> RucioException:
+    """What to raise for a name. Which scopes there are is no secret: Rucio lists them to every account."""
+    if not check_scope(scope, session=session):
+        return ScopeNotFound(f"There is no scope '{scope}': check its spelling (rucio scope list).")
     if name:
         return denied(account, f'{scope}:{name}', write)
     return AccessDenied(
