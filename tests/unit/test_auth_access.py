@@ -231,7 +231,7 @@ def test_without_the_table_nothing_is_granted(session, caplog):
     with pytest.raises(UnsupportedOperation, match='has to run rucio-s3-database'):
         grants.need_grantable(SCOPE, 'run1', BOB, False, session=session)
     assert [record.message for record in caplog.records] == [
-        'S3: nothing can be shared, and grants do not count: the database lacks the table s3_grants. Run rucio-s3-database where the Rucio server runs.'
+        'S3: nothing can be shared, and no grant is valid: the database lacks the table s3_grants. Run rucio-s3-database on the Rucio server.'
     ]
     # It is noticed when the operator has made it.
     s3.S3Base.metadata.create_all(session.connection())
