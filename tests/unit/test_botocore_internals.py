@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import botocore.session
 import pytest
-from botocore import handlers
+from botocore import UNSIGNED, handlers
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
@@ -221,6 +221,31 @@ def test_a_refusal_can_be_tried_again(client, s3):
     client.head_bucket(Bucket=BUCKET)
     assert len(s3.requests) == 2
     assert [(operation, attempts, known) for operation, attempts, _, known in seen] == [('HeadBucket', 1, True), ('HeadBucket', 2, True)]
+
+
+def test_each_attempt_is_authorised_by_the_given_function_and_a_url_by_the_given_keys(client, s3, monkeypatch):
+    asked = []
+
+    def authorise(request, region):
+        asked.append((request.method, request.url, region))
+        request.headers['Authorization'] = f'number {len(asked)}'
+
+    internals.authorise_requests(client, authorise, lambda request: Credentials(request.method, 's'), signed=True)
+    s3.fail('ListObjectsV2', error(503, 'SlowDown'))
+    client.list_objects_v2(Bucket=BUCKET)
+    assert asked == [('GET', f'{s3.url}/{BUCKET}?list-type=2&encoding-type=url', 'mars')] * 2
+    assert [request.headers['authorization'] for request in s3.requests] == ['number 1', 'number 2']
+    url = client.generate_presigned_url('put_object', Params={'Bucket': BUCKET, 'Key': 'k'})
+    assert ('X-Amz-Credential=PUT%2F' in url, len(asked)) == (True, 2)
+
+
+def test_a_client_that_does_not_sign_is_authorised_if_that_is_asked_for(s3):
+    for signed in (False, True):
+        config = Config(signature_version=UNSIGNED, s3={'addressing_style': 'path'})
+        client = internals.isolated_session(None).create_client('s3', 'mars', endpoint_url=s3.url, config=config)
+        internals.authorise_requests(client, lambda request, _: request.headers.add_header('Authorization', 'ours'), lambda _: None, signed=signed)
+        client.head_bucket(Bucket=BUCKET)
+        assert ('authorization' in s3.requests[-1].headers) is not signed
 
 
 @pytest.mark.parametrize('enough', [True, False])

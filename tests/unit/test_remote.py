@@ -14,6 +14,7 @@
 
 """Requests that the Rucio server signs, as the client sends them."""
 
+import base64
 import json
 import os
 import threading
@@ -26,6 +27,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from rucio.common.exception import AccessDenied, CannotAuthenticate, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, objects, transfer
+from rucio.common.s3.authorizer import Request
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
@@ -177,6 +179,36 @@ def test_over_https_the_body_is_not_read_for_a_signature(endpoint, scheme, check
         connection.client.upload_part(Bucket=BUCKET, Key='k', UploadId='u', PartNumber=1, Body=b'content')
     (asked,) = signer.asked[0][1]
     assert asked['headers']['X-Amz-Content-SHA256'] == [expected]
+
+
+# Without boto3
+
+
+def test_a_request_is_sent_as_the_server_signed_it(endpoint, signer, s3):
+    way = Remote(endpoint, signer)
+    given = {'x-amz-date': '20000101T000000Z', 'Authorization': 'local', 'Host': 'localhost', 'Range': 'bytes=0-1', 'Accept': '*/*'}
+    sent = way.authorise(Request('GET', f'{s3.url}/{BUCKET}/a', given, 'us-east-1'))
+    ((_, (asked,)),) = signer.asked
+    assert (asked['method'], asked['uri'], asked['region']) == ('GET', f'{s3.url}/{BUCKET}/a', 'us-east-1')
+    assert set(asked['headers']) == {'Range', 'X-Amz-Content-SHA256'}
+    assert 'body' not in asked
+    assert sent.headers['Authorization'].startswith('AWS4-HMAC-SHA256 Credential=AKIDSERVER/')
+    assert (sent.headers['Range'], sent.headers['Accept'], 'Host' in sent.headers) == ('bytes=0-1', '*/*', False)
+    assert len({name.lower() for name in sent.headers}) == len(sent.headers)
+
+
+def test_the_server_sees_the_body_of_a_deletion_alone(endpoint, signer, s3):
+    way = Remote(endpoint, signer)
+    body = b'<Delete><Object><Key>a</Key></Object></Delete>'
+    way.authorise(Request('POST', f'{s3.url}/{BUCKET}?delete', {}, 'us-east-1', body=body))
+    way.authorise(Request('PUT', f'{s3.url}/{BUCKET}/delete', {}, 'us-east-1', body=b'x'))
+    assert [asked.get('body') and base64.b64decode(asked['body']) for _, (asked,) in signer.asked] == [body, None]
+
+
+def test_the_server_s_refusal_is_raised(endpoint, signer, s3):
+    signer.answers = [AccessDenied('not yours')]
+    with pytest.raises(RSEAccessDenied, match='RSE X: not yours'):
+        Remote(endpoint, signer).authorise(Request('GET', f'{s3.url}/{BUCKET}/a'))
 
 
 def test_it_has_no_keys(connection, signer):

@@ -22,8 +22,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from rucio.common.exception import AccessDenied, RSEAccessDenied, RSENotFound, RSEOperationNotSupported, ServerConnectionException, SourceNotFound
+from rucio.common.exception import (
+    AccessDenied,
+    InputValidationError,
+    RSEAccessDenied,
+    RSENotFound,
+    RSEOperationNotSupported,
+    ServerConnectionException,
+    SourceNotFound,
+)
 from rucio.common.s3 import clients, credentials, objects, transfer, vended
+from rucio.common.s3.authorizer import Request
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
 from rucio.common.s3.settings import Secrets
@@ -445,6 +454,82 @@ def test_what_is_remembered_is_bounded(connection, vendor, s3, monkeypatch):
         s3.store(bucket, 'k', b'x')
         connection.client.get_object(Bucket=bucket, Key='k')
     assert len(connection.authorizer._keys) == 2
+
+
+# Without boto3
+
+
+@pytest.fixture
+def way(endpoint, vendor):
+    return Vended(endpoint(url='https://s3.example.org'), vendor)
+
+
+def ask(way, method, path, host='s3.example.org', **more):
+    """The access key that a request is signed with."""
+    sent = way.authorise(Request(method, f'https://{host}{path}', region='mars', **more))
+    return sent.headers['Authorization'].partition('Credential=')[2].partition('/')[0]
+
+
+@pytest.mark.parametrize(
+    ('method', 'path', 'need'),
+    [
+        ('GET', f'/{BUCKET}/a%20b/c', ('a b/c', False)),
+        ('HEAD', f'/{BUCKET}/a', ('a', False)),
+        ('PUT', f'/{BUCKET}/a?partNumber=1&uploadId=u', ('a', True)),
+        ('GET', f'/{BUCKET}/a?uploadId=u', ('a', True)),
+        ('GET', f'/{BUCKET}?uploads', ('', True)),
+        ('GET', f'/{BUCKET}?list-type=2&prefix=a%2Fb', ('a/b', False)),
+        ('GET', f'/{BUCKET}/?list-type=2&delimiter=%2F', ('', False)),
+        ('DELETE', f'/{BUCKET}/a', ('a', True)),
+        ('HEAD', f'/{BUCKET}', ('', False)),
+    ],
+)
+def test_what_a_request_needs_is_read_from_its_url(way, vendor, method, path, need):
+    ask(way, method, path)
+    assert vendor.asked == [('X', BUCKET, *need)]
+
+
+def test_the_bucket_may_stand_before_the_host(way, vendor):
+    ask(way, 'GET', '/a/b', host=f'{BUCKET}.s3.example.org')
+    ask(way, 'GET', '/other/a/b', host='elsewhere.org')
+    assert [asked[1:3] for asked in vendor.asked] == [(BUCKET, 'a/b'), ('other', 'a/b')]
+
+
+def test_a_deletion_s_keys_are_read_from_its_body(way, vendor):
+    body = b'<?xml version="1.0"?><Delete xmlns="x"><Object><Key>a/b&amp;1</Key></Object><Object><Key>a/b&amp;2</Key></Object></Delete>'
+    ask(way, 'POST', f'/{BUCKET}?delete', body=body)
+    assert vendor.asked == [('X', BUCKET, 'a/', True)]
+    for bad in (b'<!DOCTYPE x [<!ENTITY a "b">]><Delete/>', b'no XML', b''):
+        with pytest.raises(InputValidationError, match='body of DeleteObjects'):
+            ask(way, 'POST', f'/{BUCKET}?delete', body=bad)
+
+
+def test_requests_are_signed_with_keys_that_are_renewed(way, vendor, clock):
+    found = []
+    for clock.ahead in (0, 3600 - 310, 3600 - 290):
+        found.append(ask(way, 'GET', f'/{BUCKET}/k'))
+    assert found == ['KEY1', 'KEY1', 'KEY2']
+
+
+def test_keys_that_the_storage_refuses_are_replaced(way, vendor):
+    sent = way.authorise(Request('GET', f'https://s3.example.org/{BUCKET}/k', region='mars'))
+    assert not way.refused(sent, 'AccessDenied')
+    assert ask(way, 'GET', f'/{BUCKET}/k') == 'KEY1'
+    assert way.refused(sent, 'ExpiredToken')
+    assert ask(way, 'GET', f'/{BUCKET}/k') == 'KEY2'
+    assert way.refused(sent, 'ExpiredToken')  # of who was slower
+    assert ask(way, 'GET', f'/{BUCKET}/k') == 'KEY2'  # is not forgotten for it
+
+
+def test_what_the_server_does_not_vend_for_it_signs(way, signing):
+    sent = way.authorise(Request('PUT', f'https://s3.example.org/{BUCKET}/k', {'Content-Type': 'text/plain'}, 'mars'))
+    assert sent.headers == {'Content-Type': 'text/plain', 'Authorization': 'as the server signs', 'X-Amz-Date': 'now'}
+    assert signing.signed == [('PUT', f'https://s3.example.org/{BUCKET}/k')]
+
+
+def test_buckets_are_not_listed_without_boto3_either(way, vendor):
+    with pytest.raises(RSEOperationNotSupported, match='rucio s3 ls'):
+        ask(way, 'GET', '/')
 
 
 # Secrets and identity

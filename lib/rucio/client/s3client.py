@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cached_property
 from json import dumps
 from secrets import choice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar, cast
@@ -47,7 +48,7 @@ from rucio.common.utils import build_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from botocore.session import Session
+    from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client as Boto3S3
     from requests import Response  # type: ignore[import-untyped]
 
@@ -1139,7 +1140,7 @@ class S3Client(CredentialClient):
         return client
 
 
-class _Keys(authorizer.Authorizer):
+class _Keys(authorizer.WithKeys):
     """Keys of one grant, renewed before they expire."""
 
     name = 'vended'
@@ -1148,14 +1149,16 @@ class _Keys(authorizer.Authorizer):
     def __init__(self, fetch: 'Callable[[], api.Credentials]') -> None:
         self._fetch = fetch
 
-    def session(self) -> 'Session':
+    def credentials(self) -> 'Credentials':
+        return self._renewed
+
+    @cached_property
+    def _renewed(self) -> 'Credentials':
         first = [self._metadata()]
         lasts = (datetime.fromisoformat(first[0]['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
-        return factory.bare_session(
-            botocore_internals.renewed_keys(
-                lambda: first.pop() if first else self._metadata(), int(min(900, lasts / 3)), int(min(600, lasts / 6))
-            )
-        )
+        # botocore's own 15 minutes may be all of their life.
+        early, late = int(min(900, lasts / 3)), int(min(600, lasts / 6))
+        return botocore_internals.renewed_keys(lambda: first.pop() if first else self._metadata(), early, late)
 
     def _metadata(self) -> dict[str, str]:
         keys = self._fetch()

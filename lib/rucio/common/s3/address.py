@@ -24,7 +24,7 @@ scopes never share a bucket and the scope can be decoded from the bucket's name.
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from rucio.common.exception import RSEFileNameNotSupported
 
@@ -37,6 +37,7 @@ __all__ = [
     'encode_path',
     'is_bucket_name',
     'leaves_directory',
+    'parse_request',
     'parse_url',
     's3_bucket',
     's3_bucket_inverse',
@@ -254,6 +255,22 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
             f"The key '{key[:40]}...' has {len(key.encode())} bytes: S3 allows {MAX_KEY_BYTES}. Use a shorter name."
         )
     return ObjectURL(f'{scheme}://{host}', bucket, key, query)
+
+
+def parse_request(url: str, endpoint: str) -> tuple[str, str, dict[str, str]]:
+    """Bucket, key and query of a request to a storage, decoded; those that are not there are empty.
+
+    :param url: Path-style, or with the bucket before the storage's host.
+    :param endpoint: The storage: ``scheme://host[:port]``; empty where all are path-style.
+    """
+    rest, _, query = url.partition('?')
+    host, _, path = rest.partition('://')[2].partition('/')
+    own = endpoint.partition('://')[2].lower()
+    if own and host.lower().endswith(f'.{own}'):
+        bucket, key = host[: -len(own) - 1], path
+    else:
+        bucket, _, key = path.partition('/')
+    return unquote(bucket), unquote(key), dict(parse_qsl(query, keep_blank_values=True))
 
 
 def common_folder(keys: Sequence[str]) -> str:

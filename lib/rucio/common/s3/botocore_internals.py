@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
 import botocore.session
+from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     'after_attempt',
     'after_call',
+    'authorise_requests',
     'authorities',
     'before_call',
     'before_parameters',
@@ -215,7 +217,7 @@ def before_parameters(
 
     The handler may change the parameters. The context is that of the later steps of the same call.
 
-    The event ``before-parameter-build``: the documented ``provide-client-params`` has no context in some releases.
+    Uses the event ``before-parameter-build``: of the documented ``provide-client-params`` no context is documented.
 
     :param client: The client.
     :param operation: An operation of S3; empty for all.
@@ -235,19 +237,21 @@ def before_call(
     The request is a dictionary with method, url, headers and body. If the handler returns something, which has to be
     from :func:`instead_of_a_call`, nothing is sent.
 
-    The event ``before-call``, after all other handlers of the operation. ``before-send`` comes after signing.
+    Uses the event ``before-call``, after all other handlers of the operation. ``before-send`` comes after signing.
 
     :param client: The client.
     :param operation: An operation of S3; empty for all.
     :param handler: The function to call.
     """
     client.meta.events.register_last(
-        f'before-call.s3.{operation}', lambda params, context, **_: handler(params, context)
+        _of('before-call', operation), lambda params, context, **_: handler(params, context)
     )
 
 
 def instead_of_a_call(parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, Any]]:
     """Build the result of a handler of :func:`before_call` that answers the call with ``parsed``, without a request.
+
+    Relies on botocore taking a response and what is parsed of it from there, as if they came from the storage.
 
     :param parsed: The answer.
     """
@@ -264,6 +268,43 @@ def without_expect(client: Any) -> None:
     :param client: The client.
     """
     client.meta.events.unregister('before-call.s3', add_expect_header)
+
+
+def authorise_requests(
+    client: Any,
+    authorise: Callable[[AWSRequest, str], object],
+    keys_for_url: Callable[[AWSRequest], Optional[Credentials]],
+    *,
+    signed: bool,
+) -> None:
+    """Call ``authorise(request, region)`` for each attempt of a request of S3, instead of signing it.
+
+    botocore still signs URLs (``generate_presigned_url``).
+
+    Uses the events ``choose-signer`` and ``before-sign``, the names of signatures for URLs, which end in ``-query``,
+    and ``signing`` in the request's context: its ``region``, which a redirect sets, and its ``request_credentials``.
+    botocore documents no way to sign with anything but the session's keys.
+
+    :param client: The client.
+    :param authorise: The function to call; it changes the request.
+    :param keys_for_url: Returns the keys to sign a URL with, or None to use those of the session.
+    :param signed: False for a client made with ``signature_version`` UNSIGNED, which is authorised nevertheless. True:
+        botocore signs if the user of the client configured another signature than version 4.
+    """
+
+    def choose(signature_version: Any, context: dict[str, Any], **_: Any) -> Any:
+        context['rucio_s3_authorise'] = not signed or signature_version in ('s3v4', 'v4')
+        return UNSIGNED if context['rucio_s3_authorise'] else None
+
+    def called(request: AWSRequest, region_name: str, signature_version: Any, **_: Any) -> None:
+        signing = request.context.setdefault('signing', {})
+        if request.context['rucio_s3_authorise']:
+            authorise(request, signing.get('region') or region_name)
+        elif str(signature_version).endswith('-query') and (keys := keys_for_url(request)):
+            signing['request_credentials'] = keys
+
+    client.meta.events.register_first('choose-signer.s3', choose)
+    client.meta.events.register_last('before-sign.s3', called)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from .errors import Target, status_of, translated
 from .settings import Secrets
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSRequest
+    from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
 
 __all__ = ['Connection', 'Stoppable', 'connect']
@@ -94,7 +94,7 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
     botocore_internals.without_expect(client)
     client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
     if authorizer.whole_objects_only:
-        client.meta.events.register_last('before-sign.s3', _add_md5_to_signed)
+        client.meta.events.register('before-send.s3.PutObject', _add_md5_to_signed)
     elif endpoint.checksum == 'md5':
         for operation in ('PutObject', 'UploadPart', 'DeleteObjects'):
             botocore_internals.before_call(client, operation, _add_md5)
@@ -211,10 +211,10 @@ def _add_md5(request: dict[str, Any], _context: dict[str, Any]) -> None:
     request['headers']['Content-MD5'] = _md5(request['body'])
 
 
-def _add_md5_to_signed(request: 'AWSRequest', operation_name: str, **_: Any) -> None:
+def _add_md5_to_signed(request: 'AWSPreparedRequest', **_: Any) -> None:
     """Add Content-MD5 to a signed URL. Version 4 allows unsigned headers; older signatures cover this one."""
-    if operation_name == 'PutObject' and 'X-Amz-Signature=' in str(request.url):
-        request.headers['Content-MD5'] = _md5(request.data)
+    if 'X-Amz-Signature=' in str(request.url):
+        request.headers['Content-MD5'] = _md5(request.body)
 
 
 def _md5(body: Any) -> str:

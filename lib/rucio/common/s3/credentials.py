@@ -24,6 +24,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 
 import botocore.session
@@ -38,20 +39,18 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
 )
 
-from .authorizer import Authorizer, RucioServer
+from . import address
+from .authorizer import Authorizer, Request, RucioServer, WithKeys, payload_of, without_signature
 from .errors import Target
 from .factory import bare_session, user_session
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSRequest
-    from mypy_boto3_s3 import S3Client
-
     from .endpoint import Endpoint
 
 __all__ = ['Anonymous', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose']
 
 
-class Static(Authorizer):
+class Static(WithKeys):
     """Keys from rucio.cfg."""
 
     name = 'static'
@@ -61,11 +60,11 @@ class Static(Authorizer):
         digest = hashlib.sha256('\0'.join((access_key, secret_key, session_token or '')).encode()).hexdigest()
         self.identity = f'static:{digest[:16]}'
 
-    def session(self) -> botocore.session.Session:
-        return bare_session(self._credentials)
+    def credentials(self) -> Credentials:
+        return self._credentials
 
 
-class Profile(Authorizer):
+class Profile(WithKeys):
     """A profile of ~/.aws, used as AWS tools do (assumed roles, credential_process, renewal)."""
 
     name = 'static'
@@ -78,6 +77,19 @@ class Profile(Authorizer):
         session = user_session(self._profile)
         self.region = session.get_config_variable('region')
         return session
+
+    @cached_property
+    def _session(self) -> botocore.session.Session:
+        return self.session()
+
+    def credentials(self) -> Credentials:
+        found: Optional[Credentials] = self._session.get_credentials()
+        if found is None:
+            raise RSEAccessDenied(
+                f"The AWS profile '{self._profile}' has no keys. Set aws_access_key_id and aws_secret_access_key in "
+                'it, or another profile in rucio.cfg.'
+            )
+        return found
 
 
 class _RotatingCredentials(Credentials):
@@ -118,7 +130,7 @@ def _rse_account(rse_id: str) -> Optional[dict[str, Any]]:
     return account
 
 
-class RSEAccounts(Authorizer):
+class RSEAccounts(WithKeys):
     """Keys from Rucio's rse-accounts.cfg, by RSE id, as used by servers and daemons."""
 
     name = 'static'
@@ -128,8 +140,8 @@ class RSEAccounts(Authorizer):
         self.region = account.get('region') or None
         self.identity = f'rse-accounts:{rse_id}'
 
-    def session(self) -> botocore.session.Session:
-        return bare_session(self._credentials)
+    def credentials(self) -> Credentials:
+        return self._credentials
 
 
 class Anonymous(Authorizer):
@@ -137,7 +149,14 @@ class Anonymous(Authorizer):
 
     name = 'anonymous'
     signed = False
+    covers_bodies = False
     identity = 'anonymous'
+
+    def authorise(self, request: Request) -> Request:
+        headers, payload = without_signature(request.headers), payload_of(request)
+        if payload.startswith('STREAMING-'):  # tells how the body is written, also where nobody signs it
+            headers['X-Amz-Content-SHA256'] = payload
+        return request._replace(headers=headers)
 
     def session(self) -> botocore.session.Session:
         return bare_session(None)
@@ -152,10 +171,11 @@ class Presigned(Authorizer):
 
     name = 'presigned'
     signed = False
+    covers_bodies = False
     whole_objects_only = True
     identity = 'presigned'
 
-    OPERATIONS: ClassVar[dict[str, str]] = {'GetObject': 'read', 'PutObject': 'write', 'DeleteObject': 'delete'}
+    OPERATIONS: ClassVar[dict[str, str]] = {'GET': 'read', 'PUT': 'write', 'DELETE': 'delete'}
     REMEMBERED = 10_000  # URLs; a transfer needs its URL as long as it runs
 
     def __init__(self) -> None:
@@ -178,27 +198,18 @@ class Presigned(Authorizer):
     def session(self) -> botocore.session.Session:
         return bare_session(None)
 
-    def attach(self, client: 'S3Client') -> None:
-        events = client.meta.events
-        events.register('before-parameter-build.s3', self._note_object)
-        events.register_last('before-sign.s3', self._use_url)
-
-    @staticmethod
-    def _note_object(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-        context['rucio_s3_object'] = (params.get('Bucket', ''), params.get('Key', ''))
-
-    def _use_url(self, request: 'AWSRequest', operation_name: str, **_: Any) -> None:
-        bucket, key = request.context['rucio_s3_object']
-        operation = self.OPERATIONS.get(operation_name)
+    def authorise(self, request: Request) -> Request:
+        bucket, key, query = address.parse_request(request.url, '')
+        operation = '' if query else self.OPERATIONS.get(request.method, '')
         with self._lock:
-            url = self._urls.get((operation or '', bucket, key))
+            url = self._urls.get((operation, bucket, key))
         if url is None:
             raise RSEOperationNotSupported(
-                f"There is no signed URL for {operation_name} of bucket '{bucket}', key '{key}': "
-                'signed URLs only allow GET, PUT and DELETE of one object. '
+                f"There is no signed URL for {request.method} of bucket '{bucket}', key '{key}': "
+                'signed URLs are for GET, PUT and DELETE of one object. '
                 'Configure keys for this RSE (rucio.cfg [s3:RSE]).'
             )
-        request.url = url
+        return request._replace(url=url, headers=without_signature(request.headers))
 
 
 class _Offer(NamedTuple):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Requests that the Rucio server signs: boto3 builds them here, and no key ever leaves the server."""
+"""Requests that the Rucio server signs: no key ever comes here."""
 
 import base64
 import functools
@@ -20,10 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Optional
 
 import botocore.session
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
 from rucio.common.exception import (
@@ -34,13 +30,13 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
-from .authorizer import Authorizer
+from . import address, botocore_internals
+from .authorizer import Authorizer, Request, headers_to_sign, payload_of, without_signature
 from .factory import bare_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
     from . import api
@@ -48,11 +44,6 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 __all__ = ['Remote']
-
-# Headers to sign besides x-amz-...: the others need no signature, and not all of them are set before the request is
-# signed.
-_SIGNED = frozenset(('content-encoding', 'content-md5', 'content-type', 'if-match', 'if-none-match', 'range'))
-_NOBODY = ReadOnlyCredentials('', '', None)
 
 
 class Remote(Authorizer):
@@ -85,26 +76,23 @@ class Remote(Authorizer):
         return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
-        client.meta.events.register_last('before-sign.s3', self.sign)
+        super().attach(client)
         self.delete_one_by_one(client, lambda _: True)
 
-    def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]') -> None:
-        """Let a client delete objects one by one if the server would not sign DeleteObjects.
+    def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[Request], bool]') -> None:
+        """Have a client delete objects one by one where the server would not sign DeleteObjects.
 
-        :param client: The client.
-        :param signs: Returns whether the server signs a request, from botocore's context of it.
+        :param signs: Whether the server signs a request.
         """
         if not self._verifies_body:
-            client.meta.events.register('before-parameter-build.s3.DeleteObjects', _note)
-            # The result replaces the answer of the storage.
-            each: Any = functools.partial(self._delete_each, client, signs)
-            client.meta.events.register_last('before-call.s3.DeleteObjects', each)
+            botocore_internals.before_parameters(client, 'DeleteObjects', _note)
+            botocore_internals.before_call(client, 'DeleteObjects', functools.partial(self._delete_each, client, signs))
 
     def _delete_each(
-        self, client: 'S3Client', signs: 'Callable[[dict[str, Any]], bool]', context: dict[str, Any], **_: Any
-    ) -> Optional[tuple[AWSResponse, dict[str, Any]]]:
-        """Send a DeleteObject for each key, and return the answer of DeleteObjects."""
-        if not signs(context):
+        self, client: 'S3Client', signs: 'Callable[[Request], bool]', request: dict[str, Any], context: dict[str, Any]
+    ) -> Optional[tuple[Any, Any]]:
+        """What DeleteObjects answers, by a DeleteObject for each key."""
+        if not signs(Request(request['method'], request['url'], body=request['body'])):
             return None
         bucket, deletion = context['rucio_s3_deletion']
 
@@ -124,42 +112,30 @@ class Remote(Authorizer):
             failures = [failure for failure in pool.map(delete, deletion['Objects']) if failure]
         failed = {each['Key'] for each in failures}
         deleted = [] if deletion.get('Quiet') else [each for each in deletion['Objects'] if each['Key'] not in failed]
-        answer = {
-            'Deleted': deleted,
-            'Errors': failures,
-            'ResponseMetadata': {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0},
-        }
-        return AWSResponse('', 200, HTTPHeaders(), None), answer
+        return botocore_internals.instead_of_a_call({'Deleted': deleted, 'Errors': failures})
 
-    def sign(self, request: 'AWSRequest', region_name: str, operation_name: str, **_: Any) -> None:
-        """Have a request signed. botocore calls this for each attempt.
+    def authorise(self, request: Request) -> Request:
+        """Have a request signed. One request to the Rucio server.
 
-        :param request: The request, which gets the signature.
-        :param region_name: The region.
-        :param operation_name: The operation.
         :raises RSEAccessDenied: if the server refuses.
         :raises InputValidationError: if the server finds the request ambiguous for storages.
         :raises ServiceUnavailable: if the server cannot be reached; other exceptions of Rucio are passed on.
         """
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.lower() in _SIGNED or name.lower().startswith('x-amz-')
-        }
-        headers['X-Amz-Content-SHA256'] = S3SigV4Auth(_NOBODY, 's3', region_name).payload(request)
+        headers = without_signature(request.headers)
+        covered = headers_to_sign(headers) | {'X-Amz-Content-SHA256': payload_of(request)}
         asked: api.Unsigned = {
-            'method': str(request.method),
-            'uri': str(request.url),
-            'region': region_name,
-            'headers': {
-                name: [value.decode() if isinstance(value, bytes) else str(value)] for name, value in headers.items()
-            },
+            'method': request.method,
+            'uri': request.url,
+            'region': request.region,
+            'headers': {name: [value] for name, value in covered.items()},
         }
-        if operation_name == 'DeleteObjects':  # its body contains the keys
-            asked['body'] = base64.b64encode(request.data or b'').decode()
-        for name, values in self._ask(asked)['headers'].items():
-            del request.headers[name]
-            request.headers[name] = values[0]
+        _, _, query = address.parse_request(request.url, '')
+        if request.method == 'POST' and 'delete' in query:  # its body contains the keys
+            asked['body'] = base64.b64encode(request.body).decode()
+        signed = {name: values[0] for name, values in self._ask(asked)['headers'].items()}
+        replaced = {name.lower() for name in signed}
+        kept = {name: value for name, value in headers.items() if name.lower() not in replaced}
+        return request._replace(headers=kept | signed)
 
     def _ask(self, asked: 'api.Unsigned') -> 'api.Signed':
         try:
@@ -180,6 +156,6 @@ class Remote(Authorizer):
         return answer
 
 
-def _note(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+def _note(_operation: str, params: dict[str, Any], context: dict[str, Any]) -> None:
     """Remember the keys of a DeleteObjects until it is sent."""
     context['rucio_s3_deletion'] = params['Bucket'], params['Delete']

@@ -22,16 +22,22 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
+from xml.etree import ElementTree
 
 import botocore.session
-from botocore import UNSIGNED
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported, RucioException
+from rucio.common.exception import (
+    AccessDenied,
+    InputValidationError,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    RucioException,
+)
 
-from .address import common_folder
-from .authorizer import Authorizer
+from . import address, botocore_internals
+from .authorizer import Authorizer, Request, signed
 from .factory import bare_session
 from .remote import Remote
 
@@ -44,11 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = ['Vended']
 
-# Other operations that only read have names that begin so.
-_READING = ('Get', 'Head', 'List')
+_ASKING = ('GET', 'HEAD')
 # These read, but about unfinished uploads, which keys for reading do not cover.
-_OF_UPLOADS = ('ListParts', 'ListMultipartUploads')
-_ABOUT_BUCKETS = ('HeadBucket', 'GetBucketLocation')
+_OF_UPLOADS = frozenset(('uploads', 'uploadId'))
 _REFUSED = ('ExpiredToken', 'InvalidToken', 'InvalidAccessKeyId', 'TokenRefreshRequired')
 
 
@@ -103,6 +107,7 @@ class Vended(Authorizer):
 
     def __init__(self, endpoint: 'Endpoint', server: 'RucioServer', region: Optional[str] = None) -> None:
         self._rse = endpoint.rse
+        self._endpoint = endpoint
         self._server = server
         self._keys: OrderedDict[tuple[str, str, bool], _Keys] = OrderedDict()
         self._lock = threading.Lock()  # protects the above
@@ -116,69 +121,65 @@ class Vended(Authorizer):
         return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
-        events = client.meta.events
-        events.register('before-parameter-build.s3', _note)
-        self._remote.delete_one_by_one(
-            client, lambda context: self._keys_or_none(context['rucio_s3_need'], must=False) is None
-        )
-        events.register_first('choose-signer.s3', self._choose)
-        events.register('before-sign.s3', self._authorise)
-        events.register_last('needs-retry.s3', self._replace_refused)  # type: ignore[arg-type]
-        events.register('after-call.s3.HeadObject', functools.partial(self._tell_of_missing, client))
+        super().attach(client)
+        self._remote.delete_one_by_one(client, lambda request: self._keys_or_none(self._need(request)) is None)
+        botocore_internals.after_call(client, 'HeadObject', functools.partial(self._tell_of_missing, client))
 
-    def _choose(self, context: dict[str, Any], signature_version: Any, **_: Any) -> Any:
-        """Choose the keys. botocore calls this before each attempt, and for signed URLs, which need keys."""
-        need: _Need = context['rucio_s3_need']
+    def authorise(self, request: Request) -> Request:
+        keys = self._keys_or_none(self._need(request))
+        return signed(request, keys.credentials) if keys else self._remote.authorise(request)
+
+    def refused(self, sent: Request, code: str) -> bool:
+        """Forget the keys: a storage may forget them before they expire, too."""
+        if code not in _REFUSED:
+            return False
+        keys = self._used(sent)
+        with self._lock:
+            if keys and self._keys.get((keys.bucket, keys.prefix, keys.write)) is keys:
+                del self._keys[keys.bucket, keys.prefix, keys.write]
+        return True
+
+    def _used(self, sent: Request) -> Optional[_Keys]:
+        """Return the keys that a request was signed with, if they are still known."""
+        access_key = sent.headers.get('Authorization', '').partition('Credential=')[2].partition('/')[0]
+        with self._lock:
+            return next((keys for keys in self._keys.values() if keys.credentials.access_key == access_key), None)
+
+    def _need(self, request: Request) -> _Need:
+        need = _need_of(request, self._endpoint)
         if not need.bucket:
             raise RSEOperationNotSupported(
                 f'RSE {self._rse}: the keys that Rucio vends are for one bucket each, and cannot list all buckets: '
                 'use rucio s3 ls.'
             )
-        context['rucio_s3_keys'] = keys = self._keys_or_none(need, must=str(signature_version).endswith('-query'))
-        return None if keys else UNSIGNED
+        return need
 
-    def _authorise(self, request: 'AWSRequest', **more: Any) -> None:
-        keys: Optional[_Keys] = request.context['rucio_s3_keys']
-        if keys is None:
-            self._remote.sign(request, **more)
-        else:
-            request.context.setdefault('signing', {})['request_credentials'] = keys.credentials
+    def _keys_for_url(self, request: 'AWSRequest') -> Credentials:
+        return self._keys_for(self._need(Request(str(request.method), str(request.url)))).credentials
 
-    def _keys_or_none(self, need: _Need, must: bool) -> Optional[_Keys]:
+    def _keys_or_none(self, need: _Need) -> Optional[_Keys]:
         """Return the keys, or None if the server signs instead: who gets no keys may still get signatures."""
-        if time.monotonic() < self._signs_until and not must:
+        if time.monotonic() < self._signs_until:
             return None
         try:
             return self._keys_for(need)
         except RSEOperationNotSupported:
-            if must or 'remote' not in (self._server.get_s3_rse(self._rse).get('auth') or ()):
+            if 'remote' not in (self._server.get_s3_rse(self._rse).get('auth') or ()):
                 raise
             self._signs_until = time.monotonic() + self.SIGNING
             return None
 
-    def _replace_refused(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> Optional[float]:
-        """Retry once with new keys, as a storage may forget keys before they expire."""
-        code = response[1].get('Error', {}).get('Code') if response else None
-        keys: Optional[_Keys] = request_dict['context'].get('rucio_s3_keys')
-        if code not in _REFUSED or attempts > 1 or keys is None:
-            return None
-        with self._lock:
-            if self._keys.get((keys.bucket, keys.prefix, keys.write)) is keys:
-                del self._keys[keys.bucket, keys.prefix, keys.write]
-        return 0
-
-    @staticmethod
     def _tell_of_missing(
-        client: 'S3Client', http_response: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any
+        self, client: 'S3Client', status: int, parsed: dict[str, Any], context: dict[str, Any]
     ) -> None:
         """Report a missing object as 404 if a listing of its part of the bucket does not have it.
 
         AWS returns 403 for a missing object if the keys can only list a part of the bucket.
         """
-        need: _Need = context['rucio_s3_need']
-        keys: Optional[_Keys] = context['rucio_s3_keys']
-        if http_response.status_code != 403 or keys is None or not keys.prefix:
+        sent: Request = context['rucio_s3_sent']
+        if status != 403 or not (keys := self._used(sent)) or not keys.prefix:
             return
+        need = self._need(sent)
         with suppress(ClientError, BotoCoreError):  # the original error is kept
             found = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1).get('Contents', [])
             if need.key not in [each['Key'] for each in found]:
@@ -249,14 +250,27 @@ class Vended(Authorizer):
         return keys
 
 
-def _note(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-    """Remember the access that an operation needs until it is signed."""
-    name = model.name
-    write = name in _OF_UPLOADS or not name.startswith(_READING)
-    key = params.get('Key', params.get('Prefix')) or ''
-    if name == 'DeleteObjects':
-        key = common_folder([each['Key'] for each in params.get('Delete', {}).get('Objects', [])])
-    context['rucio_s3_need'] = _Need(params.get('Bucket', ''), key, write, anywhere=name in _ABOUT_BUCKETS)
+def _need_of(request: Request, endpoint: 'Endpoint') -> _Need:
+    bucket, key, query = address.parse_request(request.url, endpoint.url)
+    asks = request.method in _ASKING
+    write = not asks or not _OF_UPLOADS.isdisjoint(query)
+    if key:
+        return _Need(bucket, key, write)
+    if request.method == 'POST' and 'delete' in query:
+        return _Need(bucket, address.common_folder(_keys_in(request.body)), write)
+    about = request.method == 'HEAD' or (asks and 'location' in query)
+    return _Need(bucket, query.get('prefix', ''), write, anywhere=about)
+
+
+def _keys_in(body: bytes) -> list[str]:
+    """Return the keys in the body of DeleteObjects."""
+    if b'<!' in body:
+        raise InputValidationError('The body of DeleteObjects has more than elements in it.')
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - without <! there are no entities
+    except (ElementTree.ParseError, ValueError):
+        raise InputValidationError('The body of DeleteObjects is no XML.') from None
+    return [each.text or '' for each in root.iter() if each.tag.rpartition('}')[2] == 'Key']
 
 
 def _expiration(text: str) -> float:

@@ -26,22 +26,22 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-import botocore.session
-
 from rucio.common.exception import InputValidationError
 
 from . import botocore_internals, sts
-from .authorizer import Authorizer
+from .authorizer import WithKeys
 from .factory import bare_session
 from .secrecy import need_private
 
 if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+
     from .endpoint import Endpoint
 
 __all__ = ['WebIdentity']
 
 
-class WebIdentity(Authorizer):
+class WebIdentity(WithKeys):
     """Keys of the role ``web_identity_role_arn``, for an OIDC token (AssumeRoleWithWebIdentity).
 
     Cost: one request to the STS when keys are first needed, and one before they expire. The token may be renewed in the
@@ -62,6 +62,7 @@ class WebIdentity(Authorizer):
     def __init__(self, endpoint: 'Endpoint', token: str) -> None:
         need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the OIDC token', sts.STS_BY_HTTPS)
         self._endpoint = endpoint
+        self._keys = botocore_internals.renewed_keys(self._refreshed, *self.RENEWED)
         self._role = endpoint.web_identity_role_arn or ''
         claims = _claims(endpoint, token)
         who = '\0'.join(str(part) for part in (claims.get('iss'), claims.get('sub'), endpoint.sts_url, self._role))
@@ -72,8 +73,8 @@ class WebIdentity(Authorizer):
             if ends >= self._newest.get(self.identity, (0.0, ''))[0]:
                 self._newest[self.identity] = (ends, token)
 
-    def session(self) -> botocore.session.Session:
-        return bare_session(botocore_internals.renewed_keys(self._refreshed, *self.RENEWED))
+    def credentials(self) -> 'Credentials':
+        return self._keys
 
     def _refreshed(self) -> dict[str, str]:
         """Get new keys in the format of botocore, which asks for them from one thread at a time."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
-from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.credentials import ReadOnlyCredentials
 from sqlalchemy import and_, false, or_, select
 
 from rucio.common.exception import (
@@ -121,24 +121,18 @@ class Storage:
         """The same for all that a request to the Rucio server waits for, whatever patience it would have otherwise."""
         return replace(self, patience=SERVER)
 
-    @cached_property
-    def _session(self) -> Any:
-        return self._keys().session()
-
     def credentials(self) -> ReadOnlyCredentials:
         """The server's own keys, as they are now. To sign with: they never leave the server.
 
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
-        if not self._keys().signed:
+        keys = self._keys()
+        if not isinstance(keys, authorizer.WithKeys):
             raise RSEAccessDenied(
                 f'RSE {self.rse} is read without keys (auth = anonymous), so there is nothing to sign with: send the '
                 'request as it is.'
             )
-        found: Optional[Credentials] = self._session.get_credentials()
-        if found is None:
-            raise RSEAccessDenied(f'RSE {self.rse}: the AWS profile that the Rucio server shall use has no keys.')
-        frozen: ReadOnlyCredentials = found.get_frozen_credentials()
+        frozen: ReadOnlyCredentials = keys.credentials().get_frozen_credentials()
         return frozen
 
     @cached_property

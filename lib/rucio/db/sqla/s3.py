@@ -25,7 +25,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Boolean, DateTime, Enum, Index, MetaData, PrimaryKeyConstraint, String, inspect
+from sqlalchemy import Boolean, CheckConstraint, DateTime, Enum, Index, MetaData, PrimaryKeyConstraint, String, inspect
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -94,9 +94,13 @@ class Grant(S3Base, ModelBase):
     expired_at: Mapped[Optional[datetime]] = mapped_column(DateTime)
     # For public grants: the ids of the RSEs that were updated, separated by commas; NULL: not known.
     published_on: Mapped[Optional[str]] = mapped_column(String(1000))
-    _table_args = (
+    # As Rucio's own tables have them: what it makes of their private _table_args.
+    __table_args__ = (
         PrimaryKeyConstraint('scope', 'name', 'grantee_type', 'grantee', name='S3_GRANTS_PK'),
         Index('S3_GRANTS_GRANTEE_IDX', 'grantee_type', 'grantee'),
+        CheckConstraint('CREATED_AT IS NOT NULL', name='S3_GRANTS_CREATED_NN'),
+        CheckConstraint('UPDATED_AT IS NOT NULL', name='S3_GRANTS_UPDATED_NN'),
+        {'mysql_engine': 'InnoDB'},
     )
 
 
