@@ -101,5 +101,5 @@ def test_a_schema_is_what_openapi_says():
     assert contract.schema(api.Signed)['properties']['headers'] == {
         'type': 'object',
         'additionalProperties': {'type': 'array', 'items': {'type': 'string'}},
-        'description': 'Name -> values, to be added to those of the request.',
+        'description': 'Name -> values, to add to those of the request.',
     }

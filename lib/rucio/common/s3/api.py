@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The REST interface of the server's plugin: each route once, with what it takes and what it answers.
+"""The REST interface of the server's plugin: each route with its parameters and its answer.
 
-The server checks requests by it, makes its documentation of it, and says which of these routes it has; ``S3Client``
-asks and answers in these types. How a route is stated: :mod:`rucio.common.s3.contract`.
+The server validates requests with it, generates its documentation from it, and reports which of these routes it has;
+``S3Client`` uses the same types. :mod:`rucio.common.s3.contract` defines how a route is stated.
 """
 
 from dataclasses import dataclass
@@ -27,45 +27,45 @@ from typing_extensions import NotRequired, TypedDict
 from rucio.common.s3.contract import Field, Request
 from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
-MAX_REQUESTS = 1000  # to be signed in one call
-DEFAULT = 'default'  # takes back what was set for a bucket: the RSE's own holds again
+MAX_REQUESTS = 1000  # per call of POST /sign
+DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
 
 # Parameters of several routes
 
 Scope = Annotated[str, Field('The scope.')]
-Name = Annotated[str, Field('The name of a collection or file; without it all of the scope.')]
-Dataset = Annotated[str, Field('The name of a dataset; without it only the bucket.')]
+Name = Annotated[str, Field('The name of a collection or file; by default the whole scope.')]
+Dataset = Annotated[str, Field('The name of a dataset; by default only the bucket.')]
 Collection = Annotated[str, Field('The name of the collection.')]
-RSE = Annotated[Optional[str], Field('The RSE, where the server cannot know.')]
+RSE = Annotated[Optional[str], Field('The RSE. Only needed if there are several.')]
 Grantee = Annotated[str, Field('The account, or * for everybody.')]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """How a bucket shall be reconciled."""
+    """The options of a reconciliation."""
 
-    dry_run: Annotated[bool, Field('Write nothing.')] = False
-    on_changed: Annotated[
-        Optional[str], Field('What is done about objects that others changed.', choices=ON_CHANGED)
-    ] = None
-    on_missing: Annotated[Optional[str], Field('What is done about objects that are gone.', choices=ON_MISSING)] = None
-    after: Annotated[str, Field('Where to go on: the `after` of the answer before.', is_key=True)] = ''
+    dry_run: Annotated[bool, Field('Change nothing.')] = False
+    on_changed: Annotated[Optional[str], Field('What to do about objects that others changed.', choices=ON_CHANGED)] = (
+        None
+    )
+    on_missing: Annotated[Optional[str], Field('What to do about missing objects.', choices=ON_MISSING)] = None
+    after: Annotated[str, Field('Where to continue: the `after` of the previous answer.', is_key=True)] = ''
 
 
 # Version
 
 
 class Version(TypedDict):
-    """What the server's plugin is."""
+    """Version and capabilities of the server's plugin."""
 
     version: Annotated[str, 'The version of rucio-s3 on the server.']
-    capabilities: Annotated[list[str], 'What it can do: the operations of these routes.']
+    capabilities: Annotated[list[str], 'The operations that it supports.']
 
 
 class GetVersion(Request[Version], route='GET /version'):
     """Get version and capabilities.
 
-    Which version of the plugin the server has, and which operations it knows: for clients that are older or newer.
+    Returns the version of the plugin on the server, and the operations that it supports, for older and newer clients.
     """
 
 
@@ -77,7 +77,7 @@ class RoleChaining(TypedDict):
 
     refused: Annotated[bool, 'The storage refused all attempts. Otherwise the server vends no keys.']
     reason: Annotated[str, 'What the operator must change; empty if nothing.']
-    tried_at: Annotated[str, 'When: YYYY-MM-DDTHH:MM:SSZ.']
+    tried_at: Annotated[str, 'The time of the attempts: YYYY-MM-DDTHH:MM:SSZ.']
 
 
 class ListedRSE(TypedDict):
@@ -85,45 +85,45 @@ class ListedRSE(TypedDict):
 
     rse: Annotated[str, 'The name of the RSE.']
     url: Annotated[str, 'The endpoint: scheme, host and port.']
-    provider: Annotated[str, 'What kind of storage it is.']
-    region: Annotated[str, 'The region that signatures name.']
+    provider: Annotated[str, 'The kind of storage.']
+    region: Annotated[str, 'The region to sign requests for.']
     addressing: Annotated[Literal['path', 'virtual', 'auto'], 'How requests name the bucket.']
-    bucket_prefix: Annotated[str, 'What stands before the scope in the name of its bucket.']
-    verifies_body: Annotated[bool, 'Whether the storage compares bodies with what was signed.']
+    bucket_prefix: Annotated[str, "The prefix of the names of the scopes' buckets."]
+    verifies_body: Annotated[bool, 'Whether the storage compares bodies with their signed hash.']
     ca: Annotated[Optional[str], 'Reserved; always null.']
     auth: Annotated[list[str], 'What the server offers: credentials (vended), signatures (remote); or anonymous.']
-    sts_url: Annotated[str, "Where the storage's Security Token Service is."]
-    web_identity_role_arn: Annotated[Optional[str], 'The role for those who bring an OIDC token.']
+    sts_url: Annotated[str, "The URL of the storage's Security Token Service."]
+    web_identity_role_arn: Annotated[Optional[str], 'The role for users with an OIDC token.']
     role_chaining: Annotated[
-        Optional[RoleChaining], 'What came of trying to make more of vended keys; null: not tried.'
+        Optional[RoleChaining], 'The result of trying to gain more access with vended keys; null: not tried.'
     ]
 
 
 class Overlap(TypedDict):
     """Another RSE that can have the same keys."""
 
-    rse: Annotated[Optional[str], 'The RSE; null: one of another VO.']
-    why: Annotated[str, 'Why.']
+    rse: Annotated[Optional[str], 'The RSE; null if it belongs to another VO.']
+    why: Annotated[str, 'The reason.']
 
 
 class DescribedRSE(ListedRSE):
-    """An S3 RSE, how clients reach it, and what else is known of it."""
+    """An S3 RSE, how clients reach it, and its state."""
 
     overlaps: Annotated[list[Overlap], 'The RSEs that can have the same keys for other DIDs.']
-    sharing: Annotated[bool, 'The operator has made the table of grants.']
+    sharing: Annotated[bool, 'Whether the operator has created the table of grants.']
 
 
 class ListRSEs(Request[list[ListedRSE]], route='GET /rses'):
     """List S3 RSEs.
 
-    The RSEs that are S3 storages, and how clients reach them and are authorised there.
+    Returns the S3 RSEs, and how clients reach them and are authorised there.
     """
 
 
 class GetRSE(Request[DescribedRSE], route='GET /rses/{rse}'):
     """Get an S3 RSE.
 
-    How clients reach this S3 storage and are authorised there.
+    Returns how clients reach this S3 storage and are authorised there.
 
     404: There is no such S3 RSE
     """
@@ -140,29 +140,29 @@ class Bucket(TypedDict):
     rse: str
     bucket: str
     scope: Annotated[Optional[str], 'The scope whose bucket it is.']
-    created: Annotated[Optional[str], 'When it was made (UTC).']
+    created: Annotated[Optional[str], 'When it was created (UTC).']
 
 
 class Made(TypedDict):
-    """What was not there before."""
+    """What was created, and did not exist before."""
 
     bucket: bool
     dataset: bool
     rule: bool
-    lifecycle: Annotated[bool, 'A rule that ends forgotten multipart uploads.']
+    lifecycle: Annotated[bool, 'A rule that removes unfinished multipart uploads.']
     events: Annotated[bool, "A subscription to the bucket's events."]
 
 
 class MadeBucket(TypedDict):
-    """A bucket, and what was made for it."""
+    """A bucket, and what was created for it."""
 
     rse: str
     bucket: str
     scope: str
     name: str
     url: str
-    made: Annotated[Made, 'What was not there before.']
-    warnings: Annotated[list[str], 'What in the policy of a bucket that was there may keep the Rucio server out.']
+    made: Annotated[Made, 'What did not exist before.']
+    warnings: Annotated[list[str], 'Parts of the policy of an existing bucket that may lock out the Rucio server.']
 
 
 class Removed(TypedDict):
@@ -176,21 +176,21 @@ class Removed(TypedDict):
 
 
 class RemovedBucket(TypedDict):
-    """What was removed of a bucket."""
+    """What was removed from a bucket."""
 
     rse: str
     bucket: str
-    finished: Annotated[bool, 'False: there is more to delete, repeat the request.']
+    finished: Annotated[bool, 'False if there is more to delete: repeat the request.']
     removed: Removed
 
 
 class MakeBucket(Request[MadeBucket], route='POST /buckets', status=201):
     """Make a bucket.
 
-    Makes the bucket of a scope. With a name also a dataset with a rule of the account that keeps it on this RSE.
-    What is there already is left as it is: the request may be repeated.
+    Makes the bucket of a scope; with a name also a dataset, with a rule of the account that keeps it on this RSE.
+    Existing ones are not changed: the request can be repeated.
 
-    400: Invalid scope, name or JSON, or several RSEs would do
+    400: Invalid scope, name or JSON, or there are several RSEs
     403: The account does not own the scope
     404: There is no such S3 RSE or scope
     409: No quota, the bucket belongs to somebody else, or the name is that of a file
@@ -204,23 +204,22 @@ class MakeBucket(Request[MadeBucket], route='POST /buckets', status=201):
 class ListBuckets(Request[list[Bucket]], route='GET /buckets'):
     """List buckets.
 
-    The buckets of the scopes that the account owns; for admins all. Storages that cannot be asked are left out, unless
-    named.
+    Returns the buckets of the scopes that the account owns; for admins all. Storages that do not answer are left out,
+    unless the RSE is given.
 
     404: There is no such S3 RSE or scope
     503: The storage does not answer
     """
 
-    rse: Annotated[Optional[str], Field('Only the buckets of this RSE.')] = None
+    rse: Annotated[Optional[str], Field('Return only the buckets of this RSE.')] = None
 
 
 class RemoveBucket(Request[RemovedBucket], route='DELETE /buckets'):
     """Remove a bucket.
 
-    With a name: deletes the account's rules on this dataset on this RSE, ends the lifetime of the empty dataset, and
-    removes the bucket if it is not used any more. Without: the same for the whole bucket of the scope.
-    Refuses while there are objects or files, unless forced: then these are deleted, too, with their replicas on this
-    RSE.
+    With a name: deletes the account's rules for this dataset on this RSE, lets the empty dataset expire, and removes
+    the bucket if it is no longer used. Without: the same for the whole bucket of the scope. Refused if there are
+    objects or files, unless forced: then these are deleted as well, with their replicas on this RSE.
 
     400: Invalid scope, name or JSON
     403: The account does not own the scope
@@ -231,31 +230,30 @@ class RemoveBucket(Request[RemovedBucket], route='DELETE /buckets'):
     scope: Scope
     name: Dataset = ''
     rse: RSE = None
-    force: Annotated[bool, Field('Delete what is in it.')] = False
+    force: Annotated[bool, Field('Delete the content as well.')] = False
 
 
-# Where DIDs lie
+# Locations of DIDs
 
 
 class Location(TypedDict):
-    """Where a DID lies, or would lie."""
+    """The location of a DID, even if it does not exist yet."""
 
     rse: str
     bucket: str
     key: str
     url: str
-    did_type: Annotated[Optional[str], 'FILE, DATASET or CONTAINER; null: the catalogue does not know it.']
+    did_type: Annotated[Optional[str], 'FILE, DATASET or CONTAINER; null: it is not in the catalogue.']
     prefix: Annotated[
         Optional[str],
-        'What the keys in the bucket begin with that the account may read, around this one: vended keys are for that. '
-        'null: no keys are vended.',
+        'The prefix around this key that the account may read, for which keys are vended; null: no keys are vended.',
     ]
 
 
 class Locate(Request[list[Location]], route='GET /locate'):
     """Locate a DID.
 
-    Where a DID lies on S3 RSEs, or would lie: the best place first.
+    Returns the locations of a DID on S3 RSEs, even if it does not exist yet, the best one first.
 
     400: Invalid scope or name
     403: The account may not read it
@@ -263,10 +261,10 @@ class Locate(Request[list[Location]], route='GET /locate'):
     """
 
     scope: Scope
-    name: Annotated[str, Field('The name; without it the bucket of the scope.')] = ''
+    name: Annotated[str, Field('The name; by default the bucket of the scope.')] = ''
 
 
-# Being authorised
+# Authorisation
 
 
 class Credentials(TypedDict):
@@ -277,7 +275,7 @@ class Credentials(TypedDict):
     region: str
     addressing: str
     bucket: str
-    prefix: Annotated[str, 'What the keys that may be used begin with.']
+    prefix: Annotated[str, 'The prefix of the objects that they give access to.']
     write: bool
     access_key: str
     secret_key: str
@@ -286,50 +284,50 @@ class Credentials(TypedDict):
 
 
 class Signed(TypedDict):
-    """A request that was signed."""
+    """A signed request."""
 
     uri: str
-    headers: Annotated[dict[str, list[str]], 'Name -> values, to be added to those of the request.']
+    headers: Annotated[dict[str, list[str]], 'Name -> values, to add to those of the request.']
 
 
 class Signatures(TypedDict):
-    """Requests that were signed, in the order in which they were sent."""
+    """The signed requests, in the order in which they were sent."""
 
     responses: list[Signed]
 
 
 class Unsigned(TypedDict):
-    """A request to be signed."""
+    """A request to sign."""
 
     method: str
     uri: str
     headers: Annotated[dict[str, list[str]], 'Name -> values']
-    region: NotRequired[Annotated[str, 'Accepted, and not used.']]
-    body: NotRequired[Annotated[str, 'Base64; of DeleteObjects only.']]
+    region: NotRequired[Annotated[str, 'Accepted, but not used.']]
+    body: NotRequired[Annotated[str, 'Base64; only for DeleteObjects.']]
 
 
 class GetCredentials(Request[Credentials], route='POST /credentials'):
     """Get credentials.
 
-    Short-lived keys for an S3 storage, limited to one bucket or one prefix. Asked for with rse, bucket and prefix, they
-    are for the largest part of the bucket around the prefix that the account may use; with scope and name for just this
+    Returns short-lived keys for an S3 storage, limited to one bucket or one prefix. For rse, bucket and prefix, they
+    are for the largest part of the bucket around the prefix that the account may use; for scope and name, only for this
     collection.
 
     400: Invalid JSON or parameters
-    403: The account may not use it, whether it exists or not
+    403: The account is not allowed to use it, whether it exists or not
     404: There is no such S3 RSE or scope
-    429: The account got too many new keys of late: again after Retry-After seconds
+    429: The account got too many new keys: repeat the request after Retry-After seconds
     501: The server has no role at this storage
     503: The storage's STS does not answer
     """
 
-    rse: Annotated[Optional[str], Field('The RSE; may be left out beside a scope.')] = None
+    rse: Annotated[Optional[str], Field('The RSE; optional with a scope.')] = None
     bucket: Annotated[Optional[str], Field('The bucket.', 63)] = None
     prefix: Annotated[str, Field('A key or a prefix of keys; empty for the whole bucket.', 1024)] = ''
-    scope: Annotated[Optional[str], Field('The scope, in place of bucket and prefix.')] = None
+    scope: Annotated[Optional[str], Field('The scope, instead of bucket and prefix.')] = None
     name: Annotated[str, Field('The name; empty for the whole bucket of the scope.')] = ''
-    write: Annotated[bool, Field('Whether the keys are for writing and deleting, too.')] = False
-    lifetime: Annotated[Optional[int], Field('In seconds; the server may give less.', 604800)] = None
+    write: Annotated[bool, Field('Whether the keys allow writing and deleting.')] = False
+    lifetime: Annotated[Optional[int], Field('The lifetime in seconds; the server may limit it.', 604800)] = None
 
 
 class Sign(Request[Signatures], route='POST /sign'):
@@ -337,11 +335,11 @@ class Sign(Request[Signatures], route='POST /sign'):
 
     Signs up to 1000 S3 requests with the server's keys (AWS Signature Version 4): all of them or none.
 
-    400: A request is not understood
-    403: The account may not do this, whether the object exists or not
+    400: A request is not supported
+    403: The account is not allowed to do this, whether the object exists or not
     404: There is no such S3 RSE
     413: More than 1 MiB
-    429: The account had too many signed of late: again after Retry-After seconds
+    429: The account requested too many signatures: repeat the request after Retry-After seconds
     """
 
     rse: Annotated[str, Field('The RSE.')]
@@ -352,13 +350,13 @@ class Sign(Request[Signatures], route='POST /sign'):
 
 
 class Grant(TypedDict):
-    """What somebody may do below a collection."""
+    """The access that somebody has below a collection."""
 
-    kind: Annotated[str, 'account, or world: also those without an account.']
+    kind: Annotated[str, 'account, or world: also people without an account.']
     account: Annotated[str, 'An account, or * for everybody.']
     write: bool
-    by: Annotated[str, 'Who granted it.']
-    at: Annotated[str, 'When (UTC).']
+    by: Annotated[str, 'The account that granted it.']
+    at: Annotated[str, 'When it was granted (UTC).']
     until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
     ended: Annotated[bool, 'It has expired. A grant to everybody stays listed until its storages have been updated.']
 
@@ -368,24 +366,24 @@ class AddedGrant(TypedDict):
 
     account: str
     write: bool
-    changed: Annotated[bool, 'False: it was granted before.']
+    changed: Annotated[bool, 'False if it had been granted before.']
 
 
 class DeletedGrant(TypedDict):
     """Whether a grant was deleted."""
 
-    removed: Annotated[bool, 'False: there was none.']
+    removed: Annotated[bool, 'False if there was none.']
 
 
 class ListGrants(Request[list[Grant]], route='GET /grants'):
     """List grants.
 
-    Who may do what below a collection, besides the owner of its scope.
+    Returns the access that others than the owner of the scope have below a collection.
 
     400: Invalid scope or name
     403: The account does not own the scope
     404: There is no such scope
-    409: The operator of the server has not made the table of grants
+    409: The operator of the server has not created the table of grants
     """
 
     scope: Scope
@@ -395,29 +393,30 @@ class ListGrants(Request[list[Grant]], route='GET /grants'):
 class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
     """Add a grant.
 
-    Lets another account read, or read and write, below a collection. For everybody (*) the bucket gets a policy, too.
+    Lets another account read, or read and write, below a collection. For everybody (*), the bucket gets a policy as
+    well.
 
     400: Invalid parameters
     403: The account does not own the scope
     404: There is no such scope, collection or account
-    409: It is a file; or the operator of the server has not made the table of grants
+    409: It is a file; or the operator of the server has not created the table of grants
     """
 
     scope: Scope
     name: Collection
     account: Grantee
-    write: Annotated[bool, Field('Whether it may write and delete, too.')] = False
+    write: Annotated[bool, Field('Whether it may also write and delete.')] = False
 
 
 class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):
     """Delete a grant.
 
-    Takes a grant back. Keys that were given before are good until they end.
+    Revokes a grant. Keys that were issued before remain valid until they expire.
 
     400: Invalid parameters
     403: The account does not own the scope
     404: There is no such scope
-    409: The operator of the server has not made the table of grants
+    409: The operator of the server has not created the table of grants
     """
 
     scope: Scope
@@ -425,27 +424,27 @@ class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):
     account: Grantee
 
 
-# The storage's own policy
+# Bucket policies
 
 
 class ChangedPolicy(TypedDict):
-    """The policy that a bucket has now."""
+    """The new policy of a bucket."""
 
     rse: str
     bucket: str
-    policy: Annotated[Optional[dict[str, Any]], 'The policy; null: there is none.']
+    policy: Annotated[Optional[dict[str, Any]], 'The policy; null if there is none.']
 
 
 class BucketPolicy(ChangedPolicy):
-    """The policy of a bucket, and what is dangerous in it."""
+    """The policy of a bucket, and its dangerous parts."""
 
-    warnings: Annotated[list[str], 'What in it may keep the Rucio server out.']
+    warnings: Annotated[list[str], 'Parts of it that may lock out the Rucio server.']
 
 
 class GetBucketPolicy(Request[BucketPolicy], route='GET /policy'):
     """Get a bucket policy.
 
-    The storage's own policy of the bucket of a scope.
+    Returns the bucket policy of the bucket of a scope.
 
     403: The account does not own the scope
     404: There is no such RSE, scope or bucket
@@ -459,10 +458,10 @@ class GetBucketPolicy(Request[BucketPolicy], route='GET /policy'):
 class SetBucketPolicy(Request[ChangedPolicy], route='PUT /policy'):
     """Set a bucket policy.
 
-    Sets the storage's own policy of the bucket of a scope, in place of the one that it has.
+    Sets the bucket policy of the bucket of a scope, replacing the current one.
 
-    400: This may not be set, or the storage does not take it
-    403: The account does not own the scope, or an admin's Deny would get lost
+    400: The policy is not allowed, or the storage does not accept it
+    403: The account does not own the scope, or an admin's Deny would be lost
     404: There is no such RSE, scope or bucket
     409: The storage does not let the server set it
     501: The storage has no policies
@@ -476,9 +475,9 @@ class SetBucketPolicy(Request[ChangedPolicy], route='PUT /policy'):
 class DeleteBucketPolicy(Request[ChangedPolicy], route='DELETE /policy'):
     """Delete a bucket policy.
 
-    Deletes the storage's own policy of the bucket of a scope.
+    Deletes the bucket policy of the bucket of a scope.
 
-    403: The account does not own the scope, or the policy has a Deny and it is no admin
+    403: The account does not own the scope, or the policy has a Deny and the account is not an admin
     404: There is no such RSE, scope or bucket
     409: The storage does not let the server delete it
     """
@@ -487,17 +486,17 @@ class DeleteBucketPolicy(Request[ChangedPolicy], route='DELETE /policy'):
     rse: RSE = None
 
 
-# The catalogue follows a bucket
+# Reconciliation
 
 
 class Problem(TypedDict):
-    """What a person has to decide about, or to know."""
+    """A problem that needs a decision, or should be known."""
 
     kind: str
     did: str
     key: str
     found: Annotated[str, 'What was seen.']
-    remedy: Annotated[str, 'What can be done.']
+    remedy: Annotated[str, 'How to solve it.']
 
 
 class Reconciled(TypedDict):
@@ -507,15 +506,15 @@ class Reconciled(TypedDict):
     bucket: str
     scope: str
     name: str
-    after: Annotated[Optional[str], 'Null: the end was reached. Else repeat the request with it.']
-    counts: Annotated[dict[str, int], 'What was found and done -> how many.']
+    after: Annotated[Optional[str], 'Null at the end; otherwise repeat the request with it.']
+    counts: Annotated[dict[str, int], 'Kind -> number of objects.']
     problems: list[Problem]
 
 
 class Imported(Reconciled):
-    """What was found and done in a bucket of somebody else."""
+    """What was found and done in a foreign bucket."""
 
-    prefix: Annotated[str, 'The folder that was imported.']
+    prefix: Annotated[str, 'The prefix that was imported.']
 
 
 class BucketSettings(TypedDict):
@@ -526,11 +525,11 @@ class BucketSettings(TypedDict):
     scope: str
     on_changed: str
     on_missing: str
-    own: Annotated[list[str], 'Which of them were set for this bucket, and not for all of the RSE.']
+    own: Annotated[list[str], 'The settings that were set for this bucket, and not for the whole RSE.']
 
 
 class Change(TypedDict):
-    """What happened to a file."""
+    """A change of a file in the catalogue."""
 
     time: str
     change: Literal['registered', 'updated', 'bad', 'removed']
@@ -540,25 +539,25 @@ class Change(TypedDict):
 
 
 class Changes(TypedDict):
-    """What happened below a collection."""
+    """The changes below a collection."""
 
     rse: str
     now: Annotated[str, 'The time of the answer (UTC).']
-    more: Annotated[bool, 'There were too many; `now` is the time of the last one that is told.']
+    more: Annotated[bool, 'True if there were too many; `now` is then the time of the last one returned.']
     changes: list[Change]
 
 
 class Reconcile(Wish, Request[Reconciled], route='POST /reconcile'):
     """Reconcile a bucket.
 
-    Compares the bucket of a scope, or what is below a collection, with the catalogue, and registers what the catalogue
-    does not know. What is done about changed and missing objects is set for the bucket, or said here. One request works
-    20 seconds at most: it is repeated with the `after` of its answer until that is null.
+    Compares the bucket of a scope, or the objects below a collection, with the catalogue, and registers new objects.
+    What to do about changed and missing objects is a setting of the bucket, or a parameter. A request works for at most
+    20 seconds: repeat it with the `after` of its answer until that is null.
 
-    400: Invalid parameters, or several RSEs would do
+    400: Invalid parameters, or there are several RSEs
     403: The account does not own the scope
     404: There is no such RSE, scope or bucket
-    501: The RSE has no place of its own for all names that begin alike
+    501: The RSE has no common prefix for the names below a collection
     503: The storage does not answer
     """
 
@@ -570,12 +569,12 @@ class Reconcile(Wish, Request[Reconciled], route='POST /reconcile'):
 class ImportBucket(Wish, Request[Imported], route='POST /import'):
     """Import a bucket.
 
-    Registers what lies in a bucket of somebody else as files of a dataset, with a replica on a non-deterministic RSE,
-    and without a rule; again only what is new. The reconciler's daemon repeats it. One request works 20 seconds at
-    most: it is repeated with the `after` of its answer until that is null.
+    Registers the objects of a foreign bucket as files of a dataset, with a replica on a non-deterministic RSE and
+    without a rule; repeated requests add new objects. The reconciler's daemon repeats it. A request works for at most
+    20 seconds: repeat it with the `after` of its answer until that is null.
 
     400: Invalid parameters, or files of that dataset come from elsewhere
-    403: The account may not import into this scope, or not from this RSE
+    403: The account is not allowed to import into this scope, or from this RSE
     404: There is no such RSE, scope or bucket
     409: The RSE is deterministic, or the name is not that of a dataset
     503: The storage does not answer
@@ -583,15 +582,17 @@ class ImportBucket(Wish, Request[Imported], route='POST /import'):
 
     rse: Annotated[str, Field('A non-deterministic RSE.')]
     scope: Annotated[str, Field('The scope of the files.')]
-    name: Annotated[str, Field('The dataset: a key below the prefix becomes this name, a slash, the rest of the key.')]
-    bucket: Annotated[Optional[str], Field('The bucket, where the RSE is not for one bucket only.')] = None
-    prefix: Annotated[str, Field('A folder in it. Without it all of the RSE.', 1024)] = ''
+    name: Annotated[
+        str, Field('The dataset. The name of a file is this name, a slash, and its key relative to the prefix.')
+    ]
+    bucket: Annotated[Optional[str], Field('The bucket, if the RSE does not name one.')] = None
+    prefix: Annotated[str, Field('Only import objects below this prefix. By default everything on the RSE.', 1024)] = ''
 
 
 class GetBucketSettings(Request[BucketSettings], route='GET /settings'):
     """Get the settings of a bucket.
 
-    What is done about objects that others changed or removed.
+    Returns what is done about objects that others changed or removed.
 
     403: The account does not own the scope
     404: There is no such RSE or scope
@@ -604,72 +605,78 @@ class GetBucketSettings(Request[BucketSettings], route='GET /settings'):
 class SetBucketSettings(Request[BucketSettings], route='PUT /settings'):
     """Set the settings of a bucket.
 
-    Sets what is done about objects that others changed or removed. What is left out stays as it is.
+    Sets what is done about objects that others changed or removed. Parameters that are left out are not changed.
 
-    400: There is no such way to act
+    400: Invalid parameters
     403: The account does not own the scope
     404: There is no such RSE or scope
     """
 
     scope: Scope
     rse: RSE = None
-    on_changed: Annotated[Optional[str], Field('About changed objects.', choices=(*ON_CHANGED, DEFAULT))] = None
-    on_missing: Annotated[Optional[str], Field('About objects that are gone.', choices=(*ON_MISSING, DEFAULT))] = None
+    on_changed: Annotated[Optional[str], Field('What to do about changed objects.', choices=(*ON_CHANGED, DEFAULT))] = (
+        None
+    )
+    on_missing: Annotated[Optional[str], Field('What to do about missing objects.', choices=(*ON_MISSING, DEFAULT))] = (
+        None
+    )
 
 
 class ListChanges(Request[Changes], route='GET /changes'):
     """List changes.
 
-    What changed in the catalogue below a collection since then. Some changes become visible seconds after their time.
+    Returns the changes in the catalogue below a collection since a time. Some become visible seconds after their time.
 
-    400: Invalid parameters, or several RSEs would do
+    400: Invalid parameters, or there are several RSEs
     403: The account does not own the scope
     404: There is no such RSE or scope
     """
 
     scope: Scope
-    name: Annotated[str, Field('The name of a collection; without it all of the scope.')] = ''
+    name: Annotated[str, Field('The name of a collection; by default the whole scope.')] = ''
     rse: RSE = None
-    since: Annotated[Optional[str], Field('The `now` of an answer; without it no changes are told.')] = None
+    since: Annotated[Optional[str], Field('The `now` of an earlier answer; without it only the time is returned.')] = (
+        None
+    )
 
 
 # Events
 
 
 class TakenEvents(TypedDict):
-    """What came of event records."""
+    """The result of event records."""
 
-    records: Annotated[int, 'How many there were.']
-    skipped: Annotated[int, 'How many of them tell of nothing that matters here, or are not understood.']
-    counts: Annotated[dict[str, int], 'What was found and done; unknown: keys that belong to no scope.']
+    records: Annotated[int, 'The number of records.']
+    skipped: Annotated[int, 'The number of records that were irrelevant or not understood.']
+    counts: Annotated[dict[str, int], 'Kind -> number of objects; unknown: keys that belong to no scope.']
 
 
 class TakeEvents(Request[TakenEvents], route='POST /{rse}/events', query=('vo',)):
     """Take S3 events.
 
-    Takes the event records of an S3 storage (AWS, also wrapped by SNS, SQS or EventBridge; MinIO; Ceph; SeaweedFS's
-    filer), looks at the objects that they tell of, and brings the catalogue up to date. Records may come twice and in
-    any order; those that tell of nothing that this server knows are answered with 200, too, and must not be sent again.
-    The storage brings the RSE's token (events_token): as a bearer's token, as the password of Basic authentication, or
-    as the opaqueData of each record.
+    Receives the event records of an S3 storage (AWS, also wrapped by SNS, SQS or EventBridge; MinIO; Ceph; SeaweedFS's
+    filer), checks the objects in them, and updates the catalogue. Records may come twice and in any order; those about
+    objects that this server does not know are answered with 200 as well, and must not be sent again. The storage sends
+    the RSE's token (events_token) as a bearer token, as the password of Basic authentication, or as the opaqueData of
+    each record.
 
-    400: No JSON, or too many records
-    401: The token is missing, or it is not that of the RSE
+    400: Invalid JSON, or too many records
+    401: The token is missing, or is not that of the RSE
     411: No Content-Length
     413: The body is too large
     503: The storage or the database does not answer: send it again later
     """
 
     rse: Annotated[str, Field('The name of the RSE.')]
-    vo: Annotated[Optional[str], Field('The VO of the RSE, where the server has several.')] = None
+    vo: Annotated[Optional[str], Field('The VO of the RSE, if the server has several.')] = None
 
 
 ROUTES: list[type[Request[Any]]] = Request.__subclasses__()
 
 
 def version() -> str:
-    """The version of rucio-s3 that is installed here."""
+    """Return the version of rucio-s3 that is installed here."""
     try:
         return metadata.version('rucio-s3')
-    except metadata.PackageNotFoundError:  # linked into Rucio, as `make dev` does it
+    except metadata.PackageNotFoundError:  # linked into Rucio by `make dev`
         return 'unknown'

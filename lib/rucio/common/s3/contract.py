@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How a route of the REST interface is stated once: a dataclass for what it takes, a type for what it answers.
+"""Describe routes of the REST interface: a dataclass for the parameters, and a type for the answer.
 
-Both come from the class: the check of what was sent (:meth:`Request.read`), what a client sends
-(:meth:`Request.parts`), and the documentation (:func:`openapi`). The routes are in :mod:`rucio.common.s3.api`.
-Pure functions: no request.
+Derived from them are the validation of requests (:meth:`Request.read`), the requests of clients
+(:meth:`Request.parts`), and the documentation (:func:`openapi`). The routes are in :mod:`rucio.common.s3.api`. Pure
+functions, without requests.
 """
 
 import difflib
@@ -71,7 +71,7 @@ _TYPES = {
 
 
 class Field(NamedTuple):
-    """What a parameter is for, and which values it takes."""
+    """The purpose of a parameter, and its allowed values."""
 
     description: str
     most: int = LONGEST_TEXT  # characters, elements, or the number itself
@@ -82,7 +82,9 @@ class Field(NamedTuple):
     def check(self, name: str, value: Any) -> None:
         """Refuse a value of the right type that is not allowed.
 
-        :raises InputValidationError: with the name, what was seen, and what is allowed.
+        :param name: The name of the parameter.
+        :param value: Its value.
+        :raises InputValidationError: if it is not allowed; the message names the allowed values.
         """
         flaw = self._flaw_of_text(value) if isinstance(value, str) else self._flaw(value)
         if flaw:
@@ -121,13 +123,19 @@ class Parameter(NamedTuple):
 
     @classmethod
     def of(cls, hint: Any, default: Any) -> 'Parameter':
-        """As the annotation and the default of a class's field state it."""
+        """Return the parameter for a field of a dataclass.
+
+        :param hint: The annotation of the field.
+        :param default: Its default.
+        """
         inner = _without_none(hint.__origin__)
         return cls(hint, get_origin(inner) or inner, hint.__metadata__[0], default)
 
     def read(self, name: str, value: Any) -> Any:
-        """The value that was sent, or the default where none was.
+        """Validate a value that was sent, and return it or the default.
 
+        :param name: The name of the parameter.
+        :param value: The value, or None.
         :raises InputValidationError: if it is missing, of another type or not allowed.
         """
         if value is None or (value == '' and self.default is not MISSING):
@@ -147,9 +155,9 @@ class Parameter(NamedTuple):
 class Request(Generic[Answer]):
     """One request to the server's plugin.
 
-    A subclass states a route, and becomes a dataclass: its fields are the parameters, those of ``{...}`` in the path
-    included; ``Answer`` is the type of the JSON document that is answered; its docstring has a summary, a description,
-    and a line for each status that refuses: ``404: There is no such S3 RSE``.
+    A subclass describes a route, and becomes a dataclass: its fields are the parameters, including ``{...}`` in the
+    path; ``Answer`` is the type of the JSON document in the answer; its docstring has a summary, a description, and a
+    line for each error status: ``404: There is no such S3 RSE``.
     """
 
     method: ClassVar[str]
@@ -160,11 +168,11 @@ class Request(Generic[Answer]):
     parameters: ClassVar[dict[str, Parameter]]
 
     def __init_subclass__(cls, *, route: str, status: int = 200, query: tuple[str, ...] = ()) -> None:
-        """State a route.
+        """Describe a route.
 
-        :param route: The method and the path below ``/s3``.
-        :param status: Of an answer that is no refusal.
-        :param query: The parameters in the query; with GET it is all of them.
+        :param route: The method, and the path below ``/s3``.
+        :param status: The status of success.
+        :param query: The parameters in the query; for GET these are all.
         """
         cls.method, cls.path = route.split()
         cls.status, cls.query = status, query
@@ -175,14 +183,15 @@ class Request(Generic[Answer]):
 
     @classmethod
     def operation(cls) -> str:
-        """The name of what it does, as the server lists it among its capabilities: ``make_bucket``."""
+        """Return the name of the operation in the server's list of capabilities: ``make_bucket``."""
         return re.sub('(?<=[a-z])(?=[A-Z])', '_', cls.__name__).lower()
 
     @classmethod
     def read(cls, given: 'Mapping[str, Any]') -> Self:
-        """The request that somebody sent.
+        """Validate a request that was received.
 
-        :param given: The parameters, as JSON or the query had them. None and empty text stand for the default.
+        :param given: The parameters from JSON or the query. None and empty text stand for the default.
+        :returns: The request.
         :raises InputValidationError: if one is missing, unknown, of another type or not allowed.
         """
         if unknown := sorted(given.keys() - cls.parameters.keys()):
@@ -192,8 +201,9 @@ class Request(Generic[Answer]):
         return cls(**{name: each.read(name, given.get(name)) for name, each in cls.parameters.items()})
 
     def parts(self) -> tuple[str, dict[str, Any], Optional[dict[str, Any]]]:
-        """What a client sends: path, query and body. Parameters that have their default are left out, so that an older
-        server is not asked for what it does not know.
+        """Return what a client sends: path, query and body.
+
+        Parameters with their default value are left out, as an older server may not know them.
         """
         given = {name: value for name, value in vars(self).items() if value != self.parameters[name].default}
         path = re.sub(r'\{(\w+)\}', lambda found: quote(str(given.pop(found[1])), safe=''), self.path)
@@ -206,7 +216,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def schema(hint: Any) -> dict[str, Any]:
-    """The schema of a type, as OpenAPI 3.0 has it.
+    """Return the schema of a type for OpenAPI 3.0.
 
     :param hint: text, a number, a boolean, a list, a dict, a TypedDict; Optional, Literal or Annotated of these.
     """
@@ -235,7 +245,7 @@ def schema(hint: Any) -> dict[str, Any]:
 
 
 class Documentation(NamedTuple):
-    """What the docstring of a route says."""
+    """The documentation of a route."""
 
     summary: str
     description: str
@@ -243,7 +253,10 @@ class Documentation(NamedTuple):
 
 
 def documentation(request: type[Request[Any]]) -> Documentation:
-    """What the docstring of a route says."""
+    """Return the documentation in the docstring of a route.
+
+    :param request: The class of the route.
+    """
     text = inspect.getdoc(request) or ''
     summary, _, rest = text.partition('\n\n')
     refusals = {int(status): said for status, said in re.findall(r'^(\d{3}): (.*)$', rest, re.MULTILINE)}
@@ -251,7 +264,10 @@ def documentation(request: type[Request[Any]]) -> Documentation:
 
 
 def openapi(request: type[Request[Any]]) -> str:
-    """The docstring of a view's method, as Rucio's tools read it with apispec: OpenAPI below a line of hyphens."""
+    """Return the docstring for a view's method: OpenAPI below a line of hyphens, for apispec in Rucio's tools.
+
+    :param request: The class of the route.
+    """
     told, names = documentation(request), request.parameters
     in_path = re.findall(r'\{(\w+)\}', request.path)
     outside = [name for name in names if request.method == 'GET' or name in (*in_path, *request.query)]

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The settings: each once, with its type, its default, what is allowed, where it may stand, and what it is for.
+"""The settings: type, default, allowed values, allowed places and purpose of each, stated once.
 
-How values are read, the messages about wrong ones and the table in docs/settings.md (``make reference``) come from
-the dataclasses below: ``:param name:`` is what the table says, in Markdown.
+How values are read, the error messages and the table in docs/settings.md (``make reference``) are derived from the
+dataclasses below. ``:param name:`` is the text in the table, in Markdown.
 """
 
 import os
@@ -49,12 +49,12 @@ __all__ = [
     'providers',
 ]
 
-# What `rucio s3 reconcile` and the daemons may do about an object that is not what the catalogue says, and about one
-# that is gone.
+# What `rucio s3 reconcile` and the daemons can do about an object that differs from the catalogue, and about a missing
+# one.
 ON_CHANGED = ('report', 'replace', 'bad')
 ON_MISSING = ('report', 'forget', 'lost')
 
-# What a signature may have to be guarded against: see providers.toml.
+# The guards that a signature may need: see providers.toml.
 GUARDS = ('copy', 'prefix', 'host', 'acl', 'attributes', 'lock')
 
 MiB = 1024**2
@@ -63,7 +63,7 @@ _UNITS = {'': 1, 'K': 1024, 'M': MiB, 'G': 1024**3, 'T': 1024**4}
 
 
 class Setting(NamedTuple):
-    """How the value of a setting is read, what is allowed, and where it may stand."""
+    """How to read the value of a setting, which values are allowed, and where it may be set."""
 
     parse: Callable[[Any], Any]
     allowed: str
@@ -72,10 +72,13 @@ class Setting(NamedTuple):
     secret: bool = False
 
     def read(self, place: str, name: str, value: Any) -> Any:
-        """The value that stands somewhere.
+        """Read and validate a value.
 
-        :param place: Where, as the message says it.
-        :raises ConfigurationError: if it is not allowed, with what is. A secret is not shown.
+        :param place: Where it is set, for the error message.
+        :param name: The name of the setting.
+        :param value: The value, as text or as JSON has it.
+        :returns: The value in the type of the setting.
+        :raises ConfigurationError: if it is not allowed. The message does not contain secrets.
         """
         try:
             return self.parse(value)
@@ -86,11 +89,11 @@ class Setting(NamedTuple):
 
 @cache
 def providers() -> dict[str, dict[str, Any]]:
-    """What each provider does differently: the defaults of its settings."""
+    """Return the defaults of each provider's settings."""
     return tomllib.loads(files('rucio.common.s3').joinpath('providers.toml').read_text())
 
 
-# How values are read: ValueError, TypeError or KeyError where they are none
+# Parsers of values, which raise ValueError, TypeError or KeyError
 
 
 def _choice(*allowed: str) -> Setting:
@@ -167,7 +170,7 @@ _ROLE = Setting(_text, 'the ARN of a role')
 _KEY = Setting(_text, 'a key', 'rucio.cfg', secret=True)
 _RATE = Setting(_within(0, 1e9, float), 'a number of at least 0 (0: no limit)', 'server')
 _RELEASE = r'RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ'
-# Clients read the settings of an RSE, and servers log URLs: no password in one. {region} is the region.
+# Clients read the settings of an RSE, and servers log URLs: they must not contain passwords. {region} is replaced.
 _URL = f'https?://{HOST}(:[0-9]{{1,5}})?'
 _EVENTS_URL = Setting(
     _matching(r'https?://[^/\s?#@]+/[^\s#@]+'),
@@ -177,7 +180,7 @@ _EVENTS_TOPIC = Setting(
     _matching(r'arn:[^\s:]+:(sns|sqs|lambda):\S+|eventbridge'),
     'an ARN, such as arn:minio:sqs::RUCIO:webhook, or eventbridge',
 )
-# Nothing that has to be encoded in a header, in JSON, in a URL or in rucio.cfg.
+# Only characters that need no encoding in a header, in JSON, in a URL and in rucio.cfg.
 _EVENTS_TOKEN = Setting(
     _matching('[A-Za-z0-9._~-]{16,256}'),
     '16 to 256 letters, digits, ".", "_", "~" and "-", as `openssl rand -hex 32` makes them',
@@ -188,79 +191,83 @@ _EVENTS_TOKEN = Setting(
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """What can be set for a storage. Sizes are in bytes, times in seconds.
+    """The settings of a storage. Sizes are in bytes, times in seconds.
 
-    :param provider: which defaults to take; `generic` is the careful choice. It also says which names a storage keeps
-        for itself: no bucket `admin`, `auth` or `swift` (ceph), `minio` (minio), or any of these (generic) is made,
-        vended or signed for
-    :param region: the region that signatures name
+    :param provider: which defaults to use; `generic` has the safest ones. It also defines reserved names: buckets
+        `admin`, `auth` or `swift` (ceph), `minio` (minio), or all of these (generic) are not created, vended or signed
+        for
+    :param region: the region to sign requests for
     :param addressing: `https://host/bucket/key` or `https://bucket.host/key` in requests. PFNs are always path-style
     :param auth: see [Being authorised](#being-authorised)
-    :param checksum: what the storage verifies when it receives data: `x-amz-checksum-crc32`, `Content-MD5`, or nothing
-    :param full_object_checksum: whether a multipart object gets one checksum over all of it
+    :param checksum: the checksum that the storage verifies on uploads: `x-amz-checksum-crc32`, `Content-MD5`, or none
+    :param full_object_checksum: whether a multipart object gets a checksum of the whole content
         (`ChecksumType=FULL_OBJECT`), which downloads then verify
-    :param conditional_put: whether PutObject honours `If-None-Match: *`; where not, a HEAD before it has to do
+    :param conditional_put: whether PutObject supports `If-None-Match: *`; otherwise a HEAD is sent before it
     :param conditional_multipart: the same for CompleteMultipartUpload
-    :param multipart_threshold: from this size on a file is uploaded in parts and downloaded in ranges
-    :param multipart_chunksize: the size of a part; it grows for files of more than 10,000 parts
-    :param max_concurrency: parts under way at once, for each file. Memory of an upload: (this + 1) parts
-    :param connect_timeout: how long a connection may take to be made
-    :param read_timeout: how long the storage may send nothing
-    :param max_attempts: tries of each request; a download that breaks off is resumed once
-    :param lifecycle: whether buckets take a rule that ends forgotten multipart uploads; `rucio s3 make-bucket` sets one
-    :param ignore_public_acls: whether the server has public ACLs ignored in a bucket (its public access block), when it
-        makes it and before it vends keys for writing there: on Ceph whoever may write could make objects public. `rucio
-        s3 share --public`, a policy, goes on working
+    :param multipart_threshold: files of at least this size are uploaded in parts and downloaded in ranges
+    :param multipart_chunksize: the size of a part; it is larger for files that would have more than 10,000 parts
+    :param max_concurrency: concurrent parts of each file. Memory of an upload: (this + 1) parts
+    :param connect_timeout: how long to wait for a connection
+    :param read_timeout: how long to wait for the next byte
+    :param max_attempts: attempts of each request; an interrupted download is resumed once
+    :param lifecycle: whether buckets support a rule that removes unfinished multipart uploads; `rucio s3 make-bucket`
+        sets one
+    :param ignore_public_acls: whether the server lets a bucket ignore public ACLs (its public access block) when it
+        creates the bucket, and before it vends keys for writing to it: on Ceph, anybody who can write could otherwise
+        make objects public. `rucio s3 share --public`, which uses a policy, still works
     :param verifies_body: whether the storage compares the body of a request with the `x-amz-content-sha256` that was
         signed, see below. `rucio s3 check` measures it
-    :param signature_guards: what the Rucio server signs against when it signs for others (`remote`), see below
-    :param role_arn: the role that the Rucio server assumes to make short-lived keys. With it the server vends
-        credentials for this RSE, once it has found that [nobody can make more of them](operators.md#roles-for-vending)
-    :param minio_release: MinIO's release, as it does not tell it: without this one or a later one the server vends no
-        keys of it ([why](operators.md#minio))
-    :param sts_endpoint: where the storage's Security Token Service is; without it, where the buckets are. `{region}`
-        stands for the region
-    :param credentials_lifetime: how long vended keys are valid, in seconds: the server's upper bound
-    :param web_identity_role_arn: the role that the storage gives to those who bring an OIDC token
-    :param capacity: what the storage offers, as S3 does not tell: `get_space_usage` needs it, and the [free
-        space](consistency.md#how-much-lies-there) that Rucio is told is this less what lies there. Set it before the
-        RSE's limit `MinFreeSpace`
-    :param on_changed: what is done about an object that is not what the catalogue says: nothing; the catalogue takes
-        over the new size and checksum; the replica is declared bad: Rucio's daemons then write the file anew from
-        another replica, or, if there is none, it is lost for ever and they delete the object. A bucket may have its own
-        (`rucio s3 settings`)
-    :param on_missing: what is done about a replica whose object is gone: nothing; the catalogue forgets it and the name
-        is free; it is declared lost: Rucio's daemons copy the file here again from another replica, or, if there is
-        none, its name is never used again and they delete what lies under its key. A bucket may have its own
-    :param read_checksums: whether an object that others put is read where nothing else tells its checksum. Stock `rucio
-        download` refuses a file without one, unless it is given `--ignore-checksum`
-    :param etag_is_md5: whether an ETag without `-` is the MD5 of the object. On AWS it is not where objects are
-        encrypted with SSE-KMS or SSE-C; where a bucket has none of them, true saves a HEAD for each new object
-    :param sorted_listing: whether the storage lists keys in the order of their bytes, and from any key on, as S3 does.
-        Where it does not (SeaweedFS lists `run1/x` before `run1-`; AWS's directory buckets have no order), each run of
-        the reconciler lists all of the bucket first and sorts it in a temporary file, about 150 bytes an object; parts
-        of a bucket are then not reconciled in parallel
-    :param policy_capitals: whether the storage's policies tell capitals in keys. Where they do not (SeaweedFS), vended
-        keys for `run1/` would also be good for `RUN1/`: the server looks for such a name first, one request for each
-        slash, and signs requests instead of vending keys where there is one
-    :param checksum_readers: objects that are read for their checksum at once
-    :param fts_push: with the protocol [for FTS](transfers.md#with-fts): whether a WebDAV storage is asked to send its
-        files here by itself (`?copy_mode=push`), as S3 fetches none. False: FTS decides, as where it is set to carry
-        the bytes
-    :param event_topics: whether the storage makes topics itself, by SNS's CreateTopic at its own endpoint
-    :param events_url: this server's [endpoint for events](events.md), as the storage reaches it:
+    :param signature_guards: what the Rucio server prevents when it signs for others (`remote`), see below
+    :param role_arn: the role that the Rucio server assumes to get short-lived keys. With it the server vends
+        credentials for this RSE, once it has verified that [they cannot gain more
+        access](operators.md#roles-for-vending)
+    :param minio_release: the release of MinIO, which cannot be queried: without this one or a later one the server
+        vends no keys for it ([why](operators.md#minio))
+    :param sts_endpoint: the URL of the storage's Security Token Service; the default is that of the storage. `{region}`
+        is replaced by the region
+    :param credentials_lifetime: the maximum lifetime of vended keys, in seconds
+    :param web_identity_role_arn: the role that the storage gives to users with an OIDC token
+    :param capacity: the size of the storage, which S3 does not report: it is needed for `get_space_usage`, and for the
+        [free space](consistency.md#how-much-lies-there) that Rucio gets, which is this less the size of all objects.
+        Set it before the RSE's limit `MinFreeSpace`
+    :param on_changed: what to do about an object that differs from the catalogue. `report`: nothing. `replace`: update
+        size and checksum in the catalogue. `bad`: declare the replica bad; Rucio's daemons then overwrite the object
+        from another replica, or, if there is none, the file is lost permanently and they delete the object. A bucket
+        can have its own setting (`rucio s3 settings`)
+    :param on_missing: what to do about a replica whose object is missing. `report`: nothing. `forget`: remove it from
+        the catalogue, which frees the name. `lost`: declare it lost; Rucio's daemons then copy the file again from
+        another replica, or, if there is none, its name can never be used again and they delete any object under its
+        key. A bucket can have its own setting
+    :param read_checksums: whether to read new objects of other tools if there is no other way to get their checksum.
+        Stock `rucio download` refuses a file without one, unless `--ignore-checksum` is given
+    :param etag_is_md5: whether an ETag without `-` is the MD5 of the object. On AWS it is not if objects are encrypted
+        with SSE-KMS or SSE-C; if a bucket has none of them, true saves a HEAD for each new object
+    :param sorted_listing: whether the storage lists keys in the order of their bytes, and starting from any key, as S3
+        does. If not (SeaweedFS lists `run1/x` before `run1-`; AWS's directory buckets have no order), each run of the
+        reconciler first lists the whole bucket and sorts it in a temporary file, about 150 bytes per object; parts of a
+        bucket are then not reconciled in parallel
+    :param policy_capitals: whether the storage's policies are case-sensitive for keys. If not (SeaweedFS), vended keys
+        for `run1/` would also be valid for `RUN1/`: the server searches for such a name first, one request for each
+        slash, and if there is one it signs requests instead of vending keys
+    :param checksum_readers: objects to read concurrently for their checksums
+    :param fts_push: with the protocol [for FTS](transfers.md#with-fts): whether WebDAV storages are asked to push their
+        files here (`?copy_mode=push`), as S3 cannot pull. False: FTS decides, for example if it is configured to stream
+        the data itself
+    :param event_topics: whether the storage creates topics with SNS's CreateTopic at its own endpoint
+    :param events_url: the URL of this server's [endpoint for events](events.md), as the storage reaches it:
         `https://rucio.example.org/s3/NAME/events`. With `event_topics`, `rucio s3 make-bucket` subscribes each bucket
-    :param events_topic: a topic or queue that the operator made for events: `rucio s3 make-bucket` subscribes each
+    :param events_topic: a topic or queue for events that the operator created: `rucio s3 make-bucket` subscribes each
         bucket to it
-    :param events_endpoint: a gateway with the API for topics and notifications that only the server reaches, for Ceph:
-        [why](operators.md#topics-and-vended-keys). Without it the RSE's own address
-    :param events_token: a secret: what the storage has to bring with [events](events.md). Without it they are refused.
+    :param events_endpoint: a gateway with the API for topics and notifications that only the server can reach, for
+        Ceph: [why](operators.md#topics-and-vended-keys). The default is the RSE's own endpoint
+    :param events_token: a secret that the storage must send with [events](events.md). Without it they are refused.
         `openssl rand -hex 32` makes one
-    :param bucket_prefix: put before the bucket of each scope: bucket names are global on AWS, and VOs and RSEs that
-        share an endpoint need different ones: two RSEs with the same buckets have one object for two replicas, and
-        [what is deleted from one](deletion.md#two-rses-in-one-place) is gone from both. Set it before the first replica
-    :param ca_bundle: the CA that signed the storage's certificate. boto3 has its own list, or takes `AWS_CA_BUNDLE` or
-        `REQUESTS_CA_BUNDLE` of the environment, unless they are empty. Verification cannot be switched off
+    :param bucket_prefix: the prefix of the bucket of each scope: bucket names are global on AWS, and VOs and RSEs that
+        share an endpoint need different ones. Two RSEs with the same buckets use one object for two replicas, and
+        [deleting it on one](deletion.md#two-rses-in-one-place) deletes it on both. Set it before the first replica
+    :param ca_bundle: the CA that signed the storage's certificate. By default boto3's own list is used, or
+        `AWS_CA_BUNDLE` or `REQUESTS_CA_BUNDLE` of the environment, unless they are empty. Verification cannot be
+        disabled
     :param progress: progress bars; `auto`: on a terminal, not with `rucio --robot`. Daemons never show them
     """
 
@@ -318,13 +325,13 @@ class StorageSettings:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What rucio.cfg says of keys. Never shown: neither repr nor str has them.
+    """The keys in rucio.cfg. Neither repr nor str shows them.
 
-    :param access_key: the key that is used, in place of one from the server; see [Being authorised](#being-authorised).
+    :param access_key: the access key to use instead of keys from the server; see [Being authorised](#being-authorised).
         Keys and `profile` are one setting: those in `[s3:NAME]` replace all of `[s3]`
-    :param secret_key: the secret that belongs to it
-    :param session_token: the token that belongs to keys that end
-    :param profile: a profile of `~/.aws`, with all that AWS tools do for it
+    :param secret_key: the secret key
+    :param session_token: the session token of keys that expire
+    :param profile: a profile of `~/.aws`, used as AWS tools do
     """
 
     access_key: Annotated[Optional[str], _KEY] = field(default=None, repr=False)
@@ -335,14 +342,15 @@ class Secrets:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Options of ``[s3]`` that are of the Rucio server, not of a storage.
+    """Options of ``[s3]`` for the Rucio server, not for a storage.
 
-    :param default_rse: the one that is meant where several could be and the user names none
-    :param fts: FTS moves files to and from S3 RSEs: see [transfers](transfers.md); the daemons' rucio.cfg needs it, too
-    :param signatures_per_second: how many requests an account may have signed a second, and keys in the bodies of
-        DeleteObjects, see [Limits](#limits)
-    :param vends_per_second: how many new keys an account may get a second; keys that the server has already do not
-        count
+    :param default_rse: the RSE to use if there are several and the user names none
+    :param fts: whether FTS transfers files to and from S3 RSEs: see [transfers](transfers.md); the daemons' rucio.cfg
+        needs it, too
+    :param signatures_per_second: the number of signatures that an account can get per second, including those for keys
+        in the bodies of DeleteObjects, see [Limits](#limits)
+    :param vends_per_second: the number of new keys that an account can get per second; keys that the server has already
+        are not counted
     """
 
     default_rse: Annotated[str, Setting(_text, 'the name of an RSE', 'server')] = ''
@@ -361,8 +369,9 @@ SERVER_SETTINGS = _stated(ServerSettings)
 
 
 def of_server(name: str) -> Any:
-    """What the Rucio server's rucio.cfg says of one of :class:`ServerSettings`, or its default.
+    """Return one of the :class:`ServerSettings` from the Rucio server's rucio.cfg, or its default.
 
+    :param name: The name of the setting.
     :raises ConfigurationError: if its value is not allowed.
     """
     given = config_get('s3', name, raise_exception=False, default=None, check_config_table=False)
