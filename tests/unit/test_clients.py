@@ -199,6 +199,22 @@ def test_a_signed_put_is_verified_by_md5_as_other_headers_would_have_to_be_signe
     assert not [name for name in headers if name.startswith('x-amz-')]
 
 
+@pytest.mark.parametrize(('authorizer', 'setting', 'expected'), [(KEYS, True, 'requester'), (KEYS, False, None), (None, True, None)])
+def test_the_requester_pays_where_that_is_set(endpoint, s3, authorizer, setting, expected):
+    s3.store(BUCKET, 'k', b'abc')
+    connection = clients.connect(endpoint(requester_pays=setting), authorizer)
+    if authorizer is None:
+        connection.authorizer.offer('read', Target('X', BUCKET, 'k'), f'{s3.url}/{BUCKET}/k?X-Amz-Signature=x')
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+    else:
+        for call in (connection.client.head_object, connection.client.get_object):
+            call(Bucket=BUCKET, Key='k')
+        connection.client.list_objects_v2(Bucket=BUCKET)
+        connection.client.head_bucket(Bucket=BUCKET)  # has no such header
+    asked = [request.headers.get('x-amz-request-payer') for request in s3.requests if request.operation != 'HeadBucket']
+    assert set(asked) == {expected}
+
+
 def test_requests_name_their_software(endpoint, s3):
     put(clients.connect(endpoint(), KEYS))
     assert 'rucio-s3' in s3.requests[0].headers['user-agent']

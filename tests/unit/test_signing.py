@@ -492,6 +492,14 @@ def hostile():
         yield pytest.param(asked, id=f'no request {number}')
 
 
+def test_the_servers_account_pays_only_where_its_operator_said_so():
+    asked = [request(headers={'x-amz-request-payer': ['requester']})]
+    (checked,) = signing.check(Storage(requester_pays=True), asked)
+    assert checked.headers['x-amz-request-payer'] == 'requester'
+    with pytest.raises(AccessDenied, match='not among what is signed'):
+        signing.check(Storage(), asked)
+
+
 @pytest.mark.parametrize('asked', list(hostile()))
 def test_a_hostile_request_is_refused_to_everybody_before_the_secret_is_read(asked):
     storage = Storage(signature_guards=())

@@ -23,6 +23,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 
 from botocore import UNSIGNED
@@ -91,6 +92,8 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
     )
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
+    if endpoint.requester_pays and not authorizer.whole_objects_only:
+        botocore_internals.before_parameters(client, '', partial(_pay, client))
     botocore_internals.without_expect(client)
     client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
     if authorizer.whole_objects_only:
@@ -99,6 +102,13 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
         for operation in ('PutObject', 'UploadPart', 'DeleteObjects'):
             botocore_internals.before_call(client, operation, _add_md5)
     return client
+
+
+def _pay(client: 'S3Client', operation: str, params: dict[str, Any], _: dict[str, Any]) -> None:
+    """Say that the requester pays. https://docs.aws.amazon.com/AmazonS3/latest/userguide/RequesterPaysBuckets.html"""
+    shape = client.meta.service_model.operation_model(operation).input_shape
+    if shape is not None and 'RequestPayer' in shape.members:
+        params.setdefault('RequestPayer', 'requester')
 
 
 def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:

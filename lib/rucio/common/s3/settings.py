@@ -210,6 +210,8 @@ class StorageSettings:
     :param connect_timeout: how long to wait for a connection
     :param read_timeout: how long to wait for the next byte
     :param max_attempts: attempts of each request; an interrupted download is resumed once
+    :param requester_pays: whether requests say that the requester pays (`x-amz-request-payer: requester`), as AWS
+        demands for buckets with Requester Pays. If the Rucio server signs, the owner of its keys pays
     :param lifecycle: whether buckets support a rule that removes unfinished multipart uploads; `rucio s3 make-bucket`
         sets one
     :param ignore_public_acls: whether the server lets a bucket ignore public ACLs (its public access block) when it
@@ -289,6 +291,7 @@ class StorageSettings:
     connect_timeout: Annotated[Optional[float], _SECONDS] = None
     read_timeout: Annotated[Optional[float], _SECONDS] = None
     max_attempts: Annotated[Optional[int], _COUNT] = None
+    requester_pays: Annotated[bool, _SWITCH] = False
     lifecycle: Annotated[bool, _SWITCH] = False
     ignore_public_acls: Annotated[bool, _SWITCH] = False
     verifies_body: Annotated[bool, _SWITCH._replace(where='RSE')] = False

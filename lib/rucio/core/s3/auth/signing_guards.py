@@ -149,6 +149,7 @@ _COPY_HEADERS = _fields(
     'x-amz-copy-source-if-modified-since x-amz-copy-source-if-unmodified-since x-amz-metadata-directive'
 )
 _SET_HERE = _fields('x-amz-date')
+_PAYER = 'x-amz-request-payer'
 
 _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]')
 _URI = re.compile(
@@ -193,7 +194,8 @@ def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Ch
     """
     if not isinstance(request, Mapping):
         _malformed('a request has to be an object with method, uri and headers')
-    method, uri, headers = request.get('method'), request.get('uri'), _read_headers(request.get('headers') or {})
+    method, uri = request.get('method'), request.get('uri')
+    headers = _read_headers(request.get('headers') or {}, endpoint)
     if not isinstance(method, str) or not isinstance(uri, str):
         _malformed('method and uri have to be text')
     bucket, key, query = _read_uri(uri, endpoint)
@@ -343,7 +345,7 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
 # Headers
 
 
-def _read_headers(given: Any) -> dict[str, str]:
+def _read_headers(given: Any, endpoint: 'Endpoint') -> dict[str, str]:
     """The headers that are signed, names in lower case. Those that no signature has to cover are left out."""
     if not isinstance(given, Mapping) or len(given) > MAX_HEADERS:
         _malformed(f'headers have to be an object of at most {MAX_HEADERS} names, each with a list of values')
@@ -354,14 +356,16 @@ def _read_headers(given: Any) -> dict[str, str]:
         lower, value = name.lower(), _one_value(name, values)
         if headers.setdefault(lower, value) != value:
             _malformed(f"the header '{name}' has several values")
-        if lower.startswith('x-amz-') and not _is_signed(lower) and lower not in _SET_HERE:
+        if lower.startswith('x-amz-') and not _is_signed(lower, endpoint) and lower not in _SET_HERE:
             _refuse(f"the header '{name}' is not among what is signed")
         if lower == 'authorization':
             _refuse('it has an Authorization already')
-    return {name: value for name, value in headers.items() if _is_signed(name) or name == 'host'}
+    return {name: value for name, value in headers.items() if _is_signed(name, endpoint) or name == 'host'}
 
 
-def _is_signed(name: str) -> bool:
+def _is_signed(name: str, endpoint: 'Endpoint') -> bool:
+    if name == _PAYER:  # the server's account pays: only where its operator said so
+        return endpoint.requester_pays
     return name in _HEADERS or name in _COPY_HEADERS or name.startswith(_HEADER_FAMILIES)
 
 
