@@ -31,6 +31,11 @@ class Discreet(Session):  # type: ignore[misc]
     """
 
     def rebuild_auth(self, prepared_request: 'PreparedRequest', response: 'Response') -> None:
+        """Remove the token from a redirected request if it must not be sent there.
+
+        :param prepared_request: The redirected request.
+        :param response: The answer with the redirect.
+        """
         if self.should_strip_auth(response.request.url, prepared_request.url):
             for name in [name for name in prepared_request.headers if name.lower().startswith('x-rucio-')]:
                 del prepared_request.headers[name]

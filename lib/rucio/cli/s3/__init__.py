@@ -190,6 +190,13 @@ class DIDType(_DIDParamType):
         self._need_name = need_name
 
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> tuple[str, str]:
+        """Convert a DID.
+
+        :param value: The text, or scope and name.
+        :param param: The parameter of the command.
+        :param ctx: The context of the command.
+        :returns: Scope and name.
+        """
         if isinstance(value, tuple):
             return value
         try:

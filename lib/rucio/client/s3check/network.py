@@ -119,7 +119,12 @@ def _ca_bundle(endpoint: 'Endpoint') -> str:
 
 
 def http_get(endpoint: 'Endpoint', url: str) -> Any:
-    """Make a request without authorisation, but as boto3 makes it: the same CA, proxy and time-outs."""
+    """Send a GET without authorisation, with the CA, proxy and time-outs of boto3.
+
+    :param endpoint: The storage.
+    :param url: The URL.
+    :returns: The response of botocore.
+    """
     parts = urlsplit(url)
     proxies = {parts.scheme: getproxies()[parts.scheme]} if _proxy(parts) else None
     timeout = int(endpoint.patience().connect_timeout) or 1

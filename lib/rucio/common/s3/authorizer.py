@@ -57,9 +57,9 @@ class Request(NamedTuple):
     :param url: The URL, percent-encoded as S3 prescribes, with the host of the storage.
     :param headers: The headers, each name once. An existing signature is replaced. Hop-by-hop headers, such as
         ``Connection``, are up to the sender.
-    :param region: The region that signatures name.
-    :param payload: What a signature says of the body (X-Amz-Content-SHA256). None: what that header says; without it
-        the hash of ``body``, or UNSIGNED-PAYLOAD if the request may have a body that is not given here.
+    :param region: The region to sign for.
+    :param payload: The value of X-Amz-Content-SHA256. None for that of the header; without it the hash of ``body``, or
+        UNSIGNED-PAYLOAD if the request may have a body that is not given here.
     :param body: The body. Only DeleteObjects needs it, as it contains the keys.
     """
 
@@ -107,17 +107,18 @@ class Authorizer(ABC):
         """
 
     def refused(self, sent: Request, code: str) -> bool:
-        """Tell whether to authorise and send a request once more after the storage refused it.
+        """Return whether to authorise and send a request once more after the storage refused it.
 
-        :param sent: What :meth:`authorise` returned.
+        :param sent: The request that :meth:`authorise` returned.
         :param code: The storage's error code, such as ExpiredToken.
         """
         return False
 
     @abstractmethod
     def session(self) -> botocore.session.Session:
-        """Make a botocore session. Clients of S3 that are made from it need :meth:`attach`; those of other services
-        sign with its credentials.
+        """Make a botocore session.
+
+        Clients of S3 that are made from it need :meth:`attach`; those of other services sign with its credentials.
 
         :raises botocore.exceptions.ProfileNotFound: or similar errors, if there are none.
         """
@@ -161,15 +162,24 @@ class WithKeys(Authorizer):
         """
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session with the keys."""
         return bare_session(self.credentials())
 
     def authorise(self, request: Request) -> Request:
+        """Sign a request with the keys.
+
+        :param request: The request.
+        :returns: The signed request.
+        """
         return signed(request, self.credentials())
 
 
 def signed(request: Request, credentials: 'Credentials') -> Request:
     """Sign a request with keys: AWS Signature Version 4 in headers.
 
+    :param request: The request.
+    :param credentials: The keys.
+    :returns: The signed request.
     :raises InputValidationError: if the parts of its body have signatures of their own.
     """
     headers = without_signature(request.headers)
@@ -185,20 +195,27 @@ def signed(request: Request, credentials: 'Credentials') -> Request:
 
 
 def without_signature(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request without those of a signature, and without the host."""
+    """Return the headers of a request without those of a signature, and without the host.
+
+    :param headers: The headers.
+    """
     return {name: value for name, value in headers.items() if name.lower() not in _OF_A_SIGNATURE}
 
 
 def headers_to_sign(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a signature must cover, and others that no proxy changes."""
+    """Return the headers that a signature must cover, and others that no proxy changes.
+
+    :param headers: The headers.
+    """
     return {
         name: value for name, value in headers.items() if name.lower() in _SIGNED or name.lower().startswith('x-amz-')
     }
 
 
 def payload_of(request: Request) -> str:
-    """Return what the signature of a request says of its body.
+    """Return the payload hash to sign for a request.
 
+    :param request: The request.
     :raises InputValidationError: if the parts of the body have signatures of their own.
     """
     given = {name.lower(): value for name, value in request.headers.items()}.get('x-amz-content-sha256')

@@ -95,7 +95,9 @@ def isolated_session(credentials: Optional[Credentials]) -> botocore.session.Ses
 
     Uses the table of the variables of a session (BOTOCORE_DEFAUT_SESSION_VARIABLES: name -> name in the file, variable,
     default, conversion) and the component ``credential_provider``. The public ``set_config_variable`` overrides one
-    setting at a time, and ``set_credentials`` takes only fixed keys.
+    setting at a time, and ``set_credentials`` only takes fixed keys.
+
+    :param credentials: The keys; None for anonymous access.
     """
     files = {'config_file': os.devnull, 'credentials_file': os.devnull}
     nothing: dict[str, Any] = {
@@ -349,10 +351,13 @@ def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]],
 
 
 def after_attempt(client: Any, handler: Callable[[Optional[BaseException]], object]) -> None:
-    """Call ``handler(exception)`` after each attempt, of any service; None: there was an answer. What it raises ends
-    the call: no other attempt is made.
+    """Call ``handler(exception)`` after each attempt of any service, with None if there was an answer.
 
-    The event ``response-received``; what a handler of ``needs-retry`` answers can only add attempts.
+    If the handler raises, the call ends without another attempt. The event ``response-received``: handlers of
+    ``needs-retry`` can only add attempts.
+
+    :param client: The client.
+    :param handler: The function to call.
     """
     client.meta.events.register_first('response-received', lambda exception, **_: handler(exception))
 

@@ -172,6 +172,10 @@ class Stoppable:
 
     @classmethod
     def refuse_if_stopped(cls, **_: Any) -> None:
+        """Refuse a request of a transfer that was stopped.
+
+        :raises CancelledError: if it was stopped.
+        """
         stop: Optional[threading.Event] = getattr(cls._calls, 'stop', None)
         if stop is not None and stop.is_set():
             raise CancelledError

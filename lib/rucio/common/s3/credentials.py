@@ -61,6 +61,7 @@ class Static(WithKeys):
         self.identity = f'static:{digest[:16]}'
 
     def credentials(self) -> Credentials:
+        """Return the keys."""
         return self._credentials
 
 
@@ -74,6 +75,7 @@ class Profile(WithKeys):
         self.identity = f'profile:{profile}'
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session with the profile."""
         session = user_session(self._profile)
         self.region = session.get_config_variable('region')
         return session
@@ -83,6 +85,10 @@ class Profile(WithKeys):
         return self.session()
 
     def credentials(self) -> Credentials:
+        """Return the keys of the profile.
+
+        :raises RSEAccessDenied: if it has none.
+        """
         found: Optional[Credentials] = self._session.get_credentials()
         if found is None:
             raise RSEAccessDenied(
@@ -141,6 +147,7 @@ class RSEAccounts(WithKeys):
         self.identity = f'rse-accounts:{rse_id}'
 
     def credentials(self) -> Credentials:
+        """Return the keys."""
         return self._credentials
 
 
@@ -153,12 +160,18 @@ class Anonymous(Authorizer):
     identity = 'anonymous'
 
     def authorise(self, request: Request) -> Request:
+        """Remove the signature of a request.
+
+        :param request: The request.
+        :returns: The request without a signature.
+        """
         headers, payload = without_signature(request.headers), payload_of(request)
         if payload.startswith('STREAMING-'):  # tells how the body is written, also where nobody signs it
             headers['X-Amz-Content-SHA256'] = payload
         return request._replace(headers=headers)
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session without keys."""
         return bare_session(None)
 
 
@@ -196,9 +209,16 @@ class Presigned(Authorizer):
                 self._urls.popitem(last=False)
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session without keys."""
         return bare_session(None)
 
     def authorise(self, request: Request) -> Request:
+        """Replace the URL of a request by the signed one.
+
+        :param request: The request.
+        :returns: The request to the signed URL.
+        :raises RSEOperationNotSupported: if there is no signed URL for it.
+        """
         bucket, key, query = address.parse_request(request.url, '')
         operation = '' if query else self.OPERATIONS.get(request.method, '')
         with self._lock:

@@ -146,7 +146,10 @@ def info(answer: Any) -> ObjectInfo:
 
 
 def bare_etag(header: str) -> str:
-    """Return an ETag without its quotes and without the prefix of a weak one."""
+    """Return an ETag without its quotes and without the prefix of a weak one.
+
+    :param header: The ETag as in the header.
+    """
     return header.removeprefix(_WEAK).strip('"')
 
 

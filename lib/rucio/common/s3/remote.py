@@ -73,16 +73,22 @@ class Remote(Authorizer):
         self.region = region
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session without keys."""
         return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
+        """Authorise the requests of a client.
+
+        :param client: The client.
+        """
         super().attach(client)
         self.delete_one_by_one(client, lambda _: True)
 
     def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[Request], bool]') -> None:
-        """Have a client delete objects one by one where the server would not sign DeleteObjects.
+        """Let a client delete objects one by one if the server would not sign DeleteObjects.
 
-        :param signs: Whether the server signs a request.
+        :param client: The client.
+        :param signs: Returns whether the server signs a request.
         """
         if not self._verifies_body:
             botocore_internals.before_parameters(client, 'DeleteObjects', _note)
@@ -91,7 +97,7 @@ class Remote(Authorizer):
     def _delete_each(
         self, client: 'S3Client', signs: 'Callable[[Request], bool]', request: dict[str, Any], context: dict[str, Any]
     ) -> Optional[tuple[Any, Any]]:
-        """What DeleteObjects answers, by a DeleteObject for each key."""
+        """Send a DeleteObject for each key, and return the answer of DeleteObjects."""
         if not signs(Request(request['method'], request['url'], body=request['body'])):
             return None
         bucket, deletion = context['rucio_s3_deletion']
@@ -117,6 +123,8 @@ class Remote(Authorizer):
     def authorise(self, request: Request) -> Request:
         """Have a request signed. One request to the Rucio server.
 
+        :param request: The request.
+        :returns: The signed request.
         :raises RSEAccessDenied: if the server refuses.
         :raises InputValidationError: if the server finds the request ambiguous for storages.
         :raises ServiceUnavailable: if the server cannot be reached; other exceptions of Rucio are passed on.

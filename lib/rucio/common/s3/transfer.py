@@ -207,9 +207,7 @@ class _Seekable(_OnePass):
 
 
 class _Aborting(Stoppable):
-    """A client for one transfer that reports a multipart upload which the storage did not abort, and sends no empty
-    condition.
-    """
+    """A client for one transfer that reports multipart uploads that are not aborted, and sends no empty condition."""
 
     def __init__(self, client: 'S3Client', stop: threading.Event, left_over: Optional[LeftOver] = None) -> None:
         super().__init__(client, stop)

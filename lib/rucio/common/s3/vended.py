@@ -118,19 +118,35 @@ class Vended(Authorizer):
         self._signs_until = 0.0  # of time.monotonic
 
     def session(self) -> botocore.session.Session:
+        """Make a botocore session without keys."""
         return bare_session(None)
 
     def attach(self, client: 'S3Client') -> None:
+        """Authorise the requests of a client.
+
+        :param client: The client.
+        """
         super().attach(client)
         self._remote.delete_one_by_one(client, lambda request: self._keys_or_none(self._need(request)) is None)
         botocore_internals.after_call(client, 'HeadObject', functools.partial(self._tell_of_missing, client))
 
     def authorise(self, request: Request) -> Request:
+        """Sign a request with keys that cover it, or have the server sign it. At most two requests to the Rucio server.
+
+        :param request: The request.
+        :returns: The signed request.
+        :raises RSEAccessDenied: if the server refuses.
+        """
         keys = self._keys_or_none(self._need(request))
         return signed(request, keys.credentials) if keys else self._remote.authorise(request)
 
     def refused(self, sent: Request, code: str) -> bool:
-        """Forget the keys: a storage may forget them before they expire, too."""
+        """Forget the keys, as a storage may forget them before they expire.
+
+        :param sent: The request that :meth:`authorise` returned.
+        :param code: The storage's error code.
+        :returns: Whether to try again with new keys.
+        """
         if code not in _REFUSED:
             return False
         keys = self._used(sent)

@@ -74,6 +74,7 @@ class WebIdentity(WithKeys):
                 self._newest[self.identity] = (ends, token)
 
     def credentials(self) -> 'Credentials':
+        """Return the keys, which renew themselves."""
         return self._keys
 
     def _refreshed(self) -> dict[str, str]:
