@@ -105,7 +105,10 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
 
 
 def _pay(client: 'S3Client', operation: str, params: dict[str, Any], _: dict[str, Any]) -> None:
-    """Say that the requester pays. https://docs.aws.amazon.com/AmazonS3/latest/userguide/RequesterPaysBuckets.html"""
+    """Let the requester pay.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/RequesterPaysBuckets.html
+    """
     shape = client.meta.service_model.operation_model(operation).input_shape
     if shape is not None and 'RequestPayer' in shape.members:
         params.setdefault('RequestPayer', 'requester')
