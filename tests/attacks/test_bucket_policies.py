@@ -221,9 +221,9 @@ def test_a_policy_that_denies_all(ground: Ground) -> None:
         for who in (ground.admin, ground.mallory):
             answer = who(method, path, place | more)
             assert answer.status == 409, answer
-            assert 'refuses the Rucio server' in answer.message
+            assert 'denies the Rucio server' in answer.message
             assert ('--admin' if isinstance(ground.storage, CephRGW) else f's3.bucket.delete -name {scope}') in answer.message
-    assert 'refuses the Rucio server' in ground.admin('POST', '/buckets', place).message
+    assert 'denies the Rucio server' in ground.admin('POST', '/buckets', place).message
     if isinstance(ground.storage, CephRGW):
         ground.storage.admin('user', 'modify', '--uid=rucio', '--admin')
         assert ground.admin.ok('DELETE', '/policy', place)['policy'] is None

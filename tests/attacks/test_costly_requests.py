@@ -92,7 +92,7 @@ def test_requests_without_end(signed_team: Team, ernest: Rest, fritz: Rest) -> N
         if answer.status != 400:
             break
     assert (answer.status, answer.error) == (429, 'ResourceTemporaryUnavailable')
-    assert 'Account fritz asked too often' in answer.message
+    assert 'Account fritz exceeded its rate limit' in answer.message
     assert int(answer.headers['Retry-After']) >= 1
     assert ernest('POST', '/sign', reads(signed_team, 1)).status == 200
 

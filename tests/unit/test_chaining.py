@@ -170,7 +170,7 @@ def test_only_access_denied_is_a_refusal_to_take_the_role(storage, sts, refusal)
     sts.chained['AssumeRole'] = refusal
     found = chaining.verdict(storage())
     assert not found.safe
-    assert 'nobody knows' in found.reason
+    assert 'it is unknown whether' in found.reason
 
 
 @pytest.mark.parametrize('code', ['AccessDenied', 'NoSuchEntity'])

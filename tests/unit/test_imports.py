@@ -128,9 +128,9 @@ def test_place(of, bucket, prefix, place):
         (storage(), 'other', '', RSEFileNameNotSupported, "prefix '/landsat/'"),
         (storage('/landsat/open/'), None, 'closed', RSEFileNameNotSupported, "prefix '/landsat/open/'"),
         (storage(deterministic=True), None, '', UnsupportedOperation, '--read-only'),
-        (storage('/'), 'arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap', '', InputValidationError, 'no name of a bucket'),
-        (storage('/'), 'a/b', '', InputValidationError, 'no name of a bucket'),
-        (storage('/'), '..', '', InputValidationError, 'no name of a bucket'),
+        (storage('/'), 'arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap', '', InputValidationError, 'not a valid bucket name'),
+        (storage('/'), 'a/b', '', InputValidationError, 'not a valid bucket name'),
+        (storage('/'), '..', '', InputValidationError, 'not a valid bucket name'),
         (storage('/'), 'b' * 128, '', InputValidationError, '63 characters'),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_imports_of_one_account_leave_room_for_others(session):
     for number in range(imports.MAX_IMPORTS):
         remember(of, LANDSAT._replace(prefix=f'{number:0500d}/', dataset=f'scenes{number}'), session)
     for bucket in ('landsat', 'another'):
-        with pytest.raises(InvalidObject, match='account alice has 20 imports there already'):
+        with pytest.raises(InvalidObject, match='account alice already has 20 imports there'):
             remember(of, LANDSAT._replace(bucket=bucket, dataset='one-more'), session)
     assert not remember(of, LANDSAT._replace(prefix=f'{0:0500d}/', dataset='scenes0'), session), 'what is there may be repeated'
     assert remember(of, LANDSAT._replace(dataset='bobs'), session, account='bob')

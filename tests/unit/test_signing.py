@@ -193,7 +193,7 @@ def test_where_bodies_are_not_verified_a_deletion_is_for_who_may_write_to_all_of
             raise AccessDenied('not yours')
 
     assert sign(Storage(), [asked], run1_only)
-    with pytest.raises(AccessDenied, match=f"RSE X: DeleteObjects is signed only .* all of bucket '{OWN}'.* one by one"):
+    with pytest.raises(AccessDenied, match=f"RSE X: DeleteObjects is signed only .* the whole bucket '{OWN}'.* one by one"):
         sign(Storage(**careless), [asked], run1_only)
     with pytest.raises(AccessDenied, match='not yours'):
         sign(Storage(**careless), [request('DELETE', f'/{OWN}/run2/a')], run1_only)
@@ -256,7 +256,7 @@ def test_one_that_is_not_allowed_among_many_is_found():
 
 def test_the_keys_in_all_bodies_of_a_call_are_bounded():
     assert sign(Storage(), [keys('a/'), keys('b/'), keys('c/')], anything)
-    with pytest.raises(InputValidationError, match='together may have 1000 keys'):
+    with pytest.raises(InputValidationError, match='together may contain at most 1000 keys'):
         sign(Storage(), [keys('a/')] * 4, anything)
     with pytest.raises(InputValidationError, match='1000 keys'):
         sign(Storage(), [deletion(*(str(number) for number in range(1001)))], anything)

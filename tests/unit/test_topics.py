@@ -113,7 +113,7 @@ def test_no_answer_is_no_refusal(ceph, who, call, error):
 @pytest.mark.parametrize('status', [403, 405])
 def test_what_cannot_be_tried_is_not_vended(ceph, status):
     ceph.own.refuses, ceph.theirs.refuses = {'create_topic': status}, {}
-    with pytest.raises(ServiceUnavailable, match='nobody knows'):
+    with pytest.raises(ServiceUnavailable, match='it is unknown whether'):
         ceph.door()
 
 
@@ -129,7 +129,7 @@ def test_a_topic_that_is_as_it_was_made_stays(ceph):
 @pytest.mark.parametrize(
     ('found', 'said'),
     [
-        (None, 'was not there'),
+        (None, 'did not exist'),
         ({}, 'another address'),
         ({'push-endpoint': 'https://attacker.example.org', 'OpaqueData': TOKEN}, 'another address'),
         ({'push-endpoint': URL, 'OpaqueData': ''}, 'another token'),
@@ -147,7 +147,7 @@ def test_a_topic_that_somebody_changed_is_made_again(ceph, found, said):
 def test_a_topic_that_is_listed_although_it_is_gone(ceph):
     ceph.topics['rucio-s3-X'] = {'push-endpoint': URL, 'OpaqueData': TOKEN}
     ceph.own.refuses = {'get_topic_attributes': 404}
-    assert 'was not there' in topics.repair(ceph.storage())
+    assert 'did not exist' in topics.repair(ceph.storage())
     assert ceph.own.asked[-1] == 'create_topic'
 
 

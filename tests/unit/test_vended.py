@@ -321,7 +321,7 @@ def test_deleting_what_is_not_there_says_so(connection, vendor):
 def signing(vendor):
     """The server signs, and says why it does not vend."""
     vendor.ways, vendor.signed = ('remote',), []
-    vendor.failure = RSEOperationNotSupported('RSE X: keys that this server would vend can become more than they are for.')
+    vendor.failure = RSEOperationNotSupported('RSE X: keys that this server would vend could obtain more permissions.')
     vendor.get_s3_rse = lambda _: {'auth': list(vendor.ways)}
 
     def sign(rse, requests):
@@ -352,13 +352,13 @@ def test_keys_are_used_again_once_the_server_vends_them(connection, signing, s3,
 
 
 def test_what_takes_keys_fails_with_what_the_server_said(connection, signing):
-    with pytest.raises(RSEOperationNotSupported, match='become more'):
+    with pytest.raises(RSEOperationNotSupported, match='could obtain more permissions'):
         connection.client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'k'})
 
 
 def test_a_server_that_neither_vends_nor_signs_says_why(connection, signing, s3):
     signing.ways = ()
-    with pytest.raises(RSEOperationNotSupported, match='become more'):
+    with pytest.raises(RSEOperationNotSupported, match='could obtain more permissions'):
         connection.client.get_object(Bucket=BUCKET, Key='k')
     assert not s3.requests
 

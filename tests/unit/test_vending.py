@@ -178,7 +178,7 @@ def test_an_account_gets_so_many_new_keys_a_second(storage, sts, monkeypatch):
     of, burst = storage(), 10 * rates.BURST
     for number in range(burst):
         vend(of, prefix=f'{number}/')
-    with pytest.raises(rates.TooManyRequests, match='Account alice asked too often: the limit of new credentials is 10 a second') as caught:
+    with pytest.raises(rates.TooManyRequests, match='Account alice exceeded its rate limit: the limit of new credentials is 10 per second') as caught:
         vend(of, prefix='more/')
     assert caught.value.seconds == 1
     assert vend(of, prefix='0/').access_key == 'KEY1', 'what is there is given'

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The server's side of S3 storages.
+"""S3 storages, on the server's side.
 
-The modules beside the packages are for all; over them lie ``auth``, ``buckets``, ``catalogue``, ``reconciler``,
-``events`` and ``transfers``, and each imports only from those before it in this list. Functions here decide nothing
-about who may do something: the gateways ask :mod:`.auth.access` and :mod:`.auth.objects`.
+The modules beside the packages are used by all of them. The packages are, from the bottom up, ``auth``, ``buckets``,
+``catalogue``, ``reconciler``, ``events`` and ``transfers``; each imports only from those before it in this list. The
+functions here do not check permissions: the gateways do, with :mod:`.auth.access` and :mod:`.auth.objects`.
 """

@@ -11,12 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rows of the plugin in Rucio's own table ``configs`` (``rucio config show``): what is set, tried, imported
-and reached.
+"""Access to the plugin's rows in Rucio's table ``configs`` (``rucio config show``): settings, verdicts, imports
+and progress.
 
-The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``, in a VO other than the default one with ``RSE@VO``. A
-value has 4,000 characters at most, a section 128. What the server notes for itself is written here without
-:mod:`rucio.core.config`, which keeps a history of each value; what users set goes through it.
+The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``; in a VO other than the default one, with ``RSE@VO``. A
+value has at most 4,000 characters, a section 128. Internal state of the server is written here, without
+:mod:`rucio.core.config`, which keeps a history of each value; user settings go through it.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -40,7 +40,7 @@ _TABLE = models.Config
 
 
 class Row(NamedTuple):
-    """One setting of a bucket."""
+    """An option of a bucket or RSE."""
 
     bucket: str
     option: str
@@ -48,12 +48,12 @@ class Row(NamedTuple):
 
 
 def bucket_section(storage: 'Storage', bucket: str) -> str:
-    """The section of a bucket; with an empty one that of the RSE itself."""
+    """Return the section of a bucket; if it is empty, of the RSE itself."""
     return f's3-bucket:{_rse_label(storage)}:{bucket}'
 
 
 def vending_section(storage: 'Storage') -> str:
-    """The section of what was found out about the keys that the server vends."""
+    """Return the section for the verdicts on the keys that the server vends."""
     return f's3-vending:{_rse_label(storage)}'
 
 
@@ -64,17 +64,17 @@ def _rse_label(storage: 'Storage') -> str:
 def list_rows(
     storage: 'Storage', beginnings: 'Iterable[str]', bucket: Optional[str] = None, *, session: 'Session'
 ) -> list[Row]:
-    """What stands in the sections of an RSE's buckets: one query.
+    """List the options of the buckets of an RSE: one query.
 
-    :param beginnings: Only options that begin with one of these.
-    :param bucket: Only those of this bucket.
+    :param beginnings: List only options that begin with one of these.
+    :param bucket: List only the options of this bucket.
     """
     begin = bucket_section(storage, '')
     where = _TABLE.section == f'{begin}{bucket}' if bucket else _TABLE.section.startswith(begin, autoescape=True)
     wanted = f'{begin}{bucket}' if bucket else None
     options = or_(*(_TABLE.opt.startswith(each, autoescape=True) for each in beginnings))
     rows = session.execute(select(_TABLE.section, _TABLE.opt, _TABLE.value).where(and_(where, options)))
-    # Some databases take A and a for the same.
+    # The collation of some databases is case-insensitive.
     return [
         Row(row.section[len(begin) :], row.opt, row.value)
         for row in rows
@@ -83,28 +83,31 @@ def list_rows(
 
 
 def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
-    """One value: one query. None where there is none."""
+    """Return a value; None: it is not set. One query."""
     return session.execute(select(_TABLE.value).where(_row_is(section, option))).scalar()
 
 
 def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
-    """Write a value, whether there is one or not: a statement or two.
+    """Insert or update a value. One or two statements.
 
-    :returns: False, with the transaction rolled back, if another process has written one in the same moment.
+    :returns: False, with the transaction rolled back, if another process inserted a value at the same time.
     """
     changed = _changed(update(_TABLE).where(_row_is(section, option)).values(value=value), session)
     return changed or add(section, {option: value}, session=session)
 
 
 def change(section: str, option: str, old: str, new: str, *, session: 'Session') -> bool:
-    """Change a value if it is still what was read: one statement. Whether it was."""
+    """Update a value unless it was changed since it was read. One statement.
+
+    :returns: Whether it was updated.
+    """
     return _changed(update(_TABLE).where(_row_is(section, option), _TABLE.value == old).values(value=new), session)
 
 
 def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
-    """Add values that are not there yet: one statement.
+    """Insert values. One statement.
 
-    :returns: False, with the transaction rolled back, if one of them is there.
+    :returns: False, with the transaction rolled back, if one of the options exists.
     """
     try:
         session.execute(
@@ -117,7 +120,7 @@ def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
 
 
 def drop(section: str, option: str, *, below: bool = False, session: 'Session') -> None:
-    """Delete a value, or all whose options begin like this: one statement."""
+    """Delete an option, or (``below``) all options that begin with it. One statement."""
     where = _TABLE.opt.startswith(option, autoescape=True) if below else _TABLE.opt == option
     _changed(delete(_TABLE).where(_TABLE.section == section, where), session)
 

@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Imports: what others keep in a bucket, as files of a dataset on a non-deterministic RSE. Nothing is ever
-written there.
+"""Imports: objects in a bucket of another owner, as files of a dataset on a non-deterministic RSE. Nothing is ever
+written to the bucket.
 
-The objects below a prefix of the bucket are the files below a dataset's name, and each replica has its path. The
-dataset gets no rule: there is nothing to be kept, and without one no account is charged. An import is remembered in
-Rucio's own table ``configs``, section ``s3-bucket:RSE:BUCKET``, an option ``import-...`` for each, so that the
-reconciler's daemon repeats it.
+The objects below a prefix of the bucket are the files below the name of a dataset, and each replica has its path. The
+dataset gets no rule: there is nothing to keep, and without a rule no account is charged. An import is stored in Rucio's
+table ``configs``, section ``s3-bucket:RSE:BUCKET``, with an option ``import-...`` each, so that the reconciler daemon
+repeats it.
 """
 
 import hashlib
@@ -64,16 +64,14 @@ __all__ = [
 ]
 
 OPTION_PREFIX = 'import'
-MAX_IMPORTS = 20  # imports of an account that is not an admin, on an RSE
-MAX_VALUE_LENGTH = 4000  # characters; of a value in Rucio's table
-MAX_SECTION_LENGTH = 128  # the same of a section
+MAX_IMPORTS = 20  # imports per RSE, for accounts that are not admins
+MAX_VALUE_LENGTH = 4000  # characters of a value in Rucio's table
+MAX_SECTION_LENGTH = 128  # characters of a section
 _BUCKET = re.compile(r'(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
 class Import(NamedTuple):
-    """What is imported of a bucket: the keys below ``prefix`` (empty, or with a slash at its end) are the names
-    below ``dataset``.
-    """
+    """An import: the keys below ``prefix`` (empty, or ending with a slash) are the names below ``dataset``."""
 
     bucket: str
     prefix: str
@@ -81,37 +79,42 @@ class Import(NamedTuple):
     dataset: str
 
     def name_of(self, key: str) -> Optional[str]:
-        """The name of a key or of a prefix of keys; None where it lies outside."""
+        """Return the name of a key or key prefix; None: it is not part of the import."""
         return f'{self.dataset}/{key[len(self.prefix) :]}' if key.startswith(self.prefix) else None
 
     def key_of(self, name: str) -> Optional[str]:
-        """The key of a name; of a collection and a slash the prefix of its keys. None where it lies outside."""
+        """Return the key of a name; for a collection and a slash, its key prefix. None: it is not part
+        of the import.
+        """
         return self.prefix + name[len(self.dataset) + 1 :] if name.startswith(f'{self.dataset}/') else None
 
 
 def resolve_prefix(storage: 'Storage', bucket: Optional[str], prefix: str) -> tuple[str, str]:
-    """The bucket, and what the keys in it begin with, that an import is of. No request.
+    """Return the bucket and key prefix to import from. No request.
 
     :param bucket: The bucket; None: the one in the prefix of the RSE's protocol.
-    :param prefix: A folder in it; empty: all of the RSE.
-    :returns: The bucket and the prefix, which is empty or ends in a slash.
-    :raises UnsupportedOperation: if the RSE is deterministic: its files lie where their names say.
-    :raises InputValidationError: if no bucket is known, or its name is none.
-    :raises RSEFileNameNotSupported: if it lies outside of what the RSE is for.
+    :param prefix: A key prefix; empty: everything on the RSE.
+    :returns: The bucket and the prefix, which is empty or ends with a slash.
+    :raises UnsupportedOperation: if the RSE is deterministic.
+    :raises InputValidationError: if no bucket is given, or its name is invalid.
+    :raises RSEFileNameNotSupported: if it is outside the prefix of the RSE's protocol.
     """
     if storage.layout.deterministic:
         raise UnsupportedOperation(
-            f'RSE {storage.rse} is deterministic: its files lie where their names say, so nothing can be imported into '
-            'it. Make a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or look for what is new in '
-            'it with rucio s3 reconcile.'
+            f'RSE {storage.rse} is deterministic: the name of a file determines where it is stored, so nothing can be '
+            'imported. Add a read-only RSE for the bucket (rucio s3 rse add NAME --read-only), or register new objects '
+            'with rucio s3 reconcile.'
         )
     own, folder = address.split_prefix(storage.protocol['prefix'])
     if not (bucket := bucket or own):
-        raise InputValidationError(f'RSE {storage.rse} is not for one bucket: say which one to import (--bucket).')
-    # botocore would take an ARN to another host than the RSE's.
+        raise InputValidationError(
+            f'RSE {storage.rse} is not limited to one bucket: name the bucket to import (--bucket).'
+        )
+    # For an ARN, botocore would send the request to another host.
     if not _BUCKET.fullmatch(bucket) or len(configs.bucket_section(storage, bucket)) > MAX_SECTION_LENGTH:
         raise InputValidationError(
-            f"'{bucket}' is no name of a bucket: it has letters, digits, '.', '-' and '_', and 63 characters as a rule."
+            f"'{bucket}' is not a valid bucket name: use letters, digits, '.', '-' and '_', usually up to 63 "
+            'characters.'
         )
     prefix = prefix or folder
     prefix = f'{prefix}/' if prefix and not prefix.endswith('/') else prefix
@@ -123,14 +126,14 @@ def resolve_prefix(storage: 'Storage', bucket: Optional[str], prefix: str) -> tu
 
 
 def list_imports(storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session') -> list[Import]:
-    """What is imported on an RSE, or of one bucket: one query."""
+    """List the imports of an RSE, or of one bucket: one query."""
     return [each for each, _ in _list_with_accounts(storage, bucket, session)]
 
 
 def _list_with_accounts(
     storage: 'Storage', bucket: Optional[str], session: 'Session'
 ) -> list[tuple[Import, Optional[str]]]:
-    """Imports, and who asked for them."""
+    """Return the imports, and the accounts that requested them."""
     rows = configs.list_rows(storage, (OPTION_PREFIX,), bucket, session=session)
     return sorted((each for row in rows for each in _parse(row.bucket, row.value)), key=_by_name)
 
@@ -140,12 +143,12 @@ def _by_name(row: tuple[Import, Optional[str]]) -> tuple[str, str, str]:
 
 
 def _parse(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optional[str]]]':
-    """What somebody else wrote there is nothing."""
+    """Parse the value of an option; anything but imports is ignored."""
     try:
         found = json.loads(value or '[]')
     except ValueError:
         found = []
-    # A list: all of a bucket stood in one option once.
+    # A list: earlier versions stored all imports of a bucket in one option.
     for each in found if isinstance(found, list) else [found]:
         if (
             isinstance(each, dict)
@@ -157,10 +160,10 @@ def _parse(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optiona
 
 
 def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
-    """Whether there can be such an import. Two queries.
+    """Check that an import is possible. Two queries.
 
-    :raises InvalidObject: if files of that dataset come from elsewhere: what is missing here would be taken for gone.
-    :raises DataIdentifierAlreadyExists: if the name is not that of a dataset.
+    :raises InvalidObject: if the dataset is already imported from elsewhere: its files would be reported as missing.
+    :raises DataIdentifierAlreadyExists: if the name is already used, but not by a dataset.
     """
     for old in list_imports(storage, session=session):
         same = (
@@ -170,9 +173,8 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
         )
         if old != new and old.scope == new.scope and same:
             raise InvalidObject(
-                f"RSE {storage.rse}: {old.scope}:{old.dataset} is an import of bucket '{old.bucket}', prefix "
-                f"'{old.prefix}' already. Import this into a dataset with a name of its own, which is neither above "
-                'nor below that one.'
+                f"RSE {storage.rse}: {old.scope}:{old.dataset} is already imported from bucket '{old.bucket}', prefix "
+                f"'{old.prefix}'. Use another dataset, which is neither above nor below that one."
             )
     did = models.DataIdentifier
     scope = InternalScope(new.scope, vo=storage.vo)
@@ -184,7 +186,7 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
 
 
 def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -> Optional[Import]:
-    """The import that a dataset is of on this RSE. One query."""
+    """Return the import of a dataset on this RSE. One query."""
     return next(
         (each for each in list_imports(storage, session=session) if (each.scope, each.dataset) == (scope, dataset)),
         None,
@@ -192,11 +194,11 @@ def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -
 
 
 def save(storage: 'Storage', new: Import, account: str, limited: bool, *, session: 'Session') -> bool:
-    """Have the daemon repeat an import. One query, three where it is new.
+    """Store an import, so that the daemon repeats it. One query, or three for a new one.
 
-    :param account: Who asks for it.
-    :param limited: Whether there is a limit: for who is not an admin.
-    :returns: Whether it was new.
+    :param account: The account that requested it.
+    :param limited: Whether the number of imports is limited (accounts that are not admins).
+    :returns: Whether it is new.
     :raises InvalidObject: if the account has too many on this RSE, or the names are too long.
     """
     known = _list_with_accounts(storage, None, session)
@@ -204,32 +206,32 @@ def save(storage: 'Storage', new: Import, account: str, limited: bool, *, sessio
         return False
     if limited and sum(by == account for _, by in known) >= MAX_IMPORTS:
         raise InvalidObject(
-            f'RSE {storage.rse}: account {account} has {MAX_IMPORTS} imports there already, which are repeated by and '
-            'by. Import a larger prefix instead, or ask an admin.'
+            f'RSE {storage.rse}: account {account} already has {MAX_IMPORTS} imports there, which the reconciler '
+            'repeats. Import a larger prefix instead, or ask an admin.'
         )
     value = json.dumps(
         {'scope': new.scope, 'dataset': new.dataset, 'prefix': new.prefix, 'account': account}, separators=(',', ':')
     )
     if len(value) > MAX_VALUE_LENGTH:
         raise InvalidObject(
-            f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be remembered. Import a larger part."
+            f"RSE {storage.rse}: the prefix '{new.prefix[:50]}...' is too long to be stored. Import a shorter prefix."
         )
-    # A row for each: nobody's imports are in the way of others'.
+    # One row per import: concurrent changes do not overwrite each other.
     name = hashlib.sha256(f'{new.scope}:{new.dataset}'.encode()).hexdigest()[:32]
     config.set(configs.bucket_section(storage, new.bucket), f'{OPTION_PREFIX}-{name}', value, session=session)
     return True
 
 
-# Where things are
+# Locations
 
 
 def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str]]:
-    """The DIDs of an object of a non-deterministic RSE: of the replicas with its path, else by what is imported. Two
-    queries at most.
+    """Return the DIDs of an object on a non-deterministic RSE: of the replicas with its path, else of the imports. At
+    most two queries.
 
-    Paths count only where none but admins can have written them: see :func:`.policy_package.guards_replicas`.
+    Paths are used only if none but admins can set them: see :func:`.policy_package.guards_replicas`.
 
-    :param key: A key; or with a slash at its end, or empty, a prefix of keys, whose names are those below a DID.
+    :param key: A key; or a key prefix (empty, or ending with a slash), whose names are those below a DID.
     """
     replica = models.RSEFileAssociation
     if key and not key.endswith('/') and policy_package.guards_replicas(storage.vo):
@@ -245,7 +247,7 @@ def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') ->
 
 
 def covering(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str, str]]:
-    """Scope, dataset and prefix of the imports that a key lies in. One query."""
+    """Return scope, dataset and prefix of the imports that contain a key. One query."""
     imports = list_imports(storage, bucket, session=session)
     return [
         (InternalScope(each.scope, vo=storage.vo), each.dataset, each.prefix)
@@ -255,7 +257,7 @@ def covering(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -
 
 
 def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: 'Session') -> Optional[tuple[str, str]]:
-    """Bucket and key (without a slash at its end) of a collection that is imported, or lies in one that is.
+    """Return bucket and key (without a slash at its end) of a collection that is imported, or is below an import.
     One query.
     """
     for each in list_imports(storage, session=session):
@@ -268,8 +270,8 @@ def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: '
 
 
 def subtree_of(storage: 'Storage', new: Import) -> Subtree:
-    """What the reconciler has to compare. No request.
+    """Return the subtree that the reconciler has to compare. No request.
 
-    :raises RSEOperationNotSupported: if the RSE is for other files, or deterministic.
+    :raises RSEOperationNotSupported: if the RSE is deterministic.
     """
     return Subtree.imported(storage, InternalScope(new.scope, vo=storage.vo), new.dataset, new.bucket, new.prefix)

@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What stands in the metadata of DIDs, in the table of Rucio's own plugin for JSON metadata (``did_meta``).
+"""Metadata of DIDs in the table of Rucio's own JSON metadata plugin (``did_meta``).
 
-Whoever may write a DID's metadata may write anything there, so what is read is checked.
+Whoever may write the metadata of a DID can write anything there, so what is read is validated.
 """
 
 import json
@@ -30,7 +30,9 @@ __all__ = ['as_column', 'as_dict', 'as_text']
 
 
 def as_dict(meta: Any) -> dict[str, Any]:
-    """What a row has: Oracle and SQLite keep JSON as text. Empty where it is no object."""
+    """Parse the metadata of a row: Oracle and SQLite store JSON as text. Anything but a JSON object gives an
+    empty dict.
+    """
     try:
         found = json.loads(meta) if isinstance(meta, str) else meta
     except ValueError:
@@ -39,12 +41,12 @@ def as_dict(meta: Any) -> dict[str, Any]:
 
 
 def as_column(meta: dict[str, Any], session: 'Session') -> Any:
-    """What a row wants."""
+    """Return metadata as the column expects it."""
     return json.dumps(meta) if _is_text(session) else meta
 
 
 def as_text(session: 'Session') -> Any:
-    """The column as an expression of text, to be searched."""
+    """Return the column as a text expression, for searches."""
     column = models.DidMeta.meta
     return type_coerce(column, String) if _is_text(session) else cast(column, String)
 

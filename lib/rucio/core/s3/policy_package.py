@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the site's policy package says of S3: its permission module is asked, for each VO.
+"""Hooks in the permission module of the policy package of a VO.
 
-It may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write`` in ``kwargs``,
-whose answer other than None is final, and ``GUARDS_REPLICAS``.
+The module may define ``perm_s3_access(issuer, kwargs, *, session)``, with ``scope``, ``name`` and ``write`` in
+``kwargs``, whose answer is final unless it is None, and ``GUARDS_REPLICAS``.
 """
 
 from typing import TYPE_CHECKING, Optional
@@ -32,7 +32,9 @@ __all__ = ['decide', 'guards_replicas']
 def decide(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[bool]:
-    """Whether an account may read or write a name, where the policy package says so; else None."""
+    """Return the decision of the policy package whether an account may read or write a name; None: it
+    does not decide.
+    """
     function = getattr(permission_module(issuer.vo), 'perm_s3_access', None)
     answer = (
         function(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)
@@ -43,11 +45,11 @@ def decide(
 
 
 def guards_replicas(vo: str) -> bool:
-    """Whether none but admins can say where a replica lies on a non-deterministic RSE, so that a path tells whose an
-    object is.
+    """Whether only admins can set the path of a replica on a non-deterministic RSE, so that the path shows who
+    owns an object.
 
-    With Rucio's generic permissions the owner of any scope can, by attaching files to a dataset and naming an
-    RSE. A policy package that refuses this, as ``rucio_s3_policy`` does, has ``GUARDS_REPLICAS = True`` in its
-    permission module.
+    With Rucio's generic permissions, the owner of any scope can set it, by attaching files to a dataset and
+    naming an RSE. A policy package that refuses this, like ``rucio_s3_policy``, has ``GUARDS_REPLICAS = True`` in
+    its permission module.
     """
     return getattr(permission_module(vo), 'GUARDS_REPLICAS', False) is True

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How much each of many may use of something, in the memory of one process."""
+"""Rate limits for accounts, storages and others, counted in the memory of one process."""
 
 import threading
 import time
@@ -23,15 +23,15 @@ __all__ = ['RateLimiter']
 
 
 class RateLimiter:
-    """So much at once, and so much more in each second, for each of many who are told apart by a name.
+    """Limit the use of something by each of many users, with bursts (a token bucket).
 
-    Whoever has something left may go on, however much it takes: what he used beyond it is a debt, and he waits longer.
-    Each process of a server counts for itself.
+    A user may go on while anything is available, whatever it costs: using more than that creates a debt, and a longer
+    wait. Each process of a server counts by itself.
 
-    :param at_once: What each has at the beginning, and at most.
-    :param per_second: What is added in each second.
-    :param remembered: How many are remembered: those who used something last.
-    :param clock: Seconds, such as time.monotonic.
+    :param at_once: The size of a burst: what a user can have at most, and has at the start.
+    :param per_second: The amount that is added per second.
+    :param remembered: The number of users that are tracked: those who used something last.
+    :param clock: Returns seconds, like time.monotonic.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class RateLimiter:
         self._remembered = remembered
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # what was left, and when
+        self._known: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # user -> what was left, and when
 
     def available(self, who: Hashable) -> float:
-        """What he may use now; nothing or less: he has to wait."""
+        """Return the amount that a user may use now; 0 or less: the user has to wait."""
         with self._lock:
             return self._available(who)
 
     def take(self, who: Hashable, amount: float) -> float:
-        """Take something off.
+        """Use an amount.
 
-        :returns: What was left before.
+        :returns: What was available before.
         """
         with self._lock:
             before = self._available(who)

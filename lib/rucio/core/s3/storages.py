@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The S3 storages that this server knows, and where the DIDs of an RSE lie on them.
+"""The S3 RSEs of this server, with their settings, credentials and layout.
 
-What is known of an RSE is kept for some seconds: signing asks for it with every request.
+The settings of an RSE are cached for some seconds, as signing needs them for every request.
 """
 
 import time
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 __all__ = ['CACHE_SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s3']
 
-# How long a new RSE, setting or key may take to be noticed.
+# How long it may take until a new RSE, setting or key is noticed.
 CACHE_SECONDS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """One S3 RSE.
+    """An S3 RSE.
 
-    :param settings: The RSE, as ``get_rse_info`` describes it.
-    :param protocol: The entry of its protocols that speaks S3.
+    :param settings: The RSE as described by ``get_rse_info``.
+    :param protocol: Its protocol entry for S3.
     :param patience: How long its connections wait and how often they try, where the settings do not say.
     """
 
@@ -68,7 +68,7 @@ class Storage:
 
     @cached_property
     def _authorizer(self) -> Optional[authorizer.Authorizer]:
-        """The server's own keys, whatever way the clients are told to take; none at a storage that anybody may read."""
+        """The server's own keys, whichever way clients are to use; anonymous if anybody can read the storage."""
         if self.endpoint.auth == 'anonymous':
             return credentials.Anonymous()
         try:
@@ -78,9 +78,7 @@ class Storage:
 
     @property
     def ways(self) -> list[str]:
-        """How clients may be authorised with the server's help: ``vended``, ``remote``, both or nothing.
-        Makes no request.
-        """
+        """How the server can authorise clients: ``vended``, ``remote``, both or neither. Makes no request."""
         if self._authorizer is None or not self._authorizer.signed:
             return []
         vends = self.endpoint.role_arn and is_private(self.endpoint.sts_url)
@@ -92,7 +90,7 @@ class Storage:
 
     @property
     def region(self) -> str:
-        """The region that signatures name."""
+        """The region that is used in signatures."""
         return (
             self.endpoint.region
             or (self._authorizer.region if self._authorizer else None)
@@ -102,16 +100,16 @@ class Storage:
     def _keys(self) -> authorizer.Authorizer:
         if self._authorizer is None:
             raise RSEAccessDenied(
-                f'RSE {self.rse}: the Rucio server has no keys for it. Its operator has to put them into '
-                f'rse-accounts.cfg, by the RSE id {self.rse_id}.'
+                f'RSE {self.rse}: the Rucio server has no keys for this RSE. The operator has to add them to '
+                f'rse-accounts.cfg, under the RSE id {self.rse_id}.'
             )
         return self._authorizer
 
     def connection(self, patience: Optional[Patience] = None) -> clients.Connection:
-        """The client that uses the server's own keys, shared by all of this process. Makes no request.
+        """Return the client that uses the server's own keys, shared within this process. Makes no request.
 
-        :param patience: How long it waits and how often it tries, where the settings do not say: ``SERVER`` for what a
-            request to the Rucio server waits for, ``PERSON`` for work that lasts, such as to list and to read.
+        :param patience: Time-outs and number of attempts, unless the settings define them: ``SERVER`` while a REST
+            request waits for the answer, ``PERSON`` for long work such as listing and reading.
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
         return clients.connect(self.endpoint, self._keys(), patience or self.patience)
@@ -122,7 +120,7 @@ class Storage:
         return replace(self, patience=SERVER)
 
     def credentials(self) -> ReadOnlyCredentials:
-        """The server's own keys, as they are now. To sign with: they never leave the server.
+        """Return the current keys of the server, to sign requests with. They never leave the server.
 
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
@@ -130,7 +128,7 @@ class Storage:
         if not isinstance(keys, authorizer.WithKeys):
             raise RSEAccessDenied(
                 f'RSE {self.rse} is read without keys (auth = anonymous), so there is nothing to sign with: send the '
-                'request as it is.'
+                'request unsigned.'
             )
         frozen: ReadOnlyCredentials = keys.credentials().get_frozen_credentials()
         return frozen
@@ -141,31 +139,31 @@ class Storage:
 
     @cached_property
     def layout(self) -> Layout:
-        """Where its DIDs lie."""
+        """Where the DIDs of the RSE are stored."""
         return Layout(
             self.rse,
             self.protocol['prefix'],
             self.endpoint.bucket_prefix,
             self.settings['lfn2pfn_algorithm'],
             bool(self.settings['deterministic']),
-            lambda lfn: self._class.lfns2pfns(lfn),  # noqa: PLW0108 - the class is made when it is asked
+            lambda lfn: self._class.lfns2pfns(lfn),  # noqa: PLW0108 - the class is created on first use
         )
 
     def need_name(self, bucket: str, key: str = '') -> None:
-        """Refuse what the storage keeps for itself: with the server's signature, Ceph's ``/admin/...`` would be
-        its administration.
+        """Refuse names that are reserved by the storage: signed by the server, a request to ``/admin/...`` would reach
+        the admin API of Ceph.
 
-        :raises RSEFileNameNotSupported: if it does.
+        :raises RSEFileNameNotSupported: if the name is reserved.
         """
         if bucket in self.endpoint.reserved_buckets:
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse}: a storage of provider {self.endpoint.provider} may keep the name '{bucket}' for "
-                'itself, so the Rucio server neither makes such a bucket nor signs for it. Use another scope, or '
-                "another 'provider' if that is not the right one."
+                f'RSE {self.rse}: storages of provider {self.endpoint.provider} may reserve the bucket name '
+                f"'{bucket}', so the Rucio server neither creates such a bucket nor signs requests for it. Use another "
+                "scope, or correct the setting 'provider'."
             )
         if key.startswith(self.endpoint.reserved_keys):
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse}: the storage keeps the key '{key}' for itself. Use another name."
+                f"RSE {self.rse}: the key '{key}' is reserved by the storage. Use another name."
             )
 
 
@@ -173,9 +171,9 @@ _storages: dict[tuple[str, str], tuple[float, Storage]] = {}
 
 
 def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
-    """All S3 RSEs of a VO, by name. Those whose settings are wrong are left out.
+    """List the S3 RSEs of a VO, sorted by name, without those whose settings are invalid.
 
-    Costs one query, and more for each RSE of which what is known is older than :data:`CACHE_SECONDS`.
+    Costs one query, and a few more for each RSE that has not been loaded within :data:`CACHE_SECONDS`.
     """
     stmt = (
         select(models.RSE.rse)
@@ -193,11 +191,11 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
 
 
 def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
-    """One S3 RSE. Costs queries only where what is known is older than :data:`CACHE_SECONDS`.
+    """Return an S3 RSE. Costs a few queries, unless it was loaded within :data:`CACHE_SECONDS`.
 
     :param rse: The RSE's name.
-    :raises RSENotFound: if there is no such RSE, or none that speaks S3.
-    :raises ConfigurationError: if its settings are wrong.
+    :raises RSENotFound: if there is no such RSE, or it has no S3 protocol.
+    :raises ConfigurationError: if its settings are invalid.
     """
     known = _storages.get((vo, rse))
     if known is None or time.monotonic() - known[0] > CACHE_SECONDS:
@@ -211,7 +209,7 @@ def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:
 
 
 def speaks_s3() -> 'ColumnElement[bool]':
-    """The condition for an entry of the table of protocols to be one of these."""
+    """Return the SQL condition for S3 entries in the table of protocols."""
     protocol = models.RSEProtocol
     return and_(protocol.impl.like(f'{IMPL}%'), or_(protocol.scheme == 'https', protocol.scheme == 'http'))
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The keys below a prefix of a bucket, and the names in the catalogue that they have."""
+"""Subtrees of buckets: the keys below a prefix, and the names that they have in the catalogue."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
@@ -30,12 +30,13 @@ __all__ = ['Subtree']
 
 @dataclass(frozen=True, eq=False)
 class Subtree:
-    """All keys of a bucket that begin with ``key_prefix``, and all names of a scope that begin with ``name_prefix``:
-    one is the other.
+    """The keys of a bucket that begin with ``key_prefix``, and the names of a scope that begin with ``name_prefix``.
 
-    A prefix is empty or ends in a slash. Behind it key and name are the same, byte for byte, and so is their order.
+    They map to each other. A prefix is empty or ends with a slash; after it, key and name are the same bytes, and sort
+    in the same order.
 
-    :param dataset: The one dataset for all new files (imports); None: each goes to the collection that it lies below.
+    :param dataset: The dataset that all new files are added to (imports); None: each file is added to the collection
+        that it is below.
     """
 
     storage: 'Storage'
@@ -47,10 +48,11 @@ class Subtree:
 
     @classmethod
     def of(cls, storage: 'Storage', scope: 'InternalScope', name: str = '') -> 'Subtree':
-        """What lies below a collection, or (no name) all of the scope's bucket. No request.
+        """Return the subtree of a collection, or (no name) of the whole bucket of the scope. No request.
 
-        :raises RSEOperationNotSupported: if the RSE's algorithm scatters what lies below a name.
-        :raises RSEFileNameNotSupported: if the scope can have no bucket.
+        :raises RSEOperationNotSupported: if the lfn2pfn algorithm of the RSE does not keep the files of a collection
+            below one prefix.
+        :raises RSEFileNameNotSupported: if the scope cannot have a bucket.
         """
         name_prefix = f'{name}/' if name else ''
         bucket, key_prefix = storage.layout.place_of(str(scope), name_prefix)
@@ -60,17 +62,18 @@ class Subtree:
     def imported(
         cls, storage: 'Storage', scope: 'InternalScope', dataset: str, bucket: str, key_prefix: str
     ) -> 'Subtree':
-        """Somebody else's keys, as files of one dataset: the name is the dataset, a slash, and the key behind
-        ``key_prefix``. No request.
+        """Return the subtree of an import: keys of another owner, as files of one dataset. No request.
 
-        :param key_prefix: Only keys below it; a slash at its end may be left out.
+        The name of a file is the dataset, a slash, and the key without ``key_prefix``.
+
+        :param key_prefix: Import only the keys below this prefix; the slash at its end may be omitted.
         :raises RSEOperationNotSupported: if the RSE is deterministic.
-        :raises RSEFileNameNotSupported: if the bucket does not lie below the protocol's prefix.
+        :raises RSEFileNameNotSupported: if the bucket is not below the prefix of the protocol.
         """
         if storage.layout.deterministic:
             raise RSEOperationNotSupported(
-                f'RSE {storage.rse} is deterministic: it has a place of its own for each name. Import into an RSE that '
-                'is not (rucio s3 rse add NAME --read-only).'
+                f'RSE {storage.rse} is deterministic: the name of a file determines where it is stored. Import into a '
+                'non-deterministic RSE (rucio s3 rse add NAME --read-only).'
             )
         if key_prefix and not key_prefix.endswith('/'):
             key_prefix += '/'
@@ -79,21 +82,23 @@ class Subtree:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all that the scope, or the dataset of an import, has in the bucket."""
+        """Whether this is everything that the scope, or the dataset of an import, has in the bucket."""
         return not self.name_prefix or self.dataset is not None
 
     def name_of(self, key: str) -> str:
-        """The name of a key of this part."""
+        """Return the name of a key of this subtree."""
         return self.name_prefix + key[len(self.key_prefix) :]
 
     def key_of(self, name: str) -> str:
-        """The key of a name of this part."""
+        """Return the key of a name of this subtree."""
         return self.key_prefix + name[len(self.name_prefix) :]
 
     def path_of(self, key: str) -> Optional[str]:
-        """What Rucio stores with the replica: a path on a non-deterministic RSE, else None."""
+        """Return the path that Rucio stores with a replica on a non-deterministic RSE; None: the
+        RSE is deterministic.
+        """
         return None if self.storage.layout.deterministic else self.storage.layout.path_of(self.bucket, key)
 
     def target(self, name: str) -> Target:
-        """What a message about a name is about."""
+        """Return what messages about a name refer to."""
         return Target(self.storage.rse, self.bucket, self.key_of(name))

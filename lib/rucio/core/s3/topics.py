@@ -12,18 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The topic of a storage that tells this server what happens in its buckets, where the storage makes topics
-itself (Ceph).
+"""Topics for the event notifications of buckets, on storages that create topics themselves (Ceph).
 
-Ceph 16 and 18 ask nobody who may see, replace or delete a topic: any key of the tenant may, also a vended one, whatever
-its policy says. Who deletes it makes each write to a subscribed bucket fail, who replaces it has the bucket's events
-sent to himself. Ceph 16 does not ask either who may change the notifications of a bucket, so that vended keys subscribe
-any bucket to a topic, whether this server uses events or not. So either users reach only gateways without that API, and
-this server another one for its events (setting ``events_endpoint``); or, from Ceph 20 on, the policy of the role denies
-``sns:*``. Whether it is so is tried, with keys as they are vended (:func:`find_exposure`), by :mod:`.chaining`.
+Ceph 16 and 18 do not check who may see, replace or delete a topic: any key of the tenant may, including vended keys,
+whatever their policy says. If a topic is deleted, each write to a subscribed bucket fails; if it is replaced, the
+events of the bucket go to somebody else. Ceph 16 does not check either who may change the notifications of a bucket, so
+that vended keys can subscribe any bucket to a topic, whether or not this server uses events. So either users can only
+reach gateways without that API, and this server uses another gateway for its events (setting ``events_endpoint``); or,
+from Ceph 20 on, the policy of the role denies ``sns:*``. :mod:`.chaining` tests this with keys like those that are
+vended (:func:`find_exposure`).
 
-Notifications are not tried: a gateway has both or neither (``notifications`` in ``rgw_enable_apis``), and nothing of
-another bucket can be tried without knowing one.
+Notifications are not tested: a gateway has both APIs or neither (``notifications`` in ``rgw_enable_apis``), and a test
+would need a bucket of another account.
 """
 
 import json
@@ -50,37 +50,40 @@ __all__ = ['PREFIX', 'create', 'endpoint_url', 'find_exposure', 'repair']
 
 _LOGGER = line_logger(__name__)
 
-PREFIX = 'rucio-s3'  # the names of our topics begin with it
+PREFIX = 'rucio-s3'  # topic names begin with it
 _NO_API = (405, 501)
-_REFUSALS = (401, 403, *_NO_API)  # not 404: who may not see topics is not told that one is missing
+_REFUSALS = (
+    401,
+    403,
+    *_NO_API,
+)  # not 404: without permission to see topics, the answer is never that a topic is missing
 _REMEDY = (
-    'See "Topics and vended keys" in docs/operators.md: give users a gateway without "notifications" in '
-    'rgw_enable_apis, and the server another one for its events (events_endpoint); or, from Ceph 20 on, have the '
-    'policy of the role deny sns:*.'
+    'See "Topics and vended keys" in docs/operators.md: provide a gateway without "notifications" in rgw_enable_apis '
+    'to users, and another one for events to the server (events_endpoint); or, from Ceph 20 on, deny sns:* in the '
+    'policy of the role.'
 )
 
 
 def endpoint_url(storage: 'Storage') -> str:
-    """Where this server speaks of topics and of notifications: a gateway that users do not reach, if there is one."""
+    """Return the endpoint for topics and notifications: a gateway that users cannot reach, if there is one."""
     return storage.endpoint.events_endpoint or storage.endpoint.url
 
 
 def create(storage: 'Storage') -> str:
-    """Make the topic, or bring one that is there up to date: one request.
+    """Create the topic, or update the existing one. One request.
 
-    :returns: Its ARN.
+    :returns: The ARN of the topic.
     :raises ClientError: if the storage refuses; BotoCoreError: if it does not answer.
-    :raises ConfigurationError: if others could read the token on its way.
+    :raises ConfigurationError: if the token would be sent unencrypted.
     """
     attributes = _attributes(storage)
     return str(_client(storage).create_topic(Name=_name(storage), Attributes=attributes)['TopicArn'])
 
 
 def repair(storage: 'Storage') -> Optional[str]:
-    """Put the topic right, if somebody deleted it, or had it push to elsewhere. Two requests at most, where this server
-    makes topics, else none.
+    """Restore the topic if it was deleted or changed. At most two requests, if this server creates topics, else none.
 
-    :returns: What was wrong with it; None: nothing, or it cannot be asked.
+    :returns: What was wrong; None: nothing, or the storage did not answer.
     """
     endpoint = storage.endpoint
     if endpoint.events_topic or not (endpoint.event_topics and endpoint.events_url and endpoint.events_token):
@@ -90,8 +93,8 @@ def repair(storage: 'Storage') -> Optional[str]:
         if wrong := _damage(storage, client):
             client.create_topic(Name=_name(storage), Attributes=attributes)
             return (
-                f'RSE {storage.rse}: the topic {_name(storage)} {wrong}. It was made again: see who else may change '
-                f'it. {_REMEDY}'
+                f'RSE {storage.rse}: the topic {_name(storage)} {wrong}. It was created again: find out who else can '
+                f'change it. {_REMEDY}'
             )
     return None
 
@@ -104,9 +107,9 @@ def _damage(storage: 'Storage', client: Any) -> str:
     except ClientError as error:
         if status_of(error) != 404:
             raise
-        found = None  # Ceph 16 lists those with subscribers also when they are gone
+        found = None  # Ceph 16 still lists deleted topics that have subscribers
     if found is None:
-        return 'was not there'
+        return 'did not exist'
     try:
         address = json.loads(found.get('EndPoint') or '{}').get('EndpointAddress')
     except ValueError:
@@ -122,29 +125,29 @@ def _name(storage: 'Storage') -> str:
 
 def _attributes(storage: 'Storage') -> dict[str, str]:
     endpoint = storage.endpoint
-    # The first is told the token, the second is where the storage sends it.
+    # The token is sent to the first, and by the storage to the second.
     for url in (endpoint_url(storage), str(endpoint.events_url)):
         need_private(
             url,
             f'RSE {storage.rse}: the events_token',
-            'Use https for both the storage and events_url, or have it tell its events another way.',
+            'Use https for both the storage and events_url, or deliver the events another way.',
         )
     return {
         'push-endpoint': str(endpoint.events_url),
         'OpaqueData': str(endpoint.events_token),
         'verify-ssl': 'true',
-        # Otherwise who puts an object has to wait for our answer, for ever if there is none. Ceph 16 needs up to 30 s
-        # to notice a new topic of this kind, then an event takes it 0.1 s.
+        # Otherwise each PUT waits for the answer of this server, forever if there is none. Ceph 16 needs up to 30 s to
+        # notice a new persistent topic; then an event takes 0.1 s.
         'persistent': 'true',
-        # Ceph 16 does not know these two: it tries again at once, for ever.
+        # Ceph 16 does not know these two: it retries immediately, forever.
         'retry_sleep_duration': '5',
         'time_to_live': '86400',
     }
 
 
 def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
-    """A client for the storage's own SNS, with the server's keys at our place, or with others where users are. Not
-    shared: it is used seldom.
+    """Return a client for the SNS API of the storage: with the server's keys at its endpoint for topics, or with other
+    keys at the endpoint of users. It is rarely used, so it is not shared.
     """
     endpoint = storage.endpoint
     url = endpoint.url if session else endpoint_url(storage)
@@ -154,17 +157,17 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
     )
 
 
-# Whether others can do that, too
+# Whether users can change topics
 
 
 def find_exposure(storage: 'Storage', session: 'BotoSession') -> str:
-    """What keys that were vended could do with topics of the storage, and what to change; or nothing.
+    """Return what vended keys could do to topics of the storage, and what to change; empty if nothing.
 
-    Where the storage makes no topics itself, no request; where the gateway of users has no API for them, one; else six:
-    a topic without a subscriber is made and deleted for it.
+    No request if the storage does not create topics; one if the gateway of users has no API for them; else six: a topic
+    without subscribers is created and deleted.
 
-    :param session: With keys as they are vended.
-    :raises ServiceUnavailable: if nobody can say.
+    :param session: A session with keys like those that are vended.
+    :raises ServiceUnavailable: if it cannot be determined.
     """
     if not storage.endpoint.event_topics:
         return ''
@@ -172,7 +175,7 @@ def find_exposure(storage: 'Storage', session: 'BotoSession') -> str:
     if _status(theirs, 'list_topics', {}) in _NO_API:
         return ''
     with _scratch_topic(storage) as (name, arn):
-        # Of a topic that is there: Ceph 20 refuses to touch others, whoever asks.
+        # With an existing topic: for others, Ceph 20 refuses everybody.
         trials = {
             'read': ('get_topic_attributes', {'TopicArn': arn}),
             'replace': ('create_topic', {'Name': name}),
@@ -184,22 +187,19 @@ def find_exposure(storage: 'Storage', session: 'BotoSession') -> str:
     if not may:
         return ''
     can = ' and '.join(filter(None, [', '.join(may[:-1]), may[-1]]))
-    return (
-        f'RSE {storage.rse}: keys that this server would vend can {can} topics of the storage, and must not reach any. '
-        f'{_REMEDY}'
-    )
+    return f'RSE {storage.rse}: vended keys can {can} topics of the storage, but must not. {_REMEDY}'
 
 
 @contextmanager
 def _scratch_topic(storage: 'Storage') -> Iterator[tuple[str, str]]:
-    """A topic that nobody needs."""
+    """A temporary topic."""
     own, name = _client(storage), f'{PREFIX}-probe-{secrets.token_hex(8)}'
     try:
         arn = str(own.create_topic(Name=name)['TopicArn'])
     except (ClientError, BotoCoreError) as error:
         raise ServiceUnavailable(
-            f"RSE {storage.rse}: nobody knows whether vended keys can change the storage's topics, as no topic could "
-            f'be made to try it at {endpoint_url(storage)}: {said(error)} {_REMEDY}'
+            f'RSE {storage.rse}: it is unknown whether vended keys can change topics of the storage, as no topic could '
+            f'be created for a test at {endpoint_url(storage)}: {said(error)} {_REMEDY}'
         ) from None
     try:
         yield name, arn
@@ -209,9 +209,9 @@ def _scratch_topic(storage: 'Storage') -> Iterator[tuple[str, str]]:
 
 
 def _status(client: Any, call: str, parameters: dict[str, Any]) -> int:
-    """The status of the answer.
+    """Return the HTTP status of the answer to a call.
 
-    :raises ServiceUnavailable: if it is neither yes nor no.
+    :raises ServiceUnavailable: if it is neither a success nor a refusal.
     """
     try:
         getattr(client, call)(**parameters)
@@ -219,7 +219,7 @@ def _status(client: Any, call: str, parameters: dict[str, Any]) -> int:
         status = status_of(error)
         if status not in _REFUSALS and (not status or status >= 500):
             raise ServiceUnavailable(
-                f'The storage did not say whether vended keys may call {call}: {said(error)} It will be tried again.'
+                f'It is unknown whether vended keys may call {call}: {said(error)} The server will test it again.'
             ) from None
         return status
     return 200

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Who may do what with the objects of a scope. Asked for each call: nothing is remembered.
+"""Permissions on the objects of a scope. They are checked for each call: nothing is cached.
 
-Root and admins may do everything, the owner of a scope everything in its bucket, others what a grant gives them. The
-policy package has the last word: see :mod:`rucio.core.s3.policy_package`.
+Root and admins may do everything, the owner of a scope everything in its bucket, others what a grant allows. The policy
+package can override this: see :mod:`rucio.core.s3.policy_package`.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
@@ -41,7 +41,7 @@ Known = dict[tuple[Any, ...], bool]
 
 
 def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
-    """Whether an account is root or has the attribute ``admin``: one query at most."""
+    """Return whether an account is root or has the attribute ``admin``. At most one query."""
     return issuer.external == 'root' or _cached(
         known, ('admin', issuer), lambda: bool(has_account_attribute(account=issuer, key='admin', session=session))
     )
@@ -64,23 +64,22 @@ def may(
     session: 'Session',
     known: 'Optional[Known]' = None,
 ) -> bool:
-    """Whether an account may read or write a name of a scope, and all names that begin with it. Three small
-    queries at most.
+    """Return whether an account may read or write a name of a scope, and all names that begin with it. At most three
+    small queries.
 
     :param issuer: The account.
     :param scope: The scope.
-    :param name: A name, or a prefix of names; empty: all of the scope's bucket, and the bucket itself. To ask for all
-        of a collection, ask for its name and a slash: ``run1`` is also the prefix of ``run12/file``.
-    :param write: Whether it is to make or delete objects, or else to read and list them.
-    :param known: An empty dict, the same for all questions of one call: who owns a scope and who is an admin is then
-        asked once.
+    :param name: A name or a prefix of names; empty: the whole bucket of the scope, and the bucket itself. For
+        everything in a collection, pass its name and a slash: ``run1`` is also a prefix of ``run12/file``.
+    :param write: True: create and delete objects; False: read and list them.
+    :param known: A dict, empty at first, that is shared by all checks of one call to cache scope owners and admins.
     """
     if issuer.vo != scope.vo:
         return False
     answer = policy_package.decide(issuer, scope, name, write, session=session)
     if answer is not None:
         return answer
-    # Some storages take dots for directories, and would step out of what is granted, or out of the bucket.
+    # Some storages interpret dots as directories, which would lead out of the granted prefix, or out of the bucket.
     plain = not any(part in ('.', '..') for part in name.split('/'))
     if issuer.external == 'root' or (
         plain
@@ -97,12 +96,12 @@ def may(
 def covering(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[str]:
-    """The largest part of a scope's bucket around a name that an account may read or write. Queries as :func:`may` for
-    each slash in the name.
+    """Return the shortest prefix of a name that an account may read or write. The cost of :func:`may` for each slash in
+    the name.
 
-    :param name: A name, or a prefix of names.
-    :returns: A prefix of names: empty for all of the bucket, else with a slash at its end. None where there is no
-        such part.
+    :param name: A name or a prefix of names.
+    :returns: A prefix of names: empty for the whole bucket, else ending with a slash. None: the account may not access
+        the name.
     """
     if not may(issuer, scope, name, write, session=session):
         return None
@@ -111,10 +110,10 @@ def covering(
 
 
 def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> None:
-    """As :func:`may`.
+    """Check what :func:`may` returns.
 
-    :raises AccessDenied: if it may not.
-    :raises ScopeNotFound: if it may not, as there is no such scope.
+    :raises AccessDenied: if the account does not have the permission.
+    :raises ScopeNotFound: if the scope does not exist.
     """
     if not may(account, scope, name, write, session=session):
         raise denied_did(account, scope, name, write, session=session)
@@ -123,19 +122,19 @@ def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: b
 def denied_did(
     account: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> RucioException:
-    """What to raise for a name. Which scopes there are is no secret: Rucio lists them to every account."""
+    """Return the exception for a name. Scopes are not secret: Rucio lists them to every account."""
     if not check_scope(scope, session=session):
         return ScopeNotFound(f"There is no scope '{scope}': check its spelling (rucio scope list).")
     if name:
         return denied(account, f'{scope}:{name}', write)
     return AccessDenied(
-        f'Account {account} may not {"write to" if write else "read"} all of the bucket of scope {scope}: only its '
-        'owner and admins may. The owner can share collections of it (rucio s3 share SCOPE:NAME).'
+        f'Account {account} may not {"write to" if write else "read"} the whole bucket of scope {scope}: only its '
+        'owner and admins may. The owner can share collections in it (rucio s3 share SCOPE:NAME).'
     )
 
 
 def denied(account: 'InternalAccount', what: str, write: bool) -> AccessDenied:
-    """What to raise for something else: the same whether there is such a thing or not."""
+    """Return the exception for anything else: it does not reveal whether that exists."""
     return AccessDenied(
         f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it '
         '(rucio s3 share).'

@@ -12,18 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether vended keys stay what they are for: the server tries to make more of them, before it vends any.
+"""Tests whether vended keys can obtain more permissions (role chaining), before the server vends any.
 
-A session policy limits what keys can do, but on some storages not whom they can become: there, keys for one folder may
-take the role again without a policy, if its trust policy lets them. So the server asks for keys as it vends them, and
-tries with these what a thief would. Only where all of it is refused are keys vended; else the server signs requests
-(``remote``), and says what its operator has to change.
+A session policy limits what keys can do; on some storages, it does not limit which roles they can assume. There, keys
+for one folder can assume the role again without a policy, if its trust policy allows it. So the server obtains keys as
+it would vend them, and uses them to try what an attacker would. Only if the storage refuses all attempts are keys
+vended; otherwise the server signs requests (``remote``), and reports what the operator has to change.
 
-The verdict is kept for all workers of all servers (:mod:`rucio.core.s3.configs`), and ends by itself.
+The verdict is stored for all workers of all servers (:mod:`rucio.core.s3.configs`), and expires.
 
-Calls of IAM are not tried: session policies hold for them on AWS, Ceph and SeaweedFS. What they do not hold for is
-AssumeRole, which the trust policy of a role decides, and MinIO's AddServiceAccount before a release that the operator
-has to name.
+Calls to IAM are not tested: on AWS, Ceph and SeaweedFS session policies apply to them. They do not apply to
+AssumeRole, which the trust policy of a role governs, nor to AddServiceAccount of MinIO before a release that the
+operator has to confirm.
 """
 
 import hashlib
@@ -61,14 +61,14 @@ __all__ = ['SAFE_SECONDS', 'UNSAFE_SECONDS', 'Verdict', 'last_verdict', 'verdict
 
 _LOGGER = line_logger(__name__)
 
-SAFE_SECONDS = 6 * 3600  # seconds for which a trial in which all was refused counts
-UNSAFE_SECONDS = 300  # ... any other: an operator's change is noticed soon
-ROLES_SECONDS = 300  # seconds after which the roles of other RSEs are looked for anew
-# GHSA-jjjj-jwhf-8rgr: before it, keys with a session policy could make a service account without one.
+SAFE_SECONDS = 6 * 3600  # seconds for which a verdict is valid if all attempts were refused
+UNSAFE_SECONDS = 300  # ... any other verdict: a change by the operator is soon noticed
+ROLES_SECONDS = 300  # seconds until the roles of other RSEs are read again
+# GHSA-jjjj-jwhf-8rgr: before it, keys with a session policy can create a service account without one.
 MINIO_RELEASE = 'RELEASE.2025-10-15T17-29-55Z'
 
 _REFUSED = frozenset(('AccessDenied',))
-# There is no such call: MinIO, AWS, Ceph, others.
+# The call does not exist: MinIO, AWS, Ceph, others.
 _UNKNOWN = frozenset(
     (
         'BadRequest',
@@ -84,16 +84,16 @@ _NOT_THE_TOKEN = frozenset(('ExpiredTokenException', 'IDPRejectedClaim', 'Invali
 # {"alg":"none"} and {"iss":"https://rucio.invalid","sub":"rucio","aud":"rucio"}, not signed.
 _OWN_TOKEN = 'eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL3J1Y2lvLmludmFsaWQiLCJzdWIiOiJydWNpbyIsImF1ZCI6InJ1Y2lvIn0.'  # noqa: S105 - opens nothing
 _SESSION_NAME = 'chaining'
-_REMEDY = 'Give the roles the policies that docs/operators.md has for this storage (Roles for vending).'
+_REMEDY = 'Give the roles the policies in docs/operators.md for this storage (Roles for vending).'
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of the last trial.
+    """The result of a test.
 
-    :param safe: Whether all was refused: then keys may be vended.
-    :param reason: What was not refused, and what the operator has to change; empty where nothing has to be.
-    :param at: When it was, in POSIX seconds.
+    :param safe: Whether all attempts were refused, so that keys may be vended.
+    :param reason: What was not refused, and what the operator has to change; empty if ``safe``.
+    :param at: The time of the test, in POSIX seconds.
     """
 
     safe: bool
@@ -103,9 +103,7 @@ class Verdict:
     @property
     def fresh(self) -> bool:
         age = time.time() - self.at
-        return (
-            -60 <= age < (SAFE_SECONDS if self.safe else UNSAFE_SECONDS)
-        )  # the clocks of two servers may differ a little
+        return -60 <= age < (SAFE_SECONDS if self.safe else UNSAFE_SECONDS)  # the clocks of servers may differ slightly
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -116,7 +114,7 @@ class Verdict:
 
 
 class _Trial(NamedTuple):
-    """A call that must be refused, and the codes that are a refusal."""
+    """A call that must be refused, and the error codes that count as a refusal."""
 
     what: str
     call: Any
@@ -125,7 +123,7 @@ class _Trial(NamedTuple):
 
 
 class _CachedVerdict:
-    """What this process knows of a storage. Who holds the lock finds out; the others wait for him."""
+    """The verdict on a storage in this process. One thread tests while it holds the lock; the others wait."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -146,11 +144,11 @@ _roles: dict[tuple[Optional[str], str], tuple[float, list[str]]] = {}
 
 
 def verdict(storage: 'Storage') -> Verdict:
-    """Whether keys may be vended by this storage's role. Not to be called while a transaction is open.
+    """Return whether keys may be vended with the role of a storage. Do not call it in a transaction.
 
-    Nothing for some seconds after it was asked last; one small query while the last trial of any server counts; else
-    five requests to the STS, and two for each further role that this server has at the same STS, and on storages that
-    make topics those of :func:`.topics.find_exposure`. Threads of one process cause one trial.
+    No cost within some seconds of the last call; one small query while the last verdict of any server is valid; else
+    five requests to the STS, two more for each further role of this server at the same STS, and on storages that create
+    topics those of :func:`.topics.find_exposure`. Threads of one process share a test.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -170,7 +168,7 @@ def verdict(storage: 'Storage') -> Verdict:
 
 
 def last_verdict(storage: 'Storage', *, session: 'Session') -> Optional[Verdict]:
-    """What came of the last trial, without another one: one small query at most. None if there was none that counts.
+    """Return the last verdict without testing; None: there is no valid one. At most one small query.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -183,15 +181,13 @@ def _slot(storage: 'Storage') -> _CachedVerdict:
     return _slots.setdefault((os.getpid(), storage.rse_id), _CachedVerdict())
 
 
-# What the table of settings keeps
+# Stored verdicts
 
 
 def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
-    """What a verdict holds for. With another role, STS or key of the server, or another role beside it, there has to be
-    another one.
-    """
+    """Return a digest of what a verdict depends on: the STS, the key of the server, and all roles at the same STS."""
     keys = storage.credentials()
-    own = '' if keys.token else str(keys.access_key)  # keys that end are others in each process
+    own = '' if keys.token else str(keys.access_key)  # temporary keys differ between processes
     endpoint = storage.endpoint
     topic = [endpoint.url, topics.endpoint_url(storage)] if endpoint.event_topics else []
     parts = [
@@ -226,11 +222,11 @@ def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') ->
     configs.put(configs.vending_section(storage), _option(storage), value, session=session)
 
 
-# Trying
+# Tests
 
 
 def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> list[str]:
-    """The storage's own role first, then those that any RSE of any VO has at the same STS. A few queries in
+    """Return the storage's own role, then those of any RSE of any VO at the same STS. A few queries every
     five minutes.
     """
     own, now = str(storage.endpoint.role_arn), time.monotonic()
@@ -267,7 +263,7 @@ def _vos(session: 'Session') -> list[str]:
 
 
 def _is_same_sts(one: 'Endpoint', other: 'Endpoint') -> bool:
-    # AWS has an STS in each region, all with the same roles.
+    # AWS has an STS in each region, with the same roles.
     return one.sts_url == other.sts_url or one.provider == other.provider == 'aws'
 
 
@@ -288,16 +284,16 @@ def _minio_problem(storage: 'Storage') -> str:
     if release and release >= MINIO_RELEASE:
         return ''
     return (
-        f'RSE {storage.rse}: with MinIO before {MINIO_RELEASE}, vended keys can make themselves keys for everything '
-        '(CVE-2025-62506), and MinIO does not say which release it is. Once it is that or a later one, set '
-        f"'minio_release' in rucio.cfg [s3:{storage.rse}] to its name."
+        f'RSE {storage.rse}: before {MINIO_RELEASE}, vended keys can create unrestricted keys on MinIO '
+        "(CVE-2025-62506), and MinIO does not report its release. Once it is updated, set 'minio_release' in rucio.cfg "
+        f'[s3:{storage.rse}] to the name of the release.'
     )
 
 
 def _find_escalation(storage: 'Storage') -> str:
-    """What the storage does not refuse, and what to do about it; or nothing.
+    """Return what the storage does not refuse and what to do about it; empty if it refuses everything.
 
-    :raises RucioException: if there are no keys to try with.
+    :raises RucioException: if there are no keys to test with.
     """
     endpoint, roles = storage.endpoint, _known_roles(storage)
     bucket = storage.layout.common_bucket or f'{endpoint.bucket_prefix}rucio-s3-{secrets.token_hex(4)}'
@@ -312,22 +308,24 @@ def _find_escalation(storage: 'Storage') -> str:
         code = sts.refusal(trial.call, **trial.parameters)
         if code is None:
             return (
-                f'RSE {storage.rse}: keys that this server would vend can become more than they are for: {trial.what} '
-                f'is not refused to them. {_REMEDY}'
+                f'RSE {storage.rse}: vended keys could obtain more permissions: the storage does not refuse '
+                f'{trial.what}. {_REMEDY}'
             )
         if code not in trial.refusals:
             return (
-                f'RSE {storage.rse}: nobody knows whether keys that this server would vend can become more than they '
-                f"are for: {endpoint.sts_url} answers '{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
+                f'RSE {storage.rse}: it is unknown whether vended keys could obtain more permissions: '
+                f"{endpoint.sts_url} answers '{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
             )
     return topics.find_exposure(storage, own)
 
 
 def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
-    """No policy, and the shortest time: for more than an hour AWS answers ValidationError, which is no refusal."""
+    """Yield the calls, without a policy and with the shortest lifetime: above one hour, AWS answers ValidationError,
+    which is not a refusal.
+    """
     seconds, named = {'DurationSeconds': vending.MIN_LIFETIME}, {'RoleSessionName': _SESSION_NAME}
     for role in roles:
-        # A role that another RSE names, and that is not there, nobody can take.
+        # A role of another RSE that does not exist cannot be assumed.
         refusals = _REFUSED if role == roles[0] else _REFUSED | {'NoSuchEntity'}
         yield _Trial(
             f"AssumeRole of '{role}' without a session policy",

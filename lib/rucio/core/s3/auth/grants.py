@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Grants: what the owner of a scope lets others do below a collection.
+"""Grants: access to collections that scope owners give to other accounts.
 
-They are in a table of the plugin's own, ``s3_grants``, that only the server writes: metadata of a DID can be deleted,
-and in some scopes written, by strangers. Without the table nothing is granted. A grant belongs to the DID that it was
-given for, and does not pass on to another one that is made with the same name.
+They are stored in a table of the plugin's own, ``s3_grants``, which only the server writes: metadata of a DID can be
+deleted, and in some scopes written, by others. Without the table, nothing is granted. A grant belongs to the DID that
+it was given for: it does not apply to another DID that is created with the same name.
 """
 
 from datetime import datetime, timedelta, timezone
@@ -59,24 +59,24 @@ __all__ = [
 ]
 
 EVERYBODY = '*'
-MAX_GRANTS = 200  # of one collection
-MAX_RSE_IDS_LENGTH = 1000  # characters of the ids of RSEs, 32 each
+MAX_GRANTS = 200  # per collection
+MAX_RSE_IDS_LENGTH = 1000  # characters of RSE ids, 32 each
 
 
 class Grant(NamedTuple):
-    """What somebody may do below a collection."""
+    """The access of a grantee to a collection."""
 
-    kind: str  # of GranteeType, in small letters: account, world, ...
-    account: str  # an account's name; *: everybody, also without an account, reading
+    kind: str  # a GranteeType in lower case: account, world, ...
+    account: str  # the name of an account; *: everybody, read-only, even without an account
     write: bool
     by: str
     at: str  # ISO 8601, UTC
-    until: Optional[str]  # the same; None: no end
-    ended: bool  # the end is past, or the collection was erased; a public grant is kept until the storage was told
+    until: Optional[str]  # ISO 8601, UTC; None: no end
+    ended: bool  # expired, or the collection was erased; a public grant is kept until the storage was updated
 
 
 class EndedGrant(NamedTuple):
-    """A grant that holds no longer, as the table has it."""
+    """A grant that is no longer valid, as stored in the table."""
 
     scope: 'InternalScope'
     name: str
@@ -87,28 +87,28 @@ class EndedGrant(NamedTuple):
 
 
 def has_table(*, session: 'Session') -> bool:
-    """Whether something can be shared: the operator has made the table. No query where it is there."""
+    """Return whether collections can be shared, that is, the table exists. No query if it does."""
     return s3.is_ready(session=session)
 
 
 def need_table(*, session: 'Session') -> None:
-    """Refuse to share where the table is missing. No query where it is there.
+    """Check that the table exists. No query if it does.
 
-    :raises UnsupportedOperation: if the operator has not made it.
+    :raises UnsupportedOperation: if the operator has not created it.
     """
     if not has_table(session=session):
         raise UnsupportedOperation(
-            'Nothing can be shared on this Rucio server yet: its database lacks the table of grants. Its operator has '
-            f'to run {s3.COMMAND}.'
+            'Collections cannot be shared on this Rucio server yet: the table of grants is missing in its database. '
+            f'The operator has to run {s3.COMMAND}.'
         )
 
 
 def is_granted(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> bool:
-    """Whether a grant of a collection that a name lies below lets an account read or write.
+    """Return whether an account was granted access to a collection above a name.
 
-    One query, none where the name has no slash.
+    One query; none if the name has no slash.
     """
     above = address.ancestors(name)
     if not above or not s3.is_ready(session=session):
@@ -136,7 +136,7 @@ def is_granted(
 
 
 def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> list[Grant]:
-    """The grants of one collection, by account: one query. None where the table is missing."""
+    """List the grants of a collection, sorted by account. One query; none if the table is missing."""
     if not s3.is_ready(session=session):
         return []
     table, did = s3.Grant, models.DataIdentifier
@@ -147,18 +147,18 @@ def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> lis
 def need_grantable(
     scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session'
 ) -> None:
-    """Whether there can be such a grant. Three queries.
+    """Check that access can be granted. Three queries.
 
     :param account: An account, or :data:`EVERYBODY`.
     :raises AccountNotFound: if there is no such account.
     :raises DataIdentifierNotFound: if there is no such DID.
     :raises UnsupportedOperation: if it is a file, or the table of grants is missing.
-    :raises InvalidObject: if everybody shall write, or the collection has too many grants.
+    :raises InvalidObject: if write access is for everybody, or the collection has too many grants.
     """
     need_table(session=session)
     if account.external == EVERYBODY:
         if write:
-            raise InvalidObject('Everybody may be granted to read, not to write: name the accounts that shall write.')
+            raise InvalidObject('Everybody can get read access only: name the accounts that need write access.')
     elif not account_exists(account, session=session):
         raise AccountNotFound(f"There is no account '{account}'.")
     did = models.DataIdentifier
@@ -167,24 +167,21 @@ def need_grantable(
         raise _no_collection(scope, name)
     if kind == DIDType.FILE:
         raise UnsupportedOperation(
-            f'{scope}:{name} is a file, and grants are of collections: share the collection above it.'
+            f'{scope}:{name} is a file. Only collections can be shared: share the collection above it.'
         )
     _need_room(scope, name, account.external or '', session)
 
 
 def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
     return DataIdentifierNotFound(
-        f'There is no collection {scope}:{name} that could be shared: make it first (rucio s3 make-bucket '
-        f'{scope}:{name}).'
+        f'The collection {scope}:{name} does not exist: create it first (rucio s3 make-bucket {scope}:{name}).'
     )
 
 
 def _need_room(scope: 'InternalScope', name: str, account: str, session: 'Session') -> None:
     valid = [grant.account for grant in list_grants(scope, name, session=session) if not grant.ended]
     if len(valid) >= MAX_GRANTS and account not in valid:
-        raise InvalidObject(
-            f'{scope}:{name} has {MAX_GRANTS} grants already: take some back, or share it with everybody.'
-        )
+        raise InvalidObject(f'{scope}:{name} already has {MAX_GRANTS} grants: revoke some, or share it with everybody.')
 
 
 def add_grant(
@@ -198,19 +195,19 @@ def add_grant(
     *,
     session: 'Session',
 ) -> bool:
-    """Grant an account access below a collection, or change what it was granted. A few queries.
+    """Grant an account access to a collection, or change its grant. A few queries.
 
-    What :func:`need_grantable` asks has been asked.
+    The caller has called :func:`need_grantable`.
 
     :param account: An account, or :data:`EVERYBODY`.
-    :param lifetime: After which the grant ends; None: never.
-    :param rse_ids: The RSEs that are told that everybody may read.
+    :param lifetime: The time until the grant expires; None: never.
+    :param rse_ids: The RSEs on which the collection is published for everybody.
     :returns: Whether anything changed.
     :raises DataIdentifierNotFound: if the collection is gone.
-    :raises InvalidObject: if the collection has too many grants, or too many RSEs have to be told.
+    :raises InvalidObject: if the collection has too many grants, or is published on too many RSEs.
     """
     did = models.DataIdentifier
-    # Locked, so that those who share it in the same moment do it one after the other.
+    # Locked, so that concurrent grants of a collection are serialised.
     made_at = session.execute(
         select(did.created_at).where(and_(did.scope == scope, did.name == name)).with_for_update()
     ).scalar()
@@ -232,20 +229,20 @@ def add_grant(
 
 
 def _merge_published(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
-    """What is published where, with what was before: it may not be taken back yet."""
+    """Return the RSEs of a public grant, including earlier ones, on which it may not have been revoked yet."""
     if row is not None and (row.grantee_type is not GranteeType.WORLD or row.published_on is None):
         return None
     before = row.published_on.split(',') if row is not None and row.published_on else []
     told = ','.join(dict.fromkeys([*before, *rse_ids])) or None
     if told and len(told) > MAX_RSE_IDS_LENGTH:
-        raise InvalidObject(f'A collection can be public on {MAX_RSE_IDS_LENGTH // 33} RSEs, not on more.')
+        raise InvalidObject(f'A collection can be public on {MAX_RSE_IDS_LENGTH // 33} RSEs at most.')
     return told
 
 
 def delete_grants(scope: 'InternalScope', name: str, account: Optional[str] = None, *, session: 'Session') -> bool:
-    """Take back the grant of an account, or those of all accounts. One query.
+    """Revoke the grant of an account, or of all accounts. One query.
 
-    That of everybody, of which the storage knows, stays: see :mod:`.publishing`.
+    The grant for everybody, which is also set on the storage, is kept: see :mod:`.publishing`.
 
     :returns: Whether there was one.
     """
@@ -257,18 +254,18 @@ def delete_grants(scope: 'InternalScope', name: str, account: Optional[str] = No
     return _delete(where, session)
 
 
-# Grants of everybody, and those that have ended
+# Public and expired grants
 
 
 def end_public_grant(
     scope: 'InternalScope', name: str, of: Optional[datetime] = None, *, session: 'Session'
 ) -> Optional[list[str]]:
-    """End what everybody was granted: from now on Rucio lets nobody read by it. Two queries.
+    """Expire the grant for everybody: from now on, the server does not apply it. Two queries.
 
     The row is kept until :func:`delete_ended_public_grant`.
 
-    :param of: Only that of the DID that was created then.
-    :returns: The ids of the RSEs that were told to let everybody read; empty: not known; None: there is no such grant.
+    :param of: Only the grant for the DID that was created at this time.
+    :returns: The ids of the RSEs on which it was published; empty: not known; None: there is no such grant.
     """
     table, now = s3.Grant, _now()
     if not s3.is_ready(session=session):
@@ -285,15 +282,15 @@ def end_public_grant(
 
 
 def list_public(*, session: 'Session') -> list[str]:
-    """The collections of all VOs that everybody may read, or may still read on a storage. One query."""
+    """List the collections of all VOs that everybody may read, or may still be able to read on a storage. One query."""
     table = s3.Grant
     rows = session.execute(select(table.scope, table.name).where(table.grantee_type == GranteeType.WORLD))
     return sorted(f'{row.scope.internal}:{row.name}' for row in rows)
 
 
 def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, list[str]]:
-    """The collections of a scope that everybody may read now, each with the ids of the RSEs that were told, as far as
-    they are known. One query.
+    """Return the collections of a scope that everybody may read now, with the ids of the RSEs on which they are
+    published, if known. One query.
     """
     table = s3.Grant
     stmt = (
@@ -309,7 +306,7 @@ def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, l
 
 
 def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
-    """The grants of a VO whose end is past, or whose collection was erased. One query over all grants."""
+    """List the grants of a VO that have expired, or whose collection was erased. One query over all grants."""
     if not s3.is_ready(session=session):
         return []
     table, did = s3.Grant, models.DataIdentifier
@@ -319,7 +316,7 @@ def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
 
 
 def delete_ended(ended: EndedGrant, *, session: 'Session') -> bool:
-    """Delete a grant that has ended, unless it was given again in the meantime. One query.
+    """Delete an expired grant, unless it was renewed in the meantime. One query.
 
     :returns: Whether it was deleted.
     """
@@ -329,9 +326,9 @@ def delete_ended(ended: EndedGrant, *, session: 'Session') -> bool:
 
 
 def delete_ended_public_grant(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Delete what everybody was granted, where that has ended and all storages were told. One query.
+    """Delete an expired grant for everybody, after it was revoked on all storages. One query.
 
-    :returns: Whether it was deleted: False also where it was given again in the meantime.
+    :returns: Whether it was deleted: False also if it was renewed in the meantime.
     """
     return _delete([_grant_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= _now()], session)
 
@@ -342,7 +339,7 @@ def _delete(where: 'list[Any]', session: 'Session') -> bool:
 
 
 def _now() -> datetime:
-    """As Rucio's tables have times: UTC, without saying so. Some databases keep no fractions of a second."""
+    """Return the time as Rucio's tables store it: UTC, without a time zone. Some databases store whole seconds only."""
     return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
 
 
@@ -360,7 +357,7 @@ def _grant_is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str
 
 
 def _same_did() -> Any:
-    """The condition of a join: the DID is there, and still the one that was shared."""
+    """Return the join condition: the DID exists, and is the one that was shared."""
     table, did = s3.Grant, models.DataIdentifier
     return and_(did.scope == table.scope, did.name == table.name, did.created_at == table.did_created_at)
 

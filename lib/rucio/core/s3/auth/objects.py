@@ -11,8 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Who may do what with an object, or a part of a bucket: :mod:`.access` for the names that it has, on this RSE and on
-others of the same storage.
+"""Permissions for objects and key prefixes: :mod:`.access` is asked for the names that they have, on this RSE and on
+others at the same storage.
 """
 
 from typing import TYPE_CHECKING, Optional
@@ -42,13 +42,16 @@ def may(
     session: 'Session',
     known: Optional[access.Known] = None,
 ) -> bool:
-    """Whether an account may read or write an object, or (a slash at its end, or empty) all that lies below."""
+    """Return whether an account may read or write an object, or (key empty or ending with a slash) everything
+    below a prefix.
+    """
     if not shared_keys.may(storage, account, bucket, key, write, session=session):
         return False
     dids = _dids(storage, bucket, key, session)
     if not dids or (write and not storage.layout.deterministic):
         return storage.layout.may_have(bucket) and access.is_admin(account, session=session, known=known)
-    # Which of several DIDs a place is the algorithm does not tell; where each replica has its path it is all of them.
+    # On a deterministic RSE, a key with several possible DIDs may be any of them; elsewhere, the object is a replica of
+    # all.
     enough = all if storage.layout.deterministic else any
     return enough(access.may(account, scope, name, write, session=session, known=known) for scope, name in dids)
 
@@ -56,13 +59,14 @@ def may(
 def covering(
     storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, *, session: 'Session'
 ) -> str:
-    """The largest part of a bucket around a prefix that an account may read or write, also as what it is on other RSEs.
+    """Return the shortest prefix containing a given one that an account may read or write, on all RSEs that share
+    the keys.
 
-    :returns: A prefix of keys: empty for all of the bucket.
-    :raises AccessDenied: if there is no such part.
+    :returns: A key prefix; empty: the whole bucket.
+    :raises AccessDenied: if there is none.
     """
     largest = _largest(storage, account, bucket, prefix, write, session)
-    # Keys for a prefix without a slash at its end would be for all that begins like that.
+    # Keys for a prefix without a slash at its end would be valid for everything that begins with it.
     nearest = prefix[: prefix.rfind('/') + 1]
     if nearest.startswith(largest) and not shared_keys.may(storage, account, bucket, largest, write, session=session):
         largest = nearest
@@ -94,7 +98,7 @@ def _largest(
 
 
 def _dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[tuple[InternalScope, str]]:
-    """The DIDs whose place this is. Where there could be several: those whose scope exists."""
+    """Return the DIDs that are stored at a key. If there are several candidates: those whose scope exists."""
     if not storage.layout.deterministic:
         return imports.dids_of(storage, bucket, key, session=session) if storage.layout.may_have(bucket) else []
     found = [(InternalScope(scope, vo=storage.vo), name) for scope, name in storage.layout.dids_of(bucket, key)]

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Grants of earlier versions: they were kept in the metadata of collections, where they count no longer.
+"""Grants of earlier versions, which stored them in the metadata of collections, where they are no longer valid.
 
-Who wrote them there cannot be told: some scopes let strangers write metadata. So an operator reviews them, and takes
-over what is right.
+It is unknown who wrote them: in some scopes, any account can write metadata. So an operator reviews them, and migrates
+the correct ones.
 """
 
 from contextlib import suppress
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 __all__ = ['OldGrant', 'drop', 'is_public', 'list_old', 'take_over']
 
 KEY = 's3_grants'
-OPEN_SCOPES = ('mock',)  # in which Rucio's generic permissions let every account make collections, with metadata
+OPEN_SCOPES = ('mock',)  # Rucio's generic permissions let every account create collections, with metadata, in them
 
 
 class OldGrant(NamedTuple):
-    """A grant as it stands in the metadata of a collection."""
+    """A grant in the metadata of a collection."""
 
     scope: 'InternalScope'
     name: str
@@ -53,16 +53,16 @@ class OldGrant(NamedTuple):
     write: bool
     by: str
     at: str
-    doubt: str  # why it may be forged, or cannot be taken over; empty: nothing speaks against it
+    doubt: str  # why it may be forged, or cannot be migrated; empty: no objection
 
     @property
     def did(self) -> str:
-        """The collection; of another VO than the default one with its VO."""
+        """The collection; with its VO unless that is the default one."""
         return f'{self.scope.internal}:{self.name}'
 
 
 def list_old(*, session: 'Session') -> list[OldGrant]:
-    """All grants in metadata: one query over all metadata, and a few for each grant."""
+    """List all grants in metadata: one query over all metadata, and a few for each grant."""
     table = models.DidMeta
     stmt = select(table.scope, table.name, table.meta)
     rows = session.execute(stmt.where(as_text(session).like(f'%"{KEY}"%'))).all()
@@ -73,9 +73,7 @@ def list_old(*, session: 'Session') -> list[OldGrant]:
 
 
 def is_public(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Whether the metadata of a collection say that everybody may read it, and nobody has reviewed that yet.
-    One query.
-    """
+    """Return whether the metadata of a collection have a grant for everybody that was not reviewed yet. One query."""
     table = models.DidMeta
     meta = session.execute(select(table.meta).where(and_(table.scope == scope, table.name == name))).scalar()
     written = as_dict(meta).get(KEY)
@@ -83,11 +81,11 @@ def is_public(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
 
 
 def take_over(old: OldGrant, *, session: 'Session') -> None:
-    """Move a grant into the table, unless that has a newer one. A few queries.
+    """Move a grant to the table, unless the table has a newer one. A few queries.
 
-    What a storage was told stays as it is.
+    Policies on storages are not changed.
 
-    :raises RucioException: if there can be no such grant, for example because there is no such account.
+    :raises RucioException: if the grant is not possible, for example because the account does not exist.
     """
     if not _is_known(old, session):
         vo = old.scope.vo
@@ -98,9 +96,9 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
 
 
 def drop(old: OldGrant, *, session: 'Session') -> None:
-    """Remove a grant. Where everybody could read, rucio-s3-reconciler tells the storages so. A few queries."""
+    """Remove a grant. If it was for everybody, rucio-s3-reconciler revokes it on the storages. A few queries."""
     if old.account == grants.EVERYBODY and not _is_known(old, session):
-        with suppress(UnsupportedOperation):  # of a file: it never was public
+        with suppress(UnsupportedOperation):  # a file: it was never public
             take_over(old, session=session)
             grants.end_public_grant(old.scope, old.name, session=session)
     _clear(old, session)
@@ -114,7 +112,7 @@ def _is_known(old: OldGrant, session: 'Session') -> bool:
 
 
 def _clear(old: OldGrant, session: 'Session') -> None:
-    """Remove a grant from the metadata of its collection; what others wrote there stays."""
+    """Remove a grant from the metadata of its collection; other metadata are kept."""
     table = models.DidMeta
     row = session.execute(
         select(table).where(and_(table.scope == old.scope, table.name == old.name)).with_for_update()
@@ -129,7 +127,7 @@ def _clear(old: OldGrant, session: 'Session') -> None:
 
 
 def _read(scope: 'InternalScope', name: str, meta: dict[str, Any], session: 'Session') -> list[OldGrant]:
-    """What is not a grant gives nothing."""
+    """Parse metadata; anything but grants is ignored."""
     written = meta.get(KEY)
     found = []
     for account, grant in written.items() if isinstance(written, dict) else ():

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How many signatures and new keys an account may have a second, in each process of the server.
+"""Rate limits for signatures and vended keys, per account and server process.
 
-What an account did not use of five seconds it may use at once. A request that asks for more than is left is served as
-long as anything is left; what it took too much has to come back before the next one.
+An account can save up five seconds of its rate and use them at once. A request is served while anything is left; if it
+takes more than that, the difference has to be refilled before the next one.
 """
 
 import math
@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 class TooManyRequests(ResourceTemporaryUnavailable):
-    """An account asked too often. ``seconds``: when it may again, at least 1."""
+    """An account exceeded its rate limit. ``seconds``: when to retry, at least 1."""
 
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)  # type: ignore[no-untyped-call]
@@ -43,13 +43,13 @@ class TooManyRequests(ResourceTemporaryUnavailable):
 
 
 def spend(option: str, account: str, vo: str, count: int = 1) -> None:
-    """Take this many of what an account may have. No request, no query.
+    """Count requests against the rate limit of an account. No request, no query.
 
-    :param option: signatures_per_second or vends_per_second, as ``ServerSettings`` has them; 0: as many as they like.
-    :param account: Who asks.
+    :param option: ``signatures_per_second`` or ``vends_per_second`` of ``ServerSettings``; 0: no limit.
+    :param account: The account.
     :param vo: The VO of the account.
-    :param count: How many.
-    :raises TooManyRequests: if nothing is left; nothing is taken then.
+    :param count: The number of signatures or keys.
+    :raises TooManyRequests: if nothing is left; nothing is counted then.
     :raises ConfigurationError: if the option is not a number.
     """
     if not (rate := of_server(option)):
@@ -62,7 +62,7 @@ def spend(option: str, account: str, vo: str, count: int = 1) -> None:
             limiter.take((vo, account), count)
             return
     raise TooManyRequests(
-        f'Account {account} asked too often: {_NAMES[option]} is {rate:g} a second. Try again later.',
+        f'Account {account} exceeded its rate limit: {_NAMES[option]} is {rate:g} per second. Try again later.',
         max(1, math.ceil(-left / rate)),
     )
 
@@ -71,6 +71,6 @@ _NAMES = {'signatures_per_second': 'the limit of signatures', 'vends_per_second'
 
 
 def reset() -> None:
-    """Begin anew, as another process does."""
+    """Forget all that was counted, as a new process does."""
     with _lock:
         _limiters.clear()

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Keys that other RSEs of the same storage mean by other DIDs, in this VO or in another one.
+"""Keys that belong to other DIDs on other RSEs of the same storage, in this VO or another one.
 
-The server's keys reach all of a storage. Where a key can be that of two scopes, nobody gets it by the server's
-help who may not have it as either of them; accounts of another VO never. Without such RSEs this costs one query
-in :data:`.storages.CACHE_SECONDS`.
+The server's keys can access the whole storage. If a key can belong to two scopes, the server gives access
+only to accounts that may access both; accounts of another VO never get it. Without such RSEs, this costs
+one query per :data:`.storages.CACHE_SECONDS`.
 """
 
 import time
@@ -43,7 +43,7 @@ __all__ = ['area_of', 'has_other_scopes', 'has_other_vos', 'may', 'need', 'neigh
 
 
 class _OtherDID(NamedTuple):
-    """What a key is on another RSE. ``scope``: None where it is that of some scopes, nobody can say of which."""
+    """The DID of a key on another RSE. ``scope`` None: it belongs to several scopes, or to an unknown one."""
 
     storage: 'Storage'
     scope: Optional[InternalScope]
@@ -56,10 +56,10 @@ _neighbours: dict[str, tuple[float, 'list[Storage]']] = {}
 def may(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
 ) -> bool:
-    """Whether an account may read or write a key as whatever it is on other RSEs. Asked beside :func:`.access.may`,
-    which is for this one.
+    """Return whether an account may read or write a key as what it is on other RSEs. :func:`.access.may` checks
+    this RSE.
 
-    :param key: A key; or with a slash at its end, or empty, all that lies below it.
+    :param key: A key; or (empty, or ending with a slash) a key prefix.
     """
     return _find_refusal(storage, account, bucket, key, write, session) is None
 
@@ -67,17 +67,17 @@ def may(
 def need(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
 ) -> None:
-    """As :func:`may`.
+    """Check what :func:`may` returns.
 
-    :raises AccessDenied: if it may not.
+    :raises AccessDenied: if the account does not have the permission.
     """
     refusing = _find_refusal(storage, account, bucket, key, write, session)
     if refusing is not None:
         whose = f'RSE {refusing.storage.rse} has' if refusing.storage.vo == account.vo else 'an RSE of another VO has'
         raise AccessDenied(
-            f'RSE {storage.rse}: {whose} files of other scopes in the same place, bucket '
-            f"'{bucket}'{f', key {key!r}' if key else ''}, so the Rucio server helps nobody to it who may not have "
-            'both. The operator has to give these RSEs places of their own.'
+            f'RSE {storage.rse}: {whose} files of other scopes at the same location, bucket '
+            f"'{bucket}'{f', key {key!r}' if key else ''}, so the Rucio server gives access only to accounts that may "
+            'access both. The operator has to separate these RSEs.'
         )
 
 
@@ -99,7 +99,7 @@ def _find_refusal(
 def _other_dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[_OtherDID]:
     found = []
     for other in neighbours(storage, session=session):
-        # What an admin has imported on purpose is read by those who may read the import.
+        # An admin has imported it on purpose: who may read the import may read it.
         if other.vo == storage.vo and not storage.layout.deterministic:
             continue
         found += _dids_on(other, bucket, key, session)
@@ -119,19 +119,19 @@ def _dids_on(other: 'Storage', bucket: str, key: str, session: 'Session') -> lis
 
 
 def has_other_scopes(storage: 'Storage', scope: InternalScope, bucket: str, prefix: str, *, session: 'Session') -> bool:
-    """Whether there are files of other scopes in what is a scope's on this RSE: nobody can say whose a new
-    object is.
+    """Return whether other scopes have files below a prefix of a scope on this RSE, so that the owner of a new object
+    is ambiguous.
     """
     return any(each.scope != scope for each in _other_dids(storage, bucket, prefix, session))
 
 
 def has_other_vos(storage: 'Storage', bucket: str, *, session: 'Session') -> bool:
-    """Whether a bucket holds files of another VO."""
+    """Return whether a bucket has files of another VO."""
     return any(each.storage.vo != storage.vo for each in _other_dids(storage, bucket, '', session))
 
 
 def overlaps(storage: 'Storage', *, session: 'Session') -> 'list[tuple[Storage, Overlap]]':
-    """The RSEs that can have the same keys for other DIDs, and why: what an operator has to change."""
+    """Return the RSEs that can have the same keys for other DIDs, and why: the operator has to change this."""
     own = area_of(storage)
     found = []
     for other in neighbours(storage, session=session):
@@ -145,19 +145,19 @@ def overlaps(storage: 'Storage', *, session: 'Session') -> 'list[tuple[Storage, 
 
 
 def _owner(one: 'Storage', other: 'Storage') -> 'Storage':
-    """Of two RSEs the one whose scopes have buckets of their own."""
+    """Of two RSEs, return the one that has a bucket for each scope."""
     return other if one.layout.common_bucket else one
 
 
 def area_of(storage: 'Storage') -> StorageArea:
-    """The part of the storage that belongs to an RSE."""
+    """Return the part of the storage that belongs to an RSE."""
     algorithm = storage.settings['lfn2pfn_algorithm'] if storage.layout.deterministic else None
     return StorageArea.of(storage.rse, storage.protocol, algorithm)
 
 
 def neighbours(storage: 'Storage', *, session: 'Session') -> 'list[Storage]':
-    """The other deterministic RSEs at the same storage, of all VOs. One query, and none for
-    :data:`.storages.CACHE_SECONDS` after.
+    """Return the other deterministic RSEs at the same storage, of all VOs. One query per
+    :data:`.storages.CACHE_SECONDS`.
     """
     known = _neighbours.get(storage.rse_id)
     if known is None or time.monotonic() - known[0] > storages.CACHE_SECONDS:

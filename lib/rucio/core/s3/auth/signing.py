@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Requests of others, signed with the server's own keys: no key ever leaves the server.
+"""Remote signing: requests of clients are signed with the server's own keys, which never leave the server.
 
-The convention is that of Iceberg's REST catalogues. What is signed is decided in :mod:`.signing_guards`, who may have
-it signed by the caller. A signature is good for 15 minutes, for this one request.
+The REST interface follows Iceberg's REST catalogs. :mod:`.signing_guards` decides what can be signed, the caller for
+whom. A signature is valid for 15 minutes, for one request.
 """
 
 import itertools
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 __all__ = ['MAX_KEYS', 'Allowed', 'check', 'need', 'sign']
 
-MAX_KEYS = 1000  # in all bodies of one call
-MAX_SINGLE_CHECKS = 8  # so many questions are asked one by one
+MAX_KEYS = 1000  # in all DeleteObjects bodies of one call
+MAX_SINGLE_CHECKS = 8  # up to this many permissions are checked one by one
 
 Allowed = Callable[[str, str, bool], None]  # bucket, name, write; raises AccessDenied
 
 
 def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.CheckedRequest]:
-    """What requests for a storage do. No request is made, and nobody is asked whether it is allowed.
+    """Validate requests to a storage, and find out what they access. No request is sent, and no permission is checked.
 
     :param storage: The storage.
-    :param requests: Each as the REST interface has it: ``method``, ``uri``, ``headers`` {name: [values]}, and for
-        DeleteObjects its ``body`` in base64. ``region`` is not used: the storage has its own.
-    :raises InputValidationError: if a request can be read in more than one way, or there are too many.
-    :raises AccessDenied: if a request is none of those that are signed.
+    :param requests: The requests as in the REST interface: ``method``, ``uri``, ``headers`` {name: [values]}, and for
+        DeleteObjects the ``body`` in base64. ``region`` is ignored: that of the storage is used.
+    :raises InputValidationError: if a request is ambiguous, or there are too many.
+    :raises AccessDenied: if a request is not of a kind that is signed.
     """
     if not isinstance(requests, (list, tuple)) or not 0 < len(requests) <= MAX_REQUESTS:
-        raise InputValidationError(f'1 to {MAX_REQUESTS} requests can be signed at once.')
+        raise InputValidationError(f'1 to {MAX_REQUESTS} requests can be signed in one call.')
     checked, left = [], MAX_KEYS
     for request in requests:
         checked.append(signing_guards.check(request, storage.endpoint, left))
@@ -64,12 +64,12 @@ def check(storage: 'Storage', requests: Sequence[Any]) -> list[signing_guards.Ch
 def need(
     storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest], allowed: Allowed, together: bool = True
 ) -> None:
-    """Refuse what is not allowed.
+    """Check the permissions for everything that the requests access.
 
-    :param allowed: Asked for all that is touched: ``allowed(bucket, name, write)``. The name is a key; with a slash at
-        its end all that lies below it; empty: all of the bucket. It raises AccessDenied. Where there is much in a
-        bucket, it is asked for all of it and for folders first: who may touch those may touch what is in them.
-    :param together: False: it is asked for each name.
+    :param allowed: Called as ``allowed(bucket, name, write)``; raises AccessDenied. The name is a key; ending with a
+        slash, everything below it; empty: the whole bucket. For many names in a bucket, it is called for the bucket and
+        for folders first: a permission for these includes what is in them.
+    :param together: False: call it for each name.
     :raises AccessDenied: as ``allowed`` does.
     """
     for each in checked:
@@ -87,9 +87,9 @@ def need(
 
 
 def sign(storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest]) -> list[dict[str, Any]]:
-    """Sign requests that were checked and are allowed; the storage's keys are read here. No request is made.
+    """Sign requests that were validated and are allowed. The server's keys are read here. No request is sent.
 
-    :returns: For each request ``uri`` and ``headers`` {name: [values]}, which have to be added to those of the request.
+    :returns: For each request ``uri``, and ``headers`` {name: [values]} to add to the request.
     """
     credentials = storage.credentials()
     return [_signed(each, credentials, storage.region) for each in checked]
@@ -100,16 +100,14 @@ def _need_all_of_the_bucket(storage: 'Storage', touch: signing_guards.Touch, all
         allowed(*touch)
     except AccessDenied:
         raise AccessDenied(
-            f'RSE {storage.endpoint.rse}: DeleteObjects is signed only for accounts that may write to all of bucket '
-            f"'{touch.bucket}', because this storage does not verify the bodies of requests (verifies_body). Delete "
-            'the objects one by one (DeleteObject).'
+            f'RSE {storage.endpoint.rse}: DeleteObjects is signed only for accounts that may write to the whole bucket '
+            f"'{touch.bucket}', because this storage does not verify request bodies (verifies_body). Delete the "
+            'objects one by one (DeleteObject).'
         ) from None
 
 
 def _need_names(bucket: str, names: Sequence[str], write: bool, allowed: Allowed) -> None:
-    """From the folder that all names have in common downwards: about as many questions as names at most.
-    They are sorted.
-    """
+    """Check the permissions for sorted names, from their common folder downwards: at most about one check per name."""
     todo = [names]
     while todo:
         some = todo.pop()

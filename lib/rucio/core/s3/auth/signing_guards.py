@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a request to be signed really does, and whether that is something that is signed at all.
+"""Validation of requests to be signed: what they access, and whether they can be signed at all.
 
-A signature is for bytes, and what a storage makes of them is its own affair: so only what all storages read alike
-is let through. Everything here is a list of what is allowed; the rest is refused. Nothing here makes a request or
-knows a secret.
+A signature is for bytes, which storages may interpret differently: so only requests that all storages interpret in the
+same way are accepted. All lists here are allow-lists; everything else is refused. Nothing here sends a request or knows
+a secret.
 """
 
 import base64
@@ -39,7 +39,7 @@ MAX_URI = 8192
 MAX_HEADERS = 64
 MAX_HEADER_VALUE = 4096
 MAX_KEY_BYTES = 1024
-MAX_TOKEN_BYTES = 4096  # where a listing goes on
+MAX_TOKEN_BYTES = 4096  # the position at which a listing continues
 MAX_DECODINGS = 3
 MAX_DELETES = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 
@@ -48,8 +48,8 @@ NO_BODY = hashlib.sha256(b'').hexdigest()
 
 
 class Touch(NamedTuple):
-    """What an account has to be allowed. ``name``: a key; with a slash at its end all below it; empty: all
-    of the bucket.
+    """A permission that a request needs. ``name``: a key; ending with a slash, everything below it; empty: the
+    whole bucket.
     """
 
     bucket: str
@@ -58,22 +58,22 @@ class Touch(NamedTuple):
 
 
 class CheckedRequest(NamedTuple):
-    """A request that may be signed if all that it touches is allowed."""
+    """A valid request, which may be signed if everything that it accesses is allowed."""
 
     operation: str
     method: str
     uri: str
-    headers: dict[str, str]  # to be signed; names in lower case
-    guards: dict[str, str]  # to be signed, too; the client has to send them
+    headers: dict[str, str]  # to sign; names in lower case
+    guards: dict[str, str]  # also signed; the client has to send them
     payload: str  # x-amz-content-sha256
     touches: tuple[Touch, ...]
-    lockable: str = ''  # a bucket: whoever sends the request could lock the object, if the bucket has object lock
-    any_body: bool = False  # the storage would take another body with this signature, and touch other objects
-    keys: int = 0  # in its body
+    lockable: str = ''  # a bucket: the sender could lock the object, if the bucket has object lock
+    any_body: bool = False  # the storage would accept another body with this signature, and access other objects
+    keys: int = 0  # in the body
 
 
 class _Operation(NamedTuple):
-    """An operation of S3: by method, object or bucket, and the fields of the query that it needs and may have."""
+    """An S3 operation: its method, whether it is on a key or bucket, and its required and optional query parameters."""
 
     name: str
     method: str
@@ -121,7 +121,7 @@ _OPERATIONS = (
     _Operation('DeleteObjects', 'POST', 'bucket', write=True, needs=_fields('delete')),
 )
 
-# An upload id may be the name of a directory in a storage: no slash, no dots that lead out of it.
+# An upload id may be a directory name on the storage: no slashes, and no dots that lead out of it.
 _NUMBER = r'[1-9][0-9]{0,4}'
 _VALUES = {
     'partNumber': _NUMBER,
@@ -137,7 +137,7 @@ _VALUES = {
     'fetch-owner': 'true|false',
 }
 
-# Headers that are signed. Others may be sent all the same, as HTTP has it; those whose names begin with x-amz- may not.
+# Headers that are signed. Others may be sent unsigned, except those that begin with x-amz-.
 _HEADERS = _fields(
     'cache-control content-disposition content-encoding content-language content-md5 content-type expires range '
     'if-match if-none-match if-modified-since if-unmodified-since x-amz-content-sha256 x-amz-decoded-content-length '
@@ -160,18 +160,18 @@ _TEXT = re.compile(r'[ -~]*')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 _S3_XML = '{http://s3.amazonaws.com/doc/2006-03-01/}'
 
-# Headers that some storages heed although nobody signed them. A request with one of them would reach another object
-# than the one that was allowed, or make it another object, so they are signed with a value that does no harm. Measured:
-# without these SeaweedFS 4.48 serves any object for a signed key that ends in its path (prefix), and Ceph RGW 16 copies
-# any object to a signed key (copy), makes it public or unreadable even to the server (acl), and tags it (attributes).
-# Of x-amz-object-lock-... RGW refuses every value in most buckets: see _MAKING.
+# Headers that some storages obey although they are not signed. With one of them, a request could access another object
+# than the one that was allowed, or change its attributes, so they are signed with harmless values. Measured: without
+# them, SeaweedFS 4.48 serves any object for a signed key that ends with its path (prefix), and Ceph RGW 16 copies any
+# object to a signed key (copy), makes it public or unreadable even to the server (acl), and tags it (attributes). RGW
+# refuses every value of x-amz-object-lock-... in most buckets: see _CREATING.
 _GUARDS = {
     'prefix': {'x-forwarded-prefix': ''},
     'host': {'x-forwarded-host': ''},
     'copy': {'x-amz-copy-source-range': 'nothing', 'x-amz-copy-source-if-match': '"nothing"'},
-    # RGW refuses x-amz-grant-... beside it.
+    # RGW refuses x-amz-grant-... together with it.
     'acl': {'x-amz-acl': 'private'},
-    # As if they were not there.
+    # Equivalent to no header.
     'attributes': {'x-amz-tagging': '', 'x-amz-storage-class': ''},
 }
 _CREATING = ('PutObject', 'CopyObject', 'CreateMultipartUpload')
@@ -179,38 +179,39 @@ _GUARDED_OPERATIONS = {
     'copy': ('PutObject', 'UploadPart'),
     'acl': _CREATING,
     'attributes': _CREATING,
-}  # the others for all operations
+}  # the other guards: all operations
 
 
 def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> CheckedRequest:
-    """Find out what a request does. No request is made.
+    """Validate a request, and find out what it accesses. No request is sent.
 
-    :param request: As REST has it: method, uri, headers {name: [values]}, and for DeleteObjects its body in base64.
-    :param endpoint: The storage that it has to be for.
-    :param max_keys: How many keys its body may have.
-    :returns: The request, and all that it touches.
-    :raises InputValidationError: if it cannot be read in one way only.
-    :raises AccessDenied: if it is for another host or none of the operations that are signed.
+    :param request: The request as in the REST interface: method, uri, headers {name: [values]}, and for DeleteObjects
+        the body in base64.
+    :param endpoint: The storage that it must be for.
+    :param max_keys: The maximum number of keys in the body.
+    :returns: The request, and everything that it accesses.
+    :raises InputValidationError: if it is ambiguous.
+    :raises AccessDenied: if it is for another host, or not an operation that is signed.
     """
     if not isinstance(request, Mapping):
-        _malformed('a request has to be an object with method, uri and headers')
+        _malformed('a request must be an object with method, uri and headers')
     method, uri = request.get('method'), request.get('uri')
     headers = _read_headers(request.get('headers') or {}, endpoint)
     if not isinstance(method, str) or not isinstance(uri, str):
-        _malformed('method and uri have to be text')
+        _malformed('method and uri must be strings')
     bucket, key, query = _read_uri(uri, endpoint)
     if headers.pop('host', (host := uri.split('/')[2])).lower() != host.lower():
-        _refuse(f"the header 'host' is not that of the uri, '{host}'")
+        _refuse(f"the header 'host' differs from the host of the uri, '{host}'")
     copies = 'x-amz-copy-source' in headers
     operation = _operation(method, 'key' if key else 'bucket', query, copies=copies)
     if not copies and (extra := _COPY_HEADERS & headers.keys()):
-        _refuse(f"'{min(extra)}' is for copies, but {operation.name} is none")
+        _refuse(f"'{min(extra)}' is only for copies, but the operation is {operation.name}")
     body = _read_body(request.get('body')) if operation.name == 'DeleteObjects' else None
     if operation.name == 'DeleteObjects' and body is None:
         _malformed('DeleteObjects needs its body in the request to be signed')
     keys = [key or query.get('prefix', '')] if body is None else _keys_to_delete(body, max_keys)
     touches = _touches(operation, bucket, keys, headers)
-    # Whoever has the signature may then send any other keys of the bucket.
+    # The signature could be used to delete any other keys of the bucket.
     any_body = body is not None and not endpoint.verifies_body
     if any_body:
         touches = (Touch(bucket, '', operation.write),)
@@ -251,10 +252,10 @@ def _malformed(reason: str) -> NoReturn:
 
 
 def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]:
-    """:returns: Bucket, key (empty: the bucket itself) and query, decoded."""
-    # By hand: urlsplit drops characters that it does not like, and then it is another URI.
+    """Return bucket, key (empty: the bucket itself) and query, decoded."""
+    # Not by urlsplit: it drops some characters, which would change the URI.
     if len(uri) > MAX_URI or (found := _URI.fullmatch(uri)) is None or not re.fullmatch(r'[!-~]+', uri) or '#' in uri:
-        _malformed('its uri is no plain scheme://host:port/bucket/key?query in ASCII')
+        _malformed('its uri is not a plain scheme://host:port/bucket/key?query in ASCII')
     path = _decoded(found['path'], 'path', '/')
     own_scheme, _, own_host = endpoint.url.partition('://')
     host = (found['host'] + (found['port'] or '')).lower()
@@ -263,28 +264,31 @@ def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]
     elif found['scheme'] == own_scheme and endpoint.addressing == 'virtual' and host.endswith(f'.{own_host.lower()}'):
         bucket, key = host[: -len(own_host) - 1], path
     else:
-        _refuse(f'its uri is not one of RSE {endpoint.rse}, which is at {endpoint.url}')
+        _refuse(f'its uri is not at RSE {endpoint.rse}, whose endpoint is {endpoint.url}')
     if not _BUCKET.fullmatch(bucket):
-        _refuse(f"'{bucket}' is no bucket")
+        _refuse(f"'{bucket}' is not a valid bucket name")
     return bucket, key, _read_query(found['query'] or '')
 
 
 def _decoded(text: str, what: str, safe: str = '') -> str:
-    """Percent-decode what is encoded in the one way that S3 prescribes: another spelling may be read in another way."""
+    """Decode percent-encoding, which has to be exactly as S3 prescribes: other encodings may be
+    interpreted differently.
+    """
     try:
         decoded = unquote(text, errors='strict')
     except UnicodeDecodeError:
         _malformed(f'the {what} of its uri is not UTF-8')
     if quote(decoded, safe=f'{safe}-_.~') != text:
         _malformed(
-            f'the {what} of its uri is not encoded as S3 has it, or more than once: '
-            f'{quote(decoded, safe=f"{safe}-_.~")} would be'
+            f'the {what} of its uri is not encoded as S3 prescribes, or encoded more than once: use '
+            f'{quote(decoded, safe=f"{safe}-_.~")}'
         )
     return decoded
 
 
 def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[str]:
-    """A key and what else storages may take it for: some decode percent-encoding once more, some take a//b for a/b.
+    """Return a key with all its possible interpretations: some storages decode percent-encoding again, some treat a//b
+    as a/b.
 
     :raises InputValidationError: if one of them would lead elsewhere.
     """
@@ -299,11 +303,11 @@ def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[
         segments = each.split('/')
         if '.' in segments or '..' in segments:
             _malformed(
-                f"the {what} '{key}' has a segment '.' or '..', which some storages follow. Use another name, or "
-                'vended credentials'
+                f"the {what} '{key}' contains '.' or '..' between slashes, which some storages resolve. Use another "
+                'name, or vended credentials'
             )
         if '\\' in each or re.search(r'[\x00-\x1f\x7f]', each):
-            _malformed(f'the {what} {key!r} has a backslash or a control character in it')
+            _malformed(f'the {what} {key!r} contains a backslash or a control character')
     return spellings + [re.sub('//+', '/', each).removeprefix('/') for each in spellings]
 
 
@@ -313,7 +317,7 @@ def _read_query(text: str) -> dict[str, str]:
         name, _, value = pair.partition('=')
         name, value = _decoded(name, 'query'), _decoded(value, 'query')
         if name in query:
-            _malformed(f"'{name}' is twice in the query of its uri")
+            _malformed(f"'{name}' is repeated in the query of its uri")
         query[name] = value
     return query
 
@@ -346,25 +350,25 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
 
 
 def _read_headers(given: Any, endpoint: 'Endpoint') -> dict[str, str]:
-    """The headers that are signed, names in lower case. Those that no signature has to cover are left out."""
+    """Return the headers to sign, with names in lower case. Headers that need not be signed are left out."""
     if not isinstance(given, Mapping) or len(given) > MAX_HEADERS:
-        _malformed(f'headers have to be an object of at most {MAX_HEADERS} names, each with a list of values')
+        _malformed(f'headers must be an object of at most {MAX_HEADERS} names, each with a list of values')
     headers: dict[str, str] = {}
     for name, values in given.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            _malformed(f'{str(name)[:100]!r} is no name of a header')
+            _malformed(f'{str(name)[:100]!r} is not a valid header name')
         lower, value = name.lower(), _one_value(name, values)
         if headers.setdefault(lower, value) != value:
             _malformed(f"the header '{name}' has several values")
         if lower.startswith('x-amz-') and not _is_signed(lower, endpoint) and lower not in _SET_HERE:
-            _refuse(f"the header '{name}' is not among what is signed")
+            _refuse(f"the header '{name}' is not allowed")
         if lower == 'authorization':
-            _refuse('it has an Authorization already')
+            _refuse('it already has an Authorization header')
     return {name: value for name, value in headers.items() if _is_signed(name, endpoint) or name == 'host'}
 
 
 def _is_signed(name: str, endpoint: 'Endpoint') -> bool:
-    if name == _PAYER:  # the server's account pays: only where its operator said so
+    if name == _PAYER:  # the server's account pays: only if the operator enabled it
         return endpoint.requester_pays
     return name in _HEADERS or name in _COPY_HEADERS or name.startswith(_HEADER_FAMILIES)
 
@@ -378,7 +382,7 @@ def _one_value(name: str, values: Any) -> str:
         _malformed(f"the header '{name}' has several values")
     value: str = values[0]
     if len(value) > MAX_HEADER_VALUE or not _TEXT.fullmatch(value):
-        _malformed(f"the header '{name}' is too long, or has other characters than printable ASCII")
+        _malformed(f"the header '{name}' is too long, or contains characters other than printable ASCII")
     return value.strip()
 
 
@@ -391,7 +395,7 @@ def _touches(operation: _Operation, bucket: str, keys: list[str], headers: Mappi
         touched.append((*_copy_source(headers['x-amz-copy-source']), False))
     names = ((where, name, write) for where, each, write in touched for name in _spellings(each))
     if operation.on == 'bucket' and operation.name != 'DeleteObjects':
-        # What begins with "a/b" lies below "a/", and what begins with "a" anywhere.
+        # Keys that begin with "a/b" are below "a/"; those that begin with "a" may be anywhere.
         names = ((where, name[: name.rfind('/') + 1], write) for where, name, write in names)
     return tuple(Touch(*each) for each in dict.fromkeys(names))
 
@@ -399,27 +403,27 @@ def _touches(operation: _Operation, bucket: str, keys: list[str], headers: Mappi
 def _copy_source(value: str) -> tuple[str, str]:
     bucket, _, key = _decoded(value.removeprefix('/'), 'x-amz-copy-source', '/').partition('/')
     if not key or not _BUCKET.fullmatch(bucket):
-        _malformed('x-amz-copy-source has to be bucket/key')
+        _malformed('x-amz-copy-source must be bucket/key')
     return bucket, key
 
 
 def _keys_to_delete(body: bytes, limit: int) -> list[str]:
-    """The keys of a DeleteObjects request. Only its plainest form: no document type, comment, CDATA or
-    other encoding.
+    """Return the keys of a DeleteObjects request. Only the simplest form is accepted: no document type, comment, CDATA
+    or other encoding.
     """
     try:
         text = body.decode()
     except UnicodeDecodeError:
         _malformed('the body of DeleteObjects is not UTF-8')
     text = re.sub(r'\A<\?xml version="1.0"(?: encoding="(?:utf|UTF)-8")?\?>', '', text)
-    if text.count('<') > 4 * limit + 4:  # tags of these, and of <Delete> and <Quiet>: before it is parsed
-        _malformed(f'all bodies of DeleteObjects together may have {MAX_DELETES} keys')
+    if text.count('<') > 4 * limit + 4:  # tags of the keys, <Delete> and <Quiet>; checked before parsing
+        _malformed(f'all DeleteObjects bodies together may contain at most {MAX_DELETES} keys')
     if '<!' in text or '<?' in text:
-        _malformed('the body of DeleteObjects has more than elements in it')
+        _malformed('the body of DeleteObjects contains more than plain elements')
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - without <! there are no entities
     except (ElementTree.ParseError, ValueError):
-        _malformed('the body of DeleteObjects is no XML')
+        _malformed('the body of DeleteObjects is not XML')
     space = _S3_XML if root.tag.startswith(_S3_XML) else ''
     keys = []
     for each in root:
@@ -433,10 +437,10 @@ def _keys_to_delete(body: bytes, limit: int) -> list[str]:
             keys.append(each[0].text)
         elif each.tag != f'{space}Quiet' or len(each):
             _refuse(
-                'the body of DeleteObjects has something else than <Object><Key>...</Key></Object> and <Quiet> in it'
+                'the body of DeleteObjects contains something other than <Object><Key>...</Key></Object> and <Quiet>'
             )
     if root.tag != f'{space}Delete' or any(each.attrib for each in root.iter()) or not keys:
-        _malformed(f'the body of DeleteObjects has to be <Delete> with 1 to {MAX_DELETES} keys and no attributes')
+        _malformed(f'the body of DeleteObjects must be <Delete> with 1 to {MAX_DELETES} keys and no attributes')
     return keys
 
 
@@ -451,13 +455,15 @@ def _read_body(body: Any) -> Optional[bytes]:
 
 
 def _payload(operation: _Operation, given: Optional[str], body: Optional[bytes], uri: str) -> str:
-    """What the signature says of the body. That of DeleteObjects is in our hands: nothing else is signed for it."""
+    """Return the value of x-amz-content-sha256. For DeleteObjects, it is always the digest of the body
+    in the request.
+    """
     if body is not None:
         return hashlib.sha256(body).hexdigest()
     if given is None and operation.method in ('GET', 'HEAD', 'DELETE'):
         return NO_BODY
     if given is None or not (_SHA256.fullmatch(given) or given in (UNSIGNED, UNSIGNED_TRAILER)):
-        _malformed(f'x-amz-content-sha256 has to be a SHA-256 in hexadecimal digits, {UNSIGNED} or {UNSIGNED_TRAILER}')
+        _malformed(f'x-amz-content-sha256 must be a hexadecimal SHA-256, {UNSIGNED} or {UNSIGNED_TRAILER}')
     if given in (UNSIGNED, UNSIGNED_TRAILER) and not uri.startswith('https:'):
         _refuse('a body without a checksum is signed for https only')
     return given

@@ -12,10 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Vending: the server's own keys are exchanged at the storage's STS for keys that end, for one bucket or one part
-of it.
+"""Vending: temporary keys for a bucket or a prefix of it, from the STS of the storage.
 
-Who may have them is not decided here: see :mod:`.access`.
+Permissions are not checked here: see :mod:`.access`.
 """
 
 import json
@@ -47,22 +46,22 @@ if TYPE_CHECKING:
 
 __all__ = ['MIN_LIFETIME', 'VendedKeys', 'assume', 'need_unique_case', 'session_policy', 'vend']
 
-MIN_LIFETIME = 900  # seconds; no STS gives less
-# What is asked for is cut to one of these, so that each lifetime does not need keys of its own.
+MIN_LIFETIME = 900  # seconds; the minimum of every STS
+# Lifetimes are rounded down to one of these, so that keys can be shared.
 LIFETIMES = (MIN_LIFETIME, 1800, 3600, 7200, 14400, 28800, 43200)
 MAX_POLICY_LENGTH = 2048  # characters, of AWS
 MAX_CACHED_KEYS = 10_000  # keys
-MAX_NAMES = 10_000  # of a folder, among which one in other capitals is looked for
+MAX_NAMES = 10_000  # in a folder, among which a name that differs only in case is searched
 
 _WRITE_ACTIONS = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
-# Names of old Ceph buckets, too; nothing that a policy would expand.
+# Also names of old Ceph buckets; without characters that a policy expands.
 _BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')
 _SPECIAL = re.compile(r'[$*?]')
 
 
 @dataclass(frozen=True)
 class VendedKeys(sts.TemporaryKeys):
-    """Keys for ``prefix`` (all of the bucket if empty) of a bucket."""
+    """Keys for a prefix of a bucket (empty: the whole bucket)."""
 
     bucket: str
     prefix: str
@@ -70,8 +69,8 @@ class VendedKeys(sts.TemporaryKeys):
 
 
 class _CachedKeys:
-    """Where the keys for one purpose are. Who holds the lock gets them; the others wait for him, and
-    share his failure.
+    """The cached keys for one purpose. One thread fetches them while it holds the lock; the others wait, and
+    share its failure.
     """
 
     def __init__(self) -> None:
@@ -90,39 +89,39 @@ _lock = threading.Lock()
 def vend(
     storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False
 ) -> VendedKeys:
-    """Keys for one bucket or one part of it. One request to the STS, none while more than half of the life of earlier
-    ones is left.
+    """Return keys for a bucket or a prefix of it. One request to the STS; none while cached keys have more than half of
+    their lifetime left.
 
-    :param storage: The RSE; its setting ``role_arn`` names the role that is assumed.
+    :param storage: The RSE; its setting ``role_arn`` is the role that is assumed.
     :param bucket: The bucket.
-    :param prefix: What the keys begin with that may be touched; empty: the whole bucket.
-    :param write: Whether objects may be written and deleted, too.
-    :param lifetime: Seconds, cut to one of :data:`LIFETIMES` or the setting ``credentials_lifetime``, which is the most
-        and the default.
-    :param who: The account; the storage's logs show it.
-    :param exact: Only for the object whose key ``prefix`` is.
-    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would be for
-        names in other capitals, too.
-    :raises TooManyRequests: if the account got too many new keys of late.
+    :param prefix: The prefix of the keys that may be accessed; empty: the whole bucket.
+    :param write: Whether objects may also be written and deleted.
+    :param lifetime: Seconds, rounded down to one of :data:`LIFETIMES`. The setting ``credentials_lifetime`` is the
+        maximum and the default.
+    :param who: The account, as it appears in the logs of the storage.
+    :param exact: Only for the object whose key is ``prefix``.
+    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would also be
+        valid for names that differ in case.
+    :raises TooManyRequests: if the account exceeded its rate limit.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if it does not answer.
     """
     if not storage.endpoint.role_arn:
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}: this server vends no keys for it, as the RSE has no 'role_arn' in its 's3' settings. "
-            'Requests can still be signed.'
+            f"RSE {storage.rse}: the server does not vend keys, as there is no 'role_arn' in the 's3' settings of the "
+            'RSE. Requests can still be signed.'
         )
     if not is_private(storage.endpoint.sts_url):
         raise RSEOperationNotSupported(
-            f'RSE {storage.rse}: this server vends no keys for it, as they would come from {storage.endpoint.sts_url} '
-            f'unencrypted. Requests can still be signed. {sts.STS_BY_HTTPS}'
+            f'RSE {storage.rse}: the server does not vend keys, as they would be sent unencrypted from '
+            f'{storage.endpoint.sts_url}. Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
     longest = storage.endpoint.credentials_lifetime
     seconds = max(
         (each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=MIN_LIFETIME
     )
-    # Another address, role or key is another purpose: a server need not be restarted when its configuration changes.
+    # Includes the address, role and key, so that changes of the configuration take effect without a restart.
     purpose = (
         storage.rse_id,
         storage.endpoint.sts_url,
@@ -139,7 +138,7 @@ def vend(
     with slot.lock:
         if slot.keys is None or slot.renew_at is None or datetime.now(timezone.utc) >= slot.renew_at:
             if slot.failure is not None and slot.failures > failures:
-                # While this one waited. Were each to ask again, the last would wait for the time-outs of all.
+                # It failed while this thread waited. If each tried again, the last would wait for the time-outs of all.
                 raise type(slot.failure)(*slot.failure.args)
             rates.spend('vends_per_second', who, storage.vo)
             try:
@@ -154,12 +153,12 @@ def vend(
 
 
 def need_unique_case(storage: 'Storage', bucket: str, prefix: str) -> None:
-    """Refuse keys for ``run1/`` where there is a ``RUN1/`` as well, and the storage's policies take one for the other.
+    """Refuse keys for ``run1/`` if there is also a ``RUN1/``, on storages with case-insensitive policies.
 
-    No request where they tell capitals (``policy_capitals``); else one for each slash in the prefix, more in a folder
-    of more than 1000 names.
+    No request if policies are case-sensitive (``policy_capitals``); else one for each slash in the prefix, more in a
+    folder of more than 1000 names.
 
-    :raises RSEOperationNotSupported: if there is such a name, or a folder has more names than are looked at.
+    :raises RSEOperationNotSupported: if there is such a name, or a folder has too many names to check.
     """
     if storage.endpoint.policy_capitals:
         return
@@ -170,15 +169,15 @@ def need_unique_case(storage: 'Storage', bucket: str, prefix: str) -> None:
         other = next((name for name in names if name != part and name.casefold() == part.casefold()), None)
         if other is None and len(names) < MAX_NAMES:
             continue
-        found = f"there is '{above}{other}', too" if other else f'more than {MAX_NAMES} names lie beside it'
+        found = f"there is '{above}{other}', too" if other else f'there are more than {MAX_NAMES} names beside it'
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and this "
-            "storage's policies do not tell capitals. Requests can still be signed."
+            f"RSE {storage.rse}: no keys are vended for '{above}{part}' of bucket '{bucket}', as {found}, and the "
+            'policies of this storage are case-insensitive. Requests can still be signed.'
         )
 
 
 def _names(storage: 'Storage', folder: Target) -> list[str]:
-    """What lies in a folder, at most :data:`MAX_NAMES`; nothing where there is no such bucket yet."""
+    """List the names in a folder, at most :data:`MAX_NAMES`; none if the bucket does not exist yet."""
     try:
         found = islice(objects.list_prefix(storage.connection(SERVER).client, folder), MAX_NAMES)
         return [name[len(folder.key) :].removesuffix('/') for name in found]
@@ -196,17 +195,17 @@ def _slot(purpose: tuple[Any, ...]) -> _CachedKeys:
 
 
 def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
-    """Keys of the storage's role with this session policy, for so many seconds: one request to the STS.
-    Raises as :func:`vend`.
+    """Return keys of the storage's role with a session policy, for some seconds. One request to the STS. Raises
+    like :func:`vend`.
     """
     endpoint = storage.endpoint
-    # AWS wants 2 to 64 of these characters.
+    # AWS requires 2 to 64 of these characters.
     name = re.sub(r'[^\w+=,.@-]', '-', f'rucio-{who}', flags=re.ASCII)[:64]
     return sts.assume_role(endpoint, _client(storage), str(endpoint.role_arn), name, policy, seconds)
 
 
 def _client(storage: 'Storage') -> Any:
-    """The STS client of a storage. Its keys are those of the storage's connection, also when they are changed."""
+    """Return the STS client of a storage, which uses the current keys of its connection."""
     connection = storage.connection(SERVER)
     key = (os.getpid(), connection.authorizer.identity, storage.endpoint)
     with _lock:
@@ -216,15 +215,16 @@ def _client(storage: 'Storage') -> Any:
 
 
 def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool = False) -> str:
-    """The smallest session policy for one bucket or one part of it, as compact JSON (Ceph takes no other).
+    """Return the smallest session policy for a bucket or a prefix of it, as compact JSON (which Ceph requires).
 
-    Keys can be listed below ``prefix`` only.
+    Only keys below ``prefix`` can be listed.
 
-    :param exact: For the one object whose key ``prefix`` is; nothing can be listed then, as others may begin like that.
-    :raises InputValidationError: if the bucket's name could stand for others, or the policy would be too long.
+    :param exact: Only for the object whose key is ``prefix``; nothing can be listed then, as other keys may begin
+        with it.
+    :raises InputValidationError: if the bucket name is not valid in a policy, or the policy would be too long.
     """
     if not _BUCKET.fullmatch(bucket):
-        raise InputValidationError(f"RSE {rse}: '{bucket}' is no name of a bucket. Give the name of one bucket.")
+        raise InputValidationError(f"RSE {rse}: '{bucket}' is not a valid bucket name. Give the name of one bucket.")
     actions = ['s3:GetObject', *(_WRITE_ACTIONS if write else ())]
     arn = f'arn:aws:s3:::{bucket}'
     part = _SPECIAL.sub(lambda special: f'${{{special[0]}}}', prefix)
@@ -239,8 +239,8 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
     if len(policy) > MAX_POLICY_LENGTH:
         raise InputValidationError(
-            f"RSE {rse}: '{prefix[:50]}...' is too long a name for a policy of {MAX_POLICY_LENGTH} characters. Use a "
-            'shorter one.'
+            f"RSE {rse}: '{prefix[:50]}...' is too long for a policy of {MAX_POLICY_LENGTH} characters. Use a shorter "
+            'name.'
         )
     return policy
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets: made, found, listed, published, imported and removed, and their settings and policies.
+"""Buckets: create, find, list, publish, import and remove them, and their settings and policies.
 
-Requests to the storages are made here. Of the catalogue only what belongs to a removal or a grant is changed.
+The requests to the storages are sent here. In the catalogue, only what belongs to a removal or a grant is changed.
 """

@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The storages' own policies of buckets: which ones are let through, and those that `rucio s3 share --public` writes.
+"""Bucket policies on the storages: which ones may be set, and the statements that `rucio s3 share --public` writes.
 
-A Deny also holds for the Rucio server, and Ceph and SeaweedFS then refuse it the removal of the policy, too. So owners
-may allow, and only to read: everything that is not known to do just that is refused. Admins may set what the storage
-takes, except for a Deny that could match the server.
+A Deny also applies to the Rucio server, which Ceph and SeaweedFS then do not even let remove the policy. So owners can
+only allow reading: everything else is refused. Admins can set everything that the storage accepts, except for a Deny
+that could match the server.
 
-Nothing here takes a database session. What makes requests to a storage says how many.
+No function here takes a database session. Each one documents how many requests it sends to a storage.
 """
 
 import hashlib
@@ -67,33 +67,33 @@ __all__ = [
 ]
 
 MAX_BYTES = 20 * 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
-# What an owner may let others do. GetObjectTagging: `aws s3 cp` from bucket to bucket asks for it.
+# The actions that an owner may allow. `aws s3 cp` between buckets needs GetObjectTagging.
 OWNER_ACTIONS = ('s3:GetObject', 's3:GetObjectTagging', 's3:ListBucket', 's3:GetBucketLocation')
 
 _VERSION = '2012-10-17'
 _DOCUMENT = {'Version', 'Id', 'Statement'}
 _STATEMENT = {'Sid', 'Effect', 'Principal', 'Action', 'Resource'}
-_PUBLIC = 'RucioPublic'  # how the Sid of a statement of `rucio s3 share --public` begins
+_PUBLIC = 'RucioPublic'  # prefix of the Sid of statements by `rucio s3 share --public`
 _PRINCIPAL = re.compile(
     r'arn:aws(-cn|-us-gov)?:iam::[A-Za-z0-9_-]*:(user|role)/([A-Za-z0-9_+=,.@-]+/)*(?P<name>[A-Za-z0-9_+=,.@-]+)'
 )
 _RESOURCE = re.compile(r'arn:aws(-cn|-us-gov)?:s3:::(?P<bucket>[^/*?$]+)(/(?P<key>[^*?$]*)\*?)?')
 
 
-# What may be set
+# Validation
 
 
 def check(
     policy: Any, bucket: str, admin: bool, own: 'AbstractSet[str]' = frozenset(), kept: 'Sequence[Any]' = ()
 ) -> list[dict[str, Any]]:
-    """The statements of a policy, if it may be set for a bucket. No request.
+    """Return the statements of a policy if it may be set for a bucket. No request.
 
-    :param policy: What was asked for.
+    :param policy: The policy to set.
     :param bucket: The bucket.
-    :param admin: Whether an admin asks for it, or else the owner of the bucket's scope.
+    :param admin: Whether it is set by an admin; else, by the owner of the bucket's scope.
     :param own: Names of the server's own identities at the storage, in lower case.
-    :param kept: Statements that stay anyway: they may be in the policy, and are left out of the result.
-    :raises InvalidObject: if it may not be set; the message says what could be.
+    :param kept: Statements that are kept: they may be in the policy, and are left out of the result.
+    :raises InvalidObject: if it may not be set; the message says what is allowed.
     """
     stays = [_plain(each) for each in kept]
     statements = [each for each in _statements(policy) if _plain(each) not in stays]
@@ -103,24 +103,29 @@ def check(
 
 
 def _statements(policy: Any) -> list[dict[str, Any]]:
-    """:raises InvalidObject: if it does not have the form of a policy."""
+    """Return the statements of a policy.
+
+    :raises InvalidObject: if it is malformed.
+    """
     if not isinstance(policy, dict) or len(json.dumps(policy)) > MAX_BYTES:
-        _refuse(f'it has to be a JSON object of at most {MAX_BYTES} bytes')
+        _refuse(f'it must be a JSON object of at most {MAX_BYTES} bytes')
     if more := set(policy) - _DOCUMENT:
-        _refuse(f"it has the element '{_short(min(more))}'; a policy has Version, Id and Statement")
+        _refuse(f"it contains the element '{_short(min(more))}', but only Version, Id and Statement are allowed")
     if policy.get('Version') != _VERSION or not isinstance(policy.get('Id', ''), str):
-        _refuse(f"its Version has to be '{_VERSION}', and its Id text")
+        _refuse(f"its Version must be '{_VERSION}', and its Id a string")
     statements = _as_list(policy.get('Statement'))
     if not statements or not all(isinstance(each, dict) for each in statements):
-        _refuse('its Statement has to be a list of objects')
+        _refuse('its Statement must be a list of objects')
     return statements
 
 
 def _check_statement(statement: dict[str, Any], bucket: str, admin: bool, own: 'AbstractSet[str]') -> None:
     if not isinstance(statement.get('Sid', ''), str) or _is_public(statement):
-        _refuse(f"a Sid has to be text that does not begin with '{_PUBLIC}', as those of `rucio s3 share --public` do")
+        _refuse(
+            f"a Sid must be a string that does not begin with '{_PUBLIC}', which is used by `rucio s3 share --public`"
+        )
     if statement.get('Effect') not in ('Allow', 'Deny'):
-        _refuse("the Effect of a statement has to be 'Allow' or 'Deny'")
+        _refuse("the Effect of a statement must be 'Allow' or 'Deny'")
     if not admin:
         _check_owners(statement, bucket, own)
     elif statement['Effect'] == 'Deny':
@@ -135,8 +140,8 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
     for action in _texts(statement, 'Action'):
         if action not in OWNER_ACTIONS:
             _refuse(
-                f"only an admin may set the action '{_short(action)}'. Owners can allow {', '.join(OWNER_ACTIONS)}, "
-                'spelled like this'
+                f"only an admin may set the action '{_short(action)}'. Owners can allow exactly "
+                f'{", ".join(OWNER_ACTIONS)}'
             )
     for resource in _texts(statement, 'Resource'):
         found = _RESOURCE.fullmatch(resource)
@@ -150,8 +155,8 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
 
 
 def _check_deny(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
-    """Whoever denies has to say to whom: what is denied to all others, or to a whole account, is denied
-    to the server.
+    """Check a Deny, which has to name its principals: denied to all others, or to a whole account, it applies to
+    the server.
     """
     if 'NotPrincipal' in statement or 'Principal' not in statement:
         _refuse("a 'Deny' needs a Principal that names users or roles: it could lock out the Rucio server")
@@ -167,7 +172,7 @@ def _check_named(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
         if found is None:
             _refuse(f'{_named(each)}. To let everybody read a collection, use: rucio s3 share SCOPE:NAME --public')
         if found['name'].lower() in own:
-            _refuse(f"'{_short(each)}' is an identity of the Rucio server itself. Name the one who shall be let in")
+            _refuse(f"'{_short(each)}' is an identity of the Rucio server itself. Name the users or roles to allow")
 
 
 def _named(principal: Any) -> str:
@@ -190,14 +195,12 @@ def _as_list(value: Any) -> list[Any]:
 def _texts(of: dict[str, Any], name: str) -> list[str]:
     values = _as_list(of.get(name))
     if not values or not all(isinstance(each, str) for each in values):
-        _refuse(f"'{name}' has to be text or a list of texts, and not to be empty")
+        _refuse(f"'{name}' must be a string or a list of strings, and must not be empty")
     return values
 
 
 def warnings(policy: Any) -> list[str]:
-    """What in a policy that is there already may keep the Rucio server out: nobody may set this here, but other tools
-    can. No request.
-    """
+    """Return what may lock the Rucio server out in an existing policy, set by other tools. No request."""
     statements = _as_list(policy.get('Statement')) if isinstance(policy, dict) else []
     found = []
     for each in statements:
@@ -207,17 +210,17 @@ def warnings(policy: Any) -> list[str]:
             except InvalidObject:
                 actions = ', '.join(str(action) for action in _as_list(each.get('Action'))) or 'other actions'
                 found.append(
-                    f'The policy of the bucket denies {_short(actions)} to the Rucio server, too: have an admin remove '
-                    'it (rucio s3 policy SCOPE --remove).'
+                    f'The policy of the bucket also denies {_short(actions)} to the Rucio server: ask an admin to '
+                    'remove it (rucio s3 policy SCOPE --remove).'
                 )
     return found
 
 
-# What is set
+# Policies on the storage
 
 
 def dangers(storage: 'Storage', bucket: str) -> list[str]:
-    """What in the policy of a bucket may keep the Rucio server out, as far as the storage tells: one request."""
+    """Return what may lock the Rucio server out in the current policy of a bucket. One request."""
     try:
         return warnings(get(storage, bucket))
     except UnsupportedOperation as error:
@@ -227,10 +230,10 @@ def dangers(storage: 'Storage', bucket: str) -> list[str]:
 
 
 def get(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
-    """The storage's own policy of a bucket, or None: one request.
+    """Return the policy of a bucket, or None. One request.
 
-    :raises UnsupportedOperation: if the storage does not let the server see it.
-    :raises ServiceUnavailable: if the storage does not answer, or with something else.
+    :raises UnsupportedOperation: if the server has no permission to read it.
+    :raises ServiceUnavailable: if the storage does not answer, or its answer is not a policy.
     """
     try:
         with translated('policy', Target(storage.rse, bucket)):
@@ -243,16 +246,16 @@ def get(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
         policy = json.loads(text)
     except (ValueError, RecursionError):
         raise ServiceUnavailable(
-            f"RSE {storage.rse}: what the storage gives as the policy of bucket '{bucket}' is no JSON."
+            f"RSE {storage.rse}: the policy of bucket '{bucket}' that the storage returned is not JSON."
         ) from None
     return policy if isinstance(policy, dict) and policy else None
 
 
 def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> None:
-    """Set it, or with None delete it: one request.
+    """Set the policy of a bucket; None: delete it. One request.
 
-    :raises InvalidObject: if the storage does not take it.
-    :raises UnsupportedOperation: if the storage does not let the server do so.
+    :raises InvalidObject: if the storage rejects the policy.
+    :raises UnsupportedOperation: if the server has no permission to set it.
     """
     client = storage.connection(SERVER).client
     try:
@@ -261,13 +264,13 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
                 if policy is None:
                     client.delete_bucket_policy(Bucket=bucket)
                 else:
-                    # Ceph wants it compact.
+                    # Ceph requires compact JSON.
                     client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy, separators=(',', ':')))
             except ClientError as error:
                 said = error.response.get('Error', {})
                 if status_of(error) == 400:
                     raise InvalidObject(
-                        f"RSE {storage.rse}: the storage does not take this policy for the bucket '{bucket}': "
+                        f"RSE {storage.rse}: the storage rejected this policy for the bucket '{bucket}': "
                         f'{said.get("Message")}'
                     ) from None
                 if said.get('Code') != 'NoSuchBucketPolicy':
@@ -277,16 +280,15 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
 
 
 def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[str, Any]:
-    """Set a policy in place of the one that there is, except for what `rucio s3 share --public` gave. Up to
-    four requests.
+    """Replace the policy of a bucket, but keep the statements of `rucio s3 share --public`. Up to four requests.
 
-    :returns: What is set now.
-    :raises InvalidObject: if this may not be set, or the storage does not take it.
-    :raises AccessDenied: if an admin's Deny would get lost.
+    :returns: The new policy.
+    :raises InvalidObject: if the policy may not be set, or the storage rejects it.
+    :raises AccessDenied: if it would remove a Deny that an admin has set.
     """
     current = _as_list((get(storage, bucket) or {}).get('Statement'))
     public = [each for each in current if _is_public(each)]
-    # Who reads the policy, changes it and sets it has these in it.
+    # A policy that was read and changed contains these.
     statements = check(policy, bucket, admin, _own_names(storage), public)
     _keep_denials(current, admin)
     new = {**policy, 'Statement': [*statements, *public]}
@@ -295,17 +297,17 @@ def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[st
 
 
 def remove(storage: 'Storage', bucket: str, admin: bool) -> Optional[dict[str, Any]]:
-    """Remove a policy, except for what `rucio s3 share --public` gave. Two requests.
+    """Remove the policy of a bucket, but keep the statements of `rucio s3 share --public`. Two requests.
 
-    :returns: What is left.
-    :raises AccessDenied: if it has a Deny, for others than admins.
+    :returns: The remaining policy.
+    :raises AccessDenied: if it contains a Deny, and the account is not an admin.
     """
     try:
         current = _as_list((get(storage, bucket) or {}).get('Statement'))
     except UnsupportedOperation:
         if not admin:
             raise
-        current = []  # Who may not read it may still be allowed to remove it.
+        current = []  # Removing it may be allowed even if reading it is not.
     _keep_denials(current, admin)
     public = [each for each in current if _is_public(each)]
     left = {'Version': _VERSION, 'Statement': public} if public else None
@@ -314,7 +316,7 @@ def remove(storage: 'Storage', bucket: str, admin: bool) -> Optional[dict[str, A
 
 
 def lift(storage: 'Storage', bucket: str) -> None:
-    """Take all of a policy away that keeps the server out of its own bucket. One request.
+    """Delete a policy that locks the server out of its own bucket. One request.
 
     :raises UnsupportedOperation: if the storage refuses this, too.
     """
@@ -323,11 +325,11 @@ def lift(storage: 'Storage', bucket: str) -> None:
 
 def _keep_denials(current: list[Any], admin: bool) -> None:
     if not admin and any(isinstance(each, dict) and each.get('Effect') != 'Allow' for each in current):
-        raise AccessDenied("The policy of the bucket has a 'Deny' in it: only an admin may change or remove it.")
+        raise AccessDenied("The policy of the bucket contains a 'Deny': only an admin may change or remove it.")
 
 
 def _plain(statement: Any) -> Any:
-    """A statement in one form: storages make lists of texts and texts of lists."""
+    """Return a normalised statement: storages turn strings into lists and lists into strings."""
     if not isinstance(statement, dict):
         return statement
     plain = {key: sorted(map(str, _as_list(value))) for key, value in statement.items() if key != 'Principal'}
@@ -341,7 +343,7 @@ def _plain(statement: Any) -> Any:
 
 
 def _own_names(storage: 'Storage') -> frozenset[str]:
-    """Names that the server has at the storage, in lower case, as far as it tells: two requests."""
+    """Return the names of the server's identities at the storage, in lower case, as far as known. Two requests."""
     names = {
         str(arn).rpartition('/')[2]
         for arn in (storage.endpoint.role_arn, storage.endpoint.web_identity_role_arn)
@@ -351,7 +353,7 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
     with suppress(ClientError, BotoCoreError):
         owner = connection.client.list_buckets(MaxBuckets=1).get('Owner', {})
         names |= {str(owner[key]) for key in ('ID', 'DisplayName') if owner.get(key)}
-    if storage.endpoint.role_arn:  # it has an STS
+    if storage.endpoint.role_arn:  # the storage has an STS
         with suppress(ClientError, BotoCoreError):
             client = sts.client(storage.endpoint, connection.authorizer.session(), storage.region, SERVER)
             kind, *path = str(client.get_caller_identity()['Arn']).rpartition(':')[2].split('/')
@@ -359,25 +361,28 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
     return frozenset(each.lower() for each in names)
 
 
-# A policy that keeps the server out
+# Policies that lock the server out
 
 
 def locked_out(storage: 'Storage', bucket: str) -> UnsupportedOperation:
-    """What to say, and what the storage's operator can do, when the server may not enter its own bucket."""
+    """Return the exception for a bucket that the server may not access, with what the operator of the storage
+    can do.
+    """
     return UnsupportedOperation(
-        f"RSE {storage.rse}: the storage refuses the Rucio server the bucket '{bucket}', as the bucket's policy denies "
-        "it, or it is somebody else's. " + storage.endpoint.unlock.replace('BUCKET', bucket)
+        f"RSE {storage.rse}: the storage denies the Rucio server access to the bucket '{bucket}': the policy of the "
+        'bucket denies it, or the bucket belongs to another account. '
+        + storage.endpoint.unlock.replace('BUCKET', bucket)
     )
 
 
 def _refuse_if_locked(storage: 'Storage', bucket: str, error: RSEAccessDenied) -> NoReturn:
-    """Keys that are wrong are another matter."""
+    """Raise :func:`locked_out` if access was denied, else the error itself, such as invalid keys."""
     cause: Any = error.__cause__
     code = cause.response.get('Error', {}).get('Code') if isinstance(cause, ClientError) else None
     raise (locked_out(storage, bucket) if code in ('AccessDenied', '403') else error) from None
 
 
-# Everybody
+# Public collections
 
 
 def _is_public(statement: Any) -> bool:
@@ -385,8 +390,8 @@ def _is_public(statement: Any) -> bool:
 
 
 def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
-    """Let everybody, also without an account, read the objects below a collection, or no longer. Two requests; the rest
-    of the policy stays.
+    """Allow everybody, even without an account, to read the objects below a collection, or revoke it. Two requests; the
+    rest of the policy is kept.
     """
     bucket, prefix = storage.layout.place_of(scope, f'{name}/')
     policy = get(storage, bucket)
@@ -397,8 +402,8 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
 
 
 def public_prefixes(policy: Any, bucket: str) -> dict[str, str]:
-    """What `rucio s3 share --public` gave: the Sid of each statement, and the prefix of the keys that everybody may
-    read; empty where it cannot be told. No request.
+    """Return the statements of `rucio s3 share --public`: by Sid, the prefix of the keys that everybody may read; empty
+    if it is unknown. No request.
     """
     found = {}
     for each in _as_list(policy.get('Statement')) if isinstance(policy, dict) else []:
@@ -417,10 +422,10 @@ def set_public_prefixes(
     add: 'Collection[str]' = (),
     drop: 'Collection[str]' = (),
 ) -> None:
-    """Set a policy that was read a moment ago, and let everybody read more or less. One request.
+    """Update the public prefixes in a policy that was just read. One request.
 
-    :param add: Prefixes of keys that everybody may read.
-    :param drop: Sids of statements that have to go.
+    :param add: Key prefixes that everybody may read.
+    :param drop: Sids of statements to remove.
     """
     policy = policy or {'Version': _VERSION, 'Statement': []}
     gone = {*drop, *map(_sid_of, add)}
@@ -447,8 +452,8 @@ def _public_statement(bucket: str, prefix: str) -> dict[str, Any]:
 
 
 def unpublish(storage: 'Storage', scope: str, name: str) -> None:
-    """Take a collection out of the bucket's policy: what is there shall not be public. No bucket, no policies or no
-    place there: it is not.
+    """Remove a collection from the policy of its bucket, so that it is no longer public. Without a bucket or policies,
+    it is not public anyway.
     """
     with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
         set_public(storage, scope, name, False)

@@ -13,10 +13,9 @@
 # limitations under the License.
 
 
-"""What is done about objects that others changed or removed, for each bucket: in Rucio's table of settings, over those
-of the RSE.
+"""Settings of a bucket: what to do about objects that others changed or removed. They override those of the RSE.
 
-They stand in the section of the bucket: see :mod:`rucio.core.s3.configs`.
+They are stored in the section of the bucket: see :mod:`rucio.core.s3.configs`.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -38,7 +37,7 @@ _ALLOWED = {'on_changed': ON_CHANGED, 'on_missing': ON_MISSING}
 
 
 class BucketSettings(NamedTuple):
-    """What is done in a bucket, and which of it was set for this bucket, not for all of the RSE."""
+    """The settings of a bucket; ``own``: those that were set for this bucket, not for the RSE."""
 
     on_changed: str
     on_missing: str
@@ -46,9 +45,9 @@ class BucketSettings(NamedTuple):
 
 
 def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSettings:
-    """What holds for a bucket: one query.
+    """Return the settings of a bucket. One query.
 
-    :raises ConfigurationError: if the table of settings has a value that is not allowed.
+    :raises ConfigurationError: if a stored value is not allowed.
     """
     rows = configs.list_rows(storage, _ALLOWED, bucket, session=session)
     own = {row.option: row.value for row in rows if row.option in _ALLOWED}
@@ -70,13 +69,13 @@ def set_(
     *,
     session: 'Session',
 ) -> BucketSettings:
-    """Set what is done in a bucket. A few queries.
+    """Change the settings of a bucket. A few queries.
 
     :param storage: The RSE.
     :param bucket: The bucket.
-    :param on_changed: One of ``ON_CHANGED``, or ``default`` for what holds on the RSE; None: stays as it is.
-    :param on_missing: The same of ``ON_MISSING``.
-    :returns: What holds now.
+    :param on_changed: One of ``ON_CHANGED``, or ``default`` for the setting of the RSE; None: do not change it.
+    :param on_missing: One of ``ON_MISSING``, ``default`` or None.
+    :returns: The new settings.
     """
     section = configs.bucket_section(storage, bucket)
     for name, value in (('on_changed', on_changed), ('on_missing', on_missing)):

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Making buckets, and datasets in them with what keeps them there.
+"""Creation of buckets, and of datasets in them with the rules that keep them there.
 
-What asks the database takes a session; what makes requests to a storage takes none, and is called without one
-being open.
+Functions that query the database take a session; those that send requests to a storage take none, and must be called
+while no session is open.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -49,14 +49,14 @@ __all__ = ['cancel_expiry', 'make_bucket', 'need_room', 'own_rules']
 
 _LOGGER = line_logger(__name__)
 
-ABORT_DAYS = 7  # after which a forgotten multipart upload is ended
+ABORT_DAYS = 7  # after which an incomplete multipart upload is aborted
 RULE_ID = 'rucio-s3-abort-incomplete-uploads'
 
 
 def own_rules(
     account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
 ) -> list[str]:
-    """The ids of the rules of an account that keep a DID on this RSE: one query."""
+    """Return the ids of the rules of an account that keep a DID on an RSE. One query."""
     rule, lock = models.ReplicationRule, models.DatasetLock
     here = or_(
         rule.rse_expression == storage.rse,
@@ -72,9 +72,9 @@ def own_rules(
 def need_room(
     account: 'InternalAccount', scope: 'InternalScope', name: str, storage: 'Storage', *, session: 'Session'
 ) -> None:
-    """Whether a dataset can be made and kept there, before anything is made.
+    """Check that a dataset can be created and kept on an RSE.
 
-    :raises DataIdentifierAlreadyExists: if the name is that of a file.
+    :raises DataIdentifierAlreadyExists: if the name is used by a file.
     :raises InsufficientAccountLimit: if the account has no quota for the rule.
     """
     if lookup.is_file(scope, name, session=session):
@@ -89,27 +89,28 @@ def need_room(
     except InsufficientAccountLimit:
         raise InsufficientAccountLimit(
             f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. Ask '
-            'its operator for one (rucio account limit), or use another RSE.'
+            'the operator for quota (rucio account limit), or use another RSE.'
         ) from None
 
 
 def cancel_expiry(scope: 'InternalScope', name: str, *, session: 'Session') -> None:
-    """Take back the end of the lifetime of a collection, if it was removed before: one query, seldom two."""
+    """Clear the expiry date of a collection that was removed before. One query, rarely two."""
     did = models.DataIdentifier
     if session.execute(select(did.expired_at).where(and_(did.scope == scope, did.name == name))).scalar() is not None:
         set_metadata(scope=scope, name=name, key='lifetime', value=None, session=session)
 
 
 def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
-    """Make the bucket of a scope, with a rule that ends forgotten multipart uploads. What is there stays as it is.
+    """Create the bucket of a scope, with a lifecycle rule that aborts incomplete multipart uploads. What exists
+    is not changed.
 
-    One request where there is nothing to do and the storage has no lifecycles; four for a new bucket; and those of
+    One request if there is nothing to do and the storage has no lifecycle rules; four for a new bucket; and those of
     :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.
 
-    :returns: What was not there before: ``bucket``, ``lifecycle``, ``events``; and ``dataset``, ``rule``: false.
-    :raises AccessDenied: if the bucket belongs to somebody else.
-    :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and that is missing.
-    :raises RSEFileNameNotSupported: if the storage keeps the name for itself.
+    :returns: What was created: ``bucket``, ``lifecycle``, ``events``; ``dataset`` and ``rule`` are False.
+    :raises AccessDenied: if the bucket belongs to another account.
+    :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and it does not exist.
+    :raises RSEFileNameNotSupported: if the name is reserved by the storage.
     """
     bucket = storage.layout.bucket_of(scope)
     storage.need_name(bucket)
@@ -117,10 +118,10 @@ def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
     if not lookup.exists(storage, bucket):
         if storage.layout.common_bucket:
             raise DestinationNotAccessible(
-                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', but there is none: its operator has to "
-                'make it.'
+                f"RSE {storage.rse} keeps all scopes in one bucket, '{bucket}', which does not exist: the operator has "
+                'to create it.'
             )
-        # False: somebody else made it for us in the same moment.
+        # False: it was created by another process at the same time.
         made['bucket'] = objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
     _ignore_public_acls(storage, bucket)
     if storage.endpoint.lifecycle and not storage.layout.common_bucket:
@@ -130,9 +131,7 @@ def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
 
 
 def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
-    """Whoever gets keys for writing there needs it, and is refused them where it fails; the bucket is good for
-    the rest.
-    """
+    """Ignore public ACLs, without failing: vending keys for writing checks it again, and the rest works without."""
     try:
         public_acls.ignore(storage, bucket)
     except RucioException as error:
@@ -140,7 +139,7 @@ def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
 
 
 def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
-    """A bucket without this rule is as good as one with it, so a storage that refuses is only written into the log."""
+    """Add the lifecycle rule. A bucket works without it, so a refusal is only logged."""
     client = storage.connection(SERVER).client
     try:
         try:
@@ -169,6 +168,6 @@ def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
 
 
 def _is_partial(rule: dict[str, Any]) -> bool:
-    """Whether a lifecycle rule is for a part of the bucket only."""
+    """Return whether a lifecycle rule applies to a part of the bucket only."""
     where = rule.get('Filter') or {}
     return bool(rule.get('Prefix') or where.get('Prefix') or any(name != 'Prefix' for name in where))

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Looking up buckets on the storages: which one a DID belongs to, and which there are.
+"""Lookup of buckets: which storage and bucket a DID belongs to, and which buckets exist.
 
-What asks the database takes a session; what makes requests to a storage takes none, and is called without one
-being open.
+Functions that query the database take a session; those that send requests to a storage take none, and must be called
+while no session is open.
 """
 
 from contextlib import suppress
@@ -73,10 +73,10 @@ _LOGGER = line_logger(__name__)
 
 
 class DIDLocation(NamedTuple):
-    """A storage on which a DID has a replica (or what is above it a rule).
+    """A storage where a DID has a replica, or a collection above it a rule.
 
-    :param path: The path of the replica, where Rucio stores one.
-    :param source: Bucket and key of what is imported.
+    :param path: The path of the replica, if Rucio stores one.
+    :param source: Bucket and key of an import.
     """
 
     storage: 'Storage'
@@ -90,8 +90,8 @@ class DIDLocation(NamedTuple):
 def _known_locations(
     scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session'
 ) -> list[DIDLocation]:
-    """Where the catalogue has this DID, or the nearest collection above it; of a whole scope: anything of it. The
-    best first.
+    """Return where the catalogue has a DID, or the nearest collection above it; for a scope, anything in it. The best
+    location comes first.
     """
     by_id = {storage.rse_id: storage for storage in found}
     if not name:
@@ -121,7 +121,7 @@ def _known_locations(
 def _imported_locations(
     scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session'
 ) -> list[DIDLocation]:
-    """Where a collection comes from that was imported, or lies in one that was."""
+    """Return where a collection was imported from, or one that contains it."""
     apart = [storage for storage in found if not storage.layout.deterministic]
     return [
         DIDLocation(storage, source=source)
@@ -143,7 +143,7 @@ def _rses_of_rules(scope: 'InternalScope', name: str, by_id: 'dict[str, Storage]
 
 
 def has_anything(scope: 'InternalScope', storage: 'Storage', *, session: 'Session') -> bool:
-    """Whether the catalogue has a rule, a lock or a replica of a scope on an RSE: three queries at most."""
+    """Return whether the catalogue has a rule, a lock or a replica of a scope on an RSE. At most three queries."""
     lock, replica, rule = models.DatasetLock, models.RSEFileAssociation, models.ReplicationRule
     questions = (
         select(lock.name).where(and_(lock.scope == scope, lock.rse_id == storage.rse_id)),
@@ -156,8 +156,8 @@ def has_anything(scope: 'InternalScope', storage: 'Storage', *, session: 'Sessio
 def candidates(
     account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
 ) -> 'list[Storage]':
-    """The storages that may be meant: the one that is named; else where the DID is, or its scope; else where the
-    account may put something.
+    """Return the storages that a request may refer to: the one that is named; else those that have the DID, or its
+    scope; else those where the account has quota.
 
     :param account: The account that asks.
     :param scope: The scope.
@@ -167,7 +167,7 @@ def candidates(
     """
     if rse:
         return [storages.get_storage(rse, account.vo, session=session)]
-    # On the others nobody can say where something new would lie.
+    # On non-deterministic RSEs, the location of new files is undefined.
     found = [storage for storage in storages.list_storages(account.vo, session=session) if storage.layout.deterministic]
     if known := _known_locations(scope, name, found, session) or (
         _known_locations(scope, '', found, session) if name else []
@@ -181,7 +181,7 @@ def candidates(
     usable = [storage for storage in found if limits.get(storage.rse_id)]
     if not usable:
         raise RSENotFound(
-            f'Account {account} has no quota on any S3 RSE: ask for one, or name the RSE. There are {_listed(found)}.'
+            f'Account {account} has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: {_listed(found)}.'
         )
     return usable
 
@@ -189,8 +189,8 @@ def candidates(
 def storages_to_publish(
     account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session'
 ) -> 'list[Storage]':
-    """The storages that have to be told when everybody may read a collection. What is imported is its owner's
-    to open.
+    """Return the storages on which a public collection has to be published. Imported buckets are left to
+    their owner.
     """
     found = storages.list_storages(account.vo, session=session)
     if not _imported_locations(scope, name, found, session):
@@ -205,8 +205,8 @@ def storages_to_publish(
 def imported(
     account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
 ) -> 'Optional[tuple[Storage, str, str]]':
-    """Storage, bucket and prefix of the keys of a collection that is imported; None: it is not, or it is kept
-    elsewhere, too.
+    """Return storage, bucket and key prefix of an imported collection; None: it is not imported, or is also
+    kept elsewhere.
 
     :param rse: The RSE's name, where the user gave it.
     """
@@ -219,12 +219,11 @@ def imported(
 
 
 def choose_storage(found: 'Sequence[Storage]', scope: str) -> 'Storage':
-    """The one storage of several that is meant: `[s3] default_rse` of the server's rucio.cfg, else where the scope's
-    bucket is.
+    """Choose a storage: `[s3] default_rse` of the server's rucio.cfg, else the one that has the scope's bucket.
 
-    One request for each of them, none where there is only one.
+    One request for each candidate; none if there is only one.
 
-    :raises InvalidObject: if only the user can know.
+    :raises InvalidObject: if the choice is ambiguous.
     """
     if len(found) == 1:
         return found[0]
@@ -235,7 +234,7 @@ def choose_storage(found: 'Sequence[Storage]', scope: str) -> 'Storage':
     having = [storage for storage in found if _has_bucket(storage, scope)]
     if len(having) == 1:
         return having[0]
-    raise InvalidObject(f'There are several S3 RSEs for scope {scope}: name one of {_listed(found)}.')
+    raise InvalidObject(f'There are several S3 RSEs for scope {scope}: specify one of {_listed(found)}.')
 
 
 def _has_bucket(storage: 'Storage', scope: str) -> bool:
@@ -246,12 +245,12 @@ def _has_bucket(storage: 'Storage', scope: str) -> bool:
 
 
 def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional[str]) -> tuple['Storage', str, bool]:
-    """The bucket of a scope, for those who may decide about it: its owner; the operator, where all scopes share one.
+    """Return the bucket of a scope, for accounts that may manage it: its owner, or an admin if all scopes share it.
 
-    Opens sessions of its own. Requests as :func:`choose_storage`.
+    Opens its own sessions. The requests of :func:`choose_storage`.
 
-    :returns: Storage, bucket, and whether an admin asks.
-    :raises AccessDenied: if the account may not decide about it.
+    :returns: Storage, bucket, and whether the account is an admin.
+    :raises AccessDenied: if the account may not manage it.
     """
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, scope, '', True, session=session)
@@ -262,14 +261,14 @@ def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional
     if storage.layout.common_bucket and not admin:
         raise AccessDenied(
             f"RSE {storage.rse} keeps all scopes in one bucket, '{storage.layout.common_bucket}': only its operator "
-            'may see or set what holds for it.'
+            'may see or change the settings of the bucket.'
         )
     return storage, storage.layout.bucket_of(str(scope)), admin
 
 
 def need_exclusive(storage: 'Storage', account: 'InternalAccount', scope: str, name: str = '') -> None:
-    """Refuse to do something with a bucket, or a part of it, that is another RSE's, too."""
-    with suppress(RSEOperationNotSupported):  # scattered over a common bucket: it is asked for each key
+    """Refuse access to a bucket, or a prefix of it, that another RSE also uses."""
+    with suppress(RSEOperationNotSupported):  # spread over a common bucket: each key is checked
         bucket, prefix = storage.layout.place_of(scope, f'{name}/' if name else '')
         with db_session(DatabaseOperationType.READ) as session:
             shared_keys.need(storage, account, bucket, prefix, True, session=session)
@@ -282,9 +281,9 @@ def _listed(found: 'Iterable[Storage]') -> str:
 def locate(
     account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session'
 ) -> list[dict[str, Any]]:
-    """Where a DID lies on S3 RSEs, or would lie, the best first. A few queries, no request.
+    """Return where a DID is, or would be, stored on S3 RSEs; the best location comes first. A few queries, no request.
 
-    :returns: For each place rse, bucket, key, url and did_type (None: the catalogue does not know the DID).
+    :returns: For each location rse, bucket, key, url and did_type (None: the DID is not in the catalogue).
     """
     found = storages.list_storages(account.vo, session=session)
     locations = _known_locations(scope, name, found, session) or [
@@ -293,7 +292,7 @@ def locate(
     did_type = _did_type(scope, name, session) if name else None
     located = []
     for location in locations:
-        with suppress(RucioException):  # a scope that has no place there
+        with suppress(RucioException):  # the scope cannot be stored there
             bucket, key = location.source or location.storage.layout.place_of(str(scope), name, location.path)
             located.append(
                 {
@@ -308,7 +307,7 @@ def locate(
 
 
 def object_url(storage: 'Storage', bucket: str, key: str) -> str:
-    """The path-style URL of a key, a prefix or (no key) a bucket."""
+    """Return the path-style URL of a key, a prefix or (no key) a bucket."""
     return f'{storage.endpoint.url}/{address.encode_path(f"{bucket}/{key}" if key else bucket)}'
 
 
@@ -318,19 +317,19 @@ def _did_type(scope: 'InternalScope', name: str, session: 'Session') -> Optional
 
 
 def is_file(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Whether the catalogue knows a DID as a file: one query."""
+    """Return whether a DID is a file in the catalogue. One query."""
     return _did_type(scope, name, session) == DIDType.FILE
 
 
 def scopes_of(account: 'InternalAccount', *, session: 'Session') -> set[str]:
-    """The scopes that an account owns: two queries."""
+    """Return the scopes that an account owns. Two queries."""
     return {str(scope) for scope in get_scopes(account, session=session)}
 
 
 def exists(storage: 'Storage', bucket: str) -> bool:
-    """Whether there is such a bucket: one request.
+    """Return whether a bucket exists. One request.
 
-    :raises AccessDenied: if it belongs to somebody who does not let the server in.
+    :raises AccessDenied: if the server may not access it.
     """
     try:
         with translated('make-bucket', Target(storage.rse, bucket)):
@@ -345,10 +344,9 @@ def exists(storage: 'Storage', bucket: str) -> bool:
 
 
 def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:
-    """The buckets of these scopes (None: all that the RSEs may have) on these storages: one request for each storage.
+    """List the buckets of some scopes (None: all buckets of the RSEs) on some storages. One request per storage.
 
-    :raises RucioException: if a storage cannot be asked, and the others have nothing: that there is no bucket must not
-        be said then.
+    :raises RucioException: if a storage does not answer, and the others have no buckets: an empty list would be wrong.
     """
     result: list[dict[str, Any]] = []
     failure: Optional[RucioException] = None

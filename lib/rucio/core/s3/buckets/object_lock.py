@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether objects of a bucket can be locked: a storage that heeds lock headers that nobody signed must not be sent a
-signed PutObject for such a bucket.
-"""
+"""Detects buckets with object lock: where storages obey unsigned lock headers, no PutObject is signed for them."""
 
 import threading
 import time
@@ -31,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ['CACHE_SECONDS', 'forget', 'is_enabled']
 
-CACHE_SECONDS = 600  # for which an answer is remembered: object lock is enabled when a bucket is made, as a rule
+CACHE_SECONDS = 600  # object lock is usually enabled when a bucket is created
 MAX_CACHED = 10_000  # buckets
 
-# What storages without object lock, and buckets without it, are asked about.
+# Errors of storages and buckets without object lock.
 _NOT_ENABLED = (
     'ObjectLockConfigurationNotFoundError',
     'NoSuchObjectLockConfiguration',
@@ -48,11 +46,11 @@ _lock = threading.Lock()
 
 
 def is_enabled(storage: 'Storage', bucket: str) -> bool:
-    """Whether a bucket has object lock. One request, none for :data:`CACHE_SECONDS` after an answer.
+    """Return whether a bucket has object lock. One request per :data:`CACHE_SECONDS`.
 
     :param storage: The storage.
     :param bucket: The bucket.
-    :raises RSEAccessDenied: if the server's keys may not ask.
+    :raises RSEAccessDenied: if the server's keys have no permission to ask.
     :raises ServiceUnavailable, ResourceTemporaryUnavailable: if the storage does not answer.
     """
     key, now = (storage.rse_id, bucket), time.monotonic()
@@ -80,6 +78,6 @@ def _ask(storage: 'Storage', bucket: str) -> bool:
 
 
 def forget() -> None:
-    """Ask again of every bucket."""
+    """Clear the cache."""
     with _lock:
         _known.clear()

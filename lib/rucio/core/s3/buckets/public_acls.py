@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets in which no ACL makes anything public: what is public, owners decide (``rucio s3 share --public``), not
-whoever may write.
+"""Makes buckets ignore public ACLs: the owner decides what is public (``rucio s3 share --public``), not anybody
+who may write.
 
-An upload may bring an ACL with it. AWS refuses one that opens the object to keys that lack PutObjectAcl, as vended ones
-do; Ceph takes it, and no condition of a session policy stops it there for copies and for uploads in parts. What stops
-it is the public access block of the bucket, with IgnorePublicAcls alone: bucket policies go on working.
-(BlockPublicAcls makes Ceph 16 refuse every upload.)
+An upload can set an ACL. AWS refuses a public one from keys without PutObjectAcl, such as vended keys; Ceph
+accepts it, and conditions in a session policy do not prevent it for copies and multipart uploads. The public
+access block of the bucket does, with IgnorePublicAcls only: bucket policies keep working. (BlockPublicAcls makes
+Ceph 16 refuse every upload.)
 """
 
 import os
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ['ignore']
 
-CACHE_SECONDS = 3600  # after which it is looked at anew: the bucket may be another one by then
+CACHE_SECONDS = 3600  # until it is checked again: the bucket may have been replaced
 MAX_CACHED = 10_000  # buckets
 
 _done: dict[tuple[int, str, str], float] = {}
 
 
 def ignore(storage: 'Storage', bucket: str) -> None:
-    """Have a storage ignore public ACLs in a bucket, where it heeds them (setting ``ignore_public_acls``). What else is
-    set stays.
+    """Make a storage ignore public ACLs in a bucket, if it obeys them (setting ``ignore_public_acls``). Other settings
+    of the public access block are kept.
 
-    One request for each bucket, process and hour; a second one the first time.
+    One request per bucket, process and hour; a second one the first time.
 
-    :raises RSEOperationNotSupported: if the storage refuses: nobody must get keys for writing there.
+    :raises RSEOperationNotSupported: if the storage refuses: no keys for writing may be vended.
     :raises ServiceUnavailable: if the storage does not answer.
     """
     key = (os.getpid(), storage.rse_id, bucket)
@@ -57,17 +57,17 @@ def ignore(storage: 'Storage', bucket: str) -> None:
     try:
         with translated('public_access_block', Target(storage.rse, bucket)):
             _ignore(storage.connection(SERVER).client, bucket)
-    except DestinationNotAccessible:  # there is no such bucket: who makes it comes here again
+    except DestinationNotAccessible:  # the bucket does not exist: this is called again when it is created
         return
     except (RSEAccessDenied, RSEOperationNotSupported) as error:
         raise RSEOperationNotSupported(
-            f"RSE {storage.rse}, bucket '{bucket}': no keys for writing, as the storage does not let the server have "
-            f"public ACLs ignored there: {error.args[0] if error.args else error} Let the server's keys do "
-            'PutBucketPublicAccessBlock and GetBucketPublicAccessBlock.'
+            f"RSE {storage.rse}, bucket '{bucket}': no keys for writing are vended, as the server cannot make the "
+            f'storage ignore public ACLs: {error.args[0] if error.args else error} Allow PutBucketPublicAccessBlock '
+            "and GetBucketPublicAccessBlock for the server's keys."
         ) from None
     _done.pop(key, None)
     _done[key] = time.monotonic() + CACHE_SECONDS
-    while len(_done) > MAX_CACHED:  # the first one was looked at longest ago
+    while len(_done) > MAX_CACHED:  # the first one was checked longest ago
         _done.pop(next(iter(_done)), None)
 
 

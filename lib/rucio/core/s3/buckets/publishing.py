@@ -12,15 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Collections that everybody may read, also without an account: the grant, and the policy of the bucket on
-each storage.
+"""Public collections, which everybody may read, even without an account: the grant, and the bucket policy
+on each storage.
 
-A storage is told between two transactions, and may not answer. So the table of grants says at each moment what may be
-public: the grant is there before the first storage is told to let everybody in, and gone only when the last one was
-told not to.
+A storage is updated between two transactions, and may not answer. So the table of grants always includes what may be
+public: the grant is added before the first storage is updated, and deleted only after it was revoked on the last one.
 
-A policy is read, changed and set again, and storages have no way to set it only if it is still the one that was read:
-of two changes in the same moment one gets lost. So the reconciler has each bucket looked at (:func:`repair_policy`).
+A policy is read, changed and set again, and storages offer no conditional update: of two concurrent changes, one is
+lost. So the reconciler checks each bucket (:func:`repair_policy`).
 """
 
 from datetime import timedelta
@@ -50,25 +49,26 @@ __all__ = ['SweepResult', 'delete_ended', 'publish', 'repair_policy', 'withdraw'
 
 _LOGGER = line_logger(__name__)
 
-# A grant lasts that long until all storages are told: what a server leaves behind that was killed meanwhile is taken
-# back by sweep().
+# Until all storages are updated, a grant expires after this time, so that delete_ended() cleans up after a server that
+# was killed meanwhile.
 PUBLISH_TIMEOUT = timedelta(minutes=15)
 
 
 class SweepResult(NamedTuple):
-    """What came of grants that have ended."""
+    """The result of deleting expired grants."""
 
     deleted: int
-    kept: list[str]  # for each public one of which a storage could not be told: the collection, and why
+    kept: list[str]  # public grants that could not be revoked on a storage: the collection, and why
 
 
 def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: str) -> bool:
-    """Let everybody read a collection. Two requests for each storage; what :func:`.grants.need_grantable` asks
-    has been asked.
+    """Make a collection public. Two requests per storage.
 
-    :param places: The storages that have to be told.
+    The caller has called :func:`.grants.need_grantable`.
+
+    :param places: The storages to publish it on.
     :returns: Whether it was not public before.
-    :raises RucioException: if a storage does not take it; it is taken back on the others.
+    :raises RucioException: if a storage refuses; it is then revoked on the others.
     """
     with db_session(DatabaseOperationType.READ) as session:
         known = any(
@@ -99,16 +99,16 @@ def withdraw(
     of: 'Optional[datetime]' = None,
     dead: 'Collection[str]' = (),
 ) -> 'dict[Storage, RucioException]':
-    """Let everybody read a collection no longer.
+    """Stop publishing a collection. One request per storage on which it is published, one more if it is in the policy;
+    none if it was not public.
 
-    One request for each storage that was told to, one more where its policy says so; none where it was not public.
+    The grant expires immediately. Its row is kept until all storages are updated, so that :func:`delete_ended`
+    tries again.
 
-    The grant ends at once. Its row stays until every storage was told, so that :func:`delete_ended` tries again.
-
-    :param places: More storages to tell.
-    :param of: Only the grant of the DID that was created then.
+    :param places: Further storages to update.
+    :param of: Only the grant for the DID that was created at this time.
     :param dead: The ids of RSEs that do not answer.
-    :returns: The storages that could not be told, on which it may still be public, and why.
+    :returns: The storages that could not be updated, on which it may still be public, and why.
     """
     with db_session(DatabaseOperationType.WRITE) as session:
         told = grants.end_public_grant(scope, name, of, session=session)
@@ -130,9 +130,8 @@ def withdraw(
 
 
 def delete_ended(vo: str) -> SweepResult:
-    """Delete the grants of a VO that have ended; of those that let everybody read, after each storage was told.
-
-    One query where there are none.
+    """Delete the expired grants of a VO; public ones after they were revoked on each storage. One query if there
+    are none.
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = grants.list_ended(vo, session=session)
@@ -144,7 +143,7 @@ def delete_ended(vo: str) -> SweepResult:
     for ended in (each for each in found if each.kind is GranteeType.WORLD):
         try:
             failed = withdraw(ended.scope, ended.name, of=ended.did_created_at, dead=dead)
-        except Exception as error:  # noqa: BLE001 - whatever a storage answered, the others have to be told
+        except Exception as error:  # noqa: BLE001 - the other grants have to be processed
             kept.append(f'{ended.scope}:{ended.name} may still be public: {type(error).__name__}: {error}')
             continue
         dead |= {storage.rse_id for storage in failed}
@@ -157,25 +156,25 @@ def delete_ended(vo: str) -> SweepResult:
 
 
 def repair_policy(subtree: 'Subtree') -> list[str]:
-    """Have the policy of a scope's bucket let everybody read what the table of grants says, and nothing else.
+    """Make the policy of a scope's bucket publish exactly what the table of grants says.
 
-    One request, a few queries and some for each public collection; where they differ, one more request. Nothing of this
-    where the table of grants is missing.
+    One request, a few queries, and some more for each public collection; if they differ, one more request. Nothing if
+    the table of grants does not exist.
 
-    What earlier versions published stays as long as the operator has not reviewed it (:mod:`.old_grants`).
+    Grants of earlier versions are kept until the operator has reviewed them (:mod:`.old_grants`).
 
-    :param subtree: All that a scope has in a bucket.
-    :returns: What was not as it should be, for the log.
-    :raises RucioException: if collections are public there and the storage does not answer, or refuses.
+    :param subtree: Everything that a scope has in a bucket.
+    :returns: What was corrected, for the log.
+    :raises RucioException: if collections are public there, and the storage does not answer or refuses.
     """
     storage, bucket = subtree.storage, subtree.bucket
     with db_session(DatabaseOperationType.READ) as session:
         if not is_ready(session=session) or shared_keys.has_other_vos(storage, bucket, session=session):
             return []
     try:
-        # Before the grants: of what is shared, or ends, from now on the table says so already.
+        # Read before the grants, so that the table includes all changes made meanwhile.
         policy, refused = bucket_policies.get(storage, bucket), None
-    except RucioException as error:  # many storages have no policies
+    except RucioException as error:  # many storages do not support policies
         policy, refused = None, error
     with db_session(DatabaseOperationType.READ) as session:
         granted = grants.list_published(subtree.scope, session=session)
@@ -189,16 +188,16 @@ def repair_policy(subtree: 'Subtree') -> list[str]:
         bucket_policies.set_public_prefixes(storage, bucket, policy, closed, opened)
     where = f"RSE {storage.rse}: by its policy, bucket '{bucket}'"
     return [
-        *(f"{where} let everybody read '{each}', which is not shared: no longer." for each in opened.values()),
+        *(f"{where} let everybody read '{each}', which is not shared: corrected." for each in opened.values()),
         *(
-            f"{where} did not let everybody read '{each}', which is shared with everybody: now it does."
+            f"{where} did not let everybody read '{each}', which is shared with everybody: corrected."
             for each in closed
         ),
     ]
 
 
 def _has_no_grant(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
-    """Whether keys of this scope are public, and no grant says so."""
+    """Return whether keys of this scope are public without a grant."""
     name = subtree.name_of(prefix).rstrip('/')
     return (
         prefix.startswith(subtree.key_prefix)

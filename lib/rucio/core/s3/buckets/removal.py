@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Removing buckets and collections in them, so that the catalogue never says what is not so, and a second run
-repairs a first.
+"""Removal of buckets and of collections in them. The catalogue stays correct if it is interrupted, and a second run
+completes it.
 
-The order is that of Rucio's own reaper: rules go first, then replicas are marked as being deleted, then the objects,
-then the replicas.
+The order is that of Rucio's own reaper: delete the rules, mark the replicas as being deleted, delete the objects, then
+the replicas.
 """
 
 import time
@@ -51,10 +51,10 @@ __all__ = ['remove']
 
 _LOGGER = line_logger(__name__)
 
-MAX_SECONDS = 60  # of deleting in one call
+MAX_SECONDS = 60  # limit for deletions in one call
 BATCH_SIZE = 1000  # S3's limit for DeleteObjects
 
-# Measured: after PUT ?versionId=x Ceph RGW 16 lists a key for ever.
+# Measured: after PUT ?versionId=x, Ceph RGW 16 lists a key forever.
 _UNDELETABLE = (
     "{subtree} cannot be emptied: RSE {rse} still lists '{key}' in bucket '{bucket}' after it was deleted. Ask the "
     'operator of the storage to remove the bucket (Ceph: radosgw-admin bucket rm --bucket=NAME --purge-objects).'
@@ -64,17 +64,16 @@ _UNDELETABLE = (
 def remove(
     storage: 'Storage', account: 'InternalAccount', scope: 'InternalScope', name: str, force: bool
 ) -> dict[str, Any]:
-    """Remove a collection and its rules from an RSE, and the bucket if nothing else is in it.
+    """Remove a collection and its rules from an RSE, and the bucket if it contains nothing else.
 
     :param storage: The RSE.
-    :param account: Whose rules are deleted.
+    :param account: The account whose rules are deleted.
     :param scope: The scope.
     :param name: The collection; empty: the whole bucket of the scope.
-    :param force: Delete objects and replicas, too; else they are a reason to refuse.
-    :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False after
-        :data:`MAX_SECONDS`, when there is more to delete.
-    :raises UnsupportedOperation: if something is in it, or a file in it is protected by a rule that is not
-        to be deleted.
+    :param force: Also delete objects and replicas; otherwise, the removal is refused if there are any.
+    :returns: rse, bucket, ``removed`` (rules, objects, replicas, datasets, bucket), and ``finished``: False if there is
+        more to delete after :data:`MAX_SECONDS`.
+    :raises UnsupportedOperation: if it is not empty, or a file in it is protected by another rule.
     """
     subtree = Subtree.of(storage, scope, name)
     if not force:
@@ -89,8 +88,8 @@ def remove(
         with db_session(DatabaseOperationType.READ) as session:
             going = [each for each in collections if _is_unused(subtree, each, session)]
         for each in going:
-            # What is written there later shall not be public. Where a storage does not answer, rucio-s3-reconciler
-            # tries again.
+            # Objects written there later must not be public. If a storage does not answer, rucio-s3-reconciler tries
+            # again.
             for elsewhere, error in publishing.withdraw(scope, each).items():
                 _LOGGER.warning(
                     'S3: %s:%s may still be public on RSE %s: %s',
@@ -102,7 +101,7 @@ def remove(
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
-                # Who makes a collection of this name again does not share it with the same accounts.
+                # A new collection of this name is not shared with the same accounts.
                 grants.delete_grants(scope, each, session=session)
             removed['datasets'] = len(going)
             unused = not lookup.has_anything(scope, storage, session=session)
@@ -131,7 +130,7 @@ def _refuse_known(subtree: Subtree, session: 'Session') -> None:
 
 
 def _refuse_objects(subtree: Subtree) -> None:
-    """What another client wrote, and the catalogue does not know."""
+    """Refuse if there are objects that are not in the catalogue."""
     try:
         first = next(
             objects.list_objects(subtree.storage.connection().client, subtree.target(subtree.name_prefix)), None
@@ -149,9 +148,9 @@ def _not_empty(subtree: Subtree, found: str) -> UnsupportedOperation:
 def _delete_rules(
     subtree: Subtree, account: 'InternalAccount', force: bool, session: 'Session'
 ) -> tuple[int, list[str]]:
-    """Delete the account's rules. Refuses before anything is deleted where a file stays protected that is to go.
+    """Delete the rules of the account, unless a file would remain protected by another rule.
 
-    :returns: How many, and the collections that are to go if they are empty then.
+    :returns: The number of rules, and the collections to delete if they are empty.
     """
     rule, dataset_lock = models.ReplicationRule, models.DatasetLock
     name = _collection(subtree)
@@ -170,8 +169,8 @@ def _delete_rules(
     for row in rows:
         if row.rse_expression != subtree.storage.rse and _is_elsewhere(row.id, subtree.storage, session):
             raise UnsupportedOperation(
-                f'The rule {row.id} ({row.rse_expression}) keeps {subtree.scope}:{row.name} on other RSEs, too: delete '
-                'it (rucio rule remove), then repeat this.'
+                f'The rule {row.id} ({row.rse_expression}) also keeps {subtree.scope}:{row.name} on other RSEs: delete '
+                'it (rucio rule remove), then try again.'
             )
     if force:
         _refuse_protected(subtree, [row.id for row in rows], session)
@@ -198,14 +197,14 @@ def _refuse_protected(subtree: Subtree, going: list[str], session: 'Session') ->
     if found := session.execute(question.limit(1)).first():
         raise UnsupportedOperation(
             f'{subtree.scope}:{found.name} is protected by the rule {found.rule_id} of account {found.account}, so '
-            'nothing was removed. Have that rule deleted first.'
+            'nothing was removed. Ask for that rule to be deleted first.'
         )
 
 
 def _empty(subtree: Subtree) -> tuple[int, int, bool]:
-    """Delete all objects, known and unknown, and their replicas.
+    """Delete all objects, registered or not, and their replicas.
 
-    :returns: How many objects and replicas, and whether that was all.
+    :returns: The number of objects and replicas, and whether all were deleted.
     """
     end = time.monotonic() + MAX_SECONDS
     deleted, forgotten = 0, 0
@@ -229,7 +228,7 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
         with db_session(DatabaseOperationType.WRITE) as session:
             forgotten += _delete_replicas(subtree, models.RSEFileAssociation.name.in_(names), session)
     while time.monotonic() <= end:
-        # Replicas without an object: of a run that broke off, or of uploads that did.
+        # Replicas without an object, of interrupted removals or uploads.
         with db_session(DatabaseOperationType.WRITE) as session:
             count = _delete_replicas(subtree, _below(subtree, models.RSEFileAssociation.name), session)
         forgotten += count
@@ -239,7 +238,7 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
 
 
 def _first_keys(subtree: Subtree) -> list[str]:
-    """The first keys that there are: what is deleted is not listed again."""
+    """Return the first keys: deleted ones are not listed again."""
     client = subtree.storage.connection().client
     try:
         with translated('ls', subtree.target(subtree.name_prefix)):
@@ -254,7 +253,7 @@ def _first_keys(subtree: Subtree) -> list[str]:
 
 
 def _abort_uploads(subtree: Subtree) -> None:
-    """They would hold the bucket, and bring objects back."""
+    """Abort multipart uploads, which would keep the bucket from being removed, or create objects again."""
     client = subtree.storage.connection().client
     try:
         with translated('remove-bucket', subtree.target(subtree.name_prefix)):
@@ -262,7 +261,7 @@ def _abort_uploads(subtree: Subtree) -> None:
                 begun = client.list_multipart_uploads(Bucket=subtree.bucket, Prefix=subtree.key_prefix).get(
                     'Uploads', []
                 )
-            except client.exceptions.NoSuchUpload:  # what `rclone serve s3` says where there are none
+            except client.exceptions.NoSuchUpload:  # the answer of `rclone serve s3` if there are none
                 return
             for each in begun:
                 client.abort_multipart_upload(Bucket=subtree.bucket, Key=each['Key'], UploadId=each['UploadId'])
@@ -271,13 +270,13 @@ def _abort_uploads(subtree: Subtree) -> None:
 
 
 def _mark(subtree: Subtree, names: list[str], session: 'Session') -> None:
-    """Say that these are being deleted, so that nobody reads them or makes a new lock."""
+    """Mark replicas as being deleted, so that they are neither read nor locked."""
     replica = models.RSEFileAssociation
     these = and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.name.in_(names))
     if locked := session.execute(select(replica.name).where(and_(these, replica.lock_cnt > 0)).limit(1)).scalar():
         raise UnsupportedOperation(
-            f'{subtree.scope}:{locked} was protected by a new rule in the meantime. Have that deleted, then repeat '
-            'this.'
+            f'{subtree.scope}:{locked} was protected by a new rule in the meantime. Ask for that rule to be deleted, '
+            'then try again.'
         )
     stmt = (
         update(replica)
@@ -296,7 +295,7 @@ def _delete_objects(subtree: Subtree, keys: list[str]) -> None:
 
 
 def _delete_replicas(subtree: Subtree, which: Any, session: 'Session') -> int:
-    """Delete replicas from the catalogue, and with them files that have no other: at most :data:`BATCH_SIZE`."""
+    """Delete at most :data:`BATCH_SIZE` replicas from the catalogue, with the files that have no others."""
     replica = models.RSEFileAssociation
     stmt = select(replica.scope, replica.name).where(
         and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.lock_cnt == 0, which)
@@ -307,7 +306,7 @@ def _delete_replicas(subtree: Subtree, which: Any, session: 'Session') -> int:
 
 
 def _collection(subtree: Subtree) -> str:
-    """The name of the collection that is removed; empty: all of the bucket."""
+    """Return the name of the collection to remove; empty: the whole bucket."""
     return subtree.name_prefix.removesuffix('/')
 
 
@@ -316,16 +315,18 @@ def _title(subtree: Subtree) -> str:
 
 
 def _below(subtree: Subtree, column: Any) -> Any:
-    """The condition that a name lies below the collection."""
+    """Return the SQL condition for names below the collection."""
     below = subtree.name_prefix
     if not below:
         return true()
-    # LIKE takes run1 and RUN1 for the same on some databases.
+    # On some databases, LIKE is case-insensitive.
     return column.startswith(below, autoescape=True) & (func.substr(column, 1, len(below)) == below)
 
 
 def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
-    """Whether a collection is empty and has no rule. At the end of its lifetime Rucio's undertaker takes it."""
+    """Return whether a collection is empty and has no rule. Rucio's undertaker deletes it when its lifetime
+    has ended.
+    """
     did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
     alive = and_(did.scope == subtree.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
     if session.execute(select(did.name).where(alive)).first() is None:
@@ -338,8 +339,8 @@ def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
 
 
 def _remove_bucket(subtree: Subtree) -> bool:
-    """Remove the bucket if it is empty: looked at here, as not every storage refuses if it is not (SeaweedFS deletes
-    all, unless told).
+    """Remove the bucket if it is empty, which is checked here: not every storage refuses otherwise (by default,
+    SeaweedFS deletes everything).
 
     :returns: Whether it was removed.
     """
@@ -360,17 +361,17 @@ def _remove_bucket(subtree: Subtree) -> bool:
             holds_something = True
     if holds_something and not subtree.name_prefix:
         raise UnsupportedOperation(
-            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' is not removed, as it is not empty: somebody "
-            'wrote to it in this moment, or it keeps old versions of objects.'
+            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' was not removed, as it is not empty: another "
+            'client has just written to it, or it keeps old versions of objects.'
         )
     return not holds_something
 
 
 def _holds_something(client: Any, bucket: str) -> bool:
-    """Whether there is an object in a bucket, or an old version of one. Two requests."""
+    """Return whether a bucket contains an object or an old version. Two requests."""
     if client.list_objects_v2(Bucket=bucket, MaxKeys=1).get('Contents'):
         return True
-    with suppress(ClientError):  # the storage has no versions, or the keys may not list them
+    with suppress(ClientError):  # the storage does not support versions, or the keys may not list them
         versions = client.list_object_versions(Bucket=bucket, MaxKeys=1)
         return bool(versions.get('Versions') or versions.get('DeleteMarkers'))
     return False

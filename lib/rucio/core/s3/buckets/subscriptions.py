@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Subscribing a bucket to its events: its storage then tells this server what happens in it (see :mod:`.events`)."""
+"""Subscription of buckets to event notifications, which the storage sends to this server (see :mod:`.events`)."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ __all__ = ['ID', 'subscribe']
 
 _LOGGER = line_logger(__name__)
 
-ID = 'rucio-s3'  # of our configuration among those of a bucket
+ID = 'rucio-s3'  # id of this configuration among those of a bucket
 EVENTS = ('s3:ObjectCreated:*', 's3:ObjectRemoved:*')
 _EVENTBRIDGE = 'EventBridgeConfiguration'
 _KINDS = {
@@ -45,25 +45,24 @@ _KINDS = {
 
 
 def subscribe(storage: 'Storage', bucket: str) -> bool:
-    """Have the storage tell of a bucket's events, where the settings say how. Other subscriptions of the bucket stay.
+    """Subscribe a bucket to event notifications, if the settings define how. Its other subscriptions are kept.
 
-    One request where it was done before, two where not; one more where the storage makes its topics itself. A bucket
-    without is as good as one with it, only that the catalogue follows later: so a storage that refuses is only written
-    into the log.
+    One request if it is already subscribed, else two; one more if the storage creates topics. Without events, the
+    catalogue is updated later by the reconciler: so a refusal is only logged.
 
-    :returns: Whether it was not subscribed before, and is now.
+    :returns: Whether it was newly subscribed.
     """
     try:
         topic = _topic(storage)
         return bool(topic) and _configure(_client(storage), bucket, topic)
     except (ClientError, BotoCoreError, RucioException) as error:
-        _LOGGER.warning('RSE %s, bucket %s: it could not be subscribed to its events: %s', storage.rse, bucket, error)
+        _LOGGER.warning('RSE %s, bucket %s: could not be subscribed to events: %s', storage.rse, bucket, error)
         return False
 
 
 def _topic(storage: 'Storage') -> str:
-    """What the events go to: what the operator made, or a topic of the storage that pushes them to this server;
-    empty: nothing.
+    """Return the ARN that the events are sent to: that of the operator, or a topic of the storage that pushes them to
+    this server; empty: events are not used.
     """
     endpoint = storage.endpoint
     if endpoint.events_topic:
@@ -72,19 +71,18 @@ def _topic(storage: 'Storage') -> str:
         return ''
     if not endpoint.events_token:
         _LOGGER.warning(
-            'RSE %s: buckets are not subscribed to their events, as there is no events_token for it in rucio.cfg '
-            '[s3:%s].',
+            'RSE %s: buckets are not subscribed to events, as there is no events_token in rucio.cfg [s3:%s].',
             storage.rse,
             storage.rse,
         )
         return ''
-    # It makes what is there anew: a new URL or token takes effect.
+    # This updates an existing topic, so that a new URL or token takes effect.
     return topics.create(storage)
 
 
 def _client(storage: 'Storage') -> 'S3Client':
-    """Gateways without the API for topics take a question about notifications for one about the bucket, and
-    answer that.
+    """Return the client for notifications. Gateways without the API interpret such requests as requests
+    about the bucket.
     """
     connection = storage.connection(SERVER)
     if topics.endpoint_url(storage) == storage.endpoint.url:

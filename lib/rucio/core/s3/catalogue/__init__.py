@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the catalogue says of the files in buckets: written here, and nowhere else.
+"""The files of buckets in Rucio's catalogue, which is written here and nowhere else.
 
-No storage is asked. Each call opens its own transactions, a short one for each chunk: call it without a session.
+No request is sent to a storage. Each function opens its own transactions, a short one for each chunk: call it outside
+of a session.
 """

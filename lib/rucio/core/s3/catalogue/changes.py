@@ -13,8 +13,8 @@
 # limitations under the License.
 
 
-"""What changed in the catalogue of late, for those who watch a collection. Nothing is recorded for it: Rucio's own
-dates tell.
+"""Recent changes in the catalogue, for clients that watch a collection. They are derived from Rucio's
+own timestamps.
 """
 
 from datetime import datetime, timedelta
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 __all__ = ['MAX_CHANGES', 'Change', 'list_changes']
 
 MAX_CHANGES = 10_000  # changes in one answer
-_ROUNDING = timedelta(seconds=1)  # what databases may round dates to
+_ROUNDING = timedelta(seconds=1)  # databases may round timestamps
 
 
 class Change(NamedTuple):
-    """What happened to a file on an RSE, and when (UTC).
+    """A change of a file on an RSE, with its time (UTC).
 
     :param change: ``registered``, ``updated`` (size or checksum), ``bad`` (declared so) or ``removed``.
     """
@@ -54,16 +54,15 @@ class Change(NamedTuple):
 def list_changes(
     storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, *, session: 'Session'
 ) -> list[Change]:
-    """What changed on an RSE since then, the oldest first, at most :data:`MAX_CHANGES`. Two queries, which read all
+    """List the changes on an RSE since a date, oldest first, at most :data:`MAX_CHANGES`. Two queries, which read all
     replicas below the name.
 
-    A transaction may become visible some seconds after the date that it carries: who asks again should ask from a
-    little earlier, and skip what is known. A file that was in no collection leaves no trace when it is removed, and is
-    not told.
+    A transaction may become visible some seconds after its timestamp: to poll, ask from a little earlier, and skip
+    known changes. The removal of a file that was in no collection leaves no trace, and is not listed.
 
     :param storage: The RSE.
     :param scope: The scope.
-    :param name: The name of a collection: what is below it. Empty: all of the scope.
+    :param name: The name of a collection; empty: the whole scope.
     :param since: The date (UTC, without a time zone).
     """
     found = [*_replicas(storage, scope, name, since, session), *_removed(storage, scope, name, since, session)]
@@ -108,7 +107,9 @@ def _replicas(
 
 
 def _is_new_content(row: Any) -> bool:
-    """Locks touch the replica only, and downloads the date of the last access, too; other metadata the DID only."""
+    """Return whether size or checksum changed: locks update only the replica, downloads also the access date, and
+    metadata only the DID.
+    """
     touched = row.did_accessed is not None and abs(row.did_updated - row.did_accessed) <= _ROUNDING
     return (
         row.did_updated - row.did_created > _ROUNDING and row.updated_at >= row.did_updated - _ROUNDING and not touched
@@ -118,7 +119,7 @@ def _is_new_content(row: Any) -> bool:
 def _removed(
     storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, session: 'Session'
 ) -> 'Iterator[Change]':
-    """Members of collections that have left them, and are not on the RSE any more."""
+    """Return files that were removed from their collections, and are no longer on the RSE."""
     member, replica = models.DataIdentifierAssociationHistory, models.RSEFileAssociation
     left = [
         member.scope == scope,

@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What registration and updates of files have in common: what they are given and answer, their transactions, and the
-ETags that are noted.
-"""
+"""Common parts of the registration and update of files: parameters and results, transactions, and stored ETags."""
 
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -51,20 +49,20 @@ __all__ = [
     'utcnow',
 ]
 
-ETAGS_KEY = 's3_etags'  # in a file's metadata: RSE id -> the ETag that its content had there when it was last proven
-MAX_TRIES = 3  # of a transaction that meets another one
-MAX_IN_LIST = 1000  # Oracle takes no more in one IN
+ETAGS_KEY = 's3_etags'  # in the metadata of a file: RSE id -> its ETag there when its content was last verified
+MAX_TRIES = 3  # attempts of a transaction that conflicts with another one
+MAX_IN_LIST = 1000  # limit of Oracle for one IN
 
 _Result = TypeVar('_Result')
 _Item = TypeVar('_Item')
 
 
 class NewFile(NamedTuple):
-    """An object as the catalogue shall know it.
+    """A new object, as it is registered in the catalogue.
 
     :param bytes: Its size.
-    :param etag: Only if it is no MD5.
-    :param path: Only on an RSE that is not deterministic: what Rucio stores with the replica.
+    :param etag: Only if it is not an MD5.
+    :param path: Only on a non-deterministic RSE: the path of the replica.
     """
 
     name: str
@@ -76,12 +74,12 @@ class NewFile(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What was not done; or, if ``kind`` is ``over-limit`` or ``no-rule``, was done with a warning.
+    """An action that was refused; or, if ``kind`` is ``over-limit`` or ``no-rule``, done with a warning.
 
     :param kind: ``conflict``, ``closed``, ``over-limit``, ``no-rule``, ``changed``, ``gone``, ``busy``, ``copies``,
         ``locked``, ``empty`` or ``failed``.
-    :param name: Of the file, or of its dataset.
-    :param found: What was seen, and what to do.
+    :param name: The name of the file, or of its dataset.
+    :param found: What was found, and what to do.
     """
 
     kind: str
@@ -93,14 +91,15 @@ class Refusal(NamedTuple):
 
 
 class Collision(Exception):
-    """Somebody else wrote the same rows in the same moment, or refers to what is to go."""
+    """Another transaction wrote the same rows at the same time, or refers to a row to delete."""
 
 
 @contextmanager
 def _write_transaction() -> 'Iterator[Session]':
     with db_session(DatabaseOperationType.WRITE) as session:
         if session.get_bind().dialect.name == 'sqlite':
-            # It knows no FOR UPDATE: who writes first is the only one who writes, and what is read then stays so.
+            # SQLite has no FOR UPDATE: a write takes the only write lock, so that what is read afterwards does not
+            # change.
             replica = models.RSEFileAssociation
             session.execute(
                 update(replica).where(false()).values(lock_cnt=0).execution_options(synchronize_session=False)
@@ -113,11 +112,11 @@ def _write_transaction() -> 'Iterator[Session]':
 
 
 def run_transaction(work: 'Callable[[Session], _Result]') -> _Result:
-    """Do it in a transaction of its own, and anew if that met another one: at most :data:`MAX_TRIES` times.
+    """Run work in a new transaction, and repeat it after a conflict: at most :data:`MAX_TRIES` times.
 
-    :param work: Reads what it needs by itself, so that a second time it finds what the other one wrote.
-    :raises Collision: if that was no accident.
-    :raises DatabaseException: if the database does not work.
+    :param work: Reads what it needs itself, so that a repetition sees what the other transaction wrote.
+    :raises Collision: if all attempts fail.
+    :raises DatabaseException: if the database fails.
     """
     for _ in range(MAX_TRIES - 1):
         with suppress(Collision, DatabaseException), _write_transaction() as session:
@@ -127,13 +126,13 @@ def run_transaction(work: 'Callable[[Session], _Result]') -> _Result:
 
 
 def batches(items: 'Sequence[_Item]', size: int) -> 'Iterator[Sequence[_Item]]':
-    """Pieces of a list."""
+    """Split a list."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def select_named(statement: Any, column: Any, names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """The rows of a SELECT whose column has one of these names, asked for in pieces that every database takes."""
+    """Return the rows of a SELECT for some names, in batches that every database accepts."""
     return [
         row
         for piece in batches(list(names), MAX_IN_LIST)
@@ -142,17 +141,17 @@ def select_named(statement: Any, column: Any, names: 'Collection[str]', session:
 
 
 def utcnow() -> datetime:
-    """As Rucio writes it: UTC, without saying so."""
+    """Return the time as Rucio stores it: UTC, without a time zone."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 def error_text(error: Exception) -> str:
-    """The first line of a message, for the middle of a sentence."""
+    """Return the first line of an error message, to be embedded in a sentence."""
     return str(error.args[0] if error.args else error).partition('\n')[0].rstrip('.')
 
 
 def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> None:
-    """Without an object for each row."""
+    """Insert rows without creating an ORM object for each."""
     if rows:
         session.connection().execute(model.__table__.insert(), rows)
 
@@ -161,10 +160,10 @@ def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> N
 
 
 def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
-    """Note the ETags of files in their metadata, in the format of Rucio's own plugin for JSON metadata. Two queries,
-    and one for each change.
+    """Store the ETags of files in their metadata, in the format of Rucio's JSON metadata plugin. Two queries, and one
+    for each change.
 
-    :param etags: Name -> ETag; None: take back what was noted. Names that are in no catalogue are left out.
+    :param etags: Name -> ETag; None: delete the stored one. Names that are not in the catalogue are ignored.
     """
     did, table, rse_id = models.DataIdentifier, models.DidMeta, subtree.storage.rse_id
     if not etags:
@@ -191,9 +190,7 @@ def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, ses
 
 
 def stored_etag(meta: Any, rse_id: str) -> Optional[str]:
-    """The ETag that a file's metadata have for an RSE. Whoever may write the file's metadata may write
-    anything there.
-    """
+    """Return the ETag in the metadata of a file for an RSE. Whoever may write the metadata can write anything there."""
     etags = as_dict(meta).get(ETAGS_KEY)
     etag = etags.get(rse_id) if isinstance(etags, dict) else None
     return etag if isinstance(etag, str) else None

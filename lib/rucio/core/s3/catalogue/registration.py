@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""New files of the catalogue: DIDs, replicas and members of their dataset, in bulk.
+"""Bulk registration of new files: DIDs, replicas and attachments to datasets.
 
-Rucio's own ``add_replicas`` makes an object for each file and asks with a condition for each. Here the rows are the
-same, made by a few statements for each chunk. Replicas get no tombstone: what has neither lock nor tombstone is never
-deleted by the reaper.
+Rucio's own ``add_replicas`` creates an ORM object and a query condition for each file. Here, the same rows are
+inserted with a few statements per chunk. Replicas get no tombstone: without a lock and a tombstone, the reaper
+never deletes them.
 """
 
 from contextlib import suppress
@@ -70,25 +70,24 @@ if TYPE_CHECKING:
 __all__ = ['register']
 
 CHUNK = 2000  # files in one transaction
-MAX_RULES = 100  # files in one transaction where each gets a rule of its own
+MAX_RULES = 100  # files in one transaction if each gets its own rule
 
 
 # New files
 
 
 def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[Refusal]]:
-    """Make files, replicas and members of their dataset of objects that the catalogue does not know, all of the
-    scope's owner.
+    """Register objects that are not in the catalogue: DIDs, replicas and attachments, owned by the owner of the scope.
 
-    A file goes to the longest open dataset that it lies below. If there is none, the shortest name that it lies below
-    becomes one, kept on the RSE by a rule of the owner; a file that lies below nothing gets such a rule itself. What is
-    registered already is left alone: twice is as good as once, also at the same time. One transaction and about ten
-    statements for each :data:`CHUNK` files.
+    A file is attached to the open dataset with the longest name that is a prefix of its own. If there is none, a
+    dataset is created from the first part of its name, with a rule of the owner on the RSE; a file without slashes gets
+    such a rule itself. Registered files are not changed: calls can be repeated, also concurrently. One transaction and
+    about ten statements for each :data:`CHUNK` files.
 
-    :returns: How many were registered, and why others were not.
-    :raises ScopeNotFound: if nobody owns the scope.
-    :raises UnsupportedOperation: if the RSE is volatile: Rucio's caches are no place for catalogued files.
-    :raises DatabaseException: if the database does not work. What was registered until then stays.
+    :returns: The number of registered files, and the refusals.
+    :raises ScopeNotFound: if the scope does not exist.
+    :raises UnsupportedOperation: if the RSE is volatile, that is, a cache.
+    :raises DatabaseException: if the database fails. What was registered before is kept.
     """
     if subtree.storage.settings.get('volatile'):
         raise UnsupportedOperation(
@@ -138,8 +137,8 @@ def _registered(
                 Refusal(
                     'failed',
                     files[0].name,
-                    f'{subtree.scope}:{files[0].name} could not be registered: {error_text(error)}. Try again; if it '
-                    'stays so, tell the operator.',
+                    f'{subtree.scope}:{files[0].name} could not be registered: {error_text(error)}. Try again; if the '
+                    'problem persists, contact the operator.',
                 )
             ]
     done: list[NewFile] = []
@@ -162,7 +161,7 @@ def _insert(
         not each.is_open or each.did_type != DIDType.DATASET
         for each in _collections(subtree, datasets, session).values()
     ):
-        raise Collision('a dataset was closed in this moment')
+        raise Collision('a dataset was closed at the same time')
     known = _existing_dids(subtree, files, session)
     new = [file for file in files if file.name not in known]
     second, refusals = [], []
@@ -187,7 +186,7 @@ def _insert(
 
 
 class _ExistingDID(NamedTuple):
-    """What the catalogue has of a name."""
+    """A DID in the catalogue, and its replica."""
 
     name: str
     did_type: DIDType
@@ -225,7 +224,7 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
         return Refusal(
             'conflict',
             file.name,
-            f'{did} is a {known.did_type.name.lower()} in the catalogue, and an object in the bucket. Rename one of '
+            f'{did} is a {known.did_type.name.lower()} in the catalogue, but an object in the bucket. Rename one of '
             'them.',
         )
     if known.here:
@@ -234,8 +233,8 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
         return Refusal(
             'conflict',
             file.name,
-            f'{did} lies at another place of RSE {subtree.storage.rse} already ({known.path}). Import it under another '
-            'name.',
+            f'{did} is already registered with another path on RSE {subtree.storage.rse} ({known.path}). Import it '
+            'under another name.',
         )
     if known.availability == DIDAvailability.LOST:
         return Refusal(
@@ -246,15 +245,15 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
     same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
     if same:
         return None
-    what = 'of which nothing can be compared but the size' if same is None else 'with another content'
+    what = 'of which only the size can be compared' if same is None else "'with different content'"
     return Refusal(
         'conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.'
     )
 
 
 def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
-    """Files of which another RSE has this very object as its replica: by name that RSE. To count it twice is to lose
-    it, when Rucio deletes one.
+    """Return the files whose object is also the replica on another RSE, with the name of that RSE. Registered twice, it
+    would be lost when one replica is deleted.
     """
     replica = models.RSEFileAssociation
     if not files:
@@ -272,7 +271,7 @@ def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Sess
     )
     same = {}
     for row in rows:
-        with suppress(RucioException):  # has no place there
+        with suppress(RucioException):  # cannot be stored there
             if row.rse_id in elsewhere and elsewhere[row.rse_id].layout.place_of(
                 str(subtree.scope), row.name, row.path
             ) == (
@@ -285,8 +284,8 @@ def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Sess
 
 def _same_object_refusal(subtree: 'Subtree', file: NewFile, rse: str) -> Refusal:
     found = (
-        f'The same object is the replica of {subtree.scope}:{file.name} on RSE {rse}: RSE {subtree.storage.rse} has '
-        'the same buckets.'
+        f'The same object is already the replica of {subtree.scope}:{file.name} on RSE {rse}: RSE '
+        f'{subtree.storage.rse} uses the same buckets.'
     )
     return Refusal(
         'conflict', file.name, f'{found} The operator has to delete one of the RSEs, or give it a bucket_prefix.'
@@ -380,11 +379,11 @@ def _insert_replicas(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'S
 class _Collection(NamedTuple):
     did_type: DIDType
     is_open: bool
-    ended: bool  # its lifetime is over, and Rucio's undertaker about to delete it with its rules
+    ended: bool  # expired: Rucio's undertaker is about to delete it with its rules
 
 
 def _collections(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> dict[str, _Collection]:
-    """What there is of these names."""
+    """Return the existing DIDs of some names."""
     did = models.DataIdentifier
     rows = select_named(
         select(did.name, did.did_type, did.is_open, did.expired_at).where(did.scope == subtree.scope),
@@ -403,9 +402,9 @@ def _collections(subtree: 'Subtree', names: 'Collection[str]', session: 'Session
 def _choose_datasets(
     subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]'
 ) -> tuple[dict[str, Optional[str]], list[Refusal]]:
-    """The dataset of each file, made where there was none.
+    """Choose the dataset of each file; missing ones are created.
 
-    :returns: By the file's name (None: it lies below nothing; not in it: it has no place), and what was refused.
+    :returns: The dataset by file name (None: no dataset; missing: refused), and the refusals.
     """
     above = {
         folder: [subtree.dataset] if subtree.dataset else address.ancestors(f'{folder}/')
@@ -414,7 +413,7 @@ def _choose_datasets(
     wanted = {name for names in above.values() for name in names}
     with db_session(DatabaseOperationType.READ) as session:
         known = _collections(subtree, wanted, session)
-    # Of an object and a prefix that have the same name, the object gets it.
+    # If an object and a prefix have the same name, it is given to the object.
     known |= dict.fromkeys(
         wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False)
     )
@@ -424,7 +423,7 @@ def _choose_datasets(
         name = chosen[folder] = _choose_dataset(names, known)
         if name is None and subtree.dataset:
             raise UnsupportedOperation(
-                f'{subtree.scope}:{subtree.dataset} is no dataset, so it can have no files: use another name.'
+                f'{subtree.scope}:{subtree.dataset} is not a dataset, so no files can be attached: use another name.'
             )
         if name is not None and (name not in known or known[name].ended):
             refusals += _make_dataset_with_rule(subtree, owner, name)
@@ -439,8 +438,8 @@ def _folder(file: NewFile) -> str:
 
 
 def _choose_dataset(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
-    """Of the names that a file lies below, the shortest first: its dataset, the one that is to become it, or a closed
-    one if that is all.
+    """Choose among the names above a file, shortest first: an open dataset, else a closed one, else a
+    name to create.
     """
     datasets = [name for name in names if name in known and known[name].did_type == DIDType.DATASET]
     if open_ones := [name for name in datasets if known[name].is_open and not known[name].ended]:
@@ -459,7 +458,7 @@ def _closed(subtree: 'Subtree', file: NewFile, dataset: str) -> Refusal:
 
 
 def _make_dataset_with_rule(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
-    """A dataset and its rule, unless somebody else was faster. What is imported gets no rule: nothing can be written or
+    """Create a dataset and its rule, unless they exist. Imports get no rule: nothing can be written or
     deleted there.
     """
     if subtree.dataset is not None:
@@ -478,7 +477,7 @@ def _make_dataset_with_rule(subtree: 'Subtree', owner: 'InternalAccount', name: 
     except RucioException as error:
         run_transaction(lambda session: _make_dataset(subtree, owner, name, session))
         remedy = (
-            f'so its files are not counted and nothing keeps them. Add a rule (rucio rule add {subtree.scope}:{name} '
+            f'so its files are neither accounted nor protected. Add a rule (rucio rule add {subtree.scope}:{name} '
             f'--copies 1 --rses {subtree.storage.rse}).'
         )
         return [
@@ -504,7 +503,7 @@ def _make_dataset(subtree: 'Subtree', owner: 'InternalAccount', name: str, sessi
 
 
 def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
-    """A rule for each, whatever the account's limit: the bytes are there already."""
+    """Add a rule for each name, regardless of the account limit: the bytes are already stored."""
     add_rule(
         dids=[{'scope': subtree.scope, 'name': name} for name in names],
         account=owner,
@@ -522,7 +521,7 @@ def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[st
 
 
 def _over_limit(subtree: 'Subtree', owner: 'InternalAccount', size: int) -> list[Refusal]:
-    """Whether the owner has not enough room for what was registered, as Rucio would say of an upload."""
+    """Check the owner's limit for what was registered, as Rucio does for an upload."""
     rse = {
         'id': subtree.storage.rse_id,
         'rse': subtree.storage.rse,
@@ -533,8 +532,9 @@ def _over_limit(subtree: 'Subtree', owner: 'InternalAccount', size: int) -> list
             RSESelector(owner, [rse], None, 1, session=session).select_rse(size, [])
     except InsufficientAccountLimit:
         found = (
-            f'Account {owner} is over its limit on RSE {subtree.storage.rse}; what lies in the bucket was registered '
-            'all the same, but Rucio refuses uploads. Delete files, or ask for a higher limit (rucio account limit).'
+            f'Account {owner} exceeds its limit on RSE {subtree.storage.rse}; the objects in the bucket were '
+            'registered anyway, but Rucio refuses uploads. Delete files, or ask for a higher limit (rucio account '
+            'limit).'
         )
         return [Refusal('over-limit', '', found)]
     except RucioException:

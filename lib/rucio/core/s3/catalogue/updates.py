@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Files of the catalogue whose objects changed or are gone, and what the catalogue did not know of others.
+"""Updates of files whose objects changed or are missing, and of missing metadata.
 
-Each act looks again, in its own transaction and with the rows locked, whether the catalogue still says what was
-compared with the bucket: nothing is done on the strength of what was true a minute ago.
+Each function checks again, in its own transaction and with the rows locked, that the catalogue is still as it was when
+it was compared with the bucket: no action is based on outdated information.
 """
 
 from collections import defaultdict
@@ -82,27 +82,27 @@ __all__ = [
 ]
 
 CHUNK = 200  # files in one transaction
-MAX_REASON_LENGTH = 255  # characters that Rucio keeps
+MAX_REASON_LENGTH = 255  # characters of the column
 
 _Result = tuple[int, list[Refusal]]
 
 
 class _LockedReplica(NamedTuple):
-    """A replica as the catalogue has it now, the same as what was compared."""
+    """A locked replica, unchanged since it was compared."""
 
     name: str
     bytes: int
     locks: int
-    copies: bool  # it is on other RSEs, too, or in an archive
+    copies: bool  # it is also on other RSEs, or in an archive
 
 
-# What all acts look at
+# Checks before each update
 
 
 def _lock_and_compare(
     subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session'
 ) -> tuple[list[_LockedReplica], list[Refusal]]:
-    """Lock the replicas and compare them with what was seen. Those that the catalogue does not have any more are in
+    """Lock replicas, and compare them with what was seen. Those that are no longer in the catalogue are in
     neither list.
     """
     replica, names = models.RSEFileAssociation, [each.name for each in seen]
@@ -160,7 +160,7 @@ def _find_refusal(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> 
     did = f'{subtree.scope}:{seen.name}'
     known = (row.bytes, row.md5, row.adler32, row.state.value, stored_etag(row.meta, subtree.storage.rse_id))
     if known != (seen.bytes, seen.md5, seen.adler32, seen.state, seen.etag):
-        return Refusal('changed', seen.name, f'{did} was changed in the catalogue while it was compared. Run it again.')
+        return Refusal('changed', seen.name, f'{did} was changed in the catalogue during the comparison. Run it again.')
     if row.availability == DIDAvailability.LOST:
         return Refusal(
             'conflict',
@@ -175,7 +175,7 @@ def _find_refusal(subtree: 'Subtree', seen: 'Replica', row: Any, busy: bool) -> 
 def _in_chunks(
     subtree: 'Subtree', seen: 'Sequence[Replica]', work: 'Callable[[Sequence[Replica], Session], _Result]'
 ) -> _Result:
-    """All of a chunk at once; one by one where that does not work."""
+    """Process chunks; if a chunk fails, its files one by one."""
     return _merge_results(
         [_run_chunk(subtree, chunk, work) for chunk in batches(sorted(seen, key=lambda each: each.name), CHUNK)]
     )
@@ -195,7 +195,8 @@ def _run_chunk(
                 Refusal(
                     'failed',
                     chunk[0].name,
-                    f'{did}: the catalogue could not be changed: {error_text(error)}. Try again, or tell the operator.',
+                    f'{did}: the catalogue could not be updated: {error_text(error)}. Try again, or contact the '
+                    'operator.',
                 )
             ]
     return _merge_results([_run_chunk(subtree, [each], work) for each in chunk])
@@ -209,13 +210,12 @@ def _merge_results(acted: 'Sequence[_Result]') -> _Result:
 
 
 def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
-    """Bring a file in line with what is in the bucket now: size, checksums and ETag of the DID, its replica, its
-    locks and its datasets, and what is counted for accounts and for the RSE. What is not known of the new content
-    is unknown afterwards.
+    """Update a file to the object that is in the bucket now: size, checksums and ETag of the DID, its replica, locks
+    and datasets, and the usage of accounts and the RSE. Unknown values of the new content are cleared.
 
-    A replica without locks has no tombstone any more. One transaction of about 15 statements.
+    A replica without locks loses its tombstone. One transaction with about 15 statements.
 
-    :param seen: What the catalogue said when it was compared.
+    :param seen: The replica as it was compared.
     :returns: None, or why nothing was changed: ``gone``, ``changed``, ``busy``, ``conflict``, ``copies``.
     :raises DatabaseException: if the database does not work.
     """
@@ -226,10 +226,10 @@ def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Ref
         if refusals:
             return refusals[0]
         if not found:
-            return Refusal('gone', seen.name, f'{did} is not in the catalogue any more. Run it again.')
+            return Refusal('gone', seen.name, f'{did} is no longer in the catalogue. Run it again.')
         if found[0].copies:
             remedy = 'Give the new object another name, or delete the other replicas and run it again.'
-            return Refusal('copies', seen.name, f'{did} has other replicas, whose content is the old one. {remedy}')
+            return Refusal('copies', seen.name, f'{did} has other replicas with the old content. {remedy}')
         _set_content(subtree, seen, new, session)
         return None
 
@@ -260,7 +260,7 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
     _update(replica, and_(_row_is(replica, subtree, seen.name), replica.lock_cnt == 0), {'tombstone': None}, session)
     _update(content, inside, values, session)
     for parent in parents:
-        # Where Rucio has no sum of an open dataset (it adds up when somebody asks), there is none afterwards.
+        # If Rucio stores no size for an open dataset (it is computed on demand), none is stored here.
         for model in (did, models.DatasetLock):
             difference = new.bytes - (parent.bytes or 0)
             _update(
@@ -291,9 +291,9 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
 
 
 def protect_from_reaper(subtree: 'Subtree', names: 'Collection[str]') -> None:
-    """Keep Rucio's reaper from objects that are not what the catalogue says: a replica that no rule locks and that has
-    a tombstone is a cached copy that Rucio deletes when it likes, but what lies there now somebody else wrote. One
-    statement for each :data:`CHUNK` files.
+    """Protect changed objects from Rucio's reaper, by removing the tombstones of their unlocked replicas: such replicas
+    are cached copies that Rucio may delete, but the objects were written by somebody else. One statement for each
+    :data:`CHUNK` files.
 
     :raises DatabaseException: if the database does not work.
     """
@@ -320,16 +320,14 @@ def _update(model: Any, where: Any, values: dict[str, Any], session: 'Session') 
 
 
 def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Result:
-    """Take replicas whose objects are gone out of the catalogue, as if the files had never been there: then their names
-    can be used again.
+    """Delete replicas whose objects are missing from the catalogue, so that their names can be used again.
 
-    Of a file that has no other replica also the locks go, with what is counted for accounts, the rules on the
-    file itself, its place in datasets, and the DID with its metadata. A replica of a file that has others goes
-    only if nothing locks it. A transaction for each :data:`CHUNK` files, some ten statements a file: the same as
-    Rucio's own reaper.
+    If a file has no other replica, its locks with their usage, its own rules, its attachments, and the DID with its
+    metadata are deleted as well. If it has others, the replica is only deleted if it has no locks. One transaction for
+    each :data:`CHUNK` files, about ten statements per file, like Rucio's own reaper.
 
-    :param seen: What the catalogue said when it was compared.
-    :returns: How many were taken out, and why others were not: ``changed``, ``busy``, ``conflict``, ``copies``,
+    :param seen: The replicas as they were compared.
+    :returns: The number of deleted replicas, and the refusals: ``changed``, ``busy``, ``conflict``, ``copies``,
         ``locked``, ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
@@ -350,7 +348,7 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
             refusals.append(Refusal('copies', each.name, _locked_copy_text(subtree, each)))
         elif not each.copies and each.name in fixed:
             found_rule = (
-                f'{subtree.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or about to move.'
+                f'{subtree.scope}:{each.name} has the rule {fixed[each.name].id}, which is locked or being moved.'
             )
             refusals.append(
                 Refusal(
@@ -381,14 +379,14 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
 
 def _locked_copy_text(subtree: 'Subtree', found: _LockedReplica) -> str:
     return (
-        f'{subtree.scope}:{found.name} has other replicas, and {found.locks} lock(s) keep this one. Delete the rule '
-        "that wants it here, or declare it bad (--on-missing lost): then Rucio's own daemons copy it here again."
+        f'{subtree.scope}:{found.name} has other replicas, and {found.locks} lock(s) on this one. Delete the rule that '
+        "keeps it here, or declare it bad (--on-missing lost): then Rucio's daemons copy it here again."
     )
 
 
 def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """The rules that keep these files, locked: first of all and by their ids, as Rucio's judge also locks rules
-    before replicas.
+    """Lock the rules of some files: before anything else and in the order of their ids, as Rucio's judge also locks
+    rules before replicas.
     """
     rule, lock = models.ReplicationRule, models.ReplicaLock
     keeping = select(lock.rule_id).where(lock.scope == subtree.scope).distinct()
@@ -403,8 +401,8 @@ def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session'
 
 
 def _remove_locks(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
-    """Take the locks of files away, with what rules and accounts count. Rucio's own way (for lost files) refuses
-    empty ones.
+    """Delete the locks of files, and update the counters of rules and accounts. Rucio's own function (for lost files)
+    refuses empty files.
     """
     lock = models.ReplicaLock
     theirs = and_(lock.scope == subtree.scope, lock.name.in_(names))
@@ -428,11 +426,11 @@ def _remove_locks(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence
             )
         _update_rule_state(rule, session)
     if locks:
-        raise Collision('a rule was made in this moment')
+        raise Collision('a rule was created at the same time')
 
 
 def _update_rule_state(rule: Any, session: 'Session') -> None:
-    """The state of a rule that has fewer locks, as Rucio's own ``update_rules_for_lost_replica`` sets it."""
+    """Update the state of a rule that has fewer locks, like Rucio's own ``update_rules_for_lost_replica``."""
     before = rule.state
     if (
         before not in (RuleState.SUSPENDED, RuleState.STUCK)
@@ -451,7 +449,7 @@ def _update_rule_state(rule: Any, session: 'Session') -> None:
 
 
 def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> None:
-    """Take files out of their datasets. What deletes their replicas would do it, too, but with a closed dataset that
+    """Detach files from their datasets. Deleting their replicas would also delete a closed dataset that
     becomes empty.
     """
     content, collection = models.DataIdentifierAssociation, models.CollectionReplica
@@ -472,12 +470,12 @@ def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') ->
 
 
 def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
-    """Declare replicas bad, as root. Rucio's own daemons then *overwrite* the object with another replica, or *delete*
-    it if there is none, whoever wrote it.
+    """Declare replicas bad, as root. Rucio's daemons then *overwrite* the object with another replica, or *delete* it
+    if there is none, no matter who wrote it.
 
-    :param seen: What the catalogue said when it was compared.
-    :param reason: Kept with the declaration; what is longer than 255 characters is cut.
-    :returns: How many were declared, and why others were not: ``changed``, ``busy``, ``conflict``,
+    :param seen: The replicas as they were compared.
+    :param reason: Stored with the declaration, truncated to 255 characters.
+    :returns: The number of declared replicas, and the refusals: ``changed``, ``busy``, ``conflict``,
         ``empty``, ``failed``.
     :raises DatabaseException: if the database does not work. What was done until then stays.
     """
@@ -485,9 +483,9 @@ def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _
 
 
 def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
-    """The same as :func:`declare_bad`, for objects that are gone: with another replica Rucio's daemons copy the file
-    here again. If there is none, it becomes LOST: Rucio never uses the name again, and *deletes* what is put there in
-    the meantime.
+    """Declare replicas bad whose objects are missing: if there is another replica, Rucio's daemons copy the file here
+    again. If there is none, it becomes LOST: Rucio never reuses the name, and *deletes* objects that are written there
+    in the meantime.
 
     :returns: As :func:`declare_bad`.
     """
@@ -501,26 +499,26 @@ def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session
         if not each.bytes and not each.copies:
             said_so = (
                 f"{subtree.scope}:{each.name} is empty and has no other replica: Rucio's necromancer stops at such a "
-                'file for ever, so it was not declared.'
+                'file forever, so it was not declared.'
             )
             refusals.append(Refusal('empty', each.name, f'{said_so} Use replace or forget.'))
         else:
             declared.append({'scope': subtree.scope, 'name': each.name, 'rse_id': subtree.storage.rse_id})
     root = InternalAccount('root', vo=subtree.scope.vo)
-    # Whatever was declared of it earlier: the replica is available now.
+    # force: the replica is available now, whatever was declared before.
     declare_bad_file_replicas(declared, reason[:MAX_REASON_LENGTH], root, force=True, session=session)
     return len(declared), refusals
 
 
-# What the catalogue did not know
+# Missing metadata
 
 
 def complete(subtree: 'Subtree', names: 'Sequence[str]') -> int:
-    """Make replicas available whose upload arrived but was never finished in the catalogue. One that Rucio itself is
-    writing is left alone.
+    """Mark replicas as available whose upload arrived but was not completed in the catalogue. Transfers by Rucio are
+    not touched.
 
-    :returns: How many.
-    :raises DatabaseException: if the database does not work. What was done until then stays.
+    :returns: The number of replicas.
+    :raises DatabaseException: if the database fails. What was done before is kept.
     """
     return sum(run_transaction(partial(_complete, subtree, chunk)) for chunk in batches(sorted(names), CHUNK))
 
@@ -551,8 +549,7 @@ def _complete(subtree: 'Subtree', names: 'Sequence[str]', session: 'Session') ->
 
 
 def note_etags(subtree: 'Subtree', etags: 'Mapping[str, str]') -> None:
-    """Note the ETags that the content of files has on this RSE, so that the next run can tell from a listing that it is
-    the same.
+    """Store the ETags of files on this RSE, so that the next run can verify them by the listing.
 
     :param etags: Name -> ETag. Names that the catalogue does not know are left out.
     :raises DatabaseException: if the database does not work. What was done until then stays.

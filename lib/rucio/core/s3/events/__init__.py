@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages tell of their buckets by themselves: hints of which objects the reconciler looks at now.
+"""Event notifications from storages: hints which objects the reconciler should check now.
 
-No object and no row is touched here: what is done is the reconciler's.
+Nothing here changes an object or a row of the catalogue itself: the reconciler does.
 """

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The reconciler: compares what lies in a bucket with what the catalogue says, and brings the catalogue in line.
+"""The reconciler: compare buckets with the catalogue, and update the catalogue.
 
-Reads storages and the catalogue; writes to the catalogue through :mod:`rucio.core.s3.catalogue` alone, and never writes
-to a bucket.
+It reads storages and the catalogue, writes to the catalogue only through :mod:`rucio.core.s3.catalogue`, and never
+writes to a bucket.
 """

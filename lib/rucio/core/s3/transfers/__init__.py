@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Transfers: those between S3 RSEs that this plugin carries out, and the buckets that FTS writes to.
+"""Transfers: copies between S3 RSEs that this plugin carries out, and the buckets that FTS writes to.
 
-Writes objects at destinations, and what becomes of Rucio's requests.
+The modules write objects at the destinations, and the outcome of Rucio's transfer requests.
 """
