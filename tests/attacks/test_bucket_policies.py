@@ -185,7 +185,7 @@ def test_two_changes_in_the_same_moment(ground: Ground) -> None:
     assert [anonymous(ground, f'{scope}/{name}/x') for name in shares] == [200, 403]
 
     warned = ground.root.server.run_daemon('python', '-m', 'rucio.daemons.s3.reconciler', '--run-once', '--rses', ground.rse, '--scopes', scope)
-    assert f"bucket '{scope}' let everybody read 'closed/', which is not shared: no longer" in warned
+    assert f"bucket '{scope}' let everybody read 'closed/', which is not shared: corrected" in warned
     assert f"bucket '{scope}' did not let everybody read 'opened/'" in warned
     assert [anonymous(ground, f'{scope}/{name}/x') for name in shares] == [403, 200]
     assert 'own' in [each['Sid'] for each in ground.mallory.ok('GET', '/policy', scope=scope, rse=ground.rse)['policy']['Statement']]

@@ -306,7 +306,7 @@ def test_what_was_closed_while_another_policy_was_set(bucket):
     bucket.set(*read['Statement'], OWN)
     (told,) = mend(bucket)
     assert (bucket.requests, bucket.sids) == (2, ['own'])
-    assert "let everybody read 'run1/', which is not shared: no longer" in told
+    assert "let everybody read 'run1/', which is not shared: corrected" in told
     assert mend(bucket) == []
 
 
