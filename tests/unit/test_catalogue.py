@@ -290,7 +290,7 @@ def test_imports_have_one_dataset(here):
     assert here.register('archive/deep/er/file', 'archive/b', subtree=subtree, path='/public/eo/x') == (2, [])
     assert {row['name'] for row in here.rows(models.DataIdentifierAssociation)} == {'archive'}
     assert here.row(models.RSEFileAssociation, 'archive/b').path == '/public/eo/x'
-    with pytest.raises(UnsupportedOperation, match='is no dataset'):
+    with pytest.raises(UnsupportedOperation, match='is not a dataset'):
         here.register('archive/b/file', subtree=Subtree(here.storage, SCOPE, 'public', '', 'archive/b/', dataset='archive/b'))
 
 

@@ -496,7 +496,7 @@ def test_the_servers_account_pays_only_where_its_operator_said_so():
     asked = [request(headers={'x-amz-request-payer': ['requester']})]
     (checked,) = signing.check(Storage(requester_pays=True), asked)
     assert checked.headers['x-amz-request-payer'] == 'requester'
-    with pytest.raises(AccessDenied, match='not among what is signed'):
+    with pytest.raises(AccessDenied, match='not among those that are signed'):
         signing.check(Storage(), asked)
 
 

@@ -333,11 +333,9 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
             break
     else:
         asked = f' with {", ".join(sorted(fields))[:200]}' if fields else ''
-        _refuse(
-            f'{method[:20]} of '
-            f'{"an object" if on == "key" else "a bucket"}{asked}{" and x-amz-copy-source" if copies else ""} is not '
-            'among what is signed'
-        )
+        target = 'an object' if on == 'key' else 'a bucket'
+        copying = ' and x-amz-copy-source' if copies else ''
+        _refuse(f'{method[:20]} of {target}{asked}{copying} is not among the operations that are signed')
     for name, value in query.items():
         if name in _VALUES and not re.fullmatch(_VALUES[name], value):
             _malformed(f"'{name}' in the query of its uri may not be '{value[:100]}'")
@@ -361,7 +359,7 @@ def _read_headers(given: Any, endpoint: 'Endpoint') -> dict[str, str]:
         if headers.setdefault(lower, value) != value:
             _malformed(f"the header '{name}' has several values")
         if lower.startswith('x-amz-') and not _is_signed(lower, endpoint) and lower not in _SET_HERE:
-            _refuse(f"the header '{name}' is not allowed")
+            _refuse(f"the header '{name}' is not among those that are signed")
         if lower == 'authorization':
             _refuse('it already has an Authorization header')
     return {name: value for name, value in headers.items() if _is_signed(name, endpoint) or name == 'host'}

@@ -532,7 +532,7 @@ def _over_limit(subtree: 'Subtree', owner: 'InternalAccount', size: int) -> list
             RSESelector(owner, [rse], None, 1, session=session).select_rse(size, [])
     except InsufficientAccountLimit:
         found = (
-            f'Account {owner} exceeds its limit on RSE {subtree.storage.rse}; the objects in the bucket were '
+            f'Account {owner} is over its limit on RSE {subtree.storage.rse}; the objects in the bucket were '
             'registered anyway, but Rucio refuses uploads. Delete files, or ask for a higher limit (rucio account '
             'limit).'
         )
