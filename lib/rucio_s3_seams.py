@@ -205,6 +205,7 @@ class _CliSettings:
 
 
 def _add_command(module: Any, settings: _CliSettings) -> None:
+    _help_without_login(module.main)
     commands = module.main.lazy_subcommands
     if isinstance(commands, dict):  # Rucio 38 and 39
         commands['s3'] = 'rucio_s3_plugin.s3'
@@ -214,6 +215,28 @@ def _add_command(module: Any, settings: _CliSettings) -> None:
         commands.clear()
     if settings.wanted:
         commands.add('s3')
+
+
+def _help_without_login(rucio: 'click.Group') -> None:
+    """Let ``rucio s3 ls --help`` work where there is no Rucio server: stock Rucio logs in before it shows any help."""
+    log_in = rucio.callback
+
+    def log_in_unless_help(*arguments: Any, **keywords: Any) -> Any:
+        words = sys.argv[1:]
+        if log_in is not None and not wants_help(words[end_of_options(rucio, words) :]):
+            return log_in(*arguments, **keywords)
+        return None
+
+    rucio.callback = log_in_unless_help
+
+
+def wants_help(words: list[str]) -> bool:
+    """Whether a command line without Rucio's own options asks for help with ``rucio s3``.
+
+    ``rucio s3 exec SCOPE TOOL --help`` asks the tool.
+    """
+    own = words[: words.index('--')] if '--' in words else words
+    return words[:1] == ['s3'] and not {'-h', '--help'}.isdisjoint(own[:3] if own[1:2] == ['exec'] else own)
 
 
 # The conveyor

@@ -112,6 +112,19 @@ def test_each_command_has_a_help(run):
         assert len(line.split()) > 2
 
 
+@pytest.mark.parametrize('words', [('s3', '--help'), ('s3', 'ls', '-h'), ('--robot', 's3', 'rse', 'add', '--help'), ('s3', 'exec', '--help')])
+def test_help_needs_no_server(run, fake_rucio, words):
+    code, out, err = run(RUCIO, *words)
+    assert (code, err) == (0, '')
+    assert out.startswith(f'Usage: rucio {" ".join(word for word in words if not word.startswith("-"))} ')
+    assert (fake_rucio.tokens, fake_rucio.asked) == (0, [])
+
+
+def test_the_help_of_a_tool_is_the_tools(run, fake_rucio):
+    run(RUCIO, 's3', 'exec', 'user.alice', '--', 'mc', '--help')
+    assert fake_rucio.tokens
+
+
 @pytest.mark.parametrize('words', [('list-dids', '-h'), ('ls', 's3:x'), ('did', 'list', '-h')])
 def test_other_words_do_not(run, words):
     _, out, err = run(RUCIO, *words)
