@@ -491,8 +491,29 @@ def test_what_a_request_needs_is_read_from_its_url(way, vendor, method, path, ne
 
 def test_the_bucket_may_stand_before_the_host(way, vendor):
     ask(way, 'GET', '/a/b', host=f'{BUCKET}.s3.example.org')
-    ask(way, 'GET', '/other/a/b', host='elsewhere.org')
+    ask(way, 'GET', '/other/a/b', host='S3.Example.org')
     assert [asked[1:3] for asked in vendor.asked] == [(BUCKET, 'a/b'), ('other', 'a/b')]
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'https://elsewhere.org/b/k',
+        'http://s3.example.org/b/k',
+        'https://s3.example.org.elsewhere.org/b/k',
+        'https://s3.example.org@elsewhere.org/b/k',
+        'https://elsewhere.org\\.s3.example.org/b/k',
+        'https://elsewhere.org#.s3.example.org/b/k',
+        'https://s3.example.org:8000/b/k',
+        'https://s3-example.org/b/k',
+        's3.example.org/b/k',
+    ],
+)
+def test_keys_go_to_no_other_host(way, vendor, url):
+    """A program that forwards requests is made to send one elsewhere: its session token would go there."""
+    with pytest.raises(RSEOperationNotSupported, match='is not at this storage'):
+        way.authorise(Request('GET', url, region='mars'))
+    assert not vendor.asked
 
 
 def test_a_deletion_s_keys_are_read_from_its_body(way, vendor):

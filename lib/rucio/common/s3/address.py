@@ -36,6 +36,7 @@ __all__ = [
     'common_folder',
     'encode_path',
     'is_bucket_name',
+    'is_request_to',
     'leaves_directory',
     'parse_request',
     'parse_url',
@@ -257,11 +258,21 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
     return ObjectURL(f'{scheme}://{host}', bucket, key, query)
 
 
-def parse_request(url: str, endpoint: str) -> tuple[str, str, dict[str, str]]:
-    """Bucket, key and query of a request to a storage, decoded; those that are not there are empty.
+def is_request_to(url: str, endpoint: str) -> bool:
+    """Tell whether a URL is one of a storage, with its host or with a bucket before it, for all who may read it.
 
-    :param url: Path-style, or with the bucket before the storage's host.
-    :param endpoint: The storage: ``scheme://host[:port]``; empty where all are path-style.
+    :param url: The URL.
+    :param endpoint: The storage: ``scheme://host[:port]``.
+    """
+    scheme, _, own = endpoint.lower().partition('://')
+    return bool(re.fullmatch(rf'{scheme}://([a-z0-9._-]+\.)?{re.escape(own)}([/?].*)?', url, re.IGNORECASE))
+
+
+def parse_request(url: str, endpoint: str) -> tuple[str, str, dict[str, str]]:
+    """Return bucket, key and query of a request to a storage, decoded; missing ones are empty.
+
+    :param url: The URL, path-style or with the bucket before the storage's host.
+    :param endpoint: The storage: ``scheme://host[:port]``; empty if all URLs are path-style.
     """
     rest, _, query = url.partition('?')
     host, _, path = rest.partition('://')[2].partition('/')

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Everything that is used of Rucio's private API, or is set at run time. Replacements are in ``rucio_s3_seams``.
 
-tests/unit/test_rucio_internals.py fails if it changes. Checked with Rucio 38.5, 39.4, 40.3 and 41.5. Modules of Rucio's
+tests/unit/test_rucio_internals.py fails if it changes. Checked with Rucio 38.6, 39.4, 40.4 and 41.5. Modules of Rucio's
 server and command line are only imported when they are needed, as this module is imported everywhere.
 """
 

@@ -38,6 +38,7 @@ from rucio.common.exception import (
 
 from . import address, botocore_internals
 from .authorizer import Authorizer, Request, signed
+from .errors import without_query
 from .factory import bare_session
 from .remote import Remote
 
@@ -162,6 +163,11 @@ class Vended(Authorizer):
             return next((keys for keys in self._keys.values() if keys.credentials.access_key == access_key), None)
 
     def _need(self, request: Request) -> _Need:
+        if not address.is_request_to(request.url, self._endpoint.url):
+            raise RSEOperationNotSupported(
+                f"RSE {self._rse}: '{without_query(request.url)}' is not at this storage, {self._endpoint.url}: its "
+                'keys are sent nowhere else.'
+            )
         need = _need_of(request, self._endpoint)
         if not need.bucket:
             raise RSEOperationNotSupported(
