@@ -46,6 +46,7 @@ MODULES = (
 OF_THE_OPERATOR = {
     'common.s3.clients._shared': 'storages, and keys for them',
     'common.s3.credentials._offers': 'RSEs, of a Rucio server',
+    'common.s3.breaker._breakers': 'storages',
     'common.s3.settings.providers': 'nothing',
     'common.s3.factory._joined': 'directories of certificates',
     'core.s3.auth.chaining._roles': 'roles',
@@ -56,6 +57,7 @@ OF_THE_OPERATOR = {
     'core.s3.reconciler.compare._schema': 'VOs',
     'core.s3.reconciler.listings._orders': 'databases',
     'core.s3.storages._storages': 'RSEs',
+    'core.s3.storages._told': 'RSEs',
     'core.s3.transfers.claims._answers': 'RSEs',
     'core.s3.transfers.copying._made': 'scopes that have a copy on an RSE',
     'core.s3.transfers.claims._warned': 'RSEs',

@@ -288,3 +288,24 @@ def test_a_wrong_name_of_an_rse_is_told_in_two_sentences(add, catalogue, monkeyp
     error = add().exception
     assert isinstance(error, InvalidObject)
     assert error.args[0] == "Problem validating rse: 'SITE_S3' does not match '^[A-Z]+$'. Choose another name, such as SITE_S3."
+
+
+@pytest.mark.parametrize(
+    'endpoint', ['http://s3_storage:9000', 'http://::1:9000', 'https://größe.example', f'https://{"a" * 64}.example', 'https://s3.{region}.example']
+)
+def test_an_endpoint_that_botocore_refuses_is_refused_and_nothing_is_created(catalogue, add, endpoint):
+    done = add('--endpoint', endpoint)
+    assert isinstance(done.exception, (ConfigurationError, InputValidationError))
+    assert catalogue.rse is None
+
+
+def test_a_region_that_botocore_refuses_is_refused_and_nothing_is_created(catalogue, add):
+    done = add('--region', 'eu central 1')
+    assert isinstance(done.exception, ConfigurationError)
+    assert "'eu central 1'" in str(done.exception)
+    assert catalogue.rse is None
+
+
+def test_an_ipv6_literal_keeps_its_brackets(catalogue, add):
+    assert add('--endpoint', 'http://[::1]:9000').exit_code == 0
+    assert {each['hostname'] for each in catalogue.rse['protocols']} == {'[::1]'}

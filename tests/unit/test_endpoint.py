@@ -18,6 +18,8 @@
 import pytest
 
 from rucio.common.exception import ConfigurationError
+from rucio.common.s3 import clients
+from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import SETTINGS
 
@@ -328,6 +330,99 @@ def test_other_schemes_are_refused_as_rucio_offers_them_to_nobody(load, scheme):
     said = refusal(lambda: load(url=f'{scheme}://h:9000'))
     assert f"'{scheme}'" in said
     assert 'https and http' in said
+
+
+HOSTS = ['s3', 's3.example.org', 'S3.Example.org.', 'a' * 63, 'xn--gre-6ka8k.example', '10.0.0.1', '[::1]', '[2001:db8::9000]', '[::ffff:10.0.0.1]']
+NO_HOSTS = [
+    's3_storage',
+    '::1',
+    '2001:db8::1',
+    '[::1',
+    '[]',
+    '[10.0.0.1]',
+    '[zz]',
+    '[fe80::1%eth0]',
+    'größe.example',
+    'a' * 64,
+    f'{"a" * 64}.example',
+    '.'.join(['abc'] * 70),
+    '-a.example',
+    'a-.example',
+    'a..b',
+    '.a',
+    '',
+    ' ',
+    'a b',
+    'a/b',
+    'user@host',
+    'host:9000',
+    'a\n',
+    's3.{region}.example.org',
+]
+REGIONS = ['us-east-1', 'EU', 'default', 'a' * 63, '1a']
+NO_REGIONS = ['eu central 1', 'eu_central_1', 'eu.central', '-eu', 'eu-', 'a' * 64, '1234', 'größe']
+
+
+@pytest.fixture
+def of_host():
+    def call(hostname, port=9000, **s3):
+        return Endpoint.load({'rse': 'X'}, {'scheme': 'http', 'hostname': hostname, 'port': port, 'extended_attributes': {'s3': s3}})
+
+    return call
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_host_that_is_taken_is_one_for_botocore(of_host, host):
+    endpoint = of_host(host)
+    assert endpoint.url == f'http://{host}:9000'
+    assert clients.connect(endpoint, Static('A', 'b')).client.meta.endpoint_url == endpoint.url
+
+
+@pytest.mark.parametrize('host', NO_HOSTS)
+def test_a_host_that_botocore_refuses_is_refused_and_named(of_host, host):
+    """One such RSE made each listing of all RSEs end with 500, and the reconciler's daemon do nothing."""
+    said = refusal(of_host, host)
+    assert ascii(host)[:200] in said
+    assert 'RSE X' in said
+    assert 'IPv6 in brackets' in said
+
+
+@pytest.mark.parametrize('host', [each for each in NO_HOSTS if each and not set(each) & set('/ @\n:%') and '{' not in each])
+def test_botocore_does_refuse_it(endpoint, host):
+    """Were it to take more one day, we should, too. Whatever else it refuses is named as well, and ends nothing."""
+    with pytest.raises(ConfigurationError, match='RSE X: botocore does not accept'):
+        clients.connect(endpoint(url=f'http://{host}'), Static('A', 'b'))
+
+
+@pytest.mark.parametrize('port', [-1, 65536, 99999])
+def test_a_port_that_is_none(of_host, port):
+    assert str(port) in refusal(lambda: of_host('s3', port))
+
+
+@pytest.mark.parametrize('region', REGIONS)
+def test_a_region_that_is_taken_is_one_for_botocore(of_host, region):
+    clients.connect(of_host('s3', region=region), Static('A', 'b'))
+
+
+@pytest.mark.parametrize('region', NO_REGIONS)
+def test_a_region_that_botocore_refuses_is_refused(of_host, endpoint, region):
+    assert region in refusal(lambda: of_host('s3', region=region))
+    with pytest.raises(ConfigurationError, match='botocore does not accept'):
+        clients.connect(endpoint(region=region), Static('A', 'b'))
+
+
+@pytest.mark.parametrize('url', ['https://sts_1.example.org', 'https://::1', 'https://größe.example', f'https://{"a" * 64}', 'https://s3.{zone}.example.org'])
+@pytest.mark.parametrize('name', ['sts_endpoint', 'events_endpoint'])
+def test_other_endpoints_have_such_hosts_too(of_host, name, url):
+    assert url in refusal(lambda: of_host('s3', **{name: url}))
+    assert getattr(of_host('s3', **{name: 'https://s.{region}.example.org:443/'}), name) == 'https://s.{region}.example.org:443'
+    assert getattr(of_host('s3', **{name: 'https://[::1]:9000'}), name) == 'https://[::1]:9000'
+
+
+@pytest.mark.parametrize('attributes', ['text', ['s3'], 7, {'s3': 'text'}, {'s3': ['provider']}])
+def test_attributes_that_are_none_are_refused(attributes):
+    protocol = {'scheme': 'https', 'hostname': 's3', 'port': 443, 'extended_attributes': attributes}
+    assert 'must be an object' in refusal(Endpoint.load, {'rse': 'X'}, protocol)
 
 
 def test_the_endpoint_knows_whose_it_is(load):

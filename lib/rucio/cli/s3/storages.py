@@ -189,7 +189,7 @@ def _protocol(endpoint: str, prefix: str, settings: dict[str, Any]) -> dict[str,
     url, port = _url('--endpoint', endpoint)
     return {
         'scheme': url.scheme,
-        'hostname': url.hostname,
+        'hostname': f'[{url.hostname}]' if ':' in str(url.hostname) else url.hostname,
         'port': port,
         'prefix': prefix,
         'impl': IMPL,

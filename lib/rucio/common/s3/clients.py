@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, InvalidRegionError
 from s3transfer.exceptions import CancelledError
+
+from rucio.common.exception import ConfigurationError
 
 from . import botocore_internals, factory
 from .authorizer import Authorizer
@@ -67,6 +69,7 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     :param patience: Time-outs and attempts, unless they are set.
     :returns: The connection.
     :raises RSEAccessDenied: if the AWS profile does not exist.
+    :raises ConfigurationError: if botocore does not accept the endpoint or the region.
     """
     authorizer = authorizer or Presigned()
     patience = endpoint.patience(patience)
@@ -87,9 +90,15 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
     region = endpoint.region or authorizer.region or endpoint.default_region
     botocore_internals.read_dates(session, _date)
     config = _config(endpoint, authorizer)
-    client: S3Client = factory.client(
-        's3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config
-    )
+    try:
+        client: S3Client = factory.client(
+            's3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config
+        )
+    except (ValueError, InvalidRegionError) as error:
+        raise ConfigurationError(
+            f"RSE {endpoint.rse}: botocore does not accept {endpoint.url} with the region '{region}': {error}. "
+            "Correct the hostname of the RSE's protocol, or the setting 'region'."
+        ) from None
     authorizer.attach(client)
     _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     if endpoint.requester_pays and not authorizer.whole_objects_only:

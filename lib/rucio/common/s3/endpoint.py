@@ -20,7 +20,6 @@ and ``[s3:RSE]`` of rucio.cfg. Reading them sends no request.
 """
 
 import difflib
-import re
 from collections.abc import Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass, field, fields
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rucio.common.config import get_config
 from rucio.common.exception import ConfigNotFound, ConfigurationError
 
-from .settings import HOST, SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, providers
+from .settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_host, providers
 
 if TYPE_CHECKING:
     from configparser import ConfigParser
@@ -46,6 +45,7 @@ class Patience(NamedTuple):
     breaks: bool = False  # whether requests to a silent storage are refused: see :mod:`.breaker`
 
 
+MAX_PORT = 65535
 PERSON = Patience(10, 60, 4)  # for users who wait for their files, and daemons that read them
 SERVER = Patience(3, 5, 2, breaks=True)  # for the Rucio server, where each request blocks a worker
 
@@ -109,23 +109,27 @@ class Endpoint(StorageSettings, _Storage):
 
 
 def _url(rse: str, protocol: Mapping[str, Any]) -> str:
-    scheme, host, port = protocol['scheme'], protocol['hostname'], int(protocol.get('port') or 0)
+    scheme, host, port = protocol['scheme'], str(protocol['hostname']), int(protocol.get('port') or 0)
     if scheme not in ('https', 'http'):
         raise ConfigurationError(
             f"RSE {rse}: the protocol's scheme is '{scheme}', but rucio.rse.protocols.s3 only supports https and http. "
             'Other schemes are not offered to clients.'
         )
-    if not re.fullmatch(HOST, str(host)):
+    if not is_host(host):
         raise ConfigurationError(
-            f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, "
-            'but must be the name or address of a host, without a user or path.'
+            f"RSE {rse}: the protocol's hostname is {ascii(host)[:200]}, but must be the name of a host (letters, "
+            "digits and '-', at most 63 between two dots, no '_') or an IP address, IPv6 in brackets, without a user "
+            'or path. Change the protocol.'
         )
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigurationError(f"RSE {rse}: the protocol's port is {port}, but must be at most {MAX_PORT}.")
     # Signatures cover the Host header, in which HTTP clients omit the default port.
     return f'{scheme}://{host}' if port in (0, {'https': 443, 'http': 80}[scheme]) else f'{scheme}://{host}:{port}'
 
 
 def _from_protocol(rse: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    settings = (protocol.get('extended_attributes') or {}).get('s3') or {}
+    attributes = protocol.get('extended_attributes') or {}
+    settings = (attributes.get('s3') or {}) if isinstance(attributes, Mapping) else attributes
     place = f'RSE {rse}, extended_attributes of the {protocol["scheme"]} protocol'
     if not isinstance(settings, Mapping):
         raise ConfigurationError(

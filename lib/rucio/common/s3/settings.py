@@ -18,6 +18,7 @@ How values are read, the error messages and the table in docs/settings.md (``mak
 dataclasses below. ``:param name:`` is the text in the table, in Markdown.
 """
 
+import ipaddress
 import os
 import re
 import sys
@@ -58,7 +59,7 @@ ON_MISSING = ('report', 'forget', 'lost')
 GUARDS = ('copy', 'prefix', 'host', 'acl', 'attributes', 'lock')
 
 MiB = 1024**2
-HOST = r'(?:(?:[A-Za-z0-9._-]|\{region\})+|\[[0-9A-Fa-f:.]+\])'  # a name or an address
+_LABEL = '(?!-)[A-Za-z0-9-]{1,63}(?<!-)'  # between the dots of a host name; botocore takes no other characters
 _UNITS = {'': 1, 'K': 1024, 'M': MiB, 'G': 1024**3, 'T': 1024**4}
 
 
@@ -93,6 +94,19 @@ def providers() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files('rucio.common.s3').joinpath('providers.toml').read_text())
 
 
+def is_host(text: str) -> bool:
+    """Return whether botocore takes this as the host of an endpoint: a name, or an IP address, IPv6 in brackets.
+
+    An underscore, which Docker allows, is not part of a host name, and names with other letters need their ASCII form.
+    """
+    if text.startswith('[') and text.endswith(']'):
+        try:
+            return bool(ipaddress.IPv6Address(text[1:-1])) and '%' not in text
+        except ValueError:
+            return False
+    return len(text) <= 255 and bool(re.fullmatch(rf'({_LABEL}\.)*{_LABEL}\.?', text))
+
+
 # Parsers of values, which raise ValueError, TypeError or KeyError
 
 
@@ -114,13 +128,22 @@ def _within(least: float, most: float, read: Callable[[Any], Any] = int) -> Call
     return parse
 
 
-def _matching(pattern: str, trailing: str = '') -> Callable[[Any], str]:
+def _matching(pattern: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
-        if not re.fullmatch(pattern, text := _text(value).rstrip(trailing)):
+        if not re.fullmatch(pattern, text := _text(value)):
             raise ValueError
         return text
 
     return parse
+
+
+def _url(value: Any) -> str:
+    """Clients read the settings, and servers log URLs: they must not contain passwords. {region} is replaced."""
+    text = _text(value).rstrip('/')
+    match = re.fullmatch(r'https?://([^/?#@]+?)(:[0-9]{1,5})?', text)
+    if match is None or not is_host(match[1].replace('{region}', 'region')):
+        raise ValueError
+    return text
 
 
 def _text(value: Any) -> str:
@@ -170,8 +193,6 @@ _ROLE = Setting(_text, 'the ARN of a role')
 _KEY = Setting(_text, 'a key', 'rucio.cfg', secret=True)
 _RATE = Setting(_within(0, 1e9, float), 'a number of at least 0 (0: no limit)', 'server')
 _RELEASE = r'RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ'
-# Clients read the settings of an RSE, and servers log URLs: they must not contain passwords. {region} is replaced.
-_URL = f'https?://{HOST}(:[0-9]{{1,5}})?'
 _EVENTS_URL = Setting(
     _matching(r'https?://[^/\s?#@]+/[^\s#@]+'),
     "the URL of the Rucio server's endpoint, such as https://rucio.example.org/s3/SITE_S3/events",
@@ -275,7 +296,7 @@ class StorageSettings:
 
     provider: Annotated[str, _choice(*sorted(providers().keys() - {'default'}))] = 'generic'
     region: Annotated[
-        Optional[str], Setting(_matching('[A-Za-z0-9][A-Za-z0-9._-]{0,62}'), 'a name such as us-east-1')
+        Optional[str], Setting(_matching(rf'(?![0-9]+$){_LABEL}'), 'a name such as us-east-1: letters, digits and "-"')
     ] = None
     addressing: Annotated[str, _choice('path', 'virtual', 'auto')] = 'path'
     auth: Annotated[str, _choice('auto', 'static', 'presigned', 'vended', 'remote', 'web-identity', 'anonymous')] = (
@@ -300,9 +321,7 @@ class StorageSettings:
     minio_release: Annotated[
         Optional[str], Setting(_matching(_RELEASE), 'a release such as RELEASE.2025-10-15T17-29-55Z')
     ] = None
-    sts_endpoint: Annotated[Optional[str], Setting(_matching(_URL, '/'), 'a URL such as https://sts.example.org')] = (
-        None
-    )
+    sts_endpoint: Annotated[Optional[str], Setting(_url, 'a URL such as https://sts.example.org')] = None
     credentials_lifetime: Annotated[int, Setting(_within(900, 43200), 'a number of seconds from 900 to 43200')] = 3600
     web_identity_role_arn: Annotated[Optional[str], _ROLE] = None
     capacity: Annotated[Optional[int], Setting(_size, 'a size such as 100 TiB')] = None
@@ -317,9 +336,7 @@ class StorageSettings:
     event_topics: Annotated[bool, _SWITCH] = False
     events_url: Annotated[Optional[str], _EVENTS_URL] = None
     events_topic: Annotated[Optional[str], _EVENTS_TOPIC] = None
-    events_endpoint: Annotated[
-        Optional[str], Setting(_matching(_URL, '/'), 'a URL such as https://private-gateway.example.org')
-    ] = None
+    events_endpoint: Annotated[Optional[str], Setting(_url, 'a URL such as https://private-gateway.example.org')] = None
     events_token: Annotated[Optional[str], _EVENTS_TOKEN] = field(default=None, repr=False)
     bucket_prefix: Annotated[str, Setting(_bucket_prefix, 'up to 31 of a-z, 0-9, "." and "-"', 'RSE')] = ''
     ca_bundle: Annotated[Optional[str], Setting(_readable_file, 'the path of a readable PEM file', 'rucio.cfg')] = None

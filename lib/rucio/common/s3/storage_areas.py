@@ -154,5 +154,5 @@ def _is_address(host: str) -> bool:
 def _addresses(name: str) -> frozenset[str]:
     try:
         return frozenset(_host(str(each[4][0])) for each in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for a name that cannot be one
         return frozenset()

@@ -32,6 +32,7 @@ from rucio.common.exception import (
     RSENotFound,
 )
 from rucio.common.s3 import authorizer, clients, credentials
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
 from rucio.common.s3.layout import IMPL, Layout, main_entries
 from rucio.common.s3.secrecy import is_private
@@ -47,6 +48,9 @@ __all__ = ['CACHE_SECONDS', 'Storage', 'get_storage', 'list_storages', 'speaks_s
 
 # How long it may take until a new RSE, setting or key is noticed.
 CACHE_SECONDS = 10
+WARN_SECONDS = 600  # between warnings of the same RSE
+
+_LOGGER = line_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +172,11 @@ class Storage:
 
 
 _storages: dict[tuple[str, str], tuple[float, Storage]] = {}
+_told: dict[tuple[str, str], float] = {}  # when it was logged that an RSE is left out
 
 
 def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
-    """List the S3 RSEs of a VO, sorted by name, without those whose settings are invalid.
+    """List the S3 RSEs of a VO, sorted by name, without those whose settings are invalid, which the log names.
 
     Costs one query, and a few more for each RSE that has not been loaded within :data:`CACHE_SECONDS`.
     """
@@ -185,9 +190,19 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
     for rse in sorted(session.execute(stmt).scalars()):
         try:
             found.append(get_storage(rse, vo, session=session))
-        except (ConfigurationError, RSENotFound):
+        except RSENotFound:
             continue
+        except ConfigurationError as error:
+            _tell(rse, vo, error)
     return found
+
+
+def _tell(rse: str, vo: str, error: ConfigurationError) -> None:
+    """Log why an RSE is left out, once in a while."""
+    now = time.monotonic()
+    if now - _told.get((vo, rse), -WARN_SECONDS) >= WARN_SECONDS:
+        _told[vo, rse] = now
+        _LOGGER.warning('S3: %s The RSE is skipped.', error.args[0])
 
 
 def get_storage(rse: str, vo: str, *, session: 'Session') -> Storage:

@@ -152,7 +152,7 @@ def _lacks_keys(storage: 'Storage') -> Optional[str]:
     """Why the server has no keys for an RSE: one that only its users hold keys of is none of our business."""
     try:
         storage.connection()
-    except RSEAccessDenied as error:
+    except (RSEAccessDenied, ConfigurationError) as error:
         return error_text(f'RSE {storage.rse}', error)
     return None
 
