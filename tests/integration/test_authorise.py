@@ -56,7 +56,7 @@ class Vendor:
         return {'bucket': bucket, 'prefix': '', 'write': write, 'expiration': ends, **made}
 
 
-def own_keys(storage: SeaweedFS) -> Authorizer:
+def own_keys(storage: S3Server) -> Authorizer:
     return Static(storage.access_key, storage.secret_key)
 
 
@@ -68,13 +68,13 @@ def vended(storage: SeaweedFS) -> Authorizer:
     return Vended(endpoint_of(storage), Vendor(storage))
 
 
-WAYS = {'own keys': ('plain', own_keys), "the server's signatures": ('plain', signatures), 'vended keys': ('sts', vended)}
+WAYS = {'own keys': ('plain', own_keys), 'own keys, Ceph': ('ceph', own_keys), "the server's signatures": ('plain', signatures), 'vended keys': ('sts', vended)}
 
 
 class Sender:
     """Sends what an authoriser answers."""
 
-    def __init__(self, storage: SeaweedFS, way: Authorizer) -> None:
+    def __init__(self, storage: S3Server, way: Authorizer) -> None:
         self.way = way
         self.url = endpoint_of(storage).url
         self._region = storage.region
@@ -91,8 +91,8 @@ class Sender:
 @pytest.fixture(params=WAYS.values(), ids=WAYS)
 def sender(request: pytest.FixtureRequest) -> Sender:
     fixture, make = request.param
-    storage: SeaweedFS = request.getfixturevalue(fixture)
-    if fixture == 'sts' and SCOPE not in [bucket['Name'] for bucket in storage.client().list_buckets()['Buckets']]:
+    storage: S3Server = request.getfixturevalue(fixture)
+    if SCOPE not in [bucket['Name'] for bucket in storage.client().list_buckets()['Buckets']]:
         storage.client().create_bucket(Bucket=SCOPE)
     return Sender(storage, make(storage))
 

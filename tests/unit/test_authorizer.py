@@ -150,6 +150,14 @@ def test_a_profile_without_keys_is_refused_with_a_remedy(home):
         way.authorise(Request('GET', URL, region='mars'))
 
 
+def test_a_profile_s_region_is_known_before_there_is_a_client(home):
+    home.joinpath('.aws').mkdir()
+    home.joinpath('.aws', 'config').write_text('[profile mine]\nregion = venus\n')
+    assert Endpoint('X', 'x', 'https://s3.example.org').signing_region(credentials.Profile('mine').region) == 'venus'
+    assert Endpoint('X', 'x', 'https://s3.example.org', region='mars').signing_region(credentials.Profile('mine').region) == 'mars'
+    assert Endpoint('X', 'x', 'https://s3.example.org').signing_region(credentials.Profile('missing').region) == 'us-east-1'
+
+
 def test_a_profile_signs_with_its_keys(home):
     home.joinpath('.aws').mkdir()
     home.joinpath('.aws', 'credentials').write_text('[mine]\naws_access_key_id = PROFILE\naws_secret_access_key = p\n')

@@ -911,7 +911,7 @@ class S3Client(CredentialClient):
         config = Config(s3=style).merge(self._config)
         return _fsspec(
             endpoint.url,
-            self._region or _region(endpoint),
+            self._region or endpoint.signing_region(),
             self._keys_for(place, scope, name, write),
             config,
             endpoint.ca_bundle,
@@ -966,7 +966,7 @@ class S3Client(CredentialClient):
         return S3Store(
             place.bucket,
             endpoint=endpoint.url,
-            region=_region(endpoint),
+            region=endpoint.signing_region(),
             virtual_hosted_style_request=endpoint.addressing == 'virtual',
             client_options={'allow_http': endpoint.url.startswith('http:')},
             credential_provider=provide,
@@ -1126,7 +1126,7 @@ class S3Client(CredentialClient):
         if not authorizer.signed:
             config = config.merge(Config(signature_version=UNSIGNED))
         session = authorizer.session()
-        region = self._region or _region(endpoint, authorizer.region)
+        region = self._region or endpoint.signing_region(authorizer.region)
         client: Boto3S3 = factory.client(
             's3',
             session,
@@ -1210,10 +1210,6 @@ def _vends(endpoint: Endpoint, ways: tuple[str, ...]) -> bool:
     """Return whether to use keys of the server: rucio.cfg may have keys, or require another way."""
     own = endpoint.secrets.access_key or endpoint.secrets.profile
     return 'vended' in ways and (endpoint.auth == 'vended' or (endpoint.auth == 'auto' and not own))
-
-
-def _region(endpoint: Endpoint, known: Optional[str] = None) -> str:
-    return endpoint.region or known or endpoint.default_region
 
 
 def _no_way(rse: str) -> str:

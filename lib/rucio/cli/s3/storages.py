@@ -339,7 +339,7 @@ def _entry(client: Any, name: str, endpoint: Endpoint) -> str:
         'access_key': '...',
         'secret_key': '...',
         'signature_version': 's3v4',
-        'region': endpoint.region or endpoint.default_region,
+        'region': endpoint.signing_region(),
     }
     return json.dumps({client.get_rse(name)['id']: keys})
 

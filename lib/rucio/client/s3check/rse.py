@@ -77,8 +77,7 @@ def settings(subject: 'Subject') -> str:
             'provider generic: nothing is known about the storage',
             "Set 'provider' in extended_attributes if it is one of those in docs/settings.md.",
         )
-    region = endpoint.region or endpoint.default_region
-    return f'provider {endpoint.provider}, region {region}, addressing {endpoint.addressing}'
+    return f'provider {endpoint.provider}, region {endpoint.signing_region()}, addressing {endpoint.addressing}'
 
 
 def path_algorithm(subject: 'Subject') -> str:

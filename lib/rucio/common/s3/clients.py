@@ -87,7 +87,7 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
 
 def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
     session = authorizer.session()
-    region = endpoint.region or authorizer.region or endpoint.default_region
+    region = endpoint.signing_region(authorizer.region)
     botocore_internals.read_dates(session, _date)
     config = _config(endpoint, authorizer)
     try:

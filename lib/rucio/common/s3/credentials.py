@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 
 import botocore.session
 from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError
 
 from rucio.common.config import get_rse_credentials
 from rucio.common.exception import (
@@ -76,13 +77,19 @@ class Profile(WithKeys):
 
     def session(self) -> botocore.session.Session:
         """Make a botocore session with the profile."""
-        session = user_session(self._profile)
-        self.region = session.get_config_variable('region')
-        return session
+        return user_session(self._profile)
 
     @cached_property
     def _session(self) -> botocore.session.Session:
         return self.session()
+
+    @property
+    def region(self) -> Optional[str]:  # type: ignore[override]
+        """The region of the profile. Reads ``~/.aws``."""
+        with suppress(BotoCoreError):  # of a profile that is missing, session() says so
+            region: Optional[str] = self._session.get_config_variable('region')
+            return region
+        return None
 
     def credentials(self) -> Credentials:
         """Return the keys of the profile.

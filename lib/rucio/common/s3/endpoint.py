@@ -23,7 +23,7 @@ import difflib
 from collections.abc import Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.config import get_config
 from rucio.common.exception import ConfigNotFound, ConfigurationError
@@ -82,7 +82,14 @@ class Endpoint(StorageSettings, _Storage):
     @property
     def sts_url(self) -> str:
         """The URL of the Security Token Service. ``{region}`` in the provider's default is replaced by the region."""
-        return (self.sts_endpoint or self.url).replace('{region}', self.region or self.default_region)
+        return (self.sts_endpoint or self.url).replace('{region}', self.signing_region())
+
+    def signing_region(self, known: Optional[str] = None) -> str:
+        """Return the region that signatures name: the setting, else the known one, else the provider's default.
+
+        :param known: The region that the way of being authorised or the Rucio server knows.
+        """
+        return self.region or known or self.default_region
 
     @classmethod
     def load(cls, rse_settings: Mapping[str, Any], protocol: Mapping[str, Any]) -> 'Endpoint':

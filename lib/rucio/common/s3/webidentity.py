@@ -79,7 +79,7 @@ class WebIdentity(WithKeys):
 
     def _refreshed(self) -> dict[str, str]:
         """Get new keys in the format of botocore, which asks for them from one thread at a time."""
-        region = self._endpoint.region or self._endpoint.default_region
+        region = self._endpoint.signing_region()
         client = sts.client(self._endpoint, bare_session(None), region)
         token = self._newest[self.identity][1]
         keys = sts.assume_role_with_web_identity(

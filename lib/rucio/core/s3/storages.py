@@ -95,11 +95,7 @@ class Storage:
     @property
     def region(self) -> str:
         """The region that is used in signatures."""
-        return (
-            self.endpoint.region
-            or (self._authorizer.region if self._authorizer else None)
-            or self.endpoint.default_region
-        )
+        return self.endpoint.signing_region(self._authorizer.region if self._authorizer else None)
 
     def _keys(self) -> authorizer.Authorizer:
         if self._authorizer is None:
