@@ -20,10 +20,22 @@ from pathlib import Path
 import pytest
 
 LIB = Path(__file__).parents[2] / 'lib'
-# Packages whose docstrings do not name all parameters yet. Take one out when it does.
-UNFINISHED = ('rucio/core/', 'rucio/daemons/', 'rucio/gateway/', 'rucio/transfertool/', 'rucio/web/', 'rucio_s3_policy/', 'rucio_s3_seams.py')
+# Packages whose docstrings do not name all parameters yet. Take one out when it does. The transfertool's are Rucio's interface.
+UNFINISHED = (
+    'rucio/core/s3/events/',
+    'rucio/core/s3/reconciler/',
+    'rucio/core/s3/transfers/',
+    'rucio/daemons/',
+    'rucio/gateway/',
+    'rucio/transfertool/',
+    'rucio/web/',
+    'rucio_s3_policy/',
+    'rucio_s3_seams.py',
+)
 # Of trials in client/s3check, click's commands and callbacks: the same in each of them.
 SELF_EXPLANATORY = {'self', 'cls', 'subject', 'ctx', '_'}
+# Of the server: explained once, in rucio/core/s3/__init__.py
+COMMON = {'storage', 'account', 'issuer', 'vo', 'scope', 'name', 'rse', 'bucket', 'key', 'prefix', 'subtree', 'write', 'session'}
 FILES = [path for path in sorted(LIB.rglob('*.py')) if not path.relative_to(LIB).as_posix().startswith(UNFINISHED)]
 
 
@@ -67,10 +79,11 @@ def documented(docstring):
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.relative_to(LIB).as_posix())
 def test_public_functions_document_their_parameters(path):
+    common = COMMON if 'core' in path.parts else set()
     missing = {
         f'{function.name}: {", ".join(sorted(lacking))}'
         for function in public_functions(ast.parse(path.read_text()))
-        if (lacking := parameters(function) - documented(ast.get_docstring(function) or ''))
+        if (lacking := parameters(function) - documented(ast.get_docstring(function) or '') - common)
     }
     assert not missing
 

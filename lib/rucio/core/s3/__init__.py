@@ -17,4 +17,9 @@
 The modules beside the packages are used by all of them. The packages are, from the bottom up, ``auth``, ``buckets``,
 ``catalogue``, ``reconciler``, ``events`` and ``transfers``; each imports only from those before it in this list. The
 functions here do not check permissions: the gateways do, with :mod:`.auth.access` and :mod:`.auth.objects`.
+
+These parameters have the same meaning everywhere: ``storage`` is an S3 RSE with its settings; ``account`` or ``issuer``
+the account that asks, ``vo`` its VO; ``scope`` and ``name`` a DID; ``rse`` the name of an RSE; ``bucket``, ``key`` and
+``prefix`` an object or a part of a bucket; ``subtree`` a part of a bucket with the names of its files; ``write``
+whether to create and delete, not only to read; ``session`` the session of the database.
 """

@@ -83,13 +83,20 @@ def list_rows(
 
 
 def get(section: str, option: str, *, session: 'Session') -> Optional[str]:
-    """Return a value; None: it is not set. One query."""
+    """Return a value; None: it is not set. One query.
+
+    :param section: The section.
+    :param option: The option.
+    """
     return session.execute(select(_TABLE.value).where(_row_is(section, option))).scalar()
 
 
 def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
     """Insert or update a value. One or two statements.
 
+    :param section: The section.
+    :param option: The option.
+    :param value: The value.
     :returns: False, with the transaction rolled back, if another process inserted a value at the same time.
     """
     changed = _changed(update(_TABLE).where(_row_is(section, option)).values(value=value), session)
@@ -99,6 +106,10 @@ def put(section: str, option: str, value: str, *, session: 'Session') -> bool:
 def change(section: str, option: str, old: str, new: str, *, session: 'Session') -> bool:
     """Update a value unless it was changed since it was read. One statement.
 
+    :param section: The section.
+    :param option: The option.
+    :param old: The value that was read.
+    :param new: The new value.
     :returns: Whether it was updated.
     """
     return _changed(update(_TABLE).where(_row_is(section, option), _TABLE.value == old).values(value=new), session)
@@ -107,6 +118,8 @@ def change(section: str, option: str, old: str, new: str, *, session: 'Session')
 def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
     """Insert values. One statement.
 
+    :param section: The section.
+    :param rows: Option -> value.
     :returns: False, with the transaction rolled back, if one of the options exists.
     """
     try:
@@ -120,7 +133,12 @@ def add(section: str, rows: 'Mapping[str, str]', *, session: 'Session') -> bool:
 
 
 def drop(section: str, option: str, *, below: bool = False, session: 'Session') -> None:
-    """Delete an option, or (``below``) all options that begin with it. One statement."""
+    """Delete an option, or (``below``) all options that begin with it. One statement.
+
+    :param section: The section.
+    :param option: The option, or what the options begin with.
+    :param below: Whether to delete all options that begin with ``option``.
+    """
     where = _TABLE.opt.startswith(option, autoescape=True) if below else _TABLE.opt == option
     _changed(delete(_TABLE).where(_TABLE.section == section, where), session)
 

@@ -162,6 +162,7 @@ def _parse(bucket: str, value: Optional[str]) -> 'Iterator[tuple[Import, Optiona
 def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
     """Check that an import is possible. Two queries.
 
+    :param new: The import.
     :raises InvalidObject: if the dataset is already imported from elsewhere: its files would be reported as missing.
     :raises DataIdentifierAlreadyExists: if the name is already used, but not by a dataset.
     """
@@ -186,7 +187,10 @@ def check(storage: 'Storage', new: Import, *, session: 'Session') -> None:
 
 
 def known(storage: 'Storage', scope: str, dataset: str, *, session: 'Session') -> Optional[Import]:
-    """Return the import of a dataset on this RSE. One query."""
+    """Return the import of a dataset on this RSE. One query.
+
+    :param dataset: The name of the dataset.
+    """
     return next(
         (each for each in list_imports(storage, session=session) if (each.scope, each.dataset) == (scope, dataset)),
         None,
@@ -198,6 +202,7 @@ def save(storage: 'Storage', new: Import, account: str, limited: bool, *, sessio
 
     :param account: The account that requested it.
     :param limited: Whether the number of imports is limited (accounts that are not admins).
+    :param new: The import.
     :returns: Whether it is new.
     :raises InvalidObject: if the account has too many on this RSE, or the names are too long.
     """
@@ -272,6 +277,7 @@ def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: '
 def subtree_of(storage: 'Storage', new: Import) -> Subtree:
     """Return the subtree that the reconciler has to compare. No request.
 
+    :param new: The import.
     :raises RSEOperationNotSupported: if the RSE is deterministic.
     """
     return Subtree.imported(storage, InternalScope(new.scope, vo=storage.vo), new.dataset, new.bucket, new.prefix)

@@ -32,6 +32,8 @@ __all__ = ['as_column', 'as_dict', 'as_text']
 def as_dict(meta: Any) -> dict[str, Any]:
     """Parse the metadata of a row: Oracle and SQLite store JSON as text. Anything but a JSON object gives an
     empty dict.
+
+    :param meta: The value of the column.
     """
     try:
         found = json.loads(meta) if isinstance(meta, str) else meta
@@ -41,7 +43,10 @@ def as_dict(meta: Any) -> dict[str, Any]:
 
 
 def as_column(meta: dict[str, Any], session: 'Session') -> Any:
-    """Return metadata as the column expects it."""
+    """Return metadata as the column expects it.
+
+    :param meta: The metadata.
+    """
     return json.dumps(meta) if _is_text(session) else meta
 
 

@@ -45,13 +45,18 @@ class RateLimiter:
         self._known: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # user -> what was left, and when
 
     def available(self, who: Hashable) -> float:
-        """Return the amount that a user may use now; 0 or less: the user has to wait."""
+        """Return the amount that a user may use now; 0 or less: the user has to wait.
+
+        :param who: The user.
+        """
         with self._lock:
             return self._available(who)
 
     def take(self, who: Hashable, amount: float) -> float:
         """Use an amount.
 
+        :param who: The user.
+        :param amount: The amount.
         :returns: What was available before.
         """
         with self._lock:

@@ -67,6 +67,7 @@ class Subtree:
         The name of a file is the dataset, a slash, and the key without ``key_prefix``.
 
         :param key_prefix: Import only the keys below this prefix; the slash at its end may be omitted.
+        :param dataset: The name of the dataset.
         :raises RSEOperationNotSupported: if the RSE is deterministic.
         :raises RSEFileNameNotSupported: if the bucket is not below the prefix of the protocol.
         """

@@ -41,7 +41,10 @@ Known = dict[tuple[Any, ...], bool]
 
 
 def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
-    """Return whether an account is root or has the attribute ``admin``. At most one query."""
+    """Return whether an account is root or has the attribute ``admin``. At most one query.
+
+    :param known: A cache of the results of one call, see :func:`may`.
+    """
     return issuer.external == 'root' or _cached(
         known, ('admin', issuer), lambda: bool(has_account_attribute(account=issuer, key='admin', session=session))
     )
@@ -134,7 +137,10 @@ def denied_did(
 
 
 def denied(account: 'InternalAccount', what: str, write: bool) -> AccessDenied:
-    """Return the exception for anything else: it does not reveal whether that exists."""
+    """Return the exception for anything else: it does not reveal whether that exists.
+
+    :param what: What access is denied to, for the message.
+    """
     return AccessDenied(
         f'Account {account} may not {"write to" if write else "read"} {what}. The owner of the scope can share it '
         '(rucio s3 share).'

@@ -202,6 +202,7 @@ def add_grant(
     :param account: An account, or :data:`EVERYBODY`.
     :param lifetime: The time until the grant expires; None: never.
     :param rse_ids: The RSEs on which the collection is published for everybody.
+    :param by: The account that grants access.
     :returns: Whether anything changed.
     :raises DataIdentifierNotFound: if the collection is gone.
     :raises InvalidObject: if the collection has too many grants, or is published on too many RSEs.
@@ -318,6 +319,7 @@ def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
 def delete_ended(ended: EndedGrant, *, session: 'Session') -> bool:
     """Delete an expired grant, unless it was renewed in the meantime. One query.
 
+    :param ended: The grant, from :func:`list_ended`.
     :returns: Whether it was deleted.
     """
     table = s3.Grant

@@ -44,6 +44,8 @@ def may(
 ) -> bool:
     """Return whether an account may read or write an object, or (key empty or ending with a slash) everything
     below a prefix.
+
+    :param known: A cache of the results of one call, see :func:`.access.may`.
     """
     if not shared_keys.may(storage, account, bucket, key, write, session=session):
         return False

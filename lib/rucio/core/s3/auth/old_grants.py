@@ -85,6 +85,7 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
 
     Policies on storages are not changed.
 
+    :param old: The grant, from :func:`list_old`.
     :raises RucioException: if the grant is not possible, for example because the account does not exist.
     """
     if not _is_known(old, session):
@@ -96,7 +97,10 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
 
 
 def drop(old: OldGrant, *, session: 'Session') -> None:
-    """Remove a grant. If it was for everybody, rucio-s3-reconciler revokes it on the storages. A few queries."""
+    """Remove a grant. If it was for everybody, rucio-s3-reconciler revokes it on the storages. A few queries.
+
+    :param old: The grant, from :func:`list_old`.
+    """
     if old.account == grants.EVERYBODY and not _is_known(old, session):
         with suppress(UnsupportedOperation):  # a file: it was never public
             take_over(old, session=session)

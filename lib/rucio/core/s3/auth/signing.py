@@ -70,6 +70,7 @@ def need(
         slash, everything below it; empty: the whole bucket. For many names in a bucket, it is called for the bucket and
         for folders first: a permission for these includes what is in them.
     :param together: False: call it for each name.
+    :param checked: The validated requests.
     :raises AccessDenied: as ``allowed`` does.
     """
     for each in checked:
@@ -89,6 +90,7 @@ def need(
 def sign(storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest]) -> list[dict[str, Any]]:
     """Sign requests that were validated and are allowed. The server's keys are read here. No request is sent.
 
+    :param checked: The validated requests.
     :returns: For each request ``uri``, and ``headers`` {name: [values]} to add to the request.
     """
     credentials = storage.credentials()

@@ -197,6 +197,10 @@ def _slot(purpose: tuple[Any, ...]) -> _CachedKeys:
 def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
     """Return keys of the storage's role with a session policy, for some seconds. One request to the STS. Raises
     like :func:`vend`.
+
+    :param policy: The session policy, compact JSON.
+    :param seconds: The lifetime of the keys in seconds.
+    :param who: The name of the session, which the storage's logs show.
     """
     endpoint = storage.endpoint
     # AWS requires 2 to 64 of these characters.

@@ -200,7 +200,10 @@ def _texts(of: dict[str, Any], name: str) -> list[str]:
 
 
 def warnings(policy: Any) -> list[str]:
-    """Return what may lock the Rucio server out in an existing policy, set by other tools. No request."""
+    """Return what may lock the Rucio server out in an existing policy, set by other tools. No request.
+
+    :param policy: The policy, as the storage returns it.
+    """
     statements = _as_list(policy.get('Statement')) if isinstance(policy, dict) else []
     found = []
     for each in statements:
@@ -282,6 +285,8 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
 def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[str, Any]:
     """Replace the policy of a bucket, but keep the statements of `rucio s3 share --public`. Up to four requests.
 
+    :param policy: The new policy.
+    :param admin: Whether the account is an admin, who may set more.
     :returns: The new policy.
     :raises InvalidObject: if the policy may not be set, or the storage rejects it.
     :raises AccessDenied: if it would remove a Deny that an admin has set.
@@ -299,6 +304,7 @@ def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[st
 def remove(storage: 'Storage', bucket: str, admin: bool) -> Optional[dict[str, Any]]:
     """Remove the policy of a bucket, but keep the statements of `rucio s3 share --public`. Two requests.
 
+    :param admin: Whether the account is an admin, who may remove a Deny.
     :returns: The remaining policy.
     :raises AccessDenied: if it contains a Deny, and the account is not an admin.
     """
@@ -392,6 +398,8 @@ def _is_public(statement: Any) -> bool:
 def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
     """Allow everybody, even without an account, to read the objects below a collection, or revoke it. Two requests; the
     rest of the policy is kept.
+
+    :param public: True: allow it; False: revoke it.
     """
     bucket, prefix = storage.layout.place_of(scope, f'{name}/')
     policy = get(storage, bucket)
@@ -404,6 +412,8 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
 def public_prefixes(policy: Any, bucket: str) -> dict[str, str]:
     """Return the statements of `rucio s3 share --public`: by Sid, the prefix of the keys that everybody may read; empty
     if it is unknown. No request.
+
+    :param policy: The policy, as the storage returns it.
     """
     found = {}
     for each in _as_list(policy.get('Statement')) if isinstance(policy, dict) else []:
@@ -426,6 +436,7 @@ def set_public_prefixes(
 
     :param add: Key prefixes that everybody may read.
     :param drop: Sids of statements to remove.
+    :param policy: The current policy, or None.
     """
     policy = policy or {'Version': _VERSION, 'Statement': []}
     gone = {*drop, *map(_sid_of, add)}

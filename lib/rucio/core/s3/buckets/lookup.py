@@ -223,6 +223,7 @@ def choose_storage(found: 'Sequence[Storage]', scope: str) -> 'Storage':
 
     One request for each candidate; none if there is only one.
 
+    :param found: The candidates; at least one.
     :raises InvalidObject: if the choice is ambiguous.
     """
     if len(found) == 1:
@@ -346,6 +347,8 @@ def exists(storage: 'Storage', bucket: str) -> bool:
 def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:
     """List the buckets of some scopes (None: all buckets of the RSEs) on some storages. One request per storage.
 
+    :param chosen: The storages.
+    :param scopes: The scopes; None: all buckets of the RSEs.
     :raises RucioException: if a storage does not answer, and the others have no buckets: an empty list would be wrong.
     """
     result: list[dict[str, Any]] = []

@@ -67,6 +67,7 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
     The caller has called :func:`.grants.need_grantable`.
 
     :param places: The storages to publish it on.
+    :param by: The account that publishes it.
     :returns: Whether it was not public before.
     :raises RucioException: if a storage refuses; it is then revoked on the others.
     """

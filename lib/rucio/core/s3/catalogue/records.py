@@ -126,13 +126,22 @@ def run_transaction(work: 'Callable[[Session], _Result]') -> _Result:
 
 
 def batches(items: 'Sequence[_Item]', size: int) -> 'Iterator[Sequence[_Item]]':
-    """Split a list."""
+    """Split a list.
+
+    :param items: The list.
+    :param size: The length of each part but the last.
+    """
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def select_named(statement: Any, column: Any, names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """Return the rows of a SELECT for some names, in batches that every database accepts."""
+    """Return the rows of a SELECT for some names, in batches that every database accepts.
+
+    :param statement: The SELECT.
+    :param column: The column of the names.
+    :param names: The names.
+    """
     return [
         row
         for piece in batches(list(names), MAX_IN_LIST)
@@ -146,12 +155,19 @@ def utcnow() -> datetime:
 
 
 def error_text(error: Exception) -> str:
-    """Return the first line of an error message, to be embedded in a sentence."""
+    """Return the first line of an error message, to be embedded in a sentence.
+
+    :param error: The exception.
+    """
     return str(error.args[0] if error.args else error).partition('\n')[0].rstrip('.')
 
 
 def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> None:
-    """Insert rows without creating an ORM object for each."""
+    """Insert rows without creating an ORM object for each.
+
+    :param model: The table.
+    :param rows: The rows, as column -> value.
+    """
     if rows:
         session.connection().execute(model.__table__.insert(), rows)
 
@@ -190,7 +206,11 @@ def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, ses
 
 
 def stored_etag(meta: Any, rse_id: str) -> Optional[str]:
-    """Return the ETag in the metadata of a file for an RSE. Whoever may write the metadata can write anything there."""
+    """Return the ETag in the metadata of a file for an RSE. Whoever may write the metadata can write anything there.
+
+    :param meta: The metadata, as the column has them.
+    :param rse_id: The id of the RSE.
+    """
     etags = as_dict(meta).get(ETAGS_KEY)
     etag = etags.get(rse_id) if isinstance(etags, dict) else None
     return etag if isinstance(etag, str) else None

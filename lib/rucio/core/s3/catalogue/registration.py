@@ -84,6 +84,7 @@ def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[
     such a rule itself. Registered files are not changed: calls can be repeated, also concurrently. One transaction and
     about ten statements for each :data:`CHUNK` files.
 
+    :param files: The objects.
     :returns: The number of registered files, and the refusals.
     :raises ScopeNotFound: if the scope does not exist.
     :raises UnsupportedOperation: if the RSE is volatile, that is, a cache.

@@ -216,6 +216,7 @@ def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Ref
     A replica without locks loses its tombstone. One transaction with about 15 statements.
 
     :param seen: The replica as it was compared.
+    :param new: The object that is in the bucket now.
     :returns: None, or why nothing was changed: ``gone``, ``changed``, ``busy``, ``conflict``, ``copies``.
     :raises DatabaseException: if the database does not work.
     """
@@ -295,6 +296,7 @@ def protect_from_reaper(subtree: 'Subtree', names: 'Collection[str]') -> None:
     are cached copies that Rucio may delete, but the objects were written by somebody else. One statement for each
     :data:`CHUNK` files.
 
+    :param names: The names of the files.
     :raises DatabaseException: if the database does not work.
     """
     replica = models.RSEFileAssociation
@@ -487,6 +489,8 @@ def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> 
     again. If there is none, it becomes LOST: Rucio never reuses the name, and *deletes* objects that are written there
     in the meantime.
 
+    :param seen: The replicas as they were compared.
+    :param reason: Stored with the declaration, truncated to 255 characters.
     :returns: As :func:`declare_bad`.
     """
     return declare_bad(subtree, seen, reason)
@@ -517,6 +521,7 @@ def complete(subtree: 'Subtree', names: 'Sequence[str]') -> int:
     """Mark replicas as available whose upload arrived but was not completed in the catalogue. Transfers by Rucio are
     not touched.
 
+    :param names: The names of the files.
     :returns: The number of replicas.
     :raises DatabaseException: if the database fails. What was done before is kept.
     """
@@ -566,6 +571,8 @@ def _store_etags(subtree: 'Subtree', etags: 'Mapping[str, str]', session: 'Sessi
 def set_checksums(subtree: 'Subtree', name: str, md5: Optional[str], adler32: Optional[str]) -> None:
     """Set the checksums of a file where the catalogue has none: of the DID, of all replicas, in datasets and requests.
 
+    :param md5: The MD5 in hexadecimal, if known.
+    :param adler32: The Adler-32 in hexadecimal, if known.
     :raises DatabaseException: if the database does not work.
     """
 
