@@ -179,4 +179,4 @@ def test_guesses_do_not_fill_the_log(desk: Desk) -> None:
     written = log.read_text()
     assert written.count('GUESS-') < 100  # requests are logged by the front end; warnings are few
     assert 'the-guess-number' not in written
-    assert written.count('the token is another one') < 40
+    assert written.count('the token is wrong') < 40

@@ -94,7 +94,7 @@ def test_what_is_somebody_elses_is_not_overwritten(conveyor: Conveyor, unique: s
     assert said.count(': found, ') == 1  # what is the file itself is taken for it
     [error] = conveyor.errors(unique)
     assert f"key '{other}': there is an object of {SMALL} bytes already" in error
-    assert 'Move it away (or remove it), and do not delete the rule before' in error
+    assert 'Move it away (or remove it) before you delete the rule' in error
     assert client.get_object(Bucket=SCOPE, Key=other)['Body'].read() == b'x' * SMALL
     assert conveyor.is_complete(B, [same])
     # When the owner has seen to it, Rucio's next try succeeds.

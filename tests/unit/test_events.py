@@ -492,7 +492,7 @@ def test_the_log_is_not_flooded(caplog, clock):
         with pytest.raises(CannotAuthenticate):
             events.need_token(storage(), ['wrong'])
     assert len(caplog.messages) == 5
-    assert caplog.messages[-1].endswith('one such line in a minute.)')
+    assert caplog.messages[-1].endswith('limited to one per minute.)')
     clock.now += 61
     with pytest.raises(CannotAuthenticate):
         events.need_token(storage(), ['wrong'])

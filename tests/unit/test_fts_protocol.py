@@ -365,7 +365,7 @@ def test_a_failure_is_a_line_and_tried_again_later(prepare):
     prepare.call('X', 'a')
     prepare.call('X', 'b')
     assert prepare.made == ['a', 'b']
-    assert prepare.said[0] == (logging.WARNING, 'The bucket of scope a could not be made before a transfer: RSE X: no.')
+    assert prepare.said[0] == (logging.WARNING, 'The bucket of scope a could not be created before a transfer: RSE X: no.')
     prepare.now += 301
     prepare.fails = None
     prepare.call('X', 'a')

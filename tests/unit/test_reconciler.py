@@ -215,7 +215,7 @@ def test_changed_is_reported(here):
     assert (first.kind, first.did, first.key) == ('changed', 'user.alice:run1/a', 'run1/a')
     assert first.found == f"RSE {here.storage.rse}, bucket 'user.alice', key 'run1/a': the object has 4 bytes, the catalogue says 3."
     assert 'rucio s3 reconcile user.alice:run1 --on-changed replace' in first.remedy
-    assert 'another content' in second.found
+    assert 'different content' in second.found
 
 
 def test_changed_is_replaced(here):

@@ -253,7 +253,7 @@ def test_an_object_that_is_there_is_the_file_or_stays(s3, site, there, how):
     outcome = carry_out(b'content')
     assert outcome.how == how
     assert ('already, and it is not the file (7 bytes). Move it away' in outcome.error) == (not how)
-    assert ('do not delete the rule before: ' in outcome.error) == (not how)
+    assert ('before you delete the rule: ' in outcome.error) == (not how)
     assert s3.content('there-user.alice', 'dir/file') == there['body']
 
 
@@ -287,7 +287,7 @@ def test_one_object_is_no_replica_of_two_rses(s3, site, monkeypatch):
     s3.store('user.alice', 'dir/file', b'content')
     monkeypatch.setitem(site, 'THERE', replace(site['HERE'], rse='THERE'))
     outcome = carry_out(b'content')
-    assert "RSE THERE and RSE HERE have the same place for it, bucket 'user.alice', key 'dir/file'" in outcome.error
+    assert "RSE THERE and RSE HERE store it as the same object, bucket 'user.alice', key 'dir/file'" in outcome.error
     assert 'rucio rse update THERE --key availability_delete --value False' in outcome.error
     assert s3.content('user.alice', 'dir/file') == b'content'
 
@@ -398,7 +398,7 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     assert {host for name, host in hosts(session).items() if name != 'low'} == {None}
     [warning] = [each.getMessage() for each in caplog.records if each.name == claims.__name__]
     assert warning.startswith('RSE THERE: ')
-    assert "this machine's rse-accounts.cfg" in warning
+    assert 'rse-accounts.cfg on this machine' in warning
     assert THERE in warning
     site.update(known)
     claims._answers.clear()  # it is some time later

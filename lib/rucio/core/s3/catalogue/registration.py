@@ -246,7 +246,7 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
     same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
     if same:
         return None
-    what = 'of which only the size can be compared' if same is None else "'with different content'"
+    what = 'of which only the size can be compared' if same is None else 'with different content'
     return Refusal(
         'conflict', file.name, f'{did} is a file on other RSEs already, {what}. Give the object another name.'
     )

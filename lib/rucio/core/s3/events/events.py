@@ -12,19 +12,17 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages tell of their buckets: S3 event records, and following them in the catalogue.
+"""S3 event notifications of storages, and their processing.
 
-A record is a hint, never a fact: it says which key to look at. What is done is what the object is *now*, so it
-does no harm when records come twice, late, in another order, or not at all (the reconciler's daemon finds what
-they missed). Nothing depends on their sequencers either: those of Ceph 16 have the bytes of their nanoseconds
-reversed and do not sort.
+A record is a hint, never a fact: it says which key to check. The catalogue is updated to what the object is *now*, so
+that records may be repeated, late, out of order, or missing (the reconciler daemon finds what they missed). Sequencers
+are not used: those of Ceph 16 have the bytes of their nanoseconds reversed, and do not sort.
 
-So whoever forges a record, even with the right token, has the server look at an object of this RSE's own buckets, and
-at nothing else; how long it looks has an end for each request, each bucket and each storage. What is left over then is
-found by the reconciler.
+So somebody who forges a record, even with the right token, only makes the server check an object in the buckets of this
+RSE; the time for this is limited per request, bucket and storage. The reconciler finds what is left.
 
-Understood are the records of AWS, MinIO and Ceph, as they are and in what SNS, SQS and EventBridge wrap around them,
-and those of SeaweedFS's filer.
+Supported are the records of AWS, MinIO and Ceph, plain or wrapped by SNS, SQS and EventBridge, and those of
+SeaweedFS's filer.
 """
 
 import hmac
@@ -87,28 +85,28 @@ _LOGGER = line_logger(__name__)
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_RECORDS = 1000
-# What one request may read of new objects whose checksum nothing tells: a larger one is registered without, for the
-# reconciler to read.
+# Bytes that one request may read of new objects without a checksum: larger ones are registered without, and read by the
+# reconciler.
 MAX_READ = 64 * 1024 * 1024
-MAX_SECONDS = 2.0  # seconds after which a request begins nothing new
-CHECK_CHUNK = 20  # objects that are looked at together, between two looks at the clock
+MAX_SECONDS = 2.0  # seconds after which a request starts nothing new
+CHECK_CHUNK = 20  # objects that are checked together, between two checks of the time
 _MAX_NESTING = 4  # wrappers
-# Of objects and lists in a record: a million empty lists keep Python's garbage collector busy for a second.
+# Objects and lists per record: a million empty lists keep Python's garbage collector busy for a second.
 _MAX_BRACKETS = 32
-_TOO_MANY = f'There are more than {MAX_RECORDS} records, which is what is taken at once: send them in smaller batches.'
-_MAX_BUCKET_LENGTH, _MAX_KEY_BYTES = 255, 1024  # characters, of old buckets of Ceph, and bytes
-_MAX_IN_LIST = 500  # scopes that are asked for at once
+_TOO_MANY = f'There are more than {MAX_RECORDS} records, the limit of a request: send them in smaller batches.'
+_MAX_BUCKET_LENGTH, _MAX_KEY_BYTES = 255, 1024  # characters (old buckets of Ceph), and bytes
+_MAX_IN_LIST = 500  # scopes per query
 
-# Seconds of work of this process: half of its time for the events of a storage, a quarter for those of one bucket, and
-# a rush now and then.
+# Seconds of work of this process: half of its time for the events of a storage, a quarter for those of one bucket, plus
+# bursts.
 _STORAGE_LIMITER = RateLimiter(at_once=30, per_second=0.5)
 _BUCKET_LIMITER = RateLimiter(at_once=15, per_second=0.25)
-# Lines in the log: a few at once for each reason, then one in a minute. Whoever is refused decides how often he asks.
+# Lines in the log: a few for each reason, then one per minute, as clients decide how often they send refused requests.
 _LOG_LIMITER = RateLimiter(at_once=5, per_second=1 / 60)
-# Told again later, the records do what they could not do now.
+# Errors after which the storage should send the records again.
 RETRY_LATER = (DatabaseException, ServiceUnavailable, ResourceTemporaryUnavailable)
 
-# Without the "s3:" that some put before them.
+# Without the prefix "s3:" that some storages add.
 _EVENTS = (
     'ObjectCreated:',
     'ObjectRemoved:',
@@ -118,23 +116,23 @@ _EVENTS = (
     'Object Created',
     'Object Deleted',
 )
-_ENCODED = ('aws:s3', 'minio:s3')  # whose keys are surely URL-encoded
+_ENCODED = ('aws:s3', 'minio:s3')  # whose keys are always URL-encoded
 
 
 class Change(NamedTuple):
-    """Something happened to this key. What else a record says of it is not asked for: what the object is counts."""
+    """A change of a key. Other fields of the record are ignored: only the current object counts."""
 
     bucket: str
     key: str
 
 
 class Batch(NamedTuple):
-    """What one request told.
+    """The content of a request.
 
     :param changes: Each key once.
-    :param counts: ``records``, and of these ``skipped``: they tell of nothing that matters here, or are not understood.
-    :param opaque: What each record brought as ``opaqueData``, empty where it brought nothing.
-    :param confirmations: Where a person can confirm that SNS may send its notifications.
+    :param counts: ``records``, and of these ``skipped``: irrelevant or not understood.
+    :param opaque: The ``opaqueData`` of the records; empty if a record has none.
+    :param confirmations: URLs at which a person can confirm an SNS subscription.
     """
 
     changes: list[Change]
@@ -147,17 +145,19 @@ class Batch(NamedTuple):
 
 
 def parse(body: bytes) -> Batch:
-    """Read what a storage sent. Costs memory for a few times the body.
+    """Parse the body of a request. Uses a few times its size in memory.
 
-    :param body: JSON, of at most :data:`MAX_BODY` bytes.
-    :raises InputValidationError: if it is no JSON, or has more than :data:`MAX_RECORDS` records.
+    :param body: JSON of at most :data:`MAX_BODY` bytes.
+    :raises InputValidationError: if it is not JSON, or has more than :data:`MAX_RECORDS` records.
     """
     if body.count(b'{') + body.count(b'[') > _MAX_BRACKETS * MAX_RECORDS:
         raise InputValidationError(_TOO_MANY)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise InputValidationError('The body is no JSON, or too deep: S3 event records were expected.') from None
+        raise InputValidationError(
+            'The body is not JSON, or nested too deeply: S3 event records were expected.'
+        ) from None
     records = _records(document)
     batch = Batch([], Counter(records=len(records), skipped=0), set(), [])
     changes: set[Change] = set()
@@ -173,7 +173,7 @@ def parse(body: bytes) -> Batch:
 
 
 def _records(document: Any) -> list[Any]:
-    """The records inside of whatever was wrapped around them."""
+    """Return the records without wrappers."""
     records: list[Any] = []
     seen, waiting = 0, [(document, 0)]
     while waiting:
@@ -183,7 +183,7 @@ def _records(document: Any) -> list[Any]:
         if inside is None:
             records.append(each)
         elif depth > _MAX_NESTING:
-            raise InputValidationError('The body is too deep: S3 event records were expected.')
+            raise InputValidationError('The body is nested too deeply: S3 event records were expected.')
         else:
             waiting += ((one, depth + 1) for one in inside)
         if len(records) > MAX_RECORDS or seen > (_MAX_NESTING + 1) * MAX_RECORDS:
@@ -192,7 +192,7 @@ def _records(document: Any) -> list[Any]:
 
 
 def _wrapped(document: Any) -> Optional[list[Any]]:
-    """What is inside of a wrapper; None: it is a record."""
+    """Return the content of a wrapper; None: it is a record."""
     if isinstance(document, list):
         return document
     if not isinstance(document, dict):
@@ -214,7 +214,7 @@ def _loaded(text: str) -> Any:
 
 
 def _changes(record: Any) -> Iterator[Change]:
-    """The keys that a record tells of. None where it is of another kind."""
+    """Yield the keys that a record is about; nothing for other kinds of records."""
     if not isinstance(record, dict):
         return
     if isinstance(record.get('s3'), dict):
@@ -230,7 +230,7 @@ def _of_s3(record: dict[str, Any]) -> Iterator[Change]:
     if not _text(record.get('eventName')).removeprefix('s3:').startswith(_EVENTS):
         return
     bucket, key = _bucket_and_key(record['s3'])
-    # Ceph 16 sends the key as it is, others encode it: to look at both costs one request, and only where they differ.
+    # Ceph 16 sends keys unencoded, others encode them: checking both costs one more request if they differ.
     keys = {_text(unquote_plus(key))} | (set() if record.get('eventSource') in _ENCODED else {key})
     for each in sorted(keys - {''}) if bucket else ():
         yield Change(bucket, each)
@@ -244,7 +244,7 @@ def _of_eventbridge(record: dict[str, Any]) -> Iterator[Change]:
 
 
 def _of_seaweedfs(record: dict[str, Any]) -> Iterator[Change]:
-    """Its filer tells of files, by their path: /buckets/BUCKET/KEY."""
+    """Records of SeaweedFS's filer have paths: /buckets/BUCKET/KEY."""
     message = record['message']
     new, old = _object(message.get('new_entry')), _object(message.get('old_entry'))
     if (new or old).get('is_directory'):
@@ -254,7 +254,7 @@ def _of_seaweedfs(record: dict[str, Any]) -> Iterator[Change]:
         paths.add(f'{_text(message.get("new_parent_path"))}/{_text(new.get("name"))}')
     for path in sorted(paths):
         match = re.fullmatch(r'/buckets/([^/.][^/]*)/(.+)', path, re.DOTALL)
-        if match and not match[2].startswith('.uploads/'):  # parts of an upload that is not finished
+        if match and not match[2].startswith('.uploads/'):  # parts of unfinished uploads
             yield Change(match[1], match[2])
 
 
@@ -268,12 +268,14 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    # No S3 name has a half of a surrogate pair, and no database takes one.
+    # S3 names have no surrogates, and databases do not accept them.
     return value if isinstance(value, str) and value.isprintable() else ''
 
 
 def _confirmation(record: Any) -> Iterator[str]:
-    """Nothing is fetched from there: that is a person's decision. Others than AWS's own host are nobody's business."""
+    """Yield the URL to confirm an SNS subscription. It is not fetched: a person decides. Only URLs of AWS
+    are accepted.
+    """
     if isinstance(record, dict) and record.get('Type') == 'SubscriptionConfirmation':
         url = _text(record.get('SubscribeURL'))
         if re.match(r'https://sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/', url):
@@ -281,23 +283,21 @@ def _confirmation(record: Any) -> Iterator[str]:
 
 
 def find_token(body: bytes) -> list[str]:
-    """The first token of a body that brings its own (``opaqueData``), or nothing. Who has not even that need not have
-    his JSON read.
-    """
+    """Return the first ``opaqueData`` token of a body, if any: without a token, the body is not parsed at all."""
     found = re.search(rb'opaqueData\\*"\s*:\s*\\*"([A-Za-z0-9._~-]{1,256})', body)
     return [found[1].decode()] if found else []
 
 
 def need_token(storage: 'Optional[Storage]', offered: 'Iterable[str]') -> None:
-    """Whether who asks knows the token of the RSE.
+    """Check the token of a request.
 
-    :param storage: The RSE; None: there is none of that name, which was logged.
-    :param offered: What was brought: all of them have to be the token, and at least one.
-    :raises CannotAuthenticate: if not. It is the same for all reasons; the log says which.
+    :param storage: The RSE; None: it does not exist, which was logged.
+    :param offered: The tokens in the request: there must be at least one, and all must be correct.
+    :raises CannotAuthenticate: if not. The exception is the same for all reasons; the log has the reason.
     """
     token = storage.endpoint.events_token if storage else None
     brought = list(offered)
-    # Each is compared, whatever the others are: the time that it takes tells nothing.
+    # All are compared, so that the time does not reveal anything.
     equal = [hmac.compare_digest(each.encode(errors='replace'), (token or '').encode()) for each in brought]
     if token and equal and all(equal):
         return
@@ -307,29 +307,29 @@ def need_token(storage: 'Optional[Storage]', offered: 'Iterable[str]') -> None:
             f'S3 events for RSE {storage.rse} were refused: rucio.cfg [s3:{storage.rse}] has no events_token.',
         )
     elif storage:
-        why = 'the token is another one' if any(brought) else 'there was no token'
+        why = 'the token is wrong' if any(brought) else 'there was no token'
         warn_limited((storage.rse_id, why), f'S3 events for RSE {storage.rse} were refused: {why}.')
-    raise CannotAuthenticate('The token is missing, or it is not that of the RSE (events_token).')
+    raise CannotAuthenticate('The token is missing, or is not the events_token of the RSE.')
 
 
 def warn_limited(reason: Hashable, text: str, trace: bool = False) -> None:
-    """A warning in the log, unless there were several for the same reason: then one in a minute.
+    """Log a warning; after several for the same reason, one per minute.
 
-    :param reason: Nothing that whoever asks can make up: each has lines of its own.
-    :param trace: With the exception that is being handled.
+    :param reason: The key of the limit. It must not depend on input of clients.
+    :param trace: Log the exception that is being handled.
     """
     if _LOG_LIMITER.available(reason) >= 1:
         last = _LOG_LIMITER.take(reason, 1) < 2
-        _LOGGER.warning('%s%s', text, ' (From now on one such line in a minute.)' if last else '', exc_info=trace)
+        _LOGGER.warning(
+            '%s%s', text, ' (Further messages are limited to one per minute.)' if last else '', exc_info=trace
+        )
 
 
-# Following
+# Processing
 
 
 class _WorkLimit:
-    """What one request may take: of the time that its storage, and each bucket of it, has of this process, and of bytes
-    to read.
-    """
+    """The limits of one request: the time left for its storage and buckets in this process, and bytes to read."""
 
     def __init__(self, storage: 'Storage') -> None:
         self._storage = storage.rse_id
@@ -341,7 +341,7 @@ class _WorkLimit:
 
     @contextmanager
     def working(self, bucket: str = '') -> Iterator[None]:
-        """What takes time goes here."""
+        """Count the time of the enclosed work."""
         start = time.monotonic()
         try:
             yield
@@ -353,20 +353,18 @@ class _WorkLimit:
 
 
 def process(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
-    """Look at the keys, and make the catalogue say what they are, as far as the settings of their bucket allow.
+    """Check the keys, and update the catalogue, as far as the settings of the buckets allow.
 
-    Costs two or three requests and a few queries for each key; of new objects whose checksum nothing tells,
-    :data:`MAX_READ` bytes are read. After :data:`MAX_SECONDS` seconds, or where storage or bucket had their share
-    of this process, what is left is only counted. What cannot be done for another reason than that somebody is
-    down is logged and counted as ``failed``: storages tell of it again and again, for ever, if they are not told
-    that it is done.
+    Costs two or three requests and a few queries per key; of new objects without a checksum, at most :data:`MAX_READ`
+    bytes are read. After :data:`MAX_SECONDS` seconds, or if the limit of the storage or bucket is reached, the rest is
+    only counted. Errors other than an outage are logged and counted as ``failed``: otherwise, storages would send the
+    records forever.
 
     :param storage: The RSE.
-    :param changes: Where something happened. What is not of a scope, or of an import, is counted as ``unknown``, what
-        is left to the reconciler as ``left``.
-    :raises ServiceUnavailable: if the storage does not answer. What was done until then is done; it can all be
-        told again.
-    :raises DatabaseException: if the database does not.
+    :param changes: The changes. Keys outside of scopes and imports are counted as ``unknown``, those left to the
+        reconciler as ``left``.
+    :raises ServiceUnavailable: if the storage does not answer. What was done is kept; all changes can be sent again.
+    :raises DatabaseException: if the database fails.
     """
     storage, total = storage.hurried, Summary()
     turn = _WorkLimit(storage)
@@ -382,7 +380,7 @@ def process(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     if total.counts['left']:
         warn_limited(
             (storage.rse_id, 'left'),
-            f'S3 events for RSE {storage.rse}: too many to follow at once: {total.counts["left"]} are left to the '
+            f'S3 events for RSE {storage.rse}: too many to process at once: {total.counts["left"]} are left to the '
             'reconciler.',
         )
     return total
@@ -403,7 +401,7 @@ def _check(subtree: Subtree, keys: list[str], turn: _WorkLimit) -> Summary:
         turn.unread = reconciler.check(keys, turn.unread)
     except RETRY_LATER:
         raise
-    except Exception:  # noqa: BLE001 - none of the storage's business, and the same again if it were told
+    except Exception:  # noqa: BLE001 - the storage cannot help, and sending it again would not either
         warn_limited(
             (subtree.storage.rse_id, 'error'),
             f"S3 events for RSE {subtree.storage.rse}: bucket '{subtree.bucket}'",
@@ -419,7 +417,7 @@ def _check(subtree: Subtree, keys: list[str], turn: _WorkLimit) -> Summary:
 
 
 def _need_storage(subtree: Subtree) -> None:
-    """Whether it is the storage that is down, or only an object that cannot be looked at.
+    """Check that the storage is up if an object could not be checked.
 
     :raises ServiceUnavailable: if the storage does not answer.
     """
@@ -427,12 +425,12 @@ def _need_storage(subtree: Subtree) -> None:
         lookup.exists(subtree.storage, subtree.bucket)
 
 
-# Whose a key is
+# Owners of keys
 
 
 def _subtrees(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> list[tuple[Subtree, list[str]]]:
-    """The keys of each part of a bucket. No session is open while they are worked on, and no request is made for what
-    belongs to nobody.
+    """Return the keys of each subtree. No session is open while they are processed, and no request is sent for
+    unknown keys.
     """
     subtrees: dict[tuple[str, str, str], tuple[Subtree, list[str]]] = {}
     given = list(changes)
@@ -448,21 +446,21 @@ def _subtrees(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -
                 subtrees.setdefault((str(subtree.scope), subtree.name_prefix, subtree.key_prefix), (subtree, []))[
                     1
                 ].append(change.key)
-            else:  # `..` in it would be another bucket to some servers
+            else:  # with `..` in it, some servers would access another bucket
                 total.counts['unnameable'] += 1
     total.counts['unknown'] += len(given) - len(known)
     return list(subtrees.values())
 
 
 def _of_scopes(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Subtree]]:
-    """The scope's bucket, or its part of the one that all share. One query for all."""
+    """Yield the subtree of each change by its scope. One query for all."""
     mine = {each.bucket for each in changes if storage.layout.may_have(each.bucket)}
     names = {each: [name for name, _ in storage.layout.dids_of(*each)] for each in changes if each.bucket in mine}
     scopes = _existing(storage, {name for found in names.values() for name in found}, session)
     subtrees: dict[str, Subtree] = {}
     for change, found in names.items():
         owned = scopes.intersection(found)
-        if len(owned) != 1:  # of several nobody can say whose it is
+        if len(owned) != 1:  # ambiguous
             continue
         (name,) = owned
         with suppress(RSEOperationNotSupported, RSEFileNameNotSupported):
@@ -486,7 +484,7 @@ def _existing(storage: 'Storage', names: set[str], session: 'Session') -> set[st
 
 
 def _of_imports(storage: 'Storage', changes: list[Change], session: 'Session') -> Iterator[tuple[Change, Subtree]]:
-    """The imports of the buckets. One query."""
+    """Yield the subtree of each change by the imports. One query."""
     told = {each.bucket for each in changes}
     known: dict[str, list[imports.Import]] = {}
     for each in imports.list_imports(storage, next(iter(told)) if len(told) == 1 else None, session=session):

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How much a run of the reconciler may use: time, and bytes that are read for checksums."""
+"""The budget of a reconciler run: time, and bytes to read for checksums."""
 
 import threading
 import time
@@ -27,10 +27,10 @@ __all__ = ['Budget']
 
 
 class Budget:
-    """What is left of it.
+    """What a run may still use.
 
     :param reads: Whether objects may be read at all.
-    :param stop: Ends a run soon, at a safe place.
+    :param stop: Set it to end a run soon, in a safe state.
     """
 
     def __init__(self, reads: bool, stop: threading.Event) -> None:
@@ -39,20 +39,20 @@ class Budget:
         self.renew(None, None)
 
     def renew(self, seconds: Optional[float], unread: Optional[int]) -> None:
-        """Begin another run.
+        """Start another run.
 
-        :param seconds: How long to work from now on; None: to the end.
-        :param unread: Bytes that may be read for checksums; None: all.
+        :param seconds: The time limit from now on; None: no limit.
+        :param unread: The number of bytes that may be read for checksums; None: no limit.
         """
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self.unread = unread
 
     def is_over(self) -> bool:
-        """Whether it is time to end."""
+        """Return whether the run has to end."""
         return self.stop.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     def may_read(self, entry: 'Entry') -> bool:
-        """Whether an object may be read, which is counted then."""
+        """Return whether an object may be read; if so, its bytes are counted."""
         if self.reads and self.unread is not None:
             if entry.size > self.unread:
                 return False
@@ -60,7 +60,7 @@ class Budget:
         return self.reads
 
     def in_time(self, entries: 'Iterable[Entry]') -> 'Iterator[Entry]':
-        """Those for which there is time; at least the first, or a run that has little would never get anywhere."""
+        """Yield entries until the time is over; at least the first one, so that every run makes progress."""
         entries = iter(list(entries))
         yield from islice(entries, 1)
         for entry in entries:

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Comparing a bucket's listing with the catalogue: what is new, changed, missing. No request, no query, nothing
-is written.
+"""Comparison of a bucket listing with the catalogue: new, changed and missing objects. No requests, no queries,
+no writes.
 """
 
 import re
@@ -40,35 +40,35 @@ __all__ = ['REPORT_ONLY', 'Finding', 'Kind', 'compare', 'is_valid_name']
 
 DAY = 86400
 MAX_PATH_LENGTH = 1024  # bytes, Rucio's column
-MAX_SIZE = 2**50  # bytes; no storage has objects that large, and Rucio's columns have to hold sums of them
-TEMPORARY = '.rucio.upload'  # what Rucio's other protocols write to before they rename
+MAX_SIZE = 2**50  # bytes; no storage has larger objects, and Rucio's columns have to hold sums of sizes
+TEMPORARY = '.rucio.upload'  # suffix that Rucio's other protocols use before they rename
 _MD5 = re.compile(r'[0-9a-f]{32}')
 
 
 class Kind(str, Enum):
-    """What a name is found to be."""
+    """The state of a name."""
 
     new = 'new'
     same = 'same'
     changed = 'changed'
-    unproven = 'unproven'  # the same size; whether also the same content, only a HEAD or reading tells
-    unnoted = 'unnoted'  # the same, but its ETag, which is no MD5, was never noted
-    unsummed = 'unsummed'  # the catalogue has no checksum of it
+    unproven = 'unproven'  # same size; the content can only be verified by a HEAD or by reading
+    unnoted = 'unnoted'  # the same, but its ETag, which is not an MD5, is not stored yet
+    unsummed = 'unsummed'  # the catalogue has no checksum
     missing = 'missing'
-    completed = 'completed'  # an upload by Rucio that arrived, but was never confirmed
-    busy = 'busy'  # Rucio is at work on it: uploading, deleting, declared bad
-    leftover = 'leftover'  # of an upload by Rucio
+    completed = 'completed'  # an upload by Rucio that arrived, but was not confirmed
+    busy = 'busy'  # Rucio is uploading or deleting it, or it is declared bad
+    leftover = 'leftover'  # a temporary object of an upload by Rucio
     marker = 'marker'  # an empty object that stands for a directory
     unnameable = 'unnameable'  # no DID can have this name
-    oversized = 'oversized'  # no object is that large: the storage is wrong, or lies
+    oversized = 'oversized'  # larger than any object: the storage is wrong
 
 
-# There is nothing to be done about these.
+# No action is taken on these.
 REPORT_ONLY = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
 
 
 class Finding(NamedTuple):
-    """One name that is not as it should be. What is missing has no entry, what is new no replica."""
+    """A difference. Missing objects have no entry, new ones no replica."""
 
     kind: Kind
     name: str
@@ -79,12 +79,12 @@ class Finding(NamedTuple):
 def compare(
     subtree: 'Subtree', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
 ) -> 'Iterator[Finding]':
-    """Merge two streams that are in the order of their bytes, in constant memory. A replica is missing as soon as a
-    later key, or the end, is seen.
+    """Merge two streams sorted by bytes, in constant memory. A replica is missing as soon as a later key, or the end,
+    is reached.
 
-    Where ``entries`` raises, nothing behind the last entry is taken for missing.
+    If ``entries`` raises, nothing after the last entry is reported as missing.
 
-    :param counts: What is in order is only counted here, as ``same``, and everything in the bucket as ``listed``.
+    :param counts: Objects that agree are only counted, as ``same``; all objects as ``listed``.
     """
     cut, prefix, etag_is_md5 = len(subtree.key_prefix), subtree.name_prefix, subtree.storage.endpoint.etag_is_md5
     rename = subtree.key_prefix != prefix
@@ -103,7 +103,7 @@ def compare(
                 yield Finding(_without_replica(subtree, name, entry), name, entry, None)
                 continue
             _, known_size, md5, adler32, state, noted, _ = replica
-            # What nearly all are, first.
+            # The usual case first.
             as_known = (
                 state == 'A' and size == known_size and etag and (etag == md5 or (etag == noted and (md5 or adler32)))
             )
@@ -144,7 +144,7 @@ def _compare_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind
         return Kind.busy
     if _has_arrived(entry, replica, etag_is_md5):
         return Kind.completed
-    # An upload that was given up long ago, or that found an object of somebody else there.
+    # An upload that was abandoned long ago, or that found an object of another client.
     return Kind.changed if max(entry.modified, replica.updated) < time.time() - DAY else Kind.busy
 
 
@@ -155,19 +155,19 @@ def _compare_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> K
     if same is False and etag_is_md5:
         return Kind.changed
     if not summed:
-        # Nothing is left that could prove that it is the same.
+        # Nothing can prove that it is the same.
         return Kind.changed if replica.etag else Kind.unsummed
-    # Rucio's own upload in parts was verified, so what was not written since is what was uploaded.
+    # Rucio's own multipart uploads are verified, so an object that was not written since is the same.
     return Kind.unproven if replica.etag or entry.modified > replica.updated else Kind.unnoted
 
 
 def _is_md5_of(entry: 'Entry', replica: 'Replica') -> Optional[bool]:
-    """Whether an ETag that may be an MD5 is the one that the catalogue has; None: nothing can be said."""
+    """Return whether an ETag that may be an MD5 is the MD5 in the catalogue; None: unknown."""
     return Sums(entry.etag if _MD5.fullmatch(entry.etag) else None).compare(Sums(replica.md5))
 
 
 def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
-    """Whether an upload is there although nobody said so. It may still be under way."""
+    """Return whether an unconfirmed upload has arrived. It may still be in progress."""
     if entry.size != replica.bytes:
         return False
     same = _is_md5_of(entry, replica)
@@ -178,18 +178,18 @@ def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
 
 
 def is_valid_name(name: str, vo: str) -> bool:
-    """Whether a DID may have this name, by the schema of the VO's policy, and be downloaded.
+    """Return whether a DID can have this name, by the schema of the VO's policy, and can be downloaded.
 
-    Rucio's download joins a name to its directory as it is: `..` between slashes, or a slash at the beginning, would
-    have whoever writes to the bucket write anywhere on the machines of those who read it.
+    Rucio's download command joins a name to its directory unchanged: with `..` between slashes, or a slash at the
+    beginning, whoever writes to the bucket could write anywhere on the machines of those who download.
     """
     if name.startswith('/') or address.leaves_directory(name):
         return False
-    return bool(_schema(vo).is_valid(name)) and not name.endswith('\n')  # which a pattern's "$" lets pass
+    return bool(_schema(vo).is_valid(name)) and not name.endswith('\n')  # "$" in a pattern matches before it
 
 
 @cache
 def _schema(vo: str) -> Any:
-    """What rucio.common.schema.validate_schema checks, but made once: it takes a millisecond otherwise."""
+    """Return the validator that rucio.common.schema.validate_schema uses, cached: building it takes a millisecond."""
     schema: Any = get_schema_value('SCHEMAS', vo).get('name') or get_schema_value('NAME', vo)
     return validator_for(schema)(schema)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Reconciling because somebody asks for it by REST: in bounds, and to be gone on with by the next request."""
+"""Reconciliation by REST: limited in time and size, and continued by the next request."""
 
 from typing import Any, Optional
 
@@ -25,17 +25,17 @@ from .walk import Reconciler
 
 __all__ = ['MAX_SECONDS', 'reconcile']
 
-MAX_SECONDS = 20  # that one request works; what is left is for the next one
-MAX_READ = 4 * 1024**3  # bytes for checksums in one request: the daemon reads what is larger
-MAX_SORTED = 200_000  # objects, on storages that list them out of order, so that all are listed for each request
+MAX_SECONDS = 20  # limit of one request; the next one continues
+MAX_READ = 4 * 1024**3  # bytes to read for checksums in one request: the daemon reads larger objects
+MAX_SORTED = 200_000  # objects on storages that do not sort, where each request lists all of them
 
 
 def reconcile(subtree: Subtree, wish: Wish, file: Optional[str] = None) -> dict[str, Any]:
-    """Reconcile a part of a bucket for :data:`MAX_SECONDS`, or one file of it.
+    """Reconcile a subtree for :data:`MAX_SECONDS`, or one file in it.
 
-    :param subtree: The part.
-    :param wish: How.
-    :param file: The name of a file; None: all of the part.
+    :param subtree: The subtree.
+    :param wish: The options of the request.
+    :param file: The name of a file; None: the whole subtree.
     :returns: after, counts, problems.
     """
     with db_session(DatabaseOperationType.READ) as session:

@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is done about objects that are not as the catalogue says, as far as the settings of their bucket allow.
+"""Actions on objects that differ from the catalogue, as far as the settings of their bucket allow.
 
-Before anything is done about an object it is looked at once more, and the catalogue is asked again.
+Before an action, the object and the catalogue are checked again.
 """
 
 from collections import Counter, defaultdict
@@ -42,17 +42,16 @@ __all__ = ['Settler']
 
 
 class Settler:
-    """Settles differences between a part of a bucket and the catalogue.
+    """Act on differences between a subtree of a bucket and the catalogue.
 
-    :param subtree: What is compared.
+    :param subtree: The subtree.
     :param summary: Counts and problems are added to it.
-    :param budget: How much may be used.
-    :param on_changed: What to do about objects that are not what the catalogue says: ``report``,
-        ``replace`` or ``bad``.
-    :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
+    :param budget: The budget of the run.
+    :param on_changed: The action for objects that differ from the catalogue: ``report``, ``replace`` or ``bad``.
+    :param on_missing: The action for missing objects: ``report``, ``forget`` or ``lost``.
     :param dry_run: Only count and report.
-    :param lister: Lists the part as it is now.
-    :param even_if_empty: Also do something about missing objects where nothing at all is left of the part.
+    :param lister: Lists the current objects of the subtree.
+    :param even_if_empty: Also act on missing objects if nothing is left of the subtree.
     """
 
     def __init__(
@@ -78,10 +77,10 @@ class Settler:
         self.empty: Optional[bool] = None if subtree.is_whole and not even_if_empty else False
 
     def settle(self, keys: 'Sequence[str]', certain: bool = False) -> 'tuple[list[str], dict[str, Optional[Entry]]]':
-        """Look at objects, in order of their keys, compare each with what the catalogue says now, and act.
+        """Check objects in the order of their keys, compare them with the current catalogue, and act.
 
-        :param certain: What is missing was deleted: somebody who knows has said so.
-        :returns: The keys for which there was no time, and what was seen.
+        :param certain: Missing objects were deleted: an event said so.
+        :returns: The keys for which there was no time, and the current objects.
         """
         if not keys:
             return [], {}
@@ -107,7 +106,7 @@ class Settler:
         return left, seen
 
     def stat_all(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
-        """What is there now. Those of which the storage does not say are left out."""
+        """Return the current objects. Those that cannot be checked are left out."""
 
         def stat_all(key: str) -> 'Entry | RucioException | None':
             try:
@@ -125,8 +124,8 @@ class Settler:
         return found
 
     def _compute_checksums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
-        """What the catalogue shall know of objects. Those that cannot be read are counted; those for which there is no
-        time are ``left``.
+        """Yield the files to register for objects. Those that cannot be read are counted; those for which there is no
+        time are added to ``left``.
         """
         wanted = {entry.key: entry for entry in entries}
         if not wanted:
@@ -164,13 +163,13 @@ class Settler:
         return left
 
     def note(self, etags: dict[str, str]) -> None:
-        """Note ETags, by name, of objects that are as the catalogue says."""
+        """Store the ETags, by name, of objects that agree with the catalogue."""
         self.summary.counts['same'] += len(etags)
         if etags and not self._dry_run:
             updates.note_etags(self._subtree, etags)
 
     def _add_checksums(self, findings: 'Sequence[Finding]') -> list[str]:
-        """Files that the catalogue has no checksum of."""
+        """Add checksums that are missing in the catalogue."""
         left: list[str] = []
         names = {each.entry.key: each.name for each in findings if each.entry}
         if self._dry_run:
@@ -189,9 +188,9 @@ class Settler:
         return left
 
     def _compare_content(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
-        """Those of which only the content tells whether they are the same.
+        """Compare the contents of objects that can only be verified by reading.
 
-        :returns: By key those that are not, and the keys for which there was no time.
+        :returns: By key the objects that differ, and the keys for which there was no time.
         """
         left: list[str] = []
         unlike: dict[str, tuple[Finding, NewFile]] = {}
@@ -206,8 +205,7 @@ class Settler:
             if same or (same is None and not self._budget.reads and _may_be_own_upload(finding)):
                 etags[finding.name] = file.etag or entry.etag
             elif same is False or (self._on_changed == 'replace' and self._budget.unread is None):
-                # What was not read because it is too large for now may be proven by the next run: its checksums are not
-                # thrown away.
+                # An object that was too large to read in this run may be verified by the next one: keep its checksums.
                 unlike[entry.key] = finding, file
             else:
                 updates.protect_from_reaper(self._subtree, [finding.name])
@@ -231,7 +229,7 @@ class Settler:
                 'bad',
                 updates.declare_bad,
                 every,
-                'rucio-s3: the object in the bucket is another one than the catalogue describes',
+                'rucio-s3: the object in the bucket differs from the catalogue',
             )
             return left
         by_key = {each.entry.key: each for each in findings if each.entry}
@@ -253,7 +251,7 @@ class Settler:
     def _missing(self, findings: 'Sequence[Finding]', certain: bool) -> None:
         if not findings:
             return
-        # What is forgotten comes back with the object. A lost file never does: what an event says does not do for that.
+        # A forgotten file is registered again with its object. A lost one never is: for that, an event is not enough.
         if (not certain or self._on_missing == 'lost') and self._is_empty():
             self.summary.empty(self._subtree, self._on_missing)
             self.summary.counts['missing'] += len(findings)
@@ -270,7 +268,7 @@ class Settler:
             self._act('lost', updates.declare_lost, seen, 'rucio-s3: the object is no longer in the bucket')
 
     def _is_empty(self) -> bool:
-        """Whether the bucket has nothing at all of the part: one request, if nothing was listed yet."""
+        """Return whether nothing is left of the subtree. One request, if nothing was listed yet."""
         if self.empty is None:
             try:
                 self.empty = next(self._lister(self._subtree, '', None), None) is None
@@ -299,15 +297,15 @@ class Settler:
 
 
 def _may_be_own_upload(finding: Finding) -> bool:
-    """Whether Rucio itself may have written the object: the clocks of storage and server differ, and nobody is allowed
-    to read it.
+    """Return whether the object may be Rucio's own upload: clocks of storage and server differ, and it must not
+    be read.
     """
     entry, replica = finding.entry, finding.replica
     return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
 
 
 def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
-    """Whether an object is what the catalogue describes; None: nothing that can be compared."""
+    """Return whether an object agrees with the catalogue; None: they cannot be compared."""
     if replica is None:
         return None
     return Sums(file.md5, file.adler32).compare(Sums(replica.md5, replica.adler32))

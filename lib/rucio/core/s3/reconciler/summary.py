@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run of the reconciler found and did, in figures, and in words where a person has to decide something."""
+"""The summary of a reconciler run: counts, and problems that need a decision."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -54,13 +54,13 @@ MAX_PROBLEMS = 100  # that are kept; all are counted
 
 
 class Problem(NamedTuple):
-    """What a person has to decide or to know."""
+    """A problem that somebody has to decide on or know about."""
 
     kind: str
     did: str
     key: str
-    found: str  # what was seen
-    remedy: str  # what to do, one sentence or two
+    found: str  # what was found
+    remedy: str  # what to do, in one or two sentences
 
 
 def _counts() -> 'Counter[str]':
@@ -69,8 +69,8 @@ def _counts() -> 'Counter[str]':
 
 @dataclass
 class Summary:
-    """What was found and done. ``counts`` has each kind of finding and act, ``listed`` (objects) and ``bytes`` (of what
-    was registered).
+    """What was found and done. ``counts`` has the findings and actions by kind, ``listed`` (objects) and
+    ``bytes`` (registered).
 
     The first :data:`MAX_PROBLEMS` problems are kept.
     """
@@ -79,24 +79,24 @@ class Summary:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Keep a problem, if there are not too many. That an account is over its limit is said of each chunk of
-        its files.
+        """Add a problem, up to the limit and without duplicates: an exceeded account limit is reported for each chunk
+        of files.
         """
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
     def merge(self, other: 'Summary') -> None:
-        """Add what another run found."""
+        """Add the summary of another run."""
         self.counts.update(other.counts)
         for problem in other.problems:
             self.add(problem)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON: counts, and problems as objects."""
+        """Return counts and problems as JSON objects."""
         return {'counts': dict(self.counts), 'problems': [problem._asdict() for problem in self.problems]}
 
     def found(self, subtree: 'Subtree', finding: Finding) -> None:
-        """Count a finding, and say what it means where nothing is done about it."""
+        """Count a finding, and add a problem if no action is taken."""
         self.counts[finding.kind.value] += 1
         if finding.kind in _MESSAGES:
             describe, remedy = _MESSAGES[finding.kind]
@@ -114,21 +114,17 @@ class Summary:
             )
 
     def failed(self, subtree: 'Subtree', key: str, error: Exception) -> None:
-        """Count an object about which nothing could be found out."""
+        """Count an object that could not be checked."""
         self.counts['failed'] += 1
         said = (
             str(error.args[0])
             if error.args and isinstance(error, RucioException)
             else f'{type(error).__name__}: {error}'
         )
-        self.add(
-            Problem(
-                'failed', f'{subtree.scope}:{subtree.name_of(key)}', key, said, 'Run it again: what is done is done.'
-            )
-        )
+        self.add(Problem('failed', f'{subtree.scope}:{subtree.name_of(key)}', key, said, 'Run it again.'))
 
     def refused(self, subtree: 'Subtree', refusal: 'Refusal') -> None:
-        """Count what was not done. That somebody else was faster is no problem."""
+        """Count a refusal. Concurrent changes are not reported as problems."""
         self.counts[refusal.kind] += 1
         if refusal.kind not in ('gone', 'changed'):
             found, _, remedy = refusal.found.partition('. ')
@@ -143,22 +139,22 @@ class Summary:
             )
 
     def empty(self, subtree: 'Subtree', on_missing: str) -> None:
-        """Say, once and first, that a bucket has nothing left."""
+        """Add, once and as the first problem, that nothing is left in a bucket."""
         if any(problem.kind == 'empty-bucket' for problem in self.problems):
             return
         whose = f'{subtree.scope}:{subtree.dataset or ""}'.removesuffix(':')
         found = (
-            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' has nothing left of {whose}, so nothing was "
-            'done about the files that are missing.'
+            f"RSE {subtree.storage.rse}: the bucket '{subtree.bucket}' has no objects of {whose} left, so no action "
+            'was taken on the missing files.'
         )
         act = 'forget' if on_missing == 'report' else on_missing
         remedy = (
-            f'If all was deleted on purpose, say so for each collection: rucio s3 reconcile {subtree.scope}:COLLECTION '
-            f'--on-missing {act}.'
+            'If everything was deleted on purpose, confirm it for each collection: rucio s3 reconcile '
+            f'{subtree.scope}:COLLECTION --on-missing {act}.'
         )
         if subtree.dataset is not None:
             command = f'rucio s3 import {subtree.storage.rse} {whose} --on-missing {act}'
-            remedy = f'If all of it was deleted on purpose, say so: {command}.'
+            remedy = f'If everything was deleted on purpose, confirm it: {command}.'
         self.problems.insert(0, Problem('empty-bucket', whose, subtree.key_prefix, found, remedy))
 
 
@@ -172,7 +168,7 @@ def _how_changed(finding: Finding) -> str:
     entry, replica = finding.entry, finding.replica
     if entry and replica and entry.size != replica.bytes:
         return f'the object has {entry.size} bytes, the catalogue says {replica.bytes}.'
-    return 'the object is as large as the catalogue says, but has another content.'
+    return 'the object has the same size as in the catalogue, but different content.'
 
 
 def _always(text: str) -> 'Callable[[Finding], str]':
@@ -182,22 +178,22 @@ def _always(text: str) -> 'Callable[[Finding], str]':
 _MESSAGES: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.changed: (
         _how_changed,
-        'If what is there is right: RECONCILE --on-changed replace. Else write the right content there.',
+        'If the object is correct: RECONCILE --on-changed replace. Otherwise, write the correct content to the bucket.',
     ),
     Kind.unproven: (
-        _always('the object was written again with as many bytes, and nothing tells whether it is the same.'),
-        'If what is there is right: RECONCILE --on-changed replace.',
+        _always('the object was overwritten with the same size, and its content cannot be verified.'),
+        'If the object is correct: RECONCILE --on-changed replace.',
     ),
     Kind.missing: (
-        _always('the catalogue has a replica, but there is no object.'),
-        'If it was deleted on purpose: RECONCILE --on-missing forget. Else upload it again.',
+        _always('the catalogue has a replica, but the object does not exist.'),
+        'If it was deleted on purpose: RECONCILE --on-missing forget. Otherwise, upload it again.',
     ),
     Kind.oversized: (
-        _always(f'the storage says that the object has more than {MAX_SIZE} bytes, and no object is that large.'),
-        'Tell the operator of the storage.',
+        _always(f'the storage reports more than {MAX_SIZE} bytes for the object, which is not possible.'),
+        'Contact the operator of the storage.',
     ),
     Kind.unnameable: (
-        _always('no DID can have this name, so the catalogue cannot know the object.'),
+        _always('no DID can have this name, so the object cannot be registered.'),
         (
             'Rename it: names have letters, digits, "/", ".", "-" and "_", do not begin or end with "/", have no "." '
             'or ".." alone between slashes, and are not too long (250 characters, as a rule).'

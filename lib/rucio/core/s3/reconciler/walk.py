@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The reconciler: makes the catalogue say what is in a bucket, as far as its settings allow.
+"""The reconciler: update the catalogue to what is in a bucket, as far as the settings of the bucket allow.
 
-What the merge finds is collected: new objects, and those that are in doubt, as they are changed, missing, ... Each of
-these is looked at once more, in the bucket and in the catalogue, before anything is said or done about it.
+The differences between listing and catalogue are collected: new objects, and those to recheck, such as changed or
+missing ones. These are checked again, in the bucket and in the catalogue, before they are reported or acted on.
 """
 
 import threading
@@ -58,22 +58,22 @@ MAX_RECHECKS = 5  # times that an object is dealt with which changes meanwhile
 
 
 class _Pause(Exception):
-    """The merge ends before the end of the listing."""
+    """Stop the comparison before the end of the listing."""
 
 
 class _Total(NamedTuple):
-    """How many objects there are up to a key, and their bytes."""
+    """The number of objects up to a key, and their bytes."""
 
     objects: int = 0
     bytes: int = 0
 
 
 class _Position:
-    """How far a run has come."""
+    """The position of a run."""
 
     def __init__(self, after: str) -> None:
-        self.reached = after  # all up to this key is dealt with
-        self.compared = after  # all up to this one was compared
+        self.reached = after  # everything up to this key is done
+        self.compared = after  # everything up to this key is compared
         self.done = _Total()  # up to what is dealt with
         self.count = self.bytes = 0  # of what was listed
         self._latest: Optional[Entry] = None
@@ -85,13 +85,13 @@ class _Position:
         self._latest = entry
 
     def stop(self) -> None:
-        """Nothing more is listed."""
+        """End the listing."""
         if self._latest is not None:
             self.compared = self._latest.key
 
     def mark(self, key: str) -> None:
-        """Remember what was listed up to a key that will be dealt with. That something is missing is noticed at the
-        next object, which does not count.
+        """Store the totals up to a key that is pending. A missing object is noticed at the next object, which is
+        not counted.
         """
         if self._latest and self._latest.key > key:
             self._marks[key] = _Total(self.count - 1, self.bytes - self._latest.size)
@@ -99,11 +99,11 @@ class _Position:
             self._marks[key] = _Total(self.count, self.bytes)
 
     def settle(self, keys: 'Iterable[str]', left: 'Iterable[str]', reached: str) -> None:
-        """Go on to where all is dealt with. What is behind it is listed again by the next run.
+        """Advance to the key up to which everything is done. The next run lists what comes after it again.
 
-        :param keys: What was to be dealt with.
-        :param left: Those for which there was no time.
-        :param reached: Up to this key there was nothing else.
+        :param keys: The pending keys.
+        :param left: The keys for which there was no time.
+        :param reached: The key up to which there is nothing else pending.
         """
         first_left = min(left, default=None)
         if first_left is None:
@@ -116,7 +116,7 @@ class _Position:
 
 
 class _Pending:
-    """What is to be dealt with."""
+    """Differences that are collected, to be processed in chunks."""
 
     def __init__(self) -> None:
         self.new: list[Entry] = []
@@ -131,23 +131,21 @@ class _Pending:
 
 
 class Reconciler:
-    """One run, or several after each other, over one part of a bucket.
+    """Reconcile a subtree of a bucket, in one or several runs.
 
-    Costs of a run: one request for each 1000 objects, one query for each 20,000 files that are known; for new ones what
-    :func:`.checksums.compute_checksums` and :func:`.registration.register` say; for each object in doubt one HEAD or
-    two and, where something is done about it, a transaction. Memory: a page of each stream and :data:`REGISTER_CHUNK`
-    new objects, however large the bucket is.
+    Cost of a run: one request for each 1000 objects, one query for each 20,000 files that are known; for new ones the
+    cost of :func:`.checksums.compute_checksums` and :func:`.registration.register`; for each object to recheck one or
+    two HEADs and, if it is acted on, a transaction. Memory: a page of each stream and :data:`REGISTER_CHUNK` new
+    objects, however large the bucket is.
 
-    :param subtree: What is compared.
-    :param on_changed: What to do about objects that are not what the catalogue says: ``report``,
-        ``replace`` or ``bad``.
-    :param on_missing: What to do about those that are gone: ``report``, ``forget`` or ``lost``.
-    :param dry_run: Only count and report: nothing is written, no object is read.
-    :param read_checksums: Read an object once where nothing else tells its checksum.
-    :param even_if_empty: Also do something about missing objects where the bucket has nothing at all left of the scope
-        or the import.
-    :param stop: Ends a run soon, at a safe place.
-    :param lister: Lists the bucket, where it is not the storage that shall be asked.
+    :param subtree: The subtree.
+    :param on_changed: The action for objects that differ from the catalogue: ``report``, ``replace`` or ``bad``.
+    :param on_missing: The action for missing objects: ``report``, ``forget`` or ``lost``.
+    :param dry_run: Only count and report: nothing is written, and no object is read.
+    :param read_checksums: Read an object once if its checksum is not available otherwise.
+    :param even_if_empty: Also act on missing objects if nothing is left of the scope or the import.
+    :param stop: Set it to end a run soon, in a safe state.
+    :param lister: Lists the bucket, instead of the storage.
     """
 
     def __init__(
@@ -199,20 +197,20 @@ class Reconciler:
         most_read: Optional[int] = None,
         most_sorted: Optional[int] = None,
     ) -> Optional[str]:
-        """Compare a range of keys and act.
+        """Compare a range of keys, and act on the differences.
 
-        :param after: Only keys behind this one.
+        :param after: Only keys after this one.
         :param until: Only keys up to this one.
-        :param seconds: How long to work; where the storage does not sort, from when all is listed, and at least as long
-            as that took. No object is begun after that; one that is being read is read to its end.
-        :param most_read: How many bytes may be read for checksums, as for :meth:`check`.
-        :param most_sorted: How many objects may be listed of a storage that does not sort, where each run lists all of
-            the part; None: all.
-        :returns: None if all is done, else the key behind which there is more to do: the next ``after``.
-        :raises SourceNotFound: if there is no such bucket.
-        :raises UnsupportedOperation: if there is more than may be listed.
-        :raises RucioException: if the storage fails in the middle. All before that was dealt with; nothing behind it is
-            taken for missing.
+        :param seconds: The time limit; if the storage does not sort, it starts when everything is listed, and is at
+            least as long as that took. No object is started after that; one that is being read is finished.
+        :param most_read: The number of bytes that may be read for checksums, as for :meth:`check`.
+        :param most_sorted: The number of objects that may be listed on a storage that does not sort, where each run
+            lists the whole subtree; None: no limit.
+        :returns: None if everything is done; else the key after which to continue: the next ``after``.
+        :raises SourceNotFound: if the bucket does not exist.
+        :raises UnsupportedOperation: if there are more objects than may be listed.
+        :raises RucioException: if the storage fails during the run. Everything before that is done; nothing after it is
+            reported as missing.
         """
         prefix = self._subtree.key_prefix
         if (after > prefix and not after.startswith(prefix)) or (until is not None and until <= max(prefix, after)):
@@ -255,8 +253,8 @@ class Reconciler:
             if most is not None and count > most:
                 raise UnsupportedOperation(
                     f"RSE {self._subtree.storage.rse}, bucket '{self._subtree.bucket}': there are more than {most} "
-                    'objects, which the storage does not list in order: too many to be sorted here. Ask for a '
-                    'collection in it; rucio-s3-reconciler sorts more, and an inventory need not be sorted.'
+                    'objects, too many to sort, and the storage does not list them in order. Reconcile a collection in '
+                    'it; rucio-s3-reconciler sorts more, and an inventory is not limited.'
                 )
             if not count % CLOCK_INTERVAL and self._budget.stop.is_set():
                 raise _Pause
@@ -337,14 +335,14 @@ class Reconciler:
         return not left
 
     def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
-        """Look at single objects and act, again if they change meanwhile. For events; keys that do not belong to the
-        part are left out.
+        """Check single objects, and act; repeat it if they change meanwhile. For events; keys outside of the subtree
+        are ignored.
 
-        Costs two or three HEADs for each, a query for each :data:`RECHECK_CHUNK`, and what is done about them.
+        Costs two or three HEADs per object, a query for each :data:`RECHECK_CHUNK`, and the cost of the actions.
 
-        :param most_read: How many bytes may be read for checksums: an object that is larger than what is left of them
-            has none; None: all.
-        :returns: What is left of them.
+        :param most_read: The number of bytes that may be read for checksums: a larger object is registered without;
+            None: no limit.
+        :returns: The number of bytes left.
         """
         self._reset('')
         self._budget.renew(None, most_read)
@@ -367,13 +365,13 @@ def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
 
 
 def ranges(subtree: 'Subtree', count: int) -> list[tuple[str, Optional[str]]]:
-    """Cut a part into ranges of keys for several reconcilers, by the names that lie directly below it. How much each
-    holds is not known.
+    """Split a subtree into ranges of keys for several reconcilers, by the names directly below it. The sizes of the
+    ranges are unknown.
 
-    One request for each 1000 of those names, 20 at most; where there is only one directory, the same again for that. A
-    storage that does not sort has one range: each would list all of it.
+    One request for each 1000 of these names, at most 20; if there is only one directory, the same again in it. A
+    storage that does not sort has one range, as listing any range lists everything.
 
-    :param count: How many at most.
+    :param count: The maximum number of ranges.
     :returns: ``after`` and ``until`` of each.
     """
     names: list[str] = []

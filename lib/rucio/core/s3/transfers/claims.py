@@ -11,13 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which transfers an instance of the copier takes: by claims, which stand in the requests.
+"""Claims of transfers by instances of the copier, stored in the requests.
 
-They stand there as the host that carries out the transfer: what Rucio's daemons note in ``last_processed_by`` is
-overwritten by each poller. Each instance takes what it has room for, and what is not renewed is free again after
-:data:`LEASE` seconds by the clock of the database. Two that copy the same file nevertheless do no harm: no object is
-ever overwritten, and whoever comes second finds that the file is there. What an instance has no keys for it leaves to
-others, which may have them.
+A claim is stored as the host that carries out the transfer, as ``last_processed_by`` is overwritten by each of Rucio's
+pollers. Each instance claims as many transfers as it can run, and a claim that is not renewed expires after
+:data:`LEASE` seconds by the clock of the database. If two instances copy the same file nevertheless, no harm is done:
+no object is ever overwritten, and the second one finds that the file exists. Transfers that an instance has no keys for
+are left to others.
 """
 
 import time
@@ -54,40 +54,39 @@ __all__ = ['LEASE', 'NoKeys', 'claim_transfers', 'need_keys', 'release', 'renew'
 
 _LOGGER = line_logger(__name__)
 
-LEASE = 60  # seconds that a claim holds
-_DEFAULT_PRIORITY = 3  # the priority of requests that have none
-_KEYS_CACHE_SECONDS = 60  # seconds until keys are looked for again
-_WARN_INTERVAL = 600  # seconds between warnings that there are no keys for an RSE
+LEASE = 60  # seconds that a claim is valid
+_DEFAULT_PRIORITY = 3  # the priority of requests without one
+_KEYS_CACHE_SECONDS = 60  # seconds until keys are checked again
+_WARN_INTERVAL = 600  # seconds between warnings about missing keys for an RSE
 
-# By RSE id, with the time by the monotonic clock: whether there are keys (None: no S3 RSE), and who was told that there
-# are none.
+# By RSE id, with the time of the monotonic clock: whether there are keys (None: not an S3 RSE), and the last warning.
 _answers: dict[str, tuple[float, Optional[bool]]] = {}
 _warned: dict[str, float] = {}
 
 
 class NoKeys(RSEAccessDenied):
-    """This machine has none, or none that are fit for use. Others may have them."""
+    """This machine has no usable keys. Others may have them."""
 
 
 def need_keys(storage: 'Storage') -> None:
-    """Makes no request.
+    """Check that this machine has keys for an RSE. Makes no request.
 
-    :raises NoKeys: if this machine has no keys for an RSE.
+    :raises NoKeys: if it has none.
     """
     try:
         storage.connection()
     except (RSEAccessDenied, ConfigurationError) as error:
         why = f' ({error.args[0]})' if isinstance(error, ConfigurationError) else ''
         raise NoKeys(
-            f'RSE {storage.rse}: this machine has no keys for it that can be used{why}, so this copier leaves its '
-            f"transfers to others. Put them into this machine's rse-accounts.cfg, by the RSE id {storage.rse_id}, or "
-            f'into its rucio.cfg [s3:{storage.rse}].'
+            f'RSE {storage.rse}: this machine has no usable keys for it{why}, so this copier leaves its transfers to '
+            f'others. Add them to rse-accounts.cfg on this machine, under the RSE id {storage.rse_id}, or to its '
+            f'rucio.cfg [s3:{storage.rse}].'
         ) from None
 
 
 class _KeyAvailability:
-    """Which RSEs this machine has keys for: True, False, or None for what is no S3 RSE, by id. For one look
-    for work.
+    """Which RSEs this machine has keys for, by id: True, False, or None if it is not an S3 RSE. Used for one
+    search for work.
     """
 
     def __init__(self, session: 'Session') -> None:
@@ -96,11 +95,13 @@ class _KeyAvailability:
         self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _KEYS_CACHE_SECONDS}
 
     def of(self, answer: Optional[bool]) -> list[str]:
-        """:returns: The RSEs of which that is known."""
+        """Return the RSEs with this answer."""
         return [rse_id for rse_id, has in self.known.items() if has is answer]
 
     def are_enough_for(self, wanted: Transfer) -> bool:
-        """Whether it can be carried out; or nobody can, as no end of it is on S3: then it shall fail."""
+        """Return whether a transfer can be carried out here; or by nobody, as it is not between S3 RSEs: then it
+        has to fail.
+        """
         destination = self._has(wanted.dest_rse_id, wanted.scope.vo)
         sources = [self._has(each.rse_id, wanted.scope.vo) for each in wanted.sources]
         return destination is not False and (True in sources or False not in sources)
@@ -122,7 +123,7 @@ class _KeyAvailability:
                 _warned[rse_id] = now
                 _LOGGER.warning('%s', error.args[0])
             return False
-        except RucioException:  # to be said of the transfer
+        except RucioException:  # reported for the transfer
             return None
         return True
 
@@ -130,23 +131,24 @@ class _KeyAvailability:
 def claim_transfers(
     instance: str, limit: int, without: 'Collection[str]' = (), *, session: 'Session'
 ) -> list[Transfer]:
-    """Claim transfers that nobody works on: those of the highest priority first, then those that wait longest.
+    """Claim unclaimed transfers: those of the highest priority first, then the oldest.
 
-    Not those whose destination, or all of whose sources, this machine has no keys for: to fail here would cost a
-    transfer one of its few tries, and another machine may have them. The log says so, for each RSE every ten minutes.
+    Transfers for whose destination, or all of whose sources, this machine has no keys are skipped: a failure
+    would cost one of their few attempts, and another machine may have the keys. A warning is logged for each RSE
+    every ten minutes.
 
-    Two queries, and for each transfer one update, one query, and those for the names of RSEs that are not in Rucio's
-    cache. Once a minute at most one query more for each RSE without keys.
+    Two queries, and for each transfer one update, one query, and those for RSE names that are not in Rucio's cache. At
+    most one more query per minute for each RSE without keys.
 
-    :param instance: The name of the instance, which no other one has; without a slash.
-    :param limit: How many at most.
-    :param without: Ids of requests that are not wanted now.
+    :param instance: The unique name of the instance, without slashes.
+    :param limit: The maximum number.
+    :param without: Ids of requests to skip.
     """
     now, keys = _clock(session), _KeyAvailability(session)
     taken: list[Transfer] = []
     while True:
         known = len(keys.known)
-        for row in _waiting(now, keys, 2 * limit + len(without), session):  # others may be faster
+        for row in _waiting(now, keys, 2 * limit + len(without), session):  # other instances may claim some first
             if row.id not in without and len(taken) < limit:
                 found = _transfer(row, session)
                 if keys.are_enough_for(found) and _claim(instance, row.id, now, session):
@@ -156,8 +158,8 @@ def claim_transfers(
 
 
 def _waiting(now: int, keys: _KeyAvailability, limit: int, session: 'Session') -> 'Sequence[Any]':
-    """Requests that nobody works on, without those that are known to wait for keys: these may be many, and shall not be
-    in the way of others.
+    """Return unclaimed requests, without those that are known to lack keys: these may be many, and must not
+    block others.
     """
     request = models.Request
     stmt = select(request).where(*_submitted(), _is_free(now))
@@ -175,7 +177,7 @@ def _waiting(now: int, keys: _KeyAvailability, limit: int, session: 'Session') -
 
 
 def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
-    """What :meth:`_KeyAvailability.are_enough_for` says, for the database."""
+    """Return the SQL condition for requests that :meth:`_KeyAvailability.are_enough_for` rejects."""
     request, source = models.Request, models.Source
     sources = select(source.request_id).where(source.request_id == request.id, *_usable(request)).correlate(request)
     return or_(
@@ -199,16 +201,14 @@ def _submitted() -> list[Any]:
 
 
 def _clock(session: 'Session') -> int:
-    """Seconds since 1970 as the database counts them: the clocks of the instances' machines may differ. One query."""
+    """Return the POSIX time by the clock of the database: the clocks of the instances may differ. One query."""
     clocks: dict[str, Any] = {'mysql': func.utc_timestamp(), 'oracle': func.sys_extract_utc(text('SYSTIMESTAMP'))}
     now = session.execute(select(clocks.get(session.get_bind().dialect.name, func.current_timestamp()))).scalar_one()
     return int((now if now.tzinfo else now.replace(tzinfo=timezone.utc)).timestamp())
 
 
 def _claim_of(instance: str, now: int) -> str:
-    """What stands in a claimed request as its host. Of the same length up to the instance, so that the order of text is
-    that of time.
-    """
+    """Return the host in a claimed request. The time has a fixed length, so that the text sorts by time."""
     return f'{EXTERNAL_HOST}/{now:010d}/{instance}'
 
 
@@ -229,7 +229,7 @@ def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool
 
 
 def _usable(request: Any) -> list[Any]:
-    """Which of the sources of a request can be used. Of a path over other RSEs, the last request has the sources
+    """Return the SQL conditions for usable sources of a request. On a multihop path, the last request has the sources
     of all hops.
     """
     source, distance = models.Source, models.Distance
@@ -277,10 +277,10 @@ def _name_of(rse_id: str, session: 'Session') -> str:
 
 
 def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
-    """Keep the claims, and see which transfers are still to be carried out here: others were cancelled, or another
-    instance has them, as this one was away for too long. An update and two queries.
+    """Renew claims, and check which transfers are still claimed by this instance: others were cancelled, or taken over
+    as this instance did not renew them in time. One update and two queries.
 
-    :returns: The ids of the requests that are to be gone on with.
+    :returns: The ids of the requests to continue.
     """
     request = models.Request
     external_ids = {each.id: each.external_id for each in transfers}
@@ -296,6 +296,6 @@ def _is_of(instance: str) -> Any:
 
 
 def release(instance: str, *, session: 'Session') -> None:
-    """Give up all claims of an instance: one update."""
+    """Release all claims of an instance. One update."""
     stmt = update(models.Request).where(*_submitted(), _is_of(instance)).values(external_host=EXTERNAL_HOST)
     session.execute(stmt.execution_options(synchronize_session=False))

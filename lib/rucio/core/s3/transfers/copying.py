@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Carrying out one transfer: a copy inside the storage, or a relay of the bytes through this machine."""
+"""Execution of a transfer: a copy inside the storage, or a relay of the bytes through this machine."""
 
 import threading
 from collections import deque
@@ -60,10 +60,10 @@ __all__ = ['RELAY_MEMORY', 'abort_leftovers', 'carry_out', 'count_leftovers']
 
 _LOGGER = line_logger(__name__)
 
-RELAY_MEMORY = 128 * 1024**2  # bytes that one relay may hold
+RELAY_MEMORY = 128 * 1024**2  # bytes in memory per relay
 _MAX_ERROR_LENGTH = 3900  # characters of an error message in the requests table
 
-_made: set[tuple[str, str]] = set()  # RSE ids and buckets: what this process need not make again
+_made: set[tuple[str, str]] = set()  # RSE ids and buckets that this process has created or checked
 
 
 def _now() -> datetime:
@@ -71,32 +71,31 @@ def _now() -> datetime:
 
 
 def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
-    """Copy a file, unless it is there already.
+    """Copy a file, unless it already exists.
 
-    Inside the storage, in parts if it is large, where one endpoint and one identity hold both buckets; else its
-    bytes come through here once, and are compared with the catalogue's checksums before the object appears. An
-    object that is there already is never overwritten: if it is the file, all is well, and if it is another one,
-    the transfer has failed.
+    If one endpoint and one identity have both buckets, the storage copies it, in parts if it is large; otherwise its
+    bytes pass this machine once, and are compared with the catalogue's checksums before the object is completed. An
+    existing object is never overwritten: if it is the file, the transfer is done; if not, it fails.
 
     Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make_bucket` for the first file
     of a bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory:
-    :data:`RELAY_MEMORY` for a relay, nothing for a copy.
+    :data:`RELAY_MEMORY` for a relay, none for a copy.
 
-    :param stop: Set it to end the transfer soon.
-    :returns: None if it was stopped, or the catalogue could not be asked, or the keys are gone: it is to be tried
-        again. Whatever else goes wrong is an outcome, too.
+    :param stop: Set it to stop the transfer soon.
+    :returns: None if it was stopped, the database did not answer, or the keys are gone: it has to be repeated. Any
+        other error is an outcome.
     """
     started = _now()
     try:
         source, how = _Copy(wanted, stop).run()
         return Outcome(started, _now(), source, how=how)
     except (DatabaseException, SQLAlchemyError) as error:
-        _LOGGER.warning('%s: not begun, as the database does not answer: %s', wanted, error)
+        _LOGGER.warning('%s: not started, as the database does not answer: %s', wanted, error)
         return None
-    except NoKeys as error:  # the next who claims it may have them; that is not at once, as the claim still holds
-        _LOGGER.warning('%s: not begun. %s', wanted, error.args[0])
+    except NoKeys as error:  # another instance may have them, once the claim has expired
+        _LOGGER.warning('%s: not started. %s', wanted, error.args[0])
         return None
-    except Exception as error:  # a transfer that is not finished would be tried again for ever
+    except Exception as error:  # without an outcome, the transfer would be repeated forever
         if stop.is_set():
             return None
         text = str(
@@ -108,7 +107,7 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
 
 
 class _ObjectLocation(NamedTuple):
-    """An object, or where one shall be."""
+    """An object, or the location of a new one."""
 
     storage: 'Storage'
     target: Target
@@ -119,22 +118,23 @@ class _ObjectLocation(NamedTuple):
 
 
 class _Copy:
-    """One file on its way."""
+    """The copy of one file."""
 
     def __init__(self, wanted: Transfer, stop: threading.Event) -> None:
         self._wanted = wanted
         self._stop = stop
 
     def run(self) -> tuple[Source, str]:
-        """:returns: Where the file came from, and how."""
+        """Copy the file, from the first source that works.
+
+        :returns: The source, and how it was copied.
+        """
         wanted = self._wanted
         with db_session(DatabaseOperationType.READ) as session:
             destination = self._locate(wanted.dest_rse_id, wanted.dest_url, session)
             sources = self._sources(session)
         _need_different_objects(sources, destination)
-        sources.sort(
-            key=lambda each: not _is_same_storage(each[1], destination)
-        )  # what the storage can do alone comes first
+        sources.sort(key=lambda each: not _is_same_storage(each[1], destination))  # copies inside the storage first
         if self._is_there(destination, [place for _, place in sources]):
             return wanted.sources[0], 'found'
         self._make_bucket(destination)
@@ -143,20 +143,20 @@ class _Copy:
             try:
                 return source, self._copy(place, destination)
             except RucioException as error:
-                _made.discard((destination.storage.rse_id, destination.target.bucket))  # it may be gone
+                _made.discard((destination.storage.rse_id, destination.target.bucket))  # it may have been deleted
                 if self._stop.is_set():
                     raise
-                # The answer may have been lost, or another instance was faster. If the destination does not answer, no
-                # other source helps.
+                # The answer may have been lost, or another instance copied it. If the destination does not answer,
+                # another source does not help.
                 if self._is_there(destination, [place], error):
                     return source, 'found'
                 failure = failure or _explained(error, destination)
         raise failure or SourceNotFound(f'There is no source for {wanted}.')
 
     def _sources(self, session: 'Session') -> list[tuple[Source, _ObjectLocation]]:
-        """:returns: Those that are on S3 storages for which there are keys.
+        """Return the sources on S3 storages for which there are keys.
 
-        :raises RucioException: what is wrong with one, if there are none.
+        :raises RucioException: why a source cannot be used, if there are none.
         """
         found, failure = [], None
         for source in self._wanted.sources:
@@ -169,8 +169,8 @@ class _Copy:
         return found
 
     def _locate(self, rse_id: str, url: str, session: 'Session') -> _ObjectLocation:
-        """By the name where the RSE has a place for each: what stock Rucio makes of URLs with `sign_url` set may be no
-        URL of the object any more.
+        """Locate an object: by its name on deterministic RSEs, as stock Rucio may have rewritten the URL if `sign_url`
+        is set.
         """
         wanted = self._wanted
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
@@ -194,10 +194,10 @@ class _Copy:
         sources: 'Sequence[_ObjectLocation]',
         reason: Optional[RucioException] = None,
     ) -> bool:
-        """Whether the destination has the file: one HEAD, and where its ETag is no MD5 the object is read.
+        """Return whether the destination has the file. One HEAD; if the ETag is not an MD5, the object is read.
 
-        :param reason: What is raised if the storage does not say.
-        :raises FileReplicaAlreadyExists: if there is another object in its place.
+        :param reason: The exception to raise if the storage does not answer.
+        :raises FileReplicaAlreadyExists: if another object exists there.
         """
         try:
             info = objects.stat(destination.connection, destination.target)
@@ -211,13 +211,13 @@ class _Copy:
             return True
         raise FileReplicaAlreadyExists(
             f'RSE {destination.target.rse}: {destination.target}: there is an object of {info.size} bytes already, and '
-            f'it is not the file ({self._wanted.bytes} bytes). Move it away (or remove it), and do not delete the rule '
-            "before: Rucio's reaper then deletes what lies there."
+            f'it is not the file ({self._wanted.bytes} bytes). Move it away (or remove it) before you delete the rule: '
+            "otherwise, Rucio's reaper deletes this object."
         )
 
     def _has_content(self, place: _ObjectLocation, info: 'ObjectInfo', sources: 'Sequence[_ObjectLocation]') -> bool:
         expected = self._wanted.sums
-        if not any(expected) and info.size:  # the catalogue does not know: what the source has is right
+        if not any(expected) and info.size:  # no checksums in the catalogue: use those of the source
             source = sources[0]
             expected = sums_of(
                 source.connection, source.target, objects.stat(source.connection, source.target), self._stop
@@ -232,7 +232,7 @@ class _Copy:
         if info.size != wanted.bytes:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: get of {source.target}: it has {info.size} bytes, but the catalogue says '
-                f'{wanted.bytes}. The object was changed: use another replica, or declare it bad.'
+                f'{wanted.bytes}. The object was modified: use another replica, or declare it bad.'
             )
         if _is_same_storage(source, destination) and self._is_copied(source, info, destination):
             return 'copied'
@@ -252,9 +252,9 @@ class _Copy:
         return 'relayed'
 
     def _is_copied(self, source: _ObjectLocation, info: 'ObjectInfo', destination: _ObjectLocation) -> bool:
-        """Have the storage copy the object.
+        """Copy the object inside the storage.
 
-        :returns: False if it does not know how.
+        :returns: False if the storage does not support it.
         """
         self._need_md5(source, info)
         try:
@@ -268,8 +268,8 @@ class _Copy:
             )
             return objects.stat(destination.connection, destination.target).size == info.size
         except RSEOperationNotSupported as error:
-            _LOGGER.info('%s: %s It goes through this machine.', self._wanted, error.args[0])
-        except SourceNotFound:  # all it did was to answer
+            _LOGGER.info('%s: %s Its bytes are relayed through this machine.', self._wanted, error.args[0])
+        except SourceNotFound:  # of the copy: check the source itself
             objects.stat(source.connection, source.target, 'get')
         return False
 
@@ -280,31 +280,33 @@ class _Copy:
         )
 
     def _need_md5(self, source: _ObjectLocation, info: 'ObjectInfo') -> None:
-        """What stays inside a storage is not read: its ETag has to do, where that is an MD5."""
+        """Check the ETag, if it is an MD5: a copy inside the storage is not read."""
         md5 = self._wanted.sums.md5
         if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says '
-                f'{md5}. The object was changed: use another replica, or declare it bad.'
+                f'{md5}. The object was modified: use another replica, or declare it bad.'
             )
 
 
 def _need_different_objects(sources: 'Iterable[tuple[Source, _ObjectLocation]]', destination: _ObjectLocation) -> None:
-    """Otherwise one object would be taken for two replicas, and the deletion of one would be the end of both."""
+    """Check that the destination is not the source object: one object as two replicas is lost when one of
+    them is deleted.
+    """
     here, target = destination.storage.endpoint.url, destination.target
     for _, place in sources:
         if (place.storage.endpoint.url, place.target.bucket, place.target.key) == (here, target.bucket, target.key):
             raise ConfigurationError(
-                f'RSE {target.rse} and RSE {place.target.rse} have the same place for it, {target}: it cannot have a '
-                f'replica on each of them. Switch off deletion before any rule ends (rucio rse update {target.rse} '
-                f'--key availability_delete --value False), or the reaper of RSE {target.rse} deletes the only one; '
-                'then give it another bucket_prefix, or another prefix of its protocol.'
+                f'RSE {target.rse} and RSE {place.target.rse} store it as the same object, {target}: it cannot have a '
+                f'replica on each of them. Disable deletion before any rule ends (rucio rse update {target.rse} --key '
+                f'availability_delete --value False), or the reaper of RSE {target.rse} deletes the only one; then '
+                'change its bucket_prefix or the prefix of its protocol.'
             )
 
 
 def _explained(error: RucioException, destination: _ObjectLocation) -> RucioException:
-    """What a transfer failed for. Where it shall copy into a bucket that is missing, SeaweedFS only says InternalError:
-    one HEAD of the bucket tells.
+    """Return the reason of a failure. For a missing bucket, SeaweedFS only returns InternalError: one HEAD of the
+    bucket tells.
     """
     if not isinstance(error, (ServiceUnavailable, ResourceTemporaryUnavailable)):
         return error
@@ -315,13 +317,13 @@ def _explained(error: RucioException, destination: _ObjectLocation) -> RucioExce
     except RucioException:
         return error
     return DestinationNotAccessible(
-        f"RSE {target.rse}: copy of {target}: the bucket does not exist. The RSE's operator has to make it, or to mend "
-        'the prefix of its protocol.'
+        f'RSE {target.rse}: copy of {target}: the bucket does not exist. The operator of the RSE has to create it, or '
+        'correct the prefix of its protocol.'
     )
 
 
 def _is_same_storage(source: _ObjectLocation, destination: _ObjectLocation) -> bool:
-    """Whether the destination's keys can read the source at the same endpoint."""
+    """Return whether the keys of the destination can read the source, at the same endpoint."""
     here, there = source.storage, destination.storage
     return (
         here.endpoint.url == there.endpoint.url
@@ -333,7 +335,7 @@ def _is_same_storage(source: _ObjectLocation, destination: _ObjectLocation) -> b
 def _access_key(storage: 'Storage') -> Optional[str]:
     try:
         return str(storage.credentials().access_key)
-    except RSEAccessDenied:  # anybody may read there
+    except RSEAccessDenied:  # anonymous access
         return None
 
 
@@ -348,15 +350,15 @@ _leftovers: deque[_LeftoverUpload] = deque(maxlen=10_000)
 
 
 def count_leftovers() -> int:
-    """How many multipart uploads of this process could not be aborted, as the storage was away or busy. Their parts
-    take space.
+    """Return the number of multipart uploads that this process could not abort, as the storage was down or busy. Their
+    parts use space.
     """
     return len(_leftovers)
 
 
 def abort_leftovers() -> None:
-    """Abort them, one request each: those that cannot be aborted now either stay for the next time. Where the storage
-    is away this takes its time.
+    """Abort these uploads, one request each. Those that fail again are kept for the next time. If the storage is down,
+    this takes long.
     """
     for _ in range(len(_leftovers)):
         each = _leftovers.popleft()

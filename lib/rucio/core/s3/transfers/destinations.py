@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets at the destinations of transfers that FTS carries out. Where each scope has its own, FTS would write into
-none, or make one as it likes.
+"""Buckets at the destinations of FTS transfers. If each scope has its own bucket, FTS would fail, or create one with
+default settings.
 """
 
 import logging
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ['prepare_bucket']
 
-_CACHE_SECONDS = 3600  # seconds for which a bucket that was there is not looked for
-_RETRY_SECONDS = 300  # seconds for which nothing is asked again after a failure
-_known: dict[tuple[str, str], float] = {}  # RSE id and scope, or no scope: all of them -> until when
+_CACHE_SECONDS = 3600  # seconds until an existing bucket is checked again
+_RETRY_SECONDS = 300  # seconds without requests after a failure
+_known: dict[tuple[str, str], float] = {}  # RSE id and scope (empty: all scopes) -> until when
 
 
 def prepare_bucket(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
-    """Make the bucket of a scope, if the RSE has one for each. What goes wrong is one line of the log: FTS will say it,
-    too, and Rucio tries again.
+    """Create the bucket of a scope, if the RSE has one for each. Errors are only logged: FTS reports them too, and
+    Rucio tries again.
 
-    Costs nothing if it was done in the last hour by this process; else a query or two, and the
+    No cost if this process did it within the last hour; else one or two queries, and the
     requests of :func:`rucio.core.s3.buckets.creation.make_bucket`.
     """
     key = rse_id, str(scope)
@@ -51,11 +51,11 @@ def prepare_bucket(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFuncti
     _known[key] = now + _CACHE_SECONDS
     try:
         _make(rse_id, scope)
-    except Exception as error:  # noqa: BLE001 - no transfer fails by this
-        # A storage that does not answer is not asked for each of its scopes: submitting waits for it.
+    except Exception as error:  # noqa: BLE001 - it must not fail the transfer
+        # If the storage does not answer, do not try its other scopes: the submitter waits for it.
         _known[(rse_id, '') if isinstance(error, ServiceUnavailable) else key] = now + _RETRY_SECONDS
         said = error.args[0] if isinstance(error, RucioException) and error.args else f'{type(error).__name__}: {error}'
-        logger(logging.WARNING, 'The bucket of scope %s could not be made before a transfer: %s', scope, said)
+        logger(logging.WARNING, 'The bucket of scope %s could not be created before a transfer: %s', scope, said)
 
 
 def _make(rse_id: str, scope: 'InternalScope') -> None:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Writing what became of a transfer where Rucio's finisher looks for it."""
+"""Reports the outcome of transfers to Rucio's finisher."""
 
 import logging
 from typing import TYPE_CHECKING, Any, Optional
@@ -37,7 +37,7 @@ __all__ = ['report']
 
 
 class _Report(TransferStatusReport):
-    """An outcome, as Rucio's own transfertools tell one."""
+    """An outcome, in the form of Rucio's own transfertools."""
 
     supported_db_fields = ['state', 'external_id', 'started_at', 'transferred_at', 'source_rse_id', 'err_msg']  # noqa: RUF012 - as in Rucio
 
@@ -56,8 +56,8 @@ class _Report(TransferStatusReport):
         return f'Transfer {self._transfer.external_id} of {S3Transfertool.external_name}'
 
     def initialize(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> None:
-        """Nothing is to be changed if the request was cancelled, or submitted anew, or if it failed here but another
-        instance is at it.
+        """Fill the fields, unless the request was cancelled or resubmitted, or it failed here but is claimed by
+        another instance.
         """
         request, outcome = self.request(session), self._outcome
         if (
@@ -75,7 +75,7 @@ class _Report(TransferStatusReport):
         self.err_msg = get_transfer_error(outcome.state, outcome.error)
 
     def get_monitor_msg_fields(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> dict[str, Any]:
-        """What Rucio tells others of the transfer, beside what stands in the request."""
+        """Return the fields of monitoring messages that are not in the request."""
         self.ensure_initialized(session, logger)
         transfer, outcome = self._transfer, self._outcome
         return {
@@ -96,10 +96,9 @@ def report(
     *,
     logger: 'LoggerFunction' = logging.log,
 ) -> bool:
-    """Write the outcome of a transfer where Rucio's finisher looks for it: a few queries, in a session of its own.
+    """Report the outcome of a transfer to Rucio's finisher. A few queries, in its own session.
 
-    :returns: False if that did not work (the log says why), and is to be tried again. A request that is gone
-        needs no outcome.
+    :returns: False if it failed (see the log), and has to be repeated. A deleted request needs no outcome.
     """
     written: Optional[int] = update_transfer_state(
         tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Transfers between S3 RSEs that were submitted with the transfertool ``s3``, and what becomes of one."""
+"""Transfers between S3 RSEs that were submitted to the transfertool ``s3``, and their outcomes."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +26,7 @@ __all__ = ['Outcome', 'Source', 'Transfer']
 
 
 class Source(NamedTuple):
-    """Where a file is to be had. ``url`` is the PFN that the submitter made."""
+    """A source of a file. ``url`` is the PFN from the submitter."""
 
     rse_id: str
     url: str
@@ -34,9 +34,7 @@ class Source(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """A submitted request: one file that shall be copied to one RSE. ``sources`` are in the order in which they shall
-    be tried.
-    """
+    """A submitted request: one file to copy to one RSE. ``sources`` are in the order in which to try them."""
 
     id: str
     external_id: str
@@ -54,7 +52,7 @@ class Transfer(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a transfer: ``error`` is empty if the file is there. Times are UTC, without a time zone, as in
+    """The outcome of a transfer: ``error`` is empty if it succeeded. Times are UTC, without a time zone, as in
     Rucio's tables.
     """
 
