@@ -73,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.thief.redirect:
             self.send_header('Location', self.thief.redirect + self.path)
         self.send_header('Content-Type', 'text/xml')
+        self.send_header('ETag', '"etag"')  # what is put has one
         self.send_header('Content-Length', str(len(answer)))
         self.end_headers()
         self.wfile.write(answer.encode())
