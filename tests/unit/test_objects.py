@@ -20,7 +20,15 @@ import moto
 import pytest
 from botocore.exceptions import ClientError
 
-from rucio.common.exception import AccessDenied, DestinationNotAccessible, ResourceTemporaryUnavailable, RSEAccessDenied, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import (
+    AccessDenied,
+    DestinationNotAccessible,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    ServiceUnavailable,
+    SourceNotFound,
+)
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -219,6 +227,53 @@ def test_a_key_that_cannot_be_deleted_alone_is_told(connection, s3):
     s3.fail('DeleteObject', error(403, 'AccessDenied'))
     result = objects.delete_many(connection(), [at('a\x01b'), at('plain')])
     assert [type(each).__name__ for each in result.values()] == ['RSEAccessDenied', 'NoneType']
+
+
+@pytest.fixture
+def strict(s3, monkeypatch):
+    """A storage that refuses a whole DeleteObjects for one key, which it may delete alone; any other code may be set."""
+    monkeypatch.setattr(s3, 'code', 'MalformedXML', raising=False)
+    delete = s3.DeleteObjects
+    monkeypatch.setattr(s3, 'DeleteObjects', lambda request: error(400, s3.code) if b'odd' in request.body else delete(request))
+    return s3
+
+
+@pytest.mark.parametrize('code', ['MalformedXML', 'InvalidRequest', 'KeyTooLongError', ''])
+def test_one_refused_key_of_a_batch_stops_no_other(connection, strict, code):
+    strict.code = code
+    keys = [f'k{number}' for number in range(20)]
+    keys[7] = 'odd'
+    for key in keys:
+        strict.store(BUCKET, key, b'')
+    assert set(objects.delete_many(connection(), map(at, keys)).values()) == {None}
+    assert not strict.buckets[BUCKET]
+    assert len(strict.requests) <= 12
+
+
+def test_a_key_that_cannot_be_deleted_at_all_is_the_only_one_that_is_told(connection, strict):
+    for key in ('a', 'odd', 'b'):
+        strict.store(BUCKET, key, b'')
+    strict.fail('DeleteObject', error(400, 'InvalidURI'))
+    result = objects.delete_many(connection(), map(at, ['a', 'odd', 'b']))
+    assert (result[at('a')], result[at('b')], type(result[at('odd')])) == (None, None, RSEFileNameNotSupported)
+    assert list(strict.buckets[BUCKET]) == ['odd']
+
+
+def test_a_key_that_botocore_refuses_stops_no_other(connection, s3):
+    s3.store(BUCKET, 'a', b'')
+    result = objects.delete_many(connection(), [at(''), at('a')])
+    assert (type(result[at('')]), result[at('a')]) == (RSEFileNameNotSupported, None)
+    assert not s3.buckets[BUCKET]
+
+
+@pytest.mark.parametrize(
+    'answer', [error(400, 'ExpiredToken'), error(400, 'BadDigest'), error(403, 'AccessDenied'), error(503, 'SlowDown'), error(400, 'InvalidBucketName')]
+)
+def test_what_holds_for_a_whole_request_is_not_asked_again(connection, s3, answer):
+    s3.fail('DeleteObjects', answer)
+    result = objects.delete_many(connection(), map(at, 'abc'))
+    assert None not in result.values()
+    assert s3.operations() == ['DeleteObjects']
 
 
 def test_2001_objects_are_deleted_by_three_requests(connection, s3):

@@ -21,7 +21,7 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import UnsupportedOperation
+from rucio.common.exception import ServiceUnavailable, UnsupportedOperation
 from rucio.core.s3.buckets import removal
 from rucio.core.s3.subtrees import Subtree
 
@@ -29,11 +29,13 @@ from rucio.core.s3.subtrees import Subtree
 @pytest.fixture
 def empty(monkeypatch):
     """Empty a bucket that answers each listing with the next of these lists."""
-    deleted = []
+    deleted, refused = [], ['refused']
     monkeypatch.setattr(removal, 'db_session', lambda _: nullcontext())
     for name in ('_abort_uploads', '_mark'):
         monkeypatch.setattr(removal, name, lambda *_: None)
-    monkeypatch.setattr(removal, '_delete_objects', lambda _, keys: deleted.append(keys))
+    monkeypatch.setattr(
+        removal, '_delete_objects', lambda _, keys: deleted.append(keys) or {each: ServiceUnavailable(each) for each in keys if each in refused}
+    )
     monkeypatch.setattr(removal, '_delete_replicas', lambda *_: 0)
 
     def run(*listings):
@@ -43,6 +45,11 @@ def empty(monkeypatch):
         return removal._empty(subtree), deleted
 
     return run
+
+
+def test_a_key_that_the_storage_refuses_stops_no_other_and_is_named(empty):
+    with pytest.raises(ServiceUnavailable, match='refused'):
+        empty(['a', 'refused'], ['b', 'refused'], ['refused'])
 
 
 def test_until_nothing_is_listed(empty):

@@ -21,9 +21,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
-from rucio.common.exception import AccessDenied, RSEAccessDenied, RucioException, ServiceUnavailable
+from rucio.common.exception import (
+    AccessDenied,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RucioException,
+    ServiceUnavailable,
+)
 
 from .answers import checked
 from .errors import Target, status_of, translate, translated
@@ -233,7 +239,8 @@ def _need_bucket(connection: 'Connection', target: Target) -> None:
 def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Target, Optional[RucioException]]:
     """Delete many objects. One request per 1000 keys of a bucket, and one per key that XML cannot contain.
 
-    Missing objects count as deleted, as S3 does not report them.
+    Missing objects count as deleted, as S3 does not report them. If a storage refuses a request because of one key, it
+    is halved until that key is alone: about 20 more requests.
 
     :param connection: The storage.
     :param targets: The objects.
@@ -280,7 +287,9 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
                 Bucket=batch[0].bucket, Delete={'Objects': [{'Key': key} for key in by_key], 'Quiet': True}
             )
     except RucioException as error:
-        return dict.fromkeys(batch, error)
+        return (
+            _delete_halves(connection, list(by_key.values())) if _may_be_one_key(error) else dict.fromkeys(batch, error)
+        )
     for failure in answer.get('Errors', []):
         code = failure.get('Code', '')
         if code != 'NoSuchKey':
@@ -289,6 +298,24 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
             for target in [by_key[failure['Key']]] if failure.get('Key') in by_key else batch:
                 result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
     return result
+
+
+def _may_be_one_key(error: RucioException) -> bool:
+    """Return whether a storage, or botocore, may have refused a request with many keys because of one of them."""
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        code = cause.response.get('Error', {}).get('Code')
+        # What is known to concern a whole request (expired keys, a wrong region) is another exception.
+        known = not isinstance(error, (ServiceUnavailable, RSEFileNameNotSupported)) or code == 'InvalidBucketName'
+        return status_of(cause) == 400 and not known
+    return isinstance(cause, ParamValidationError)
+
+
+def _delete_halves(connection: 'Connection', batch: list[Target]) -> dict[Target, Optional[RucioException]]:
+    if len(batch) == 1:
+        return {batch[0]: _delete_one(connection, batch[0])}
+    middle = len(batch) // 2
+    return _delete_batch(connection, batch[:middle]) | _delete_batch(connection, batch[middle:])
 
 
 def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]:

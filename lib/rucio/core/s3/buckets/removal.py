@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 from sqlalchemy import and_, func, select, true, update
 
-from rucio.common.exception import DestinationNotAccessible, SourceNotFound, UnsupportedOperation
+from rucio.common.exception import DestinationNotAccessible, RucioException, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.errors import Target, translated
@@ -209,8 +209,12 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
     end = time.monotonic() + MAX_SECONDS
     deleted, forgotten = 0, 0
     before: list[str] = []
+    refused: dict[str, RucioException] = {}
     _abort_uploads(subtree)
-    while keys := _first_keys(subtree):
+    while listed := _first_keys(subtree):
+        keys = [key for key in listed if key not in refused]
+        if not keys:
+            raise refused[listed[0]]
         if time.monotonic() > end:
             return deleted, forgotten, False
         if set(keys) <= set(before):
@@ -220,13 +224,10 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
                 )
             )
         before = keys
-        names = [subtree.name_of(key) for key in keys]
-        with db_session(DatabaseOperationType.WRITE) as session:
-            _mark(subtree, names, session)
-        _delete_objects(subtree, keys)
-        deleted += len(keys)
-        with db_session(DatabaseOperationType.WRITE) as session:
-            forgotten += _delete_replicas(subtree, models.RSEFileAssociation.name.in_(names), session)
+        failures, replicas = _delete_known(subtree, keys)
+        refused |= failures
+        deleted += len(keys) - len(failures)
+        forgotten += replicas
     while time.monotonic() <= end:
         # Replicas without an object, of interrupted removals or uploads.
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -237,17 +238,26 @@ def _empty(subtree: Subtree) -> tuple[int, int, bool]:
     return deleted, forgotten, False
 
 
+def _delete_known(subtree: Subtree, keys: list[str]) -> tuple[dict[str, RucioException], int]:
+    """Delete objects and their replicas.
+
+    :returns: Why some objects were not deleted, by key, and how many replicas were.
+    :raises RucioException: if none was deleted.
+    """
+    with db_session(DatabaseOperationType.WRITE) as session:
+        _mark(subtree, [subtree.name_of(key) for key in keys], session)
+    failures = _delete_objects(subtree, keys)
+    names = [subtree.name_of(key) for key in keys if key not in failures]
+    with db_session(DatabaseOperationType.WRITE) as session:
+        return failures, _delete_replicas(subtree, models.RSEFileAssociation.name.in_(names), session)
+
+
 def _first_keys(subtree: Subtree) -> list[str]:
     """Return the first keys: deleted ones are not listed again."""
-    client = subtree.storage.connection().client
+    place = subtree.target(subtree.name_prefix)
     try:
-        with translated('ls', subtree.target(subtree.name_prefix)):
-            return [
-                each['Key']
-                for each in client.list_objects_v2(
-                    Bucket=subtree.bucket, Prefix=subtree.key_prefix, MaxKeys=BATCH_SIZE
-                ).get('Contents', [])
-            ]
+        page = next(objects.list_pages(subtree.storage.connection().client, place, MaxKeys=BATCH_SIZE))
+        return [each['Key'] for each in page.get('Contents', [])]
     except (SourceNotFound, DestinationNotAccessible):  # no such bucket
         return []
 
@@ -287,11 +297,18 @@ def _mark(subtree: Subtree, names: list[str], session: 'Session') -> None:
     session.execute(stmt)
 
 
-def _delete_objects(subtree: Subtree, keys: list[str]) -> None:
+def _delete_objects(subtree: Subtree, keys: list[str]) -> dict[str, RucioException]:
+    """Delete objects.
+
+    :returns: Why some were not deleted, by key.
+    :raises RucioException: if none was deleted.
+    """
     targets = [Target(subtree.storage.rse, subtree.bucket, key) for key in keys]
-    for error in objects.delete_many(subtree.storage.connection(), targets).values():
-        if error is not None:
-            raise error
+    result = objects.delete_many(subtree.storage.connection(), targets)
+    failures = {target.key: error for target, error in result.items() if error is not None}
+    if len(failures) == len(result):
+        raise next(iter(failures.values()))
+    return failures
 
 
 def _delete_replicas(subtree: Subtree, which: Any, session: 'Session') -> int:
