@@ -11,8 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Access to the plugin's rows in Rucio's table ``configs`` (``rucio config show``): settings, verdicts, imports
-and progress.
+"""Access to the plugin's rows in Rucio's table ``configs``.
+
+Settings, verdicts, imports and progress, as ``rucio config show`` lists them.
 
 The sections are ``s3-bucket:RSE:BUCKET`` and ``s3-vending:RSE``; in a VO other than the default one, with ``RSE@VO``. A
 value has at most 4,000 characters, a section 128. Internal state of the server is written here, without

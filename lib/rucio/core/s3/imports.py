@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Imports: objects in a bucket of another owner, as files of a dataset on a non-deterministic RSE. Nothing is ever
-written to the bucket.
+"""Imports: the objects of a foreign bucket as files of a dataset on a non-deterministic RSE.
+
+Nothing is ever written to the bucket.
 
 The objects below a prefix of the bucket are the files below the name of a dataset, and each replica has its path. The
 dataset gets no rule: there is nothing to keep, and without a rule no account is charged. An import is stored in Rucio's
@@ -83,8 +84,9 @@ class Import(NamedTuple):
         return f'{self.dataset}/{key[len(self.prefix) :]}' if key.startswith(self.prefix) else None
 
     def key_of(self, name: str) -> Optional[str]:
-        """Return the key of a name; for a collection and a slash, its key prefix. None: it is not part
-        of the import.
+        """Return the key of a name; for a collection and a slash, its key prefix.
+
+        None: it is not part of the import.
         """
         return self.prefix + name[len(self.dataset) + 1 :] if name.startswith(f'{self.dataset}/') else None
 
@@ -231,8 +233,9 @@ def save(storage: 'Storage', new: Import, account: str, limited: bool, *, sessio
 
 
 def dids_of(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -> list[tuple[InternalScope, str]]:
-    """Return the DIDs of an object on a non-deterministic RSE: of the replicas with its path, else of the imports. At
-    most two queries.
+    """Return the DIDs of an object on a non-deterministic RSE: of the replicas with its path, else of the imports.
+
+    At most two queries.
 
     Paths are used only if none but admins can set them: see :func:`.policy_package.guards_replicas`.
 
@@ -263,6 +266,7 @@ def covering(storage: 'Storage', bucket: str, key: str, *, session: 'Session') -
 
 def source_of(storage: 'Storage', scope: InternalScope, name: str, *, session: 'Session') -> Optional[tuple[str, str]]:
     """Return bucket and key (without a slash at its end) of a collection that is imported, or is below an import.
+
     One query.
     """
     for each in list_imports(storage, session=session):

@@ -30,8 +30,9 @@ __all__ = ['as_column', 'as_dict', 'as_text']
 
 
 def as_dict(meta: Any) -> dict[str, Any]:
-    """Parse the metadata of a row: Oracle and SQLite store JSON as text. Anything but a JSON object gives an
-    empty dict.
+    """Parse the metadata of a row: Oracle and SQLite store JSON as text.
+
+    Anything but a JSON object gives an empty dict.
 
     :param meta: The value of the column.
     """

@@ -32,9 +32,7 @@ __all__ = ['decide', 'guards_replicas']
 def decide(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[bool]:
-    """Return the decision of the policy package whether an account may read or write a name; None: it
-    does not decide.
-    """
+    """Return the decision of the policy package whether an account may read or write a name; None: it does not decide."""
     function = getattr(permission_module(issuer.vo), 'perm_s3_access', None)
     answer = (
         function(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)
@@ -45,8 +43,9 @@ def decide(
 
 
 def guards_replicas(vo: str) -> bool:
-    """Whether only admins can set the path of a replica on a non-deterministic RSE, so that the path shows who
-    owns an object.
+    """Whether only admins can set the path of a replica on a non-deterministic RSE.
+
+    The path then shows who owns an object.
 
     With Rucio's generic permissions, the owner of any scope can set it, by attaching files to a dataset and
     naming an RSE. A policy package that refuses this, like ``rucio_s3_policy``, has ``GUARDS_REPLICAS = True`` in

@@ -150,8 +150,9 @@ class Storage:
         )
 
     def need_name(self, bucket: str, key: str = '') -> None:
-        """Refuse names that are reserved by the storage: signed by the server, a request to ``/admin/...`` would reach
-        the admin API of Ceph.
+        """Refuse names that are reserved by the storage.
+
+        Signed by the server, a request to ``/admin/...`` would reach the admin API of Ceph.
 
         :raises RSEFileNameNotSupported: if the name is reserved.
         """

@@ -146,8 +146,10 @@ def _attributes(storage: 'Storage') -> dict[str, str]:
 
 
 def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
-    """Return a client for the SNS API of the storage: with the server's keys at its endpoint for topics, or with other
-    keys at the endpoint of users. It is rarely used, so it is not shared.
+    """Return a client for the SNS API of the storage.
+
+    It has the server's keys at its endpoint for topics, or other keys at the endpoint of users. It is rarely used, so
+    it is not shared.
     """
     endpoint = storage.endpoint
     url = endpoint.url if session else endpoint_url(storage)
@@ -192,7 +194,7 @@ def find_exposure(storage: 'Storage', session: 'BotoSession') -> str:
 
 @contextmanager
 def _scratch_topic(storage: 'Storage') -> Iterator[tuple[str, str]]:
-    """A temporary topic."""
+    """Create a temporary topic."""
     own, name = _client(storage), f'{PREFIX}-probe-{secrets.token_hex(8)}'
     try:
         arn = str(own.create_topic(Name=name)['TopicArn'])

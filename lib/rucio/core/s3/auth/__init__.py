@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Permissions on buckets, and the means to use them: grants, vended keys and signatures, and the guards that keep these
-from being used for more.
+"""Permissions on buckets, and the means to use them.
+
+Grants, vended keys and signatures, and the guards that keep these from being used for more.
 
 Nothing here changes a bucket or the files in the catalogue. The modules query the database and the STS of the storage,
 and send test requests to the storage to find out whether vended keys are safe.

@@ -67,8 +67,9 @@ def may(
     session: 'Session',
     known: 'Optional[Known]' = None,
 ) -> bool:
-    """Return whether an account may read or write a name of a scope, and all names that begin with it. At most three
-    small queries.
+    """Return whether an account may read or write a name of a scope, and all names that begin with it.
+
+    At most three small queries.
 
     :param issuer: The account.
     :param scope: The scope.
@@ -99,8 +100,9 @@ def may(
 def covering(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[str]:
-    """Return the shortest prefix of a name that an account may read or write. The cost of :func:`may` for each slash in
-    the name.
+    """Return the shortest prefix of a name that an account may read or write.
+
+    The cost of :func:`may` for each slash in the name.
 
     :param name: A name or a prefix of names.
     :returns: A prefix of names: empty for the whole bucket, else ending with a slash. None: the account may not access

@@ -102,10 +102,12 @@ class Verdict:
 
     @property
     def fresh(self) -> bool:
+        """Whether it is still valid."""
         age = time.time() - self.at
         return -60 <= age < (SAFE_SECONDS if self.safe else UNSAFE_SECONDS)  # the clocks of servers may differ slightly
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the verdict for the REST interface."""
         return {
             'refused': self.safe,
             'reason': self.reason,
@@ -226,8 +228,9 @@ def _write(storage: 'Storage', mark: str, found: Verdict, session: 'Session') ->
 
 
 def _known_roles(storage: 'Storage', session: 'Optional[Session]' = None) -> list[str]:
-    """Return the storage's own role, then those of any RSE of any VO at the same STS. A few queries every
-    five minutes.
+    """Return the storage's own role, then those of any RSE of any VO at the same STS.
+
+    A few queries every five minutes.
     """
     own, now = str(storage.endpoint.role_arn), time.monotonic()
     until, found = _roles.get(place := (storage.endpoint.sts_url, own), (0.0, []))
@@ -320,8 +323,9 @@ def _find_escalation(storage: 'Storage') -> str:
 
 
 def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
-    """Yield the calls, without a policy and with the shortest lifetime: above one hour, AWS answers ValidationError,
-    which is not a refusal.
+    """Yield the calls, without a policy and with the shortest lifetime.
+
+    Above one hour, AWS answers ValidationError, which is not a refusal.
     """
     seconds, named = {'DurationSeconds': vending.MIN_LIFETIME}, {'RoleSessionName': _SESSION_NAME}
     for role in roles:

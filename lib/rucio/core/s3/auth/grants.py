@@ -290,8 +290,9 @@ def list_public(*, session: 'Session') -> list[str]:
 
 
 def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, list[str]]:
-    """Return the collections of a scope that everybody may read now, with the ids of the RSEs on which they are
-    published, if known. One query.
+    """Return the collections of a scope that everybody may read now. One query.
+
+    Each has the ids of the RSEs on which it is published, if they are known.
     """
     table = s3.Grant
     stmt = (

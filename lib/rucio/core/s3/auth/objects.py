@@ -11,8 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Permissions for objects and key prefixes: :mod:`.access` is asked for the names that they have, on this RSE and on
-others at the same storage.
+"""Permissions for objects and key prefixes.
+
+:mod:`.access` is asked for the names that they have, on this RSE and on others at the same storage.
 """
 
 from typing import TYPE_CHECKING, Optional
@@ -42,8 +43,9 @@ def may(
     session: 'Session',
     known: Optional[access.Known] = None,
 ) -> bool:
-    """Return whether an account may read or write an object, or (key empty or ending with a slash) everything
-    below a prefix.
+    """Return whether an account may read or write an object.
+
+    If the key is empty or ends with a slash, everything below the prefix.
 
     :param known: A cache of the results of one call, see :func:`.access.may`.
     """
@@ -61,8 +63,9 @@ def may(
 def covering(
     storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, *, session: 'Session'
 ) -> str:
-    """Return the shortest prefix containing a given one that an account may read or write, on all RSEs that share
-    the keys.
+    """Return the shortest prefix around a given one that an account may read or write.
+
+    It counts on all RSEs that share the keys.
 
     :returns: A key prefix; empty: the whole bucket.
     :raises AccessDenied: if there is none.

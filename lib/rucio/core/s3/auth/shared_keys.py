@@ -56,8 +56,9 @@ _neighbours: dict[str, tuple[float, 'list[Storage]']] = {}
 def may(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
 ) -> bool:
-    """Return whether an account may read or write a key as what it is on other RSEs. :func:`.access.may` checks
-    this RSE.
+    """Return whether an account may read or write a key as what it is on other RSEs.
+
+    :func:`.access.may` checks this RSE.
 
     :param key: A key; or (empty, or ending with a slash) a key prefix.
     """
@@ -119,8 +120,9 @@ def _dids_on(other: 'Storage', bucket: str, key: str, session: 'Session') -> lis
 
 
 def has_other_scopes(storage: 'Storage', scope: InternalScope, bucket: str, prefix: str, *, session: 'Session') -> bool:
-    """Return whether other scopes have files below a prefix of a scope on this RSE, so that the owner of a new object
-    is ambiguous.
+    """Return whether other scopes have files below a prefix of a scope on this RSE.
+
+    The owner of a new object is then ambiguous.
     """
     return any(each.scope != scope for each in _other_dids(storage, bucket, prefix, session))
 
@@ -156,8 +158,9 @@ def area_of(storage: 'Storage') -> StorageArea:
 
 
 def neighbours(storage: 'Storage', *, session: 'Session') -> 'list[Storage]':
-    """Return the other deterministic RSEs at the same storage, of all VOs. One query per
-    :data:`.storages.CACHE_SECONDS`.
+    """Return the other deterministic RSEs at the same storage, of all VOs.
+
+    One query per :data:`.storages.CACHE_SECONDS`.
     """
     known = _neighbours.get(storage.rse_id)
     if known is None or time.monotonic() - known[0] > storages.CACHE_SECONDS:

@@ -48,8 +48,9 @@ NO_BODY = hashlib.sha256(b'').hexdigest()
 
 
 class Touch(NamedTuple):
-    """A permission that a request needs. ``name``: a key; ending with a slash, everything below it; empty: the
-    whole bucket.
+    """A permission that a request needs.
+
+    ``name``: a key; ending with a slash, everything below it; empty: the whole bucket.
     """
 
     bucket: str
@@ -271,8 +272,9 @@ def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]
 
 
 def _decoded(text: str, what: str, safe: str = '') -> str:
-    """Decode percent-encoding, which has to be exactly as S3 prescribes: other encodings may be
-    interpreted differently.
+    """Decode percent-encoding, which must be exactly as S3 prescribes.
+
+    Other encodings may be interpreted differently.
     """
     try:
         decoded = unquote(text, errors='strict')
@@ -287,8 +289,9 @@ def _decoded(text: str, what: str, safe: str = '') -> str:
 
 
 def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[str]:
-    """Return a key with all its possible interpretations: some storages decode percent-encoding again, some treat a//b
-    as a/b.
+    """Return a key with all its possible interpretations.
+
+    Some storages decode percent-encoding again, some treat a//b as a/b.
 
     :raises InputValidationError: if one of them would lead elsewhere.
     """
@@ -406,8 +409,9 @@ def _copy_source(value: str) -> tuple[str, str]:
 
 
 def _keys_to_delete(body: bytes, limit: int) -> list[str]:
-    """Return the keys of a DeleteObjects request. Only the simplest form is accepted: no document type, comment, CDATA
-    or other encoding.
+    """Return the keys of a DeleteObjects request.
+
+    Only the simplest form is accepted: no document type, comment, CDATA or other encoding.
     """
     try:
         text = body.decode()
@@ -453,8 +457,9 @@ def _read_body(body: Any) -> Optional[bytes]:
 
 
 def _payload(operation: _Operation, given: Optional[str], body: Optional[bytes], uri: str) -> str:
-    """Return the value of x-amz-content-sha256. For DeleteObjects, it is always the digest of the body
-    in the request.
+    """Return the value of x-amz-content-sha256.
+
+    For DeleteObjects, it is always the digest of the body in the request.
     """
     if body is not None:
         return hashlib.sha256(body).hexdigest()

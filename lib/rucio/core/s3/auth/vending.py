@@ -69,8 +69,9 @@ class VendedKeys(sts.TemporaryKeys):
 
 
 class _CachedKeys:
-    """The cached keys for one purpose. One thread fetches them while it holds the lock; the others wait, and
-    share its failure.
+    """The cached keys for one purpose.
+
+    One thread fetches them while it holds the lock; the others wait, and share its failure.
     """
 
     def __init__(self) -> None:
@@ -89,8 +90,9 @@ _lock = threading.Lock()
 def vend(
     storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False
 ) -> VendedKeys:
-    """Return keys for a bucket or a prefix of it. One request to the STS; none while cached keys have more than half of
-    their lifetime left.
+    """Return keys for a bucket or a prefix of it.
+
+    One request to the STS; none while cached keys have more than half of their lifetime left.
 
     :param storage: The RSE; its setting ``role_arn`` is the role that is assumed.
     :param bucket: The bucket.
@@ -195,8 +197,9 @@ def _slot(purpose: tuple[Any, ...]) -> _CachedKeys:
 
 
 def assume(storage: 'Storage', policy: str, seconds: int, who: str) -> sts.TemporaryKeys:
-    """Return keys of the storage's role with a session policy, for some seconds. One request to the STS. Raises
-    like :func:`vend`.
+    """Return keys of the storage's role with a session policy, for some seconds.
+
+    One request to the STS. Raises like :func:`vend`.
 
     :param policy: The session policy, compact JSON.
     :param seconds: The lifetime of the keys in seconds.

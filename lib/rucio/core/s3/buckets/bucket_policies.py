@@ -155,8 +155,9 @@ def _check_owners(statement: dict[str, Any], bucket: str, own: 'AbstractSet[str]
 
 
 def _check_deny(statement: dict[str, Any], own: 'AbstractSet[str]') -> None:
-    """Check a Deny, which has to name its principals: denied to all others, or to a whole account, it applies to
-    the server.
+    """Check a Deny, which must name its principals.
+
+    Denied to all others, or to a whole account, it applies to the server.
     """
     if 'NotPrincipal' in statement or 'Principal' not in statement:
         _refuse("a 'Deny' needs a Principal that names users or roles: it could lock out the Rucio server")
@@ -371,9 +372,7 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
 
 
 def locked_out(storage: 'Storage', bucket: str) -> UnsupportedOperation:
-    """Return the exception for a bucket that the server may not access, with what the operator of the storage
-    can do.
-    """
+    """Return the exception for a bucket that the server may not access, with what the operator of the storage can do."""
     return UnsupportedOperation(
         f"RSE {storage.rse}: the storage denies the Rucio server access to the bucket '{bucket}': the policy of the "
         'bucket denies it, or the bucket belongs to another account. '
@@ -396,8 +395,9 @@ def _is_public(statement: Any) -> bool:
 
 
 def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
-    """Allow everybody, even without an account, to read the objects below a collection, or revoke it. Two requests; the
-    rest of the policy is kept.
+    """Allow everybody, even without an account, to read the objects below a collection, or revoke it.
+
+    Two requests; the rest of the policy is kept.
 
     :param public: True: allow it; False: revoke it.
     """
@@ -410,8 +410,9 @@ def set_public(storage: 'Storage', scope: str, name: str, public: bool) -> None:
 
 
 def public_prefixes(policy: Any, bucket: str) -> dict[str, str]:
-    """Return the statements of `rucio s3 share --public`: by Sid, the prefix of the keys that everybody may read; empty
-    if it is unknown. No request.
+    """Return the statements of `rucio s3 share --public`. No request.
+
+    By Sid, the prefix of the keys that everybody may read; empty if it is unknown.
 
     :param policy: The policy, as the storage returns it.
     """
@@ -463,8 +464,9 @@ def _public_statement(bucket: str, prefix: str) -> dict[str, Any]:
 
 
 def unpublish(storage: 'Storage', scope: str, name: str) -> None:
-    """Remove a collection from the policy of its bucket, so that it is no longer public. Without a bucket or policies,
-    it is not public anyway.
+    """Remove a collection from the policy of its bucket, so that it is no longer public.
+
+    Without a bucket or policies, it is not public anyway.
     """
     with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
         set_public(storage, scope, name, False)

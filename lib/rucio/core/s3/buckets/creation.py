@@ -101,8 +101,9 @@ def cancel_expiry(scope: 'InternalScope', name: str, *, session: 'Session') -> N
 
 
 def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
-    """Create the bucket of a scope, with a lifecycle rule that aborts incomplete multipart uploads. What exists
-    is not changed.
+    """Create the bucket of a scope, with a lifecycle rule that aborts incomplete multipart uploads.
+
+    What exists is not changed.
 
     One request if there is nothing to do and the storage has no lifecycle rules; four for a new bucket; and those of
     :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.

@@ -90,8 +90,9 @@ class DIDLocation(NamedTuple):
 def _known_locations(
     scope: 'InternalScope', name: str, found: 'Sequence[Storage]', session: 'Session'
 ) -> list[DIDLocation]:
-    """Return where the catalogue has a DID, or the nearest collection above it; for a scope, anything in it. The best
-    location comes first.
+    """Return where the catalogue has a DID, or the nearest collection above it; for a scope, anything in it.
+
+    The best location comes first.
     """
     by_id = {storage.rse_id: storage for storage in found}
     if not name:
@@ -156,8 +157,9 @@ def has_anything(scope: 'InternalScope', storage: 'Storage', *, session: 'Sessio
 def candidates(
     account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
 ) -> 'list[Storage]':
-    """Return the storages that a request may refer to: the one that is named; else those that have the DID, or its
-    scope; else those where the account has quota.
+    """Return the storages that a request may refer to.
+
+    The one that is named; else those that have the DID, or its scope; else those where the account has quota.
 
     :param account: The account that asks.
     :param scope: The scope.
@@ -189,8 +191,9 @@ def candidates(
 def storages_to_publish(
     account: 'InternalAccount', scope: 'InternalScope', name: str, *, session: 'Session'
 ) -> 'list[Storage]':
-    """Return the storages on which a public collection has to be published. Imported buckets are left to
-    their owner.
+    """Return the storages on which a public collection has to be published.
+
+    Imported buckets are left to their owner.
     """
     found = storages.list_storages(account.vo, session=session)
     if not _imported_locations(scope, name, found, session):
@@ -205,8 +208,9 @@ def storages_to_publish(
 def imported(
     account: 'InternalAccount', scope: 'InternalScope', name: str, rse: Optional[str], *, session: 'Session'
 ) -> 'Optional[tuple[Storage, str, str]]':
-    """Return storage, bucket and key prefix of an imported collection; None: it is not imported, or is also
-    kept elsewhere.
+    """Return storage, bucket and key prefix of an imported collection.
+
+    None: it is not imported, or is also kept elsewhere.
 
     :param rse: The RSE's name, where the user gave it.
     """

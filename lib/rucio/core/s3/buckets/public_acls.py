@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Makes buckets ignore public ACLs: the owner decides what is public (``rucio s3 share --public``), not anybody
-who may write.
+"""Make buckets ignore public ACLs.
+
+The owner decides what is public (``rucio s3 share --public``), not anybody who may write.
 
 An upload can set an ACL. AWS refuses a public one from keys without PutObjectAcl, such as vended keys; Ceph
 accepts it, and conditions in a session policy do not prevent it for copies and multipart uploads. The public
@@ -43,8 +44,9 @@ _done: dict[tuple[int, str, str], float] = {}
 
 
 def ignore(storage: 'Storage', bucket: str) -> None:
-    """Make a storage ignore public ACLs in a bucket, if it obeys them (setting ``ignore_public_acls``). Other settings
-    of the public access block are kept.
+    """Make a storage ignore public ACLs in a bucket, if it obeys them (setting ``ignore_public_acls``).
+
+    Other settings of the public access block are kept.
 
     One request per bucket, process and hour; a second one the first time.
 

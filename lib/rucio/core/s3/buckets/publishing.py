@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Public collections, which everybody may read, even without an account: the grant, and the bucket policy
-on each storage.
+"""Public collections, which everybody may read, even without an account.
+
+They consist of the grant, and the bucket policy on each storage.
 
 A storage is updated between two transactions, and may not answer. So the table of grants always includes what may be
 public: the grant is added before the first storage is updated, and deleted only after it was revoked on the last one.
@@ -100,8 +101,9 @@ def withdraw(
     of: 'Optional[datetime]' = None,
     dead: 'Collection[str]' = (),
 ) -> 'dict[Storage, RucioException]':
-    """Stop publishing a collection. One request per storage on which it is published, one more if it is in the policy;
-    none if it was not public.
+    """Stop publishing a collection.
+
+    One request per storage on which it is published, one more if it is in the policy; none if it was not public.
 
     The grant expires immediately. Its row is kept until all storages are updated, so that :func:`delete_ended`
     tries again.
@@ -131,8 +133,9 @@ def withdraw(
 
 
 def delete_ended(vo: str) -> SweepResult:
-    """Delete the expired grants of a VO; public ones after they were revoked on each storage. One query if there
-    are none.
+    """Delete the expired grants of a VO; public ones after they were revoked on each storage.
+
+    One query if there are none.
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = grants.list_ended(vo, session=session)

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Removal of buckets and of collections in them. The catalogue stays correct if it is interrupted, and a second run
-completes it.
+"""Removal of buckets and of collections in them.
+
+The catalogue stays correct if it is interrupted, and a second run completes it.
 
 The order is that of Rucio's own reaper: delete the rules, mark the replicas as being deleted, delete the objects, then
 the replicas.
@@ -341,8 +342,9 @@ def _below(subtree: Subtree, column: Any) -> Any:
 
 
 def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
-    """Return whether a collection is empty and has no rule. Rucio's undertaker deletes it when its lifetime
-    has ended.
+    """Return whether a collection is empty and has no rule.
+
+    Rucio's undertaker deletes it when its lifetime has ended.
     """
     did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
     alive = and_(did.scope == subtree.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
@@ -356,8 +358,9 @@ def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
 
 
 def _remove_bucket(subtree: Subtree) -> bool:
-    """Remove the bucket if it is empty, which is checked here: not every storage refuses otherwise (by default,
-    SeaweedFS deletes everything).
+    """Remove the bucket if it is empty.
+
+    This is checked here, as not every storage refuses otherwise (by default, SeaweedFS deletes everything).
 
     :returns: Whether it was removed.
     """

@@ -61,8 +61,9 @@ def subscribe(storage: 'Storage', bucket: str) -> bool:
 
 
 def _topic(storage: 'Storage') -> str:
-    """Return the ARN that the events are sent to: that of the operator, or a topic of the storage that pushes them to
-    this server; empty: events are not used.
+    """Return the ARN that the events are sent to; empty if events are not used.
+
+    It is that of the operator, or a topic of the storage that pushes them to this server.
     """
     endpoint = storage.endpoint
     if endpoint.events_topic:
@@ -81,8 +82,9 @@ def _topic(storage: 'Storage') -> str:
 
 
 def _client(storage: 'Storage') -> 'S3Client':
-    """Return the client for notifications. Gateways without the API interpret such requests as requests
-    about the bucket.
+    """Return the client for notifications.
+
+    Gateways without the API interpret such requests as requests about the bucket.
     """
     connection = storage.connection(SERVER)
     if topics.endpoint_url(storage) == storage.endpoint.url:

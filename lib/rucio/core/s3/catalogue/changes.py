@@ -13,8 +13,9 @@
 # limitations under the License.
 
 
-"""Recent changes in the catalogue, for clients that watch a collection. They are derived from Rucio's
-own timestamps.
+"""Recent changes in the catalogue, for clients that watch a collection.
+
+They are derived from Rucio's own timestamps.
 """
 
 from datetime import datetime, timedelta
@@ -54,8 +55,9 @@ class Change(NamedTuple):
 def list_changes(
     storage: 'Storage', scope: 'InternalScope', name: str, since: datetime, *, session: 'Session'
 ) -> list[Change]:
-    """List the changes on an RSE since a date, oldest first, at most :data:`MAX_CHANGES`. Two queries, which read all
-    replicas below the name.
+    """List the changes on an RSE since a date, oldest first, at most :data:`MAX_CHANGES`.
+
+    Two queries, which read all replicas below the name.
 
     A transaction may become visible some seconds after its timestamp: to poll, ask from a little earlier, and skip
     known changes. The removal of a file that was in no collection leaves no trace, and is not listed.
@@ -107,8 +109,9 @@ def _replicas(
 
 
 def _is_new_content(row: Any) -> bool:
-    """Return whether size or checksum changed: locks update only the replica, downloads also the access date, and
-    metadata only the DID.
+    """Return whether size or checksum changed.
+
+    Locks update only the replica, downloads also the access date, and metadata only the DID.
     """
     touched = row.did_accessed is not None and abs(row.did_updated - row.did_accessed) <= _ROUNDING
     return (

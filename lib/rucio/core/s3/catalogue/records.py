@@ -176,8 +176,9 @@ def insert_rows(model: Any, rows: list[dict[str, Any]], session: 'Session') -> N
 
 
 def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, session: 'Session') -> None:
-    """Store the ETags of files in their metadata, in the format of Rucio's JSON metadata plugin. Two queries, and one
-    for each change.
+    """Store the ETags of files in their metadata, in the format of Rucio's JSON metadata plugin.
+
+    Two queries, and one for each change.
 
     :param etags: Name -> ETag; None: delete the stored one. Names that are not in the catalogue are ignored.
     """

@@ -253,8 +253,9 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
 
 
 def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, str]:
-    """Return the files whose object is also the replica on another RSE, with the name of that RSE. Registered twice, it
-    would be lost when one replica is deleted.
+    """Return the files whose object is also the replica on another RSE, with the name of that RSE.
+
+    Registered twice, it would be lost when one replica is deleted.
     """
     replica = models.RSEFileAssociation
     if not files:
@@ -439,9 +440,7 @@ def _folder(file: NewFile) -> str:
 
 
 def _choose_dataset(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
-    """Choose among the names above a file, shortest first: an open dataset, else a closed one, else a
-    name to create.
-    """
+    """Choose among the names above a file, shortest first: an open dataset, else a closed one, else a name to create."""
     datasets = [name for name in names if name in known and known[name].did_type == DIDType.DATASET]
     if open_ones := [name for name in datasets if known[name].is_open and not known[name].ended]:
         return open_ones[-1]
@@ -459,8 +458,9 @@ def _closed(subtree: 'Subtree', file: NewFile, dataset: str) -> Refusal:
 
 
 def _make_dataset_with_rule(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
-    """Create a dataset and its rule, unless they exist. Imports get no rule: nothing can be written or
-    deleted there.
+    """Create a dataset and its rule, unless they exist.
+
+    Imports get no rule: nothing can be written or deleted there.
     """
     if subtree.dataset is not None:
         run_transaction(lambda session: _make_dataset(subtree, owner, name, session))

@@ -102,8 +102,9 @@ class _LockedReplica(NamedTuple):
 def _lock_and_compare(
     subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session'
 ) -> tuple[list[_LockedReplica], list[Refusal]]:
-    """Lock replicas, and compare them with what was seen. Those that are no longer in the catalogue are in
-    neither list.
+    """Lock replicas, and compare them with what was seen.
+
+    Those that are no longer in the catalogue are in neither list.
     """
     replica, names = models.RSEFileAssociation, [each.name for each in seen]
     rows = {row.name: row for row in select_named(_select_current(subtree), replica.name, names, session)}
@@ -210,8 +211,10 @@ def _merge_results(acted: 'Sequence[_Result]') -> _Result:
 
 
 def replace(subtree: 'Subtree', seen: 'Replica', new: 'NewFile') -> Optional[Refusal]:
-    """Update a file to the object that is in the bucket now: size, checksums and ETag of the DID, its replica, locks
-    and datasets, and the usage of accounts and the RSE. Unknown values of the new content are cleared.
+    """Update a file to the object that is in the bucket now.
+
+    Size, checksums and ETag of the DID, its replica, locks and datasets are updated, and the usage of accounts and the
+    RSE. Unknown values of the new content are cleared.
 
     A replica without locks loses its tombstone. One transaction with about 15 statements.
 
@@ -292,9 +295,10 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
 
 
 def protect_from_reaper(subtree: 'Subtree', names: 'Collection[str]') -> None:
-    """Protect changed objects from Rucio's reaper, by removing the tombstones of their unlocked replicas: such replicas
-    are cached copies that Rucio may delete, but the objects were written by somebody else. One statement for each
-    :data:`CHUNK` files.
+    """Protect changed objects from Rucio's reaper, by removing the tombstones of unlocked replicas.
+
+    Such replicas are cached copies that Rucio may delete, but the objects were written by somebody else. One statement
+    for each :data:`CHUNK` files.
 
     :param names: The names of the files.
     :raises DatabaseException: if the database does not work.
@@ -387,8 +391,9 @@ def _locked_copy_text(subtree: 'Subtree', found: _LockedReplica) -> str:
 
 
 def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> list[Any]:
-    """Lock the rules of some files: before anything else and in the order of their ids, as Rucio's judge also locks
-    rules before replicas.
+    """Lock the rules of some files, before anything else and in the order of their ids.
+
+    Rucio's judge also locks rules before replicas.
     """
     rule, lock = models.ReplicationRule, models.ReplicaLock
     keeping = select(lock.rule_id).where(lock.scope == subtree.scope).distinct()
@@ -403,8 +408,9 @@ def _lock_rules(subtree: 'Subtree', names: 'Collection[str]', session: 'Session'
 
 
 def _remove_locks(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence[Any]', session: 'Session') -> None:
-    """Delete the locks of files, and update the counters of rules and accounts. Rucio's own function (for lost files)
-    refuses empty files.
+    """Delete the locks of files, and update the counters of rules and accounts.
+
+    Rucio's own function (for lost files) refuses empty files.
     """
     lock = models.ReplicaLock
     theirs = and_(lock.scope == subtree.scope, lock.name.in_(names))
@@ -451,8 +457,9 @@ def _update_rule_state(rule: Any, session: 'Session') -> None:
 
 
 def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') -> None:
-    """Detach files from their datasets. Deleting their replicas would also delete a closed dataset that
-    becomes empty.
+    """Detach files from their datasets.
+
+    Deleting their replicas would also delete a closed dataset that becomes empty.
     """
     content, collection = models.DataIdentifierAssociation, models.CollectionReplica
     parents: dict[tuple[Any, str], list[dict[str, Any]]] = defaultdict(list)
@@ -472,8 +479,10 @@ def _detach(subtree: 'Subtree', names: 'Collection[str]', session: 'Session') ->
 
 
 def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
-    """Declare replicas bad, as root. Rucio's daemons then *overwrite* the object with another replica, or *delete* it
-    if there is none, no matter who wrote it.
+    """Declare replicas bad, as root.
+
+    Rucio's daemons then *overwrite* the object with another replica, or *delete* it if there is none, no matter who
+    wrote it.
 
     :param seen: The replicas as they were compared.
     :param reason: Stored with the declaration, truncated to 255 characters.
@@ -485,9 +494,10 @@ def declare_bad(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _
 
 
 def declare_lost(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str) -> _Result:
-    """Declare replicas bad whose objects are missing: if there is another replica, Rucio's daemons copy the file here
-    again. If there is none, it becomes LOST: Rucio never reuses the name, and *deletes* objects that are written there
-    in the meantime.
+    """Declare replicas bad whose objects are missing.
+
+    If there is another replica, Rucio's daemons copy the file here again. If there is none, it becomes LOST: Rucio
+    never reuses the name, and *deletes* objects that are written there in the meantime.
 
     :param seen: The replicas as they were compared.
     :param reason: Stored with the declaration, truncated to 255 characters.
@@ -518,8 +528,9 @@ def _declare(subtree: 'Subtree', seen: 'Sequence[Replica]', reason: str, session
 
 
 def complete(subtree: 'Subtree', names: 'Sequence[str]') -> int:
-    """Mark replicas as available whose upload arrived but was not completed in the catalogue. Transfers by Rucio are
-    not touched.
+    """Mark replicas as available whose upload arrived but was not completed in the catalogue.
+
+    Transfers by Rucio are not touched.
 
     :param names: The names of the files.
     :returns: The number of replicas.
