@@ -32,7 +32,7 @@ __all__ = ['decide', 'guards_replicas']
 def decide(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
 ) -> Optional[bool]:
-    """Return the decision of the policy package whether an account may read or write a name; None: it does not decide."""
+    """Return whether the policy package allows an account to access a name; None: it does not decide."""
     function = getattr(permission_module(issuer.vo), 'perm_s3_access', None)
     answer = (
         function(issuer=issuer, kwargs={'scope': scope, 'name': name, 'write': write}, session=session)

@@ -95,7 +95,7 @@ class Subtree:
         return self.key_prefix + name[len(self.name_prefix) :]
 
     def path_of(self, key: str) -> Optional[str]:
-        """Return the path that Rucio stores with a replica on a non-deterministic RSE; None: the RSE is deterministic."""
+        """Return the path that Rucio stores with a replica on a non-deterministic RSE; None on others."""
         return None if self.storage.layout.deterministic else self.storage.layout.path_of(self.bucket, key)
 
     def target(self, name: str) -> Target:

@@ -372,7 +372,7 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
 
 
 def locked_out(storage: 'Storage', bucket: str) -> UnsupportedOperation:
-    """Return the exception for a bucket that the server may not access, with what the operator of the storage can do."""
+    """Return the exception for a bucket that the server may not access, and how its operator can solve it."""
     return UnsupportedOperation(
         f"RSE {storage.rse}: the storage denies the Rucio server access to the bucket '{bucket}': the policy of the "
         'bucket denies it, or the bucket belongs to another account. '

@@ -440,7 +440,7 @@ def _folder(file: NewFile) -> str:
 
 
 def _choose_dataset(names: list[str], known: dict[str, _Collection]) -> Optional[str]:
-    """Choose among the names above a file, shortest first: an open dataset, else a closed one, else a name to create."""
+    """Choose among the names above a file, shortest first: an open dataset, a closed one, or a name to create."""
     datasets = [name for name in names if name in known and known[name].did_type == DIDType.DATASET]
     if open_ones := [name for name in datasets if known[name].is_open and not known[name].ended]:
         return open_ones[-1]
