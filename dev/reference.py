@@ -114,7 +114,13 @@ def _text(said: dict[str, Any]) -> str:
 # Settings
 
 
-_WHERE = {'anywhere': 'any', 'rucio.cfg': 'rucio.cfg only', 'RSE': 'RSE only', 'server': "the server's rucio.cfg, `[s3]`"}
+_WHERE = {
+    'anywhere': 'any',
+    'rucio.cfg': 'rucio.cfg only',
+    'RSE': 'RSE only',
+    'server': "the server's rucio.cfg, `[s3]`",
+    'server or user': 'rucio.cfg, `[s3]`',
+}
 
 
 def settings() -> Iterator[str]:

@@ -76,6 +76,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ('PUT', '/settings'): {'scope': 'SCOPE', 'rse': 'RSE', 'on_changed': 'report'},
     ('GET', '/buckets'): {'rse': 'RSE'},
     ('GET', '/locate'): {'scope': 'SCOPE', 'name': 'odd'},
+    ('GET', '/place'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'default_rse': 'RSE'},
     ('GET', '/grants'): {'scope': 'SCOPE', 'name': 'odd'},
     ('GET', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE'},
     ('GET', '/settings'): {'scope': 'SCOPE', 'rse': 'RSE'},

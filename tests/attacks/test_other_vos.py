@@ -98,7 +98,7 @@ def test_places_of_their_own(ground: Ground) -> None:
         assert vo.alice.ok('POST', '/credentials', {'scope': SCOPE, 'name': 'run1', 'rse': 'SITE_S3'})['bucket'] == f'{prefix}{SCOPE}'
         assert ground.sign(vo.alice, 'SITE_S3', f'{prefix}{SCOPE}/run1/x') == 200
         assert {each['bucket'] for each in vo.alice.ok('GET', '/locate', scope=SCOPE, name='run1')} == {f'{prefix}{SCOPE}'}
-        assert [each['bucket'] for each in vo.alice.ok('GET', '/buckets', rse='SITE_S3')] == [f'{prefix}{SCOPE}']
+        assert [each['bucket'] for each in vo.alice.ok('GET', '/buckets', rse='SITE_S3')['buckets']] == [f'{prefix}{SCOPE}']
     ground.abc.alice.ok('PUT', '/settings', {'scope': SCOPE, 'rse': 'SITE_S3', 'on_missing': 'forget'})
     assert ground.abc.alice.ok('GET', '/settings', scope=SCOPE, rse='SITE_S3')['on_missing'] == 'forget'
     assert ground.xyz.alice.ok('GET', '/settings', scope=SCOPE, rse='SITE_S3')['on_missing'] == 'report'
@@ -174,7 +174,7 @@ def test_imports(ground: Ground, bucket: str) -> None:
 def test_lists(ground: Ground) -> None:
     """xyz's root looks what is there. Got before: the buckets of abc, and with them its scopes."""
     for rse in RSES['xyz']:
-        found = {each['bucket'] for each in ground.xyz.root.ok('GET', '/buckets', rse=rse)}
+        found = {each['bucket'] for each in ground.xyz.root.ok('GET', '/buckets', rse=rse)['buckets']}
         assert not found & set(SECRETS), rse
     assert {each['rse'] for each in ground.abc.root.ok('GET', '/rses')} == set(RSES['abc'])
     for rse in ('WIDE_S3', 'IMPORT_S3'):

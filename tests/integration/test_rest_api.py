@@ -181,7 +181,7 @@ def test_without_quota_nothing_is_made(desk: Desk, unique: str) -> None:
     answer = desk.carol('POST', '/buckets', {'scope': SCOPE, 'name': unique, 'rse': OTHER})
     assert (answer.status, answer.error) == (409, 'InsufficientAccountLimit')
     assert f'no quota left on RSE {OTHER}' in answer.message
-    assert SCOPE not in [each['bucket'] for each in desk.admin.ok('GET', '/buckets', rse=OTHER)]
+    assert SCOPE not in [each['bucket'] for each in desk.admin.ok('GET', '/buckets', rse=OTHER)['buckets']]
     assert unique not in desk.root.call('list_dids', SCOPE, [{}], did_type='all')
 
 
@@ -217,9 +217,9 @@ def test_without_keys_the_server_says_so(desk: Desk) -> None:
 
 
 def test_buckets_are_listed_for_their_owners(desk: Desk, run: str) -> None:
-    assert [each['bucket'] for each in desk.carol.ok('GET', '/buckets', rse=RSE)] == [SCOPE]
-    assert SCOPE not in [each['bucket'] for each in desk.dave.ok('GET', '/buckets')]
-    found = [each for each in desk.admin.ok('GET', '/buckets') if each['bucket'] == SCOPE]
+    assert [each['bucket'] for each in desk.carol.ok('GET', '/buckets', rse=RSE)['buckets']] == [SCOPE]
+    assert SCOPE not in [each['bucket'] for each in desk.dave.ok('GET', '/buckets')['buckets']]
+    found = [each for each in desk.admin.ok('GET', '/buckets')['buckets'] if each['bucket'] == SCOPE]
     assert [(each['rse'], each['scope']) for each in found] == [(RSE, SCOPE)]
 
 

@@ -41,9 +41,11 @@ class Server:
         self.scopes = ['user.alice']
         self.read_only = set()
         self.without = set()
+        self.missing = []
         self.asked = []
 
-    def list_buckets(self, rse):
+    def list_buckets(self, rse, missing):
+        missing += self.missing
         return [{'scope': scope, 'rse': there, 'bucket': scope} for scope, there in self.buckets if rse in (None, there)]
 
     def list_scopes_for_account(self, account):
@@ -60,7 +62,10 @@ class Server:
         prefix = f'{name.partition("/")[0]}/' if scope == 'user.bob' and name else ''
         return [{'rse': rse, 'bucket': scope, 'key': name, 'url': url, 'prefix': None if rse in self.without else prefix}]
 
-    def best_place(self, scope, name, rse):
+    def list_s3_rses(self):
+        return [{'rse': 'SITE_S3'}, {'rse': 'OTHER_S3'}]
+
+    def best_place(self, scope, name, rse, read=False):
         return self.locate(scope, name, rse)[0]
 
     def get_did_credentials(self, scope, name, rse, write, lifetime=None):
@@ -132,10 +137,63 @@ def test_without_a_did_all_own_buckets_have_an_alias(stand_in, run):
 def test_what_cannot_be_is_left_out_and_said(stand_in, run):
     stand_in.buckets += [('user.alice', 'SITE-S3'), ('user.alice', 'OLD_S3')]
     stand_in.without.add('OLD_S3')
+    stand_in.missing.append({'rse': 'DOWN_S3', 'why': 'It does not answer.'})
     result = run('credentials')
-    assert aliases(result) == ['site_s3']
-    assert "its alias 'site_s3' is already used for" in result.stderr
-    assert 'Left out user.alice on OLD_S3' in result.stderr
+    assert sorted(json.loads(result.stdout)['aliases']) == ['site_s3']
+    assert "Its alias 'site_s3' is already used for" in result.stderr
+    assert 'The output is incomplete: user.alice on OLD_S3 is missing.' in result.stderr
+    assert 'The output is incomplete: DOWN_S3 is missing. It does not answer.' in result.stderr
+    assert result.exit_code == 1
+
+
+def test_no_tool_is_run_without_the_keys_of_all_buckets(stand_in, run, become):
+    stand_in.missing.append({'rse': 'DOWN_S3', 'why': 'It does not answer.'})
+    result = run('exec -- mc ls site_s3')
+    assert result.exit_code == 1
+    assert become == []
+    assert "'mc' was not run" in result.stderr
+    assert 'choose a bucket: user.alice --rse SITE_S3' in result.stderr
+    assert 'DOWN_S3 is missing. It does not answer.' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ("mc cp file ''", 'An argument is empty'),  # the url failed
+        ("rclone copy file ''", 'An argument is empty'),
+        ('/usr/bin/mc cp file https://s3.example.org/user.alice/file', 'use `rucio s3 url --for`'),
+        ('mcli cp file other_s3/user.alice/file', 'There are no keys for the alias'),  # another RSE
+        ('mc cp file site_s3__user_bob/user.bob/file', 'There are no keys for the alias'),  # another bucket
+        ('rclone copy file other_s3:user.alice/file', 'There are no keys for the alias'),
+    ],
+)
+def test_a_name_that_would_be_a_local_directory_is_refused(run, become, command, message):
+    result = run(f'exec user.alice -- {command}')
+    assert isinstance(result.exception, InputValidationError)
+    assert message in str(result.exception)
+    assert become == []
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'mc cp file site_s3/user.alice/file',
+        'mc cp ./other_s3/a site_s3/b',
+        'mc cp play/a/b dir/c',
+        'rclone copy --s3-endpoint https://x d site_s3:b',
+        'aws x ""',
+    ],
+)
+def test_other_names_are_not(run, become, command):
+    run(f'exec user.alice -- {command}')
+    assert [words[0] for words, _ in become] == [command.split()[0]]
+
+
+def test_an_alias_that_mc_knows_by_itself_is_not(run, become, home):
+    (home / '.mc').mkdir()
+    (home / '.mc' / 'config.json').write_text('{"aliases": {"other_s3": {}}}')
+    run('exec user.alice -- mc cp other_s3/user.alice/a site_s3/user.alice/a')
+    assert [command[0] for command, _ in become] == ['mc']
 
 
 def test_nothing_but_storages_without_an_sts(stand_in, run):

@@ -31,7 +31,7 @@ BROKEN_OFF = Answer(200, b'<ListBucketResult><IsTruncated>true</IsTruncated><Con
 def test_a_listing_that_breaks_off_is_not_taken_for_the_end(s3, endpoint, monkeypatch, command):
     connection = clients.connect(endpoint(), credentials.Static('AKIDOFTHETESTS', 'secret'))
     place = {'rse': 'X', 'bucket': 'user.alice', 'key': ''}
-    server = SimpleNamespace(best_place=lambda *_: place, bucket_client=lambda *_: connection.client)
+    server = SimpleNamespace(account='alice', locate=lambda *_: [place], list_buckets=lambda *_: [], bucket_client=lambda *_, **__: connection.client)
     monkeypatch.setattr(buckets, 's3_client', lambda _: server)
     s3.store('user.alice', 'run1/a', b'1')
     s3.fail('ListObjectsV2', BROKEN_OFF)

@@ -23,7 +23,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.exception import RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
+from rucio.common.exception import InvalidObject, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.core.s3 import storages
@@ -193,21 +193,62 @@ def test_only_buckets_of_scopes_are_made(of, answer):
 class Asked:
     """A storage that lists these buckets, or fails."""
 
-    rse, ways, layout, endpoint = 'SITE_S3', ['remote'], SimpleNamespace(common_bucket='', deterministic=True), SimpleNamespace(bucket_prefix='')
+    ways, layout, endpoint = ['remote'], SimpleNamespace(common_bucket='', deterministic=True), SimpleNamespace(bucket_prefix='', auth='auto')
 
-    def __init__(self, *names):
-        self.names = names
+    def __init__(self, *names, rse='SITE_S3'):
+        self.names, self.rse = names, rse
 
     def connection(self, *_):
         if not self.names:
-            raise ServiceUnavailable('RSE SITE_S3: nobody answers.')
+            raise ServiceUnavailable(f'RSE {self.rse}: nobody answers.')
         return SimpleNamespace(client=SimpleNamespace(list_buckets=lambda: {'Buckets': [{'Name': name} for name in self.names]}))
 
 
 def test_a_storage_that_does_not_answer_has_not_no_buckets():
-    up, empty, down = Asked('user.alice', 'user.bob'), Asked('user.bob'), Asked()
-    assert [each['bucket'] for each in lookup.list_buckets([up, down], {'user.alice'})] == ['user.alice']
-    assert lookup.list_buckets([empty, empty], {'user.alice'}) == []
-    for storages_ in ([down], [empty, down], [down, empty]):
-        with pytest.raises(ServiceUnavailable, match='nobody answers'):
-            lookup.list_buckets(storages_, {'user.alice'})
+    up, down = Asked('user.alice', 'user.bob'), Asked(rse='DOWN_S3')
+    for asked in ([up, down], [down, up]):
+        found, missing = lookup.list_buckets(asked, {'user.alice'})
+        assert [each['bucket'] for each in found] == ['user.alice']
+        assert {rse: error.args[0] for rse, error in missing.items()} == {'DOWN_S3': 'RSE DOWN_S3: nobody answers.'}
+
+
+class Place:
+    """A storage that has the bucket of a scope (True), has not (False), or does not answer (None)."""
+
+    layout = SimpleNamespace(common_bucket='', bucket_of=lambda scope: scope)
+    ways = ('remote',)
+
+    def __init__(self, rse, has):
+        self.rse, self.has = rse, has
+
+
+@pytest.mark.parametrize(
+    ('places', 'own', 'server', 'expected'),
+    [
+        ({'A': False}, '', 'Z', 'A'),
+        ({'A': False, 'B': True}, 'A', 'A', 'B'),  # where the bucket is comes before any default
+        ({'A': False, 'B': False}, 'B', 'A', 'B'),  # the user's default before the server's
+        ({'A': False, 'B': False}, 'Z', 'A', 'A'),
+        ({'A': True, 'B': True, 'C': False}, 'C', 'B', 'B'),  # a default where the bucket is not makes no second one
+        ({'A': True, 'B': True}, '', 'Z', None),
+        ({'A': False, 'B': False}, '', '', None),
+        ({'A': False, 'B': None}, 'A', '', None),  # it may be on the one that is silent
+        ({'A': True, 'B': None}, '', '', None),
+        ({'A': True, 'B': None}, 'A', '', 'A'),
+    ],
+)
+def test_which_rse_is_meant(monkeypatch, places, own, server, expected):
+    def exists(storage, bucket):
+        if storage.has is None:
+            raise ServiceUnavailable('nobody answers')
+        return storage.has
+
+    monkeypatch.setattr(lookup, 'exists', exists)
+    monkeypatch.setattr(lookup, 'of_server', lambda _: server)
+    found = [Place(rse, has) for rse, has in places.items()]
+    if expected:
+        assert lookup.choose_storage(found, 'user.alice', own).rse == expected
+        return
+    with pytest.raises(InvalidObject, match=f'name one of {", ".join(places)}') as error:
+        lookup.choose_storage(found, 'user.alice', own)
+    assert ('could not be asked' in str(error.value)) == (None in places.values())

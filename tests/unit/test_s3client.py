@@ -37,6 +37,7 @@ from rucio.common.exception import (
     RSENotFound,
     RSEOperationNotSupported,
     ServerConnectionException,
+    ServiceUnavailable,
     UnsupportedOperation,
 )
 from servers.fake_rucio import FakeRucio
@@ -76,7 +77,7 @@ def connect(fake_rucio):
 @pytest.fixture
 def plugin(fake_rucio):
     """The answers of a server with the plugin: path -> body."""
-    answers = {'/s3/locate': [PLACE], '/s3/rses/X': STORAGE, '/s3/credentials': keys()}
+    answers = {'/s3/locate': [PLACE], '/s3/place': PLACE, '/s3/rses/X': STORAGE, '/s3/credentials': keys()}
     missing = (404, None, {'ExceptionClass': 'RSENotFound', 'ExceptionMessage': 'there is no such RSE'})
     fake_rucio.answer = lambda asked: (200, answers[asked.path], {}) if asked.path in answers else missing
     return answers
@@ -87,8 +88,8 @@ def plugin(fake_rucio):
     [
         ('list_s3_rses', {}, ('GET', '/s3/rses', {}, None), [STORAGE], [STORAGE]),
         ('get_s3_rse', {'rse': 'X'}, ('GET', '/s3/rses/X', {}, None), STORAGE, STORAGE),
-        ('list_buckets', {}, ('GET', '/s3/buckets', {}, None), [], []),
-        ('list_buckets', {'rse': 'X'}, ('GET', '/s3/buckets', {'rse': 'X'}, None), [], []),
+        ('list_buckets', {}, ('GET', '/s3/buckets', {}, None), {'buckets': [], 'missing': []}, []),
+        ('list_buckets', {'rse': 'X'}, ('GET', '/s3/buckets', {'rse': 'X'}, None), {'buckets': [], 'missing': []}, []),
         ('make_bucket', {'scope': 's'}, ('POST', '/s3/buckets', {}, {'scope': 's'}), {'rse': 'X'}, {'rse': 'X'}),
         (
             'make_bucket',
@@ -247,6 +248,7 @@ def test_refusals_are_exceptions_of_rucio(fake_rucio, connect, status, name, kin
         connect().make_bucket('user.alice')
 
 
+NO_BUCKETS = {'buckets': [], 'missing': []}
 TOO_MANY = {'ExceptionClass': 'ResourceTemporaryUnavailable', 'ExceptionMessage': 'asked too often'}
 
 
@@ -264,7 +266,11 @@ def pauses(monkeypatch):
 
 
 def test_a_call_waits_as_long_as_the_server_says(fake_rucio, connect, pauses):
-    answers = [(429, TOO_MANY, {**TOO_MANY, 'Retry-After': '7'}), (429, TOO_MANY, {**TOO_MANY, 'Retry-After': 'Sat, 01 Jan 2050 00:00:00 GMT'}), (200, [], {})]
+    answers = [
+        (429, TOO_MANY, {**TOO_MANY, 'Retry-After': '7'}),
+        (429, TOO_MANY, {**TOO_MANY, 'Retry-After': 'Sat, 01 Jan 2050 00:00:00 GMT'}),
+        (200, NO_BUCKETS, {}),
+    ]
     fake_rucio.answer = lambda _: answers.pop(0)
     assert connect().list_buckets() == []
     assert pauses == [7, 5]
@@ -294,7 +300,7 @@ def test_a_server_that_does_not_answer_is_named(fake_rucio, connect, monkeypatch
 
 
 def test_an_expired_token_is_renewed(fake_rucio, connect):
-    answers = [(401, None, {'ExceptionClass': 'CannotAuthenticate', 'ExceptionMessage': 'expired'}), (200, [], {})]
+    answers = [(401, None, {'ExceptionClass': 'CannotAuthenticate', 'ExceptionMessage': 'expired'}), (200, NO_BUCKETS, {})]
     client = connect()
     logins = fake_rucio.tokens
     fake_rucio.answer = lambda _: answers.pop(0)
@@ -368,7 +374,7 @@ def test_a_client_with_short_lived_keys(fake_rucio, plugin, connect):
     assert client.meta.endpoint_url == 'http://127.0.0.1:1'
     assert client.meta.region_name == 'de'
     assert client.meta.config.s3['addressing_style'] == 'path'
-    assert [asked.path for asked in fake_rucio.asked] == ['/s3/locate', '/s3/rses/X', '/s3/credentials']
+    assert [asked.path for asked in fake_rucio.asked] == ['/s3/place', '/s3/rses/X', '/s3/credentials']
     assert fake_rucio.asked[-1].body == {'scope': 'user.alice', 'name': 'thesis', 'rse': 'X'}
 
 
@@ -403,10 +409,24 @@ def test_a_client_for_a_part_of_a_bucket(fake_rucio, plugin, connect):
     assert fake_rucio.asked[-1].body == {'rse': 'X', 'bucket': 'user.alice', 'prefix': 'thesis/'}
 
 
-def test_what_is_nowhere_is_named(plugin, connect):
-    plugin['/s3/locate'] = []
-    with pytest.raises(RSENotFound, match=r'Make its bucket with `rucio s3 make-bucket user.alice`'):
-        connect().boto3_client('user.alice:thesis')
+def test_the_users_own_default_is_named_to_the_server_which_knows_the_rule(fake_rucio, plugin, connect, rucio_cfg, home):
+    rucio_cfg({'client': {'auth_token_file_path': str(home / 'token')}, 's3': {'default_rse': 'X'}})
+    plugin['/s3/buckets'] = {'rse': 'X'}
+    connect().make_bucket('user.alice', 'thesis')
+    connect().get_did_credentials('user.alice', rse='Y')
+    chosen, made, keys = fake_rucio.asked
+    assert (chosen.path, chosen.params) == ('/s3/place', {'scope': 'user.alice', 'name': 'thesis', 'default_rse': 'X'})
+    assert (made.body['rse'], keys.body['rse']) == ('X', 'Y')
+
+
+def test_buckets_that_are_missing_from_a_list_are_an_error_unless_the_caller_takes_them(plugin, connect):
+    bucket, missing = {'rse': 'X', 'bucket': 'b', 'scope': 'b', 'created': None}, {'rse': 'Y', 'why': 'It does not answer.'}
+    plugin['/s3/buckets'] = {'buckets': [bucket], 'missing': [missing]}
+    with pytest.raises(ServiceUnavailable, match=r'incomplete.*Y: It does not answer'):
+        connect().list_buckets()
+    told = []
+    assert connect().list_buckets(missing=told) == [bucket]
+    assert told == [missing]
 
 
 def test_the_rse_that_is_asked_for(plugin, connect):

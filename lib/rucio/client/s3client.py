@@ -38,11 +38,13 @@ from rucio.common.exception import (
     RSENotFound,
     RSEOperationNotSupported,
     ServerConnectionException,
+    ServiceUnavailable,
 )
 from rucio.common.s3 import address, api, authorizer, botocore_internals, credentials, factory, rucio_internals
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
+from rucio.common.s3.settings import of_server
 from rucio.common.utils import build_url
 
 if TYPE_CHECKING:
@@ -266,8 +268,12 @@ class S3Client(CredentialClient):
             raise RSENotFound(f"{scope}:{name} is not on RSE '{rse}', but on: {known}.")
         return here
 
-    def best_place(self, scope: str, name: str, rse: Optional[str] = None) -> api.Location:
-        """Return the first location of :meth:`locate`. One request.
+    def best_place(self, scope: str, name: str, rse: Optional[str] = None, read: bool = False) -> api.Location:
+        """Return the one location of a DID that is meant if there are several: its RSE is the one that all methods use.
+
+        That is ``rse``; else the RSE that has the bucket or collection, if there is only one; else ``default_rse`` of
+        rucio.cfg on this machine, then that of the server. One request, and one of the server to each storage if there
+        are several.
 
         Parameters
         ----------
@@ -276,36 +282,63 @@ class S3Client(CredentialClient):
         name :
             The name of the DID; empty for the scope's bucket.
         rse :
-            Return only the location on this RSE.
+            The RSE.
+        read :
+            It is only read: if the catalogue has it on several RSEs, any of them will do.
 
         Raises
         ------
         RSENotFound
-            If there is none, or not on ``rse``.
+            If there is none, or it is on others than ``rse``.
+        InvalidObject
+            If there are several: the message names them.
         """
-        places = self.locate(scope, name, rse)
-        if not places:
-            raise RSENotFound(
-                f'{scope}{":" if name else ""}{name} is not on any S3 storage. '
-                f'Make its bucket with `rucio s3 make-bucket {scope}`.'
+        return self._ask(
+            api.Choose(
+                scope=scope, name=name, rse=rse or None, default_rse=of_server('default_rse') or None, reading=read
             )
-        return places[0]
+        )
+
+    def _choose(self, scope: str, name: Optional[str], rse: Optional[str]) -> Optional[str]:
+        """Return the RSE to name to the server: None if its own rule suffices, as rucio.cfg here has no default_rse."""
+        if rse or not of_server('default_rse'):
+            return rse
+        return self.best_place(scope, name or '')['rse']
 
     # Buckets
 
-    def list_buckets(self, rse: Optional[str] = None) -> list[api.Bucket]:
+    def list_buckets(
+        self, rse: Optional[str] = None, missing: Optional[list[api.MissingRSE]] = None
+    ) -> list[api.Bucket]:
         """List the buckets of the scopes that the account owns, or all buckets for an admin. One request.
 
         Parameters
         ----------
         rse :
             Only list the buckets of this RSE.
+        missing :
+            A list to which the RSEs that could not be asked are added: rse and why. Without it, they are an error.
 
         Returns
         -------
             rse, bucket, scope and created of each bucket.
+
+        Raises
+        ------
+        ServiceUnavailable
+            If an RSE could not be asked, and ``missing`` was not given.
         """
-        return self._ask(api.ListBuckets(rse=rse or None))
+        answer = self._ask(api.ListBuckets(rse=rse or None))
+        failed = answer['missing']
+        if failed and missing is None:
+            reasons = ' '.join(f'{each["rse"]}: {each["why"]}' for each in failed)
+            raise ServiceUnavailable(
+                f'The list of buckets is incomplete, because some RSEs could not be asked. {printable(reasons, 1000)} '
+                'Name one RSE, or pass missing=[] to get the other buckets.'
+            )
+        if missing is not None:
+            missing += failed
+        return answer['buckets']
 
     def make_bucket(self, scope: str, name: Optional[str] = None, rse: Optional[str] = None) -> api.MadeBucket:
         """Make the bucket of a scope, and register a dataset with a rule. It can be repeated. One request.
@@ -333,7 +366,7 @@ class S3Client(CredentialClient):
             S3Client().make_bucket('user.jdoe', 'thesis')
             ```
         """
-        return self._ask(api.MakeBucket(scope=scope, name=name or '', rse=rse))
+        return self._ask(api.MakeBucket(scope=scope, name=name or '', rse=self._choose(scope, name, rse)))
 
     def remove_bucket(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, force: bool = False
@@ -361,7 +394,9 @@ class S3Client(CredentialClient):
         UnsupportedOperation
             If it is not empty, or somebody else's rule protects the content.
         """
-        return self._ask(api.RemoveBucket(scope=scope, name=name or '', rse=rse, force=force))
+        return self._ask(
+            api.RemoveBucket(scope=scope, name=name or '', rse=self._choose(scope, name, rse), force=force)
+        )
 
     def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
         """Return the bucket policy of a scope's bucket, or None. One request.
@@ -373,7 +408,7 @@ class S3Client(CredentialClient):
         rse :
             The RSE. By default, the one where the bucket is.
         """
-        return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['policy'] or None
+        return self._ask(api.GetBucketPolicy(scope=scope, rse=self._choose(scope, '', rse)))['policy'] or None
 
     def list_policy_warnings(self, scope: str, rse: Optional[str] = None) -> list[str]:
         """List what in the bucket policy of a scope's bucket may lock out the Rucio server. One request.
@@ -385,7 +420,7 @@ class S3Client(CredentialClient):
         rse :
             The RSE. By default, the one where the bucket is.
         """
-        return self._ask(api.GetBucketPolicy(scope=scope, rse=rse))['warnings']
+        return self._ask(api.GetBucketPolicy(scope=scope, rse=self._choose(scope, '', rse)))['warnings']
 
     def set_bucket_policy(self, scope: str, policy: dict[str, Any], rse: Optional[str] = None) -> None:
         """Set the bucket policy of a scope's bucket. One request.
@@ -402,7 +437,7 @@ class S3Client(CredentialClient):
         rse :
             The RSE. By default, the one where the bucket is.
         """
-        self._ask(api.SetBucketPolicy(scope=scope, rse=rse, policy=policy))
+        self._ask(api.SetBucketPolicy(scope=scope, rse=self._choose(scope, '', rse), policy=policy))
 
     def delete_bucket_policy(self, scope: str, rse: Optional[str] = None) -> None:
         """Remove the bucket policy of a scope's bucket, except for public access by grants. One request.
@@ -414,7 +449,7 @@ class S3Client(CredentialClient):
         rse :
             The RSE. By default, the one where the bucket is.
         """
-        self._ask(api.DeleteBucketPolicy(scope=scope, rse=rse))
+        self._ask(api.DeleteBucketPolicy(scope=scope, rse=self._choose(scope, '', rse)))
 
     def import_bucket(  # noqa: PLR0913 - what the REST call takes
         self,
@@ -538,7 +573,9 @@ class S3Client(CredentialClient):
             ```
         """
         wish: dict[str, Any] = {'dry_run': dry_run, 'on_changed': on_changed, 'on_missing': on_missing}
-        return self._until_done(api.Reconcile(scope=scope, name=name or '', rse=rse, **wish), progress)
+        return self._until_done(
+            api.Reconcile(scope=scope, name=name or '', rse=self._choose(scope, name, rse), **wish), progress
+        )
 
     def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> api.BucketSettings:
         """Return what is done about objects in a scope's bucket that others changed or removed. One request.
@@ -555,7 +592,7 @@ class S3Client(CredentialClient):
             rse, bucket, scope, on_changed, on_missing, and own: which of these were set for this bucket, not for the
             whole RSE.
         """
-        return self._ask(api.GetBucketSettings(scope=scope, rse=rse))
+        return self._ask(api.GetBucketSettings(scope=scope, rse=self._choose(scope, '', rse)))
 
     def set_bucket_settings(
         self,
@@ -587,7 +624,11 @@ class S3Client(CredentialClient):
         InputValidationError
             If on_changed or on_missing is invalid.
         """
-        return self._ask(api.SetBucketSettings(scope=scope, rse=rse, on_changed=on_changed, on_missing=on_missing))
+        return self._ask(
+            api.SetBucketSettings(
+                scope=scope, rse=self._choose(scope, '', rse), on_changed=on_changed, on_missing=on_missing
+            )
+        )
 
     def list_changes(
         self, scope: str, name: Optional[str] = None, rse: Optional[str] = None, since: Optional[str] = None
@@ -614,7 +655,7 @@ class S3Client(CredentialClient):
             become visible seconds after its time: to follow changes, ask from slightly before ``now``, and skip those
             that are known.
         """
-        return self._ask(api.ListChanges(scope=scope, name=name or '', rse=rse, since=since))
+        return self._ask(api.ListChanges(scope=scope, name=name or '', rse=self._choose(scope, name, rse), since=since))
 
     # Sharing
 
@@ -735,7 +776,11 @@ class S3Client(CredentialClient):
         ConfigurationError
             If the Rucio server is not reached by https, as anybody on the network could read the keys.
         """
-        return self._keys_of(api.GetCredentials(scope=scope, name=name or '', rse=rse, write=write, lifetime=lifetime))
+        return self._keys_of(
+            api.GetCredentials(
+                scope=scope, name=name or '', rse=self._choose(scope, name, rse), write=write, lifetime=lifetime
+            )
+        )
 
     def sign_s3_requests(self, rse: str, requests: list[api.Unsigned]) -> list[api.Signed]:
         """Have the server sign S3 requests, which the caller then sends to the storage. One request.
@@ -821,7 +866,7 @@ class S3Client(CredentialClient):
         scope, name :
             The same as two parameters.
         rse :
-            The RSE. By default, the best one.
+            The RSE. By default, that of :meth:`best_place`.
         write :
             Whether the client can write and delete.
 
@@ -842,12 +887,14 @@ class S3Client(CredentialClient):
         if self._is_explicit:
             return self._explicit()
         scope, name = _did(did, scope, name)
-        place = self._place(scope, name, rse)
+        place = self._place(scope, name, rse, read=not write)
         return self._client(
             place.endpoint, place.ways, lambda: self.get_did_credentials(scope, name, place.endpoint.rse, write)
         )
 
-    def bucket_client(self, rse: str, bucket: str, prefix: str = '', write: bool = False) -> 'Boto3S3':
+    def bucket_client(
+        self, rse: str, bucket: str, prefix: str = '', write: bool = False, patience: Patience = PERSON
+    ) -> 'Boto3S3':
         """Make a boto3 client for a part of a bucket, whether or not the catalogue knows it. One or two requests.
 
         Short-lived keys are valid for everything around the prefix that the account may access: for the owner, the
@@ -863,9 +910,11 @@ class S3Client(CredentialClient):
             A key, or a prefix of keys.
         write :
             Whether the client can write and delete.
+        patience :
+            Time-outs and attempts, where the settings of the storage do not say.
         """
         endpoint, ways = self._storage(rse)
-        return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, prefix, write))
+        return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, prefix, write), patience)
 
     def storage_options(
         self,
@@ -905,7 +954,7 @@ class S3Client(CredentialClient):
         if self._is_explicit:
             return _fsspec(self._endpoint_url, self._region, (*self._keys, None), self._config)
         scope, name = _did(did, scope, name)
-        place = self._place(scope, name, rse)
+        place = self._place(scope, name, rse, read=not write)
         endpoint = place.endpoint
         style: Any = {'addressing_style': endpoint.addressing}
         config = Config(s3=style).merge(self._config)
@@ -945,7 +994,7 @@ class S3Client(CredentialClient):
         except ImportError:
             raise MissingDependency('obstore is not installed. Install it with: pip install obstore') from None
         scope, name = _did(did, scope, name)
-        place = self._place(scope, name, rse)
+        place = self._place(scope, name, rse, read=not write)
         endpoint = place.endpoint
         self._keys_for(place, scope, name, write)  # fail here, not at the first object
 
@@ -1072,8 +1121,8 @@ class S3Client(CredentialClient):
         )
         return client
 
-    def _place(self, scope: str, name: str, rse: Optional[str]) -> _Place:
-        place = self.best_place(scope, name, rse)
+    def _place(self, scope: str, name: str, rse: Optional[str], read: bool) -> _Place:
+        place = self.best_place(scope, name, rse, read)
         endpoint, ways = self._storage(place['rse'])
         return _Place(endpoint, ways, place['bucket'], place['key'])
 
@@ -1100,13 +1149,19 @@ class S3Client(CredentialClient):
         keys = self.get_did_credentials(scope, name, place.endpoint.rse, write)
         return keys['access_key'], keys['secret_key'], keys['session_token']
 
-    def _client(self, endpoint: Endpoint, ways: tuple[str, ...], fetch: 'Callable[[], api.Credentials]') -> 'Boto3S3':
+    def _client(
+        self,
+        endpoint: Endpoint,
+        ways: tuple[str, ...],
+        fetch: 'Callable[[], api.Credentials]',
+        patience: Patience = PERSON,
+    ) -> 'Boto3S3':
         if _vends(endpoint, ways):
-            return self._make(endpoint, _Keys(fetch))
+            return self._make(endpoint, _Keys(fetch), patience)
         authorizer = credentials.choose(endpoint, self, self.auth_token if self.auth_type == 'oidc' else None)
         if authorizer is None:
             raise RSEOperationNotSupported(_no_way(endpoint.rse))
-        return self._make(endpoint, authorizer)
+        return self._make(endpoint, authorizer, patience)
 
     def _presigner(self, rse: str, bucket: str, key: str, write: bool) -> 'Boto3S3':
         """Return a client with keys: no other can sign URLs."""
@@ -1115,7 +1170,7 @@ class S3Client(CredentialClient):
             raise RSEOperationNotSupported(_no_way(rse))
         return self._client(endpoint, ways, lambda: self.get_s3_credentials(rse, bucket, key, write))
 
-    def _make(self, endpoint: Endpoint, authorizer: authorizer.Authorizer) -> 'Boto3S3':
+    def _make(self, endpoint: Endpoint, authorizer: authorizer.Authorizer, patience: Patience) -> 'Boto3S3':
         """Make a new client.
 
         The shared clients of :mod:`rucio.common.s3.clients` never overwrite objects, unlike those of boto3.
@@ -1133,7 +1188,7 @@ class S3Client(CredentialClient):
             endpoint.url,
             region=region,
             ca_bundle=endpoint.ca_bundle,
-            patience=endpoint.patience(),
+            patience=endpoint.patience(patience),
             config=config,
         )
         authorizer.attach(client)

@@ -31,6 +31,7 @@ from rucio.common.exception import (
     DuplicateRule,
     InputValidationError,
     RSEAccessDenied,
+    RSENotFound,
     RSEOperationNotSupported,
     ScopeNotFound,
 )
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'add_grant',
+    'choose',
     'delete_bucket_policy',
     'delete_grant',
     'get_bucket_policy',
@@ -125,10 +127,13 @@ def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
 # Buckets
 
 
-def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """The buckets of the scopes that the issuer owns; for admins all. One request for each RSE.
+def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """List the buckets of the scopes that the issuer owns; for admins all. One request for each RSE.
+
+    Only RSEs on which the issuer may have something are reported as missing.
 
     :raises RSENotFound: if there is no such S3 RSE.
+    :raises RucioException: if the RSE that was named cannot be asked.
     """
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
@@ -138,14 +143,23 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> l
             else storages.list_storages(vo, session=session)
         )
         scopes = None if access.is_admin(account, session=session) else lookup.scopes_of(account, session=session)
-    found = lookup.list_buckets(chosen, scopes)
+    found, failed = lookup.list_buckets(chosen, scopes)
+    if asked.rse and failed:
+        raise failed[asked.rse]
     by_name = {storage.rse: storage for storage in chosen}
+    missing = [by_name[rse] for rse in failed]
     with db_session(DatabaseOperationType.READ) as session:
-        return [
+        if scopes is not None and missing:
+            missing = lookup.may_have_buckets_of(account, scopes, missing, session=session)
+        buckets = [
             each
             for each in found
             if not shared_keys.has_other_vos(by_name[each['rse']], each['bucket'], session=session)
         ]
+    return {
+        'buckets': buckets,
+        'missing': [{'rse': each.rse, 'why': str(failed[each.rse].args[0])} for each in missing],
+    }
 
 
 def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
@@ -265,6 +279,43 @@ def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[st
             access.need(account, internal, name, False, session=session)
         found = lookup.locate(account, internal, name, session=session)
         return [each | {'prefix': _readable(each, account, vo, session)} for each in found]
+
+
+def choose(asked: api.Choose, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Choose the one place of a DID that is meant: an element of the answer of :func:`locate`.
+
+    Requests as :func:`.lookup.choose_storage`.
+
+    :raises AccessDenied: if the issuer may not read it.
+    :raises RSENotFound: if there is no such S3 RSE, or the DID is not there.
+    :raises InvalidObject: if only the user can know.
+    """
+    scope, name = asked.scope, asked.name
+    found = locate(api.Locate(scope=scope, name=name), issuer, vo)
+    places: dict[str, dict[str, Any]] = {each['rse']: each for each in reversed(found)}
+    shown = f'{scope}:{name}' if name else scope
+    if asked.rse and asked.rse not in places:
+        return _place_on(asked.rse, scope, name, sorted(places), issuer, vo)
+    if asked.rse or len(places) == 1:
+        return places[asked.rse or next(iter(places))]
+    if not places:
+        raise RSENotFound(f'{shown} is not on any S3 storage. Make its bucket with `rucio s3 make-bucket {scope}`.')
+    if asked.reading and found[0]['did_type']:
+        return places.get(asked.default_rse or '', found[0])
+    with db_session(DatabaseOperationType.READ) as session:
+        possible = [storages.get_storage(rse, vo, session=session) for rse in sorted(places)]
+    return places[lookup.choose_storage(possible, scope, asked.default_rse).rse]
+
+
+def _place_on(rse: str, scope: str, name: str, others: list[str], issuer: str, vo: str) -> dict[str, Any]:
+    """Return where a DID would lie on an RSE on which the catalogue does not have it."""
+    account, internal = names(issuer, scope, name, vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        storage = storages.get_storage(rse, vo, session=session)
+        place = lookup.place_on(storage, internal, name, session=session)
+        if place['did_type'] and others:
+            raise RSENotFound(f"{scope}:{name} is not on RSE '{rse}', but on: {', '.join(others)}.")
+        return place | {'prefix': _readable(place, account, vo, session)}
 
 
 def _readable(located: dict[str, Any], account: InternalAccount, vo: str, session: 'Session') -> Optional[str]:

@@ -31,11 +31,24 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     RucioException,
     ScopeNotFound,
+    ServiceUnavailable,
 )
 from rucio.common.s3.answers import printable
-from rucio.common.s3.formats import FORMATS, TOOLS, Access, alias_of, name_for, tool_environment
+from rucio.common.s3.formats import (
+    ALIAS_TOOLS,
+    FORMATS,
+    TOOLS,
+    Access,
+    alias_in,
+    alias_of,
+    aliases_of_user,
+    is_alias_on,
+    name_for,
+    tool_environment,
+)
 
 from . import did_argument, private, rse_option, s3_client, say
+from .missing import Missing
 
 if TYPE_CHECKING:
     from rucio.client.s3client import S3Client
@@ -97,7 +110,8 @@ def credentials(
         private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     elif not written:
         raise InputValidationError(f'The format {form} has no default file: choose one with --file FILE.')
-    accesses = _accesses(ctx, did, rse, read_only, lifetime)
+    missing = Missing()
+    accesses = _accesses(ctx, did, rse, read_only, lifetime, missing)
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(
             f'The format {form} holds the keys of one bucket, but you have {len(accesses)}. Choose one: '
@@ -110,6 +124,7 @@ def credentials(
         click.echo(formatter.text(accesses), nl=False)
     if form != 'process':
         _tell_end(min(access.keys['expiration'] for access in accesses))
+    missing.tell()
 
 
 class _WithTool(click.Command):
@@ -150,7 +165,16 @@ def exec_(
         raise click.UsageError(
             'Missing command. Give it after "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/'
         )
-    accesses = _accesses(ctx, did, rse, read_only, lifetime)
+    missing = Missing()
+    accesses = _accesses(ctx, did, rse, read_only, lifetime, missing)
+    if missing:
+        say(
+            f"rucio s3 exec: '{tool[0]}' was not run, because the keys of some buckets are missing. To run it without "
+            f'them, choose a bucket: {_some_scopes(accesses)}.',
+            err=True,
+        )
+        missing.tell()
+    _need_known_aliases(s3_client(ctx), tool, accesses)
     if len(accesses) > 1:
         _warn(
             f'These are the keys of {len(accesses)} buckets: only mc and rclone can use several. '
@@ -159,6 +183,38 @@ def exec_(
     sys.stdout.flush()
     sys.stderr.flush()
     _become(tool, tool_environment(os.environ, accesses))
+
+
+def _need_known_aliases(s3: 'S3Client', tool: list[str], accesses: list[Access]) -> None:
+    """Refuse names that mc or rclone would take for local directories, and then copy to with success.
+
+    `rucio s3 url` in a command substitution prints nothing if it fails, an URL without `--for mc`, and another alias if
+    the DID is on another RSE or in another bucket. One request if a name begins like an alias.
+
+    :raises InputValidationError: if there is one.
+    """
+    if os.path.basename(tool[0]) not in ALIAS_TOOLS:
+        return
+    is_mc = not tool[0].endswith('rclone') and 'alias' not in tool
+    known = {access.alias for access in accesses} | aliases_of_user(os.environ)
+    for word in tool[1:]:
+        if not word.strip():
+            why = 'An argument is empty. If it came from `rucio s3 url`, that failed: see its message.'
+        elif is_mc and '://' in word:
+            why = f"'{word}' is not a name of {tool[0]}, which takes it for a local file: use `rucio s3 url --for`."
+        elif (alias := alias_in(word)) in known or not _is_of_an_rse(s3, alias):
+            continue
+        else:
+            there = ', '.join(sorted(access.alias for access in accesses))
+            why = (
+                f"There are no keys for the alias of '{word}', only for {there}. Give `rucio s3 exec` and "
+                '`rucio s3 url` the same DID and the same --rse.'
+            )
+        raise InputValidationError(f'{tool[0]} was not run. {why}')
+
+
+def _is_of_an_rse(s3: 'S3Client', alias: str) -> bool:
+    return bool(alias) and any(is_alias_on(alias, each['rse']) for each in s3.list_s3_rses())
 
 
 def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
@@ -244,7 +300,7 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     scope, name = did
     s3 = s3_client(ctx)
-    place = s3.best_place(scope, name, rse)
+    place = s3.best_place(scope, name, rse, read=not put)
     wanted = expires or 3600
     try:
         # Keys for the key, not for the DID: the server takes a name that is not registered yet for a collection.
@@ -295,45 +351,52 @@ def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires:
 
 
 def _accesses(
-    ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]
+    ctx: click.Context,
+    did: Optional[tuple[str, str]],
+    rse: Optional[str],
+    read_only: bool,
+    lifetime: Optional[int],
+    missing: Missing,
 ) -> list[Access]:
     """Get the keys for the DID, or for the buckets of the account's own scopes."""
     s3 = s3_client(ctx)
     if did:
         return [_access(s3, _keys(s3, did, rse, read_only, lifetime), *did)]
     found: dict[str, Access] = {}
-    left_out: list[str] = []
-    refused: Optional[RSEOperationNotSupported] = None
-    for scope, there in _own_buckets(ctx, s3, rse):
+    refused: Optional[RucioException] = None
+    for scope, there in _own_buckets(ctx, s3, rse, missing):
         try:
             access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope, '')
-        except RSEOperationNotSupported as error:
+        except RucioException as error:
             refused = error
-            left_out.append(f'Left out {scope} on {there}: the server issues no keys for it.')
+            missing.add(f'{scope} on {there}', error)
             continue
         if (first := found.setdefault(access.alias, access)) is not access:
-            left_out.append(
-                f"Left out {scope} on {there}: its alias '{access.alias}' is already used for "
-                f'{first.keys["bucket"]} on {first.keys["rse"]}. '
-                f'To get its keys, give it explicitly: {scope} --rse {there}'
+            missing.add(
+                f'{scope} on {there}',
+                f"Its alias '{access.alias}' is already used for {first.keys['bucket']} on {first.keys['rse']}. "
+                f'To get its keys, give it explicitly: {scope} --rse {there}',
             )
     if not found and refused:
         raise refused
-    for text in left_out:
-        _warn(text)
     return list(found.values())
 
 
-def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str]) -> list[tuple[str, str]]:
+def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str], missing: Missing) -> list[tuple[str, str]]:
     """Return scope and RSE of each. An admin sees everybody's buckets, but gets keys for those only by name."""
     account = s3.account
     try:
         own = set(ctx.obj.client.list_scopes_for_account(account))
     except (ScopeNotFound, AccountNotFound):  # how Rucio reports an empty list
         own = set()
-    buckets = sorted(
-        {(each['scope'], each['rse']) for each in s3.list_buckets(rse) if each['scope'] and each['scope'] in own}
-    )
+    unasked: list[api.MissingRSE] = []
+    listed = s3.list_buckets(rse, unasked)
+    missing.add_all(unasked)
+    buckets = sorted({(each['scope'], each['rse']) for each in listed if each['scope'] and each['scope'] in own})
+    if not buckets and unasked:
+        raise ServiceUnavailable(
+            ' '.join(f'{each["rse"]} could not be asked for buckets: {each["why"]}' for each in unasked)
+        )
     if not buckets:
         where = f' on {rse}' if rse else ''
         raise InputValidationError(

@@ -18,18 +18,35 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar, cast
 
 import click
 
 from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, size, table
-from rucio.common.exception import DataIdentifierNotFound, InvalidObject, RSEAccessDenied, SourceNotFound
+from rucio.cli.s3.missing import Missing
+from rucio.common.exception import (
+    DataIdentifierNotFound,
+    DestinationNotAccessible,
+    InvalidObject,
+    RSEAccessDenied,
+    RSENotFound,
+    RucioException,
+    SourceNotFound,
+)
+from rucio.common.s3.endpoint import Patience
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mypy_boto3_s3 import S3Client as Boto3S3
+
+    from rucio.common.s3 import api
 
 __all__ = ['du', 'ls', 'make_bucket', 'remove_bucket']
 
+Answer = TypeVar('Answer')
+
+LISTING = Patience(3, 10, 2)  # a storage that hangs must not stop the others for long
 _ASKED_AT_ONCE = 500  # DIDs
 _NAME = re.compile(r'[/A-Za-z0-9][/A-Za-z0-9._-]{0,249}')  # of Rucio's generic schema; the catalogue has no others
 _MADE = {
@@ -116,26 +133,42 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
 
     The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue.
     """
+    missing = Missing()
     if did is None:
+        unasked: list[api.MissingRSE] = []
         rows = [
             [each['scope'], each['bucket'], each['rse'], each.get('created')]
-            for each in s3_client(ctx).list_buckets(rse)
+            for each in s3_client(ctx).list_buckets(rse, unasked)
         ]
+        missing.add_all(unasked)
         headers = ['SCOPE', 'BUCKET', 'RSE', 'CREATED']
         numbers: list[int] = []
     elif did[1]:
-        rows, headers, numbers = _list_keys(ctx, _Folder.find(ctx, *did, rse)), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
+        rows, headers, numbers = _listed(ctx, did, rse, missing, _list_keys), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
     else:
-        rows, headers, numbers = (
-            _list_collections(ctx, _Folder.find(ctx, *did, rse)),
-            ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'],
-            [1, 2],
-        )
+        rows = _listed(ctx, did, rse, missing, _list_collections)
+        headers, numbers = ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
+    if any(len(row) > len(headers) for row in rows):
+        headers.append('RSE')
     if short:
-        for row in rows:
-            say(str(row[0] or row[1]))
-        return
-    table(ctx, rows, headers, numbers)
+        for name in dict.fromkeys(str(row[0] or row[1]) for row in rows):
+            say(name)
+    else:
+        table(ctx, rows, headers, numbers)
+    missing.tell()
+
+
+def _listed(
+    ctx: click.Context,
+    did: tuple[str, str],
+    rse: Optional[str],
+    missing: Missing,
+    show: 'Callable[[click.Context, _Folder], list[list[Any]]]',
+) -> list[list[Any]]:
+    """Return the rows of all RSEs, with the name of the RSE at the end if there are several."""
+    found = _each_folder(ctx, did, rse, missing, lambda folder: show(ctx, folder))
+    alone = len(found) == 1 and not missing
+    return [row if alone else [*row, folder.rse] for folder, rows in found for row in rows]
 
 
 @click.command('du')
@@ -143,22 +176,50 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
 @rse_option()
 @click.pass_context
 def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
-    """Show number and size of the objects in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME."""
-    sums: dict[str, _Sum] = {}
-    if did is None:
-        for each in s3_client(ctx).list_buckets(rse):
-            if not each['scope']:  # admins see foreign buckets, too
-                continue
-            folder = _Folder.find(ctx, each['scope'], '', each['rse'])
-            sums[f'{each["scope"]} ({each["rse"]})'] = _total(folder.sums().values())
-    else:
-        folder = _Folder.find(ctx, *did, rse)
-        sums = {f'{folder.scope}:{name}': each for name, each in folder.sums().items()}
-    rows = [[name, each.files, size(ctx, each.bytes)] for name, each in sums.items()]
-    total = _total(sums.values())
+    """Show number and size of the objects in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME.
+
+    Without --rse, the objects on all RSEs count.
+    """
+    missing = Missing()
+    found = _each_folder(ctx, did, rse, missing, _Folder.sums) if did else _sums_of_buckets(ctx, rse, missing)
+    rses = sorted({folder.rse for folder, _ in found})
+    rows: list[list[Any]] = []
+    for folder, sums in found:
+        where = f' ({folder.rse})' if did is None or len(rses) > 1 else ''
+        rows += [
+            [f'{folder.scope}:{name}{where}' if did else f'{folder.scope}{where}', each.files, size(ctx, each.bytes)]
+            for name, each in (sums if did else {'': _total(sums.values())}).items()
+        ]
     if not is_robot(ctx):
-        rows.append(['total', total.files, size(ctx, total.bytes)])
+        total = _total(each for _, sums in found for each in sums.values())
+        rows.append([_label(rses, missing), total.files, size(ctx, total.bytes)])
     table(ctx, rows, ['SCOPE:NAME' if did else 'SCOPE (RSE)', 'FILES', 'SIZE'], [1, 2])
+    missing.tell()
+
+
+def _label(rses: list[str], missing: Missing) -> str:
+    """Return the label of a total: it says which RSEs it is of, unless it is of all that there is on one."""
+    if missing:
+        return f'total of {", ".join(rses) or "nothing"}, without {missing.shown}'
+    return f'total of {", ".join(rses)}' if len(rses) > 1 else 'total'
+
+
+def _sums_of_buckets(
+    ctx: click.Context, rse: Optional[str], missing: Missing
+) -> 'list[tuple[_Folder, dict[str, _Sum]]]':
+    unasked: list[api.MissingRSE] = []
+    found = []
+    for each in s3_client(ctx).list_buckets(rse, unasked):
+        scope, there = each['scope'], each['rse']
+        if not scope:  # admins see foreign buckets, too
+            continue
+        try:
+            folder = _Folder.at(ctx, scope, '', s3_client(ctx).best_place(scope, '', there))
+            found.append((folder, folder.sums()))
+        except RucioException as error:
+            missing.add(f'{scope} ({there})', error)
+    missing.add_all(unasked)
+    return found
 
 
 class _Sum(NamedTuple):
@@ -188,14 +249,12 @@ class _Folder(NamedTuple):
     name: str
 
     @classmethod
-    def find(cls, ctx: click.Context, scope: str, name: str, rse: Optional[str]) -> '_Folder':
-        s3 = s3_client(ctx)
-        place = s3.best_place(scope, name, rse)
+    def at(cls, ctx: click.Context, scope: str, name: str, place: 'api.Location') -> '_Folder':
+        """Open a place of a DID. One or two requests."""
         key = place.get('key') or ''
         prefix = f'{key}/' if key and not key.endswith('/') else key
-        return cls(
-            s3.bucket_client(place['rse'], place['bucket'], prefix), place['rse'], place['bucket'], prefix, scope, name
-        )
+        client = s3_client(ctx).bucket_client(place['rse'], place['bucket'], prefix, patience=LISTING)
+        return cls(client, place['rse'], place['bucket'], prefix, scope, name)
 
     def objects(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of each object. One request per 1000 objects."""
@@ -219,6 +278,53 @@ class _Folder(NamedTuple):
             top = name[:level] + name[level:].partition('/')[0]
             sums[top] = sums.get(top, _Sum()) + _Sum(1, number)
         return sums
+
+
+def _each_folder(
+    ctx: click.Context,
+    did: tuple[str, str],
+    rse: Optional[str],
+    missing: Missing,
+    look: 'Callable[[_Folder], Answer]',
+) -> 'list[tuple[_Folder, Answer]]':
+    """Look at a DID on each RSE that may have it. What cannot be looked at is missing.
+
+    :raises RucioException: if none can be looked at.
+    """
+    scope, name = did
+    found: list[tuple[_Folder, Answer]] = []
+    failed: dict[str, RucioException] = {}
+    absent: dict[str, RucioException] = {}
+    for place in _places(ctx, scope, name, rse, missing):
+        try:
+            folder = _Folder.at(ctx, scope, name, place)
+            found.append((folder, look(folder)))
+        except (DestinationNotAccessible, SourceNotFound) as error:  # no such bucket, or nothing of that name
+            absent[place['rse']] = error
+        except RucioException as error:
+            failed[place['rse']] = error
+    if not found:
+        raise next(iter((failed or absent).values()))
+    for there, reason in failed.items():
+        missing.add(there, reason)
+    return found
+
+
+def _places(ctx: click.Context, scope: str, name: str, rse: Optional[str], missing: Missing) -> 'list[api.Location]':
+    """Return the places of a DID by RSE: those in the catalogue, and those where the scope has a bucket."""
+    s3 = s3_client(ctx)
+    if rse:
+        return [s3.best_place(scope, name, rse)]
+    places = {each['rse']: each for each in reversed(s3.locate(scope, name))}
+    unasked: list[api.MissingRSE] = []
+    own = [each['rse'] for each in s3.list_buckets(None, unasked) if each['scope'] == scope]
+    if own or scope == f'user.{s3.account}':
+        missing.add_all(each for each in unasked if each['rse'] not in places)
+    for there in own:
+        if there not in places:
+            with suppress(RSENotFound):  # the catalogue knows that it is elsewhere
+                places[there] = s3.best_place(scope, name, there)
+    return [places[there] for there in sorted(places)] or [s3.best_place(scope, name)]
 
 
 def _objects(folder: _Folder, prefix: str) -> Iterator[tuple[str, int]]:

@@ -22,7 +22,6 @@ import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, size, table
 from rucio.client.s3uploader import DirectoryUpload, Summary
-from rucio.common.exception import InputValidationError
 
 _SHOWN = 50  # failures; more would drive the summary off the screen
 
@@ -45,7 +44,7 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
     Example: rucio s3 upload run7/ user.alice:run7
     """
     scope, name = did
-    place = rse or _rse_of(ctx, scope, name)
+    place = rse or str(s3_client(ctx).best_place(scope, name)['rse'])
     start = time.monotonic()
     made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs)
     with interruptible('Stopped. Run the same command again to continue: it uploads only the missing files.'):
@@ -53,14 +52,6 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
     _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
     if summary.failures:
         sys.exit(1)
-
-
-def _rse_of(ctx: click.Context, scope: str, name: str) -> str:
-    """Return the RSE where the server keeps this DID, or would keep it."""
-    places = s3_client(ctx).locate(scope, name)
-    if not places:
-        raise InputValidationError(f'The Rucio server knows no RSE for {scope}:{name}. Choose one with --rse.')
-    return str(places[0]['rse'])
 
 
 def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:

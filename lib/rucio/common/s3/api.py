@@ -143,6 +143,20 @@ class Bucket(TypedDict):
     created: Annotated[Optional[str], 'When it was created (UTC).']
 
 
+class MissingRSE(TypedDict):
+    """An RSE that could not be asked."""
+
+    rse: str
+    why: Annotated[str, 'Why it could not be asked.']
+
+
+class Buckets(TypedDict):
+    """Buckets, and the RSEs that may have more."""
+
+    buckets: list[Bucket]
+    missing: Annotated[list[MissingRSE], 'The RSEs that could not be asked, and may have more.']
+
+
 class Made(TypedDict):
     """What was created, and did not exist before."""
 
@@ -201,14 +215,14 @@ class MakeBucket(Request[MadeBucket], route='POST /buckets', status=201):
     rse: RSE = None
 
 
-class ListBuckets(Request[list[Bucket]], route='GET /buckets'):
+class ListBuckets(Request[Buckets], route='GET /buckets'):
     """List buckets.
 
-    Returns the buckets of the scopes that the account owns; for admins all. Storages that do not answer are left out,
-    unless the RSE is given.
+    The buckets of the scopes that the account owns; for admins all. `missing` names the RSEs that could not be asked
+    (of those on which the account has a quota, or its scopes have data).
 
     404: There is no such S3 RSE or scope
-    503: The storage does not answer
+    503: The storage of the RSE that was named does not answer
     """
 
     rse: Annotated[Optional[str], Field('Return only the buckets of this RSE.')] = None
@@ -262,6 +276,23 @@ class Locate(Request[list[Location]], route='GET /locate'):
 
     scope: Scope
     name: Annotated[str, Field('The name; by default the bucket of the scope.')] = ''
+
+
+class Choose(Request[Location], route='GET /place'):
+    """Choose the RSE of a DID.
+
+    The one place of a DID that is meant where there are several: see [Which RSE](#which-rse).
+
+    400: Invalid scope or name, or several RSEs would do
+    403: The account may not read it
+    404: There is no such S3 RSE, or the DID is not there
+    """
+
+    scope: Scope
+    name: Annotated[str, Field('The name; without it the bucket of the scope.')] = ''
+    rse: RSE = None
+    default_rse: Annotated[Optional[str], Field("The user's own default, used before the server's.")] = None
+    reading: Annotated[bool, Field('It is only read: any RSE that has it will do.')] = False
 
 
 # Authorisation

@@ -27,8 +27,10 @@ import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Optional
 
 from rucio.common.exception import InputValidationError
@@ -39,7 +41,19 @@ from .answers import checked
 if TYPE_CHECKING:
     from . import api
 
-__all__ = ['FORMATS', 'TOOLS', 'Access', 'alias_of', 'environment', 'name_for', 'tool_environment']
+__all__ = [
+    'ALIAS_TOOLS',
+    'FORMATS',
+    'TOOLS',
+    'Access',
+    'alias_in',
+    'alias_of',
+    'aliases_of_user',
+    'environment',
+    'is_alias_on',
+    'name_for',
+    'tool_environment',
+]
 
 _LONGEST_SLUG = 40
 
@@ -104,6 +118,37 @@ def alias_of(rse: str, scope: str, bucket: str, prefix: str, account: str) -> st
     return alias if re.match('[a-z].', alias) else f's3_{alias}'
 
 
+def alias_in(name: str) -> str:
+    """Return what mc or rclone would take for an alias in an argument; empty if that is none of :func:`alias_of`.
+
+    :param name: The argument, such as ``site_s3/bucket/key`` or ``site_s3:bucket/key``.
+    """
+    found = re.match('([a-z][a-z0-9_]+)[/:]', name)
+    return found[1] if found else ''
+
+
+def is_alias_on(alias: str, rse: str) -> bool:
+    """Return whether :func:`alias_of` could have made this alias for an RSE.
+
+    :param alias: The alias.
+    :param rse: The name of the RSE.
+    """
+    own = alias_of(rse, 'user.x', '', '', 'x')
+    return alias == own or alias.startswith(f'{own}__')
+
+
+def aliases_of_user(environ: Mapping[str, str]) -> set[str]:
+    """Return the aliases that mc knows by itself: from variables and its configuration.
+
+    :param environ: The environment.
+    """
+    known = {name.removeprefix('MC_HOST_') for name in environ if name.startswith('MC_HOST_')}
+    with suppress(OSError, ValueError, AttributeError):
+        written = json.loads(Path(Mc().location(environ)).expanduser().read_text(encoding='utf-8'))
+        known |= set(written.get('aliases') or ())
+    return known
+
+
 def _slug(name: str) -> str:
     return re.sub('[^a-z0-9]', '_', name.lower())
 
@@ -133,6 +178,8 @@ def name_for(tool: str, alias: str, url: str, bucket: str, key: str) -> str:
         encoded=encode_path(f'{bucket}/{key}'),
     )
 
+
+ALIAS_TOOLS = ('mc', 'mcli', 'minio-client', 'rclone')  # commands to which an unknown or empty name may be local
 
 TOOLS = {
     'mc': '{alias}/{path}',

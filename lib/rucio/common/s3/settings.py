@@ -68,7 +68,8 @@ class Setting(NamedTuple):
 
     parse: Callable[[Any], Any]
     allowed: str
-    # 'anywhere', 'rucio.cfg' (secret, or of this machine), 'RSE' (clients and server must agree), 'server'
+    # 'anywhere', 'rucio.cfg' (secret, or of this machine), 'RSE' (clients and server must agree), 'server',
+    # 'server or user'
     where: str = 'anywhere'
     secret: bool = False
 
@@ -362,9 +363,10 @@ class Secrets:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Options of ``[s3]`` for the Rucio server, not for a storage.
+    """Options of ``[s3]`` for the Rucio server (``default_rse`` for users, too), not for a storage.
 
-    :param default_rse: the RSE to use if there are several and the user names none
+    :param default_rse: the RSE to use if there are several and the user names none; the user's own comes before that of
+        the server: see [Which RSE](behaviour.md#which-rse)
     :param fts: whether FTS transfers files to and from S3 RSEs: see [transfers](transfers.md); the daemons' rucio.cfg
         needs it, too
     :param signatures_per_second: the number of signatures that an account can get per second, including those for keys
@@ -373,7 +375,7 @@ class ServerSettings:
         are not counted
     """
 
-    default_rse: Annotated[str, Setting(_text, 'the name of an RSE', 'server')] = ''
+    default_rse: Annotated[str, Setting(_text, 'the name of an RSE', 'server or user')] = ''
     fts: Annotated[bool, _SWITCH._replace(where='server')] = False
     signatures_per_second: Annotated[float, _RATE] = 2000
     vends_per_second: Annotated[float, _RATE] = 10

@@ -18,8 +18,9 @@ Functions that query the database take a session; those that send requests to a 
 while no session is open.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar, Union
 
 from sqlalchemy import and_, select
 
@@ -35,6 +36,7 @@ from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
 from rucio.common.s3.settings import of_server
+from rucio.common.types import InternalScope
 from rucio.core.account_limit import get_local_account_limit
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
@@ -46,11 +48,11 @@ from rucio.db.sqla.session import db_session
 from . import bucket_policies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from sqlalchemy.orm import Session
 
-    from rucio.common.types import InternalAccount, InternalScope
+    from rucio.common.types import InternalAccount
     from rucio.core.s3.storages import Storage
 
 __all__ = [
@@ -62,14 +64,19 @@ __all__ = [
     'is_file',
     'list_buckets',
     'locate',
+    'may_have_buckets_of',
     'need_exclusive',
     'object_url',
     'own_bucket',
+    'place_on',
     'scopes_of',
     'storages_to_publish',
 ]
 
+Answer = TypeVar('Answer')
+
 _LOGGER = line_logger(__name__)
+_AT_ONCE = 16  # storages
 
 
 class DIDLocation(NamedTuple):
@@ -222,31 +229,40 @@ def imported(
     return locations[0].storage, bucket, f'{key}/' if key else ''
 
 
-def choose_storage(found: 'Sequence[Storage]', scope: str) -> 'Storage':
-    """Choose a storage: `[s3] default_rse` of the server's rucio.cfg, else the one that has the scope's bucket.
+def choose_storage(found: 'Sequence[Storage]', scope: str, preferred: Optional[str] = None) -> 'Storage':
+    """Choose the storage that is meant: the only one, else the only one that has the scope's bucket, else the default.
 
-    One request for each candidate; none if there is only one.
+    One request for each of them, none where there is only one. docs/behaviour.md (Which RSE) has the whole rule.
 
-    :param found: The candidates; at least one.
-    :raises InvalidObject: if the choice is ambiguous.
+    :param found: The answer of :func:`candidates`.
+    :param scope: The scope.
+    :param preferred: The user's own default, which comes before that of the server.
+    :raises InvalidObject: if only the user can know.
     """
     if len(found) == 1:
         return found[0]
-    default = of_server('default_rse')
-    for storage in found:
-        if storage.rse == default:
-            return storage
-    having = [storage for storage in found if _has_bucket(storage, scope)]
-    if len(having) == 1:
+    answers = dict(zip(found, _ask_all(found, lambda storage: _has_bucket(storage, scope)), strict=True))
+    having = [storage for storage, answer in answers.items() if answer is True]
+    unknown = [storage for storage, answer in answers.items() if isinstance(answer, RucioException)]
+    if len(having) == 1 and not unknown:
         return having[0]
-    raise InvalidObject(f'There are several S3 RSEs for scope {scope}: specify one of {_listed(found)}.')
+    # An RSE that cannot be asked may have the bucket: the default must not become a second place for it.
+    possible = having if having or unknown else found
+    for default in (preferred, of_server('default_rse')):
+        for storage in possible:
+            if storage.rse == default:
+                return storage
+    why = f' ({_listed(unknown)} could not be asked whether the bucket is there)' if unknown else ''
+    raise InvalidObject(f'There are several S3 RSEs for scope {scope}{why}: name one of {_listed(found)} (--rse).')
 
 
 def _has_bucket(storage: 'Storage', scope: str) -> bool:
-    try:
-        return not storage.layout.common_bucket and exists(storage, storage.layout.bucket_of(scope))
-    except RucioException:
+    if not storage.layout.common_bucket:
+        with suppress(AccessDenied):  # somebody else's
+            return bool(storage.ways) and exists(storage, storage.layout.bucket_of(scope))
         return False
+    with db_session(DatabaseOperationType.READ) as session:
+        return has_anything(InternalScope(scope, vo=storage.vo), storage, session=session)
 
 
 def own_bucket(account: 'InternalAccount', scope: 'InternalScope', rse: Optional[str]) -> tuple['Storage', str, bool]:
@@ -298,17 +314,28 @@ def locate(
     located = []
     for location in locations:
         with suppress(RucioException):  # the scope cannot be stored there
-            bucket, key = location.source or location.storage.layout.place_of(str(scope), name, location.path)
-            located.append(
-                {
-                    'rse': location.storage.rse,
-                    'bucket': bucket,
-                    'key': key,
-                    'object_url': object_url(location.storage, bucket, key),
-                    'did_type': did_type.name if did_type else None,
-                }
-            )
+            located.append(_place(location, scope, name, did_type))
     return located
+
+
+def place_on(storage: 'Storage', scope: 'InternalScope', name: str, *, session: 'Session') -> dict[str, Any]:
+    """Return where a DID would lie on one RSE, in the form of :func:`locate`.
+
+    :raises RucioException: if it has no place there.
+    """
+    return _place(DIDLocation(storage), scope, name, _did_type(scope, name, session) if name else None)
+
+
+def _place(location: DIDLocation, scope: 'InternalScope', name: str, did_type: Optional[DIDType]) -> dict[str, Any]:
+    storage = location.storage
+    bucket, key = location.source or storage.layout.place_of(str(scope), name, location.path)
+    return {
+        'rse': storage.rse,
+        'bucket': bucket,
+        'key': key,
+        'url': object_url(storage, bucket, key),
+        'did_type': did_type.name if did_type else None,
+    }
 
 
 def object_url(storage: 'Storage', bucket: str, key: str) -> str:
@@ -348,38 +375,85 @@ def exists(storage: 'Storage', bucket: str) -> bool:
     return True
 
 
-def list_buckets(chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]') -> list[dict[str, Any]]:
-    """List the buckets of some scopes (None: all buckets of the RSEs) on some storages. One request per storage.
+def list_buckets(
+    chosen: 'Sequence[Storage]', scopes: 'Optional[Collection[str]]'
+) -> tuple[list[dict[str, Any]], dict[str, RucioException]]:
+    """List the buckets of these scopes (None: all that the RSEs may have) on these storages.
 
-    :param chosen: The storages.
-    :param scopes: The scopes; None: all buckets of the RSEs.
-    :raises RucioException: if a storage does not answer, and the others have no buckets: an empty list would be wrong.
+    One request for each storage, to all of them at once. Storages that anybody may read are not asked, unless there is
+    only one: they list no buckets.
+
+    :returns: The buckets, and why each RSE that could not be asked was not.
     """
-    result: list[dict[str, Any]] = []
-    failure: Optional[RucioException] = None
-    for storage in chosen:
-        if not storage.ways and len(chosen) > 1:
-            continue
+    asked = [each for each in chosen if each.endpoint.auth != 'anonymous' or len(chosen) == 1]
+    found: list[dict[str, Any]] = []
+    missing: dict[str, RucioException] = {}
+    for storage, answer in zip(asked, _ask_all(asked, _buckets_on), strict=True):
+        if isinstance(answer, RucioException):
+            _LOGGER.warning('S3: %s', answer.args[0] if answer.args else answer)
+            missing[storage.rse] = answer
+        else:
+            found += [_described(storage, each) for each in answer if _is_meant(storage, each['Name'], scopes)]
+    return found, missing
+
+
+def _ask_all(
+    asked: 'Sequence[Storage]', question: 'Callable[[Storage], Answer]'
+) -> 'list[Union[Answer, RucioException]]':
+    """Ask each storage the same, all at once: those that are silent cost the time of one."""
+
+    def ask(storage: 'Storage') -> 'Union[Answer, RucioException]':
         try:
-            with translated('ls', Target(storage.rse, '*')):
-                found = storage.connection(SERVER).client.list_buckets().get('Buckets', [])
+            return question(storage)
         except RucioException as error:
-            _LOGGER.warning('S3: %s', error.args[0] if error.args else error)
-            failure = error
-            continue
-        for each in found:
-            own = not storage.layout.common_bucket and storage.layout.deterministic
-            scope = address.bucket_to_scope(each['Name'], storage.endpoint.bucket_prefix) if own else None
-            if storage.layout.may_have(each['Name']) if scopes is None else scope in scopes:
-                created = each.get('CreationDate')
-                result.append(
-                    {
-                        'rse': storage.rse,
-                        'bucket': each['Name'],
-                        'scope': scope,
-                        'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None,
-                    }
-                )
-    if failure is not None and not result:
-        raise failure
-    return result
+            return error
+
+    if len(asked) < 2:
+        return [ask(storage) for storage in asked]
+    with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as pool:
+        return list(pool.map(ask, asked))
+
+
+def _buckets_on(storage: 'Storage') -> list[Any]:
+    with translated('ls', Target(storage.rse, '*')):
+        return list(storage.connection(SERVER).client.list_buckets().get('Buckets', []))
+
+
+def _scope_of(storage: 'Storage', bucket: str) -> Optional[str]:
+    own = not storage.layout.common_bucket and storage.layout.deterministic
+    return address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix) if own else None
+
+
+def _is_meant(storage: 'Storage', bucket: str, scopes: 'Optional[Collection[str]]') -> bool:
+    return storage.layout.may_have(bucket) if scopes is None else _scope_of(storage, bucket) in scopes
+
+
+def _described(storage: 'Storage', bucket: Any) -> dict[str, Any]:
+    created = bucket.get('CreationDate')
+    return {
+        'rse': storage.rse,
+        'bucket': bucket['Name'],
+        'scope': _scope_of(storage, bucket['Name']),
+        'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None,
+    }
+
+
+def may_have_buckets_of(
+    account: 'InternalAccount', scopes: 'Collection[str]', found: 'Sequence[Storage]', *, session: 'Session'
+) -> 'list[Storage]':
+    """Return the storages on which these scopes may have buckets. A few queries for each storage and scope.
+
+    These are the ones on which the account has a quota, or for which the catalogue has data of the scopes.
+
+    :param account: The owner of the scopes.
+    :param scopes: The scopes.
+    :param found: The storages to choose from.
+    """
+    own = [each for each in found if each.layout.deterministic and not each.layout.common_bucket]
+    limits = get_local_account_limit(account=account, rse_ids=[each.rse_id for each in own], session=session)
+    return [
+        each
+        for each in own
+        if limits.get(each.rse_id)
+        or any(has_anything(InternalScope(scope, vo=each.vo), each, session=session) for scope in scopes)
+    ]

@@ -44,6 +44,7 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.ListBuckets: gateway.list_buckets,
     api.RemoveBucket: gateway.remove_bucket,
     api.Locate: gateway.locate,
+    api.Choose: gateway.choose,
     api.GetCredentials: gateway.get_credentials,
     api.Sign: gateway.sign,
     api.ListGrants: gateway.list_grants,

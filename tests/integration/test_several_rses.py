@@ -1,0 +1,177 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Two storages behind one Rucio server: which one is meant, and what is said when one of them hangs, is dead or has no keys.
+
+All by the stock command of a user, on real S3 servers.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
+from servers.seaweedfs import SeaweedFS
+from servers.team import ok, refused, rows, s3_call
+
+FIRST, SECOND = 'FIRST_S3', 'SECOND_S3'
+HERE = ('user.gina', 'run1')
+
+
+@pytest.fixture(scope='module')
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with SeaweedFS(tmp_path_factory.mktemp('second'), sts=True) as server:
+        yield server
+
+
+@pytest.fixture(scope='module')
+def gina(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS, second: SeaweedFS) -> RucioCli:
+    """She has a quota on both RSEs: her scope's bucket with `run1` (2 files) on the second only, `run2` on both."""
+    user = add_user(team_root, tmp_path_factory.mktemp('gina'), 'gina', scopes=['user.gina'], attributes=())
+    for rse, storage in ((FIRST, sts), (SECOND, second)):
+        rse_id = add_s3_rse(team_root, rse, storage, accounts=['gina'], settings={'role_arn': storage.role_arn})
+        team_root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
+    ok(user.rucio('s3', 'make-bucket', 'user.gina:run1', '--rse', SECOND))
+    for name in ('a', 'b'):
+        second.client().put_object(Bucket='user.gina', Key=f'run1/{name}', Body=b'12')
+    return user
+
+
+@pytest.fixture(scope='module')
+def preferring(gina: RucioCli, tmp_path_factory: pytest.TempPathFactory) -> RucioCli:
+    """Gina with `default_rse` in her rucio.cfg: the first RSE."""
+    password = gina._config['client']['password']
+    return RucioCli(tmp_path_factory.mktemp('preferring'), gina.server, 'gina', 'gina', password, {'s3': {'default_rse': FIRST}})
+
+
+@contextmanager
+def hanging(storage: SeaweedFS) -> Iterator[None]:
+    """Accept connections, and say nothing."""
+    assert storage._process
+    os.kill(storage._process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(storage._process.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def mc(tmp_path: Path) -> dict[str, str]:
+    """A PATH with an `mc` that does what mc does with an unknown alias: it copies to a local directory, with success."""
+    tool = tmp_path / 'bin' / 'mc'
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\nmkdir -p "$(dirname "./$3")" && cp "$2" "./$3"\n')
+    tool.chmod(0o700)
+    return {'PATH': f'{tool.parent}:{os.environ["PATH"]}'}
+
+
+# Which one
+
+
+def test_where_the_bucket_is_comes_before_a_default(preferring: RucioCli) -> None:
+    """make-bucket named the second RSE: everything that follows means it, whatever the default says."""
+    assert SECOND in ok(preferring.rucio('s3', 'make-bucket', 'user.gina:run3'))
+    assert s3_call(preferring, 'get_did_credentials', *HERE)['rse'] == SECOND
+    assert ok(preferring.rucio('s3', 'url', 'user.gina:run1', '--for', 'mc')) == 'second_s3/user.gina/run1/\n'
+    assert ['user.gina:run1', '2', '4'] in rows(preferring.rucio('s3', '-R', 'du', 'user.gina'))
+
+
+def test_a_refusal_names_the_choices_and_a_default_chooses(gina: RucioCli, preferring: RucioCli, team_root: RucioCli) -> None:
+    team_root.call('add_scope', 'gina', 'data.gina')
+    message = refused(gina.rucio('s3', 'make-bucket', 'data.gina'))
+    assert f'There are several S3 RSEs for scope data.gina: name one of {FIRST}, {SECOND}' in message
+    assert f'name one of {FIRST}, {SECOND}' in refused(gina.rucio('s3', 'url', 'data.gina:new'))
+    assert f'on {FIRST}' in ok(preferring.rucio('s3', 'make-bucket', 'data.gina'))
+    # It has its bucket now, of which the catalogue does not know.
+    (gina.directory / 'files').mkdir()
+    (gina.directory / 'files' / 'x').write_bytes(b'123')
+    assert f'data.gina:new on {FIRST}' in ok(gina.rucio('s3', 'upload', 'files', 'data.gina:new'))
+
+
+def test_ls_and_du_show_what_is_on_all_of_them(gina: RucioCli, sts: SeaweedFS) -> None:
+    """Objects on the RSE that the catalogue does not know of were not counted."""
+    sts.client().create_bucket(Bucket='user.gina')
+    sts.client().put_object(Bucket='user.gina', Key='run1/c', Body=b'1')
+    try:
+        listed = rows(gina.rucio('s3', '-R', 'ls', 'user.gina'))
+        assert ['user.gina:run1', '1', '1', 'DATASET', FIRST] in listed
+        assert ['user.gina:run1', '2', '4', 'DATASET', SECOND] in listed
+        assert f'total of {FIRST}, {SECOND}' in ok(gina.rucio('s3', 'du', 'user.gina'))
+    finally:
+        sts.client().delete_object(Bucket='user.gina', Key='run1/c')
+        sts.client().delete_bucket(Bucket='user.gina')
+
+
+def test_mc_never_copies_to_a_local_directory(gina: RucioCli, mc: dict[str, str], tmp_path: Path) -> None:
+    """`mc` with a name that has no alias here is a local copy, exit code 0: the user believes that the file is stored."""
+    (tmp_path / 'file').write_bytes(b'x')
+    for name in (
+        ok(gina.rucio('s3', 'url', 'user.gina:run1')).strip(),  # without --for mc
+        'first_s3/user.gina/run1/file',  # another RSE
+    ):
+        refused(gina.rucio('s3', 'exec', 'user.gina', '--', 'mc', 'cp', 'file', name, cwd=tmp_path, env=mc))
+    name = gina.rucio('s3', 'url', 'user.nobody:run1', '--for', 'mc').stdout.strip()
+    assert not name  # refused: Rucio 41.5's own script ends with a traceback for an empty argument, others leave it to rucio-s3
+    assert gina.rucio('s3', 'exec', 'user.gina', '--', 'mc', 'cp', 'file', name, cwd=tmp_path, env=mc).returncode == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bin', 'file']
+    name = ok(gina.rucio('s3', 'url', 'user.gina:run1', '--for', 'mc')).strip()
+    ok(gina.rucio('s3', 'exec', 'user.gina', '--', 'mc', 'cp', 'file', f'{name}x', cwd=tmp_path, env=mc))
+    assert (tmp_path / name / 'x').exists()  # what the real one would have sent there
+
+
+# One that cannot be asked
+
+
+def _all_say_what_is_missing(gina: RucioCli, rse: str, why: str) -> None:
+    began = time.monotonic()
+    for command in (['ls'], ['du'], ['credentials', '--file', 'keys'], ['exec', '--', 'touch', 'run']):
+        done = gina.rucio('s3', *command)
+        assert done.returncode == 1, (command, done.stdout, done.stderr)
+        assert 'Traceback' not in done.stderr
+        assert rse in done.stderr, (command, done.stderr)
+        assert why in done.stderr, (command, done.stderr)
+        assert command[0] != 'du' or f'without {rse}' in done.stdout
+    assert not (gina.directory / 'run').exists()
+    with pytest.raises(RucioError, match=f'incomplete.*{rse}'):
+        s3_call(gina, 'list_buckets')
+    assert time.monotonic() - began < 90
+
+
+def test_one_that_hangs(gina: RucioCli, sts: SeaweedFS) -> None:
+    """A storage that is stopped: `ls` and `du` showed the other's buckets as if they were all, exit code 0."""
+    with hanging(sts):
+        _all_say_what_is_missing(gina, FIRST, 'does not answer')
+
+
+def test_one_without_keys(gina: RucioCli, team_root: RucioCli, second: SeaweedFS) -> None:
+    add_s3_rse(team_root, 'KEYLESS_S3', second, accounts=['gina'], settings={'bucket_prefix': 'keyless-'})
+    try:
+        _all_say_what_is_missing(gina, 'KEYLESS_S3', 'has no keys for this RSE')
+    finally:
+        team_root.call('delete_local_account_limit', 'gina', 'KEYLESS_S3')
+    ok(gina.rucio('s3', 'ls'))  # where she has no quota, it is nothing to her
+
+
+def test_one_that_is_dead(gina: RucioCli, team_root: RucioCli, second: SeaweedFS) -> None:
+    second.stop()
+    _all_say_what_is_missing(gina, SECOND, 'Check the RSE')
+    # Whether the bucket of a new scope is on it cannot be known: no second one is made elsewhere.
+    team_root.call('add_scope', 'gina', 'late.gina')
+    message = refused(gina.rucio('s3', 'make-bucket', 'late.gina'))
+    assert f'({SECOND} could not be asked whether the bucket is there): name one of {FIRST}, {SECOND}' in message
