@@ -170,7 +170,7 @@ def test_what_differs_is_told_and_left_as_it_is(site: Site, unique: str, tmp_pat
 
     told = refused(upload(site, folder, unique))
 
-    assert 'data/changed is not what' in told
+    assert 'data/changed differs from' in told
     assert 'data/longer has 19 bytes' in told
     assert f'data/foreign {RSE} has an object of this name with different content' in told
     assert '1 files uploaded' in told

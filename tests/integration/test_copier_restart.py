@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rules between S3 RSEs without FTS, with one of the two storages killed and started again in the middle."""
+"""Rules between S3 RSEs without FTS, with a storage or the copier killed and started again in the middle."""
 
 import contextlib
 import signal
@@ -70,3 +70,26 @@ def test_a_storage_is_killed_in_the_middle(conveyor: Conveyor, names: list[str],
     said = (tmp_path / 'log').read_text()
     assert 'Traceback' not in said
     assert said.count(': relayed, ') == len(names)
+
+
+def test_a_copier_is_killed_in_the_middle(conveyor: Conveyor, tmp_path: Path) -> None:
+    """Another one takes over what it had claimed, as soon as the claims are stale."""
+    names = conveyor.upload('orphaned', *SIZES)
+    rule = conveyor.add_rule('orphaned', B, source_replica_expression=A)
+    with conveyor.copier(tmp_path / 'first') as process:
+        conveyor.submit()
+        assert until(lambda: conveyor.parts(B, 'orphaned') > 10, process)
+        process.kill()
+        process.wait(TIMEOUT)
+    with conveyor.copier(tmp_path / 'second') as process:
+
+        def has_arrived() -> bool:
+            conveyor.finish()
+            return conveyor.rule_state(rule) == 'OK'
+
+        until(has_arrived, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    assert conveyor.is_complete(B, names)
+    assert not conveyor.requests('orphaned')
+    assert 'Traceback' not in (tmp_path / 'second').read_text()
