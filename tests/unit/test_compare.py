@@ -63,6 +63,9 @@ def kinds(entries, replicas, where=None):
         # By the size, whatever the rest says.
         ('changed', {'size': 4}, {}, True),
         ('changed', {'size': 4, 'etag': PARTS}, {'etag': PARTS}, False),
+        # The listing does not tell the size or the date.
+        ('unreadable', {'size': -1}, {}, True),
+        ('unreadable', {'size': -1}, {'state': 'C'}, True),
         # By the MD5.
         ('same', {}, {}, True),
         ('same', {}, {}, False),

@@ -15,6 +15,7 @@
 """Runs of the reconciler: a fake S3, and a catalogue in a file. What the acts do to the catalogue's rows is test_catalogue.py's."""
 
 import hashlib
+import re
 import threading
 import time
 import zlib
@@ -129,6 +130,35 @@ def counted(summary, *without):
 def only(summary):
     (problem,) = summary.problems
     return problem
+
+
+# Odd objects
+
+
+@pytest.mark.parametrize('field', ['Size', 'LastModified'])
+@pytest.mark.parametrize('options', [{}, {'on_missing': 'forget', 'on_changed': 'replace'}], ids=['report', 'act'])
+def test_one_odd_object_is_named_and_stops_no_other(here, monkeypatch, field, options):
+    """A listing that lacks a field of one object ended each run of the whole bucket."""
+    here.store('run1/known')
+    here.run()
+    here.store('run1/a', 'run1/odd', 'run1/z')
+    before, plain = here.files(), fake_s3._entry
+    odd = ('run1/known', 'run1/odd')
+    monkeypatch.setattr(fake_s3, '_entry', lambda key, each: re.sub(f'<{field}>.*</{field}>', '', plain(key, each)) if key in odd else plain(key, each))
+    summary = here.run(**options)
+    assert counted(summary) == {'new': 2, 'registered': 2, 'unreadable': 2}
+    assert [(each.kind, each.key) for each in summary.problems] == [('unreadable', key) for key in odd]
+    assert set(here.files()) == {*before, 'run1/a', 'run1/z'}
+
+
+def test_an_object_whose_head_has_no_size_is_named_and_stops_no_other(here, monkeypatch):
+    monkeypatch.setattr(checksums.objects, 'head', lambda _, target, real=checksums.objects.head: {} if target.key == 'run1/odd' else real(_, target))
+    here.store('run1/a', 'run1/odd', 'run1/z', etag='e-2', crc32='')
+    summary = here.run()
+    assert set(here.files()) == {'run1/a', 'run1/z'}
+    assert (only(summary).kind, only(summary).key) == ('failed', 'run1/odd')
+    assert 'the answer cannot be read' in only(summary).found
+    assert 'KeyError' not in only(summary).found
 
 
 # From empty, and again

@@ -76,6 +76,7 @@ _COUNTS = {
     'lost': 'declared lost',
     'unnameable': 'with a key that is not a valid name in Rucio',
     'oversized': 'with a size that no object can have',
+    'unreadable': 'that the storage lists without a size or a date',
     'unproven': 'possibly changed: only reading them would tell',
     'unsummed': 'without a checksum in the catalogue',
     'conflict': 'with a name that is taken',

@@ -135,11 +135,15 @@ def read_dates(session: botocore.session.Session, read: 'Callable[[Any], Optiona
     takes three quarters of the time for reading a listing and cannot be replaced by public API.
 
     :param session: The session.
-    :param read: Returns a datetime, or None to use botocore's function.
+    :param read: Returns a datetime, or None to use botocore's function. A date that neither can parse is None, and does
+        not make the rest of the answer unreadable.
     """
 
-    def parse(value: Any) -> 'datetime':
-        found: datetime = read(value) or parse_timestamp(value)
+    def parse(value: Any) -> 'Optional[datetime]':
+        try:
+            found: datetime = read(value) or parse_timestamp(value)
+        except (ValueError, TypeError, OverflowError, OSError, RuntimeError):
+            return None
         return found
 
     session.get_component('response_parser_factory').set_parser_defaults(timestamp_parser=parse)

@@ -31,7 +31,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
-from .answers import checked
+from .answers import checked, line_logger
 from .errors import Target, status_of, translate, translated
 from .parsing import UnreadableAnswerError
 
@@ -57,7 +57,9 @@ __all__ = [
     'stat',
 ]
 
+_LOGGER = line_logger(__name__)
 _MD5 = re.compile(r'[0-9a-f]{32}')
+UNKNOWN_SIZE = -1  # of an object in a listing that has no size or no date
 _WEAK = 'W/'  # prefix of a weak ETag, as some proxies send
 _EMPTY_PAGES = 100  # consecutive ones of a listing
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
@@ -325,9 +327,20 @@ def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]
     :param place: The bucket, and the prefix as its key.
     :raises ServiceUnavailable: if the listing is interrupted, as in :func:`list_pages`.
     """
+    unknown = ''
     for page in list_pages(client, place):
         for each in page.get('Contents', []):
-            yield each['Key'], each['Size']
+            if each['Size'] < 0:
+                unknown = unknown or each['Key']
+            yield each['Key'], max(0, each['Size'])
+    if unknown:
+        _LOGGER.warning(
+            'RSE %s: ls of %s: the storage did not tell the size or the date of objects such as %s: they count as '
+            'empty. Tell the operator of the storage.',
+            place.rse,
+            place,
+            unknown,
+        )
 
 
 def list_buckets(connection: 'Connection') -> list[str]:
@@ -397,6 +410,7 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
     :param client: The client.
     :param place: The bucket, and the prefix as its key.
     :param options: More parameters of the first request: Delimiter, StartAfter. Only Delimiter is repeated.
+    :returns: The answers. An object without a size or a date has the size :data:`UNKNOWN_SIZE`, and stops no other.
     :raises ServiceUnavailable: if there is more, but the listing cannot be continued: the pages so far are not
         complete.
     """
@@ -427,12 +441,9 @@ def _first_name(place: Target, answer: Any) -> Optional[str]:
     """
     found, folders = answer.get('Contents', []), [each.get('Prefix') for each in answer.get('CommonPrefixes', [])]
     for each in found:
-        if (
-            not isinstance(each.get('Size'), int)
-            or each['Size'] < 0
-            or not isinstance(each.get('LastModified'), datetime)
-        ):
-            raise _no_listing(place, 'a listing with an object without a size or a date')
+        size, date = each.get('Size'), each.get('LastModified')
+        if not isinstance(size, int) or size < 0 or not isinstance(date, datetime):
+            each['Size'] = UNKNOWN_SIZE
     names = [each.get('Key') for each in found] + folders
     if not all(isinstance(name, str) and name.startswith(place.key) for name in names):
         raise _no_listing(place, 'a listing with keys that do not begin with the prefix')

@@ -47,7 +47,7 @@ MAX_SHOWN = 20  # problems of a bucket in the log of a round
 
 _OUTCOMES = ('listed', 'registered', 'changed', 'missing', 'failed')
 _ACTS = ('registered', 'replaced', 'bad', 'forgotten', 'lost', 'completed')
-_OPEN = ('conflict', 'closed', 'unnameable', 'oversized')
+_OPEN = ('conflict', 'closed', 'unnameable', 'oversized', 'unreadable')
 
 
 class Reporter:

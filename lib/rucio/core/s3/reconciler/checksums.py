@@ -141,9 +141,9 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
     target, connection = subtree.target(subtree.name_of(entry.key)), subtree.storage.connection()
     with translated('stat', target):
         answer = objects.head(connection, target)
-    if (answer['ContentLength'], etag_of(answer.get('ETag', ''))) != (entry.size, entry.etag):
+        info = objects.info(answer)
+    if (info.size, etag_of(info.etag)) != (entry.size, entry.etag):
         raise _changed(subtree, entry)
-    info = objects.info(answer)
     md5 = info.md5 or _md5_of_client(answer.get('Metadata', {}))
     if md5 or not read:
         return _file(subtree, entry, Sums(md5))

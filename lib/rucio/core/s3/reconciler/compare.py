@@ -60,11 +60,12 @@ class Kind(str, Enum):
     leftover = 'leftover'  # a temporary object of an upload by Rucio
     marker = 'marker'  # an empty object that stands for a directory
     unnameable = 'unnameable'  # no DID can have this name
+    unreadable = 'unreadable'  # the listing lacks its size or its date
     oversized = 'oversized'  # larger than any object: the storage is wrong
 
 
 # No action is taken on these.
-REPORT_ONLY = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized)
+REPORT_ONLY = (Kind.marker, Kind.leftover, Kind.busy, Kind.unnameable, Kind.oversized, Kind.unreadable)
 
 
 class Finding(NamedTuple):
@@ -127,6 +128,8 @@ def _without_object(replica: 'Replica') -> Finding:
 def _without_replica(subtree: 'Subtree', name: str, entry: 'Entry') -> Kind:
     if name.endswith(TEMPORARY):
         return Kind.leftover
+    if entry.size < 0:
+        return Kind.unreadable
     if entry.size > MAX_SIZE:
         return Kind.oversized
     if name.endswith('/'):
@@ -136,6 +139,8 @@ def _without_replica(subtree: 'Subtree', name: str, entry: 'Entry') -> Kind:
 
 
 def _compare_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
+    if entry.size < 0:
+        return Kind.unreadable
     if entry.size > MAX_SIZE:
         return Kind.oversized
     if replica.state == 'A':

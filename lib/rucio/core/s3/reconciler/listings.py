@@ -23,7 +23,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from weakref import WeakKeyDictionary
@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Rucio's times are UTC without saying so
+UNKNOWN_DATE = EPOCH.replace(tzinfo=timezone.utc)
 DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
 MAX_UPLOAD_TIME = timedelta(days=1)
 MAX_ETAG_LENGTH = 128  # characters; those of storages have 32 to 70
@@ -157,7 +158,7 @@ def _pages(subtree: 'Subtree', after: str) -> Iterator[list[Entry]]:
             subtree.storage.connection().client, subtree.target(subtree.name_prefix), **where
         ):
             yield [
-                entry_of(each['Key'], each['Size'], each.get('ETag', ''), each['LastModified'])
+                entry_of(each['Key'], each['Size'], each.get('ETag', ''), each.get('LastModified') or UNKNOWN_DATE)
                 for each in answer.get('Contents', [])
             ]
     except RucioException as error:

@@ -45,6 +45,7 @@ COUNTS = (
         'completed',
         'unnameable',
         'oversized',
+        'unreadable',
         'conflict',
         'closed',
     ),
@@ -187,6 +188,10 @@ _MESSAGES: 'dict[Kind, tuple[Callable[[Finding], str], str]]' = {
     Kind.missing: (
         _always('the catalogue has a replica, but the object does not exist.'),
         'If it was deleted on purpose: RECONCILE --on-missing forget. Otherwise, upload it again.',
+    ),
+    Kind.unreadable: (
+        _always('the storage lists the object without its size or its date.'),
+        'Contact the operator of the storage.',
     ),
     Kind.oversized: (
         _always(f'the storage reports more than {MAX_SIZE} bytes for the object, which is not possible.'),

@@ -81,7 +81,7 @@ class _Position:
 
     def list(self, entry: 'Entry') -> None:
         self.count += 1
-        self.bytes += entry.size
+        self.bytes += max(0, entry.size)
         self._latest = entry
 
     def stop(self) -> None:
@@ -94,7 +94,7 @@ class _Position:
         not counted.
         """
         if self._latest and self._latest.key > key:
-            self._marks[key] = _Total(self.count - 1, self.bytes - self._latest.size)
+            self._marks[key] = _Total(self.count - 1, self.bytes - max(0, self._latest.size))
         else:
             self._marks[key] = _Total(self.count, self.bytes)
 
