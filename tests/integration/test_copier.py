@@ -117,7 +117,7 @@ def test_a_rule_that_is_deleted_stops_the_copy(conveyor: Conveyor, unique: str, 
         said = conveyor.daemon('rucio-judge-cleaner', '--run-once')
         assert 'Could not cancel' not in said
         assert not conveyor.requests(unique)
-        until(lambda: 'cancelled, or another instance has it' in (tmp_path / 'log').read_text(), process)
+        until(lambda: 'cancelled, or claimed by another instance' in (tmp_path / 'log').read_text(), process)
         stall.release()
         until(lambda: not conveyor.uploads(B, unique), process)
         process.send_signal(signal.SIGTERM)

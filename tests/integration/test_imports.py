@@ -426,7 +426,7 @@ def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, archive: World,
     said = ok(vended_team.owner.rucio('s3', 'make-bucket', f'{vended_team.scope}:{unique}'))
     assert vended_team.rse in said
     assert rows(vended_team.owner.rucio('s3', '-R', 'ls', vended_team.scope))
-    assert 'none are needed' in refused(vended_team.owner.rucio('s3', 'credentials', f'{vended_team.scope}:imported-{unique}', '--read-only'))
+    assert 'no keys are vended or needed' in refused(vended_team.owner.rucio('s3', 'credentials', f'{vended_team.scope}:imported-{unique}', '--read-only'))
 
 
 def test_a_file_that_was_registered_by_hand(archive: World, unique: str, tmp_path: Path) -> None:

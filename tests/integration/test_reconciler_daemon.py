@@ -160,7 +160,7 @@ def test_killed_in_the_middle_of_a_round(slow, tmp_path):
         process.wait()
     assert 0 < len(here.names(scope)) < 600
     log = here.reconcile()
-    assert f"bucket {here.prefix}{scope}: the round goes on after 'run" in log
+    assert f"bucket {here.prefix}{scope}: the round continues after 'run" in log
     assert here.names(scope) == sorted(keys)
     assert here.progress() == []
     assert here.rows('SELECT pid FROM heartbeats WHERE readable = ?', 's3-reconciler') == []  # that of the dead one, too
@@ -220,7 +220,7 @@ def test_a_bucket_that_is_gone(place):
     client.delete_object(Bucket=bucket, Key='run1/a')
     client.delete_bucket(Bucket=bucket)
     log = here.reconcile()
-    assert f"there is no bucket '{bucket}'. Nothing was declared lost." in log
+    assert f"the bucket '{bucket}' does not exist. No file was declared lost." in log
     assert f'bucket {here.prefix}{here.scopes[1]}: 1 objects listed' in log
     assert here.names(here.scopes[0]) == ['run1/a']
 

@@ -201,7 +201,7 @@ def test_one_worker_sweeps_grants_once_in_each_interval(storage, database):
         worker.run_once(heart)
     assert sweep.call_args_list == [mock.call('def')]
     assert beating[0].lines() == [
-        'VO def: 2 grants that had ended were deleted',
+        'VO def: 2 expired grants were deleted',
         'user.alice:run1 may still be public on RSE SITE_S3: it does not\\nanswer.',
     ]
     workers[0]._upkeep._swept -= 4000
@@ -218,7 +218,7 @@ def test_what_everybody_may_read_is_looked_at_once_in_each_round_of_a_bucket(sto
     mend.side_effect = [['user.alice was\nopen'], ServiceUnavailable('it does not answer')]
     lines = work(once()).lines(logging.WARNING)
     assert [str(call.args[0].scope) for call in mend.call_args_list] == ['user.alice', 'user.bob']
-    assert lines == [r'user.alice was\nopen', 'RSE SITE_S3, bucket user.bob: what everybody may read: it does not answer']
+    assert lines == [r'user.alice was\nopen', 'RSE SITE_S3, bucket user.bob: public collections: it does not answer']
 
 
 @pytest.mark.parametrize('options', [{'rses': 'SITE_S3'}, {'scopes': ['user.alice']}])
@@ -255,7 +255,7 @@ def test_who_comes_next_goes_on_where_it_was(s3, storage, database, compared):
     assert len(compared.seen) == 15
     heart = work(once())  # of another process: the first is gone
     assert compared.seen == [('user.alice', key) for key in KEYS]
-    assert heart.lines()[0] == f"RSE SITE_S3, bucket user.alice: the round goes on after '{KEYS[14]}'"
+    assert heart.lines()[0] == f"RSE SITE_S3, bucket user.alice: the round continues after '{KEYS[14]}'"
     assert '40 objects listed' in heart.lines()[1]
     assert len(heart.lines()) == 2
 
@@ -487,7 +487,7 @@ def test_a_bucket_that_is_missing(s3, storage, database, compared):
     assert places(made) == ([('user.alice', '', 'user.alice')], [('user.bob', 'user.bob')])
     heart = work(once())
     (warning,) = heart.lines(logging.WARNING)
-    assert "there is no bucket 'user.bob'. Nothing was declared lost." in warning
+    assert "the bucket 'user.bob' does not exist. No file was declared lost." in warning
     assert {bucket for bucket, _ in compared.seen} <= {'user.alice'}
 
 
@@ -896,7 +896,7 @@ def test_command_line():
     [
         ('--threads=0', "'0' is not 1 or more"),
         ('--sleep-time=-1', "'-1' is not"),
-        ('--interval=-1', 'no number of seconds'),
+        ('--interval=-1', 'not a number of seconds'),
         ('--save-every=nan', "'nan' is no"),
     ],
 )

@@ -12,8 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface of S3 storages asks for: who may, external <-> internal types, and one transaction for
-each step.
+"""The gateway of the S3 REST interface: permissions, external <-> internal types, and one transaction for each step.
 
 Each function does a route of :mod:`rucio.common.s3.api`: it takes what that takes and answers what that answers.
 ``issuer`` is the account that asks, ``vo`` its VO.
@@ -90,7 +89,9 @@ def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[st
 
 
 def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """The S3 RSEs and how to reach them. Makes no request: ``vended`` is offered where it was not tried yet."""
+    """List the S3 RSEs and their endpoints. No request to a storage: ``vended`` is also listed if it was not
+    tested yet.
+    """
     with db_session(DatabaseOperationType.READ) as session:
         found = storages.list_storages(vo, session=session)
         return [
@@ -100,8 +101,8 @@ def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[di
 
 
 def get_rse(asked: api.GetRSE, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """One S3 RSE and how to reach it, ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for
-    other DIDs, and ``sharing``: whether the operator has made the table of grants.
+    """Describe an S3 RSE. ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for other DIDs,
+    and ``sharing``: whether the operator has made the table of grants.
 
     Where keys could be vended it is tried first, once in some hours, whether they can become more.
 
@@ -128,12 +129,12 @@ def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
 
 
 def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """List the buckets of the scopes that the issuer owns; for admins all. One request for each RSE.
+    """List the buckets of the scopes that the issuer owns; for admins, all. One request for each RSE.
 
-    Only RSEs on which the issuer may have something are reported as missing.
+    Only RSEs on which the issuer can have files are reported as missing.
 
     :raises RSENotFound: if there is no such S3 RSE.
-    :raises RucioException: if the RSE that was named cannot be asked.
+    :raises RucioException: if the named RSE does not answer.
     """
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
@@ -163,19 +164,19 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> d
 
 
 def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Make the bucket of a scope, and with a name a dataset with a rule of the issuer that keeps it there. Twice
-    without harm.
+    """Create the bucket of a scope and, if a name is given, a dataset with a rule of the issuer that keeps it there.
+    Twice without harm.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if there is no such scope.
-    :raises InsufficientAccountLimit: if the issuer has no quota for the rule; nothing is made then.
+    :raises InsufficientAccountLimit: if the issuer has no quota for the rule; then nothing is created.
     """
     scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         if not check_scope(internal, session=session):
-            raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
+            raise ScopeNotFound(f"There is no scope '{scope}': create it first (rucio scope add).")
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
     storage = lookup.choose_storage(found, scope)
     lookup.need_exclusive(storage, account, scope, name)
@@ -200,7 +201,7 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
 
 
 def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, storage: 'Storage') -> dict[str, bool]:
-    """By Rucio's own functions, which ask the policy whether the account may."""
+    """Create the dataset and its rule with Rucio's gateway functions, which check the permissions."""
     made = {'dataset': False, 'rule': False}
     external: dict[str, Any] = {'issuer': account.external, 'vo': account.vo}
     with suppress(DataIdentifierAlreadyExists):
@@ -241,7 +242,8 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
 
 
 def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Remove the bucket of a scope, or with a name a dataset with its rule. Refuses what is not empty, unless forced.
+    """Remove the bucket of a scope or, if a name is given, a dataset with its rule. Refused if it is not empty,
+    unless forced.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the
@@ -268,7 +270,8 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
 
 
 def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Where a DID lies on S3 RSEs, or would lie: rse, bucket, key, url, did_type, prefix; the best first.
+    """Return where a DID is, or would be, stored on S3 RSEs: rse, bucket, key, url, did_type, prefix; the best
+    location first.
 
     :raises AccessDenied: if the issuer may not read it.
     """
@@ -282,13 +285,13 @@ def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[st
 
 
 def choose(asked: api.Choose, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Choose the one place of a DID that is meant: an element of the answer of :func:`locate`.
+    """Choose one location of a DID: an element of the answer of :func:`locate`.
 
-    Requests as :func:`.lookup.choose_storage`.
+    The requests of :func:`.lookup.choose_storage`.
 
     :raises AccessDenied: if the issuer may not read it.
     :raises RSENotFound: if there is no such S3 RSE, or the DID is not there.
-    :raises InvalidObject: if only the user can know.
+    :raises InvalidObject: if the choice is ambiguous.
     """
     scope, name = asked.scope, asked.name
     found = locate(api.Locate(scope=scope, name=name), issuer, vo)
@@ -308,7 +311,7 @@ def choose(asked: api.Choose, issuer: str, vo: str = DEFAULT_VO) -> dict[str, An
 
 
 def _place_on(rse: str, scope: str, name: str, others: list[str], issuer: str, vo: str) -> dict[str, Any]:
-    """Return where a DID would lie on an RSE on which the catalogue does not have it."""
+    """Return where a DID would be stored on an RSE that does not have it."""
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(rse, vo, session=session)
@@ -319,12 +322,14 @@ def _place_on(rse: str, scope: str, name: str, others: list[str], issuer: str, v
 
 
 def _readable(located: dict[str, Any], account: InternalAccount, vo: str, session: 'Session') -> Optional[str]:
-    """The part of the bucket that keys for reading would be for; None: the server vends none."""
+    """Return the key prefix that vended keys for reading would have; None: the server vends none."""
     storage = storages.get_storage(located['rse'], vo, session=session)
     if 'vended' not in storage.ways:
         return None
     key = located['key']
-    for prefix in (f'{key}/', key) if key else ('',):  # who may read a collection need not be allowed to read its name
+    for prefix in (
+        (f'{key}/', key) if key else ('',)
+    ):  # access to a collection does not include the key that equals its name
         with suppress(AccessDenied, RSEOperationNotSupported):
             return objects.covering(storage, account, located['bucket'], prefix, False, session=session)
     return None
@@ -334,8 +339,9 @@ def _readable(located: dict[str, Any], account: InternalAccount, vo: str, sessio
 
 
 def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Short-lived keys: by RSE, bucket and prefix for the largest part of the bucket around the prefix that the issuer
-    may read or write; by scope and name for one collection and nothing else, for a file those for the collection above.
+    """Vend short-lived keys. By RSE, bucket and prefix: for the largest part of the bucket around the prefix that
+    the issuer may read or write; by scope and name for one collection and nothing else, for a file those for the
+    collection above.
 
     One request to the storage's STS, or none where the server has some already.
 
@@ -383,7 +389,7 @@ def _vended(
 ) -> dict[str, Any]:
     if storage.endpoint.auth == 'anonymous':
         raise RSEOperationNotSupported(
-            f'RSE {storage.rse} is read without keys (auth = anonymous): there are none, and none are needed.'
+            f'RSE {storage.rse} is read without keys (auth = anonymous), so no keys are vended or needed.'
         )
     if 'vended' not in storage.ways:
         raise RSEOperationNotSupported(
@@ -413,13 +419,13 @@ def _vended(
 
 
 def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Sign requests to a storage with the server's keys: all of them, or none.
+    """Sign requests to a storage with the server's keys: either all of them or none.
 
     Makes no request, but one for each bucket in ten minutes where the storage obeys unsigned lock headers.
 
-    :raises AccessDenied: if one touches what the issuer may not touch.
-    :raises InputValidationError: if one is not understood.
-    :raises TooManyRequests: if the issuer had too many signed of late.
+    :raises AccessDenied: if one accesses what the issuer may not access.
+    :raises InputValidationError: if one is invalid.
+    :raises TooManyRequests: if the issuer exceeded the rate limit.
     """
     account = InternalAccount(issuer, vo=vo)
     rates.spend('signatures_per_second', issuer, vo, len(asked.requests))
@@ -440,9 +446,9 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     for bucket in sorted({each.lockable for each in checked if each.lockable}):
         if object_lock.is_enabled(storage, bucket):
             raise AccessDenied(
-                f"RSE {storage.rse}: nothing that makes objects is signed for bucket '{bucket}', because it has object "
-                'lock, and this storage obeys lock headers that are not signed (signature_guards). Use keys (vended, '
-                'or your own).'
+                f"RSE {storage.rse}: no requests that create objects are signed for bucket '{bucket}', because it has "
+                'object lock, and this storage obeys lock headers that are not signed (signature_guards). Use keys '
+                '(vended, or your own).'
             )
     return {'responses': signing.sign(storage, checked)}
 
@@ -451,7 +457,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
 
 
 def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Who may do what below a collection besides the owner of its scope: kind, account, write, by, at, until, ended.
+    """List the grants of a collection: kind, account, write, by, at, until, ended.
 
     :raises AccessDenied: if the issuer does not own the scope.
     """
@@ -464,12 +470,12 @@ def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> lis
 
 
 def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Let another account read, or read and write, below a collection. Twice without harm; the last one counts.
+    """Grant an account read, or read and write access to a collection. Repeating it changes the grant.
 
     For everybody (``*``) the storage is told, too: then also those without an account may read there.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises AccountNotFound: if there is no such account.
+    :raises AccountNotFound: if the account does not exist.
     """
     scope, name, account, write = asked.scope, asked.name, asked.account, asked.write
     owner, internal = names(issuer, scope, name, vo)
@@ -489,11 +495,11 @@ def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[st
 
 
 def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, bool]:
-    """Take a grant back. Keys that were vended already are good until they end.
+    """Revoke a grant. Keys that were already vended are valid until they expire.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises UnsupportedOperation: if the operator has not made the table of grants.
-    :raises RucioException: if it may still be public on a storage that could not be told. The grant has ended all
+    :raises UnsupportedOperation: if the operator has not created the table of grants.
+    :raises RucioException: if it may still be public on a storage that could not be updated. The grant has expired all
         the same.
     """
     scope, name, account = asked.scope, asked.name, asked.account
@@ -512,14 +518,13 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
         raise type(error)(
             f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: '
-            f'{error.args[0] if error.args else error} The server tries again (rucio-s3-reconciler); or repeat this '
-            'later.'
+            f'{error.args[0] if error.args else error} rucio-s3-reconciler tries again; or repeat this later.'
         )
     return {'removed': known}
 
 
 def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """The storage's own policy of the bucket of a scope. One request.
+    """Return the bucket policy of a scope's bucket. One request.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the storage does not let the server see it.
@@ -530,13 +535,13 @@ def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT
 
 
 def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Set the storage's own policy of the bucket of a scope, in place of the one that it has. Up to four requests.
+    """Replace the bucket policy of a scope's bucket. Up to four requests.
 
     What ``share --public`` gave stays. Owners may allow named users and roles to read, admins
     more: :func:`.bucket_policies.check`.
 
-    :raises AccessDenied: if the issuer does not own the scope, or an admin's Deny would get lost.
-    :raises InvalidObject: if this may not be set, or the storage does not take it.
+    :raises AccessDenied: if the issuer does not own the scope, or it would remove a Deny set by an admin.
+    :raises InvalidObject: if the policy is not allowed, or the storage rejects it.
     :raises UnsupportedOperation: if the storage does not let the server set it.
     """
     storage, bucket, admin = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)
@@ -548,7 +553,7 @@ def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT
 
 
 def delete_bucket_policy(asked: api.DeleteBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Delete the storage's own policy of the bucket of a scope, except for what ``share --public`` gave. Two requests.
+    """Delete the bucket policy of a scope's bucket, but keep the statements of ``share --public``. Two requests.
 
     :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is
         no admin.

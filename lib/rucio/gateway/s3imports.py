@@ -55,7 +55,7 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
                 'reach.'
             )
         if not check_scope(internal, session=session):
-            raise ScopeNotFound(f"There is no scope '{scope}': make it first (rucio scope add).")
+            raise ScopeNotFound(f"There is no scope '{scope}': create it first (rucio scope add).")
         known = None if asked.bucket or asked.prefix else imports.known(storage, scope, name, session=session)
         new = known or imports.Import(
             *imports.resolve_prefix(storage, asked.bucket, asked.prefix), scope=scope, dataset=name

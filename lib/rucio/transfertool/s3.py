@@ -14,9 +14,8 @@
 
 """The transfertool ``s3``: transfers between S3 RSEs that the daemon ``rucio-s3-copier`` carries out, without FTS.
 
-Rucio's submitter hands requests over by a note in the database, and that is all that this class does. The daemon
-finds them (:mod:`rucio.core.s3.transfers.claims`), moves the bytes, and writes the outcome where Rucio's finisher
-looks for it.
+Rucio's submitter only marks the requests in the database, and so this class moves no bytes. The daemon finds them
+(:mod:`rucio.core.s3.transfers.claims`), copies the files, and reports the outcome to Rucio's finisher.
 """
 
 import logging
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'is_s3']
 
-# stands in the requests where that of FTS has its URL; followed by a claim once an instance has it
+# the external_host of requests, where FTS has its URL; followed by a claim once an instance has one
 EXTERNAL_HOST = 'rucio-s3-copier'
 
 

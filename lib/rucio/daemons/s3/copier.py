@@ -12,12 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The copier's daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the
-transfertool ``s3``.
+"""The copier daemon: carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool ``s3``.
 
-One thread looks for work and watches over what is going on; each copy has a thread of its own. Several instances share
-the work by claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that one that was killed holds nothing up
-for longer than a minute.
+One thread searches for work and monitors the copies; each copy runs in its own thread. Instances share the work by
+claims in the database (:mod:`rucio.core.s3.transfers.claims`), so that the transfers of an instance that was killed are
+delayed by at most a minute.
 """
 
 import argparse
@@ -55,26 +54,25 @@ METRICS = MetricManager(module='rucio.daemons.s3.copier')  # also where this is 
 DAEMON_NAME = 's3-copier'
 _LOGGER = line_logger(DAEMON_NAME)
 
-WATCH_SECONDS = 3  # seconds between looks whether transfers are still wanted
-# seconds until an outcome that could not be written is written again, and an upload that could not be aborted is
-# aborted
+WATCH_SECONDS = 3  # seconds between checks that transfers are still wanted
+# Seconds until an outcome that could not be written, or an upload that could not be aborted, is tried again.
 RETRY_SECONDS = 10
-GRACE_SECONDS = 30  # seconds that the copies have to end, once the daemon was told to
+GRACE_SECONDS = 30  # seconds for the copies to end when the daemon is stopped
 _TICK_SECONDS = 0.5  # seconds: a signal that comes just when Python begins to wait is seen only after the wait
 _HEARTBEAT_SECONDS = 10  # seconds
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. Times are in seconds."""
+    """The options of the command line. Times are in seconds."""
 
     once: bool = False
     sleep_time: float = 10
-    copies: int = 4  # at the same time
+    copies: int = 4  # concurrent copies
 
 
 class _Running(NamedTuple):
-    """A copy on its way."""
+    """A running copy."""
 
     transfer: 'Transfer'
     stop: threading.Event
@@ -82,7 +80,7 @@ class _Running(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    """A transfer whose outcome is to be written, not before ``at`` by the monotonic clock."""
+    """A transfer whose outcome has to be written, not before ``at`` of the monotonic clock."""
 
     transfer: 'Transfer'
     outcome: 'Outcome'
@@ -90,7 +88,7 @@ class _Ended(NamedTuple):
 
 
 class Copier:
-    """One instance: it takes transfers, as many as it has room for, and lets go of those that nobody wants any more."""
+    """One instance: it claims as many transfers as it can run, and stops those that were cancelled."""
 
     def __init__(self, options: Options, stats: TransferStatsManager, heartbeat: HeartbeatHandler) -> None:
         self._options = options
@@ -99,14 +97,14 @@ class Copier:
         self._name = re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())[:64] + f'-{uuid4().hex[:16]}'
         self._running: list[_Running] = []
         self._ended: list[_Ended] = []
-        self._away = -float('inf')  # the database: until when it is not asked
+        self._away = -float('inf')  # until when the database is not queried
         self._changed = threading.Event()  # a copy has ended
         self._pool = ThreadPoolExecutor(options.copies, DAEMON_NAME)
         self._tidier = ThreadPoolExecutor(1, f'{DAEMON_NAME}-tidy')
         self._tidying: Optional[Future[None]] = None
 
     def run(self) -> None:
-        """Until it is told to stop; with ``once`` until there is nothing left to take."""
+        """Run until the daemon is stopped; with ``once``, until there is nothing left to claim."""
         try:
             watched = looked = tidied = -float('inf')
             while not graceful_stop.is_set():
@@ -133,12 +131,12 @@ class Copier:
 
     @property
     def _transfers(self) -> list['Transfer']:
-        """Those that this instance has claimed."""
+        """The transfers that this instance has claimed."""
         return [each.transfer for each in self._running] + [each.transfer for each in self._ended]
 
     def _guarded(self, act: Any, *arguments: Any) -> None:
-        """A database that is away for a while does not end the daemon, nor the copies under way. It is not asked again
-        at once.
+        """Call a function that uses the database. An outage of the database ends neither the daemon nor its copies; it
+        is not queried again immediately.
         """
         if time.monotonic() < self._away:
             return
@@ -159,7 +157,7 @@ class Copier:
             future = self._pool.submit(copying.carry_out, transfer, stop)
             future.add_done_callback(lambda _: self._changed.set())
             self._running.append(_Running(transfer, stop, future))
-            self._logger(logging.DEBUG, '%s: begun', transfer)
+            self._logger(logging.DEBUG, '%s: started', transfer)
 
     def _watch(self) -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
@@ -167,14 +165,16 @@ class Copier:
         for each in self._running:
             if each.transfer.id not in wanted and not each.stop.is_set():
                 self._logger(
-                    logging.INFO, '%s: cancelled, or another instance has it, so its copy is stopped', each.transfer
+                    logging.INFO,
+                    '%s: cancelled, or claimed by another instance, so the copy is stopped',
+                    each.transfer,
                 )
                 each.stop.set()
 
     def _collect(self) -> bool:
-        """See what has ended.
+        """Collect the copies that have ended.
 
-        :returns: Whether there was any.
+        :returns: Whether there were any.
         """
         done = [each for each in self._running if each.future.done()]
         for each in done:
@@ -203,8 +203,8 @@ class Copier:
             self._logger(logging.WARNING, '%s: failed. %s', way, outcome.error)
 
     def _write(self) -> None:
-        """Write down what has ended. What cannot be written now is kept: its bytes are where they shall be, and are not
-        sent again.
+        """Write the outcomes of ended transfers. If that fails, they are kept: the copies are done, and
+        not repeated.
         """
         now = time.monotonic()
         for each in [each for each in self._ended if each.at <= now]:
@@ -220,17 +220,17 @@ class Copier:
             return False
 
     def _tidy(self) -> None:
-        """Abort uploads that could not be aborted, beside all else: a storage that is away takes its time to say so."""
+        """Abort left-over uploads in the background: if a storage is down, this takes long."""
         if copying.count_leftovers() and (self._tidying is None or self._tidying.done()):
             self._logger(
-                logging.INFO, 'Multipart uploads that could not be aborted: %d. Once more', copying.count_leftovers()
+                logging.INFO,
+                'Multipart uploads that could not be aborted: %d. Trying again',
+                copying.count_leftovers(),
             )
             self._tidying = self._tidier.submit(copying.abort_leftovers)
 
     def _end(self) -> None:
-        """Stop what is under way: uploads are aborted, and the requests are as they were before, for whoever
-        takes them next.
-        """
+        """Stop all copies: uploads are aborted, and the requests are released for other instances."""
         for each in self._running:
             each.stop.set()
         last = time.monotonic() + GRACE_SECONDS
@@ -255,9 +255,9 @@ class Copier:
 
 
 def run(options: Options) -> None:
-    """Carry out transfers, and return when there are none left (``once``) or the daemon was told to stop.
+    """Carry out transfers until there are none left (``once``) or the daemon is stopped.
 
-    :raises DatabaseException: if the database is not that of this version of Rucio.
+    :raises DatabaseException: if the schema of the database is not that of this version of Rucio.
     """
     starting.need_database(DAEMON_NAME)
     with (
@@ -271,32 +271,32 @@ def run(options: Options) -> None:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser of the command line."""
     usual = Options()
     parser = argparse.ArgumentParser(
         prog='rucio-s3-copier',
         description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' "
-        '(rucio.cfg [conveyor] transfertool). Inside a storage files are copied by the storage; between two they come '
-        'through here.',
+        '(rucio.cfg [conveyor] transfertool). Files are copied by the storage if both RSEs are on it; otherwise, they '
+        'are relayed through this machine.',
     )
     parser.add_argument('--run-once', action='store_true', help='carry out what was submitted, then end')
     parser.add_argument(
         '--copies',
         type=starting.positive_int(500),
         default=usual.copies,
-        help='so many at the same time, each with up to 128 MiB of memory (%(default)s)',
+        help='number of concurrent copies, with up to 128 MiB of memory each (%(default)s)',
     )
     parser.add_argument(
         '--sleep-time',
         type=starting.seconds,
         default=usual.sleep_time,
-        help='seconds between looks for something to do (%(default)s)',
+        help='seconds between searches for work (%(default)s)',
     )
     return parser
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-copier``. Ends with 1 if it could not start; what becomes of transfers is in
+    """Run the command ``rucio-s3-copier``. Exits with 1 if it cannot start; the outcome of transfers is in
     their requests.
     """
     starting.stop_on_signals(graceful_stop)

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The reconciler's daemon: makes the catalogue say what other clients have written into buckets.
+"""The reconciler daemon: updates the catalogue to what other clients have written to buckets.
 
-A round of a bucket compares all of it with the catalogue (:mod:`rucio.core.s3.reconciler.walk`). How far it has come is
-in the database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed goes on where it was. All
-threads of all instances are workers, which Rucio's heartbeats count: each bucket, and each span of a large one, is for
-one of them.
+A round compares a whole bucket with the catalogue (:mod:`rucio.core.s3.reconciler.walk`). Its progress is stored in the
+database (:mod:`rucio.core.s3.reconciler.progress`), so that a daemon that was killed continues where it was. All
+threads of all instances are workers, which are counted by Rucio's heartbeats: each bucket, and each span of a large
+one, is assigned to one of them.
 """
 
 import argparse
@@ -68,30 +68,30 @@ graceful_stop = threading.Event()
 DAEMON_NAME = 's3-reconciler'
 _LOGGER = line_logger(DAEMON_NAME)
 
-SPANS_PER_WORKER = 4  # for each worker, of a large bucket: all have something to do until its end
+SPANS_PER_WORKER = 4  # of a large bucket, so that all workers are busy until its end
 MAX_SPANS = 256
 MAX_SORTED = 100_000_000  # objects of a storage that does not list in order: 15 GB on disk
-POLL_SECONDS = 2  # seconds between looks at what others still do, with --run-once
-STALL_SECONDS = 60  # seconds in which others must have come further
+POLL_SECONDS = 2  # seconds between checks of the other workers, with --run-once
+STALL_SECONDS = 60  # seconds in which other workers must have made progress
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. Times are in seconds."""
+    """The options of the command line. Times are in seconds."""
 
     once: bool = False
     sleep_time: int = 60
-    interval: float = 3600  # from the end of a round of a bucket to the beginning of the next
+    interval: float = 3600  # from the end of a round of a bucket to the start of the next one
     save_every: float = 10
     threads: int = 1
     rses: Optional[str] = None  # an RSE expression
     scopes: Sequence[str] = ()
     vos: Sequence[str] = ()
     dry_run: bool = False
-    inventories: Sequence[NamedInventory] = ()  # read in the place of a listing, once
+    inventories: Sequence[NamedInventory] = ()  # read instead of a listing, once
 
     def inventory_of(self, subtree: 'Subtree') -> Optional[Inventory]:
-        """That of a bucket, if it shall not be listed."""
+        """Return the inventory of a bucket; None: the bucket is listed."""
         return next(
             (
                 each.inventory
@@ -103,11 +103,11 @@ class Options:
 
 
 class Task(NamedTuple):
-    """A span that is for this worker."""
+    """A span of this worker."""
 
     subtree: 'Subtree'
     span: 'Span'
-    alone: bool  # its round has no other
+    alone: bool  # the only span of its round
 
 
 # Which buckets
@@ -124,9 +124,9 @@ def _vos(options: Options) -> list[str]:
 
 
 def _storages(options: Options) -> 'list[Storage]':
-    """The S3 RSEs that are meant.
+    """Return the S3 RSEs to reconcile.
 
-    :raises RucioException: if the RSE expression or a VO is wrong.
+    :raises RucioException: if the RSE expression or a VO is invalid.
     """
     found: list[Storage] = []
     reason = 'none of its RSEs has a protocol of rucio.rse.protocols.s3.'
@@ -139,7 +139,7 @@ def _storages(options: Options) -> 'list[Storage]':
                         each['id']
                         for each in parse_expression(expression=options.rses, filter_={'vo': vo}, session=session)
                     }
-                except InvalidRSEExpression as error:  # also where it is that of another VO
+                except InvalidRSEExpression as error:  # also for RSEs of another VO
                     ids, reason = set(), str(error.args[0])
                 chosen = [storage for storage in chosen if storage.rse_id in ids]
         found += chosen
@@ -149,7 +149,7 @@ def _storages(options: Options) -> 'list[Storage]':
 
 
 def _lacks_keys(storage: 'Storage') -> Optional[str]:
-    """Why the server has no keys for an RSE: one that only its users hold keys of is none of our business."""
+    """Return why there are no keys for an RSE, which is then skipped; None: there are keys."""
     try:
         storage.connection()
     except (RSEAccessDenied, ConfigurationError) as error:
@@ -165,24 +165,23 @@ def _subtrees(options: Options, places: progress.Worklist) -> 'list[Subtree]':
 
 
 class Worker:
-    """One thread of one instance, and what it remembers from one pass to the next."""
+    """One thread of an instance, with its state between passes."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self._began = time.time()
         self._heartbeat: Any = None
-        self.failed: set[tuple[str, ...]] = set()  # what is not tried again in this run
-        self._takes_all = False  # also what is for others
-        self._begun: dict[tuple[str, ...], float] = {}  # spans, and when their round began
-        self._there: dict[str, list[Subtree]] = {}  # RSE id -> all parts that there are, for this worker or not
+        self.failed: set[tuple[str, ...]] = set()  # not tried again in this run
+        self._takes_all = False  # also the spans of other workers
+        self._begun: dict[tuple[str, ...], float] = {}  # spans, and the start of their round
+        self._there: dict[str, list[Subtree]] = {}  # RSE id -> all subtrees, of all workers
         self._report = Reporter(options.interval)
         self._upkeep = Upkeep(self._report, options.interval)
 
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
-        """One slice of each span that is this worker's; with ``once`` one after the other, until each bucket has had
-        its round.
+        """Process one slice of each span of this worker; with ``once``, repeat until each bucket has had its round.
 
-        :returns: Whether to sleep: nothing is left to go on with.
+        :returns: Whether to sleep, as nothing is left to continue.
         """
         self._heartbeat = self._report.heartbeat = heartbeat_handler
         self.failed.clear()
@@ -195,7 +194,7 @@ class Worker:
                 continue
             if not others:
                 break
-            # A round is over when all have done their share. Those who come no further do not count.
+            # A round is over when all workers have done their spans. Workers without progress are ignored.
             if others != seen:
                 changed, seen = time.monotonic(), others
             self._takes_all = time.monotonic() - changed > STALL_SECONDS + self.options.save_every
@@ -204,11 +203,11 @@ class Worker:
         return True
 
     def _pass(self) -> tuple[int, frozenset[str]]:
-        """One slice of all that is this worker's.
+        """Process one slice of each span of this worker.
 
-        :returns: How many spans are left to it, and the rows of those of others.
+        :returns: The number of its unfinished spans, and the rows of those of other workers.
         """
-        self._heartbeat.live(force_renew=True)  # who came or went since
+        self._heartbeat.live(force_renew=True)  # notice new and stopped workers
         mine, others = 0, set[str]()
         if not self.options.rses and not self.options.scopes:
             self._upkeep.sweep_grants(lambda: _vos(self.options), self.options.once)
@@ -231,7 +230,7 @@ class Worker:
         number, total, _ = self._heartbeat.live()
         if self._takes_all:
             return True
-        # Not crc32: of names that differ in their last digit it often gives all to one of two workers.
+        # Not crc32: for names that differ in the last digit, it often assigns all to one of two workers.
         digest = hashlib.sha256('/'.join((subtree.storage.rse_id, *round_key(subtree))).encode()).digest()
         return bool((int.from_bytes(digest[:8], 'big') + index) % total == number)
 
@@ -240,9 +239,9 @@ class Worker:
         return last is None or (last.ended is not None and last.ended <= before)
 
     def _tasks(self, storage: 'Storage') -> tuple[list[Task], set[str]]:
-        """What there is to do on a storage; rounds that are due are begun.
+        """Start rounds that are due on a storage, and return its unfinished spans.
 
-        :returns: What is for this worker, and the rows of the spans that others have to do.
+        :returns: The spans of this worker, and the rows of those of other workers.
         """
         if graceful_stop.is_set() or (storage.rse_id,) in self.failed:
             return [], set()
@@ -260,7 +259,7 @@ class Worker:
         for subtree in subtrees:
             last = known.get(round_key(subtree))
             if self._is_due(last):
-                others.add('/'.join(round_key(subtree)))  # it has still to be begun
+                others.add('/'.join(round_key(subtree)))  # not started yet
             spans = last.spans if last else ()
             for span in spans:
                 if not span.done and self._is_mine(subtree, span.index):
@@ -270,15 +269,15 @@ class Worker:
         return tasks, others
 
     def _open_rounds(self, subtrees: 'list[Subtree]', known: 'dict[tuple[str, str], Round]') -> int:
-        """Begin the rounds that are due.
+        """Start the rounds that are due.
 
-        :returns: How many there were.
+        :returns: The number of rounds.
         """
         count = 0
         for subtree in subtrees:
             last = known.get(round_key(subtree))
             if last and last.ended is None and all(span.done for span in last.spans):
-                self._close(subtree)  # whoever did the last span ended too soon
+                self._close(subtree)  # the worker of the last span ended before it closed the round
             elif self._is_due(last):
                 count += 1
                 with db_session(DatabaseOperationType.WRITE) as session:
@@ -288,7 +287,7 @@ class Worker:
     def _delete_gone_rounds(
         self, storage: 'Storage', places: progress.Worklist, known: 'dict[tuple[str, str], Round]'
     ) -> None:
-        """Buckets and imports that are no more, and that nobody misses."""
+        """Delete the rounds of buckets and imports that no longer exist, and are not missing."""
         there = {round_key(subtree) for subtree in places.subtrees} | {
             (bucket, str(scope.internal)) for scope, bucket in places.missing_buckets
         }
@@ -297,9 +296,9 @@ class Worker:
                 progress.delete_rounds(storage, gone, session=session)
 
     def _work(self, task: Task) -> bool:
-        """One slice of a span.
+        """Process one slice of a span.
 
-        :returns: Whether something is left of it.
+        :returns: Whether the span is unfinished.
         """
         subtree = task.subtree
         place = (subtree.storage.rse_id, *round_key(subtree))
@@ -309,7 +308,7 @@ class Worker:
             return self._slice(task)
         except RucioException as error:
             self._fail(place, error_text(name_of(subtree), error), subtree.storage)
-        except Exception as error:  # noqa: BLE001 - the other buckets have done nothing wrong
+        except Exception as error:  # noqa: BLE001 - it must not stop the other buckets
             self._fail(place, f'{name_of(subtree)}: {type(error).__name__}: {error}', subtree.storage, error)
         return False
 
@@ -320,10 +319,10 @@ class Worker:
         reconciler = _reconciler_of(subtree, inventory)
         place = (subtree.storage.rse_id, *round_key(subtree))
         if span.counts and self._begun.get((*place, str(span.index))) != span.round:
-            self._report.logger(logging.INFO, "%s: the round goes on after '%s'", name_of(subtree), plain(span.after))
+            self._report.logger(logging.INFO, "%s: the round continues after '%s'", name_of(subtree), plain(span.after))
         self._begun[(*place, str(span.index))] = span.round
         start = time.monotonic()
-        # An inventory is read to its end before anything is compared.
+        # An inventory is read completely before anything is compared.
         seconds = None if inventory else self.options.save_every
         try:
             after = reconciler.run(span.after, span.until, seconds, most_sorted=MAX_SORTED)
@@ -338,26 +337,26 @@ class Worker:
         return after is not None
 
     def _split(self, subtree: 'Subtree', span: 'Span') -> bool:
-        """What one worker has not done in a slice is for all, if there are others."""
+        """Split what one worker has not finished in a slice, if there are other workers."""
         _, total, logger = self._heartbeat.live()
         if total < 2:
             return False
         found = ranges(subtree, min(SPANS_PER_WORKER * total, MAX_SPANS))
         with db_session(DatabaseOperationType.WRITE) as session:
             count = progress.split(subtree, span, found, session=session)
-        logger(logging.DEBUG, '%s: the round goes on in %d parts for %d workers', name_of(subtree), count, total)
+        logger(logging.DEBUG, '%s: the round continues in %d spans for %d workers', name_of(subtree), count, total)
         return count > 1
 
     def _close(self, subtree: 'Subtree') -> None:
         with db_session(DatabaseOperationType.WRITE) as session:
             ended = progress.close(subtree, time.time(), session=session)
-        if ended is None:  # others have something left to do
+        if ended is None:  # other workers have not finished
             return
         self._report.round(subtree, ended)
         self._upkeep.close(subtree)
 
     def _store_usage(self, storage: 'Storage') -> None:
-        place = (storage.rse_id, usage.SOURCE)  # none of a bucket: those go on
+        place = (storage.rse_id, usage.SOURCE)  # not of a bucket: buckets continue
         if place in self.failed:
             return
         try:
@@ -373,7 +372,7 @@ class Worker:
 
 
 def _reconciler_of(subtree: 'Subtree', inventory: Optional[Inventory], dry_run: bool = False) -> Reconciler:
-    """By the settings of the bucket."""
+    """Return a reconciler with the settings of the bucket."""
     with db_session(DatabaseOperationType.READ) as session:
         settings = bucket_settings.get(subtree.storage, subtree.bucket, session=session)
     return Reconciler(
@@ -391,9 +390,9 @@ def _reconciler_of(subtree: 'Subtree', inventory: Optional[Inventory], dry_run: 
 
 
 def _preview(options: Options) -> bool:
-    """A round of all buckets in which nothing is changed, nor noted.
+    """Compare all buckets once without any changes.
 
-    :returns: Whether each of them could be compared.
+    :returns: Whether all of them could be compared.
     """
     well = True
     for storage in _storages(options):
@@ -428,7 +427,7 @@ def _preview_subtree(subtree: 'Subtree', inventory: Optional[Inventory]) -> bool
 
 
 def reconciler(options: Options, worker: Worker) -> None:
-    """One worker, until it is told to stop."""
+    """Run one worker until the daemon is stopped."""
     run_daemon(
         once=options.once,
         graceful_stop=graceful_stop,
@@ -440,11 +439,11 @@ def reconciler(options: Options, worker: Worker) -> None:
 
 
 def run(options: Options) -> bool:
-    """Start the workers, and return when they have ended.
+    """Start the workers, and wait for their end.
 
-    :returns: Whether all buckets could be reconciled; of a daemon that goes on until it is stopped always True.
-    :raises DatabaseException: if the database is not that of this version of Rucio.
-    :raises RucioException: if the RSE expression or a VO is wrong.
+    :returns: Whether all buckets could be reconciled; without ``once``, always True.
+    :raises DatabaseException: if the schema of the database is not that of this version of Rucio.
+    :raises RucioException: if the RSE expression or a VO is invalid.
     """
     starting.need_database(DAEMON_NAME)
     known = {storage.rse for storage in _storages(options)}
@@ -458,7 +457,7 @@ def run(options: Options) -> bool:
     if options.once and len(workers) == 1:
         reconciler(options, workers[0])
     else:
-        _LOGGER.info('starting %d threads', len(workers))
+        _LOGGER.info('Starting %d threads', len(workers))
         threads = [threading.Thread(target=reconciler, args=(options, worker)) for worker in workers]
         for thread in threads:
             thread.start()
@@ -471,15 +470,15 @@ def run(options: Options) -> bool:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser of the command line."""
     usual = Options()
     parser = argparse.ArgumentParser(
         prog='rucio-s3-reconciler',
-        description='Makes the catalogue say what other clients have written into the buckets of S3 RSEs. '
-        'What is done about objects that were changed or removed says the setting of each bucket (rucio s3 settings).',
+        description='Updates the catalogue to what other clients have written to the buckets of S3 RSEs. '
+        'The settings of each bucket define what is done about changed and missing objects (rucio s3 settings).',
     )
     parser.add_argument(
-        '--run-once', action='store_true', help='one round of each bucket, then end; with 1 if one of them failed'
+        '--run-once', action='store_true', help='do one round of each bucket, then exit; with 1 if one of them failed'
     )
     parser.add_argument(
         '--threads', type=starting.positive_int(), default=usual.threads, help='workers of this instance (%(default)s)'
@@ -488,13 +487,13 @@ def get_parser() -> argparse.ArgumentParser:
         '--sleep-time',
         type=starting.positive_int(),
         default=usual.sleep_time,
-        help='seconds between looks for something to do (%(default)s)',
+        help='seconds between searches for work (%(default)s)',
     )
     parser.add_argument(
         '--interval',
         type=starting.seconds,
         default=usual.interval,
-        help='seconds from the end of a round of a bucket to the beginning of the next (%(default)s)',
+        help='seconds from the end of a round of a bucket to the start of the next one (%(default)s)',
     )
     parser.add_argument(
         '--save-every',
@@ -504,8 +503,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--rses', help='only these RSEs: an RSE expression')
     parser.add_argument('--scopes', nargs='+', default=[], help='only the buckets of these scopes')
-    parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, where there are several')
-    parser.add_argument('--dry-run', action='store_true', help='one round of each bucket in which nothing is changed')
+    parser.add_argument('--vos', nargs='+', default=[], help='only these VOs, if there are several')
+    parser.add_argument('--dry-run', action='store_true', help='compare each bucket once, without changes')
     parser.add_argument(
         '--inventory',
         dest='inventories',
@@ -513,7 +512,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=_inventory,
         default=(),
         metavar='RSE/BUCKET=s3://.../manifest.json',
-        help='read this S3 Inventory (CSV) in the place of a listing of the bucket; with --run-once or --dry-run',
+        help='read this S3 Inventory (CSV) instead of listing the bucket; with --run-once or --dry-run',
     )
     return parser
 
@@ -526,8 +525,8 @@ def _inventory(text: str) -> NamedInventory:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """The command ``rucio-s3-reconciler``. Ends with 1 if it could not start, or not reconcile all buckets in its
-    one round.
+    """Run the command ``rucio-s3-reconciler``. Exits with 1 if it cannot start, or with ``--run-once`` if a
+    bucket failed.
     """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))

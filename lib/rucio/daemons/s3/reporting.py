@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a worker of the reconciler's daemon writes into its log, and counts for Rucio's monitoring."""
+"""Log messages and metrics of the workers of the reconciler daemon."""
 
 import logging
 import time
@@ -51,9 +51,9 @@ _OPEN = ('conflict', 'closed', 'unnameable', 'oversized', 'unreadable')
 
 
 class Reporter:
-    """One worker's, and what it has said already.
+    """The reporter of one worker.
 
-    :param interval: Seconds after which the same is said again.
+    :param interval: Seconds until a message is repeated.
     """
 
     def __init__(self, interval: float) -> None:
@@ -64,12 +64,12 @@ class Reporter:
 
     @property
     def logger(self) -> 'LoggerFunction':
-        """The worker's."""
+        """The logger of the worker."""
         logger: LoggerFunction = self.heartbeat.live()[2]
         return logger
 
     def warn(self, text: str, error: Optional[BaseException] = None) -> None:
-        """Into the log, but the same not again before the next round."""
+        """Log a warning, but not the same one again within the interval."""
         now = time.monotonic()
         self._warned = {each: at for each, at in self._warned.items() if now - at < self._interval}
         if text not in self._warned:
@@ -77,7 +77,7 @@ class Reporter:
             self.logger(logging.WARNING, '%s', text, exc_info=error)
 
     def count(self, subtree: 'Subtree', summary: 'Summary') -> None:
-        """What a slice of a bucket found."""
+        """Report a slice of a bucket."""
         for outcome in _OUTCOMES:
             counter = METRICS.counter(
                 'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
@@ -90,7 +90,7 @@ class Reporter:
                 self.logger(logging.WARNING, '%s', text)
 
     def round(self, subtree: 'Subtree', ended: 'Round') -> None:
-        """A round of a bucket is over."""
+        """Report the end of a round of a bucket."""
         log_round(self.logger, subtree, ended)
         METRICS.timer(
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
@@ -98,53 +98,53 @@ class Reporter:
         self._shown.pop((subtree.storage.rse_id, *round_key(subtree)), None)
 
     def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
-        """A slice of a bucket could not be reconciled."""
+        """Report a slice that could not be reconciled."""
         METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(
             rse=storage.rse
         ).inc()
         self.warn(text, error)
 
     def missing(self, storage: 'Storage', places: progress.Worklist) -> None:
-        """Buckets that should be there."""
+        """Report missing buckets."""
         for scope, bucket in places.missing_buckets:
             self.warn(
-                f'RSE {storage.rse}: the catalogue has files of scope {scope} there, but there is no bucket '
-                f"'{bucket}'. Nothing was declared lost. If the bucket is gone for good, remove what was in it: rucio "
-                's3 remove-bucket, with --force.'
+                f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but the bucket '{bucket}' does "
+                'not exist. No file was declared lost. If the bucket was deleted on purpose, remove its files from the '
+                f'catalogue: rucio s3 remove-bucket {scope} --force.'
             )
 
 
 def round_key(subtree: 'Subtree') -> tuple[str, str]:
-    """What the rows of a part are called: bucket and mark."""
+    """Return the key of a round: bucket and mark."""
     return subtree.bucket, progress.round_id(subtree)
 
 
 def name_of(subtree: 'Subtree') -> str:
-    """For the log."""
+    """Return the name of a subtree, for the log."""
     return f'RSE {subtree.storage.rse}, bucket {subtree.bucket}' + (
         f', keys below {subtree.key_prefix}' if subtree.key_prefix else ''
     )
 
 
 def error_text(place: str, error: BaseException) -> str:
-    """What an error says, in one line that names the place."""
+    """Return an error message in one line, with its location."""
     text = plain(str(error.args[0] if error.args else error))
     return text if text.startswith('RSE ') else f'{place}: {text}'
 
 
 def problem_text(subtree: 'Subtree', problem: 'Problem') -> str:
-    """A problem in one line."""
+    """Return a problem in one line."""
     where = '' if problem.found.startswith('RSE ') else f'RSE {subtree.storage.rse}: '
     return plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
 
 
 def plain(text: str) -> str:
-    """One line of the log: keys may hold anything, also what looks like the next line."""
+    """Escape text for one line of the log: keys may contain anything, including line breaks."""
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def log_round(logger: 'LoggerFunction', subtree: 'Subtree', ended: 'Round') -> None:
-    """What a round of a bucket found and did."""
+    """Log the counts of a round."""
     counts: Counter[str] = Counter(ended.counts)
     done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
     logger(

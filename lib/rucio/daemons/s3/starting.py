@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How the daemons start: what their command lines have in common, and what is said where one cannot start."""
+"""The start of the daemons: common parts of their command lines, and errors at the start."""
 
 import argparse
 import configparser
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ['ROUND_SECONDS', 'need_database', 'positive_int', 'seconds', 'started', 'stop_on_signals']
 
-ROUND_SECONDS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # the classes of timers of what may take long
+ROUND_SECONDS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # buckets of histograms of long durations
 
 
 def positive_int(most: int = sys.maxsize) -> Callable[[str], int]:
-    """For argparse: a whole number from 1 on."""
+    """Return an argparse type for integers from 1 to a maximum."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= most:
             raise argparse.ArgumentTypeError(
-                f"'{text}' is not 1 or more." if most == sys.maxsize else f"'{text}' is no number from 1 to {most}."
+                f"'{text}' is not 1 or more." if most == sys.maxsize else f"'{text}' is not a number from 1 to {most}."
             )
         return int(text)
 
@@ -53,29 +53,29 @@ def positive_int(most: int = sys.maxsize) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """For argparse: a time, not negative."""
+    """Parse a duration for argparse, which is not negative."""
     try:
         found = float(text)
     except ValueError:
         found = -1
     if not 0 <= found < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds.")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds.")
     return found
 
 
 def stop_on_signals(event: 'threading.Event') -> None:
-    """SIGTERM and SIGINT set an event, and that is all."""
+    """Set an event on SIGTERM and SIGINT."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: event.set())
 
 
 def need_database(name: str) -> None:
-    """Set up the log of a daemon. One query.
+    """Set up the log of a daemon, and check the schema of the database. One query.
 
-    :raises DatabaseException: if the database is not that of this version of Rucio.
+    :raises DatabaseException: if the schema is not that of this version of Rucio.
     """
     setup_logging(process_name=name)
-    for handler in logging.getLogger().handlers:  # heartbeats log by the root logger
+    for handler in logging.getLogger().handlers:  # heartbeats use the root logger
         handler.addFilter(one_line)
     if is_old_db():
         raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
@@ -83,7 +83,7 @@ def need_database(name: str) -> None:
 
 @contextmanager
 def started(program: str, failure: str = 'The daemon cannot start') -> Iterator[None]:
-    """End the process with one sentence where the daemon, or the command, in it cannot work."""
+    """Exit with a one-line message if the daemon or command cannot run."""
     try:
         yield
     except (RucioException, SQLAlchemyError) as error:
@@ -91,5 +91,6 @@ def started(program: str, failure: str = 'The daemon cannot start') -> Iterator[
         sys.exit(f'{program}: {found if found.startswith("RSE ") else f"{failure}: {found}"}')
     except (configparser.NoSectionError, configparser.NoOptionError) as error:
         sys.exit(
-            f"{program}: {failure}: rucio.cfg: {error}. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG."
+            f'{program}: {failure}: rucio.cfg: {error}. It needs the rucio.cfg of the Rucio server: see RUCIO_HOME and '
+            'RUCIO_CONFIG.'
         )

@@ -11,8 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the reconciler's daemon keeps in order beside the buckets: grants that have ended, what everybody may read, the
-topics of events, and what Rucio is told of an RSE's space.
+"""Further tasks of the reconciler daemon: expired grants, public collections, the topics of events, and the usage
+of RSEs.
 """
 
 import logging
@@ -38,24 +38,24 @@ __all__ = ['Upkeep']
 
 
 class Upkeep:
-    """One worker's.
+    """The tasks of one worker.
 
-    :param report: Where it says what it did.
-    :param interval: Seconds between two times.
+    :param report: The reporter of the worker.
+    :param interval: Seconds between two runs of a task.
     """
 
     def __init__(self, report: Reporter, interval: float) -> None:
         self._report = report
         self._interval = interval
-        self._swept: Optional[float] = None  # when grants that have ended were deleted
-        self._kept: dict[str, float] = {}  # RSE id -> when the topic of its events was looked at
-        self._closed: set[str] = set()  # RSEs of which a round has ended, and not yet said how much is there
+        self._swept: Optional[float] = None  # when expired grants were last deleted
+        self._kept: dict[str, float] = {}  # RSE id -> when its topic was last checked
+        self._closed: set[str] = set()  # RSEs with a finished round whose usage is not updated yet
 
     def sweep_grants(self, vos: 'Callable[[], Iterable[str]]', once: bool) -> None:
-        """Delete grants that have ended, or whose collection was erased: once in each interval, by one worker.
+        """Delete grants that have expired, or whose collection was erased: once per interval, by one worker.
 
-        :param vos: Tells of which VOs.
-        :param once: Not a second time.
+        :param vos: Returns the VOs.
+        :param once: Do not repeat it.
         """
         number, _, logger = self._report.heartbeat.live()
         due = self._swept is None or (not once and time.monotonic() - self._swept > self._interval)
@@ -65,29 +65,29 @@ class Upkeep:
         for vo in vos():
             deleted, kept = publishing.delete_ended(vo)
             if deleted:
-                logger(logging.INFO, 'VO %s: %d grants that had ended were deleted', vo, deleted)
+                logger(logging.INFO, 'VO %s: %d expired grants were deleted', vo, deleted)
             for text in kept:
                 self._report.warn(plain(text))
 
     def close(self, subtree: 'Subtree') -> None:
-        """A round of a bucket has ended."""
+        """Handle the end of a round of a bucket."""
         self._closed.add(subtree.storage.rse_id)
         self._repair_policy(subtree)
 
     def _repair_policy(self, subtree: 'Subtree') -> None:
-        """What everybody may read of a bucket, once in each round."""
-        if subtree.dataset is not None:  # an import: its bucket is somebody else's
+        """Check the public prefixes of a bucket, once per round."""
+        if subtree.dataset is not None:  # an import: the bucket belongs to another account
             return
         try:
             for mended in publishing.repair_policy(subtree):
                 self._report.warn(plain(mended))
         except RucioException as error:
-            self._report.warn(error_text(f'{name_of(subtree)}: what everybody may read', error))
+            self._report.warn(error_text(f'{name_of(subtree)}: public collections', error))
 
     def update_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
-        """Tell how much lies on a storage, when each of its buckets has had a round, and one of them has ended another.
+        """Update the usage of an RSE, when each of its buckets has had a round, and one of them a new one.
 
-        :raises RucioException: if that cannot be found out.
+        :raises RucioException: if it cannot be determined.
         """
         if storage.rse_id in self._closed:
             self._store_usage(storage, subtrees)
@@ -113,15 +113,13 @@ class Upkeep:
         )
         if not stored:
             self._report.warn(
-                f'RSE {storage.rse}: Rucio is not told how much lies there: it has the limit {usage.FREE_SPACE_LIMIT}, '
-                'by which the reaper deletes, and how much is free is not certain; or somebody else tells it. Set '
-                "'capacity' in the RSE's 's3' settings."
+                f'RSE {storage.rse}: its usage is not reported to Rucio: the RSE has the limit '
+                f'{usage.FREE_SPACE_LIMIT}, by which the reaper deletes, but its free space is not certain; or it is '
+                "reported by another program. Set 'capacity' in the 's3' settings of the RSE."
             )
 
     def repair_topic(self, storage: 'Storage') -> None:
-        """Once for each interval: where somebody has deleted the topic of its events, a storage may refuse all
-        that is written.
-        """
+        """Restore the topic of an RSE, once per interval: without it, a storage may refuse all writes."""
         now = time.monotonic()
         if (
             now - self._kept.get(storage.rse_id, -self._interval) >= self._interval

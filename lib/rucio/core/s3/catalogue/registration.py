@@ -119,7 +119,7 @@ def _owner(subtree: 'Subtree') -> 'InternalAccount':
         ).scalar()
     if owner is None:
         raise ScopeNotFound(
-            f"There is no scope '{subtree.scope}', so nobody owns its files: make it first (rucio scope add)."
+            f"There is no scope '{subtree.scope}', so its files have no owner: create it first (rucio scope add)."
         )
     return owner
 

@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""REST interface of S3 storages. It is switched on by ``[api] endpoints_add = s3`` in the server's rucio.cfg.
+"""The REST interface of S3 storages, enabled by ``[api] endpoints_add = s3`` in the server's rucio.cfg.
 
-What each route takes and answers is in :mod:`rucio.common.s3.api`; here is which function of the gateways does it.
+The parameters and answers of each route are defined in :mod:`rucio.common.s3.api`; here, the routes are mapped to
+gateway functions.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -62,9 +63,9 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
 
 
 def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
-    """The routes, for Rucio's server.
+    """Return the blueprint of the routes.
 
-    :param with_doc: For the documentation: without the routes that end in a slash.
+    :param with_doc: For the documentation: without the routes that end with a slash.
     """
     bp = AuthenticatedBlueprint('s3', __name__, url_prefix='/s3')
     for path in dict.fromkeys(request.path for request in HANDLERS):

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 
-"""What the views of the S3 plugin stand on: bounded bodies, checked parameters, and for each refusal its own status.
+"""Base of the views of the S3 plugin: bounded bodies, validated parameters, and a status for each exception.
 
-The methods of the views, and what Rucio's tools read of them, are made of the routes in :mod:`rucio.common.s3.api`.
+The methods of the views, and their OpenAPI descriptions, are generated from the routes in :mod:`rucio.common.s3.api`.
 """
 
 import json
@@ -77,12 +77,12 @@ _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def refusal(status: int, name: str, message: str) -> 'Response':
-    """An answer as Rucio makes them of exceptions."""
+    """Return an error in the format of Rucio's exceptions."""
     return generate_http_error_flask(status_code=status, exc=name, exc_msg=message)
 
 
 class S3View(ErrorHandlingMethodView):
-    """Bounded bodies, and for each refusal its own status."""
+    """A view with bounded bodies, and a status for each exception."""
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
         try:
@@ -112,17 +112,17 @@ class S3View(ErrorHandlingMethodView):
 
     @property
     def issuer(self) -> str:
-        """The account that asks."""
+        """The account that sent the request."""
         return str(request.environ['issuer'])
 
     @property
     def vo(self) -> str:
-        """Its VO."""
+        """The VO of the account."""
         return str(request.environ['vo'])
 
 
 def answer(content: Any, status: int = 200) -> 'Response':
-    """An answer in JSON that nobody keeps."""
+    """Return a JSON answer that must not be cached."""
     response = jsonify(content)
     response.status_code = status
     response.headers['Cache-Control'] = 'no-store'
@@ -130,20 +130,20 @@ def answer(content: Any, status: int = 200) -> 'Response':
 
 
 def body_bytes(most: int = MAX_BODY) -> bytes:
-    """The body of the request.
+    """Return the body of the request.
 
-    :param most: Bytes; longer ones are refused before they are read.
+    :param most: The maximum length in bytes; longer bodies are refused before they are read.
     """
     length = request.content_length
     if length is None:
-        abort(refusal(411, 'InputValidationError', 'The request must say how long its body is (Content-Length).'))
+        abort(refusal(411, 'InputValidationError', 'The request must have the length of its body (Content-Length).'))
     if length > most:
         abort(refusal(413, 'InputValidationError', f'The body of a request may have {most} bytes, not {length}.'))
     return request.get_data()
 
 
 def json_body() -> dict[str, Any]:
-    """The JSON object that the request carries."""
+    """Return the JSON object in the body of the request."""
     try:
         body = json.loads(body_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
@@ -154,7 +154,7 @@ def json_body() -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two values of one name others may take the other."""
+    """Refuse repeated names in JSON objects, which parsers interpret differently."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError
@@ -162,9 +162,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
-    """The view of a path: it reads what was sent, and answers what the handler says.
+    """Create the view of a path, which parses requests, and returns the answers of handlers.
 
-    :param handlers: The routes of this path, and what does each of them: called with the request, the account that asks
+    :param handlers: The routes of this path and their handlers, which are called with the request, the account
         and its VO.
     """
     methods = {route.method.lower(): _method(route, handler) for route, handler in handlers.items()}
@@ -184,7 +184,7 @@ def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., R
 
 
 def add_routes(bp: 'Blueprint', path: str, kind: 'type[MethodView]', with_doc: bool) -> None:
-    """Let a blueprint answer at a path, and unless it is for the documentation also with a slash at its end."""
+    """Add a path to a blueprint and, unless it is for the documentation, also with a slash at its end."""
     function = kind.as_view(kind.__name__.lower())
     for each in (path,) if with_doc else (path, f'{path}/'):
         bp.add_url_rule(
@@ -193,7 +193,7 @@ def add_routes(bp: 'Blueprint', path: str, kind: 'type[MethodView]', with_doc: b
 
 
 def never_cached(response: 'Response') -> 'Response':
-    """Rucio's, which allow a GET to be cached; nothing here may be."""
+    """Add Rucio's headers, but never allow caching, as Rucio does for GET."""
     response = response_headers(response)
     response.headers['Cache-Control'] = 'no-store'
     if message := response.headers.get('ExceptionMessage'):

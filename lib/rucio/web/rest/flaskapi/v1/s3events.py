@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where storages tell what happens in their buckets. Switched on by ``[api] endpoints_add = s3, s3events`` in the
+"""The REST interface for event notifications of storages, enabled by ``[api] endpoints_add = s3, s3events`` in the
 server's rucio.cfg.
 
 It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a
@@ -49,7 +49,7 @@ def _refusal(status: int, name: str, message: str) -> 'Response':
 
 
 def _token() -> Optional[str]:
-    """The token in the header: a bearer's, or a Basic password under any name. None where there is no such header."""
+    """Return the token in the header: a bearer token, or a Basic password with any user name. None: no such header."""
     header = request.headers.get('Authorization')
     if not header:
         return None
@@ -60,7 +60,7 @@ def _token() -> Optional[str]:
 
 
 class Events(MethodView):
-    """What happens in the buckets of an RSE."""
+    """Event notifications for an RSE."""
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
         try:
@@ -89,9 +89,9 @@ class Events(MethodView):
 
 
 def blueprint(with_doc: bool = False) -> Blueprint:
-    """The route, for Rucio's server.
+    """Return the blueprint of the route.
 
-    :param with_doc: For the documentation: without the route that ends in a slash.
+    :param with_doc: For the documentation: without the route that ends with a slash.
     """
     bp = Blueprint('s3events', __name__, url_prefix='/s3')
     add_routes(bp, api.TakeEvents.path, Events, with_doc)
