@@ -931,8 +931,8 @@ def test_an_inventory_in_the_place_of_a_listing(s3, storage, database, compared)
     ('arguments', 'said'),
     [
         (['--inventory', 'SITE_S3/user.bob=s3://reports/manifest.json'], '--inventory is read once: add --run-once'),
-        (['--run-once', '--inventory', 's3://reports/manifest.json'], "'s3://reports/manifest.json' names no inventory: say RSE/BUCKET=s3://"),
-        (['--run-once', '--inventory', 'SITE_S3/user.bob=/tmp/manifest.json'], 'is no manifest: name it as s3://bucket/path/manifest.json'),
+        (['--run-once', '--inventory', 's3://reports/manifest.json'], "'s3://reports/manifest.json' is not an inventory: use RSE/BUCKET=s3://"),
+        (['--run-once', '--inventory', 'SITE_S3/user.bob=/tmp/manifest.json'], 'is not a manifest: use s3://bucket/path/manifest.json'),
     ],
 )
 def test_an_inventory_that_is_none(arguments, said, capsys):

@@ -114,7 +114,7 @@ def test_an_empty_bucket(subtree, report):
 @pytest.mark.parametrize('kind', ['ORC', 'Parquet'])
 def test_other_formats_are_refused(subtree, report, kind):
     report([row('a')], fileFormat=kind)
-    with pytest.raises(RSEOperationNotSupported, match=f"'{MANIFEST}': its format is {kind}, and only CSV is read"):
+    with pytest.raises(RSEOperationNotSupported, match=f"'{MANIFEST}': its format is {kind}, but only CSV is supported"):
         keys(subtree())
 
 
@@ -126,7 +126,7 @@ def test_the_report_of_another_bucket_is_refused(subtree, report):
 
 def test_a_field_that_is_lacking(subtree, report):
     report([(BUCKET, 'a', 1)], schema='Bucket, Key, Size')
-    with pytest.raises(ConfigurationError, match='lacks LastModifiedDate, ETag: have the inventory made with these fields'):
+    with pytest.raises(ConfigurationError, match='lacks LastModifiedDate, ETag: configure the inventory with these fields'):
         keys(subtree())
 
 
@@ -139,7 +139,7 @@ def test_what_is_no_manifest(subtree, s3, text):
 
 @pytest.mark.parametrize('url', ['reports/manifest.json', 's3://reports', 's3:///manifest.json', 's3://reports/data.csv.gz', 'https://reports/manifest.json'])
 def test_what_is_no_url_of_a_manifest(url):
-    with pytest.raises(ConfigurationError, match=f"The inventory '{url}' is no manifest"):
+    with pytest.raises(ConfigurationError, match=f"The inventory '{url}' is not a manifest"):
         inventory.Inventory(url)
 
 
@@ -153,7 +153,7 @@ def test_nothing_is_listed_of_a_report_with_a_missing_file(subtree, report, s3):
 def test_nothing_is_listed_of_a_report_with_a_damaged_file(subtree, report, s3):
     report([row('a')], [row('b')])
     s3.store(REPORTS, 'data/1.csv.gz', gzip.compress(b'"user.alice","c"'))
-    with pytest.raises(FileConsistencyMismatch, match=r'data/1\.csv\.gz. has another MD5 than its manifest says'):
+    with pytest.raises(FileConsistencyMismatch, match=r'data/1\.csv\.gz. does not match the MD5 in its manifest'):
         next(inventory.Inventory(MANIFEST)(subtree()))
 
 

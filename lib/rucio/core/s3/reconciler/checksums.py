@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checksums of objects: from the ETag where that is an MD5, from what a client noted with the object, else by reading
-it once.
+"""Checksums of objects: from the ETag if it is an MD5, from metadata of the uploading client, or by reading the
+object once.
 """
 
 import base64
@@ -47,7 +47,7 @@ Summed = tuple['Entry', Union[NewFile, Exception]]
 
 
 class Stopped(ServiceUnavailable):
-    """Reading was ended before its time."""
+    """Reading was stopped."""
 
 
 def compute_checksums(
@@ -57,20 +57,18 @@ def compute_checksums(
     read: 'Union[bool, Callable[[Entry], bool]]',
     stop: threading.Event,
 ) -> 'Iterator[Summed]':
-    """What the catalogue shall know of each object, in the order in which it is found out.
+    """Yield the files to register for objects, in the order in which they are ready.
 
-    Costs nothing where the listing's ETag is an MD5 and for empty objects; else one HEAD, and where that has no
-    checksum either (an upload in parts without one, an encryption that changes the ETag) one GET, whose content is read
-    once. ``readers`` threads, a MiB of memory for each.
+    No cost if the ETag in the listing is an MD5, or the object is empty; else one HEAD, and if that has no checksum
+    either (multipart uploads, some encryptions) one GET, which reads the content once. ``readers`` threads, with 1 MiB
+    of memory each.
 
-    :param entries: Taken as fast as they are worked on: at most two for each reader are under way. Asked for in the
-        caller's thread.
-    :param readers: How many objects are asked for and read at a time.
-    :param read: Whether objects are read, or which; those that are not, and that nothing else tells the checksum of,
-        have none. Asked in the caller's thread.
-    :param stop: Once it is set, no more are begun, and those that are being read are not finished nor yielded.
-    :returns: Each entry with the file, or with why nothing is known of it: the storage refused, or the object was
-        changed since.
+    :param entries: Consumed as they are processed, at most two per reader ahead, in the thread of the caller.
+    :param readers: The number of concurrent requests.
+    :param read: Whether to read objects, or a function that decides it in the thread of the caller; others may
+        have no checksum.
+    :param stop: Once it is set, no more objects are started, and those being read are neither finished nor yielded.
+    :returns: Each entry with its file, or with an exception: the storage refused, or the object was changed.
     """
     ended = _StopOrDone(stop)
     pool = ThreadPoolExecutor(readers, 'rucio-s3-checksums')
@@ -157,9 +155,7 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
 
 def _changed(subtree: 'Subtree', entry: 'Entry') -> RucioException:
     target = subtree.target(subtree.name_of(entry.key))
-    return ServiceUnavailable(
-        f'RSE {target.rse}: {target}: somebody changed the object while it was looked at. Run it again.'
-    )
+    return ServiceUnavailable(f'RSE {target.rse}: {target}: the object was changed while it was read. Run it again.')
 
 
 def _md5_of_client(metadata: 'Mapping[str, str]') -> Optional[str]:

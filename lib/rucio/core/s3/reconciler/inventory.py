@@ -12,12 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An S3 Inventory report in the place of a listing: what a storage wrote, once a day or a week, of all objects of
-a bucket.
+"""S3 Inventory reports instead of listings: a storage writes them once a day or week for all objects of a bucket.
 
-It costs a request for each of its files, not one for each 1000 objects. It is old when it comes: what it lacks
-may have been written since, and what it has may be gone, so the storage is asked about each object that is not as
-the catalogue says.
+A report costs one request for each of its files, not one for each 1000 objects. It is outdated when it arrives: objects
+may have been written or deleted since, so each object that differs from the catalogue is checked at the storage.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
 """
@@ -69,7 +67,7 @@ class Inventory:
         bucket, _, self._key = manifest.removeprefix('s3://').partition('/')
         if not manifest.startswith('s3://') or not bucket or not self._key.endswith('manifest.json'):
             raise ConfigurationError(
-                f"The inventory '{manifest}' is no manifest: name it as s3://bucket/path/manifest.json."
+                f"The inventory '{manifest}' is not a manifest: use s3://bucket/path/manifest.json."
             )
         self._bucket = bucket
 
@@ -100,7 +98,7 @@ class Inventory:
         transfer.download(subtree.storage.connection(), Target(subtree.storage.rse, self._bucket, key), path)
         if md5 and _md5_of(path) != md5:
             raise FileConsistencyMismatch(
-                f'{self._named(subtree, key)} has another MD5 than its manifest says: it is damaged. Use the inventory '
+                f'{self._named(subtree, key)} does not match the MD5 in its manifest: it is damaged. Use the inventory '
                 'of another day.'
             )
 
@@ -120,17 +118,17 @@ class Inventory:
             ) from None
         if source != subtree.bucket:
             raise ConfigurationError(
-                f"{self._named(subtree, self._key)} is of the bucket '{source}', not of '{subtree.bucket}': name that "
-                "bucket's own."
+                f"{self._named(subtree, self._key)} is of the bucket '{source}', not of '{subtree.bucket}': use the "
+                'inventory of that bucket.'
             )
         if kind != 'CSV':
             raise RSEOperationNotSupported(
-                f'{self._named(subtree, self._key)}: its format is {kind}, and only CSV is read. Have the inventory '
-                'made as CSV.'
+                f'{self._named(subtree, self._key)}: its format is {kind}, but only CSV is supported. Configure the '
+                'inventory as CSV.'
             )
         if lacking := [name for name in _NEEDED if name not in columns]:
             raise ConfigurationError(
-                f'{self._named(subtree, self._key)} lacks {", ".join(lacking)}: have the inventory made with these '
+                f'{self._named(subtree, self._key)} lacks {", ".join(lacking)}: configure the inventory with these '
                 'fields.'
             )
         return _Report(columns, files)
@@ -173,7 +171,7 @@ class NamedInventory(NamedTuple):
         place, _, manifest = text.partition('=')
         rse, _, bucket = place.partition('/')
         if not rse or not bucket or not manifest:
-            raise ConfigurationError(f"'{text}' names no inventory: say RSE/BUCKET=s3://bucket/path/manifest.json.")
+            raise ConfigurationError(f"'{text}' is not an inventory: use RSE/BUCKET=s3://bucket/path/manifest.json.")
         return cls(rse, bucket, Inventory(manifest))
 
 

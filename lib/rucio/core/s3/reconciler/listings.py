@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The two sorted streams that are compared: what lies in a bucket, and what the catalogue knows of it.
+"""The two sorted streams that are compared: the objects in a bucket, and the replicas in the catalogue.
 
-Both come in the order of their UTF-8 bytes, which is that of Python's own strings: S3 decodes no key to a surrogate.
+Both are sorted by their UTF-8 bytes, which is the order of Python's strings, as S3 keys contain no surrogates.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ BATCH = 10_000  # entries written at once to a temporary file
 
 
 class Entry(NamedTuple):
-    """One object, as a listing or a HEAD describes it."""
+    """An object, from a listing or a HEAD."""
 
     key: str
     size: int  # bytes
@@ -81,9 +81,7 @@ class Entry(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """One file that the catalogue has on the RSE. Size and checksums are the DID's; where it has none, the
-    replica's own.
-    """
+    """A replica in the catalogue. Size and checksums are those of the DID; if it has none, of the replica."""
 
     name: str
     bytes: int
@@ -114,20 +112,20 @@ class Unsorted(Exception):
 
 
 def is_sorted(subtree: 'Subtree') -> bool:
-    """Whether the storage is known to list keys in the order of their bytes, from any key on. No request."""
+    """Return whether the storage lists keys in the order of their bytes, starting at any key. No request."""
     return subtree.storage.endpoint.sorted_listing and not subtree.bucket.endswith(DIRECTORY_BUCKET)
 
 
 def entries(subtree: 'Subtree', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
-    """The objects of a part in the order of their keys' bytes: one request for each 1000, the memory of one such page.
+    """Yield the objects of a subtree, sorted by the bytes of their keys. One request for each 1000, with one page
+    in memory.
 
-    :param after: Only keys behind this one.
+    :param after: Only keys after this one.
     :param until: Only keys up to this one.
-    :raises Unsorted: before anything is yielded of a page that is out of order; at once, where the storage is not known
-        to sort.
-    :raises SourceNotFound: if there is no such bucket.
-    :raises RucioException: if the storage does not answer, or says that there is more, but not how to go on: what was
-        yielded before is then not all that there is.
+    :raises Unsorted: before anything of an unsorted page is yielded; immediately, if the storage does not sort.
+    :raises SourceNotFound: if the bucket does not exist.
+    :raises RucioException: if the storage does not answer, or a page is truncated without a token: the objects yielded
+        so far are then incomplete.
     """
     if not is_sorted(subtree):
         raise Unsorted(partial(unordered, subtree))
@@ -146,7 +144,7 @@ def entries(subtree: 'Subtree', after: str = '', until: Optional[str] = None) ->
 
 
 def unordered(subtree: 'Subtree') -> Iterator[Entry]:
-    """All objects of a part as the storage lists them. Costs and exceptions as those of :func:`entries`."""
+    """Yield all objects of a subtree in the order of the storage. Cost and exceptions as for :func:`entries`."""
     for page in _pages(subtree, ''):
         yield from page
 
@@ -206,11 +204,11 @@ def etag_of(header: str) -> str:
 
 
 def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
-    """One object, or None if there is none: one HEAD, and where there is none another one of the bucket, so that a
-    missing bucket, or one that belongs to somebody else now, is not taken for one without objects.
+    """Return an object; None: it does not exist. One HEAD; if it does not exist, another one of the bucket, so that a
+    missing or inaccessible bucket is not treated as empty.
 
-    :raises SourceNotFound: if there is no such bucket.
-    :raises RucioException: if the storage does not say whether there is such an object.
+    :raises SourceNotFound: if the bucket does not exist.
+    :raises RucioException: if it is unknown whether the object exists.
     """
     connection, target = subtree.storage.connection(), subtree.target(subtree.name_of(key))
     with translated('stat', target):
@@ -270,7 +268,7 @@ def replicas(subtree: 'Subtree', after: str = '', until: Optional[str] = None, p
 
 
 def known(subtree: 'Subtree', names: Iterable[str]) -> dict[str, Replica]:
-    """What the catalogue knows of these names now: one query for each 500, in one short transaction."""
+    """Return the current replicas of some names. One query for each 500, in one short transaction."""
     wanted = list(names)
     found: list[Any] = []
     with db_session(DatabaseOperationType.READ) as session:
