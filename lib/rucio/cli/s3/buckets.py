@@ -129,8 +129,9 @@ def _say(text: str, done: Mapping[str, Any], scope: str, name: str, number: Any 
 @click.option('--short', is_flag=True, help='Show only the names.')
 @click.pass_context
 def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], short: bool) -> None:
-    """List buckets, the content of the bucket of a SCOPE, or the keys of a collection SCOPE:NAME.
+    """List buckets, or the content of a bucket or collection.
 
+    Without a DID it lists buckets; for a SCOPE the content of its bucket; for SCOPE:NAME the keys of the collection.
     The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue.
     """
     missing = Missing()
@@ -176,9 +177,9 @@ def _listed(
 @rse_option()
 @click.pass_context
 def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
-    """Show number and size of the objects in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME.
+    """Show the number and size of objects.
 
-    Without --rse, the objects on all RSEs count.
+    They are counted in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME; without --rse on all RSEs.
     """
     missing = Missing()
     found = _each_folder(ctx, did, rse, missing, _Folder.sums) if did else _sums_of_buckets(ctx, rse, missing)

@@ -41,11 +41,11 @@ def import_(
     verbose: bool,
     **how: Optional[str],
 ) -> None:
-    """Register the objects of a foreign bucket as files of the dataset SCOPE:NAME, so that `rucio download` gets them.
+    """Register the objects of a foreign bucket as files of a dataset.
 
-    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b. Nothing is copied or written: the RSE must have been made
-    with `rucio s3 rse add --read-only`. The dataset has no rule. To add new objects, run it again, or leave that to
-    the server's daemon.
+    The object PREFIX/a/b becomes the file SCOPE:NAME/a/b, and `rucio download` gets it. Nothing is copied or written:
+    the RSE must have been made with `rucio s3 rse add --read-only`. The dataset has no rule. To add new objects, run it
+    again, or leave that to the server's daemon.
 
     \b
     Example: rucio s3 import LANDSAT archive:landsat --prefix scenes/2026

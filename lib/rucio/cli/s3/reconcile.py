@@ -156,12 +156,13 @@ def reconcile(
     on_missing: Optional[str],
     verbose: bool,
 ) -> None:
-    """Register objects that other tools wrote to a bucket, and report what they changed or removed.
+    """Register and report what other tools did in a bucket.
 
-    The target is the whole bucket of a SCOPE, the part below SCOPE:NAME, or all your buckets on an RSE. New objects
-    become files of the collection that they lie below; the stock commands list and download them. Without --on-changed
-    and --on-missing the settings of the bucket apply (rucio s3 settings), which by default only report. It can be run
-    again at any time. The exit code is 1 if something failed.
+    New objects are registered, changed and missing ones are reported. The target is the whole bucket of a SCOPE, the
+    part below SCOPE:NAME, or all your buckets on an RSE. New objects become files of the collection that they lie
+    below; the stock commands list and download them. Without --on-changed and --on-missing the settings of the bucket
+    apply (rucio s3 settings), which by default only report. It can be run again at any time. The exit code is 1 if
+    something failed.
 
     \b
     Example: rucio s3 reconcile user.alice:run7
@@ -299,10 +300,10 @@ def _tell(problems: list[dict[str, str]], counts: Mapping[str, int], verbose: bo
 def bucket_settings(
     ctx: click.Context, scope: str, rse: Optional[str], on_changed: Optional[str], on_missing: Optional[str]
 ) -> None:
-    """Show or set what is done about objects in the bucket of a SCOPE that others changed or removed.
+    """Show or set what is done about changed and missing objects.
 
-    The settings apply to `rucio s3 reconcile` and to the daemons of the server. `default` restores the operator's
-    setting of the RSE.
+    These settings of the bucket of a SCOPE apply to `rucio s3 reconcile` and to the daemons of the server. `default`
+    restores the operator's setting of the RSE.
     """
     bucket, name = parse_did(scope)
     if name:
@@ -333,10 +334,10 @@ def bucket_settings(
 )
 @click.pass_context
 def watch(ctx: click.Context, did: tuple[str, str], rse: Optional[str], interval: float) -> None:
-    """Show changes in the catalogue below SCOPE:NAME, or to all files of a SCOPE, as they happen. Stop with Ctrl-C.
+    """Show changes in the catalogue as they happen. Stop with Ctrl-C.
 
-    Files are registered, updated (with a new size or checksum), declared bad or removed. With --robot, each line has
-    time, change, DID and size in bytes.
+    Shows the changes below SCOPE:NAME, or of all files of a SCOPE: files are registered, updated (with a new size or
+    checksum), declared bad or removed. With --robot, each line has time, change, DID and size in bytes.
     """
     with interruptible('', 0):
         _watch(ctx, did[0], did[1] or None, rse, interval)
