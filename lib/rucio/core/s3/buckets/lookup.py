@@ -383,6 +383,8 @@ def list_buckets(
     One request for each storage, to all of them at once. Storages that anybody may read are not asked, unless there is
     only one: they list no buckets.
 
+    :param chosen: The storages.
+    :param scopes: The scopes; None: all buckets of the RSEs.
     :returns: The buckets, and why each RSE that could not be asked was not.
     """
     asked = [each for each in chosen if each.endpoint.auth != 'anonymous' or len(chosen) == 1]
