@@ -98,7 +98,10 @@ def test_a_refusal_names_the_choices_and_a_default_chooses(gina: RucioCli, prefe
     assert f'There are several S3 RSEs for scope data.gina: name one of {FIRST}, {SECOND}' in message
     assert f'name one of {FIRST}, {SECOND}' in refused(gina.rucio('s3', 'url', 'data.gina:new'))
     assert f'on {FIRST}' in ok(preferring.rucio('s3', 'make-bucket', 'data.gina'))
-    # It has its bucket now, of which the catalogue does not know.
+    # A default does not make a second bucket of a scope that has one, of which the catalogue does not know.
+    team_root.call('add_scope', 'gina', 'more.gina')
+    ok(gina.rucio('s3', 'make-bucket', 'more.gina', '--rse', SECOND))
+    assert f'on {SECOND}' in ok(preferring.rucio('s3', 'make-bucket', 'more.gina:new'))
     (gina.directory / 'files').mkdir()
     (gina.directory / 'files' / 'x').write_bytes(b'123')
     assert f'data.gina:new on {FIRST}' in ok(gina.rucio('s3', 'upload', 'files', 'data.gina:new'))
@@ -166,6 +169,16 @@ def test_one_without_keys(gina: RucioCli, team_root: RucioCli, second: SeaweedFS
     finally:
         team_root.call('delete_local_account_limit', 'gina', 'KEYLESS_S3')
     ok(gina.rucio('s3', 'ls'))  # where she has no quota, it is nothing to her
+
+
+def test_one_whose_settings_are_invalid(gina: RucioCli, team_root: RucioCli, second: SeaweedFS) -> None:
+    add_s3_rse(team_root, 'INVALID_S3', second, accounts=['gina'], settings={'bucket_prefix': 'invalid-', 'region': 'eu central 1'})
+    try:
+        _all_say_what_is_missing(gina, 'INVALID_S3', 'eu central 1')
+    finally:
+        team_root.call('delete_local_account_limit', 'gina', 'INVALID_S3')
+        team_root.call('delete_protocols', 'INVALID_S3', second.scheme)
+    ok(gina.rucio('s3', 'ls'))
 
 
 def test_one_that_is_dead(gina: RucioCli, team_root: RucioCli, second: SeaweedFS) -> None:

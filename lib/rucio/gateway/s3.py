@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import (
     AccessDenied,
+    ConfigurationError,
     DataIdentifierAlreadyExists,
     DuplicateRule,
     InputValidationError,
@@ -137,11 +138,12 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> d
     :raises RucioException: if the named RSE does not answer.
     """
     account = InternalAccount(issuer, vo=vo)
+    invalid: dict[str, ConfigurationError] = {}
     with db_session(DatabaseOperationType.READ) as session:
         chosen = (
             [storages.get_storage(asked.rse, vo, session=session)]
             if asked.rse
-            else storages.list_storages(vo, session=session)
+            else storages.list_storages(vo, session=session, invalid=invalid)
         )
         scopes = None if access.is_admin(account, session=session) else lookup.scopes_of(account, session=session)
     found, failed = lookup.list_buckets(chosen, scopes)
@@ -152,14 +154,16 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> d
     with db_session(DatabaseOperationType.READ) as session:
         if scopes is not None and missing:
             missing = lookup.may_have_buckets_of(account, scopes, missing, session=session)
+        unusable = [rse for rse in invalid if scopes is None or lookup.has_quota(account, rse, session=session)]
         buckets = [
             each
             for each in found
             if not shared_keys.has_other_vos(by_name[each['rse']], each['bucket'], session=session)
         ]
+    reasons = {each.rse: failed[each.rse] for each in missing} | {rse: invalid[rse] for rse in unusable}
     return {
         'buckets': buckets,
-        'missing': [{'rse': each.rse, 'why': str(failed[each.rse].args[0])} for each in missing],
+        'missing': [{'rse': rse, 'why': str(why.args[0])} for rse, why in sorted(reasons.items())],
     }
 
 

@@ -172,10 +172,15 @@ _storages: dict[tuple[str, str], tuple[float, Storage]] = {}
 _told: dict[tuple[str, str], float] = {}  # when it was logged that an RSE is left out
 
 
-def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
+def list_storages(
+    vo: str, *, session: 'Session', invalid: Optional[dict[str, ConfigurationError]] = None
+) -> list[Storage]:
     """List the S3 RSEs of a VO, sorted by name, without those whose settings are invalid, which the log names.
 
     Costs one query, and a few more for each RSE that has not been loaded within :data:`CACHE_SECONDS`.
+
+    :param vo: The VO.
+    :param invalid: A dictionary to which the RSEs that are left out are added, with the reason.
     """
     stmt = (
         select(models.RSE.rse)
@@ -191,6 +196,8 @@ def list_storages(vo: str, *, session: 'Session') -> list[Storage]:
             continue
         except ConfigurationError as error:
             _tell(rse, vo, error)
+            if invalid is not None:
+                invalid[rse] = error
     return found
 
 

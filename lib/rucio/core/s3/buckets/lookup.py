@@ -38,6 +38,7 @@ from rucio.common.s3.errors import Target, status_of, translated
 from rucio.common.s3.settings import of_server
 from rucio.common.types import InternalScope
 from rucio.core.account_limit import get_local_account_limit
+from rucio.core.rse import get_rse_id
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
 from rucio.core.scope import get_scopes
@@ -60,6 +61,7 @@ __all__ = [
     'choose_storage',
     'exists',
     'has_anything',
+    'has_quota',
     'imported',
     'is_file',
     'list_buckets',
@@ -459,3 +461,13 @@ def may_have_buckets_of(
         if limits.get(each.rse_id)
         or any(has_anything(InternalScope(scope, vo=each.vo), each, session=session) for scope in scopes)
     ]
+
+
+def has_quota(account: 'InternalAccount', rse: str, *, session: 'Session') -> bool:
+    """Return whether an account has a quota on an RSE, whose settings may be invalid. Two queries.
+
+    :param account: The account.
+    :param rse: The name of the RSE.
+    """
+    rse_id = get_rse_id(rse, vo=account.vo, session=session)
+    return bool(get_local_account_limit(account=account, rse_ids=[rse_id], session=session).get(rse_id))
