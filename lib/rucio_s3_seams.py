@@ -11,10 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What this project changes in a stock Rucio: in memory, after Python has executed a module of it, and nothing else.
+"""All changes to a stock Rucio: they are made in memory, after Python has executed one of its modules.
 
-Each seam is here, with what it replaces and for which Rucio that was checked. docs/upstream.md has for each the change
-of Rucio that would make it unnecessary. What does not fit leaves Rucio as it was, and one line on stderr says so.
+Each seam is listed with what it replaces, and the versions of Rucio it was checked with. docs/upstream.md has for each
+the change in Rucio that would make it unnecessary. If a seam does not fit a version, Rucio is not changed, and a line
+on stderr says so.
 
 Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from
 rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not

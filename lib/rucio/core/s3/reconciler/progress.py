@@ -12,19 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The reconciler's rounds: which buckets there are to do, and how far each of them has come.
+"""The rounds of the reconciler: which buckets to reconcile, and their progress.
 
-A round goes once over a part of a bucket, in one span of keys or, where several workers share a large bucket, in many.
-How far each span has come stands in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``):
-whoever comes next goes on there.
+A round covers a subtree of a bucket once, in one span of keys or, if several workers share a large bucket, in many. The
+progress of each span is stored in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``),
+from where the next worker continues.
 
 =================  =================================================================================================
 ``round:PART`` when it began and ended, and the counts of its last end ``span:PART:N`` from where to where, how far it
 is, and what was counted until there
 =================  =================================================================================================
 
-Rows are changed only where they are still what was read. Of two workers that take each other for gone one loses the
-row, and counts nothing twice.
+Rows are only updated if they have not changed since they were read. If two workers process the same span, one of them
+loses, and nothing is counted twice.
 """
 
 import base64
@@ -81,9 +81,7 @@ MAX_KEY_LENGTH = 1100  # characters, with those that JSON adds
 
 @dataclass(frozen=True)
 class Span:
-    """A range of keys of a part: those after ``after`` up to ``until`` (None: the end), of which all up to ``after``
-    are done.
-    """
+    """A range of keys: those after ``after`` up to ``until`` (None: the end). All keys up to ``after`` are done."""
 
     index: int
     after: str = ''
@@ -97,7 +95,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Round:
-    """A round that is under way, with the counts of the one before, or with ``ended`` the last one."""
+    """A running round, with the counts of the previous one; or, if ``ended``, the last round."""
 
     started: float  # POSIX seconds
     ended: Optional[float] = None
@@ -108,7 +106,7 @@ class Round:
 
 
 class Worklist(NamedTuple):
-    """What there is to do on a storage: parts of buckets, and scopes with a bucket that should be there and is not."""
+    """The work on a storage: subtrees to reconcile, and scopes whose bucket is missing."""
 
     subtrees: list[Subtree]
     missing_buckets: list[tuple[InternalScope, str]]
@@ -118,7 +116,7 @@ class Worklist(NamedTuple):
 
 
 def round_id(subtree: Subtree) -> str:
-    """What the rows of a part are called."""
+    """Return the name of the rows of a subtree."""
     scope = str(subtree.scope.internal)
     if not subtree.name_prefix:
         return scope
@@ -129,7 +127,7 @@ def round_id(subtree: Subtree) -> str:
 def read_rounds(
     storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session'
 ) -> dict[tuple[str, str], Round]:
-    """All rounds on a storage, or of one bucket of it, by bucket and mark: one query."""
+    """Return all rounds on a storage, or of one bucket, by bucket and mark. One query."""
     rounds: dict[tuple[str, str], Round] = {}
     spans: dict[tuple[str, str], list[Span]] = {}
     for row in configs.list_rows(storage, (_ROUND, _SPAN), bucket, session=session):
@@ -209,7 +207,7 @@ def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') 
 
 
 def delete_rounds(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
-    """Drop the rows of buckets that are no more, by bucket and mark. Two statements for each."""
+    """Delete the rows of buckets that no longer exist, by bucket and mark. Two statements each."""
     for bucket, mark in places:
         _drop_spans(storage, bucket, mark, session)
         configs.drop(configs.bucket_section(storage, bucket), f'{_ROUND}{mark}', session=session)
@@ -219,9 +217,9 @@ def delete_rounds(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, se
 
 
 def begin(subtree: Subtree, last: Optional[Round], now: float, *, session: 'Session') -> bool:
-    """Begin a round of one span. Three statements.
+    """Start a round with one span. Three statements.
 
-    :param last: The last round as it was read, if there was one.
+    :param last: The last round as it was read, if any.
     :param now: POSIX seconds.
     :returns: False if somebody else was faster.
     """
@@ -243,7 +241,7 @@ def advance(
     *,
     session: 'Session',
 ) -> bool:
-    """Note how far a span has come. One statement.
+    """Store the progress of a span. One statement.
 
     :param span: The span as it was read.
     :param after: The key that it goes on after; None: it is done.
@@ -307,13 +305,13 @@ def close(subtree: Subtree, now: float, *, session: 'Session') -> Optional[Round
 
 
 def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Worklist:
-    """The parts of buckets on a storage that are somebody's in the catalogue, by bucket. Opens sessions of its own.
+    """Find the subtrees on a storage that belong to scopes or imports, sorted by bucket. Opens its own sessions.
 
-    One request to list the buckets (or what lies directly in the one bucket that all scopes share), one more for each
-    bucket that should be there and is not listed; some queries.
+    One request to list the buckets (or the top level of the common bucket), one more for each expected bucket that is
+    not listed; some queries.
 
-    :param known: The buckets and marks that were worked on before: were one of them gone, it would be missed.
-    :raises RucioException: if the storage cannot be asked.
+    :param known: The buckets and marks of existing rounds, which are reported if they are missing.
+    :raises RucioException: if the storage does not answer.
     """
     if not storage.layout.deterministic:
         with db_session(DatabaseOperationType.READ) as session:

@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the catalogue says of the space of an RSE (``source=storage``), as the reconciler's rounds have seen it.
+"""The usage of RSEs in the catalogue (``source=storage``), as found by the rounds of the reconciler.
 
-Others act on it: Rucio's reaper deletes replicas that nobody needs any more where less is free than the RSE's limit
-``MinFreeSpace``, and takes a free space that is not known for none at all. So of an RSE that has this limit nothing is
-said unless the operator has said how large it is (``capacity``): a quota that is told need not be in force.
+Rucio's reaper acts on it: it deletes unneeded replicas when less than the RSE's limit ``MinFreeSpace`` is free, and
+treats an unknown free space as 0. So nothing is stored for an RSE with this limit unless the operator has set its size
+(``capacity``): a quota that the storage reports need not be enabled.
 
-The table has no author of its rows, so what was told stands in Rucio's table ``configs``, too (``usage`` in the
+The rows of the table have no author, so the stored values are also kept in Rucio's table ``configs`` (``usage`` in the
 section ``s3-bucket:RSE:``).
 """
 
@@ -57,16 +57,16 @@ _OWNERS_QUOTA, _OWN_QUOTA = 'x-rgw-quota-user-size', 'x-rgw-quota-bucket-size'
 
 
 class Usage(NamedTuple):
-    """What lies on a storage, whether the catalogue knows it or not."""
+    """The objects on a storage, whether or not they are in the catalogue."""
 
     files: int
     used: int  # bytes
 
 
 def sum_usage(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Round]') -> Optional[Usage]:
-    """What the last round of each part has seen. No request, no query.
+    """Return the sum over the last rounds of all subtrees. No request, no query.
 
-    :param subtrees: All parts of a storage.
+    :param subtrees: All subtrees of a storage.
     :param known: Its rounds, by bucket and mark.
     :returns: None while one of them has not had its first round.
     """
@@ -81,7 +81,7 @@ def sum_usage(subtrees: 'Sequence[Subtree]', known: 'Mapping[tuple[str, str], Ro
 
 
 def _outermost(subtrees: 'Sequence[Subtree]') -> 'list[Subtree]':
-    """Imports may lie in each other, and their objects are there once."""
+    """Return the subtrees that are not inside others: imports may overlap."""
     kept: list[Subtree] = []
     for subtree in sorted(subtrees, key=lambda subtree: (subtree.bucket, subtree.key_prefix)):
         if not kept or kept[-1].bucket != subtree.bucket or not subtree.key_prefix.startswith(kept[-1].key_prefix):
@@ -90,12 +90,12 @@ def _outermost(subtrees: 'Sequence[Subtree]') -> 'list[Subtree]':
 
 
 def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
-    """Bytes that are left: of the setting ``capacity``, or of the quota that the storage tells in the answer to one
-    HEAD (Ceph); None: nobody says.
+    """Return the free bytes: of the setting ``capacity``, or of the quota in the answer to a HEAD (Ceph);
+    None: unknown.
 
-    The quota is that of the owner of the buckets, and that of the one bucket where all scopes share it.
+    The quota is that of the owner of the buckets and, if all scopes share one bucket, that of the bucket.
 
-    :param used: What lies there, in bytes.
+    :param used: The used bytes.
     :param bucket: One of its buckets.
     :raises RucioException: if the storage does not answer.
     """
@@ -113,10 +113,10 @@ def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
 
 
 def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Session') -> bool:
-    """Tell the catalogue. A few queries.
+    """Store the usage in the catalogue. A few queries.
 
-    :param free: Bytes, or None where they are not known. Unless they are those of the setting ``capacity``, nothing is
-        stored for an RSE with the limit ``MinFreeSpace``, nor over a free space that somebody else has told.
+    :param free: The free bytes; None: unknown. Unless they are derived from the setting ``capacity``, nothing is stored
+        for an RSE with the limit ``MinFreeSpace``, nor if another program reports a free space.
     :returns: Whether it was stored.
     """
     if storage.endpoint.capacity is None:
@@ -142,10 +142,10 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
 
 
 def withdraw(storage: 'Storage', *, session: 'Session') -> bool:
-    """Take back what was said of an RSE that has the limit ``MinFreeSpace`` now, if that was not by its ``capacity``. A
+    """Delete the usage of an RSE that now has the limit ``MinFreeSpace``, unless it is derived from ``capacity``. One
     query, or two and a statement.
 
-    :returns: Whether there was anything.
+    :returns: Whether anything was deleted.
     """
     if not _has_limit(storage, session):
         return False
@@ -162,7 +162,7 @@ def _row(storage: 'Storage') -> Any:
 
 
 class _StoredUsage(NamedTuple):
-    """What was stored here last. Only what is still that was not told by somebody else since."""
+    """The values that were stored last; if the row differs, another program has written it."""
 
     files: int
     used: int
@@ -190,7 +190,7 @@ def _has_limit(storage: 'Storage', session: 'Session') -> bool:
 
 
 def _is_set_by_others(storage: 'Storage', session: 'Session') -> bool:
-    """Whether some probe of the site tells how much is free."""
+    """Return whether another program reports the free space."""
     last, row = _last(storage, session), models.RSEUsage
     stmt = select(row.rse_id).where(_row(storage), row.free.is_not(None), not_(_usage_is(last)) if last else true())
     return session.execute(stmt).first() is not None
