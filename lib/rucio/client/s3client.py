@@ -83,7 +83,7 @@ class _Told(dict[str, Any]):
         )
 
 
-class _Place(NamedTuple):
+class _DIDLocation(NamedTuple):
     """The location of a DID, and the storage that it is on."""
 
     endpoint: Endpoint
@@ -927,8 +927,8 @@ class S3Client(CredentialClient):
     ) -> dict[str, Any]:
         """Return the options for fsspec and s3fs, and so for uproot, pandas, dask and xarray. Two or three requests.
 
-        s3fs cannot renew keys: they expire after the lifetime that the server sets, usually an hour. Call this again
-        then.
+        s3fs cannot renew keys: they expire after the lifetime that the server sets, usually an hour. Call this
+        again then.
 
         Parameters
         ----------
@@ -1121,10 +1121,10 @@ class S3Client(CredentialClient):
         )
         return client
 
-    def _place(self, scope: str, name: str, rse: Optional[str], read: bool) -> _Place:
+    def _place(self, scope: str, name: str, rse: Optional[str], read: bool) -> _DIDLocation:
         place = self.best_place(scope, name, rse, read)
         endpoint, ways = self._storage(place['rse'])
-        return _Place(endpoint, ways, place['bucket'], place['key'])
+        return _DIDLocation(endpoint, ways, place['bucket'], place['key'])
 
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
         """Return the storage as the server describes it, with the settings of rucio.cfg on this machine."""
@@ -1139,7 +1139,7 @@ class S3Client(CredentialClient):
         return Endpoint.load({'rse': rse, 'id': ''}, protocol), tuple(told.get('auth') or ())
 
     def _keys_for(
-        self, place: _Place, scope: str, name: str, write: bool
+        self, place: _DIDLocation, scope: str, name: str, write: bool
     ) -> tuple[Optional[str], Optional[str], Optional[str]]:
         secrets = place.endpoint.secrets
         if not _vends(place.endpoint, place.ways) and secrets.access_key:

@@ -42,7 +42,7 @@ __all__ = ['StorageDump']
 _LOST_SLASHES = re.compile('^/+|/+$|(?<=/)/+')
 
 
-class _Place(NamedTuple):
+class _ListedPrefix(NamedTuple):
     """A bucket, the prefix of its keys, and the prefix of its paths."""
 
     bucket: str
@@ -101,7 +101,7 @@ class StorageDump:
                 'No dump was written, because an empty dump would let all files of the RSE be declared lost.'
             )
 
-    def _objects(self, place: _Place) -> Iterator[tuple[str, int]]:
+    def _objects(self, place: _ListedPrefix) -> Iterator[tuple[str, int]]:
         try:
             yield from objects.list_objects(self._connection.client, Target(self._rse, place.bucket, place.key_prefix))
         except SourceNotFound:
@@ -162,7 +162,7 @@ class StorageDump:
 
     # Buckets
 
-    def _places(self) -> list[_Place]:
+    def _places(self) -> list[_ListedPrefix]:
         self._note_heads()
         bucket, folder = address.split_prefix(self._protocol['prefix'])
         if bucket:
@@ -170,10 +170,10 @@ class StorageDump:
                 raise InputValidationError(
                     f"RSE {self._rse}: all scopes are in the bucket '{bucket}': dump the whole RSE, without --scope."
                 )
-            return [_Place(bucket, folder, '')]
+            return [_ListedPrefix(bucket, folder, '')]
         names = self._named() if self._scopes else self._listed()
         # In the order of the paths, where "a.b/" comes before "a/".
-        return [_Place(name, '', f'{name}/') for name in sorted(names, key=lambda name: f'{name}/')]
+        return [_ListedPrefix(name, '', f'{name}/') for name in sorted(names, key=lambda name: f'{name}/')]
 
     @property
     def _has_scopes(self) -> bool:

@@ -49,7 +49,7 @@ def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DE
     :returns: ``records`` and how many of them were ``skipped``, and ``counts``: what was found and done, where it is
         not 0.
     :raises CannotAuthenticate: if the token is not that of the RSE.
-    :raises InputValidationError: if the body is none of what storages send.
+    :raises InputValidationError: if the body is not an event notification.
     :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.
     """
     storage = _storage(rse, vo)

@@ -25,7 +25,7 @@ __all__ = ['names']
 def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
     """The internal ones, after a look at their spelling.
 
-    :raises InvalidObject: if one is no name that Rucio takes.
+    :raises InvalidObject: if a scope or name is invalid in Rucio.
     """
     if address.leaves_directory(name):
         raise InvalidObject(

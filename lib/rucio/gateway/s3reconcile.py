@@ -13,8 +13,7 @@
 # limitations under the License.
 
 
-"""What the REST interface asks for where the catalogue shall follow a bucket: reconciling, its settings, and what
-changed of late.
+"""The gateway of the REST interface for reconciliation: runs, settings of buckets, and recent changes.
 
 A transaction for each step, as in :mod:`rucio.gateway.s3`.
 """

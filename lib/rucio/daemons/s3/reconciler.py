@@ -449,7 +449,8 @@ def run(options: Options) -> bool:
     known = {storage.rse for storage in _storages(options)}
     if unknown := {each.rse for each in options.inventories} - known:
         raise RSENotFound(
-            f'--inventory: {", ".join(sorted(unknown))} is none of the S3 RSEs of this run: {", ".join(sorted(known))}.'
+            f'--inventory: {", ".join(sorted(unknown))} is not one of the S3 RSEs of this run: '
+            f'{", ".join(sorted(known))}.'
         )
     if options.dry_run:
         return _preview(options)

@@ -338,7 +338,7 @@ def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Workl
                     scope,
                 )
                 continue
-        # Keys that may use a bucket need not be its owner's, who is told of it in a list.
+        # The keys may be allowed to use a bucket, but not to list it.
         if str(scope) in listed or lookup.exists(storage, subtree.bucket):
             subtrees.append(subtree)
         else:

@@ -15,8 +15,8 @@
 """The REST interface for event notifications of storages, enabled by ``[api] endpoints_add = s3, s3events`` in the
 server's rucio.cfg.
 
-It is a storage that asks here, not an account, so this is none of Rucio's authenticated blueprints: each RSE has a
-token of its own.
+The client is a storage, not an account, so this is not one of Rucio's authenticated blueprints: each RSE has a token of
+its own.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
