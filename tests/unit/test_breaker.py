@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import ServiceUnavailable
-from rucio.common.s3 import breaker, clients, credentials
+from rucio.common.s3 import breaker, clients, credentials, factory
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
 from rucio.common.s3.errors import StorageSilentError, Target, is_unreachable, translated
 from servers.fake_s3 import Answer, FakeS3, Stalled
@@ -124,3 +124,37 @@ def test_it_is_asked_whether_it_is_back(s3, monkeypatch):
     assert refuses(client)
     until(lambda: not refuses(client))
     assert s3.operations() == ['ListBuckets'] * 5
+
+
+@pytest.mark.parametrize(('answer', 'is_back'), [(Answer(405), True), (Answer(200, b'<html>a proxy</html>'), True), (Answer(500), True), (Stalled(), False)])
+def test_any_answer_counts(s3, answer, is_back):
+    client = clients.connect(Endpoint('X', 'x', s3.url), KEYS, PERSON._replace(read_timeout=0.2, max_attempts=1)).client
+    s3.fail('ListBuckets', answer)
+    assert breaker._answers(client.list_buckets) == is_back
+
+
+def test_whoever_refuses_connections_takes_no_time():
+    client = clients.connect(Endpoint('X', 'x', 'http://127.0.0.1:9'), KEYS, PERSON._replace(max_attempts=1)).client
+    assert breaker._answers(client.list_buckets)
+
+
+@pytest.mark.usefixtures('back')
+def test_without_room_for_a_thread_the_storage_is_asked_again(s3, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == 'rucio-s3-breaker':
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, 'start', refuse)
+    s3.fail('ListBuckets', Stalled())
+    client = client_of(s3)
+    assert [refuses(client), refuses(client)] == [True, False]
+
+
+def test_an_sts_at_the_same_address_is_another_service(s3):
+    sts = factory.client('sts', factory.bare_session(KEYS.credentials()), s3.url, region='x', patience=SERVER)
+    assert {service for _, service, url in breaker._breakers if url == sts.meta.endpoint_url} == {'sts'}
+    client_of(s3)
+    assert {service for _, service, url in breaker._breakers if url == sts.meta.endpoint_url} == {'s3', 'sts'}

@@ -150,8 +150,14 @@ def test_the_path_of_what_rucios_auditor_found_is_meant(bound, scope, path):
 
 @pytest.mark.parametrize('dots', ['..', '%2e%2e', '.'])
 def test_a_path_that_can_be_read_in_two_ways_is_nobodys(bound, dots):
-    with pytest.raises(RSEFileNameNotSupported, match='is ambiguous for storages'):
+    with pytest.raises(RSEFileNameNotSupported, match='is ambiguous'):
         bound().lfns2pfns({'scope': 'user.mallory', 'name': 'secret', 'path': f'user.mallory/{dots}/user.alice/secret'})
+
+
+def test_a_path_in_the_bucket_user_is_not_user_mallorys(bound):
+    """Its bucket may be that of a scope `user`. To delete the file of this name in her own bucket instead would be as wrong."""
+    with pytest.raises(RSEFileNameNotSupported, match='is ambiguous'):
+        bound().lfns2pfns({'scope': 'user.mallory', 'name': 'secret', 'path': 'user/mallory/run1/secret'})
 
 
 @pytest.mark.parametrize('path', ['/bucket/a%20b/c', 'bucket/100%25/c', 'bucket/a+b'])

@@ -35,14 +35,14 @@ PAUSE = 5.0  # seconds between two attempts to reach a silent storage
 # The operation of each service that shows whether it answers again.
 _QUESTIONS = {'s3': 'list_buckets', 'sts': 'get_caller_identity', 'sns': 'list_topics'}
 
-_breakers: dict[tuple[int, str], '_Breaker'] = {}
+_breakers: dict[tuple[int, str, str], '_Breaker'] = {}
 _lock = threading.Lock()
 
 
 def watch(client: Any, service: str) -> None:
     """Refuse requests of a boto3 client while its storage is silent.
 
-    All clients of a process with the same endpoint share its state.
+    All clients of a process with the same service and endpoint share its state.
 
     :param client: The client.
     :param service: s3, sts or sns.
@@ -50,7 +50,7 @@ def watch(client: Any, service: str) -> None:
     url = str(client.meta.endpoint_url)
     with _lock:
         # A forked process does not have the thread that tries to reach the storage.
-        breaker = _breakers.setdefault((os.getpid(), url), _Breaker(url))
+        breaker = _breakers.setdefault((os.getpid(), service, url), _Breaker(url))
 
     def note(exception: Optional[BaseException]) -> None:
         if isinstance(exception, (ConnectTimeoutError, ReadTimeoutError)):
@@ -86,22 +86,27 @@ class _Breaker:
                 self._asking = threading.Thread(
                     target=self._ask, args=(question,), name='rucio-s3-breaker', daemon=True
                 )
-                self._asking.start()
+                try:
+                    self._asking.start()
+                except RuntimeError:  # no room for a thread: the next request finds out
+                    self._asking = None
         raise StorageSilentError(url=self._url) from reason
 
     def _ask(self, question: Any) -> None:
         pause = threading.Event()
-        while not _answers(question):
-            pause.wait(PAUSE)
-        self._asking = None
+        try:
+            while not _answers(question):
+                pause.wait(PAUSE)
+        finally:
+            self._asking = None
 
 
 def _answers(question: Any) -> bool:
-    """Return whether the storage answers at all."""
+    """Return whether the storage answers at all, or refuses connections: neither takes time."""
     try:
         question()
-    except ClientError:
-        return True
-    except BotoCoreError:
+    except (ConnectTimeoutError, ReadTimeoutError, StorageSilentError):
         return False
+    except (BotoCoreError, ClientError):
+        return True
     return True

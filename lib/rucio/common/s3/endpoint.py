@@ -33,7 +33,7 @@ from .settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_ho
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['PERSON', 'SERVER', 'Endpoint', 'Patience']
+__all__ = ['PERSON', 'SERVER', 'SERVER_WORK', 'Endpoint', 'Patience']
 
 
 class Patience(NamedTuple):
@@ -48,6 +48,7 @@ class Patience(NamedTuple):
 MAX_PORT = 65535
 PERSON = Patience(10, 60, 4)  # for users who wait for their files, and daemons that read them
 SERVER = Patience(3, 5, 2, breaks=True)  # for the Rucio server, where each request blocks a worker
+SERVER_WORK = Patience(3, 20, 2, breaks=True)  # the same for large requests: to list, to read, to delete many
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ def partial_file(folder: str, name: str) -> Iterator[str]:
     :raises OSError: if it cannot be created.
     """
     # A digest, as names may be as long as the file system allows.
-    # A digest, as names may already have all the length that a file system takes.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     path = os.path.join(folder, f'.rucio-s3-{digest}')
     descriptor = _take(path)
@@ -65,16 +64,21 @@ def _take(path: str) -> Optional[int]:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = os.fstat(descriptor)
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
         # Whoever had the lock may have renamed the file in the meantime: then it is complete.
-        if ours and _is_same(path, descriptor):
+        if _is_own(os.fstat(descriptor)) and _is_same(path, descriptor):
             os.truncate(descriptor, 0)
             return descriptor
-    except OSError:  # it belongs to somebody else, or the file system has no locks
+    except BlockingIOError:  # somebody is writing to it
         pass
+    except OSError:  # the file system has no locks
+        if _is_same(path, descriptor) and _is_own(os.fstat(descriptor)):
+            os.unlink(path)
     os.close(descriptor)
     return None
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
 def _is_same(path: str, descriptor: int) -> bool:

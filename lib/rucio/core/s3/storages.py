@@ -33,7 +33,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import authorizer, clients, credentials
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint, Patience
+from rucio.common.s3.endpoint import PERSON, SERVER_WORK, Endpoint, Patience
 from rucio.common.s3.layout import IMPL, Layout, main_entries
 from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
@@ -116,8 +116,8 @@ class Storage:
 
     @cached_property
     def hurried(self) -> 'Storage':
-        """The same for all that a request to the Rucio server waits for, whatever patience it would have otherwise."""
-        return replace(self, patience=SERVER)
+        """The same for long work that a request to the Rucio server waits for."""
+        return replace(self, patience=SERVER_WORK)
 
     def credentials(self) -> ReadOnlyCredentials:
         """Return the current keys of the server, to sign requests with. They never leave the server.

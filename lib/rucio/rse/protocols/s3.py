@@ -103,10 +103,12 @@ class _Names(RSEProtocol):
         scope = f'{first}.{others[0]}' if len(others) > 1 and first in ('group', 'user') else first
         if (scope, others[-1]) != (lfn.get('scope'), lfn.get('name')):
             return False
-        if address.leaves_directory(unquote(path)):
+        # To the auditor, user/alice/x/file in the bucket of scope user is a file of scope user.alice.
+        in_another_bucket = first != scope and self.rse.get('lfn2pfn_algorithm') == 's3_bucket'
+        if in_another_bucket or address.leaves_directory(unquote(path)):
             raise RSEFileNameNotSupported(
-                f"RSE {self.rse['rse']}: the path '{path}' is ambiguous for storages, so nothing is done with it: "
-                'use another S3 client.'
+                f"RSE {self.rse['rse']}: the path '{path}' is ambiguous, so nothing is done with it: use another S3 "
+                'client.'
             )
         return True
 
