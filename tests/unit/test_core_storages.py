@@ -20,10 +20,19 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.exception import InvalidObject, RSEAccessDenied, RSEFileNameNotSupported, RSENotFound, RSEOperationNotSupported, ServiceUnavailable
+from rucio.common.exception import (
+    AccessDenied,
+    InvalidObject,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+    RSENotFound,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+)
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.core.s3 import storages
@@ -213,13 +222,21 @@ def test_a_storage_that_does_not_answer_has_not_no_buckets():
 
 
 class Place:
-    """A storage that has the bucket of a scope (True), has not (False), or does not answer (None)."""
+    """A storage that has the bucket of a scope (True), has not (False), does not answer (None), or refuses to say it (names that it lists)."""
 
     layout = SimpleNamespace(common_bucket='', bucket_of=lambda scope: scope)
-    ways = ('remote',)
+    endpoint = SimpleNamespace(auth='auto', rse='X')
 
     def __init__(self, rse, has):
         self.rse, self.has = rse, has
+
+    def connection(self, _):
+        def list_buckets():
+            if not self.has:
+                raise ClientError({'Error': {'Code': 'InvalidAccessKeyId'}, 'ResponseMetadata': {'HTTPStatusCode': 403}}, 'ListBuckets')
+            return {'Buckets': [{'Name': name} for name in self.has]}
+
+        return SimpleNamespace(client=SimpleNamespace(list_buckets=list_buckets), endpoint=self.endpoint)
 
 
 @pytest.mark.parametrize(
@@ -235,12 +252,18 @@ class Place:
         ({'A': False, 'B': None}, 'A', '', None),  # it may be on the one that is silent
         ({'A': True, 'B': None}, '', '', None),
         ({'A': True, 'B': None}, 'A', '', 'A'),
+        ({'A': True, 'B': None}, 'B', 'A', None),  # the user's own default is down: the server's must not take its place
+        ({'A': ['others'], 'B': True}, '', '', 'B'),  # on A it is somebody else's
+        ({'A': ['user.alice'], 'B': False}, '', 'B', 'A'),  # a policy keeps the server out
+        ({'A': [], 'B': False}, '', 'B', None),  # the server's keys are wrong
     ],
 )
 def test_which_rse_is_meant(monkeypatch, places, own, server, expected):
     def exists(storage, bucket):
         if storage.has is None:
             raise ServiceUnavailable('nobody answers')
+        if isinstance(storage.has, list):
+            raise AccessDenied('403')
         return storage.has
 
     monkeypatch.setattr(lookup, 'exists', exists)
@@ -251,4 +274,4 @@ def test_which_rse_is_meant(monkeypatch, places, own, server, expected):
         return
     with pytest.raises(InvalidObject, match=f'name one of {", ".join(places)}') as error:
         lookup.choose_storage(found, 'user.alice', own)
-    assert ('could not be asked' in str(error.value)) == (None in places.values())
+    assert ('could not be asked' in str(error.value)) == any(has is None or has == [] for has in places.values())

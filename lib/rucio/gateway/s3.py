@@ -311,6 +311,8 @@ def choose(asked: api.Choose, issuer: str, vo: str = DEFAULT_VO) -> dict[str, An
         return places.get(asked.default_rse or '', found[0])
     with db_session(DatabaseOperationType.READ) as session:
         possible = [storages.get_storage(rse, vo, session=session) for rse in sorted(places)]
+    # No bucket of the scope is on the others, which only have imports.
+    possible = [storage for storage in possible if storage.layout.deterministic] or possible
     return places[lookup.choose_storage(possible, scope, asked.default_rse).rse]
 
 

@@ -31,7 +31,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     RucioException,
 )
-from rucio.common.s3 import address
+from rucio.common.s3 import address, objects
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
@@ -250,7 +250,9 @@ def choose_storage(found: 'Sequence[Storage]', scope: str, preferred: Optional[s
         return having[0]
     # An RSE that cannot be asked may have the bucket: the default must not become a second place for it.
     possible = having if having or unknown else found
-    for default in (preferred, of_server('default_rse')):
+    for default in filter(None, (preferred, of_server('default_rse'))):
+        if any(storage.rse == default for storage in unknown):
+            break  # the next default must not be taken just because this one is down
         for storage in possible:
             if storage.rse == default:
                 return storage
@@ -260,9 +262,12 @@ def choose_storage(found: 'Sequence[Storage]', scope: str, preferred: Optional[s
 
 def _has_bucket(storage: 'Storage', scope: str) -> bool:
     if not storage.layout.common_bucket:
-        with suppress(AccessDenied):  # somebody else's
-            return bool(storage.ways) and exists(storage, storage.layout.bucket_of(scope))
-        return False
+        bucket = storage.layout.bucket_of(scope)
+        try:
+            return storage.endpoint.auth != 'anonymous' and exists(storage, bucket)
+        except AccessDenied:
+            # HEAD does not tell a bucket of somebody else from wrong keys or a policy. Wrong keys list no buckets.
+            return bucket in objects.list_buckets(storage.connection(SERVER))
     with db_session(DatabaseOperationType.READ) as session:
         return has_anything(InternalScope(scope, vo=storage.vo), storage, session=session)
 
