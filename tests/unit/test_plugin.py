@@ -162,7 +162,7 @@ def test_refused_ends_with_1(run, fake_rucio):
 @pytest.mark.parametrize('robot', [True, False])
 def test_output_for_programs(run, fake_rucio, robot):
     bucket = {'rse': 'X', 'bucket': 'user.alice', 'scope': 'user.alice', 'created': '2026-01-01T00:00:00Z'}
-    fake_rucio.answer = lambda _: (200, [bucket], {})
+    fake_rucio.answer = lambda _: (200, {'buckets': [bucket], 'missing': []}, {})
     code, out, _ = run(RUCIO, 's3', *(['-R'] if robot else []), 'ls')
     assert code == 0
     assert (out == 'user.alice\tuser.alice\tX\t2026-01-01T00:00:00Z\n') == robot

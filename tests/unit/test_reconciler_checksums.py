@@ -130,7 +130,7 @@ def test_it_changed_since_it_was_listed(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY + b'more', etag=MULTI)
     found = summed(subtree(), [listed])[listed]
     assert isinstance(found, ServiceUnavailable)
-    assert "bucket 'user.alice', key 'run1/file': somebody changed the object" in str(found.args[0])
+    assert "bucket 'user.alice', key 'run1/file': the object was changed" in str(found.args[0])
 
 
 def test_it_changed_while_it_was_read(s3, subtree):
