@@ -99,7 +99,7 @@ def test_names_of_a_hostile_server_stay_in_their_row(tmp_path):
     rows = [{'scope': f'user.alice{each}', 'bucket': f'b{each}', 'rse': 'X', 'created': each} for each in TRICKS if each != '\ud800']
     rows.append({'scope': r'a\nb', 'bucket': 'b', 'rse': 'X', 'created': None})
     refusal = {'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'no\n\x1b[2Jforged'}
-    with FakeRucio(lambda asked: (200, rows, {}) if asked.path == '/s3/buckets' else (403, refusal, {})) as server:
+    with FakeRucio(lambda asked: (200, {'buckets': rows, 'missing': []}, {}) if asked.path == '/s3/buckets' else (403, refusal, {})) as server:
         alice = RucioCli(tmp_path / 'alice', server, 'alice', 'alice', 'p')
         shown, robot, refused = alice.rucio('s3', 'ls'), alice.rucio('s3', '--robot', 'ls'), alice.rucio('s3', 'make-bucket', 'user.alice')
     assert len(robot.stdout.splitlines()) == len(rows)
@@ -116,7 +116,12 @@ def test_keys_of_a_hostile_bucket_stay_in_their_row(tmp_path):
     with FakeS3() as storage:
         storage.store('user.alice', 'run1/a\x1b[2J\nforged', b'x')
         place = {'rse': 'X', 'bucket': 'user.alice', 'key': '', 'url': f'{storage.url}/user.alice/'}
-        answers = {'/s3/locate': [place], '/s3/rses/X': {'rse': 'X', 'url': storage.url, 'provider': 'seaweedfs', 'auth': ['anonymous']}}
+        answers = {
+            '/s3/locate': [place],
+            '/s3/place': place,
+            '/s3/buckets': {'buckets': [], 'missing': []},
+            '/s3/rses/X': {'rse': 'X', 'url': storage.url, 'provider': 'seaweedfs', 'auth': ['anonymous']},
+        }
         with FakeRucio(lambda asked: (200, answers[asked.path], {}) if asked.path in answers else (404, None, {})) as server:
             alice = RucioCli(tmp_path / 'alice', server, 'alice', 'alice', 'p')
             place['key'] = 'run1'

@@ -40,7 +40,10 @@ def main() -> None:
         sys.stdout.flush()
 
     stock_cancel, TransferFuture.cancel = TransferFuture.cancel, cancel
-    if on_interrupt != 'default':
+    if on_interrupt == 'default':  # also under nohup
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+    else:
         signal.signal(signal.SIGINT, interrupted)
     logging.basicConfig(level=logging.DEBUG)
     protocol = rsemanager.create_protocol(json.loads(Path(rse).read_text()), 'write')

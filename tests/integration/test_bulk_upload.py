@@ -141,7 +141,9 @@ def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path:
     assert len(replicas) == len(contents)
 
 
-@pytest.mark.parametrize(('number', 'code', 'told'), [(signal.SIGINT, 130, 'Run the same command again'), (signal.SIGTERM, 143, '')])
+@pytest.mark.parametrize(
+    ('number', 'code', 'told'), [(signal.SIGINT, 130, 'Run the same command again'), pytest.param(signal.SIGTERM, 143, '', marks=pytest.mark.long)]
+)
 def test_a_signal_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
     make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(30)})
     process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)

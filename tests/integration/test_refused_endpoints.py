@@ -23,6 +23,8 @@ from servers.rest import Rest
 from servers.rucio_server import COPIER, RECONCILER
 from servers.team import Team, ok
 
+pytestmark = pytest.mark.long
+
 BAD = {
     'BAD_UNDERSCORE': {'hostname': 's3_storage'},
     'BAD_IPV6': {'hostname': '::1'},
@@ -51,7 +53,7 @@ def test_one_rse_that_botocore_refuses_stops_no_other(team: Team, unique: str) -
     done = Rest(team.root)('GET', '/buckets?rse=BAD_UNDERSCORE')
     assert (done.status, "'s3_storage'" in str(done.content)) == (500, True)
 
-    said = team.root.server.run_daemon(*RECONCILER, '--run-once')
+    said = team.root.server.run_daemon(*RECONCILER, '--run-once', '--rses', '|'.join((team.rse, *BAD)))
     assert all(f'RSE {rse}' in said for rse in BAD)
     assert team.owner.call('get_metadata', team.scope, f'{unique}/new')['bytes'] == 2
     ok(team.owner.rucio('s3', 'reconcile', f'{team.scope}:{unique}'))

@@ -103,3 +103,12 @@ def test_a_schema_is_what_openapi_says():
         'additionalProperties': {'type': 'array', 'items': {'type': 'string'}},
         'description': 'Name -> values, to add to those of the request.',
     }
+
+
+@pytest.mark.parametrize(('sent', 'read'), [(True, True), (False, False)])
+def test_a_switch_in_a_query_arrives_as_one(sent, read):
+    _, query, _ = api.Choose(scope='user.alice', reading=sent).parts()
+    assert all(isinstance(value, str) for value in query.values())
+    assert api.Choose.read(query).reading is read
+    with pytest.raises(InputValidationError, match='must be boolean'):
+        api.Choose.read({'scope': 'user.alice', 'reading': 'True'})

@@ -225,7 +225,8 @@ class Place:
     """A storage that has the bucket of a scope (True), has not (False), does not answer (None), or refuses to say it (names that it lists)."""
 
     layout = SimpleNamespace(common_bucket='', bucket_of=lambda scope: scope)
-    endpoint = SimpleNamespace(auth='auto', rse='X')
+    endpoint = SimpleNamespace(rse='X')
+    ways = ('remote',)
 
     def __init__(self, rse, has):
         self.rse, self.has = rse, has

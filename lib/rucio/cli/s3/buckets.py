@@ -324,7 +324,10 @@ def _places(ctx: click.Context, scope: str, name: str, rse: Optional[str], missi
     for there in own:
         if there not in places:
             with suppress(RSENotFound):  # the catalogue knows that it is elsewhere
-                places[there] = s3.best_place(scope, name, there)
+                place = s3.best_place(scope, name, there)
+                # Two RSEs may be the same part of a storage: its objects must not be counted twice.
+                if place['url'] not in {each['url'] for each in places.values()}:
+                    places[there] = place
     return [places[there] for there in sorted(places)] or [s3.best_place(scope, name)]
 
 

@@ -113,6 +113,9 @@ class Field(NamedTuple):
         return None
 
 
+_FROM_QUERY: dict[Any, bool] = {'true': True, 'false': False}
+
+
 class Parameter(NamedTuple):
     """A parameter of a route."""
 
@@ -198,6 +201,11 @@ class Request(Generic[Answer]):
             close = difflib.get_close_matches(unknown[0], cls.parameters, 1)
             meant = f" Did you mean '{close[0]}'?" if close else ''
             raise InputValidationError(f'{cls.method} /s3{cls.path} has no parameter {unknown[0][:64]!a}.{meant}')
+        if cls.method == 'GET':  # a query has no types
+            switches = {name for name in given if cls.parameters[name].kind is bool}
+            given = {
+                name: _FROM_QUERY.get(value, value) if name in switches else value for name, value in given.items()
+            }
         return cls(**{name: each.read(name, given.get(name)) for name, each in cls.parameters.items()})
 
     def parts(self) -> tuple[str, dict[str, Any], Optional[dict[str, Any]]]:
@@ -208,6 +216,7 @@ class Request(Generic[Answer]):
         given = {name: value for name, value in vars(self).items() if value != self.parameters[name].default}
         path = re.sub(r'\{(\w+)\}', lambda found: quote(str(given.pop(found[1])), safe=''), self.path)
         query = {name: given.pop(name) for name in list(given) if self.method == 'GET' or name in self.query}
+        query = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
         return path, query, None if self.method == 'GET' else given
 
 

@@ -264,7 +264,7 @@ def _has_bucket(storage: 'Storage', scope: str) -> bool:
     if not storage.layout.common_bucket:
         bucket = storage.layout.bucket_of(scope)
         try:
-            return storage.endpoint.auth != 'anonymous' and exists(storage, bucket)
+            return bool(storage.ways) and exists(storage, bucket)  # without keys the server makes no bucket there
         except AccessDenied:
             # HEAD does not tell a bucket of somebody else from wrong keys or a policy. Wrong keys list no buckets.
             return bucket in objects.list_buckets(storage.connection(SERVER))
