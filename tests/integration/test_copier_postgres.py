@@ -73,7 +73,7 @@ def test_no_file_is_copied_twice(conveyor: Conveyor, unique: str, tmp_path: Path
         until(lambda: conveyor.rule_state(rule) == 'OK', others[1])
         ended(*copiers)
     said = ''.join(log.read_text() for log in logs)
-    assert (said.count(': relayed, '), said.count(': found, '), said.count(': begun')) == (len(names), 0, len(names))
+    assert (said.count(': relayed, '), said.count(': found, '), said.count(': started')) == (len(names), 0, len(names))
     assert 'Traceback' not in said
     assert conveyor.proxies[B].operations().count('CreateMultipartUpload') == 1
     assert conveyor.is_complete(B, names)
@@ -94,7 +94,7 @@ def test_the_catalogue_is_away_for_a_while(conveyor: Conveyor, unique: str, tmp_
         until(lambda: conveyor.requests(unique)[0][0] == 'D', process)
         ended(process)
     said = log.read_text()
-    assert (said.count(': begun'), said.count(': relayed, '), said.count(': found, ')) == (1, 1, 0)
+    assert (said.count(': started'), said.count(': relayed, '), said.count(': found, ')) == (1, 1, 0)
     conveyor.finish()
     conveyor.server.stop()  # it does not get over it
     conveyor.server.start()

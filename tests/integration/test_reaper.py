@@ -256,7 +256,7 @@ def test_no_keys_at_all(deletion: Maker, plain: SeaweedFS) -> None:
     world.put(FILES)
     world.register(FILES)
     told = world.reap('--auto-exclude-threshold', str(len(FILES)))
-    world.assert_nothing_happened(told, FILES, 'there are no credentials.* its keys in rse-accounts.cfg')
+    world.assert_nothing_happened(told, FILES, 'there are no credentials.* keys into rse-accounts.cfg')
     world.set_keys()
     assert [(each.event, each.name) for each in world.reap()] == done(FILES)
 

@@ -26,7 +26,7 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
 from rucio.common.exception import ConfigurationError, RSEAccessDenied
-from rucio.common.s3.endpoint import SERVER, Endpoint
+from rucio.common.s3.endpoint import SERVER_WORK, Endpoint
 from rucio.common.s3.factory import bare_session
 from rucio.core.s3 import topics
 from rucio.core.s3.buckets import subscriptions
@@ -98,7 +98,7 @@ def test_a_storage_that_makes_topics_pushes_to_this_server(clients):
     clients.has()
     clients.takes(TopicConfigurations=[{'Id': 'rucio-s3', 'TopicArn': arn, 'Events': EVENTS}])
     assert subscriptions.subscribe(clients.storage(**CEPH, ca_bundle='ca.pem'), BUCKET) is True
-    assert clients.made == [('sns', 'https://s3.example.org', 'de', 'ca.pem', SERVER)]
+    assert clients.made == [('sns', 'https://s3.example.org', 'de', 'ca.pem', SERVER_WORK)]
 
 
 def test_again_only_the_topic_is_brought_up_to_date(clients):
@@ -113,7 +113,7 @@ def test_a_gateway_of_our_own_is_asked_in_the_place_of_the_users(clients, monkey
     arn, private = 'arn:aws:sns:default::rucio-s3-X', 'https://private.example.org'
     asked = []
     storage = clients.storage(**CEPH, events_endpoint=private)
-    connection = storage.connection(SERVER)
+    connection = storage.connection(SERVER_WORK)
     monkeypatch.setattr(subscriptions.clients, 'connect', lambda endpoint, *_: asked.append(endpoint.url) or connection)
     clients.makes_topic(arn)
     clients.has()

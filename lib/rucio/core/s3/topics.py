@@ -37,7 +37,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import ConfigurationError, ServiceUnavailable
 from rucio.common.s3 import factory
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import said, status_of
 from rucio.common.s3.secrecy import need_private
 
@@ -153,9 +153,14 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
     """
     endpoint = storage.endpoint
     url = endpoint.url if session else endpoint_url(storage)
-    session = session or storage.connection(SERVER).authorizer.session()
+    session = session or storage.connection(SERVER_WORK).authorizer.session()
     return factory.client(
-        'sns', session, url, region=storage.region, ca_bundle=endpoint.ca_bundle, patience=endpoint.patience(SERVER)
+        'sns',
+        session,
+        url,
+        region=storage.region,
+        ca_bundle=endpoint.ca_bundle,
+        patience=endpoint.patience(SERVER_WORK),
     )
 
 

@@ -42,7 +42,7 @@ from rucio.common.exception import (
     UnsupportedOperation,
 )
 from rucio.common.s3 import sts
-from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import Target, status_of, translated
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def get(storage: 'Storage', bucket: str) -> Optional[dict[str, Any]]:
     """
     try:
         with translated('policy', Target(storage.rse, bucket)):
-            text = storage.connection(SERVER).client.get_bucket_policy(Bucket=bucket)['Policy']
+            text = storage.connection(SERVER_WORK).client.get_bucket_policy(Bucket=bucket)['Policy']
     except RSEAccessDenied as error:
         _refuse_if_locked(storage, bucket, error)
     except SourceNotFound:
@@ -261,7 +261,7 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
     :raises InvalidObject: if the storage rejects the policy.
     :raises UnsupportedOperation: if the server has no permission to set it.
     """
-    client = storage.connection(SERVER).client
+    client = storage.connection(SERVER_WORK).client
     try:
         with translated('policy', Target(storage.rse, bucket)):
             try:
@@ -356,13 +356,13 @@ def _own_names(storage: 'Storage') -> frozenset[str]:
         for arn in (storage.endpoint.role_arn, storage.endpoint.web_identity_role_arn)
         if arn
     }
-    connection = storage.connection(SERVER)
+    connection = storage.connection(SERVER_WORK)
     with suppress(ClientError, BotoCoreError):
         owner = connection.client.list_buckets(MaxBuckets=1).get('Owner', {})
         names |= {str(owner[key]) for key in ('ID', 'DisplayName') if owner.get(key)}
     if storage.endpoint.role_arn:  # the storage has an STS
         with suppress(ClientError, BotoCoreError):
-            client = sts.client(storage.endpoint, connection.authorizer.session(), storage.region, SERVER)
+            client = sts.client(storage.endpoint, connection.authorizer.session(), storage.region, SERVER_WORK)
             kind, *path = str(client.get_caller_identity()['Arn']).rpartition(':')[2].split('/')
             names |= set(path) if kind == 'assumed-role' else set(path[-1:])
     return frozenset(each.lower() for each in names)

@@ -20,7 +20,7 @@ while no session is open.
 
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import and_, or_, select
 
 from rucio.common.exception import (
@@ -31,7 +31,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import objects
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import Target
 from rucio.core.did import set_metadata
 from rucio.core.rse_selector import RSESelector
@@ -123,7 +123,7 @@ def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
                 'to create it.'
             )
         # False: it was created by another process at the same time.
-        made['bucket'] = objects.make_bucket(storage.connection(SERVER), Target(storage.rse, bucket))
+        made['bucket'] = objects.make_bucket(storage.connection(SERVER_WORK), Target(storage.rse, bucket))
     _ignore_public_acls(storage, bucket)
     if storage.endpoint.lifecycle and not storage.layout.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
@@ -141,7 +141,7 @@ def _ignore_public_acls(storage: 'Storage', bucket: str) -> None:
 
 def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
     """Add the lifecycle rule. A bucket works without it, so a refusal is only logged."""
-    client = storage.connection(SERVER).client
+    client = storage.connection(SERVER_WORK).client
     try:
         try:
             rules: list[Any] = list(client.get_bucket_lifecycle_configuration(Bucket=bucket).get('Rules', []))
@@ -162,7 +162,7 @@ def _end_forgotten_uploads(storage: 'Storage', bucket: str) -> bool:
         }
         kept = [rule for rule in rules if rule.get('ID') != RULE_ID]
         client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={'Rules': [*kept, ours]})
-    except ClientError as error:
+    except (BotoCoreError, ClientError) as error:
         _LOGGER.warning('RSE %s, bucket %s: no lifecycle rule could be set: %s', storage.rse, bucket, error)
         return False
     return True

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from rucio.common.exception import DestinationNotAccessible, RSEAccessDenied, RSEOperationNotSupported
-from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import Target, translated
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def ignore(storage: 'Storage', bucket: str) -> None:
         return
     try:
         with translated('public_access_block', Target(storage.rse, bucket)):
-            _ignore(storage.connection(SERVER).client, bucket)
+            _ignore(storage.connection(SERVER_WORK).client, bucket)
     except DestinationNotAccessible:  # the bucket does not exist: this is called again when it is created
         return
     except (RSEAccessDenied, RSEOperationNotSupported) as error:

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import RucioException
 from rucio.common.s3 import clients
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.endpoint import SERVER
+from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.core.s3 import topics
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def _client(storage: 'Storage') -> 'S3Client':
 
     Gateways without the API interpret such requests as requests about the bucket.
     """
-    connection = storage.connection(SERVER)
+    connection = storage.connection(SERVER_WORK)
     if topics.endpoint_url(storage) == storage.endpoint.url:
         return connection.client
     return clients.connect(
-        replace(storage.endpoint, url=topics.endpoint_url(storage)), connection.authorizer, SERVER
+        replace(storage.endpoint, url=topics.endpoint_url(storage)), connection.authorizer, SERVER_WORK
     ).client
 
 
