@@ -264,7 +264,7 @@ class S3Client(CredentialClient):
             return places
         here = [place for place in places if place['rse'] == rse]
         if not here:
-            known = ', '.join(sorted({place['rse'] for place in places})) or 'on no S3 storage'
+            known = ', '.join(sorted({place['rse'] for place in places})) or 'no S3 storage'
             raise RSENotFound(f"{scope}:{name} is not on RSE '{rse}', but on: {known}.")
         return here
 

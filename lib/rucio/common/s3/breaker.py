@@ -108,5 +108,5 @@ def _answers(question: Any) -> bool:
     except (ConnectTimeoutError, ReadTimeoutError, StorageSilentError):
         return False
     except (BotoCoreError, ClientError):
-        return True
+        pass  # an answer, or a refused connection
     return True

@@ -110,7 +110,7 @@ _CHUNKED = _Row(
 _CODES = {
     'NoSuchKey': _Row(SourceNotFound, 'There is no such object.'),
     'NoSuchBucket': _Row(
-        DestinationNotAccessible, 'There is no such bucket. Make it first: rucio s3 make-bucket SCOPE.'
+        DestinationNotAccessible, 'The bucket does not exist. Make it first: rucio s3 make-bucket SCOPE.'
     ),
     'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
     'InvalidAccessKeyId': _KEYS,
