@@ -787,20 +787,32 @@ def test_declare_what_was_declared_before(here):
 
 
 @contextmanager
-def broken(engine, times):
-    """The next statements that write meet a database that does not work."""
-    left = [times]
+def broken(engine, times, *, after=0):
+    """The next statements that write, but the first few, meet a database that does not work."""
+    met = []
 
     def refuse(_connection, _cursor, statement, *_):
-        if left[0] and statement.startswith(('INSERT', 'DELETE')):
-            left[0] -= 1
-            raise OperationalError(statement, None, Exception('database is locked'))
+        if statement.startswith(('INSERT', 'DELETE')):
+            met.append(statement)
+            if after < len(met) <= after + times:
+                raise OperationalError(statement, None, Exception('database is locked'))
 
     event.listen(engine, 'before_cursor_execute', refuse)
     try:
-        yield
+        yield met
     finally:
         event.remove(engine, 'before_cursor_execute', refuse)
+
+
+def test_a_dataset_has_its_rule_whichever_statement_fails(here, database):
+    """Rucio tells of some errors of the database as of any other: they are none of the dataset."""
+    with broken(database, 0) as statements:
+        here.register('run/file')
+    for number in range(len(statements)):
+        with broken(database, 1, after=number):
+            assert here.register(f'run{number}/file') == (1, []), statements[number]
+    here.judge()
+    here.agree()
 
 
 def test_a_database_that_recovers(here, database):

@@ -19,9 +19,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 from sqlalchemy import and_, false, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
-from rucio.common.exception import DatabaseException
+from rucio.common.exception import DatabaseException, RucioException
 from rucio.core.s3.metadata import as_column, as_dict
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -109,6 +109,11 @@ def _write_transaction() -> 'Iterator[Session]':
             session.flush()
         except IntegrityError as error:
             raise Collision(str(error.orig)) from error
+        except RucioException as error:
+            # add_did raises any error of the database as a RucioException, like one about the DID.
+            if isinstance(error.__context__, (InterfaceError, InternalError, OperationalError)):
+                raise DatabaseException(str(error.__context__)) from error
+            raise
 
 
 def run_transaction(work: 'Callable[[Session], _Result]') -> _Result:
