@@ -15,7 +15,7 @@
 
 """A small S3 in this process, for what no real one does on demand: count its requests, and fail in a chosen way at a chosen one.
 
-It knows no credentials. It verifies Content-MD5 and x-amz-checksum-crc32, honours If-None-Match (unless told not to) and
+It knows no credentials. It can lack what others have: see ``lacks``. It verifies Content-MD5 and x-amz-checksum-crc32, honours If-None-Match (unless told not to) and
 If-Match, and gives ETags and checksums as S3 does.
 """
 
@@ -127,6 +127,9 @@ class FakeS3:
         self.conditional_put = True
         self.conditional_multipart = True
         self.verifies_body = False  # of DeleteObjects
+        self.lacks: dict[str, str] = {}  # operation -> a header that it answers 501 to
+        self.copy_condition_of_source = False  # If-None-Match of CopyObject, as OpenStack Swift does it
+        self.wants_md5 = False  # of DeleteObjects and the settings of buckets, and knows no other checksum
         self.page = PAGE
         self.unsorted = False  # lists as AWS's directory buckets do: in no order, and not from a key on
         self._faults: list[tuple[str, Fault]] = []
@@ -185,6 +188,12 @@ class FakeS3:
         with self._lock:
             if request.bucket not in self.buckets and request.operation not in ('ListBuckets', 'CreateBucket'):
                 return error(404, 'NoSuchBucket')
+            if self.lacks.get(request.operation) in request.headers:
+                return error(501, 'NotImplemented', 'A header you provided implies functionality that is not implemented')
+            if self.wants_md5 and request.operation in ('DeleteObjects', 'PutBucketSetting'):
+                md5 = base64.b64encode(hashlib.md5(request.body).digest()).decode()
+                if request.headers.get('content-md5') != md5:
+                    return error(400, 'InvalidRequest', 'Missing required header for this request: Content-MD5')
             return getattr(self, request.operation)(request)
 
     # Operations
@@ -229,6 +238,9 @@ class FakeS3:
             self.buckets[request.bucket].pop(key, None)
         return _xml('<DeleteResult/>')
 
+    def PutBucketSetting(self, request):  # noqa: N802
+        return Answer(204)
+
     def HeadBucket(self, request):  # noqa: N802
         return _xml('')
 
@@ -268,6 +280,8 @@ class FakeS3:
         if source is None:
             return error(404, 'NoSuchKey')
         if request.headers.get('x-amz-copy-source-if-match', f'"{source.etag}"').strip('"') != source.etag:
+            return error(412, 'PreconditionFailed')
+        if self.copy_condition_of_source and 'if-none-match' in request.headers:
             return error(412, 'PreconditionFailed')
         if refused := self._refused(request, honoured=self.conditional_put):
             return refused
@@ -356,7 +370,7 @@ def _operation(method, bucket, key, query, headers):
         return {
             'GET': 'GetBucketPolicy' if 'policy' in query else 'ListObjectsV2',
             'HEAD': 'HeadBucket',
-            'PUT': 'CreateBucket',
+            'PUT': 'PutBucketSetting' if query else 'CreateBucket',
             'POST': 'DeleteObjects',
             'DELETE': 'DeleteBucket',
         }[method]

@@ -212,8 +212,9 @@ def test_after_an_attempt_the_call_can_be_ended(client, s3):
 def test_a_refusal_can_be_tried_again(client, s3):
     seen = []
 
-    def handler(operation, attempts, answer, context):
-        seen.append((operation, attempts, answer and answer.get('Error', {}).get('Code'), 'client_config' in context))
+    def handler(operation, attempts, answer, request):
+        seen.append((operation, attempts, answer and answer.get('Error', {}).get('Code'), 'client_config' in request['context']))
+        request['headers']['X-Attempt'] = f'after {attempts}'
         return 0 if attempts == 1 else None
 
     internals.before_retry(client, handler)
@@ -221,6 +222,16 @@ def test_a_refusal_can_be_tried_again(client, s3):
     client.head_bucket(Bucket=BUCKET)
     assert len(s3.requests) == 2
     assert [(operation, attempts, known) for operation, attempts, _, known in seen] == [('HeadBucket', 1, True), ('HeadBucket', 2, True)]
+    assert [request.headers.get('x-attempt') for request in s3.requests] == [None, 'after 1']
+
+
+def test_the_operations_that_need_a_checksum_can_do_without_that_of_botocore(client, s3):
+    found = internals.operations_with_checksum(client)
+    assert {'DeleteObjects', 'PutBucketPolicy', 'PutBucketLifecycleConfiguration', 'PutPublicAccessBlock'} <= set(found)
+    assert not {'PutObject', 'UploadPart', 'GetObject'} & set(found)
+    internals.before_call(client, 'DeleteObjects', internals.without_checksum)
+    client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
+    assert not [name for name in s3.requests[-1].headers if 'checksum' in name]
 
 
 def test_each_attempt_is_authorised_by_the_given_function_and_a_url_by_the_given_keys(client, s3, monkeypatch):

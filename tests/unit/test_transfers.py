@@ -304,7 +304,15 @@ def test_a_copy_is_of_the_version_that_was_looked_at(s3, site):
 @pytest.mark.parametrize('said', [error(501, 'NotImplemented'), error(400, 'NotImplemented')])
 def test_what_the_storage_does_not_copy_goes_through_here(s3, site, said):
     s3.store('user.alice', 'dir/file', b'content')
-    s3.fail('CopyObject', said)
+    s3.fail('CopyObject', said, said)  # with If-None-Match, and without it
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert (outcome.error, outcome.how) == ('', 'relayed')
+    assert s3.content('beside-user.alice', 'dir/file') == b'content'
+
+
+def test_a_storage_that_takes_the_source_for_the_destination(s3, site):
+    s3.copy_condition_of_source = True
+    s3.store('user.alice', 'dir/file', b'content')
     outcome = carry_out(b'content', dest=BESIDE)
     assert (outcome.error, outcome.how) == ('', 'relayed')
     assert s3.content('beside-user.alice', 'dir/file') == b'content'

@@ -141,9 +141,9 @@ class Authorizer(ABC):
             del request.headers[name]
             request.headers[name] = value
 
-    def _again(self, _operation: str, attempts: int, answer: Any, context: dict[str, Any]) -> Optional[float]:
+    def _again(self, _operation: str, attempts: int, answer: Any, request: dict[str, Any]) -> Optional[float]:
         """Retry once, without a pause, what a new authorisation may cure."""
-        code, sent = (answer or {}).get('Error', {}).get('Code'), context.get('rucio_s3_sent')
+        code, sent = (answer or {}).get('Error', {}).get('Code'), request['context'].get('rucio_s3_sent')
         return 0 if code and sent and attempts == 1 and self.refused(sent, code) else None
 
     def _keys_for_url(self, request: 'AWSRequest') -> 'Optional[Credentials]':

@@ -60,6 +60,7 @@ __all__ = [
     'check_answers',
     'instead_of_a_call',
     'isolated_session',
+    'operations_with_checksum',
     'payload_hash',
     'read_dates',
     'renewed_keys',
@@ -69,6 +70,7 @@ __all__ = [
     'signature',
     'stop_redirects',
     'unread',
+    'without_checksum',
     'without_expect',
 ]
 
@@ -265,6 +267,32 @@ def instead_of_a_call(parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, An
     return AWSResponse('', 200, HTTPHeaders(), None), parsed
 
 
+def operations_with_checksum(client: Any) -> list[str]:
+    """Return the operations of a client's service whose requests need a checksum of the body.
+
+    Uses ``http_checksum`` and ``http_checksum_required`` of the models of operations.
+
+    :param client: The client.
+    """
+    service = client.meta.service_model
+    models = [service.operation_model(name) for name in service.operation_names]
+    return [
+        each.name for each in models if each.http_checksum_required or each.http_checksum.get('requestChecksumRequired')
+    ]
+
+
+def without_checksum(_request: dict[str, Any], context: dict[str, Any]) -> None:
+    """Send no ``x-amz-checksum-...`` that the user of the client did not ask for: a handler of :func:`before_call`.
+
+    Uses ``checksum`` in the context of the request, which botocore applies after the handlers. No setting of botocore
+    prevents a checksum of requests that need one.
+
+    :param _request: The request.
+    :param context: Its context.
+    """
+    context.pop('checksum', None)
+
+
 def without_expect(client: Any) -> None:
     """Let a client of S3 send bodies without ``Expect: 100-continue``.
 
@@ -336,10 +364,10 @@ def before_signing(client: Any, operation: str, handler: Callable[[AWSRequest], 
 
 
 def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]], Optional[float]]) -> None:
-    """Call ``handler(operation, attempts, answer, context)`` after each attempt.
+    """Call ``handler(operation, attempts, answer, request)`` after each attempt.
 
     If the handler returns a number, botocore tries again after so many seconds. The answer is parsed, or None if there
-    was none.
+    was none. The request is a dictionary with headers and context, of which the next attempt is made.
 
     The event ``needs-retry``, after botocore's own handlers; its retry modes only support fixed lists of errors.
 
@@ -349,7 +377,7 @@ def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]],
     client.meta.events.register_last(
         'needs-retry.s3',
         lambda operation, attempts, response, request_dict, **_: handler(
-            operation.name, attempts, response[1] if response else None, request_dict.get('context', {})
+            operation.name, attempts, response[1] if response else None, request_dict
         ),
     )
 

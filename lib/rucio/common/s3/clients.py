@@ -28,16 +28,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import ClientError, InvalidRegionError
+from botocore.exceptions import InvalidRegionError
 from s3transfer.exceptions import CancelledError
 
 from rucio.common.exception import ConfigurationError
 
 from . import botocore_internals, factory
 from .authorizer import Authorizer
+from .conditions import NeverOverwrite
 from .credentials import Presigned
 from .endpoint import PERSON, Endpoint, Patience
-from .errors import Target, status_of, translated
+from .errors import Target, translated
 from .settings import Secrets
 
 if TYPE_CHECKING:
@@ -100,16 +101,22 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
             "Correct the hostname of the RSE's protocol, or the setting 'region'."
         ) from None
     authorizer.attach(client)
-    _NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
+    NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     if endpoint.requester_pays and not authorizer.whole_objects_only:
         botocore_internals.before_parameters(client, '', partial(_pay, client))
     botocore_internals.without_expect(client)
     client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
     if authorizer.whole_objects_only:
         client.meta.events.register('before-send.s3.PutObject', _add_md5_to_signed)
-    elif endpoint.checksum == 'md5':
-        for operation in ('PutObject', 'UploadPart', 'DeleteObjects'):
+    else:
+        for operation in ('PutObject', 'UploadPart') if endpoint.checksum == 'md5' else ():
             botocore_internals.before_call(client, operation, _add_md5)
+        # The model of botocore does not have it, but some storages want it for all settings of a bucket.
+        botocore_internals.before_call(client, 'PutBucketNotificationConfiguration', _add_md5)
+        for operation in botocore_internals.operations_with_checksum(client):
+            botocore_internals.before_call(client, operation, _add_md5)
+            if endpoint.checksum != 'crc32':
+                botocore_internals.before_call(client, operation, botocore_internals.without_checksum)
     return client
 
 
@@ -193,47 +200,12 @@ class Stoppable:
             raise CancelledError
 
 
-class _NeverOverwrite:
-    """Makes every upload of a client conditional, so that it fails with 412 if the object already exists.
-
-    If the storage does not support ``If-None-Match``, a HEAD is sent before. It finds existing objects, but none that
-    are written at the same moment.
-    """
-
-    def __init__(self, client: 'S3Client', endpoint: Endpoint, can_look: bool) -> None:
-        self._client = client
-        operations = {
-            'PutObject': endpoint.conditional_put,
-            'CompleteMultipartUpload': endpoint.conditional_multipart,
-            'CopyObject': False,
-        }
-        for operation, honoured in operations.items():
-            shape = client.meta.service_model.operation_model(operation).input_shape
-            if shape is not None and 'IfNoneMatch' in shape.members:  # older versions of boto3 lack it for CopyObject
-                botocore_internals.before_parameters(client, operation, self._demand)
-            if not honoured and can_look:
-                botocore_internals.before_parameters(client, operation, self._look)
-
-    @staticmethod
-    def _demand(_operation: str, params: dict[str, Any], _context: dict[str, Any]) -> None:
-        params.setdefault('IfNoneMatch', '*')
-
-    def _look(self, operation: str, params: dict[str, Any], _context: dict[str, Any]) -> None:
-        try:
-            self._client.head_object(Bucket=params['Bucket'], Key=params['Key'])
-        except ClientError as error:
-            if status_of(error) == 404:
-                return
-            raise
-        answer = {
-            'Error': {'Code': 'PreconditionFailed', 'Message': 'found by a HEAD'},
-            'ResponseMetadata': {'HTTPStatusCode': 412},
-        }
-        raise ClientError(answer, operation)  # type: ignore[arg-type]
-
-
 def _add_md5(request: dict[str, Any], _context: dict[str, Any]) -> None:
-    """Add Content-MD5, the only check of uploads that all storages support. The body is in memory or small."""
+    """Add Content-MD5, the only check of uploads that all storages support. The body is in memory or small.
+
+    Requests that need a checksum (DeleteObjects, PutBucketPolicy, ...) always have it: boto3 since 1.36 sends CRC32,
+    which is not enough for storages that know no other checksum than the MD5.
+    """
     request['headers']['Content-MD5'] = _md5(request['body'])
 
 

@@ -37,6 +37,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    'CONDITIONS',
     'GUARDS',
     'ON_CHANGED',
     'ON_MISSING',
@@ -54,6 +55,9 @@ __all__ = [
 # one.
 ON_CHANGED = ('report', 'replace', 'bad')
 ON_MISSING = ('report', 'forget', 'lost')
+
+# The requests that can have If-None-Match: PutObject, CompleteMultipartUpload and CopyObject.
+CONDITIONS = ('put', 'multipart', 'copy')
 
 # The guards that a signature may need: see providers.toml.
 GUARDS = ('copy', 'prefix', 'host', 'acl', 'attributes', 'lock')
@@ -171,11 +175,14 @@ def _bucket_prefix(value: Any) -> str:
     return str(value)
 
 
-def _guards(value: Any) -> tuple[str, ...]:
-    names = tuple(value.replace(',', ' ').split() if isinstance(value, str) else value)
-    if not set(names) <= set(GUARDS):
-        raise ValueError
-    return names
+def _any_of(*allowed: str) -> Setting:
+    def parse(value: Any) -> tuple[str, ...]:
+        names = tuple(value.replace(',', ' ').split() if isinstance(value, str) else value)
+        if not set(names) <= set(allowed):
+            raise ValueError
+        return names
+
+    return Setting(parse, f'any of {", ".join(allowed)}, or nothing')
 
 
 def _readable_file(value: Any) -> str:
@@ -226,6 +233,9 @@ class StorageSettings:
         (`ChecksumType=FULL_OBJECT`), which downloads then verify
     :param conditional_put: whether PutObject supports `If-None-Match: *`; otherwise a HEAD is sent before it
     :param conditional_multipart: the same for CompleteMultipartUpload
+    :param if_none_match: which uploads and copies have `If-None-Match: *`, [whatever the storage does with
+        it](behaviour.md#storages-without-if-none-match): PutObject (`put`), CompleteMultipartUpload (`multipart`),
+        CopyObject (`copy`). Leave out those that the storage refuses for it; a HEAD is then sent before
     :param multipart_threshold: files of at least this size are uploaded in parts and downloaded in ranges
     :param multipart_chunksize: the size of a part; it is larger for files that would have more than 10,000 parts
     :param max_concurrency: concurrent parts of each file. Memory of an upload: (this + 1) parts
@@ -307,6 +317,7 @@ class StorageSettings:
     full_object_checksum: Annotated[bool, _SWITCH] = False
     conditional_put: Annotated[bool, _SWITCH] = False
     conditional_multipart: Annotated[bool, _SWITCH] = False
+    if_none_match: Annotated[tuple[str, ...], _any_of(*CONDITIONS)] = CONDITIONS
     multipart_threshold: Annotated[int, _PART] = 16 * MiB
     multipart_chunksize: Annotated[int, _PART] = 16 * MiB
     max_concurrency: Annotated[int, _COUNT] = 4
@@ -317,7 +328,7 @@ class StorageSettings:
     lifecycle: Annotated[bool, _SWITCH] = False
     ignore_public_acls: Annotated[bool, _SWITCH] = False
     verifies_body: Annotated[bool, _SWITCH._replace(where='RSE')] = False
-    signature_guards: Annotated[tuple[str, ...], Setting(_guards, f'any of {", ".join(GUARDS)}, or nothing')] = ()
+    signature_guards: Annotated[tuple[str, ...], _any_of(*GUARDS)] = ()
     role_arn: Annotated[Optional[str], _ROLE] = None
     minio_release: Annotated[
         Optional[str], Setting(_matching(_RELEASE), 'a release such as RELEASE.2025-10-15T17-29-55Z')

@@ -46,7 +46,7 @@ from rucio.common.exception import (
 from . import objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
-from .content import Summing
+from .content import Summing, Sums, Verified
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .parsing import UnreadableAnswerError
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .clients import Connection
     from .endpoint import Endpoint
 
-__all__ = ['copy', 'download', 'upload', 'upload_stream']
+__all__ = ['copy', 'download', 'move', 'upload', 'upload_stream']
 
 MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -514,7 +514,7 @@ def copy(
     :raises SourceNotFound: if there is no such object.
     :raises FileReplicaAlreadyExists: if ``target`` exists (a check before the copy, if CopyObject does not support
         If-None-Match).
-    :raises RSEOperationNotSupported: if the storage cannot copy.
+    :raises RSEOperationNotSupported: if the storage cannot copy, or not without overwriting. Two more requests.
     """
     deadline = _Deadline(timeout)
     if info is None:
@@ -530,8 +530,48 @@ def copy(
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         try:
             _finish(manager, future, watcher, deadline)
+        except ClientError as error:
+            if status_of(error) in (304, 412) and deadline.run(lambda: _is_copyable(connection, source, target, info)):
+                raise RSEOperationNotSupported(
+                    f'RSE {target.rse}: copy to {target}: the storage says that there is an object already, but there '
+                    'is none: it compares If-None-Match with the source. '
+                    "Leave 'copy' out of the setting 'if_none_match'."
+                ) from error
+            raise
         except UnreadableAnswerError as error:
             raise RSEOperationNotSupported(
                 f'RSE {target.rse}: copy to {target}: the storage did not confirm that it copied anything: {error}. '
                 "It may not support CopyObject or UploadPartCopy: check 'provider'."
             ) from error
+
+
+def _is_copyable(connection: 'Connection', source: Target, target: Target, info: objects.ObjectInfo) -> bool:
+    """Return whether there is no target, and the source has not changed. Two requests."""
+    try:
+        return not objects.exists(connection, target) and objects.stat(connection, source, 'copy') == info
+    except RucioException:
+        return False
+
+
+def move(connection: 'Connection', source: Target, target: Target) -> None:
+    """Rename an object without overwriting: copy it, and delete it.
+
+    At least four requests. If the storage cannot copy, the content passes this machine.
+
+    :param connection: The storage.
+    :param source: The object.
+    :param target: The new object.
+    :raises SourceNotFound: if there is no such object.
+    :raises FileReplicaAlreadyExists: if ``target`` exists.
+    """
+    info = objects.stat(connection, source, 'copy')
+    try:
+        copy(connection, source, target, info=info)
+    except RSEOperationNotSupported:
+        content = Verified(connection, source, info, Sums(info.md5))
+        try:
+            upload_stream(connection, content, info.size, target)
+        finally:
+            content.close()
+    with translated('delete', source):
+        connection.client.delete_object(Bucket=source.bucket, Key=source.key)

@@ -46,7 +46,7 @@ from rucio.common.exception import (
 from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, transfer
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.errors import Target, is_unanswered, is_unreachable, translated
+from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
 from rucio.common.s3.layout import main_entries
 from rucio.common.s3.rucio_internals import is_client
 from rucio.common.s3.settings import SETTINGS, of_server
@@ -497,9 +497,7 @@ class Default(_Names):
         connection, source = self.locate('write', pfn)
         self._need_keys(connection, 'rename')
         _, target = self.locate('write', new_path)
-        transfer.copy(connection, source, target)
-        with translated('delete', source):
-            connection.client.delete_object(Bucket=source.bucket, Key=source.key)
+        transfer.move(connection, source, target)
 
     def ls(self, path: str) -> list[str]:
         """List what is directly below a PFN (a bucket, or a key as a folder). One request per 1000 objects. Needs keys.
