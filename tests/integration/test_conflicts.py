@@ -513,6 +513,44 @@ def test_a_listing_that_lags_behind(proxied):
     assert place.known() == {'old': facts(b'old')}
 
 
+ODD_SIZES = (b'<Size>many</Size>', b'<Size>-1</Size>', b'', b'<Size>3</Size><Size>4</Size>')
+
+
+def test_odd_objects_stop_neither_a_run_nor_a_listing(proxied):
+    """Sizes that are none, and a HEAD without one: the others are registered, and each odd one is named, with `rucio s3 ls` as well."""
+    place, proxy = proxied
+    for name in 'abcde':
+        place.put(name, b'123')
+
+    def odd(exchange):
+        response = exchange.forward()
+        for name, size in zip(b'abcd', ODD_SIZES, strict=True):
+            response.body = re.sub(rb'(?s)(/%c</Key>(?:(?!</Contents>).)*)<Size>3</Size>' % name, rb'\1' + size, response.body)
+        exchange.respond(response)
+
+    def without_size(exchange):
+        response = exchange.forward()
+        response.headers = [(name, value) for name, value in response.headers if name.lower() not in ('content-length', 'last-modified')]
+        exchange.respond(response)
+
+    proxy.on('GET bucket', odd, times=2)
+    said = place.sync()
+    assert {kind: said.counts[kind] for kind in ('listed', 'registered', 'unreadable')} == {'listed': 5, 'registered': 1, 'unreadable': 4}
+    assert said.kinds() == {'unreadable': 4}
+    assert place.known() == {'e': facts(b'123')}
+    listed = place.team.owner.rucio('--robot', 's3', 'ls', f'{place.scope}:{place.collection}', '--rse', place.rse)
+    assert (listed.returncode, listed.stdout.count('\tunknown\t')) == (1, 4)
+    assert 'the size of 4 objects' in listed.stderr
+    place.next_second()
+    place.put('e', b'1234')
+    place.put('f', b'1')
+    proxy.on('HeadObject', without_size, times=2)
+    done = place.team.owner.rucio('--robot', 's3', 'reconcile', f'{place.scope}:{place.collection}', '--rse', place.rse)
+    assert (done.returncode, done.stdout.count('\nproblem\t')) == (1, 1)
+    assert f'/e\t{place.collection}/e\t' in done.stdout
+    assert set(place.known()) == set('abcdef')
+
+
 # Storages that are odd
 
 

@@ -27,15 +27,72 @@ from servers.fake_s3 import Answer
 BROKEN_OFF = Answer(200, b'<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>run1/a</Key><Size>1</Size></Contents></ListBucketResult>')
 
 
+ODD_SIZE = Answer(
+    200,
+    b'<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>run1/a</Key><Size>many</Size></Contents>'
+    b'<Contents><Key>run1/b</Key><Size>7</Size><LastModified>2026-11-28T00:00:00Z</LastModified></Contents></ListBucketResult>',
+)
+
+
+class Server(SimpleNamespace):
+    """The Rucio server: one place, and the replicas run1/a and run1/b of the dataset run1."""
+
+    account = 'alice'
+
+    def locate(self, _scope, name):
+        return [{'rse': 'X', 'bucket': 'user.alice', 'key': name, 'url': ''}]
+
+    def list_buckets(self, *_):
+        return []
+
+    def bucket_client(self, *_, **__):
+        return self.connection.client
+
+    def list_dids(self, *_, **__):
+        return [{'name': 'run1', 'did_type': 'DATASET'}]
+
+    def list_replicas(self, *_, **__):
+        return [{'scope': 'user.alice', 'name': f'run1/{name}', 'bytes': 7, 'states': {'X': 'AVAILABLE'}} for name in 'ab']
+
+
+def run(monkeypatch, endpoint, command, did):
+    server = Server(connection=clients.connect(endpoint(), credentials.Static('AKIDOFTHETESTS', 'secret')))
+    monkeypatch.setattr(buckets, 's3_client', lambda _: server)
+    ctx = Context(client=server)
+    return CliRunner().invoke(command, [did], obj=ctx)
+
+
+class Context(SimpleNamespace):
+    """What Rucio hands to its commands."""
+
+    def get(self, name):
+        return {'robot': True}.get(name)
+
+
 @pytest.mark.parametrize('command', [buckets.du, buckets.ls], ids=['du', 'ls'])
 def test_a_listing_that_breaks_off_is_not_taken_for_the_end(s3, endpoint, monkeypatch, command):
-    connection = clients.connect(endpoint(), credentials.Static('AKIDOFTHETESTS', 'secret'))
-    place = {'rse': 'X', 'bucket': 'user.alice', 'key': ''}
-    server = SimpleNamespace(account='alice', locate=lambda *_: [place], list_buckets=lambda *_: [], bucket_client=lambda *_, **__: connection.client)
-    monkeypatch.setattr(buckets, 's3_client', lambda _: server)
     s3.store('user.alice', 'run1/a', b'1')
     s3.fail('ListObjectsV2', BROKEN_OFF)
-    result = CliRunner().invoke(command, ['user.alice'], obj=SimpleNamespace(client=server))
+    result = run(monkeypatch, endpoint, command, 'user.alice')
     assert isinstance(result.exception, ServiceUnavailable)
     assert 'an incomplete listing that cannot be continued' in str(result.exception)
     assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ('command', 'did', 'shown'),
+    [
+        (buckets.du, 'user.alice', 'user.alice:run1\t2\t7\n'),
+        (buckets.ls, 'user.alice', 'user.alice:run1\t2\t7\tDATASET\n'),
+        (buckets.ls, 'user.alice:run1', 'user.alice:run1/a\tunknown\tAVAILABLE\nuser.alice:run1/b\t7\tAVAILABLE\n'),
+    ],
+    ids=['du', 'ls of a scope', 'ls of a collection'],
+)
+def test_a_size_that_the_storage_does_not_tell_is_told_and_stops_nothing(s3, endpoint, monkeypatch, command, did, shown):
+    s3.fail('ListObjectsV2', ODD_SIZE)
+    result = run(monkeypatch, endpoint, command, did)
+    assert (result.stdout, result.exit_code) == (shown, 1)
+    assert result.stderr == (
+        'WARNING The output is incomplete: the size of user.alice:run1/a is missing. '
+        'RSE X lists no valid size or date for it: tell the operator of the storage.\n'
+    )

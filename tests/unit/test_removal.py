@@ -62,3 +62,38 @@ def test_keys_that_cannot_be_deleted(empty, last):
     with pytest.raises(UnsupportedOperation) as refused:
         empty(['a', 'b', 'c'], last)
     assert f"still lists '{last[0]}' in bucket 'user.alice'" in str(refused.value)
+
+
+class Uploads:
+    """A storage with so many unfinished uploads, which lists two at once, and some without a key or an id."""
+
+    exceptions = SimpleNamespace(NoSuchUpload=KeyError)
+
+    def __init__(self, count, more=()):
+        self.listed = [{'Key': f'run1/{number}', 'UploadId': 'u'} for number in range(count)] + list(more)
+        self.requests = 0
+
+    def list_multipart_uploads(self, Bucket, Prefix, KeyMarker='', UploadIdMarker=''):  # noqa: N803 - boto3's names
+        assert (Bucket, Prefix) == ('user.alice', 'run1/')
+        self.requests += 1
+        start = int(UploadIdMarker or 0)
+        return {
+            'Uploads': self.listed[start : start + 2],
+            'IsTruncated': start + 2 < len(self.listed),
+            'NextKeyMarker': 'k',
+            'NextUploadIdMarker': str(start + 2),
+        }
+
+
+def test_all_unfinished_uploads_are_aborted_however_many():
+    subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', 'run1/', 'run1/')
+    storage = Uploads(5, [{'Key': 'run1/x'}, {'UploadId': 'u'}, {'Key': 'run2/x', 'UploadId': 'u'}])
+    assert list(removal._uploads(storage, subtree)) == [(f'run1/{number}', 'u') for number in range(5)]
+    assert storage.requests == 4
+
+
+def test_a_storage_that_lists_the_same_uploads_for_ever():
+    storage = Uploads(5)
+    storage.list_multipart_uploads = lambda **_: {'Uploads': [{'Key': 'run1/a', 'UploadId': 'u'}], 'IsTruncated': True, 'NextKeyMarker': 'k'}
+    subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', 'run1/', 'run1/')
+    assert list(removal._uploads(storage, subtree)) == [('run1/a', 'u')] * 2

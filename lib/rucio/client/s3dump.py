@@ -90,10 +90,10 @@ class StorageDump:
         for place in self._places():
             self.buckets.append(place.bucket)
             for key, size in self._objects(place):
-                if key.endswith('/') and not size:
+                if key.endswith('/') and size == 0:
                     continue
                 self.objects += 1
-                self.bytes += size
+                self.bytes += size or 0
                 yield self._line(place.path_prefix + key[len(place.key_prefix) :])
         if not self.objects:
             raise SourceNotFound(
@@ -101,7 +101,7 @@ class StorageDump:
                 'No dump was written, because an empty dump would let all files of the RSE be declared lost.'
             )
 
-    def _objects(self, place: _ListedPrefix) -> Iterator[tuple[str, int]]:
+    def _objects(self, place: _ListedPrefix) -> 'Iterator[objects.Listed]':
         try:
             yield from objects.list_objects(self._connection.client, Target(self._rse, place.bucket, place.key_prefix))
         except SourceNotFound:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client as Boto3S3
 
     from rucio.common.s3 import api
+    from rucio.common.s3.objects import Listed
 
 __all__ = ['du', 'ls', 'make_bucket', 'remove_bucket']
 
@@ -169,6 +170,7 @@ def _listed(
     """Return the rows of all RSEs, with the name of the RSE at the end if there are several."""
     found = _each_folder(ctx, did, rse, missing, lambda folder: show(ctx, folder))
     alone = len(found) == 1 and not missing
+    _tell_unsized((folder for folder, _ in found), missing)
     return [row if alone else [*row, folder.rse] for folder, rows in found for row in rows]
 
 
@@ -195,6 +197,7 @@ def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -
         total = _total(each for _, sums in found for each in sums.values())
         rows.append([_label(rses, missing), total.files, size(ctx, total.bytes)])
     table(ctx, rows, ['SCOPE:NAME' if did else 'SCOPE (RSE)', 'FILES', 'SIZE'], [1, 2])
+    _tell_unsized((folder for folder, _ in found), missing)
     missing.tell()
 
 
@@ -248,6 +251,7 @@ class _Folder(NamedTuple):
     prefix: str
     scope: str
     name: str
+    unsized: list[str]  # names of objects that are listed without a size, as they are found
 
     @classmethod
     def at(cls, ctx: click.Context, scope: str, name: str, place: 'api.Location') -> '_Folder':
@@ -255,30 +259,43 @@ class _Folder(NamedTuple):
         key = place.get('key') or ''
         prefix = f'{key}/' if key and not key.endswith('/') else key
         client = s3_client(ctx).bucket_client(place['rse'], place['bucket'], prefix, patience=LISTING)
-        return cls(client, place['rse'], place['bucket'], prefix, scope, name)
+        return cls(client, place['rse'], place['bucket'], prefix, scope, name, [])
 
-    def objects(self) -> Iterator[tuple[str, int]]:
-        """Yield name and size of each object. One request per 1000 objects."""
+    def objects(self) -> 'Iterator[Listed]':
+        """Yield each object, with its name instead of its key. One request per 1000 objects."""
+        for each in self._all():
+            if each.size is None:
+                self.unsized.append(each.key)
+            yield each
+
+    def _all(self) -> 'Iterator[Listed]':
         below = f'{self.name}/' if self.name else ''
         empty = True
-        for key, number in _objects(self, self.prefix):
+        for each in _objects(self, self.prefix):
             empty = False
-            yield below + key[len(self.prefix) :], number
+            yield each._replace(key=below + each.key[len(self.prefix) :])
         if empty and self.name:  # it may be a key itself; a client that may list only below it gets no answer
             alone = self.prefix.removesuffix('/')
             with suppress(RSEAccessDenied):
-                for key, number in _objects(self, alone):
-                    if key == alone:
-                        yield self.name, number
+                yield from (each._replace(key=self.name) for each in _objects(self, alone) if each.key == alone)
 
     def sums(self) -> dict[str, _Sum]:
         """Sum up the objects below each name on the next level, in the order of the storage."""
         level = len(self.name) + 1 if self.name else 0
         sums: dict[str, _Sum] = {}
-        for name, number in self.objects():
-            top = name[:level] + name[level:].partition('/')[0]
-            sums[top] = sums.get(top, _Sum()) + _Sum(1, number)
+        for each in self.objects():
+            top = each.key[:level] + each.key[level:].partition('/')[0]
+            sums[top] = sums.get(top, _Sum()) + _Sum(1, each.size or 0)
         return sums
+
+
+def _tell_unsized(folders: Iterable[_Folder], missing: Missing) -> None:
+    """Note the sizes that storages do not tell, which count as zero."""
+    for folder in folders:
+        if folder.unsized:
+            count, first = len(folder.unsized), f'{folder.scope}:{folder.unsized[0]}'
+            what = f'the size of {first}' if count == 1 else f'the size of {count} objects, such as {first},'
+            missing.add(what, f'RSE {folder.rse} lists no valid size or date for it: tell the operator of the storage.')
 
 
 def _each_folder(
@@ -331,7 +348,7 @@ def _places(ctx: click.Context, scope: str, name: str, rse: Optional[str], missi
     return [places[there] for there in sorted(places)] or [s3.best_place(scope, name)]
 
 
-def _objects(folder: _Folder, prefix: str) -> Iterator[tuple[str, int]]:
+def _objects(folder: _Folder, prefix: str) -> 'Iterator[Listed]':
     from rucio.common.s3 import objects  # noqa: PLC0415 - boto3 takes its time
     from rucio.common.s3.errors import Target  # noqa: PLC0415
 
@@ -357,29 +374,36 @@ class _Replica(NamedTuple):
 
 
 def _list_keys(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
-    sizes = dict(folder.objects())
+    found = {each.key: each for each in folder.objects()}
     known = _members(ctx, folder)
-    known |= _states(ctx, folder, [name for name in sizes if name not in known])
-    if not sizes and not known:
+    known |= _states(ctx, folder, [name for name in found if name not in known])
+    if not found and not known:
         raise SourceNotFound(
             f'There is nothing below {folder.scope}:{folder.name} on {folder.rse}, and Rucio has no such DID there.'
         )
     return [
         [
             f'{folder.scope}:{name}',
-            size(ctx, sizes[name]) if name in sizes else '',
-            _verdict(sizes.get(name), known.get(name)),
+            _size(ctx, found.get(name)),
+            _verdict(found.get(name), known.get(name)),
         ]
-        for name in sorted({*sizes, *known})
+        for name in sorted({*found, *known})
     ]
 
 
-def _verdict(stored: Optional[int], replica: Optional[_Replica]) -> str:
+def _size(ctx: click.Context, stored: 'Optional[Listed]') -> str:
+    if stored is None:
+        return ''
+    return size(ctx, stored.size) if stored.size is not None else 'unknown'
+
+
+def _verdict(stored: 'Optional[Listed]', replica: Optional[_Replica]) -> str:
     if replica is None:
         return 'no'
     if stored is None:
         return f'{replica.state}, but missing'
-    return replica.state if replica.bytes in (None, stored) else f'{replica.state}, but {replica.bytes} bytes'
+    differs = None not in (replica.bytes, stored.size) and replica.bytes != stored.size
+    return f'{replica.state}, but {replica.bytes} bytes' if differs else replica.state
 
 
 def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:

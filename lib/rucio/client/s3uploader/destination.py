@@ -70,7 +70,7 @@ class Destination:
         return self._protocol.locate(operation, self._pfn(name))
 
     def listing(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield name and size of the objects below ``folder/``; nothing if they cannot be listed.
+        """Yield name and size, if known, of the objects below ``folder/``; nothing if they cannot be listed.
 
         One request per 1000 objects.
 
@@ -87,7 +87,8 @@ class Destination:
         prefix, (connection, target) = prefixes.pop(), located[0]
         try:
             for key, size in objects.list_objects(connection.client, target._replace(key=prefix)):
-                yield f'{folder}/{key.removeprefix(prefix)}', size
+                if size is not None:  # each of the others is asked for
+                    yield f'{folder}/{key.removeprefix(prefix)}', size
         except SourceNotFound:
             raise SourceNotFound(
                 f"RSE {self.rse}: there is no bucket '{target.bucket}'. "

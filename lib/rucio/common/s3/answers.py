@@ -28,7 +28,16 @@ from rucio.common.exception import ServiceUnavailable
 if TYPE_CHECKING:
     from . import api
 
-__all__ = ['LONGEST_TOKEN', 'checked', 'checked_keys', 'checked_signatures', 'line_logger', 'one_line', 'printable']
+__all__ = [
+    'LONGEST_TOKEN',
+    'checked',
+    'checked_keys',
+    'checked_signatures',
+    'is_valid',
+    'line_logger',
+    'one_line',
+    'printable',
+]
 
 LONGEST_TOKEN = 16 * 1024  # characters; more than servers accept in a header
 LONGEST_KEY = 1024  # bytes of an object's key
@@ -91,6 +100,16 @@ def line_logger(name: str) -> logging.Logger:
     return logger
 
 
+def is_valid(name: str, value: Any) -> bool:
+    """Return whether one value of an answer is valid.
+
+    :param name: As for :func:`checked`.
+    :param value: The value.
+    """
+    found = isinstance(value, str) and _PATTERNS[name].fullmatch(value) is not None
+    return found and (name != 'expiration' or _is_time(value))
+
+
 def checked(who: str, name: str, value: Any) -> str:
     """Validate one value of an answer by its name.
 
@@ -100,8 +119,8 @@ def checked(who: str, name: str, value: Any) -> str:
     :returns: The value.
     :raises ServiceUnavailable: if it is invalid. The message does not contain the value, which may be a secret.
     """
-    if isinstance(value, str) and _PATTERNS[name].fullmatch(value) and (name != 'expiration' or _is_time(value)):
-        return value
+    if is_valid(name, value):
+        return str(value)
     raise ServiceUnavailable(
         f'{who} returned an invalid {name}: {_flaw(name, value)}. The answer was not used: tell the operator.'
     )

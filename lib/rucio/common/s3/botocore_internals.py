@@ -156,8 +156,10 @@ def check_answers(
 ) -> None:
     """Let the clients of a session parse answers with ``parse(read, response, name)``.
 
-    Replaces the component ``response_parser_factory`` and the ``parse`` of its parsers. The event ``before-parse``
-    comes before an answer is parsed, but cannot see exceptions of the parser.
+    A number that cannot be parsed is None, and does not make the rest of the answer unreadable.
+
+    Replaces the component ``response_parser_factory``, and the ``parse``, ``_handle_integer`` and ``_handle_long`` of
+    its parsers. The event ``before-parse`` comes before an answer is parsed, but cannot see exceptions of the parser.
 
     :param session: The session.
     :param parse: Gets a function that returns what botocore parses, the response (a dictionary with status_code,
@@ -167,13 +169,22 @@ def check_answers(
     class Parsers(ResponseParserFactory):
         def create_parser(self, protocol_name: str) -> Any:
             parser: Any = super().create_parser(protocol_name)
-            own = parser.parse
+            own, number = parser.parse, parser._handle_integer  # noqa: SLF001
+            parser._handle_integer = parser._handle_long = lambda shape, node: _number(number, shape, node)  # noqa: SLF001
             parser.parse = lambda response, shape: parse(
                 lambda: own(response, shape), response, shape.name if shape is not None else ''
             )
             return parser
 
     session.register_component('response_parser_factory', Parsers())
+
+
+def _number(read: Callable[[Any, Any], Any], shape: Any, node: Any) -> Optional[int]:
+    try:
+        found: int = read(shape, node)
+    except (ValueError, TypeError):  # no digits, or the element twice
+        return None
+    return found
 
 
 def replace_http_session(client: Any, made: Callable[[Any], Any]) -> None:

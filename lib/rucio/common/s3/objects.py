@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from botocore.exceptions import ClientError, ParamValidationError
 
@@ -31,18 +31,21 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
-from .answers import checked, line_logger
+from .answers import checked, is_valid, line_logger
 from .errors import Target, status_of, translate, translated
 from .parsing import UnreadableAnswerError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import BucketTypeDef
 
     from .clients import Connection
 
 __all__ = [
+    'Listed',
     'ObjectInfo',
     'bare_etag',
+    'buckets',
     'delete',
     'delete_many',
     'exists',
@@ -83,6 +86,13 @@ class ObjectInfo:
     def condition(self) -> str:
         """The ETag for ``If-Match``; empty for a weak one (``W/"..."``), which never matches (RFC 9110)."""
         return '' if self.etag.startswith(_WEAK) else self.etag
+
+
+class Listed(NamedTuple):
+    """An object in a listing. The size in bytes is None if the storage does not tell the size or the date."""
+
+    key: str
+    size: Optional[int]
 
 
 def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> ObjectInfo:
@@ -320,38 +330,49 @@ def _delete_halves(connection: 'Connection', batch: list[Target]) -> dict[Target
     return _delete_batch(connection, batch[:middle]) | _delete_batch(connection, batch[middle:])
 
 
-def list_objects(client: 'S3Client', place: Target) -> Iterator[tuple[str, int]]:
-    """Yield key and size of each object below a prefix. One request per 1000 objects, constant memory.
+def list_objects(client: 'S3Client', place: Target) -> Iterator[Listed]:
+    """Yield each object below a prefix. One request per 1000 objects, constant memory.
 
     :param client: The client.
     :param place: The bucket, and the prefix as its key.
     :raises ServiceUnavailable: if the listing is interrupted, as in :func:`list_pages`.
     """
-    unknown = ''
     for page in list_pages(client, place):
         for each in page.get('Contents', []):
-            if each['Size'] < 0:
-                unknown = unknown or each['Key']
-            yield each['Key'], max(0, each['Size'])
-    if unknown:
-        _LOGGER.warning(
-            'RSE %s: ls of %s: the storage did not tell the size or the date of objects such as %s: they count as '
-            'empty. Tell the operator of the storage.',
-            place.rse,
-            place,
-            unknown,
-        )
+            yield Listed(each['Key'], None if each['Size'] == UNKNOWN_SIZE else each['Size'])
 
 
-def list_buckets(connection: 'Connection') -> list[str]:
-    """Return the names of the buckets that the credentials can list. One request.
+def buckets(connection: 'Connection') -> 'list[BucketTypeDef]':
+    """Return the buckets that the credentials can list, with Name and perhaps CreationDate. One request.
+
+    Those without a valid name are left out, and logged: no request could name them.
 
     :param connection: The storage.
     """
-    with translated('ls', Target(connection.endpoint.rse, '*')):
-        answer = connection.client.list_buckets()
+    found = _all_buckets(connection)
+    usable = [each for each in found if is_valid('bucket', each.get('Name'))]
+    if len(usable) < len(found):
+        _LOGGER.warning(
+            'RSE %s: the storage listed %d buckets without a valid name, which are left out. Tell its operator.',
+            connection.endpoint.rse,
+            len(found) - len(usable),
+        )
+    return usable
+
+
+def list_buckets(connection: 'Connection') -> list[str]:
+    """Return the names of all buckets that the credentials can list. One request.
+
+    :param connection: The storage.
+    :raises ServiceUnavailable: if one has no valid name.
+    """
     who = f'RSE {connection.endpoint.rse}: the storage'
-    return [checked(who, 'bucket', each.get('Name')) for each in answer.get('Buckets', [])]
+    return [checked(who, 'bucket', each.get('Name')) for each in _all_buckets(connection)]
+
+
+def _all_buckets(connection: 'Connection') -> 'list[BucketTypeDef]':
+    with translated('ls', Target(connection.endpoint.rse, '*')):
+        return connection.client.list_buckets().get('Buckets', [])
 
 
 def closes_itself(client: 'S3Client', rse: str, bucket: str, others: Iterable[str]) -> bool:
@@ -484,8 +505,8 @@ def make_bucket(connection: 'Connection', target: Target) -> bool:
 def _is_mine(connection: 'Connection', bucket: str) -> bool:
     """Return whether a bucket belongs to the keys' owner: `rclone serve s3` does not say so if it is made again."""
     try:
-        return bucket in [each['Name'] for each in connection.client.list_buckets().get('Buckets', [])]
-    except ClientError:
+        return bucket in [each['Name'] for each in buckets(connection)]
+    except RucioException:
         return False
 
 

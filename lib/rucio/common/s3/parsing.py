@@ -53,8 +53,17 @@ _NEEDED: 'Mapping[str, tuple[str, ...]]' = {
     'CompleteMultipartUploadOutput': ('ETag', 'Key', 'Location'),  # Ceph 16 sends an empty ETag
     'CopyObjectOutput': ('CopyObjectResult.ETag', 'CopyObjectResult.LastModified'),
 }
-# These have at least this element: nothing failed, or there are no buckets.
-_ELEMENTS = {'DeleteObjectsOutput': 'DeleteResult', 'ListBucketsOutput': 'ListAllMyBucketsResult'}
+# These have at least this element: nothing failed, or there are no buckets, rules, versions or uploads.
+_ELEMENTS = {
+    'DeleteObjectsOutput': 'DeleteResult',
+    'GetBucketLifecycleConfigurationOutput': 'LifecycleConfiguration',
+    'ListBucketsOutput': 'ListAllMyBucketsResult',
+    'ListMultipartUploadsOutput': 'ListMultipartUploadsResult',
+    'ListObjectVersionsOutput': 'ListVersionsResult',
+}
+# Settings that are read, completed and written back: without any body they were not read. Storages without such a
+# setting answer with an error, or (rclone, Ceph 16) as to a request about the bucket.
+_NOT_EMPTY = ('NotificationConfiguration', 'GetObjectLockConfigurationOutput', 'GetPublicAccessBlockOutput')
 
 
 class UnreadableAnswerError(BotoCoreError):
@@ -111,6 +120,8 @@ def _need_fields(answer: Any, response: 'Mapping[str, Any]', name: str) -> None:
         return  # S3 also sends errors with the status 200
     if name in _ELEMENTS and _ELEMENTS[name].encode() not in body:
         raise UnreadableAnswerError(reason=f'it has no {_ELEMENTS[name]}')
+    if name in _NOT_EMPTY and not body.strip():
+        raise UnreadableAnswerError(reason='it is empty')
     fields = _NEEDED.get(name)
     if fields and not any(_field(answer, each) for each in fields):
         raise UnreadableAnswerError(reason=f'it has no {" or ".join(fields)}')

@@ -531,11 +531,18 @@ class Default(_Names):
             )
         connection = self.connection()
         self._need_keys(connection, 'get_space_usage')
-        used = sum(
-            size
-            for bucket, prefix in self._places(connection)
-            for _, size in objects.list_objects(connection.client, Target(connection.endpoint.rse, bucket, prefix))
-        )
+        used = unknown = 0
+        for bucket, prefix in self._places(connection):
+            for each in objects.list_objects(connection.client, Target(connection.endpoint.rse, bucket, prefix)):
+                used += each.size or 0
+                unknown += each.size is None
+        if unknown:
+            self.logger(
+                logging.WARNING,
+                'RSE %s: the storage lists %d objects without size or date, which count as empty. Tell its operator.',
+                self.rse['rse'],
+                unknown,
+            )
         return endpoint.capacity, max(0, endpoint.capacity - used)
 
     def _places(self, connection: clients.Connection) -> list[tuple[str, str]]:

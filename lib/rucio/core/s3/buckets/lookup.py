@@ -424,8 +424,7 @@ def _ask_all(
 
 
 def _buckets_on(storage: 'Storage') -> list[Any]:
-    with translated('ls', Target(storage.rse, '*')):
-        return list(storage.connection(SERVER).client.list_buckets().get('Buckets', []))
+    return list(objects.buckets(storage.connection(SERVER)))
 
 
 def _scope_of(storage: 'Storage', bucket: str) -> Optional[str]:

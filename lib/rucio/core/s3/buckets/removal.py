@@ -43,6 +43,8 @@ from rucio.db.sqla.session import db_session
 from . import lookup, publishing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
@@ -268,16 +270,35 @@ def _abort_uploads(subtree: Subtree) -> None:
     client = subtree.storage.connection().client
     try:
         with translated('remove-bucket', subtree.target(subtree.name_prefix)):
-            try:
-                begun = client.list_multipart_uploads(Bucket=subtree.bucket, Prefix=subtree.key_prefix).get(
-                    'Uploads', []
-                )
-            except client.exceptions.NoSuchUpload:  # the answer of `rclone serve s3` if there are none
-                return
-            for each in begun:
-                client.abort_multipart_upload(Bucket=subtree.bucket, Key=each['Key'], UploadId=each['UploadId'])
+            for key, upload in _uploads(client, subtree):
+                with suppress(client.exceptions.NoSuchUpload):  # it has ended meanwhile
+                    client.abort_multipart_upload(Bucket=subtree.bucket, Key=key, UploadId=upload)
     except (SourceNotFound, DestinationNotAccessible):
         return
+
+
+def _uploads(client: Any, subtree: Subtree) -> 'Iterator[tuple[str, str]]':
+    """Yield key and upload id of the unfinished multipart uploads. One request for each 1000."""
+    marker: dict[str, Any] = {}
+    while True:
+        try:
+            answer = client.list_multipart_uploads(Bucket=subtree.bucket, Prefix=subtree.key_prefix, **marker)
+        except client.exceptions.NoSuchUpload:  # the answer of `rclone serve s3` if there are none
+            return
+        for each in answer.get('Uploads', []):
+            if each.get('Key', '').startswith(subtree.key_prefix) and each.get('Key') and each.get('UploadId'):
+                yield each['Key'], each['UploadId']
+            else:
+                _LOGGER.warning(
+                    "RSE %s, bucket '%s': the storage lists a multipart upload without its key or id, which cannot be "
+                    'aborted. Tell its operator.',
+                    subtree.storage.rse,
+                    subtree.bucket,
+                )
+        markers = {'KeyMarker': answer.get('NextKeyMarker'), 'UploadIdMarker': answer.get('NextUploadIdMarker')}
+        before, marker = marker, {name: value for name, value in markers.items() if value}
+        if not answer.get('IsTruncated') or marker in ({}, before):
+            return
 
 
 def _mark(subtree: Subtree, names: list[str], session: 'Session') -> None:
