@@ -19,6 +19,7 @@ What would be got is the memory of a server, a listing that never ends, a traceb
 
 import contextlib
 import gzip
+import socketserver
 import threading
 import time
 from datetime import datetime, timezone
@@ -27,9 +28,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSupported, RucioException, ServiceUnavailable
-from rucio.common.s3 import clients, objects, parsing, transfer
+from rucio.common.s3 import clients, content, deadlines, objects, parsing, transfer
 from rucio.common.s3.credentials import Static
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
 from rucio.common.s3.errors import Target
 from servers.fake_s3 import Answer, FakeS3, error
 
@@ -49,8 +50,8 @@ def storage():
 def connect():
     """Call it with a URL for a client that tries once."""
 
-    def make(url):
-        return clients.connect(Endpoint(rse='X', rse_id='', url=url, max_attempts=1, provider='seaweedfs'), Static(f'AKID{url}', 'secret'))
+    def make(url, patience=PERSON):
+        return clients.connect(Endpoint(rse='X', rse_id='', url=url, max_attempts=1, provider='seaweedfs'), Static(f'AKID{url}', 'secret'), patience)
 
     return make
 
@@ -219,11 +220,56 @@ def test_an_error_without_an_end_instead_of_an_object(connect, monkeypatch):
             connection.client.get_object(Bucket='b', Key='k')
 
 
-def test_an_answer_that_comes_byte_by_byte(connect, monkeypatch):
-    """Would be got: a worker of the server for hours; each byte comes before the time-out of a read."""
-    monkeypatch.setattr(parsing, 'LONGEST_SECONDS', 0.1)
-    with stream(200, b' ', 0.01) as url, pytest.raises(ServiceUnavailable, match='longer than'):
-        listed(connect(url))
+@contextlib.contextmanager
+def trickle(start, pause=0.01):
+    """A server that answers each request with these bytes, and then with one more now and then. `with` it; gives its URL."""
+    stop = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65536)
+            with contextlib.suppress(OSError):
+                self.request.sendall(start)
+                while not stop.wait(pause):
+                    self.request.sendall(b'x')
+
+    server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f'http://127.0.0.1:{server.server_address[1]}'
+    finally:
+        stop.set()
+        server.shutdown()
+        server.server_close()
+
+
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nETag: "e"\r\n'
+
+
+@pytest.mark.parametrize('start', [b'', b'HTTP/1.1 200 OK\r\n', HEAD + b'\r\n'], ids=['status', 'header', 'body'])
+def test_an_answer_that_comes_byte_by_byte(connect, start):
+    """Would be got: a worker of the server for hours; each byte comes before the time-out of a read. The breaker has to see a time-out."""
+    with trickle(start) as url, pytest.raises(ServiceUnavailable, match='does not answer'):
+        listed(connect(url, SERVER._replace(read_timeout=0.1, answer_timeout=0.2)))
+
+
+def test_an_object_that_comes_byte_by_byte(connect):
+    """Would be got: the same, by an object whose checksum is read while a request to the Rucio server waits."""
+    with trickle(HEAD + b'\r\n') as url, pytest.raises(ServiceUnavailable, match='ReadTimeoutError'):
+        content.sums_of(connect(url, SERVER), OBJECT, objects.ObjectInfo(1_000_000, 'e'), seconds=0.2)
+
+
+def test_a_slow_object_is_no_silent_storage(connect, storage):
+    """The time for an answer is not that for an object, and does not end with it."""
+    storage.store('user.alice', 'run1/file', b'x' * 1000)
+    connection = connect(storage.url, SERVER._replace(answer_timeout=0.5))
+    body = connection.client.get_object(Bucket='user.alice', Key='run1/file')['Body']
+    with deadlines.within(0):
+        assert deadlines.is_over()
+    assert deadlines.seconds_left() is None
+    assert body.read() == b'x' * 1000
+    assert listed(connection)
 
 
 # Redirects

@@ -22,10 +22,10 @@ from botocore import UNSIGNED, handlers
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from rucio.common.s3 import botocore_internals as internals
-from servers.fake_s3 import Answer, Lost, error
+from servers.fake_s3 import Answer, Stalled, error
 
 BUCKET = 'user.alice'
 KEYS = Credentials('AKID', 'secret', 'token')
@@ -129,6 +129,21 @@ def test_a_client_sends_through_the_session_that_replaced_its_own(client, s3):
     assert sent == [('GET', False), ('GET', True)]
 
 
+def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
+    left = [None]
+    internals.limit_reads(client, lambda: left[0])
+    s3.store(BUCKET, 'k', b'x')
+    for left[0] in (None, 30, 30):
+        assert client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'x'
+    left[0] = 0
+    with pytest.raises(ReadTimeoutError):
+        client.head_object(Bucket=BUCKET, Key='k')
+    left[0] = 0.05
+    s3.fail('HeadObject', *[Stalled()] * 9)
+    with pytest.raises(ReadTimeoutError):
+        client.head_object(Bucket=BUCKET, Key='k')
+
+
 # The steps of a call
 
 
@@ -190,23 +205,6 @@ def test_before_signing_headers_can_still_be_changed_and_afterwards_nobody_is_ca
     first, second = (request.headers['authorization'] for request in s3.requests)
     assert 'x-amz-meta-test' in first
     assert 'x-amz-meta-test' not in second
-
-
-def test_after_an_attempt_the_call_can_be_ended(client, s3):
-    seen = []
-    s3.store(BUCKET, 'key', b'abc')
-    internals.after_attempt(client, seen.append)
-    client.head_object(Bucket=BUCKET, Key='key')
-    assert seen == [None]
-
-    def end(exception):
-        raise KeyError(type(exception).__name__)
-
-    s3.fail('HeadObject', Lost(), Lost())
-    internals.after_attempt(client, end)
-    with pytest.raises(KeyError, match='ConnectionClosedError'):
-        client.head_object(Bucket=BUCKET, Key='key')
-    assert s3.operations() == ['HeadObject'] * 2
 
 
 def test_a_refusal_can_be_tried_again(client, s3):

@@ -13,6 +13,8 @@
 # limitations under the License.
 
 import threading
+from contextlib import contextmanager, suppress
+from unittest import mock
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,7 +23,7 @@ from rucio.common.exception import ServiceUnavailable
 from rucio.common.s3 import breaker, clients, credentials, factory
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
 from rucio.common.s3.errors import StorageSilentError, Target, is_unreachable, translated
-from servers.fake_s3 import Answer, FakeS3, Stalled
+from servers.fake_s3 import Answer, FakeS3, Lost, Stalled
 from servers.process import until
 
 KEYS = credentials.Static('AKID', 'secret')
@@ -53,6 +55,25 @@ def refuses(client):
     except StorageSilentError:
         return True
     return False
+
+
+@contextmanager
+def waiting(s3, client, count):
+    """So many threads whose requests the storage does not answer within the block, nor for 5 s."""
+
+    def ask():
+        with suppress(BotoCoreError, ClientError):
+            client.head_bucket(Bucket='b')
+
+    s3.fail('HeadBucket', *[Stalled()] * count)
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    until(lambda: s3.operations().count('HeadBucket') == count)
+    yield
+    s3.stopping.set()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.mark.usefixtures('back')
@@ -151,6 +172,59 @@ def test_without_room_for_a_thread_the_storage_is_asked_again(s3, monkeypatch):
     s3.fail('ListBuckets', Stalled())
     client = client_of(s3)
     assert [refuses(client), refuses(client)] == [True, False]
+
+
+@pytest.mark.usefixtures('back')
+def test_few_threads_wait_for_the_same_storage(s3, monkeypatch):
+    """A worker process of 20 threads: two are held, the others are refused before anybody's time-out."""
+    monkeypatch.setattr(breaker, 'MAX_WAIT', 0.05)
+    monkeypatch.setattr(breaker, '_answers', lambda _: threading.Event().wait(9))
+    client = client_of(s3, SERVER._replace(connect_timeout=5))
+    with waiting(s3, client, breaker.MAX_UNANSWERED):
+        assert [refuses(client) for _ in range(3)] == [True] * 3
+        assert 'ListBuckets' not in s3.operations()
+
+
+def test_slow_requests_keep_no_others_from_a_storage_that_is_well(s3):
+    """Two large deletions take their time; the storage answers something simple, so that others may ask, too."""
+    client = client_of(s3)
+    s3.make_bucket('b')
+    with waiting(s3, client, breaker.MAX_UNANSWERED):
+        assert [refuses(client) for _ in range(5)] == [False] * 5
+        assert s3.operations().count('ListBuckets') == 6  # one of the breaker's
+
+
+@pytest.mark.usefixtures('back')
+@pytest.mark.parametrize('fault', [Answer(504), Lost()], ids=['a gateway whose servers hang', 'a connection that is closed at last'])
+def test_a_failure_that_takes_long_is_silence(s3, monkeypatch, fault):
+    """Neither is a time-out to botocore, and each would hold a worker nearly as long: so would a resolver that hangs."""
+    monkeypatch.setattr(breaker, 'SLOW_FAILURE', 0)
+    client = client_of(s3, SERVER._replace(max_attempts=1))
+    s3.fail('ListBuckets', fault)
+    with pytest.raises((ClientError, BotoCoreError)):
+        client.list_buckets()
+    assert refuses(client)
+    assert s3.operations() == ['ListBuckets']
+
+
+@pytest.mark.parametrize('fault', [Answer(504), Lost()])
+def test_nor_does_one_close_the_breaker(s3, monkeypatch, fault):
+    monkeypatch.setattr(breaker, 'SLOW_FAILURE', 0)
+    client = client_of(s3, PERSON._replace(max_attempts=1))
+    s3.fail('ListBuckets', fault)
+    assert not breaker._answers(client.list_buckets)
+    assert breaker._answers(client.list_buckets)
+
+
+@pytest.mark.usefixtures('back')
+def test_an_interrupted_request_is_none(s3, monkeypatch):
+    client = client_of(s3)
+    with monkeypatch.context() as patch:
+        patch.setattr(client._endpoint.http_session._session, 'send', mock.Mock(side_effect=KeyboardInterrupt))
+        for _ in range(2 * breaker.MAX_UNANSWERED):
+            with pytest.raises(KeyboardInterrupt):
+                client.list_buckets()
+    assert not refuses(client)
 
 
 def test_an_sts_at_the_same_address_is_another_service(s3):

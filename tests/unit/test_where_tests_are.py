@@ -34,6 +34,7 @@ ELSEWHERE = {
     'rucio/cli/s3/upload.py': 'integration/test_bulk_upload.py',
     'rucio/client/s3session.py': 'unit/test_s3client.py',
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
+    'rucio/common/s3/deadlines.py': 'attacks/test_hostile_storages.py',
     'rucio/common/s3/layout.py': 'unit/test_core_storages.py',
     'rucio/common/s3/parsing.py': 'attacks/test_hostile_storages.py',
     'rucio/common/s3/ranges.py': 'unit/test_transfer.py',

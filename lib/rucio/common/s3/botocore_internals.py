@@ -19,9 +19,11 @@ this module. tests/unit/test_botocore_internals.py tests each function with the 
 1.37.0, 1.40.64, 1.42.97 and 1.44.8.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Optional
 
 import botocore.session
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
 
 __all__ = [
-    'after_attempt',
     'after_call',
     'authorise_requests',
     'authorities',
@@ -60,6 +61,7 @@ __all__ = [
     'check_answers',
     'instead_of_a_call',
     'isolated_session',
+    'limit_reads',
     'operations_with_checksum',
     'payload_hash',
     'read_dates',
@@ -198,6 +200,61 @@ def replace_http_session(client: Any, made: Callable[[Any], Any]) -> None:
     """
     inner = client._endpoint  # noqa: SLF001
     inner.http_session = made(inner.http_session)
+
+
+def limit_reads(client: Any, seconds_left: Callable[[], Optional[float]]) -> None:
+    """Let no read of an answer of a client wait longer than ``seconds_left()``, and fail when that is 0 or less.
+
+    Replaces the connection classes in ``_pool_classes_by_scheme`` of its HTTP session by some whose
+    ``response_class`` reads from a file that sets the time-out of the socket before each read. The time-outs of
+    botocore and urllib3 are for each read, and begin again with each byte.
+
+    :param client: The client, whose HTTP session was not replaced yet.
+    :param seconds_left: Called before each read, in the thread that reads; None means no limit.
+    """
+
+    class Response(HTTPResponse):
+        def __init__(self, sock: Any, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(sock, *arguments, **keywords)
+            self.fp.close()
+            self.fp = io.BufferedReader(_TimedFile(sock, seconds_left))
+
+    pools = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001
+    for scheme, pool in pools.items():
+        connection = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {'response_class': Response})
+        pools[scheme] = type(pool.__name__, (pool,), {'ConnectionCls': connection})
+
+
+class _TimedFile(io.RawIOBase):
+    """What is read from a socket, with a limit in time."""
+
+    def __init__(self, sock: Any, seconds_left: Callable[[], Optional[float]]) -> None:
+        self._sock = sock
+        self._file: io.RawIOBase = sock.makefile('rb', buffering=0)
+        self._usual = sock.gettimeout()
+        self._seconds_left = seconds_left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        left = self._seconds_left()
+        if left is None or (self._usual is not None and left >= self._usual):
+            return self._file.readinto(buffer)
+        if left <= 0:
+            raise TimeoutError('timed out')
+        self._sock.settimeout(left)
+        try:
+            return self._file.readinto(buffer)
+        finally:
+            self._sock.settimeout(self._usual)  # the connection may be used again
+
+    def fileno(self) -> int:
+        return int(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 @contextmanager
@@ -391,18 +448,6 @@ def before_retry(client: Any, handler: Callable[[str, int, Any, dict[str, Any]],
             operation.name, attempts, response[1] if response else None, request_dict
         ),
     )
-
-
-def after_attempt(client: Any, handler: Callable[[Optional[BaseException]], object]) -> None:
-    """Call ``handler(exception)`` after each attempt of any service, with None if there was an answer.
-
-    If the handler raises, the call ends without another attempt. The event ``response-received``: handlers of
-    ``needs-retry`` can only add attempts.
-
-    :param client: The client.
-    :param handler: The function to call.
-    """
-    client.meta.events.register_first('response-received', lambda exception, **_: handler(exception))
 
 
 def stop_redirects(client: Any, is_enough: Callable[[str, str, bool], bool]) -> None:

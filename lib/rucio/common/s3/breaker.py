@@ -15,25 +15,35 @@
 """A circuit breaker for each storage: a storage that stopped answering gets no requests until it answers again.
 
 Otherwise each request to the Rucio server that needs the storage would block a worker until its time-out, and soon no
-worker would be left for anything else. A storage that refuses connections or returns errors costs no time, and still
-gets requests.
+worker would be left for anything else. A storage that refuses connections or returns errors at once costs no time, and
+still gets requests.
 """
 
 import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from . import botocore_internals
-from .errors import StorageSilentError
+from .errors import StorageSilentError, status_of
 
 __all__ = ['watch']
 
 PAUSE = 5.0  # seconds between two attempts to reach a silent storage
+MAX_UNANSWERED = 2  # requests of a process since the last answer: the threads that a silent storage can block
+MAX_WAIT = 1.0  # seconds that further requests wait for an answer to any of them
+# Seconds after which a failure is as bad as a time-out: a resolver that hangs, a gateway that waits for its servers.
+SLOW_FAILURE = 3.0
 
 # The operation of each service that shows whether it answers again.
 _QUESTIONS = {'s3': 'list_buckets', 'sts': 'get_caller_identity', 'sns': 'list_topics'}
+
+_SILENCE = (ConnectTimeoutError, ReadTimeoutError)
+SERVER_ERROR = 500  # and more
 
 _breakers: dict[tuple[int, str, str], '_Breaker'] = {}
 _lock = threading.Lock()
@@ -51,62 +61,146 @@ def watch(client: Any, service: str) -> None:
     with _lock:
         # A forked process does not have the thread that tries to reach the storage.
         breaker = _breakers.setdefault((os.getpid(), service, url), _Breaker(url))
+    question = getattr(client, _QUESTIONS[service])
+    botocore_internals.replace_http_session(client, lambda session: _Watched(session, breaker, question))
 
-    def note(exception: Optional[BaseException]) -> None:
-        if isinstance(exception, (ConnectTimeoutError, ReadTimeoutError)):
-            breaker.open(getattr(client, _QUESTIONS[service]), exception)
 
-    client.meta.events.register_first('before-send', breaker.refuse)
-    botocore_internals.after_attempt(client, note)
+class _Watched:
+    """An HTTP session of botocore whose requests a breaker can refuse."""
+
+    def __init__(self, session: Any, breaker: '_Breaker', question: Any) -> None:
+        self._session = session
+        self._breaker = breaker
+        self._question = question
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def send(self, request: Any) -> Any:
+        """Send a request.
+
+        :raises StorageSilentError: if the storage does not answer; botocore does not repeat it.
+        """
+        with self._breaker.turn(self._question) as failed:
+            answer = self._session.send(request)
+            failed[:] = [answer.status_code >= SERVER_ERROR]
+            return answer
 
 
 class _Breaker:
+    """The state of one storage in one process."""
+
     def __init__(self, url: str) -> None:
         self._url = url
-        self._lock = threading.Lock()
-        self._asking: Optional[threading.Thread] = None  # while the storage is silent
+        self._changed = threading.Condition()
+        self._silent = False
+        self._unanswered = 0  # requests that were sent since the last answer
+        self._answers = 0  # so far
+        self._asking: Optional[threading.Thread] = None  # sends a request every few seconds
 
-    def refuse(self, **_: Any) -> None:
-        """Refuse a request at once and without a retry, while the storage is silent.
+    @contextmanager
+    def turn(self, question: Any) -> Iterator[list[bool]]:
+        """Wait until a request may be sent, send it in the block, and learn from its outcome.
 
+        :param question: A function that sends another request, to find out whether the storage answers.
+        :returns: A list, to be filled in the block: whether the storage answered that it failed.
         :raises StorageSilentError: while the storage does not answer.
         """
-        if self._asking is not None and self._asking is not threading.current_thread():
-            raise StorageSilentError(url=self._url)
+        failed: list[bool] = []
+        if threading.current_thread() is self._asking:
+            yield failed
+            return
+        self._enter(question)
+        answers, began = self._answers, time.monotonic()
+        try:
+            yield failed
+        except _SILENCE as error:
+            self._open(question)
+            raise StorageSilentError(url=self._url) from error
+        except Exception:  # a refused connection, or an answer that cannot be read
+            self._hear(question, began, failed=True)
+            raise
+        except BaseException:  # an interrupted request says nothing
+            with self._changed:
+                self._unanswered -= self._answers == answers
+            raise
+        self._hear(question, began, failed=any(failed))
 
-    def open(self, question: Any, reason: BaseException) -> None:
+    def _enter(self, question: Any) -> None:
+        """Refuse all requests while the storage is silent; until then, those after :data:`MAX_UNANSWERED`.
+
+        It answers most requests within milliseconds, so that these hardly wait.
+        """
+        last = time.monotonic() + MAX_WAIT
+        with self._changed:
+            while not self._silent:
+                if self._unanswered < MAX_UNANSWERED:
+                    self._unanswered += 1
+                    return
+                # Those that were sent may be slow because they are large: ask something simple.
+                self._ask(question)
+                if not self._changed.wait(last - time.monotonic()):
+                    break
+        raise StorageSilentError(url=self._url)
+
+    def _hear(self, question: Any, began: float, failed: bool) -> None:
+        """Note an answer, or the error of a request that began at this time of the monotonic clock."""
+        if failed and time.monotonic() - began > SLOW_FAILURE:
+            self._open(question)
+            return
+        with self._changed:
+            self._unanswered = 0
+            self._answers += 1
+            self._changed.notify_all()
+
+    def _open(self, question: Any) -> None:
         """Refuse all requests from now on, but send one every few seconds in a thread of its own.
 
         No request of a user is spent on finding out whether the storage answers again, and none waits for it.
-
-        :raises StorageSilentError: always, as a retry would only wait once more.
         """
-        with self._lock:
-            if self._asking is None:
-                self._asking = threading.Thread(
-                    target=self._ask, args=(question,), name='rucio-s3-breaker', daemon=True
-                )
-                try:
-                    self._asking.start()
-                except RuntimeError:  # no room for a thread: the next request finds out
-                    self._asking = None
-        raise StorageSilentError(url=self._url) from reason
+        with self._changed:
+            self._silent = self._ask(question)
+            self._unanswered = 0
+            self._changed.notify_all()
 
-    def _ask(self, question: Any) -> None:
+    def _ask(self, question: Any) -> bool:
+        """Start the thread that asks, and return whether there is one."""
+        if self._asking is None:
+            self._asking = threading.Thread(
+                target=self._ask_until_answered, args=(question,), name='rucio-s3-breaker', daemon=True
+            )
+            try:
+                self._asking.start()
+            except RuntimeError:  # no room for a thread: the next request finds out
+                self._asking = None
+        return self._asking is not None
+
+    def _ask_until_answered(self, question: Any) -> None:
         pause = threading.Event()
         try:
             while not _answers(question):
+                with self._changed:
+                    self._silent = True
+                    self._changed.notify_all()
                 pause.wait(PAUSE)
         finally:
-            self._asking = None
+            with self._changed:
+                self._asking, self._silent, self._unanswered = None, False, 0
+                self._answers += 1
+                self._changed.notify_all()
 
 
 def _answers(question: Any) -> bool:
-    """Return whether the storage answers at all, or refuses connections: neither takes time."""
+    """Return whether the storage answers at all, or refuses connections, in little time."""
+    began = time.monotonic()
     try:
         question()
-    except (ConnectTimeoutError, ReadTimeoutError, StorageSilentError):
+    except (*_SILENCE, StorageSilentError):
         return False
-    except (BotoCoreError, ClientError):
-        pass  # an answer, or a refused connection
-    return True
+    except ClientError as error:
+        failed = status_of(error) >= SERVER_ERROR
+    except BotoCoreError:  # a refused connection, or an answer that cannot be read
+        failed = True
+    else:
+        return True
+    return not failed or time.monotonic() - began <= SLOW_FAILURE

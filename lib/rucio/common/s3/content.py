@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-i
 
 from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSupported
 
+from . import deadlines
 from .clients import Stoppable
 from .errors import translated
 from .objects import need_version
@@ -177,7 +178,7 @@ class Reader:
                 self.close()
                 self._broken = 1 if self._position >= self._out_of_row else self._broken + 1
                 self._out_of_row = self._position + self._far
-                if self._broken >= self._bodies:
+                if self._broken >= self._bodies or deadlines.is_over():
                     raise
         return b''
 
@@ -290,7 +291,11 @@ class Verified:
 
 
 def sums_of(
-    connection: 'Connection', target: 'Target', info: 'ObjectInfo', stop: Optional[threading.Event] = None
+    connection: 'Connection',
+    target: 'Target',
+    info: 'ObjectInfo',
+    stop: Optional[threading.Event] = None,
+    seconds: Optional[float] = None,
 ) -> Sums:
     """Read an object to compute its checksums. One GET, one MiB of memory.
 
@@ -298,9 +303,10 @@ def sums_of(
     :param target: The object.
     :param info: The known properties of the object.
     :param stop: Once it is set, the next read is refused.
+    :param seconds: The time limit; None for no limit.
     :raises RucioException: the translation by :mod:`.errors` of an error of the storage.
     """
-    with closing(Verified(connection, target, info, Sums(), stop)) as stream:
+    with deadlines.within(seconds), closing(Verified(connection, target, info, Sums(), stop)) as stream:
         while stream.read(BLOCK):
             pass
         return stream.sums

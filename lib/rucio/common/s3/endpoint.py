@@ -42,13 +42,14 @@ class Patience(NamedTuple):
     connect_timeout: float
     read_timeout: float  # without receiving a byte
     max_attempts: int
+    answer_timeout: float = 900  # for a whole answer: AWS sends blanks for minutes while it completes an upload
     breaks: bool = False  # whether requests to a silent storage are refused: see :mod:`.breaker`
 
 
 MAX_PORT = 65535
 PERSON = Patience(10, 60, 4)  # for users who wait for their files, and daemons that read them
-SERVER = Patience(3, 5, 2, breaks=True)  # for the Rucio server, where each request blocks a worker
-SERVER_WORK = Patience(3, 20, 2, breaks=True)  # the same for large requests: to list, to read, to delete many
+SERVER = Patience(3, 5, 2, 10, breaks=True)  # for the Rucio server, where each request blocks a worker
+SERVER_WORK = Patience(3, 20, 2, 30, breaks=True)  # the same for large requests: to list, to read, to delete many
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ class Endpoint(StorageSettings, _Storage):
 
         :param usual: The default.
         """
+        read_timeout = self.read_timeout or usual.read_timeout
         return Patience(
             self.connect_timeout or usual.connect_timeout,
-            self.read_timeout or usual.read_timeout,
+            read_timeout,
             self.max_attempts or usual.max_attempts,
+            max(usual.answer_timeout, read_timeout),
             usual.breaks,
         )
 

@@ -25,6 +25,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from . import botocore_internals, breaker
+from .endpoint import PERSON
 from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
 
@@ -136,7 +137,7 @@ def client(
         verify=trusted(ca_bundle, session),
         config=Config(**options).merge(config or Config()),
     )
-    bound(made)
+    bound(made, (patience or PERSON).answer_timeout)
     if service == 's3':
         botocore_internals.stop_redirects(made, _leads_nowhere)
     if patience is not None and patience.breaks:

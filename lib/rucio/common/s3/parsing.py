@@ -19,7 +19,6 @@ number is invalid. A storage may be broken, or controlled by somebody who wants 
 """
 
 import re
-import time
 from http.client import LineTooLong
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClient
 from urllib3.exceptions import ProtocolError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 from urllib3.exceptions import ReadTimeoutError as URLLib3ReadTimeoutError
 
-from . import botocore_internals, urllib3_internals
+from . import botocore_internals, deadlines, urllib3_internals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,11 +34,10 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.session import Session
 
-__all__ = ['LONGEST_ANSWER', 'LONGEST_SECONDS', 'UnreadableAnswerError', 'bound', 'strict']
+__all__ = ['LONGEST_ANSWER', 'UnreadableAnswerError', 'bound', 'strict']
 
 LONGEST_ANSWER = 32 * 1024**2  # bytes of anything but an object: 1000 of the longest keys are 4 MiB
 LONGEST_LINE = 65536  # bytes, for the size of a chunk; as in http.client
-LONGEST_SECONDS = 900  # for such an answer: AWS sends blanks for minutes while it completes an upload
 
 _ENCODING = re.compile(rb'\s*<\?xml[^>]*encoding\s*=\s*["\'](?!(?:utf-8|us-ascii|iso-8859-1)["\'])', re.IGNORECASE)
 
@@ -82,14 +80,17 @@ def strict(session: 'Session') -> 'Session':
     return session
 
 
-def bound(client: Any) -> None:
-    """Limit the answers that a client reads to :data:`LONGEST_ANSWER` bytes and :data:`LONGEST_SECONDS` seconds.
+def bound(client: Any, seconds: float) -> None:
+    """Limit the answers that a client reads to :data:`LONGEST_ANSWER` bytes, and to some seconds.
 
-    The content of objects is not limited.
+    A storage that sends a byte now and then would otherwise never run into the time-out for a read. The content of
+    objects is not limited.
 
     :param client: The client.
+    :param seconds: The time for an answer, from the request to its last byte.
     """
-    botocore_internals.replace_http_session(client, _Bounded)
+    botocore_internals.limit_reads(client, deadlines.seconds_left)
+    botocore_internals.replace_http_session(client, lambda session: _Bounded(session, seconds))
 
 
 def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]', name: str) -> Any:
@@ -144,18 +145,20 @@ def _refuse_tricks(body: Any) -> None:
 class _Bounded:
     """An HTTP session of botocore that limits answers."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, seconds: float) -> None:
         self._session = session
+        self._seconds = seconds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
     def send(self, request: 'AWSPreparedRequest') -> 'AWSResponse':
         """Send a request, and read the body of the answer unless it is an object's."""
-        with botocore_internals.unread(request):
-            answer: Any = self._session.send(request)
-        if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
-            botocore_internals.set_content(answer, _content(request, answer.raw))
+        with deadlines.within(self._seconds):
+            with botocore_internals.unread(request):
+                answer: Any = self._session.send(request)
+            if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
+                botocore_internals.set_content(answer, _content(request, answer.raw))
         return answer  # type: ignore[no-any-return]
 
 
@@ -174,14 +177,13 @@ def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
 
 
 def _body(raw: Any) -> bytes:
-    last = time.monotonic() + LONGEST_SECONDS
     body = bytearray()
     urllib3_internals.replace_file(raw, _Lines)
     for piece in raw.stream():
         body += piece
-        if len(body) > LONGEST_ANSWER or time.monotonic() > last:
+        if len(body) > LONGEST_ANSWER:
             raw.close()
-            raise UnreadableAnswerError(reason=f'it is longer than {LONGEST_ANSWER >> 20} MiB or {LONGEST_SECONDS} s')
+            raise UnreadableAnswerError(reason=f'it is longer than {LONGEST_ANSWER >> 20} MiB')
     return bytes(body)
 
 

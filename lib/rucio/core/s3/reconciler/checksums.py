@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ['compute_checksums']
 
+MAX_READ_SECONDS = 60  # for an object, while a request to the Rucio server waits
+
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
 
@@ -146,7 +148,8 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
     if md5 or not read:
         return _file(subtree, entry, Sums(md5))
     try:
-        return _file(subtree, entry, sums_of(connection, target, info, ended))
+        seconds = MAX_READ_SECONDS if subtree.storage.patience.breaks else None
+        return _file(subtree, entry, sums_of(connection, target, info, ended, seconds))
     except ServiceUnavailable:
         if ended.is_set():
             raise Stopped from None

@@ -1,0 +1,57 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Deadlines for reading an answer in the current thread.
+
+The time-outs of HTTP clients are for each read: a storage that sends a byte now and then never runs into them.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Optional
+
+__all__ = ['is_over', 'seconds_left', 'within']
+
+_current = threading.local()
+
+
+@contextmanager
+def within(seconds: Optional[float]) -> Iterator[None]:
+    """Let reads inside the block, by this thread, fail with a time-out when so much time is over.
+
+    An earlier deadline around the block remains.
+
+    :param seconds: The time in seconds; None for no limit.
+    """
+    before: Optional[float] = getattr(_current, 'at', None)
+    at = None if seconds is None else time.monotonic() + seconds
+    _current.at = min((each for each in (before, at) if each is not None), default=None)
+    try:
+        yield
+    finally:
+        _current.at = before
+
+
+def seconds_left() -> Optional[float]:
+    """Return the seconds until the deadline of this thread; None: there is none."""
+    at: Optional[float] = getattr(_current, 'at', None)
+    return None if at is None else at - time.monotonic()
+
+
+def is_over() -> bool:
+    """Return whether this thread has a deadline that is over."""
+    left = seconds_left()
+    return left is not None and left <= 0
