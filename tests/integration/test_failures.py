@@ -99,7 +99,20 @@ def test_a_missing_bucket_is_named(site: Site, unique: str, tmp_path: Path) -> N
 
     assert f"bucket 'user.{unique}', key '{unique}': the storage answered 404 NoSuchBucket" in upload.stderr
     assert 'rucio s3 make-bucket' in upload.stderr
-    assert len((upload.stdout + upload.stderr).splitlines()) < 40, 'Rucio prints its own traceback, of two exceptions'
+    assert '--rse PLAIN_S3' in upload.stderr
+    assert 'Traceback' not in upload.stderr
+    assert len((upload.stdout + upload.stderr).splitlines()) < 10
+
+
+def test_a_name_that_a_download_would_change_is_not_uploaded(site: Site, unique: str, tmp_path: Path) -> None:
+    """It was said to be uploaded, and no `rucio download` brought it back."""
+    name = f'{unique}/../z'
+    upload = site.alice.rucio('upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', name, str(make(tmp_path / 'file', 10)))
+
+    assert 'do not come back as they are. Nothing was stored' in upload.stderr
+    assert 'Successfully uploaded' not in upload.stderr
+    assert 'Traceback' not in upload.stderr
+    assert 'AVAILABLE' not in site.states(name).values()
 
 
 def test_a_missing_ca_bundle_is_named(site: Site, alice_with, unique: str, tmp_path: Path, ca: CA) -> None:

@@ -164,9 +164,10 @@ class Directory:
         except UnicodeEncodeError:
             raise InputValidationError(f'{name!r} is not a valid name in Rucio: it is not UTF-8.') from None
         did = f'{self._scope}:{name}'
-        if address.leaves_directory(name):
+        if not address.comes_back(name):
             raise InputValidationError(
-                f"'{did}' is not a valid name in Rucio: it leads out of the directory of a download."
+                f"'{did}' is not a valid name in Rucio: its download takes names for paths, in which '//', '.' and "
+                "'..' do not come back as they are."
             )
         if error := best_match(self._schema.iter_errors({'scope': self._scope, 'name': name})):
             raise InputValidationError(f"'{did}' is not a valid name in Rucio: {error.message}.")

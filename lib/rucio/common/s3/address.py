@@ -33,6 +33,7 @@ __all__ = [
     'ObjectURL',
     'ancestors',
     'bucket_to_scope',
+    'comes_back',
     'common_folder',
     'encode_path',
     'is_bucket_name',
@@ -96,6 +97,18 @@ def leaves_directory(name: str) -> bool:
     :param name: The name of a DID, or a key.
     """
     return name.startswith('//') or '\0' in name or not {'.', '..'}.isdisjoint(name.split('/'))
+
+
+def comes_back(name: str) -> bool:
+    """Return whether stock Rucio can download a file of this name as what it is.
+
+    It takes names for paths: besides those of :func:`leaves_directory`, ``a//b`` is then ``a/b``, and of two such files
+    in one download the second replaces the first, without a word. A single slash at the beginning is dropped, which is
+    left to those whose names all have it.
+
+    :param name: The name of a DID, or a key.
+    """
+    return not leaves_directory(name) and '//' not in name and not name.endswith('/')
 
 
 def scope_to_bucket(scope: str, prefix: str = '') -> str:

@@ -110,7 +110,7 @@ _CHUNKED = _Row(
 _CODES = {
     'NoSuchKey': _Row(SourceNotFound, 'There is no such object.'),
     'NoSuchBucket': _Row(
-        DestinationNotAccessible, 'The bucket does not exist. Make it first: rucio s3 make-bucket SCOPE.'
+        DestinationNotAccessible, 'The bucket does not exist. Make it first: rucio s3 make-bucket SCOPE --rse RSE'
     ),
     'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
     'InvalidAccessKeyId': _KEYS,
@@ -178,6 +178,10 @@ _NO_BUCKET = _Row(
     ServiceUnavailable,
     "The bucket does not exist: check the RSE's prefix and bucket_prefix. "
     'If it was removed on purpose, make an empty one, and Rucio removes its files from the catalogue.',
+)
+_BUCKET_IS_GONE = _Row(
+    SourceNotFound,
+    "The bucket does not exist: it was removed, or the RSE's prefix or bucket_prefix is wrong. Tell its operator.",
 )
 _CHANGED = _Row(ServiceUnavailable, 'The object was changed while it was read: try again.')
 _TLS = _Row(
@@ -285,7 +289,7 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
         solve it. Query strings (signatures) are removed.
     """
     row = _row(error, operation)
-    remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]')
+    remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]').replace('--rse RSE', f'--rse {target.rse}')
     return row.exception(f'RSE {target.rse}: {operation} of {target}: {said(error)} {remedy}')
 
 
@@ -295,7 +299,9 @@ def _row(error: BaseException, operation: str) -> _Row:
         row = _CODES.get(code) or _STATUSES.get(status) or _DOWN
         if row is _CODES['PreconditionFailed'] and operation == 'get':
             return _CHANGED
-        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat', 'ls'):
+        if row is _CODES['NoSuchBucket'] and operation in ('get', 'stat'):
+            return _BUCKET_IS_GONE
+        if row is _CODES['NoSuchBucket'] and operation == 'ls':
             return _Row(SourceNotFound, row.remedy)
         if row is _CODES['NoSuchBucket'] and operation == 'delete':
             return _NO_BUCKET

@@ -42,8 +42,9 @@ from rucio.common.exception import (
     RucioException,
     ServiceUnavailable,
     SourceAccessDenied,
+    SourceNotFound,
 )
-from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, transfer
+from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, terse_logs, transfer
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
@@ -294,7 +295,12 @@ class Default(_Names):
         """
         if not path or self._is_own_temporary(path):
             return False
-        return objects.exists(*self.locate('read', path))
+        connection, target = self.locate('read', path)
+        try:
+            return objects.exists(connection, target)
+        except RucioException:
+            _need_name(target)  # some storages refuse requests for such keys, with errors that do not tell why
+            raise
 
     def stat(self, path: str) -> dict[str, Any]:
         """Return size and checksum of an object. One HEAD, or with a signed URL one GET of the first byte.
@@ -329,7 +335,9 @@ class Default(_Names):
         :param transfer_timeout: The limit of the whole transfer in seconds.
         :raises SourceNotFound, SourceAccessDenied: if the local file is missing or cannot be read.
         :raises FileConsistencyMismatch: if its content differs from ``adler32`` or ``md5`` in the LFN of this PFN.
-        :raises FileReplicaAlreadyExists: if there is already an object, which is not changed.
+        :raises FileReplicaAlreadyExists: if there is already an object, which is not changed; also if there is no local
+            file.
+        :raises RSEFileNameNotSupported: if stock Rucio could not download a file of this name.
         :raises DestinationNotAccessible: if there is no such bucket.
         :raises RSEAccessDenied, ServiceUnavailable: and others, see :mod:`rucio.common.s3.errors`.
         """
@@ -338,11 +346,13 @@ class Default(_Names):
             self._put(path, target.removesuffix(TEMPORARY), _seconds(transfer_timeout))
         except RucioException as error:
             if is_client():  # Rucio's upload prints the whole traceback, and those of all causes
+                terse_logs.expect(error, self.logger)
                 raise error.with_traceback(None) from None
             raise
 
     def _put(self, path: str, pfn: str, timeout: Optional[float]) -> None:
         connection, where = self.locate('write', pfn)
+        _need_name(where)
         if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
             self._look_before(pfn)
         try:
@@ -352,10 +362,30 @@ class Default(_Names):
             size = transfer.upload(connection, path, where, timeout, self._meter, where in self._unsure, summing)
         except (FileConsistencyMismatch, FileReplicaAlreadyExists):
             raise
+        except SourceNotFound as error:
+            self._look_anyway(connection, where, error)
+            raise
         except RucioException:
             self._unsure.add(where)
             raise
         self._stored[pfn] = size
+
+    def _look_anyway(self, connection: clients.Connection, target: Target, error: SourceNotFound) -> None:
+        """Report an object for which there is no local file, as Rucio expects of a protocol. One HEAD.
+
+        :raises FileReplicaAlreadyExists: if there is one.
+        """
+        if connection.authorizer.whole_objects_only:
+            return
+        try:
+            there = objects.exists(connection, target)
+        except RucioException:
+            return  # the missing file is what to report
+        if there:
+            raise FileReplicaAlreadyExists(
+                f'RSE {target.rse}: put of {target}: there is already an object, and it was not changed. '
+                f'{error.args[0]}'
+            ) from None
 
     def _look_before(self, pfn: str) -> None:
         """Check whether the object exists with a URL for GET, as one for PUT cannot tell."""
@@ -651,6 +681,18 @@ class FTS(_Names):
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+
+def _need_name(target: Target) -> None:
+    """Refuse names that stock Rucio could upload, but not download.
+
+    :raises RSEFileNameNotSupported: if it is one.
+    """
+    if not address.comes_back(target.key):
+        raise RSEFileNameNotSupported(
+            f"RSE {target.rse}: put of {target}: Rucio's download takes names for paths, in which '//', '.', '..' and "
+            "a '/' at the end do not come back as they are. Nothing was stored: choose another name (--lfn)."
+        )
 
 
 def _server(token: Optional[str]) -> Optional[authorizer.RucioServer]:
