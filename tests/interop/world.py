@@ -42,8 +42,15 @@ class Tools:
     def find(self, name: str) -> str:
         """The path of a client, or a skipped test."""
         found = shutil.which(name, path=self.path)
+        if found is None and name == 'mc':
+            found = shutil.which('minio-client', path='/usr/local/bin:/usr/bin')  # Debian's name of it
         if found is None or not self._works(found):
-            pytest.skip(f'{name} is not installed: pip install -r tests/interop/requirements.txt into an environment, and RUCIO_S3_TOOLS=its bin directory')
+            how = (
+                'the package minio-client of Debian'
+                if name == 'mc'
+                else 'pip install -r tests/interop/requirements.txt into an environment, and RUCIO_S3_TOOLS=its bin directory'
+            )
+            pytest.skip(f'{name} is not installed: {how}')
         return found
 
     def _works(self, path: str) -> bool:
