@@ -17,6 +17,7 @@
 import contextlib
 import itertools
 import logging
+import time
 from configparser import NoSectionError
 from datetime import datetime
 from types import SimpleNamespace
@@ -873,6 +874,24 @@ def test_metrics(s3, storage, database, compared):
     work(once())
     after = value('objects_total', outcome='listed'), value('round_count'), value('failures_total')
     assert [new - old for new, old in zip(after, before, strict=True)] == [40, 1, 1]
+
+
+def test_the_bucket_that_waits_longest_is_a_metric(s3, storage, database, compared, monkeypatch):
+    """While its storage does not answer, the time goes on: an alert compares it with the clock."""
+    storage()
+    fill(s3)
+
+    def since():
+        return reporting.METRICS.get_registry().get_sample_value('rucio_daemons_s3_reconciler_waiting_since', {'rse': 'SITE_S3'})
+
+    began = time.time()
+    work(once())
+    work(once())
+    ended = since()
+    assert began < ended <= time.time()
+    monkeypatch.setattr(daemon.progress, 'find_work', mock.Mock(side_effect=ServiceUnavailable('nobody answers.')))
+    work(once())
+    assert since() == ended
 
 
 def test_a_dry_run_notes_nothing(s3, storage, database, compared, caplog):

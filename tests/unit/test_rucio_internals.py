@@ -14,6 +14,7 @@
 """What is private in Rucio, and this project relies on: each test fails when that changes."""
 
 import inspect
+import sys
 from importlib import import_module
 from io import StringIO
 from types import SimpleNamespace
@@ -59,6 +60,14 @@ def test_the_permissions_of_a_vo_are_a_module():
         assert internals.permission_module('def') is module
     finally:
         permission.permission_modules.update(known)
+
+
+def test_metrics_are_rucios_where_it_has_loaded_them(monkeypatch):
+    pytest.importorskip('prometheus_client', reason='rucio-clients has no server')
+    import_module('rucio.core.monitor')
+    assert internals.metric_manager('rucio.test').full_name('requests') == 'rucio.test.requests'
+    monkeypatch.delitem(sys.modules, 'rucio.core.monitor')
+    assert internals.metric_manager('rucio.test') is None
 
 
 def test_a_table_is_printed_as_rucio_prints_its_own():

@@ -266,6 +266,19 @@ def test_the_same_keys_are_given_while_more_than_half_of_their_life_is_left(stor
     assert len(sts.requests) == 1
 
 
+def test_vends_are_counted_by_outcome(storage, sts, monkeypatch):
+    seen = []
+    monkeypatch.setattr(vending.monitoring, 'vended', lambda rse, outcome: seen.append((rse, outcome)))
+    vend(storage())
+    vend(storage())
+    with pytest.raises(InputValidationError):
+        vend(storage(), bucket='*')
+    monkeypatch.setattr(vending.rates, 'spend', mock.Mock(side_effect=vending.rates.TooManyRequests('slowly', 1)))
+    with pytest.raises(vending.rates.TooManyRequests):
+        vend(storage(), prefix='other/')
+    assert seen == [(('X', 'abc123'), outcome) for outcome in ('new', 'cached', 'failed', 'limited')]
+
+
 def test_new_ones_are_got_when_half_of_their_life_is_over(storage, sts, monkeypatch):
     clock = SimpleNamespace(ahead=0, now=lambda tz: datetime.now(tz) + timedelta(seconds=clock.ahead))
     first = vend(storage())

@@ -28,8 +28,9 @@ from typing import Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
-from . import botocore_internals
+from . import botocore_internals, monitoring
 from .errors import StorageSilentError, status_of
+from .monitoring import RSE
 
 __all__ = ['watch']
 
@@ -49,18 +50,20 @@ _breakers: dict[tuple[int, str, str], '_Breaker'] = {}
 _lock = threading.Lock()
 
 
-def watch(client: Any, service: str) -> None:
+def watch(client: Any, service: str, rse: Optional[RSE]) -> None:
     """Refuse requests of a boto3 client while its storage is silent.
 
     All clients of a process with the same service and endpoint share its state.
 
     :param client: The client.
     :param service: s3, sts or sns.
+    :param rse: The RSE of the client, to tell that its storage is silent.
     """
     url = str(client.meta.endpoint_url)
     with _lock:
         # A forked process does not have the thread that tries to reach the storage.
-        breaker = _breakers.setdefault((os.getpid(), service, url), _Breaker(url))
+        breaker = _breakers.setdefault((os.getpid(), service, url), _Breaker(url, service))
+    breaker.tell(rse)
     question = getattr(client, _QUESTIONS[service])
     botocore_internals.replace_http_session(client, lambda session: _Watched(session, breaker, question))
 
@@ -90,13 +93,28 @@ class _Watched:
 class _Breaker:
     """The state of one storage in one process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, service: str) -> None:
         self._url = url
+        self._service = service
+        self._rses: set[RSE] = set()  # who is told
         self._changed = threading.Condition()
         self._silent = False
         self._unanswered = 0  # requests that were sent since the last answer
         self._answers = 0  # so far
         self._asking: Optional[threading.Thread] = None  # sends a request every few seconds
+
+    def tell(self, rse: Optional[RSE]) -> None:
+        """Tell the metrics of an RSE whether the storage is silent, from now on."""
+        with self._changed:
+            if rse is not None and rse not in self._rses:
+                self._rses.add(rse)
+                monitoring.silence(rse, self._service, self._silent)
+
+    def _set_silent(self, silent: bool) -> None:
+        if silent != self._silent:
+            self._silent = silent
+            for rse in self._rses:
+                monitoring.silence(rse, self._service, silent)
 
     @contextmanager
     def turn(self, question: Any) -> Iterator[list[bool]]:
@@ -159,7 +177,7 @@ class _Breaker:
         No request of a user is spent on finding out whether the storage answers again, and none waits for it.
         """
         with self._changed:
-            self._silent = self._ask(question)
+            self._set_silent(self._ask(question))
             self._unanswered = 0
             self._changed.notify_all()
 
@@ -180,12 +198,13 @@ class _Breaker:
         try:
             while not _answers(question):
                 with self._changed:
-                    self._silent = True
+                    self._set_silent(True)
                     self._changed.notify_all()
                 pause.wait(PAUSE)
         finally:
             with self._changed:
-                self._asking, self._silent, self._unanswered = None, False, 0
+                self._set_silent(False)
+                self._asking, self._unanswered = None, 0
                 self._answers += 1
                 self._changed.notify_all()
 

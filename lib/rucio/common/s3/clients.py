@@ -33,7 +33,7 @@ from s3transfer.exceptions import CancelledError
 
 from rucio.common.exception import ConfigurationError
 
-from . import botocore_internals, factory
+from . import botocore_internals, factory, monitoring
 from .authorizer import Authorizer
 from .conditions import NeverOverwrite
 from .credentials import Presigned
@@ -74,11 +74,13 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     """
     authorizer = authorizer or Presigned()
     patience = endpoint.patience(patience)
-    # RSEs that only differ in their names share a client. A forked process must not use our sockets: it starts anew.
+    # RSEs that only differ in their names share a client, unless their requests are counted. A forked process must not
+    # use our sockets: it starts anew.
     storage = replace(
         endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets()
     )
-    key = (os.getpid(), authorizer.identity, patience, storage)
+    counted = endpoint.observed if monitoring.is_on() else None
+    key = (os.getpid(), authorizer.identity, patience, storage, counted)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
             _shared[key] = (authorizer, _make(endpoint, authorizer, patience))
@@ -93,7 +95,14 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
     config = _config(endpoint, authorizer)
     try:
         client: S3Client = factory.client(
-            's3', session, endpoint.url, region=region, ca_bundle=endpoint.ca_bundle, patience=patience, config=config
+            's3',
+            session,
+            endpoint.url,
+            region=region,
+            ca_bundle=endpoint.ca_bundle,
+            patience=patience,
+            config=config,
+            rse=endpoint.observed,
         )
     except (ValueError, InvalidRegionError) as error:
         raise ConfigurationError(

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from rucio.common.config import get_config
 from rucio.common.exception import ConfigNotFound, ConfigurationError
 
+from .monitoring import RSE
 from .settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_host, providers
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Endpoint(StorageSettings, _Storage):
             max(usual.answer_timeout, read_timeout),
             usual.breaks,
         )
+
+    @property
+    def observed(self) -> RSE:
+        """The RSE whose requests are counted."""
+        return RSE(self.rse, self.rse_id)
 
     @property
     def sts_url(self) -> str:

@@ -24,7 +24,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from . import botocore_internals, breaker
+from . import botocore_internals, breaker, monitoring
 from .endpoint import PERSON
 from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
@@ -113,6 +113,7 @@ def client(
     ca_bundle: Optional[str] = None,
     patience: 'Optional[Patience]' = None,
     config: Optional[Config] = None,
+    rse: Optional[monitoring.RSE] = None,
 ) -> Any:
     """Make a boto3 client. Takes 100 ms, and sends no request.
 
@@ -123,6 +124,7 @@ def client(
     :param ca_bundle: The CA of the storage, a PEM file; for the default see :func:`trusted`.
     :param patience: Time-outs and attempts; None for those of botocore.
     :param config: More configuration, which overrides the rest.
+    :param rse: The RSE to count requests for, on servers and daemons.
     """
     hide_in_logs()
     options: dict[str, Any] = {'user_agent_extra': 'rucio-s3'}
@@ -141,7 +143,8 @@ def client(
     if service == 's3':
         botocore_internals.stop_redirects(made, _leads_nowhere)
     if patience is not None and patience.breaks:
-        breaker.watch(made, service)
+        breaker.watch(made, service, rse)
+    monitoring.observe(made, service, rse)
     return made
 
 

@@ -17,6 +17,7 @@ tests/unit/test_rucio_internals.py fails if it changes. Checked with Rucio 38.6,
 server and command line are only imported when they are needed, as this module is imported everywhere.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from rucio.client.baseclient import BaseClient
 
-__all__ = ['exception_of', 'is_client', 'permission_module', 'print_table', 'send']
+__all__ = ['exception_of', 'is_client', 'metric_manager', 'permission_module', 'print_table', 'send']
 
 
 def is_client() -> bool:
@@ -39,6 +40,17 @@ def is_client() -> bool:
     Reads ``rsemanager.CLIENT_MODE``, which ``rucio.rse`` sets on the module by what is installed and RUCIO_CLIENT_MODE.
     """
     return bool(getattr(import_module('rucio.rse.rsemanager'), 'CLIENT_MODE', False))
+
+
+def metric_manager(prefix: str) -> Any:
+    """Return Rucio's ``MetricManager``, or None where Rucio has not loaded it, as on clients.
+
+    Reads ``sys.modules``: all servers and daemons of Rucio import ``rucio.core.monitor``, which may open a port then.
+
+    :param prefix: What the names of metrics begin with.
+    """
+    monitor = sys.modules.get('rucio.core.monitor')
+    return monitor.MetricManager(prefix=prefix) if monitor is not None else None
 
 
 def permission_module(vo: str) -> 'ModuleType':

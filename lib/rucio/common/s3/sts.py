@@ -108,6 +108,7 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
         ca_bundle=endpoint.ca_bundle,
         patience=endpoint.patience(patience),
         config=config,
+        rse=endpoint.observed,
     )
     botocore_internals.before_parsing(made, 'sts', _as_an_sts_error)
     return made

@@ -161,6 +161,7 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
         region=storage.region,
         ca_bundle=endpoint.ca_bundle,
         patience=endpoint.patience(SERVER_WORK),
+        rse=endpoint.observed,
     )
 
 

@@ -255,6 +255,7 @@ class Worker:
         if self._open_rounds([subtree for subtree in subtrees if self._is_mine(subtree)], known):
             with db_session(DatabaseOperationType.READ) as session:
                 known = progress.read_rounds(storage, session=session)
+        self._report.waiting(storage, known.values())
         tasks, others = [], set()
         for subtree in subtrees:
             last = known.get(round_key(subtree))

@@ -24,6 +24,8 @@ from rucio.core.s3.reconciler import progress
 from . import starting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rucio.common.types import LoggerFunction
     from rucio.core.s3.reconciler.progress import Round
     from rucio.core.s3.reconciler.summary import Problem, Summary
@@ -96,6 +98,13 @@ class Reporter:
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
         ).labels(rse=subtree.storage.rse).observe(ended.seconds)
         self._shown.pop((subtree.storage.rse_id, *round_key(subtree)), None)
+
+    def waiting(self, storage: 'Storage', rounds: 'Iterable[Round]') -> None:
+        """Report the bucket of an RSE that has waited longest for the end of a round."""
+        METRICS.gauge(
+            'waiting_since.{rse}',
+            documentation='POSIX seconds since when a bucket waits for the end of a round, the longest of the RSE',
+        ).labels(rse=storage.rse).set(min((each.since for each in rounds), default=time.time()))
 
     def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
         """Report a slice that could not be reconciled."""

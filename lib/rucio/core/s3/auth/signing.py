@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.s3 import monitoring
 from rucio.common.s3.address import common_folder
 from rucio.common.s3.api import MAX_REQUESTS
 from rucio.common.s3.botocore_internals import signature
@@ -94,7 +95,9 @@ def sign(storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest]) -
     :returns: For each request ``uri``, and ``headers`` {name: [values]} to add to the request.
     """
     credentials = storage.credentials()
-    return [_signed(each, credentials, storage.region) for each in checked]
+    signed = [_signed(each, credentials, storage.region) for each in checked]
+    monitoring.count('signatures', 'Requests that were signed for accounts', len(signed), rse=storage.endpoint.rse)
+    return signed
 
 
 def _need_all_of_the_bucket(storage: 'Storage', touch: signing_guards.Touch, allowed: Allowed) -> None:

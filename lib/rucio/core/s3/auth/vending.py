@@ -22,6 +22,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -34,7 +35,7 @@ from rucio.common.exception import (
     RucioException,
     SourceNotFound,
 )
-from rucio.common.s3 import objects, sts
+from rucio.common.s3 import monitoring, objects, sts
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target
 from rucio.common.s3.secrecy import is_private
@@ -42,6 +43,8 @@ from rucio.common.s3.secrecy import is_private
 from . import rates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rucio.core.s3.storages import Storage
 
 __all__ = ['MIN_LIFETIME', 'VendedKeys', 'assume', 'need_unique_case', 'session_policy', 'vend']
@@ -137,8 +140,9 @@ def vend(
     )
     slot = _slot(purpose)
     failures = slot.failures
-    with slot.lock:
+    with slot.lock, _counted(storage) as outcome:
         if slot.keys is None or slot.renew_at is None or datetime.now(timezone.utc) >= slot.renew_at:
+            outcome[:] = ['new']
             if slot.failure is not None and slot.failures > failures:
                 # It failed while this thread waited. If each tried again, the last would wait for the time-outs of all.
                 raise type(slot.failure)(*slot.failure.args)
@@ -152,6 +156,19 @@ def vend(
             slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
         keys = slot.keys
     return VendedKeys(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
+
+
+@contextmanager
+def _counted(storage: 'Storage') -> 'Iterator[list[str]]':
+    """Count a vend: failed if the block raises, else as the list in it says."""
+    outcome = ['cached']
+    try:
+        yield outcome
+    except RucioException as error:
+        outcome[:] = ['limited' if isinstance(error, rates.TooManyRequests) else 'failed']
+        raise
+    finally:
+        monitoring.vended(storage.endpoint.observed, outcome[0])
 
 
 def need_unique_case(storage: 'Storage', bucket: str, prefix: str) -> None:

@@ -104,6 +104,11 @@ class Round:
     spans: 'Sequence[Span]' = ()
     stored: str = ''
 
+    @property
+    def since(self) -> float:
+        """Since when the bucket waits for a round to end: the end of the last one, or the start of the running one."""
+        return self.started if self.ended is None else self.ended
+
 
 class Worklist(NamedTuple):
     """The work on a storage: subtrees to reconcile, and scopes whose bucket is missing."""

@@ -1,0 +1,151 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+import contextlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import REGISTRY
+
+import rucio.core.monitor  # noqa: F401 - as on a server
+from rucio.common.s3 import breaker, clients, monitoring
+from rucio.common.s3.credentials import Static
+from rucio.common.s3.endpoint import SERVER, Endpoint
+from servers.fake_s3 import Answer, FakeS3, Lost, Stalled
+from servers.process import until
+
+KEYS = Static('AKID', 'secret')
+BUCKET = 'user.alice'
+
+
+@pytest.fixture
+def s3():
+    with FakeS3() as fake:
+        fake.make_bucket(BUCKET)
+        yield fake
+
+
+@pytest.fixture
+def rse(request):
+    """The name of an RSE of this test alone: metrics are of the process."""
+    return request.node.name.replace('[', '_').rstrip(']').upper()[-60:]
+
+
+@pytest.fixture
+def client(s3, rse):
+    return clients.connect(Endpoint(rse, f'id of {rse}', s3.url, max_attempts=1), KEYS, SERVER._replace(read_timeout=0.2)).client
+
+
+def value(name, rse, **labels):
+    return REGISTRY.get_sample_value(f'rucio_core_s3_{name}', {'rse': rse, **labels}) or 0
+
+
+def ask(client):
+    with contextlib.suppress(BotoCoreError, ClientError):
+        client.head_object(Bucket=BUCKET, Key='k')
+
+
+@pytest.mark.parametrize(
+    ('fault', 'outcome'),
+    [
+        (None, 'ok'),
+        (Answer(304), 'ok'),
+        (Answer(404), 'missing'),
+        (Answer(412), 'conflict'),
+        (Answer(403), 'refused'),
+        (Answer(429), 'busy'),
+        (Answer(503), 'busy'),
+        (Answer(500), 'failed'),
+        (Lost(), 'unreachable'),
+        (Stalled(), 'silent'),
+    ],
+)
+def test_a_request_is_counted_by_rse_and_outcome(client, s3, rse, fault, outcome):
+    s3.store(BUCKET, 'k', b'x')
+    if fault:
+        s3.fail('HeadObject', fault)
+    ask(client)
+    assert value('requests_total', rse, service='s3', outcome=outcome) == 1
+    assert value('request_seconds_count', rse, service='s3') == 1
+    seen = monitoring.observed(f'id of {rse}')
+    failed = outcome in monitoring.ERRORS
+    assert (seen.answered is None, seen.failed is not None, seen.failure.split(' ')[0]) == (failed, failed, outcome if failed else '')
+
+
+def test_labels_are_few(client, s3, rse):
+    """Whatever a storage answers, and whatever the keys are called: a metric with a label for each would fill the memory of the server."""
+    for number in range(30):
+        s3.fail('HeadObject', Answer(400 + number, headers=(('x-amz-request-id', f'a\x1b[31m{number}'),)))
+        ask(client)
+        client.put_object(Bucket=BUCKET, Key=f'key{number}', Body=b'x')
+    found = [
+        sample
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.labels.get('rse') == rse and not sample.name.endswith(('_bucket', '_created'))
+    ]
+    assert {name for sample in found for name in sample.labels} == {'rse', 'service', 'outcome', 'way'}
+    assert len(found) < 15
+    assert not monitoring.observed(f'id of {rse}').failure_id
+
+
+def test_bytes_are_those_of_bodies(client, s3, rse):
+    client.put_object(Bucket=BUCKET, Key='k', Body=b'x' * 1000)
+    client.head_object(Bucket=BUCKET, Key='k')
+    client.get_object(Bucket=BUCKET, Key='k')['Body'].read()
+    s3.fail('GetObject', Answer(200, headers=(('Content-Length', '9' * 40),)))
+    with contextlib.suppress(BotoCoreError, ClientError):
+        client.get_object(Bucket=BUCKET, Key='k')['Body'].close()
+    assert (value('bytes_total', rse, way='sent'), value('bytes_total', rse, way='received')) == (1000, 1000)
+
+
+def test_the_state_of_a_breaker_is_seen(client, s3, rse, monkeypatch):
+    monkeypatch.setattr(breaker, 'PAUSE', 0.01)
+    s3.fail('HeadObject', Stalled())
+    s3.fail('ListBuckets', Stalled())
+    ask(client)
+    assert value('silent', rse, service='s3') == 1
+    assert monitoring.observed(f'id of {rse}').silent == {'s3'}
+    ask(client)
+    assert value('requests_total', rse, service='s3', outcome='withheld') == 1
+    until(lambda: not value('silent', rse, service='s3'))
+    assert not monitoring.observed(f'id of {rse}').silent
+
+
+def test_rses_of_one_storage_are_counted_apart(client, s3, rse):
+    other = clients.connect(Endpoint('OTHER', 'id of OTHER', s3.url, max_attempts=1), KEYS, SERVER._replace(read_timeout=0.2)).client
+    assert other is not client
+    ask(other)
+    assert value('requests_total', rse, service='s3', outcome='missing') == 0
+
+
+def test_clients_count_nothing(s3, monkeypatch):
+    """rucio-clients has no library for metrics, and nobody would read them."""
+    monkeypatch.delitem(sys.modules, 'rucio.core.monitor')
+    assert not monitoring.is_on()
+    monitoring.count('nothing', '')
+    monitoring.gauge('nothing', '', 1)
+    monitoring.time_of('nothing', '', 1)
+    connections = [clients.connect(Endpoint(name, name, s3.url), KEYS) for name in ('ONE', 'TWO')]
+    assert connections[0].client is connections[1].client
+    ask(connections[0].client)
+    assert monitoring.observed('ONE') == monitoring.Observed()
+
+
+@pytest.mark.parametrize(('found', 'shown'), [('tx000001-default', 'tx000001-default'), (None, ''), ('a\nb', ''), ('x' * 129, ''), ('<b>', '')])
+def test_the_request_id_of_a_storage_is_shown_if_it_is_one(found, shown):
+    assert monitoring.request_id_of(SimpleNamespace(get=lambda _: found)) == shown
