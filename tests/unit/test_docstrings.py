@@ -24,7 +24,6 @@ LIB = Path(__file__).parents[2] / 'lib'
 UNFINISHED = (
     'rucio/core/s3/events/',
     'rucio/core/s3/reconciler/',
-    'rucio/core/s3/transfers/',
     'rucio/daemons/',
     'rucio/gateway/',
     'rucio/transfertool/',

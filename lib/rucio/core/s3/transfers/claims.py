@@ -65,7 +65,7 @@ _warned: dict[str, float] = {}
 
 
 class NoKeys(RSEAccessDenied):
-    """This machine has no usable keys. Others may have them."""
+    """A machine has no usable keys for an RSE. Others may have them."""
 
 
 def need_keys(storage: 'Storage') -> None:
@@ -85,8 +85,9 @@ def need_keys(storage: 'Storage') -> None:
 
 
 class _KeyAvailability:
-    """Which RSEs this machine has keys for, by id: True, False, or None if it is not an S3 RSE. Used for one
-    search for work.
+    """For which RSEs this machine has keys, during one search for work.
+
+    ``known`` has the answer by RSE id: True, False, or None if it is not an S3 RSE.
     """
 
     def __init__(self, session: 'Session') -> None:
@@ -95,12 +96,13 @@ class _KeyAvailability:
         self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _KEYS_CACHE_SECONDS}
 
     def of(self, answer: Optional[bool]) -> list[str]:
-        """Return the RSEs with this answer."""
+        """Return the ids of the RSEs with this answer."""
         return [rse_id for rse_id, has in self.known.items() if has is answer]
 
     def are_enough_for(self, wanted: Transfer) -> bool:
-        """Return whether a transfer can be carried out here; or by nobody, as it is not between S3 RSEs: then it
-        has to fail.
+        """Return whether this machine has the keys for a transfer.
+
+        Also true for transfers between other RSEs: nobody can carry these out, so they have to fail here.
         """
         destination = self._has(wanted.dest_rse_id, wanted.scope.vo)
         sources = [self._has(each.rse_id, wanted.scope.vo) for each in wanted.sources]
@@ -133,16 +135,17 @@ def claim_transfers(
 ) -> list[Transfer]:
     """Claim unclaimed transfers: those of the highest priority first, then the oldest.
 
-    Transfers for whose destination, or all of whose sources, this machine has no keys are skipped: a failure
-    would cost one of their few attempts, and another machine may have the keys. A warning is logged for each RSE
-    every ten minutes.
+    Transfers for whose destination, or all of whose sources, this machine has no keys are skipped: a failure would cost
+    one of their few attempts, and another machine may have the keys. A warning is logged for each RSE every ten
+    minutes.
 
     Two queries, and for each transfer one update, one query, and those for RSE names that are not in Rucio's cache. At
     most one more query per minute for each RSE without keys.
 
     :param instance: The unique name of the instance, without slashes.
-    :param limit: The maximum number.
+    :param limit: The maximum number of transfers.
     :param without: Ids of requests to skip.
+    :returns: The claimed transfers. The claims are valid for :data:`LEASE` seconds.
     """
     now, keys = _clock(session), _KeyAvailability(session)
     taken: list[Transfer] = []
@@ -158,8 +161,9 @@ def claim_transfers(
 
 
 def _waiting(now: int, keys: _KeyAvailability, limit: int, session: 'Session') -> 'Sequence[Any]':
-    """Return unclaimed requests, without those that are known to lack keys: these may be many, and must not
-    block others.
+    """Return unclaimed requests, in the order in which to claim them.
+
+    Requests that are known to lack keys are left out: there may be so many that they would block the others.
     """
     request = models.Request
     stmt = select(request).where(*_submitted(), _is_free(now))
@@ -229,8 +233,9 @@ def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool
 
 
 def _usable(request: Any) -> list[Any]:
-    """Return the SQL conditions for usable sources of a request. On a multihop path, the last request has the sources
-    of all hops.
+    """Return the SQL conditions for usable sources of a request.
+
+    On a multihop path, the last request has the sources of all hops.
     """
     source, distance = models.Source, models.Distance
     linked = (
@@ -277,9 +282,13 @@ def _name_of(rse_id: str, session: 'Session') -> str:
 
 
 def renew(instance: str, transfers: 'Iterable[Transfer]', *, session: 'Session') -> set[str]:
-    """Renew claims, and check which transfers are still claimed by this instance: others were cancelled, or taken over
-    as this instance did not renew them in time. One update and two queries.
+    """Renew claims, and find out which transfers this instance still holds.
 
+    The others were cancelled, or another instance took them over because their claims had expired. One update and two
+    queries.
+
+    :param instance: The name of the instance.
+    :param transfers: The transfers that the instance is working on.
     :returns: The ids of the requests to continue.
     """
     request = models.Request
@@ -296,6 +305,9 @@ def _is_of(instance: str) -> Any:
 
 
 def release(instance: str, *, session: 'Session') -> None:
-    """Release all claims of an instance. One update."""
+    """Release all claims of an instance. One update.
+
+    :param instance: The name of the instance.
+    """
     stmt = update(models.Request).where(*_submitted(), _is_of(instance)).values(external_host=EXTERNAL_HOST)
     session.execute(stmt.execution_options(synchronize_session=False))

@@ -81,9 +81,10 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
     of a bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory:
     :data:`RELAY_MEMORY` for a relay, none for a copy.
 
+    :param wanted: The transfer.
     :param stop: Set it to stop the transfer soon.
-    :returns: None if it was stopped, the database did not answer, or the keys are gone: it has to be repeated. Any
-        other error is an outcome.
+    :returns: The outcome, also of a failure. None if the transfer has to be repeated: it was stopped, the database did
+        not answer, or there are no keys any more.
     """
     started = _now()
     try:
@@ -169,8 +170,9 @@ class _Copy:
         return found
 
     def _locate(self, rse_id: str, url: str, session: 'Session') -> _ObjectLocation:
-        """Locate an object: by its name on deterministic RSEs, as stock Rucio may have rewritten the URL if `sign_url`
-        is set.
+        """Locate an object.
+
+        On deterministic RSEs, the name decides, as stock Rucio may have rewritten the URL (``sign_url``).
         """
         wanted = self._wanted
         storage = storages.get_storage(get_rse_name(rse_id, session=session), wanted.scope.vo, session=session)
@@ -290,8 +292,9 @@ class _Copy:
 
 
 def _need_different_objects(sources: 'Iterable[tuple[Source, _ObjectLocation]]', destination: _ObjectLocation) -> None:
-    """Check that the destination is not the source object: one object as two replicas is lost when one of
-    them is deleted.
+    """Check that no source is the object of the destination.
+
+    An object with two replicas would be lost as soon as one of them is deleted.
     """
     here, target = destination.storage.endpoint.url, destination.target
     for _, place in sources:
@@ -305,8 +308,9 @@ def _need_different_objects(sources: 'Iterable[tuple[Source, _ObjectLocation]]',
 
 
 def _explained(error: RucioException, destination: _ObjectLocation) -> RucioException:
-    """Return the reason of a failure. For a missing bucket, SeaweedFS only returns InternalError: one HEAD of the
-    bucket tells.
+    """Return the reason of a failure.
+
+    For a missing bucket, SeaweedFS only returns InternalError: one HEAD of the bucket tells.
     """
     if not isinstance(error, (ServiceUnavailable, ResourceTemporaryUnavailable)):
         return error
@@ -350,15 +354,18 @@ _leftovers: deque[_LeftoverUpload] = deque(maxlen=10_000)
 
 
 def count_leftovers() -> int:
-    """Return the number of multipart uploads that this process could not abort, as the storage was down or busy. Their
-    parts use space.
+    """Return the number of multipart uploads that this process could not abort yet.
+
+    The storage was down or busy. Their parts use space.
     """
     return len(_leftovers)
 
 
 def abort_leftovers() -> None:
-    """Abort these uploads, one request each. Those that fail again are kept for the next time. If the storage is down,
-    this takes long.
+    """Abort the multipart uploads that could not be aborted before. One request for each.
+
+    Those that fail again are kept for the next time. If the storage is down, this takes until its time-out for each of
+    them.
     """
     for _ in range(len(_leftovers)):
         each = _leftovers.popleft()

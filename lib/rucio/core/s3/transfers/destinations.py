@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Buckets at the destinations of FTS transfers. If each scope has its own bucket, FTS would fail, or create one with
-default settings.
+"""Buckets at the destinations of FTS transfers.
+
+If each scope has its own bucket, FTS would fail where it is missing, or create it with default settings.
 """
 
 import logging
@@ -38,11 +39,16 @@ _known: dict[tuple[str, str], float] = {}  # RSE id and scope (empty: all scopes
 
 
 def prepare_bucket(rse_id: str, scope: 'InternalScope', *, logger: 'LoggerFunction' = logging.log) -> None:
-    """Create the bucket of a scope, if the RSE has one for each. Errors are only logged: FTS reports them too, and
-    Rucio tries again.
+    """Create the bucket of a scope before a transfer, if the RSE has a bucket for each scope.
 
-    No cost if this process did it within the last hour; else one or two queries, and the
-    requests of :func:`rucio.core.s3.buckets.creation.make_bucket`.
+    Errors are only logged: FTS reports them as well, and Rucio repeats the transfer.
+
+    No cost if this process did it within the last hour; else one or two queries, and the requests of
+    :func:`rucio.core.s3.buckets.creation.make_bucket`.
+
+    :param rse_id: The id of the destination.
+    :param scope: The scope of the file.
+    :param logger: Where a failure is logged.
     """
     key = rse_id, str(scope)
     now = time.monotonic()

@@ -56,8 +56,10 @@ class _Report(TransferStatusReport):
         return f'Transfer {self._transfer.external_id} of {S3Transfertool.external_name}'
 
     def initialize(self, session: 'Session', logger: 'LoggerFunction' = logging.log) -> None:
-        """Fill the fields, unless the request was cancelled or resubmitted, or it failed here but is claimed by
-        another instance.
+        """Fill the fields, unless the outcome no longer counts.
+
+        That is the case if the request was cancelled or resubmitted, or if the transfer failed here while another
+        instance has the claim.
         """
         request, outcome = self.request(session), self._outcome
         if (
@@ -98,7 +100,13 @@ def report(
 ) -> bool:
     """Report the outcome of a transfer to Rucio's finisher. A few queries, in its own session.
 
-    :returns: False if it failed (see the log), and has to be repeated. A deleted request needs no outcome.
+    :param instance: The name of the copier that carried it out.
+    :param transfer: The transfer.
+    :param outcome: Its outcome.
+    :param stats: Rucio's statistics of transfers, to which it is added.
+    :param logger: Where Rucio logs.
+    :returns: False if the report failed (see the log), and has to be repeated. True also if the request was deleted: it
+        needs no outcome.
     """
     written: Optional[int] = update_transfer_state(
         tt_status_report=_Report(instance, transfer, outcome), stats_manager=stats, logger=logger

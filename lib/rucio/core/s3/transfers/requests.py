@@ -26,7 +26,11 @@ __all__ = ['Outcome', 'Source', 'Transfer']
 
 
 class Source(NamedTuple):
-    """A source of a file. ``url`` is the PFN from the submitter."""
+    """A source of a file.
+
+    :param url: The PFN from the submitter.
+    :param rse: The name of the RSE, for messages.
+    """
 
     rse_id: str
     url: str
@@ -34,7 +38,16 @@ class Source(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """A submitted request: one file to copy to one RSE. ``sources`` are in the order in which to try them."""
+    """A submitted request: one file to copy to one RSE.
+
+    :param id: The id of Rucio's request.
+    :param external_id: The id that the transfertool gave it: it changes when the request is submitted again.
+    :param bytes: The size in the catalogue.
+    :param sums: The checksums in the catalogue.
+    :param dest_url: The PFN from the submitter.
+    :param sources: In the order in which to try them.
+    :param dest_rse: The name of the RSE, for messages.
+    """
 
     id: str
     external_id: str
@@ -52,16 +65,21 @@ class Transfer(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The outcome of a transfer: ``error`` is empty if it succeeded. Times are UTC, without a time zone, as in
-    Rucio's tables.
+    """The outcome of a transfer.
+
+    :param started: UTC, without a time zone, as in Rucio's tables; ``ended`` as well.
+    :param source: The source that was used; after a failure, the first one.
+    :param error: Why it failed; empty if it succeeded.
+    :param how: ``copied`` inside the storage, ``relayed``, or ``found`` at the destination.
     """
 
     started: datetime
     ended: datetime
     source: Source
     error: str = ''
-    how: str = ''  # copied, relayed or found
+    how: str = ''
 
     @property
     def state(self) -> RequestState:
+        """Return the state of the request after this outcome."""
         return RequestState.FAILED if self.error else RequestState.DONE
