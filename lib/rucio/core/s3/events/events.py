@@ -148,6 +148,7 @@ def parse(body: bytes) -> Batch:
     """Parse the body of a request. Uses a few times its size in memory.
 
     :param body: JSON of at most :data:`MAX_BODY` bytes.
+    :returns: The changes, and what was counted.
     :raises InputValidationError: if it is not JSON, or has more than :data:`MAX_RECORDS` records.
     """
     if body.count(b'{') + body.count(b'[') > _MAX_BRACKETS * MAX_RECORDS:
@@ -226,7 +227,10 @@ def _changes(record: Any) -> Iterator[Change]:
 
 
 def _of_s3(record: dict[str, Any]) -> Iterator[Change]:
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html"""
+    """Yield the keys in a record of S3, MinIO or Ceph.
+
+    Its format: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    """
     if not _text(record.get('eventName')).removeprefix('s3:').startswith(_EVENTS):
         return
     bucket, key = _bucket_and_key(record['s3'])
@@ -237,14 +241,17 @@ def _of_s3(record: dict[str, Any]) -> Iterator[Change]:
 
 
 def _of_eventbridge(record: dict[str, Any]) -> Iterator[Change]:
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html: here keys are not encoded."""
+    """Yield the key in a record of EventBridge, where it is not encoded.
+
+    Its format: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
     bucket, key = _bucket_and_key(record.get('detail'))
     if bucket and key:
         yield Change(bucket, key)
 
 
 def _of_seaweedfs(record: dict[str, Any]) -> Iterator[Change]:
-    """Records of SeaweedFS's filer have paths: /buckets/BUCKET/KEY."""
+    """Yield the keys in a record of SeaweedFS's filer, which has paths: /buckets/BUCKET/KEY."""
     message = record['message']
     new, old = _object(message.get('new_entry')), _object(message.get('old_entry'))
     if (new or old).get('is_directory'):
@@ -273,9 +280,7 @@ def _text(value: Any) -> str:
 
 
 def _confirmation(record: Any) -> Iterator[str]:
-    """Yield the URL to confirm an SNS subscription. It is not fetched: a person decides. Only URLs of AWS
-    are accepted.
-    """
+    """Yield the URL at which a person can confirm an SNS subscription, if it is one of AWS. It is not fetched."""
     if isinstance(record, dict) and record.get('Type') == 'SubscriptionConfirmation':
         url = _text(record.get('SubscribeURL'))
         if re.match(r'https://sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/', url):
@@ -283,7 +288,10 @@ def _confirmation(record: Any) -> Iterator[str]:
 
 
 def find_token(body: bytes) -> list[str]:
-    """Return the first ``opaqueData`` token of a body, if any: without a token, the body is not parsed at all."""
+    """Return the first ``opaqueData`` token of a body, if any: without a token, the body is not parsed at all.
+
+    :param body: The body, not yet validated.
+    """
     found = re.search(rb'opaqueData\\*"\s*:\s*\\*"([A-Za-z0-9._~-]{1,256})', body)
     return [found[1].decode()] if found else []
 
@@ -316,6 +324,7 @@ def warn_limited(reason: Hashable, text: str, trace: bool = False) -> None:
     """Log a warning; after several for the same reason, one per minute.
 
     :param reason: The key of the limit. It must not depend on input of clients.
+    :param text: The warning.
     :param trace: Log the exception that is being handled.
     """
     if _LOG_LIMITER.available(reason) >= 1:
@@ -360,7 +369,6 @@ def process(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     only counted. Errors other than an outage are logged and counted as ``failed``: otherwise, storages would send the
     records forever.
 
-    :param storage: The RSE.
     :param changes: The changes. Keys outside of scopes and imports are counted as ``unknown``, those left to the
         reconciler as ``left``.
     :raises ServiceUnavailable: if the storage does not answer. What was done is kept; all changes can be sent again.
@@ -429,8 +437,9 @@ def _need_storage(subtree: Subtree) -> None:
 
 
 def _subtrees(storage: 'Storage', changes: 'Iterable[Change]', total: Summary) -> list[tuple[Subtree, list[str]]]:
-    """Return the keys of each subtree. No session is open while they are processed, and no request is sent for
-    unknown keys.
+    """Return the keys of each subtree.
+
+    No session is open while they are processed, and no request is sent for unknown keys.
     """
     subtrees: dict[tuple[str, str, str], tuple[Subtree, list[str]]] = {}
     given = list(changes)
