@@ -22,7 +22,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from rucio.cli.s3 import sharing, table
+from rucio.cli.s3 import parse_did, s3, sharing, table
+from rucio.common.exception import InputValidationError
 
 ROWS = [['user.bob:a\x1b]0;b\tc\nd', 1, None], ['user.bob:[red]é ü', 2, 'no']]
 
@@ -58,6 +59,22 @@ def test_no_name_adds_a_line_or_column_for_programs(capsys):
         [r'user.bob:a\x1b]0;b\tc\nd', '1', ''],
         ['user.bob:[red]é ü', '2', 'no'],
     ]
+
+
+@pytest.mark.parametrize(('charset', 'told'), [('utf-8', 'é Ω'), ('latin-1', r'é \u03a9'), ('ascii', 'é Ω')])
+def test_a_terminal_that_cannot_show_a_name_ends_no_command(monkeypatch, charset, told):
+    """`rucio s3 -R ls` ended with the traceback of a UnicodeEncodeError and Rucio's "unknown error". (click writes UTF-8 in place of ASCII.)"""
+    monkeypatch.setitem(s3.commands, 'show', click.Command('show', callback=lambda: click.echo('é Ω'), params=[]))
+    monkeypatch.setattr(type(s3), 'get_command', lambda group, _, name: group.commands[name])
+    done = CliRunner(charset=charset).invoke(s3, ['show'], obj={})
+    assert done.exit_code == 0, done.output
+    assert done.stdout_bytes.decode('utf-8' if charset == 'ascii' else charset) == f'{told}\n'
+
+
+def test_a_name_that_the_terminal_mangled_is_refused():
+    """With LC_ALL=C Python reads other characters as surrogates, which no request can hold."""
+    with pytest.raises(InputValidationError, match=r"'user.alice:\\udcce.* set LC_ALL=C.UTF-8"):
+        parse_did('user.alice:\udcce\udca9')
 
 
 def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):

@@ -15,6 +15,7 @@
 """Clients as the factory makes them: how long they wait."""
 
 import pytest
+from requests.utils import get_environ_proxies, select_proxy
 
 from rucio.common.s3 import clients, credentials, factory
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
@@ -39,12 +40,42 @@ def test_what_is_set_holds_for_both(patience):
 
 
 def test_one_setting_leaves_the_others():
-    assert Endpoint('X', 'x', 'http://127.0.0.1:9', read_timeout=90).patience(SERVER) == SERVER._replace(read_timeout=90)
+    assert Endpoint('X', 'x', 'http://127.0.0.1:9', read_timeout=90).patience(SERVER) == SERVER._replace(read_timeout=90, answer_timeout=90)
 
 
 def test_only_the_servers_client_gives_a_storage_up():
     endpoint = Endpoint('X', 'x', 'http://127.0.0.1:9', connect_timeout=5, read_timeout=7, max_attempts=9)
     assert clients.connect(endpoint, KEYS, PERSON).client is not clients.connect(endpoint, KEYS, SERVER).client
+
+
+@pytest.mark.parametrize(
+    ('url', 'variables', 'expected'),
+    [
+        ('https://s3.example.org', {}, None),
+        ('https://s3.example.org', {'https_proxy': 'http://proxy:3128'}, 'http://proxy:3128'),
+        ('https://s3.example.org', {'HTTPS_PROXY': 'proxy:3128'}, 'http://proxy:3128'),
+        ('https://s3.example.org', {'http_proxy': 'http://proxy:3128'}, None),
+        ('http://10.1.2.3:9000', {'http_proxy': 'http://proxy:3128', 'no_proxy': '10.1.2.3'}, None),
+        ('http://10.1.2.3:9000', {'http_proxy': 'http://proxy:3128', 'no_proxy': 'localhost, 10.0.0.0/8'}, None),
+        ('http://10.1.2.3:9000', {'http_proxy': 'http://proxy:3128', 'NO_PROXY': '10.1.0.0/16'}, None),
+        ('http://10.1.2.3:9000', {'http_proxy': 'http://proxy:3128', 'no_proxy': '10.2.0.0/16'}, 'http://proxy:3128'),
+        ('https://s3.example.org:9000', {'https_proxy': 'http://proxy:3128', 'no_proxy': '.example.org'}, None),
+        ('https://s3.example.org:9000', {'https_proxy': 'http://proxy:3128', 'no_proxy': 's3.example.org:9000'}, None),
+        ('https://s3.example.org', {'https_proxy': 'http://proxy:3128', 'no_proxy': '*'}, None),
+        ('https://s3.example.org', {'all_proxy': 'http://proxy:3128'}, 'http://proxy:3128'),
+        ('https://s3.example.org', {'all_proxy': 'socks5://proxy:1080'}, None),
+        ('https://s3.example.org', {'https_proxy': 'http://a:b%40c@proxy:3128'}, 'http://a:b%40c@proxy:3128'),
+    ],
+)
+@pytest.mark.parametrize('service', ['s3', 'sts'])
+def test_requests_take_the_same_way_as_those_of_rucio(monkeypatch, service, url, variables, expected):
+    """A storage in a network that `no_proxy` names was sought through the proxy, which does not reach it."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    made = factory.client(service, factory.bare_session(None), url)
+    assert made._endpoint.http_session._proxy_config.proxy_url_for(url) == expected
+    found = select_proxy(url, get_environ_proxies(url)) or ''
+    assert expected in (found if '://' in found else f'http://{found}', None)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import click
@@ -128,6 +129,9 @@ def _usage_errors(ctx: click.Context) -> Iterator[None]:
 @click.pass_context
 def s3(ctx: click.Context, robot: bool) -> None:
     """Make, list and share S3 buckets, and get credentials for other tools."""
+    # A terminal that cannot show a name, such as one in latin-1, must not end the command.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == 'strict':
+        sys.stdout.reconfigure(errors='backslashreplace')
     if robot:
         ctx.obj['robot'] = True
 
@@ -169,6 +173,12 @@ def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
     :returns: Scope and name; the name is empty if only a scope was given.
     :raises InputValidationError: if it is not a DID, or has no name although one is needed.
     """
+    try:
+        did.encode()
+    except UnicodeEncodeError:
+        raise InputValidationError(
+            f"'{printable(did)}' cannot be read in this terminal's encoding: set LC_ALL=C.UTF-8, or type it in UTF-8."
+        ) from None
     mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
     scope, name = did[:mark], did[mark + 1 :].strip('/')
     if not scope or (need_name and not name):

@@ -257,12 +257,20 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     alias = _alias(s3, scope, name, place['rse'], place['bucket']) if '{alias}' in TOOLS[tool] else ''
     storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
     name_there = name_for(tool, alias, storage, place['bucket'], key)
-    if not name_there.isprintable():
+    if not name_there.isprintable() or not _is_shown(name_there):
         raise InputValidationError(
-            f'The name of {printable(_written(did))} cannot be printed, because its key contains control characters. '
-            'Use --for https.'
+            f'The name of {printable(_written(did))} cannot be printed, because its key contains control characters, '
+            f'or others that are not in {sys.stdout.encoding}. Use --for https.'
         )
     click.echo(name_there)
+
+
+def _is_shown(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or 'utf-8')
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:

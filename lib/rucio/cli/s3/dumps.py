@@ -17,6 +17,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 
 import click
 
@@ -67,6 +68,8 @@ def _print(lines: Iterable[str]) -> None:
 
     :raises DestinationNotAccessible: if they cannot be written.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding='utf-8')  # as the files of -o
     try:
         sys.stdout.writelines(f'{line}\n' for line in lines)
         sys.stdout.flush()

@@ -20,7 +20,6 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from rucio.common.s3 import botocore_internals, factory
 
@@ -91,8 +90,8 @@ def clock(subject: 'Subject') -> str:
 
 def _proxy(url: SplitResult) -> str:
     """Return the proxy for requests to a URL, without its password, or an empty string."""
-    proxy = getproxies().get(url.scheme, '')
-    return urlsplit(proxy).netloc.rpartition('@')[2] or proxy if proxy and not proxy_bypass(str(url.hostname)) else ''
+    proxy = factory.proxies(url.geturl()).get(url.scheme, '')
+    return urlsplit(proxy).netloc.rpartition('@')[2] or proxy
 
 
 def _direct(endpoint: 'Endpoint') -> SplitResult:
@@ -125,7 +124,5 @@ def http_get(endpoint: 'Endpoint', url: str) -> Any:
     :param url: The URL.
     :returns: The response of botocore.
     """
-    parts = urlsplit(url)
-    proxies = {parts.scheme: getproxies()[parts.scheme]} if _proxy(parts) else None
     timeout = int(endpoint.patience().connect_timeout) or 1
-    return botocore_internals.send_unsigned(url, _ca_bundle(endpoint), proxies, timeout)
+    return botocore_internals.send_unsigned(url, _ca_bundle(endpoint), factory.proxies(url), timeout)

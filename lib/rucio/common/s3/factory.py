@@ -18,11 +18,13 @@ import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
+from requests.utils import get_environ_proxies, select_proxy  # type: ignore[import-untyped]
 
 from . import botocore_internals, breaker, monitoring
 from .endpoint import PERSON
@@ -32,7 +34,7 @@ from .secrecy import hide_in_logs, is_private, need_private
 if TYPE_CHECKING:
     from .endpoint import Patience
 
-__all__ = ['bare_session', 'client', 'trusted', 'user_session']
+__all__ = ['bare_session', 'client', 'proxies', 'trusted', 'user_session']
 
 # Their requests or answers contain tokens and keys.
 _SECRET = ('sts', 'sns')
@@ -104,6 +106,19 @@ def _joined(directory: str) -> str:
     return f'/proc/self/fd/{file}'
 
 
+def proxies(url: str) -> dict[str, str]:
+    """Return the proxy for requests to a storage: the same as for Rucio's own requests.
+
+    requests reads the environment in another way than botocore: it takes networks in ``no_proxy`` (``10.0.0.0/8``), and
+    ``all_proxy``. SOCKS is left to it, as botocore does not have it.
+
+    :param url: The URL of the service.
+    :returns: Scheme -> URL of the proxy; empty if requests go to the service directly.
+    """
+    proxy = select_proxy(url, get_environ_proxies(url))
+    return {urlsplit(url).scheme: proxy} if proxy and not proxy.lower().startswith('socks') else {}
+
+
 def client(
     service: str,
     session: botocore.session.Session,
@@ -128,6 +143,8 @@ def client(
     """
     hide_in_logs()
     options: dict[str, Any] = {'user_agent_extra': 'rucio-s3'}
+    if url:
+        options['proxies'] = proxies(url)
     if patience is not None:
         options |= {'connect_timeout': patience.connect_timeout, 'read_timeout': patience.read_timeout}
         options['retries'] = {'mode': 'standard', 'total_max_attempts': patience.max_attempts}
