@@ -123,6 +123,8 @@ class FakeS3:
         self.buckets: dict[str, dict[str, Object]] = {}
         self.uploads: dict[str, Upload] = {}
         self.policies: dict[str, dict[str, object]] = {}
+        self.lifecycles: dict[str, bytes] = {}
+        self.versions = ''  # in XML, of every bucket
         self.requests: list[Request] = []
         self.conditional_put = True
         self.conditional_multipart = True
@@ -227,6 +229,31 @@ class FakeS3:
     def GetBucketPolicy(self, request):  # noqa: N802
         policy = self.policies.get(request.bucket)
         return Answer(200, json.dumps(policy).encode()) if policy else error(404, 'NoSuchBucketPolicy')
+
+    def PutBucketPolicy(self, request):  # noqa: N802
+        self.policies[request.bucket] = json.loads(request.body)
+        return Answer(204)
+
+    def DeleteBucketPolicy(self, request):  # noqa: N802
+        self.policies.pop(request.bucket, None)
+        return Answer(204)
+
+    def GetBucketLifecycle(self, request):  # noqa: N802
+        found = self.lifecycles.get(request.bucket)
+        return Answer(200, found) if found else error(404, 'NoSuchLifecycleConfiguration')
+
+    def PutBucketLifecycle(self, request):  # noqa: N802
+        self.lifecycles[request.bucket] = request.body
+        return Answer(200)
+
+    def ListMultipartUploads(self, request):  # noqa: N802
+        prefix = request.query.get('prefix', '')
+        found = ((name, each.key) for name, each in self.uploads.items() if each.bucket == request.bucket and each.key.startswith(prefix))
+        uploads = ''.join(f'<Upload><Key>{escape(key)}</Key><UploadId>{name}</UploadId></Upload>' for name, key in found)
+        return _xml(f'<ListMultipartUploadsResult>{uploads}</ListMultipartUploadsResult>')
+
+    def ListObjectVersions(self, request):  # noqa: N802
+        return _xml(f'<ListVersionsResult>{self.versions}</ListVersionsResult>')
 
     def DeleteObjects(self, request):  # noqa: N802
         if self.verifies_body and request.headers['x-amz-content-sha256'] != hashlib.sha256(request.body).hexdigest():
@@ -363,12 +390,22 @@ def _scattered(name):
     return hashlib.md5(name.encode()).hexdigest()
 
 
+_PARTS = {
+    'policy': {'GET': 'GetBucketPolicy', 'PUT': 'PutBucketPolicy', 'DELETE': 'DeleteBucketPolicy'},
+    'lifecycle': {'GET': 'GetBucketLifecycle', 'PUT': 'PutBucketLifecycle'},
+    'uploads': {'GET': 'ListMultipartUploads'},
+    'versions': {'GET': 'ListObjectVersions'},
+}
+
+
 def _operation(method, bucket, key, query, headers):
     if not bucket:
         return 'ListBuckets'
     if not key:
+        if part := next((part for part in _PARTS if part in query), None):
+            return _PARTS[part].get(method, 'ListObjectsV2')
         return {
-            'GET': 'GetBucketPolicy' if 'policy' in query else 'ListObjectsV2',
+            'GET': 'ListObjectsV2',
             'HEAD': 'HeadBucket',
             'PUT': 'PutBucketSetting' if query else 'CreateBucket',
             'POST': 'DeleteObjects',
@@ -377,11 +414,9 @@ def _operation(method, bucket, key, query, headers):
     if 'uploadId' in query:
         named = {'GET': 'ListParts', 'HEAD': 'HeadObject', 'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}
         return named[method]
-    if method == 'POST':
-        return 'CreateMultipartUpload'
     if method == 'PUT' and 'x-amz-copy-source' in headers:
         return 'CopyObject'
-    return {'GET': 'GetObject', 'HEAD': 'HeadObject', 'PUT': 'PutObject', 'DELETE': 'DeleteObject'}[method]
+    return {'GET': 'GetObject', 'HEAD': 'HeadObject', 'PUT': 'PutObject', 'POST': 'CreateMultipartUpload', 'DELETE': 'DeleteObject'}[method]
 
 
 class _Server(http.server.ThreadingHTTPServer):

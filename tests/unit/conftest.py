@@ -183,6 +183,32 @@ def database(empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
     engine.dispose()
 
 
+@pytest.fixture(scope='session')
+def twins_built(tmp_path_factory):
+    """The file of the catalogue of twins, when the first test that wants it has made it."""
+    return tmp_path_factory.mktemp('twins') / 'rucio.db'
+
+
+@pytest.fixture
+def twins(database, twins_built, s3, rucio_cfg, tmp_path, monkeypatch):
+    """Two VOs, RSEs and scopes with the same names, and their buckets in `s3`."""
+    from rucio.core.s3 import storages  # noqa: PLC0415 - a server's
+    from rucio.core.s3.auth import shared_keys  # noqa: PLC0415
+    from servers import twins as world  # noqa: PLC0415
+
+    rucio_cfg({'policy': {'permission': 'generic', 'schema': 'generic'}, 'cache': {'url': '127.0.0.1:1'}} | world.SECTIONS)
+    monkeypatch.setattr(storages, '_storages', {})
+    monkeypatch.setattr(shared_keys, '_neighbours', {})
+    if twins_built.is_file():
+        shutil.copy(twins_built, tmp_path / 'rucio.db')
+    else:
+        world.build()
+        database.dispose()
+        shutil.copy(tmp_path / 'rucio.db', twins_built)
+        storages._storages.clear()
+    return world.move_in(s3)
+
+
 @pytest.fixture
 def alone(monkeypatch):
     """No other RSE is on the same storage: nobody looks for one in the catalogue."""

@@ -52,6 +52,7 @@ ELSEWHERE = {
     'rucio/core/s3/buckets/object_lock.py': 'attacks/test_unsigned_headers.py',
     'rucio/core/s3/configs.py': 'unit/test_changes.py',
     'rucio/core/s3/metadata.py': 'unit/test_imports.py',
+    'rucio/core/s3/references.py': 'unit/test_twins.py',
     'rucio/db/sqla/s3.py': 'unit/test_s3_database.py',
     'rucio/gateway/s3.py': 'integration/test_rest_api.py',
     'rucio/gateway/s3events.py': 'unit/test_events.py',

@@ -22,7 +22,7 @@ the replicas.
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 from sqlalchemy import and_, func, select, true, update
@@ -35,6 +35,7 @@ from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
 from rucio.core.rule import delete_rule
 from rucio.core.s3.auth import grants
+from rucio.core.s3.references import delete_references
 from rucio.core.s3.subtrees import Subtree
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
@@ -86,10 +87,11 @@ def remove(
     with db_session(DatabaseOperationType.WRITE) as session:
         rules, collections = _delete_rules(subtree, account, force, session)
     count, replicas, finished = _empty(subtree) if force else (0, 0, True)
-    removed = {'rules': rules, 'objects': count, 'replicas': replicas, 'datasets': 0, 'bucket': False}
+    removed: dict[str, Any] = {'rules': rules, 'objects': count, 'replicas': replicas, 'datasets': 0, 'bucket': False}
     if finished:
         with db_session(DatabaseOperationType.READ) as session:
-            going = [each for each in collections if _is_unused(subtree, each, session)]
+            states = {each: _state(subtree, each, session) for each in collections}
+        going = [each for each, state in states.items() if state in ('unused', 'erased')]
         for each in going:
             # Objects written there later must not be public. If a storage does not answer, rucio-s3-reconciler tries
             # again.
@@ -103,10 +105,11 @@ def remove(
                 )
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
-                set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
+                if states[each] == 'unused':
+                    removed['datasets'] += 1
+                    set_metadata(scope=scope, name=each, key='lifetime', value=0, session=session)
                 # A new collection of this name is not shared with the same accounts.
                 grants.delete_grants(scope, each, session=session)
-            removed['datasets'] = len(going)
             unused = not lookup.has_anything(scope, storage, session=session)
         removed['bucket'] = unused and _remove_bucket(subtree)
     return {'rse': storage.rse, 'bucket': subtree.bucket, 'finished': finished, 'removed': removed}
@@ -340,6 +343,7 @@ def _delete_replicas(subtree: Subtree, which: Any, session: 'Session') -> int:
         and_(replica.scope == subtree.scope, replica.rse_id == subtree.storage.rse_id, replica.lock_cnt == 0, which)
     )
     files = [{'scope': row.scope, 'name': row.name} for row in session.execute(stmt.limit(BATCH_SIZE))]
+    delete_references(subtree, [file['name'] for file in files], session=session)
     delete_replicas(rse_id=subtree.storage.rse_id, files=files, session=session)
     return len(files)
 
@@ -362,20 +366,24 @@ def _below(subtree: Subtree, column: Any) -> Any:
     return column.startswith(below, autoescape=True) & (func.substr(column, 1, len(below)) == below)
 
 
-def _is_unused(subtree: Subtree, name: str, session: 'Session') -> bool:
-    """Return whether a collection is empty and has no rule.
+def _state(subtree: Subtree, name: str, session: 'Session') -> Literal['unused', 'used', 'erased']:
+    """Return whether a collection is empty and has no rule, so that it can go; or whether it is already gone.
 
-    Rucio's undertaker deletes it when its lifetime has ended.
+    Rucio's undertaker deletes it when its lifetime has ended. A closed dataset was deleted with its last replica.
     """
     did, content, rule = models.DataIdentifier, models.DataIdentifierAssociation, models.ReplicationRule
-    alive = and_(did.scope == subtree.scope, did.name == name, did.did_type != DIDType.FILE, did.expired_at.is_(None))
-    if session.execute(select(did.name).where(alive)).first() is None:
-        return False
+    known = select(did.did_type, did.expired_at).where(and_(did.scope == subtree.scope, did.name == name))
+    row = session.execute(known).first()
+    if row is None:
+        return 'erased'
+    if row.did_type == DIDType.FILE or row.expired_at is not None:
+        return 'used'
     questions = (
         select(content.child_name).where(and_(content.scope == subtree.scope, content.name == name)),
         select(rule.id).where(and_(rule.scope == subtree.scope, rule.name == name)),
     )
-    return all(session.execute(question.limit(1)).first() is None for question in questions)
+    empty = all(session.execute(question.limit(1)).first() is None for question in questions)
+    return 'unused' if empty else 'used'
 
 
 def _remove_bucket(subtree: Subtree) -> bool:

@@ -36,6 +36,7 @@ from rucio.core.rule import (
     insert_rule_history,
     release_parent_rule,
 )
+from rucio.core.s3.references import delete_references
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import (
     BadFilesStatus,
@@ -371,12 +372,7 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
             delete_rule(rule_id=rule.id, session=session)
     _remove_locks(subtree, last, [rule for rule in rules if rule.did_type != DIDType.FILE], session)
     _detach(subtree, last, session)
-    for model in (models.DidFollowed, models.VirtualPlacements):
-        session.execute(
-            delete(model)
-            .where(and_(model.scope == subtree.scope, model.name.in_(last)))
-            .execution_options(synchronize_session=False)
-        )
+    delete_references(subtree, going, session=session)
     delete_replicas(
         rse_id=subtree.storage.rse_id, files=[{'scope': subtree.scope, 'name': name} for name in going], session=session
     )

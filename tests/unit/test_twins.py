@@ -1,0 +1,124 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Twins: two VOs, two RSEs and two scopes with the same names. Whatever is done to one leaves each row and each object of the others as it was."""
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3.auth import grants
+from rucio.core.s3.buckets import publishing, removal
+from rucio.core.s3.catalogue import registration, updates
+from rucio.core.s3.catalogue.records import NewFile
+from rucio.db.sqla import models
+
+SUM = 'd41d8cd98f00b204e9800998ecf8427e'
+OTHER_SUM = '0cc175b9c0f1b6a831c399e269772661'
+NEW = {'bytes': 77, 'md5': OTHER_SUM, 'adler32': '0000000a'}
+
+
+def strangers(changed, one, names):
+    """The changes that are not those of one scope, RSE and VO, or of other names than these."""
+    found = []
+    for table, *columns in changed:
+        row = dict(columns)
+        for key, value in row.items():
+            if isinstance(value, InternalScope):
+                own = value == one.scope
+            elif isinstance(value, InternalAccount):
+                own = value.vo == one.storage.vo
+            elif key in ('rse_id', 'dest_rse_id', 'source_rse_id', 'rse_expression'):
+                own = value in (None, one.rse_id, one.storage.rse)
+            elif key == 'bucket':
+                own = value == one.subtree.bucket
+            elif key in ('name', 'child_name', 'key') and names is not None:
+                own = value in names
+            else:
+                continue
+            if not own:
+                found.append((table, key, value))
+    return found
+
+
+# An act, the names of rows that it may change, and what it says.
+ACTS = {
+    'replace': (lambda one: updates.replace(one.subtree, *one.seen('run1/file'), NewFile('run1/file', **NEW)), {'run1/file', 'run1'}, None),
+    'replace what is cached': (
+        lambda one: updates.replace(one.subtree, *one.seen('loose/marked'), NewFile('loose/marked', **NEW)),
+        {'loose/marked', 'loose'},
+        None,
+    ),
+    'protect': (lambda one: updates.protect_from_reaper(one.subtree, ['loose/cached', 'shared/cached']), {'loose/cached', 'shared/cached'}, None),
+    'forget': (lambda one: updates.forget(one.subtree, one.seen('run1/file')), {'run1/file', 'run1'}, (1, [])),
+    'forget a lone one': (lambda one: updates.forget(one.subtree, one.seen('lone')), {'lone'}, (1, [])),
+    'forget what is cached': (lambda one: updates.forget(one.subtree, one.seen('loose/cached')), {'loose/cached', 'loose'}, (1, [])),
+    'forget one of two replicas': (lambda one: updates.forget(one.subtree, one.seen('shared/both')), {'shared/both', 'shared'}, (1, [])),
+    'declare bad': (lambda one: updates.declare_bad(one.subtree, one.seen('run1/file', 'shared/both'), 'x'), {'run1/file', 'shared/both'}, (2, [])),
+    'complete': (lambda one: updates.complete(one.subtree, ['shared/half', 'run1/file']), {'shared/half'}, 1),
+    'note ETags': (lambda one: updates.note_etags(one.subtree, {'shared/both': 'x-3', 'lone': 'x-3'}), {'shared/both', 'lone'}, None),
+    'register': (
+        lambda one: registration.register(one.subtree, [NewFile(name, **NEW) for name in ('loose/new', 'new', 'new/er')]),
+        {'loose/new', 'loose', 'new', 'new/er'},
+        (3, []),
+    ),
+    'register what is elsewhere': (
+        lambda one: registration.register(one.subtree, [NewFile('there/file', 10, SUM)]),
+        {'there/file', 'there'},
+        (1, []),
+    ),
+    'grant': (lambda one: one.write(grants.add_grant, one.scope, 'loose', 'bob', True, 'alice'), {'loose'}, True),
+    'end a grant': (lambda one: one.write(grants.delete_grants, one.scope, 'run1'), {'run1'}, True),
+    'end a grant of one': (lambda one: one.write(grants.delete_grants, one.scope, 'run1', 'bob'), {'run1'}, True),
+    'end a public grant': (lambda one: len(one.write(grants.end_public_grant, one.scope, 'run1')), {'run1'}, 2),
+    'remove a collection': (lambda one: remove(one, 'run1', True), {'all', 'run1', 'run1/file', 'run1/other'}, (2, 2, 2, 0, False)),
+    'remove a bucket': (lambda one: remove(one, '', True), None, (5, 9, 9, 1, True)),
+    'remove no bucket': (lambda one: remove(one, 'nothing', False), set(), (0, 0, 0, 0, False)),
+    'publish': (lambda one: publishing.publish([one.storage], one.scope, 'loose', 'alice'), {'loose'}, True),
+}  # fmt: skip
+
+
+def remove(one, name, force):
+    removed = removal.remove(one.storage, one.account, one.scope, name, force)
+    assert removed['finished']
+    return tuple(removed['removed'].values())
+
+
+@pytest.mark.parametrize('vo', ['def', 'two'])
+@pytest.mark.parametrize('act', ACTS)
+def test_an_act_changes_its_own_rows_alone(twins, act, vo):
+    work, names, answer = ACTS[act]
+    one = twins.of(vo)
+    before = twins.everything()
+    assert work(one) == answer
+    changed = before ^ twins.everything()
+    assert bool(changed) == (names != set()), 'nothing was done at all'
+    assert strangers(changed, one, names) == []
+
+
+def test_checksums_are_set_for_one_scope_on_all_its_rses(twins):
+    one = twins.of()
+    for model in (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation):
+        twins.change(model, {}, md5=None, adler32=None)
+    before = twins.everything()
+    updates.set_checksums(one.subtree, 'shared/both', OTHER_SUM, '00000002')
+    changed = before ^ twins.everything()
+    assert sorted({(table, dict(row).get('child_name', dict(row).get('name'))) for table, *row in changed}) == [
+        ('contents', 'shared/both'),
+        ('dids', 'shared/both'),
+        ('replicas', 'shared/both'),
+    ]
+    assert {value for _, *row in changed for value in dict(row).values() if isinstance(value, InternalScope)} == {one.scope}
+    assert len(changed) == 8
