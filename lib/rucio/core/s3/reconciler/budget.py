@@ -52,7 +52,10 @@ class Budget:
         return self.stop.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     def may_read(self, entry: 'Entry') -> bool:
-        """Return whether an object may be read; if so, its bytes are counted."""
+        """Return whether an object may be read; if so, count its bytes.
+
+        :param entry: The object.
+        """
         if self.reads and self.unread is not None:
             if entry.size > self.unread:
                 return False
@@ -60,7 +63,10 @@ class Budget:
         return self.reads
 
     def in_time(self, entries: 'Iterable[Entry]') -> 'Iterator[Entry]':
-        """Yield entries until the time is over; at least the first one, so that every run makes progress."""
+        """Yield entries until the time is over; at least the first one, so that every run makes progress.
+
+        :param entries: The entries.
+        """
         entries = iter(list(entries))
         yield from islice(entries, 1)
         for entry in entries:

@@ -12,9 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checksums of objects: from the ETag if it is an MD5, from metadata of the uploading client, or by reading the
-object once.
-"""
+"""Checksums of objects: from the ETag, from metadata of the uploading client, or by reading the object once."""
 
 import base64
 import binascii
@@ -107,7 +105,7 @@ class _StopOrDone(threading.Event):
 
 
 def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
-    """Wait for one at least."""
+    """Wait until at least one object is finished, and yield those that are, in the order in which they were started."""
     done, _ = wait(going, return_when=FIRST_COMPLETED)
     for future in [each for each in going if each in done]:  # in the order in which they were asked for
         entry, error = going.pop(future), future.exception()
@@ -130,7 +128,7 @@ def _is_md5(subtree: 'Subtree', etag: str) -> bool:
 
 
 def _file(subtree: 'Subtree', entry: 'Entry', known: Sums) -> NewFile:
-    """The ETag is for the next listing, where that cannot be compared with the MD5."""
+    """Return the file to register, with the ETag for comparison with later listings if it is not an MD5."""
     etag = None if _is_md5(subtree, entry.etag) else entry.etag or None
     return NewFile(subtree.name_of(entry.key), entry.size, known.md5, known.adler32, etag, subtree.path_of(entry.key))
 
@@ -162,8 +160,9 @@ def _changed(subtree: 'Subtree', entry: 'Entry') -> RucioException:
 
 
 def _md5_of_client(metadata: 'Mapping[str, str]') -> Optional[str]:
-    """The MD5 that rclone and s3cmd write beside what they upload in parts. Some servers write the names
-    with a capital.
+    """Return the MD5 that rclone and s3cmd store in the metadata of multipart uploads.
+
+    Some servers capitalise the names of metadata.
     """
     metadata = {name.lower(): value for name, value in metadata.items()}
     try:

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Comparison of a bucket listing with the catalogue: new, changed and missing objects. No requests, no queries,
-no writes.
+"""Comparison of a bucket listing with the catalogue: new, changed and missing objects.
+
+Nothing here sends a request, queries the database or writes.
 """
 
 import re
@@ -80,11 +81,13 @@ class Finding(NamedTuple):
 def compare(
     subtree: 'Subtree', entries: 'Iterable[Entry]', replicas: 'Iterable[Replica]', counts: 'Counter[str]'
 ) -> 'Iterator[Finding]':
-    """Merge two streams sorted by bytes, in constant memory. A replica is missing as soon as a later key, or the end,
-    is reached.
+    """Merge two streams sorted by bytes, and yield their differences. Constant memory.
 
-    If ``entries`` raises, nothing after the last entry is reported as missing.
+    A replica is missing as soon as a later key, or the end, is reached. If ``entries`` raises, nothing after the last
+    entry is reported as missing.
 
+    :param entries: The objects in the bucket.
+    :param replicas: The replicas in the catalogue.
     :param counts: Objects that agree are only counted, as ``same``; all objects as ``listed``.
     """
     cut, prefix, etag_is_md5 = len(subtree.key_prefix), subtree.name_prefix, subtree.storage.endpoint.etag_is_md5
@@ -183,10 +186,12 @@ def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:
 
 
 def is_valid_name(name: str, vo: str) -> bool:
-    """Return whether a DID can have this name, by the schema of the VO's policy, and can be downloaded.
+    """Return whether a DID can have this name, by the schema of the VO's policy, and can be downloaded. No request.
 
     Rucio's download command joins a name to its directory unchanged: with `..` between slashes, or a slash at the
     beginning, whoever writes to the bucket could write anywhere on the machines of those who download.
+
+    :param name: The name.
     """
     if name.startswith('/') or address.leaves_directory(name):
         return False

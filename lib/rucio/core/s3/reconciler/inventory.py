@@ -47,21 +47,21 @@ _NEEDED = ('Key', 'Size', 'LastModifiedDate', 'ETag')
 
 
 class _Report(NamedTuple):
-    """What the manifest says."""
+    """The content of the manifest."""
 
     columns: dict[str, int]
     files: list[tuple[str, str]]  # key and MD5 of each data file
 
 
 class Inventory:
-    """A lister for the reconciler, which reads one report.
+    """Lists a bucket for the reconciler by reading one report.
 
-    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed
-        to read it.
-    :raises ConfigurationError: if it is no such URL.
+    :param manifest: ``s3://bucket/path/manifest.json``, on the RSE's storage; the server's keys must be allowed to read
+        it.
+    :raises ConfigurationError: if it is not such a URL.
     """
 
-    old = True  # the reconciler asks the storage also about what is new
+    old = True  # the reconciler also checks new objects at the storage
 
     def __init__(self, manifest: str) -> None:
         bucket, _, self._key = manifest.removeprefix('s3://').partition('/')
@@ -72,19 +72,24 @@ class Inventory:
         self._bucket = bucket
 
     def __call__(self, subtree: 'Subtree', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
-        """The entries of a part in the order of their keys' bytes. All of the report is read and sorted on disk before
-        the first of them, about 150 bytes an object; the memory stays constant.
+        """Yield the entries of a subtree, sorted by the bytes of their keys.
 
-        :raises SourceNotFound: if a file of the report is not there.
-        :raises FileConsistencyMismatch: if one is damaged.
+        All of the report is read and sorted on disk before the first entry: one request for each of its files, about
+        150 bytes on disk for each object, constant memory.
+
+        :param subtree: The subtree.
+        :param after: Only keys after this one.
+        :param until: Only keys up to this one.
+        :raises SourceNotFound: if a file of the report does not exist.
+        :raises FileConsistencyMismatch: if a file is damaged.
         :raises ConfigurationError: if the report is of another bucket, or lacks a field.
-        :raises RSEOperationNotSupported: if it is in another format than CSV.
-        :raises RucioException: what :mod:`rucio.common.s3.errors` makes of any other failure.
+        :raises RSEOperationNotSupported: if its format is not CSV.
+        :raises RucioException: if the storage fails otherwise, as :mod:`rucio.common.s3.errors` translates it.
         """
         yield from sorted_entries(subtree, self._entries(subtree), after, until)
 
     def _entries(self, subtree: 'Subtree') -> Iterator[Entry]:
-        """In the order of the report, whatever that is."""
+        """Yield the entries below the subtree's prefix, in the order of the report."""
         with tempfile.TemporaryDirectory(prefix='rucio-s3-inventory-') as folder:
             path = os.path.join(folder, 'file')
             self._get(subtree, self._key, path)
@@ -139,8 +144,7 @@ class Inventory:
         try:
             with gzip.open(path, 'rt', encoding='utf-8', newline='') as file:
                 for row in csv.reader(file):
-                    # Of a versioned bucket the report may have all versions, and markers in the place of deleted
-                    # objects.
+                    # For a versioned bucket, the report may have all versions, and markers for deleted objects.
                     if (latest is not None and row[latest] == 'false') or (
                         marker is not None and row[marker] == 'true'
                     ):
@@ -156,7 +160,7 @@ class Inventory:
 
 
 class NamedInventory(NamedTuple):
-    """An inventory, and the bucket that it is of."""
+    """An inventory, with the bucket that it lists."""
 
     rse: str
     bucket: str
@@ -164,9 +168,10 @@ class NamedInventory(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> 'NamedInventory':
-        """What a command line says: ``RSE/BUCKET=s3://bucket/path/manifest.json``.
+        """Parse an argument of the command line: ``RSE/BUCKET=s3://bucket/path/manifest.json``.
 
-        :raises ConfigurationError: if it says something else.
+        :param text: The argument.
+        :raises ConfigurationError: if it has another form.
         """
         place, _, manifest = text.partition('=')
         rse, _, bucket = place.partition('/')

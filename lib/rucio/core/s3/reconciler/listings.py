@@ -87,20 +87,20 @@ class Replica(NamedTuple):
     bytes: int
     md5: Optional[str]
     adler32: Optional[str]
-    # as the database has it: A available, U unavailable, C copying, B being deleted, D bad, T temporarily unavailable
+    # As in the database: A available, U unavailable, C copying, B being deleted, D bad, T temporarily unavailable
     state: str
-    etag: Optional[str]  # that was noted for this RSE, where it is no MD5
-    updated: float  # POSIX seconds: when Rucio last wrote its row, but at most a day after the first time
+    etag: Optional[str]  # stored for this RSE, if it is not an MD5
+    updated: float  # POSIX seconds: when Rucio last wrote its row, at most a day after it was created
 
 
-# Called as :func:`entries` is: with a part, `after` and `until`.
+# Called like :func:`entries`: with a subtree, `after` and `until`.
 Lister = Callable[['Subtree', str, Optional[str]], Iterator[Entry]]
 
 
 class Unsorted(Exception):
-    """The storage lists keys in another order than that of their bytes, as AWS does for directory buckets.
+    """The storage does not list keys in the order of their bytes, as AWS does not for directory buckets.
 
-    :param everything: Lists all of the part, in whatever order.
+    :param everything: Lists the whole subtree, in any order.
     """
 
     def __init__(self, everything: Callable[[], Iterator[Entry]]) -> None:
@@ -117,8 +117,9 @@ def is_sorted(subtree: 'Subtree') -> bool:
 
 
 def entries(subtree: 'Subtree', after: str = '', until: Optional[str] = None) -> Iterator[Entry]:
-    """Yield the objects of a subtree, sorted by the bytes of their keys. One request for each 1000, with one page
-    in memory.
+    """Yield the objects of a subtree, sorted by the bytes of their keys.
+
+    One request for each 1000 objects, with one page in memory.
 
     :param after: Only keys after this one.
     :param until: Only keys up to this one.
@@ -169,18 +170,19 @@ def _pages(subtree: 'Subtree', after: str) -> Iterator[list[Entry]]:
 def sorted_entries(
     subtree: 'Subtree', entries: Iterable[Entry], after: str = '', until: Optional[str] = None
 ) -> Iterator[Entry]:
-    """What a storage lists out of order, in order: all is written to a temporary file first (about 150 bytes an
-    object), not kept in memory.
+    """Sort a listing on disk, in a temporary file of about 150 bytes for each object. Constant memory.
 
-    :param entries: All of the part, each key once or more often: the last of a key counts.
-    :param after: Only keys behind this one.
+    All entries are read before the first one is yielded.
+
+    :param entries: The whole subtree; if a key is repeated, its last entry counts.
+    :param after: Only keys after this one.
     :param until: Only keys up to this one.
     """
     with (
         tempfile.TemporaryDirectory(prefix='rucio-s3-') as folder,
         closing(sqlite3.connect(os.path.join(folder, 'listing'), isolation_level=None)) as file,
     ):
-        # Nobody needs the file after a crash.
+        # The file is not needed after a crash.
         file.executescript(
             'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, '
             'modified) WITHOUT ROWID'
@@ -193,22 +195,34 @@ def sorted_entries(
 
 
 def entry_of(key: str, size: int, etag: str, modified: datetime) -> Entry:
-    """As a storage says it: sizes of which databases hold a sum, ETags that they hold for each object."""
+    """Return an object as an entry that databases can hold: with a bounded size and a short ETag.
+
+    :param key: The key.
+    :param size: Bytes.
+    :param etag: As the storage sent it.
+    :param modified: When it was last written, with a time zone.
+    """
     return Entry(key, min(size, MAX_SIZE + 1), etag_of(etag), modified.timestamp())
 
 
 def etag_of(header: str) -> str:
-    """Without quotes or the prefix of a weak one; a digest of what is longer than those of storages."""
+    """Return an ETag without quotes and the prefix of a weak one; if it is too long, its digest.
+
+    :param header: As the storage sent it.
+    """
     etag = objects.bare_etag(header)
     return etag if len(etag) <= MAX_ETAG_LENGTH else hashlib.sha256(etag.encode(errors='replace')).hexdigest()
 
 
 def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
-    """Return an object; None: it does not exist. One HEAD; if it does not exist, another one of the bucket, so that a
-    missing or inaccessible bucket is not treated as empty.
+    """Return an object, or None if it does not exist.
+
+    One HEAD; if the object does not exist, another one of the bucket, so that a missing or inaccessible bucket is not
+    treated as empty.
 
     :raises SourceNotFound: if the bucket does not exist.
-    :raises RucioException: if it is unknown whether the object exists.
+    :raises RucioException: if it is unknown whether the object exists, or the answer lacks its date
+        (UnreadableAnswerError).
     """
     connection, target = subtree.storage.connection(), subtree.target(subtree.name_of(key))
     with translated('stat', target):
@@ -226,10 +240,10 @@ def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
 
 
 def need_bucket(subtree: 'Subtree') -> None:
-    """One HEAD.
+    """Check that the bucket of a subtree exists. One HEAD.
 
-    :raises SourceNotFound: if there is no such bucket.
-    :raises RucioException: if the storage does not say that there is.
+    :raises SourceNotFound: if it does not.
+    :raises RucioException: if it is unknown whether it exists.
     """
     with translated('ls', subtree.target(subtree.name_prefix)._replace(key='')):
         try:
@@ -244,22 +258,23 @@ def need_bucket(subtree: 'Subtree') -> None:
 
 
 def replicas(subtree: 'Subtree', after: str = '', until: Optional[str] = None, page: int = 20_000) -> Iterator[Replica]:
-    """The files that the catalogue has on the RSE, in the order of their names' bytes: one query and one short
-    transaction for each ``page`` of them, whose rows are in memory.
+    """Yield the files that the catalogue has on the RSE, sorted by the bytes of their names.
 
-    On PostgreSQL with another collation than C each page is a sort of all that is behind it, unless there is an index:
-    ``CREATE INDEX ... ON replicas (scope, rse_id, name COLLATE "C")``. On MySQL it always is.
+    One query and one short transaction for each page, whose rows are in memory. On PostgreSQL with a collation other
+    than C, each page sorts all rows after it, unless there is an index: ``CREATE INDEX ... ON replicas (scope, rse_id,
+    name COLLATE "C")``. On MySQL, each page always does.
 
-    :param after: Only names behind this one.
+    :param after: Only names after this one.
     :param until: Only names up to this one.
+    :param page: The number of files in a page.
     """
-    # Keys may have a NUL, no name has one, and PostgreSQL takes none: the names behind it are those behind what comes
-    # before it.
+    # Keys may contain a NUL, names never do, and PostgreSQL accepts none: the names after such a key are those after
+    # its part before the NUL.
     last = max(after, subtree.name_prefix).partition('\0')[0]
     until = None if until is None else until.partition('\0')[0]
     while True:
         with db_session(DatabaseOperationType.READ) as session:
-            # A reader that is still open keeps a writer waiting on SQLite.
+            # On SQLite, a writer waits for an open reader.
             rows = session.execute(_page(subtree, last, until, page, session)).all()
         yield from _as_replicas(subtree, rows)
         if len(rows) < page:
@@ -268,14 +283,17 @@ def replicas(subtree: 'Subtree', after: str = '', until: Optional[str] = None, p
 
 
 def known(subtree: 'Subtree', names: Iterable[str]) -> dict[str, Replica]:
-    """Return the current replicas of some names. One query for each 500, in one short transaction."""
+    """Return the current replicas of some files, by name. One query for each 500, in one short transaction.
+
+    :param names: The names.
+    """
     wanted = list(names)
     found: list[Any] = []
     with db_session(DatabaseOperationType.READ) as session:
         for first in range(0, len(wanted), 500):
             stmt = _rows(subtree).where(models.RSEFileAssociation.name.in_(wanted[first : first + 500]))
             found += session.execute(stmt).all()
-    asked = set(wanted)  # some databases take A and a for the same, and the object of the other one was not looked at
+    asked = set(wanted)  # some databases also return `a` for `A`, whose object was not checked
     return {replica.name: replica for replica in _as_replicas(subtree, found) if replica.name in asked}
 
 
@@ -287,7 +305,7 @@ def _rows(subtree: 'Subtree') -> Any:
             func.coalesce(did.bytes, replica.bytes),
             func.coalesce(did.md5, replica.md5),
             func.coalesce(did.adler32, replica.adler32),
-            type_coerce(replica.state, String),  # an Enum costs more than all the rest
+            type_coerce(replica.state, String),  # an Enum takes longer than everything else
             replica.created_at,
             replica.updated_at,
             replica.path,
@@ -304,7 +322,7 @@ def _page(subtree: 'Subtree', last: str, until: Optional[str], count: int, sessi
     name = order(models.RSEFileAssociation.name)
     stmt = _rows(subtree).where(name > order.value(last)).order_by(name).limit(count)
     if subtree.name_prefix:
-        # "0" comes behind "/", so this is the first name behind all that begin with the prefix.
+        # "0" is the character after "/", so this is the first name after all that begin with the prefix.
         stmt = stmt.where(name < order.value(f'{subtree.name_prefix[:-1]}0'))
     return stmt if until is None else stmt.where(name <= order.value(until))
 
@@ -313,16 +331,16 @@ def _as_replicas(subtree: 'Subtree', rows: Iterable[Any]) -> Iterator[Replica]:
     deterministic, rse_id = subtree.storage.layout.deterministic, subtree.storage.rse_id
     for name, size, md5, adler32, state, created, updated, path, meta in rows:
         if not deterministic and path != subtree.path_of(subtree.key_of(name)):
-            continue  # registered by somebody else: it lies elsewhere
+            continue  # registered by somebody else, at another place
         etag = stored_etag(meta, rse_id) if meta else None
-        # A row is written again for each lock that comes or goes: that says nothing of the content. An upload may take
-        # a while.
+        # A row is also written for each lock that is added or removed, which says nothing about the content. An upload
+        # may take a while.
         proven = min(updated, (created or updated) + MAX_UPLOAD_TIME)
         yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds())
 
 
 class _Order:
-    """How names are compared by their bytes."""
+    """How a database compares names by their bytes."""
 
     def __init__(self, expression: Callable[[Any], Any], value: Callable[[str], Any]) -> None:
         self._expression = expression
@@ -332,7 +350,7 @@ class _Order:
         return self._expression(column)
 
 
-# SQLite and Oracle: unless told otherwise.
+# SQLite and Oracle compare bytes, unless configured otherwise.
 _PLAIN = _Order(lambda column: column, str)
 _POSTGRESQL = _Order(lambda column: collate(column, 'C'), str)
 _MYSQL = _Order(lambda column: cast(column, BINARY), str.encode)
@@ -341,7 +359,7 @@ _orders: 'WeakKeyDictionary[Any, _Order]' = WeakKeyDictionary()  # by engine
 
 
 def _byte_order(session: 'Session') -> _Order:
-    """What is asked of the database once."""
+    """Return how this database compares names by their bytes. At most three queries, once for each engine."""
     engine = session.get_bind()
     if engine not in _orders:
         dialect = engine.dialect.name
@@ -352,7 +370,7 @@ def _byte_order(session: 'Session') -> _Order:
 
 
 def _is_c(session: 'Session') -> bool:
-    """Whether PostgreSQL compares names by their bytes."""
+    """Return whether PostgreSQL compares names by their bytes."""
     collation = text(
         'SELECT to_jsonb(c) FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation WHERE a.attrelid = '
         'CAST(:table AS regclass) AND a.attname = :name'

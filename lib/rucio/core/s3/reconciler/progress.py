@@ -18,10 +18,10 @@ A round covers a subtree of a bucket once, in one span of keys or, if several wo
 progress of each span is stored in Rucio's table ``configs``, in the section of its bucket (``s3-bucket:RSE:BUCKET``),
 from where the next worker continues.
 
-=================  =================================================================================================
-``round:PART`` when it began and ended, and the counts of its last end ``span:PART:N`` from where to where, how far it
-is, and what was counted until there
-=================  =================================================================================================
+====================  =============================================================================================
+``round:ROUND_ID``    when it began and ended, and the counts of the last one that ended
+``span:ROUND_ID:N``   from where to where it goes, how far it is, and what was counted until there
+====================  =============================================================================================
 
 Rows are only updated if they have not changed since they were read. If two workers process the same span, one of them
 loses, and nothing is counted twice.
@@ -121,7 +121,7 @@ class Worklist(NamedTuple):
 
 
 def round_id(subtree: Subtree) -> str:
-    """Return the name of the rows of a subtree."""
+    """Return the id of a subtree's rounds in the names of their rows."""
     scope = str(subtree.scope.internal)
     if not subtree.name_prefix:
         return scope
@@ -132,7 +132,7 @@ def round_id(subtree: Subtree) -> str:
 def read_rounds(
     storage: 'Storage', bucket: Optional[str] = None, *, session: 'Session'
 ) -> dict[tuple[str, str], Round]:
-    """Return all rounds on a storage, or of one bucket, by bucket and mark. One query."""
+    """Return all rounds on a storage, or of one bucket, by bucket and round id. One query."""
     rounds: dict[tuple[str, str], Round] = {}
     spans: dict[tuple[str, str], list[Span]] = {}
     for row in configs.list_rows(storage, (_ROUND, _SPAN), bucket, session=session):
@@ -149,7 +149,7 @@ def read_rounds(
 
 
 def _round(value: str) -> Round:
-    """What somebody else wrote there is a round that ended long ago."""
+    """Parse a row of a round. One that cannot be parsed counts as a round that ended long ago."""
     try:
         said = json.loads(value)
         return Round(said['started'], said['ended'], said['counts'], said['seconds'], stored=value)
@@ -175,8 +175,9 @@ def _span(index: str, value: str) -> Optional[Span]:
 
 
 def _packed(key: Any) -> Any:
-    """A key has 1024 bytes at most, and a value of the table 4000 characters. JSON makes six of a control character:
-    then base64 is shorter.
+    """Return a key in a form that fits into a row: as it is, or in base64 if that is shorter.
+
+    A key has up to 1024 bytes, and a value of the table 4000 characters, but JSON escapes a control character with six.
     """
     return (
         [base64.b64encode(key.encode()).decode()]
@@ -199,7 +200,7 @@ def _serialize(kind: 'Round | Span') -> str:
 
 
 def _change(subtree: Subtree, option: str, old: str, new: str, session: 'Session') -> bool:
-    """Change a row, if it is still what was read."""
+    """Change a row, unless it changed since it was read."""
     return configs.change(configs.bucket_section(subtree.storage, subtree.bucket), option, old, new, session=session)
 
 
@@ -212,7 +213,10 @@ def _drop_spans(storage: 'Storage', bucket: str, mark: str, session: 'Session') 
 
 
 def delete_rounds(storage: 'Storage', places: 'Iterable[tuple[str, str]]', *, session: 'Session') -> None:
-    """Delete the rows of buckets that no longer exist, by bucket and mark. Two statements each."""
+    """Delete the rounds of buckets that no longer exist. Two statements for each.
+
+    :param places: The bucket and the round id of each.
+    """
     for bucket, mark in places:
         _drop_spans(storage, bucket, mark, session)
         configs.drop(configs.bucket_section(storage, bucket), f'{_ROUND}{mark}', session=session)
@@ -226,7 +230,7 @@ def begin(subtree: Subtree, last: Optional[Round], now: float, *, session: 'Sess
 
     :param last: The last round as it was read, if any.
     :param now: POSIX seconds.
-    :returns: False if somebody else was faster.
+    :returns: False if another worker was faster.
     """
     mark, value = round_id(subtree), _serialize(Round(now, counts=last.counts if last else {}))
     option = f'{_ROUND}{mark}'
@@ -249,14 +253,14 @@ def advance(
     """Store the progress of a span. One statement.
 
     :param span: The span as it was read.
-    :param after: The key that it goes on after; None: it is done.
-    :param counts: What was counted since.
-    :param seconds: How long it took.
-    :returns: False if somebody else works on it, or the round is over.
+    :param after: The key after which to continue; None: the span is done.
+    :param counts: What was counted since it was read.
+    :param seconds: How long that took.
+    :returns: False if another worker processes it, or the round is over.
     """
     total = dict(Counter(span.counts) + Counter(counts))
     if STORED in counts:
-        total.setdefault(STORED, 0)  # which is something else than not known
+        total.setdefault(STORED, 0)  # 0 differs from unknown
     new = replace(
         span,
         after=span.after if after is None else after,
@@ -268,11 +272,11 @@ def advance(
 
 
 def split(subtree: Subtree, span: Span, ranges: 'Iterable[tuple[str, Optional[str]]]', *, session: 'Session') -> int:
-    """Divide what is left of a round's only span. Two statements.
+    """Split the rest of a round's only span. Two statements.
 
     :param span: The span 0 as it was read.
-    :param ranges: Where all of the part could be divided: after, until.
-    :returns: How many spans there are now.
+    :param ranges: Ranges into which the whole subtree can be split, as ``after`` and ``until``.
+    :returns: The number of spans that there are now.
     """
     left = [(max(after, span.after), until) for after, until in ranges if until is None or until > span.after]
     if len(left) < 2:
@@ -291,7 +295,8 @@ def split(subtree: Subtree, span: Span, ranges: 'Iterable[tuple[str, Optional[st
 def close(subtree: Subtree, now: float, *, session: 'Session') -> Optional[Round]:
     """End a round if all of its spans are done. Three statements.
 
-    :returns: The round with all counts; None if something is left to do, or somebody else has ended it.
+    :param now: POSIX seconds.
+    :returns: The round with all counts; None if something is left to do, or another worker has ended it.
     """
     found = read_rounds(subtree.storage, subtree.bucket, session=session).get((subtree.bucket, round_id(subtree)))
     if found is None or found.ended is not None or not all(span.done for span in found.spans):
@@ -306,7 +311,7 @@ def close(subtree: Subtree, now: float, *, session: 'Session') -> Optional[Round
     return ended
 
 
-# What there is to do
+# Work
 
 
 def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Worklist:
@@ -315,7 +320,7 @@ def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Workl
     One request to list the buckets (or the top level of the common bucket), one more for each expected bucket that is
     not listed; some queries.
 
-    :param known: The buckets and marks of existing rounds, which are reported if they are missing.
+    :param known: The buckets and round ids of existing rounds: if such a bucket is missing, it is reported.
     :raises RucioException: if the storage does not answer.
     """
     if not storage.layout.deterministic:
@@ -332,7 +337,7 @@ def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Workl
         try:
             subtree = Subtree.of(storage, scope)
         except (RSEOperationNotSupported, RSEFileNameNotSupported):
-            continue  # nothing of it can lie there
+            continue  # none of its files can be there
         with db_session(DatabaseOperationType.READ) as session:
             if shared_keys.has_other_scopes(storage, scope, subtree.bucket, subtree.key_prefix, session=session):
                 _LOGGER.warning(
@@ -357,7 +362,7 @@ def find_work(storage: 'Storage', known: 'Collection[tuple[str, str]]') -> Workl
 
 
 def _listed(storage: 'Storage') -> set[str]:
-    """The scopes, without their VO, that a bucket or a prefix of keys on the storage could be of."""
+    """Return the external scopes that the buckets, or the folders of the common bucket, could belong to."""
     if not storage.layout.common_bucket:
         found = objects.list_buckets(storage.connection())
         return {scope for bucket in found if (scope := address.bucket_to_scope(bucket, storage.endpoint.bucket_prefix))}
@@ -369,8 +374,9 @@ def _listed(storage: 'Storage') -> set[str]:
 
 
 def _locked(storage: 'Storage', session: 'Session') -> set[InternalScope]:
-    """The scopes of the datasets that rules keep there: nearly those of the replicas, whose table is too large to
-    be asked.
+    """Return the scopes of the datasets that rules keep on the RSE.
+
+    These are nearly all scopes with replicas there; the table of replicas is too large for this query.
     """
     lock = models.DatasetLock
     return set(session.execute(select(lock.scope).distinct().where(lock.rse_id == storage.rse_id)).scalars())

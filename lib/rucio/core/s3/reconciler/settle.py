@@ -79,7 +79,8 @@ class Settler:
     def settle(self, keys: 'Sequence[str]', certain: bool = False) -> 'tuple[list[str], dict[str, Optional[Entry]]]':
         """Check objects in the order of their keys, compare them with the current catalogue, and act.
 
-        :param certain: Missing objects were deleted: an event said so.
+        :param keys: The keys.
+        :param certain: Whether missing objects are known to have been deleted: an event said so.
         :returns: The keys for which there was no time, and the current objects.
         """
         if not keys:
@@ -106,7 +107,13 @@ class Settler:
         return left, seen
 
     def stat_all(self, keys: 'Sequence[str]', quiet: bool = False) -> 'dict[str, Optional[Entry]]':
-        """Return the current objects. Those that cannot be checked are left out."""
+        """Return the current objects by key, with None for those that do not exist.
+
+        One or two HEADs each, in parallel. Objects that cannot be checked are left out.
+
+        :param keys: The keys.
+        :param quiet: Do not count those that cannot be checked as ``failed``.
+        """
 
         def stat_all(key: str) -> 'Entry | RucioException | None':
             try:
@@ -124,8 +131,9 @@ class Settler:
         return found
 
     def _compute_checksums(self, entries: 'Iterable[Entry]', left: list[str]) -> 'Iterator[tuple[Entry, NewFile]]':
-        """Yield the files to register for objects. Those that cannot be read are counted; those for which there is no
-        time are added to ``left``.
+        """Yield the files to register for objects.
+
+        Those that cannot be read are counted as ``failed``; those for which there is no time are added to ``left``.
         """
         wanted = {entry.key: entry for entry in entries}
         if not wanted:
@@ -148,6 +156,7 @@ class Settler:
     def register(self, entries: 'Sequence[Entry]') -> list[str]:
         """Register new objects.
 
+        :param entries: The objects.
         :returns: The keys for which there was no time.
         """
         left: list[str] = []
@@ -163,7 +172,10 @@ class Settler:
         return left
 
     def note(self, etags: dict[str, str]) -> None:
-        """Store the ETags, by name, of objects that agree with the catalogue."""
+        """Store the ETags of objects that agree with the catalogue.
+
+        :param etags: Name -> ETag.
+        """
         self.summary.counts['same'] += len(etags)
         if etags and not self._dry_run:
             updates.note_etags(self._subtree, etags)
@@ -297,9 +309,7 @@ class Settler:
 
 
 def _may_be_own_upload(finding: Finding) -> bool:
-    """Return whether the object may be Rucio's own upload: clocks of storage and server differ, and it must not
-    be read.
-    """
+    """Return whether the object may be Rucio's own upload; the clocks of storage and server may differ by a day."""
     entry, replica = finding.entry, finding.replica
     return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
 

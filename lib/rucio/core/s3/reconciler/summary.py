@@ -70,24 +70,30 @@ def _counts() -> 'Counter[str]':
 
 @dataclass
 class Summary:
-    """What was found and done. ``counts`` has the findings and actions by kind, ``listed`` (objects) and
-    ``bytes`` (registered).
+    """What was found and done.
 
-    The first :data:`MAX_PROBLEMS` problems are kept.
+    :param counts: Findings and actions by kind; ``listed`` counts objects, ``bytes`` those of registered files.
+    :param problems: The first :data:`MAX_PROBLEMS` problems.
     """
 
     counts: 'Counter[str]' = field(default_factory=_counts)
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Add a problem, up to the limit and without duplicates: an exceeded account limit is reported for each chunk
-        of files.
+        """Add a problem, up to the limit and without duplicates.
+
+        An exceeded account limit, for example, is reported for each chunk of files.
+
+        :param problem: The problem.
         """
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
     def merge(self, other: 'Summary') -> None:
-        """Add the summary of another run."""
+        """Add the summary of another run.
+
+        :param other: The other summary.
+        """
         self.counts.update(other.counts)
         for problem in other.problems:
             self.add(problem)
@@ -97,7 +103,10 @@ class Summary:
         return {'counts': dict(self.counts), 'problems': [problem._asdict() for problem in self.problems]}
 
     def found(self, subtree: 'Subtree', finding: Finding) -> None:
-        """Count a finding, and add a problem if no action is taken."""
+        """Count a finding, and add a problem if no action is taken.
+
+        :param finding: The finding.
+        """
         self.counts[finding.kind.value] += 1
         if finding.kind in _MESSAGES:
             describe, remedy = _MESSAGES[finding.kind]
@@ -115,7 +124,10 @@ class Summary:
             )
 
     def failed(self, subtree: 'Subtree', key: str, error: Exception) -> None:
-        """Count an object that could not be checked."""
+        """Count an object that could not be checked.
+
+        :param error: The reason.
+        """
         self.counts['failed'] += 1
         said = (
             str(error.args[0])
@@ -125,7 +137,10 @@ class Summary:
         self.add(Problem('failed', f'{subtree.scope}:{subtree.name_of(key)}', key, said, 'Run it again.'))
 
     def refused(self, subtree: 'Subtree', refusal: 'Refusal') -> None:
-        """Count a refusal. Concurrent changes are not reported as problems."""
+        """Count a refusal. Concurrent changes are not reported as problems.
+
+        :param refusal: The refusal.
+        """
         self.counts[refusal.kind] += 1
         if refusal.kind not in ('gone', 'changed'):
             found, _, remedy = refusal.found.partition('. ')
@@ -140,7 +155,10 @@ class Summary:
             )
 
     def empty(self, subtree: 'Subtree', on_missing: str) -> None:
-        """Add, once and as the first problem, that nothing is left in a bucket."""
+        """Add, once and as the first problem, that nothing is left in a bucket.
+
+        :param on_missing: The action that was not taken.
+        """
         if any(problem.kind == 'empty-bucket' for problem in self.problems):
             return
         whose = f'{subtree.scope}:{subtree.dataset or ""}'.removesuffix(':')

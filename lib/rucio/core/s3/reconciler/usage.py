@@ -90,10 +90,10 @@ def _outermost(subtrees: 'Sequence[Subtree]') -> 'list[Subtree]':
 
 
 def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
-    """Return the free bytes: of the setting ``capacity``, or of the quota in the answer to a HEAD (Ceph);
-    None: unknown.
+    """Return the free bytes on a storage; None: unknown.
 
-    The quota is that of the owner of the buckets and, if all scopes share one bucket, that of the bucket.
+    They are derived from the setting ``capacity``, or from the quota in the answer to one HEAD (Ceph): that of the
+    owner of the buckets and, if all scopes share one bucket, that of the bucket.
 
     :param used: The used bytes.
     :param bucket: One of its buckets.
@@ -115,6 +115,7 @@ def free_space(storage: 'Storage', used: int, bucket: str) -> Optional[int]:
 def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Session') -> bool:
     """Store the usage in the catalogue. A few queries.
 
+    :param usage: The usage.
     :param free: The free bytes; None: unknown. Unless they are derived from the setting ``capacity``, nothing is stored
         for an RSE with the limit ``MinFreeSpace``, nor if another program reports a free space.
     :returns: Whether it was stored.
@@ -142,8 +143,9 @@ def store(storage: 'Storage', usage: Usage, free: Optional[int], *, session: 'Se
 
 
 def withdraw(storage: 'Storage', *, session: 'Session') -> bool:
-    """Delete the usage of an RSE that now has the limit ``MinFreeSpace``, unless it is derived from ``capacity``. One
-    query, or two and a statement.
+    """Delete the usage of an RSE that now has the limit ``MinFreeSpace``, unless it is derived from ``capacity``.
+
+    One query, or two and a statement.
 
     :returns: Whether anything was deleted.
     """

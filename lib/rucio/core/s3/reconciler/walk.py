@@ -44,17 +44,13 @@ if TYPE_CHECKING:
 __all__ = ['Reconciler', 'ranges']
 
 REGISTER_CHUNK = 2000  # new files registered at once
-RECHECK_CHUNK = (
-    200  # others dealt with at once: it shall not take long from the look at an object to what is done about it
-)
-STALE_SECONDS = (
-    60  # seconds after which what a listing of everything had may be gone, and is looked at before it is registered
-)
+RECHECK_CHUNK = 200  # others processed at once, so that an action follows soon after its check
+STALE_SECONDS = 60  # seconds after which a new object of a complete listing is checked before it is registered
 CLOCK_INTERVAL = 256  # objects after which the clock is read
-MAX_NAMES = 20_000  # looked at to find ranges
+MAX_NAMES = 20_000  # names that are listed to find ranges
 # Counted by the comparison itself, before anything is done.
 _COMPARISON_COUNTS = ('listed', 'same', *(kind.value for kind in REPORT_ONLY), 'unsummed')
-MAX_RECHECKS = 5  # times that an object is dealt with which changes meanwhile
+MAX_RECHECKS = 5  # of an object that changes meanwhile
 
 
 class _Pause(Exception):
@@ -74,8 +70,8 @@ class _Position:
     def __init__(self, after: str) -> None:
         self.reached = after  # everything up to this key is done
         self.compared = after  # everything up to this key is compared
-        self.done = _Total()  # up to what is dealt with
-        self.count = self.bytes = 0  # of what was listed
+        self.done = _Total()  # totals of what is done
+        self.count = self.bytes = 0  # listed
         self._latest: Optional[Entry] = None
         self._marks: dict[str, _Total] = {}
 
@@ -90,8 +86,9 @@ class _Position:
             self.compared = self._latest.key
 
     def mark(self, key: str) -> None:
-        """Store the totals up to a key that is pending. A missing object is noticed at the next object, which is
-        not counted.
+        """Store the totals up to a key that is pending.
+
+        A missing object is noticed at the next object, which is not counted.
         """
         if self._latest and self._latest.key > key:
             self._marks[key] = _Total(self.count - 1, self.bytes - max(0, self._latest.size))
@@ -165,7 +162,7 @@ class Reconciler:
                 f'on_changed is one of {", ".join(ON_CHANGED)}; on_missing is one of {", ".join(ON_MISSING)}'
             )
         self.summary = Summary()
-        self.stored = 0  # bytes of the objects that were listed and dealt with
+        self.stored = 0  # bytes of the objects that were listed and are done
         self._subtree = subtree
         self._dry_run = dry_run
         self._list: Lister = lister or listings.entries
@@ -187,7 +184,7 @@ class Reconciler:
         self._found = _Pending()
         self._position = _Position(after)
         self._failure: Optional[Exception] = None
-        self._listed_at: Optional[float] = None  # when all was begun to be listed at once
+        self._listed_at: Optional[float] = None  # when a complete listing was started
 
     def run(
         self,
@@ -222,7 +219,7 @@ class Reconciler:
         try:
             finished = self._merge(self._list(self._subtree, after if after > prefix else '', until), after, until)
         except Unsorted as unsorted:
-            # What was found so far says nothing. What was done about it was right: each object had been looked at.
+            # The comparison so far is void. The actions were right, as each object had been checked before.
             self._reset(after)
             self._budget.deadline = None
             self.summary.counts.update({kind: counts[kind] - self.summary.counts[kind] for kind in _COMPARISON_COUNTS})
@@ -263,8 +260,9 @@ class Reconciler:
     def _sorted(
         self, everything: 'Iterator[Entry]', after: str, until: Optional[str], seconds: Optional[float]
     ) -> 'Iterator[Entry]':
-        """A listing that takes longer than a run may take would let no run get anywhere: there is as much time again,
-        so that half of it is work.
+        """Yield a sorted listing, and start the clock of the run when everything is listed.
+
+        If listing took longer than the run may, the run gets as much time again: otherwise, no run would make progress.
         """
         self._listed_at = time.monotonic()
         for entry in listings.sorted_entries(self._subtree, everything, after, until):
@@ -274,8 +272,9 @@ class Reconciler:
             yield entry
 
     def _until_deadline(self, entries: 'Iterator[Entry]') -> 'Iterator[Entry]':
-        """The same, until it is time to end. That is no end, which would say that there is nothing more
-        in the bucket.
+        """Yield entries until the time is over or the listing fails, and raise :class:`_Pause` then.
+
+        If the iteration just ended there, all later objects would count as missing.
         """
         position = self._position
         try:
@@ -290,14 +289,17 @@ class Reconciler:
                 return
         except (Unsorted, _Pause):
             raise
-        except Exception as error:  # noqa: BLE001 - raised again when all that was found is dealt with
+        except Exception as error:  # noqa: BLE001 - raised again when all findings are processed
             self._failure = error
         finally:
             position.stop()
         raise _Pause
 
     def _collect(self, finding: Finding) -> bool:
-        """:returns: False when it is time to end."""
+        """Collect a finding, and process what was collected once it is enough.
+
+        :returns: False if the time is over.
+        """
         kind, name, entry, replica = finding
         if kind is Kind.new and entry and not self._is_old():
             self._found.new.append(entry)
@@ -317,14 +319,14 @@ class Reconciler:
         return self._list_is_old or (self._listed_at is not None and time.monotonic() - self._listed_at > STALE_SECONDS)
 
     def _can_sum(self, entry: 'Optional[Entry]', replica: 'Optional[Replica]') -> bool:
-        """Whether to look for a checksum: not in each run again where it cannot be had without reading."""
+        """Return whether to look for a checksum: not again in each run if there is none without reading."""
         return not self._dry_run and (self._budget.reads or not (entry and replica and entry.etag == replica.etag))
 
     def _flush(self, reached: str) -> bool:
-        """Deal with what was collected.
+        """Process what was collected.
 
-        :param reached: The key up to which that is all that was found.
-        :returns: Whether there was time for it. What is left then is found again.
+        :param reached: The key up to which nothing else was found.
+        :returns: Whether there was time for all of it. The next run finds the rest again.
         """
         found, self._found = self._found, _Pending()
         self._settler.note(found.etags)
@@ -335,12 +337,12 @@ class Reconciler:
         return not left
 
     def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
-        """Check single objects, and act; repeat it if they change meanwhile. For events; keys outside of the subtree
-        are ignored.
+        """Check single objects, and act; repeat it if they change meanwhile. For events.
 
         Costs two or three HEADs per object, a query for each :data:`RECHECK_CHUNK`, and the cost of the actions.
 
-        :param most_read: The number of bytes that may be read for checksums: a larger object is registered without;
+        :param keys: The keys; those outside of the subtree are ignored.
+        :param most_read: The number of bytes that may be read for checksums: a larger object is registered without one;
             None: no limit.
         :returns: The number of bytes left.
         """
@@ -365,11 +367,10 @@ def _version(entry: 'Optional[Entry]') -> Optional[tuple[int, str]]:
 
 
 def ranges(subtree: 'Subtree', count: int) -> list[tuple[str, Optional[str]]]:
-    """Split a subtree into ranges of keys for several reconcilers, by the names directly below it. The sizes of the
-    ranges are unknown.
+    """Split a subtree into ranges of keys for several reconcilers, by the names directly below it.
 
-    One request for each 1000 of these names, at most 20; if there is only one directory, the same again in it. A
-    storage that does not sort has one range, as listing any range lists everything.
+    The sizes of the ranges are unknown. One request for each 1000 of these names, at most 20; if there is only one
+    directory, the same again in it. A storage that does not sort has one range, as listing any range lists everything.
 
     :param count: The maximum number of ranges.
     :returns: ``after`` and ``until`` of each.
