@@ -70,7 +70,7 @@ _CHATTER = re.compile(r'(?:^INFO .*\n)+(^INFO .*\n)', re.MULTILINE)  # of stock 
 _VOLATILE = re.compile(
     r'\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?'  # dates
     r'|\d+(\.\d+)? ?(s|seconds|minutes)\b|\d[\d.]* ?[kMG]?i?B(/|p)s'  # times and rates
-    r'|[0-9a-f]{32}|s3-reconciler \d+|Thread \d/\d: File .*'
+    r'|[0-9a-f]{32}| \[request [^]]*, of the storage [^]]*\]|s3-reconciler \d+|Thread \d/\d: File .*'
 )
 
 

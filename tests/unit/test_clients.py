@@ -64,7 +64,8 @@ def test_signed_urls_of_all_threads_share_one_client_too(endpoint, made):
     assert len({id(connection.authorizer) for connection in connections}) == 1
 
 
-def test_rses_on_one_storage_share_a_client_but_each_keeps_its_settings(endpoint, made):
+def test_rses_on_one_storage_share_a_client_but_each_keeps_its_settings(endpoint, made, monkeypatch):
+    monkeypatch.setattr(clients.monitoring, 'is_on', lambda: False)
     one = clients.connect(endpoint(rse='A', rse_id='1', bucket_prefix='a-', capacity=1, secrets=Secrets('A', 'b')), KEYS)
     other = clients.connect(endpoint(rse='B', rse_id='2', bucket_prefix='b-'), KEYS)
     assert made == ['s3']

@@ -16,6 +16,7 @@
 
 import inspect
 import json
+import re
 
 import pytest
 
@@ -24,7 +25,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 import flask
 
 from rucio.common.exception import RSENotFound
-from rucio.common.s3 import api, contract
+from rucio.common.s3 import api, contract, request_ids
 from rucio.web.rest.flaskapi.v1 import s3, s3events
 from rucio.web.rest.flaskapi.v1.s3base import MAX_BODY, add_routes, view
 
@@ -78,6 +79,35 @@ def test_a_view_refuses_what_the_contract_does_not_have(ask, method, path, more,
     answer = ask(method, path, **more)
     assert (answer.status_code, json.loads(answer.text)['ExceptionMessage']) == (status, said)
     assert answer.headers['ExceptionClass'] == 'InputValidationError'
+
+
+def test_a_request_has_the_id_that_the_client_gave_it(ask, caplog):
+    """In the answer and in the log; also where it is refused."""
+    for path, status in (('/s3/rses/X', 200), ('/s3/rses/%0a', 400), ('/s3/buckets', 413)):
+        with caplog.at_level('INFO'):
+            method, data = ('POST', ' ' * (MAX_BODY + 1)) if status == 413 else ('GET', None)
+            answer = ask(method, path, data=data, headers={'X-Request-ID': f'0123456789abc{status}'})
+        assert (answer.status_code, answer.headers['X-Request-ID']) == (status, f'0123456789abc{status}')
+        assert f'S3: request 0123456789abc{status} of alice: {method} ' in caplog.messages[-1]
+        assert f': {status} in ' in caplog.messages[-1]
+        assert caplog.messages[-1].isprintable()
+
+
+@pytest.mark.parametrize('forged', ['', 'x' * 65, 'a b c d e f', 'abcdefgh\x1b[2J', 'S3: request 1 of root'])
+def test_a_forged_id_is_in_neither(ask, caplog, forged):
+    """An account that writes lines of its choice into the log, and headers into requests with the server's keys."""
+    with caplog.at_level('INFO'):
+        answer = ask('GET', '/s3/rses/X', headers={'X-Request-ID': forged})
+    assert re.fullmatch('[0-9a-f]{16}', answer.headers['X-Request-ID'])
+    assert not forged or forged not in caplog.text
+
+
+def test_a_gateway_asks_storages_under_the_id_of_its_request():
+    app = flask.Flask('test')
+    app.add_url_rule('/x', view_func=view({api.ListRSEs: lambda *_: [request_ids.current()]}).as_view('x'))
+    answer = app.test_client().get('/x', environ_base={'issuer': 'alice', 'vo': 'def'}, headers={'X-Request-ID': '0123456789abcdef'})
+    assert answer.json == ['0123456789abcdef']
+    assert request_ids.current() != '0123456789abcdef'
 
 
 def test_refusals_of_the_gateway_have_their_own_status():

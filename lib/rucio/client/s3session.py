@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from requests import Session  # type: ignore[import-untyped]
 
+from rucio.common.s3 import request_ids
+
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
@@ -27,8 +29,13 @@ __all__ = ['Discreet']
 class Discreet(Session):  # type: ignore[misc]
     """A session that follows redirects without leaking token and password.
 
-    It sends them to no other host, and not by http if the request was sent by https.
+    It sends them to no other host, and not by http if the request was sent by https. Each request has the id of this
+    command: see :mod:`rucio.common.s3.request_ids`.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers[request_ids.HEADER] = request_ids.current()
 
     def rebuild_auth(self, prepared_request: 'PreparedRequest', response: 'Response') -> None:
         """Remove the token from a redirected request if it must not be sent there.

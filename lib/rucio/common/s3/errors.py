@@ -37,6 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
+from . import request_ids
 from .answers import printable
 from .parsing import UnreadableAnswerError
 
@@ -44,6 +45,7 @@ __all__ = [
     'StorageSilentError',
     'Target',
     'TransferTimeout',
+    'ids_of',
     'is_ambiguous',
     'is_unanswered',
     'is_unreachable',
@@ -285,12 +287,12 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
     :param error: The error.
     :param operation: The operation: put, get, stat, delete, ...
     :param target: RSE, bucket and key.
-    :returns: An exception whose message names the operation and the object, and has the error of the storage and how to
-        solve it. Query strings (signatures) are removed.
+    :returns: An exception whose message names the operation and the object, and has the error of the storage, how to
+        solve it, and by which ids the request is found in the logs. Query strings (signatures) are removed.
     """
     row = _row(error, operation)
     remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]').replace('--rse RSE', f'--rse {target.rse}')
-    return row.exception(f'RSE {target.rse}: {operation} of {target}: {said(error)} {remedy}')
+    return row.exception(f'RSE {target.rse}: {operation} of {target}: {said(error)} {remedy}{ids_of(error)}')
 
 
 def _row(error: BaseException, operation: str) -> _Row:
@@ -324,6 +326,15 @@ def said(error: BaseException) -> str:
         )
         return f'the storage answered {words}' + (f' ({_shown(message)}).' if message and message != code else '.')
     return f'{type(error).__name__}: {_shown(error) or "no details"}.'.replace('..', '.')
+
+
+def ids_of(error: BaseException) -> str:
+    """Return the ids of a request that a storage refused, to add them to a message; empty if it gave none.
+
+    :param error: The error.
+    """
+    about = (getattr(error, 'response', None) or {}).get('ResponseMetadata', {})
+    return request_ids.told(about.get('RequestId') or about.get('HTTPHeaders', {}).get('x-amz-request-id'))
 
 
 def _shown(text: object) -> str:

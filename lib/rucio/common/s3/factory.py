@@ -26,7 +26,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from requests.utils import get_environ_proxies, select_proxy  # type: ignore[import-untyped]
 
-from . import botocore_internals, breaker, monitoring
+from . import botocore_internals, breaker, monitoring, request_ids
 from .endpoint import PERSON
 from .parsing import bound, strict
 from .secrecy import hide_in_logs, is_private, need_private
@@ -162,6 +162,7 @@ def client(
     if patience is not None and patience.breaks:
         breaker.watch(made, service, rse)
     monitoring.observe(made, service, rse)
+    request_ids.mark(made)
     return made
 
 

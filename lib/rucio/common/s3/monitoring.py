@@ -18,7 +18,6 @@ Metrics are those of Rucio's MetricManager, so that they appear where Rucio's ow
 nothing is counted. The labels are the name of an RSE and words of a fixed list, never a bucket, a key or an account.
 """
 
-import re
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple, Optional
 
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 
-from . import botocore_internals, rucio_internals
+from . import botocore_internals, request_ids, rucio_internals
 from .errors import StorageSilentError
 from .parsing import UnreadableAnswerError
 
@@ -52,8 +51,6 @@ MAX_BYTES = 2**50  # what a storage says that it sends
 # (409, 412), which are answers of a storage that is well.
 ERRORS = ('refused', 'busy', 'failed', 'silent', 'withheld', 'unreachable', 'unreadable')
 _STATUSES = {404: 'missing', 409: 'conflict', 412: 'conflict', 429: 'busy', 503: 'busy'}
-
-_REQUEST_ID = re.compile('[A-Za-z0-9+/=._-]{1,128}')
 
 
 class RSE(NamedTuple):
@@ -219,7 +216,10 @@ class _Counted:
         elif outcome != 'withheld':
             shown = f'{outcome} ({self._service}' + (f', {answer.status_code})' if answer is not None else ')')
             _change(
-                rse, failed=now, failure=shown, failure_id=request_id_of(answer.headers) if answer is not None else ''
+                rse,
+                failed=now,
+                failure=shown,
+                failure_id=request_ids.of_storage(answer.headers.get('x-amz-request-id')) if answer is not None else '',
             )
 
     def _count_bytes(self, way: str, headers: Any) -> None:
@@ -229,15 +229,6 @@ class _Counted:
             size = 0
         if 0 < size <= MAX_BYTES:
             count('bytes', 'Bytes of the bodies of requests and answers', size, rse=self._rse.name, way=way)
-
-
-def request_id_of(headers: Any) -> str:
-    """Return the request id in the headers of a storage's answer; empty if there is none that can be shown.
-
-    :param headers: The headers.
-    """
-    found = str(headers.get('x-amz-request-id') or '')
-    return found if _REQUEST_ID.fullmatch(found) else ''
 
 
 def _class_of(status: int) -> str:

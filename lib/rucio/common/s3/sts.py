@@ -35,7 +35,7 @@ from rucio.common.exception import (
 from . import botocore_internals, factory
 from .answers import checked
 from .endpoint import PERSON, Patience
-from .errors import said, status_of
+from .errors import ids_of, said, status_of
 from .secrecy import need_private
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def _translated(endpoint: 'Endpoint', role: str) -> Iterator[None]:
         # Without its cause: a storage's answer to a token or policy does not belong into a log.
         raise kind(
             f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {said(error)} {remedy}"
+            f'{ids_of(error)}'
         ) from None
 
 

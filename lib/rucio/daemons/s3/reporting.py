@@ -18,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Optional
 
+from rucio.common.s3 import request_ids
 from rucio.core.monitor import MetricManager
 from rucio.core.s3.reconciler import progress
 
@@ -74,8 +75,9 @@ class Reporter:
         """Log a warning, but not the same one again within the interval."""
         now = time.monotonic()
         self._warned = {each: at for each, at in self._warned.items() if now - at < self._interval}
-        if text not in self._warned:
-            self._warned[text] = now
+        known = request_ids.without(text)
+        if known not in self._warned:
+            self._warned[known] = now
             self.logger(logging.WARNING, '%s', text, exc_info=error)
 
     def count(self, subtree: 'Subtree', summary: 'Summary') -> None:
@@ -87,8 +89,9 @@ class Reporter:
             counter.labels(outcome=outcome, rse=subtree.storage.rse).inc(summary.counts[outcome])
         place = (subtree.storage.rse_id, *round_key(subtree))
         for text in (problem_text(subtree, problem) for problem in summary.problems):
-            if text not in self._shown[place] and len(self._shown[place]) < MAX_SHOWN:
-                self._shown[place].add(text)
+            known = request_ids.without(text)
+            if known not in self._shown[place] and len(self._shown[place]) < MAX_SHOWN:
+                self._shown[place].add(known)
                 self.logger(logging.WARNING, '%s', text)
 
     def round(self, subtree: 'Subtree', ended: 'Round') -> None:

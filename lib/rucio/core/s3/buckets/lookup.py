@@ -31,7 +31,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     RucioException,
 )
-from rucio.common.s3 import address, objects
+from rucio.common.s3 import address, objects, request_ids
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target, status_of, translated
@@ -420,7 +420,7 @@ def _ask_all(
     if len(asked) < 2:
         return [ask(storage) for storage in asked]
     with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as pool:
-        return list(pool.map(ask, asked))
+        return list(pool.map(request_ids.carried(ask), asked))
 
 
 def _buckets_on(storage: 'Storage') -> list[Any]:

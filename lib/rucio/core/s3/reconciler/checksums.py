@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Optional, Union
 
 from rucio.common.exception import RucioException, ServiceUnavailable
-from rucio.common.s3 import objects
+from rucio.common.s3 import objects, request_ids
 from rucio.common.s3.content import Sums, sums_of
 from rucio.common.s3.errors import translated
 from rucio.core.s3.catalogue.records import NewFile
@@ -81,9 +81,8 @@ def compute_checksums(
             if known:
                 yield entry, _file(subtree, entry, known)
                 continue
-            going[pool.submit(_from_object, subtree, entry, read if isinstance(read, bool) else read(entry), ended)] = (
-                entry
-            )
+            may_read = read if isinstance(read, bool) else read(entry)
+            going[pool.submit(request_ids.carried(_from_object), subtree, entry, may_read, ended)] = entry
             while len(going) >= 2 * readers:
                 yield from _finished(going)
         while going:

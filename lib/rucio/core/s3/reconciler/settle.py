@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import RucioException, SourceNotFound
+from rucio.common.s3 import request_ids
 from rucio.common.s3.content import Sums
 from rucio.core.s3.catalogue import registration, updates
 
@@ -123,7 +124,7 @@ class Settler:
 
         found: dict[str, Optional[Entry]] = {}
         with ThreadPoolExecutor(min(self._subtree.storage.endpoint.checksum_readers, len(keys) or 1)) as pool:
-            for key, entry in zip(keys, pool.map(stat_all, keys), strict=True):
+            for key, entry in zip(keys, pool.map(request_ids.carried(stat_all), keys), strict=True):
                 if not isinstance(entry, RucioException):
                     found[key] = entry
                 elif not quiet:

@@ -20,13 +20,15 @@ The methods of the views, and their OpenAPI descriptions, are generated from the
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
-from flask import abort, jsonify, request
+from flask import abort, jsonify, make_response, request
 from flask.views import MethodView
 from werkzeug.exceptions import HTTPException
 
 from rucio.common import exception
+from rucio.common.s3 import monitoring, request_ids
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.contract import openapi
 from rucio.core.s3.auth.rates import TooManyRequests
@@ -82,9 +84,29 @@ def refusal(status: int, name: str, message: str) -> 'Response':
 
 
 class S3View(ErrorHandlingMethodView):
-    """A view with bounded bodies, and a status for each exception."""
+    """A view with bounded bodies, and a status for each exception. Each request is logged and counted."""
+
+    operation = 'other'
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
+        """Answer a request under its id, which the client may choose."""
+        began, request_id = time.monotonic(), request_ids.accepted(request.headers.get(request_ids.HEADER))
+        with request_ids.use(request_id):
+            try:
+                response = make_response(self._dispatch(*args, **kwargs))
+            except HTTPException as error:
+                response = make_response(error.get_response())
+        response.headers[request_ids.HEADER] = request_id
+        self._note(request_id, response.status_code, time.monotonic() - began)
+        return response
+
+    def _note(self, request_id: str, status: int, seconds: float) -> None:
+        what = f'{request.method} {request.path}'
+        _LOGGER.info('S3: request %s of %s: %s: %d in %.3f s', request_id, self.issuer, what, status, seconds)
+        labels = {'operation': self.operation, 'status': str(status)}
+        monitoring.time_of('rest_seconds', 'Seconds that a request to the S3 plugin took', seconds, **labels)
+
+    def _dispatch(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
         try:
             return MethodView.dispatch_request(self, *args, **kwargs)
         except HTTPException:
@@ -173,6 +195,7 @@ def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
 
 def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., ResponseReturnValue]':
     def method(self: S3View, **in_path: str) -> 'ResponseReturnValue':
+        self.operation = route.operation()
         if doubled := [name for name, values in request.args.lists() if len(values) > 1]:
             raise exception.InputValidationError(f'{doubled[0][:64]!a} stands twice in the query.')
         sent = request.args.to_dict() if route.method == 'GET' else json_body()
