@@ -192,7 +192,7 @@ class FakeS3:
                 return error(404, 'NoSuchBucket')
             if self.lacks.get(request.operation) in request.headers:
                 return error(501, 'NotImplemented', 'A header you provided implies functionality that is not implemented')
-            if self.wants_md5 and request.operation in ('DeleteObjects', 'PutBucketSetting'):
+            if self.wants_md5 and request.operation.startswith(('DeleteObjects', 'PutBucket')):
                 md5 = base64.b64encode(hashlib.md5(request.body).digest()).decode()
                 if request.headers.get('content-md5') != md5:
                     return error(400, 'InvalidRequest', 'Missing required header for this request: Content-MD5')
