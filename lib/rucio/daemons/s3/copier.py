@@ -131,12 +131,13 @@ class Copier:
 
     @property
     def _transfers(self) -> list['Transfer']:
-        """The transfers that this instance has claimed."""
+        """Return the transfers that this instance has claimed."""
         return [each.transfer for each in self._running] + [each.transfer for each in self._ended]
 
     def _guarded(self, act: Any, *arguments: Any) -> None:
-        """Call a function that uses the database. An outage of the database ends neither the daemon nor its copies; it
-        is not queried again immediately.
+        """Call a function that uses the database, and log an outage.
+
+        An outage ends neither the daemon nor its copies. The next query is delayed by :data:`WATCH_SECONDS`.
         """
         if time.monotonic() < self._away:
             return
@@ -203,8 +204,9 @@ class Copier:
             self._logger(logging.WARNING, '%s: failed. %s', way, outcome.error)
 
     def _write(self) -> None:
-        """Write the outcomes of ended transfers. If that fails, they are kept: the copies are done, and
-        not repeated.
+        """Write the outcomes of ended transfers.
+
+        Those that cannot be written are kept for later: their copies are done, and must not be repeated.
         """
         now = time.monotonic()
         for each in [each for each in self._ended if each.at <= now]:
@@ -220,7 +222,7 @@ class Copier:
             return False
 
     def _tidy(self) -> None:
-        """Abort left-over uploads in the background: if a storage is down, this takes long."""
+        """Abort left-over uploads in the background, as this takes long if a storage is down."""
         if copying.count_leftovers() and (self._tidying is None or self._tidying.done()):
             self._logger(
                 logging.INFO,
@@ -257,6 +259,7 @@ class Copier:
 def run(options: Options) -> None:
     """Carry out transfers until there are none left (``once``) or the daemon is stopped.
 
+    :param options: The options.
     :raises DatabaseException: if the schema of the database is not that of this version of Rucio.
     """
     starting.need_database(DAEMON_NAME)
@@ -296,8 +299,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """Run the command ``rucio-s3-copier``. Exits with 1 if it cannot start; the outcome of transfers is in
-    their requests.
+    """Run the command ``rucio-s3-copier``.
+
+    Exits with 1 if it cannot start; the outcomes of transfers are in their requests.
+
+    :param arguments: The arguments of the command line; None: those of the process.
     """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))

@@ -91,7 +91,7 @@ class Options:
     inventories: Sequence[NamedInventory] = ()  # read instead of a listing, once
 
     def inventory_of(self, subtree: 'Subtree') -> Optional[Inventory]:
-        """Return the inventory of a bucket; None: the bucket is listed."""
+        """Return the inventory to read for a bucket; None: the bucket is listed."""
         return next(
             (
                 each.inventory
@@ -181,6 +181,8 @@ class Worker:
     def run_once(self, heartbeat_handler: HeartbeatHandler, **_: Any) -> bool:
         """Process one slice of each span of this worker; with ``once``, repeat until each bucket has had its round.
 
+        :param heartbeat_handler: The heartbeat of this worker.
+        :param _: Other arguments of Rucio's ``run_daemon``.
         :returns: Whether to sleep, as nothing is left to continue.
         """
         self._heartbeat = self._report.heartbeat = heartbeat_handler
@@ -428,7 +430,11 @@ def _preview_subtree(subtree: 'Subtree', inventory: Optional[Inventory]) -> bool
 
 
 def reconciler(options: Options, worker: Worker) -> None:
-    """Run one worker until the daemon is stopped."""
+    """Run one worker until the daemon is stopped.
+
+    :param options: The options.
+    :param worker: The worker.
+    """
     run_daemon(
         once=options.once,
         graceful_stop=graceful_stop,
@@ -442,9 +448,11 @@ def reconciler(options: Options, worker: Worker) -> None:
 def run(options: Options) -> bool:
     """Start the workers, and wait for their end.
 
+    :param options: The options.
     :returns: Whether all buckets could be reconciled; without ``once``, always True.
     :raises DatabaseException: if the schema of the database is not that of this version of Rucio.
-    :raises RucioException: if the RSE expression or a VO is invalid.
+    :raises RSENotFound: if the RSE expression matches no S3 RSE, or an inventory is of another RSE.
+    :raises VONotFound: if a VO does not exist.
     """
     starting.need_database(DAEMON_NAME)
     known = {storage.rse for storage in _storages(options)}
@@ -527,8 +535,11 @@ def _inventory(text: str) -> NamedInventory:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """Run the command ``rucio-s3-reconciler``. Exits with 1 if it cannot start, or with ``--run-once`` if a
-    bucket failed.
+    """Run the command ``rucio-s3-reconciler``.
+
+    Exits with 1 if it cannot start, or with ``--run-once`` if a bucket failed.
+
+    :param arguments: The arguments of the command line; None: those of the process.
     """
     starting.stop_on_signals(graceful_stop)
     given = vars(get_parser().parse_args(arguments))

@@ -54,7 +54,7 @@ _OPEN = ('conflict', 'closed', 'unnameable', 'oversized', 'unreadable')
 
 
 class Reporter:
-    """The reporter of one worker.
+    """The log messages and metrics of one worker.
 
     :param interval: Seconds until a message is repeated.
     """
@@ -67,12 +67,16 @@ class Reporter:
 
     @property
     def logger(self) -> 'LoggerFunction':
-        """The logger of the worker."""
+        """Return the logger of the worker, with the number that it has now."""
         logger: LoggerFunction = self.heartbeat.live()[2]
         return logger
 
     def warn(self, text: str, error: Optional[BaseException] = None) -> None:
-        """Log a warning, but not the same one again within the interval."""
+        """Log a warning, but not the same one again within the interval.
+
+        :param text: The warning.
+        :param error: An exception to log with its traceback.
+        """
         now = time.monotonic()
         self._warned = {each: at for each, at in self._warned.items() if now - at < self._interval}
         known = request_ids.without(text)
@@ -81,7 +85,10 @@ class Reporter:
             self.logger(logging.WARNING, '%s', text, exc_info=error)
 
     def count(self, subtree: 'Subtree', summary: 'Summary') -> None:
-        """Report a slice of a bucket."""
+        """Report a slice of a bucket.
+
+        :param summary: What was found and done.
+        """
         for outcome in _OUTCOMES:
             counter = METRICS.counter(
                 'objects.{outcome}.{rse}', documentation='Objects that were listed, and what was found or done'
@@ -95,7 +102,10 @@ class Reporter:
                 self.logger(logging.WARNING, '%s', text)
 
     def round(self, subtree: 'Subtree', ended: 'Round') -> None:
-        """Report the end of a round of a bucket."""
+        """Report the end of a round of a bucket.
+
+        :param ended: The round.
+        """
         log_round(self.logger, subtree, ended)
         METRICS.timer(
             'round.{rse}', buckets=starting.ROUND_SECONDS, documentation='Seconds of work for a round of a bucket'
@@ -103,21 +113,31 @@ class Reporter:
         self._shown.pop((subtree.storage.rse_id, *round_key(subtree)), None)
 
     def waiting(self, storage: 'Storage', rounds: 'Iterable[Round]') -> None:
-        """Report the bucket of an RSE that has waited longest for the end of a round."""
+        """Report since when a bucket of an RSE has waited for the end of a round, the longest wait of all.
+
+        :param rounds: All rounds on the RSE.
+        """
         METRICS.gauge(
             'waiting_since.{rse}',
             documentation='POSIX seconds since when a bucket waits for the end of a round, the longest of the RSE',
         ).labels(rse=storage.rse).set(min((each.since for each in rounds), default=time.time()))
 
     def failed(self, text: str, storage: 'Storage', error: Optional[BaseException] = None) -> None:
-        """Report a slice that could not be reconciled."""
+        """Report a slice that could not be reconciled.
+
+        :param text: The warning.
+        :param error: An exception to log with its traceback.
+        """
         METRICS.counter('failures.{rse}', documentation='Slices of buckets that could not be reconciled').labels(
             rse=storage.rse
         ).inc()
         self.warn(text, error)
 
     def missing(self, storage: 'Storage', places: progress.Worklist) -> None:
-        """Report missing buckets."""
+        """Report missing buckets.
+
+        :param places: The work on the storage.
+        """
         for scope, bucket in places.missing_buckets:
             self.warn(
                 f"RSE {storage.rse}: the catalogue has files of scope {scope} there, but the bucket '{bucket}' does "
@@ -127,7 +147,7 @@ class Reporter:
 
 
 def round_key(subtree: 'Subtree') -> tuple[str, str]:
-    """Return the key of a round: bucket and mark."""
+    """Return the key of a subtree's rounds: bucket and round id."""
     return subtree.bucket, progress.round_id(subtree)
 
 
@@ -139,24 +159,38 @@ def name_of(subtree: 'Subtree') -> str:
 
 
 def error_text(place: str, error: BaseException) -> str:
-    """Return an error message in one line, with its location."""
+    """Return an error message in one line, with its location.
+
+    :param place: The location, which is left out if the message begins with the RSE.
+    :param error: The exception.
+    """
     text = plain(str(error.args[0] if error.args else error))
     return text if text.startswith('RSE ') else f'{place}: {text}'
 
 
 def problem_text(subtree: 'Subtree', problem: 'Problem') -> str:
-    """Return a problem in one line."""
+    """Return a problem in one line.
+
+    :param problem: The problem.
+    """
     where = '' if problem.found.startswith('RSE ') else f'RSE {subtree.storage.rse}: '
     return plain(f'{problem.did.removesuffix(":")}: {where}{problem.found} {problem.remedy}')
 
 
 def plain(text: str) -> str:
-    """Escape text for one line of the log: keys may contain anything, including line breaks."""
+    """Escape text for one line of the log.
+
+    :param text: It may have keys in it, which may contain anything, including line breaks.
+    """
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def log_round(logger: 'LoggerFunction', subtree: 'Subtree', ended: 'Round') -> None:
-    """Log the counts of a round."""
+    """Log the counts of a round.
+
+    :param logger: Where to log.
+    :param ended: The round.
+    """
     counts: Counter[str] = Counter(ended.counts)
     done = ''.join(f', {counts[kind]} {kind}' for kind in (*_ACTS, *_OPEN) if counts[kind])
     logger(

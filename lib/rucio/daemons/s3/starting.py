@@ -40,7 +40,10 @@ ROUND_SECONDS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)  # buckets of h
 
 
 def positive_int(most: int = sys.maxsize) -> Callable[[str], int]:
-    """Return an argparse type for integers from 1 to a maximum."""
+    """Return an argparse type for integers from 1 to a maximum.
+
+    :param most: The maximum.
+    """
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= most:
@@ -53,7 +56,11 @@ def positive_int(most: int = sys.maxsize) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """Parse a duration for argparse, which is not negative."""
+    """Parse a duration for argparse.
+
+    :param text: The argument.
+    :raises ArgumentTypeError: if it is not a number, or is negative or infinite.
+    """
     try:
         found = float(text)
     except ValueError:
@@ -64,7 +71,10 @@ def seconds(text: str) -> float:
 
 
 def stop_on_signals(event: 'threading.Event') -> None:
-    """Set an event on SIGTERM and SIGINT."""
+    """Set an event on SIGTERM and SIGINT.
+
+    :param event: The event.
+    """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: event.set())
 
@@ -72,6 +82,7 @@ def stop_on_signals(event: 'threading.Event') -> None:
 def need_database(name: str) -> None:
     """Set up the log of a daemon, and check the schema of the database. One query.
 
+    :param name: The name of the daemon in the log.
     :raises DatabaseException: if the schema is not that of this version of Rucio.
     """
     setup_logging(process_name=name)
@@ -83,7 +94,11 @@ def need_database(name: str) -> None:
 
 @contextmanager
 def started(program: str, failure: str = 'The daemon cannot start') -> Iterator[None]:
-    """Exit with a one-line message if the daemon or command cannot run."""
+    """Exit with 1 and a message in one line if the daemon or command cannot run.
+
+    :param program: The command.
+    :param failure: The beginning of the message.
+    """
     try:
         yield
     except (RucioException, SQLAlchemyError) as error:

@@ -11,9 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Further tasks of the reconciler daemon: expired grants, public collections, the topics of events, and the usage
-of RSEs.
-"""
+"""Further tasks of the reconciler daemon: grants that expired, public collections, topics of events, usage of RSEs."""
 
 import logging
 import time
@@ -70,7 +68,7 @@ class Upkeep:
                 self._report.warn(plain(text))
 
     def close(self, subtree: 'Subtree') -> None:
-        """Handle the end of a round of a bucket."""
+        """Check the public prefixes of a bucket whose round has ended, and note that the usage can be updated."""
         self._closed.add(subtree.storage.rse_id)
         self._repair_policy(subtree)
 
@@ -87,6 +85,7 @@ class Upkeep:
     def update_usage(self, storage: 'Storage', subtrees: 'list[Subtree]') -> None:
         """Update the usage of an RSE, when each of its buckets has had a round, and one of them a new one.
 
+        :param subtrees: All subtrees of the RSE.
         :raises RucioException: if it cannot be determined.
         """
         if storage.rse_id in self._closed:
