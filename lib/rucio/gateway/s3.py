@@ -14,8 +14,8 @@
 
 """The gateway of the S3 REST interface: permissions, external <-> internal types, and one transaction for each step.
 
-Each function does a route of :mod:`rucio.common.s3.api`: it takes what that takes and answers what that answers.
-``issuer`` is the account that asks, ``vo`` its VO.
+Each function carries out a route of :mod:`rucio.common.s3.api`: ``asked`` has the parameters of the route, and the
+return value is its answer. ``issuer`` is the account that asks, ``vo`` its VO.
 
 Requests to a storage are made between the transactions, never inside one.
 """
@@ -90,8 +90,9 @@ def _described(storage: 'Storage', tried: Optional[chaining.Verdict]) -> dict[st
 
 
 def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """List the S3 RSEs and their endpoints. No request to a storage: ``vended`` is also listed if it was not
-    tested yet.
+    """List the S3 RSEs and their endpoints.
+
+    No request to a storage: ``vended`` is also listed if it was not tested yet.
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = storages.list_storages(vo, session=session)
@@ -102,10 +103,10 @@ def list_rses(asked: api.ListRSEs, issuer: str, vo: str = DEFAULT_VO) -> list[di
 
 
 def get_rse(asked: api.GetRSE, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Describe an S3 RSE. ``overlaps``: the RSEs (None: one of another VO) that can have the same keys for other DIDs,
-    and ``sharing``: whether the operator has made the table of grants.
+    """Describe an S3 RSE, with the RSEs that can have the same keys for other DIDs.
 
-    Where keys could be vended it is tried first, once in some hours, whether they can become more.
+    If keys could be vended, the server first tests, once in some hours, whether they can be used for more than they
+    should: the requests of :func:`.chaining.verdict`.
 
     :raises RSENotFound: if there is no such S3 RSE.
     """
@@ -169,10 +170,12 @@ def list_buckets(asked: api.ListBuckets, issuer: str, vo: str = DEFAULT_VO) -> d
 
 def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Create the bucket of a scope and, if a name is given, a dataset with a rule of the issuer that keeps it there.
-    Twice without harm.
+
+    What already exists is left as it is. The requests of :func:`.creation.make_bucket`; for a bucket that existed, also
+    those of :func:`.bucket_policies.dangers`.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises ScopeNotFound: if there is no such scope.
+    :raises ScopeNotFound: if the scope does not exist.
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; then nothing is created.
     """
     scope, name = asked.scope, asked.name
@@ -212,7 +215,7 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
         did.add_did(str(scope), name, 'DATASET', account=account.external, **external)
         made['dataset'] = True
     with db_session(DatabaseOperationType.WRITE) as session:
-        # It may be one that was removed, and that the undertaker did not come to yet.
+        # It may have been removed, and the undertaker has not erased it yet.
         creation.cancel_expiry(scope, name, session=session)
         if creation.own_rules(account, scope, name, storage, session=session):
             return made
@@ -246,12 +249,13 @@ def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, sto
 
 
 def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Remove the bucket of a scope or, if a name is given, a dataset with its rule. Refused if it is not empty,
-    unless forced.
+    """Remove the bucket of a scope or, if a name is given, a dataset with its rule.
+
+    If the bucket policy denies access to the server, it is deleted first for admins.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises UnsupportedOperation: if it is not empty, protected by somebody else's rule, or the storage does not let the
-        server in. For admins a policy that keeps it out is taken away first.
+    :raises UnsupportedOperation: if it is not empty and removal is not forced, it is protected by a rule of another
+        account, or the storage denies access to the server.
     """
     scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
@@ -274,8 +278,7 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
 
 
 def locate(asked: api.Locate, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """Return where a DID is, or would be, stored on S3 RSEs: rse, bucket, key, url, did_type, prefix; the best
-    location first.
+    """Return where a DID is, or would be, stored on S3 RSEs, the best location first. No request to a storage.
 
     :raises AccessDenied: if the issuer may not read it.
     """
@@ -345,15 +348,18 @@ def _readable(located: dict[str, Any], account: InternalAccount, vo: str, sessio
 
 
 def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Vend short-lived keys. By RSE, bucket and prefix: for the largest part of the bucket around the prefix that
-    the issuer may read or write; by scope and name for one collection and nothing else, for a file those for the
-    collection above.
+    """Vend short-lived keys for a part of a bucket, or for a collection.
 
-    One request to the storage's STS, or none where the server has some already.
+    With an RSE, bucket and prefix, they are for the largest part of the bucket around the prefix that the issuer may
+    access; with a scope and name, for this collection alone, or for the collection that a file is in.
 
-    :raises AccessDenied: if the issuer may not.
+    One request to the STS of the storage; none while the server has cached keys. Those of :func:`.chaining.verdict`,
+    once in some hours.
+
+    :raises AccessDenied: if the issuer may not access it.
     :raises InputValidationError: if there is neither a scope nor a bucket and an RSE.
-    :raises RSEOperationNotSupported: if the server has no role at this storage.
+    :raises RSEOperationNotSupported: if the server cannot vend keys for the RSE.
+    :raises TooManyRequests: if the issuer exceeded the rate limit.
     """
     if asked.scope:
         return _for_did(asked, asked.scope, asked.name, issuer, vo)
@@ -363,7 +369,7 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(asked.rse, vo, session=session)
         prefix = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
-    # Where each replica has its path, who may read one object may not read those whose keys only begin like that.
+    # On a non-deterministic RSE, access to an object does not include others whose keys begin with its key.
     exact = not storage.layout.deterministic and bool(prefix) and not prefix.endswith('/')
     return _vended(storage, asked.bucket, prefix, asked, issuer, exact)
 
@@ -427,10 +433,10 @@ def _vended(
 def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Sign requests to a storage with the server's keys: either all of them or none.
 
-    Makes no request, but one for each bucket in ten minutes where the storage obeys unsigned lock headers.
+    No request to the storage, except where it obeys unsigned lock headers: one for each bucket in ten minutes.
 
-    :raises AccessDenied: if one accesses what the issuer may not access.
-    :raises InputValidationError: if one is invalid.
+    :raises AccessDenied: if a request accesses what the issuer may not access.
+    :raises InputValidationError: if a request is invalid.
     :raises TooManyRequests: if the issuer exceeded the rate limit.
     """
     account = InternalAccount(issuer, vo=vo)
@@ -447,7 +453,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
             if not objects.may(storage, account, bucket, key, write, session=session, known=known):
                 raise access.denied(account, f"bucket '{bucket}', key '{key}'", write)
 
-        # What a folder is on other RSEs does not tell what each key in it is.
+        # If other RSEs use the same keys, each key in a folder may be of another DID.
         signing.need(storage, checked, allowed, together=not shared_keys.neighbours(storage, session=session))
     for bucket in sorted({each.lockable for each in checked if each.lockable}):
         if object_lock.is_enabled(storage, bucket):
@@ -463,7 +469,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
 
 
 def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> list[dict[str, Any]]:
-    """List the grants of a collection: kind, account, write, by, at, until, ended.
+    """List the grants of a collection.
 
     :raises AccessDenied: if the issuer does not own the scope.
     """
@@ -478,7 +484,7 @@ def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> lis
 def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Grant an account read, or read and write access to a collection. Repeating it changes the grant.
 
-    For everybody (``*``) the storage is told, too: then also those without an account may read there.
+    For everybody (``*``), the bucket policies are changed as well, so that also those without an account can read it.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if the account does not exist.
@@ -505,8 +511,8 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises UnsupportedOperation: if the operator has not created the table of grants.
-    :raises RucioException: if it may still be public on a storage that could not be updated. The grant has expired all
-        the same.
+    :raises RucioException: if the collection may still be public on a storage that could not be updated. In Rucio, the
+        grant has ended nevertheless.
     """
     scope, name, account = asked.scope, asked.name, asked.account
     owner, internal = names(issuer, scope, name, vo)
@@ -541,10 +547,9 @@ def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT
 
 
 def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Replace the bucket policy of a scope's bucket. Up to four requests.
+    """Replace the bucket policy of a scope's bucket, but keep the statements of ``share --public``.
 
-    What ``share --public`` gave stays. Owners may allow named users and roles to read, admins
-    more: :func:`.bucket_policies.check`.
+    Up to four requests. Owners may allow named users and roles to read, admins more: :func:`.bucket_policies.check`.
 
     :raises AccessDenied: if the issuer does not own the scope, or it would remove a Deny set by an admin.
     :raises InvalidObject: if the policy is not allowed, or the storage rejects it.
@@ -561,8 +566,7 @@ def set_bucket_policy(asked: api.SetBucketPolicy, issuer: str, vo: str = DEFAULT
 def delete_bucket_policy(asked: api.DeleteBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Delete the bucket policy of a scope's bucket, but keep the statements of ``share --public``. Two requests.
 
-    :raises AccessDenied: if the issuer does not own the scope, or the policy has a Deny in it and the issuer is
-        no admin.
+    :raises AccessDenied: if the issuer does not own the scope, or is not an admin and the policy has a Deny.
     :raises UnsupportedOperation: if the storage does not let the server delete it.
     """
     storage, bucket, admin = lookup.own_bucket(*names(issuer, asked.scope, '', vo), asked.rse)

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages tell of their buckets: whether it is them, and then the catalogue follows. No account asks here,
-but a storage.
+"""The gateway of the event notifications of storages: validates the token, and updates the catalogue.
+
+The client is a storage, not an account.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
@@ -40,24 +41,24 @@ _LONGEST_NAME = 255  # of an RSE
 
 
 def take_events(rse: str, body: bytes, token: Optional[str] = None, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Take the S3 event records of a storage, and let the catalogue follow.
+    """Process the S3 event records of a storage.
 
     :param rse: The RSE.
-    :param body: What the storage sent.
-    :param token: The token that came with it; None: each record has to bring it as its ``opaqueData``.
+    :param body: The body of the request.
+    :param token: The token in the request; None: each record must have it as its ``opaqueData``.
     :param vo: The VO of the RSE.
-    :returns: ``records`` and how many of them were ``skipped``, and ``counts``: what was found and done, where it is
-        not 0.
+    :returns: ``records``, of which ``skipped`` were ignored, and ``counts``: what was found and done, if not 0.
     :raises CannotAuthenticate: if the token is not that of the RSE.
     :raises InputValidationError: if the body is not an event notification.
-    :raises ServiceUnavailable: and the like, if the storage or the database does not answer: it can be told again.
+    :raises ServiceUnavailable: or another one of :data:`RETRY_LATER`, if the storage or the database does not answer:
+        the notification can be sent again.
     """
     storage = _storage(rse, vo)
     events.need_token(storage, events.find_token(body) if token is None else [token])
     batch = events.parse(body)
     if token is None:
         events.need_token(storage, batch.opaque)
-    if storage is None:  # not after need_token
+    if storage is None:  # for mypy: need_token has refused it
         raise CannotAuthenticate
     for url in batch.confirmations[:1]:
         asked = f'SNS asks whether it may send its notifications. If you have subscribed this server, open {url}'

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the REST interface asks for where a bucket of somebody else is imported. A transaction for each step, as
-in :mod:`rucio.gateway.s3`.
+"""The gateway of the REST interface for imports of buckets that belong to others.
+
+One transaction for each step, as in :mod:`rucio.gateway.s3`.
 """
 
 from typing import Any
@@ -33,21 +34,22 @@ __all__ = ['import_bucket']
 
 
 def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Register what lies in a bucket of somebody else as files of a dataset, again only what is new: 20 seconds at
-    most. For admins; for the owner of the scope, too, where anybody may read the storage anyway. Without a bucket and a
-    prefix: from where the dataset was imported before, if it was.
+    """Register the objects in a bucket of somebody else as files of a dataset; if it is repeated, only new ones.
 
-    :raises AccessDenied: if the issuer may not.
-    :raises ScopeNotFound: if there is no such scope.
+    Takes 20 seconds at most; the answer says where to continue. Without a bucket and a prefix, the dataset is imported
+    from where it was before. Admins may import everything, owners of a scope only what can be read anonymously.
+
+    :raises AccessDenied: if the issuer may not import it.
+    :raises ScopeNotFound: if the scope does not exist.
     :raises UnsupportedOperation: if the RSE is deterministic.
-    :raises InvalidObject: if files of that dataset come from elsewhere.
+    :raises InvalidObject: if the dataset has files from elsewhere.
     """
     rse, scope, name = asked.rse, asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         storage = storages.get_storage(rse, vo, session=session).hurried
-        # Who has it in a scope of their own may read it with the server's keys.
+        # Files in a scope of one's own can be read with the server's keys.
         admin = access.is_admin(account, session=session)
         if storage.endpoint.auth != 'anonymous' and not admin:
             raise AccessDenied(
@@ -63,8 +65,8 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
         imports.check(storage, new, session=session)
         shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
     subtree = imports.subtree_of(storage, new)
-    # What is not there shall not be looked for again and again by the daemon, and a mistyped prefix not be in the way
-    # of the right one.
+    # An empty import is not stored: the daemon would list it again and again, and a mistyped prefix would overlap with
+    # the correct one.
     if not asked.dry_run and not asked.after and next(listings.unordered(subtree), None) is not None:
         with db_session(DatabaseOperationType.WRITE) as session:
             imports.save(storage, new, issuer, not admin, session=session)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""External names -> internal ones, for all gateways of S3."""
+"""External <-> internal names, for all gateways of S3."""
 
 from rucio.common.exception import InvalidObject
 from rucio.common.s3 import address
@@ -23,8 +23,12 @@ __all__ = ['names']
 
 
 def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
-    """The internal ones, after a look at their spelling.
+    """Validate external names, and return the account and the scope as internal ones.
 
+    :param issuer: The account.
+    :param scope: The scope.
+    :param name: The name of a DID.
+    :param vo: The VO of all of them.
     :raises InvalidObject: if a scope or name is invalid in Rucio.
     """
     if address.leaves_directory(name):
@@ -36,6 +40,6 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
         try:
             validate_schema(name=kind, obj=value, vo=vo)
         except InvalidObject as error:
-            # The rest of it is the schema.
+            # The other lines are the schema.
             raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
     return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)

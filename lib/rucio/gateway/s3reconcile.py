@@ -15,7 +15,7 @@
 
 """The gateway of the REST interface for reconciliation: runs, settings of buckets, and recent changes.
 
-A transaction for each step, as in :mod:`rucio.gateway.s3`.
+One transaction for each step, as in :mod:`rucio.gateway.s3`.
 """
 
 from datetime import datetime, timezone
@@ -44,11 +44,12 @@ _DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 
 def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Compare a bucket, or a part of it, with the catalogue, and bring the catalogue in line as far as the settings
-    say: for :data:`.requested.MAX_SECONDS` at most. What is registered belongs to the owner of the scope, whoever asks.
+    """Compare a bucket, or a part of it, with the catalogue, and update the catalogue as far as the settings allow.
+
+    Takes :data:`.requested.MAX_SECONDS` at most. New files belong to the owner of the scope, whoever asks.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises UnsupportedOperation: if it was imported.
+    :raises UnsupportedOperation: if the collection was imported.
     """
     scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
@@ -75,7 +76,7 @@ def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[s
 
 
 def get_settings(asked: api.GetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """What is done in the bucket of a scope about objects that others changed or removed.
+    """Return the settings of a scope's bucket: what is done about objects that others changed or removed.
 
     :raises AccessDenied: if the issuer does not own the scope.
     """
@@ -85,7 +86,7 @@ def get_settings(asked: api.GetBucketSettings, issuer: str, vo: str = DEFAULT_VO
 
 
 def set_settings(asked: api.SetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Set what is done in the bucket of a scope about objects that others changed or removed.
+    """Set what is done in a scope's bucket about objects that others changed or removed.
 
     :raises AccessDenied: if the issuer does not own the scope.
     """
@@ -100,10 +101,10 @@ def _described(storage: 'Storage', bucket: str, scope: str, settings: 'BucketSet
 
 
 def list_changes(asked: api.ListChanges, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """What changed in the catalogue below a collection since then. Makes no request to the storage.
+    """List what changed in the catalogue below a collection since a given time. No request to the storage.
 
     :raises AccessDenied: if the issuer does not own the scope.
-    :raises InputValidationError: if it is no date.
+    :raises InputValidationError: if the time is not a date.
     """
     scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
