@@ -12,18 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Removing what is in a bucket: where it ends."""
+"""Removal of buckets and collections: what is refused, what goes with them, and where it ends. See also test_twins.py."""
 
 from contextlib import nullcontext
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import ServiceUnavailable, UnsupportedOperation
-from rucio.core.s3.buckets import removal
+from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, UnsupportedOperation
+from rucio.core import did, rule
+from rucio.core.s3.auth import grants
+from rucio.core.s3.buckets import publishing, removal
 from rucio.core.s3.subtrees import Subtree
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import DIDType, LockState, ReplicaState
+from rucio.db.sqla.s3 import Grant
+from servers.fake_s3 import error
+from servers.twins import OWNERS, PAST, RSES, VOS
 
 
 @pytest.fixture
@@ -97,3 +105,256 @@ def test_a_storage_that_lists_the_same_uploads_for_ever():
     storage.list_multipart_uploads = lambda **_: {'Uploads': [{'Key': 'run1/a', 'UploadId': 'u'}], 'IsTruncated': True, 'NextKeyMarker': 'k'}
     subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', 'run1/', 'run1/')
     assert list(removal._uploads(storage, subtree)) == [('run1/a', 'u')] * 2
+
+
+def one_below(one, name):
+    return Subtree.of(one.storage, one.scope, name)
+
+
+def others(twins):
+    """All but the one to which something is done."""
+    return [twins.of(*each) for each in product(VOS, OWNERS, RSES) if each != ('def', 'alice', 'TWIN_A')]
+
+
+def remove(one, name='', force=True):
+    return removal.remove(one.storage, one.account, one.scope, name, force)['removed']
+
+
+def add_rule(one, name, account=None, **options):
+    usual = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None, 'ignore_account_limit': True}
+    settings = usual | {'rse_expression': one.storage.rse} | options
+    (made,) = one.write(rule.add_rule, [{'scope': one.scope, 'name': name}], account or one.account, **settings)
+    return made
+
+
+def add_content(twins, one):
+    with twins.writing() as session:
+        for name, kind in (('c', DIDType.CONTAINER), ('d', DIDType.DATASET)):
+            did.add_did(one.scope, name, kind, one.account, session=session)
+        did.attach_dids(one.scope, 'c', [{'scope': one.scope, 'name': 'd'}], one.account, session=session)
+
+
+def add_replica(twins, one):
+    with twins.writing() as session:
+        row = {'scope': one.scope, 'name': 'c/file', 'did_type': DIDType.FILE, 'bytes': 1}
+        session.add(models.DataIdentifier(account=one.account, **row))
+        session.flush()
+        session.add(models.RSEFileAssociation(scope=one.scope, name='c/file', rse_id=one.rse_id, bytes=1, state=ReplicaState.AVAILABLE))
+
+
+def add_lock(twins, one):
+    with twins.writing() as session:
+        did.add_did(one.scope, 'c/kept', DIDType.DATASET, one.account, session=session)
+    add_rule(one, 'c/kept')
+
+
+@pytest.mark.parametrize(
+    ('prepare', 'found'),
+    [
+        (add_content, "user.alice:c is not empty: 'd' belongs to it"),
+        (add_replica, 'there is the file user.alice:c/file on RSE TWIN_A'),
+        (add_lock, 'a rule keeps user.alice:c/kept there'),
+        (lambda twins, one: twins.fake.store(one.subtree.bucket, 'c/object', b''), "there is the object 'c/object' in bucket 'user.alice'"),
+    ],
+)
+def test_what_is_not_empty_needs_force(twins, prepare, found):
+    one = twins.of()
+    prepare(twins, one)
+    before = twins.everything()
+    with pytest.raises(UnsupportedOperation, match=found):
+        remove(one, 'c', force=False)
+    assert before == twins.everything()
+    for other in others(twins):
+        if prepare is not add_content or other.scope != one.scope:
+            remove(other, 'c', force=False)
+    for name in ('C', 'd'):
+        remove(one, name, force=False)
+
+
+def test_a_whole_bucket_that_is_not_empty_needs_force(twins):
+    with pytest.raises(UnsupportedOperation, match=r"The bucket 'user\.alice' is not empty"):
+        remove(twins.of(), force=False)
+
+
+@pytest.mark.parametrize('name', ['', 'run1'])
+def test_what_a_rule_of_somebody_else_protects_stays(twins, name):
+    """All of it: nothing is removed by halves."""
+    one, bob = twins.of(), twins.of(owner='bob')
+    theirs = add_rule(one, 'run1/file', bob.account)
+    before = twins.everything()
+    with pytest.raises(UnsupportedOperation, match=f'user.alice:run1/file is protected by the rule {theirs} of account bob'):
+        remove(one, name)
+    assert before == twins.everything()
+    assert remove(one, 'run11')['objects'] == 1
+    for each in (twins.of(rse='TWIN_B'), bob, twins.of('two')):
+        remove(each, name)
+
+
+@pytest.mark.parametrize('model', [models.ReplicaLock, models.DatasetLock])
+def test_a_rule_that_keeps_data_elsewhere_stays(twins, model):
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    (known,) = [row for row in twins.rows(models.ReplicationRule, name='run11', scope=one.scope)]
+    twins.change(models.ReplicationRule, {'id': known.id}, rse_expression='TWIN_A|TWIN_B')
+    with twins.writing() as session:
+        if model is models.ReplicaLock:
+            session.add(model(scope=one.scope, name='shared/both', rule_id=known.id, rse_id=there.rse_id, account=one.account, bytes=10, state=LockState.OK))
+        else:
+            session.add(model(scope=one.scope, name='run11', rule_id=known.id, rse_id=there.rse_id, account=one.account, state=LockState.OK))
+    before = twins.everything()
+    with pytest.raises(UnsupportedOperation, match=rf'The rule {known.id} \(TWIN_A.TWIN_B\) also keeps user.alice:run11 on other RSEs'):
+        remove(one, 'run11')
+    assert before == twins.everything()
+
+
+def test_a_rule_of_several_rses_that_keeps_data_on_this_one_only_goes(twins):
+    one = twins.of()
+    twins.change(models.ReplicationRule, {'name': 'run11', 'scope': one.scope}, rse_expression='TWIN_A|TWIN_B')
+    assert remove(one, 'run11') == {'rules': 2, 'objects': 1, 'replicas': 1, 'datasets': 1, 'bucket': False}
+
+
+def test_rules_of_several_rses_elsewhere_are_not_asked_about(twins):
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    twins.change(models.ReplicationRule, {'name': 'there', 'scope': one.scope}, rse_expression='TWIN_B|TWIN_C')
+    assert remove(one)['rules'] == 5
+    assert twins.rows(models.ReplicationRule, name='there', scope=one.scope)
+    assert remove(there)['rules'] == 1
+
+
+def test_a_rule_that_was_added_in_the_meantime(twins):
+    one = twins.of()
+    with pytest.raises(UnsupportedOperation, match='run1/file was protected by a new rule in the meantime'):
+        one.write(lambda session: removal._mark(one.subtree, ['loose/cached', 'run1/file'], session))
+    assert {row.state for row in twins.rows(models.RSEFileAssociation, name='loose/cached')} == {ReplicaState.AVAILABLE}
+    one.write(lambda session: removal._mark(one.subtree, ['loose/cached'], session))
+    marked = twins.rows(models.RSEFileAssociation, state=ReplicaState.BEING_DELETED)
+    assert [(row.scope, row.name, row.rse_id) for row in marked] == [(one.scope, 'loose/cached', one.rse_id)]
+
+
+def test_what_is_locked_again_is_not_deleted(twins):
+    one = twins.of()
+    assert one.write(lambda session: removal._delete_replicas(one.subtree, models.RSEFileAssociation.name.in_(['run1/file', 'loose/cached']), session)) == 1
+    assert twins.rows(models.RSEFileAssociation, name='run1/file', scope=one.scope)
+
+
+def test_without_force_the_rules_of_the_name_alone_go(twins):
+    one = twins.of()
+    with twins.writing() as session:
+        did.add_did(one.scope, 'c', DIDType.DATASET, one.account, session=session)
+    add_rule(one, 'c')
+    add_rule(one, 'c', twins.of(owner='bob').account)
+    assert remove(one, 'c', force=False) == {'rules': 1, 'objects': 0, 'replicas': 0, 'datasets': 0, 'bucket': False}
+    twins.change(models.ReplicationRule, {'name': 'c'}, account=one.account)
+    assert remove(one, 'c', force=False) == {'rules': 1, 'objects': 0, 'replicas': 0, 'datasets': 1, 'bucket': False}
+    assert one.read(did.get_did, one.scope, 'c')['expired_at'] is not None
+    # What ends already is not ended again.
+    twins.change(models.DataIdentifier, {'name': 'c'}, expired_at=PAST)
+    assert remove(one, 'c', force=False)['datasets'] == 0
+    assert one.read(did.get_did, one.scope, 'c')['expired_at'] == PAST
+
+
+@pytest.mark.parametrize('closed', [False, True])
+def test_what_is_removed_is_neither_public_nor_shared(twins, s3, closed):
+    """On any RSE; not even a dataset that is gone with its last file."""
+    every = [twins.of(vo, owner) for vo in VOS for owner in OWNERS]
+    for each in every:
+        publishing.publish([each.storage, twins.of(each.storage.vo, each.account.external, 'TWIN_B').storage], each.scope, 'run11', 'alice')
+        each.write(grants.add_grant, each.scope, 'run11', 'bob', False, 'alice')
+        if closed:
+            each.write(did.set_status, each.scope, 'run11', open=False)
+    policies = dict(s3.policies)
+    assert len(policies) == 8
+    remove(every[0], 'run11')
+    assert {bucket: policy for bucket, policy in policies.items() if s3.policies.get(bucket) != policy}.keys() == {'user.alice', 'b.user.alice'}
+    assert 'run11' not in repr(s3.policies.get('user.alice'))
+    assert {row.scope for row in twins.rows(Grant, name='run11')} == {each.scope for each in every[1:]}
+
+
+def test_a_storage_that_does_not_answer_is_named(twins, s3, caplog):
+    one = twins.of()
+    publishing.publish([one.storage], one.scope, 'run11', 'alice')
+    s3.fail('DeleteBucketPolicy', *[error(403, 'AccessDenied')] * 5)
+    s3.fail('PutBucketPolicy', *[error(403, 'AccessDenied')] * 5)
+    assert remove(one, 'run11')['datasets'] == 1
+    assert 'user.alice:run11 may still be public on RSE TWIN_A' in caplog.text
+
+
+def test_uploads_below_the_collection_are_aborted(twins, s3):
+    one = twins.of()
+    for name in ('one', 'two', 'other'):
+        one.storage.connection().client.create_multipart_upload(Bucket=one.subtree.bucket, Key=f'{"run11" if name != "other" else "run1"}/{name}')
+    remove(one, 'run11')
+    assert [each.key for each in s3.uploads.values()] == ['run1/other']
+    s3.fail('ListMultipartUploads', error(404, 'NoSuchUpload'))  # as rclone says it
+    assert remove(one, 'loose')['objects'] == 2
+
+
+@pytest.mark.parametrize('versions', ['<Version><Key>a</Key></Version>', '<DeleteMarker><Key>a</Key></DeleteMarker>'])
+def test_a_bucket_with_old_versions_stays(twins, s3, versions):
+    one = twins.of()
+    s3.versions = versions
+    with pytest.raises(UnsupportedOperation, match='was not removed, as it is not empty'):
+        remove(one)
+    assert 'user.alice' in s3.buckets
+    assert 'DeleteBucket' not in s3.operations()
+    s3.fail('ListObjectVersions', error(501, 'NotImplemented'))
+    assert remove(one)['bucket']
+    assert 'user.alice' not in s3.buckets
+
+
+@pytest.mark.parametrize(('name', 'answer'), [('', 'NoSuchBucket'), ('nothing', 'BucketNotEmpty')])
+def test_a_bucket_that_somebody_else_was_faster_with(twins, s3, name, answer):
+    one = twins.of()
+    remove(one, 'shared')
+    for each in ('run1', 'run11', 'loose'):
+        remove(one, each)
+    if not name:
+        remove(one)
+    s3.make_bucket('user.alice')
+    s3.fail('DeleteBucket', error(404 if answer == 'NoSuchBucket' else 409, answer))
+    assert not remove(one, name)['bucket']
+
+
+def test_a_bucket_of_all_scopes_stays(twins, s3, monkeypatch):
+    one = twins.of()
+    monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
+    assert not removal._remove_bucket(one.subtree)
+    assert 'user.alice' in s3.buckets
+
+
+def test_a_bucket_with_objects_stays(twins, s3):
+    one = twins.of()
+    assert removal._remove_bucket(one_below(one, 'run1')) is False
+    with pytest.raises(UnsupportedOperation, match='another client has just written to it'):
+        removal._remove_bucket(one.subtree)
+    assert 'DeleteBucket' not in s3.operations()
+    s3.fail('DeleteBucket', error(403, 'AccessDenied'))
+    s3.buckets['user.alice'].clear()
+    with pytest.raises(RSEAccessDenied):
+        removal._remove_bucket(one.subtree)
+
+
+def test_without_a_bucket_there_is_nothing_to_do(twins, s3):
+    one = twins.of()
+    del s3.buckets['user.alice']
+    assert remove(one) == {'rules': 5, 'objects': 0, 'replicas': 9, 'datasets': 1, 'bucket': False}
+
+
+def test_what_takes_too_long_is_continued(twins, monkeypatch):
+    one = twins.of()
+    assert 30 <= removal.MAX_SECONDS <= 120
+    monkeypatch.setattr(removal, 'MAX_SECONDS', -1)
+    found = removal.remove(one.storage, one.account, one.scope, '', True)
+    assert (found['finished'], found['removed']['objects'], found['removed']['bucket'], found['removed']['datasets']) == (False, 0, False, 0)
+    monkeypatch.setattr(removal, 'MAX_SECONDS', 60)
+    monkeypatch.setattr(removal, 'BATCH_SIZE', 2)
+    found = removal.remove(one.storage, one.account, one.scope, '', True)
+    assert (found['finished'], found['removed']['objects'], found['removed']['replicas'], found['removed']['bucket']) == (True, 9, 9, True)
+
+
+def test_objects_that_all_are_refused(twins, monkeypatch):
+    one = twins.of()
+    refused = {name: ServiceUnavailable(name) for name in ('a', 'b')}
+    monkeypatch.setattr(removal.objects, 'delete_many', lambda _, targets: {target: refused.get(target.key) for target in targets})
+    with pytest.raises(ServiceUnavailable, match='a'):
+        removal._delete_objects(one.subtree, ['a', 'b'])
+    assert removal._delete_objects(one.subtree, ['a', 'c']) == {'a': refused['a']}
