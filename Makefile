@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit reference licences demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit reference licences mutants demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -66,6 +66,9 @@ reference: dev  ## write the tables of docs/rest-api.md and docs/settings.md
 
 licences: dev  ## write docs/licences.md
 	.venv/dev/bin/python dev/licences.py
+
+mutants: dev .venv/dev/.mutants  ## change the code in small ways, and see whether a unit test notices (SEED=2 N=1000 MODULES='core/s3/auth common/s3')
+	.venv/dev/bin/python dev/mutation --seed $(or $(SEED),1) --number $(or $(N),400) $(MODULES)
 
 demo: .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running)
 	.venv/demo/bin/python demo/demo.py $(if $(KEEP),--keep)
@@ -143,6 +146,10 @@ $(WHEEL): $(SOURCES) .venv/tools/.done
 	@echo 'Installing Rucio and what the tests need into $(@D) (once)'
 	@$(@D)/$(PIP) install 'rucio>=$(RUCIO),<$(shell expr $(RUCIO) + 1)' '$(WHEEL)[test]'
 	@$(@D)/$(PIP) uninstall --yes rucio-s3
+	@touch $@
+
+.venv/dev/.mutants: .venv/dev/.done dev/mutation/requirements.txt
+	@$(@D)/$(PIP) install -r dev/mutation/requirements.txt
 	@touch $@
 
 .venv/dev/.bench: .venv/dev/.done bench/requirements.txt

@@ -193,7 +193,7 @@ def test_what_a_rule_of_somebody_else_protects_stays(twins, name):
 @pytest.mark.parametrize('model', [models.ReplicaLock, models.DatasetLock])
 def test_a_rule_that_keeps_data_elsewhere_stays(twins, model):
     one, there = twins.of(), twins.of(rse='TWIN_B')
-    (known,) = [row for row in twins.rows(models.ReplicationRule, name='run11', scope=one.scope)]
+    (known,) = twins.rows(models.ReplicationRule, name='run11', scope=one.scope)
     twins.change(models.ReplicationRule, {'id': known.id}, rse_expression='TWIN_A|TWIN_B')
     with twins.writing() as session:
         if model is models.ReplicaLock:

@@ -1,0 +1,184 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Change the code in small ways, and see whether a unit test notices: ``make mutants`` (SEED=1 N=400 MODULES='core/s3/auth common/s3').
+
+A seed chooses N mutants. Each one is tried by the unit tests that run its line, the fastest and those of the module's own test first, until one fails. What survives
+is printed as a diff: either a test is missing, or the mutant does the same as the original, and gets a line with the reason in dev/mutation/equivalent.toml.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import lines
+import processes
+from mutants import Mutant, is_valid, mutants_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCOPE = (
+    'rucio/core/s3/auth',
+    'rucio/core/s3/buckets',
+    'rucio/core/s3/catalogue',
+    'rucio/core/s3/reconciler',
+    'rucio/core/s3/transfers',
+    'rucio/common/s3',
+    'rucio/rse/protocols/s3.py',
+    'rucio_s3_policy',
+)
+EQUIVALENT = Path(__file__).with_name('equivalent.toml')
+MAX_SECONDS = 60  # of tests for one mutant: what takes longer is left out, the slowest first
+NOTICED, SURVIVED, UNREACHED = 'noticed', 'survived', 'no test runs it'
+
+
+@dataclass
+class Result:
+    mutant: Mutant
+    outcome: str
+    seconds: float
+
+
+def main() -> int:
+    """Print the score of each module, and what survived; 1: too much did."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--number', type=int, default=400, help='of mutants; 0: all')
+    parser.add_argument('--jobs', type=int, default=2)
+    parser.add_argument('--least', type=float, default=97, help='percent of the mutants to be noticed')
+    parser.add_argument('modules', nargs='*', default=SCOPE, help='files and folders, by the end or the start of their path in lib/')
+    wanted = parser.parse_args()
+    chosen, equivalent = choose(wanted.modules or SCOPE, wanted.seed, wanted.number)
+    sys.stdout.write(f'{len(chosen)} mutants, and {len(equivalent)} that are listed as equivalent\n')
+    processes.preload()
+    measure(wanted.jobs)
+    results = list(run(chosen, lines.Map(), wanted.jobs))
+    return report(results, len(equivalent), wanted)
+
+
+def files(modules: Iterable[str]) -> list[str]:
+    """The files that are meant, relative to lib/."""
+    every = sorted(str(path.relative_to(processes.LIB)) for path in processes.LIB.rglob('*.py'))
+    found = [name for name in every if any(f'/{name}'.endswith(f'/{each}') or f'/{each}/' in f'/{name}' for each in modules)]
+    return found or sys.exit(f'There is no {" or ".join(modules)} in lib/.')
+
+
+def choose(modules: Iterable[str], seed: int, number: int) -> tuple[list[Mutant], list[Mutant]]:
+    """The mutants to try, in the order of the text, and those among them that are equivalent."""
+    every = [each for name in files(modules) for each in mutants_of(processes.LIB / name, name)]
+    drawn = [each for each in random.Random(seed).sample(every, min(number or len(every), len(every))) if is_valid(each)]  # noqa: S311 - no secret
+    known = set(tomllib.loads(EQUIVALENT.read_text())) if EQUIVALENT.is_file() else set()
+    drawn.sort(key=lambda each: (each.path, each.start))
+    return [each for each in drawn if each.key not in known], [each for each in drawn if each.key in known]
+
+
+def measure(jobs: int) -> None:
+    """Find out which tests run which lines, where that is not known yet."""
+    stale = lines.stale()
+    for place, (file, code, output) in enumerate(in_parallel(stale, lines.record, jobs), 1):
+        progress(f'which lines do tests run: {place} of {len(stale)} files')
+        if code in (processes.BROKEN, processes.TIME_OUT):
+            sys.exit(f'{file} cannot be run:\n{output[-4000:]}')
+        if code == processes.FAILED:
+            sys.stdout.write(output.splitlines()[-1] + '\n')
+
+
+def in_parallel(items: Iterable, start: Callable[..., processes.Process], jobs: int) -> Iterator[tuple]:
+    """Run a process for each item, and yield the item, the result and the output."""
+    left, running = list(items)[::-1], {}
+    try:
+        while left or running:
+            while left and len(running) < jobs:
+                item = left.pop()
+                running[start(item)] = item
+            time.sleep(0.02)
+            for process in list(running):
+                if (code := process.poll()) is not None:
+                    yield running.pop(process), code, process.output
+    finally:
+        for process in running:
+            process.kill()
+
+
+def progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f'\r{text}\033[K')
+
+
+def run(mutants: list[Mutant], known: lines.Map, jobs: int) -> Iterator[Result]:
+    """Try mutants."""
+    tests = {each: tests_for(each, known) for each in mutants}
+    for each in [each for each in mutants if not tests[each]]:
+        yield Result(each, UNREACHED, 0)
+    begun, counted = {}, Counter()
+
+    def start(mutant: Mutant) -> processes.Process:
+        begun[mutant] = time.monotonic()
+        limit = 30 + 5 * sum(known.seconds[test] for test in tests[mutant])
+        return processes.Process(partial(_try, mutant, tests[mutant]), limit)
+
+    for mutant, code, output in in_parallel([each for each in mutants if tests[each]], start, jobs):
+        if code in (processes.BROKEN, processes.NO_TESTS):
+            sys.exit(f'The tests could not be run:\n{mutant.diff}\n{output[-4000:]}')
+        outcome = SURVIVED if code == processes.PASSED else NOTICED
+        counted[outcome] += 1
+        progress(f'{counted[NOTICED]} noticed, {counted[SURVIVED]} survived of {len(mutants)}')
+        yield Result(mutant, outcome, time.monotonic() - begun[mutant])
+
+
+def _try(mutant: Mutant, tests: list[str], folder: Path) -> int:
+    processes.put_in_place(mutant.path, mutant.source)
+    return processes.run_tests(tests, folder)
+
+
+def tests_for(mutant: Mutant, known: lines.Map) -> list[str]:
+    """The tests that run what is changed: those with the module's name in theirs first, then the fastest."""
+    stem = Path(mutant.path).stem
+    found = sorted(known.of(mutant.path, mutant.start, mutant.end), key=lambda test: (stem not in test.partition('::')[0], known.seconds[test]))
+    chosen, total = [], 0.0
+    for test in found:
+        total += known.seconds[test]
+        if chosen and total > MAX_SECONDS:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def report(results: list[Result], equivalent: int, wanted: argparse.Namespace) -> int:
+    survivors = sorted((each for each in results if each.outcome != NOTICED), key=lambda each: (each.mutant.path, each.mutant.start))
+    for each in survivors:
+        sys.stdout.write(f'\n{each.mutant.key}: {each.outcome} ({each.seconds:.0f} s)\n{each.mutant.diff}\n')
+    counts: dict[str, Counter[bool]] = defaultdict(Counter)
+    for each in results:
+        counts[each.mutant.path][each.outcome == NOTICED] += 1
+    sys.stdout.write('\n')
+    for path, count in sorted(counts.items()):
+        sys.stdout.write(f'{count[True]:5} of {count.total():5} noticed: {path}\n')
+    score = 100 * (len(results) - len(survivors)) / max(len(results), 1)
+    sys.stdout.write(f'\nSeed {wanted.seed}: {len(results) - len(survivors)} of {len(results)} mutants were noticed: {score:.1f} %. ')
+    sys.stdout.write(f'{equivalent} more are listed as equivalent.\n')
+    return int(score < wanted.least)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
