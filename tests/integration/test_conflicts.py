@@ -551,6 +551,30 @@ def test_odd_objects_stop_neither_a_run_nor_a_listing(proxied):
     assert set(place.known()) == set('abcdef')
 
 
+def test_archived_objects_are_told_and_not_read_in_each_run(proxied):
+    """SeaweedFS keeps the storage class; the proxy refuses to read, as AWS does."""
+    place, proxy = proxied
+    for name, body in (('one', b'123'), ('parts', content(LARGE, 'parts'))):
+        place.put(name, body)
+        where = {'Bucket': place.scope, 'Key': place.key(name)}
+        if name == 'one':
+            place.s3.put_object(**where, Body=body, StorageClass='GLACIER')
+        else:
+            upload = place.s3.create_multipart_upload(**where, StorageClass='GLACIER')['UploadId']
+            part = place.s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=body)['ETag']
+            place.s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={'Parts': [{'PartNumber': 1, 'ETag': part}]})
+    proxy.on('GetObject', answer(403, 'InvalidObjectState'), times=20)
+    assert place.sync().counts == {'listed': 2, 'new': 2, 'registered': 2, 'archived': 2, 'bytes': 3 + LARGE}
+    proxy.seen.clear()
+    assert place.sync().counts == {'listed': 2, 'same': 1, 'unsummed': 1, 'archived': 2}
+    assert 'GetObject' not in proxy.operations()
+    shown = rows(place.team.owner.rucio('--robot', 's3', 'ls', f'{place.scope}:{place.collection}', '--rse', place.rse))
+    assert [row[2] for row in shown] == ['AVAILABLE, archived (GLACIER)'] * 2
+    done = place.team.owner.rucio('download', '--dir', str(place.team.owner.directory / 'archived'), f'{place.scope}:{place.key("one")}')
+    assert 'The object is archived: restore it first' in done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 # Storages that are odd
 
 

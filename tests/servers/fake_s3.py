@@ -37,6 +37,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 PAGE = 1000  # keys in a listing
+ARCHIVES = ('GLACIER', 'DEEP_ARCHIVE')
+RESTORING, RESTORED = 'ongoing-request="true"', 'ongoing-request="false", expiry-date="Fri, 21 Dec 2040 00:00:00 GMT"'
 
 
 class Request(NamedTuple):
@@ -58,6 +60,13 @@ class Object:
     crc32: str = ''
     modified: float = field(default_factory=time.time)
     headers: tuple[tuple[str, str], ...] = ()  # more of an answer to HEAD and GET: metadata, encryption
+    storage_class: str = ''
+    tier: str = ''  # the archive of an object in INTELLIGENT_TIERING, which no listing tells
+    restored: str = ''  # x-amz-restore
+
+    @property
+    def archived(self):
+        return bool(self.storage_class in ARCHIVES or self.tier) and 'ongoing-request="false"' not in self.restored
 
 
 @dataclass
@@ -221,7 +230,8 @@ class FakeS3:
                 entries[prefix + folder + delimiter if found else key] = None if found else each
         names = sorted((name for name in entries if not after or order(name) > order(after)), key=order)
         page = min(self.page, int(request.query.get('max-keys', PAGE)))
-        found = ''.join(_entry(name, entries[name]) for name in names[:page])
+        restores = request.headers.get('x-amz-optional-object-attributes') == 'RestoreStatus'
+        found = ''.join(_entry(name, entries[name], restores) for name in names[:page])
         more = f'<NextContinuationToken>{escape(names[page - 1])}</NextContinuationToken>' if len(names) > page else ''
         truncated = str(bool(more)).lower()
         return _xml(f'<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{more}{found}</ListBucketResult>')
@@ -281,6 +291,10 @@ class FakeS3:
         if request.headers.get('if-match', f'"{found.etag}"').strip('"') != found.etag:
             return error(412, 'PreconditionFailed')
         headers = [('ETag', f'"{found.etag}"'), ('Last-Modified', formatdate(found.modified, usegmt=True)), *found.headers]
+        kinds = {'x-amz-storage-class': found.storage_class, 'x-amz-archive-status': found.tier, 'x-amz-restore': found.restored}
+        headers += [(name, value) for name, value in kinds.items() if value]
+        if found.archived and request.operation != 'HeadObject':
+            return error(403, 'InvalidObjectState', "The operation is not valid for the object's storage class")
         if found.crc32 and request.headers.get('x-amz-checksum-mode') == 'ENABLED' and 'range' not in request.headers:
             headers += [('x-amz-checksum-crc32', found.crc32), ('x-amz-checksum-type', 'FULL_OBJECT')]
         if 'range' not in request.headers:
@@ -310,6 +324,8 @@ class FakeS3:
             return error(412, 'PreconditionFailed')
         if self.copy_condition_of_source and 'if-none-match' in request.headers:
             return error(412, 'PreconditionFailed')
+        if source.archived:
+            return error(403, 'InvalidObjectState', "The operation is not valid for the source object's storage class")
         if refused := self._refused(request, honoured=self.conditional_put):
             return refused
         self.buckets[request.bucket][request.key] = replace(source, modified=time.time())
@@ -377,11 +393,17 @@ def _xml(text):
     return Answer(200, f'<?xml version="1.0"?>{text}'.encode(), (('Content-Type', 'application/xml'),))
 
 
-def _entry(name, found):
+def _entry(name, found, restores=False):
     if found is None:
         return f'<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>'
     modified = datetime.fromtimestamp(found.modified, timezone.utc).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
     said = f'<LastModified>{modified}</LastModified><ETag>&quot;{found.etag}&quot;</ETag><Size>{len(found.body)}</Size>'
+    if found.storage_class:
+        said += f'<StorageClass>{found.storage_class}</StorageClass>'
+    if restores and found.restored:
+        done = found.restored == RESTORED
+        expiry = '<RestoreExpiryDate>2040-12-21T00:00:00Z</RestoreExpiryDate>' if done else ''
+        said += f'<RestoreStatus><IsRestoreInProgress>{str(not done).lower()}</IsRestoreInProgress>{expiry}</RestoreStatus>'
     return f'<Contents><Key>{quote(name)}</Key>{said}</Contents>'
 
 

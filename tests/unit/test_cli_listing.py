@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from rucio.cli.s3 import buckets
 from rucio.common.exception import ServiceUnavailable
 from rucio.common.s3 import clients, credentials
-from servers.fake_s3 import Answer
+from servers.fake_s3 import RESTORED, Answer
 
 BROKEN_OFF = Answer(200, b'<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>run1/a</Key><Size>1</Size></Contents></ListBucketResult>')
 
@@ -77,6 +77,20 @@ def test_a_listing_that_breaks_off_is_not_taken_for_the_end(s3, endpoint, monkey
     assert isinstance(result.exception, ServiceUnavailable)
     assert 'an incomplete listing that cannot be continued' in str(result.exception)
     assert not result.stdout
+
+
+def test_archived_objects_are_told_in_the_catalogue_s_column(s3, endpoint, monkeypatch):
+    s3.store('user.alice', 'run1/a', b'1234567', storage_class='DEEP_ARCHIVE')
+    s3.store('user.alice', 'run1/b', b'12', storage_class='GLACIER')
+    s3.store('user.alice', 'run1/c', b'1', storage_class='GLACIER')
+    s3.store('user.alice', 'run1/d', b'1', storage_class='GLACIER', restored=RESTORED)
+    result = run(monkeypatch, endpoint, buckets.ls, 'user.alice:run1')
+    assert [line.split('\t')[2] for line in result.stdout.splitlines()] == [
+        'AVAILABLE, archived (DEEP_ARCHIVE)',
+        'AVAILABLE, but 7 bytes, archived (GLACIER)',
+        'no, archived (GLACIER)',
+        'no',
+    ]
 
 
 @pytest.mark.parametrize(

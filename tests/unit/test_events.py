@@ -157,7 +157,14 @@ def test_records_of_all_storages(document, keys):
 
 
 @pytest.mark.parametrize(
-    'name', ['ObjectCreated:CompleteMultipartUpload', 's3:ObjectCreated:Copy', 'ObjectRemoved:Delete', 's3:ObjectRemoved:DeleteMarkerCreated']
+    'name',
+    [
+        'ObjectCreated:CompleteMultipartUpload',
+        's3:ObjectCreated:Copy',
+        'ObjectRemoved:Delete',
+        's3:ObjectRemoved:DeleteMarkerCreated',
+        'ObjectRestore:Completed',
+    ],
 )
 def test_all_that_makes_or_removes_an_object(name):
     assert places({'Records': [record('key', name)]}) == [('user.alice', 'key')]

@@ -106,6 +106,11 @@ def test_old_versions_and_deleted_objects_are_left_out(subtree, report):
     assert list(inventory.Inventory(MANIFEST)(subtree())) == [Entry('a', 2, 'new', SECONDS)]
 
 
+def test_what_is_archived(subtree, report):
+    report([(*row('a')[:-1], 'GLACIER'), row('b')])
+    assert [each.archived for each in inventory.Inventory(MANIFEST)(subtree())] == [True, False]
+
+
 def test_an_empty_bucket(subtree, report):
     report()
     assert keys(subtree()) == []

@@ -348,7 +348,7 @@ def test_a_listing_of_2001_objects_is_three_requests_and_complete(connection, s3
     names = sorted(f'k{number}' for number in range(2001))
     for name in names:
         s3.store(BUCKET, name, b'xy')
-    assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [(name, 2) for name in names]
+    assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [(name, 2, '') for name in names]
     assert s3.operations() == ['ListObjectsV2'] * 3
 
 
@@ -362,13 +362,13 @@ def test_a_listing_begins_before_it_is_complete(connection, s3):
 def test_a_listing_has_hard_names_as_they_are(connection, s3):
     for key in HARD:
         s3.store(BUCKET, key, b'')
-    assert sorted(key for key, _ in objects.list_objects(connection().client, Target('X', BUCKET))) == sorted(HARD)
+    assert sorted(each.key for each in objects.list_objects(connection().client, Target('X', BUCKET))) == sorted(HARD)
 
 
 def test_a_listing_may_begin_with_a_prefix(connection, s3):
     for key in ('a/1', 'a/b/2', 'c'):
         s3.store(BUCKET, key, b'')
-    assert [key for key, _ in objects.list_objects(connection().client, Target('X', BUCKET, 'a/'))] == ['a/1', 'a/b/2']
+    assert [each.key for each in objects.list_objects(connection().client, Target('X', BUCKET, 'a/'))] == ['a/1', 'a/b/2']
     assert sorted(objects.list_prefix(connection().client, Target('X', BUCKET, 'a/'))) == ['a/1', 'a/b/']
     assert sorted(objects.list_prefix(connection().client, Target('X', BUCKET))) == ['a/', 'c']
 
@@ -399,7 +399,7 @@ def test_all_of_it_agrees_with_moto(amazon):
         info = objects.stat(amazon, at(key))
         assert (info.size, info.md5, info.crc32) == (1, MD5_OF_X, 'jNwWgw==')
     assert objects.exists(amazon, at('missing')) is False
-    assert sorted(key for key, _ in objects.list_objects(amazon.client, Target('X', BUCKET))) == sorted(HARD)
+    assert sorted(each.key for each in objects.list_objects(amazon.client, Target('X', BUCKET))) == sorted(HARD)
     assert 'größe/' in objects.list_prefix(amazon.client, Target('X', BUCKET))
     objects.delete(amazon, at(HARD[0]))
     with pytest.raises(SourceNotFound):

@@ -144,7 +144,7 @@ def test_one_odd_object_is_named_and_stops_no_other(here, monkeypatch, field, op
     here.store('run1/a', 'run1/odd', 'run1/z')
     before, plain = here.files(), fake_s3._entry
     odd = ('run1/known', 'run1/odd')
-    monkeypatch.setattr(fake_s3, '_entry', lambda key, each: re.sub(f'<{field}>.*</{field}>', '', plain(key, each)) if key in odd else plain(key, each))
+    monkeypatch.setattr(fake_s3, '_entry', lambda key, *each: re.sub(f'<{field}>.*</{field}>', '', plain(key, *each)) if key in odd else plain(key, *each))
     summary = here.run(**options)
     assert counted(summary) == {'new': 2, 'registered': 2, 'unreadable': 2}
     assert [(each.kind, each.key) for each in summary.problems] == [('unreadable', key) for key in odd]
@@ -937,6 +937,57 @@ def test_a_way_to_act_that_there_is_not(here, options):
 def test_checksums_are_not_looked_for_when_there_is_nothing_to_do(here):
     with mock.patch.object(checksums, 'compute_checksums', side_effect=ServiceUnavailable('not asked')):
         assert counted(here.run()) == {}
+
+
+# Archived objects
+
+
+def test_archived_objects_are_counted_apart_and_not_read_in_each_run(here):
+    in_parts(here, 'run1/a', storage_class='DEEP_ARCHIVE')
+    here.store('run1/b', storage_class='GLACIER')
+    here.store('run1/c')
+    summary = here.run()
+    assert counted(summary) == {'new': 3, 'registered': 3, 'archived': 2}
+    assert summary.problems == []
+    here.s3.requests.clear()
+    assert counted(here.run()) == {'same': 2, 'unsummed': 1, 'archived': 2}
+    assert set(here.s3.operations()) == {'ListObjectsV2'}
+
+
+@pytest.mark.parametrize('told_by', ['listing', 'event'])
+def test_a_restored_object_gets_its_checksum(here, told_by):
+    in_parts(here, 'run1/a', storage_class='GLACIER')
+    here.run()
+    assert here.files()['run1/a'] == (100, None)
+    in_parts(here, 'run1/a', storage_class='GLACIER', restored=fake_s3.RESTORED)
+    summary = here.check('run1/a') if told_by == 'event' else here.run()
+    assert counted(summary) == {'unsummed': 1}
+    assert here.files() == here.bucket()
+
+
+def test_a_class_that_only_sounds_like_an_archive_is_read(here, monkeypatch):
+    """SeaweedFS keeps any name, and means nothing by it."""
+    monkeypatch.setattr(fake_s3.Object, 'archived', False)
+    in_parts(here, 'run1/a', storage_class='GLACIER')
+    assert counted(here.run()) == {'new': 1, 'registered': 1, 'archived': 1}
+    assert here.files() == here.bucket()
+
+
+@pytest.mark.parametrize('on_changed', ['report', 'replace'])
+def test_an_archived_object_that_changed(here, on_changed):
+    in_parts(here, 'run1/a', body=b'x' * 100)
+    here.run()
+    in_parts(here, 'run1/a', body=b'y' * 101, parts='3', storage_class='GLACIER')
+    assert counted(here.run(on_changed=on_changed), 'replaced') == {'changed': 1, 'archived': 1}
+    assert counted(here.run(on_changed=on_changed)) == {'report': {'changed': 1, 'archived': 1}, 'replace': {'unsummed': 1, 'archived': 1}}[on_changed]
+
+
+def test_a_run_in_steps_counts_each_archived_object_once(here):
+    here.store('run1/a', 'run1/b', 'run1/c', storage_class='GLACIER')
+    made, after = Reconciler(here.subtree()), ''
+    while after is not None:
+        after = made.run(after, seconds=0)
+    assert (made.summary.counts['archived'], made.summary.counts['listed']) == (3, 3)
 
 
 # An inventory, which is a listing of yesterday

@@ -94,6 +94,14 @@ def test_or_not_at_all(s3, subtree):
 
 
 @pytest.mark.parametrize(
+    'kind', [{'storage_class': 'GLACIER'}, {'storage_class': 'INTELLIGENT_TIERING', 'tier': 'ARCHIVE_ACCESS'}, {'restored': fake_s3.RESTORING}]
+)
+def test_an_archived_object_has_no_checksum_and_is_no_failure(s3, subtree, kind):
+    s3.store(BUCKET, 'run1/file', BODY, etag=MULTI, **kind)
+    assert one(s3, subtree()) == NewFile('set/file', len(BODY), None, None, MULTI, None)
+
+
+@pytest.mark.parametrize(
     ('header', 'value', 'md5'),
     [
         ('x-amz-meta-md5chksum', base64.b64encode(bytes.fromhex(OTHER)).decode(), OTHER),

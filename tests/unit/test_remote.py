@@ -103,7 +103,7 @@ def test_every_operation_of_the_protocol_is_signed(connection, signer, s3, local
     transfer.download(connection, KEY, str(tmp_path / 'back'))
     assert (tmp_path / 'back').read_bytes() == file.read_bytes()
     transfer.copy(connection, KEY, KEY._replace(key='copy'))
-    assert [key for key, _ in objects.list_objects(connection.client, Target('X', BUCKET, 'a/'))] == [KEY.key]
+    assert [each.key for each in objects.list_objects(connection.client, Target('X', BUCKET, 'a/'))] == [KEY.key]
     objects.delete(connection, KEY)
     assert objects.delete_many(connection, [KEY._replace(key='copy')]) == {KEY._replace(key='copy'): None}
     assert s3.buckets[BUCKET] == {}

@@ -89,7 +89,7 @@ class StorageDump:
         """
         for place in self._places():
             self.buckets.append(place.bucket)
-            for key, size in self._objects(place):
+            for key, size, _ in self._objects(place):
                 if key.endswith('/') and size == 0:
                     continue
                 self.objects += 1

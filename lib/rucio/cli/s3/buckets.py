@@ -133,7 +133,8 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
     """List buckets, or the content of a bucket or collection.
 
     Without a DID it lists buckets; for a SCOPE the content of its bucket; for SCOPE:NAME the keys of the collection.
-    The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue.
+    The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue, and
+    the storage class of archived objects, which must be restored before they can be read.
     """
     missing = Missing()
     if did is None:
@@ -398,12 +399,13 @@ def _size(ctx: click.Context, stored: 'Optional[Listed]') -> str:
 
 
 def _verdict(stored: 'Optional[Listed]', replica: Optional[_Replica]) -> str:
+    archived = f', archived ({stored.archive})' if stored and stored.archive else ''
     if replica is None:
-        return 'no'
+        return f'no{archived}'
     if stored is None:
         return f'{replica.state}, but missing'
     differs = None not in (replica.bytes, stored.size) and replica.bytes != stored.size
-    return f'{replica.state}, but {replica.bytes} bytes' if differs else replica.state
+    return replica.state + (f', but {replica.bytes} bytes' if differs else '') + archived
 
 
 def _members(ctx: click.Context, folder: _Folder) -> dict[str, _Replica]:

@@ -77,6 +77,7 @@ _COUNTS = {
     'unnameable': 'with a key that is not a valid name in Rucio',
     'oversized': 'with a size that no object can have',
     'unreadable': 'that the storage lists without a size or a date',
+    'archived': 'archived: they must be restored before they can be read',
     'unproven': 'possibly changed: only reading them would tell',
     'unsummed': 'without a checksum in the catalogue',
     'conflict': 'with a name that is taken',
@@ -266,7 +267,7 @@ def report(ctx: click.Context, answer: Mapping[str, Any], dry_run: bool, verbose
     if not kinds and 'prefix' in answer:
         where = f"bucket '{answer['bucket']}'" + (f", below '{answer['prefix']}'" if answer['prefix'] else '')
         say(f'There is nothing in {where}. Check --bucket and --prefix.')
-    elif set(kinds) <= {'listed', 'same', 'marker'}:
+    elif set(kinds) <= {'listed', 'same', 'marker', 'archived'}:
         say('The catalogue matches the bucket: there was nothing to do.')
     return bool(counts.get('failed'))
 

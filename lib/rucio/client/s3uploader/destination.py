@@ -86,7 +86,7 @@ class Destination:
             return
         prefix, (connection, target) = prefixes.pop(), located[0]
         try:
-            for key, size in objects.list_objects(connection.client, target._replace(key=prefix)):
+            for key, size, _ in objects.list_objects(connection.client, target._replace(key=prefix)):
                 if size is not None:  # each of the others is asked for
                     yield f'{folder}/{key.removeprefix(prefix)}', size
         except SourceNotFound:

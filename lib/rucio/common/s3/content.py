@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-i
 
 from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSupported
 
-from . import deadlines
+from . import archives, deadlines
 from .clients import Stoppable
 from .errors import translated
 from .objects import need_version
@@ -202,6 +202,8 @@ class Reader:
 
     def _ask(self) -> Any:
         """Return the body of an answer that starts at the current position."""
+        if self._info.restoring:
+            raise archives.restoring()
         extra: Any = {'IfMatch': self._info.condition} if self._info.condition else {}
         asked = f'{self._position}-{self._end - 1}'
         if self.left != self._info.size:

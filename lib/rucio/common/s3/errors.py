@@ -123,6 +123,15 @@ _CODES = {
     'AccessDenied': _DENIED,
     'AllAccessDisabled': _DENIED,
     'AccountProblem': _DENIED,
+    'InvalidObjectState': _Row(
+        ResourceTemporaryUnavailable,
+        'The object is archived: restore it first (for example with `aws s3api restore-object`, and keys of the owner '
+        'of the bucket), and try again when that is done, after minutes to days.',
+    ),
+    'RestoreAlreadyInProgress': _Row(
+        ResourceTemporaryUnavailable,
+        'The object is archived, and is being restored: try again when that is done, after minutes to days.',
+    ),
     'RequestTimeTooSkewed': _Row(
         RSEAccessDenied, "This machine's clock and the storage's differ too much: synchronise them (NTP)."
     ),

@@ -17,6 +17,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -31,6 +32,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 
+from . import archives
 from .answers import checked, is_valid, line_logger
 from .errors import Target, status_of, translate, translated
 from .parsing import UnreadableAnswerError
@@ -64,6 +66,7 @@ _LOGGER = line_logger(__name__)
 _MD5 = re.compile(r'[0-9a-f]{32}')
 UNKNOWN_SIZE = -1  # of an object in a listing that has no size or no date
 _WEAK = 'W/'  # prefix of a weak ETag, as some proxies send
+_RESTORES = {'OptionalObjectAttributes': ['RestoreStatus']}
 _EMPTY_PAGES = 100  # consecutive ones of a listing
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects request
 _NOT_IN_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # https://www.w3.org/TR/xml/#charsets
@@ -74,13 +77,15 @@ _REFUSALS = (401, 403, 405, 501)  # not allowed or not supported: does not tell 
 class ObjectInfo:
     """The properties of an object.
 
-    ``md5`` (hexadecimal) and ``crc32`` (base64) are only set if they are of the whole content.
+    ``md5`` (hexadecimal) and ``crc32`` (base64) are only set if they are of the whole content. ``restoring``: it is
+    archived, and its restore has begun.
     """
 
     size: int
     etag: str
     md5: Optional[str] = None
     crc32: Optional[str] = None
+    restoring: bool = False
 
     @property
     def condition(self) -> str:
@@ -89,10 +94,15 @@ class ObjectInfo:
 
 
 class Listed(NamedTuple):
-    """An object in a listing. The size in bytes is None if the storage does not tell the size or the date."""
+    """An object in a listing.
+
+    The size in bytes is None if the storage does not tell the size or the date. ``archive`` is the storage class of an
+    object that must be restored before it can be read.
+    """
 
     key: str
     size: Optional[int]
+    archive: str = ''
 
 
 def stat(connection: 'Connection', target: Target, operation: str = 'stat') -> ObjectInfo:
@@ -160,6 +170,7 @@ def info(answer: Any) -> ObjectInfo:
         # with other keys
         md5=md5 if plain and _MD5.fullmatch(md5) else None,
         crc32=crc32 if crc32 and '-' not in crc32 and answer.get('ChecksumType') != 'COMPOSITE' else None,
+        restoring=archives.is_being_restored(answer),
     )
 
 
@@ -205,7 +216,8 @@ def exists(connection: 'Connection', target: Target) -> bool:
     except RucioException as error:
         if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
             return False
-        raise
+        if not archives.is_refusal(error.__cause__):  # of a GET: archived objects exist
+            raise
     return True
 
 
@@ -337,9 +349,10 @@ def list_objects(client: 'S3Client', place: Target) -> Iterator[Listed]:
     :param place: The bucket, and the prefix as its key.
     :raises ServiceUnavailable: if the listing is interrupted, as in :func:`list_pages`.
     """
-    for page in list_pages(client, place):
+    for page in list_pages(client, place, restores=True):
         for each in page.get('Contents', []):
-            yield Listed(each['Key'], None if each['Size'] == UNKNOWN_SIZE else each['Size'])
+            size = None if each['Size'] == UNKNOWN_SIZE else each['Size']
+            yield Listed(each['Key'], size, archives.listed_class(each))
 
 
 def buckets(connection: 'Connection') -> 'list[BucketTypeDef]':
@@ -422,7 +435,7 @@ def list_prefix(client: 'S3Client', place: Target) -> Iterator[str]:
             yield each['Key']
 
 
-def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[Any]:
+def list_pages(client: 'S3Client', place: Target, restores: bool = False, **options: Any) -> Iterator[Any]:
     """Yield botocore's answers to ListObjectsV2, one request each.
 
     botocore's paginator takes an answer that is incomplete, or has no continuation token, for the end of the listing,
@@ -430,6 +443,7 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
 
     :param client: The client.
     :param place: The bucket, and the prefix as its key.
+    :param restores: Ask which archived objects were restored. One more request, if there are archived objects.
     :param options: More parameters of the first request: Delimiter, StartAfter. Only Delimiter is repeated.
     :returns: The answers. An object without a size or a date has the size :data:`UNKNOWN_SIZE`, and stops no other.
     :raises ServiceUnavailable: if there is more, but the listing cannot be continued: the pages so far are not
@@ -437,9 +451,14 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
     """
     last: Optional[str] = None
     first, empty = None, 0
+    kept: dict[str, Any] = {name: value for name, value in options.items() if name == 'Delimiter'}
     while True:
-        with translated('ls', place):
-            answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, **options)
+        answer = _page(client, place, options)
+        if restores and any(map(archives.listed_class, answer.get('Contents', []))):
+            restores = False
+            with suppress(RucioException):  # not every storage, and no signature, has it
+                answer = _page(client, place, options | _RESTORES)
+                kept |= _RESTORES
         token = answer.get('NextContinuationToken')
         if 'IsTruncated' not in answer or (answer['IsTruncated'] and token in (None, '', last)):
             raise _no_listing(place, 'an incomplete listing that cannot be continued')
@@ -452,7 +471,12 @@ def list_pages(client: 'S3Client', place: Target, **options: Any) -> Iterator[An
         if not answer['IsTruncated']:
             return
         last = token
-        options = {name: value for name, value in options.items() if name == 'Delimiter'} | {'ContinuationToken': token}
+        options = kept | {'ContinuationToken': token}
+
+
+def _page(client: 'S3Client', place: Target, options: dict[str, Any]) -> Any:
+    with translated('ls', place):
+        return client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, **options)
 
 
 def _first_name(place: Target, answer: Any) -> Optional[str]:

@@ -43,7 +43,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 
-from . import objects, s3transfer_internals
+from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .content import Summing, Sums, Verified
@@ -526,6 +526,8 @@ def copy(
     watcher = _Watcher(info.size, info.condition, stop=stop)
     extra = {'CopySourceIfMatch': info.condition} if info.condition else {}
     with translated('copy', target):
+        if info.restoring:
+            raise archives.restoring()
         manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         try:

@@ -111,10 +111,12 @@ _EVENTS = (
     'ObjectCreated:',
     'ObjectRemoved:',
     'ObjectSynced:',
+    'ObjectRestore:Completed',
     'LifecycleExpiration:',
     'ObjectLifecycle:Expiration:',
     'Object Created',
     'Object Deleted',
+    'Object Restore Completed',
 )
 _ENCODED = ('aws:s3', 'minio:s3')  # whose keys are always URL-encoded
 

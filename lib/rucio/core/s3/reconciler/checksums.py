@@ -21,8 +21,8 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Optional, Union
 
-from rucio.common.exception import RucioException, ServiceUnavailable
-from rucio.common.s3 import objects, request_ids
+from rucio.common.exception import ResourceTemporaryUnavailable, RucioException, ServiceUnavailable
+from rucio.common.s3 import archives, objects, request_ids
 from rucio.common.s3.content import Sums, sums_of
 from rucio.common.s3.errors import translated
 from rucio.core.s3.catalogue.records import NewFile
@@ -60,8 +60,8 @@ def compute_checksums(
     """Yield the files to register for objects, in the order in which they are ready.
 
     No cost if the ETag in the listing is an MD5, or the object is empty; else one HEAD, and if that has no checksum
-    either (multipart uploads, some encryptions) one GET, which reads the content once. ``readers`` threads, with 1 MiB
-    of memory each.
+    either (multipart uploads, some encryptions) one GET, which reads the content once. Archived objects cannot be
+    read, and get no checksum. ``readers`` threads, with 1 MiB of memory each.
 
     :param entries: Consumed as they are processed, at most two per reader ahead, in the thread of the caller.
     :param readers: The number of concurrent requests.
@@ -150,6 +150,10 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
     except ServiceUnavailable:
         if ended.is_set():
             raise Stopped from None
+        raise
+    except ResourceTemporaryUnavailable as error:
+        if archives.is_refusal(error.__cause__):
+            return _file(subtree, entry, Sums())
         raise
 
 

@@ -97,7 +97,7 @@ def compare(
     listed = same = 0
     try:
         for entry in entries:
-            key, size, etag, _ = entry
+            key, size, etag, _, _ = entry
             name = prefix + key[cut:] if rename else key
             listed += 1
             while replica is not None and replica[0] < name:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import unquote_plus
 
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported
-from rucio.common.s3 import transfer
+from rucio.common.s3 import archives, transfer
 from rucio.common.s3.errors import Target
 
 from .listings import Entry, entry_of, sorted_entries
@@ -140,7 +140,7 @@ class Inventory:
 
     def _rows(self, subtree: 'Subtree', key: str, path: str, columns: dict[str, int]) -> Iterator[Entry]:
         name, size, modified, etag = (columns[each] for each in _NEEDED)
-        latest, marker = columns.get('IsLatest'), columns.get('IsDeleteMarker')
+        latest, marker, kind = (columns.get(each) for each in ('IsLatest', 'IsDeleteMarker', 'StorageClass'))
         try:
             with gzip.open(path, 'rt', encoding='utf-8', newline='') as file:
                 for row in csv.reader(file):
@@ -152,7 +152,8 @@ class Inventory:
                     found = unquote_plus(row[name], errors='strict')
                     if found.startswith(subtree.key_prefix):
                         date = datetime.fromisoformat(row[modified].replace('Z', '+00:00'))
-                        yield entry_of(found, int(row[size]), row[etag], date)
+                        archived = kind is not None and bool(archives.listed_class({'StorageClass': row[kind]}))
+                        yield entry_of(found, int(row[size]), row[etag], date, archived)
         except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
             raise FileConsistencyMismatch(
                 f'{self._named(subtree, key)} cannot be read: {error}. Use the inventory of another day.'

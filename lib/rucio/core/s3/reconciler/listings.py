@@ -32,7 +32,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import BINARY, String, and_, cast, collate, func, select, text, type_coerce
 
 from rucio.common.exception import RucioException
-from rucio.common.s3 import objects
+from rucio.common.s3 import archives, objects
 from rucio.common.s3.errors import status_of, translated
 from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.core.s3.catalogue.records import stored_etag
@@ -78,6 +78,7 @@ class Entry(NamedTuple):
     size: int  # bytes
     etag: str  # without quotes
     modified: float  # POSIX seconds
+    archived: bool = False  # by its storage class: it may have to be restored before it can be read
 
 
 class Replica(NamedTuple):
@@ -154,10 +155,16 @@ def _pages(subtree: 'Subtree', after: str) -> Iterator[list[Entry]]:
     where = {'StartAfter': after} if after else {}
     try:
         for answer in objects.list_pages(
-            subtree.storage.connection().client, subtree.target(subtree.name_prefix), **where
+            subtree.storage.connection().client, subtree.target(subtree.name_prefix), restores=True, **where
         ):
             yield [
-                entry_of(each['Key'], each['Size'], each.get('ETag', ''), each.get('LastModified') or UNKNOWN_DATE)
+                entry_of(
+                    each['Key'],
+                    each['Size'],
+                    each.get('ETag', ''),
+                    each.get('LastModified') or UNKNOWN_DATE,
+                    bool(archives.listed_class(each)),
+                )
                 for each in answer.get('Contents', [])
             ]
     except RucioException as error:
@@ -185,24 +192,26 @@ def sorted_entries(
         # The file is not needed after a crash.
         file.executescript(
             'PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE listing (key TEXT PRIMARY KEY, size, etag, '
-            'modified) WITHOUT ROWID'
+            'modified, archived) WITHOUT ROWID'
         )
         kept = (entry for entry in entries if entry.key > after and (until is None or entry.key <= until))
         file.execute('BEGIN')
-        file.executemany('INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?)', kept)
+        file.executemany('INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?, ?)', kept)
         file.execute('COMMIT')
-        yield from map(Entry._make, file.execute('SELECT key, size, etag, modified FROM listing ORDER BY key'))
+        rows = file.execute('SELECT key, size, etag, modified, archived FROM listing ORDER BY key')
+        yield from map(Entry._make, rows)
 
 
-def entry_of(key: str, size: int, etag: str, modified: datetime) -> Entry:
+def entry_of(key: str, size: int, etag: str, modified: datetime, archived: bool = False) -> Entry:
     """Return an object as an entry that databases can hold: with a bounded size and a short ETag.
 
     :param key: The key.
     :param size: Bytes.
     :param etag: As the storage sent it.
     :param modified: When it was last written, with a time zone.
+    :param archived: Whether its storage class is that of an archive, and it was not restored.
     """
-    return Entry(key, min(size, MAX_SIZE + 1), etag_of(etag), modified.timestamp())
+    return Entry(key, min(size, MAX_SIZE + 1), etag_of(etag), modified.timestamp(), archived)
 
 
 def etag_of(header: str) -> str:
@@ -236,7 +245,7 @@ def stat(subtree: 'Subtree', key: str) -> Optional[Entry]:
         size, modified = objects.info(found).size, found.get('LastModified')
         if modified is None:
             raise UnreadableAnswerError(reason='the object has no date')
-    return entry_of(key, size, found.get('ETag', ''), modified)
+    return entry_of(key, size, found.get('ETag', ''), modified, bool(archives.class_of(found)))
 
 
 def need_bucket(subtree: 'Subtree') -> None:

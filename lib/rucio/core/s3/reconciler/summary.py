@@ -48,6 +48,7 @@ COUNTS = (
         'unreadable',
         'conflict',
         'closed',
+        'archived',
     ),
     *('leftover', 'marker', 'busy', 'unproven', 'unsummed', 'failed', 'bytes'),
 )

@@ -62,6 +62,7 @@ class _Total(NamedTuple):
 
     objects: int = 0
     bytes: int = 0
+    archived: int = 0  # of these objects
 
 
 class _Position:
@@ -71,13 +72,14 @@ class _Position:
         self.reached = after  # everything up to this key is done
         self.compared = after  # everything up to this key is compared
         self.done = _Total()  # totals of what is done
-        self.count = self.bytes = 0  # listed
+        self.count = self.bytes = self.archived = 0  # listed
         self._latest: Optional[Entry] = None
         self._marks: dict[str, _Total] = {}
 
     def list(self, entry: 'Entry') -> None:
         self.count += 1
         self.bytes += max(0, entry.size)
+        self.archived += entry.archived
         self._latest = entry
 
     def stop(self) -> None:
@@ -90,10 +92,15 @@ class _Position:
 
         A missing object is noticed at the next object, which is not counted.
         """
+        total = self._total()
         if self._latest and self._latest.key > key:
-            self._marks[key] = _Total(self.count - 1, self.bytes - max(0, self._latest.size))
-        else:
-            self._marks[key] = _Total(self.count, self.bytes)
+            total = _Total(
+                total.objects - 1, total.bytes - max(0, self._latest.size), total.archived - self._latest.archived
+            )
+        self._marks[key] = total
+
+    def _total(self) -> _Total:
+        return _Total(self.count, self.bytes, self.archived)
 
     def settle(self, keys: 'Iterable[str]', left: 'Iterable[str]', reached: str) -> None:
         """Advance to the key up to which everything is done. The next run lists what comes after it again.
@@ -105,7 +112,7 @@ class _Position:
         first_left = min(left, default=None)
         if first_left is None:
             self.reached = reached
-            self.done = self._marks.get(reached, _Total(self.count, self.bytes))
+            self.done = self._marks.get(reached, self._total())
         else:
             self.reached = max([self.reached, *(key for key in keys if key < first_left)])
             self.done = self._marks.get(self.reached, self.done)
@@ -227,6 +234,7 @@ class Reconciler:
             everything = self._limit_listing(unsorted.everything(), most_sorted)
             finished = self._merge(self._sorted(everything, after, until, seconds), after, until)
         self.summary.counts['listed'] += self._position.done.objects - self._position.count
+        self.summary.counts['archived'] += self._position.done.archived
         self.stored += self._position.done.bytes
         return None if finished else self._position.reached
 
@@ -320,7 +328,10 @@ class Reconciler:
 
     def _can_sum(self, entry: 'Optional[Entry]', replica: 'Optional[Replica]') -> bool:
         """Return whether to look for a checksum: not again in each run if there is none without reading."""
-        return not self._dry_run and (self._budget.reads or not (entry and replica and entry.etag == replica.etag))
+        if self._dry_run or entry is None:
+            return False
+        readable = self._budget.reads and not entry.archived
+        return readable or replica is None or entry.etag != replica.etag
 
     def _flush(self, reached: str) -> bool:
         """Process what was collected.
