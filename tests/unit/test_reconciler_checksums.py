@@ -27,6 +27,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, content, credentials
+from rucio.common.s3.endpoint import PERSON
 from rucio.common.types import InternalScope
 from rucio.core.s3.catalogue.records import NewFile
 from rucio.core.s3.reconciler import checksums
@@ -48,7 +49,9 @@ def subtree(s3, endpoint):
     def make(**settings):
         storage = endpoint(**{'etag_is_md5': True} | settings)
         connection = clients.connect(storage, credentials.Static('KEY', 'hidden-key'))
-        known = SimpleNamespace(rse='X', rse_id='abc', endpoint=storage, layout=SimpleNamespace(deterministic=True), connection=lambda: connection)
+        known = SimpleNamespace(
+            rse='X', rse_id='abc', endpoint=storage, layout=SimpleNamespace(deterministic=True), patience=PERSON, connection=lambda: connection
+        )
         return Subtree(known, InternalScope('user.alice'), BUCKET, 'run1/', 'set/')
 
     return make
