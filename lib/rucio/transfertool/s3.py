@@ -21,6 +21,8 @@ Rucio's submitter only marks the requests in the database, and so this class mov
 import logging
 from typing import TYPE_CHECKING, Any, Optional
 
+from typing_extensions import override
+
 from rucio.common.s3.layout import IMPL, speaks_s3
 from rucio.common.utils import generate_uuid
 from rucio.db.sqla.constants import RequestType
@@ -37,12 +39,15 @@ if TYPE_CHECKING:
 
 __all__ = ['EXTERNAL_HOST', 'S3Transfertool', 'is_s3']
 
-# the external_host of requests, where FTS has its URL; followed by a claim once an instance has one
+# The external_host of requests, where FTS has its URL; followed by a claim once an instance has one.
 EXTERNAL_HOST = 'rucio-s3-copier'
 
 
 class S3Transfertool(Transfertool):
-    """Copies between two S3 RSEs. No method makes a request or a query."""
+    """Rucio's interface to the copier. No method sends a request or queries the database.
+
+    What each method takes and returns is documented in :class:`rucio.transfertool.transfertool.Transfertool`.
+    """
 
     external_name = 's3'
     required_rse_attrs = ()
@@ -52,18 +57,20 @@ class S3Transfertool(Transfertool):
         super().__init__(external_host=external_host, logger=logger)
 
     @classmethod
+    @override
     def can_perform_transfer(cls, source_rse: 'RseData', dest_rse: 'RseData') -> bool:
-        """Whether both are S3 RSEs: Rucio's preparer asks. No query where their protocols were read before."""
+        """Return whether both are S3 RSEs, for Rucio's preparer. No query if their protocols were read before."""
         return all(
             any(speaks_s3(each) for each in rse.ensure_loaded(load_info=True).info['protocols'])
             for rse in (source_rse, dest_rse)
         )
 
     @classmethod
+    @override
     def submission_builder_for_path(
         cls, transfer_path: 'list[DirectTransfer]', logger: 'LoggerFunction' = logging.log
     ) -> 'tuple[list[DirectTransfer], Optional[TransferToolBuilder]]':
-        """Take the first hop of a path, if both of its ends are S3 RSEs."""
+        """Accept the first hop of a path, if both of its ends are S3 RSEs."""
         hop = transfer_path[0]
         if hop.rws.request_type != RequestType.TRANSFER:
             return [], None
@@ -78,32 +85,37 @@ class S3Transfertool(Transfertool):
             return [], None
         return [hop], TransferToolBuilder(cls, external_host=EXTERNAL_HOST)
 
+    @override
     def group_into_submit_jobs(self, transfer_paths: 'Iterable[list[DirectTransfer]]') -> list[dict[str, Any]]:
-        """One job for each file: each has an outcome of its own."""
+        """Make one job for each file, as each has its own outcome."""
         return [{'transfers': [hop], 'job_params': {}} for path in transfer_paths for hop in path]
 
+    @override
     def submit(
         self, transfers: 'Iterable[DirectTransfer]', job_params: dict[str, str], timeout: Optional[int] = None
     ) -> str:
-        """:returns: A new id. Nothing moves yet: the daemon finds the request when its state is SUBMITTED."""
+        """Return a new id. The copier finds the requests when their state is SUBMITTED."""
         return str(generate_uuid())
 
+    @override
     def bulk_query(
         self, requests_by_eid: 'Mapping[str, Mapping[str, Any]]', timeout: Optional[int] = None
     ) -> 'dict[str, dict[str, TransferStatusReport]]':
-        """Nothing new, of any: the daemon writes what becomes of a request by itself."""
+        """Report no changes, as the copier reports the outcome of a request itself."""
         return {external_id: {} for external_id in requests_by_eid}
 
-    def query(self, transfer_ids: 'Sequence[str]', details: bool = False, timeout: Optional[int] = None) -> None:
-        """Nothing, as with :meth:`bulk_query`."""
-
+    @override
     def cancel(self, transfer_ids: 'Sequence[str]', timeout: Optional[int] = None) -> None:
-        """Nothing: the daemon sees that the request is gone."""
+        """Do nothing, as the copier notices that a request was deleted."""
 
+    @override
     def update_priority(self, transfer_id: str, priority: int, timeout: Optional[int] = None) -> None:
-        """Nothing: the daemon goes by the priority in the request."""
+        """Do nothing, as the copier reads the priority of the request."""
 
 
 def is_s3(protocol: 'RSEProtocol') -> bool:
-    """Whether a protocol is a class of this project."""
+    """Return whether the class of a protocol is one of this project.
+
+    :param protocol: The protocol.
+    """
     return speaks_s3(protocol.attributes)

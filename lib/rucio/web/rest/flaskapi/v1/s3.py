@@ -76,7 +76,7 @@ def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
 
 
 def make_doc() -> Flask:
-    """Only used for sphinx documentation"""
+    """Return an application for Rucio's script that generates the REST documentation."""
     doc_app = Flask(__name__)
     doc_app.register_blueprint(blueprint(with_doc=True))
     return doc_app

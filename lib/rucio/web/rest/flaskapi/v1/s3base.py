@@ -79,7 +79,12 @@ _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def refusal(status: int, name: str, message: str) -> 'Response':
-    """Return an error in the format of Rucio's exceptions."""
+    """Return an error in the format of Rucio's exceptions.
+
+    :param status: The HTTP status.
+    :param name: The name of the exception that Rucio's clients raise.
+    :param message: Its message.
+    """
     return generate_http_error_flask(status_code=status, exc=name, exc_msg=message)
 
 
@@ -89,7 +94,11 @@ class S3View(ErrorHandlingMethodView):
     operation = 'other'
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
-        """Answer a request under its id, which the client may choose."""
+        """Answer a request, with an HTTP status for each exception.
+
+        :param args: From Flask.
+        :param kwargs: The parts of the path.
+        """
         began, request_id = time.monotonic(), request_ids.accepted(request.headers.get(request_ids.HEADER))
         with request_ids.use(request_id):
             try:
@@ -128,23 +137,27 @@ class S3View(ErrorHandlingMethodView):
                 status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None
             )
         except Exception:
-            # What an unforeseen exception says might be a secret: it stays in the log of the server.
+            # The message of an unexpected exception may contain a secret, so it is only in the server's log.
             _LOGGER.exception('S3: %s %s', request.method, request.path)
             return refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
 
     @property
     def issuer(self) -> str:
-        """The account that sent the request."""
+        """Return the account that sent the request."""
         return str(request.environ['issuer'])
 
     @property
     def vo(self) -> str:
-        """The VO of the account."""
+        """Return the VO of the account."""
         return str(request.environ['vo'])
 
 
 def answer(content: Any, status: int = 200) -> 'Response':
-    """Return a JSON answer that must not be cached."""
+    """Return a JSON answer that must not be cached.
+
+    :param content: What is sent as JSON.
+    :param status: The HTTP status.
+    """
     response = jsonify(content)
     response.status_code = status
     response.headers['Cache-Control'] = 'no-store'
@@ -152,9 +165,10 @@ def answer(content: Any, status: int = 200) -> 'Response':
 
 
 def body_bytes(most: int = MAX_BODY) -> bytes:
-    """Return the body of the request.
+    """Return the body of the request; a longer one is refused before it is read.
 
-    :param most: The maximum length in bytes; longer bodies are refused before they are read.
+    :param most: The maximum length in bytes.
+    :raises HTTPException: 411 if the length is not given, 413 if the body is too long.
     """
     length = request.content_length
     if length is None:
@@ -165,7 +179,10 @@ def body_bytes(most: int = MAX_BODY) -> bytes:
 
 
 def json_body() -> dict[str, Any]:
-    """Return the JSON object in the body of the request."""
+    """Return the JSON object in the body of the request.
+
+    :raises HTTPException: 400 if the body is something else, or a name is repeated in an object; as :func:`body_bytes`.
+    """
     try:
         body = json.loads(body_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
@@ -184,10 +201,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
-    """Create the view of a path, which parses requests, and returns the answers of handlers.
+    """Create the view of a path, which parses requests and returns the answers of handlers.
 
-    :param handlers: The routes of this path and their handlers, which are called with the request, the account
-        and its VO.
+    :param handlers: The routes of this path and their handlers, which are called with the request, the account and its
+        VO.
     """
     methods = {route.method.lower(): _method(route, handler) for route, handler in handlers.items()}
     return type(next(iter(handlers)).__name__, (S3View,), methods)
@@ -207,7 +224,13 @@ def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., R
 
 
 def add_routes(bp: 'Blueprint', path: str, kind: 'type[MethodView]', with_doc: bool) -> None:
-    """Add a path to a blueprint and, unless it is for the documentation, also with a slash at its end."""
+    """Add a path to a blueprint and, unless it is for the documentation, also with a slash at its end.
+
+    :param bp: The blueprint.
+    :param path: The path below the prefix of the blueprint; ``{name}`` is a parameter.
+    :param kind: The view of the path.
+    :param with_doc: Whether it is for the documentation.
+    """
     function = kind.as_view(kind.__name__.lower())
     for each in (path,) if with_doc else (path, f'{path}/'):
         bp.add_url_rule(
@@ -216,12 +239,15 @@ def add_routes(bp: 'Blueprint', path: str, kind: 'type[MethodView]', with_doc: b
 
 
 def never_cached(response: 'Response') -> 'Response':
-    """Add Rucio's headers, but never allow caching, as Rucio does for GET."""
+    """Add Rucio's headers, but do not allow caching, as Rucio does for GET.
+
+    :param response: The answer, which is modified.
+    """
     response = response_headers(response)
     response.headers['Cache-Control'] = 'no-store'
     if message := response.headers.get('ExceptionMessage'):
-        # Names may have other characters than headers, of which servers and terminals make something else; the body has
-        # them as they are.
+        # Names may have characters that are not allowed in headers, or that terminals interpret; the body has them
+        # unchanged.
         response.headers['ExceptionMessage'] = _CONTROL.sub(
             _escaped, message.encode('latin-1', 'backslashreplace').decode('latin-1')
         )

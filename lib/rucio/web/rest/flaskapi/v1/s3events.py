@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The REST interface for event notifications of storages, enabled by ``[api] endpoints_add = s3, s3events`` in the
-server's rucio.cfg.
+"""The REST interface for event notifications of storages.
 
-The client is a storage, not an account, so this is not one of Rucio's authenticated blueprints: each RSE has a token of
-its own.
+Enabled by ``[api] endpoints_add = s3, s3events`` in the server's rucio.cfg. The client is a storage, not an account, so
+this is not one of Rucio's authenticated blueprints: each RSE has a token of its own.
 """
 
 from typing import TYPE_CHECKING, Any, Optional
@@ -43,7 +42,7 @@ _LOGGER = line_logger(__name__)
 def _refusal(status: int, name: str, message: str) -> 'Response':
     response = refusal(status, name, message)
     if status == 401:
-        # SNS sends the password of its URL only to who asks for it.
+        # SNS sends the password in its URL only after this header.
         response.headers['WWW-Authenticate'] = 'Basic realm="S3 events"'
     return response
 
@@ -63,6 +62,11 @@ class Events(MethodView):
     """Event notifications for an RSE."""
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> 'ResponseReturnValue':
+        """Answer a request, with an HTTP status for each exception, by which storages decide whether to send it again.
+
+        :param args: From Flask.
+        :param kwargs: The parts of the path.
+        """
         try:
             return super().dispatch_request(*args, **kwargs)
         except HTTPException:
@@ -77,7 +81,7 @@ class Events(MethodView):
                 503, type(error).__name__, 'The storage or the database does not answer: send it again later.'
             )
         except Exception:
-            # What an unforeseen exception says might be a secret: it stays in the log of the server.
+            # The message of an unexpected exception may contain a secret, so it is only in the server's log.
             _LOGGER.exception('S3 events: %s', request.path)
             return _refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
 
@@ -99,7 +103,7 @@ def blueprint(with_doc: bool = False) -> Blueprint:
 
 
 def make_doc() -> Flask:
-    """Only used for sphinx documentation"""
+    """Return an application for Rucio's script that generates the REST documentation."""
     doc_app = Flask(__name__)
     doc_app.register_blueprint(blueprint(with_doc=True))
     return doc_app
