@@ -86,10 +86,14 @@ class Events(MethodView):
             return _refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
 
     def post(self, rse: str) -> 'ResponseReturnValue':
+        """Process the records in the body.
+
+        :param rse: The RSE.
+        """
         body = body_bytes(gateway.MAX_BODY)
         return answer(gateway.take_events(rse, body, _token(), vo=request.args.get('vo') or DEFAULT_VO))
 
-    post.__doc__ = openapi(api.TakeEvents)
+    post.__doc__ = openapi(api.TakeEvents)  # for the REST documentation
 
 
 def blueprint(with_doc: bool = False) -> Blueprint:
