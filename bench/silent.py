@@ -12,15 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Measure what the Rucio server answers while all of its storages but one hang: ping, and a vend for the storage that is well,
-against the same server before. The storages that hang accept connections and say nothing; meanwhile users keep asking for them.
+against the same server before. Of the storages that hang, some accept connections and say nothing, the others send a byte now and
+then; meanwhile users keep asking for them.
 
-    .venv/dev/bin/python bench/silent.py --requests 2000 --users 4
+    .venv/dev/bin/python bench/silent.py --requests 3600 --users 4
 """
 
 import argparse
+import contextlib
 import socket
+import socketserver
 import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,7 +37,7 @@ from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.team import Team, ok
 
-EACH = 20  # one vend for so many pings: accounts may have ten new keys a second
+EACH = 10  # one vend for so many pings: accounts may have ten new keys a second
 
 
 class Bench:
@@ -44,9 +48,8 @@ class Bench:
         self._root, self._team, self._vends = root, team, 0
         ok(team.owner.rucio('s3', 'make-bucket', team.scope))
 
-    def silent_rse(self, name: str, stack: ExitStack) -> None:
-        listener = stack.enter_context(socket.create_server(('127.0.0.1', 0), backlog=1000))
-        url = f'http://127.0.0.1:{listener.getsockname()[1]}'
+    def add_rse(self, name: str, port: int) -> None:
+        url = f'http://127.0.0.1:{port}'
         ok(self._root.rucio('s3', 'rse', 'add', name, '--endpoint', url, '--anonymous', '--read-only'))
 
     def ask(self, rse: str) -> int:
@@ -61,14 +64,41 @@ class Bench:
         asked = {'rse': self._team.rse, 'scope': self._team.scope, 'name': f'run{self._vends}'}
         self._owner.ok('POST', '/credentials', asked)
 
-    def times(self, requests: int) -> dict[str, list[float]]:
+    def times(self, requests: int, pause: float) -> dict[str, list[float]]:
         """In seconds."""
         done: dict[str, list[float]] = {'ping': [], 'vend': []}
         for number in range(requests):
+            time.sleep(pause)
             done['ping'].append(seconds(self.ping))
             if number % EACH == 0:
                 done['vend'].append(seconds(self.vend))
         return done
+
+
+def silent(stack: ExitStack) -> int:
+    """A storage that says nothing; its port."""
+    listener = stack.enter_context(socket.create_server(('127.0.0.1', 0), backlog=1000))
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def trickling(stack: ExitStack) -> int:
+    """A storage that says one byte each second; its port."""
+    over = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n')
+                while not over.wait(1):
+                    self.request.sendall(b' ')
+
+    server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for end in (server.server_close, server.shutdown, over.set):
+        stack.callback(end)
+    return int(server.server_address[1])
 
 
 @contextmanager
@@ -110,7 +140,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='the Rucio server while storages hang')
     parser.add_argument('--requests', type=int, default=2000, help='pings, before and while they hang (2000)')
     parser.add_argument('--users', type=int, default=4, help='who keep asking for what hangs (4)')
-    parser.add_argument('--storages', type=int, default=2, help='that hang (2)')
+    parser.add_argument('--storages', type=int, default=2, help='that say nothing (2)')
+    parser.add_argument('--trickling', type=int, default=1, help='that say a byte each second (1)')
+    parser.add_argument('--pause', type=float, default=0, help='seconds before each ping (0)')
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(workplace())
@@ -118,14 +150,16 @@ def main() -> None:
         rucio = stack.enter_context(RucioServer(folder / 'rucio'))
         root = RucioCli.root(made(folder / 'root'), rucio)
         bench = Bench(root, Team.make(root, lambda name: made(folder / name), ('carol', 'dave'), 'WELL_S3', storage))
-        names = [f'SILENT_{number}' for number in range(arguments.storages)]
-        for name in names:
-            bench.silent_rse(name, stack)
-        before = bench.times(arguments.requests)
+        kinds = [silent] * arguments.storages + [trickling] * arguments.trickling
+        names = [f'{kind.__name__.upper()}_{number}' for number, kind in enumerate(kinds)]
+        for name, kind in zip(names, kinds, strict=True):
+            bench.add_rse(name, kind(stack))
+        before = bench.times(arguments.requests, arguments.pause)
         with users(arguments.users, lambda number: bench.ask(names[number % len(names)])) as answers:
-            during = bench.times(arguments.requests)
-        kinds: dict[int, int] = {status: answers.count(status) for status in set(answers)}
-    print(f'2 workers of one thread; {arguments.storages} storages hang, {arguments.users} users ask for them ({kinds}); {arguments.requests} pings')
+            during = bench.times(arguments.requests, arguments.pause)
+        statuses = {status: answers.count(status) for status in set(answers)}
+    hang = f'{arguments.storages} storages say nothing and {arguments.trickling} a byte each second'
+    print(f'2 workers of one thread; {hang}, {arguments.users} users ask for them ({statuses}); {arguments.requests} pings')
     report(before, during)
 
 

@@ -39,7 +39,7 @@ PACKAGES = (rucio.core.s3, rucio.common.s3)
 MODULES = (
     'rucio.db.sqla.s3',
     'rucio.rse.protocols.s3',
-    *(f'rucio.gateway.{name}' for name in ('s3', 's3events', 's3imports', 's3names', 's3reconcile')),
+    *(f'rucio.gateway.{name}' for name in ('s3', 's3events', 's3health', 's3imports', 's3names', 's3reconcile')),
     *(f'rucio.web.rest.flaskapi.v1.{name}' for name in ('s3', 's3base', 's3events')),
 )
 # The operator makes RSEs, roles and keys; an account can make none of these.

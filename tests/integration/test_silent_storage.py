@@ -21,7 +21,7 @@ import pytest
 
 from servers.fake_s3 import FakeS3, Stalled
 from servers.process import until
-from servers.rest import Rest
+from servers.rest import Rest, send
 from servers.team import Team, ok
 
 RSE = 'SILENT_S3'
@@ -46,4 +46,10 @@ def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back
     # Two workers, and what each of them asks by itself.
     assert silent.operations().count('ListBuckets') < 2 * REQUESTS
     assert root('GET', f'/buckets?rse={signed_team.rse}').status == 200
+    asked = len(silent.requests)
+    anonymous, told = send(signed_team.root.server, 'GET', '/s3/health', {}), root.ok('GET', '/health')
+    assert anonymous.content == {'status': 'degraded', 'version': told['version']}
+    (mine,) = [each for each in told['storages'] if each['rse'] == RSE]
+    assert (mine['state'], mine['silent'], mine['failure']) == ('silent', ['s3'], 'silent (s3)')
+    assert len(silent.requests) == asked
     until(lambda: root('GET', f'/buckets?rse={RSE}').status == 200)

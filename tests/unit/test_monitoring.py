@@ -77,6 +77,7 @@ def test_a_request_is_counted_by_rse_and_outcome(client, s3, rse, fault, outcome
     s3.store(BUCKET, 'k', b'x')
     if fault:
         s3.fail('HeadObject', fault)
+        s3.fail('ListBuckets', Stalled())  # the breaker asks, too
     ask(client)
     assert value('requests_total', rse, service='s3', outcome=outcome) == 1
     assert value('request_seconds_count', rse, service='s3') >= 1  # the breaker asks, too

@@ -86,6 +86,7 @@ def plugin(fake_rucio):
 @pytest.mark.parametrize(
     ('method', 'arguments', 'asked', 'answer', 'result'),
     [
+        ('get_s3_health', {}, ('GET', '/s3/health', {}, None), {'status': 'ok'}, {'status': 'ok'}),
         ('list_s3_rses', {}, ('GET', '/s3/rses', {}, None), [STORAGE], [STORAGE]),
         ('get_s3_rse', {'rse': 'X'}, ('GET', '/s3/rses/X', {}, None), STORAGE, STORAGE),
         ('list_buckets', {}, ('GET', '/s3/buckets', {}, None), {'buckets': [], 'missing': []}, []),

@@ -24,7 +24,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import flask
 
-from rucio.common.exception import RSENotFound
+from rucio.common.exception import CannotAuthenticate, RSENotFound
 from rucio.common.s3 import api, contract, request_ids
 from rucio.web.rest.flaskapi.v1 import s3, s3events
 from rucio.web.rest.flaskapi.v1.s3base import MAX_BODY, add_routes, view
@@ -117,6 +117,28 @@ def test_refusals_of_the_gateway_have_their_own_status():
     app = flask.Flask('test')
     app.add_url_rule('/x', view_func=view({api.ListRSEs: refuse}).as_view('x'))
     assert app.test_client().get('/x', environ_base={'issuer': 'alice', 'vo': 'def'}).status_code == 404
+
+
+@pytest.mark.parametrize(('token', 'status', 'issuer'), [(None, 200, ''), ('', 200, ''), ('right', 200, 'alice'), ('wrong', 401, None)])
+def test_the_health_needs_no_token_and_refuses_a_wrong_one(monkeypatch, token, status, issuer):
+    """And nobody becomes somebody else by a header."""
+
+    def validated(given):
+        if given != 'right':
+            raise CannotAuthenticate
+        return {'account': 'alice', 'vo': 'def'}
+
+    monkeypatch.setattr('rucio.web.rest.flaskapi.v1.common.validate_auth_token', validated)
+    monkeypatch.setitem(s3.HANDLERS, api.GetHealth, lambda _, issuer, vo: {'issuer': issuer, 'vo': vo})
+    app = flask.Flask('test')
+    app.register_blueprint(s3.blueprint())
+    app.register_blueprint(s3.blueprint_legacy())
+    headers = {'Issuer': 'root', 'X-Rucio-Account': 'root'} | ({} if token is None else {'X-Rucio-Auth-Token': token})
+    answer = app.test_client().get('/s3/health', headers=headers, environ_base={'issuer': 'root'})
+    assert (answer.status_code, (answer.json or {}).get('issuer')) == (status, issuer)
+    for route in s3.HANDLERS:
+        if route is not api.GetHealth:
+            assert app.test_client().open(f'/s3{route.path}', method=route.method, headers=headers).status_code in (400, 401) or token == 'right'
 
 
 def test_the_server_says_its_version_and_what_it_can_do():

@@ -56,6 +56,7 @@ ELSEWHERE = {
     'rucio/db/sqla/s3.py': 'unit/test_s3_database.py',
     'rucio/gateway/s3.py': 'integration/test_rest_api.py',
     'rucio/gateway/s3events.py': 'unit/test_events.py',
+    'rucio/gateway/s3health.py': 'unit/test_health.py',
     'rucio/gateway/s3imports.py': 'integration/test_imports.py',
     'rucio/gateway/s3names.py': 'integration/test_rest_api.py',
     'rucio/gateway/s3reconcile.py': 'integration/test_reconcile.py',

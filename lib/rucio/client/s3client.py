@@ -194,6 +194,18 @@ class S3Client(CredentialClient):
         """
         return self._ask(api.GetVersion())
 
+    def get_s3_health(self) -> api.Health:
+        """Return whether the server can reach the storages; for admins, the state of each S3 RSE. One request.
+
+        It is what the process of the server that answers has observed: another one may differ.
+
+        Returns
+        -------
+            status (ok, or degraded: a storage is silent), version, and for admins storages: rse, state, silent,
+            answered, failed, failure, failure_id, vended and waiting_since of each RSE.
+        """
+        return self._ask(api.GetHealth())
+
     # Storages
 
     def list_s3_rses(self) -> list[api.ListedRSE]:

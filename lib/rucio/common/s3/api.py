@@ -69,6 +69,49 @@ class GetVersion(Request[Version], route='GET /version'):
     """
 
 
+# Health
+
+_LAST = 'YYYY-MM-DDTHH:MM:SSZ; null: none yet.'
+
+
+class StorageHealth(TypedDict):
+    """What the process that answers last observed of the storage of an RSE."""
+
+    rse: Annotated[str, 'The name of the RSE.']
+    state: Annotated[
+        Literal['ok', 'unknown', 'failing', 'silent', 'invalid'],
+        'ok or failing: its last answer; unknown: it was not asked yet; silent: it gets no requests, as it did not '
+        'answer; invalid: the settings of the RSE are.',
+    ]
+    silent: Annotated[list[str], 'The services that did not answer: s3, sts, sns.']
+    answered: Annotated[Optional[str], f'When it last answered: {_LAST}']
+    failed: Annotated[Optional[str], f'When a request to it last failed: {_LAST}']
+    failure: Annotated[str, 'The outcome, the service and the status of that; if the settings are invalid, why.']
+    failure_id: Annotated[str, "The storage's id of that request; empty: none."]
+    vended: Annotated[Optional[str], f'When keys for it were last vended: {_LAST}']
+    waiting_since: Annotated[
+        Optional[str],
+        'Since when a bucket waits for the end of a round of the reconciler, the longest: since the last one ended, or '
+        f'the running one began; of all processes. {_LAST}',
+    ]
+
+
+class Health(TypedDict):
+    """The state of the server's plugin."""
+
+    status: Annotated[Literal['ok', 'degraded'], 'degraded: a storage is silent.']
+    version: Annotated[str, 'The version of rucio-s3 on the server.']
+    storages: NotRequired[Annotated[list[StorageHealth], 'The S3 RSEs; for admins only.']]
+
+
+class GetHealth(Request[Health], route='GET /health'):
+    """Get the health of the plugin.
+
+    Returns whether the process of the server that answers can reach the storages, without sending them a request. It
+    needs no token. For the token of an admin, the answer contains the state of each S3 RSE.
+    """
+
+
 # RSEs
 
 

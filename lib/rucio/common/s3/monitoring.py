@@ -142,6 +142,11 @@ def observed(rse_id: str) -> Observed:
     return _observed.get(rse_id) or Observed()
 
 
+def any_silent() -> bool:
+    """Return whether this process sends no requests to some storage, because it did not answer."""
+    return any(each.silent for each in list(_observed.values()))
+
+
 def vended(rse: RSE, outcome: str) -> None:
     """Count a vend of keys.
 

@@ -18,27 +18,39 @@ The parameters and answers of each route are defined in :mod:`rucio.common.s3.ap
 gateway functions.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
-from flask import Flask
+from flask import Blueprint, Flask, request
 
+from rucio.common.constants import DEFAULT_VO
 from rucio.common.s3 import api
 from rucio.gateway import s3 as gateway
-from rucio.gateway import s3imports, s3reconcile
+from rucio.gateway import s3health, s3imports, s3reconcile
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
+from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flask.typing import ResponseReturnValue
+
     from rucio.common.s3.contract import Request
     from rucio.web.rest.flaskapi.v1.s3base import Handler
 
+_B = TypeVar('_B', bound=Blueprint)
+
 
 def _version(*_: Any, **__: Any) -> api.Version:
-    return {'version': api.version(), 'capabilities': sorted(request.operation() for request in HANDLERS)}
+    return {'version': api.version(), 'capabilities': sorted(route.operation() for route in HANDLERS)}
 
+
+# These also answer requests without a token.
+OPEN = frozenset({api.GetHealth.path})
 
 HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.GetVersion: _version,
+    api.GetHealth: s3health.get_health,
     api.ListRSEs: gateway.list_rses,
     api.GetRSE: gateway.get_rse,
     api.MakeBucket: gateway.make_bucket,
@@ -63,13 +75,33 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
 
 
 def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
-    """Return the blueprint of the routes.
+    """Return the blueprint of the routes that need a token.
 
-    :param with_doc: For the documentation: without the routes that end with a slash.
+    :param with_doc: For the documentation: all routes, without those that end with a slash.
     """
     bp = AuthenticatedBlueprint('s3', __name__, url_prefix='/s3')
-    for path in dict.fromkeys(request.path for request in HANDLERS):
-        here = {request: handler for request, handler in HANDLERS.items() if request.path == path}
+    paths = dict.fromkeys(route.path for route in HANDLERS)
+    return _filled(bp, [path for path in paths if with_doc or path not in OPEN], with_doc)
+
+
+def blueprint_legacy() -> Blueprint:
+    """Return the blueprint of the routes that need no token. A wrong token is refused nevertheless.
+
+    Rucio looks for this name; it has no other one for a second blueprint of a module.
+    """
+    bp = Blueprint('s3open', __name__, url_prefix='/s3')
+    bp.before_request(_authenticate_if_asked)
+    return _filled(bp, sorted(OPEN), with_doc=False)
+
+
+def _authenticate_if_asked() -> 'Optional[ResponseReturnValue]':
+    request.environ['issuer'], request.environ['vo'] = '', DEFAULT_VO
+    return request_auth_env() if request.headers.get('X-Rucio-Auth-Token') else None
+
+
+def _filled(bp: _B, paths: 'Iterable[str]', with_doc: bool) -> _B:
+    for path in paths:
+        here = {route: handler for route, handler in HANDLERS.items() if route.path == path}
         add_routes(bp, path, view(here), with_doc)
     bp.after_request(never_cached)
     return bp
