@@ -16,6 +16,7 @@
 
 import calendar
 import configparser
+import importlib.util
 import json
 import os
 import shutil
@@ -320,6 +321,32 @@ def test_an_analysis_reads_a_root_file_that_rucio_wrote(world, tools, unique):
     assert options.returncode == 0, options.stderr
     done = tools.run([python, '-c', ANALYSE, name], env={'OPTIONS': options.stdout})
     assert done.stdout.strip() == '499500.0', done.stderr
+
+
+OBSTORE = """
+import sys, obstore
+from rucio.client.s3client import S3Client
+store = S3Client().obstore_store(sys.argv[1], write=len(sys.argv) > 2)
+if len(sys.argv) > 2:
+    obstore.put(store, sys.argv[2], b'12345')
+print(sorted(each['path'] for each in obstore.list(store).collect()), bytes(obstore.get(store, 'file').bytes()))
+"""
+
+
+def test_obstore_has_a_did_as_its_root(world, tools, unique):
+    """The storage has a CA of its own."""
+    if not importlib.util.find_spec('obstore'):
+        pytest.skip('obstore is not installed')
+    file = tools.home / 'file'
+    file.write_bytes(b'12345')
+    world.alice.rucio('upload', '--rse', RSE, '--scope', SCOPE, '--lfn', f'shared/{unique}/file', str(file), check=True)
+    for user, *arguments in (
+        (world.alice, f'{SCOPE}:shared/{unique}', 'written'),
+        (world.bob, f'{SCOPE}:shared/{unique}'),
+        (world.bob, f'{SCOPE}:shared/{unique}/file'),
+    ):
+        done = user.python(OBSTORE, *arguments)
+        assert done.stdout.strip() == "['file', 'written'] b'12345'", done.stderr
 
 
 # Keys

@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from json import dumps
+from pathlib import Path
 from secrets import choice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, TypeVar, cast
 
@@ -90,6 +91,7 @@ class _DIDLocation(NamedTuple):
     ways: tuple[str, ...]  # how the server authorises its clients: vended, remote
     bucket: str
     key: str
+    folder: str  # the key of a collection, or of the folder of a file
 
 
 class S3Client(CredentialClient):
@@ -987,7 +989,10 @@ class S3Client(CredentialClient):
         rse: Optional[str] = None,
         write: bool = False,
     ) -> Any:
-        """Make an obstore ``S3Store`` for the bucket of a DID, which renews its keys. Two or three requests.
+        """Make an obstore ``S3Store`` for a DID, which renews its keys. Two or three requests.
+
+        Its paths begin below the DID: ``file.root`` in the store of ``user.jdoe:thesis`` is the object
+        ``thesis/file.root``. The store of a file is that of its folder.
 
         Parameters
         ----------
@@ -1000,6 +1005,18 @@ class S3Client(CredentialClient):
             If obstore is not installed.
         RSEOperationNotSupported
             If the server issues no keys for the storage: see :meth:`boto3_client`.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            import obstore
+            from rucio.client.s3client import S3Client
+            store = S3Client().obstore_store('user.jdoe:thesis', write=True)
+            obstore.put(store, 'notes.txt', b'Hello')
+            print(obstore.list(store).collect())
+            ```
         """
         try:
             from obstore.store import S3Store  # type: ignore[import-not-found] # noqa: PLC0415 - optional
@@ -1009,6 +1026,7 @@ class S3Client(CredentialClient):
         place = self._place(scope, name, rse, read=not write)
         endpoint = place.endpoint
         self._keys_for(place, scope, name, write)  # fail here, not at the first object
+        trusted = factory.trusted(endpoint.ca_bundle)
 
         def provide() -> dict[str, Any]:
             if not _vends(place.endpoint, place.ways):
@@ -1029,7 +1047,11 @@ class S3Client(CredentialClient):
             endpoint=endpoint.url,
             region=endpoint.signing_region(),
             virtual_hosted_style_request=endpoint.addressing == 'virtual',
-            client_options={'allow_http': endpoint.url.startswith('http:')},
+            prefix=place.folder or None,
+            client_options=_given(
+                allow_http=endpoint.url.startswith('http:'),
+                root_certificate=Path(trusted).read_bytes() if isinstance(trusted, str) else None,
+            ),
             credential_provider=provide,
         )
 
@@ -1136,7 +1158,9 @@ class S3Client(CredentialClient):
     def _place(self, scope: str, name: str, rse: Optional[str], read: bool) -> _DIDLocation:
         place = self.best_place(scope, name, rse, read)
         endpoint, ways = self._storage(place['rse'])
-        return _DIDLocation(endpoint, ways, place['bucket'], place['key'])
+        key = place['key']
+        folder = key.rpartition('/')[0] if place['did_type'] == 'FILE' else key
+        return _DIDLocation(endpoint, ways, place['bucket'], key, folder)
 
     def _storage(self, rse: str) -> tuple[Endpoint, tuple[str, ...]]:
         """Return the storage as the server describes it, with the settings of rucio.cfg on this machine."""
