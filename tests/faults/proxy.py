@@ -20,14 +20,21 @@
         stall = proxy.on('UploadPart', Stall())       # stall.reached.wait(), stall.release()
 
 A fault is a function of an :class:`Exchange`. Signatures stay valid: the Host header is passed on as it came.
+
+It may stand in front of a Rucio server as well. With `choose` somebody else decides about each request, as the seeded runs of
+`operations` do.
 """
 
 import http.client
 import http.server
+import os
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from time import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -119,8 +126,40 @@ class Exchange:
         self._handler.close_connection = True
         self._handler.connection.shutdown(socket.SHUT_RDWR)
 
+    def reset(self) -> None:
+        """Break it as a machine does that knows nothing of it: RST, where `drop` sends FIN."""
+        connection = self._handler.connection
+        self._handler.close_connection = True
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        os.close(connection.detach())  # close() would wait for the files that the handler has made of it
+
+    def refuse(self, seconds: float) -> None:
+        """Break it, and refuse all new connections for so long."""
+        self._handler.server.proxy.refuse(seconds)
+        self.drop()
+
+    def respond_slowly(self, response: Response, seconds: float, pieces: int = 20) -> None:
+        """Answer the client in small pieces."""
+        body, response.body = response.body, response.body[:0]
+        handler = self._handler
+        handler.send_response_only(response.status)
+        for name, value in response.headers:
+            if name.lower() not in _HOP_BY_HOP:
+                handler.send_header(name, value)
+        handler.send_header('Content-Length', str(len(body)))
+        handler.end_headers()
+        step = len(body) // pieces + 1
+        for start in range(0, len(body), step):
+            threading.Event().wait(seconds / pieces)
+            handler.wfile.write(body[start : start + step])
+
 
 Fault = Callable[[Exchange], None]
+
+
+def forward(exchange: Exchange) -> None:
+    """No fault."""
+    exchange.respond(exchange.forward())
 
 
 def break_before(exchange: Exchange) -> None:
@@ -149,7 +188,69 @@ def corrupt_response(exchange: Exchange) -> None:
 
 def _flipped(content: bytes) -> bytes:
     middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else content
+
+
+def of(*operations: str, fault: Fault) -> Fault:
+    """A fault of these operations only."""
+    return lambda exchange: (fault if exchange.request.operation in operations else forward)(exchange)
+
+
+def reset(exchange: Exchange) -> None:
+    """The connection is reset; the request never reaches the server."""
+    exchange.reset()
+
+
+def refuse(seconds: float) -> Fault:
+    """Nobody listens for a while."""
+    return lambda exchange: exchange.refuse(seconds)
+
+
+def hang(seconds: float) -> Fault:
+    """Nothing happens for a while, then the connection breaks."""
+
+    def silent(exchange: Exchange) -> None:
+        threading.Event().wait(seconds)
+        exchange.drop()
+
+    return silent
+
+
+def trickle(seconds: float) -> Fault:
+    """The answer comes in small pieces."""
+
+    def slow(exchange: Exchange) -> None:
+        response = exchange.forward()
+        if exchange.request.method == 'HEAD' or not response.body:
+            exchange.respond(response)
+        else:
+            exchange.respond_slowly(response, seconds)
+
+    return slow
+
+
+def cut(exchange: Exchange) -> None:
+    """Half of the body of the answer, and the connection breaks."""
+    response = exchange.forward()
+    exchange.respond(response, len(response.body) // 2)
+
+
+def answer_twice(exchange: Exchange) -> None:
+    """The same answer comes once more on the same connection, and nobody asked for it."""
+    response = exchange.forward()
+    exchange.respond(response)
+    exchange.respond(response)
+
+
+def carry_out_twice(exchange: Exchange) -> None:
+    """The server gets the request twice; the second answer is passed on."""
+    exchange.forward()
+    exchange.respond(exchange.forward())
+
+
+def other_time(seconds: float) -> Fault:
+    """The clock of the server has jumped: it refuses the signature, and says what time it has."""
+    return answer(403, 'RequestTimeTooSkewed', lambda: {'Date': formatdate(time() + seconds, usegmt=True)})
 
 
 def truncate(keep: int) -> Fault:
@@ -157,10 +258,13 @@ def truncate(keep: int) -> Fault:
     return lambda exchange: exchange.respond(exchange.forward(), keep)
 
 
-def answer(status: int, code: str = '') -> Fault:
-    """The server does nothing, and this is the answer."""
+def answer(status: int, code: str = '', headers: Callable[[], dict[str, str]] = dict) -> Fault:
+    """The server does nothing, and this is the answer.
+
+    :param headers: Makes more headers when the request comes.
+    """
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>on demand</Message></Error>' if code else ''
-    return lambda exchange: exchange.respond(Response(status, [('Content-Type', 'application/xml')], body.encode()))
+    return lambda exchange: exchange.respond(Response(status, [('Content-Type', 'application/xml'), *headers().items()], body.encode()))
 
 
 def after(action: Callable[[], Any], fault: Fault) -> Fault:
@@ -207,29 +311,58 @@ class Stall:
 
 
 class FaultProxy:
-    """Listens on a free port of 127.0.0.1; use it in a `with`."""
+    """Listens on a free port of 127.0.0.1; use it in a `with`.
 
-    def __init__(self, hostname: str, port: int) -> None:
+    :param choose: What happens to a request; None: what :meth:`on` says. With it no requests are kept in `seen`: there may be any number.
+    """
+
+    def __init__(self, hostname: str, port: int, choose: 'Callable[[Request], Fault] | None' = None) -> None:
         self.upstream = (hostname, port)
         self.seen: list[Request] = []  # answered, or failed on demand
+        self._choose = choose
+        self._stopped = self._refusing = False
         self._faults: list[tuple[str, Fault]] = []
         self._early: list[tuple[str, int, str]] = []
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
-        self._server = _Server(('127.0.0.1', 0), _Handler)
+        self._server = _listener()
         self._server.proxy = self
         self.port = self._server.server_address[1]
 
     def __enter__(self) -> 'FaultProxy':
-        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.05}, name='fault-proxy', daemon=True).start()
+        self._listen()
         return self
+
+    def _listen(self) -> None:
+        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.05}, name='fault-proxy', daemon=True).start()
+
+    def refuse(self, seconds: float) -> None:
+        """Refuse all connections for so long. What is open stays open."""
+        with self._changed:
+            if self._stopped or self._refusing:
+                return
+            self._refusing = True
+        self._server.shutdown()
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # Linux: nobody listens, and the port is kept
+        threading.Timer(seconds, self._listen_again).start()
+
+    def _listen_again(self) -> None:
+        with self._changed:
+            self._refusing = False
+            if not self._stopped:
+                self._server.socket.listen(self._server.request_queue_size)
+                self._listen()
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def stop(self) -> None:
         """Listen no more, and break all connections. To stop it twice does no harm."""
-        self._server.shutdown()
+        with self._changed:
+            self._stopped = True
+            listens = not self._refusing
+        if listens:
+            self._server.shutdown()
         self._server.server_close()
         with self._changed:
             for connection in self._connections:
@@ -263,18 +396,24 @@ class FaultProxy:
         assert done, f'no {operation} came, but {self.operations()}'
 
     def _handle(self, exchange: Exchange) -> None:
-        with self._changed:
-            fault = next((each for each in self._faults if each[0] == exchange.request.operation), None)
-            if fault:
-                self._faults.remove(fault)
         try:
-            if fault:
-                fault[1](exchange)
-            else:
-                exchange.respond(exchange.forward())
-        except OSError:  # the client, or the server, is gone
+            self._fault(exchange.request)(exchange)
+        except (OSError, http.client.HTTPException):  # the client, or the server, is gone
             exchange._handler.close_connection = True
         finally:
+            self._remember(exchange)
+
+    def _fault(self, request: Request) -> Fault:
+        if self._choose:
+            return self._choose(request)
+        with self._changed:
+            fault = next((each for each in self._faults if each[0] == request.operation), None)
+            if fault:
+                self._faults.remove(fault)
+        return fault[1] if fault else forward
+
+    def _remember(self, exchange: Exchange) -> None:
+        if not self._choose:
             with self._changed:
                 self.seen.append(exchange.request)
                 self._changed.notify_all()
@@ -299,6 +438,18 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # closed already
+
+
+def _listener() -> '_Server':
+    """On a port that was asked for: one that the system chose would be lost with the first refusal."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            address = probe.getsockname()
+        try:
+            return _Server(address, _Handler)
+        except OSError:  # somebody else was faster
+            continue
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -239,5 +239,9 @@ def _run(name, once, **options):
         return functools.partial(once, heartbeat_handler=handler, activity=None)(**options)
 
 
-if __name__ == '__main__':
+def main():
     daemons(sys.argv[1])
+
+
+if __name__ == '__main__':
+    main()

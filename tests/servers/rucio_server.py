@@ -167,6 +167,13 @@ class RucioServer:
         self._process.wait(self._answers, START_TIMEOUT)
         self._request_log.unlink(missing_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """Of gunicorn's process, whose children answer."""
+        if self._process is None:
+            raise ServerError('the Rucio server is not running')
+        return self._process.pid
+
     def prepare(self) -> None:
         """Its configuration and its database: all that a process with its environment needs to use rucio.core."""
         self._write_files()
