@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from servers.ceph import CephRGW
-from servers.cli import RucioCli, s3_keys
+from servers.cli import RucioCli, RucioError, add_s3_rse, s3_keys
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
-from servers.team import Team, ok, refused
+from servers.team import Team, ok, refused, s3_call
 
 
 def rows(done: Any) -> dict[str, list[str]]:
@@ -54,12 +54,10 @@ def all_is_well(done: Any, results: dict[str, list[str]]) -> None:
 @pytest.mark.parametrize('rse', ['PLAIN_S3', 'TLS_S3'])
 def test_all_is_well(site: Site, rse: str) -> None:
     done, results = check(site.alice, rse)
-    table = site.alice.rucio('s3', 'check', rse).stdout
 
     all_is_well(done, results)
     assert of(results, 'hint') == ({'TLS'} if rse == 'PLAIN_S3' else set()) | {'server plugin', 'lifecycle'}
     assert len(of(results, 'ok')) >= 17
-    assert '| multipart ' in table
     assert site.objects(rse, '.rucio-s3-check') == {}
     assert site.storages[rse].client().list_multipart_uploads(Bucket=SCOPE).get('Uploads', []) == []
 
@@ -72,9 +70,12 @@ def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str) -> N
     done, results = check(team.owner, team.rse)
 
     all_is_well(done, results)
+    assert results['keys of the server'][:2] == ['skipped', 'only an admin of Rucio can try them']
     assert results['remote signing'][0] == 'ok'
     assert results['vended keys (STS)'][0] == ('ok' if kind == 'vended_team' else 'skipped')
     assert not [key for key in team.objects() if key.startswith('.rucio-s3-check')]
+    with pytest.raises(RucioError, match='is not an admin of Rucio'):
+        s3_call(team.owner, 'probe_s3_rse', team.rse, 'names')
 
 
 def test_who_has_no_bucket_is_told_how_to_make_one(vended_team: Team) -> None:
@@ -97,15 +98,16 @@ def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: S
 def test_a_ca_that_is_not_trusted_and_keys_that_are_wrong(site: Site, unique: str, tmp_path: Path) -> None:
     rse = site.add_rse(f'{unique}_S3'.upper(), site.storages['TLS_S3'])
     site.alice.configure({f's3:{rse}': {'access_key': 'admin', 'secret_key': 'wrong'}})
-    done, results = check(site.alice, rse)
+    done = site.alice.rucio('s3', 'check', rse)
     assert done.returncode == 1
-    assert 'ca_bundle' in results['TLS'][2]
+    assert '| multipart ' in done.stdout
+    assert "FAILED: TLS: Set 'ca_bundle'" in done.stdout
 
     site.alice.configure({f's3:{rse}': {'ca_bundle': site.storages['TLS_S3'].ca_bundle}})
     done, results = check(site.alice, rse)
     assert done.returncode == 1
-    assert of(results, 'FAILED') == {'bucket', 'place'}  # it is at the place of TLS_S3
-    assert f'rucio.cfg [s3:{rse}]' in results['bucket'][2]
+    assert of(results, 'FAILED') == {'credentials', 'place'}  # it is at the place of TLS_S3
+    assert f'rucio.cfg [s3:{rse}]' in results['credentials'][2]
     assert 'wrong' not in done.stdout + done.stderr
 
 
@@ -116,7 +118,10 @@ def test_an_rse_that_does_not_exist(site: Site) -> None:
 def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None:
     """The settings of the right provider are right, those of a wrong one are found out."""
     assert site.alice.account
-    for provider, wrong in (('ceph', set[str]()), ('aws', {'conditional multipart', 'CRC32', 'checksum of large files', 'write and read', 'multipart'})):
+    for provider, wrong in (
+        ('ceph', set[str]()),
+        ('aws', {'conditional multipart', 'CRC32', 'checksum of large files', 'unsigned headers', 'write and read', 'multipart'}),
+    ):
         rse = f'{unique}_{provider}'.upper()
         ok(
             site.root.rucio(
@@ -127,6 +132,32 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
         done, results = check(site.root, rse)
         assert bool(of(results, 'FAILED')) == bool(wrong), done.stdout
         assert of(results, 'FAILED') <= wrong, done.stdout
+
+
+def test_an_admin_checks_with_the_keys_of_the_server(team_root: RucioCli, plain: SeaweedFS, unique: str) -> None:
+    """Root has no keys of its own. A wrong secret of the server is found, and what the settings promise too much can be written."""
+    wrong, right = f'{unique}_WRONG'.upper(), f'{unique}_RIGHT'.upper()
+    for rse, secret in ((wrong, 'wrong' * 8), (right, plain.secret_key)):
+        rse_id = add_s3_rse(team_root, rse, plain, settings={'sorted_listing': True, 'lifecycle': False, 'bucket_prefix': f'{rse.lower()}-'.replace('_', '-')})
+        team_root.server.set_rse_keys(rse_id, plain.access_key, secret)
+
+    done, results = check(team_root, wrong)
+    assert done.returncode == 1
+    assert results['keys of the server'][0] == 'FAILED'
+    assert 'SignatureDoesNotMatch' in results['keys of the server'][1]
+    assert 'rse-accounts.cfg' in results['keys of the server'][2]
+
+    done, results = check(team_root, right)
+    assert results['keys of the server'] == ['ok', 'a bucket was made, used and removed', '']
+    assert {'listing'} <= of(results, 'FAILED') <= {'listing', 'bucket', 'place'}, done.stdout
+    assert f'rucio s3 check {right} --tighten sets sorted_listing = false.' in results['measured settings'][2]
+    assert f'rucio s3 check {right} --loosen sets lifecycle = true.' in results['measured settings'][2]
+
+    _, results = check(team_root, right, '--tighten')
+    assert results['measured settings'][1] == 'written: sorted_listing = false'
+    written = team_root.call('get_rse', right)['protocols'][0]['extended_attributes']['s3']
+    assert (written['sorted_listing'], written['lifecycle']) == (False, False)
+    assert not [each for each in plain.client().list_buckets()['Buckets'] if 'rucio-s3-check' in each['Name']]
 
 
 @pytest.fixture

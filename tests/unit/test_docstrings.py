@@ -50,7 +50,9 @@ def public_functions(module):
             continue
         for each in node.body if isinstance(node, ast.ClassDef) else [node]:
             decorators = {ast.unparse(decorator) for decorator in getattr(each, 'decorator_list', ())}
-            is_documented_elsewhere = any('command(' in name or 'group(' in name or name.endswith('.setter') or name == 'override' for name in decorators)
+            is_documented_elsewhere = any(
+                name.startswith('behaviour(') or 'command(' in name or 'group(' in name or name.endswith('.setter') or name == 'override' for name in decorators
+            )
             if isinstance(each, ast.FunctionDef) and not each.name.startswith('_') and not is_documented_elsewhere:
                 yield each
 

@@ -20,12 +20,31 @@ from datetime import datetime, timezone
 import pytest
 
 from rucio.client.s3check import FAILED, HINT, OK, SKIPPED, check, runner, vending
-from rucio.common.exception import RSEOperationNotSupported
+from rucio.client.s3check.subject import Subject
+from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported
+from rucio.common.s3 import probes
+from rucio.common.s3.settings import GUARDS
 from servers.fake_s3 import error
 from servers.fake_sns import SNS
 
 BUCKET = 'user.alice'
-MEASURED = {'checksum': 'crc32', 'full_object_checksum': 'true', 'conditional_put': 'true', 'conditional_multipart': 'true', 'lifecycle': 'true'}
+# What a storage answers that does everything. test_probes.py asks real ones.
+GOOD = {
+    **dict.fromkeys(('put_if_none_match', 'complete_if_none_match'), '412 PreconditionFailed'),
+    **dict.fromkeys(('put_race', 'complete_race'), 'one wins'),
+    **dict.fromkeys(('put_new', 'complete_new', 'copy_new', 'copy_odd', 'part_copy'), 'yes'),
+    **dict.fromkeys(('wrong_crc32', 'wrong_crc32_of_a_part', 'wrong_md5', 'wrong_md5_of_a_part'), '400 BadDigest'),
+    **dict.fromkeys(('crc32_as_sent', 'full_object', 'etag_is_md5', 'etag_of_a_copy', 'delete_objects', 'without_md5'), 'yes'),
+    **dict.fromkeys(('sorted_listing', 'double_slash', 'dot', 'case'), 'yes'),
+    'sorted_unicode': 'no',
+    'other_body': 'deleted',
+    **{f'guard_{name}': '403 AccessDenied' for name in GUARDS},
+}
+MEASURED = {
+    'checksum': 'crc32',
+    **dict.fromkeys(('full_object_checksum', 'conditional_put', 'conditional_multipart'), True),
+    'signature_guards': GUARDS,
+}
 
 
 class Catalogue:
@@ -37,6 +56,8 @@ class Catalogue:
         self.rse = {'availability_read': True, 'availability_write': True, 'availability_delete': True} | rse
         self.attributes = {'skip_upload_stat': True}
         self.scopes = ['other', 'user.alice']
+        self.written = []
+        self.admin = True
 
     def get_rse(self, rse):
         return self.rse
@@ -50,6 +71,11 @@ class Catalogue:
     def list_scopes(self):
         return self.scopes
 
+    def update_protocols(self, rse, scheme, data, hostname, port):
+        if not self.admin:
+            raise AccessDenied('alice may not do that. Ask an admin.')
+        self.written.append((rse, scheme, data, hostname, port))
+
 
 class Plugin:
     """The server's plugin."""
@@ -61,17 +87,34 @@ class Plugin:
         self.warnings = []
         self.overlaps = []
         self.more = {'sharing': True}
+        self.refusal = None
+        self.parts = []
+        self.seen = GOOD
 
     def get_s3_rse(self, rse):
         if self.ways is None:
             raise RSEOperationNotSupported
         return {'auth': self.ways, 'overlaps': self.overlaps, **self.more}
 
+    def probe_s3_rse(self, rse, part):
+        if self.refusal:
+            raise self.refusal
+        self.parts.append(part)
+        return {'bucket': 'b', 'left': '', 'answers': [{'behaviour': name, 'answer': answer} for name, answer in self.seen.items()]}
+
     def list_policy_warnings(self, scope, rse):
         return self.warnings
 
     def get_s3_credentials(self, rse, bucket, prefix):
         return {'access_key': 'KEY', 'secret_key': 'secret', 'session_token': 'token', 'region': 'de'}
+
+
+@pytest.fixture(autouse=True)
+def answers(monkeypatch):
+    """What the storage answers to the probes: a test may change it."""
+    answers = dict(GOOD)
+    monkeypatch.setattr(probes, 'measure', lambda _: answers)
+    return answers
 
 
 @pytest.fixture
@@ -93,8 +136,8 @@ def catalogue(rse, s3, keys):
     return make
 
 
-def run(catalogue, plugin=None, bucket=None):
-    return {result.name: result for result in check(catalogue, plugin or Plugin(), 'X', bucket)}
+def run(catalogue, plugin=None, bucket=None, write=''):
+    return {result.name: result for result in check(catalogue, plugin or Plugin(), 'X', bucket, write)}
 
 
 def statuses(results, status):
@@ -109,7 +152,7 @@ def test_a_good_rse(catalogue, s3):
     assert results['bucket'].found == "'user.alice', of the scope user.alice"
     assert s3.buckets[BUCKET] == {}, 'all is removed'
     assert s3.uploads == {}
-    assert 'CreateBucket' not in s3.operations()
+    assert [name for name in s3.buckets if name != BUCKET] == [], 'the bucket of the check, too'
 
 
 def read_only(catalogue, **arguments):
@@ -144,64 +187,115 @@ def test_a_read_only_rse_of_which_nothing_can_be_read(catalogue, prefix, bucket,
 
 
 @pytest.mark.parametrize(
-    ('settings', 'faulty', 'name', 'status', 'remedy'),
+    'case',
     [
-        ({'conditional_put': 'false'}, {}, 'conditional write', HINT, 'conditional_put = true'),
-        ({}, {'conditional_put': False}, 'conditional write', FAILED, 'conditional_put = false'),
-        ({'conditional_put': 'false'}, {'conditional_put': False}, 'conditional write', OK, ''),
-        ({'conditional_multipart': 'false'}, {}, 'conditional multipart', HINT, 'conditional_multipart = true'),
-        ({}, {'conditional_multipart': False}, 'conditional multipart', FAILED, 'conditional_multipart = false'),
-        ({'full_object_checksum': 'false'}, {}, 'checksum of large files', HINT, 'full_object_checksum = true'),
+        ({'conditional_put': False}, {}, 'conditional write', HINT, 'conditional_put = true'),
+        ({}, {'put_if_none_match': 'overwritten'}, 'conditional write', FAILED, 'conditional_put = false'),
+        ({}, {'put_race': 'several win'}, 'conditional write', FAILED, 'conditional_put = false'),
+        ({'conditional_put': False}, {'put_if_none_match': 'overwritten'}, 'conditional write', OK, ''),
+        ({'conditional_multipart': False}, {}, 'conditional multipart', HINT, 'conditional_multipart = true'),
+        ({}, {'complete_if_none_match': 'overwritten'}, 'conditional multipart', FAILED, 'conditional_multipart = false'),
+        ({}, {'complete_race': 'several win'}, 'conditional multipart', OK, ''),
+        ({}, {'put_new': '501 NotImplemented'}, 'copies', HINT, 'if_none_match = multipart copy'),
+        ({}, {'copy_new': '412 PreconditionFailed'}, 'copies', HINT, 'if_none_match = put multipart'),
+        ({'if_none_match': ('put', 'multipart')}, {'copy_new': '412 PreconditionFailed'}, 'copies', OK, ''),
+        ({'full_object_checksum': False}, {}, 'checksum of large files', HINT, 'full_object_checksum = true'),
+        ({}, {'full_object': 'no'}, 'checksum of large files', FAILED, 'full_object_checksum = false'),
         ({'checksum': 'none'}, {}, 'CRC32', HINT, 'checksum = crc32'),
+        ({}, {'wrong_crc32': 'accepted'}, 'CRC32', FAILED, 'checksum = md5'),
+        ({}, {'wrong_crc32_of_a_part': 'accepted'}, 'CRC32', FAILED, 'checksum = md5'),
+        ({}, {'crc32_as_sent': '411 MissingContentLength'}, 'CRC32', FAILED, 'checksum = md5'),
         ({'checksum': 'md5'}, {}, 'Content-MD5', OK, ''),
+        ({'checksum': 'md5'}, {'wrong_md5': 'accepted'}, 'Content-MD5', FAILED, 'checksum = crc32'),
+        ({}, {'without_md5': '400 InvalidRequest'}, 'deletion', OK, ''),
+        ({}, {'delete_objects': '501 NotImplemented'}, 'deletion', HINT, ''),
+        ({'signature_guards': ()}, {'guard_copy': 'heeded'}, 'unsigned headers', FAILED, 'signature_guards = copy'),
+        ({'etag_is_md5': True}, {'etag_of_a_copy': 'no'}, 'ETags', FAILED, 'etag_is_md5 = false'),
+        ({'sorted_listing': True}, {}, 'listing', FAILED, 'sorted_listing = false'),
+        ({}, {'dot': '400 InvalidRequest'}, 'names', OK, ''),
+        ({'verifies_body': True}, {'other_body': '400 XAmzContentSHA256Mismatch'}, 'bodies of requests', OK, ''),
+        ({'verifies_body': True}, {}, 'bodies of requests', FAILED, 'verifies_body = false'),
+        ({}, {'other_body': '400 XAmzContentSHA256Mismatch'}, 'bodies of requests', HINT, 'verifies_body = true'),
+        ({}, {'other_body': '403 SignatureDoesNotMatch'}, 'bodies of requests', HINT, 'verifies_body = true'),
+        ({}, {'other_body': '403 AccessDenied'}, 'bodies of requests', SKIPPED, ''),
+        ({}, {}, 'bodies of requests', OK, ''),
+        ({}, {'put_if_none_match': '403 AccessDenied'}, 'conditional write', SKIPPED, ''),
+        ({}, {'put_if_none_match': 'breaks off'}, 'conditional write', SKIPPED, ''),
     ],
 )
-def test_what_is_measured_is_compared_with_what_is_set(catalogue, s3, keys, settings, faulty, name, status, remedy):
-    keys(**(MEASURED | settings))
-    for attribute, value in faulty.items():
-        setattr(s3, attribute, value)
+def test_what_is_measured_is_compared_with_what_is_set(measured, case):
+    settings, seen, name, status, remedy = case
+    result = measured(MEASURED | settings, seen)(name)
+    assert (result.status, remedy in result.remedy) == (status, True), result
 
-    result = run(catalogue())[name]
 
-    assert result.status == status
-    assert remedy in result.remedy
-    assert s3.buckets[BUCKET] == {}
+@pytest.fixture
+def measured(rse, endpoint, answers):
+    """Call it with settings and with what differs in the answers, and the result with the name of a trial."""
+
+    def make(settings, seen):
+        subject = Subject(Catalogue(rse()), Plugin(), 'X', None)
+        subject.endpoint, subject.answers = endpoint(**settings), answers | seen
+        return lambda name: runner._tried(next(each for each in runner.TRIALS if each.name == name), subject)
+
+    return make
+
+
+# What is written
+
+
+def test_settings_that_promise_too_much_are_offered_and_written(catalogue, answers):
+    made = catalogue(s3={'provider': 'seaweedfs', 'etag_is_md5': False, 'region': 'mars'})
+    answers.update(put_race='several win', copy_new='412 PreconditionFailed', guard_acl='heeded')
+    offered = run(made)['measured settings']
+    assert offered.status == HINT
+    assert '--tighten sets conditional_put = false, signature_guards = prefix host acl.' in offered.remedy
+    assert '--loosen sets etag_is_md5 = true, if_none_match = put multipart.' in offered.remedy
+    assert made.written == []
+
+    result = run(made, write='tighten')['measured settings']
+    assert (result.status, result.found) == (OK, 'written: conditional_put = false, signature_guards = prefix host acl')
+    safe = {'provider': 'seaweedfs', 'etag_is_md5': False, 'region': 'mars', 'conditional_put': False, 'signature_guards': ['prefix', 'host', 'acl']}
+    assert made.written[-1][2]['extended_attributes']['s3'] == safe
+
+    run(made, write='loosen')
+    assert made.written[-1][2]['extended_attributes']['s3'] == safe | {'etag_is_md5': True, 'if_none_match': ['put', 'multipart']}
+
+
+def test_only_an_admin_writes(catalogue, answers):
+    made = catalogue()
+    made.admin = False
+    answers.update(put_race='several win')
+    result = run(made, write='tighten')['measured settings']
+    assert (result.status, 'alice may not' in result.found) == (FAILED, True)
+
+
+# With the keys of the server
+
+
+def test_the_server_measures_with_its_own_keys_for_an_admin(catalogue, s3):
+    plugin = Plugin()
+    plugin.ways, plugin.seen = ['another'], GOOD | {'put_race': 'several win'}
+    results = run(catalogue(), plugin)
+    assert results['keys of the server'].status == OK
+    assert results['conditional write'].status == FAILED
+    assert plugin.parts == list(probes.PARTS)
 
 
 @pytest.mark.parametrize(
-    ('promised', 'measured', 'status', 'remedy'),
+    ('error', 'status', 'told'),
     [
-        (True, True, OK, ''),
-        (True, False, FAILED, 'verifies_body = false'),
-        (False, True, HINT, 'verifies_body = true'),
-        (False, False, OK, ''),
+        (RSEAccessDenied('RSE X: make-bucket: the storage answered 403 SignatureDoesNotMatch. Check the keys.'), FAILED, 'SignatureDoesNotMatch'),
+        (AccessDenied('alice is no admin'), SKIPPED, 'only an admin'),
+        (RSEOperationNotSupported('no such route'), SKIPPED, 'older version'),
     ],
 )
-def test_whether_bodies_are_verified_is_measured(catalogue, s3, promised, measured, status, remedy):
-    s3.verifies_body = measured
-
-    result = run(catalogue(s3={'provider': 'seaweedfs', 'verifies_body': promised}))['bodies of requests']
-
-    assert (result.status, remedy in result.remedy) == (status, True), result
-    assert s3.buckets[BUCKET] == {}
-
-
-def test_checksums_that_nobody_verifies(catalogue, s3, keys, monkeypatch):
-    keys(**MEASURED)
-    refuse = s3._refused
-
-    def look_away(request, *, honoured):
-        request.headers.pop('content-md5', None)
-        request.headers.pop('x-amz-checksum-crc32', None)
-        return refuse(request, honoured=honoured)
-
-    monkeypatch.setattr(s3, '_refused', look_away)
-    results = run(catalogue())
-    assert results['CRC32'].status == FAILED
-    assert 'checksum = md5' in results['CRC32'].remedy
-
-    keys(**(MEASURED | {'checksum': 'md5'}))
-    assert run(catalogue())['Content-MD5'].status == FAILED
+def test_keys_of_the_server_that_do_not_work_are_found(catalogue, error, status, told):
+    plugin = Plugin()
+    plugin.ways, plugin.refusal = ['another'], error
+    results = run(catalogue(), plugin)
+    assert (results['keys of the server'].status, told in results['keys of the server'].found) == (status, True)
+    assert results['conditional write'].status == OK  # measured by this client
 
 
 @pytest.mark.parametrize(
@@ -300,6 +394,12 @@ def test_keys_that_are_refused_are_told_once(catalogue, s3):
 
     assert statuses(results, FAILED) == ['bucket']
     assert 'rucio.cfg [s3:X]' in results['bucket'].remedy
+
+    s3.fail('ListBuckets', *(error(403, 'SignatureDoesNotMatch') for _ in range(2)))  # the first one is asked for its clock
+    results = run(catalogue())
+
+    assert statuses(results, FAILED) == ['credentials']
+    assert 'rucio.cfg [s3:X]' in results['credentials'].remedy
 
 
 def test_the_clock(catalogue, monkeypatch):

@@ -49,6 +49,7 @@ ELSEWHERE = {
     'rucio/core/s3/buckets/bucket_settings.py': 'unit/test_changes.py',
     'rucio/core/s3/buckets/creation.py': 'integration/test_rest_api.py',
     'rucio/core/s3/buckets/lookup.py': 'unit/test_core_storages.py',
+    'rucio/core/s3/buckets/probing.py': 'unit/test_probes.py',
     'rucio/core/s3/buckets/object_lock.py': 'attacks/test_unsigned_headers.py',
     'rucio/core/s3/configs.py': 'unit/test_changes.py',
     'rucio/core/s3/metadata.py': 'unit/test_imports.py',

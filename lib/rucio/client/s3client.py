@@ -240,6 +240,22 @@ class S3Client(CredentialClient):
         """
         return self._open(self._ask(api.GetRSE(rse=rse)))
 
+    def probe_s3_rse(self, rse: str, part: str) -> api.Probed:
+        """Let the server find out what the storage of an RSE does, with its own keys. One request; only for admins.
+
+        Parameters
+        ----------
+        rse :
+            The name of the RSE.
+        part :
+            What to try: writing, integrity, names, objects or signatures. Each takes some seconds.
+
+        Returns
+        -------
+            bucket, left (what could not be removed) and answers (behaviour, answer).
+        """
+        return self._ask(api.ProbeRSE(rse=rse, part=part))
+
     def endpoint(self, rse: str) -> Endpoint:
         """Return the endpoint of an RSE: the server's description, with the settings of rucio.cfg on this machine.
 

@@ -39,7 +39,16 @@ from rucio.common.s3 import api
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
-from rucio.core.s3.buckets import bucket_policies, creation, lookup, object_lock, public_acls, publishing, removal
+from rucio.core.s3.buckets import (
+    bucket_policies,
+    creation,
+    lookup,
+    object_lock,
+    probing,
+    public_acls,
+    publishing,
+    removal,
+)
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
@@ -64,6 +73,7 @@ __all__ = [
     'list_rses',
     'locate',
     'make_bucket',
+    'probe_rse',
     'remove_bucket',
     'set_bucket_policy',
     'sign',
@@ -125,6 +135,20 @@ def _overlap(other: 'Storage', why: str, vo: str) -> dict[str, Any]:
         if other.vo == vo
         else {'rse': None, 'why': 'an RSE of another VO can have the same keys'}
     )
+
+
+def probe_rse(asked: api.ProbeRSE, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Try what the storage of an RSE does, with the server's keys. Some seconds, and up to 300 requests.
+
+    :raises AccessDenied: if the issuer is not an admin of Rucio.
+    :raises RSENotFound: if there is no such S3 RSE.
+    :raises RucioException: if nothing can be written to the storage.
+    """
+    with db_session(DatabaseOperationType.READ) as session:
+        if not access.is_admin(InternalAccount(issuer, vo=vo), session=session):
+            raise AccessDenied(f'{issuer} is not an admin of Rucio: only admins may use the keys of the server.')
+        storage = storages.get_storage(asked.rse, vo, session=session)
+    return probing.probe(storage, asked.part)
 
 
 # Buckets

@@ -379,16 +379,19 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
 @click.command('check')
 @click.argument('name', metavar='RSE')
 @click.option('--bucket', help='The bucket for test objects. The default is the bucket of one of your scopes.')
+@click.option('--tighten', 'write', flag_value='tighten', help='Write settings that the storage does not keep.')
+@click.option('--loosen', 'write', flag_value='loosen', help='Also write settings that promise less than it does.')
 @click.pass_context
-def check(ctx: click.Context, name: str, bucket: Optional[str]) -> None:
+def check(ctx: click.Context, name: str, bucket: Optional[str], write: Optional[str]) -> None:
     """Check everything that a working S3 RSE needs.
 
-    For each failure it says what to change. Test objects are removed again. The exit code is 1 if a required check
-    fails.
+    What the storage does is tried and compared with the settings of the RSE: for an admin of Rucio by the server, with
+    the keys that it and its daemons use, in a bucket that is made and removed. For each failure it says what to change.
+    Test objects are removed again. The exit code is 1 if a required check fails.
     """
     from rucio.client import s3check  # noqa: PLC0415 - boto3 takes its time
 
-    results = list(s3check.check(ctx.obj.client, s3_client(ctx), name, bucket))
+    results = list(s3check.check(ctx.obj.client, s3_client(ctx), name, bucket, write or ''))
     if is_robot(ctx):
         table(ctx, results, s3check.Result._fields)
     else:

@@ -18,7 +18,8 @@ The measurements are compared with the settings of the RSE. If the storage does 
 failure; if it does more, a hint.
 
 runner.py has the table of all trials, and each module has one kind: rse.py (the RSE in the catalogue), network.py (DNS
-to clock), access.py (the server's plugin, credentials), buckets.py, objects.py, checksums.py, vending.py.
+to clock), access.py (the server's plugin, credentials), buckets.py, objects.py, vending.py, and measured.py
+(what the storage does, see rucio.common.s3.probes).
 """
 
 from .runner import check

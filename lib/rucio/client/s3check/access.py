@@ -16,14 +16,20 @@
 
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from rucio.common.exception import RSENotFound, RSEOperationNotSupported
+from rucio.common.s3.errors import Target, translate
 from rucio.common.s3.secrecy import is_private
 
-from .trial import failed, hint, skipped
+from .trial import failed, hint, skipped, split
 
 if TYPE_CHECKING:
+    from rucio.common.s3.clients import Connection
+
     from .subject import Subject
 
+_WRONG_KEYS = ('InvalidAccessKeyId', 'SignatureDoesNotMatch', 'InvalidToken', 'ExpiredToken', 'InvalidClientTokenId')
 _CREDENTIALS = {
     'static': 'keys of this machine',
     'vended': 'keys vended by the Rucio server',
@@ -57,6 +63,18 @@ def server_plugin(subject: 'Subject') -> str:
     return f'offers {", ".join(offered)}'
 
 
+def _need_good_keys(subject: 'Subject', connection: 'Connection') -> None:
+    """Refuse keys that the storage does not accept. That they may not list buckets is no reason."""
+    try:
+        connection.client.list_buckets()
+    except ClientError as error:
+        if error.response.get('Error', {}).get('Code') in _WRONG_KEYS:
+            said = str(translate(error, 'credentials', Target(subject.rse, '*')).args[0])
+            raise failed(*split(said)) from None
+    except BotoCoreError:
+        return  # another trial says that it cannot be reached
+
+
 def sharing(subject: 'Subject') -> str:
     """Ask whether the database has the table of grants: without it no grant is valid."""
     there = subject.described().get('sharing')
@@ -75,6 +93,8 @@ def credentials(subject: 'Subject') -> str:
     connection = subject.protocol.connection()
     authorizer = connection.authorizer
     if not authorizer.whole_objects_only:
+        if authorizer.name == 'static':
+            _need_good_keys(subject, connection)
         subject.connection = connection
         return _CREDENTIALS.get(authorizer.name, authorizer.name)
     if not subject.settings.get('sign_url'):

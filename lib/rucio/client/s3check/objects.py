@@ -12,21 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Try objects: write and read them, in parts and by signed URLs, and check that they are not overwritten."""
+"""Try objects: write and read them, in parts and by signed URLs."""
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rucio.common.exception import FileReplicaAlreadyExists
 from rucio.common.s3.errors import translated
 
 from .network import http_get
 from .scratch import new_folder, round_trip
-from .trial import compared, hint, skipped
+from .trial import hint, skipped
 
 if TYPE_CHECKING:
-    from .scratch import Scratch
     from .subject import Subject
 
 
@@ -82,33 +79,6 @@ def multipart(subject: 'Subject') -> str:
     connection = scratch.connect(multipart_threshold=part, multipart_chunksize=part)
     scratch.round_trip(connection, 'parts', os.urandom(part + 1))
     return 'two parts'
-
-
-def conditional_write(subject: 'Subject') -> str:
-    """Write an object twice, with If-None-Match."""
-    honoured = _is_kept(subject.written, 'twice')
-    return compared(
-        subject.endpoint, 'conditional_put', honoured, 'If-None-Match of PutObject', 'the storage overwrites'
-    )
-
-
-def conditional_multipart(subject: 'Subject') -> str:
-    """Write an object in parts twice, with If-None-Match."""
-    honoured, what = _is_kept(subject.written, 'parts-twice', in_parts=True), 'If-None-Match of CompleteMultipartUpload'
-    return compared(subject.endpoint, 'conditional_multipart', honoured, what, 'the storage overwrites')
-
-
-def _is_kept(scratch: 'Scratch', name: str, *, in_parts: bool = False) -> bool:
-    """Return whether an object survives a second upload with the same key."""
-    connection = scratch.bare
-    if in_parts:
-        connection = replace(connection, endpoint=replace(connection.endpoint, multipart_threshold=1))
-    scratch.upload(connection, name, b'1')
-    try:
-        scratch.upload(connection, name, b'2')
-    except FileReplicaAlreadyExists:
-        return True
-    return False
 
 
 def presigned_url(subject: 'Subject') -> str:

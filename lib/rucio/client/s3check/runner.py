@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import RucioException
 from rucio.common.s3.errors import Target, translate
 
-from . import access, buckets, checksums, network, objects, rse, vending
+from . import access, buckets, measured, network, objects, rse, vending
 from .subject import Subject
 from .trial import FAILED, OK, Outcome, Result, split
 
@@ -59,18 +59,26 @@ TRIALS = (
     Trial('clock', network.clock, None),
     Trial('server plugin', access.server_plugin, None),
     Trial('sharing', access.sharing, None),
+    Trial('keys of the server', measured.by_server),
     Trial('credentials', access.credentials, None),
     Trial('list and read', objects.list_and_read, read_only=True),
     Trial('bucket', buckets.bucket),
     Trial('bucket policy', buckets.bucket_policy),
     Trial('write and read', objects.write_and_read),
     Trial('multipart', objects.multipart),
-    Trial('conditional write', objects.conditional_write),
-    Trial('conditional multipart', objects.conditional_multipart),
-    Trial('Content-MD5', checksums.content_md5),
-    Trial('CRC32', checksums.crc32),
-    Trial('bodies of requests', checksums.signed_body),
-    Trial('checksum of large files', checksums.full_object),
+    Trial('behaviour', measured.by_client),
+    Trial('conditional write', measured.conditional_write),
+    Trial('conditional multipart', measured.conditional_multipart),
+    Trial('copies', measured.copies),
+    Trial('Content-MD5', measured.content_md5),
+    Trial('CRC32', measured.crc32),
+    Trial('checksum of large files', measured.full_object),
+    Trial('deletion', measured.needed_md5),
+    Trial('bodies of requests', measured.signed_body),
+    Trial('unsigned headers', measured.unsigned_headers),
+    Trial('ETags', measured.etags),
+    Trial('listing', measured.listing),
+    Trial('names', measured.names),
     Trial('presigned URL', objects.presigned_url),
     Trial('lifecycle', buckets.lifecycle),
     Trial('public ACLs', buckets.public_acls),
@@ -81,22 +89,27 @@ TRIALS = (
 )
 
 
-def check(client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str] = None) -> Iterator[Result]:
+def check(
+    client: 'Client', plugin: 'S3Client', rse: str, bucket: Optional[str] = None, write: str = ''
+) -> Iterator[Result]:
     """Try everything about one RSE, from this machine and as this account.
 
-    About 40 requests to the storage and ten to the Rucio server; 5 MiB are sent twice. Test objects are removed at the
-    end, even if the caller does not read all results.
+    About 550 requests to the storage, by the Rucio server if the account is an admin, and 15 to the Rucio server. Test
+    objects are removed at the end, even if the caller does not read all results.
 
     :param client: The Rucio client.
     :param plugin: The client of the server's S3 plugin.
     :param rse: The RSE.
     :param bucket: The bucket to write to; by default the RSE's bucket, or that of one of the account's scopes.
+    :param write: Which settings to write into the RSE if the storage does not do what they say: ``tighten`` for those
+        that promise too much, ``loosen`` for all; empty for none.
     :returns: The results, each as soon as it is known.
     :raises RSENotFound: if there is no such RSE.
     """
     subject = Subject(client, plugin, rse, bucket)
+    last = Trial('measured settings', partial(measured.settings, write=write))
     try:
-        for trial in TRIALS:
+        for trial in (*TRIALS, last):
             if trial.read_only in (None, subject.is_read_only):
                 yield _tried(trial, subject)
     finally:

@@ -62,6 +62,7 @@ class Subject:
         self.plugin = plugin
         self.rse = rse
         self.wanted_bucket = bucket
+        self.answers: dict[str, str] = {}  # what the storage does: see rucio.common.s3.probes
         self.settings: Any = dict(client.get_rse(rse))
         self.signed_urls = False  # whether they are the only way
 

@@ -28,6 +28,7 @@ from rucio.common.s3.contract import Field, Request
 from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 MAX_REQUESTS = 1000  # per call of POST /sign
+PROBES = ('writing', 'integrity', 'names', 'objects', 'signatures')  # the parts of rucio.common.s3.probes
 DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
 
 # Parameters of several routes
@@ -172,6 +173,33 @@ class GetRSE(Request[DescribedRSE], route='GET /rses/{rse}'):
     """
 
     rse: Annotated[str, Field('The name of the RSE.')]
+
+
+class Measured(TypedDict):
+    """What a storage does in one case."""
+
+    behaviour: Annotated[str, 'The name of the behaviour.']
+    answer: Annotated[str, 'What the storage does: yes, no, status and error code, or a few words.']
+
+
+class Probed(TypedDict):
+    """What a storage does, as far as it was tried."""
+
+    bucket: Annotated[str, 'The bucket where it was tried.']
+    left: Annotated[str, 'What could not be removed; empty if nothing.']
+    answers: list[Measured]
+
+
+class ProbeRSE(Request[Probed], route='POST /rses/{rse}/probe'):
+    """Find out what the storage of an RSE does.
+
+    The server tries it with its own keys, in a bucket that it makes and removes. Only for admins of Rucio.
+
+    404: There is no such S3 RSE
+    """
+
+    rse: Annotated[str, Field('The name of the RSE.')]
+    part: Annotated[str, Field('What to try.', choices=PROBES)]
 
 
 # Buckets

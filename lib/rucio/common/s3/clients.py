@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ['Connection', 'Stoppable', 'connect']
+__all__ = ['Connection', 'Stoppable', 'bare', 'connect']
 
 _shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client']] = {}
 _lock = threading.Lock()
@@ -88,7 +88,22 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     return Connection(endpoint, authorizer, client)
 
 
-def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
+def bare(endpoint: Endpoint, authorizer: Authorizer, patience: Patience = PERSON) -> Connection:
+    """Return a connection of its own that adds nothing to requests: no conditions, no checksums, no second attempt.
+
+    It shows what the storage does by itself. Sends no request.
+
+    :param endpoint: The storage.
+    :param authorizer: The way of authorisation.
+    :param patience: Time-outs, unless they are set.
+    :raises ConfigurationError: if botocore does not accept the endpoint or the region.
+    """
+    endpoint = replace(endpoint, checksum='none', max_attempts=1)
+    with translated('connect', Target(endpoint.rse, '*')):
+        return Connection(endpoint, authorizer, _make_bare(endpoint, authorizer, endpoint.patience(patience)))
+
+
+def _make_bare(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
     session = authorizer.session()
     region = endpoint.signing_region(authorizer.region)
     botocore_internals.read_dates(session, _date)
@@ -110,11 +125,16 @@ def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3
             "Correct the hostname of the RSE's protocol, or the setting 'region'."
         ) from None
     authorizer.attach(client)
-    NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     if endpoint.requester_pays and not authorizer.whole_objects_only:
         botocore_internals.before_parameters(client, '', partial(_pay, client))
     botocore_internals.without_expect(client)
     client.meta.events.register_first('before-send.s3', Stoppable.refuse_if_stopped)
+    return client
+
+
+def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
+    client = _make_bare(endpoint, authorizer, patience)
+    NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
     if authorizer.whole_objects_only:
         client.meta.events.register('before-send.s3.PutObject', _add_md5_to_signed)
     else:

@@ -53,6 +53,7 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.GetHealth: s3health.get_health,
     api.ListRSEs: gateway.list_rses,
     api.GetRSE: gateway.get_rse,
+    api.ProbeRSE: gateway.probe_rse,
     api.MakeBucket: gateway.make_bucket,
     api.ListBuckets: gateway.list_buckets,
     api.RemoveBucket: gateway.remove_bucket,
