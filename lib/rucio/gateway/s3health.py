@@ -54,6 +54,7 @@ def list_health(vo: str, *, session: 'Session') -> list[dict[str, Any]]:
     """List the health of each S3 RSE of a VO. The queries of :func:`.storages.list_storages`, and one for each RSE.
 
     :param vo: The VO.
+    :param session: The database session.
     :returns: The fields of :class:`rucio.common.s3.api.StorageHealth`, sorted by RSE.
     """
     invalid: dict[str, ConfigurationError] = {}
