@@ -1,0 +1,265 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where DIDs and buckets are, of each of two VOs, RSEs and scopes with the same names. Which RSE is meant: see test_core_storages.py."""
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from rucio.common.exception import AccessDenied, ResourceTemporaryUnavailable, RSENotFound
+from rucio.common.s3.endpoint import SERVER
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import account, account_limit, did, rse
+from rucio.core import scope as rucio_scope
+from rucio.core.s3 import imports, storages
+from rucio.core.s3.buckets import lookup
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import AccountType, DIDType, ReplicaState
+from servers.fake_s3 import error
+
+
+@pytest.fixture
+def one(twins):
+    return twins.of()
+
+
+@pytest.fixture
+def newcomer(one, twins):
+    """An account with a scope in which there is nothing, and quota on TWIN_B."""
+    zoe = InternalAccount('zoe')
+    with twins.writing() as session:
+        account.add_account(zoe, AccountType.USER, 'nobody@localhost', session=session)
+        rucio_scope.add_scope(InternalScope('user.zoe'), zoe, session=session)
+        account_limit.set_local_account_limit(zoe, twins.of(rse='TWIN_B').rse_id, 1000, session=session)
+        for name in ('TWIN_A', 'TWIN_B'):
+            account_limit.set_local_account_limit(InternalAccount('bob'), twins.of(rse=name).rse_id, 0, session=session)
+    return zoe
+
+
+def names(found):
+    return [(each.vo, each.rse) for each in found]
+
+
+def candidates(one, name='', rse=None, of=None, scope=None):
+    return names(one.read(lookup.candidates, of or one.account, scope or one.scope, name, rse))
+
+
+def erase(twins, one, *kept):
+    """All of a scope, but for rows of these models."""
+    for model in (models.ReplicaLock, models.DatasetLock, models.ReplicationRule, models.RSEFileAssociation):
+        if model not in kept:
+            with twins.writing() as session:
+                session.query(model).filter_by(scope=one.scope).delete()
+
+
+@pytest.mark.parametrize('kept', [models.RSEFileAssociation, models.ReplicationRule, models.DatasetLock, None])
+def test_has_anything(twins, one, kept):
+    """A rule, a lock or a replica: each alone is something. Nothing of another scope, RSE or VO is."""
+    with twins.writing() as session:
+        session.connection().exec_driver_sql('PRAGMA foreign_keys=OFF')
+    erase(twins, one, models.ReplicationRule, *([kept] if kept else []))
+    if kept is not models.ReplicationRule:
+        twins.change(models.ReplicationRule, {'scope': one.scope}, rse_expression='elsewhere')
+    assert one.read(lookup.has_anything, one.scope, one.storage) is bool(kept)
+    there = twins.of(rse='TWIN_B')
+    assert one.read(lookup.has_anything, there.scope, there.storage) is bool(kept)
+    bob = twins.of(owner='bob')
+    assert one.read(lookup.has_anything, bob.scope, bob.storage) is True
+
+
+@pytest.mark.parametrize('vo', ['def', 'two'])
+def test_candidates_are_where_the_did_is(twins, vo):
+    one = twins.of(vo)
+    assert candidates(one, 'run1/file') == [(vo, 'TWIN_A')]
+    assert candidates(one, 'there/file') == [(vo, 'TWIN_B')]
+    assert sorted(candidates(one, 'shared/both')) == [(vo, 'TWIN_A'), (vo, 'TWIN_B')]
+    assert sorted(candidates(one, 'shared/half')) == [(vo, 'TWIN_A'), (vo, 'TWIN_B')]
+    twins.change(
+        models.RSEFileAssociation, {'scope': one.scope, 'name': 'shared/half', 'rse_id': twins.of(vo, rse='TWIN_B').rse_id}, state=ReplicaState.AVAILABLE
+    )
+    assert candidates(one, 'shared/half') == [(vo, 'TWIN_B'), (vo, 'TWIN_A')], 'what can be read comes first'
+    assert candidates(one, 'run1') == [(vo, 'TWIN_A')]
+    assert candidates(one, 'run1/new') == [(vo, 'TWIN_A')], 'a rule of the collection above'
+    assert candidates(one, 'there/new/er') == [(vo, 'TWIN_B')]
+    assert candidates(one, 'new') == candidates(one) == [(vo, 'TWIN_A'), (vo, 'TWIN_B')], 'where the scope has anything'
+    assert candidates(one, 'run1', 'TWIN_B') == [(vo, 'TWIN_B')], 'as it was named'
+    with pytest.raises(RSENotFound):
+        candidates(one, 'run1', 'TWIN_C')
+
+
+def test_a_rule_or_a_lock_is_enough(twins, one):
+    with twins.writing() as session:
+        for name in ('d', 'e'):
+            did.add_did(one.scope, name, DIDType.DATASET, one.account, session=session)
+    known = {'rule_id': twins.rows(models.ReplicationRule, scope=one.scope, name='there')[0].id, 'account': one.account, 'state': 'O'}
+    with twins.writing() as session:
+        session.add(models.DatasetLock(scope=one.scope, name='d', rse_id=twins.of(rse='TWIN_B').rse_id, **known))
+    assert candidates(one, 'd/new') == [('def', 'TWIN_B')]
+    twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run11'}, name='e', rse_expression='TWIN_B')
+    assert candidates(one, 'e/new') == [('def', 'TWIN_B')]
+    bob = twins.of(owner='bob')
+    assert candidates(bob, 'e/new') == candidates(bob, 'd/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
+
+
+def test_candidates_of_a_newcomer_are_where_there_is_quota(one, newcomer):
+    scope = InternalScope('user.zoe')
+    assert candidates(one, '', of=newcomer, scope=scope) == candidates(one, 'x', of=newcomer, scope=scope) == [('def', 'TWIN_B')]
+    assert candidates(one, '', of=InternalAccount('root'), scope=scope) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
+    with pytest.raises(RSENotFound, match='Account bob has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: TWIN_A, TWIN_B.'):
+        candidates(one, '', of=InternalAccount('bob'), scope=scope)
+
+
+def test_without_an_rse(one, twins):
+    twins.change(models.RSE, {}, deleted=True)
+    with pytest.raises(RSENotFound, match='There is no S3 RSE'):
+        candidates(one)
+
+
+@pytest.mark.parametrize(('vo', 'prefix'), [('def', ''), ('two', 'two.')])
+def test_locate(twins, s3, vo, prefix):
+    one = twins.of(vo)
+
+    def locate(name):
+        return [
+            (each['rse'], each['bucket'], each['key'], each['url'].removeprefix(s3.url), each['did_type'])
+            for each in one.read(lookup.locate, one.account, one.scope, name)
+        ]
+
+    bucket = f'{prefix}user.alice'
+    assert locate('run1/file') == [('TWIN_A', bucket, 'run1/file', f'/{bucket}/run1/file', 'FILE')]
+    assert locate('run1') == [('TWIN_A', bucket, 'run1', f'/{bucket}/run1', 'DATASET')]
+    assert locate('there/new x') == [('TWIN_B', f'{prefix}b.user.alice', 'there/new x', f'/{prefix}b.user.alice/there/new%20x', None)]
+    assert locate('') == [('TWIN_A', bucket, '', f'/{bucket}', None), ('TWIN_B', f'{prefix}b.user.alice', '', f'/{prefix}b.user.alice', None)]
+    assert one.read(lookup.place_on, one.storage, one.scope, 'there/file')['did_type'] == 'FILE'
+    assert one.read(lookup.place_on, one.storage, one.scope, '')['did_type'] is None
+
+
+def test_is_file(twins, one):
+    assert one.read(lookup.is_file, one.scope, 'run1/file')
+    assert not one.read(lookup.is_file, one.scope, 'run1')
+    assert not one.read(lookup.is_file, one.scope, 'nothing')
+    with twins.writing() as session:
+        did.add_did(InternalScope('user.bob'), 'only', DIDType.DATASET, one.account, session=session)
+    assert not one.read(lookup.is_file, one.scope, 'only')
+
+
+def test_scopes_and_quota(twins, one, newcomer):
+    assert one.read(lookup.scopes_of, one.account) == {'user.alice'}
+    assert one.read(lookup.has_quota, newcomer, 'TWIN_B') is True
+    assert one.read(lookup.has_quota, newcomer, 'TWIN_A') is False
+    assert one.read(lookup.has_quota, InternalAccount('alice', vo='two'), 'TWIN_A') is True
+    found = one.read(lambda session: storages.list_storages('def', session=session))
+
+    def listed(who, *scopes):
+        return names(one.read(lookup.may_have_buckets_of, who, scopes, found))
+
+    assert listed(newcomer, 'user.zoe') == [('def', 'TWIN_B')]
+    assert listed(InternalAccount('bob')) == []
+    assert listed(InternalAccount('bob'), 'user.bob') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'what is there already'
+    assert listed(InternalAccount('bob'), 'user.zoe') == []
+
+
+# Buckets
+
+
+def test_own_bucket(one, twins):
+    storage, bucket, admin = lookup.own_bucket(one.account, one.scope, 'TWIN_B')
+    assert (storage.rse, bucket, admin) == ('TWIN_B', 'b.user.alice', False)
+    assert lookup.own_bucket(InternalAccount('root'), one.scope, 'TWIN_A')[1:] == ('user.alice', True)
+    with pytest.raises(AccessDenied):
+        lookup.own_bucket(InternalAccount('bob'), one.scope, 'TWIN_A')
+
+
+def test_a_bucket_of_all_scopes_is_its_operators(one, monkeypatch):
+    monkeypatch.setattr(lookup, 'need_exclusive', lambda *_: None)
+    monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
+    assert lookup.own_bucket(InternalAccount('root'), one.scope, 'TWIN_A')[1:] == ('user.alice', True)
+    with pytest.raises(AccessDenied, match="RSE TWIN_A keeps all scopes in one bucket, 'user.alice'"):
+        lookup.own_bucket(one.account, one.scope, 'TWIN_A')
+
+
+def test_whether_the_bucket_of_a_scope_is_there(one, twins, s3, monkeypatch):
+    there = twins.of(rse='TWIN_B').storage
+    del s3.buckets['b.user.alice']
+    assert [lookup._has_bucket(each, 'user.alice') for each in (one.storage, there)] == [True, False]
+    assert lookup.choose_storage([one.storage, there], 'user.alice') is one.storage
+    s3.fail('HeadBucket', error(403, 'AccessDenied'), error(403, 'AccessDenied'))
+    assert [lookup._has_bucket(each, 'user.alice') for each in (one.storage, there)] == [True, False]
+    monkeypatch.setattr(type(one.storage), 'ways', ())
+    assert not lookup._has_bucket(one.storage, 'user.alice')
+    monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
+    assert [lookup._has_bucket(one.storage, scope) for scope in ('user.alice', 'user.zoe')] == [True, False]
+    assert [lookup._has_bucket(twins.of('two').storage, scope) for scope in ('user.alice', 'user.zoe')] == [True, False]
+
+
+def test_exists(one, s3):
+    assert lookup.exists(one.storage, 'user.alice') is True
+    assert lookup.exists(one.storage, 'user.nobody') is False
+    s3.fail('HeadBucket', error(403, 'AccessDenied'))
+    with pytest.raises(AccessDenied):
+        lookup.exists(one.storage, 'user.alice')
+    s3.fail('HeadBucket', *[error(503, 'SlowDown')] * SERVER.max_attempts * 3)
+    with pytest.raises(ResourceTemporaryUnavailable):
+        lookup.exists(one.storage, 'user.alice')
+
+
+def test_buckets_are_those_of_the_rse_and_of_the_scopes(one, twins, s3):
+    found = [twins.of(vo, rse=rse).storage for vo in ('def', 'two') for rse in ('TWIN_A', 'TWIN_B')]
+    listed, missing = lookup.list_buckets(found, {'user.alice'})
+    assert [(each['rse'], each['bucket'], each['scope'], each['created']) for each in listed] == [
+        ('TWIN_A', 'user.alice', 'user.alice', None),
+        ('TWIN_B', 'b.user.alice', 'user.alice', None),
+        ('TWIN_A', 'two.user.alice', 'user.alice', None),
+        ('TWIN_B', 'two.b.user.alice', 'user.alice', None),
+    ]
+    assert missing == {}
+    assert [each['bucket'] for each in lookup.list_buckets(found[1:2], None)[0]] == ['b.user.alice', 'b.user.bob']
+    assert len(lookup.list_buckets(found[:1], None)[0]) == len(s3.buckets)
+    assert lookup.list_buckets(found, set())[0] == []
+
+
+# Imports
+
+
+@pytest.fixture
+def imported(one, twins):
+    """Of alice's, on a third RSE, which has a path for each replica."""
+    with twins.writing() as session:
+        rse_id = rse.add_rse('TWIN_I', deterministic=False, session=session)
+        protocol = rse.get_rse_protocols(one.rse_id, session=session)['protocols'][0]
+        rse.add_protocol(
+            rse_id, {key: protocol[key] for key in protocol if key != 'extended_attributes'} | {'extended_attributes': {'s3': {}}}, session=session
+        )
+        did.add_did(one.scope, 'pub', DIDType.DATASET, one.account, session=session)
+        storage = storages.get_storage('TWIN_I', 'def', session=session)
+        imports.save(storage, imports.Import('open-data', 'x/', 'user.alice', 'pub'), 'root', False, session=session)
+    return storage
+
+
+def test_an_imported_collection_is_in_the_bucket_that_it_is_imported_from(one, twins, imported):
+    storage, bucket, key = one.read(lookup.imported, one.account, one.scope, 'pub', None)
+    assert (storage.rse, bucket, key) == ('TWIN_I', 'open-data', 'x/')
+    assert one.read(lookup.imported, one.account, one.scope, 'pub/deep', 'TWIN_I')[1:] == ('open-data', 'x/deep/')
+    assert one.read(lookup.imported, one.account, one.scope, 'pub', 'TWIN_A') is None
+    assert one.read(lookup.imported, one.account, one.scope, 'run1', None) is None
+    assert one.read(lookup.imported, one.account, InternalScope('user.bob'), 'pub', None) is None
+    theirs = twins.of('two')
+    assert one.read(lookup.imported, theirs.account, theirs.scope, 'pub', None) is None
+    (found,) = one.read(lookup.locate, one.account, one.scope, 'pub')
+    assert (found['rse'], found['bucket'], found['key'], found['did_type']) == ('TWIN_I', 'open-data', 'x', 'DATASET')
+    # It is public on no storage of others; what is not imported, wherever it is.
+    assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'pub')) == []
+    assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'run1')) == [('def', 'TWIN_A')]
+    assert candidates(one, 'pub/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'new files have no place in an import'
