@@ -101,7 +101,7 @@ def test_an_operator_may_want_no_lifecycle_rule(one, s3, monkeypatch):
     monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
     assert creation.make_bucket(one.storage, 'user.alice') == MADE
     del s3.buckets['user.alice']
-    with pytest.raises(DestinationNotAccessible, match="keeps all scopes in one bucket, 'user.alice', which does not exist"):
+    with pytest.raises(DestinationNotAccessible, match=r"keeps all scopes in one bucket, 'user.alice', which does not exist"):
         creation.make_bucket(one.storage, 'user.alice')
     assert 'CreateBucket' not in s3.operations()
     assert s3.lifecycles == {}
@@ -133,11 +133,11 @@ def test_room_for_a_dataset(twins, one):
         one.read(creation.need_room, who, one.scope, name, one.storage)
 
     need('new')
-    with pytest.raises(DataIdentifierAlreadyExists, match='user.alice:run1/file is a file'):
+    with pytest.raises(DataIdentifierAlreadyExists, match=r'user.alice:run1/file is a file'):
         need('run1/file')
     one.write(account_limit.set_local_account_limit, one.account, one.rse_id, 0)
     need('run11')  # a rule is there
-    with pytest.raises(InsufficientAccountLimit, match='Account alice has no quota left on RSE TWIN_A, so no rule can keep user.alice:new there'):
+    with pytest.raises(InsufficientAccountLimit, match=r'Account alice has no quota left on RSE TWIN_A, so no rule can keep user.alice:new there'):
         need('new')
     with pytest.raises(InsufficientAccountLimit):
         need('run11', InternalAccount('bob', vo='two'))

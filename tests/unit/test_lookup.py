@@ -117,7 +117,7 @@ def test_candidates_of_a_newcomer_are_where_there_is_quota(one, newcomer):
     scope = InternalScope('user.zoe')
     assert candidates(one, '', of=newcomer, scope=scope) == candidates(one, 'x', of=newcomer, scope=scope) == [('def', 'TWIN_B')]
     assert candidates(one, '', of=InternalAccount('root'), scope=scope) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
-    with pytest.raises(RSENotFound, match='Account bob has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: TWIN_A, TWIN_B.'):
+    with pytest.raises(RSENotFound, match=r'Account bob has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: TWIN_A, TWIN_B.'):
         candidates(one, '', of=InternalAccount('bob'), scope=scope)
 
 
@@ -186,7 +186,7 @@ def test_a_bucket_of_all_scopes_is_its_operators(one, monkeypatch):
     monkeypatch.setattr(lookup, 'need_exclusive', lambda *_: None)
     monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
     assert lookup.own_bucket(InternalAccount('root'), one.scope, 'TWIN_A')[1:] == ('user.alice', True)
-    with pytest.raises(AccessDenied, match="RSE TWIN_A keeps all scopes in one bucket, 'user.alice'"):
+    with pytest.raises(AccessDenied, match=r"RSE TWIN_A keeps all scopes in one bucket, 'user.alice'"):
         lookup.own_bucket(one.account, one.scope, 'TWIN_A')
 
 

@@ -87,7 +87,7 @@ def test_a_key_of_two_scopes_is_for_who_may_access_both(ground):
         assert shared_keys.has_other_scopes(there, InternalScope('user.alice'), 'b.user.alice', '', session=session)
         assert not shared_keys.has_other_scopes(there, InternalScope('b.user.alice'), 'b.user.alice', '', session=session)
         assert not shared_keys.has_other_vos(there, 'b.user.alice', session=session)
-        with pytest.raises(AccessDenied, match="RSE TWIN_B: RSE TWIN_A has files of other scopes at the same location, bucket 'b.user.alice', key 'x', so"):
+        with pytest.raises(AccessDenied, match=r"RSE TWIN_B: RSE TWIN_A has files of other scopes at the same location, bucket 'b.user.alice', key 'x', so"):
             shared_keys.need(there, ALICE, 'b.user.alice', 'x', False, session=session)
         with pytest.raises(AccessDenied, match=r"bucket 'b\.user\.alice', so"):
             shared_keys.need(there, ALICE, 'b.user.alice', '', False, session=session)

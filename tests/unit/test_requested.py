@@ -1,0 +1,78 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is reconciled by a request: in bounds, as the request or the bucket's settings say."""
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from rucio.common.s3.api import Wish
+from rucio.core.s3.buckets import bucket_settings
+from rucio.core.s3.reconciler import requested
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The reconcilers that were made, with their options and calls."""
+    calls = []
+
+    class Reconciler(SimpleNamespace):
+        summary = SimpleNamespace(as_dict=lambda: {'counts': {}, 'problems': []})
+
+        def __init__(self, subtree, **options):
+            super().__init__(subtree=subtree, **options)
+            calls.append(self)
+
+        def run(self, **limits):
+            self.limits = limits
+            return 'reached'
+
+        def check(self, *arguments):
+            self.checked = arguments
+
+    monkeypatch.setattr(requested, 'Reconciler', Reconciler)
+    return calls
+
+
+@pytest.mark.parametrize('wished', [None, 'replace'])
+@pytest.mark.parametrize('stored', [None, 'forget'])
+def test_a_request_comes_before_the_settings_of_the_bucket(twins, made, wished, stored):
+    one = twins.of()
+    if stored:
+        one.write(bucket_settings.set_, one.storage, 'user.alice', 'bad', stored)
+    answer = requested.reconcile(one.subtree, Wish(after='k', on_missing='lost' if wished else None, on_changed=wished, dry_run=True))
+    assert answer == {'after': 'reached', 'counts': {}, 'problems': []}
+    (found,) = made
+    settings = one.read(bucket_settings.get, one.storage, 'user.alice')
+    assert (found.on_changed, found.on_missing) == (wished or settings.on_changed, 'lost' if wished else settings.on_missing)
+    assert (found.dry_run, found.even_if_empty, found.read_checksums) == (True, False, one.storage.endpoint.read_checksums)
+    assert found.limits == {'after': 'k', 'seconds': 20, 'most_read': 4 * 1024**3, 'most_sorted': 200_000}
+
+
+def test_one_file(twins, made):
+    one = twins.of()
+    assert requested.reconcile(one.subtree, Wish(), 'run1/file')['after'] is None
+    assert made[0].checked == (['run1/file'], 4 * 1024**3)
+    assert not made[0].dry_run
+
+
+@pytest.mark.parametrize(('dataset', 'on_missing', 'expected'), [('d', 'forget', True), ('d', None, False), (None, 'forget', False)])
+def test_an_import_may_be_emptied_if_somebody_wants_it(twins, made, dataset, on_missing, expected):
+    one = twins.of()
+    subtree = type(one.subtree)(one.storage, one.scope, 'user.alice', '', '', dataset)
+    requested.reconcile(subtree, Wish(on_missing=on_missing))
+    assert made[0].even_if_empty is expected
