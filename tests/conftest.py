@@ -107,7 +107,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: Seawee
 @pytest.fixture(scope='session')
 def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
     """The operator of a Rucio server on which the owner of a scope may upload."""
-    with RucioServer(tmp_path_factory.mktemp('rucio'), {'common': {'loglevel': 'DEBUG'}, 'policy': {'package': 'rucio_s3_policy'}}) as server:
+    config: dict[str, dict[str, object]] = {'common': {'loglevel': 'DEBUG'}, 'policy': {'package': 'rucio_s3_policy'}, 'api': {'endpoints_add': 's3, metrics'}}
+    with RucioServer(tmp_path_factory.mktemp('rucio'), config) as server:
         yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
 
 

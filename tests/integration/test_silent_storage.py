@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from servers.fake_s3 import FakeS3, Stalled
 from servers.process import until
@@ -52,4 +53,14 @@ def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back
     (mine,) = [each for each in told['storages'] if each['rse'] == RSE]
     assert (mine['state'], mine['silent'], mine['failure']) == ('silent', ['s3'], 'silent (s3)')
     assert len(silent.requests) == asked
+    # Each worker has its own.
+    samples = {
+        (sample.name, *(sample.labels.get(label) for label in ('service', 'outcome'))): sample.value
+        for family in text_string_to_metric_families(send(signed_team.root.server, 'GET', '/metrics/', {}).text)
+        for sample in family.samples
+        if sample.labels.get('rse') == RSE
+    }
+    assert samples['rucio_core_s3_silent', 's3', None] == 1
+    assert samples['rucio_core_s3_requests_total', 's3', 'silent'] >= 2
+    assert samples['rucio_core_s3_requests_total', 's3', 'withheld'] >= 1
     until(lambda: root('GET', f'/buckets?rse={RSE}').status == 200)

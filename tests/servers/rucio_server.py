@@ -144,7 +144,8 @@ class RucioServer:
     @property
     def environment(self) -> dict[str, str]:
         """What the server, its daemons and server-side Python code run with."""
-        return clean_environment(self.directory, RUCIO_HOME=str(self.directory))
+        metrics = {'PROMETHEUS_MULTIPROC_DIR': str(self.directory / 'metrics')} if 'metrics' in self._config['api']['endpoints_add'] else {}
+        return clean_environment(self.directory, RUCIO_HOME=str(self.directory), **metrics)
 
     def __enter__(self) -> 'RucioServer':
         self.start()

@@ -14,7 +14,9 @@
 
 
 import contextlib
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -144,3 +146,16 @@ def test_clients_count_nothing(s3, monkeypatch):
     assert connections[0].client is connections[1].client
     ask(connections[0].client)
     assert monitoring.observed('ONE') == monitoring.Observed()
+
+
+def test_the_runbook_knows_each_metric():
+    root = Path(__file__).parents[2]
+    made = {
+        name
+        for path in root.joinpath('lib').rglob('*.py')
+        for name in re.findall(r"\b(?:count|gauge|time_of)\(\s*'(\w+)',\s*'", path.read_text())
+        if path.name != 'rate_limiter.py'
+    }
+    told = {name.removesuffix('_total').removesuffix('_bucket') for name in re.findall(r'rucio_core_s3_(\w+)', root.joinpath('docs', 'runbook.md').read_text())}
+    assert len(made) > 5
+    assert {name.removesuffix('_count') for name in told} == made

@@ -273,10 +273,13 @@ def test_vends_are_counted_by_outcome(storage, sts, monkeypatch):
     vend(storage())
     with pytest.raises(InputValidationError):
         vend(storage(), bucket='*')
+    monkeypatch.setattr(vending, 'assume', mock.Mock(side_effect=ServiceUnavailable('nobody answers')))
+    with pytest.raises(ServiceUnavailable):
+        vend(storage(), prefix='third/')
     monkeypatch.setattr(vending.rates, 'spend', mock.Mock(side_effect=vending.rates.TooManyRequests('slowly', 1)))
     with pytest.raises(vending.rates.TooManyRequests):
         vend(storage(), prefix='other/')
-    assert seen == [(('X', 'abc123'), outcome) for outcome in ('new', 'cached', 'failed', 'limited')]
+    assert seen == [(('X', 'abc123'), outcome) for outcome in ('new', 'cached', 'impossible', 'failed', 'limited')]
 
 
 def test_new_ones_are_got_when_half_of_their_life_is_over(storage, sts, monkeypatch):

@@ -151,7 +151,7 @@ def vended(rse: RSE, outcome: str) -> None:
     """Count a vend of keys.
 
     :param rse: The RSE.
-    :param outcome: new, cached, failed, or limited: the account has to wait.
+    :param outcome: new, cached, failed, limited (the account has to wait), or impossible (by what was asked for).
     """
     count('vended', 'Keys that were asked for', rse=rse.name, outcome=outcome)
     if outcome in ('new', 'cached'):

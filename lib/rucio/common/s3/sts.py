@@ -89,13 +89,20 @@ STS_BY_HTTPS = "Set the RSE's 's3' setting 'sts_endpoint' to an https URL."
 _NO_STS = "Check the RSE's 's3' setting 'sts_endpoint', and that the STS is running."
 
 
-def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: str, patience: Patience = PERSON) -> Any:
+def client(
+    endpoint: 'Endpoint',
+    session: 'botocore.session.Session',
+    region: str,
+    patience: Patience = PERSON,
+    counted: bool = True,
+) -> Any:
     """Make a client of the storage's STS, authorised by a session, with the settings of the storage.
 
     :param endpoint: The storage.
     :param session: The session.
     :param region: The region to sign for.
     :param patience: Time-outs and attempts, unless they are set.
+    :param counted: Whether its requests are counted: not those that should be refused.
     :raises ConfigurationError: if the STS is not reached by https.
     """
     need_private(endpoint.sts_url, f'RSE {endpoint.rse}: the keys from its STS', STS_BY_HTTPS)
@@ -108,7 +115,7 @@ def client(endpoint: 'Endpoint', session: 'botocore.session.Session', region: st
         ca_bundle=endpoint.ca_bundle,
         patience=endpoint.patience(patience),
         config=config,
-        rse=endpoint.observed,
+        rse=endpoint.observed if counted else None,
     )
     botocore_internals.before_parsing(made, 'sts', _as_an_sts_error)
     return made

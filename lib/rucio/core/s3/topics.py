@@ -153,15 +153,14 @@ def _client(storage: 'Storage', session: 'Optional[BotoSession]' = None) -> Any:
     """
     endpoint = storage.endpoint
     url = endpoint.url if session else endpoint_url(storage)
-    session = session or storage.connection(SERVER_WORK).authorizer.session()
     return factory.client(
         'sns',
-        session,
+        session or storage.connection(SERVER_WORK).authorizer.session(),
         url,
         region=storage.region,
         ca_bundle=endpoint.ca_bundle,
         patience=endpoint.patience(SERVER_WORK),
-        rse=endpoint.observed,
+        rse=None if session else endpoint.observed,  # requests with keys of users should be refused
     )
 
 

@@ -307,7 +307,7 @@ def _find_escalation(storage: 'Storage') -> str:
         _SESSION_NAME,
     )
     own = factory.bare_session(Credentials(keys.access_key, keys.secret_key, keys.session_token))
-    for trial in _trials(sts.client(endpoint, own, storage.region, SERVER), roles):
+    for trial in _trials(sts.client(endpoint, own, storage.region, SERVER, counted=False), roles):
         code = sts.refusal(trial.call, **trial.parameters)
         if code is None:
             return (

@@ -31,8 +31,11 @@ from typing import TYPE_CHECKING, Any, Optional
 from rucio.common.exception import (
     DestinationNotAccessible,
     InputValidationError,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
     SourceNotFound,
 )
 from rucio.common.s3 import monitoring, objects, sts
@@ -56,6 +59,7 @@ MAX_POLICY_LENGTH = 2048  # characters, of AWS
 MAX_CACHED_KEYS = 10_000  # keys
 MAX_NAMES = 10_000  # in a folder, among which a name that differs only in case is searched
 
+_FAILURES = (RSEAccessDenied, ServiceUnavailable, ResourceTemporaryUnavailable)  # of the storage
 _WRITE_ACTIONS = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
 # Also names of old Ceph buckets; without characters that a policy expands.
 _BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')
@@ -165,7 +169,8 @@ def _counted(storage: 'Storage') -> 'Iterator[list[str]]':
     try:
         yield outcome
     except RucioException as error:
-        outcome[:] = ['limited' if isinstance(error, rates.TooManyRequests) else 'failed']
+        limited = isinstance(error, rates.TooManyRequests)
+        outcome[:] = ['limited' if limited else 'failed' if isinstance(error, _FAILURES) else 'impossible']
         raise
     finally:
         monitoring.vended(storage.endpoint.observed, outcome[0])
