@@ -71,7 +71,8 @@ def _close_output() -> None:
     """Restrict access to FILE in `rucio s3 credentials > FILE` before doing anything else: shells make it readable."""
     global output_mode  # noqa: PLW0603 - there is one output
     words = getattr(sys, 'argv', [])
-    if not words or not words[0].endswith(('rucio', 'rucio-s3')) or not {'credentials', 'presign'}.intersection(words):
+    writes_keys = {'credentials', 'presign'}.intersection(words) or ('serve' in words and '--' not in words)
+    if not words or not words[0].endswith(('rucio', 'rucio-s3')) or not writes_keys:
         return
     import os  # noqa: PLC0415 - it is imported already
     import stat  # noqa: PLC0415

@@ -234,7 +234,8 @@ class FakeS3:
         found = ''.join(_entry(name, entries[name], restores) for name in names[:page])
         more = f'<NextContinuationToken>{escape(names[page - 1])}</NextContinuationToken>' if len(names) > page else ''
         truncated = str(bool(more)).lower()
-        return _xml(f'<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{more}{found}</ListBucketResult>')
+        named = f'<Name>{request.bucket}</Name><Prefix>{quote(prefix)}</Prefix>'
+        return _xml(f'<ListBucketResult>{named}<EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{more}{found}</ListBucketResult>')
 
     def GetBucketPolicy(self, request):  # noqa: N802
         policy = self.policies.get(request.bucket)
@@ -345,7 +346,8 @@ class FakeS3:
         name = secrets.token_hex(8)
         full = request.headers.get('x-amz-checksum-type') == 'FULL_OBJECT'
         self.uploads[name] = Upload(request.bucket, request.key, full)
-        return _xml(f'<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>')
+        named = f'<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key>'
+        return _xml(f'<InitiateMultipartUploadResult>{named}<UploadId>{name}</UploadId></InitiateMultipartUploadResult>')
 
     def UploadPart(self, request):  # noqa: N802
         upload = self.uploads.get(request.query['uploadId'])
@@ -367,7 +369,8 @@ class FakeS3:
         body = b''.join(parts)
         self.buckets[request.bucket][request.key] = Object(body, etag, crc32(body) if upload.full_object else '')
         del self.uploads[request.query['uploadId']]
-        return _xml(f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>')
+        named = f'<Location>{self.url}/</Location><Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key>'
+        return _xml(f'<CompleteMultipartUploadResult>{named}<ETag>"{etag}"</ETag></CompleteMultipartUploadResult>')
 
     def ListParts(self, request):  # noqa: N802
         upload = self.uploads.get(request.query['uploadId'])

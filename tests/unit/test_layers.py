@@ -48,6 +48,7 @@ SERVERS = ('rucio.web', 'rucio.gateway', 'rucio.core', 'rucio.db', 'rucio.daemon
 # What these import from above, when they are called, and why.
 UPWARDS = {
     ('rucio.rse.protocols.s3', 'rucio.client.s3client'): "as Rucio's own protocols reach the Rucio server",
+    ('rucio.cli.s3.serve', 'rucio_s3_plugin'): 'the same',
     ('rucio.cli.s3.access', 'rucio_s3_plugin'): 'what the mode of the output was before anything else ran',
 }
 

@@ -42,6 +42,7 @@ else:
 
 __all__ = [
     'DIDType',
+    'WithTool',
     'did_argument',
     'interruptible',
     'is_robot',
@@ -72,6 +73,7 @@ COMMANDS = {
     'reconcile': 'reconcile:reconcile',
     'remove-bucket': 'buckets:remove_bucket',
     'rse': 'storages:rse',
+    'serve': 'serve:serve',
     'settings': 'reconcile:bucket_settings',
     'share': 'sharing:share',
     'unshare': 'sharing:unshare',
@@ -213,6 +215,31 @@ class DIDType(_DIDParamType):
             return parse_did(value, self._need_name)
         except InputValidationError as error:
             self.fail(str(error.args[0]), param, ctx)
+
+
+class WithTool(click.Command):
+    """Treat everything after ``--`` as the command line of the tool.
+
+    If there is no DID, click would otherwise take the first word of it as the DID.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the command line of the tool as ``rucio_s3_tool`` of the context's ``meta``.
+
+        :param ctx: The context of the command.
+        :param args: The arguments.
+        :returns: Those that are left.
+        """
+        at = args.index('--') if '--' in args else len(args)
+        ctx.meta['rucio_s3_tool'] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show the command of the tool in the usage.
+
+        :param ctx: The context of the command.
+        """
+        return [*super().collect_usage_pieces(ctx), '-- COMMAND...']
 
 
 def did_argument(need_name: bool = False, required: bool = True) -> 'Callable[[_Command], _Command]':

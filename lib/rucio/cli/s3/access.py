@@ -47,7 +47,7 @@ from rucio.common.s3.formats import (
     tool_environment,
 )
 
-from . import did_argument, private, rse_option, s3_client, say
+from . import WithTool, did_argument, private, rse_option, s3_client, say
 from .missing import Missing
 
 if TYPE_CHECKING:
@@ -127,22 +127,7 @@ def credentials(
     missing.tell()
 
 
-class _WithTool(click.Command):
-    """Treat everything after ``--`` as the command line of the tool.
-
-    If there is no DID, click would otherwise take the first word of it as the DID.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index('--') if '--' in args else len(args)
-        ctx.meta['rucio_s3_tool'] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), '-- COMMAND...']
-
-
-@click.command('exec', cls=_WithTool)
+@click.command('exec', cls=WithTool)
 @did_argument(required=False)
 @rse_option()
 @_read_only

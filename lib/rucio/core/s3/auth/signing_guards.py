@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.s3.operations import Operation, find
 
 if TYPE_CHECKING:
     from rucio.common.s3.endpoint import Endpoint
@@ -73,54 +74,9 @@ class CheckedRequest(NamedTuple):
     keys: int = 0  # in the body
 
 
-class _Operation(NamedTuple):
-    """An S3 operation: its method, whether it is on a key or bucket, and its required and optional query parameters."""
-
-    name: str
-    method: str
-    on: str
-    write: bool = False
-    needs: frozenset[str] = frozenset()
-    may: frozenset[str] = frozenset()
-    copies: bool = False
-
-
 def _fields(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
-
-_LISTING = 'prefix delimiter max-keys encoding-type'
-_OPERATIONS = (
-    _Operation('HeadObject', 'HEAD', 'key', may=_fields('partNumber')),
-    _Operation('GetObject', 'GET', 'key', may=_fields('partNumber')),
-    _Operation('PutObject', 'PUT', 'key', write=True),
-    _Operation('CopyObject', 'PUT', 'key', write=True, copies=True),
-    _Operation('DeleteObject', 'DELETE', 'key', write=True),
-    _Operation('CreateMultipartUpload', 'POST', 'key', write=True, needs=_fields('uploads')),
-    _Operation('UploadPart', 'PUT', 'key', write=True, needs=_fields('partNumber uploadId')),
-    _Operation('UploadPartCopy', 'PUT', 'key', write=True, needs=_fields('partNumber uploadId'), copies=True),
-    _Operation('CompleteMultipartUpload', 'POST', 'key', write=True, needs=_fields('uploadId')),
-    _Operation('AbortMultipartUpload', 'DELETE', 'key', write=True, needs=_fields('uploadId')),
-    _Operation(
-        'ListParts',
-        'GET',
-        'key',
-        write=True,
-        needs=_fields('uploadId'),
-        may=_fields('max-parts part-number-marker encoding-type'),
-    ),
-    _Operation('HeadBucket', 'HEAD', 'bucket'),
-    _Operation('GetBucketLocation', 'GET', 'bucket', needs=_fields('location')),
-    _Operation(
-        'ListObjectsV2',
-        'GET',
-        'bucket',
-        needs=_fields('list-type'),
-        may=_fields(f'{_LISTING} continuation-token start-after fetch-owner'),
-    ),
-    _Operation('ListObjects', 'GET', 'bucket', may=_fields(f'{_LISTING} marker')),
-    _Operation('DeleteObjects', 'POST', 'bucket', write=True, needs=_fields('delete')),
-)
 
 # An upload id may be a directory name on the storage: no slashes, and no dots that lead out of it.
 _NUMBER = r'[1-9][0-9]{0,4}'
@@ -232,7 +188,7 @@ def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Ch
     )
 
 
-def _guards(endpoint: 'Endpoint', operation: _Operation) -> dict[str, str]:
+def _guards(endpoint: 'Endpoint', operation: Operation) -> dict[str, str]:
     wanted = (
         each
         for each in endpoint.signature_guards
@@ -325,17 +281,10 @@ def _read_query(text: str) -> dict[str, str]:
     return query
 
 
-def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) -> _Operation:
-    fields = query.keys()
-    for each in _OPERATIONS:
-        if (each.method, each.on, each.copies) == (
-            method,
-            on,
-            copies,
-        ) and each.needs <= fields <= each.needs | each.may:
-            break
-    else:
-        asked = f' with {", ".join(sorted(fields))[:200]}' if fields else ''
+def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) -> Operation:
+    found = find(method, on, query, copies)
+    if found is None:
+        asked = f' with {", ".join(sorted(query))[:200]}' if query else ''
         target = 'an object' if on == 'key' else 'a bucket'
         copying = ' and x-amz-copy-source' if copies else ''
         _refuse(f'{method[:20]} of {target}{asked}{copying} is not among the operations that are signed')
@@ -344,7 +293,7 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
             _malformed(f"'{name}' in the query of its uri may not be '{value[:100]}'")
         if name in ('marker', 'start-after', 'continuation-token', 'delimiter'):
             _spellings(value, name, MAX_TOKEN_BYTES)
-    return each
+    return found
 
 
 # Headers
@@ -390,7 +339,7 @@ def _one_value(name: str, values: Any) -> str:
 # Keys
 
 
-def _touches(operation: _Operation, bucket: str, keys: list[str], headers: Mapping[str, str]) -> tuple[Touch, ...]:
+def _touches(operation: Operation, bucket: str, keys: list[str], headers: Mapping[str, str]) -> tuple[Touch, ...]:
     touched = [(bucket, each, operation.write) for each in keys]
     if operation.copies:
         touched.append((*_copy_source(headers['x-amz-copy-source']), False))
@@ -456,7 +405,7 @@ def _read_body(body: Any) -> Optional[bytes]:
         _malformed('its body is not base64')
 
 
-def _payload(operation: _Operation, given: Optional[str], body: Optional[bytes], uri: str) -> str:
+def _payload(operation: Operation, given: Optional[str], body: Optional[bytes], uri: str) -> str:
     """Return the value of x-amz-content-sha256.
 
     For DeleteObjects, it is always the digest of the body in the request.

@@ -1,0 +1,393 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Answer the requests of a tool: verify them, find the storage, pass them on, and translate the names.
+
+Each operation costs one request to the storage, and the requests of the way of being authorised; where more are needed,
+the function says so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Optional, Union
+from urllib.parse import unquote
+
+from aiohttp import ClientError, web
+
+from rucio.common.s3 import operations
+from rucio.common.s3.answers import line_logger
+
+from . import answers
+from .asked import Asked, encoded, read
+from .bodies import Body
+from .places import Place, Places
+from .refusals import Refusal
+from .signatures import LocalKeys, verify
+from .upstream import Answer, Upstream
+
+__all__ = ['Gateway', 'Options']
+
+MOST_AT_ONCE = 64  # requests; each has at most about 1 MiB in memory, unless it is a listing
+LONGEST_LIST = 4 * 1024**2  # bytes of the bodies of DeleteObjects and CompleteMultipartUpload
+_XML = {'Content-Type': 'application/xml'}
+_HEADERS = frozenset(
+    [
+        'cache-control',
+        'content-disposition',
+        'content-encoding',
+        'content-language',
+        'content-md5',
+        'content-type',
+        'expires',
+        'range',
+        'if-match',
+        'if-none-match',
+        'if-modified-since',
+        'if-unmodified-since',
+        'x-amz-mp-object-size',
+        'x-amz-metadata-directive',
+        'x-amz-copy-source-range',
+        'x-amz-copy-source-if-match',
+        'x-amz-copy-source-if-none-match',
+        'x-amz-copy-source-if-modified-since',
+        'x-amz-copy-source-if-unmodified-since',
+    ]
+)
+_FAMILIES = ('x-amz-meta-', 'x-amz-checksum-')
+# About the way to this endpoint only, or without effect. Some tools send the default values of these with each upload.
+_SPENT = frozenset(
+    [
+        'x-amz-content-sha256',
+        'x-amz-copy-source',
+        'x-amz-date',
+        'x-amz-decoded-content-length',
+        'x-amz-request-payer',
+        'x-amz-sdk-checksum-algorithm',
+        'x-amz-security-token',
+        'x-amz-trailer',
+        'x-amz-user-agent',
+    ]
+)
+_DEFAULTS = {'x-amz-acl': ('private',), 'x-amz-storage-class': ('STANDARD',), 'x-amz-tagging-directive': ('COPY',)}
+_CONDITIONAL = ('PutObject', 'CopyObject', 'CompleteMultipartUpload')
+_LISTINGS = ('ListObjects', 'ListObjectsV2')
+_NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
+
+_logger = line_logger('rucio.s3.serve')
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user allows.
+
+    :param read_only: Nothing is written or deleted.
+    :param overwrite: Existing objects may be overwritten.
+    """
+
+    read_only: bool = False
+    overwrite: bool = False
+
+
+class _Task(NamedTuple):
+    """A verified request, and where it goes."""
+
+    asked: Asked
+    operation: operations.Operation
+    place: Place
+    key: str  # on the storage
+    body: Body
+    request: web.BaseRequest
+
+
+class Gateway:
+    """The endpoint. To be made and used in one event loop.
+
+    :param keys: The keys that tools sign with.
+    :param places: Where the buckets are.
+    :param upstream: The connections to the storages.
+    :param hosts: The values of the header Host that lead here.
+    :param account: The account, which owns all buckets in the eyes of a tool.
+    :param options: What is allowed.
+    """
+
+    def __init__(
+        self,
+        keys: LocalKeys,
+        places: Places,
+        upstream: Upstream,
+        hosts: tuple[str, ...],
+        account: str,
+        options: Options,
+    ) -> None:
+        self._keys = keys
+        self._places = places
+        self._upstream = upstream
+        self._hosts = hosts
+        self._account = account
+        self._options = options
+        self._free = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request.
+
+        :param request: The request.
+        """
+        try:
+            async with self._free:
+                answer = await self._answer(request)
+        except Refusal as refusal:
+            answer = _refused(refusal)
+        except (ClientError, ConnectionError):  # in the middle of an object: the tool must notice
+            raise
+        except Exception as error:
+            _logger.warning('%s %s failed', request.method, request.path, exc_info=True)
+            answer = _refused(Refusal('InternalError', f'rucio s3 serve failed: {type(error).__name__}.'))
+        if not request.content.at_eof() and not answer.prepared:
+            answer.force_close()  # what comes next may be the rest of the body, or a request, and nobody can tell
+        _logger.debug('%s %s: %d', request.method, request.path, answer.status)
+        return answer
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        pairs = [(name.decode('latin-1'), value.decode('latin-1')) for name, value in request.raw_headers]
+        asked = read(request.method, request.raw_path, pairs)
+        if asked.headers.get('host', '').lower() not in self._hosts:
+            raise Refusal('InvalidRequest', f'This endpoint is {self._hosts[0]}, with the bucket in the path.')
+        verified = verify(asked, self._keys)
+        body = Body(asked.headers, verified, _content(request))
+        if not asked.bucket:
+            return await self._list_buckets(asked)
+        operation = operations.find(
+            asked.method, 'key' if asked.key else 'bucket', asked.query, 'x-amz-copy-source' in asked.headers
+        )
+        if operation is None:
+            what = f' with {", ".join(sorted(asked.query))[:200]}' if asked.query else ''
+            raise Refusal(
+                'NotImplemented', f'{asked.method} of {asked.shown}{what} is not supported by rucio s3 serve.'
+            )
+        if operation.write and self._options.read_only:
+            raise Refusal('AccessDenied', f'{operation.name} is not allowed, as this endpoint is read-only.')
+        wanted = asked.key or asked.query.get('prefix', '')
+        place = await self._upstream.blocking(self._places.of, asked.bucket, wanted)
+        task = _Task(asked, operation, place, place.base + asked.key if asked.key else '', body, request)
+        return await self._ways.get(operation.name, Gateway._pass_on)(self, task)
+
+    # Objects
+
+    async def _pass_on(self, task: _Task) -> web.StreamResponse:
+        """Pass a request on with its body, and the answer as it is."""
+        query = '&'.join(f'{encoded(name)}={encoded(value)}' for name, value in task.asked.query.items())
+        answer = await self._send(task, query, task.body)
+        response = web.StreamResponse(status=answer.status, headers=answers.headers(answer.headers))
+        try:
+            await response.prepare(task.request)
+            if task.asked.method != 'HEAD':
+                async for piece in answer.response.content.iter_any():
+                    await response.write(piece)
+            await response.write_eof()
+        finally:
+            answer.response.release()
+        return response
+
+    async def _put(self, task: _Task) -> web.StreamResponse:
+        """Write an object: after a HEAD if it must not exist, and the storage ignores the condition."""
+        if task.operation.name == 'PutObject':
+            await self._need_absent(task, task.place.endpoint.conditional_put)
+        return await self._pass_on(task)
+
+    async def _copy(self, task: _Task) -> web.StreamResponse:
+        """Copy an object inside a storage, after a HEAD if it must not exist."""
+        if task.operation.name == 'CopyObject':
+            await self._need_absent(task, is_enough=False)
+        bucket, _, key = unquote(task.asked.headers['x-amz-copy-source'].removeprefix('/'), errors='replace').partition(
+            '/'
+        )
+        source = read('GET', f'/{encoded(bucket)}/{encoded(key, "/")}', ())  # checks the names
+        if '?' in task.asked.headers['x-amz-copy-source'] or not source.key:
+            raise Refusal('NotImplemented', 'x-amz-copy-source must be BUCKET/KEY: versions are not supported.')
+        there = await self._upstream.blocking(self._places.of, source.bucket, source.key)
+        if there.endpoint.rse != task.place.endpoint.rse:
+            raise Refusal(
+                'NotImplemented',
+                f'Copies from RSE {there.endpoint.rse} to {task.place.endpoint.rse} are not supported.',
+            )
+        copied = {'x-amz-copy-source': encoded(f'{there.bucket}/{there.base}{source.key}', '/')}
+        return await self._xml(task, copied)
+
+    async def _delete_each(self, task: _Task) -> web.StreamResponse:
+        """Delete the objects of a DeleteObjects one by one: one request each.
+
+        Vended keys may not do it together on Ceph before 20, and signatures are for the owner of the bucket only.
+        """
+        keys, quiet = answers.keys_to_delete(await task.body.whole(LONGEST_LIST))
+        limit = asyncio.Semaphore(task.place.endpoint.max_concurrency)
+
+        async def delete(key: str) -> answers.Deleted:
+            try:
+                read('DELETE', f'/{encoded(task.asked.bucket)}/{encoded(key, "/")}', ())  # checks the name
+                async with limit:
+                    place = await self._upstream.blocking(self._places.of, task.asked.bucket, key)
+                    answer = await self._upstream.send(place, 'DELETE', place.base + key)
+                    answer.response.release()
+                shown = f'{task.asked.bucket}/{key}'
+                return answers.Deleted(
+                    key, answers.refusal(answer.status, answer.error, place, shown) if answer.status >= 300 else None
+                )
+            except Refusal as refusal:
+                return answers.Deleted(key, refusal)
+
+        return _xml(answers.deleted(await asyncio.gather(*(delete(key) for key in keys)), quiet))
+
+    # Answers in XML
+
+    async def _xml(self, task: _Task, more: Optional[Mapping[str, str]] = None) -> web.StreamResponse:
+        """Pass a request with a small body on, and translate the names in the answer."""
+        body = await task.body.whole(LONGEST_LIST)
+        if task.operation.name in ('CreateMultipartUpload', 'CompleteMultipartUpload'):
+            honoured = task.operation.name[:2] == 'Co' and task.place.endpoint.conditional_multipart
+            await self._need_absent(task, honoured)
+        query = '&'.join(
+            f'{encoded(name)}={encoded(task.place.base + value if name in _NAMES_IN_QUERY else value)}'
+            for name, value in self._query(task).items()
+        )
+        answer = await self._send(task, query, body, more)
+        content = await self._upstream.read(answer.response)
+        try:
+            root = answers.root_of(content)
+        except ValueError:
+            raise Refusal(
+                'InternalError', f'RSE {task.place.endpoint.rse} answered with something other than XML.'
+            ) from None
+        if root.tag == 'Error':  # S3 also sends errors with the status 200
+            raise answers.refusal(500, content, task.place, task.asked.shown)
+        url = f'http://{self._hosts[0]}{task.asked.signed_path}'
+        kept = {name: value for name, value in answers.headers(answer.headers).items() if name.lower() == 'etag'}
+        return _xml(answers.renamed(root, task.place, task.asked.bucket, url), kept)
+
+    @staticmethod
+    def _query(task: _Task) -> dict[str, str]:
+        query = dict(task.asked.query)
+        if task.operation.name in _LISTINGS and task.place.base:
+            query.setdefault('prefix', '')
+        return query
+
+    async def _head_bucket(self, task: _Task) -> web.StreamResponse:
+        answer = await self._send(task, '', b'')
+        answer.response.release()
+        return web.Response(status=200, headers={'x-amz-bucket-region': 'us-east-1'})
+
+    async def _location(self, task: _Task) -> web.StreamResponse:
+        """Answer without a request to the storage: signatures for any region are right here."""
+        return _xml(answers.location())
+
+    async def _list_buckets(self, asked: Asked) -> web.StreamResponse:
+        """List the buckets of the account's scopes. One request to the Rucio server, none to a storage from here."""
+        if asked.method != 'GET':
+            raise Refusal('NotImplemented', f'{asked.method} of / is not supported by rucio s3 serve.')
+        return _xml(answers.buckets(await self._upstream.blocking(self._places.buckets), self._account))
+
+    # Requests
+
+    async def _send(
+        self, task: _Task, query: str, body: Union[bytes, Body], more: Optional[Mapping[str, str]] = None
+    ) -> Answer:
+        """Send a request to the storage.
+
+        :raises Refusal: if the storage answers with an error.
+        """
+        headers = {**self._headers(task), **(more or {})}
+        answer = await self._upstream.send(task.place, task.asked.method, task.key, query, headers, body)
+        if answer.status < 300 or answer.status == 304:
+            return answer
+        if answer.status == 412 and self._guards(task):
+            raise _exists(task)
+        refusal = answers.refusal(answer.status, answer.error, task.place, task.asked.shown)
+        if refusal.code == 'NoSuchBucket':
+            self._places.forget(task.place)
+        raise refusal
+
+    def _headers(self, task: _Task) -> dict[str, str]:
+        """Return the headers of the tool that the storage gets.
+
+        :raises Refusal: if one of them asks for something that is not supported.
+        """
+        kept = {}
+        for name, value in task.asked.headers.items():
+            if name in _HEADERS or name.startswith(_FAMILIES):
+                kept[name] = value
+            elif name.startswith('x-amz-') and name not in _SPENT and value not in _DEFAULTS.get(name, ()):
+                raise Refusal('NotImplemented', f"The header '{name}' is not supported by rucio s3 serve.")
+        if task.body.is_chunked:
+            coded = [each.strip() for each in kept.pop('content-encoding', '').split(',')]
+            if rest := ','.join(each for each in coded if each and each != 'aws-chunked'):
+                kept['content-encoding'] = rest
+        if self._guards(task):
+            kept['if-none-match'] = '*'
+        if task.place.endpoint.requester_pays:
+            kept['x-amz-request-payer'] = 'requester'
+        return kept
+
+    async def _need_absent(self, task: _Task, is_enough: bool) -> None:
+        """Refuse to overwrite an object: by a HEAD, unless the storage honours the condition of the request.
+
+        :param is_enough: Whether it does.
+        """
+        wanted = not self._options.overwrite or task.asked.headers.get('if-none-match') == '*'
+        if not wanted or is_enough:
+            return
+        answer = await self._upstream.send(task.place, 'HEAD', task.key)
+        answer.response.release()
+        if answer.status < 300:
+            raise _exists(task)
+
+    def _guards(self, task: _Task) -> bool:
+        return task.operation.name in _CONDITIONAL and not self._options.overwrite
+
+    _ways: ClassVar[dict[str, Callable[['Gateway', _Task], Awaitable[web.StreamResponse]]]] = {
+        'PutObject': _put,
+        'CopyObject': _copy,
+        'UploadPartCopy': _copy,
+        'DeleteObjects': _delete_each,
+        'CreateMultipartUpload': _xml,
+        'CompleteMultipartUpload': _xml,
+        'ListParts': _xml,
+        'ListObjects': _xml,
+        'ListObjectsV2': _xml,
+        'HeadBucket': _head_bucket,
+        'GetBucketLocation': _location,
+    }
+
+
+def _xml(content: bytes, headers: Optional[Mapping[str, str]] = None) -> web.Response:
+    return web.Response(body=content, headers={**_XML, **(headers or {})})
+
+
+def _exists(task: _Task) -> Refusal:
+    return Refusal(
+        'PreconditionFailed',
+        f'{task.asked.shown} exists. To overwrite objects, start `rucio s3 serve` with --overwrite.',
+    )
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    return web.Response(status=refusal.status, body=refusal.xml(), headers=_XML)
+
+
+async def _content(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """Yield the body of a request, after telling a tool that waits for it to send it."""
+    if request.headers.get('Expect', '').lower() == '100-continue':
+        await request.writer.write(b'HTTP/1.1 100 Continue\r\n\r\n')
+        request.writer.output_size = 0
+    async for piece in request.content.iter_any():
+        yield piece

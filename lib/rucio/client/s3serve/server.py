@@ -1,0 +1,85 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Listen on this machine, until the end of a block."""
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from aiohttp import web
+
+from rucio.common.exception import InputValidationError
+
+from .gateway import Gateway, Options
+from .places import Places
+from .signatures import LocalKeys
+from .upstream import PIECE, Upstream
+
+if TYPE_CHECKING:
+    from rucio.client.s3client import S3Client
+
+__all__ = ['Listening', 'listening']
+
+HOST = '127.0.0.1'
+
+
+class Listening(NamedTuple):
+    """An endpoint that listens.
+
+    :param url: Its URL.
+    :param keys: The keys for it.
+    """
+
+    url: str
+    keys: LocalKeys
+
+
+@asynccontextmanager
+async def listening(
+    client: 'S3Client', rse: Optional[str] = None, port: int = 0, options: Optional[Options] = None
+) -> AsyncIterator[Listening]:
+    """Listen on this machine until the end of the block. The port is bound before the block begins.
+
+    :param client: The Rucio server.
+    :param rse: The RSE; None for the one that Rucio chooses for each scope.
+    :param port: The port; 0 for a free one.
+    :param options: What is allowed; None for everything but overwriting.
+    :raises InputValidationError: if the port is not free.
+    """
+    try:
+        sock = socket.create_server((HOST, port))
+    except OSError as error:
+        raise InputValidationError(
+            f'Port {port} of {HOST} cannot be used: {error.strerror}. Choose another one with --port.'
+        ) from None
+    bound = sock.getsockname()[1]
+    hosts = (f'{HOST}:{bound}', f'localhost:{bound}')
+    keys, upstream = LocalKeys.make(), Upstream()
+    gateway = Gateway(keys, Places(client, rse), upstream, hosts, str(client.account), options or Options())
+    # Bytes that are not HTTP are answered with 400; a traceback would tell nobody anything.
+    quiet = logging.getLogger('rucio.s3.serve.http')
+    quiet.setLevel(logging.CRITICAL)
+    server = web.Server(gateway.handle, logger=quiet, access_log=None, auto_decompress=False, read_bufsize=PIECE)
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, sock).start()
+        yield Listening(f'http://{hosts[0]}', keys)
+    finally:
+        await runner.cleanup()
+        await upstream.close()
+        sock.close()

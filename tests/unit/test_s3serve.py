@@ -1,0 +1,590 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`rucio s3 serve`: boto3 and raw requests to an endpoint in this process, with a fake S3 behind it."""
+
+import asyncio
+import base64
+import hashlib
+import http.client
+import socket
+import threading
+import zlib
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from queue import Queue
+from xml.etree import ElementTree
+
+import boto3
+import pytest
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError
+
+from rucio.client.s3serve import answers, asked, places
+from rucio.client.s3serve.bodies import Body
+from rucio.client.s3serve.gateway import Options
+from rucio.client.s3serve.places import Place
+from rucio.client.s3serve.refusals import Refusal
+from rucio.client.s3serve.server import listening
+from rucio.client.s3serve.signatures import LocalKeys, verify
+from rucio.common.exception import AccessDenied, InputValidationError, RSENotFound
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
+from servers.fake_s3 import error
+
+BUCKET = 'user.alice'
+
+
+class Rucio:
+    """What the endpoint wants of an S3Client."""
+
+    account = 'alice'
+    auth_type = 'userpass'
+    auth_token = ''
+    identity = 'the tests'
+
+    def __init__(self, url, base='', shared=None, **settings):
+        self.asked = []
+        self.base = base
+        self.shared = shared  # only this collection is shared
+        self.settings = {'conditional_put': True, 'conditional_multipart': True} | settings
+        self.url = url
+
+    def best_place(self, scope, name, rse=None, read=False):
+        self.asked.append((scope, name))
+        if scope != BUCKET:
+            raise RSENotFound(f'{scope} is not on any S3 storage.')
+        if self.shared and name.partition('/')[0] != self.shared:
+            raise AccessDenied(f'Account bob may not read {name}.')
+        return {'rse': 'X', 'bucket': 'storage.bucket' if self.base else BUCKET, 'key': self.base + name, 'url': ''}
+
+    def endpoint(self, rse):
+        secrets = Secrets(access_key='AKID', secret_key='upstream-secret')
+        return Endpoint(rse=rse, rse_id='', url=self.url, region='us-east-1', secrets=secrets, **self.settings)
+
+    def list_buckets(self, rse=None, missing=None):
+        return [{'rse': 'X', 'bucket': BUCKET, 'scope': BUCKET, 'created': '2026-11-23T01:46:27Z'}, {'rse': 'X', 'bucket': 'b', 'scope': None, 'created': None}]
+
+
+@contextmanager
+def serving(client, **options):
+    """The endpoint, in a thread of its own."""
+    started, ended = Queue(), Queue()
+
+    async def run():
+        async with listening(client, options=Options(**options)) as here:
+            started.put(here)
+            await asyncio.get_running_loop().run_in_executor(None, ended.get)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        yield started.get(timeout=30)
+    finally:
+        ended.put(None)
+        thread.join()
+
+
+def boto(here, **config):
+    keys = {'aws_access_key_id': here.keys.access_key, 'aws_secret_access_key': here.keys.secret_key, 'aws_session_token': here.keys.session_token}
+    return boto3.client(
+        's3', endpoint_url=here.url, region_name='us-east-1', config=Config(signature_version='s3v4', retries={'total_max_attempts': 1}, **config), **keys
+    )
+
+
+def code_of(call, *arguments, **keywords):
+    with pytest.raises(ClientError) as refused:
+        call(*arguments, **keywords)
+    return refused.value.response['Error']['Code']
+
+
+@pytest.fixture
+def storage(s3):
+    s3.buckets.update({BUCKET: {}, 'storage.bucket': {}})
+    return s3
+
+
+# Operations
+
+
+@pytest.mark.parametrize('base', ['', 'folder/user.alice/'])
+def test_objects_go_both_ways(storage, base):
+    bucket, name = ('storage.bucket' if base else BUCKET), 'run 1/a+b(é)'
+    with serving(Rucio(storage.url, base)) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key=name, Body=b'0123456789', Metadata={'of': 'mine'})
+        assert storage.buckets[bucket][base + name].body == b'0123456789'
+        assert client.head_object(Bucket=BUCKET, Key=name)['ContentLength'] == 10
+        assert client.get_object(Bucket=BUCKET, Key=name, Range='bytes=2-4')['Body'].read() == b'234'
+        found = client.list_objects_v2(Bucket=BUCKET, Prefix='run 1/')
+        assert (found['Name'], [each['Key'] for each in found['Contents']]) == (BUCKET, [name])
+        assert [each['Key'] for each in client.list_objects(Bucket=BUCKET)['Contents']] == [name]
+        assert [each['Prefix'] for each in client.list_objects_v2(Bucket=BUCKET, Delimiter='/')['CommonPrefixes']] == ['run 1/']
+        client.copy_object(Bucket=BUCKET, Key='copy', CopySource={'Bucket': BUCKET, 'Key': name})
+        assert storage.buckets[bucket][f'{base}copy'].body == b'0123456789'
+        gone = client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': name}, {'Key': 'copy'}]})
+        assert [each['Key'] for each in gone['Deleted']] == [name, 'copy']
+        assert storage.buckets[bucket] == {}
+        assert code_of(client.get_object, Bucket=BUCKET, Key=name) == 'NoSuchKey'
+        assert code_of(client.head_object, Bucket=BUCKET, Key=name) == '404'
+    assert 'DeleteObjects' not in [each.operation for each in storage.requests]
+
+
+def test_multipart(storage):
+    with serving(Rucio(storage.url, 'folder/')) as here:
+        client = boto(here)
+        upload = client.create_multipart_upload(Bucket=BUCKET, Key='large')
+        assert (upload['Bucket'], upload['Key']) == (BUCKET, 'large')
+        part = {'Bucket': BUCKET, 'Key': 'large', 'UploadId': upload['UploadId']}
+        etag = client.upload_part(**part, PartNumber=1, Body=b'x' * 3_000_000)['ETag']
+        done = client.complete_multipart_upload(**part, MultipartUpload={'Parts': [{'PartNumber': 1, 'ETag': etag}]})
+        assert (done['Bucket'], done['Key'], done['Location']) == (BUCKET, 'large', f'{here.url}/{BUCKET}/large')
+        assert client.get_object(Bucket=BUCKET, Key='large')['Body'].read() == b'x' * 3_000_000
+        other = client.create_multipart_upload(Bucket=BUCKET, Key='other')['UploadId']
+        client.abort_multipart_upload(Bucket=BUCKET, Key='other', UploadId=other)
+    assert storage.uploads == {}
+
+
+def test_buckets_are_scopes(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        assert [each['Name'] for each in client.list_buckets()['Buckets']] == [BUCKET]
+        assert client.get_bucket_location(Bucket=BUCKET)['LocationConstraint'] is None
+        assert client.head_bucket(Bucket=BUCKET)['ResponseMetadata']['HTTPStatusCode'] == 200
+        assert code_of(client.list_objects_v2, Bucket='user.nobody') == 'NoSuchBucket'
+
+
+def test_signed_urls(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        url = client.generate_presigned_url('put_object', Params={'Bucket': BUCKET, 'Key': 'a b'})
+        assert fetch(url, 'PUT', b'content')[0] == 200
+        url = client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'a b'})
+        assert fetch(url) == (200, b'content')
+        assert fetch(url.replace('a%20b', 'other'))[0] == 403
+        assert fetch(url.replace('X-Amz-Expires=3600', 'X-Amz-Expires=7200'))[0] == 403
+
+
+def test_only_what_is_shared(storage):
+    storage_of = Rucio(storage.url, shared='run1')
+    with serving(storage_of) as here:
+        client = boto(here)
+        for number in range(3):
+            client.put_object(Bucket=BUCKET, Key=f'run1/{number}', Body=b'')
+        assert len(client.list_objects_v2(Bucket=BUCKET, Prefix='run1/')['Contents']) == 3
+        assert code_of(client.list_objects_v2, Bucket=BUCKET) == 'AccessDenied'
+        assert code_of(client.get_object, Bucket=BUCKET, Key='run2/x') == 'AccessDenied'
+    assert [name for _, name in storage_of.asked].count('run1/0') == 1
+    assert 'run1/1' not in [name for _, name in storage_of.asked]
+
+
+def test_what_is_not_supported_says_so(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        assert code_of(client.create_bucket, Bucket='user.new') == 'NotImplemented'
+        assert code_of(client.get_bucket_acl, Bucket=BUCKET) == 'NotImplemented'
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x', ACL='public-read') == 'NotImplemented'
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x', Tagging='a=b') == 'NotImplemented'
+        assert code_of(client.get_object, Bucket=BUCKET, Key='x', VersionId='1') == 'NotImplemented'
+        client.put_object(Bucket=BUCKET, Key='x', ACL='private', StorageClass='STANDARD')
+    assert storage.buckets[BUCKET].keys() == {'x'}
+
+
+def test_read_only(storage):
+    with serving(Rucio(storage.url), read_only=True) as here:
+        client = boto(here)
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+        assert code_of(client.delete_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+        assert code_of(client.delete_objects, Bucket=BUCKET, Delete={'Objects': [{'Key': 'x'}]}) == 'AccessDenied'
+        client.list_objects_v2(Bucket=BUCKET)
+
+
+@pytest.mark.parametrize('honoured', [True, False])
+def test_nothing_is_overwritten_unless_the_user_wants_it(storage, honoured):
+    storage.conditional_put = storage.conditional_multipart = honoured
+    rucio = Rucio(storage.url, conditional_put=honoured, conditional_multipart=honoured)
+    with serving(rucio) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='x', Body=b'first')
+        client.put_object(Bucket=BUCKET, Key='y', Body=b'other')
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x', Body=b'second') == 'PreconditionFailed'
+        assert code_of(client.create_multipart_upload, Bucket=BUCKET, Key='x') == 'PreconditionFailed'
+        assert code_of(client.copy_object, Bucket=BUCKET, Key='x', CopySource=f'{BUCKET}/y') == 'PreconditionFailed'
+        late = client.create_multipart_upload(Bucket=BUCKET, Key='z')['UploadId']
+        etag = client.upload_part(Bucket=BUCKET, Key='z', UploadId=late, PartNumber=1, Body=b'late')['ETag']
+        client.put_object(Bucket=BUCKET, Key='z', Body=b'first')
+        parts = {'Parts': [{'PartNumber': 1, 'ETag': etag}]}
+        assert code_of(client.complete_multipart_upload, Bucket=BUCKET, Key='z', UploadId=late, MultipartUpload=parts) == 'PreconditionFailed'
+        assert storage.buckets[BUCKET]['x'].body == storage.buckets[BUCKET]['z'].body == b'first'
+    with serving(rucio, overwrite=True) as here:
+        boto(here).put_object(Bucket=BUCKET, Key='x', Body=b'second')
+    assert storage.buckets[BUCKET]['x'].body == b'second'
+
+
+def test_errors_of_the_storage_are_passed_on_without_those_of_its_keys(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        storage.fail('PutObject', error(503, 'SlowDown'))
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'SlowDown'
+        storage.fail('PutObject', error(403, 'InvalidAccessKeyId'))
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+
+
+# Attacks
+
+
+def fetch(url, method='GET', body=None, headers=None):
+    host, _, path = url.partition('://')[2].partition('/')
+    connection = http.client.HTTPConnection(host, timeout=30)
+    connection.request(method, f'/{path}', body, headers or {})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def raw(here, lines, body=b''):
+    """Send bytes as they are, and return the status of the answer, or 400 if there is none."""
+    host, _, port = here.url.partition('://')[2].partition(':')
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall('\r\n'.join([*lines, '', '']).encode() + body)
+        answer = connection.makefile('rb').readline()
+        return int(answer.split()[1]) if answer else 400
+
+
+NO_BODY = hashlib.sha256(b'').hexdigest()
+
+
+def signed(here, method, path, payload=NO_BODY, secret=None, **headers):
+    """The headers of a signed request."""
+    request = AWSRequest(method, f'{here.url}{path}', {name.replace('_', '-'): value for name, value in headers.items()})
+    auth = S3SigV4Auth(ReadOnlyCredentials(here.keys.access_key, secret or here.keys.secret_key, here.keys.session_token), 's3', 'us-east-1')
+    auth.payload = lambda _: payload
+    auth.add_auth(request)
+    return {'Host': here.url.partition('://')[2], **dict(request.headers)}
+
+
+def code_in(answer):
+    return ElementTree.fromstring(answer[1]).findtext('Code')
+
+
+@pytest.fixture
+def here(storage):
+    storage.buckets[BUCKET].clear()
+    with serving(Rucio(storage.url)) as here:
+        yield here
+
+
+def test_another_user_of_the_machine_has_no_keys(here, storage):
+    """Anybody on this machine can connect: without a signature, with a guessed secret, or with other keys."""
+    url = f'{here.url}/{BUCKET}'
+    assert code_in(fetch(url)) == 'AccessDenied'
+    assert code_in(fetch(url, headers=signed(here, 'GET', f'/{BUCKET}', secret='guessed'))) == 'SignatureDoesNotMatch'
+    keys = LocalKeys.make()
+    assert code_in(fetch(url, headers=signed(here._replace(keys=keys), 'GET', f'/{BUCKET}'))) == 'InvalidAccessKeyId'
+    other = here._replace(keys=here.keys._replace(session_token='guessed'))
+    assert code_in(fetch(url, headers=signed(other, 'GET', f'/{BUCKET}'))) == 'SignatureDoesNotMatch'
+    assert storage.requests == []
+
+
+def test_a_signature_is_for_one_request(here, storage):
+    """Who has seen a signed request sends it with another path, method, query, host, header or body."""
+    headers = signed(here, 'GET', f'/{BUCKET}/x', Range='bytes=0-1')
+    assert fetch(f'{here.url}/{BUCKET}/x', headers=headers)[0] == 404
+    assert code_in(fetch(f'{here.url}/{BUCKET}/y', headers=headers)) == 'SignatureDoesNotMatch'
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x', 'DELETE', headers=headers)) == 'SignatureDoesNotMatch'
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x?uploads', headers=headers)) == 'SignatureDoesNotMatch'
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x', headers={**headers, 'Range': 'bytes=0-9'})) == 'SignatureDoesNotMatch'
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x', headers={**headers, 'Host': 's3.example.org'})) == 'InvalidRequest'
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x', headers={**headers, 'x-amz-copy-source': f'/{BUCKET}/y'})) == 'AccessDenied'
+    put = signed(here, 'PUT', f'/{BUCKET}/x', hashlib.sha256(b'mine').hexdigest())
+    assert code_in(fetch(f'{here.url}/{BUCKET}/x', 'PUT', b'evil', put)) == 'XAmzContentSHA256Mismatch'
+    assert storage.buckets[BUCKET] == {}
+
+
+def test_signatures_of_another_time():
+    keys, now = LocalKeys.make(), datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
+
+    def request(auth, when, **query):
+        made = AWSRequest('GET', f'http://127.0.0.1:1/{BUCKET}/x', {'Host': '127.0.0.1:1'})
+        made.context['timestamp'] = f'{when:%Y%m%dT%H%M%SZ}'
+        auth._modify_request_before_signing(made)
+        auth._inject_signature_to_request(made, auth.signature(auth.string_to_sign(made, auth.canonical_request(made)), made))
+        return asked.read('GET', made.url.partition(':1')[2], list(made.headers.items()))
+
+    credentials = ReadOnlyCredentials(*keys)
+    for minutes, is_right in ((14, True), (-14, True), (16, False), (-16, False)):
+        made = request(S3SigV4Auth(credentials, 's3', 'anywhere'), now + timedelta(minutes=minutes))
+        if is_right:
+            verify(made, keys, now)
+        else:
+            with pytest.raises(Refusal, match='RequestTimeTooSkewed'):
+                verify(made, keys, now)
+    for hours, is_right in ((1, True), (3, False)):
+        made = request(S3SigV4QueryAuth(credentials, 's3', 'anywhere', expires=7200), now)
+        if is_right:
+            verify(made, keys, now + timedelta(hours=hours))
+        else:
+            with pytest.raises(Refusal, match='expired'):
+                verify(made, keys, now + timedelta(hours=hours))
+
+
+@pytest.mark.parametrize(
+    'lines',
+    [
+        ['Content-Length: 5', 'Transfer-Encoding: chunked'],
+        ['Transfer-Encoding: chunked', 'Content-Length: 5'],
+        ['Content-Length: 5', 'Content-Length: 6'],
+        ['Content-Length: 5, 6'],
+        ['Content-Length: +5'],
+        ['Transfer-Encoding: xchunked'],
+        ['Transfer-Encoding : chunked'],
+        ['Content-Length: 5', 'X: y\n Transfer-Encoding: chunked'],
+    ],
+)
+def test_request_smuggling(here, storage, lines):
+    """A second request is hidden in the body of one that is read in two ways."""
+    headers = signed(here, 'PUT', f'/{BUCKET}/x', 'UNSIGNED-PAYLOAD')
+    hidden = f'0\r\n\r\nGET /{BUCKET}/y HTTP/1.1\r\n\r\n'.encode()
+    assert raw(here, [f'PUT /{BUCKET}/x HTTP/1.1', *(f'{name}: {value}' for name, value in headers.items()), *lines], hidden) >= 400
+    assert storage.requests == []
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        f'/{BUCKET}/a/../../other/x',
+        f'/{BUCKET}/%2e%2e/x',
+        f'/{BUCKET}/./x',
+        '/../x',
+        f'//{BUCKET}/x',
+        '/%00/x',
+        f'/{BUCKET}/%ff',
+        f'/{BUCKET}//a',
+        '/..%2f/x',
+        f'/{BUCKET}/x#y',
+        '/a%3fb/x',
+        '/x' * 3000,
+    ],
+)
+def test_paths_that_lead_elsewhere(here, storage, path):
+    lines = [f'GET {path} HTTP/1.1', *(f'{name}: {value}' for name, value in signed(here, 'GET', f'/{BUCKET}/x').items())]
+    assert 400 <= raw(here, lines) < 500
+    assert storage.requests == []
+
+
+@pytest.mark.parametrize('target', ['http://storage.example.org/user.alice/x', 'storage.example.org:443', '*'])
+def test_it_is_no_proxy(here, storage, target):
+    lines = [f'GET {target} HTTP/1.1', *(f'{name}: {value}' for name, value in signed(here, 'GET', f'/{BUCKET}/x').items())]
+    assert 400 <= raw(here, lines) < 500
+    assert storage.requests == []
+
+
+def test_hop_by_hop_headers_and_cookies_end_here(storage):
+    """The storage never sees the tool's connection headers or its local signature, and the tool none of its cookies."""
+    storage.buckets[BUCKET].clear()
+    with serving(Rucio(storage.url)) as here:
+        headers = signed(here, 'PUT', f'/{BUCKET}/x', 'UNSIGNED-PAYLOAD')
+        more = {'Connection': 'x-secret', 'X-Secret': '1', 'Cookie': 'a=b', 'X-Forwarded-Prefix': '/other', 'Upgrade': 'h2c', 'Proxy-Authorization': 'x'}
+        assert fetch(f'{here.url}/{BUCKET}/x', 'PUT', b'content', {**headers, **more})[0] == 200
+    (sent,) = storage.requests
+    assert not {'x-secret', 'cookie', 'x-forwarded-prefix', 'upgrade', 'proxy-authorization'} & sent.headers.keys()
+    assert here.keys.access_key not in str(sent.headers)
+    assert here.keys.session_token not in str(sent.headers)
+    assert answers.headers({'Set-Cookie': 'a', 'Location': 'b', 'Connection': 'c', 'Keep-Alive': 'd', 'ETag': 'e', 'X-Amz-Meta-F': 'f'}) == {
+        'ETag': 'e',
+        'X-Amz-Meta-F': 'f',
+    }
+
+
+# aws-chunked
+
+
+EXAMPLE = LocalKeys('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', '')
+THEN = datetime(2013, 5, 24, tzinfo=timezone.utc)
+
+
+def example(trailer=False):
+    """The examples of AWS: sigv4-streaming.html and sigv4-streaming-trailers.html. Returns the request and the signatures of its chunks."""
+    kind = 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD' + ('-TRAILER' if trailer else '')
+    names = 'content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class'
+    seed = '4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9'
+    chunks = (
+        'ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648',
+        '0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497',
+        'b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9',
+    )
+    if trailer:
+        names = 'content-encoding;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class;x-amz-trailer'
+        seed = '106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e'
+        chunks = (
+            'b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2',
+            '1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7',
+            '2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992',
+        )
+    headers = {
+        'Host': 's3.amazonaws.com',
+        'x-amz-date': '20130524T000000Z',
+        'x-amz-storage-class': 'REDUCED_REDUNDANCY',
+        'Authorization': f'AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders={names},Signature={seed}',
+        'x-amz-content-sha256': kind,
+        'Content-Encoding': 'aws-chunked',
+        'x-amz-decoded-content-length': '66560',
+        **({'x-amz-trailer': 'x-amz-checksum-crc32c'} if trailer else {'Content-Length': '66824'}),
+    }
+    return asked.read('PUT', '/examplebucket/chunkObject.txt', headers.items()), chunks
+
+
+def chunked(signatures, sizes=(65536, 1024), trailer=b'\r\n', content=b'a'):
+    lines = [
+        f'{size:x};chunk-signature={signature}\r\n'.encode() + content * size + (b'\r\n' if size else b'')
+        for size, signature in zip((*sizes, 0), signatures, strict=True)
+    ]
+    return b''.join(lines) + trailer
+
+
+def decoded(request, verified, stream, step=1000):
+    async def pieces():
+        for start in range(0, len(stream), step):
+            yield stream[start : start + step]
+
+    async def read():
+        return [piece async for piece in Body(request.headers, verified, pieces())]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize('step', [1, 1000, 100_000])
+def test_the_examples_of_aws(step):
+    request, chunks = example()
+    assert b''.join(decoded(request, verify(request, EXAMPLE, THEN), chunked(chunks), step)) == b'a' * 66560
+    request, chunks = example(trailer=True)
+    trailer = b'x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435\r\n\r\n'
+    assert b''.join(decoded(request, verify(request, EXAMPLE, THEN), chunked(chunks, trailer=trailer), step)) == b'a' * 66560
+    with pytest.raises(Refusal, match='SignatureDoesNotMatch'):
+        decoded(request, verify(request, EXAMPLE, THEN), chunked(chunks, trailer=trailer.replace(b'sOO8', b'sOO9')), step)
+
+
+@pytest.mark.parametrize(
+    ('stream', 'said'),
+    [
+        (lambda chunks: chunked(chunks, content=b'b'), 'SignatureDoesNotMatch'),
+        (lambda chunks: chunked((chunks[0], chunks[1], chunks[0])), 'SignatureDoesNotMatch'),
+        (lambda chunks: chunked((chunks[0], chunks[2]), sizes=(65536,)), 'SignatureDoesNotMatch'),
+        (lambda chunks: chunked(chunks)[:-90], 'IncompleteBody'),
+        (lambda chunks: chunked(chunks)[:1000], 'IncompleteBody'),
+        (lambda _: b'', 'IncompleteBody'),
+        (lambda _: b'0' * 100_000, 'too long'),
+        (lambda _: b'1' * 100 + b'\r\n', 'not HEX'),
+        (lambda chunks: f'ffffffffffffffff;chunk-signature={chunks[0]}\r\n'.encode(), 'longer than'),
+        (lambda chunks: f'-1;chunk-signature={chunks[0]}\r\n'.encode(), 'not HEX'),
+        (lambda chunks: f'10001;chunk-signature={chunks[0]}\r\n'.encode() + b'a' * 65536 + b'\r\n', 'not|SignatureDoesNotMatch'),
+        (lambda _: b'10000\r\n' + b'a' * 65536, 'not HEX'),
+        (lambda chunks: chunked(chunks).replace(b'a\r\n', b'aX\r\n', 1), 'longer than its size'),
+        (lambda chunks: chunked(chunks, trailer=b'x-amz-meta-more:1\r\n\r\n'), 'not the one that'),
+        (lambda chunks: chunked(chunks, trailer=b'x' * 5000), 'too long'),
+    ],
+)
+def test_chunks_that_lie(stream, said):
+    """What the storage would get of such a body is never all of it: the last piece is withheld."""
+    request, chunks = example()
+    got = []
+
+    async def pieces():
+        yield stream(chunks)
+
+    async def read():
+        async for piece in Body(request.headers, verify(request, EXAMPLE, THEN), pieces()):
+            got.append(piece)  # noqa: PERF401 - what there is when it fails
+
+    with pytest.raises(Refusal, match=said):
+        asyncio.run(read())
+    assert len(b''.join(got)) < 66560
+
+
+def unsigned(here, content, crc, **headers):
+    more = {'x_amz_decoded_content_length': str(len(content)), 'x_amz_trailer': 'x-amz-checksum-crc32', 'Content_Encoding': 'gzip,aws-chunked', **headers}
+    body = b'%x\r\n%s\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n' % (len(content), content, crc)
+    return fetch(f'{here.url}/{BUCKET}/x', 'PUT', body, signed(here, 'PUT', f'/{BUCKET}/x', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER', **more))
+
+
+def test_trailers_without_signatures(here, storage):
+    crc = base64.b64encode(zlib.crc32(b'content').to_bytes(4, 'big'))
+    assert code_in(unsigned(here, b'content', b'AAAAAA==')) == 'BadDigest'
+    assert storage.buckets[BUCKET] == {}
+    assert unsigned(here, b'content', crc)[0] == 200
+    assert storage.buckets[BUCKET]['x'].body == b'content'
+    assert storage.requests[-1].headers['content-encoding'] == 'gzip'
+    assert storage.requests[-1].headers['content-length'] == '7'
+
+
+# Parts
+
+
+def test_names_of_a_storage_that_are_not_in_the_place():
+    place = Place(BUCKET, Endpoint(rse='X', rse_id='', url='https://s3.example.org'), None, 'b', 'mine/')
+    with pytest.raises(ValueError, match=r'^$'):
+        answers.renamed(answers.root_of(b'<ListBucketResult><Contents><Key>theirs/x</Key></Contents></ListBucketResult>'), place, BUCKET, '')
+    with pytest.raises(ValueError, match=r'^$'):
+        answers.root_of(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
+
+
+@pytest.mark.parametrize(
+    'body',
+    [
+        b'',
+        b'<Delete/>',
+        b'<!DOCTYPE x><Delete/>',
+        b'<Delete><Object><Key>x</Key><VersionId>1</VersionId></Object></Delete>',
+        b'<Delete>' + b'<Object><Key>x</Key></Object>' * 1001 + b'</Delete>',
+    ],
+)
+def test_bodies_of_delete_objects(body):
+    with pytest.raises(Refusal):
+        answers.keys_to_delete(body)
+
+
+def test_requests_only_go_to_the_host_of_the_rse():
+    endpoint = Endpoint(rse='X', rse_id='', url='https://s3.example.org:9000')
+    place = Place(BUCKET, endpoint, None, 'b', '')
+    for key in ('@evil.org/x', '//evil.org', '?a', '#b', 'a b\r\nHost: evil.org'):
+        url = place.url(key, '')
+        assert url.startswith('https://s3.example.org:9000/b/')
+        assert not set('?#\r\n @') & set(url.removeprefix('https://s3.example.org:9000/b/'))
+    assert place._replace(endpoint=Endpoint(rse='X', rse_id='', url='https://h', addressing='virtual')).url('a', '') == 'https://b.h/a'
+
+
+def test_a_storage_without_keys_and_signatures(monkeypatch):
+    monkeypatch.setattr(places.credentials, 'choose', lambda *_: None)
+    with pytest.raises(RSENotFound, match='neither keys nor signatures'):
+        places.Places(Rucio('http://127.0.0.1:1')).of(BUCKET, '')
+
+
+def test_keys_are_not_shown():
+    keys = LocalKeys.make()
+    assert keys.secret_key not in repr(keys)
+    request = asked.read('GET', '/user.alice/x?X-Amz-Signature=abc', [('Host', 'h')])
+    assert 'abc' not in repr(request)
+
+
+def test_a_port_in_use():
+    async def run(port):
+        async with listening(Rucio('http://127.0.0.1:1'), port=port):
+            pass
+
+    with socket.create_server(('127.0.0.1', 0)) as other, pytest.raises(InputValidationError, match='--port'):
+        asyncio.run(run(other.getsockname()[1]))
