@@ -149,12 +149,11 @@ def _server_command(module: str) -> None:
     except ImportError as error:
         sys.exit(f"{program} needs the Rucio server, 38 or newer ({error}): pip install 'rucio-s3[server]'")
     except Exception as error:
-        if type(error).__name__ not in ('ConfigNotFound', 'ConfigLoadingError'):
+        from rucio_s3_seams import config_problem  # noqa: PLC0415
+
+        if not (said := config_problem(error)):
             raise
-        sys.exit(
-            f"{program}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and "
-            'RUCIO_CONFIG.'
-        )
+        sys.exit(f"{program}: {said} It needs the Rucio server's rucio.cfg.")
     command.main()
 
 

@@ -22,6 +22,7 @@ rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``
 know to the legacy parser.
 """
 
+import configparser
 import inspect
 import logging
 import os
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
     from rucio.core.request import DirectTransfer
 
-__all__ = ['AFTER', 'CHECKED', 'SEAMS', 'Seam', 'end_of_options', 'install']
+__all__ = ['AFTER', 'CHECKED', 'SEAMS', 'Seam', 'config_problem', 'end_of_options', 'install']
 
 CHECKED = (38, 39, 40, 41)  # releases of Rucio
 _warned: list[Exception] = []
@@ -105,6 +106,38 @@ def _execute_legacy(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Modul
     return exec_module
 
 
+def config_problem(error: Exception) -> str:
+    """Say in one line what is wrong with rucio.cfg, without its content, which may be a secret.
+
+    :param error: What Rucio raised when it read its configuration, as it is imported.
+    :returns: The line; empty if the error is another one.
+    """
+    if type(error).__name__ in ('ConfigNotFound', 'ConfigLoadingError'):
+        looked = ', '.join(word for word in str(error).split() if '/' in word) or "''"
+        return f'there is no readable rucio.cfg: looked for {looked}. See RUCIO_CONFIG and RUCIO_HOME.'
+    if isinstance(error, UnicodeDecodeError):
+        return 'rucio.cfg cannot be read: it is not UTF-8 text. Save it as that.'
+    if not isinstance(error, configparser.Error) or not (problem := _syntax_problem(error)):
+        return ''
+    told = vars(error)  # the property `filename` is deprecated
+    line = told['errors'][0][0] if told.get('errors') else told.get('lineno', 'unknown')
+    return f"rucio.cfg cannot be read: '{told.get('source', told.get('filename'))}', line {line}: {problem}"
+
+
+def _syntax_problem(error: configparser.Error) -> str:
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f'there is a second section [{error.section}]. Merge it with the first.'
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"'{error.option}' is set twice in [{error.section}]. Remove one."
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return 'expected a section, such as [client].'
+    return 'expected NAME = VALUE.' if isinstance(error, configparser.ParsingError) else ''
+
+
+def _is_command() -> bool:
+    return os.path.basename(sys.argv[0] if sys.argv else '') in ('rucio', 'rucio-admin', 'rucio-s3')
+
+
 def _take_words(module: Any) -> None:
     """`rucio` asks the legacy parser about `s3 ls`: instead of an answer it gets the new command."""
     get_parser = module.get_parser
@@ -119,12 +152,13 @@ def _take_words(module: Any) -> None:
     module.get_parser = get_parser_or_s3
 
 
-def _is_for_s3() -> bool:
+def _is_for_s3(command: Any = None) -> bool:
     try:
-        from rucio.cli.command import main as rucio  # noqa: PLC0415
+        if command is None:
+            from rucio.cli.command import main as command  # noqa: PLC0415
 
         words = sys.argv[1:]
-        at = end_of_options(rucio, words)
+        at = end_of_options(command, words)
         # Completion comes without words. The stock script then prints the legacy parser's help.
         return words[at : at + 1] == ['s3'] or (not words and '_RUCIO_COMPLETE' in os.environ)
     except Exception as error:  # noqa: BLE001
@@ -152,12 +186,21 @@ def _execute_commands(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mod
         try:
             settings.hide_s3()
             execute(module)
+        except Exception as error:
+            if (said := config_problem(error)) and _is_command():
+                sys.exit(f'rucio: {said}')
+            raise
         finally:
             settings.restore(module)
         try:
             _add_command(module, settings)
+            # Rucio's script would take an empty argument for one of its multi_host_commands, and fail.
+            at_once = _is_command() and '' in sys.argv[1:] and _is_for_s3(module.main)
         except Exception as error:  # noqa: BLE001
             _warn(error)
+            return
+        if at_once:
+            sys.exit(module.main())
 
     return exec_module
 

@@ -353,4 +353,38 @@ def test_a_command_of_the_server_without_a_configuration(run, tmp_path, command)
     words = f'import sys; sys.argv = ["rucio-s3-{command}"]; import rucio_s3_plugin; rucio_s3_plugin.{command}()'
     code, _, err = run('-c', words, RUCIO_CONFIG='', RUCIO_HOME=str(tmp_path / 'nowhere'), RUCIO_CLIENT_MODE='')
     assert code == 1
-    assert err == f"rucio-s3-{command}: rucio.cfg is missing, or cannot be read. It needs the Rucio server's: see RUCIO_HOME and RUCIO_CONFIG.\n"
+    assert err.startswith(f'rucio-s3-{command}: there is no readable rucio.cfg: looked for ')
+    assert err.endswith("See RUCIO_CONFIG and RUCIO_HOME. It needs the Rucio server's rucio.cfg.\n")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('[s3]\n[client]\n[s3]\nsecret_key = HIDDEN\n', 'line 3: there is a second section [s3]. Merge it with the first.'),
+        ('[s3]\nsecret_key = HIDDEN\nsecret_key = HIDDEN\n', "line 3: 'secret_key' is set twice in [s3]. Remove one."),
+        ('secret_key = HIDDEN\n', 'line 1: expected a section, such as [client].'),
+        ('[s3]\nHIDDEN\n', 'line 2: expected NAME = VALUE.'),
+        ('[s3\nsecret_key = HIDDEN\n', 'line 1: expected a section, such as [client].'),
+        ('[s3]\nsecret_key = HIDDEN\xff\n', 'it is not UTF-8 text. Save it as that.'),
+        (None, 'See RUCIO_CONFIG and RUCIO_HOME.'),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_line_without_its_secrets(run, tmp_path, text, said):
+    """It was 50 lines of a traceback, from the stock script."""
+    file = tmp_path / 'odd.cfg'
+    if text is not None:
+        file.write_bytes(text.encode('latin-1'))
+    code, out, err = run('-c', 'import sys; sys.argv = ["/bin/rucio", "s3", "ls"]; import rucio.cli.command', RUCIO_CONFIG=str(file))
+    assert (code, out) == (1, '')
+    assert err.startswith('rucio: ')
+    assert err.endswith(f'{said}\n')
+    assert len(err.splitlines()) == 1
+    assert 'HIDDEN' not in err
+
+
+def test_other_programs_get_the_exception(run, tmp_path):
+    (tmp_path / 'odd.cfg').write_text('[s3]\n[s3]\n')
+    code, _, err = run('-c', 'import sys; sys.argv = ["/bin/mine"]; import rucio.cli.command', RUCIO_CONFIG=str(tmp_path / 'odd.cfg'))
+    assert code == 1
+    assert 'DuplicateSectionError' in err

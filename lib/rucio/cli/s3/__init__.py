@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import click
 
-from rucio.common.exception import AccessDenied, InputValidationError
+from rucio.common.exception import InputValidationError, RucioException
 from rucio.common.s3.answers import printable
 from rucio.common.s3.interrupts import ending_by_exception
 from rucio.common.utils import sizefmt
@@ -110,9 +110,10 @@ class _LazyGroup(click.Group):
 
 @contextmanager
 def _usage_errors(ctx: click.Context) -> Iterator[None]:
-    """Exit with 2 for wrong usage, and with 1 if access is denied.
+    """Exit with 2 for wrong usage, and with 1 for all other errors, which are logged as one message.
 
-    Rucio logs click's usage errors and exits with 1 or 2 for them, and with 2 if access is denied.
+    Rucio logs click's usage errors and exits with 1 or 2 for them, and with 2 if access is denied. Before a message it
+    puts the general one of the exception.
     """
     try:
         yield
@@ -121,8 +122,9 @@ def _usage_errors(ctx: click.Context) -> Iterator[None]:
             raise
         error.show()
         ctx.exit(2)
-    except AccessDenied as error:
-        ctx.obj.logger.error(error)  # noqa: TRY400 - without a traceback
+    except RucioException as error:
+        said = str(error.args[0]).strip() if error.args else ''
+        ctx.obj.logger.error('%s', said or error)  # noqa: TRY400 - without a traceback
         ctx.exit(1)
 
 
