@@ -124,6 +124,9 @@ def credentials(
         click.echo(formatter.text(accesses), nl=False)
     if form != 'process':
         _tell_end(min(access.keys['expiration'] for access in accesses))
+        own = {s3_client(ctx).endpoint(access.keys['rse']).ca_bundle for access in accesses} if formatter.ca else set()
+        for bundle in sorted(each for each in own if each):
+            say(f'The storage has a CA of its own. {formatter.ca.replace("FILE", os.path.abspath(bundle))}', err=True)
     missing.tell()
 
 
@@ -424,9 +427,15 @@ def _access(s3: 'S3Client', keys: 'api.Credentials', scope: str, name: str) -> A
         endpoint.url,
         keys['region'] or endpoint.region or endpoint.default_region,
         endpoint.addressing,
-        os.path.abspath(endpoint.ca_bundle) if endpoint.ca_bundle else None,
+        _own_ca(endpoint),
         only_md5=endpoint.checksum != 'crc32',
     )
+
+
+def _own_ca(endpoint: 'Endpoint') -> Optional[str]:
+    """Return the PEM file by which this client trusts the storage, for the tools: each has a variable of its own."""
+    found = endpoint.ca_bundle or os.environ.get('AWS_CA_BUNDLE') or os.environ.get('REQUESTS_CA_BUNDLE')
+    return os.path.abspath(found) if found and os.path.isfile(found) else None
 
 
 def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:

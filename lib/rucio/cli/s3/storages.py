@@ -371,6 +371,11 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
     )
     say(f'3. Make {made}')
     say(f'4. Check that everything works: rucio s3 check {name}')
+    if endpoint.ca_bundle:
+        say(
+            f"   The storage has a CA of its own: the server, its daemons and each user need it as 'ca_bundle' in "
+            f'rucio.cfg [s3], as you have it ({endpoint.ca_bundle}). rucio s3 exec hands it to tools.'
+        )
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'
         say(f'5. For transfers by rules: distances, [conveyor] transfertool = {tool}, {more}; see docs/transfers.md')

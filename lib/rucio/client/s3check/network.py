@@ -66,12 +66,14 @@ def tls(subject: 'Subject') -> str:
         said = getattr(error, 'verify_message', '') or error.reason or str(error)
         raise failed(
             f'the certificate is not trusted: {said}',
-            "Set 'ca_bundle' in rucio.cfg [s3] to the PEM file of the CA, or check the host name.",
+            "Set 'ca_bundle' in rucio.cfg [s3] to the PEM file of the CA (also on the server), or check the host name. "
+            'rucio s3 exec hands it to tools.',
         ) from None
     left = ssl.cert_time_to_seconds(str(certificate['notAfter'])) - time.time()
     if left < _EXPIRES_SOON:
         raise hint(f'the certificate expires in {left / 86400:.0f} days', 'Renew it.')
-    return f'{version}, certificate valid for {left / 86400:.0f} more days'
+    own = f', by the CA in {subject.endpoint.ca_bundle}' if subject.endpoint.ca_bundle else ''
+    return f'{version}, certificate valid for {left / 86400:.0f} more days{own}'
 
 
 def clock(subject: 'Subject') -> str:

@@ -301,10 +301,12 @@ def _rclone_options(access: Access) -> dict[str, str]:
 class Format(ABC):
     """The way in which a tool reads its keys: from ``file``, or from the file that the variable ``variable`` names.
 
-    ``single``: there can be only one pair.
+    ``single``: there can be only one pair. ``ca``: what to do about the storage's own CA, FILE, if the format cannot
+    hold it.
     """
 
     single: ClassVar[bool] = False
+    ca: ClassVar[str] = ''
     file: ClassVar[str] = ''  # empty if it has no default
     variable: ClassVar[str] = ''
 
@@ -367,6 +369,7 @@ def _refuse_to_replace(what: str) -> NoReturn:
 class Mc(Format):
     """MinIO's client: https://github.com/minio/mc, cmd/config-v10.go."""
 
+    ca = 'mc needs it in its own directory: cp FILE ~/.mc/certs/CAs/ (or use rucio s3 exec).'
     file = '~/.mc/config.json'
     variable = 'MC_CONFIG_DIR'
     _PATH: ClassVar[dict[str, str]] = {'path': 'on', 'virtual': 'off'}
@@ -467,6 +470,7 @@ class Env(WholeFormat):
 class Rclone(Format):
     """Remotes of rclone, by alias."""
 
+    ca = 'rclone needs it in a variable: export RCLONE_CA_CERT=FILE (or use rucio s3 exec).'
     file = '~/.config/rclone/rclone.conf'
     variable = 'RCLONE_CONFIG'
 
