@@ -62,6 +62,9 @@ class Catalogue:
     def get_rse(self, rse):
         return self.rse
 
+    def list_rses(self):
+        return [{'rse': self.rse['rse']}]
+
     def list_rse_attributes(self, rse):
         return self.attributes
 
@@ -142,6 +145,13 @@ def run(catalogue, plugin=None, bucket=None, write=''):
 
 def statuses(results, status):
     return [name for name, result in results.items() if result.status == status]
+
+
+def test_a_section_of_no_rse(catalogue, rucio_cfg):
+    made = catalogue()
+    rucio_cfg({'s3:X': {}, 's3:Y': {'progress': 'off'}})
+    result = run(made)['settings']
+    assert (result.status, result.found) == (HINT, 'rucio.cfg has sections of RSEs that do not exist: s3:Y')
 
 
 def test_a_good_rse(catalogue, s3):

@@ -41,7 +41,16 @@ from rucio.common.exception import (
     ServerConnectionException,
     ServiceUnavailable,
 )
-from rucio.common.s3 import address, api, authorizer, botocore_internals, credentials, factory, rucio_internals
+from rucio.common.s3 import (
+    address,
+    api,
+    authorizer,
+    botocore_internals,
+    credentials,
+    factory,
+    own_config,
+    rucio_internals,
+)
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
 from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
@@ -1188,6 +1197,7 @@ class S3Client(CredentialClient):
         if 'anonymous' in (told.get('auth') or ()):
             settings['auth'] = 'anonymous'
         protocol = {'scheme': scheme, 'hostname': host, 'port': int(port or 0), 'extended_attributes': {'s3': settings}}
+        own_config.warn(rse, self.logger.log)
         return Endpoint.load({'rse': rse, 'id': ''}, protocol), tuple(told.get('auth') or ())
 
     def _keys_for(

@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Optional
 
-from rucio.common.s3 import credentials
+from rucio.common.s3 import credentials, own_config
 from rucio.common.s3.endpoint import Endpoint
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import FTS, Default
@@ -72,6 +72,11 @@ def _make(subject: 'Subject', entry: Any) -> 'RSEProtocol':
 def settings(subject: 'Subject') -> str:
     """Read and validate the settings of the RSE."""
     endpoint = subject.endpoint = Endpoint.load(subject.settings, subject.protocol.attributes)
+    if unused := own_config.sections_of_no_rse(each['rse'] for each in subject.client.list_rses()):
+        raise hint(
+            f'rucio.cfg has sections of RSEs that do not exist: {", ".join(unused)}',
+            f'Rename or remove them; for this RSE it is [s3:{subject.rse}].',
+        )
     if endpoint.provider == 'generic':
         raise hint(
             'provider generic: nothing is known about the storage',

@@ -44,7 +44,17 @@ from rucio.common.exception import (
     SourceAccessDenied,
     SourceNotFound,
 )
-from rucio.common.s3 import address, authorizer, clients, credentials, objects, progress, terse_logs, transfer
+from rucio.common.s3 import (
+    address,
+    authorizer,
+    clients,
+    credentials,
+    objects,
+    own_config,
+    progress,
+    terse_logs,
+    transfer,
+)
 from rucio.common.s3.content import Summing, Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
@@ -237,6 +247,8 @@ class Default(_Names):
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
             endpoint = Endpoint.load(self.rse, self.attributes)
+            if is_client():
+                own_config.warn(endpoint.rse, self.logger)
             self._authorizer = credentials.choose(
                 endpoint, lambda: _server(self.auth_token), self.auth_token, bool(self.rse.get('sign_url'))
             )

@@ -1,0 +1,88 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What looks wrong in the rucio.cfg of a client, but is no error: told once, in a line of the log."""
+
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rucio.common.config import Config, get_config
+from rucio.common.exception import RucioException
+
+from .answers import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rucio.common.types import LoggerFunction
+
+__all__ = ['sections_of_no_rse', 'warn']
+
+_SECRETS = ('secret_key', 'session_token')
+_PREFIX = 's3:'
+_warned: set[str] = set()  # RSEs
+
+
+def warn(rse: str, logger: 'LoggerFunction') -> None:
+    """Log what looks wrong for an RSE, once. No request.
+
+    :param rse: The name of the RSE.
+    :param logger: The logger of the client.
+    """
+    if rse in _warned:
+        return
+    _warned.add(rse)
+    sections = _sections()
+    if path := _open_to_others(sections):
+        logger(logging.WARNING, '%s has secret keys, and others can read it: chmod 600 %s', path, path)
+    if f'{_PREFIX}{rse}' not in sections:
+        for each in sections:
+            if each.startswith(_PREFIX) and _alike(each.removeprefix(_PREFIX), rse):
+                logger(
+                    logging.WARNING,
+                    'rucio.cfg [%s] is not used: the name of the RSE is %s.',
+                    printable(each),
+                    printable(rse),
+                )
+
+
+def sections_of_no_rse(rses: 'Iterable[str]') -> list[str]:
+    """Return the sections ``s3:NAME`` of rucio.cfg for which there is no RSE. No request.
+
+    :param rses: The names of all RSEs.
+    """
+    known = set(rses)
+    return [each for each in _sections() if each.startswith(_PREFIX) and each.removeprefix(_PREFIX) not in known]
+
+
+def _sections() -> list[str]:
+    try:
+        return [each for each in get_config().sections() if each == 's3' or each.startswith('s3')]
+    except (RucioException, RuntimeError):  # a client may be configured by its arguments only
+        return []
+
+
+def _open_to_others(sections: list[str]) -> str:
+    """Return the path of rucio.cfg if it has secret keys and a mode that lets others read it."""
+    config = get_config() if sections else {}
+    if not any(name in config[section] for section in sections for name in _SECRETS):
+        return ''
+    path = str(Config().configfile)
+    return path if stat.S_IMODE(os.stat(path).st_mode) & 0o077 else ''
+
+
+def _alike(name: str, other: str) -> bool:
+    return name.strip().lower().replace('-', '_') == other.lower().replace('-', '_')
