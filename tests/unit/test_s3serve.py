@@ -32,7 +32,7 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.client.s3serve import answers, asked, places
 from rucio.client.s3serve.bodies import Body
@@ -42,9 +42,10 @@ from rucio.client.s3serve.refusals import Refusal
 from rucio.client.s3serve.server import listening
 from rucio.client.s3serve.signatures import LocalKeys, verify
 from rucio.common.exception import AccessDenied, InputValidationError, RSENotFound
+from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, Cut, error
 
 BUCKET = 'user.alice'
 
@@ -588,3 +589,70 @@ def test_a_port_in_use():
 
     with socket.create_server(('127.0.0.1', 0)) as other, pytest.raises(InputValidationError, match='--port'):
         asyncio.run(run(other.getsockname()[1]))
+
+
+def test_missing_objects_that_the_storage_does_not_tell_of(storage, monkeypatch):
+    """With keys for a part of a bucket, AWS answers 403 where there is nothing."""
+    monkeypatch.setattr(Static, 'hides_missing', lambda *_: True)
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='there', Body=b'')
+        storage.fail('HeadObject', *[error(403, 'AccessDenied')] * 2)
+        assert code_of(client.head_object, Bucket=BUCKET, Key='there') == '403'
+        assert code_of(client.head_object, Bucket=BUCKET, Key='missing') == '404'
+        storage.fail('GetObject', error(403, 'AccessDenied'))
+        storage.fail('ListObjectsV2', error(403, 'AccessDenied'))
+        assert code_of(client.get_object, Bucket=BUCKET, Key='missing') == 'AccessDenied'
+
+
+def test_keys_that_end_early_are_renewed(storage, monkeypatch):
+    """Of a body that is gone, the tool has the rest: it is told to try again."""
+    monkeypatch.setattr(Static, 'refused', lambda _self, _sent, code: code == 'ExpiredToken')
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        storage.fail('PutObject', error(400, 'ExpiredToken'))
+        assert code_of(client.put_object, Bucket=BUCKET, Key='x', Body=b'content') == 'ServiceUnavailable'
+        client.put_object(Bucket=BUCKET, Key='x', Body=b'content')
+        storage.fail('GetObject', error(400, 'ExpiredToken'))
+        assert client.get_object(Bucket=BUCKET, Key='x')['Body'].read() == b'content'
+        storage.fail('GetObject', *[error(400, 'ExpiredToken')] * 2)
+        assert code_of(client.get_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        Answer(307, b'', (('Location', 'http://127.0.0.1:1/evil'),)),
+        Answer(301, b'<Error><Code>PermanentRedirect</Code><Endpoint>evil</Endpoint></Error>', (('Location', 'http://127.0.0.1:1/evil'),)),
+        Answer(200, b'<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult>&b;</ListBucketResult>'),
+        Answer(200, b'<html>log in</html>'),
+        Answer(200, b'<ListBucketResult><Contents><Key>theirs</Key></Contents></ListBucketResult>'),
+        Answer(200, b'<Error><Code>InternalError</Code></Error>'),
+        Cut(),
+    ],
+)
+def test_a_hostile_storage(storage, answer):
+    """It redirects the tool, sends entities or a login page, names the objects of others, or ends in the middle."""
+    with serving(Rucio(storage.url, 'mine/')) as here:
+        client = boto(here)
+        for _ in range(3):  # mc and others ask again
+            storage.fail('ListObjectsV2', answer)
+        with pytest.raises(ClientError) as refused:
+            client.list_objects_v2(Bucket=BUCKET)
+        assert refused.value.response['ResponseMetadata']['HTTPStatusCode'] >= 500
+        assert 'evil' not in str(refused.value.response)
+
+
+def test_a_200_that_stored_nothing(storage):
+    with serving(Rucio(storage.url)) as here:
+        storage.fail('PutObject', Answer(200, b'<html>log in</html>'))
+        assert code_of(boto(here).put_object, Bucket=BUCKET, Key='x', Body=b'content') == 'InternalError'
+
+
+def test_an_object_that_ends_in_the_middle(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='x', Body=b'x' * 1000)
+        storage.fail('GetObject', Cut())
+        with pytest.raises(BotoCoreError):
+            client.get_object(Bucket=BUCKET, Key='x')['Body'].read()

@@ -82,6 +82,17 @@ _SPENT = frozenset(
 )
 _DEFAULTS = {'x-amz-acl': ('private',), 'x-amz-storage-class': ('STANDARD',), 'x-amz-tagging-directive': ('COPY',)}
 _CONDITIONAL = ('PutObject', 'CopyObject', 'CompleteMultipartUpload')
+_STORING = ('PutObject', 'UploadPart')
+_ROOTS = {
+    'CompleteMultipartUpload': 'CompleteMultipartUploadResult',
+    'CopyObject': 'CopyObjectResult',
+    'CreateMultipartUpload': 'InitiateMultipartUploadResult',
+    'ListObjects': 'ListBucketResult',
+    'ListObjectsV2': 'ListBucketResult',
+    'ListParts': 'ListPartsResult',
+    'UploadPartCopy': 'CopyPartResult',
+}
+_READING = ('HeadObject', 'GetObject')
 _LISTINGS = ('ListObjects', 'ListObjectsV2')
 _NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
 
@@ -188,7 +199,10 @@ class Gateway:
     async def _pass_on(self, task: _Task) -> web.StreamResponse:
         """Pass a request on with its body, and the answer as it is."""
         query = '&'.join(f'{encoded(name)}={encoded(value)}' for name, value in task.asked.query.items())
-        answer = await self._send(task, query, task.body)
+        # Without a body, it can be sent once more.
+        answer = await self._send(task, query, task.body if task.body.length else await task.body.whole(0))
+        if task.operation.name in _STORING and 'ETag' not in answer.headers:
+            raise _strange(task)  # a login page, for example, has stored nothing
         response = web.StreamResponse(status=answer.status, headers=answers.headers(answer.headers))
         try:
             await response.prepare(task.request)
@@ -263,17 +277,18 @@ class Gateway:
         )
         answer = await self._send(task, query, body, more)
         content = await self._upstream.read(answer.response)
+        url = f'http://{self._hosts[0]}{task.asked.signed_path}'
         try:
             root = answers.root_of(content)
+            if root.tag == 'Error':  # S3 also sends errors with the status 200
+                raise answers.refusal(500, content, task.place, task.asked.shown)
+            if root.tag != _ROOTS[task.operation.name]:
+                raise _strange(task)
+            named = answers.renamed(root, task.place, task.asked.bucket, url)
         except ValueError:
-            raise Refusal(
-                'InternalError', f'RSE {task.place.endpoint.rse} answered with something other than XML.'
-            ) from None
-        if root.tag == 'Error':  # S3 also sends errors with the status 200
-            raise answers.refusal(500, content, task.place, task.asked.shown)
-        url = f'http://{self._hosts[0]}{task.asked.signed_path}'
+            raise _strange(task) from None
         kept = {name: value for name, value in answers.headers(answer.headers).items() if name.lower() == 'etag'}
-        return _xml(answers.renamed(root, task.place, task.asked.bucket, url), kept)
+        return _xml(named, kept)
 
     @staticmethod
     def _query(task: _Task) -> dict[str, str]:
@@ -312,10 +327,25 @@ class Gateway:
             return answer
         if answer.status == 412 and self._guards(task):
             raise _exists(task)
+        if answer.status == 403 and await self._is_missing(task, answer):
+            raise Refusal('NoSuchKey', f'{task.asked.shown} does not exist.')
         refusal = answers.refusal(answer.status, answer.error, task.place, task.asked.shown)
         if refusal.code == 'NoSuchBucket':
             self._places.forget(task.place)
         raise refusal
+
+    async def _is_missing(self, task: _Task, answer: Answer) -> bool:
+        """Return whether an object that could not be read is not there. One request, if that may be the reason."""
+        if task.operation.name not in _READING:
+            return False
+        if not await self._upstream.blocking(task.place.authorizer.hides_missing, answer.sent):
+            return False
+        listed = await self._upstream.send(task.place, 'GET', '', f'list-type=2&max-keys=1&prefix={encoded(task.key)}')
+        try:
+            root = answers.root_of(listed.error or await self._upstream.read(listed.response))
+        except ValueError:
+            return False
+        return root.tag == 'ListBucketResult' and task.key not in [each.text for each in root.iter('Key')]
 
     def _headers(self, task: _Task) -> dict[str, str]:
         """Return the headers of the tool that the storage gets.
@@ -377,6 +407,12 @@ def _exists(task: _Task) -> Refusal:
     return Refusal(
         'PreconditionFailed',
         f'{task.asked.shown} exists. To overwrite objects, start `rucio s3 serve` with --overwrite.',
+    )
+
+
+def _strange(task: _Task) -> Refusal:
+    return Refusal(
+        'InternalError', f'RSE {task.place.endpoint.rse} answered something that is not of S3: tell its operator.'
     )
 
 

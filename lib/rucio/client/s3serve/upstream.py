@@ -16,6 +16,7 @@
 
 import asyncio
 import functools
+import hashlib
 import ssl
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -101,7 +102,10 @@ class Upstream:
         """
         region = place.endpoint.signing_region(place.authorizer.region)
         request = Request(method, place.url(key, query), dict(headers or {}), region)
-        request = request._replace(payload=body.payload) if isinstance(body, Body) else request._replace(body=body)
+        if isinstance(body, Body):
+            request = request._replace(payload=body.payload)
+        else:
+            request = request._replace(payload=hashlib.sha256(body).hexdigest(), body=body)
         sent = await self.blocking(place.authorizer.authorise, request)
         answer = await self._once(place, sent, body)
         code = _code(answer.error)
@@ -138,7 +142,7 @@ class Upstream:
             raise Refusal(
                 'ServiceUnavailable', f'RSE {place.endpoint.rse} does not answer ({why}): try again.'
             ) from None
-        return Answer(response.status, response.headers, content, response)
+        return Answer(response.status, response.headers, content, response, sent)
 
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the whole body of an answer that is not an object.
@@ -182,12 +186,14 @@ class Answer(NamedTuple):
     :param headers: The headers.
     :param error: The body, if the status is 300 or more.
     :param response: The rest.
+    :param sent: The request.
     """
 
     status: int
     headers: Mapping[str, str]
     error: bytes
     response: aiohttp.ClientResponse
+    sent: Request
 
 
 def _code(error: bytes) -> str:

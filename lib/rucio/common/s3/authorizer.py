@@ -114,6 +114,13 @@ class Authorizer(ABC):
         """
         return False
 
+    def hides_missing(self, sent: Request) -> bool:
+        """Return whether a 403 for an object may mean that it is missing, and a listing of its key would tell.
+
+        :param sent: The request that :meth:`authorise` returned.
+        """
+        return False
+
     @abstractmethod
     def session(self) -> botocore.session.Session:
         """Make a botocore session.

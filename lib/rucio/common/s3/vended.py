@@ -156,6 +156,14 @@ class Vended(Authorizer):
                 del self._keys[keys.bucket, keys.prefix, keys.write]
         return True
 
+    def hides_missing(self, sent: Request) -> bool:
+        """Return whether the keys can only list a part of the bucket: AWS then returns 403 for a missing object.
+
+        :param sent: The request that :meth:`authorise` returned.
+        """
+        keys = self._used(sent)
+        return bool(keys and keys.prefix)
+
     def _used(self, sent: Request) -> Optional[_Keys]:
         """Return the keys that a request was signed with, if they are still known."""
         access_key = sent.headers.get('Authorization', '').partition('Credential=')[2].partition('/')[0]
@@ -194,12 +202,9 @@ class Vended(Authorizer):
     def _tell_of_missing(
         self, client: 'S3Client', status: int, parsed: dict[str, Any], context: dict[str, Any]
     ) -> None:
-        """Report a missing object as 404 if a listing of its part of the bucket does not have it.
-
-        AWS returns 403 for a missing object if the keys can only list a part of the bucket.
-        """
+        """Report a missing object as 404 if a listing of its part of the bucket does not have it."""
         sent: Request = context['rucio_s3_sent']
-        if status != 403 or not (keys := self._used(sent)) or not keys.prefix:
+        if status != 403 or not self.hides_missing(sent):
             return
         need = self._need(sent)
         with suppress(ClientError, BotoCoreError):  # the original error is kept
