@@ -104,6 +104,26 @@ def test_settings_of_objects(granted: Granted) -> None:
     assert granted.content('private/secret') == SECRET
 
 
+def test_tags_are_read_with_the_object_and_not_written(granted: Granted) -> None:
+    """Tag an object that may be written, so that a policy or a lifecycle rule of the owner takes it for public, or for old. Reading tags is what
+    `aws s3 cp` between buckets needs: of the objects that may be read, and of no others."""
+    tags = {'TagSet': [{'Key': 'class', 'Value': 'internal'}]}
+    for key in ('open/a', 'desk/mine', 'private/secret'):
+        granted.operator.put_object_tagging(Bucket=granted.bucket, Key=key, Tagging=tags)
+    try:
+        for name, key, write in (('open', 'open/a', False), ('desk', 'desk/mine', True)):
+            assert granted.client(name, write=write).get_object_tagging(Bucket=granted.bucket, Key=key)['TagSet'] == tags['TagSet']
+            assert granted.send(granted.keys(name, write=write), 'GET', f'/{granted.bucket}/private/secret?tagging=')[0] == 403
+        body = b'<Tagging><TagSet><Tag><Key>class</Key><Value>public</Value></Tag></TagSet></Tagging>'
+        for name, key, write in (('open', 'open/a', False), ('desk', 'desk/mine', True)):
+            for method, sent in (('PUT', body), ('DELETE', b'')):
+                assert granted.send(granted.keys(name, write=write), method, f'/{granted.bucket}/{key}?tagging=', sent)[0] == 403, (method, key)
+                assert granted.operator.get_object_tagging(Bucket=granted.bucket, Key=key)['TagSet'] == tags['TagSet']
+    finally:
+        for key in ('open/a', 'desk/mine', 'private/secret'):
+            granted.operator.delete_object_tagging(Bucket=granted.bucket, Key=key)
+
+
 def test_bucket_notifications(granted: Granted) -> None:
     """Have the storage tell of every object that anybody writes to any bucket, or stop it telling the Rucio server."""
     for bucket in (granted.bucket, FOREIGN):

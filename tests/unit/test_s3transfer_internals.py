@@ -20,6 +20,7 @@ import pytest
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
+from s3transfer.utils import ChunksizeAdjuster
 
 from rucio.common.s3 import s3transfer_internals as internals
 
@@ -79,10 +80,11 @@ CONFIG = TransferConfig(multipart_threshold=5 * MiB, multipart_chunksize=5 * MiB
 
 @pytest.mark.parametrize(
     ('wanted', 'size', 'expected'),
-    [(8 * MiB, 100 * MiB, 8 * MiB), (MiB, 100 * MiB, 5 * MiB), (8 * MiB, 100_000 * MiB, 16 * MiB)],
+    [(8 * MiB, 100 * MiB, 8 * MiB), (MiB, 100 * MiB, 5 * MiB), (8 * MiB, 100_000 * MiB, 10 * MiB), (8 * MiB, 100_001 * MiB, 11 * MiB)],
 )
 def test_parts_are_as_large_as_s3_wants_them(wanted, size, expected):
     assert internals.part_size(wanted, size) == expected
+    assert ChunksizeAdjuster().adjust_chunksize(expected, size) == expected  # what the manager makes of it
 
 
 def test_the_manager_makes_parts_of_that_size():

@@ -209,7 +209,7 @@ def statements(prefix, write):
 
 def test_a_bucket_may_be_read_and_listed():
     assert statements('', False) == [
-        {'Effect': 'Allow', 'Action': ['s3:GetObject'], 'Resource': ['arn:aws:s3:::user.alice/*']},
+        {'Effect': 'Allow', 'Action': ['s3:GetObject', 's3:GetObjectTagging'], 'Resource': ['arn:aws:s3:::user.alice/*']},
         {'Effect': 'Allow', 'Action': ['s3:ListBucket'], 'Resource': ['arn:aws:s3:::user.alice']},
         {'Effect': 'Allow', 'Action': ['s3:GetBucketLocation'], 'Resource': ['arn:aws:s3:::user.alice']},
     ]
@@ -223,13 +223,14 @@ def test_a_part_may_be_listed_only_as_such():
 
 def test_keys_for_one_object_are_for_no_other_and_list_nothing():
     objects, location = json.loads(vending.session_policy('X', BUCKET, 'run1', False, exact=True))['Statement']
-    assert objects == {'Effect': 'Allow', 'Action': ['s3:GetObject'], 'Resource': ['arn:aws:s3:::user.alice/run1']}
+    assert objects == {'Effect': 'Allow', 'Action': ['s3:GetObject', 's3:GetObjectTagging'], 'Resource': ['arn:aws:s3:::user.alice/run1']}
     assert location['Action'] == ['s3:GetBucketLocation']
 
 
 def test_writing_is_what_an_upload_and_a_deletion_need_and_no_more():
     assert statements('', True)[0]['Action'] == [
         's3:GetObject',
+        's3:GetObjectTagging',
         's3:PutObject',
         's3:DeleteObject',
         's3:AbortMultipartUpload',

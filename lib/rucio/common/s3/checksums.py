@@ -54,9 +54,18 @@ def etag_of(file: BinaryIO, part: int) -> str:
             digest.update(block)
         return digest.hexdigest()
     digests = []
-    while content := file.read(part):
-        digests.append(hashlib.md5(content, usedforsecurity=False).digest())
+    while found := _md5_of_part(file, part):
+        digests.append(found)
     return f'{hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}'
+
+
+def _md5_of_part(file: BinaryIO, size: int) -> bytes:
+    """Return the MD5 of the next bytes, which may be too many for the memory; nothing at the end of the file."""
+    digest, left = hashlib.md5(usedforsecurity=False), size
+    while left and (block := file.read(min(_BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest() if left < size else b''
 
 
 def combine_crc32(first: int, second: int, size: int) -> int:

@@ -152,7 +152,12 @@ _CODES = {
     ),
     'EntityTooLarge': _Row(
         RSEOperationNotSupported,
-        'The object is larger than the storage accepts in one request: use keys instead of signed URLs.',
+        'The object is larger than the storage accepts: split it, or use keys instead of signed URLs, which are for '
+        'one request.',
+    ),
+    'EntityTooSmall': _Row(
+        RSEOperationNotSupported,
+        "The storage requires larger parts: set 'multipart_chunksize' of the RSE to what it documents.",
     ),
     'KeyTooLongError': _Row(RSEFileNameNotSupported, 'Use a shorter name.'),
     'InvalidObjectName': _Row(RSEFileNameNotSupported, 'The storage does not accept this name: use another one.'),

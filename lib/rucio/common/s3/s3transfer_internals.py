@@ -20,26 +20,31 @@ with s3transfer 0.11.3, 0.14.0, 0.16.1 and 0.19.3.
 import threading
 from typing import TYPE_CHECKING
 
-from s3transfer.utils import ChunksizeAdjuster
-
 if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
     from s3transfer.manager import TransferManager
 
-__all__ = ['begin_to_stop', 'part_size', 'tell_of_source']
+__all__ = ['MAX_SIZE', 'begin_to_stop', 'part_size', 'tell_of_source']
+
+MiB = 1024**2
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_MAX_PARTS, _MIN_PART, _MAX_PART = 10_000, 5 * MiB, 5120 * MiB
+MAX_SIZE = _MAX_PARTS * _MAX_PART  # bytes of an object
 
 
 def part_size(wanted: int, size: int) -> int:
-    """Return the size in bytes of the parts in which s3transfer uploads a file.
+    """Return the size in bytes of the parts in which s3transfer sends or copies a file.
 
-    It is larger than wanted if S3's limits (10,000 parts of at least 5 MiB) require it.
+    It is larger than wanted, by whole MiB, if S3's limits (10,000 parts of at least 5 MiB) require it.
 
-    Uses ``utils.ChunksizeAdjuster``: the manager adjusts the size without reporting it, but ETags depend on it.
+    Relies on ``utils.ChunksizeAdjuster``, which does not change a size that fits. Otherwise it would double it, without
+    reporting it; but ETags depend on it, and parts are held in memory.
 
     :param wanted: The wanted size of a part in bytes.
-    :param size: The size of the file in bytes.
+    :param size: The size of the file in bytes, at most :data:`MAX_SIZE`.
     """
-    return ChunksizeAdjuster().adjust_chunksize(wanted, size)
+    least = -(-size // (_MAX_PARTS * MiB)) * MiB
+    return max(wanted, least, _MIN_PART)
 
 
 def tell_of_source(future: 'TransferFuture', size: int, etag: str) -> None:

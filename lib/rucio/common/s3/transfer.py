@@ -16,7 +16,7 @@
 
 Uploads and copies use s3transfer. Memory: an upload holds up to ``max_concurrency`` + 1 parts of
 ``multipart_chunksize`` bytes (parts of large files are larger, as S3 allows 10,000; then fewer are held, about 512 MiB
-in total); a download holds 1 MiB for each of ``max_concurrency`` threads.
+in total, but at least two: 1 GiB for a file of 5 TB); a download holds 1 MiB for each of ``max_concurrency`` threads.
 """
 
 import os
@@ -298,6 +298,7 @@ def _upload(
             f"RSE {target.rse}: '{file.name}' has {size} bytes, but S3 allows at most 5 GiB with a signed URL. "
             f'Configure keys for this RSE (rucio.cfg [s3:{target.rse}]) to upload larger files.'
         )
+    _need_possible(size, 'put', target)
     chunksize = s3transfer_internals.part_size(endpoint.multipart_chunksize, size)
     extra = {} if signed else _integrity(endpoint)
     with translated('put', target):
@@ -350,6 +351,7 @@ def upload_stream(
     :raises RucioException: the translation by :mod:`.errors` of any other error. If only the answer was lost, the
         object may exist nevertheless.
     """
+    _need_possible(size, 'put', target)
     chunksize = s3transfer_internals.part_size(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
@@ -359,6 +361,15 @@ def upload_stream(
             cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher]
         )
         _finish(manager, future, watcher, _Deadline(None))
+
+
+def _need_possible(size: int, operation: str, target: Target) -> None:
+    """Refuse what no storage takes, before terabytes of it are sent."""
+    if size > s3transfer_internals.MAX_SIZE:
+        raise RSEOperationNotSupported(
+            f'RSE {target.rse}: {operation} of {target}: {size} bytes are more than S3 allows for an object, '
+            '10,000 parts of 5 GiB. Split the file.'
+        )
 
 
 def _integrity(endpoint: 'Endpoint') -> dict[str, str]:
@@ -473,7 +484,9 @@ def _download(
     progress: Optional[Progress],
 ) -> None:
     endpoint = connection.endpoint
-    piece = endpoint.multipart_chunksize if info.size >= endpoint.multipart_threshold else info.size
+    piece = info.size
+    if piece >= endpoint.multipart_threshold:  # a range for each part, as each has an entry in memory
+        piece = s3transfer_internals.part_size(endpoint.multipart_chunksize, info.size)
     with translated('get', target):
         fetch = Fetch(connection.client, target, info, path, max(1, piece), progress)
         try:
@@ -520,8 +533,11 @@ def copy(
     if info is None:
         with translated('copy', source):
             info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
+    _need_possible(info.size, 'copy', target)
     config = TransferConfig(
-        multipart_threshold=COPY_THRESHOLD, multipart_chunksize=COPY_PART, max_submission_concurrency=1
+        multipart_threshold=COPY_THRESHOLD,
+        multipart_chunksize=s3transfer_internals.part_size(COPY_PART, info.size),
+        max_submission_concurrency=1,
     )
     watcher = _Watcher(info.size, info.condition, stop=stop)
     extra = {'CopySourceIfMatch': info.condition} if info.condition else {}

@@ -60,6 +60,9 @@ MAX_CACHED_KEYS = 10_000  # keys
 MAX_NAMES = 10_000  # in a folder, among which a name that differs only in case is searched
 
 _FAILURES = (RSEAccessDenied, ServiceUnavailable, ResourceTemporaryUnavailable)  # of the storage
+# `aws s3 cp` of more than 8 MB between buckets reads the tags of the source.
+# No tags are written: policies and lifecycle rules may depend on them.
+_READ_ACTIONS = ('s3:GetObject', 's3:GetObjectTagging')
 _WRITE_ACTIONS = ('s3:PutObject', 's3:DeleteObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts')
 # Also names of old Ceph buckets; without characters that a policy expands.
 _BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')
@@ -254,7 +257,7 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     """
     if not _BUCKET.fullmatch(bucket):
         raise InputValidationError(f"RSE {rse}: '{bucket}' is not a valid bucket name. Give the name of one bucket.")
-    actions = ['s3:GetObject', *(_WRITE_ACTIONS if write else ())]
+    actions = [*_READ_ACTIONS, *(_WRITE_ACTIONS if write else ())]
     arn = f'arn:aws:s3:::{bucket}'
     part = _SPECIAL.sub(lambda special: f'${{{special[0]}}}', prefix)
     listing = _allow(['s3:ListBucket'], arn)
