@@ -12,145 +12,43 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What storages do differently, one function each: it asks a storage, and answers in a word or two.
+"""What storages do differently, and no setting depends on: one function each, which asks a storage, and answers in a word or two.
 
-To add one, write its function below the section where it belongs, and run ``make backends``. Its docstring is the row's last cell: what
+Those that `rucio s3 check` tries as well, because settings depend on them, are in lib/rucio/common/s3/probes. To add another one, write its function below the section where it belongs, and run ``make backends``. Its docstring is the row's last cell: what
 it is to rucio-s3. What is answered must be the same each time; where luck has a part in it, ``lucky`` names the answers that prove nothing.
 """
 
 import base64
 import hashlib
 import json
-import threading
-import zlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from rucio.common.s3 import probes
+from rucio.common.s3.probes import Behaviour
+from rucio.common.s3.probes.behaviour import KEPT, crc32, said, yes
+from rucio.common.s3.probes.names import key_behaviour
 
-from .storage import Answer, Probe, code_of, said
+from .storage import Answer, Probe
 
 MiB = 1024**2
 PART = 5 * MiB
-WRITERS = 16
-KEPT = 'yes'
 
-
-@dataclass(frozen=True)
-class Behaviour:
-    """A row of the document. ``text`` is its first cell, by which it is found again."""
-
-    section: str
-    text: str
-    meaning: str
-    probe: Callable[[Probe], str]
-    lucky: Collection[str] = ()
-
-    def __str__(self) -> str:
-        return self.probe.__name__
-
-    def measure(self, probe: Probe) -> str:
-        """What the storage answers; a storage that answers nonsense, or nothing, has an answer, too."""
-        try:
-            return self.probe(probe)
-        except ClientError as error:
-            return code_of(error)
-        except HTTPClientError:
-            return 'breaks off'
-        except BotoCoreError as error:
-            return f'unreadable ({type(error).__name__})'
-
-
-BEHAVIOURS: list[Behaviour] = []
+BEHAVIOURS: list[Behaviour] = [*probes.ALL]
 SECTIONS = ('Writing', 'What was received', 'ETags', 'Keys', 'Listing', 'Reading', 'Copies', 'Multipart uploads', 'Deleting', 'Buckets', 'Who may')
 
 
 def behaviour(section: str, text: str, lucky: Collection[str] = ()) -> Callable[[Callable[[Probe], str]], Callable[[Probe], str]]:
     def add(probe: Callable[[Probe], str]) -> Callable[[Probe], str]:
-        meaning = ' '.join((probe.__doc__ or '').split())
-        BEHAVIOURS.append(Behaviour(section, text, meaning, probe, lucky))
+        BEHAVIOURS.append(Behaviour(section, text, ' '.join((probe.__doc__ or '').split()), probe, lucky))
         return probe
 
     return add
 
 
-def yes(condition: bool) -> str:
-    return 'yes' if condition else 'no'
-
-
-def race(writers: int, write: Callable[[int], Any]) -> int:
-    """All at the same moment; how many were told that they have won."""
-    start, won = threading.Barrier(writers), []
-
-    def run(number: int) -> None:
-        start.wait()
-        try:
-            write(number)
-        except (ClientError, BotoCoreError):
-            return
-        won.append(number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(won)
-
-
 # Writing
-
-
-@behaviour('Writing', 'PUT with `If-None-Match: *` onto an object')
-def put_if_none_match(p: Probe) -> str:
-    """`conditional_put`; where it is not 412, a HEAD comes before each PUT"""
-    key = p.put(b'first')
-    answer = said(lambda: p.put(b'second', key, IfNoneMatch='*'), 'overwritten')
-    return answer if answer != 'overwritten' or p.get(key) == b'second' else 'ignored, not stored'
-
-
-@behaviour('Writing', f'{WRITERS} such PUTs at the same moment', lucky=['one wins'])
-def put_race(p: Probe) -> str:
-    """`conditional_put` is true only where one wins"""
-    for _ in range(5):
-        key = p.key()
-        if (won := race(WRITERS, lambda number, key=key: p.put(b'%d' % number * 1000, key, IfNoneMatch='*'))) != 1:
-            return 'several win' if won else 'none wins'
-    return 'one wins'
-
-
-@behaviour('Writing', 'CompleteMultipartUpload with `If-None-Match: *` onto an object')
-def complete_if_none_match(p: Probe) -> str:
-    """`conditional_multipart`; where it is not 412, a HEAD comes before the last step"""
-    key = p.put(b'first')
-    begun = p.begin(key, b'second')
-    answer = said(lambda: p.complete(key, begun, IfNoneMatch='*'), 'overwritten')
-    if answer != 'overwritten':
-        p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=begun[0])
-    return answer
-
-
-@behaviour('Writing', f'{WRITERS} such CompleteMultipartUploads at the same moment', lucky=['one wins'])
-def complete_race(p: Probe) -> str:
-    """where several win, two uploads of one name at the same moment may both be told that they have succeeded"""
-    for _ in range(10):
-        key = p.key()
-        begun = [p.begin(key, b'%d' % number * 1000) for number in range(WRITERS)]
-        won = race(WRITERS, lambda number, key=key, begun=begun: p.complete(key, begun[number], IfNoneMatch='*'))
-        if won != 1:
-            return 'several win' if won else 'none wins'
-    return 'one wins'
-
-
-@behaviour('Writing', 'CopyObject with `If-None-Match: *` onto an object')
-def copy_if_none_match(p: Probe) -> str:
-    """a HEAD comes before each copy, whatever the storage does"""
-    source, key = p.put(b'second'), p.put(b'first')
-    answer = p.send('PUT', p.path(key), headers={'x-amz-copy-source': f'/{p.bucket}/{source}', 'if-none-match': '*'})
-    return 'overwritten' if p.get(key) == b'second' else str(answer.status)
 
 
 @behaviour('Writing', "PUT with `If-Match` and another ETag than the object's")
@@ -187,72 +85,14 @@ def metadata(p: Probe) -> str:
 # What was received
 
 
-def crc32(content: bytes) -> str:
-    return base64.b64encode(zlib.crc32(content).to_bytes(4, 'big')).decode()
-
-
 def sha256(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
-
-
-def md5(content: bytes) -> str:
-    return base64.b64encode(hashlib.md5(content).digest()).decode()
-
-
-@behaviour('What was received', 'PUT with a wrong `x-amz-checksum-crc32`')
-def wrong_crc32(p: Probe) -> str:
-    """`checksum = crc32` only where it is refused"""
-    return said(lambda: p.put(b'content', ChecksumCRC32=crc32(b'another')), 'accepted')
 
 
 @behaviour('What was received', 'PUT with a wrong `x-amz-checksum-sha256`')
 def wrong_sha256(p: Probe) -> str:
     """not used"""
     return said(lambda: p.put(b'content', ChecksumSHA256=sha256(b'another')), 'accepted')
-
-
-@behaviour('What was received', 'UploadPart with a wrong `x-amz-checksum-crc32`')
-def wrong_crc32_of_a_part(p: Probe) -> str:
-    """as above, for files of `multipart_threshold` and more"""
-    key = p.key()
-    upload, _ = p.begin(key, ChecksumAlgorithm='CRC32')
-    answer = said(
-        lambda: p.s3.upload_part(Bucket=p.bucket, Key=key, UploadId=upload, PartNumber=1, Body=b'content', ChecksumCRC32=crc32(b'another')), 'accepted'
-    )
-    p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=upload)
-    return answer
-
-
-@behaviour('What was received', 'HEAD tells the CRC32 that a PUT brought')
-def crc32_is_told(p: Probe) -> str:
-    """where `checksum = crc32`, downloads are compared with it"""
-
-    def told(content: bytes) -> bool:
-        key = p.put(b'content', ChecksumCRC32=crc32(content))
-        return p.s3.head_object(Bucket=p.bucket, Key=key, ChecksumMode='ENABLED').get('ChecksumCRC32') == crc32(content)
-
-    if not told(b'content'):
-        return 'no'
-    try:
-        return 'yes, and a wrong one' if told(b'another') else KEPT
-    except ClientError:
-        return KEPT
-
-
-@behaviour('What was received', 'PUT with a wrong `Content-MD5`')
-def wrong_md5(p: Probe) -> str:
-    """`checksum = md5` where CRC32 is not verified"""
-    return said(lambda: p.put(b'content', ContentMD5=md5(b'another')), 'accepted')
-
-
-@behaviour('What was received', 'UploadPart with a wrong `Content-MD5`')
-def wrong_md5_of_a_part(p: Probe) -> str:
-    """as above, for files of `multipart_threshold` and more"""
-    key = p.key()
-    upload, _ = p.begin(key)
-    answer = said(lambda: p.s3.upload_part(Bucket=p.bucket, Key=key, UploadId=upload, PartNumber=1, Body=b'content', ContentMD5=md5(b'another')), 'accepted')
-    said(lambda: p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=upload))
-    return answer
 
 
 @behaviour('What was received', 'PUT with a wrong `x-amz-content-sha256`')
@@ -288,31 +128,6 @@ def trailer(p: Probe) -> str:
     return 'taken, not verified' if _trailer(p, wrong, crc32(b'another')).status == 200 else KEPT
 
 
-@behaviour('What was received', 'a multipart object with one CRC32 for all of it (`FULL_OBJECT`)')
-def full_object(p: Probe) -> str:
-    """`full_object_checksum`: downloads of large files are compared with it"""
-    key, parts, kind = p.key(), [b'a' * PART, b'b'], {'ChecksumAlgorithm': 'CRC32', 'ChecksumType': 'FULL_OBJECT'}
-    whole = crc32(b''.join(parts))
-
-    def upload(total: str) -> None:
-        begun = p.s3.create_multipart_upload(Bucket=p.bucket, Key=key, **kind)['UploadId']
-        done = []
-        for number, part in enumerate(parts, 1):
-            sent = p.s3.upload_part(Bucket=p.bucket, Key=key, UploadId=begun, PartNumber=number, Body=part, ChecksumCRC32=crc32(part))
-            done.append({'PartNumber': number, 'ETag': sent['ETag'], 'ChecksumCRC32': crc32(part)})
-        try:
-            p.complete(key, (begun, done), ChecksumCRC32=total, ChecksumType='FULL_OBJECT')
-        except ClientError:
-            said(lambda: p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=begun))
-            raise
-
-    upload(whole)
-    told = p.s3.head_object(Bucket=p.bucket, Key=key, ChecksumMode='ENABLED')
-    if told.get('ChecksumCRC32') != whole:
-        return 'no'
-    return KEPT if said(lambda: upload(crc32(b'another'))) != 'yes' else 'kept, not verified'
-
-
 @behaviour('What was received', 'GetObjectAttributes')
 def attributes(p: Probe) -> str:
     """not used"""
@@ -322,12 +137,6 @@ def attributes(p: Probe) -> str:
 
 
 # ETags
-
-
-@behaviour('ETags', 'the ETag of a PUT is the MD5 of the object')
-def etag_is_md5(p: Probe) -> str:
-    """`etag_is_md5`: the reconciler then compares without a request for each object"""
-    return yes(p.etag(p.put(b'content')) == hashlib.md5(b'content').hexdigest())
 
 
 @behaviour('ETags', 'the ETag of a multipart object is the MD5 of its MD5s, `-`, and how many')
@@ -346,14 +155,6 @@ def etag_of_parts(p: Probe) -> str:
     )
 
 
-@behaviour('ETags', 'CopyObject gives the copy of a PUT its MD5 as ETag')
-def etag_of_a_copy(p: Probe) -> str:
-    """`etag_is_md5` holds for copies, too"""
-    source, key = p.put(), p.key()
-    p.s3.copy_object(Bucket=p.bucket, Key=key, CopySource={'Bucket': p.bucket, 'Key': source})
-    return yes(p.etag(key) == hashlib.md5(b'content').hexdigest())
-
-
 @behaviour('ETags', 'the ETag in a listing is that of HEAD')
 def etag_in_a_listing(p: Probe) -> str:
     """the reconciler takes it from the listing"""
@@ -365,44 +166,10 @@ def etag_in_a_listing(p: Probe) -> str:
 # Keys
 
 
-def kept(p: Probe, key: str) -> str:
-    """Put, list, get, delete: whether it is this key all along."""
-    before = set(p.listed())
-    answer = said(lambda: p.put(key.encode(), key))
-    after = set(p.listed()) - before
-    if answer != 'yes':
-        return answer if not after else f'{answer}, but stored'
-    if after != {key}:
-        return 'not listed' if not after else 'another key'
-    if said(lambda: p.get(key)) != 'yes' or p.get(key) != key.encode():
-        return 'not read'
-    p.s3.delete_object(Bucket=p.bucket, Key=key)
-    return KEPT if set(p.listed()) == before else 'not deleted'
-
-
-_KEYS = {
-    'space_plus_percent': ('blanks, `+`, `%41`, `#`, `?`, `&` in a key', '{}/ a  b +%41#?&=<>"\'', 'encoded in URLs, kept byte for byte in the key'),
-    'unicode_key': ('letters beyond ASCII in a key', '{}/\u03a9\u03bc\u03ad\u03b3\u03b1/\u65e5\u672c\u8a9e/e\u0301/\U0001f600', 'not composed or decomposed'),
-    'double_slash': ('`a//b`', '{}//b', 'where it is another key (`a/b`), two names are one object'),
-    'leading_slash': ('a key that begins with `/`', '/{}', "Rucio's names may"),
-    'dot_dot': ('`a/../b`', '{}/../b', 'uploads fail where it is refused. The reconciler leaves such keys out'),
-    'dot': ('`a/./b`', '{}/./b', 'as above'),
-    'long_segment': ('more than 255 bytes between two slashes', '{}' + 'n' * 300, 'uploads fail where it is refused'),
-    'long_key': ('1024 bytes', '{}/' + '/'.join(['n' * 200] * 5) + 'n' * 6, 'the most that S3 allows, and that rucio-s3 sends'),
-    'temporary_name': ('a key that ends in `.rucio.upload`', '{}.rucio.upload', "what Rucio's other protocols leave behind"),
-}
-
-
-def _key_probe(name: str, pattern: str, meaning: str) -> Callable[[Probe], str]:
-    def probe(p: Probe) -> str:
-        return kept(p, pattern.format(p.key()))
-
-    probe.__name__, probe.__doc__ = name, meaning
-    return probe
-
-
-for _name, (_text, _pattern, _meaning) in _KEYS.items():
-    behaviour('Keys', _text)(_key_probe(_name, _pattern, _meaning))
+BEHAVIOURS += [
+    key_behaviour('long_key', '1024 bytes', '{}/' + '/'.join(['n' * 200] * 5) + 'n' * 6, 'the most that S3 allows, and that rucio-s3 sends'),
+    key_behaviour('temporary_name', 'a key that ends in `.rucio.upload`', '{}.rucio.upload', "what Rucio's other protocols leave behind"),
+]
 
 
 @behaviour('Keys', '`a/` with content')
@@ -416,68 +183,7 @@ def trailing_slash(p: Probe) -> str:
     return content if content != 'yes' else KEPT if p.get(key) == b'content' else 'content dropped'
 
 
-@behaviour('Keys', '`a` and `a/b` at once')
-def below_another(p: Probe) -> str:
-    """where it is refused, such a pair of names fails with the second upload"""
-    key = p.put(b'first')
-    answer = said(lambda: p.put(b'second', f'{key}/below'))
-    if answer != 'yes':
-        return answer if p.get(key) == b'first' else f'{answer}, and the first is gone'
-    return yes((said(lambda: p.get(key)), said(lambda: p.get(f'{key}/below'))) == ('yes', 'yes') and p.get(key) == b'first')
-
-
-@behaviour('Keys', '`a` and `A` are two keys')
-def case(p: Probe) -> str:
-    """names of Rucio are"""
-    key = p.put(b'small')
-    p.put(b'capital', key.upper())
-    return yes(p.get(key) == b'small' and p.get(key.upper()) == b'capital')
-
-
 # Listing
-
-
-@behaviour('Listing', 'ListObjectsV2 in the order of bytes')
-def sorted_listing(p: Probe) -> str:
-    """`sorted_listing`; where it is false, the reconciler sorts on disk"""
-    base = p.key()
-    keys = [f'{base}{key}' for key in ('!', '-', '.', '/a', '/b-', '/b/x', '/b0', '0', '_')]
-    for key in reversed(keys):
-        p.put(b'x', key)
-    return yes(p.listed(Prefix=base) == keys)
-
-
-@behaviour('Listing', 'order of bytes also beyond ASCII')
-def sorted_unicode(p: Probe) -> str:
-    """as above: UTF-8, not UTF-16"""
-    base = p.key()
-    keys = [f'{base}{letter}' for letter in ('z', '\u00e9', '\uffee', '\U0001f600')]
-    for key in reversed(keys):
-        p.put(b'x', key)
-    return yes(p.listed(Prefix=base) == keys)
-
-
-@behaviour('Listing', '`StartAfter` any key')
-def start_after(p: Probe) -> str:
-    """as above: the reconciler goes on from a key, and shares a bucket between processes"""
-    bucket = p.new_bucket()
-    keys = ['run-', 'run.', 'run/a', 'run/b', 'run0']
-    for key in keys:
-        p.s3.put_object(Bucket=bucket, Key=key, Body=b'x')
-    return yes(all(sorted(p.listed(Bucket=bucket, StartAfter=after)) == [key for key in keys if key > after] for after in [*keys, 'run', 'run/']))
-
-
-@behaviour('Listing', 'pages: `MaxKeys`, and where to go on')
-def pages(p: Probe) -> str:
-    """all listings"""
-    base = p.key()
-    keys = [f'{base}/{number}' for number in range(5)]
-    for key in keys:
-        p.put(b'x', key)
-    answer = p.s3.list_objects_v2(Bucket=p.bucket, Prefix=base, MaxKeys=2)
-    if len(answer['Contents']) != 2 or not answer['IsTruncated']:
-        return 'no'
-    return yes(p.listed(Prefix=base, PaginationConfig={'PageSize': 2}) == keys)
 
 
 @behaviour('Listing', '`Delimiter`: common prefixes')
@@ -556,26 +262,6 @@ def pinned(p: Probe) -> str:
 # Copies
 
 
-@behaviour('Copies', 'CopyObject, also from another bucket')
-def copy(p: Probe) -> str:
-    """rules between two RSEs on one storage move no byte over the network"""
-    source, other = p.put(b'content', Metadata={'a': 'b'}), p.new_bucket()
-    p.s3.copy_object(Bucket=other, Key=source, CopySource={'Bucket': p.bucket, 'Key': source})
-    with p.s3.get_object(Bucket=other, Key=source)['Body'] as body:
-        content = body.read()
-    if content != b'content':
-        return 'no'
-    return KEPT if p.s3.head_object(Bucket=other, Key=source)['Metadata'] == {'a': 'b'} else 'without metadata'
-
-
-@behaviour('Copies', 'CopyObject of a key with blanks, `+`, `%41`')
-def copy_odd(p: Probe) -> str:
-    """as above"""
-    source, key = p.put(b'content', f'{p.key()}/ a+b%41\u00e9'), p.key()
-    p.s3.copy_object(Bucket=p.bucket, Key=key, CopySource={'Bucket': p.bucket, 'Key': source})
-    return yes(p.get(key) == b'content')
-
-
 @behaviour('Copies', 'CopyObject with `x-amz-copy-source-if-match` of an object that was overwritten')
 def copy_pinned(p: Probe) -> str:
     """what is copied is what was compared; where it is not heeded, a source that is overwritten in that moment is copied as it is then"""
@@ -584,25 +270,6 @@ def copy_pinned(p: Probe) -> str:
     p.put(b'second', source)
     copied = lambda: p.s3.copy_object(Bucket=p.bucket, Key=key, CopySource={'Bucket': p.bucket, 'Key': source}, CopySourceIfMatch=f'"{etag}"')  # noqa: E731
     return said(copied, 'the new one')
-
-
-@behaviour('Copies', 'UploadPartCopy')
-def part_copy(p: Probe) -> str:
-    """copies inside of a storage of more than 1 GiB are made in parts; where it is refused they fail"""
-    content = b'a' * PART + b'b' * 10
-    source, key = p.put(content), p.key()
-    upload = p.s3.create_multipart_upload(Bucket=p.bucket, Key=key)['UploadId']
-    parts = []
-    try:
-        for number, span in enumerate((f'bytes=0-{PART - 1}', f'bytes={PART}-{PART + 9}'), 1):
-            part = {'UploadId': upload, 'PartNumber': number, 'CopySource': {'Bucket': p.bucket, 'Key': source}, 'CopySourceRange': span}
-            sent = p.s3.upload_part_copy(Bucket=p.bucket, Key=key, **part)
-            parts.append({'PartNumber': number, 'ETag': sent.get('CopyPartResult', {}).get('ETag', '')})
-        p.complete(key, (upload, parts))
-    except (ClientError, BotoCoreError):
-        said(lambda: p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=upload))
-        raise
-    return yes(p.get(key) == content)
 
 
 # Multipart uploads
@@ -688,33 +355,6 @@ def delete_no_bucket(p: Probe) -> str:
     return said(lambda: p.s3.delete_object(Bucket=f'missing-{uuid4().hex[:8]}', Key='x'), '204')
 
 
-@behaviour('Deleting', 'DeleteObjects, with keys that are not there among them')
-def delete_objects(p: Probe) -> str:
-    """`bulk_delete`, and the removal of buckets"""
-    keys = [p.put(), p.put(b'x', f'{p.key()}/<&>"\' +%41\u00e9'), p.key()]
-    body = {'Objects': [{'Key': key} for key in keys], 'Quiet': False}
-
-    def md5_of_body(params: dict[str, Any], **_: Any) -> None:
-        params['headers']['Content-MD5'] = md5(params['body'])
-
-    client = p.client()
-    client.meta.events.register('before-call.s3.DeleteObjects', md5_of_body)
-    answer = client.delete_objects(Bucket=p.bucket, Delete=body)
-    if errors := answer.get('Errors'):
-        return ', '.join(sorted({each['Code'] for each in errors}))
-    return yes(not set(keys) & set(p.listed()))
-
-
-@behaviour('Deleting', 'DeleteObjects with another body than the one that was signed')
-def other_body(p: Probe) -> str:
-    """`verifies_body`: where it is deleted, the server signs DeleteObjects only for who may write all of the bucket"""
-    mine, other = p.put(), p.put()
-    bodies = [f'<Delete><Object><Key>{key}</Key></Object></Delete>'.encode() for key in (mine, other)]
-    signed = {'x-amz-content-sha256': hashlib.sha256(bodies[0]).hexdigest()}
-    answer = p.send('POST', f'/{p.bucket}?delete', headers=signed, body=bodies[1], unsigned={'content-md5': md5(bodies[1])})
-    return 'deleted' if other not in p.listed() else answer.said
-
-
 @behaviour('Deleting', "DELETE with `If-Match` and another ETag than the object's")
 def delete_if_match(p: Probe) -> str:
     """not used"""
@@ -752,12 +392,6 @@ def delete_bucket_with_upload(p: Probe) -> str:
     return said(lambda: p.s3.delete_bucket(Bucket=bucket), 'removed with it')
 
 
-@behaviour('Buckets', 'CreateBucket of one that is there, by its owner')
-def bucket_again(p: Probe) -> str:
-    """taken for "it is there"; after BucketAlreadyExists only where the bucket is among one's own"""
-    return said(lambda: p.s3.create_bucket(Bucket=p.bucket), '200')
-
-
 @behaviour('Buckets', 'CreateBucket with a name that S3 does not allow (`Data_13TeV`)')
 def odd_bucket(p: Probe) -> str:
     """scopes with such names get another bucket's name"""
@@ -782,16 +416,6 @@ def object_lock(p: Probe) -> str:
     """not used"""
     bucket = p.new_bucket(ObjectLockEnabledForBucket=True)
     return yes(p.s3.get_object_lock_configuration(Bucket=bucket)['ObjectLockConfiguration'].get('ObjectLockEnabled') == 'Enabled')
-
-
-@behaviour('Buckets', 'a lifecycle rule that ends forgotten uploads')
-def lifecycle(p: Probe) -> str:
-    """`lifecycle`: `rucio s3 make-bucket` sets one"""
-    bucket = p.new_bucket()
-    rule = {'ID': 'uploads', 'Status': 'Enabled', 'Filter': {'Prefix': ''}, 'AbortIncompleteMultipartUpload': {'DaysAfterInitiation': 7}}
-    p.s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={'Rules': [rule]})
-    (found,) = p.s3.get_bucket_lifecycle_configuration(Bucket=bucket)['Rules']
-    return yes(found['AbortIncompleteMultipartUpload'] == {'DaysAfterInitiation': 7})
 
 
 @behaviour('Buckets', 'tags')
@@ -867,75 +491,6 @@ def other_method(p: Probe) -> str:
 def _status(p: Probe, **how: Any) -> str:
     answer = p.send('GET', p.path(p.put()), **how)
     return 'reads' if answer.status == 200 else answer.said
-
-
-@behaviour('Who may', '`x-amz-copy-source` added to a signed PUT')
-def guard_copy(p: Probe) -> str:
-    """`signature_guards`: where it is heeded the server signs against it"""
-    secret, key = p.put(b'top secret'), p.key()
-    answer = p.send('PUT', p.path(key), unsigned={'x-amz-copy-source': f'/{p.bucket}/{secret}'})
-    if answer.status != 200:
-        return answer.said
-    return 'heeded' if p.get(key) == b'top secret' else 'ignored'
-
-
-@behaviour('Who may', '`x-amz-acl: public-read` added to a signed PUT')
-def guard_acl(p: Probe) -> str:
-    """as above"""
-    key = p.key()
-    answer = p.send('PUT', p.path(key), unsigned={'x-amz-acl': 'public-read'})
-    if answer.status != 200:
-        return answer.said
-    return 'heeded' if p.send('GET', p.path(key), keys=()).status == 200 else 'ignored'
-
-
-@behaviour('Who may', '`x-amz-tagging` added to a signed PUT')
-def guard_attributes(p: Probe) -> str:
-    """as above, and so for `x-amz-storage-class`"""
-    key = p.key()
-    answer = p.send('PUT', p.path(key), unsigned={'x-amz-tagging': 'a=b'})
-    if answer.status != 200:
-        return answer.said
-    return 'heeded' if p.s3.get_object_tagging(Bucket=p.bucket, Key=key)['TagSet'] else 'ignored'
-
-
-@behaviour('Who may', '`x-amz-object-lock-legal-hold` added to a signed PUT')
-def guard_lock(p: Probe) -> str:
-    """`signature_guards`: where it is heeded the server signs no PutObject for buckets with object lock"""
-    bucket, key = p.new_bucket(ObjectLockEnabledForBucket=True), p.key()
-    answer = p.send('PUT', f'/{bucket}/{key}', unsigned={'x-amz-object-lock-legal-hold': 'ON'})
-    if answer.status != 200:
-        return answer.said
-    try:
-        held = p.s3.get_object_legal_hold(Bucket=bucket, Key=key)['LegalHold'].get('Status') == 'ON'
-    except ClientError:
-        return 'ignored'
-    p.s3.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold={'Status': 'OFF'})
-    return 'heeded' if held else 'ignored'
-
-
-@behaviour('Who may', '`X-Forwarded-Prefix` added to a signed GET of another path')
-def guard_prefix(p: Probe) -> str:
-    """as above"""
-    other = p.new_bucket()
-    secret = p.put(b'top secret')
-    signed = f'/{other}/{p.bucket}/{secret}'
-    answer = p.send('GET', signed, sent_path=f'/{p.bucket}/{secret}', unsigned={'X-Forwarded-Prefix': f'/{other}'})
-    return 'heeded' if answer.body == b'top secret' else 'ignored' if answer.status >= 400 else str(answer.status)
-
-
-@behaviour('Who may', '`X-Forwarded-Host` added to a request that is signed for that host')
-def guard_host(p: Probe) -> str:
-    """as above"""
-    key = p.put(b'top secret')
-    answer = _for_another_host(p, key, {'X-Forwarded-Host': 'elsewhere.example.org'})
-    without = _for_another_host(p, key, {})
-    return 'host not verified' if without == 200 else 'heeded' if answer == 200 else 'ignored'
-
-
-def _for_another_host(p: Probe, key: str, unsigned: dict[str, str]) -> int:
-    here = f'{p.server.hostname}:{p.server.port}'
-    return p.send('GET', p.path(key), host='elsewhere.example.org', unsigned={'Host': here, **unsigned}).status
 
 
 @behaviour('Who may', 'the bucket in the host name (`bucket.localhost`)')

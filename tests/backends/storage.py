@@ -15,7 +15,6 @@
 """The storages that are measured, and how they are asked: as boto3 asks, and by requests that boto3 would not make."""
 
 import datetime
-import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -24,13 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 
+from rucio.common.s3.probes.place import Place, new_name
 from servers import ceph, moto, rclone
 from servers.boto import plain_client
 from servers.files import command_path
@@ -144,14 +144,14 @@ class _Query(_At, S3SigV4QueryAuth):
     pass
 
 
-class Probe:
-    """A storage with a bucket of its own for whoever asks."""
+class Probe(Place):
+    """A storage with a bucket of its own for whoever asks, and requests that boto3 would not make."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        self.s3 = self.client()
-        self.bucket = f'behaviour-{secrets.token_hex(4)}'
-        self.s3.create_bucket(Bucket=self.bucket)
+        client = self.client()
+        super().__init__(client, lambda: self.client(signature_version=UNSIGNED), new_name(), races=5)
+        client.create_bucket(Bucket=self.bucket)
 
     def client(self, service: str = 's3', **config: Any) -> Any:
         """One try for each request, and only the checksums that a probe gives."""
@@ -167,45 +167,6 @@ class Probe:
         # As in rucio-s3 (common/s3/clients.py): where a storage answers an empty PUT at once, botocore takes that for the next answer.
         client.meta.events.unregister('before-call.s3', add_expect_header)
         return client
-
-    def key(self) -> str:
-        """A key that nobody has."""
-        return f'k{secrets.token_hex(6)}'
-
-    def put(self, content: bytes = b'content', key: str = '', **more: Any) -> str:
-        """An object; its key."""
-        key = key or self.key()
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content, **more)
-        return key
-
-    def get(self, key: str, **more: Any) -> bytes:
-        with self.s3.get_object(Bucket=self.bucket, Key=key, **more)['Body'] as body:
-            return body.read()
-
-    def etag(self, key: str) -> str:
-        return self.s3.head_object(Bucket=self.bucket, Key=key)['ETag'].strip('"')
-
-    def new_bucket(self, **more: Any) -> str:
-        name = f'behaviour-{secrets.token_hex(4)}'
-        self.s3.create_bucket(Bucket=name, **more)
-        return name
-
-    def listed(self, **more: Any) -> list[str]:
-        pages = self.s3.get_paginator('list_objects_v2').paginate(**{'Bucket': self.bucket, **more})
-        return [each['Key'] for page in pages for each in page.get('Contents', [])]
-
-    def begin(self, key: str, *parts: bytes, **more: Any) -> tuple[str, list[dict[str, Any]]]:
-        """A multipart upload of these parts: its id, and what completes it."""
-        upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key=key, **more)['UploadId']
-        done = []
-        for number, part in enumerate(parts, 1):
-            sent = self.s3.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part)
-            done.append({'PartNumber': number, 'ETag': sent['ETag']})
-        return upload, done
-
-    def complete(self, key: str, begun: tuple[str, list[dict[str, Any]]], **more: Any) -> Any:
-        upload, parts = begun
-        return self.s3.complete_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': parts}, **more)
 
     def send(  # noqa: PLR0913 - each is one thing that boto3 would not do
         self,
@@ -250,18 +211,3 @@ class Probe:
 
     def path(self, key: str, query: str = '') -> str:
         return f'/{self.bucket}/{quote(key)}' + (f'?{query}' if query else '')
-
-
-def said(call: Callable[[], Any], ok: str = 'yes') -> str:
-    """What a call of boto3 came to: ``ok``, or the storage's status and error code."""
-    try:
-        call()
-    except ClientError as error:
-        return code_of(error)
-    return ok
-
-
-def code_of(error: ClientError) -> str:
-    """412 PreconditionFailed"""
-    status, code = error.response['ResponseMetadata']['HTTPStatusCode'], error.response.get('Error', {}).get('Code', '')
-    return f'{status} {code}'.rstrip() if code != str(status) else str(status)

@@ -33,7 +33,16 @@ def _kept(place: Place, key: str) -> str:
     return KEPT if set(place.listed()) == before else 'not deleted'
 
 
-def _of(name: str, text: str, pattern: str, meaning: str, *needs: str) -> Behaviour:
+def key_behaviour(name: str, text: str, pattern: str, meaning: str, *needs: str) -> Behaviour:
+    """Return the behaviour of an object with such a key: whether it is written, listed, read and deleted under it.
+
+    :param name: Its name.
+    :param text: The first cell of its row.
+    :param pattern: The key; {} is replaced by something that no other key has.
+    :param meaning: The last cell of its row.
+    :param needs: What the place must have.
+    """
+
     def run(place: Place) -> str:
         return _kept(place, place.key(pattern))
 
@@ -41,23 +50,27 @@ def _of(name: str, text: str, pattern: str, meaning: str, *needs: str) -> Behavi
     return Behaviour('Keys', text, meaning, run, needs=needs)
 
 
-space_plus_percent = _of(
+space_plus_percent = key_behaviour(
     'space_plus_percent',
     'blanks, `+`, `%41`, `#`, `?`, `&` in a key',
     '{}/ a  b +%41#?&=<>"\'',
     'encoded in URLs, kept byte for byte in the key',
 )
-unicode_key = _of(
+unicode_key = key_behaviour(
     'unicode_key',
     'letters beyond ASCII in a key',
     '{}/\u03a9\u03bc\u03ad\u03b3\u03b1/\u65e5\u672c\u8a9e/e\u0301/\U0001f600',
     'not composed or decomposed',
 )
-double_slash = _of('double_slash', '`a//b`', '{}//b', 'where it is another key (`a/b`), two names are one object')
-leading_slash = _of('leading_slash', 'a key that begins with `/`', '/{}', "Rucio's names may", 'own')
-dot_dot = _of('dot_dot', '`a/../b`', '{}/../b', 'uploads fail where it is refused. The reconciler leaves such keys out')
-dot = _of('dot', '`a/./b`', '{}/./b', 'as above')
-long_segment = _of(
+double_slash = key_behaviour(
+    'double_slash', '`a//b`', '{}//b', 'where it is another key (`a/b`), two names are one object'
+)
+leading_slash = key_behaviour('leading_slash', 'a key that begins with `/`', '/{}', "Rucio's names may", 'own')
+dot_dot = key_behaviour(
+    'dot_dot', '`a/../b`', '{}/../b', 'uploads fail where it is refused. The reconciler leaves such keys out'
+)
+dot = key_behaviour('dot', '`a/./b`', '{}/./b', 'as above')
+long_segment = key_behaviour(
     'long_segment', 'more than 255 bytes between two slashes', '{}' + 'n' * 300, 'uploads fail where it is refused'
 )
 

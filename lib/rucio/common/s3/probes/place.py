@@ -44,6 +44,7 @@ class Place:
     :param folder: The prefix of all keys; empty if the bucket was made for it.
     :param signed: Whether the client signs with keys of its own.
     :param bucket_prefix: The prefix of the names of more buckets.
+    :param races: How often a race is run.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class Place:
         *,
         signed: bool = True,
         bucket_prefix: str = '',
+        races: int = 2,
     ) -> None:
         self.s3 = client
         self.anonymous = anonymous
         self.bucket = bucket
         self.folder = folder
-        self.races = 2 if signed else 1  # how often a race is run
+        self.races = races
         self.left = ''  # what could not be removed
         self._has = {'signed'} if signed else set()
         self._has |= set() if folder else {'own'}
@@ -279,7 +281,8 @@ class Place:
 
         signed = connection.authorizer.signed
         client = clients.bare(endpoint, connection.authorizer, patience).client
-        return cls(client, anonymous, bucket, folder, signed=signed, bucket_prefix=endpoint.bucket_prefix)
+        more: Any = {'bucket_prefix': endpoint.bucket_prefix, 'races': 2 if signed else 1}
+        return cls(client, anonymous, bucket, folder, signed=signed, **more)
 
 
 @contextmanager
