@@ -18,9 +18,10 @@
 from io import BytesIO
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import FileReplicaAlreadyExists, RSEOperationNotSupported
-from rucio.common.s3 import clients, credentials, transfer
+from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.errors import Target, translated
 from servers.fake_s3 import error
 
@@ -187,3 +188,28 @@ def test_an_object_is_renamed_nevertheless(endpoint, s3):
         transfer.move(connection, source, Target('X', BUCKET, 'there'))
     transfer.move(connection, source, Target('X', BUCKET, 'new'))
     assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {'new': b'content', 'there': b'other'}
+
+
+# Headers of downloads
+
+
+@pytest.mark.parametrize(('header', 'operation'), [('x-amz-checksum-mode', 'HeadObject'), ('x-amz-checksum-mode', 'GetObject'), ('if-match', 'GetObject')])
+def test_a_storage_without_a_header_of_downloads_is_read_nevertheless(endpoint, s3, tmp_path, header, operation):
+    s3.lacks[operation] = header
+    body = b'content' * PART
+    s3.store(BUCKET, 'k', body)
+    connection = clients.connect(endpoint(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=1), KEYS)
+    for name in 'ab':
+        transfer.download(connection, Target('X', BUCKET, 'k'), str(tmp_path / name))
+        assert (tmp_path / name).read_bytes() == body
+    refused = [request for request in s3.requests if request.operation == operation and header in request.headers]
+    assert len(refused) == 1  # then it is known
+
+
+def test_without_if_match_another_version_is_still_noticed(endpoint, s3):
+    s3.lacks['GetObject'] = 'if-match'
+    s3.store(BUCKET, 'k', b'second')
+    client = clients.connect(endpoint(), KEYS).client
+    answer = client.get_object(Bucket=BUCKET, Key='k', IfMatch='"first"')
+    with pytest.raises(ClientError, match='found by its ETag'):
+        objects.need_version(answer, '"first"')

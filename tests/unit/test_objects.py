@@ -259,6 +259,16 @@ def test_a_key_that_cannot_be_deleted_at_all_is_the_only_one_that_is_told(connec
     assert list(strict.buckets[BUCKET]) == ['odd']
 
 
+@pytest.mark.parametrize('answer', [error(501, 'NotImplemented'), error(405, 'MethodNotAllowed'), error(400, 'NotImplemented')])
+def test_a_storage_without_deleteobjects_deletes_one_by_one(connection, s3, answer):
+    for key in 'abc':
+        s3.store(BUCKET, key, b'')
+    s3.fail('DeleteObjects', answer)
+    assert objects.delete_many(connection(), map(at, 'abc')) == dict.fromkeys(map(at, 'abc'))
+    assert not s3.buckets[BUCKET]
+    assert s3.operations() == ['DeleteObjects', *['DeleteObject'] * 3]
+
+
 def test_a_key_that_botocore_refuses_stops_no_other(connection, s3):
     s3.store(BUCKET, 'a', b'')
     result = objects.delete_many(connection(), [at(''), at('a')])

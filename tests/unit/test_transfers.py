@@ -301,7 +301,7 @@ def test_a_copy_is_of_the_version_that_was_looked_at(s3, site):
     assert s3.operations().count('HeadObject') == 4
 
 
-@pytest.mark.parametrize('said', [error(501, 'NotImplemented'), error(400, 'NotImplemented')])
+@pytest.mark.parametrize('said', [error(501, 'NotImplemented'), error(400, 'NotImplemented'), error(405, 'MethodNotAllowed'), error(400, 'InvalidPart')])
 def test_what_the_storage_does_not_copy_goes_through_here(s3, site, said):
     s3.store('user.alice', 'dir/file', b'content')
     s3.fail('CopyObject', said, said)  # with If-None-Match, and without it

@@ -35,7 +35,7 @@ from rucio.common.exception import ConfigurationError
 
 from . import botocore_internals, factory, monitoring
 from .authorizer import Authorizer
-from .conditions import NeverOverwrite
+from .conditions import NeverOverwrite, OptionalHeaders
 from .credentials import Presigned
 from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, translated
@@ -135,6 +135,7 @@ def _make_bare(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -
 def _make(endpoint: Endpoint, authorizer: Authorizer, patience: Patience) -> 'S3Client':
     client = _make_bare(endpoint, authorizer, patience)
     NeverOverwrite(client, endpoint, can_look=not authorizer.whole_objects_only)
+    OptionalHeaders(client)
     if authorizer.whole_objects_only:
         client.meta.events.register('before-send.s3.PutObject', _add_md5_to_signed)
     else:

@@ -12,8 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""No upload overwrites an object: ``If-None-Match: *``, or a HEAD before if a storage does not support the header."""
+"""Headers of requests that not all storages implement.
 
+No upload overwrites an object: ``If-None-Match: *``, or a HEAD before if a storage does not support the header.
+"""
+
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['NeverOverwrite']
+__all__ = ['NeverOverwrite', 'OptionalHeaders']
 
 _LOGGER = line_logger(__name__)
 _OPERATIONS = {'put': 'PutObject', 'multipart': 'CompleteMultipartUpload', 'copy': 'CopyObject'}
@@ -92,7 +96,7 @@ class NeverOverwrite:
     def _again(self, operation: str, _attempts: int, answer: Any, request: dict[str, Any]) -> Optional[float]:
         """Retry once without the header if the storage does not implement it."""
         context = request.get('context', {})
-        if not answer or _SENT not in context or not _is_not_implemented(answer):
+        if not answer or _SENT not in context or not _is_not_implemented(answer, ('if-none-match',)):
             return None
         self._look(operation, *context.pop(_SENT))
         del request['headers']['If-None-Match']
@@ -110,13 +114,54 @@ class NeverOverwrite:
             )
 
 
+# Without them, answers are not verified by botocore (a download is by the catalogue's checksum), and the version of an
+# object is told by the ETag of the answer.
+_OPTIONAL = {'HeadObject': ('x-amz-checksum-mode',), 'GetObject': ('x-amz-checksum-mode', 'if-match')}
+
+
+class OptionalHeaders:
+    """Lets a client read without headers that the storage does not implement, once it has said so.
+
+    :param client: The client.
+    """
+
+    def __init__(self, client: 'S3Client') -> None:
+        self._unknown: dict[str, tuple[str, ...]] = {}  # operation -> headers to leave out
+        for operation in _OPTIONAL:
+            botocore_internals.before_call(client, operation, partial(self._before, operation))
+            botocore_internals.after_call(client, operation, partial(self._after, operation))
+        botocore_internals.before_retry(client, self._again)
+
+    def _before(self, operation: str, request: dict[str, Any], _context: dict[str, Any]) -> None:
+        for name in _present(request, self._unknown.get(operation, ())):
+            del request['headers'][name]
+
+    def _again(self, operation: str, _attempts: int, answer: Any, request: dict[str, Any]) -> Optional[float]:
+        context, optional = request.get('context', {}), _OPTIONAL.get(operation, ())
+        sent = _present(request, optional)
+        if not answer or not sent or _LEFT_OUT in context or not _is_not_implemented(answer, optional):
+            return None
+        for name in sent:
+            del request['headers'][name]
+        context[_LEFT_OUT] = True
+        return 0
+
+    def _after(self, operation: str, status: int, _answer: dict[str, Any], context: dict[str, Any]) -> None:
+        if context.get(_LEFT_OUT) and status < 300:
+            self._unknown[operation] = _OPTIONAL[operation]
+
+
+def _present(request: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return [name for name in request['headers'] if name.lower() in names]
+
+
 def _has_condition(client: 'S3Client', operation: str) -> bool:
     shape = client.meta.service_model.operation_model(operation).input_shape
     return shape is not None and 'IfNoneMatch' in shape.members
 
 
-def _is_not_implemented(answer: Any) -> bool:
+def _is_not_implemented(answer: Any, headers: Iterable[str]) -> bool:
     """Return whether an answer says explicitly that the request has something that the storage does not implement."""
     error, status = answer.get('Error', {}), answer.get('ResponseMetadata', {}).get('HTTPStatusCode')
-    named = 'if-none-match' in str(error.get('Message', '')).lower()
+    named = any(name in str(error.get('Message', '')).lower() for name in headers)
     return status == 501 or error.get('Code') == 'NotImplemented' or (status in (400, 405) and named)

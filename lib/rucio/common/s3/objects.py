@@ -28,6 +28,7 @@ from rucio.common.exception import (
     AccessDenied,
     RSEAccessDenied,
     RSEFileNameNotSupported,
+    RSEOperationNotSupported,
     RucioException,
     ServiceUnavailable,
 )
@@ -264,7 +265,7 @@ def delete_many(connection: 'Connection', targets: Iterable[Target]) -> dict[Tar
     """Delete many objects. One request per 1000 keys of a bucket, and one per key that XML cannot contain.
 
     Missing objects count as deleted, as S3 does not report them. If a storage refuses a request because of one key, it
-    is halved until that key is alone: about 20 more requests.
+    is halved until that key is alone: about 20 more requests. If it does not know DeleteObjects, one request per key.
 
     :param connection: The storage.
     :param targets: The objects.
@@ -311,6 +312,8 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
                 Bucket=batch[0].bucket, Delete={'Objects': [{'Key': key} for key in by_key], 'Quiet': True}
             )
     except RucioException as error:
+        if _is_unknown(error):
+            return {target: _delete_one(connection, target) for target in by_key.values()}
         return (
             _delete_halves(connection, list(by_key.values())) if _may_be_one_key(error) else dict.fromkeys(batch, error)
         )
@@ -322,6 +325,13 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
             for target in [by_key[failure['Key']]] if failure.get('Key') in by_key else batch:
                 result[target] = translate(ClientError(said, 'DeleteObjects'), 'delete', target)
     return result
+
+
+def _is_unknown(error: RucioException) -> bool:
+    """Return whether the storage does not know DeleteObjects."""
+    return isinstance(error, RSEOperationNotSupported) or (
+        isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 405
+    )
 
 
 def _may_be_one_key(error: RucioException) -> bool:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Optional, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -40,6 +41,7 @@ from rucio.common.exception import (
     RSEFileNameNotSupported,
     RSEOperationNotSupported,
     RucioException,
+    ServiceUnavailable,
     SourceNotFound,
 )
 
@@ -47,7 +49,7 @@ from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .content import Summing, Sums, Verified
-from .errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translated
+from .errors import Target, TransferTimeout, is_ambiguous, local_error, said, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
@@ -549,18 +551,33 @@ def copy(
         try:
             _finish(manager, future, watcher, deadline)
         except ClientError as error:
-            if status_of(error) in (304, 412) and deadline.run(lambda: _is_copyable(connection, source, target, info)):
-                raise RSEOperationNotSupported(
-                    f'RSE {target.rse}: copy to {target}: the storage says that there is an object already, but there '
-                    'is none: it compares If-None-Match with the source. '
-                    "Leave 'copy' out of the setting 'if_none_match'."
-                ) from error
+            if reason := deadline.run(partial(_why_not_copied, connection, source, target, info, error)):
+                raise RSEOperationNotSupported(f'RSE {target.rse}: copy to {target}: {reason}') from error
             raise
         except UnreadableAnswerError as error:
             raise RSEOperationNotSupported(
                 f'RSE {target.rse}: copy to {target}: the storage did not confirm that it copied anything: {error}. '
                 "It may not support CopyObject or UploadPartCopy: check 'provider'."
             ) from error
+
+
+def _why_not_copied(
+    connection: 'Connection', source: Target, target: Target, info: objects.ObjectInfo, error: ClientError
+) -> str:
+    """Return why the storage cannot copy, or an empty string if it can and the copy failed for another reason."""
+    status = status_of(error)
+    if status in (304, 412) and _is_copyable(connection, source, target, info):
+        remedy = (
+            " Leave 'copy' out of the setting 'if_none_match'." if 'copy' in connection.endpoint.if_none_match else ''
+        )
+        return (
+            'the storage says that there is an object already, but there is none: it compares If-None-Match with the '
+            f'source.{remedy}'
+        )
+    # An error with a known meaning, such as expired keys, is another exception.
+    if status in (400, 405) and type(translate(error, 'copy', target)) is ServiceUnavailable:
+        return f'{said(error)} It may not support CopyObject or UploadPartCopy.'
+    return ''
 
 
 def _is_copyable(connection: 'Connection', source: Target, target: Target, info: objects.ObjectInfo) -> bool:

@@ -30,7 +30,7 @@ from sqlalchemy import and_, func, select, true, update
 from rucio.common.exception import DestinationNotAccessible, RucioException, SourceNotFound, UnsupportedOperation
 from rucio.common.s3 import objects
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.errors import Target, translated
+from rucio.common.s3.errors import Target, status_of, translated
 from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
 from rucio.core.rule import delete_rule
@@ -288,6 +288,10 @@ def _uploads(client: Any, subtree: Subtree) -> 'Iterator[tuple[str, str]]':
             answer = client.list_multipart_uploads(Bucket=subtree.bucket, Prefix=subtree.key_prefix, **marker)
         except client.exceptions.NoSuchUpload:  # the answer of `rclone serve s3` if there are none
             return
+        except ClientError as error:
+            if status_of(error) in (405, 501):  # it has no multipart uploads, or keeps them to itself
+                return
+            raise
         for each in answer.get('Uploads', []):
             if each.get('Key', '').startswith(subtree.key_prefix) and each.get('Key') and each.get('UploadId'):
                 yield each['Key'], each['UploadId']
