@@ -22,6 +22,7 @@ import socket
 import threading
 import zlib
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from queue import Queue
 from xml.etree import ElementTree
@@ -45,7 +46,7 @@ from rucio.common.exception import AccessDenied, InputValidationError, RSENotFou
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
-from servers.fake_s3 import Answer, Cut, error
+from servers.fake_s3 import Answer, Cut, FakeS3, Object, error
 
 BUCKET = 'user.alice'
 
@@ -243,6 +244,46 @@ def test_errors_of_the_storage_are_passed_on_without_those_of_its_keys(storage):
         assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'SlowDown'
         storage.fail('PutObject', error(403, 'InvalidAccessKeyId'))
         assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+
+
+def test_copies_from_one_storage_to_another(storage):
+    with FakeS3() as other:
+        other.make_bucket(BUCKET)
+        content = b'0123456789'
+        other.buckets[BUCKET]['x'] = Object(content, hashlib.md5(content).hexdigest(), headers=(('Content-Type', 'text/x'), ('x-amz-meta-of', 'bob')))
+        rucio = Rucio(storage.url)
+        rucio.best_place = lambda scope, name, _: {'rse': scope, 'bucket': BUCKET, 'key': name, 'url': ''}
+        endpoint = rucio.endpoint
+        rucio.endpoint = lambda rse: endpoint(rse) if rse == BUCKET else replace(endpoint(rse), url=other.url)
+        with serving(rucio) as here:
+            client = boto(here)
+            source = {'Bucket': 'user.bob', 'Key': 'x'}
+            assert (
+                client.copy_object(Bucket=BUCKET, Key='x', CopySource=source)['CopyObjectResult']['ETag'].strip('"') == hashlib.md5(b'0123456789').hexdigest()
+            )
+            assert storage.buckets[BUCKET]['x'].body == b'0123456789'
+            sent = next(each for each in storage.requests if each.operation == 'PutObject')
+            assert (sent.headers['content-type'], sent.headers['x-amz-meta-of']) == ('text/x', 'bob')
+            assert sent.headers['x-amz-content-sha256'] == hashlib.sha256(b'0123456789').hexdigest()  # as it goes by http
+            assert code_of(client.copy_object, Bucket=BUCKET, Key='x', CopySource=source) == 'PreconditionFailed'
+            assert code_of(client.copy_object, Bucket=BUCKET, Key='y', CopySource=source, CopySourceIfMatch='"x"') == 'PreconditionFailed'
+            assert code_of(client.copy_object, Bucket=BUCKET, Key='y', CopySource={'Bucket': 'user.bob', 'Key': 'none'}) == 'NoSuchKey'
+            part = {'Bucket': BUCKET, 'Key': 'z', 'UploadId': client.create_multipart_upload(Bucket=BUCKET, Key='z')['UploadId']}
+            etag = client.upload_part_copy(**part, PartNumber=1, CopySource=source, CopySourceRange='bytes=2-4')['CopyPartResult']['ETag']
+            client.complete_multipart_upload(**part, MultipartUpload={'Parts': [{'PartNumber': 1, 'ETag': etag}]})
+            assert storage.buckets[BUCKET]['z'].body == b'234'
+            other.fail('GetObject', Cut())
+            assert code_of(client.copy_object, Bucket=BUCKET, Key='y', CopySource=source) == 'ServiceUnavailable'
+            assert storage.buckets[BUCKET].keys() == {'x', 'z'}
+
+
+def test_a_copy_that_the_storage_refuses_goes_through_this_machine(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='x', Body=b'content')
+        storage.fail('CopyObject', error(403, 'AccessDenied'))
+        client.copy_object(Bucket=BUCKET, Key='y', CopySource={'Bucket': BUCKET, 'Key': 'x'})
+        assert storage.buckets[BUCKET]['y'].body == b'content'
 
 
 # Attacks

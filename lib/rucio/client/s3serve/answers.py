@@ -19,6 +19,7 @@ Answers of storages are untrusted. Pure functions.
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple, Optional
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
@@ -28,7 +29,18 @@ from .refusals import Refusal
 if TYPE_CHECKING:
     from .places import Place
 
-__all__ = ['Deleted', 'buckets', 'deleted', 'headers', 'keys_to_delete', 'location', 'refusal', 'renamed', 'root_of']
+__all__ = [
+    'Deleted',
+    'buckets',
+    'copied',
+    'deleted',
+    'headers',
+    'keys_to_delete',
+    'location',
+    'refusal',
+    'renamed',
+    'root_of',
+]
 
 MOST_KEYS = 1000
 _NAMESPACE = 'http://s3.amazonaws.com/doc/2006-03-01/'
@@ -195,6 +207,18 @@ def keys_to_delete(body: bytes) -> tuple[list[str], bool]:
             raise Refusal('NotImplemented', 'DeleteObjects only takes keys here: no versions and no conditions.')
         keys.append(each.findtext('Key') or '')
     return keys, (root.findtext('Quiet') or '').strip() == 'true'
+
+
+def copied(name: str, etag: str) -> bytes:
+    """Return the answer of CopyObject or UploadPartCopy.
+
+    :param name: The name of its element.
+    :param etag: The ETag of the copy.
+    """
+    root = ElementTree.Element(name, xmlns=_NAMESPACE)
+    _text(root, 'LastModified', f'{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.000Z}')
+    _text(root, 'ETag', etag)
+    return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
 
 
 class Deleted(NamedTuple):

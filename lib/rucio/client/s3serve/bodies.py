@@ -23,15 +23,18 @@ them.
 import base64
 import hashlib
 import re
+import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from hmac import compare_digest
-from typing import Any, Optional
+from typing import IO, Any, Optional
 
 from .refusals import Refusal
 from .signatures import Verified
 
-__all__ = ['UNSIGNED', 'Body', 'Decoder']
+__all__ = ['UNSIGNED', 'Body', 'Decoder', 'Streamed', 'spooled']
 
 UNSIGNED = 'UNSIGNED-PAYLOAD'
 _SIGNED_CHUNKS = ('STREAMING-AWS4-HMAC-SHA256-PAYLOAD', 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER')
@@ -40,12 +43,28 @@ _SHA256 = re.compile('[0-9a-f]{64}')
 _SIZE = re.compile(rb'([0-9a-fA-F]{1,16})(?:;chunk-signature=([0-9a-f]{64}))?\r\n')
 _LONGEST_LINE = 512  # bytes
 _LONGEST_TRAILER = 4096
+_PIECE = 256 * 1024
 _LARGEST = 5 * 1024**4  # bytes; more than S3 takes in one request
 _NOTHING = hashlib.sha256(b'').hexdigest()
 _SIGNATURE = 'x-amz-trailer-signature'
 
 
-class Body:
+class Streamed(ABC):
+    """A body that comes in pieces: ``length`` in bytes, ``payload`` for X-Amz-Content-SHA256.
+
+    ``failure`` says why it ended early.
+    """
+
+    length: int
+    payload: str
+    failure: Optional[Refusal] = None
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces, once."""
+
+
+class Body(Streamed):
     """The body of a request.
 
     :param headers: The headers of the request.
@@ -62,7 +81,6 @@ class Body:
         self.length = _length(headers, 'x-amz-decoded-content-length' if self.is_chunked else 'content-length')
         # The digest goes on to the storage, so that it is compared from end to end.
         self.payload = UNSIGNED if self.is_chunked else kind
-        self.failure: Optional[Refusal] = None
         self._source = source
         self._begun = False
         self._decoder = Decoder(self.length, headers, verified) if self.is_chunked else _Plain(kind)
@@ -108,6 +126,35 @@ def _length(headers: Mapping[str, str], name: str) -> int:
     if not re.fullmatch('[0-9]{1,15}', given) or int(given) > _LARGEST:
         raise Refusal('InvalidArgument', f'The header {name} is not a possible length.')
     return int(given)
+
+
+class _Spooled(Streamed):
+    """A body in a temporary file, with its digest."""
+
+    def __init__(self, file: IO[bytes], length: int, payload: str) -> None:
+        self._file = file
+        self.length = length
+        self.payload = payload
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            yield piece
+
+
+@asynccontextmanager
+async def spooled(body: Streamed) -> AsyncIterator[Streamed]:
+    """Keep a body in a temporary file until the end of the block, to know its digest before it is sent.
+
+    :param body: The body.
+    :raises Refusal: if it is not right.
+    """
+    digest = hashlib.sha256()
+    with tempfile.TemporaryFile() as file:
+        async for piece in body:
+            digest.update(piece)
+            file.write(piece)
+        yield _Spooled(file, body.length, digest.hexdigest())
 
 
 class _Plain:

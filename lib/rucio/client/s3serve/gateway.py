@@ -31,11 +31,11 @@ from rucio.common.s3.answers import line_logger
 
 from . import answers
 from .asked import Asked, encoded, read
-from .bodies import Body
+from .bodies import Body, Streamed
 from .places import Place, Places
 from .refusals import Refusal
 from .signatures import LocalKeys, verify
-from .upstream import Answer, Upstream
+from .upstream import Answer, Relayed, Upstream
 
 __all__ = ['Gateway', 'Options']
 
@@ -82,6 +82,10 @@ _SPENT = frozenset(
 )
 _DEFAULTS = {'x-amz-acl': ('private',), 'x-amz-storage-class': ('STANDARD',), 'x-amz-tagging-directive': ('COPY',)}
 _CONDITIONAL = ('PutObject', 'CopyObject', 'CompleteMultipartUpload')
+_SOURCE = 'x-amz-copy-source-'
+_METADATA = frozenset(
+    ['cache-control', 'content-disposition', 'content-encoding', 'content-language', 'content-type', 'expires']
+)
 _STORING = ('PutObject', 'UploadPart')
 _ROOTS = {
     'CompleteMultipartUpload': 'CompleteMultipartUploadResult',
@@ -198,9 +202,9 @@ class Gateway:
 
     async def _pass_on(self, task: _Task) -> web.StreamResponse:
         """Pass a request on with its body, and the answer as it is."""
-        query = '&'.join(f'{encoded(name)}={encoded(value)}' for name, value in task.asked.query.items())
         # Without a body, it can be sent once more.
-        answer = await self._send(task, query, task.body if task.body.length else await task.body.whole(0))
+        body = task.body if task.body.length else await task.body.whole(0)
+        answer = await self._send(task, _query(task.asked.query), body, self._headers(task))
         if task.operation.name in _STORING and 'ETag' not in answer.headers:
             raise _strange(task)  # a login page, for example, has stored nothing
         response = web.StreamResponse(status=answer.status, headers=answers.headers(answer.headers))
@@ -221,23 +225,51 @@ class Gateway:
         return await self._pass_on(task)
 
     async def _copy(self, task: _Task) -> web.StreamResponse:
-        """Copy an object inside a storage, after a HEAD if it must not exist."""
+        """Copy an object: inside a storage if it can be; else through this machine.
+
+        Vended keys for one part of a bucket cannot read another one, and on Ceph 16 they copy no parts.
+        """
         if task.operation.name == 'CopyObject':
             await self._need_absent(task, is_enough=False)
-        bucket, _, key = unquote(task.asked.headers['x-amz-copy-source'].removeprefix('/'), errors='replace').partition(
-            '/'
-        )
-        source = read('GET', f'/{encoded(bucket)}/{encoded(key, "/")}', ())  # checks the names
-        if '?' in task.asked.headers['x-amz-copy-source'] or not source.key:
+        given = task.asked.headers['x-amz-copy-source'].removeprefix('/')
+        bucket, _, key = unquote(given, errors='replace').partition('/')
+        if '?' in given or not key:
             raise Refusal('NotImplemented', 'x-amz-copy-source must be BUCKET/KEY: versions are not supported.')
-        there = await self._upstream.blocking(self._places.of, source.bucket, source.key)
-        if there.endpoint.rse != task.place.endpoint.rse:
-            raise Refusal(
-                'NotImplemented',
-                f'Copies from RSE {there.endpoint.rse} to {task.place.endpoint.rse} are not supported.',
-            )
-        copied = {'x-amz-copy-source': encoded(f'{there.bucket}/{there.base}{source.key}', '/')}
-        return await self._xml(task, copied)
+        read('GET', f'/{encoded(bucket)}/{encoded(key, "/")}', ())  # checks the names
+        there = await self._upstream.blocking(self._places.of, bucket, key)
+        if there.endpoint.rse == task.place.endpoint.rse:
+            try:
+                return await self._xml(task, {'x-amz-copy-source': encoded(f'{there.bucket}/{there.base}{key}', '/')})
+            except Refusal as refusal:
+                if refusal.code != 'AccessDenied':
+                    raise
+        return await self._relay(task, there, there.base + key)
+
+    async def _relay(self, task: _Task, there: Place, key: str) -> web.StreamResponse:
+        """Copy an object by a GET and a PUT, each of which is authorised by itself."""
+        asked = task.asked.headers
+        wanted = {
+            name.removeprefix(_SOURCE): value for name, value in asked.items() if name.startswith(f'{_SOURCE}if-')
+        }
+        if span := asked.get(f'{_SOURCE}range'):
+            wanted['range'] = span
+        found = await self._upstream.send(there, 'GET', key, headers=wanted)
+        if found.status != (206 if span else 200):
+            status = 412 if found.status == 304 else found.status
+            raise answers.refusal(status, found.error, there, asked['x-amz-copy-source'])
+        try:
+            more = self._headers(task)
+            if task.operation.name == 'CopyObject' and asked.get('x-amz-metadata-directive') != 'REPLACE':
+                more = {name: value for name, value in more.items() if not _is_metadata(name)}
+                more |= {name.lower(): value for name, value in found.headers.items() if _is_metadata(name.lower())}
+            kept = {name: value for name, value in more.items() if not name.startswith((_SOURCE, 'x-amz-metadata-'))}
+            stored = await self._send(task, _query(task.asked.query), Relayed(found), kept)
+        finally:
+            found.response.close()
+        stored.response.release()
+        if 'ETag' not in stored.headers:
+            raise _strange(task)
+        return _xml(answers.copied(_ROOTS[task.operation.name], stored.headers['ETag']))
 
     async def _delete_each(self, task: _Task) -> web.StreamResponse:
         """Delete the objects of a DeleteObjects one by one: one request each.
@@ -271,11 +303,7 @@ class Gateway:
         if task.operation.name in ('CreateMultipartUpload', 'CompleteMultipartUpload'):
             honoured = task.operation.name[:2] == 'Co' and task.place.endpoint.conditional_multipart
             await self._need_absent(task, honoured)
-        query = '&'.join(
-            f'{encoded(name)}={encoded(task.place.base + value if name in _NAMES_IN_QUERY else value)}'
-            for name, value in self._query(task).items()
-        )
-        answer = await self._send(task, query, body, more)
+        answer = await self._send(task, self._listed(task), body, {**self._headers(task), **(more or {})})
         content = await self._upstream.read(answer.response)
         url = f'http://{self._hosts[0]}{task.asked.signed_path}'
         try:
@@ -291,14 +319,16 @@ class Gateway:
         return _xml(named, kept)
 
     @staticmethod
-    def _query(task: _Task) -> dict[str, str]:
+    def _listed(task: _Task) -> str:
+        """Return the query of a listing with the names of the storage; that of others as it is."""
         query = dict(task.asked.query)
         if task.operation.name in _LISTINGS and task.place.base:
-            query.setdefault('prefix', '')
-        return query
+            query = {'prefix': '', **query}
+            query |= {name: task.place.base + query[name] for name in _NAMES_IN_QUERY if name in query}
+        return _query(query)
 
     async def _head_bucket(self, task: _Task) -> web.StreamResponse:
-        answer = await self._send(task, '', b'')
+        answer = await self._send(task, '', b'', self._headers(task))
         answer.response.release()
         return web.Response(status=200, headers={'x-amz-bucket-region': 'us-east-1'})
 
@@ -314,14 +344,11 @@ class Gateway:
 
     # Requests
 
-    async def _send(
-        self, task: _Task, query: str, body: Union[bytes, Body], more: Optional[Mapping[str, str]] = None
-    ) -> Answer:
+    async def _send(self, task: _Task, query: str, body: Union[bytes, Streamed], headers: Mapping[str, str]) -> Answer:
         """Send a request to the storage.
 
         :raises Refusal: if the storage answers with an error.
         """
-        headers = {**self._headers(task), **(more or {})}
         answer = await self._upstream.send(task.place, task.asked.method, task.key, query, headers, body)
         if answer.status < 300 or answer.status == 304:
             return answer
@@ -408,6 +435,14 @@ def _exists(task: _Task) -> Refusal:
         'PreconditionFailed',
         f'{task.asked.shown} exists. To overwrite objects, start `rucio s3 serve` with --overwrite.',
     )
+
+
+def _query(query: Mapping[str, str]) -> str:
+    return '&'.join(f'{encoded(name)}={encoded(value)}' for name, value in query.items())
+
+
+def _is_metadata(name: str) -> bool:
+    return name in _METADATA or name.startswith('x-amz-meta-')
 
 
 def _strange(task: _Task) -> Refusal:

@@ -19,7 +19,7 @@ import functools
 import hashlib
 import ssl
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar, Union
 from urllib.parse import urlsplit
@@ -35,13 +35,13 @@ from rucio.common.s3.factory import trusted
 from rucio.common.s3.parsing import LONGEST_ANSWER
 
 from .answers import root_of
-from .bodies import Body
+from .bodies import UNSIGNED, Streamed, spooled
 from .refusals import Refusal, of_rucio
 
 if TYPE_CHECKING:
     from .places import Place
 
-__all__ = ['Answer', 'Upstream']
+__all__ = ['Answer', 'Relayed', 'Upstream']
 
 _Answer = TypeVar('_Answer')
 THREADS = 32  # that wait for the Rucio server
@@ -87,9 +87,11 @@ class Upstream:
         key: str,
         query: str = '',
         headers: Optional[Mapping[str, str]] = None,
-        body: Union[bytes, Body] = b'',
+        body: Union[bytes, Streamed] = b'',
     ) -> 'Answer':
         """Send a request to a storage, once more if a new authorisation may help.
+
+        By http, each body is signed with its digest. If that is not known, it goes to a temporary file first.
 
         :param place: The storage and the bucket.
         :param method: The HTTP method.
@@ -100,9 +102,23 @@ class Upstream:
         :returns: The answer, whose body is unread unless it is an error.
         :raises Refusal: if the request is not authorised, the body is not right, or the storage does not answer.
         """
+        if isinstance(body, Streamed) and body.payload == UNSIGNED and not place.endpoint.url.startswith('https:'):
+            async with spooled(body) as kept:
+                return await self._attempts(place, method, key, query, headers, kept)
+        return await self._attempts(place, method, key, query, headers, body)
+
+    async def _attempts(
+        self,
+        place: 'Place',
+        method: str,
+        key: str,
+        query: str,
+        headers: Optional[Mapping[str, str]],
+        body: Union[bytes, Streamed],
+    ) -> 'Answer':
         region = place.endpoint.signing_region(place.authorizer.region)
         request = Request(method, place.url(key, query), dict(headers or {}), region)
-        if isinstance(body, Body):
+        if isinstance(body, Streamed):
             request = request._replace(payload=body.payload)
         else:
             request = request._replace(payload=hashlib.sha256(body).hexdigest(), body=body)
@@ -111,12 +127,12 @@ class Upstream:
         code = _code(answer.error)
         if answer.status < 400 or not code or not await self.blocking(place.authorizer.refused, sent, code):
             return answer
-        if isinstance(body, Body):  # it is gone, but the tool has it
+        if isinstance(body, Streamed):  # it is gone, but the tool has it
             raise Refusal('ServiceUnavailable', f'RSE {place.endpoint.rse}: the keys were renewed: try again.')
         return await self._once(place, await self.blocking(place.authorizer.authorise, request), body)
 
-    async def _once(self, place: 'Place', sent: Request, body: Union[bytes, Body]) -> 'Answer':
-        length = body.length if isinstance(body, Body) else len(body)
+    async def _once(self, place: 'Place', sent: Request, body: Union[bytes, Streamed]) -> 'Answer':
+        length = body.length if isinstance(body, Streamed) else len(body)
         headers = dict(sent.headers)
         if length or sent.method in ('PUT', 'POST'):
             headers['Content-Length'] = str(length)
@@ -136,7 +152,7 @@ class Upstream:
             )
             content = await self.read(response) if response.status >= 300 else b''
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            if isinstance(body, Body) and body.failure:
+            if isinstance(body, Streamed) and body.failure:
                 raise body.failure from None
             why = type(error).__name__
             raise Refusal(
@@ -177,6 +193,31 @@ class Upstream:
                     'InternalError', f"RSE {place.endpoint.rse}: the CA file '{file}' cannot be read: {error.strerror}."
                 ) from None
         return self._contexts[file]
+
+
+class Relayed(Streamed):
+    """The object in an answer, as the body of another request.
+
+    :param answer: The answer.
+    :raises Refusal: if its length is not known.
+    """
+
+    payload = UNSIGNED
+
+    def __init__(self, answer: 'Answer') -> None:
+        length = answer.headers.get('Content-Length', '')
+        if not length.isascii() or not length.isdigit():
+            raise Refusal('InternalError', 'The storage did not say how long the object is.')
+        self.length = int(length)
+        self._response = answer.response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+            self.failure = Refusal('ServiceUnavailable', 'The storage of the source closed the connection: try again.')
+            raise self.failure from None
 
 
 class Answer(NamedTuple):
