@@ -72,7 +72,12 @@ def main() -> int:
     sys.stdout.write(f'{len(chosen)} mutants, and {len(equivalent)} that are listed as equivalent\n')
     processes.preload()
     measure(wanted.jobs)
-    results = list(run(chosen, lines.Map(), wanted.jobs))
+    results = []
+    for each in run(chosen, lines.Map(), wanted.jobs):
+        results.append(each)
+        if each.outcome != NOTICED:
+            sys.stdout.write(f'\n{each.mutant.key}: {each.outcome} ({each.seconds:.0f} s)\n{each.mutant.diff}\n')
+            sys.stdout.flush()
     return report(results, len(equivalent), wanted)
 
 
@@ -165,17 +170,16 @@ def tests_for(mutant: Mutant, known: lines.Map) -> list[str]:
 
 
 def report(results: list[Result], equivalent: int, wanted: argparse.Namespace) -> int:
-    survivors = sorted((each for each in results if each.outcome != NOTICED), key=lambda each: (each.mutant.path, each.mutant.start))
-    for each in survivors:
-        sys.stdout.write(f'\n{each.mutant.key}: {each.outcome} ({each.seconds:.0f} s)\n{each.mutant.diff}\n')
+    """Print the score of each module, and of all; 1: it is too low."""
     counts: dict[str, Counter[bool]] = defaultdict(Counter)
     for each in results:
         counts[each.mutant.path][each.outcome == NOTICED] += 1
     sys.stdout.write('\n')
     for path, count in sorted(counts.items()):
         sys.stdout.write(f'{count[True]:5} of {count.total():5} noticed: {path}\n')
-    score = 100 * (len(results) - len(survivors)) / max(len(results), 1)
-    sys.stdout.write(f'\nSeed {wanted.seed}: {len(results) - len(survivors)} of {len(results)} mutants were noticed: {score:.1f} %. ')
+    noticed = sum(count[True] for count in counts.values())
+    score = 100 * noticed / max(len(results), 1)
+    sys.stdout.write(f'\nSeed {wanted.seed}: {noticed} of {len(results)} mutants were noticed: {score:.1f} %. ')
     sys.stdout.write(f'{equivalent} more are listed as equivalent.\n')
     return int(score < wanted.least)
 

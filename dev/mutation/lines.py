@@ -30,6 +30,7 @@ import pytest
 FOLDER = processes.ROOT / '.venv' / 'mutants'
 SECONDS = 900  # for the tests of one file
 IMPORT = ''  # in the place of a test: what runs when a module is imported
+LIMITS = 'tests/unit/test_limits.py::'  # they read constants of all modules, and run none
 LEFT_OUT = ('test_docs.py', 'test_packaging.py', 'test_layers.py', 'test_docstrings.py', 'test_where_tests_are.py', 'test_class_sizes.py')
 
 
@@ -131,5 +132,5 @@ class Map:
         lines = self._lines.get(name, {})
         found = {test for line in range(start, end + 1) for test in lines.get(line, ())}
         if IMPORT in found:
-            found = {test for tests in lines.values() for test in tests}
+            found = {test for tests in lines.values() for test in tests} | {test for test in self.seconds if test.startswith(LIMITS)}
         return found - {IMPORT} or (self._importing[name] if found else set())

@@ -111,13 +111,17 @@ def is_valid(mutant: Mutant) -> bool:
         return False
 
 
-def _walk(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """What is to be put in whose place, for a node and all below it."""
+def _walk(node: ast.AST, is_limit: bool = False) -> Iterator[tuple[ast.AST, str]]:
+    """What is to be put in whose place, for a node and all below it.
+
+    :param is_limit: It is in the value of a constant of the module.
+    """
     if _is_left_out(node):
         return
-    yield from _statement(node) if isinstance(node, ast.stmt) else _expression(node)
+    is_limit = is_limit or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper())
+    yield from _statement(node) if isinstance(node, ast.stmt) else _expression(node, is_limit)
     for child in _children(node):
-        yield from _walk(child)
+        yield from _walk(child, is_limit)
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
@@ -145,7 +149,7 @@ def _called(node: ast.AST) -> str:
 
 def _statement(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
     if isinstance(node, (ast.If, ast.While)):
-        yield node.test, _negated(node.test)
+        yield from _negated(node.test)
     elif (
         isinstance(node, (ast.Raise, ast.Delete, ast.AugAssign))
         or (isinstance(node, ast.Expr) and not isinstance(node.value, (ast.Yield, ast.YieldFrom)))
@@ -167,7 +171,7 @@ def _returned(value: ast.expr) -> Iterator[tuple[ast.AST, str]]:
         yield value, 'None'
 
 
-def _expression(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+def _expression(node: ast.AST, is_limit: bool) -> Iterator[tuple[ast.AST, str]]:
     if isinstance(node, ast.Compare):
         for place, operator in enumerate(node.ops):
             operators = [*node.ops[:place], OPPOSITE[type(operator)](), *node.ops[place + 1 :]]
@@ -178,7 +182,7 @@ def _expression(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node, f'({ast.unparse(node.operand)})'
     elif isinstance(node, ast.IfExp):
-        yield node.test, _negated(node.test)
+        yield from _negated(node.test)
     elif isinstance(node, ast.comprehension):
         yield from ((condition, 'True') for condition in node.ifs)
     elif isinstance(node, ast.BinOp):
@@ -186,11 +190,12 @@ def _expression(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
     elif isinstance(node, ast.Call):
         yield from _call(node)
     elif isinstance(node, ast.Constant):
-        yield from _constant(node)
+        yield from _constant(node, is_limit)
 
 
-def _negated(test: ast.expr) -> str:
-    return f'(not ({ast.unparse(test)}))'
+def _negated(test: ast.expr) -> Iterator[tuple[ast.AST, str]]:
+    if not isinstance(test, (ast.Compare, ast.UnaryOp)):  # they have mutants of their own, which are the same
+        yield test, f'(not ({ast.unparse(test)}))'
 
 
 def _joined(operator: ast.boolop, values: list[ast.expr], without: int) -> str:
@@ -219,12 +224,12 @@ def _call(node: ast.Call) -> Iterator[tuple[ast.AST, str]]:
         yield node, ast.unparse(node.func.value)
 
 
-def _constant(node: ast.Constant) -> Iterator[tuple[ast.AST, str]]:
+def _constant(node: ast.Constant, is_limit: bool) -> Iterator[tuple[ast.AST, str]]:
     if isinstance(node.value, bool):
         yield node, str(not node.value)
     elif isinstance(node.value, (int, float)):
         # A limit of 60 seconds or 1,000 keys may be 61 or 1,001: what matters is that there is one.
-        yield node, str(node.value + 1) if abs(node.value) < 10 else str(node.value * 100)
+        yield node, str(node.value * 100 if abs(node.value) >= 10 or (is_limit and node.value) else node.value + 1)
     elif isinstance(node.value, str) and (not node.value or not _is_text(node.value)):
         yield node, repr('XX' + node.value)
     elif isinstance(node.value, bytes):

@@ -31,3 +31,58 @@ def test_signatures_with_more_than_a_line(value):
     signed = {'uri': 'https://s3:443/b/k', 'headers': {'Authorization': [value]}}
     with pytest.raises(ServiceUnavailable, match='invalid signatures'):
         answers.checked_signatures('The server', {'responses': [signed]})
+
+
+KEYS = {
+    'rse': 'X', 'bucket': 'user.alice', 'prefix': 'run1/', 'write': False, 'access_key': 'A', 'secret_key': 'b', 'session_token': 't',
+    'expiration': '2026-01-01T00:00:00Z', 'region': 'eu-1',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('change', [{}, {'region': None}, {'prefix': ''}, {'prefix': 'x' * 1024}, {'write': True}, {'extra': 7}])
+def test_keys_that_are_complete(change):
+    assert answers.checked_keys('The server', KEYS | change) == KEYS | change
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        *[({name: None}, f'invalid {name}') for name in ('rse', 'bucket', 'access_key', 'secret_key', 'session_token', 'expiration')],
+        ({'access_key': 'a b'}, 'invalid access_key'),
+        ({'secret_key': 'a\n'}, 'invalid secret_key'),
+        ({'session_token': 'x' * (16 * 1024 + 1)}, 'invalid session_token'),
+        ({'expiration': '2026-13-01T00:00:00Z'}, 'invalid expiration'),
+        ({'expiration': 'tomorrow'}, 'invalid expiration'),
+        ({'region': 'a b'}, 'invalid region'),
+        ({'prefix': None}, 'without saying what they are for'),
+        ({'prefix': 'x' * 1025}, 'without saying what they are for'),
+        ({'prefix': 'é' * 513}, 'without saying what they are for'),
+        ({'write': 1}, 'without saying what they are for'),
+    ],
+)
+def test_keys_that_are_not(change, found):
+    with pytest.raises(ServiceUnavailable, match=f'^(.|\n)*The server returned (.|\n)*{found}') as error:
+        answers.checked_keys('The server', KEYS | change)
+    assert not any(isinstance(value, str) and len(value) > 1 and value in str(error.value) for value in change.values()), 'it may be a secret'
+
+
+def test_what_is_no_answer_at_all():
+    with pytest.raises(ServiceUnavailable, match='The server returned list instead of keys'):
+        answers.checked_keys('The server', [KEYS])
+    for answer in (
+        {},
+        None,
+        {'responses': [{'uri': 'x'}]},
+        {'responses': [{'uri': 'x', 'headers': {'a': 'b'}}]},
+        {'responses': [{'uri': 'x', 'headers': {'a': []}}]},
+    ):
+        with pytest.raises(ServiceUnavailable, match='invalid signatures'):
+            answers.checked_signatures('The server', answer)
+
+
+@pytest.mark.parametrize(
+    ('text', 'longest', 'shown'),
+    [('abc', None, 'abc'), ('abc', 3, 'abc'), ('abcd', 3, 'abc...'), ('a\x07\u2028é', None, 'a\\x07\\u2028é'), ('a\n' * 2, 3, 'a\\na...')],
+)
+def test_what_is_printed_is_one_line(text, longest, shown):
+    assert answers.printable(text, longest) == shown

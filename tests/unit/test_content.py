@@ -108,6 +108,33 @@ def test_a_source_that_changes_is_not_mixed(s3, connection):
         stream.read()
 
 
+@pytest.mark.parametrize('size', [2 * MiB + 1, 40 * MiB])
+def test_it_is_stopped_in_the_middle_of_a_body(s3, connection, size):
+    """Whoever reads it, and whoever relays it: nothing is left, and nothing more is asked for."""
+    _, sums = stored(s3, size)
+    stop = threading.Event()
+    stream = Verified(connection, FROM, objects.stat(connection, FROM), sums, stop)
+    assert len(stream.read(MiB)) == MiB
+    stop.set()
+    with pytest.raises(ServiceUnavailable):
+        stream.read(MiB)
+    stop.clear()
+    stream = Verified(connection, FROM, objects.stat(connection, FROM), sums, stop)
+    read = stream.read
+
+    def read_some(*size):
+        data = read(*size)
+        stop.set()
+        return data
+
+    stream.read = read_some
+    with pytest.raises(ServiceUnavailable):
+        transfer.upload_stream(connection, stream, size, TO, stop=stop)
+    assert 'to' not in s3.buckets[BUCKET]
+    assert not s3.uploads
+    assert s3.operations().count('GetObject') == 2
+
+
 def test_it_is_stopped(s3, connection):
     _, sums = stored(s3, 40 * MiB)
     stop = threading.Event()

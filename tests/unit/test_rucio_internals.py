@@ -83,3 +83,13 @@ def test_a_table_is_printed_as_rucio_prints_its_own():
 def test_the_context_of_a_command_has_what_a_table_needs():
     text = inspect.getsource(import_module('rucio.cli.command'))
     assert all(name in text for name in ('console', 'no_pager', 'spinner'))
+
+
+def test_each_vo_has_its_own(monkeypatch):
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+    permission = import_module('rucio.core.permission')
+    monkeypatch.setattr(permission, 'permission_modules', {})
+    loaded = []
+    monkeypatch.setattr(permission, 'load_permission_for_vo', lambda vo: loaded.append(vo) or permission.permission_modules.update({vo: f'of {vo}'}))
+    assert [internals.permission_module(vo) for vo in ('def', 'two', 'def', 'two')] == ['of def', 'of two', 'of def', 'of two']
+    assert loaded == ['def', 'two']

@@ -28,13 +28,14 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy.orm import Session
 
 from rucio.common.exception import DatabaseException, RSENotFound
+from rucio.common.s3 import content
 from rucio.common.s3.content import Sums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
 from rucio.common.utils import generate_uuid
 from rucio.core.s3 import storages
-from rucio.core.s3.transfers import claims, copying, requests
+from rucio.core.s3.transfers import claims, copying, outcomes, requests
 from rucio.daemons.s3 import copier
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import RequestState, RequestType
@@ -475,6 +476,72 @@ def test_a_stopped_transfer_has_no_outcome(s3, site):
     stop.set()
     assert copying.carry_out(transfer(b'content'), stop) is None
     assert 'PutObject' not in s3.operations()
+
+
+def test_a_transfer_that_is_stopped_while_it_reads_leaves_nothing(s3, site, monkeypatch):
+    body = b'x' * (3 * MiB)
+    s3.store('user.alice', 'dir/file', body)
+    stop, read = threading.Event(), content.Reader.read
+    monkeypatch.setattr(content.Reader, 'read', lambda *arguments: (read(*arguments), stop.set())[0])
+    assert copying.carry_out(transfer(body), stop) is None
+    assert not s3.uploads
+    assert [bucket for bucket, objects in s3.buckets.items() if 'dir/file' in objects] == ['user.alice']
+
+
+# What Rucio is told
+
+
+OUTCOME = requests.Outcome(datetime(2026, 1, 1), datetime(2026, 1, 2), requests.Source(HERE, 'http://here'))  # noqa: DTZ001 - as in Rucio's tables
+
+
+@pytest.mark.parametrize(
+    ('values', 'error', 'expected'),
+    [
+        ({}, '', RequestState.DONE),
+        ({}, 'RSE THERE: no.', RequestState.FAILED),
+        ({'external_host': 'x/others'}, '', RequestState.DONE),  # the object is there, whoever copied it
+        ({'external_host': 'x/others'}, 'RSE THERE: no.', None),  # the other one still tries
+        ({'external_host': 'x/not-mine'}, 'RSE THERE: no.', None),
+        ({'state': RequestState.QUEUED}, '', None),
+        ({'external_id': 'another'}, '', None),
+        ({'id': 'c' * 32}, '', None),
+    ],
+)
+def test_an_outcome_counts_while_the_request_is_that_one(session, submit, monkeypatch, values, error, expected):
+    monkeypatch.setattr(outcomes, 'get_rse_name', lambda rse_id, **_: f'name of {rse_id[0]}')
+    identity = submit(**{'external_id': 'known', 'external_host': f'x/{MINE}'} | values)
+    taken = transfer(b'x')._replace(id=identity if 'id' not in values else 'd' * 32, external_id='known', dest_url='http://there')
+    report = outcomes._Report(MINE, taken, OUTCOME._replace(error=error))
+    told = report.get_db_fields_to_update(session=session)
+    if expected is None:
+        assert told == {}
+        return
+    assert str(told.pop('err_msg', '')).endswith(error)
+    assert told == {
+        'state': expected,
+        'external_id': 'known',
+        'started_at': OUTCOME.started,
+        'transferred_at': OUTCOME.ended,
+        'source_rse_id': HERE,
+    }
+    message = report.get_monitor_msg_fields(session=session)
+    assert message == {
+        'src-rse': 'name of a',
+        'src-url': 'http://here',
+        'dst-url': 'http://there',
+        'reason': error or None,
+        'started_at': OUTCOME.started,
+        'transferred_at': OUTCOME.ended,
+    }
+    assert 'known' in str(report)
+
+
+@pytest.mark.parametrize(('answer', 'reported'), [(1, True), (0, True), (False, True), (None, False)])
+def test_a_report_that_failed_is_repeated(monkeypatch, answer, reported):
+    seen = []
+    monkeypatch.setattr(outcomes, 'update_transfer_state', lambda **given: seen.append(given) or answer)
+    assert outcomes.report(MINE, transfer(b'x'), OUTCOME, 'stats', logger=print) is reported
+    assert (seen[0]['stats_manager'], seen[0]['logger'], seen[0]['tt_status_report'].request_id) == ('stats', print, '1')
 
 
 def test_a_catalogue_that_is_away_is_no_failure_of_the_transfer(s3, site, monkeypatch):
