@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which bucket policies are let through: everything that an owner could gain by another spelling. No server, no database."""
+"""Which bucket policies are let through: everything that an owner could gain by another spelling. No database."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -21,8 +21,17 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import InvalidObject, UnsupportedOperation
+from rucio.common.exception import (
+    AccessDenied,
+    InvalidObject,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+    UnsupportedOperation,
+)
+from rucio.common.s3 import clients, credentials
 from rucio.core.s3.buckets import bucket_policies
+from servers.fake_s3 import Answer, error
 
 BUCKET = 'user.alice'
 BOB = 'arn:aws:iam::123456789012:user/bob'
@@ -254,3 +263,140 @@ def test_an_admin_removes_what_the_server_may_not_see(monkeypatch):
     assert not put.called
     assert bucket_policies.remove('storage', BUCKET, True) is None
     assert put.call_args_list == [mock.call('storage', BUCKET, None)]
+
+
+# On a storage
+
+
+@pytest.fixture
+def storage(s3, endpoint):
+    made = endpoint(unlock='Ask about BUCKET.')
+    connection = clients.connect(made, credentials.Static('AKID', 'secret'))
+    return SimpleNamespace(
+        rse='X', endpoint=made, region='x', connection=lambda _: connection, layout=SimpleNamespace(place_of=lambda scope, name: (scope, name))
+    )
+
+
+@pytest.mark.parametrize(
+    ('answer', 'found'),
+    [
+        (Answer(200, b'{"Version": "1"}'), {'Version': '1'}),
+        (Answer(200, b'{}'), None),
+        (Answer(200, b'[1]'), None),
+        (error(404, 'NoSuchBucketPolicy'), None),
+        (Answer(200, b'<html>'), ServiceUnavailable),
+        (Answer(200, b'[' * 100_000), ServiceUnavailable),
+        (error(403, 'AccessDenied'), UnsupportedOperation),
+        (error(403, 'InvalidAccessKeyId'), RSEAccessDenied),
+        (error(403, 'SignatureDoesNotMatch'), RSEAccessDenied),
+    ],
+)
+def test_what_the_policy_is(storage, s3, answer, found):
+    s3.fail('GetBucketPolicy', answer)
+    if isinstance(found, type):
+        with pytest.raises(found) as refused:
+            bucket_policies.get(storage, BUCKET)
+        assert type(refused.value) is found
+        assert ('Ask about user.alice.' in str(refused.value)) == (found is UnsupportedOperation)
+    else:
+        assert bucket_policies.get(storage, BUCKET) == found
+
+
+def test_what_may_lock_the_server_out(storage, s3):
+    assert bucket_policies.dangers(storage, BUCKET) == []
+    s3.policies[BUCKET] = policy({'Effect': 'Deny', 'NotPrincipal': {'AWS': [BOB]}, 'Action': 's3:*', 'Resource': OBJECTS}, DENY)
+    (found,) = bucket_policies.dangers(storage, BUCKET)
+    assert 'also denies s3:* to the Rucio server' in found
+    s3.policies[BUCKET] = policy({'Effect': 'Deny', 'Principal': '*'}, allow())
+    assert 'also denies other actions' in bucket_policies.dangers(storage, BUCKET)[0]
+    s3.fail('GetBucketPolicy', error(403, 'AccessDenied'), error(403, 'InvalidAccessKeyId'))
+    assert 'the storage denies the Rucio server access' in bucket_policies.dangers(storage, BUCKET)[0]
+    assert bucket_policies.dangers(storage, BUCKET) == []
+
+
+def test_an_owners_policy_replaces_another_but_not_what_is_public(storage, s3):
+    s3.policies[BUCKET] = policy(PUBLIC, allow(Sid='old'))
+    new = bucket_policies.change(storage, BUCKET, policy(allow(Sid='new'), {**PUBLIC, 'Action': ['s3:GetObject']}, Id='mine'), False)
+    assert new == s3.policies[BUCKET] == policy(allow(Sid='new'), PUBLIC, Id='mine')
+    assert b': ' not in s3.requests[-1].body, 'Ceph wants compact JSON'
+    with pytest.raises(InvalidObject):
+        bucket_policies.change(storage, BUCKET, policy(DENY), False)
+    assert s3.policies[BUCKET] == new
+
+
+@pytest.mark.parametrize('act', [lambda *given: bucket_policies.change(*given[:2], policy(allow()), given[2]), bucket_policies.remove])
+def test_a_deny_is_an_admins(storage, s3, act):
+    s3.policies[BUCKET] = policy(DENY, PUBLIC)
+    with pytest.raises(AccessDenied, match='only an admin may change or remove it'):
+        act(storage, BUCKET, False)
+    assert s3.policies[BUCKET] == policy(DENY, PUBLIC)
+    act(storage, BUCKET, True)
+    assert DENY not in s3.policies[BUCKET]['Statement']
+    assert PUBLIC in s3.policies[BUCKET]['Statement']
+    s3.policies[BUCKET] = policy(allow())
+    act(storage, BUCKET, False)
+
+
+def test_a_policy_is_removed_but_for_what_is_public(storage, s3):
+    s3.policies[BUCKET] = policy(allow(), PUBLIC, Id='mine')
+    assert bucket_policies.remove(storage, BUCKET, False) == s3.policies[BUCKET] == policy(PUBLIC)
+    s3.policies[BUCKET] = policy(allow())
+    assert bucket_policies.remove(storage, BUCKET, False) is None
+    assert BUCKET not in s3.policies
+    s3.fail('DeleteBucketPolicy', error(404, 'NoSuchBucketPolicy'))
+    bucket_policies.lift(storage, BUCKET)
+    s3.policies[BUCKET] = policy(DENY)
+    bucket_policies.lift(storage, BUCKET)
+    assert BUCKET not in s3.policies
+
+
+@pytest.mark.parametrize(
+    ('answer', 'raised', 'said'),
+    [
+        (error(400, 'MalformedPolicy', 'no such user'), InvalidObject, "X: the storage rejected this policy for the bucket 'user.alice': no such user"),
+        (error(403, 'AccessDenied'), UnsupportedOperation, 'Ask about user.alice.'),
+        (error(403, 'InvalidAccessKeyId'), RSEAccessDenied, ''),
+        (error(501, 'NotImplemented'), RSEOperationNotSupported, ''),
+    ],
+)
+def test_why_a_policy_is_not_set(storage, s3, answer, raised, said):
+    s3.fail('PutBucketPolicy', answer)
+    with pytest.raises(raised) as refused:
+        bucket_policies._put(storage, BUCKET, policy(allow()))
+    assert (type(refused.value), said in str(refused.value)) == (raised, True)
+
+
+@pytest.mark.parametrize('name', ['run1', 'a$b', 'a*b?', 'ü'])
+def test_what_is_public_is_below_one_collection(storage, s3, name):
+    bucket_policies.set_public(storage, BUCKET, 'other', True)
+    other = s3.policies[BUCKET]['Statement']
+    bucket_policies.set_public(storage, BUCKET, name, True)
+    found = bucket_policies.public_prefixes(s3.policies[BUCKET], BUCKET)
+    assert list(found.values()) == ['other/', f'{name}/']
+    bucket_policies.set_public(storage, BUCKET, name, True)
+    assert bucket_policies.public_prefixes(s3.policies[BUCKET], BUCKET) == found, 'once'
+    bucket_policies.unpublish(storage, BUCKET, name)
+    assert s3.policies[BUCKET]['Statement'] == other
+    count = len(s3.requests)
+    bucket_policies.unpublish(storage, BUCKET, name)
+    assert [request.operation for request in s3.requests[count:]] == ['GetBucketPolicy']
+    bucket_policies.unpublish(storage, BUCKET, 'other')
+    assert BUCKET not in s3.policies
+    bucket_policies.unpublish(storage, 'no.bucket', name)
+
+
+def test_public_statements_that_somebody_changed_have_no_prefix():
+    own = bucket_policies._public_statement(BUCKET, 'run1/')
+    wider = own | {'Resource': ['arn:aws:s3:::user.alice/*']}
+    two = own | {'Resource': [*own['Resource'], 'arn:aws:s3:::user.alice/x/*']}
+    for changed in (wider, two, own | {'Resource': []}):
+        assert bucket_policies.public_prefixes(policy(changed), BUCKET) == {own['Sid']: ''}
+    assert bucket_policies.public_prefixes(policy(own, allow(Sid='Other'), 'odd'), BUCKET) == {own['Sid']: 'run1/'}
+    assert bucket_policies.public_prefixes(None, BUCKET) == {}
+    assert own == {
+        'Sid': own['Sid'],
+        'Effect': 'Allow',
+        'Principal': {'AWS': ['*']},
+        'Action': ['s3:GetObject'],
+        'Resource': ['arn:aws:s3:::user.alice/run1/*'],
+    }
