@@ -18,12 +18,18 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from sqlalchemy import and_, delete, select
+
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.s3.auth import grants
-from rucio.core.s3.buckets import publishing, removal
-from rucio.core.s3.catalogue import registration, updates
+from rucio.core.s3.auth import grants, old_grants
+from rucio.core.s3.buckets import creation, lookup, publishing, removal
+from rucio.core.s3.catalogue import changes, registration, updates
 from rucio.core.s3.catalogue.records import NewFile
+from rucio.core.s3.reconciler import listings
 from rucio.db.sqla import models
+from rucio.db.sqla import s3 as s3_tables
+from rucio.db.sqla import session as rucio_session
+from servers.twins import PAST
 
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
 OTHER_SUM = '0cc175b9c0f1b6a831c399e269772661'
@@ -122,3 +128,43 @@ def test_checksums_are_set_for_one_scope_on_all_its_rses(twins):
     ]
     assert {value for _, *row in changed for value in dict(row).values() if isinstance(value, InternalScope)} == {one.scope}
     assert len(changed) == 8
+
+
+# What is read of one of them, with some of what it says.
+READS = {
+    'replicas': lambda one: list(listings.replicas(one.subtree)),
+    'known': lambda one: listings.known(one.subtree, ['run1/file', 'shared/both', 'there/file']),
+    'changes': lambda one: one.read(changes.list_changes, one.storage, one.scope, '', PAST),
+    'grants': lambda one: one.read(grants.list_grants, one.scope, 'run1'),
+    'granted': lambda one: [one.read(grants.is_granted, InternalAccount(who, vo=one.storage.vo), one.scope, 'run1/x', False) for who in ('alice', 'bob')],
+    'published': lambda one: one.read(grants.list_published, one.scope),
+    'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
+    'anything': lambda one: one.read(lookup.has_anything, one.scope, one.storage),
+    'a file': lambda one: one.read(lookup.is_file, one.scope, 'run1/file'),
+    'rules': lambda one: one.read(creation.own_rules, one.account, one.scope, 'run11', one.storage),
+    'what may be removed': lambda one: [one.read(lambda session, name=name: removal._state(one.subtree, name, session)) for name in ('run1', 'run11', 'gone')],
+    'what is locked': lambda one: one.write(lambda session: updates._lock_and_compare(one.subtree, one.seen('run1/file', 'lone'), session)),
+    'rules to lock': lambda one: one.write(lambda session: [row.id for row in updates._lock_rules(one.subtree, ['run1/file', 'lone'], session)]),
+}
+
+
+@pytest.mark.parametrize('read', READS)
+def test_what_is_read_of_one_does_not_depend_on_the_others(twins, read):
+    one = twins.of()
+    twins.change(models.DidMeta, {'name': 'run1/file', 'scope': one.scope}, meta='{"s3_grants": {"*": {}}}')
+    before = READS[read](one)
+    assert READS[read](twins.of('two')) != [], 'it says something'
+    drop_rows(lambda row: strangers([('x', *row.items())], one, None))
+    assert READS[read](one) == before
+
+
+def drop_rows(which):
+    """Without a look at what refers to them."""
+    with rucio_session._ENGINE.connect() as connection:
+        connection.exec_driver_sql('PRAGMA foreign_keys=OFF')
+        for table in [*models.BASE.metadata.sorted_tables, *s3_tables.S3Base.metadata.sorted_tables]:
+            keys = list(table.primary_key.columns)
+            for row in connection.execute(select(table)).mappings().all():
+                if keys and which(row):
+                    connection.execute(delete(table).where(and_(*(key == row[key.name] for key in keys))))
+        connection.commit()
