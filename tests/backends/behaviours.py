@@ -243,6 +243,23 @@ def ranges(p: Probe) -> str:
     return yes((p.get(key, Range='bytes=2-4'), p.get(key, Range='bytes=7-'), p.get(key, Range='bytes=8-99')) == (b'234', b'789', b'89'))
 
 
+@behaviour('Reading', 'an object that was written with `x-amz-storage-class: GLACIER`')
+def storage_class(p: Probe) -> str:
+    """where the class is listed, `rucio s3 ls` says `archived`; downloads and the reconciler go by the answer to GET"""
+    key = p.put(StorageClass='GLACIER')
+    (listed,) = p.s3.list_objects_v2(Bucket=p.bucket, Prefix=key)['Contents']
+    told = 'listed as such' if listed.get('StorageClass') == 'GLACIER' else 'not kept'
+    return f'{told}, GET: {said(lambda: p.get(key), "200")}'
+
+
+@behaviour('Reading', 'tags of an object')
+def object_tags(p: Probe) -> str:
+    """vended keys may read those of the objects that they may read (`aws s3 cp` between buckets does), and write none"""
+    key = p.put()
+    p.s3.put_object_tagging(Bucket=p.bucket, Key=key, Tagging={'TagSet': [{'Key': 'a', 'Value': 'b'}]})
+    return yes(p.s3.get_object_tagging(Bucket=p.bucket, Key=key)['TagSet'] == [{'Key': 'a', 'Value': 'b'}])
+
+
 @behaviour('Reading', 'a range of an empty object')
 def range_of_nothing(p: Probe) -> str:
     """stock Rucio's download of an empty file fails on 416; rucio-s3 asks for no range"""
@@ -283,6 +300,32 @@ def parts_in_any_order(p: Probe) -> str:
     etags = {number: p.s3.upload_part(Bucket=p.bucket, Key=key, UploadId=upload, PartNumber=number, Body=contents[number])['ETag'] for number in (3, 2, 1)}
     p.complete(key, (upload, [{'PartNumber': number, 'ETag': etags[number]} for number in sorted(etags)]))
     return yes(p.get(key) == b''.join(contents.values()))
+
+
+@behaviour('Multipart uploads', 'the part 10,000, and the part 10,001')
+def last_part(p: Probe) -> str:
+    """large files have larger parts: never more than 10,000"""
+    key = p.key()
+    upload, _ = p.begin(key)
+
+    def send(number: int) -> Any:
+        return p.s3.upload_part(Bucket=p.bucket, Key=key, UploadId=upload, PartNumber=number, Body=b'x')
+
+    try:
+        return f'{said(lambda: send(10_000), "taken")}, {said(lambda: send(10_001), "taken")}'
+    finally:
+        p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=upload)
+
+
+@behaviour('Multipart uploads', 'a part of less than 5 MiB that is not the last')
+def small_part(p: Probe) -> str:
+    """parts have at least 5 MiB (`multipart_chunksize`)"""
+    key = p.key()
+    begun = p.begin(key, b'x', b'y')
+    answer = said(lambda: p.complete(key, begun), 'taken')
+    if answer != 'taken':
+        p.s3.abort_multipart_upload(Bucket=p.bucket, Key=key, UploadId=begun[0])
+    return answer
 
 
 @behaviour('Multipart uploads', 'a part is sent again')
@@ -424,6 +467,16 @@ def tags(p: Probe) -> str:
     bucket = p.new_bucket()
     p.s3.put_bucket_tagging(Bucket=bucket, Tagging={'TagSet': [{'Key': 'a', 'Value': 'b'}]})
     return yes(p.s3.get_bucket_tagging(Bucket=bucket)['TagSet'] == [{'Key': 'a', 'Value': 'b'}])
+
+
+@behaviour('Buckets', 'the lists of versions and of unfinished uploads have their root elements, also if they are empty')
+def root_elements(p: Probe) -> str:
+    """without them an answer is none: `remove-bucket` stops, as what is not listed may be there"""
+    bucket = p.new_bucket()
+    roots = {'versions': b'ListVersionsResult', 'uploads': b'ListMultipartUploadsResult'}
+    found = {field: p.send('GET', f'/{bucket}?{field}=') for field in roots}
+    lacking = [f'`?{field}`: {answer.status}' for field, answer in found.items() if roots[field] not in answer.body]
+    return ', '.join(lacking) or 'yes'
 
 
 @behaviour('Buckets', 'topics for events, by CreateTopic of SNS')

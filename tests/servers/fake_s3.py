@@ -326,7 +326,7 @@ class FakeS3:
         if self.copy_condition_of_source and 'if-none-match' in request.headers:
             return error(412, 'PreconditionFailed')
         if source.archived:
-            return error(403, 'InvalidObjectState', "The operation is not valid for the source object's storage class")
+            return error(403, 'ObjectNotInActiveTierError', 'The source object of the COPY operation is not in the active tier')
         if refused := self._refused(request, honoured=self.conditional_put):
             return refused
         self.buckets[request.bucket][request.key] = replace(source, modified=time.time())

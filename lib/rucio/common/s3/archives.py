@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 __all__ = ['class_of', 'is_being_restored', 'is_refusal', 'listed_class', 'restoring']
 
 _CLASSES = ('GLACIER', 'DEEP_ARCHIVE')  # not GLACIER_IR: objects in it can be read at once
-_CODES = ('InvalidObjectState', 'RestoreAlreadyInProgress')
+_CODES = ('InvalidObjectState', 'ObjectNotInActiveTierError', 'RestoreAlreadyInProgress')  # the second: of copies
 
 
 def listed_class(each: Any) -> str:

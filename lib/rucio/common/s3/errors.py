@@ -101,6 +101,11 @@ _DENIED = _Row(
 )
 _REGION = _Row(RSEAccessDenied, "Set the RSE's 's3' setting 'region' to the region of the bucket.")
 _DAMAGED = _Row(FileConsistencyMismatch, 'The data was changed in transit, and nothing was stored: try again.')
+_ARCHIVED = _Row(
+    ResourceTemporaryUnavailable,
+    'The object is archived: restore it first (for example with `aws s3api restore-object`, and keys of the owner '
+    'of the bucket), and try again when that is done, after minutes to days.',
+)
 _BUSY = _Row(ResourceTemporaryUnavailable, 'The storage is busy: try again later.')
 _DOWN = _Row(ServiceUnavailable, 'Try again later; if the problem persists, tell the operator of the storage.')
 _CHUNKED = _Row(
@@ -123,11 +128,8 @@ _CODES = {
     'AccessDenied': _DENIED,
     'AllAccessDisabled': _DENIED,
     'AccountProblem': _DENIED,
-    'InvalidObjectState': _Row(
-        ResourceTemporaryUnavailable,
-        'The object is archived: restore it first (for example with `aws s3api restore-object`, and keys of the owner '
-        'of the bucket), and try again when that is done, after minutes to days.',
-    ),
+    'InvalidObjectState': _ARCHIVED,
+    'ObjectNotInActiveTierError': _ARCHIVED,  # of copies
     'RestoreAlreadyInProgress': _Row(
         ResourceTemporaryUnavailable,
         'The object is archived, and is being restored: try again when that is done, after minutes to days.',

@@ -79,7 +79,7 @@ def carry_out(wanted: Transfer, stop: threading.Event) -> Optional[Outcome]:
 
     Requests: a HEAD of the destination, those of :func:`rucio.core.s3.buckets.creation.make_bucket` for the first file
     of a bucket, and four for a copy; or a HEAD and a GET of the source and those of the upload. Memory:
-    :data:`RELAY_MEMORY` for a relay, none for a copy.
+    :data:`RELAY_MEMORY` for a relay (two parts of a file above 640 GB, as S3 allows 10,000), none for a copy.
 
     :param wanted: The transfer.
     :param stop: Set it to stop the transfer soon.
