@@ -48,6 +48,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
+from servers import mistakes
 from servers.ca import CA
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.rucio_server import RucioServer
@@ -210,6 +211,22 @@ def record(path: Path, *, check: bool) -> bool:
     return not check
 
 
+def record_mistakes() -> None:
+    """Write the table of mistakes; tests/integration/test_mistakes.py compares it."""
+    with tempfile.TemporaryDirectory(prefix='rucio-s3-record-') as name:
+        directory = Path(name)
+        stores = [SeaweedFS(directory / 'sts', sts=True), SeaweedFS(directory / 'tls', tls=CA(directory / 'ca'))]
+        server = RucioServer(directory / 'rucio', config={'policy': {'package': 'rucio_s3_policy'}})
+        try:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda each: each.start(), (*stores, server)))
+            root = RucioCli.root(directory / 'root', server)
+            mistakes.PAGE.write_text(mistakes.record(root, lambda user: directory / user, *stores))
+        finally:
+            for each in (*stores, server):
+                each.stop()
+
+
 def main() -> int:
     """Record or compare each page."""
     parser = argparse.ArgumentParser(description='Record the terminal sessions of the documentation.')
@@ -217,7 +234,9 @@ def main() -> int:
     parser.add_argument('page', nargs='*', type=Path, help='these pages only')
     arguments = parser.parse_args()
     wanted = [page.resolve() for page in arguments.page] or pages()
-    true = [record(page, check=arguments.check) for page in wanted]
+    true = [record(page, check=arguments.check) for page in wanted if page != mistakes.PAGE]
+    if not arguments.check and (mistakes.PAGE in wanted or not arguments.page):
+        record_mistakes()
     return int(not all(true))
 
 

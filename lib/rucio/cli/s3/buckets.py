@@ -50,6 +50,7 @@ Answer = TypeVar('Answer')
 LISTING = Patience(3, 10, 2)  # a storage that hangs must not stop the others for long
 _ASKED_AT_ONCE = 500  # DIDs
 _NAME = re.compile(r'[/A-Za-z0-9][/A-Za-z0-9._-]{0,249}')  # of Rucio's generic schema; the catalogue has no others
+_UNKNOWN = 'no'  # the state of a replica that is not in the catalogue
 _MADE = {
     'bucket': ('Made the bucket {bucket} on {rse}.', 'The bucket {bucket} already exists on {rse}.'),
     'dataset': ('Registered the dataset {did}.', 'The dataset {did} is already registered.'),
@@ -158,6 +159,8 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
             say(name)
     else:
         table(ctx, rows, headers, numbers)
+        if did and did[1] and not is_robot(ctx) and any(str(row[2]).partition(',')[0] == _UNKNOWN for row in rows):
+            say(f'Rucio does not know some of these objects. To register them: rucio s3 reconcile {did[0]}', err=True)
     missing.tell()
 
 
@@ -364,7 +367,7 @@ def _list_collections(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
     rows = []
     for name in sorted({*sums, *types}):
         each = sums.get(name, _Sum())
-        known = types.get(name) or states.get(name, _Replica('no')).state
+        known = types.get(name) or states.get(name, _Replica(_UNKNOWN)).state
         rows.append([f'{folder.scope}:{name}', each.files, size(ctx, each.bytes), known])
     return rows
 
@@ -401,7 +404,7 @@ def _size(ctx: click.Context, stored: 'Optional[Listed]') -> str:
 def _verdict(stored: 'Optional[Listed]', replica: Optional[_Replica]) -> str:
     archived = f', archived ({stored.archive})' if stored and stored.archive else ''
     if replica is None:
-        return f'no{archived}'
+        return f'{_UNKNOWN}{archived}'
     if stored is None:
         return f'{replica.state}, but missing'
     differs = None not in (replica.bytes, stored.size) and replica.bytes != stored.size

@@ -140,7 +140,10 @@ _CODES = {
     'PermanentRedirect': _REGION,
     'AuthorizationHeaderMalformed': _REGION,
     'IllegalLocationConstraintException': _REGION,
-    'PreconditionFailed': _Row(FileReplicaAlreadyExists, 'There is already an object, and it was not changed.'),
+    'PreconditionFailed': _Row(
+        FileReplicaAlreadyExists,
+        'There is already an object, and it was not changed. If Rucio does not know it: rucio s3 reconcile.',
+    ),
     'ConditionalRequestConflict': _Row(
         ResourceTemporaryUnavailable, 'Somebody else is writing the same object: try again.'
     ),
