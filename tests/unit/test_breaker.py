@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rucio.common.exception import ServiceUnavailable
+from rucio.common.exception import RSEAccessDenied, ServiceUnavailable
 from rucio.common.s3 import breaker, clients, credentials, factory
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
 from rucio.common.s3.errors import StorageSilentError, Target, is_unreachable, translated
@@ -214,6 +214,11 @@ def test_nor_does_one_close_the_breaker(s3, monkeypatch, fault):
     s3.fail('ListBuckets', fault)
     assert not breaker._answers(client.list_buckets)
     assert breaker._answers(client.list_buckets)
+
+
+def test_whoever_cannot_ask_leaves_it_to_the_next_request():
+    """The keys of the server were taken away meanwhile: its thread would end with a traceback in the log."""
+    assert breaker._answers(mock.Mock(side_effect=RSEAccessDenied('no keys')))
 
 
 @pytest.mark.usefixtures('back')

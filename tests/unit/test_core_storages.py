@@ -14,6 +14,7 @@
 
 """Where DIDs lie on the storages that the server knows, and of which DID a key is. No server, no database."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -33,10 +34,13 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServiceUnavailable,
 )
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3 import clients
+from rucio.common.s3.credentials import Static
+from rucio.common.s3.endpoint import SERVER, Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.core.s3 import storages
 from rucio.core.s3.buckets import lookup
+from servers.fake_s3 import Answer, FakeS3, Stalled
 
 
 def storage(algorithm='s3_bucket', prefix='/', deterministic=True, **endpoint):
@@ -276,3 +280,22 @@ def test_which_rse_is_meant(monkeypatch, places, own, server, expected):
     with pytest.raises(InvalidObject, match=f'name one of {", ".join(places)}') as error:
         lookup.choose_storage(found, 'user.alice', own)
     assert ('could not be asked' in str(error.value)) == any(has is None or has == [] for has in places.values())
+
+
+@pytest.mark.parametrize(
+    ('fault', 'is_well'), [(Answer(200), True), (Answer(403), True), (Answer(405), True), (Answer(200, b'<html>'), True), (Stalled(), False)]
+)
+def test_long_work_begins_on_a_storage_that_answers(fault, is_well):
+    """Or reconciliations, imports and removals would hold the workers of the server four times as long as others."""
+    with FakeS3() as s3:
+        s3.fail('ListBuckets', fault)
+        endpoint = Endpoint('X', 'x', s3.url, read_timeout=0.2, max_attempts=1)
+        asked = []
+
+        def connection(patience):
+            asked.append(patience)
+            return clients.connect(endpoint, Static('AKID', 'secret'), patience)
+
+        with nullcontext() if is_well else pytest.raises(ServiceUnavailable, match='does not answer'):
+            lookup.need_answer(SimpleNamespace(rse='X', connection=connection))
+    assert asked == [SERVER]

@@ -289,6 +289,7 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
         admin = access.is_admin(account, session=session)
     storage = lookup.choose_storage(found, scope).hurried
     lookup.need_exclusive(storage, account, scope, name)
+    lookup.need_answer(storage)
     try:
         return removal.remove(storage, account, internal, name, asked.force)
     except RSEAccessDenied:

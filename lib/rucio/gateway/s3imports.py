@@ -24,6 +24,7 @@ from rucio.common.exception import AccessDenied, ScopeNotFound
 from rucio.common.s3 import api
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access, shared_keys
+from rucio.core.s3.buckets import lookup
 from rucio.core.s3.reconciler import listings, requested
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -65,6 +66,7 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
         imports.check(storage, new, session=session)
         shared_keys.need(storage, account, new.bucket, new.prefix, False, session=session)
     subtree = imports.subtree_of(storage, new)
+    lookup.need_answer(storage)
     # An empty import is not stored: the daemon would list it again and again, and a mistyped prefix would overlap with
     # the correct one.
     if not asked.dry_run and not asked.after and next(listings.unordered(subtree), None) is not None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from . import botocore_internals, monitoring
 from .errors import StorageSilentError, status_of
@@ -218,7 +218,7 @@ def _answers(question: Any) -> bool:
         return False
     except ClientError as error:
         failed = status_of(error) >= SERVER_ERROR
-    except BotoCoreError:  # a refused connection, or an answer that cannot be read
+    except Exception:  # noqa: BLE001 - a refused connection, an answer that cannot be read; or no keys to ask with
         failed = True
     else:
         return True

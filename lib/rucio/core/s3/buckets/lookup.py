@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar, Union
 
+from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import and_, select
 
 from rucio.common.exception import (
@@ -34,7 +35,7 @@ from rucio.common.exception import (
 from rucio.common.s3 import address, objects, request_ids
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER
-from rucio.common.s3.errors import Target, status_of, translated
+from rucio.common.s3.errors import StorageSilentError, Target, status_of, translated
 from rucio.common.s3.settings import of_server
 from rucio.common.types import InternalScope
 from rucio.core.account_limit import get_local_account_limit
@@ -67,6 +68,7 @@ __all__ = [
     'list_buckets',
     'locate',
     'may_have_buckets_of',
+    'need_answer',
     'need_exclusive',
     'object_url',
     'own_bucket',
@@ -421,6 +423,22 @@ def _ask_all(
         return [ask(storage) for storage in asked]
     with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as pool:
         return list(pool.map(request_ids.carried(ask), asked))
+
+
+def need_answer(storage: 'Storage') -> None:
+    """Refuse long work on a storage that does not answer something short in time. One request.
+
+    The time-outs of long work are longer: it would hold a worker of the server four times as long to find that out.
+
+    :raises ServiceUnavailable: if it does not answer.
+    """
+    with translated('ls', Target(storage.rse, '*')):
+        try:
+            storage.connection(SERVER).client.list_buckets()
+        except StorageSilentError:
+            raise
+        except (BotoCoreError, ClientError):
+            pass  # an answer, or a failure that the work will meet as well
 
 
 def _buckets_on(storage: 'Storage') -> list[Any]:
