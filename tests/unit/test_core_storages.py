@@ -214,7 +214,8 @@ class Asked:
     def connection(self, *_):
         if not self.names:
             raise ServiceUnavailable(f'RSE {self.rse}: nobody answers.')
-        return SimpleNamespace(client=SimpleNamespace(list_buckets=lambda: {'Buckets': [{'Name': name} for name in self.names]}))
+        client = SimpleNamespace(list_buckets=lambda: {'Buckets': [{'Name': name} for name in self.names]})
+        return SimpleNamespace(client=client, endpoint=SimpleNamespace(rse=self.rse))
 
 
 def test_a_storage_that_does_not_answer_has_not_no_buckets():
