@@ -61,6 +61,7 @@ class Rucio:
 
     def __init__(self, url, base='', shared=None, **settings):
         self.asked = []
+        self.elsewhere = {}  # name -> RSEs and keys
         self.base = base
         self.shared = shared  # only this collection is shared
         self.settings = {'conditional_put': True, 'conditional_multipart': True} | settings
@@ -73,6 +74,10 @@ class Rucio:
         if self.shared and name.partition('/')[0] != self.shared:
             raise AccessDenied(f'Account bob may not read {name}.')
         return {'rse': 'X', 'bucket': 'storage.bucket' if self.base else BUCKET, 'key': self.base + name, 'url': ''}
+
+    def locate(self, scope, name):
+        self.asked.append(('locate', name))
+        return [{'rse': rse, 'bucket': 'elsewhere', 'key': key, 'did_type': 'FILE'} for rse, key in self.elsewhere.get(name, [('X', name)])]
 
     def endpoint(self, rse):
         secrets = Secrets(access_key='AKID', secret_key='upstream-secret')
@@ -284,6 +289,28 @@ def test_a_copy_that_the_storage_refuses_goes_through_this_machine(storage):
         storage.fail('CopyObject', error(403, 'AccessDenied'))
         client.copy_object(Bucket=BUCKET, Key='y', CopySource={'Bucket': BUCKET, 'Key': 'x'})
         assert storage.buckets[BUCKET]['y'].body == b'content'
+
+
+def test_a_replica_on_another_rse_is_read(storage):
+    with FakeS3() as other:
+        other.make_bucket('elsewhere')
+        other.buckets['elsewhere']['ab/cd/x'] = Object(b'content', 'etag')
+        rucio = Rucio(storage.url)
+        rucio.elsewhere['x'] = [('X', 'x'), ('DOWN', 'x'), ('Y', 'ab/cd/x')]
+        endpoint = rucio.endpoint
+        rucio.endpoint = lambda rse: replace(endpoint(rse), url={'Y': other.url, 'X': storage.url}.get(rse, 'http://127.0.0.1:1'))
+        with serving(rucio) as here:
+            client = boto(here)
+            assert client.get_object(Bucket=BUCKET, Key='x')['Body'].read() == b'content'
+            assert client.head_object(Bucket=BUCKET, Key='x')['ContentLength'] == 7
+            client.put_object(Bucket=BUCKET, Key='x', Body=b'nearer')
+            storage.fail('GetObject', error(503, 'SlowDown'))
+            assert client.get_object(Bucket=BUCKET, Key='x')['Body'].read() == b'content'
+            assert client.get_object(Bucket=BUCKET, Key='x')['Body'].read() == b'nearer'
+            assert code_of(client.get_object, Bucket=BUCKET, Key='none') == 'NoSuchKey'
+            client.delete_object(Bucket=BUCKET, Key='x')
+        assert other.buckets['elsewhere'].keys() == {'ab/cd/x'}
+        assert {each.operation for each in other.requests} == {'GetObject', 'HeadObject'}
 
 
 # Attacks

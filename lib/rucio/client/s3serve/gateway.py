@@ -96,6 +96,7 @@ _ROOTS = {
     'ListParts': 'ListPartsResult',
     'UploadPartCopy': 'CopyPartResult',
 }
+_ELSEWHERE = ('NoSuchBucket', 'NoSuchKey', 'ServiceUnavailable', 'SlowDown', 'InternalError')
 _READING = ('HeadObject', 'GetObject')
 _LISTINGS = ('ListObjects', 'ListObjectsV2')
 _NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
@@ -204,7 +205,12 @@ class Gateway:
         """Pass a request on with its body, and the answer as it is."""
         # Without a body, it can be sent once more.
         body = task.body if task.body.length else await task.body.whole(0)
-        answer = await self._send(task, _query(task.asked.query), body, self._headers(task))
+        try:
+            answer = await self._send(task, _query(task.asked.query), body, self._headers(task))
+        except Refusal as refusal:
+            if task.operation.name not in _READING or refusal.code not in _ELSEWHERE:
+                raise
+            answer = await self._read_elsewhere(task, refusal)
         if task.operation.name in _STORING and 'ETag' not in answer.headers:
             raise _strange(task)  # a login page, for example, has stored nothing
         response = web.StreamResponse(status=answer.status, headers=answers.headers(answer.headers))
@@ -217,6 +223,24 @@ class Gateway:
         finally:
             answer.response.release()
         return response
+
+    async def _read_elsewhere(self, task: _Task, refusal: Refusal) -> Answer:
+        """Read an object from another RSE, if the catalogue has it there. One request to the Rucio server.
+
+        :raises Refusal: the one that led here, if no other RSE has it.
+        """
+        try:
+            others = await self._upstream.blocking(self._places.others, task.place, task.asked.key)
+        except Refusal:
+            raise refusal from None
+        for place, key in others:
+            try:
+                return await self._send(
+                    task._replace(place=place, key=key), _query(task.asked.query), b'', self._headers(task)
+                )
+            except Refusal as another:
+                _logger.debug('%s is not on %s: %s', task.asked.shown, place.endpoint.rse, another.code)
+        raise refusal
 
     async def _put(self, task: _Task) -> web.StreamResponse:
         """Write an object: after a HEAD if it must not exist, and the storage ignores the condition."""

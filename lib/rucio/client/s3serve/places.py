@@ -17,9 +17,10 @@
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Optional
 
-from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported
+from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import credentials
 from rucio.common.s3.address import bucket_to_scope, encode_path, scope_to_bucket
 
@@ -108,6 +109,22 @@ class Places:
             collection = name.partition('/')[0]
             known = self._known(scope, '') or self._known(scope, collection)
             return known or self._ask(scope, collection, name.rstrip('/'))
+
+    def others(self, place: Place, name: str) -> list[tuple[Place, str]]:
+        """Return where else the catalogue has a file, with its key there, the best first. One request.
+
+        :param place: Where it could not be read.
+        :param name: The name of the file.
+        """
+        if self._rse:
+            return []
+        found = self._client.locate(place.scope, name)
+        others = []
+        for each in found:
+            if each['did_type'] and each['rse'] != place.endpoint.rse:
+                with self._lock, suppress(RucioException):  # the next may do
+                    others.append((Place(place.scope, *self._storage(each['rse']), each['bucket'], ''), each['key']))
+        return others
 
     def forget(self, place: Place) -> None:
         """Forget where a bucket is, as it is not there.
