@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from rucio.client.s3check import FAILED, HINT, OK, SKIPPED, check, runner, vending
+from rucio.client.s3check import FAILED, HINT, OK, SKIPPED, check, runner, trial, vending
 from rucio.client.s3check.subject import Subject
 from rucio.common.exception import AccessDenied, RSEAccessDenied, RSEOperationNotSupported
 from rucio.common.s3 import probes
@@ -249,6 +249,18 @@ def measured(rse, endpoint, answers):
         return lambda name: runner._tried(next(each for each in runner.TRIALS if each.name == name), subject)
 
     return make
+
+
+@pytest.mark.parametrize(
+    ('message', 'expected'),
+    [
+        ('RSE X: put: the storage answered 403. Check the keys.', ('RSE X: put: the storage answered 403.', 'Check the keys.')),
+        ('It failed. Ask. [request 8a6acc1689909e2a, of the storage 18EC]', ('It failed. [request 8a6acc1689909e2a, of the storage 18EC]', 'Ask.')),
+        ('It failed', ('It failed', '')),
+    ],
+)
+def test_the_remedy_of_a_message_is_its_last_sentence(message, expected):
+    assert trial.split(message) == expected
 
 
 # What is written

@@ -16,6 +16,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rucio.common.s3 import request_ids
+
 if TYPE_CHECKING:
     from rucio.common.s3.endpoint import Endpoint
 
@@ -77,10 +79,13 @@ def change(setting: str, value: str) -> str:
 def split(message: str) -> tuple[str, str]:
     """Split a message of rucio.common.s3 into the problem and the remedy, which is its last sentence.
 
-    :param message: The message.
+    :param message: The message. Ids of a request at its end belong to the problem.
     """
-    found, dot, remedy = message.rstrip().rpartition('. ')
-    return (f'{found}.', remedy) if dot else (message, '')
+    whole = message.rstrip()
+    sentences = request_ids.without(whole)
+    ids = whole.removeprefix(sentences)
+    found, dot, remedy = sentences.rpartition('. ')
+    return (f'{found}.{ids}', remedy) if dot else (message, '')
 
 
 def compared(
