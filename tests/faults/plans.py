@@ -190,14 +190,14 @@ class Drawn:
         self._sizes[name] = self._size(small=operation.kind != 'upload')
 
     def _size(self, *, small: bool) -> int:
-        kind = self._rng.choices(['empty', 'tiny', 'small', 'medium', 'large', 'huge'], [6, 20, 60, *([0, 0, 0] if small else [10, 3.5, 0.5])])[0]
+        kind = self._rng.choices(['empty', 'tiny', 'small', 'medium', 'large', 'huge'], [6, 20, 60, *([0, 0, 0] if small else [8, 12, 0.4])])[0]
         ranges = {
             'empty': (0, 0),
             'tiny': (1, 32),
             'small': (33, 256 * KiB),
             'medium': (256 * KiB, 4 * MiB),
-            'large': (5 * MiB, 20 * MiB),
-            'huge': (20 * MiB, 100 * MiB),
+            'large': (5 * MiB, 16 * MiB),
+            'huge': (16 * MiB, 100 * MiB),
         }
         return self._rng.randint(*ranges[kind])
 
@@ -207,8 +207,8 @@ class Drawn:
         return operation
 
     def _spoil(self, operation: Operation, *, client: bool) -> None:
-        """Half of all operations go well as far as it is up to them."""
-        if not client or self._rng.random() < 0.45:
+        """A third of all operations go well as far as it is up to them."""
+        if not client or self._rng.random() < 0.35:
             return
         operation.subprocess = self._rng.random() < 0.03
         if not operation.subprocess and self._rng.random() < 0.06:

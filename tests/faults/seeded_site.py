@@ -212,7 +212,10 @@ class Site:
             return self._chosen(command, 'storage', request)
         self._requests_of_server += 1
         what = self.of_server.get(self._requests_of_server)
-        return self._count(f'Rucio server to storage: {what}', STORAGE[what]) if what else forward
+        if not what:
+            return forward
+        self.done[f'{what} at {request.operation} of the Rucio server'] += 1
+        return STORAGE[what]
 
     def _at_server(self, who: str, request: Request) -> Fault:
         command = self.lanes[who].command
@@ -221,19 +224,16 @@ class Site:
     def _chosen(self, command: Command, side: str, request: Request) -> Fault:
         wanted = command.next(side)
         command.remember(side, request, ', '.join(wanted))
-        chosen = forward
+        chosen, where = forward, request.operation if side == 'storage' else 'Rucio server'
         for what in wanted:
+            self.done[f'{what} at {where}'] += 1
             if what in SIGNALS:
-                chosen = self._count(what, self._signal(command, what))
+                chosen = self._signal(command, what)
             elif what in WORKERS:
-                chosen = self._count(what, self._worker(what))
+                chosen = self._worker(what)
             else:
-                chosen = self._count(f'{side}: {what}', (STORAGE if side == 'storage' else SERVER)[what])
+                chosen = (STORAGE if side == 'storage' else SERVER)[what]
         return chosen
-
-    def _count(self, what: str, fault: Fault) -> Fault:
-        self.done[what] += 1
-        return fault
 
     @staticmethod
     def _signal(command: Command, what: str) -> Fault:
