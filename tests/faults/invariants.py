@@ -58,9 +58,9 @@ class _Settle:
     def _wrong(self, text: str) -> None:
         self.run.say(text, wrong=True)
 
-    def _operation(self, who: str, kind: str) -> Operation:
+    def _operation(self, who: str, kind: str, *names: str) -> Operation:
         self._number += 1
-        return Operation(f'settle{self.run.seed}-{self._number}', who, kind, [])
+        return Operation(f'settle{self.run.seed}-{self._number}', who, kind, [*names])
 
     @property
     def _scopes(self) -> str:
@@ -72,7 +72,7 @@ class _Settle:
         tried = [file for file in self.run.files.values() if file.state == 'tried']
         for file in tried:
             if file.single:
-                done = self.run.upload_again(self._operation(file.owner.name, 'upload again'), file)
+                done = self.run.upload_again(self._operation(file.owner.name, 'upload again', file.name), file)
                 # Somebody was killed after the last byte: the catalogue takes it up by itself, see `files`.
                 if 'Successfully uploaded file' not in done.said and 'already exists' not in done.said:
                     self._wrong(f'{file.name}: its upload failed, and cannot be tried again:\n{done.said}')
@@ -84,7 +84,7 @@ class _Settle:
         changed = [file for file in files if file.state != 'tried']
         if changed:  # somebody else wrote to it: it would be refused
             return
-        done = self.run.upload_directory_again(self._operation(files[0].owner.name, 'upload again'), files)
+        done = self.run.upload_directory_again(self._operation(files[0].owner.name, 'upload again', *(file.name for file in files)), files)
         if done.ended.code:
             self._wrong(f'{files[0].name}: the upload of its directory failed, and cannot be tried again:\n{done.said}')
         for file in files:
@@ -127,7 +127,7 @@ class _Settle:
         conveyor = [('rucio-conveyor-submitter', '--run-once'), (COPIER, '--run-once'), ('rucio-conveyor-poller', '--run-once', '--older-than', '0')]
         stock = [('faults.rucio_acts:main', '|'.join(HERE))]
         for words in (*stock, *conveyor, ('rucio-conveyor-finisher', '--run-once'), (RECONCILER, '--run-once')):
-            self._must(self._operation('operator', 'daemon'), *words)
+            self._must(self._operation('operator', 'daemon', words[0]), *words)
         for user in self.run.users.values():
             for rse in HERE:
                 operation = self._operation(user.name, 'reconcile')
@@ -137,7 +137,7 @@ class _Settle:
                 if done.ended.code:
                     self._wrong(f'the bucket of {user.scope} on {rse} cannot be reconciled:\n{done.said}')
         for words in (*stock, *conveyor, ('rucio-conveyor-finisher', '--run-once'), *stock):
-            self._must(self._operation('operator', 'daemon'), *words)
+            self._must(self._operation('operator', 'daemon', words[0]), *words)
 
     def _must(self, operation: Operation, *words: str) -> Done:
         done = self.run.daemon(operation, *words)
@@ -210,8 +210,7 @@ class _Settle:
                 self._download_all(user, there)
 
     def _download_all(self, user: Any, files: list[File]) -> None:
-        operation = self._operation(user.name, 'download all')
-        operation.names = [file.name for file in files]
+        operation = self._operation(user.name, 'download all', *(file.name for file in files))
         done = self.run._download(operation, user)
         folder = user.cli.directory / 'down' / operation.identifier / user.scope
         lacking = [file.name for file in files if not (folder / file.name).exists()]

@@ -78,12 +78,13 @@ def main(arguments: list[str]) -> int:
         for seed in seeds(options.seeds):
             sys.stdout.writelines(f'{line}\n' for line in plans.draw(seed, options.operations).lines())
         return 0
-    failed = 0
+    failed, lines = 0, []
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='operations-')))
         site = Site.make(stack, directory, options.storage)
         for seed in seeds(options.seeds):
             run, line = play(site, seed, options.operations)
+            lines.append(line)
             sys.stdout.write(json.dumps(line) + '\n')
             if options.report:
                 with options.report.open('a') as report:
@@ -92,7 +93,22 @@ def main(arguments: list[str]) -> int:
                 failed += 1
                 sys.stdout.write(failure(run, options.storage, options.operations))
             sys.stdout.flush()
-    return failed
+    said = growth([line['server'] for line in lines])
+    sys.stdout.write(said)
+    return failed + bool(said)
+
+
+def growth(server: list[dict[str, int]]) -> str:
+    """How much more memory or files the oldest process of the Rucio server has in the second half of at least eight runs than it had in the second quarter."""
+    lives = [each for each in server if each['pid'] == server[0]['pid']]
+    if len(lives) < len(server):
+        return 'The oldest process of the Rucio server has ended.\n'
+    quarter = len(lives) // 4
+    for what, much in (('KiB', 1.1), ('files', 1.3)) if quarter >= 2 else ():
+        before, after = (max(each[what] for each in some) for some in (lives[quarter : 2 * quarter], lives[2 * quarter :]))
+        if after > much * before:
+            return f'The Rucio server grows: from {before} to {after} {what}.\n'
+    return ''
 
 
 def failure(run: Run, storage: str, operations: int) -> str:

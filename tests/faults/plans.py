@@ -57,12 +57,14 @@ ANYWHERE = {
 }
 STORAGE = {
     **ANYWHERE,
-    'bit of the request': proxy.of('PutObject', 'UploadPart', fault=proxy.corrupt_request),
-    'bit of the answer': proxy.of('GetObject', fault=proxy.corrupt_response),
+    'bit of the request': proxy.corrupt_request,
+    'bit of the answer': proxy.corrupt_response,
     'keys have ended': proxy.answer(400, 'ExpiredToken'),
     'clock ahead': proxy.other_time(AN_HOUR),
     'clock behind': proxy.other_time(-AN_HOUR),
 }
+# What these happen to; to anything else they do not.
+ONLY = {'bit of the request': ('PutObject', 'UploadPart'), 'bit of the answer': ('GetObject',)}
 SERVER = {
     **ANYWHERE,
     'token has ended': proxy.answer(401, '', lambda: {'ExceptionClass': 'CannotAuthenticate', 'ExceptionMessage': 'on demand'}),

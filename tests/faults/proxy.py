@@ -191,11 +191,6 @@ def _flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else content
 
 
-def of(*operations: str, fault: Fault) -> Fault:
-    """A fault of these operations only."""
-    return lambda exchange: (fault if exchange.request.operation in operations else forward)(exchange)
-
-
 def reset(exchange: Exchange) -> None:
     """The connection is reset; the request never reaches the server."""
     exchange.reset()

@@ -36,7 +36,7 @@ DAEMONS = {
 }
 
 # Commands of ours; stock Rucio shows tracebacks.
-OURS = ('make', 'upload_directory', 'list', 'url', 'reconcile', 'share', 'unshare', 'grants')
+OURS = ('reconciler', 'copier', 'make', 'upload_directory', 'list', 'url', 'reconcile', 'share', 'unshare', 'grants')
 
 
 @dataclass
@@ -272,7 +272,7 @@ class Run:
         self.say(f'{operation}: {ended.code} after {ended.seconds:.1f} s{f" ({failed})" if failed else ""}')
         if ended.late:
             self.say(f'{operation}: did not end by itself:\n{ended.output[-6000:]}', wrong=True)
-        if 'Traceback (most recent call last)' in ended.output and (operation.who == 'operator' or operation.kind in OURS):
+        if 'Traceback (most recent call last)' in ended.output and operation.kind in OURS:
             self.say(f'{operation}: shows a traceback:\n{ended.output[-5000:]}', wrong=True)
         with self._lock:
             self.done.append(done)

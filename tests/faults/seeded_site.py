@@ -38,7 +38,7 @@ from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.workers import Ended, Running, Worker
 
-from .plans import COPY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, USERS, VENDED, WORKERS, Operation
+from .plans import COPY, ONLY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, USERS, VENDED, WORKERS, Operation
 from .proxy import Exchange, Fault, FaultProxy, Request, forward
 
 PREFIXES = {VENDED: '', SIGNED: 'signed-', COPY: 'copy-'}
@@ -212,7 +212,7 @@ class Site:
             return self._chosen(command, 'storage', request)
         self._requests_of_server += 1
         what = self.of_server.get(self._requests_of_server)
-        if not what:
+        if not what or request.operation not in ONLY.get(what, (request.operation,)):
             return forward
         self.done[f'{what} at {request.operation} of the Rucio server'] += 1
         return STORAGE[what]
@@ -226,6 +226,8 @@ class Site:
         command.remember(side, request, ', '.join(wanted))
         chosen, where = forward, request.operation if side == 'storage' else 'Rucio server'
         for what in wanted:
+            if where not in ONLY.get(what, (where,)):
+                continue
             self.done[f'{what} at {where}'] += 1
             if what in SIGNALS:
                 chosen = self._signal(command, what)
