@@ -17,13 +17,11 @@
 import hashlib
 import traceback
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from .plans import COPY, SIGNED, VENDED, Operation
 from .seeded_run import COPIER, RECONCILER, Done, File, Run
-from .seeded_site import PREFIXES
+from .seeded_site import PREFIXES, User
 
 HERE = (VENDED, SIGNED)
 GONE, THERE = 'gone', 'there'
@@ -108,10 +106,6 @@ class _Settle:
             if passed and (done.command.killed or failed or signs):
                 return True
         return False
-
-    def _left_files(self) -> Iterator[Path]:
-        for user in self.run.users.values():
-            yield from user.cli.directory.rglob('.rucio-s3-*')
 
     # Time goes by
 
@@ -198,18 +192,22 @@ class _Settle:
     def downloads(self) -> None:
         """Of everything that is there, by its owner; and again what a killed process left something of."""
         for user in self.run.users.values():
-            left = {path.parent for path in user.cli.directory.rglob('.rucio-s3-*')}
-            folders = {path.relative_to(user.cli.directory / 'down').parts[0] for path in left}
-            for identifier in sorted(folders):
+            down = user.cli.directory / 'down'
+            for identifier in sorted({path.relative_to(down).parts[0] for path in down.rglob('.rucio-s3-*')}):
                 operation = next(each for each in self.run.plan.operations[user.name] if each.identifier == identifier)
-                self.run._download(Operation(identifier, user.name, 'download again', operation.names), user)
-            for path in user.cli.directory.rglob('.rucio-s3-*'):
-                self._wrong(f'{path.relative_to(user.cli.directory)}: was left behind')
+                self._download_again(user, operation)
             there = [file for file in self.run.files.values() if file.owner is user and self._replica(file)]
             if there:
                 self._download_all(user, there)
 
-    def _download_all(self, user: Any, files: list[File]) -> None:
+    def _download_again(self, user: User, operation: Operation) -> None:
+        self.run._download(Operation(operation.identifier, user.name, 'download again', operation.names), user)
+        gone = [name for name in operation.names if name not in self.run.files or not self._replica(self.run.files[name])]
+        for path in (user.cli.directory / 'down' / operation.identifier).rglob('.rucio-s3-*'):
+            if not gone:  # nobody can download it again
+                self._wrong(f'{operation.identifier}: {path.name} was left behind, also by the next download')
+
+    def _download_all(self, user: User, files: list[File]) -> None:
         operation = self._operation(user.name, 'download all', *(file.name for file in files))
         done = self.run._download(operation, user)
         folder = user.cli.directory / 'down' / operation.identifier / user.scope

@@ -28,8 +28,8 @@ from faults.operations import failure, play, seeds
 from faults.seeded_site import Site
 from servers.ceph import missing
 
-SEEDS = os.environ.get('RUCIO_S3_TEST_SEEDS', '1-2')
-OPERATIONS = 60
+SEEDS = os.environ.get('RUCIO_S3_TEST_SEEDS', '1')
+OPERATIONS = 80
 
 pytestmark = pytest.mark.long
 no_ceph = pytest.mark.skipif(bool(missing()), reason=f'no Ceph: {missing()}')
