@@ -982,6 +982,14 @@ def test_an_archived_object_that_changed(here, on_changed):
     assert counted(here.run(on_changed=on_changed)) == {'report': {'changed': 1, 'archived': 1}, 'replace': {'unsummed': 1, 'archived': 1}}[on_changed]
 
 
+def test_archived_objects_leave_the_bytes_that_may_be_read_to_others(here):
+    in_parts(here, 'run1/a', 'run1/b', storage_class='GLACIER')
+    in_parts(here, 'run1/c', 'run1/d')
+    made = Reconciler(here.subtree())
+    assert made.run(most_read=150) is None
+    assert [name for name, (_, md5) in sorted(here.files().items()) if md5] == ['run1/c']
+
+
 def test_a_run_in_steps_counts_each_archived_object_once(here):
     here.store('run1/a', 'run1/b', 'run1/c', storage_class='GLACIER')
     made, after = Reconciler(here.subtree()), ''

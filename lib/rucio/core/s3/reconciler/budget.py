@@ -52,14 +52,14 @@ class Budget:
         return self.stop.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     def may_read(self, entry: 'Entry') -> bool:
-        """Return whether an object may be read; if so, count its bytes.
+        """Return whether an object may be read; if so, count its bytes, unless it is archived and will not be read.
 
         :param entry: The object.
         """
         if self.reads and self.unread is not None:
             if entry.size > self.unread:
                 return False
-            self.unread -= entry.size
+            self.unread -= 0 if entry.archived else entry.size
         return self.reads
 
     def in_time(self, entries: 'Iterable[Entry]') -> 'Iterator[Entry]':
