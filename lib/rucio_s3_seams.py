@@ -11,14 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""All changes to a stock Rucio: they are made in memory, after Python has executed one of its modules.
+"""All changes to a stock Rucio, made in memory after Python has executed one of its modules.
 
-Each seam is listed with what it replaces, and the versions of Rucio it was checked with. docs/upstream.md has for each
-the change in Rucio that would make it unnecessary. If a seam does not fit a version, Rucio is not changed, and a line
-on stderr says so.
+Each seam is listed with what it replaces, and the versions of Rucio with which it was tested. docs/upstream.md has, for
+each, the change in Rucio that would make it unnecessary. If a seam does not fit a version, Rucio is not changed, and a
+line on stderr says so.
 
-Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41 that is a set, made from
-rucio.cfg [cli], next to ``LazyGroup.COMMAND_MAP``. In all of them the script ``rucio`` sends the words that it does not
+Rucio 38 and 39 have their commands in ``main.lazy_subcommands``, a dictionary. In 40 and 41, this is a set, made from
+rucio.cfg [cli], beside ``LazyGroup.COMMAND_MAP``. In all of them, the script ``rucio`` passes words that it does not
 know to the legacy parser.
 """
 
@@ -46,10 +46,10 @@ _warned: list[Exception] = []
 
 
 class Seam(NamedTuple):
-    """Something of Rucio that is replaced.
+    """A function of Rucio that is replaced.
 
     :param name: Module and name.
-    :param takes: The parameters that it has to have, first and in this order.
+    :param takes: The parameters that it must have first, in this order.
     """
 
     name: str
@@ -85,7 +85,7 @@ SEAMS = (
 
 
 def _warn(error: Exception) -> None:
-    """One line, however much does not fit."""
+    """Write a warning to stderr, once in a process."""
     if _warned:
         return
     _warned.append(error)
@@ -139,7 +139,7 @@ def _is_command() -> bool:
 
 
 def _take_words(module: Any) -> None:
-    """`rucio` asks the legacy parser about `s3 ls`: instead of an answer it gets the new command."""
+    """Let the legacy parser run the new command if it is asked about `s3 ls`."""
     get_parser = module.get_parser
 
     def get_parser_or_s3(*arguments: Any, **keywords: Any) -> Any:
@@ -159,7 +159,7 @@ def _is_for_s3(command: Any = None) -> bool:
 
         words = sys.argv[1:]
         at = end_of_options(command, words)
-        # Completion comes without words. The stock script then prints the legacy parser's help.
+        # Completion runs without words, for which the stock script prints the help of the legacy parser.
         return words[at : at + 1] == ['s3'] or (not words and '_RUCIO_COMPLETE' in os.environ)
     except Exception as error:  # noqa: BLE001
         _warn(error)
@@ -167,7 +167,11 @@ def _is_for_s3(command: Any = None) -> bool:
 
 
 def end_of_options(rucio: 'click.Command', words: list[str]) -> int:
-    """How many of the words are options of `rucio` itself, with their values."""
+    """Return how many words are options of `rucio` itself, with their values.
+
+    :param rucio: The command `rucio`.
+    :param words: The words of the command line.
+    """
     takes_value = {name: not getattr(option, 'is_flag', False) for option in rucio.params for name in option.opts}
     at = 0
     while at < len(words):
@@ -206,7 +210,7 @@ def _execute_commands(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mod
 
 
 class _CliSettings:
-    """rucio.cfg [cli] may name s3, too; Rucio itself does not know it, and would refuse to start."""
+    """The settings in rucio.cfg [cli], without s3: Rucio does not know it, and would refuse to start."""
 
     def __init__(self) -> None:
         self._config: Any = None
@@ -238,7 +242,7 @@ class _CliSettings:
 
     @property
     def wanted(self) -> bool:
-        """Whether rucio.cfg lets `s3` be there: it is, unless other commands are named or it is taken out."""
+        """Return whether rucio.cfg allows `s3`: unless only other commands are listed, or it is removed."""
         if 'endpoints' in self._asked:
             return 's3' in self._asked['endpoints']
         return 's3' not in self._asked.get('endpoints_remove', [])
@@ -262,7 +266,7 @@ def _add_command(module: Any, settings: _CliSettings) -> None:
 
 
 def _help_without_login(rucio: 'click.Group') -> None:
-    """Let ``rucio s3 ls --help`` work where there is no Rucio server: stock Rucio logs in before it shows any help."""
+    """Let ``rucio s3 ls --help`` work without a Rucio server: stock Rucio logs in before it shows any help."""
     log_in = rucio.callback
 
     def log_in_unless_help(*arguments: Any, **keywords: Any) -> Any:
@@ -275,9 +279,11 @@ def _help_without_login(rucio: 'click.Group') -> None:
 
 
 def wants_help(words: list[str]) -> bool:
-    """Whether a command line without Rucio's own options asks for help with ``rucio s3``.
+    """Return whether a command line, without Rucio's own options, asks for help about ``rucio s3``.
 
     ``rucio s3 exec SCOPE TOOL --help`` asks the tool.
+
+    :param words: The words of the command line.
     """
     own = words[: words.index('--')] if '--' in words else words
     return words[:1] == ['s3'] and not {'-h', '--help'}.isdisjoint(own[:3] if own[1:2] == ['exec'] else own)
@@ -295,7 +301,7 @@ def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mo
 
             tools = config_get_list('conveyor', 'transfertool', False, [], check_config_table=False)
             install(module, copier='s3' in tools, fts=of_server('fts'))
-        except Exception as error:  # noqa: BLE001 - FTS shall go on
+        except Exception as error:  # noqa: BLE001 - FTS must not be affected
             sys.stderr.write(
                 f"rucio-s3: the transfertool 's3' cannot be offered ({type(error).__name__}: {error}). All else of "
                 'Rucio works. '
@@ -308,16 +314,20 @@ def _execute_transfers(execute: 'Callable[[ModuleType], None]') -> 'Callable[[Mo
 def install(module: Any, *, copier: bool, fts: bool) -> None:
     """Change ``rucio.core.transfer`` as far as rucio.cfg asks for it.
 
+    With ``copier``, the transfertool ``s3`` becomes known. Rucio passes each cancellation and change of priority of a
+    SUBMITTED request to FTS, whichever transfertool it was submitted to, where a change of priority would fail:
+    requests of the copier are left out.
+
+    With ``fts``, transfers between S3 and other storages work with FTS. If an RSE has the attribute ``sign_url``, Rucio
+    rewrites the URLs for FTS, even inside the names of files: URLs of S3 are left unchanged, as FTS accepts them.
+    Without ``sign_url``, Rucio does not ask WebDAV storages to push their files to an S3 storage: here they are asked.
+    And the destination's bucket is created before a transfer is submitted.
+
     :param module: ``rucio.core.transfer``, executed.
-    :param copier: ``s3`` is in [conveyor] transfertool: the transfertool becomes known. Rucio hands each change of
-        priority and each cancellation of what is SUBMITTED to FTS, whoever it was submitted to; a change of priority
-        would fail there. Ours do not come so far.
-    :param fts: [s3] fts is on: FTS's transfers become right. Where an RSE has the attribute `sign_url`, Rucio rewrites
-        what stands in the URLs for FTS, also in the names of files. URLs of S3 are as FTS takes them already, and stay
-        so. Without `sign_url` it does not ask WebDAV storages to send their files to an S3 storage: they are asked
-        here. And before a transfer is submitted to FTS, the bucket that it goes into is made.
-    :raises AttributeError, KeyError, TypeError: if this is a Rucio that has these things elsewhere, or with other
-        parameters; then nothing was changed.
+    :param copier: Whether ``s3`` is in [conveyor] transfertool.
+    :param fts: Whether [s3] fts is on.
+    :raises AttributeError, KeyError, TypeError: if this Rucio has these functions elsewhere, or with other parameters;
+        then nothing was changed.
     """
     new: list[tuple[Any, str, Any]] = []
     if copier:
@@ -377,7 +387,7 @@ def _with_push(generate: 'Callable[..., str]') -> 'Callable[..., str]':
 
         url = generate(cls, src, dst, rws, protocol_factory, operation)
         plain, _, query = url.partition('?')
-        # That may be what the site has set for WebDAV storages among themselves (webdav_transfer_mode).
+        # Another query may be the site's setting for transfers between WebDAV storages (webdav_transfer_mode).
         if (
             rws.request_type != RequestType.TRANSFER
             or not url.startswith(('davs://', 'https://'))
@@ -401,7 +411,7 @@ def _with_bucket(mark: 'Callable[..., None]') -> 'Callable[..., None]':
     ) -> None:
         from rucio.transfertool.s3 import EXTERNAL_HOST, is_s3  # noqa: PLC0415
 
-        # The copier makes its buckets by itself.
+        # The copier creates buckets itself.
         if external_host != EXTERNAL_HOST and is_s3(transfer.dest_protocol()):
             from rucio.core.s3.transfers.destinations import prepare_bucket  # noqa: PLC0415
 

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A Rucio policy package: the owner of a scope may upload to S3 RSEs. For sites without a policy package of their own.
+"""A Rucio policy package: the owner of a scope may upload to S3 RSEs. For sites without their own policy package.
 
-rucio.cfg of the server: ``[policy] package = rucio_s3_policy``; with many VOs ``package-abc = rucio_s3_policy`` for the
-VO ``abc``.
+In the server's rucio.cfg: ``[policy] package = rucio_s3_policy``; with several VOs, ``package-abc = rucio_s3_policy``
+for the VO ``abc``.
 
-Imports nothing: a client may share the server's rucio.cfg.
+Imports nothing, as a client may share the server's rucio.cfg.
 """
 
 SUPPORTED_VERSION = ['>=38', '<42']

@@ -12,16 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rucio's generic permissions, but for replicas on S3 RSEs: the owner of a scope may add those of it, and say that they
-are there.
+"""Rucio's generic permissions; in addition, the owner of a scope may add and confirm its replicas on S3 RSEs.
 
-Rucio asks this module before the replicas of a request are added or updated, but does not pass them. They are read
-where its REST endpoint has them from: the body of the request. What cannot be decided is left to the generic
+Before the replicas of a request are added or updated, Rucio asks this module, but does not pass them. They are read
+from where the REST endpoint reads them: the body of the request. What cannot be decided is left to the generic
 permissions, which refuse it.
 
-Rucio also adds replicas where files are attached to a dataset and an RSE is named, and asks only whose the
-dataset is. Whoever could add a replica of any name, or at any path, could have it deleted by a rule that ends. So
-the same holds there.
+Rucio also adds replicas when files are attached to a dataset with an RSE, and only checks who owns the dataset. Whoever
+could add a replica with any name, or at any path, could have its object deleted by a rule that ends. So the same
+conditions apply there.
 """
 
 import importlib
@@ -64,7 +63,7 @@ _FILE_KEYS = frozenset({'scope', 'name', 'type', 'bytes', 'adler32', 'md5', 'met
 
 
 class _Rule(NamedTuple):
-    """When a request is one of the two that an upload makes."""
+    """The method and the states of one of the two requests that an upload sends."""
 
     method: str
     states: frozenset[Optional[str]]
@@ -82,35 +81,34 @@ _ATTACHING = frozenset({'add_did', 'add_dids', 'attach_dids', 'attach_dids_to_di
 
 
 class _UndecidedError(Exception):
-    """It is not for the owner of a scope to do; the message says why."""
+    """The owner of a scope may not do this; the message has the reason."""
 
 
 def has_permission(
     issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session'
 ) -> 'Union[bool, PermissionResult]':
-    """
-    Checks if an account has the specified permission to execute an action with parameters.
+    """Return whether an account may execute an action.
 
     One query for the RSE and one for each scope in the request, for accounts that the generic permissions refuse.
 
-    :param issuer: Account identifier which issues the command.
-    :param action: The action (API call) called by the account.
-    :param kwargs: List of arguments for the action.
-    :param session: The DB session to use.
-    :returns: True if the account is allowed, otherwise False; with the reason where that is for this module to say.
+    :param issuer: The account.
+    :param action: The name of the action, as in :mod:`rucio.core.permission`.
+    :param kwargs: The arguments of the action.
+    :param session: The session of the database.
+    :returns: Whether it may; a refusal by this module has the reason.
     """
-    # Never None: with many VOs Rucio would then ask the permissions of one VO, by which a VO's admin may add VOs.
+    # Never None: with several VOs, Rucio would then use the permissions of a single one, which let its admin add VOs.
     allowed: bool = _base.has_permission(issuer, action, kwargs, session=session)
     if action in _ATTACHING:
         return _answer(lambda: _attaches(issuer, action, kwargs, session)) if allowed else False
-    # By the generic permissions anybody may add replicas where the RSE's name ends in USERDISK and the like.
+    # The generic permissions let everybody add replicas to RSEs whose names end in USERDISK and the like.
     if action not in _RULES or (allowed and (action != 'add_replicas' or not _is_others(issuer, kwargs, session))):
         return allowed
     return _answer(lambda: _adds(issuer, _RULES[action], kwargs, session))
 
 
 def _answer(decide: 'Callable[[], bool]') -> 'Union[bool, PermissionResult]':
-    """What is decided, or a refusal with its reason."""
+    """Return the decision, or a refusal with its reason."""
     from rucio.core.permission import PermissionResult  # noqa: PLC0415 - imports this module
 
     try:
@@ -120,7 +118,7 @@ def _answer(decide: 'Callable[[], bool]') -> 'Union[bool, PermissionResult]':
 
 
 def _is_others(issuer: 'InternalAccount', kwargs: dict[str, Any], session: 'Session') -> bool:
-    """Whether it is about an S3 RSE, and the account is no admin."""
+    """Return whether the action is on an S3 RSE, and the account is not an admin."""
     return not _is_admin(issuer, session) and _s3_rse(models.RSE.id == kwargs.get('rse_id'), session) is not None
 
 
@@ -129,7 +127,10 @@ def _is_admin(issuer: 'InternalAccount', session: 'Session') -> bool:
 
 
 def _adds(issuer: 'InternalAccount', rule: _Rule, kwargs: dict[str, Any], session: 'Session') -> bool:
-    """:raises _UndecidedError: if it is not for this account to do."""
+    """Return whether the replicas in the request may be added or updated.
+
+    :raises _UndecidedError: if this account may not do it.
+    """
     named = (models.RSE.id == kwargs.get('rse_id'), models.RSE.rse == kwargs.get('rse'), models.RSE.vo == issuer.vo)
     if not _s3_rse(and_(*named), session):
         return False
@@ -138,7 +139,10 @@ def _adds(issuer: 'InternalAccount', rule: _Rule, kwargs: dict[str, Any], sessio
 
 
 def _attaches(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], session: 'Session') -> bool:
-    """:raises _UndecidedError: if it would add replicas on an S3 RSE that are not this account's to add."""
+    """Return whether files may be attached.
+
+    :raises _UndecidedError: if it would add replicas on an S3 RSE that this account may not add.
+    """
     for each in _attachments(action, kwargs):
         if not isinstance(each, dict) or not each.get('dids') or not (each.get('rse') or each.get('rse_id')):
             continue
@@ -151,7 +155,7 @@ def _attaches(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], se
         if deterministic is None or _is_admin(issuer, session):
             continue
         if not deterministic:
-            raise _UndecidedError('On this RSE the one who adds a replica says where it is: only an admin may do that.')
+            raise _UndecidedError('Whoever adds a replica to this RSE sets its path: only an admin may do that.')
         _need_scopes(
             issuer, dict.fromkeys(_scope_of_file(file, _RULES['add_replicas']) for file in each['dids']), session
         )
@@ -159,12 +163,12 @@ def _attaches(issuer: 'InternalAccount', action: str, kwargs: dict[str, Any], se
 
 
 def _attachments(action: str, kwargs: dict[str, Any]) -> list[Any]:
-    """What is attached: objects with ``dids`` and perhaps ``rse``."""
+    """Return the attachments of an action: objects with ``dids`` and perhaps ``rse``."""
     if action == 'attach_dids':
         return [kwargs['attachment']]
     if action != 'add_did':
         return list(kwargs['attachments' if action == 'attach_dids_to_dids' else 'dids'])
-    # Rucio does not pass it. Read as its endpoint does; what cannot be read is refused there.
+    # Rucio does not pass the attachments. The endpoint refuses a body that cannot be parsed.
     try:
         body = json.loads(flask.request.get_data(as_text=True)) if flask.has_request_context() else None
     except (ValueError, RecursionError):
@@ -173,14 +177,17 @@ def _attachments(action: str, kwargs: dict[str, Any]) -> list[Any]:
 
 
 def _need_scopes(issuer: 'InternalAccount', scopes: 'Iterable[str]', session: 'Session') -> None:
-    """:raises _UndecidedError: if one of them is not the account's."""
+    """Check that an account owns scopes.
+
+    :raises _UndecidedError: if one of them belongs to another account.
+    """
     for scope in scopes:
         if not is_scope_owner(scope=InternalScope(scope, vo=issuer.vo), account=issuer, session=session):
             raise _UndecidedError(f"The scope '{scope[:100]}' is not yours.")
 
 
 def _base_module() -> 'ModuleType':
-    """What Rucio would ask without this package."""
+    """Return the module with the permissions that Rucio would use without this package."""
     name = 'generic'
     if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
         name = 'generic_multi_vo'
@@ -193,13 +200,12 @@ _base = _base_module()
 
 
 def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
-    """
-    Whether paths are made of names on an RSE, one of whose protocols is ours; None: none is. One query.
+    """Return whether an S3 RSE is deterministic; None: none of its protocols is one of ours. One query.
 
-    On a non-deterministic RSE the client says where the file is: it could name another scope's object, and have
-    it deleted.
+    On a non-deterministic RSE, the client sets the path of a file: it could be an object of another scope, which would
+    then be deleted.
 
-    :param which: The condition for an RSE; where it fits several, one that is not deterministic counts.
+    :param which: The SQL condition for the RSE; if several match, all must be deterministic.
     """
     stmt = (
         select(models.RSEProtocol.impl, models.RSE.deterministic)
@@ -211,10 +217,9 @@ def _s3_rse(which: Any, session: 'Session') -> Optional[bool]:
 
 
 def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list[str]:
-    """
-    The scopes of all files in the body of the request that is being answered, as the endpoint reads it.
+    """Return the scopes of all files in the body of the current request, as the endpoint reads it.
 
-    :raises _UndecidedError: if it is another request, or one that says more than an upload does.
+    :raises _UndecidedError: if it is not a request that an upload sends.
     """
     request = flask.request if flask.has_request_context() else None
     if request is None or request.endpoint != _ENDPOINT or request.method != rule.method:
@@ -227,7 +232,7 @@ def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list
     try:
         parameters = json.loads(body, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
-        raise _UndecidedError('The body of the request cannot be read, or says the same thing twice.') from None
+        raise _UndecidedError('The body of the request is not JSON, or repeats a key.') from None
     if not isinstance(parameters, dict) or parameters.get('rse') != rse:
         raise _UndecidedError('The body of the request names another RSE.')
     files = parameters.get('files')
@@ -238,7 +243,10 @@ def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list
 
 
 def _scope_of_file(file: Any, rule: _Rule) -> str:
-    """:raises _UndecidedError: if it says more of the file than an upload does."""
+    """Return the scope of a file in a request.
+
+    :raises _UndecidedError: if the file has values that an upload does not send.
+    """
     if not isinstance(file, dict) or not isinstance(file.get('scope'), str) or not isinstance(file.get('name'), str):
         raise _UndecidedError('A file has no scope or no name.')
     if leaves_directory(file['name']):
@@ -246,7 +254,7 @@ def _scope_of_file(file: Any, rule: _Rule) -> str:
             'A name may not have . or .. between slashes, nor begin with //: it would leave the directory into which '
             'it is downloaded.'
         )
-    # A path or an account would be taken as they are.
+    # Rucio would accept a path or an account unchecked.
     if unknown := sorted(file.keys() - _FILE_KEYS):
         raise _UndecidedError(f"The owner of a scope may not set '{unknown[0][:100]}' of a replica.")
     state = file.get('state')
@@ -256,8 +264,11 @@ def _scope_of_file(file: Any, rule: _Rule) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """:raises ValueError: if a key is there twice: which one is meant depends on who reads it."""
+    """Refuse repeated keys in JSON objects, which parsers interpret differently.
+
+    :raises ValueError: if a key is repeated.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError('a key is there twice')
+        raise ValueError('a key is repeated')
     return found

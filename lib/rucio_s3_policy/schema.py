@@ -14,7 +14,7 @@
 
 """The schema of names: Rucio's own, without names that leave the directory into which Rucio's download writes them.
 
-It holds for datasets and containers as well, whose names become directories.
+It also applies to datasets and containers, whose names become directories.
 """
 
 import copy
