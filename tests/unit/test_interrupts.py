@@ -55,6 +55,16 @@ def test_nohup_stays():
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+def test_ctrl_c_is_an_exception_on_request():
+    def handler(*_):
+        raise TypeError
+
+    signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt), ending_by_exception(ctrl_c=True):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 @pytest.mark.parametrize('number', ALL)
 def test_a_clean_up_is_not_interrupted(number):
     def handler(*_):
@@ -70,7 +80,7 @@ def test_other_threads_may_not_set_handlers():
     done = []
 
     def work():
-        with ending_by_exception(), cleaning_up():
+        with ending_by_exception(ctrl_c=True), cleaning_up():
             done.append(True)
 
     thread = threading.Thread(target=work)

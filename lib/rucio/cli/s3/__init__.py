@@ -15,9 +15,7 @@
 
 """The commands of ``rucio s3``, each imported only when it is used, and the helpers that they share."""
 
-import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -263,28 +261,18 @@ def rse_option() -> 'Callable[[_Command], _Command]':
 
 
 @contextmanager
-def interruptible(said: str, code: int = 130) -> Iterator[None]:
+def interruptible(message: str, code: int = 130) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGHUP end the block in order: Ctrl-C with a message instead of a traceback.
 
-    Rucio's own handler of Ctrl-C fails with a TypeError, which is all that the user would see.
-
-    :param said: The message for the user.
+    :param message: The message for the user.
     :param code: The exit code of the command.
     """
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
     try:
-        with ending_by_exception():
+        with ending_by_exception(ctrl_c=True):
             yield
     except KeyboardInterrupt:
-        click.echo(said, err=True)
+        click.echo(message, err=True)
         sys.exit(code)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
 
 
 def size(ctx: click.Context, number: int) -> str:

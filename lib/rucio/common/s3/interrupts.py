@@ -19,10 +19,10 @@ Python's signal handlers run in the main thread only: in other threads all of th
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 __all__ = ['cleaning_up', 'ending_by_exception']
 
@@ -31,16 +31,21 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def ending_by_exception() -> Iterator[None]:
+def ending_by_exception(ctrl_c: bool = False) -> Iterator[None]:
     """Raise SystemExit on SIGTERM and SIGHUP within a block, instead of ending the process at once.
 
     Handlers that the program has set are kept, and so are signals that it ignores (nohup). The exit code is 128 plus
     the number of the signal, as in shells.
+
+    :param ctrl_c: Also raise KeyboardInterrupt on Ctrl-C, instead of calling Rucio's own handler, which fails with a
+        TypeError.
     """
     with ExitStack() as stack:
         for number in _ENDING:
-            if _is_main() and signal.getsignal(number) is signal.SIG_DFL:
-                stack.callback(signal.signal, number, signal.signal(number, _end))
+            if signal.getsignal(number) is signal.SIG_DFL:
+                _handle(stack, number, _end)
+        if ctrl_c:
+            _handle(stack, signal.SIGINT, signal.default_int_handler)
         yield
 
 
@@ -53,14 +58,15 @@ def cleaning_up() -> Iterator[None]:
     """
     with ExitStack() as stack:
         for number in (signal.SIGINT, *_ENDING):
-            # None: the handler was not set by Python, and could not be restored.
-            if _is_main() and signal.getsignal(number) is not None:
-                stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            _handle(stack, number, signal.SIG_IGN)
         yield
 
 
-def _is_main() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def _handle(stack: ExitStack, number: int, handler: 'Callable[..., Any] | signal.Handlers') -> None:
+    """Set the handler of a signal until the stack is closed."""
+    # None: the handler was not set by Python, and could not be restored.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is not None:
+        stack.callback(signal.signal, number, signal.signal(number, handler))
 
 
 def _end(number: int, _: Optional[FrameType]) -> NoReturn:
