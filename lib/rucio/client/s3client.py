@@ -52,6 +52,7 @@ from rucio.common.s3 import (
     rucio_internals,
 )
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
+from rucio.common.s3.dates import from_text
 from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 from rucio.common.s3.settings import of_server
@@ -1064,7 +1065,7 @@ class S3Client(CredentialClient):
                 'access_key_id': keys['access_key'],
                 'secret_access_key': keys['secret_key'],
                 'token': keys['session_token'],
-                'expires_at': datetime.strptime(keys['expiration'], '%Y-%m-%dT%H:%M:%SZ').replace(tzinfo=timezone.utc),
+                'expires_at': from_text(keys['expiration']),
             }
 
         return S3Store(
@@ -1272,19 +1273,18 @@ class _Keys(authorizer.WithKeys):
     @cached_property
     def _renewed(self) -> 'Credentials':
         first = [self._metadata()]
-        lasts = (datetime.fromisoformat(first[0]['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
+        lasts = (from_text(first[0]['expiry_time']) - datetime.now(timezone.utc)).total_seconds()
         # botocore's own 15 minutes may be all of their life.
         early, late = int(min(900, lasts / 3)), int(min(600, lasts / 6))
         return botocore_internals.renewed_keys(lambda: first.pop() if first else self._metadata(), early, late)
 
     def _metadata(self) -> dict[str, str]:
         keys = self._fetch()
-        expiry = keys['expiration'].replace('Z', '+00:00')
         return {
             'access_key': keys['access_key'],
             'secret_key': keys['secret_key'],
             'token': keys['session_token'],
-            'expiry_time': expiry,
+            'expiry_time': keys['expiration'],
         }
 
 

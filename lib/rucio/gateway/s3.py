@@ -36,6 +36,7 @@ from rucio.common.exception import (
     ScopeNotFound,
 )
 from rucio.common.s3 import api
+from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
@@ -451,7 +452,7 @@ def _vended(
         'access_key': vended.access_key,
         'secret_key': vended.secret_key,
         'session_token': vended.session_token,
-        'expiration': vended.expiration.strftime('%Y-%m-%dT%H:%M:%SZ'),
+        'expiration': to_text(vended.expiration),
     }
 
 

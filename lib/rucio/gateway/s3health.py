@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.s3 import api, monitoring
+from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access
@@ -95,4 +96,4 @@ def _state(seen: monitoring.Observed) -> str:
 
 
 def _shown(moment: Optional[float]) -> Optional[str]:
-    return None if moment is None else f'{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%dT%H:%M:%SZ}'
+    return None if moment is None else to_text(datetime.fromtimestamp(moment, timezone.utc))

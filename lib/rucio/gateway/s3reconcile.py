@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import InputValidationError, UnsupportedOperation
 from rucio.common.s3 import api
+from rucio.common.s3.dates import from_text, to_text
 from rucio.core.s3 import imports
 from rucio.core.s3.auth import access
 from rucio.core.s3.buckets import bucket_settings, lookup
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from rucio.core.s3.storages import Storage
 
 __all__ = ['get_settings', 'list_changes', 'reconcile', 'set_settings']
-
-_DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 
 def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
@@ -120,13 +119,18 @@ def list_changes(asked: api.ListChanges, issuer: str, vo: str = DEFAULT_VO) -> d
         with db_session(DatabaseOperationType.READ) as session:
             seen = changes.list_changes(storage, internal, name, start, session=session)
     more = len(seen) == changes.MAX_CHANGES
-    told = [each._asdict() | {'time': each.time.strftime(_DATE), 'scope': scope} for each in seen]
-    return {'rse': storage.rse, 'now': (seen[-1].time if more else now).strftime(_DATE), 'more': more, 'changes': told}
+    told = [each._asdict() | {'time': to_text(each.time, fraction=True), 'scope': scope} for each in seen]
+    return {
+        'rse': storage.rse,
+        'now': to_text(seen[-1].time if more else now, fraction=True),
+        'more': more,
+        'changes': told,
+    }
 
 
 def _date(text: str) -> datetime:
     try:
-        return datetime.strptime(text, _DATE)  # noqa: DTZ007 - UTC, as Rucio keeps its dates
+        return from_text(text).replace(tzinfo=None)  # as Rucio stores them
     except ValueError:
         raise InputValidationError(
             f"'since' is '{text}', but must be a date such as 2026-01-31T12:00:00.000000Z: the 'now' of an answer."

@@ -34,6 +34,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
 )
 from rucio.common.s3.answers import printable
+from rucio.common.s3.dates import from_text
 from rucio.common.s3.formats import (
     ALIAS_TOOLS,
     FORMATS,
@@ -460,8 +461,7 @@ def _tell_end(expiration: str) -> None:
 
 
 def _seconds_until(expiration: str) -> float:
-    end = datetime.strptime(expiration, '%Y-%m-%dT%H:%M:%SZ').replace(tzinfo=timezone.utc)
-    return (end - datetime.now(timezone.utc)).total_seconds()
+    return (from_text(expiration) - datetime.now(timezone.utc)).total_seconds()
 
 
 def _shown(expiration: str) -> str:

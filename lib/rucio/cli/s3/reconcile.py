@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, parse_did, rse_option, s3_client, say, size, table
 from rucio.common.exception import InputValidationError, RucioException, ServerConnectionException
+from rucio.common.s3.dates import from_text, to_text
 from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ _Command = TypeVar('_Command', bound=Callable[..., Any])
 
 _SHOWN = 10  # names of each kind; all of them with --verbose
 _OVERLAP = 30  # seconds by which a transaction may become visible after the date that it carries
-_DATE = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 _NEVER_AGAIN = (
     'the file is LOST permanently: its name can never be used again, '
@@ -374,7 +374,7 @@ def _first(answer: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _earlier(date: str) -> str:
-    return (datetime.strptime(date, _DATE).replace(tzinfo=timezone.utc) - timedelta(seconds=_OVERLAP)).strftime(_DATE)
+    return to_text(from_text(date) - timedelta(seconds=_OVERLAP), fraction=True)
 
 
 class _Seen:
@@ -397,6 +397,6 @@ def _show(ctx: click.Context, change: 'api.Change') -> None:
     if is_robot(ctx):
         table(ctx, [[change['time'], change['change'], did, number]], [])
     else:
-        local = datetime.strptime(change['time'], _DATE).replace(tzinfo=timezone.utc).astimezone()
+        local = from_text(change['time']).astimezone()
         say(f'{local:%H:%M:%S}  {change["change"]:10}  {did}' + ('' if number is None else f'  {size(ctx, number)}'))
     sys.stdout.flush()

@@ -27,6 +27,7 @@ import click
 
 import rucio_s3_plugin
 from rucio.common.exception import InputValidationError, MissingDependency
+from rucio.common.s3.dates import to_text
 from rucio.common.s3.formats import FORMATS, Access, tool_environment
 
 from . import WithTool, private, s3_client, say
@@ -161,7 +162,7 @@ def _on_signals(call: 'Callable[[int], None]') -> Iterator[None]:
 
 
 def _access(here: 'Listening', write: bool) -> Access:
-    expiration = (datetime.now(timezone.utc) + _FOR_EVER).strftime('%Y-%m-%dT%H:%M:%SZ')
+    expiration = to_text(datetime.now(timezone.utc) + _FOR_EVER)
     return Access(
         ALIAS,
         {

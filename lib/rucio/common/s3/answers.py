@@ -20,10 +20,11 @@ and escaped before they are printed or logged (:func:`printable`). Pure function
 
 import logging
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 from rucio.common.exception import ServiceUnavailable
+
+from .dates import from_text
 
 if TYPE_CHECKING:
     from . import api
@@ -41,7 +42,6 @@ __all__ = [
 
 LONGEST_TOKEN = 16 * 1024  # characters; more than servers accept in a header
 LONGEST_KEY = 1024  # bytes of an object's key
-_TIME = '%Y-%m-%dT%H:%M:%SZ'
 
 # On no storage (AWS, Ceph, MinIO, SeaweedFS) do keys and tokens contain blanks, control characters or anything beyond
 # ASCII.
@@ -175,7 +175,7 @@ def checked_signatures(who: str, answer: Any) -> 'list[api.Signed]':
 
 def _is_time(value: str) -> bool:
     try:
-        datetime.strptime(value, _TIME)  # noqa: DTZ007 - only to validate it
+        from_text(value)
     except ValueError:
         return False
     return True

@@ -37,6 +37,7 @@ from . import botocore_internals, factory, monitoring
 from .authorizer import Authorizer
 from .conditions import NeverOverwrite, OptionalHeaders
 from .credentials import Presigned
+from .dates import from_text
 from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, translated
 from .settings import Secrets
@@ -176,10 +177,10 @@ def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
 
 
 def _date(value: Any) -> Optional[datetime]:
-    """Parse dates in listings; return None for others, and for fractions of a second on Python 3.10."""
+    """Parse a date in a listing; return None for a date in another format."""
     try:
-        return datetime.fromisoformat(value[:-1] + '+00:00') if value.endswith('Z') else None
-    except (AttributeError, ValueError):
+        return from_text(value)
+    except (TypeError, ValueError):
         return None
 
 

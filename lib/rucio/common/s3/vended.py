@@ -14,7 +14,6 @@
 
 """Short-lived keys that the Rucio server vends: one client for each RSE, which chooses the keys for each request."""
 
-import calendar
 import functools
 import threading
 import time
@@ -38,6 +37,7 @@ from rucio.common.exception import (
 
 from . import address, botocore_internals
 from .authorizer import Authorizer, Request, signed
+from .dates import from_text
 from .errors import without_query
 from .factory import bare_session
 from .remote import Remote
@@ -254,7 +254,7 @@ class Vended(Authorizer):
                 f"'{need.bucket}', key '{need.key}': "
                 f'{error.args[0] if error.args else error}'
             ) from None
-        now, left = time.monotonic(), _expiration(answer['expiration']) - time.time()
+        now, left = time.monotonic(), from_text(answer['expiration']).timestamp() - time.time()
         keys = _Keys(
             bucket=answer['bucket'],
             prefix=answer['prefix'],
@@ -298,7 +298,3 @@ def _keys_in(body: bytes) -> list[str]:
     except (ElementTree.ParseError, ValueError):
         raise InputValidationError('The body of DeleteObjects is no XML.') from None
     return [each.text or '' for each in root.iter() if each.tag.rpartition('}')[2] == 'Key']
-
-
-def _expiration(text: str) -> float:
-    return calendar.timegm(time.strptime(text, '%Y-%m-%dT%H:%M:%SZ'))

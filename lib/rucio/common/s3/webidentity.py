@@ -30,6 +30,7 @@ from rucio.common.exception import InputValidationError
 
 from . import botocore_internals, sts
 from .authorizer import WithKeys
+from .dates import to_text
 from .factory import bare_session
 from .secrecy import need_private
 
@@ -89,7 +90,7 @@ class WebIdentity(WithKeys):
             'access_key': keys.access_key,
             'secret_key': keys.secret_key,
             'token': keys.session_token,
-            'expiry_time': keys.expiration.isoformat(),
+            'expiry_time': to_text(keys.expiration),
         }
 
 

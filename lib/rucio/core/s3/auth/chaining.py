@@ -43,6 +43,7 @@ from sqlalchemy import select
 from rucio.common.exception import RucioException
 from rucio.common.s3 import factory, sts
 from rucio.common.s3.answers import line_logger
+from rucio.common.s3.dates import to_text
 from rucio.common.s3.endpoint import SERVER
 from rucio.core.s3 import configs, storages, topics
 from rucio.db.sqla import models
@@ -111,7 +112,7 @@ class Verdict:
         return {
             'refused': self.safe,
             'reason': self.reason,
-            'tried_at': datetime.fromtimestamp(self.at, timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'),
+            'tried_at': to_text(datetime.fromtimestamp(self.at, timezone.utc)),
         }
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import and_, delete, or_, select, update
 
 from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
 from rucio.common.s3 import address
+from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount
 from rucio.core.account import account_exists
 from rucio.db.sqla import models, s3
@@ -366,18 +367,14 @@ def _same_did() -> Any:
 
 
 def _described(row: s3.Grant, there: bool) -> Grant:
-    end = _iso_time(row.expired_at) if row.expired_at else None
+    end = to_text(row.expired_at) if row.expired_at else None
     by = row.granted_by.external or ''
     return Grant(
         row.grantee_type.name.lower(),
         row.grantee,
         bool(row.can_write),
         by,
-        _iso_time(row.updated_at),
+        to_text(row.updated_at),
         end,
         not there or _is_past(row.expired_at),
     )
-
-
-def _iso_time(moment: datetime) -> str:
-    return moment.strftime('%Y-%m-%dT%H:%M:%SZ')

@@ -34,6 +34,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import address, objects, request_ids
 from rucio.common.s3.answers import line_logger
+from rucio.common.s3.dates import to_text
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import StorageSilentError, Target, status_of, translated
 from rucio.common.s3.settings import of_server
@@ -460,7 +461,7 @@ def _described(storage: 'Storage', bucket: Any) -> dict[str, Any]:
         'rse': storage.rse,
         'bucket': bucket['Name'],
         'scope': _scope_of(storage, bucket['Name']),
-        'created': created.strftime('%Y-%m-%dT%H:%M:%SZ') if created else None,
+        'created': to_text(created) if created else None,
     }
 
 

@@ -27,12 +27,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import unquote_plus
 
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported
 from rucio.common.s3 import archives, transfer
+from rucio.common.s3.dates import from_text
 from rucio.common.s3.errors import Target
 
 from .listings import Entry, entry_of, sorted_entries
@@ -151,7 +151,7 @@ class Inventory:
                         continue
                     found = unquote_plus(row[name], errors='strict')
                     if found.startswith(subtree.key_prefix):
-                        date = datetime.fromisoformat(row[modified].replace('Z', '+00:00'))
+                        date = from_text(row[modified])
                         archived = kind is not None and bool(archives.listed_class({'StorageClass': row[kind]}))
                         yield entry_of(found, int(row[size]), row[etag], date, archived)
         except (ValueError, IndexError, EOFError, OSError, csv.Error) as error:
