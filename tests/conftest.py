@@ -29,11 +29,11 @@ os.environ['RUCIO_CONFIG'] = os.devnull
 from servers.ca import CA
 from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys
+from servers.fixtures import teams
 from servers.postgres import PostgreSQL
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, PostgresSite, Site
-from servers.team import Team
 
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
 REAL = [Path(__file__).parent / name for name in ('attacks', 'backends', 'integration', 'interop')]
@@ -104,24 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, root: RucioCli, plain: Seawee
     return made
 
 
-@pytest.fixture(scope='session')
-def team_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioCli]:
-    """The operator of a Rucio server on which the owner of a scope may upload."""
-    config: dict[str, dict[str, object]] = {'common': {'loglevel': 'DEBUG'}, 'policy': {'package': 'rucio_s3_policy'}, 'api': {'endpoints_add': 's3, metrics'}}
-    with RucioServer(tmp_path_factory.mktemp('rucio'), config) as server:
-        yield RucioCli.root(tmp_path_factory.mktemp('root'), server)
-
-
-@pytest.fixture(scope='session')
-def vended_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, sts: SeaweedFS) -> Team:
-    """Carol and dave get short-lived keys of the server."""
-    return Team.make(team_root, tmp_path_factory.mktemp, ('carol', 'dave'), 'VENDED_S3', sts)
-
-
-@pytest.fixture(scope='session')
-def signed_team(team_root: RucioCli, tmp_path_factory: pytest.TempPathFactory, plain: SeaweedFS) -> Team:
-    """Erin and frank have their requests signed by the server."""
-    return Team.make(team_root, tmp_path_factory.mktemp, ('erin', 'frank'), 'SIGNED_S3', plain)
+team_root, vended_team, signed_team = teams({'api': {'endpoints_add': 's3, metrics'}}, ('carol', 'dave'), ('erin', 'frank'))
 
 
 @pytest.fixture(scope='session')

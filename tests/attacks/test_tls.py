@@ -161,7 +161,7 @@ def login(rucio: Thief, monkeypatch: pytest.MonkeyPatch, **options: str) -> S3Cl
 def test_a_password_is_not_told_to_a_false_rucio_server(careless: str, home: Path, thief: Thief, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stock Rucio verifies nothing where the path of its CA is empty. Got: the password."""
     if careless == 'ca_cert':
-        with (home / 'etc' / 'rucio.cfg').open('a') as file:
+        with (home / 'rucio' / 'etc' / 'rucio.cfg').open('a') as file:
             file.write('ca_cert =\n')
     else:
         monkeypatch.setenv(careless, '')

@@ -16,11 +16,9 @@
 """What every unit test has: an environment of its own, and an S3 in this process where it asks for one."""
 
 import configparser
-import functools
 import logging
 import os
 import shutil
-from unittest import mock
 
 import botocore.session
 import hypothesis
@@ -29,13 +27,13 @@ from botocore.retries.standard import ExponentialBackoff
 
 import rucio.cli.command  # noqa: F401
 from rucio.common import config
-from rucio.common.s3 import clients, secrecy
+from rucio.common.s3 import secrecy
 from rucio.common.s3.endpoint import Endpoint
 from rucio.rse import rsemanager
 from servers.fake_s3 import FakeS3
+from servers.fixtures import empty_home, load_once
 
-# Most of the time that a client takes is for reading botocore's model of S3: once for all tests.
-botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+botocore.session.create_loader = load_once
 
 # No directory of examples is left behind, and a busy machine is no failure. The same code is tried with the same examples:
 # RUCIO_S3_TEST_RANDOM=1 looks for others.
@@ -45,30 +43,13 @@ hypothesis.settings.load_profile('rucio-s3')
 
 BUCKET = 'user.alice'
 KEYS = {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'a-secret/that+nobody%may=see'}
-FOREIGN = ('AWS_', 'BOTO_', 'RUCIO_', 'X509_')
-ELSEWHERE = ('requests_ca_bundle', 'curl_ca_bundle', 'http_proxy', 'https_proxy', 'all_proxy', 'no_proxy', 'VIRTUAL_ENV', 'CONDA_PREFIX')
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """An empty home directory and nothing of the developer's environment; Rucio's configuration is below it, and empty."""
-    for name in list(os.environ):
-        if name.startswith(FOREIGN) or name in ELSEWHERE or name.lower() in ELSEWHERE:
-            monkeypatch.delenv(name)
-    folder = tmp_path / 'home'
-    etc = folder / 'rucio' / 'etc'
-    etc.mkdir(parents=True)
-    (etc / 'rucio.cfg').write_text('[client]\n')
-    monkeypatch.setenv('HOME', str(folder))
-    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
-    monkeypatch.setenv('RUCIO_HOME', str(etc.parent))
-    monkeypatch.setenv('RUCIO_CONFIG', str(etc / 'rucio.cfg'))
-    # The last directory is /opt/rucio/etc, whatever the environment says.
-    monkeypatch.setattr(config, 'get_config_dirs', lambda: [str(etc)])
-    config.clean_cached_config()
-    with mock.patch.dict(clients._shared, clear=True):
+    with empty_home(tmp_path / 'home', monkeypatch) as folder:
         yield folder
-    config.clean_cached_config()
     for name in secrecy._TALKATIVE:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
