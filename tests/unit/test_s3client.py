@@ -43,7 +43,7 @@ from rucio.common.exception import (
 from servers.fake_rucio import FakeRucio
 
 EXPLICIT = {'endpoint_url': 'https://s3.example.org:9000', 'key_id': 'AKIDOWN', 'secret_key': 'own-secret', 'region': 'eu-south-1'}
-PLACE = {'rse': 'X', 'bucket': 'user.alice', 'key': 'thesis', 'url': 'http://127.0.0.1:1/user.alice/thesis'}
+PLACE = {'did_type': None, 'rse': 'X', 'bucket': 'user.alice', 'key': 'thesis', 'url': 'http://127.0.0.1:1/user.alice/thesis'}
 STORAGE = {'rse': 'X', 'url': 'http://127.0.0.1:1', 'provider': 'ceph', 'region': 'de', 'addressing': 'path', 'bucket_prefix': '', 'auth': ['vended', 'remote']}
 
 
