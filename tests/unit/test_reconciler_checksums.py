@@ -27,7 +27,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3 import clients, content, credentials
-from rucio.common.s3.endpoint import PERSON
+from rucio.common.s3.endpoint import PERSON, SERVER_WORK
 from rucio.common.types import InternalScope
 from rucio.core.s3.catalogue.records import NewFile
 from rucio.core.s3.reconciler import checksums
@@ -166,6 +166,20 @@ def test_one_that_fails_does_not_stop_the_others(s3, subtree, operation, fault, 
     s3.fail(operation, fault)
     found = list(summed(subtree(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
     assert [type(each) for each in found] == [kind, NewFile]
+
+
+@pytest.mark.parametrize('patience', [PERSON, SERVER_WORK])
+def test_one_that_never_ends_does_not_stop_the_others(s3, subtree, monkeypatch, patience):
+    """Its storage sends a byte now and then: a daemon would read it for years, and a worker of the server as well."""
+    monkeypatch.setattr(checksums, 'MAX_READ_SECONDS', 0.2)
+    monkeypatch.setattr(checksums, 'MIN_READ_SECONDS', 0.2)
+    for name in ('run1/a', 'run1/b'):
+        s3.store(BUCKET, name, BODY, etag=MULTI)
+    s3.fail('GetObject', fake_s3.Stalled())
+    made = subtree(max_attempts=1)
+    made.storage.patience = patience
+    found = summed(made, [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1)
+    assert sorted(type(each).__name__ for each in found.values()) == ['NewFile', 'ServiceUnavailable']
 
 
 def test_a_broken_connection_goes_on_where_it_broke(s3, subtree, monkeypatch):

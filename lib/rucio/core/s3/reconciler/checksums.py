@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ['compute_checksums']
 
 MAX_READ_SECONDS = 60  # for an object, while a request to the Rucio server waits
+# Daemons give up an object that comes more slowly: one that never ends would stop all others.
+MIN_READ_SECONDS, MIN_RATE = 600, 1024**2  # for any object; more than so many bytes a second
 
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
@@ -145,7 +147,8 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
     if md5 or not read:
         return _file(subtree, entry, Sums(md5))
     try:
-        seconds = MAX_READ_SECONDS if subtree.storage.patience.breaks else None
+        hurried = subtree.storage.patience.breaks
+        seconds = MAX_READ_SECONDS if hurried else MIN_READ_SECONDS + entry.size / MIN_RATE
         return _file(subtree, entry, sums_of(connection, target, info, ended, seconds))
     except ServiceUnavailable:
         if ended.is_set():
