@@ -19,6 +19,7 @@ Each is made by the stock script `rucio`, as a user makes it, on servers that ot
 
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,8 @@ MISTAKES = (
     Mistake('A bucket that does not exist is removed', 'rucio s3 remove-bucket user.bob', 'bob'),
     Mistake('It is reconciled', 'rucio s3 reconcile user.bob', 'bob'),
     Mistake('An account without buckets requests keys', 'rucio s3 credentials', 'bob'),
+    Mistake('Files of a new dataset would be others when they are downloaded', 'rucio s3 make-bucket user.alice:run1//x'),
+    Mistake('The disk for the output is full', 'rucio s3 ls user.alice > /dev/full'),
     Mistake('A setting has another value', 'rucio s3 settings user.alice --on-changed keep'),
     # Other tools
     Mistake('A format has no file of its own', 'rucio s3 credentials user.alice --format env --write'),
@@ -198,7 +201,11 @@ class Scene:
             file.chmod(mistake.mode)
             environment['RUCIO_CONFIG'] = str(file)
         words = shlex.split(mistake.line)[1:]
-        if '--' in words:  # the tool takes the place of the process
+        if '>' in words:
+            done = subprocess.run(
+                ['bash', '-c', mistake.line], env=environment, cwd=user.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+        elif '--' in words:  # the tool takes the place of the process
             done = user.rucio(*words, env=environment)
         else:
             done = run_code(_SCRIPT, command_path('rucio'), *words, environment=environment, directory=user.directory)

@@ -30,12 +30,15 @@ from rucio.common.exception import (
     DataIdentifierAlreadyExists,
     DuplicateRule,
     InputValidationError,
+    InvalidObject,
     RSEAccessDenied,
     RSENotFound,
     RSEOperationNotSupported,
     ScopeNotFound,
 )
 from rucio.common.s3 import api
+from rucio.common.s3.address import comes_back
+from rucio.common.s3.answers import printable
 from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
@@ -202,9 +205,14 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
     :raises AccessDenied: if the issuer does not own the scope.
     :raises ScopeNotFound: if the scope does not exist.
     :raises InsufficientAccountLimit: if the issuer has no quota for the rule; then nothing is created.
+    :raises InvalidObject: if no file could be uploaded into a dataset of this name.
     """
     scope, name = asked.scope, asked.name
     account, internal = names(issuer, scope, name, vo)
+    if not comes_back(name):
+        raise InvalidObject(
+            f"'{printable(name)}' would be another name when it is downloaded: use one without // and a / at its end."
+        )
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         if not check_scope(internal, session=session):

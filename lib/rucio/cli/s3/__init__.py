@@ -15,6 +15,8 @@
 
 """The commands of ``rucio s3``, each imported only when it is used, and the helpers that they share."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +56,7 @@ __all__ = [
     'table',
 ]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
 COMMANDS = {
@@ -123,6 +126,13 @@ def _usage_errors(ctx: click.Context) -> Iterator[None]:
     except RucioException as error:
         said = str(error.args[0]).strip() if error.args else ''
         ctx.obj.logger.error('%s', said or error)  # noqa: TRY400 - without a traceback
+        ctx.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL:  # that of a request has none
+            raise
+        ctx.obj.logger.error('The output cannot be written: %s.', error.strerror)  # noqa: TRY400
+        # Python flushes the rest when it exits, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         ctx.exit(1)
 
 

@@ -33,6 +33,7 @@ from rucio.common.exception import (
     ScopeNotFound,
     ServiceUnavailable,
 )
+from rucio.common.s3.address import comes_back
 from rucio.common.s3.answers import printable
 from rucio.common.s3.dates import from_text
 from rucio.common.s3.formats import (
@@ -296,6 +297,10 @@ def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: b
     """
     private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
     scope, name = did
+    if put and not comes_back(name):
+        raise InputValidationError(
+            f"'{printable(name)}' would be another name when it is downloaded: use one without //."
+        )
     s3 = s3_client(ctx)
     place = s3.best_place(scope, name, rse, read=not put)
     wanted = expires or 3600
