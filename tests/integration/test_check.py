@@ -58,6 +58,7 @@ def test_all_is_well(site: Site, rse: str) -> None:
     all_is_well(done, results)
     assert of(results, 'hint') == ({'TLS'} if rse == 'PLAIN_S3' else set()) | {'server plugin', 'lifecycle'}
     assert len(of(results, 'ok')) >= 17
+    assert results['measured settings'][1] == 'the settings say what the storage does'
     assert site.objects(rse, '.rucio-s3-check') == {}
     assert site.storages[rse].client().list_multipart_uploads(Bucket=SCOPE).get('Uploads', []) == []
 
@@ -132,6 +133,7 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
         done, results = check(site.root, rse)
         assert bool(of(results, 'FAILED')) == bool(wrong), done.stdout
         assert of(results, 'FAILED') <= wrong, done.stdout
+        assert (results['measured settings'][0] == 'ok') == (provider == 'ceph'), done.stdout
 
 
 def test_an_admin_checks_with_the_keys_of_the_server(team_root: RucioCli, plain: SeaweedFS, unique: str) -> None:

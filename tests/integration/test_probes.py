@@ -154,6 +154,7 @@ def test_all_of_it_is_measured(plain: SeaweedFS, proxy: Lacking) -> None:
     }
 
 
+@pytest.mark.long  # test_check.py sees the same in the last row of a check
 @pytest.mark.parametrize('kind', ['plain', 'ceph'])
 def test_the_settings_of_a_provider_say_what_the_storage_does(request: pytest.FixtureRequest, kind: str) -> None:
     server = request.getfixturevalue(kind)
