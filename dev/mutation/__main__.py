@@ -20,6 +20,7 @@ is printed as a diff: either a test is missing, or the mutant does the same as t
 
 import argparse
 import random
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -66,9 +67,10 @@ def main() -> int:
     parser.add_argument('--number', type=int, default=400, help='of mutants; 0: all')
     parser.add_argument('--jobs', type=int, default=2)
     parser.add_argument('--least', type=float, default=97, help='percent of the mutants to be noticed')
+    parser.add_argument('--lines', default='', help='a regular expression: only mutants that change a line with it, as scope|rse_id')
     parser.add_argument('modules', nargs='*', default=SCOPE, help='files and folders, by the end or the start of their path in lib/')
     wanted = parser.parse_args()
-    chosen, equivalent = choose(wanted.modules or SCOPE, wanted.seed, wanted.number)
+    chosen, equivalent = choose(wanted)
     sys.stdout.write(f'{len(chosen)} mutants, and {len(equivalent)} that are listed as equivalent\n')
     processes.preload()
     measure(wanted.jobs)
@@ -88,10 +90,13 @@ def files(modules: Iterable[str]) -> list[str]:
     return found or sys.exit(f'There is no {" or ".join(modules)} in lib/.')
 
 
-def choose(modules: Iterable[str], seed: int, number: int) -> tuple[list[Mutant], list[Mutant]]:
+def choose(wanted: argparse.Namespace) -> tuple[list[Mutant], list[Mutant]]:
     """The mutants to try, in the order of the text, and those among them that are equivalent."""
-    every = [each for name in files(modules) for each in mutants_of(processes.LIB / name, name)]
-    drawn = [each for each in random.Random(seed).sample(every, min(number or len(every), len(every))) if is_valid(each)]  # noqa: S311 - no secret
+    every = [each for name in files(wanted.modules or SCOPE) for each in mutants_of(processes.LIB / name, name)]
+    if wanted.lines:
+        every = [each for each in every if re.search(wanted.lines, each.removed)]
+    drawn = random.Random(wanted.seed).sample(every, min(wanted.number or len(every), len(every)))  # noqa: S311 - no secret
+    drawn = [each for each in drawn if is_valid(each)]
     known = set(tomllib.loads(EQUIVALENT.read_text())) if EQUIVALENT.is_file() else set()
     drawn.sort(key=lambda each: (each.path, each.start))
     return [each for each in drawn if each.key not in known], [each for each in drawn if each.key in known]

@@ -64,6 +64,10 @@ class Mutant:
         lines = self.diff.splitlines()[3:]
         return '\n'.join(line[0] + line[1:].strip() for line in lines if line[:1] in '+-')
 
+    @property
+    def removed(self) -> str:
+        return '\n'.join(line for line in self.changed.splitlines() if line.startswith('-'))
+
     @cached_property
     def key(self) -> str:
         return hashlib.sha256(f'{self.path}\n{self.function}\n{self.changed}'.encode()).hexdigest()[:12]

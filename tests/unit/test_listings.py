@@ -16,6 +16,7 @@
 
 import json
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -348,3 +349,35 @@ def test_times(subtree, catalogue):
     catalogue('a', replica={'updated_at': now - timedelta(days=1)})
     (replica,) = listings.replicas(subtree())
     assert replica.updated == pytest.approx((now - datetime(1970, 1, 1)).total_seconds() - 86400)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ('column', 'of_database', 'by_bytes'),
+    [
+        ({'collprovider': 'c', 'collcollate': 'C'}, None, True),
+        ({'collprovider': 'c', 'collcollate': 'POSIX'}, None, True),
+        ({'collprovider': 'c', 'collcollate': 'C.UTF-8'}, None, True),
+        ({'collprovider': 'c', 'collcollate': 'en_US.UTF-8'}, None, False),
+        ({'collprovider': 'i', 'collcollate': 'C'}, None, False),
+        ({'collprovider': 'b', 'collcollate': None}, None, True),
+        ({'collprovider': 'd'}, {'datlocprovider': 'c', 'datcollate': 'c.utf8'}, True),
+        ({'collprovider': 'd'}, {'datcollate': 'C'}, True),  # PostgreSQL 14
+        ({'collprovider': 'd'}, {'datlocprovider': 'b', 'datcollate': 'x'}, True),
+        ({'collprovider': 'd'}, {'datlocprovider': 'i', 'datcollate': 'C'}, False),
+        ({'collprovider': 'd'}, {'datlocprovider': 'c', 'datcollate': 'de_DE.utf8'}, False),
+    ],
+)
+def test_whether_postgresql_compares_bytes(column, of_database, by_bytes):
+    """If it does not, and that is not noticed, files are taken for missing: tests/integration/test_catalogue_order.py has a real one."""
+    asked = []
+    answers = [column, of_database]
+
+    class Session:
+        def execute(self, statement, values=None):
+            asked.append((str(statement), values))
+            return SimpleNamespace(scalar_one=lambda: answers[len(asked) - 1])
+
+    assert listings._is_c(Session()) is by_bytes
+    assert asked[0][1]['name'] == 'name'
+    assert asked[0][1]['table'].endswith('replicas')
+    assert len(asked) == (1 if of_database is None else 2)

@@ -121,6 +121,13 @@ def test_candidates_of_a_newcomer_are_where_there_is_quota(one, newcomer):
         candidates(one, '', of=InternalAccount('bob'), scope=scope)
 
 
+def test_replicas_on_rses_without_s3_are_elsewhere(twins, one):
+    with twins.writing() as session:
+        rse_id = rse.add_rse('TAPE', session=session)
+    twins.change(models.RSEFileAssociation, {'name': 'shared/both', 'scope': one.scope, 'rse_id': twins.of(rse='TWIN_B').rse_id}, rse_id=rse_id)
+    assert candidates(one, 'shared/both') == [('def', 'TWIN_A')]
+
+
 def test_without_an_rse(one, twins):
     twins.change(models.RSE, {}, deleted=True)
     with pytest.raises(RSENotFound, match='There is no S3 RSE'):

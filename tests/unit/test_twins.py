@@ -20,6 +20,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import and_, delete, select
 
+from rucio.common.exception import RucioException
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3.auth import grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
@@ -130,6 +131,10 @@ def test_checksums_are_set_for_one_scope_on_all_its_rses(twins):
     assert len(changed) == 8
 
 
+def seen(one, *names):
+    return [each for each in listings.replicas(one.subtree) if each.name in names]
+
+
 # What is read of one of them, with some of what it says.
 READS = {
     'replicas': lambda one: list(listings.replicas(one.subtree)),
@@ -138,24 +143,77 @@ READS = {
     'grants': lambda one: one.read(grants.list_grants, one.scope, 'run1'),
     'granted': lambda one: [one.read(grants.is_granted, InternalAccount(who, vo=one.storage.vo), one.scope, 'run1/x', False) for who in ('alice', 'bob')],
     'published': lambda one: one.read(grants.list_published, one.scope),
+    'grantable': lambda one: one.read(grants.need_grantable, one.scope, 'run1', InternalAccount('bob', vo=one.storage.vo), False) or True,
     'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
     'anything': lambda one: one.read(lookup.has_anything, one.scope, one.storage),
     'a file': lambda one: one.read(lookup.is_file, one.scope, 'run1/file'),
     'rules': lambda one: one.read(creation.own_rules, one.account, one.scope, 'run11', one.storage),
     'what may be removed': lambda one: [one.read(lambda session, name=name: removal._state(one.subtree, name, session)) for name in ('run1', 'run11', 'gone')],
-    'what is locked': lambda one: one.write(lambda session: updates._lock_and_compare(one.subtree, one.seen('run1/file', 'lone'), session)),
+    'what is locked': lambda one: one.write(lambda session: updates._lock_and_compare(one.subtree, seen(one, 'run1/file', 'lone'), session)[0]),
     'rules to lock': lambda one: one.write(lambda session: [row.id for row in updates._lock_rules(one.subtree, ['run1/file', 'lone'], session)]),
 }
+
+
+def answer(read, one):
+    try:
+        return READS[read](one)
+    except RucioException as error:
+        return type(error)
 
 
 @pytest.mark.parametrize('read', READS)
 def test_what_is_read_of_one_does_not_depend_on_the_others(twins, read):
     one = twins.of()
-    twins.change(models.DidMeta, {'name': 'run1/file', 'scope': one.scope}, meta='{"s3_grants": {"*": {}}}')
-    before = READS[read](one)
-    assert READS[read](twins.of('two')) != [], 'it says something'
+    twins.change(models.DidMeta, {'name': 'run1/file'}, meta='{"s3_grants": {"*": {}}}')
+    before = answer(read, one)
     drop_rows(lambda row: strangers([('x', *row.items())], one, None))
-    assert READS[read](one) == before
+    assert answer(read, one) == before
+
+
+@pytest.mark.parametrize('read', READS)
+def test_what_is_read_of_one_that_is_gone_is_not_that_of_another(twins, read):
+    one = twins.of()
+    twins.change(models.DidMeta, {'name': 'run1/file'}, meta='{"s3_grants": {"*": {}}}')
+    before = answer(read, one)
+    drop_rows(lambda row: one.scope in row.values())
+    without = answer(read, one)
+    assert without != before
+    drop_rows(lambda row: any(isinstance(value, InternalScope) for value in row.values()))
+    assert answer(read, one) == without
+
+
+def test_a_grant_is_of_one_account(twins):
+    """Of several that the owner has given access to the same collection."""
+    one = twins.of()
+    names = ('bob', 'carol', 'dave')
+    for name in names:
+        one.write(grants.add_grant, one.scope, 'loose', name, False, 'alice')
+
+    def listed():
+        return {grant.account: grant.write for grant in one.read(grants.list_grants, one.scope, 'loose')}
+
+    assert listed() == dict.fromkeys(names, False)
+    one.write(grants.add_grant, one.scope, 'loose', 'carol', True, 'alice')
+    assert listed() == {'bob': False, 'carol': True, 'dave': False}
+    one.write(grants.delete_grants, one.scope, 'loose', 'carol')
+    assert listed() == {'bob': False, 'dave': False}
+    one.write(grants.add_grant, one.scope, 'loose', grants.EVERYBODY, False, 'alice')
+    one.write(grants.delete_grants, one.scope, 'loose')
+    assert listed() == {'*': False}
+
+
+def test_a_grant_ends_with_its_collection(twins):
+    """No other collection takes it over, though all were created at the same moment."""
+    one, bob = twins.of(), InternalAccount('bob')
+    twins.change(models.DataIdentifier, {}, created_at=PAST)
+    twins.change(s3_tables.Grant, {}, did_created_at=PAST)
+    assert one.read(grants.is_granted, bob, one.scope, 'run1/x', False)
+    drop_rows(lambda row: row.get('name') == 'run1' and row['scope'] == one.scope and 'is_open' in row)
+    assert not one.read(grants.is_granted, bob, one.scope, 'run1/x', False)
+    assert one.read(grants.is_granted, bob, one.scope, 'shared/x', False)
+    assert {(ended.scope, ended.name) for ended in one.read(grants.list_ended, 'def')} == {(one.scope, 'run1')}
+    assert list(one.read(grants.list_published, one.scope)) == ['shared']
+    assert one.read(grants.list_ended, 'two') == []
 
 
 def drop_rows(which):

@@ -38,7 +38,6 @@ ELSEWHERE = {
     'rucio/common/s3/deadlines.py': 'attacks/test_hostile_storages.py',
     'rucio/common/s3/layout.py': 'unit/test_core_storages.py',
     'rucio/common/s3/operations.py': 'unit/test_signing.py',
-    'rucio/common/s3/parsing.py': 'attacks/test_hostile_storages.py',
     'rucio/common/s3/ranges.py': 'unit/test_transfer.py',
     'rucio/common/s3/settings.py': 'unit/test_endpoint.py',
     'rucio/common/s3/sts.py': 'attacks/test_hostile_sts.py',
