@@ -48,6 +48,12 @@ def plain_client(server: Any, service: str = 's3', **config: Any) -> Any:
     ).client(service, endpoint_url=server.url, verify=str(server.ca_bundle) if server.ca_bundle else None, config=Config(**{**usual, **config}))
 
 
+def copies_conditionally() -> bool:
+    """Whether boto3 knows If-None-Match of CopyObject: that of Rucio 38 does not."""
+    model = botocore.session.Session().get_service_model('s3').operation_model('CopyObject')
+    return 'IfNoneMatch' in model.input_shape.members
+
+
 class S3Server:
     """
     An S3 server on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.

@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 from rucio.common.exception import FileReplicaAlreadyExists, RSEOperationNotSupported
 from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.errors import Target, translated
+from servers.boto import copies_conditionally
 from servers.fake_s3 import error
 
 BUCKET = 'user.alice'
@@ -159,13 +160,15 @@ def test_the_header_is_sent_where_the_setting_says_so(endpoint, s3, sent):
     connection.client.copy_object(Bucket=BUCKET, Key='copy', CopySource={'Bucket': BUCKET, 'Key': 'k'})
     seen = {'put': 'PutObject', 'multipart': 'CompleteMultipartUpload', 'copy': 'CopyObject'}
     for name, operation in seen.items():
-        assert conditions(s3, operation) == ['*' if name in sent else None]
+        known = name != 'copy' or copies_conditionally()
+        assert conditions(s3, operation) == ['*' if name in sent and known else None]
     assert s3.operations().count('HeadObject') == 3 - len({'put', 'multipart'} & set(sent))
 
 
 # A storage that compares it with the source of a copy
 
 
+@pytest.mark.skipif(not copies_conditionally(), reason='this boto3 has no If-None-Match of CopyObject')
 def test_a_copy_that_is_refused_because_of_its_source_says_so(endpoint, s3):
     s3.copy_condition_of_source = True
     s3.store(BUCKET, 'k', b'content')
