@@ -239,6 +239,7 @@ def test_nothing_is_overwritten_unless_the_user_wants_it(storage, honoured):
         assert storage.buckets[BUCKET]['x'].body == storage.buckets[BUCKET]['z'].body == b'first'
     with serving(rucio, overwrite=True) as here:
         boto(here).put_object(Bucket=BUCKET, Key='x', Body=b'second')
+        assert code_of(boto(here).put_object, Bucket=BUCKET, Key='x', Body=b'third', IfNoneMatch='*') == 'PreconditionFailed'
     assert storage.buckets[BUCKET]['x'].body == b'second'
 
 

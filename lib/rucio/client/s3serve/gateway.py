@@ -377,7 +377,7 @@ class Gateway:
         if answer.status < 300 or answer.status == 304:
             return answer
         if answer.status == 412 and self._guards(task):
-            raise _exists(task)
+            raise self._exists(task)
         if answer.status == 403 and await self._is_missing(task, answer):
             raise Refusal('NoSuchKey', f'{task.asked.shown} does not exist.')
         refusal = answers.refusal(answer.status, answer.error, task.place, task.asked.shown)
@@ -430,7 +430,11 @@ class Gateway:
         answer = await self._upstream.send(task.place, 'HEAD', task.key)
         answer.response.release()
         if answer.status < 300:
-            raise _exists(task)
+            raise self._exists(task)
+
+    def _exists(self, task: _Task) -> Refusal:
+        remedy = '' if self._options.overwrite else ' To overwrite objects, start `rucio s3 serve` with --overwrite.'
+        return Refusal('PreconditionFailed', f'{task.asked.shown} exists.{remedy}')
 
     def _guards(self, task: _Task) -> bool:
         return task.operation.name in _CONDITIONAL and not self._options.overwrite
@@ -452,13 +456,6 @@ class Gateway:
 
 def _xml(content: bytes, headers: Optional[Mapping[str, str]] = None) -> web.Response:
     return web.Response(body=content, headers={**_XML, **(headers or {})})
-
-
-def _exists(task: _Task) -> Refusal:
-    return Refusal(
-        'PreconditionFailed',
-        f'{task.asked.shown} exists. To overwrite objects, start `rucio s3 serve` with --overwrite.',
-    )
 
 
 def _query(query: Mapping[str, str]) -> str:
