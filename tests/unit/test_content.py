@@ -23,7 +23,7 @@ import pytest
 
 from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RucioException, ServiceUnavailable
 from rucio.common.s3 import clients, credentials, objects, transfer
-from rucio.common.s3.content import Sums, Verified, sums_of
+from rucio.common.s3.content import Checksums, Verified, hash_object
 from rucio.common.s3.errors import Target
 from servers.fake_s3 import Cut, NoRanges, error
 
@@ -40,24 +40,24 @@ def connection(endpoint):
 def stored(s3, size):
     body = os.urandom(size)
     s3.store(BUCKET, 'from', body)
-    return body, Sums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
+    return body, Checksums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
 
 
-def relay(connection, sums, stop=None):
+def relay(connection, checksums, stop=None):
     info = objects.stat(connection, FROM)
-    transfer.upload_stream(connection, Verified(connection, FROM, info, sums, stop), info.size, TO, stop=stop)
+    transfer.upload_stream(connection, Verified(connection, FROM, info, checksums, stop), info.size, TO, stop=stop)
 
 
 @pytest.mark.parametrize('size', [0, 1, MiB, 16 * MiB - 1, 16 * MiB, 40 * MiB + 1])
 def test_all_bytes_arrive(s3, connection, size):
-    body, sums = stored(s3, size)
-    relay(connection, sums)
+    body, checksums = stored(s3, size)
+    relay(connection, checksums)
     assert s3.content(BUCKET, 'to') == body
-    assert sums_of(connection, TO, objects.stat(connection, TO)) == sums._replace(size=size)
+    assert hash_object(connection, TO, objects.stat(connection, TO)) == checksums._replace(size=size)
 
 
 @pytest.mark.parametrize('size', [1, 20 * MiB])
-@pytest.mark.parametrize('wrong', [Sums('0' * 32), Sums(None, '00000000')])
+@pytest.mark.parametrize('wrong', [Checksums('0' * 32), Checksums(None, '00000000')])
 def test_what_is_not_the_file_is_not_stored(s3, connection, size, wrong):
     stored(s3, size)
     with pytest.raises(FileConsistencyMismatch, match=r'RSE X: get of .*but the catalogue says'):
@@ -70,38 +70,38 @@ def test_what_is_not_the_file_is_not_stored(s3, connection, size, wrong):
 def test_an_empty_object_is_compared_too(s3, connection):
     stored(s3, 0)
     with pytest.raises(FileConsistencyMismatch):
-        relay(connection, Sums('0' * 32))
+        relay(connection, Checksums('0' * 32))
     assert 'PutObject' not in s3.operations()
 
 
 def test_what_is_there_stays(s3, connection):
-    _, sums = stored(s3, 20 * MiB)
+    _, checksums = stored(s3, 20 * MiB)
     s3.store(BUCKET, 'to', b'mine')
     with pytest.raises(FileReplicaAlreadyExists):
-        relay(connection, sums)
+        relay(connection, checksums)
     assert s3.content(BUCKET, 'to') == b'mine'
 
 
 def test_an_answer_that_breaks_off_is_gone_on_with(s3, connection):
-    body, sums = stored(s3, 20 * MiB)
+    body, checksums = stored(s3, 20 * MiB)
     s3.fail('GetObject', Cut(), Cut())
-    relay(connection, sums)
+    relay(connection, checksums)
     assert s3.content(BUCKET, 'to') == body
 
 
 def test_a_storage_without_ranges_is_told_apart(s3, connection):
-    _, sums = stored(s3, 20 * MiB)
+    _, checksums = stored(s3, 20 * MiB)
     s3.fail('GetObject', Cut(), NoRanges())
     with pytest.raises(RucioException, match='but got the whole object'):
-        relay(connection, sums)
+        relay(connection, checksums)
     assert not s3.uploads
 
 
 def test_a_source_that_changes_is_not_mixed(s3, connection):
-    _, sums = stored(s3, 20 * MiB)
+    _, checksums = stored(s3, 20 * MiB)
     s3.fail('GetObject', Cut())
     info = objects.stat(connection, FROM)
-    stream = Verified(connection, FROM, info, sums)
+    stream = Verified(connection, FROM, info, checksums)
     stream.read(MiB)
     s3.store(BUCKET, 'from', b'other' * 4 * MiB)
     with pytest.raises(ServiceUnavailable, match='The object was changed while it was read'):
@@ -111,15 +111,15 @@ def test_a_source_that_changes_is_not_mixed(s3, connection):
 @pytest.mark.parametrize('size', [2 * MiB + 1, 40 * MiB])
 def test_it_is_stopped_in_the_middle_of_a_body(s3, connection, size):
     """Whoever reads it, and whoever relays it: nothing is left, and nothing more is asked for."""
-    _, sums = stored(s3, size)
+    _, checksums = stored(s3, size)
     stop = threading.Event()
-    stream = Verified(connection, FROM, objects.stat(connection, FROM), sums, stop)
+    stream = Verified(connection, FROM, objects.stat(connection, FROM), checksums, stop)
     assert len(stream.read(MiB)) == MiB
     stop.set()
     with pytest.raises(ServiceUnavailable):
         stream.read(MiB)
     stop.clear()
-    stream = Verified(connection, FROM, objects.stat(connection, FROM), sums, stop)
+    stream = Verified(connection, FROM, objects.stat(connection, FROM), checksums, stop)
     read = stream.read
 
     def read_some(*size):
@@ -136,20 +136,20 @@ def test_it_is_stopped_in_the_middle_of_a_body(s3, connection, size):
 
 
 def test_it_is_stopped(s3, connection):
-    _, sums = stored(s3, 40 * MiB)
+    _, checksums = stored(s3, 40 * MiB)
     stop = threading.Event()
     stop.set()
     with pytest.raises(ServiceUnavailable):
-        relay(connection, sums, stop)
+        relay(connection, checksums, stop)
     assert not s3.uploads
     assert 'UploadPart' not in s3.operations()
 
 
 def test_a_refusal_names_the_storage_that_refused(s3, connection):
-    _, sums = stored(s3, 20 * MiB)
+    _, checksums = stored(s3, 20 * MiB)
     s3.fail('GetObject', error(403, 'AccessDenied'))
     with pytest.raises(RucioException, match=r'RSE X: get of .*403 AccessDenied'):
-        relay(connection, sums)
+        relay(connection, checksums)
     assert not s3.uploads
 
 
@@ -159,19 +159,19 @@ MD5, ADLER32 = 'd3b07384d113edec49eaa6238ad5ff00', '0a1b2c3d'
 @pytest.mark.parametrize(
     ('one', 'other', 'same'),
     [
-        (Sums(MD5, ADLER32), Sums(MD5.upper(), ADLER32), True),
-        (Sums(MD5, ADLER32), Sums(MD5, ADLER32.upper().lstrip('0')), True),
-        (Sums(None, ADLER32), Sums(None, 'a1b2c3d'), True),
-        (Sums(MD5), Sums(MD5, ADLER32), True),
-        (Sums(MD5, size=1), Sums(MD5), True),
-        (Sums(MD5, size=1), Sums(MD5, size=2), False),
-        (Sums(MD5, '0a1b2c3e'), Sums(MD5, ADLER32), False),
-        (Sums(None, '0a1b2c3e'), Sums(MD5, ADLER32), False),
-        (Sums(), Sums(MD5, ADLER32), None),
-        (Sums(MD5), Sums(None, ADLER32), None),
-        (Sums('', ''), Sums(MD5, ADLER32), None),
-        (Sums(size=1), Sums(size=1), None),
-        (Sums(size=1), Sums(size=0), False),
+        (Checksums(MD5, ADLER32), Checksums(MD5.upper(), ADLER32), True),
+        (Checksums(MD5, ADLER32), Checksums(MD5, ADLER32.upper().lstrip('0')), True),
+        (Checksums(None, ADLER32), Checksums(None, 'a1b2c3d'), True),
+        (Checksums(MD5), Checksums(MD5, ADLER32), True),
+        (Checksums(MD5, size=1), Checksums(MD5), True),
+        (Checksums(MD5, size=1), Checksums(MD5, size=2), False),
+        (Checksums(MD5, '0a1b2c3e'), Checksums(MD5, ADLER32), False),
+        (Checksums(None, '0a1b2c3e'), Checksums(MD5, ADLER32), False),
+        (Checksums(), Checksums(MD5, ADLER32), None),
+        (Checksums(MD5), Checksums(None, ADLER32), None),
+        (Checksums('', ''), Checksums(MD5, ADLER32), None),
+        (Checksums(size=1), Checksums(size=1), None),
+        (Checksums(size=1), Checksums(size=0), False),
     ],
 )
 def test_contents_are_compared_by_what_is_known_of_both(one, other, same):

@@ -62,13 +62,13 @@ def entry(s3, key):
     return Entry(key, len(found.body), found.etag, found.modified)
 
 
-def summed(subtree, entries, readers=2, read=True, stop=None):
+def computed(subtree, entries, readers=2, read=True, stop=None):
     return dict(checksums.compute_checksums(subtree, entries, readers, read, stop or threading.Event()))
 
 
 def one(s3, subtree, key='run1/file', **options):
     given = entry(s3, key)
-    return summed(subtree, [given], **options)[given]
+    return computed(subtree, [given], **options)[given]
 
 
 def test_the_listing_says_it(s3, subtree):
@@ -139,7 +139,7 @@ def test_it_changed_since_it_was_listed(s3, subtree):
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     listed = entry(s3, 'run1/file')
     s3.store(BUCKET, 'run1/file', BODY + b'more', etag=MULTI)
-    found = summed(subtree(), [listed])[listed]
+    found = computed(subtree(), [listed])[listed]
     assert isinstance(found, ServiceUnavailable)
     assert "bucket 'user.alice', key 'run1/file': the object was changed" in str(found.args[0])
 
@@ -164,7 +164,7 @@ def test_one_that_fails_does_not_stop_the_others(s3, subtree, operation, fault, 
     for key in ('run1/a', 'run1/b'):
         s3.store(BUCKET, key, BODY, etag=MULTI)
     s3.fail(operation, fault)
-    found = list(summed(subtree(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
+    found = list(computed(subtree(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
     assert [type(each) for each in found] == [kind, NewFile]
 
 
@@ -178,7 +178,7 @@ def test_one_that_never_ends_does_not_stop_the_others(s3, subtree, monkeypatch, 
     s3.fail('GetObject', fake_s3.Stalled())
     made = subtree(max_attempts=1)
     made.storage.patience = patience
-    found = summed(made, [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1)
+    found = computed(made, [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1)
     assert sorted(type(each).__name__ for each in found.values()) == ['NewFile', 'ServiceUnavailable']
 
 
@@ -220,8 +220,8 @@ def test_stopped_while_reading(s3, subtree, monkeypatch):
     monkeypatch.setattr(content, 'BLOCK', 1000)
     s3.store(BUCKET, 'run1/file', BODY, etag=MULTI)
     stop = threading.Event()
-    with mock.patch.object(content.Summing, 'add', side_effect=lambda _: stop.set()):
-        assert summed(subtree(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
+    with mock.patch.object(content.Hasher, 'add', side_effect=lambda _: stop.set()):
+        assert computed(subtree(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
 
 
 def test_who_wants_no_more_leaves_no_thread_behind(s3, subtree):

@@ -37,7 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import clients, credentials, ranges, transfer
-from rucio.common.s3.content import Summing, Sums
+from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from servers.fake_s3 import Answer, Cut, Flipped, Longer, Lost, NoRanges, Stalled, error
@@ -310,16 +310,16 @@ CHECKSUMS = {'adler32': lambda body: f'{zlib.adler32(body):08x}', 'md5': lambda 
 def test_a_file_that_is_not_what_was_registered_is_not_stored(connection, signed, s3, source, content, checksum, by):
     to, path = connection() if by == 'keys' else signed('write'), source(content)
     with pytest.raises(FileConsistencyMismatch, match=r'changed after its checksums were computed.*Nothing was stored'):
-        transfer.upload(to, path, TARGET, summing=Summing(Sums(**{checksum: CHECKSUMS[checksum](b'another')})))
+        transfer.upload(to, path, TARGET, hasher=Hasher(Checksums(**{checksum: CHECKSUMS[checksum](b'another')})))
     assert nothing_stored(s3)
-    transfer.upload(to, path, TARGET, summing=Summing(Sums(**{checksum: CHECKSUMS[checksum](content).upper().lstrip('0')})))
+    transfer.upload(to, path, TARGET, hasher=Hasher(Checksums(**{checksum: CHECKSUMS[checksum](content).upper().lstrip('0')})))
     assert s3.content(BUCKET, TARGET.key) == content
 
 
 def test_a_file_that_is_overwritten_while_it_is_sent_is_not_stored(connection, s3, source):
     path = source(LARGE)
     with pytest.raises(FileConsistencyMismatch):
-        transfer.upload(connection(), path, TARGET, meter=changing(path, overwrite), summing=Summing(Sums(adler32=CHECKSUMS['adler32'](LARGE))))
+        transfer.upload(connection(), path, TARGET, meter=changing(path, overwrite), hasher=Hasher(Checksums(adler32=CHECKSUMS['adler32'](LARGE))))
     assert nothing_stored(s3)
 
 

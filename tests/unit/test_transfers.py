@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from rucio.common.exception import DatabaseException, RSENotFound
 from rucio.common.s3 import content
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalScope
@@ -211,10 +211,10 @@ def site(s3, monkeypatch, database):
     return known
 
 
-def transfer(body, dest=THERE, sources=(HERE,), sums=None):
-    if sums is None:
-        sums = Sums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
-    return requests.Transfer('1', '2', ALICE, 'dir/file', len(body), sums, dest, '', tuple(requests.Source(each, '') for each in sources))
+def transfer(body, dest=THERE, sources=(HERE,), checksums=None):
+    if checksums is None:
+        checksums = Checksums(hashlib.md5(body).hexdigest(), f'{zlib.adler32(body):08x}')
+    return requests.Transfer('1', '2', ALICE, 'dir/file', len(body), checksums, dest, '', tuple(requests.Source(each, '') for each in sources))
 
 
 def carry_out(*arguments, **keywords):
@@ -263,7 +263,7 @@ def test_an_object_that_is_there_is_the_file_or_stays(s3, site, there, how):
 def test_without_checksums_source_and_destination_are_compared(s3, site, there):
     s3.store('user.alice', 'dir/file', b'content')
     s3.store('there-user.alice', 'dir/file', there, etag='unknown-1')
-    assert bool(carry_out(b'content', sums=Sums()).error) == (there != b'content')
+    assert bool(carry_out(b'content', checksums=Checksums()).error) == (there != b'content')
 
 
 def test_a_lost_answer_is_no_failure(s3, site):
@@ -331,7 +331,7 @@ def test_a_storage_that_only_says_that_it_copied(s3, site):
 def test_leading_zeros_of_a_checksum_do_not_matter(s3, site):
     body = next(body for body in (bytes(range(n)) for n in range(99)) if f'{zlib.adler32(body):08x}'.startswith('0'))
     s3.store('user.alice', 'dir/file', body)
-    assert not carry_out(body, sums=Sums(None, f'{zlib.adler32(body):x}')).error
+    assert not carry_out(body, checksums=Checksums(None, f'{zlib.adler32(body):x}')).error
 
 
 def test_an_upload_that_could_not_be_aborted_is_aborted_later(s3, site, monkeypatch):

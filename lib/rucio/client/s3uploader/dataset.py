@@ -22,7 +22,7 @@ from rucio.common.exception import (
     RucioException,
     UnsupportedOperation,
 )
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.common.utils import generate_uuid
 
 from .directory import LocalFile
@@ -42,21 +42,21 @@ class Known(NamedTuple):
     did: str
     did_type: str
     lost: bool
-    sums: Sums
+    checksums: Checksums
     state: Optional[str]
 
-    def need_same(self, sums: Sums) -> None:
+    def need_same(self, checksums: Checksums) -> None:
         """Refuse a file that differs from the registered one.
 
-        :param sums: Size and checksums of the file.
+        :param checksums: Size and checksums of the file.
         :raises Refused: if size or checksum differ.
         """
-        if None not in (self.sums.size, sums.size) and self.sums.size != sums.size:
+        if None not in (self.checksums.size, checksums.size) and self.checksums.size != checksums.size:
             raise Refused(
-                f'has {sums.size} bytes, but {self.did} is registered with {self.sums.size}: '
+                f'has {checksums.size} bytes, but {self.did} is registered with {self.checksums.size}: '
                 'it was not changed. Choose another name'
             )
-        if not sums.agrees(self.sums):
+        if not checksums.agrees(self.checksums):
             raise Refused(
                 f'differs from {self.did} in Rucio (same size, different checksum): '
                 'it was not changed. Choose another name'
@@ -67,7 +67,7 @@ class Ready(NamedTuple):
     """A file whose object is stored and verified. ``state`` is that of its replica in the catalogue."""
 
     file: LocalFile
-    sums: Sums
+    checksums: Checksums
     state: Optional[str]
 
 
@@ -144,7 +144,7 @@ class Dataset:
                 f'{self._scope}:{each["name"]}',
                 each['did_type'],
                 each.get('availability') == 'LOST',
-                Sums(each['md5'], each['adler32'], each['bytes']),
+                Checksums(each['md5'], each['adler32'], each['bytes']),
                 states.get(each['name']),
             )
             for each in metadata
@@ -186,7 +186,7 @@ class Dataset:
         agreed = []
         for each in ready:
             try:
-                known[each.file.name].need_same(each.sums)
+                known[each.file.name].need_same(each.checksums)
                 agreed.append(each)
             except Refused as refused:
                 tally.fail(each.file.path, str(refused))
@@ -196,9 +196,9 @@ class Dataset:
         return {
             'scope': self._scope,
             'name': ready.file.name,
-            'bytes': ready.sums.size,
-            'adler32': ready.sums.adler32,
-            'md5': ready.sums.md5,
+            'bytes': ready.checksums.size,
+            'adler32': ready.checksums.adler32,
+            'md5': ready.checksums.md5,
             'meta': {'guid': generate_uuid()},
             'state': 'A',
         }

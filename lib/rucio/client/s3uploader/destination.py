@@ -26,8 +26,9 @@ from rucio.common.exception import (
     RSEWriteBlocked,
     SourceNotFound,
 )
-from rucio.common.s3 import checksums, objects, transfer
-from rucio.common.s3.content import Summing, Sums, sums_of
+from rucio.common.s3 import objects, transfer
+from rucio.common.s3.checksums import crc32_of
+from rucio.common.s3.content import Checksums, Hasher, hash_object
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import Default
 
@@ -62,8 +63,8 @@ class Destination:
         self._signed = authorizer.whole_objects_only
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
 
-    def _pfn(self, name: str, **sums: Optional[str]) -> str:
-        lfn: Any = {'scope': self._scope, 'name': name, **sums}
+    def _pfn(self, name: str, **checksums: Optional[str]) -> str:
+        lfn: Any = {'scope': self._scope, 'name': name, **checksums}
         return next(iter(self._protocol.lfns2pfns(lfn).values()))
 
     def _locate(self, operation: str, name: str) -> 'tuple[Connection, Target]':
@@ -102,51 +103,51 @@ class Destination:
         """
         return objects.exists(*self._locate('read', file.name))
 
-    def holds(self, file: 'LocalFile', sums: Sums, stop: threading.Event) -> bool:
+    def holds(self, file: 'LocalFile', checksums: Checksums, stop: threading.Event) -> bool:
         """Return whether the object has the content of this file.
 
         One HEAD; the object is read only if it has no checksum of its whole content.
 
         :param file: The file.
-        :param sums: Its checksums.
+        :param checksums: Its checksums.
         :param stop: Ends reading when it is set.
         """
         connection, target = self._locate('read', file.name)
         info = objects.stat(connection, target)
-        if info.size != sums.size:
+        if info.size != checksums.size:
             return False
         if info.md5:
-            return sums.agrees(Sums(info.md5))
+            return checksums.agrees(Checksums(info.md5))
         if info.crc32:
             with open(file.path, 'rb') as content:
-                return info.crc32 == checksums.crc32_of(content)
-        return sums.agrees(sums_of(connection, target, info, stop))
+                return info.crc32 == crc32_of(content)
+        return checksums.agrees(hash_object(connection, target, info, stop))
 
-    def put(self, file: 'LocalFile', sums: Optional[Sums], tally: 'Tally') -> Sums:
+    def put(self, file: 'LocalFile', checksums: Optional[Checksums], tally: 'Tally') -> Checksums:
         """Store a file.
 
         :param file: The file.
-        :param sums: Its checksums if they are known. Different content is not stored.
+        :param checksums: Its checksums if they are known. Different content is not stored.
         :param tally: Moves the progress bar, and stops the upload.
         :returns: The checksums of what was uploaded.
         :raises FileReplicaAlreadyExists: if there is an object already.
         """
         if self._signed:  # the protocol knows how many of these URLs it needs
-            sums = sums or file.sums(tally.stop)
-            self._protocol.put(file.path, self._pfn(file.name, adler32=sums.adler32, md5=sums.md5))
+            checksums = checksums or file.checksums(tally.stop)
+            self._protocol.put(file.path, self._pfn(file.name, adler32=checksums.adler32, md5=checksums.md5))
             tally.step(file.size)
-            return sums
-        (connection, target), summing = self._locate('write', file.name), Summing(sums or Sums())
+            return checksums
+        (connection, target), hasher = self._locate('write', file.name), Hasher(checksums or Checksums())
         with self._large if file.size >= connection.endpoint.multipart_threshold else nullcontext():
             transfer.upload(
                 connection,
                 file.path,
                 target,
                 meter=lambda *_: nullcontext(tally.step),  # one progress bar for all files
-                summing=summing,
+                hasher=hasher,
                 stop=tally.stop,
             )
-        return summing.sums
+        return hasher.checksums
 
 
 def _connected(client: 'Client', name: str) -> Default:

@@ -25,7 +25,7 @@ from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
 from rucio.common.exception import InputValidationError
 from rucio.common.s3 import address
-from rucio.common.s3.content import BLOCK, Summing, Sums
+from rucio.common.s3.content import BLOCK, Checksums, Hasher
 
 from .tally import Refused, Tally
 
@@ -43,19 +43,19 @@ class LocalFile(NamedTuple):
     name: str
     size: int
 
-    def sums(self, stop: threading.Event) -> Sums:
+    def checksums(self, stop: threading.Event) -> Checksums:
         """Read the file to compute its checksums.
 
         :param stop: Ends reading when it is set.
         :raises Refused: if it was stopped.
         """
-        summing = Summing()
+        hasher = Hasher()
         with open(self.path, 'rb') as content:
             while block := content.read(BLOCK):
                 if stop.is_set():
                     raise Refused('was not read completely: the upload was stopped')
-                summing.add(block)
-        return summing.sums
+                hasher.add(block)
+        return hasher.checksums
 
 
 def walk(directory: str, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tuple[str, str]]:

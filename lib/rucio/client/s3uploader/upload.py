@@ -31,7 +31,7 @@ from .tally import Refused, Summary, Tally
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
-    from rucio.common.s3.content import Sums
+    from rucio.common.s3.content import Checksums
 
 _Item = TypeVar('_Item')
 
@@ -124,9 +124,9 @@ class DirectoryUpload:
         except Refused as error:
             self._tally.fail(file.path, str(error))
         except RucioException as error:
-            self._tally.fail(file.path, _said(error), again=True)
+            self._tally.fail(file.path, _message(error), again=True)
         except OSError as error:
-            self._tally.fail(file.path, _said(local_error(error, file.path, reading=True)))
+            self._tally.fail(file.path, _message(local_error(error, file.path, reading=True)))
         return None
 
     def _one(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Ready:
@@ -135,21 +135,22 @@ class DirectoryUpload:
         :param listed: The size of the object in the storage's listing, if it has one.
         """
         if known is None:
-            return self._send(file) if listed is None else self._adopt(file, file.sums(self._tally.stop), None)
-        sums = self._agreed(file, known)
+            return self._send(file) if listed is None else self._adopt(file, file.checksums(self._tally.stop), None)
+        checksums = self._agreed(file, known)
         if listed is None:
             # Not every storage lists in S3's order: a file that is not in the listing may still be there.
             if not self._destination.exists(file):
-                return self._send(file, sums, known.state)
-        elif listed != sums.size:
+                return self._send(file, checksums, known.state)
+        elif listed != checksums.size:
             raise Refused(
-                f'is registered with {sums.size} bytes, but its object has {listed}. Tell the operator of {self._rse}'
+                f'is registered with {checksums.size} bytes, but its object has {listed}. Tell the operator of '
+                f'{self._rse}'
             )
         if known.state != 'AVAILABLE':
-            return self._adopt(file, sums, known.state)
-        return self._there(file, sums, known.state, 'there')
+            return self._adopt(file, checksums, known.state)
+        return self._there(file, checksums, known.state, 'there')
 
-    def _agreed(self, file: LocalFile, known: Known) -> 'Sums':
+    def _agreed(self, file: LocalFile, known: Known) -> 'Checksums':
         """Return the checksums of a file that the catalogue knows, if they agree.
 
         :raises Refused: if they differ, or the file cannot be used.
@@ -162,33 +163,33 @@ class DirectoryUpload:
             raise Refused(
                 f'the replica of {known.did} on {self._rse} is {known.state}: try again when that has been resolved'
             )
-        known.need_same(known.sums._replace(size=file.size))  # before reading it
-        sums = file.sums(self._tally.stop)
-        known.need_same(sums)
-        return sums
+        known.need_same(known.checksums._replace(size=file.size))  # before reading it
+        checksums = file.checksums(self._tally.stop)
+        known.need_same(checksums)
+        return checksums
 
-    def _send(self, file: LocalFile, sums: 'Optional[Sums]' = None, state: Optional[str] = None) -> Ready:
+    def _send(self, file: LocalFile, checksums: 'Optional[Checksums]' = None, state: Optional[str] = None) -> Ready:
         """Store a file that is not there yet, as far as is known."""
         try:
-            sent = self._destination.put(file, sums, self._tally)
+            sent = self._destination.put(file, checksums, self._tally)
         except FileReplicaAlreadyExists:
-            return self._adopt(file, sums or file.sums(self._tally.stop), state)
+            return self._adopt(file, checksums or file.checksums(self._tally.stop), state)
         self._tally.count(sent=1, sent_bytes=sent.size or 0)
         return Ready(file, sent, state)
 
-    def _adopt(self, file: LocalFile, sums: 'Sums', state: Optional[str]) -> Ready:
+    def _adopt(self, file: LocalFile, checksums: 'Checksums', state: Optional[str]) -> Ready:
         """Take over an object that is not in the catalogue: from an interrupted upload, or from somebody else."""
-        if not self._destination.holds(file, sums, self._tally.stop):
+        if not self._destination.holds(file, checksums, self._tally.stop):
             raise Refused(
                 f'{self._rse} has an object of this name with different content: it was not changed. '
                 "Rename the file, or see 'rucio s3 ls'"
             )
-        return self._there(file, sums, state, 'found')
+        return self._there(file, checksums, state, 'found')
 
-    def _there(self, file: LocalFile, sums: 'Sums', state: Optional[str], what: str) -> Ready:
+    def _there(self, file: LocalFile, checksums: 'Checksums', state: Optional[str], what: str) -> Ready:
         self._tally.count(**{what: 1})
         self._tally.step(file.size)
-        return Ready(file, sums, state)
+        return Ready(file, checksums, state)
 
 
 def _behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
@@ -201,5 +202,5 @@ def _behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
     yield from waiting
 
 
-def _said(error: RucioException) -> str:
+def _message(error: RucioException) -> str:
     return str(error.args[0]) if error.args else str(error)

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from .errors import Target
     from .objects import ObjectInfo
 
-__all__ = ['BODIES', 'BROKEN', 'Reader', 'Summing', 'Sums', 'Verified', 'sums_of']
+__all__ = ['BODIES', 'BROKEN', 'Checksums', 'Hasher', 'Reader', 'Verified', 'hash_object']
 
 BLOCK = 1024**2  # bytes read at once
 BODIES = 3  # interrupted answers in a row; each request has the client's own retries
 BROKEN = (HTTPClientError, IncompleteReadError)  # raised for an interrupted answer
 
 
-class Sums(NamedTuple):
+class Checksums(NamedTuple):
     """Checksums and size of a content: MD5 and Adler-32 in hexadecimal, as in the catalogue, and the size in bytes.
 
     None means unknown.
@@ -55,7 +55,7 @@ class Sums(NamedTuple):
     adler32: Optional[str] = None
     size: Optional[int] = None
 
-    def compare(self, other: 'Sums') -> Optional[bool]:
+    def compare(self, other: 'Checksums') -> Optional[bool]:
         """Compare two contents by everything that is known of both.
 
         Case is ignored, and leading zeros of an Adler-32 may be missing, as in Rucio.
@@ -68,7 +68,7 @@ class Sums(NamedTuple):
         pairs = [(mine, its) for mine, its in zip(self[:2], other[:2], strict=True) if mine and its]
         return all(mine.lower().zfill(8) == its.lower().zfill(8) for mine, its in pairs) if pairs else None
 
-    def agrees(self, other: 'Sums') -> bool:
+    def agrees(self, other: 'Checksums') -> bool:
         """Return whether nothing that is known of both differs.
 
         :param other: The other content.
@@ -76,17 +76,17 @@ class Sums(NamedTuple):
         return self.compare(other) is not False
 
 
-_UNKNOWN = Sums()
+_UNKNOWN = Checksums()
 
 
-class Summing:
-    """Computes the checksums of data that it gets in order, and compares them with the expected ones.
+class Hasher:
+    """Computes the checksums of data that is added in order, and compares them with the expected ones.
 
     :param expected: What is known of the content.
     :param md5: Whether to compute the MD5 as well, which takes four times as long as an Adler-32.
     """
 
-    def __init__(self, expected: Sums = _UNKNOWN, md5: bool = True) -> None:
+    def __init__(self, expected: Checksums = _UNKNOWN, md5: bool = True) -> None:
         self.expected = expected
         self._with_md5 = md5
         self.restart()
@@ -106,14 +106,14 @@ class Summing:
         self._size += len(data)
 
     @property
-    def sums(self) -> Sums:
-        """The sums of all data so far."""
-        return Sums(self._md5.hexdigest() if self._md5 else None, f'{self._adler32:08x}', self._size)
+    def checksums(self) -> Checksums:
+        """Return the checksums and the size of all data so far."""
+        return Checksums(self._md5.hexdigest() if self._md5 else None, f'{self._adler32:08x}', self._size)
 
     @property
     def is_expected(self) -> bool:
         """Return whether nothing that is known of both differs."""
-        return self.expected.agrees(self.sums)
+        return self.expected.agrees(self.checksums)
 
 
 class Reader:
@@ -245,18 +245,18 @@ class Verified:
         connection: 'Connection',
         target: 'Target',
         info: 'ObjectInfo',
-        expected: Sums,
+        expected: Checksums,
         stop: Optional[threading.Event] = None,
     ) -> None:
         stop = stop or threading.Event()
         self._target = target
         self._reader = Reader(Stoppable.of(connection.client, stop), target, info, stop)
-        self._summing = Summing(expected)
+        self._hasher = Hasher(expected)
 
     @property
-    def sums(self) -> Sums:
-        """The sums of all data read so far."""
-        return self._summing.sums
+    def checksums(self) -> Checksums:
+        """Return the checksums and the size of all data read so far."""
+        return self._hasher.checksums
 
     def read(self, amount: int = -1) -> bytes:
         """Read this number of bytes; fewer only at the end.
@@ -269,7 +269,7 @@ class Verified:
         blocks = []
         with translated('get', self._target):
             while wanted and (block := self._reader.read(wanted)):
-                self._summing.add(block)
+                self._hasher.add(block)
                 wanted -= len(block)
                 blocks.append(block)
         if not self._reader.left:
@@ -282,23 +282,23 @@ class Verified:
         self._reader.close()
 
     def _verify(self) -> None:
-        sums, expected = self.sums, self._summing.expected
-        if not self._summing.is_expected:
+        checksums, expected = self.checksums, self._hasher.expected
+        if not self._hasher.is_expected:
             raise FileConsistencyMismatch(
                 f'RSE {self._target.rse}: get of {self._target}: '
-                f'its MD5 is {sums.md5} and its Adler-32 {sums.adler32}, but the catalogue says '
+                f'its MD5 is {checksums.md5} and its Adler-32 {checksums.adler32}, but the catalogue says '
                 f'{expected.md5} and {expected.adler32}. The object is damaged or was changed: '
                 'use another replica, or declare it bad.'
             )
 
 
-def sums_of(
+def hash_object(
     connection: 'Connection',
     target: 'Target',
     info: 'ObjectInfo',
     stop: Optional[threading.Event] = None,
     seconds: Optional[float] = None,
-) -> Sums:
+) -> Checksums:
     """Read an object to compute its checksums. One GET, one MiB of memory.
 
     :param connection: The storage.
@@ -308,7 +308,7 @@ def sums_of(
     :param seconds: The time limit; None for no limit.
     :raises RucioException: the translation by :mod:`.errors` of an error of the storage.
     """
-    with deadlines.within(seconds), closing(Verified(connection, target, info, Sums(), stop)) as stream:
+    with deadlines.within(seconds), closing(Verified(connection, target, info, Checksums(), stop)) as stream:
         while stream.read(BLOCK):
             pass
-        return stream.sums
+        return stream.checksums

@@ -76,7 +76,7 @@ class Fetch:
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
         self._next = iter(self._starts)
-        self._sums: dict[int, int] = {}  # start of a range -> its CRC-32
+        self._crcs: dict[int, int] = {}  # start of a range -> its CRC-32
         self._failure: Optional[BaseException] = None
         self._threads: list[threading.Thread] = []
 
@@ -114,7 +114,7 @@ class Fetch:
             raise self._failure
         crc = 0
         for start in self._starts:
-            crc = combine_crc32(crc, self._sums[start], self._size_of(start))
+            crc = combine_crc32(crc, self._crcs[start], self._size_of(start))
         return base64_of(crc)
 
     def _size_of(self, start: int) -> int:
@@ -139,8 +139,8 @@ class Fetch:
 
     def _add(self, start: int, crc: int) -> None:
         with self._lock:
-            self._sums[start] = crc
-            if len(self._sums) == len(self._starts):
+            self._crcs[start] = crc
+            if len(self._crcs) == len(self._starts):
                 self.done.set()
 
     def _get(self, file: 'FileIO', start: int, size: int) -> int:

@@ -48,7 +48,7 @@ from rucio.common.exception import (
 from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
-from .content import Summing, Sums, Verified
+from .content import Checksums, Hasher, Verified
 from .errors import Target, TransferTimeout, is_ambiguous, local_error, said, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .parsing import UnreadableAnswerError
@@ -158,12 +158,12 @@ class _OnePass:
     registers.
     """
 
-    def __init__(self, file: BinaryIO, size: int, stop: threading.Event, summing: Optional[Summing] = None) -> None:
+    def __init__(self, file: BinaryIO, size: int, stop: threading.Event, hasher: Optional[Hasher] = None) -> None:
         self.failure: Optional[RucioException] = None
         self._file = file
         self._size = size
         self._stop = stop
-        self._summing = summing
+        self._hasher = hasher
 
     def read(self, amount: int = -1) -> bytes:
         data = self._file.read(amount)
@@ -174,9 +174,9 @@ class _OnePass:
                     f'it had {self._size} bytes before. Try again when it is no longer being written.'
                 )
             )
-        if self._summing is not None:
-            self._summing.add(data)
-            if self._summing.sums.size == self._size and not self._summing.is_expected:
+        if self._hasher is not None:
+            self._hasher.add(data)
+            if self._hasher.checksums.size == self._size and not self._hasher.is_expected:
                 self._fail(
                     FileConsistencyMismatch(
                         f"The local file '{self._file.name}' changed after its checksums were computed, "
@@ -197,8 +197,8 @@ class _Seekable(_OnePass):
     """The same for one large PUT, which is sent from the file after its MD5 was computed."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if self._summing is not None and (offset, whence) == (0, os.SEEK_SET):
-            self._summing.restart()
+        if self._hasher is not None and (offset, whence) == (0, os.SEEK_SET):
+            self._hasher.restart()
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -237,7 +237,7 @@ def upload(
     timeout: Optional[float] = None,
     meter: Optional[Meter] = None,
     tried_before: bool = False,
-    summing: Optional[Summing] = None,
+    hasher: Optional[Hasher] = None,
     stop: Optional[threading.Event] = None,
 ) -> int:
     """Upload a local file to an object that does not exist yet.
@@ -252,7 +252,7 @@ def upload(
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :param tried_before: Whether an earlier attempt may have succeeded: an object with the same content is then a
         success.
-    :param summing: Computes the checksums of everything that is sent. A file with unexpected checksums is not stored.
+    :param hasher: Computes the checksums of everything that is sent. A file with unexpected checksums is not stored.
     :param stop: Set it to stop this upload, and all others with the same event, at their next request.
     :returns: The size in bytes.
     :raises SourceNotFound, SourceAccessDenied: if the local file is missing, changes its size, or cannot be read.
@@ -276,7 +276,7 @@ def upload(
             with meter(os.path.basename(path), size) if meter else nullcontext() as progress:
                 watcher = _Watcher(size, progress=progress, stop=stop)
                 body = (_Seekable if connection.authorizer.whole_objects_only else _OnePass)(
-                    file, size, watcher.stop, summing
+                    file, size, watcher.stop, hasher
                 )
                 _upload(connection, file, body, size, target, _Deadline(timeout), watcher, tried_before)
             return size
@@ -603,7 +603,7 @@ def move(connection: 'Connection', source: Target, target: Target) -> None:
     try:
         copy(connection, source, target, info=info)
     except RSEOperationNotSupported:
-        content = Verified(connection, source, info, Sums(info.md5))
+        content = Verified(connection, source, info, Checksums(info.md5))
         try:
             upload_stream(connection, content, info.size, target)
         finally:

@@ -55,7 +55,7 @@ from rucio.common.s3 import (
     terse_logs,
     transfer,
 )
-from rucio.common.s3.content import Summing, Sums
+from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
 from rucio.common.s3.layout import main_entries
@@ -206,7 +206,7 @@ class Default(_Names):
         self._endpoint: Optional[Endpoint] = None
         self._authorizer: Optional[authorizer.Authorizer] = None
         self._expected: Optional[str] = None  # the last PFN that was made, ...
-        self._registered = Sums()  # ... and the checksums in its LFN
+        self._registered = Checksums()  # ... and the checksums in its LFN
         self._stored: dict[str, int] = {}  # PFN -> bytes of each file that this object has put
         self._unsure: set[Target] = set()  # objects that a failed put may have stored
         self._unanswered = False  # whether the last deletion got no answer
@@ -226,7 +226,7 @@ class Default(_Names):
         if len(pfns) == 1:
             last = lfns if isinstance(lfns, dict) else list(lfns)[-1]
             self._expected = next(iter(pfns.values()))
-            self._registered = Sums(last.get('md5'), last.get('adler32'))
+            self._registered = Checksums(last.get('md5'), last.get('adler32'))
         return pfns
 
     # Connection
@@ -368,10 +368,10 @@ class Default(_Names):
         if connection.authorizer.whole_objects_only and not connection.endpoint.conditional_put:
             self._look_before(pfn)
         try:
-            registered = self._registered if '?' in pfn or pfn == self._expected else Sums()
+            registered = self._registered if '?' in pfn or pfn == self._expected else Checksums()
             # The cheaper of the two checksums is enough.
-            summing = Summing(registered, md5=not registered.adler32) if any(registered) else None
-            size = transfer.upload(connection, path, where, timeout, self._meter, where in self._unsure, summing)
+            hasher = Hasher(registered, md5=not registered.adler32) if any(registered) else None
+            size = transfer.upload(connection, path, where, timeout, self._meter, where in self._unsure, hasher)
         except (FileConsistencyMismatch, FileReplicaAlreadyExists):
             raise
         except SourceNotFound as error:

@@ -33,7 +33,7 @@ from rucio.common.exception import (
     UnsupportedOperation,
 )
 from rucio.common.s3 import address
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.core import rse_counter
 from rucio.core.did import add_did
 from rucio.core.rse_selector import RSESelector
@@ -243,7 +243,7 @@ def _conflict(subtree: 'Subtree', file: NewFile, known: _ExistingDID) -> Optiona
             file.name,
             f'{did} was declared lost, and Rucio never uses such a name again. Give the object another name.',
         )
-    same = Sums(file.md5, file.adler32, file.bytes).compare(Sums(known.md5, known.adler32, known.bytes))
+    same = Checksums(file.md5, file.adler32, file.bytes).compare(Checksums(known.md5, known.adler32, known.bytes))
     if same:
         return None
     what = 'of which only the size can be compared' if same is None else 'with different content'

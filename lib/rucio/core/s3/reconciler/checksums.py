@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from rucio.common.exception import ResourceTemporaryUnavailable, RucioException, ServiceUnavailable
 from rucio.common.s3 import archives, objects, request_ids
-from rucio.common.s3.content import Sums, sums_of
+from rucio.common.s3.content import Checksums, hash_object
 from rucio.common.s3.errors import translated
 from rucio.core.s3.catalogue.records import NewFile
 
@@ -45,7 +45,7 @@ MIN_READ_SECONDS, MIN_RATE = 600, 1024**2  # for any object; more than so many b
 _MD5 = re.compile(r'[0-9a-f]{32}')
 _EMPTY = ('d41d8cd98f00b204e9800998ecf8427e', '00000001')  # MD5 and Adler-32 of nothing
 
-Summed = tuple['Entry', Union[NewFile, Exception]]
+Result = tuple['Entry', Union[NewFile, Exception]]
 
 
 class Stopped(ServiceUnavailable):
@@ -58,7 +58,7 @@ def compute_checksums(
     readers: int,
     read: 'Union[bool, Callable[[Entry], bool]]',
     stop: threading.Event,
-) -> 'Iterator[Summed]':
+) -> 'Iterator[Result]':
     """Yield the files to register for objects, in the order in which they are ready.
 
     No cost if the ETag in the listing is an MD5, or the object is empty; else one HEAD, and if that has no checksum
@@ -105,7 +105,7 @@ class _StopOrDone(threading.Event):
         return super().is_set() or self._stop.is_set()
 
 
-def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
+def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Result]':
     """Wait until at least one object is finished, and yield those that are, in the order in which they were started."""
     done, _ = wait(going, return_when=FIRST_COMPLETED)
     for future in [each for each in going if each in done]:  # in the order in which they were asked for
@@ -118,17 +118,17 @@ def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Summed]':
             yield entry, error
 
 
-def _from_listing(subtree: 'Subtree', entry: 'Entry') -> Optional[Sums]:
+def _from_listing(subtree: 'Subtree', entry: 'Entry') -> Optional[Checksums]:
     if entry.size == 0:
-        return Sums(*_EMPTY)
-    return Sums(entry.etag) if _is_md5(subtree, entry.etag) else None
+        return Checksums(*_EMPTY)
+    return Checksums(entry.etag) if _is_md5(subtree, entry.etag) else None
 
 
 def _is_md5(subtree: 'Subtree', etag: str) -> bool:
     return subtree.storage.endpoint.etag_is_md5 and bool(_MD5.fullmatch(etag))
 
 
-def _file(subtree: 'Subtree', entry: 'Entry', known: Sums) -> NewFile:
+def _file(subtree: 'Subtree', entry: 'Entry', known: Checksums) -> NewFile:
     """Return the file to register, with the ETag for comparison with later listings if it is not an MD5."""
     etag = None if _is_md5(subtree, entry.etag) else entry.etag or None
     return NewFile(subtree.name_of(entry.key), entry.size, known.md5, known.adler32, etag, subtree.path_of(entry.key))
@@ -145,18 +145,18 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
         raise _changed(subtree, entry)
     md5 = info.md5 or _md5_of_client(answer.get('Metadata', {}))
     if md5 or not read:
-        return _file(subtree, entry, Sums(md5))
+        return _file(subtree, entry, Checksums(md5))
     try:
         hurried = subtree.storage.patience.breaks
         seconds = MAX_READ_SECONDS if hurried else MIN_READ_SECONDS + entry.size / MIN_RATE
-        return _file(subtree, entry, sums_of(connection, target, info, ended, seconds))
+        return _file(subtree, entry, hash_object(connection, target, info, ended, seconds))
     except ServiceUnavailable:
         if ended.is_set():
             raise Stopped from None
         raise
     except ResourceTemporaryUnavailable as error:
         if archives.is_refusal(error.__cause__):
-            return _file(subtree, entry, Sums())
+            return _file(subtree, entry, Checksums())
         raise
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
 from rucio.common.s3 import address
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.common.schema import get_schema_value
 
 if TYPE_CHECKING:
@@ -157,12 +157,12 @@ def _compare_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind
 
 
 def _compare_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
-    etag, same, summed = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
+    etag, same, has_checksum = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
     if same or (etag and etag == replica.etag):
-        return Kind.same if summed else Kind.unsummed
+        return Kind.same if has_checksum else Kind.unsummed
     if same is False and etag_is_md5:
         return Kind.changed
-    if not summed:
+    if not has_checksum:
         # Nothing can prove that it is the same.
         return Kind.changed if replica.etag else Kind.unsummed
     # Rucio's own multipart uploads are verified, so an object that was not written since is the same.
@@ -171,7 +171,7 @@ def _compare_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> K
 
 def _is_md5_of(entry: 'Entry', replica: 'Replica') -> Optional[bool]:
     """Return whether an ETag that may be an MD5 is the MD5 in the catalogue; None: unknown."""
-    return Sums(entry.etag if _MD5.fullmatch(entry.etag) else None).compare(Sums(replica.md5))
+    return Checksums(entry.etag if _MD5.fullmatch(entry.etag) else None).compare(Checksums(replica.md5))
 
 
 def _has_arrived(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> bool:

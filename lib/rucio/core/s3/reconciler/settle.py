@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import RucioException, SourceNotFound
 from rucio.common.s3 import request_ids
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.core.s3.catalogue import registration, updates
 
 from . import checksums, listings
@@ -319,4 +319,4 @@ def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
     """Return whether an object agrees with the catalogue; None: they cannot be compared."""
     if replica is None:
         return None
-    return Sums(file.md5, file.adler32).compare(Sums(replica.md5, replica.adler32))
+    return Checksums(file.md5, file.adler32).compare(Checksums(replica.md5, replica.adler32))

@@ -34,7 +34,7 @@ from rucio.common.exception import (
     RucioException,
 )
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.core.rse import get_rse_name
 from rucio.core.s3 import storages
 from rucio.db.sqla import models
@@ -259,14 +259,14 @@ def _transfer(row: Any, session: 'Session') -> Transfer:
     ]
     ends = [(rse_id, url) for _, _, rse_id, url in sorted(found)] or [(row.source_rse_id, '')]
     sources = tuple(Source(rse_id, url, _name_of(rse_id, session)) for rse_id, url in ends)
-    sums, dest_rse = Sums(row.md5 or None, row.adler32 or None), _name_of(row.dest_rse_id, session)
+    checksums, dest_rse = Checksums(row.md5 or None, row.adler32 or None), _name_of(row.dest_rse_id, session)
     return Transfer(
         row.id,
         row.external_id,
         row.scope,
         row.name,
         row.bytes or 0,
-        sums,
+        checksums,
         row.dest_rse_id,
         row.dest_url or '',
         sources,

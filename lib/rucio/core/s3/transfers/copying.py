@@ -36,7 +36,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import address, objects, transfer
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.content import Sums, Verified, sums_of
+from rucio.common.s3.content import Checksums, Verified, hash_object
 from rucio.common.s3.errors import Target, status_of
 from rucio.core.rse import get_rse_name
 from rucio.core.s3 import storages
@@ -218,15 +218,15 @@ class _Copy:
         )
 
     def _has_content(self, place: _ObjectLocation, info: 'ObjectInfo', sources: 'Sequence[_ObjectLocation]') -> bool:
-        expected = self._wanted.sums
+        expected = self._wanted.checksums
         if not any(expected) and info.size:  # no checksums in the catalogue: use those of the source
             source = sources[0]
-            expected = sums_of(
+            expected = hash_object(
                 source.connection, source.target, objects.stat(source.connection, source.target), self._stop
             )
-        if not info.size or Sums(info.md5).compare(expected):
+        if not info.size or Checksums(info.md5).compare(expected):
             return True
-        return expected.agrees(sums_of(place.connection, place.target, info, self._stop))
+        return expected.agrees(hash_object(place.connection, place.target, info, self._stop))
 
     def _copy(self, source: _ObjectLocation, destination: _ObjectLocation) -> str:
         wanted = self._wanted
@@ -238,7 +238,7 @@ class _Copy:
             )
         if _is_same_storage(source, destination) and self._is_copied(source, info, destination):
             return 'copied'
-        stream = Verified(source.connection, source.target, info, wanted.sums, self._stop)
+        stream = Verified(source.connection, source.target, info, wanted.checksums, self._stop)
         try:
             transfer.upload_stream(
                 destination.connection,
@@ -283,8 +283,8 @@ class _Copy:
 
     def _need_md5(self, source: _ObjectLocation, info: 'ObjectInfo') -> None:
         """Check the ETag, if it is an MD5: a copy inside the storage is not read."""
-        md5 = self._wanted.sums.md5
-        if info.size and not Sums(info.md5).agrees(Sums(md5)) and source.storage.endpoint.etag_is_md5:
+        md5 = self._wanted.checksums.md5
+        if info.size and not Checksums(info.md5).agrees(Checksums(md5)) and source.storage.endpoint.etag_is_md5:
             raise FileConsistencyMismatch(
                 f'RSE {source.target.rse}: copy of {source.target}: its MD5 is {info.md5}, but the catalogue says '
                 f'{md5}. The object was modified: use another replica, or declare it bad.'

@@ -16,7 +16,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from rucio.common.s3.content import Sums
+from rucio.common.s3.content import Checksums
 from rucio.db.sqla.constants import RequestState
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Transfer(NamedTuple):
     :param id: The id of Rucio's request.
     :param external_id: The id that the transfertool gave it: it changes when the request is submitted again.
     :param bytes: The size in the catalogue.
-    :param sums: The checksums in the catalogue.
+    :param checksums: The checksums in the catalogue.
     :param dest_url: The PFN from the submitter.
     :param sources: In the order in which to try them.
     :param dest_rse: The name of the RSE, for messages.
@@ -54,7 +54,7 @@ class Transfer(NamedTuple):
     scope: 'InternalScope'
     name: str
     bytes: int
-    sums: Sums
+    checksums: Checksums
     dest_rse_id: str
     dest_url: str
     sources: tuple[Source, ...]
