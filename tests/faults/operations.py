@@ -25,6 +25,7 @@ is decided by the seed alone (`plans`); how the accounts' requests mix is not. T
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> int:
         for seed in seeds(options.seeds):
             sys.stdout.writelines(f'{line}\n' for line in plans.draw(seed, options.operations).lines())
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with this
     failed, lines = 0, []
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='operations-')))

@@ -24,7 +24,10 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from faults import plans
+from faults.invariants import check
 from faults.operations import failure, play, seeds
+from faults.seeded_run import Run
 from faults.seeded_site import Site
 from servers.ceph import missing
 
@@ -39,6 +42,30 @@ no_ceph = pytest.mark.skipif(bool(missing()), reason=f'no Ceph: {missing()}')
 def site(request, tmp_path_factory):
     with contextlib.ExitStack() as stack:
         yield request.param, Site.make(stack, tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_what_is_wrong_is_found(site):
+    """A test of the other test: what it looks for is made, and found."""
+    storage, made = site
+    if storage != 'seaweedfs':
+        pytest.skip('the checks are the same')
+    run = Run(made, plans.draw(9000, 12))
+    run.prepare()
+    run.play()
+    changed, lost = [file for file in run.files.values() if file.state == 'stored' and file.single and not file.copy and len(run.plan.content(file.name))][:2]
+    place = {'Bucket': run.bucket(changed)}
+    run.s3.put_object(**place, Key=changed.name, Body=b'x' * len(run.plan.content(changed.name)))
+    run.s3.delete_object(Bucket=run.bucket(lost), Key=lost.name)
+    run.s3.put_object(**place, Key='stray', Body=b'')
+    run.s3.create_multipart_upload(**place, Key='half')
+    check(run)
+    wanted = (
+        f'{changed.name} (stored): the object',
+        f'{lost.name} (stored): there is no object',
+        '/stray: nobody wrote it',
+        '/half: its multipart upload was left behind',
+    )
+    assert [what for what in wanted if not any(what in wrong for wrong in run.wrong)] == []
 
 
 @pytest.mark.parametrize('seed', list(seeds([SEEDS])))
