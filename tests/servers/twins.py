@@ -166,12 +166,13 @@ def _add_rse(vo, name, session):
 
 def _fill(twins, vo, owner):
     a, b = (twins.of(vo, owner, name) for name in RSES)
+    etag = f'{owner}{vo}-2'
     with twins.writing() as session:
         did.add_did(a.scope, 'all', DIDType.CONTAINER, a.account, session=session)
         for name in ('loose', 'shared'):
             did.add_did(a.scope, name, DIDType.DATASET, a.account, session=session)
-    registration.register(a.subtree, [NewFile(name, 10, SUM, etag='abc-2') for name in (*BELOW_A, *ON_BOTH)])
-    registration.register(b.subtree, [NewFile(name, 10, SUM, etag='abc-2') for name in BELOW_B])
+    registration.register(a.subtree, [NewFile(name, 10, SUM, etag=etag) for name in (*BELOW_A, *ON_BOTH)])
+    registration.register(b.subtree, [NewFile(name, 10, SUM, etag=etag) for name in BELOW_B])
     with twins.writing() as session:
         did.attach_dids(a.scope, 'all', [{'scope': a.scope, 'name': 'run1'}], a.account, session=session)
         for name in ('run1/file', 'run11/file'):
@@ -191,7 +192,7 @@ def _fill(twins, vo, owner):
     with twins.writing() as session:
         did.set_status(a.scope, 'run1', open=False, session=session)
     for each in (a, b):
-        updates.note_etags(each.subtree, dict.fromkeys(ON_BOTH, 'abc-2'))
+        updates.note_etags(each.subtree, dict.fromkeys(ON_BOTH, etag))
 
 
 def _judge(twins):

@@ -150,6 +150,22 @@ def test_a_server_that_is_killed_leaves_nothing_public_behind(shared):
     assert (shared.public, shared.listed) == ([], [])
 
 
+def test_until_a_storage_has_taken_it_a_grant_has_an_end(shared):
+    """So that a server that dies leaves nothing public; what is public already has none."""
+    ends = []
+
+    def look():
+        with rucio_session.db_session(DatabaseOperationType.READ) as session:
+            ends.append([each.until is None for each in grants.list_grants(SCOPE, 'run1', session=session)])
+
+    shared.during = look
+    shared.publish()
+    shared.publish()
+    look()
+    assert ends == [[False], [True], [True]]
+    assert 60 <= publishing.PUBLISH_TIMEOUT.total_seconds() <= 3600
+
+
 @pytest.mark.parametrize('again', [False, True])
 def test_the_collection_was_erased(shared, again):
     """Also where another one of the same name is there by now: it is nobody's."""

@@ -212,6 +212,15 @@ def test_a_rule_of_several_rses_that_keeps_data_on_this_one_only_goes(twins):
     assert remove(one, 'run11') == {'rules': 2, 'objects': 1, 'replicas': 1, 'datasets': 1, 'bucket': False}
 
 
+def test_a_rule_of_this_rse_alone_goes_wherever_its_locks_are(twins):
+    """A lock that is left elsewhere, of an RSE that was renamed or a rule that was moved, keeps no bucket."""
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    (known,) = twins.rows(models.ReplicationRule, name='run11', scope=one.scope)
+    with twins.writing() as session:
+        session.add(models.DatasetLock(scope=one.scope, name='run11', rule_id=known.id, rse_id=there.rse_id, account=one.account, state=LockState.OK))
+    assert remove(one, 'run11')['rules'] == 2
+
+
 def test_rules_of_several_rses_elsewhere_are_not_asked_about(twins):
     one, there = twins.of(), twins.of(rse='TWIN_B')
     twins.change(models.ReplicationRule, {'name': 'there', 'scope': one.scope}, rse_expression='TWIN_B|TWIN_C')

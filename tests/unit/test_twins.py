@@ -22,6 +22,7 @@ from sqlalchemy import and_, delete, select
 
 from rucio.common.exception import RucioException
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import storages
 from rucio.core.s3.auth import grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
 from rucio.core.s3.catalogue import changes, registration, updates
@@ -180,6 +181,18 @@ def test_what_is_read_of_one_that_is_gone_is_not_that_of_another(twins, read):
     assert without != before
     drop_rows(lambda row: any(isinstance(value, InternalScope) for value in row.values()))
     assert answer(read, one) == without
+
+
+def test_the_object_of_another_scope_is_not_the_same_one(twins):
+    """Where two RSEs use the same buckets, an object is the replica of one of them. Of a scope, not of all that have the name."""
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    twins.change(models.RSEProtocol, {'rse_id': there.rse_id}, extended_attributes='{"s3": {"provider": "seaweedfs"}}')
+    storages._storages.clear()
+    registration.register(twins.of(owner='bob', rse='TWIN_B').subtree, [NewFile('new/file', 10, SUM)])
+    assert registration.register(one.subtree, [NewFile('new/file', 10, SUM)]) == (1, [])
+    count, (refusal,) = registration.register(one.subtree, [NewFile('there/file', 10, SUM)])
+    assert (count, refusal.kind) == (0, 'conflict')
+    assert 'is already the replica of user.alice:there/file on RSE TWIN_B' in refusal.found
 
 
 def test_a_grant_is_of_one_account(twins):
