@@ -407,6 +407,7 @@ ASKED = {
     'get_public_access_block': 'the blocks of the owner are written over',
     'list_multipart_uploads': 'a bucket is removed that parts keep alive',
     'list_object_versions': 'a bucket is removed with its old versions',
+    'list_objects_v2': 'a bucket is removed with its objects, or an object counts as missing',
 }
 
 

@@ -23,6 +23,7 @@ import pytest
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, UnsupportedOperation
+from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.core import did, rule
 from rucio.core.s3.auth import grants
 from rucio.core.s3.buckets import publishing, removal
@@ -367,3 +368,13 @@ def test_objects_that_all_are_refused(twins, monkeypatch):
     with pytest.raises(ServiceUnavailable, match='a'):
         removal._delete_objects(one.subtree, ['a', 'b'])
     assert removal._delete_objects(one.subtree, ['a', 'c']) == {'a': refused['a']}
+
+
+@pytest.mark.parametrize('empty', [{}, {'KeyCount': 0}])
+def test_a_bucket_is_not_removed_for_a_listing_that_is_none(empty):
+    """SeaweedFS deletes the objects with it."""
+    storage = SimpleNamespace(list_objects_v2=lambda **_: empty, list_object_versions=lambda **_: {'IsTruncated': False})
+    with pytest.raises(UnreadableAnswerError, match='whether it is complete'):
+        removal._holds_something(storage, 'user.alice')
+    storage.list_objects_v2 = lambda **_: {'IsTruncated': False}
+    assert not removal._holds_something(storage, 'user.alice')

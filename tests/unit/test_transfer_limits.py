@@ -193,7 +193,7 @@ def test_5_gib_with_a_signed_url(connection, sink, tmp_path, size, refused):
 
 @pytest.mark.parametrize('size', [16 * MiB - 1, 16 * MiB, 16 * MiB + 1, 160 * GiB, 50 * TB, LARGEST])
 def test_downloads_have_few_ranges_however_large_the_object_is(connection, tmp_path, monkeypatch, size):
-    """Each has an entry in memory: 3 million of 16 MiB were 500 MB."""
+    """Each has an entry in memory: 3 million of 16 MiB were 350 MB."""
     made = []
 
     class Fetch(ranges.Fetch):

@@ -15,6 +15,7 @@
 
 """Vended keys on the client: which requests get which keys, how often the Rucio server is asked, and who comes first."""
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ from rucio.common.s3.vended import Vended
 from rucio.common.s3.webidentity import WebIdentity
 from rucio.rse import rsemanager
 from rucio.rse.protocols import s3 as protocol_module
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, error
 
 BUCKET = 'user.alice'
 TOKEN = 'eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2kiLCJzdWIiOiJhbGljZSJ9.c2ln'
@@ -297,6 +298,17 @@ def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connectio
     s3.fail('GetObject', error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):  # it is there
         objects.exists(connection, Target('X', BUCKET, 'run1/ab'))
+    vendor.shared = None
+
+
+@pytest.mark.parametrize('body', [b'', b'<ListBucketResult/>', b'<ListBucketResult><IsTruncated>false</IsTruncated><Contents/></ListBucketResult>'])
+def test_a_listing_that_is_none_is_no_proof_that_an_object_is_missing(connection, vendor, s3, body):
+    vendor.shared = ['run1/']
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    s3.fail('ListObjectsV2', Answer(200, body), Answer(200, body))
+    with contextlib.nullcontext() if b'<Contents/>' in body else pytest.raises(RSEAccessDenied):
+        assert not objects.exists(connection, Target('X', BUCKET, 'run1/ab'))
     vendor.shared = None
 
 

@@ -51,13 +51,14 @@ _NEEDED: 'Mapping[str, tuple[str, ...]]' = {
     'CompleteMultipartUploadOutput': ('ETag', 'Key', 'Location'),  # Ceph 16 sends an empty ETag
     'CopyObjectOutput': ('CopyObjectResult.ETag', 'CopyObjectResult.LastModified'),
 }
-# These have at least this element: nothing failed, or there are no buckets, rules, versions or uploads.
+# These have at least this element: nothing failed, or there are no buckets, rules, versions, uploads or objects.
 _ELEMENTS = {
     'DeleteObjectsOutput': 'DeleteResult',
     'GetBucketLifecycleConfigurationOutput': 'LifecycleConfiguration',
     'ListBucketsOutput': 'ListAllMyBucketsResult',
     'ListMultipartUploadsOutput': 'ListMultipartUploadsResult',
     'ListObjectVersionsOutput': 'ListVersionsResult',
+    'ListObjectsV2Output': 'ListBucketResult',
 }
 # Settings that are read, completed and written back: without any body they were not read. Storages without such a
 # setting answer with an error, or (rclone, Ceph 16) as to a request about the bucket.

@@ -208,8 +208,9 @@ class Vended(Authorizer):
             return
         need = self._need(sent)
         with suppress(ClientError, BotoCoreError):  # the original error is kept
-            found = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1).get('Contents', [])
-            if need.key not in [each['Key'] for each in found]:
+            answer = client.list_objects_v2(Bucket=need.bucket, Prefix=need.key, MaxKeys=1)
+            listed = [each.get('Key') for each in answer.get('Contents', [])]
+            if 'IsTruncated' in answer and need.key not in listed:
                 parsed['Error'] = {'Code': '404', 'Message': 'Not Found'}
                 parsed['ResponseMetadata']['HTTPStatusCode'] = 404
 

@@ -31,6 +31,7 @@ from rucio.common.exception import DestinationNotAccessible, RucioException, Sou
 from rucio.common.s3 import objects
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.errors import Target, status_of, translated
+from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.core.did import set_metadata
 from rucio.core.replica import delete_replicas
 from rucio.core.rule import delete_rule
@@ -422,7 +423,10 @@ def _remove_bucket(subtree: Subtree) -> bool:
 
 def _holds_something(client: Any, bucket: str) -> bool:
     """Return whether a bucket contains an object or an old version. Two requests."""
-    if client.list_objects_v2(Bucket=bucket, MaxKeys=1).get('Contents'):
+    answer = client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    if 'IsTruncated' not in answer:  # half of an answer: some storages delete buckets with what they contain
+        raise UnreadableAnswerError(reason='it does not say whether it is complete')
+    if answer.get('Contents'):
         return True
     with suppress(ClientError):  # the storage does not support versions, or the keys may not list them
         versions = client.list_object_versions(Bucket=bucket, MaxKeys=1)
