@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from rucio.common.exception import RucioException
 from rucio.common.s3.answers import line_logger, one_line, printable
-from rucio.common.s3.errors import Target, local_error, said, translate, translated
+from rucio.common.s3.errors import Target, describe, local_error, translate, translated
 from servers.cli import RucioCli
 from servers.fake_rucio import FakeRucio
 from servers.fake_s3 import FakeS3
@@ -60,7 +60,7 @@ def test_what_a_storage_says_is_one_printable_line(trick):
     """Was got: U+009B, U+202E and line feeds of an error message on the terminal (any storage)."""
     target = Target('X', f'b{trick}', f'k{trick}')
     for error in (answer(trick, 'm'), answer('AccessDenied', trick), answer(trick, trick, 500), EndpointConnectionError(endpoint_url=trick, error=trick)):
-        assert said(error).isprintable()
+        assert describe(error).isprintable()
         assert str(translate(error, 'get', target).args[0]).isprintable()
         with pytest.raises(RucioException) as caught, translated('get', target):
             raise error
@@ -70,8 +70,8 @@ def test_what_a_storage_says_is_one_printable_line(trick):
 
 def test_what_a_storage_says_is_short():
     """Would be got: pages of text on a terminal, gigabytes in a log."""
-    assert len(said(answer('C' * 10**6, 'M' * 10**6))) < 1000
-    assert len(said(EndpointConnectionError(endpoint_url='https://h', error='x' * 10**6))) < 1000
+    assert len(describe(answer('C' * 10**6, 'M' * 10**6))) < 1000
+    assert len(describe(EndpointConnectionError(endpoint_url='https://h', error='x' * 10**6))) < 1000
 
 
 @pytest.mark.parametrize('trick', TRICKS, ids=ascii)

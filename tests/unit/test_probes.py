@@ -173,7 +173,7 @@ class Storage:
     """As the server has it."""
 
     def __init__(self, connection, prefix, deterministic=True):
-        self.rse, self.hurried, self.layout = 'X', self, self
+        self.rse, self.with_short_timeouts, self.layout = 'X', self, self
         self.protocol, self.deterministic = {'prefix': prefix}, deterministic
         self.connection = lambda: connection
 

@@ -296,7 +296,7 @@ def remove_bucket(asked: api.RemoveBucket, issuer: str, vo: str = DEFAULT_VO) ->
         access.need(account, internal, '', True, session=session)
         found = lookup.candidates(account, internal, name, asked.rse, session=session)
         admin = access.is_admin(account, session=session)
-    storage = lookup.choose_storage(found, scope).hurried
+    storage = lookup.choose_storage(found, scope).with_short_timeouts
     lookup.need_exclusive(storage, account, scope, name)
     lookup.need_answer(storage)
     try:

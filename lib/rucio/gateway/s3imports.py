@@ -49,7 +49,7 @@ def import_bucket(asked: api.ImportBucket, issuer: str, vo: str = DEFAULT_VO) ->
     account, internal = names(issuer, scope, name, vo)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
-        storage = storages.get_storage(rse, vo, session=session).hurried
+        storage = storages.get_storage(rse, vo, session=session).with_short_timeouts
         # Files in a scope of one's own can be read with the server's keys.
         admin = access.is_admin(account, session=session)
         if storage.endpoint.auth != 'anonymous' and not admin:

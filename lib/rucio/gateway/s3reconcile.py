@@ -69,7 +69,7 @@ def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[s
         file = bool(name) and lookup.is_file(internal, name, session=session)
     storage = lookup.choose_storage(found, scope)
     lookup.need_exclusive(storage, account, scope, '' if file else name)
-    subtree = Subtree.of(storage.hurried, internal, '' if file else name)
+    subtree = Subtree.of(storage.with_short_timeouts, internal, '' if file else name)
     lookup.need_answer(storage)
     answer = requested.reconcile(subtree, asked, file=name if file else None)
     return {'rse': subtree.storage.rse, 'bucket': subtree.bucket, 'scope': scope, 'name': name} | answer

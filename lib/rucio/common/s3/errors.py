@@ -45,12 +45,12 @@ __all__ = [
     'StorageSilentError',
     'Target',
     'TransferTimeout',
+    'describe',
     'ids_of',
     'is_ambiguous',
     'is_unanswered',
     'is_unreachable',
     'local_error',
-    'said',
     'status_of',
     'translate',
     'translated',
@@ -311,7 +311,7 @@ def translate(error: BaseException, operation: str, target: Target) -> RucioExce
     """
     row = _row(error, operation)
     remedy = row.remedy.replace('[s3:RSE]', f'[s3:{target.rse}]').replace('--rse RSE', f'--rse {target.rse}')
-    return row.exception(f'RSE {target.rse}: {operation} of {target}: {said(error)} {remedy}{ids_of(error)}')
+    return row.exception(f'RSE {target.rse}: {operation} of {target}: {describe(error)} {remedy}{ids_of(error)}')
 
 
 def _row(error: BaseException, operation: str) -> _Row:
@@ -330,7 +330,7 @@ def _row(error: BaseException, operation: str) -> _Row:
     return next((row for kind, row in _EXCEPTIONS if isinstance(error, kind)), _DOWN)
 
 
-def said(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Describe an error of a storage, or of the way to it, in a sentence without signatures.
 
     It is short and one line, as a storage may try to write to somebody's terminal, or to add a line to a log.

@@ -35,7 +35,7 @@ from rucio.common.exception import (
 from . import botocore_internals, factory
 from .answers import checked
 from .endpoint import PERSON, Patience
-from .errors import ids_of, said, status_of
+from .errors import describe, ids_of, status_of
 from .secrecy import need_private
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _translated(endpoint: 'Endpoint', role: str) -> Iterator[None]:
         kind, remedy = _judged(error)
         # Without its cause: a storage's answer to a token or policy does not belong into a log.
         raise kind(
-            f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {said(error)} {remedy}"
+            f"RSE {endpoint.rse}: no keys for the role '{role}' from {endpoint.sts_url}: {describe(error)} {remedy}"
             f'{ids_of(error)}'
         ) from None
 

@@ -49,7 +49,7 @@ from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
 from .content import Checksums, Hasher, Verified
-from .errors import Target, TransferTimeout, is_ambiguous, local_error, said, status_of, translate, translated
+from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
@@ -576,7 +576,7 @@ def _why_not_copied(
         )
     # An error with a known meaning, such as expired keys, is another exception.
     if status in (400, 405) and type(translate(error, 'copy', target)) is ServiceUnavailable:
-        return f'{said(error)} It may not support CopyObject or UploadPartCopy.'
+        return f'{describe(error)} It may not support CopyObject or UploadPartCopy.'
     return ''
 
 

@@ -115,8 +115,8 @@ class Storage:
         return clients.connect(self.endpoint, self._keys(), patience or self.patience)
 
     @cached_property
-    def hurried(self) -> 'Storage':
-        """The same for long work that a request to the Rucio server waits for."""
+    def with_short_timeouts(self) -> 'Storage':
+        """Return this storage with the time-outs of the Rucio server, for long work that a REST request waits for."""
         return replace(self, patience=SERVER_WORK)
 
     def credentials(self) -> ReadOnlyCredentials:

@@ -38,7 +38,7 @@ from rucio.common.exception import ConfigurationError, ServiceUnavailable
 from rucio.common.s3 import factory
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.endpoint import SERVER_WORK
-from rucio.common.s3.errors import said, status_of
+from rucio.common.s3.errors import describe, status_of
 from rucio.common.s3.secrecy import need_private
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _scratch_topic(storage: 'Storage') -> Iterator[tuple[str, str]]:
     except (ClientError, BotoCoreError) as error:
         raise ServiceUnavailable(
             f'RSE {storage.rse}: it is unknown whether vended keys can change topics of the storage, as no topic could '
-            f'be created for a test at {endpoint_url(storage)}: {said(error)} {_REMEDY}'
+            f'be created for a test at {endpoint_url(storage)}: {describe(error)} {_REMEDY}'
         ) from None
     try:
         yield name, arn
@@ -226,7 +226,7 @@ def _status(client: Any, call: str, parameters: dict[str, Any]) -> int:
         status = status_of(error)
         if status not in _REFUSALS and (not status or status >= 500):
             raise ServiceUnavailable(
-                f'It is unknown whether vended keys may call {call}: {said(error)} The server will test it again.'
+                f'It is unknown whether vended keys may call {call}: {describe(error)} The server will test it again.'
             ) from None
         return status
     return 200

@@ -40,13 +40,13 @@ def probe(storage: 'Storage', part: str) -> dict[str, Any]:
     :raises RucioException: if nothing can be written.
     """
     try:
-        return _measured(probes.in_bucket_of_its_own(storage.hurried.connection(), SERVER_WORK), part)
+        return _measured(probes.in_bucket_of_its_own(storage.with_short_timeouts.connection(), SERVER_WORK), part)
     except RSEAccessDenied:
         bucket, folder = split_prefix(storage.protocol['prefix'])
         if not bucket or not storage.layout.deterministic:  # a foreign bucket is not written to
             raise
         target = Target(storage.rse, bucket, folder)
-        return _measured(probes.in_folder(storage.hurried.connection(), target, SERVER_WORK), part)
+        return _measured(probes.in_folder(storage.with_short_timeouts.connection(), target, SERVER_WORK), part)
 
 
 def _measured(made: AbstractContextManager[probes.Place], part: str) -> dict[str, Any]:
