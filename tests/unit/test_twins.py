@@ -27,10 +27,11 @@ from rucio.core.s3.auth import grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
 from rucio.core.s3.catalogue import changes, registration, updates
 from rucio.core.s3.catalogue.records import NewFile
-from rucio.core.s3.reconciler import listings
+from rucio.core.s3.reconciler import listings, progress
 from rucio.db.sqla import models
 from rucio.db.sqla import s3 as s3_tables
 from rucio.db.sqla import session as rucio_session
+from rucio.db.sqla.constants import DIDType, RequestState, RequestType
 from servers.twins import PAST
 
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
@@ -147,6 +148,7 @@ READS = {
     'grantable': lambda one: one.read(grants.need_grantable, one.scope, 'run1', InternalAccount('bob', vo=one.storage.vo), False) or True,
     'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
     'anything': lambda one: one.read(lookup.has_anything, one.scope, one.storage),
+    'replicas at all': lambda one: one.read(lambda session: progress._has_replicas(one.storage, one.scope, session)),
     'a file': lambda one: one.read(lookup.is_file, one.scope, 'run1/file'),
     'rules': lambda one: one.read(creation.own_rules, one.account, one.scope, 'run11', one.storage),
     'what may be removed': lambda one: [one.read(lambda session, name=name: removal._state(one.subtree, name, session)) for name in ('run1', 'run11', 'gone')],
@@ -193,6 +195,23 @@ def test_the_object_of_another_scope_is_not_the_same_one(twins):
     count, (refusal,) = registration.register(one.subtree, [NewFile('there/file', 10, SUM)])
     assert (count, refusal.kind) == (0, 'conflict')
     assert 'is already the replica of user.alice:there/file on RSE TWIN_B' in refusal.found
+
+
+def test_a_transfer_of_another_scope_or_to_another_rse_is_not_of_this_file(twins):
+    one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
+    with twins.writing() as session:
+        for each in (bob, there):
+            values = {'request_type': RequestType.TRANSFER, 'state': RequestState.QUEUED, 'did_type': DIDType.FILE}
+            session.add(models.Request(scope=each.scope, name='shared/half', dest_rse_id=each.rse_id, **values))
+    assert updates.complete(one.subtree, ['shared/half']) == 1
+    assert updates.complete(bob.subtree, ['shared/half']) == updates.complete(there.subtree, ['shared/half']) == 0
+
+
+def test_only_collections_that_are_counted_here_are_counted_again(twins):
+    one = twins.of()
+    drop_rows(lambda row: row.get('available_replicas_cnt') is not None and row['scope'] == one.scope)
+    updates.forget(one.subtree, one.seen('run1/file'))
+    assert twins.rows(models.UpdatedCollectionReplica, scope=one.scope) == []
 
 
 def test_a_grant_is_of_one_account(twins):
