@@ -54,7 +54,16 @@ EVENTS = re.compile(
     r'(after-call|before-call|before-parameter-build|before-parse|before-sign|choose-signer|creating-|needs-retry|provide-client|request-created|response-received)'
 )
 # Public names of what Rucio sets at run time, and of entries of botocore's contexts.
-KEPT = {'CLIENT_MODE', 'RichUtils', 'SERVER_MODE', 'load_permission_for_vo', 'permission_modules', 'request_credentials', 's3_redirect'}
+KEPT = {
+    'CLIENT_MODE',
+    'RichUtils',
+    'SERVER_MODE',
+    'load_permission_for_vo',
+    'permission_modules',
+    'provide_transfer_size',
+    'request_credentials',
+    's3_redirect',
+}
 PRIVATE = re.compile(r'_[A-Za-z]\w*')
 
 
@@ -95,7 +104,7 @@ def test_nothing_of_it_is_elsewhere(find):
 def test_each_module_of_internals_has_something_of_its_library():
     for library, name in INTERNALS.items():
         tree = ast.parse(SOURCES[name])
-        assert [*undocumented(tree), *in_strings(tree), *re.findall('SLF001|import_module', SOURCES[name])], library
+        assert [*undocumented(tree), *in_strings(tree), *kept(tree), *re.findall('SLF001|import_module', SOURCES[name])], library
 
 
 def test_each_function_there_says_what_it_uses():
@@ -106,7 +115,7 @@ def test_each_function_there_says_what_it_uses():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith('_'):
                 assert (ast.get_docstring(node) or '').count('\n\n') >= 1, f'{node.name} does not say what is private, and why it is used'
-                assert f'internals.{node.name}(' in tests, f'{node.name} has no test'
+                assert re.search(rf'internals\.{node.name}\b', tests), f'{node.name} has no test'
 
 
 def test_ruff_looks_for_private_access_everywhere_else():
