@@ -725,3 +725,60 @@ def test_an_object_that_ends_in_the_middle(storage):
         storage.fail('GetObject', Cut())
         with pytest.raises(BotoCoreError):
             client.get_object(Bucket=BUCKET, Key='x')['Body'].read()
+
+
+@pytest.mark.parametrize(
+    'target',
+    [
+        'http://storage.example.org/b/x',
+        '*',
+        '',
+        '/bucket/a b',
+        '/bucket/x#y',
+        '/bucket/\u00e9',
+        f'/bucket/{"x" * 9000}',
+        '/bucket/a/../b',
+        '/bucket/%2e%2e/b',
+        '/bucket/.',
+        '/bucket///b',
+        '/bucket/%00',
+        '/bucket/%ff',
+        f'/bucket/{"x" * 1025}',
+        '//bucket/x',
+        '/..%2fb/x',
+        '/a..b/x',
+        '/a%3fb/x',
+        '/@evil.org:1/x',
+        '/bucket/x?a=1&a=2',
+        '/bucket/x?%61=1&a=2',
+    ],
+)
+def test_targets_that_are_refused_whoever_signs_them(target):
+    with pytest.raises(Refusal):
+        asked.read('GET', target, [('Host', 'h')])
+
+
+@pytest.mark.parametrize(
+    'headers',
+    [
+        [('Content-Length', '5'), ('Transfer-Encoding', 'chunked')],
+        [('Content-Length', '5'), ('content-length', '5')],
+        [('Host', 'a'), ('host', 'b')],
+        [('Range', 'a\r\nb')],
+        [('x-amz-meta-a', 'caf\u00e9')],
+        [('x-amz-meta-a', 'x' * 9000)],
+    ],
+)
+def test_headers_that_are_refused_whoever_signs_them(headers):
+    with pytest.raises(Refusal):
+        asked.read('GET', '/bucket/x', headers)
+
+
+def test_redirections_of_a_storage_are_not_followed(storage):
+    """A storage could send the request, with its signature, to another host or to another object."""
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='other', Body=b'other')
+        storage.fail('GetObject', Answer(307, b'', (('Location', f'{storage.url}/{BUCKET}/other'),)))
+        assert code_of(client.get_object, Bucket=BUCKET, Key='x') == 'InternalError'
+    assert [each.key for each in storage.requests if each.operation == 'GetObject'] == ['x']
