@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rucio.client.s3client import S3Client
-    from rucio.client.s3serve.gateway import Options
+    from rucio.client.s3serve.exchange import Options
     from rucio.client.s3serve.server import Listening
 
 ALIAS = 'rucio'
@@ -88,7 +88,7 @@ def serve(
     elif not tool and not written:
         raise InputValidationError(f'The format {form} has no default file: choose one with --file FILE.')
     try:
-        from rucio.client.s3serve.gateway import Options  # noqa: PLC0415 - only this command needs aiohttp
+        from rucio.client.s3serve.exchange import Options  # noqa: PLC0415 - only this command needs aiohttp
     except ImportError:
         raise MissingDependency(
             "aiohttp is not installed, which `rucio s3 serve` needs. Install it with: pip install 'rucio-s3[serve]'"

@@ -20,8 +20,7 @@ the function says so.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Optional, Union
+from typing import ClassVar, Optional
 from urllib.parse import unquote
 
 from aiohttp import ClientError, web
@@ -31,57 +30,18 @@ from rucio.common.s3.answers import line_logger
 
 from . import answers
 from .asked import Asked, encoded, read
-from .bodies import Body, Streamed
+from .bodies import Body
+from .exchange import READING, Exchange, Options, Task
 from .places import Place, Places
 from .refusals import Refusal
 from .signatures import LocalKeys, verify
 from .upstream import Answer, Relayed, Upstream
 
-__all__ = ['Gateway', 'Options']
+__all__ = ['Gateway']
 
 MOST_AT_ONCE = 64  # requests; each has at most about 1 MiB in memory, unless it is a listing
 LONGEST_LIST = 4 * 1024**2  # bytes of the bodies of DeleteObjects and CompleteMultipartUpload
 _XML = {'Content-Type': 'application/xml'}
-_HEADERS = frozenset(
-    [
-        'cache-control',
-        'content-disposition',
-        'content-encoding',
-        'content-language',
-        'content-md5',
-        'content-type',
-        'expires',
-        'range',
-        'if-match',
-        'if-none-match',
-        'if-modified-since',
-        'if-unmodified-since',
-        'x-amz-mp-object-size',
-        'x-amz-metadata-directive',
-        'x-amz-copy-source-range',
-        'x-amz-copy-source-if-match',
-        'x-amz-copy-source-if-none-match',
-        'x-amz-copy-source-if-modified-since',
-        'x-amz-copy-source-if-unmodified-since',
-    ]
-)
-_FAMILIES = ('x-amz-meta-', 'x-amz-checksum-')
-# About the way to this endpoint only, or without effect. Some tools send the default values of these with each upload.
-_SPENT = frozenset(
-    [
-        'x-amz-content-sha256',
-        'x-amz-copy-source',
-        'x-amz-date',
-        'x-amz-decoded-content-length',
-        'x-amz-request-payer',
-        'x-amz-sdk-checksum-algorithm',
-        'x-amz-security-token',
-        'x-amz-trailer',
-        'x-amz-user-agent',
-    ]
-)
-_DEFAULTS = {'x-amz-acl': ('private',), 'x-amz-storage-class': ('STANDARD',), 'x-amz-tagging-directive': ('COPY',)}
-_CONDITIONAL = ('PutObject', 'CopyObject', 'CompleteMultipartUpload')
 _SOURCE = 'x-amz-copy-source-'
 _METADATA = frozenset(
     ['cache-control', 'content-disposition', 'content-encoding', 'content-language', 'content-type', 'expires']
@@ -97,34 +57,10 @@ _ROOTS = {
     'UploadPartCopy': 'CopyPartResult',
 }
 _ELSEWHERE = ('NoSuchBucket', 'NoSuchKey', 'ServiceUnavailable', 'SlowDown', 'InternalError')
-_READING = ('HeadObject', 'GetObject')
 _LISTINGS = ('ListObjects', 'ListObjectsV2')
 _NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
 
 _logger = line_logger('rucio.s3.serve')
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user allows.
-
-    :param read_only: Nothing is written or deleted.
-    :param overwrite: Existing objects may be overwritten.
-    """
-
-    read_only: bool = False
-    overwrite: bool = False
-
-
-class _Task(NamedTuple):
-    """A verified request, and where it goes."""
-
-    asked: Asked
-    operation: operations.Operation
-    place: Place
-    key: str  # on the storage
-    body: Body
-    request: web.BaseRequest
 
 
 class Gateway:
@@ -153,6 +89,7 @@ class Gateway:
         self._hosts = hosts
         self._account = account
         self._options = options
+        self._exchange = Exchange(upstream, places, options)
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -196,19 +133,19 @@ class Gateway:
             raise Refusal('AccessDenied', f'{operation.name} is not allowed, as this endpoint is read-only.')
         wanted = asked.key or asked.query.get('prefix', '')
         place = await self._upstream.blocking(self._places.of, asked.bucket, wanted)
-        task = _Task(asked, operation, place, place.base + asked.key if asked.key else '', body, request)
+        task = Task(asked, operation, place, place.base + asked.key if asked.key else '', body, request)
         return await self._ways.get(operation.name, Gateway._pass_on)(self, task)
 
     # Objects
 
-    async def _pass_on(self, task: _Task) -> web.StreamResponse:
+    async def _pass_on(self, task: Task) -> web.StreamResponse:
         """Pass a request on with its body, and the answer as it is."""
         # Without a body, it can be sent once more.
         body = task.body if task.body.length else await task.body.whole(0)
         try:
-            answer = await self._send(task, _query(task.asked.query), body, self._headers(task))
+            answer = await self._exchange.send(task, _query(task.asked.query), body, self._exchange.headers(task))
         except Refusal as refusal:
-            if task.operation.name not in _READING or refusal.code not in _ELSEWHERE:
+            if task.operation.name not in READING or refusal.code not in _ELSEWHERE:
                 raise
             answer = await self._read_elsewhere(task, refusal)
         if task.operation.name in _STORING and 'ETag' not in answer.headers:
@@ -224,7 +161,7 @@ class Gateway:
             answer.response.release()
         return response
 
-    async def _read_elsewhere(self, task: _Task, refusal: Refusal) -> Answer:
+    async def _read_elsewhere(self, task: Task, refusal: Refusal) -> Answer:
         """Read an object from another RSE, if the catalogue has it there. One request to the Rucio server.
 
         :raises Refusal: the one that led here, if no other RSE has it.
@@ -235,26 +172,26 @@ class Gateway:
             raise refusal from None
         for place, key in others:
             try:
-                return await self._send(
-                    task._replace(place=place, key=key), _query(task.asked.query), b'', self._headers(task)
+                return await self._exchange.send(
+                    task._replace(place=place, key=key), _query(task.asked.query), b'', self._exchange.headers(task)
                 )
             except Refusal as another:
                 _logger.debug('%s is not on %s: %s', task.asked.shown, place.endpoint.rse, another.code)
         raise refusal
 
-    async def _put(self, task: _Task) -> web.StreamResponse:
+    async def _put(self, task: Task) -> web.StreamResponse:
         """Write an object: after a HEAD if it must not exist, and the storage ignores the condition."""
         if task.operation.name == 'PutObject':
-            await self._need_absent(task, task.place.endpoint.conditional_put)
+            await self._exchange.need_absent(task, task.place.endpoint.conditional_put)
         return await self._pass_on(task)
 
-    async def _copy(self, task: _Task) -> web.StreamResponse:
+    async def _copy(self, task: Task) -> web.StreamResponse:
         """Copy an object: inside a storage if it can be; else through this machine.
 
         Vended keys for one part of a bucket cannot read another one, and on Ceph 16 they copy no parts.
         """
         if task.operation.name == 'CopyObject':
-            await self._need_absent(task, is_enough=False)
+            await self._exchange.need_absent(task, is_enough=False)
         given = task.asked.headers['x-amz-copy-source'].removeprefix('/')
         bucket, _, key = unquote(given, errors='replace').partition('/')
         if '?' in given or not key:
@@ -269,7 +206,7 @@ class Gateway:
                     raise
         return await self._relay(task, there, there.base + key)
 
-    async def _relay(self, task: _Task, there: Place, key: str) -> web.StreamResponse:
+    async def _relay(self, task: Task, there: Place, key: str) -> web.StreamResponse:
         """Copy an object by a GET and a PUT, each of which is authorised by itself."""
         asked = task.asked.headers
         wanted = {
@@ -282,12 +219,12 @@ class Gateway:
             status = 412 if found.status == 304 else found.status
             raise answers.refusal(status, found.error, there, asked['x-amz-copy-source'])
         try:
-            more = self._headers(task)
+            more = self._exchange.headers(task)
             if task.operation.name == 'CopyObject' and asked.get('x-amz-metadata-directive') != 'REPLACE':
                 more = {name: value for name, value in more.items() if not _is_metadata(name)}
                 more |= {name.lower(): value for name, value in found.headers.items() if _is_metadata(name.lower())}
             kept = {name: value for name, value in more.items() if not name.startswith((_SOURCE, 'x-amz-metadata-'))}
-            stored = await self._send(task, _query(task.asked.query), Relayed(found), kept)
+            stored = await self._exchange.send(task, _query(task.asked.query), Relayed(found), kept)
         finally:
             found.response.close()
         stored.response.release()
@@ -295,7 +232,7 @@ class Gateway:
             raise _strange(task)
         return _xml(answers.copied(_ROOTS[task.operation.name], stored.headers['ETag']))
 
-    async def _delete_each(self, task: _Task) -> web.StreamResponse:
+    async def _delete_each(self, task: Task) -> web.StreamResponse:
         """Delete the objects of a DeleteObjects one by one: one request each.
 
         Vended keys may not do it together on Ceph before 20, and signatures are for the owner of the bucket only.
@@ -321,13 +258,15 @@ class Gateway:
 
     # Answers in XML
 
-    async def _xml(self, task: _Task, more: Optional[Mapping[str, str]] = None) -> web.StreamResponse:
+    async def _xml(self, task: Task, more: Optional[Mapping[str, str]] = None) -> web.StreamResponse:
         """Pass a request with a small body on, and translate the names in the answer."""
         body = await task.body.whole(LONGEST_LIST)
         if task.operation.name in ('CreateMultipartUpload', 'CompleteMultipartUpload'):
             honoured = task.operation.name[:2] == 'Co' and task.place.endpoint.conditional_multipart
-            await self._need_absent(task, honoured)
-        answer = await self._send(task, self._listed(task), body, {**self._headers(task), **(more or {})})
+            await self._exchange.need_absent(task, honoured)
+        answer = await self._exchange.send(
+            task, self._listed(task), body, {**self._exchange.headers(task), **(more or {})}
+        )
         content = await self._upstream.read(answer.response)
         url = f'http://{self._hosts[0]}{task.asked.signed_path}'
         try:
@@ -343,7 +282,7 @@ class Gateway:
         return _xml(named, kept)
 
     @staticmethod
-    def _listed(task: _Task) -> str:
+    def _listed(task: Task) -> str:
         """Return the query of a listing with the names of the storage; that of others as it is."""
         query = dict(task.asked.query)
         if task.operation.name in _LISTINGS and task.place.base:
@@ -351,12 +290,12 @@ class Gateway:
             query |= {name: task.place.base + query[name] for name in _NAMES_IN_QUERY if name in query}
         return _query(query)
 
-    async def _head_bucket(self, task: _Task) -> web.StreamResponse:
-        answer = await self._send(task, '', b'', self._headers(task))
+    async def _head_bucket(self, task: Task) -> web.StreamResponse:
+        answer = await self._exchange.send(task, '', b'', self._exchange.headers(task))
         answer.response.release()
         return web.Response(status=200, headers={'x-amz-bucket-region': 'us-east-1'})
 
-    async def _location(self, task: _Task) -> web.StreamResponse:
+    async def _location(self, task: Task) -> web.StreamResponse:
         """Answer without a request to the storage: signatures for any region are right here."""
         return _xml(answers.location())
 
@@ -366,80 +305,7 @@ class Gateway:
             raise Refusal('NotImplemented', f'{asked.method} of / is not supported by rucio s3 serve.')
         return _xml(answers.buckets(await self._upstream.blocking(self._places.buckets), self._account))
 
-    # Requests
-
-    async def _send(self, task: _Task, query: str, body: Union[bytes, Streamed], headers: Mapping[str, str]) -> Answer:
-        """Send a request to the storage.
-
-        :raises Refusal: if the storage answers with an error.
-        """
-        answer = await self._upstream.send(task.place, task.asked.method, task.key, query, headers, body)
-        if answer.status < 300 or answer.status == 304:
-            return answer
-        if answer.status == 412 and self._guards(task):
-            raise self._exists(task)
-        if answer.status == 403 and await self._is_missing(task, answer):
-            raise Refusal('NoSuchKey', f'{task.asked.shown} does not exist.')
-        refusal = answers.refusal(answer.status, answer.error, task.place, task.asked.shown)
-        if refusal.code == 'NoSuchBucket':
-            self._places.forget(task.place)
-        raise refusal
-
-    async def _is_missing(self, task: _Task, answer: Answer) -> bool:
-        """Return whether an object that could not be read is not there. One request, if that may be the reason."""
-        if task.operation.name not in _READING:
-            return False
-        if not await self._upstream.blocking(task.place.authorizer.hides_missing, answer.sent):
-            return False
-        listed = await self._upstream.send(task.place, 'GET', '', f'list-type=2&max-keys=1&prefix={encoded(task.key)}')
-        try:
-            root = answers.root_of(listed.error or await self._upstream.read(listed.response))
-        except ValueError:
-            return False
-        return root.tag == 'ListBucketResult' and task.key not in [each.text for each in root.iter('Key')]
-
-    def _headers(self, task: _Task) -> dict[str, str]:
-        """Return the headers of the tool that the storage gets.
-
-        :raises Refusal: if one of them asks for something that is not supported.
-        """
-        kept = {}
-        for name, value in task.asked.headers.items():
-            if name in _HEADERS or name.startswith(_FAMILIES):
-                kept[name] = value
-            elif name.startswith('x-amz-') and name not in _SPENT and value not in _DEFAULTS.get(name, ()):
-                raise Refusal('NotImplemented', f"The header '{name}' is not supported by rucio s3 serve.")
-        if task.body.is_chunked:
-            coded = [each.strip() for each in kept.pop('content-encoding', '').split(',')]
-            if rest := ','.join(each for each in coded if each and each != 'aws-chunked'):
-                kept['content-encoding'] = rest
-        if self._guards(task):
-            kept['if-none-match'] = '*'
-        if task.place.endpoint.requester_pays:
-            kept['x-amz-request-payer'] = 'requester'
-        return kept
-
-    async def _need_absent(self, task: _Task, is_enough: bool) -> None:
-        """Refuse to overwrite an object: by a HEAD, unless the storage honours the condition of the request.
-
-        :param is_enough: Whether it does.
-        """
-        wanted = not self._options.overwrite or task.asked.headers.get('if-none-match') == '*'
-        if not wanted or is_enough:
-            return
-        answer = await self._upstream.send(task.place, 'HEAD', task.key)
-        answer.response.release()
-        if answer.status < 300:
-            raise self._exists(task)
-
-    def _exists(self, task: _Task) -> Refusal:
-        remedy = '' if self._options.overwrite else ' To overwrite objects, start `rucio s3 serve` with --overwrite.'
-        return Refusal('PreconditionFailed', f'{task.asked.shown} exists.{remedy}')
-
-    def _guards(self, task: _Task) -> bool:
-        return task.operation.name in _CONDITIONAL and not self._options.overwrite
-
-    _ways: ClassVar[dict[str, Callable[['Gateway', _Task], Awaitable[web.StreamResponse]]]] = {
+    _ways: ClassVar[dict[str, Callable[['Gateway', Task], Awaitable[web.StreamResponse]]]] = {
         'PutObject': _put,
         'CopyObject': _copy,
         'UploadPartCopy': _copy,
@@ -466,7 +332,7 @@ def _is_metadata(name: str) -> bool:
     return name in _METADATA or name.startswith('x-amz-meta-')
 
 
-def _strange(task: _Task) -> Refusal:
+def _strange(task: Task) -> Refusal:
     return Refusal(
         'InternalError', f'RSE {task.place.endpoint.rse} answered something that is not of S3: tell its operator.'
     )

@@ -24,7 +24,8 @@ from aiohttp import web
 
 from rucio.common.exception import InputValidationError
 
-from .gateway import Gateway, Options
+from .exchange import Options
+from .gateway import Gateway
 from .places import Places
 from .signatures import LocalKeys
 from .upstream import PIECE, Upstream

@@ -110,7 +110,7 @@ class S3View(ErrorHandlingMethodView):
         return response
 
     def _note(self, request_id: str, status: int, seconds: float) -> None:
-        who, what = request.environ.get('issuer', 'nobody'), f'{request.method} {request.path}'
+        who, what = request.environ.get('issuer') or 'nobody', f'{request.method} {request.path}'
         _LOGGER.info('S3: request %s of %s: %s: %d in %.3f s', request_id, who, what, status, seconds)
         labels = {'operation': self.operation, 'status': str(status)}
         monitoring.time_of('rest_seconds', 'Seconds that a request to the S3 plugin took', seconds, **labels)
