@@ -190,7 +190,11 @@ def test_the_object_of_another_scope_is_not_the_same_one(twins):
     one, there = twins.of(), twins.of(rse='TWIN_B')
     twins.change(models.RSEProtocol, {'rse_id': there.rse_id}, extended_attributes='{"s3": {"provider": "seaweedfs"}}')
     storages._storages.clear()
-    registration.register(twins.of(owner='bob', rse='TWIN_B').subtree, [NewFile('new/file', 10, SUM)])
+    for each in (twins.of(owner='bob', rse='TWIN_B'), one):
+        assert registration.register(each.subtree, [NewFile('new/file', 10, SUM)]) == (1, [])
+    with twins.writing() as session:  # the file of alice has no replica any more, and gets one again
+        replica = models.RSEFileAssociation
+        session.execute(delete(replica).where(replica.scope == one.scope, replica.name == 'new/file', replica.rse_id == one.rse_id))
     assert registration.register(one.subtree, [NewFile('new/file', 10, SUM)]) == (1, [])
     count, (refusal,) = registration.register(one.subtree, [NewFile('there/file', 10, SUM)])
     assert (count, refusal.kind) == (0, 'conflict')
