@@ -106,7 +106,7 @@ def by_a_client_for_notebooks(url: str) -> None:
     s3 = S3Client.__new__(S3Client)
     vars(s3).update(_config=Config(), _region=None)
     client = s3._client(endpoint(url), ('vended',), lambda: keys)
-    client.list_objects_v2(Bucket='bucket')
+    client.get_object(Bucket='bucket', Key='key')
     client.generate_presigned_url('get_object', Params={'Bucket': 'bucket', 'Key': 'key'})
 
 

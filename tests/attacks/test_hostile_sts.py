@@ -19,6 +19,7 @@ for anything else than the value that went in is refused before it is printed.
 """
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -184,7 +185,7 @@ def test_a_storage_is_a_host_and_a_port(url):
     from rucio.client.s3client import S3Client  # noqa: PLC0415 - reads rucio.cfg
 
     client = S3Client.__new__(S3Client)
-    client.__dict__.update(host='https://rucio', get_s3_rse=lambda _: {'rse': 'X', 'url': url, 'auth': ['vended']})
+    client.__dict__.update(host='https://rucio', logger=logging.getLogger(), get_s3_rse=lambda _: {'rse': 'X', 'url': url, 'auth': ['vended']})
     with pytest.raises(RucioException):
         client.endpoint('X')
 

@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from time import time
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 PATIENCE = 60  # seconds: no test waits so long for an event unless it fails
 _HOP_BY_HOP = ('connection', 'keep-alive', 'transfer-encoding', 'content-length')
@@ -60,7 +60,7 @@ class Request:
         """The name that S3 has for it."""
         query = dict(parse_qsl(self.path.partition('?')[2], keep_blank_values=True))
         if not self.key:
-            return f'{self.method} bucket'
+            return f'{self.method} bucket' if urlsplit(self.path).path.strip('/') else 'ListBuckets'
         if self.method == 'POST':
             return 'CreateMultipartUpload' if 'uploads' in query else 'CompleteMultipartUpload'
         copied = self.method == 'PUT' and 'x-amz-copy-source' in {name.lower() for name in self.headers}

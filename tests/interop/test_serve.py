@@ -80,10 +80,10 @@ USUAL = [pytest.param(*each, marks=() if each in SHORT else pytest.mark.long) fo
 
 @pytest.mark.parametrize(('client', 'user'), USUAL)
 def test_the_usual_things(any_world, tools, unique, large, client, user):
-    tools.find(client)
+    tool = tools.find(client)
     file, copy = large(), tools.home / 'copy'
     names = {'file': file, 'folder': unique, 'copy': copy, 'bucket': f'user.{user}'}
-    lines = [line.format(**names) for line in CLIENTS[client]]
+    lines = [line.format(**names).replace(client, tool, 1) for line in CLIENTS[client]]
     done = script(any_world, getattr(any_world, user), tools, lines)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'large' in done.stdout
