@@ -63,7 +63,7 @@ def test_all_is_well(site: Site, rse: str) -> None:
     assert site.storages[rse].client().list_multipart_uploads(Bucket=SCOPE).get('Uploads', []) == []
 
 
-@pytest.mark.parametrize('kind', ['vended_team', 'signed_team'])
+@pytest.mark.parametrize('kind', ['vended_team', pytest.param('signed_team', marks=pytest.mark.long)])
 def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str) -> None:
     team: Team = request.getfixturevalue(kind)
     ok(team.owner.rucio('s3', 'make-bucket', team.scope, '--rse', team.rse))
@@ -86,6 +86,7 @@ def test_who_has_no_bucket_is_told_how_to_make_one(vended_team: Team) -> None:
     assert 'rucio s3 make-bucket SCOPE' in told
 
 
+@pytest.mark.long
 def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: Site) -> None:
     storage = site.storages['PLAIN_S3']
     site.root.configure(s3_keys('PLAIN_S3', storage))
@@ -96,6 +97,7 @@ def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: S
     assert not [each for each in storage.client().list_buckets()['Buckets'] if 'rucio-s3-check' in each['Name']]
 
 
+@pytest.mark.long
 def test_a_ca_that_is_not_trusted_and_keys_that_are_wrong(site: Site, unique: str, tmp_path: Path) -> None:
     rse = site.add_rse(f'{unique}_S3'.upper(), site.storages['TLS_S3'])
     site.alice.configure({f's3:{rse}': {'access_key': 'admin', 'secret_key': 'wrong'}})
@@ -116,6 +118,7 @@ def test_an_rse_that_does_not_exist(site: Site) -> None:
     assert 'RSE' in refused(site.alice.rucio('s3', 'check', 'NO_SUCH_RSE'))
 
 
+@pytest.mark.long
 def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None:
     """The settings of the right provider are right, those of a wrong one are found out."""
     assert site.alice.account
@@ -246,6 +249,7 @@ def test_rse_add_tells_what_is_wrong_before_anything_is_made(site: Site, unique:
     assert rse not in site.root.rucio('rse', 'list').stdout
 
 
+@pytest.mark.long
 def test_one_bucket_for_an_rse(site: Site, unique: str) -> None:
     storage, rse = site.storages['PLAIN_S3'], f'{unique}_S3'.upper()
     storage.client().create_bucket(Bucket=unique)

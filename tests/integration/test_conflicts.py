@@ -37,7 +37,7 @@ TESTS = Path(__file__).parent.parent
 MiB = 1024**2
 PART = 5 * MiB
 LARGE = 2 * PART  # is uploaded in parts, by `rucio upload` and by boto3
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 SETTINGS = {'multipart_threshold': '5 MiB', 'multipart_chunksize': '5 MiB'}
 
 

@@ -200,6 +200,7 @@ def test_the_reaper_touches_nothing(archive: World, unique: str) -> None:
     assert archive.root.call('list_replicas', [{**did, 'name': f'{unique}/a'}])[0]['states'] == {'OPEN': 'AVAILABLE'}
 
 
+@pytest.mark.long
 def test_nothing_is_uploaded_there(archive: World, unique: str) -> None:
     file = archive.root.directory / unique
     file.write_bytes(b'1')
@@ -254,6 +255,7 @@ def test_odd_keys_are_reported(archive: World, unique: str, tmp_path: Path) -> N
     assert [file['name'] for file in archive.heidi.call('list_files', 'user.grace', unique)] == [f'{unique}/S1A_IW.SAFE/manifest.safe']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
 def test_odd_folders_do_no_harm(archive: World, unique: str, tmp_path: Path, rse: str) -> None:
     folder = f'{unique}/{ODD}/'
@@ -264,6 +266,7 @@ def test_odd_folders_do_no_harm(archive: World, unique: str, tmp_path: Path, rse
     assert download(archive.grace, f'user.grace:{unique}/deep/b.dat', tmp_path / '2') == {f'{unique}/deep/b.dat': b'22'}
 
 
+@pytest.mark.long
 def test_the_daemon_knows_it(archive: World, unique: str) -> None:
     archive.write(PUBLIC, {f'{unique}/a': b'1'})
     archive.imported(archive.grace, 'OPEN', unique, unique, '--dry-run')
@@ -272,6 +275,7 @@ def test_the_daemon_knows_it(archive: World, unique: str) -> None:
     assert f'"scope":"user.grace","dataset":"{unique}","prefix":"{unique}/"' in remembered(archive)
 
 
+@pytest.mark.long
 def test_a_mistyped_prefix_is_told_and_not_in_the_way(archive: World, unique: str) -> None:
     archive.write(PUBLIC, {f'{unique}/a': b'1'})
     said = ok(archive.grace.rucio('s3', 'import', 'OPEN', f'user.grace:{unique}', '--prefix', f'{unique}x'))
@@ -311,6 +315,7 @@ def test_only_the_owner_of_the_scope_imports(archive: World) -> None:
     assert 'may not' in refused(archive.heidi.rucio('s3', 'import', 'OPEN', 'user.grace:mine'))
 
 
+@pytest.mark.long
 def test_a_dataset_comes_from_one_place(archive: World, unique: str) -> None:
     archive.write(PUBLIC, {f'{unique}/1/a': b'1', f'{unique}/2/b': b'1'})
     archive.imported(archive.grace, 'OPEN', unique, f'{unique}/1')
@@ -355,6 +360,7 @@ def test_sharing_with_everybody_leaves_the_bucket_alone(archive: World, unique: 
     assert download(archive.heidi, dataset, tmp_path / '2') == {}
 
 
+@pytest.mark.long
 def test_presigned_urls_are_refused_there(archive: World, unique: str) -> None:
     """The storage of these tests is what they say it is."""
     archive.write(PRIVATE, {unique: b'1'})
@@ -368,6 +374,7 @@ def test_presigned_urls_are_refused_there(archive: World, unique: str) -> None:
     client.get_object(Bucket=PRIVATE, Key=unique)
 
 
+@pytest.mark.long
 def test_own_keys(archive: World, unique: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     archive.write(PRIVATE, {f'{unique}/a': b'12345'})
     archive.imported(archive.root, 'SIGNED', unique, unique)
@@ -382,6 +389,7 @@ def test_own_keys(archive: World, unique: str, tmp_path: Path, tmp_path_factory:
     assert download(ivan, f'user.grace:{unique}', tmp_path) == {f'{unique}/a': b'12345'}
 
 
+@pytest.mark.long
 def test_vended_keys(archive: World, sts: SeaweedFS, unique: str, tmp_path: Path) -> None:
     rse, bucket = f'V{unique.upper()}', f'b{unique}'
     sts.client().create_bucket(Bucket=bucket)
@@ -405,6 +413,7 @@ def test_vended_keys(archive: World, sts: SeaweedFS, unique: str, tmp_path: Path
 # What else there is
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('rse', ['OPEN', 'SIGNED'])
 def test_where_it_is(archive: World, unique: str, rse: str) -> None:
     bucket, user = (PUBLIC, archive.grace) if rse == 'OPEN' else (PRIVATE, archive.root)
@@ -419,6 +428,7 @@ def test_where_it_is(archive: World, unique: str, rse: str) -> None:
     assert rows(archive.grace.rucio('s3', '-R', 'du', did)) == [[f'{did}/deep', '1', '5'], [f'{did}/not a name', '1', '1']]
 
 
+@pytest.mark.long
 def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, archive: World, vended_team: Team, unique: str) -> None:
     """An import is no place for what is new."""
     archive.write(PUBLIC, {f'{unique}/a': b'1'})
@@ -430,6 +440,7 @@ def test_the_scope_has_its_bucket_elsewhere(team_root: RucioCli, archive: World,
     assert 'no keys are vended or needed' in refused(vended_team.owner.rucio('s3', 'credentials', f'{vended_team.scope}:imported-{unique}', '--read-only'))
 
 
+@pytest.mark.long
 def test_a_file_that_was_registered_by_hand(archive: World, unique: str, tmp_path: Path) -> None:
     """By its path the server knows whose it is."""
     archive.write(PRIVATE, {f'by hand/{unique}': b'12345'})

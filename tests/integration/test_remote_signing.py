@@ -70,6 +70,7 @@ class TestRemote(_Remote):
         return plain
 
 
+@pytest.mark.long
 class TestRemoteOverTLS(_Remote):
     @pytest.fixture(scope='class')
     @classmethod

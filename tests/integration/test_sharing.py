@@ -27,7 +27,7 @@ import pytest
 from servers.team import Team, as_json, ok, refused, rows
 
 
-@pytest.fixture(params=['vended', 'signed'])
+@pytest.fixture(params=['vended', pytest.param('signed', marks=pytest.mark.long)])
 def team(request: pytest.FixtureRequest) -> Team:
     return request.getfixturevalue(f'{request.param}_team')
 

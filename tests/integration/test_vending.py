@@ -102,6 +102,7 @@ class TestVendedBySeaweedFS(_Vended):
         return _backend(sts, {**cannot, **NO_KEYS})
 
 
+@pytest.mark.long
 class TestVendedByCeph(_Vended):
     @pytest.fixture(scope='class')
     @classmethod

@@ -659,7 +659,7 @@ def covers(touches, bucket, key):
     return any(each.bucket == bucket and (each.name in keys or not each.name or (each.name.endswith('/') and key.startswith(each.name))) for each in touches)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.sampled_from(['GET', 'PUT', 'HEAD', 'DELETE', 'POST']), PATH, QUERY.map(''.join))
 @example('GET', f'{OWN}/%252e%252e', '')
 @example('GET', f'{OWN}//user.bob', '')
@@ -675,7 +675,7 @@ def test_an_accepted_path_is_that_which_was_asked_for(method, path, query):
         assert covers(checked.touches, bucket, key) or not key
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.text(max_size=20), st.sampled_from(['', 'run1/', '/', '//']))
 def test_any_well_encoded_key_is_read_as_it_is_or_refused(text, folder):
     try:
@@ -690,7 +690,7 @@ def test_any_well_encoded_key_is_read_as_it_is_or_refused(text, folder):
     assert checked.touches[0] == (OWN, folder + text, False)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.one_of(PATH, st.text(max_size=10)))
 @example(' user.bob//')
 def test_an_accepted_source_is_that_which_was_asked_for(source):
@@ -708,7 +708,7 @@ def storage():
         yield server
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(KEYS.map(''.join), st.booleans())
 @example('a</Key></Object><Object><Key>b', True)
 @example('a&#47;b', False)
@@ -730,7 +730,7 @@ def test_an_accepted_deletion_deletes_what_was_asked_for(storage, keys, namespac
     assert before - set(storage.buckets[OWN]) <= allowed
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.sampled_from(['GET', 'HEAD', 'DELETE']), PATH, st.sampled_from(['', '?uploadId=u', '?list-type=2', '?prefix=run1%2F']))
 @example('GET', 'user.bob//', '?uploadId=u')
 def test_a_real_request_reaches_what_was_asked_for(storage, method, path, query):
