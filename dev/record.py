@@ -58,6 +58,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RSE = 'SITE_S3'
 ACCOUNTS = ('alice', 'bob')
 HOST = 'https://s3.example.org'
+CA_BUNDLE = '/etc/ssl/site.pem'
 TOOLS = Path(os.environ.get('RUCIO_S3_TOOLS', ROOT / '.venv' / 'interop' / 'bin'))
 # a longer output is shown with its first lines and its last one; so is Rucio's own log
 LONGEST, FIRST = 14, 8
@@ -133,7 +134,7 @@ class World:
 
     def _shown(self, output: str, home: Path) -> str:
         output = _COLOUR.sub('', _LOG_PREFIX.sub(r'\1 ', output))
-        return output.replace(self.s3.url, HOST).replace(str(home), '~').replace('\t', ' ')
+        return output.replace(self.s3.url, HOST).replace(str(self.s3.ca_bundle), CA_BUNDLE).replace(str(home), '~').replace('\t', ' ')
 
 
 def make_files(directory: Path) -> None:

@@ -38,6 +38,8 @@ NO_TOKEN = 'none'  # these keys have none: what would name it is taken out of th
 ALIAS = 'site_s3'
 PATH = os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath)
 SIZES = {'empty': 0, 'in_parts': 20 * MiB}
+# mc sends an empty file by http as chunks, which these refuse: XAmzContentSHA256Mismatch and MissingContentLength.
+NO_EMPTY_FILES = {('mc', 'ceph'), ('mc', 'rclone')}
 
 
 @pytest.fixture(scope='class')
@@ -66,9 +68,9 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
     }
     access = Access(ALIAS, keys, rig.backend.url, rig.backend.region, 'path', only_md5=endpoint.checksum != 'crc32')
     words = CLIENTS[client][verb].format(bucket=rig.bucket, alias=ALIAS, **names).split()
-    done = tools.run(
-        [tools.find(words[0]), *words[1:]], env={name: value for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)}
-    )
+    # mc has the token in its URL.
+    env = {name: value.replace(f':{NO_TOKEN}@', '@') for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)}
+    done = tools.run([tools.find(words[0]), *words[1:]], env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,7 +79,9 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
 class TestClients:
     def test_there_and_back(self, rig: Rig, tools: Tools, unique: str, client: str) -> None:
         tools.find(client)
-        for kind, size in SIZES.items():
+        refused = (client, rig.backend.provider) in NO_EMPTY_FILES
+        sizes = {kind: size for kind, size in SIZES.items() if size or not refused}
+        for kind, size in sizes.items():
             file, copy = tools.home / kind, tools.home / f'{kind} copy'.replace(' ', '.')
             content = os.urandom(size)
             file.write_bytes(content)
@@ -87,7 +91,7 @@ class TestClients:
             run(rig, tools, client, 'get', name=f'{unique}/ours.{kind}', copy=copy)
             assert copy.read_bytes() == content
         listed = run(rig, tools, client, 'ls', folder=unique).replace('/', ' ').split()
-        assert {f'{whose}.{kind}' for kind in SIZES for whose in ('ours', 'theirs')} <= set(listed)
+        assert {f'{whose}.{kind}' for kind in sizes for whose in ('ours', 'theirs')} <= set(listed)
 
     def is_read_by_us(self, rig: Rig, name: str, content: bytes, copy: Path) -> None:
         assert rig.stored(name) == content
