@@ -142,11 +142,14 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
 def test_an_admin_checks_with_the_keys_of_the_server(team_root: RucioCli, plain: SeaweedFS, unique: str) -> None:
     """Root has no keys of its own. A wrong secret of the server is found, and what the settings promise too much can be written."""
     wrong, right = f'{unique}_WRONG'.upper(), f'{unique}_RIGHT'.upper()
+    ids = {}
     for rse, secret in ((wrong, 'wrong' * 8), (right, plain.secret_key)):
-        rse_id = add_s3_rse(team_root, rse, plain, settings={'sorted_listing': True, 'lifecycle': False, 'bucket_prefix': f'{rse.lower()}-'.replace('_', '-')})
-        team_root.server.set_rse_keys(rse_id, plain.access_key, secret)
+        settings = {'sorted_listing': True, 'lifecycle': False, 'bucket_prefix': f'{rse.lower()}-'.replace('_', '-')}
+        ids[rse] = add_s3_rse(team_root, rse, plain, settings=settings)
+        team_root.server.set_rse_keys(ids[rse], plain.access_key, secret)
 
     done, results = check(team_root, wrong)
+    team_root.server.set_rse_keys(ids[wrong], plain.access_key, plain.secret_key)  # others ask all storages
     assert done.returncode == 1
     assert results['keys of the server'][0] == 'FAILED'
     assert 'SignatureDoesNotMatch' in results['keys of the server'][1]

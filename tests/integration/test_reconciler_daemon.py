@@ -231,6 +231,7 @@ def test_a_storage_that_refuses_the_keys(place):
     (rse_id,) = here.rows('SELECT id FROM rses WHERE rse = ?', here.rse)
     here.server.set_rse_keys(rse_id.lower(), here.storage.access_key, 'another')
     done = here.server.run(*RECONCILER, '--run-once', '--rses', here.rse)
+    here.server.set_rse_keys(rse_id.lower(), here.storage.access_key, here.storage.secret_key)  # others ask all storages
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert f'RSE {here.rse}' in said

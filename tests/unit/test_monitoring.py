@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+
+pytest.importorskip('prometheus_client', reason='rucio-clients has no server')
+
 from prometheus_client import REGISTRY
 
 import rucio.core.monitor  # noqa: F401 - as on a server
