@@ -28,7 +28,7 @@ test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, agains
 test-long: export RUCIO_S3_TEST_LONG := 1
 test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes: random runs of the reconciler, copies, what the storages do
-	$(TOX) -e rucio$(RUCIO) -- -m long tests/backends tests/faults tests/integration tests/interop
+	$(TOX) -e rucio$(RUCIO) -- --loadscope-reorder -m long tests/backends tests/faults tests/integration tests/interop
 
 test-oldest: .venv/tools/.done  ## the unit tests with a client's Rucio; these and a few others with the oldest Rucio
 	$(TOX) -e clients,rucio38-smoke
