@@ -101,7 +101,7 @@ class _Source:
 
 
 def mutants_of(path: Path, name: str) -> list[Mutant]:
-    """All mutants of a module, in the order of the text. A few are no program, or the same one: see is_valid()."""
+    """All mutants of a module, in the order of the text. A few cannot be compiled, or change nothing: see is_valid()."""
     source = _Source(path, name)
     found = {mutant.source: mutant for mutant in (source.replaced(node, new) for node, new in _walk(source.tree)) if mutant.source != source.text}
     return sorted(found.values(), key=lambda each: (each.start, each.end, each.source))

@@ -29,8 +29,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import create_engine, text
-
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.files import command_path
@@ -281,13 +279,7 @@ class Site:
 
     def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
         """What is in Rucio's database."""
-        engine = create_engine(self.server.database_url)
-        try:
-            with engine.begin() as connection:
-                result = connection.execute(text(query), values)
-                return [tuple(row) for row in result] if result.returns_rows else []
-        finally:
-            engine.dispose()
+        return self.server.rows(query, **values)
 
 
 def _started(pid: int) -> int:

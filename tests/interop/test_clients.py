@@ -16,7 +16,6 @@
 
 import calendar
 import configparser
-import importlib.util
 import json
 import os
 import shutil
@@ -335,8 +334,6 @@ print(sorted(each['path'] for each in obstore.list(store).collect()), bytes(obst
 
 def test_obstore_has_a_did_as_its_root(world, tools, unique):
     """The storage has a CA of its own."""
-    if not importlib.util.find_spec('obstore'):
-        pytest.skip('obstore is not installed')
     file = tools.home / 'file'
     file.write_bytes(b'12345')
     world.alice.rucio('upload', '--rse', RSE, '--scope', SCOPE, '--lfn', f'shared/{unique}/file', str(file), check=True)

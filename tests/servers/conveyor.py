@@ -24,8 +24,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import create_engine, text
-
 from .cli import RucioCli, add_s3_rse, add_user, s3_keys
 from .postgres import PostgreSQL
 from .rucio_server import COPIER, RucioServer
@@ -156,13 +154,7 @@ class Conveyor:
 
     def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
         """What is in Rucio's database."""
-        engine = create_engine(self.server.database_url)
-        try:
-            with engine.begin() as connection:
-                result = connection.execute(text(query), values)
-                return [tuple(row) for row in result] if result.returns_rows else []
-        finally:
-            engine.dispose()
+        return self.server.rows(query, **values)
 
     def requests(self, name: str) -> list[tuple[Any, ...]]:
         """State, transfertool and host of the requests of a dataset's files."""

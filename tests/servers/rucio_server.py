@@ -197,6 +197,18 @@ class RucioServer:
         self._rse_accounts[rse_id] = {'access_key': access_key, 'secret_key': secret_key, 'signature_version': 's3v4', 'region': region, **more}
         self._write_rse_accounts()
 
+    def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        """What is in its database, or what a statement changes there."""
+        from sqlalchemy import create_engine, text  # noqa: PLC0415 - a client's Rucio does not have it
+
+        engine = create_engine(self.database_url)
+        try:
+            with engine.begin() as connection:
+                result = connection.execute(text(query), values)
+                return [tuple(row) for row in result] if result.returns_rows else []
+        finally:
+            engine.dispose()
+
     def requests(self) -> list[Request]:
         """All requests since the start, in order; len() before and after an action counts what it cost."""
         if not self._request_log.exists():

@@ -185,7 +185,7 @@ def _fill(twins, vo, owner):
         for name in ('run1', 'shared'):
             for kind in ('bob' if owner == 'alice' else 'alice', grants.EVERYBODY):
                 grants.add_grant(a.scope, name, kind, False, owner, None, [a.rse_id, b.rse_id] if kind == '*' else (), session=session)
-    _judge(twins)
+    judge(twins)
     for name in ('loose/cached', 'loose/marked', 'shared/cached', 'shared/half'):
         twins.change(models.RSEFileAssociation, {'scope': a.scope, 'name': name}, tombstone=PAST)
     twins.change(models.RSEFileAssociation, {'scope': a.scope, 'name': 'shared/half'}, state=ReplicaState.COPYING)
@@ -195,12 +195,13 @@ def _fill(twins, vo, owner):
         updates.note_etags(each.subtree, dict.fromkeys(ON_BOTH, etag))
 
 
-def _judge(twins):
-    with twins.writing() as session:
+def judge(catalogue):
+    """What Rucio's judge-evaluator and abacus for collection replicas do."""
+    with catalogue.writing() as session:
         for row in session.execute(select(models.UpdatedDID)).scalars().all():
             rule.re_evaluate_did(row.scope, row.name, row.rule_evaluation_action, session=session)
             session.delete(row)
-    with twins.writing() as session:
+    with catalogue.writing() as session:
         for each in replica.get_cleaned_updated_collection_replicas(1, 0, session=session):
             replica.update_collection_replica(each, session=session)
 

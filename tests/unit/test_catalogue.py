@@ -51,6 +51,7 @@ from rucio.db.sqla.constants import (
     RequestType,
     RuleState,
 )
+from servers.twins import judge
 
 SCOPE = InternalScope('user.alice')
 ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))
@@ -122,14 +123,7 @@ class World:
             session.execute(update(model).filter_by(**where).values(**values).execution_options(synchronize_session=False))
 
     def judge(self):
-        """What Rucio's judge-evaluator and abacus for collection replicas do."""
-        with self.writing() as session:
-            for row in session.execute(select(models.UpdatedDID)).scalars().all():
-                rule.re_evaluate_did(row.scope, row.name, row.rule_evaluation_action, session=session)
-                session.delete(row)
-        with self.writing() as session:
-            for each in replica.get_cleaned_updated_collection_replicas(1, 0, session=session):
-                replica.update_collection_replica(each, session=session)
+        judge(self)
 
     def usage(self):
         """What is counted: by account and RSE, and by RSE."""

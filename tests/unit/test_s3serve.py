@@ -20,6 +20,7 @@ import hashlib
 import http.client
 import socket
 import threading
+import urllib.request
 import zlib
 from contextlib import contextmanager
 from dataclasses import replace
@@ -462,6 +463,20 @@ def test_it_is_no_proxy(here, storage, target):
     lines = [f'GET {target} HTTP/1.1', *(f'{name}: {value}' for name, value in signed(here, 'GET', f'/{BUCKET}/x').items())]
     assert 400 <= raw(here, lines) < 500
     assert storage.requests == []
+
+
+def test_storages_are_reached_as_rucio_reaches_them(storage, monkeypatch):
+    """A network in no_proxy, which requests knows."""
+    for name in ('http_proxy', 'HTTP_PROXY'):
+        monkeypatch.setenv(name, 'http://127.0.0.1:9')
+    for name in ('no_proxy', 'NO_PROXY'):
+        monkeypatch.setenv(name, '127.0.0.0/8')
+    storage.store(BUCKET, 'x', b'content')
+    with serving(Rucio(storage.url)) as here:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(f'{here.url}/{BUCKET}/x', headers=signed(here, 'GET', f'/{BUCKET}/x'))
+        with opener.open(request) as answer:
+            assert answer.read() == b'content'
 
 
 def test_hop_by_hop_headers_and_cookies_end_here(storage):

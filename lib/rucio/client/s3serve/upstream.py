@@ -18,7 +18,6 @@ import asyncio
 import functools
 import hashlib
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar, Union
@@ -31,7 +30,7 @@ from rucio.common.exception import RucioException
 from rucio.common.s3.authorizer import Request
 from rucio.common.s3.botocore_internals import authorities
 from rucio.common.s3.endpoint import PERSON
-from rucio.common.s3.factory import trusted
+from rucio.common.s3.factory import proxies, trusted
 from rucio.common.s3.parsing import LONGEST_ANSWER
 
 from .answers import root_of
@@ -136,7 +135,7 @@ class Upstream:
         headers = dict(sent.headers)
         if length or sent.method in ('PUT', 'POST'):
             headers['Content-Length'] = str(length)
-        patience, parts = place.endpoint.patience(), urlsplit(sent.url)
+        patience = place.endpoint.patience()
         try:
             response = await self._session.request(
                 sent.method,
@@ -145,7 +144,7 @@ class Upstream:
                 data=(body if length else None),
                 allow_redirects=False,
                 ssl=self._context(place),
-                proxy=_proxy(parts.scheme, parts.hostname or ''),
+                proxy=proxies(sent.url).get(urlsplit(sent.url).scheme),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=patience.connect_timeout, sock_read=patience.read_timeout
                 ),
@@ -242,9 +241,3 @@ def _code(error: bytes) -> str:
         return root_of(error).findtext('Code') or ''
     except ValueError:
         return ''
-
-
-@functools.cache
-def _proxy(scheme: str, host: str) -> Optional[str]:
-    """Return the proxy of the environment for a host, as botocore does."""
-    return None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)

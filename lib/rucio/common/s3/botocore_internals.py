@@ -67,7 +67,6 @@ __all__ = [
     'payload_hash',
     'read_dates',
     'renewed_keys',
-    'replace_http_session',
     'send_unsigned',
     'set_content',
     'signature',
@@ -75,6 +74,7 @@ __all__ = [
     'unread',
     'without_checksum',
     'without_expect',
+    'wrap_send',
 ]
 
 _NOBODY = ReadOnlyCredentials('', '', None)
@@ -190,17 +190,31 @@ def _number(read: Callable[[Any, Any], Any], shape: Any, node: Any) -> Optional[
     return found
 
 
-def replace_http_session(client: Any, made: Callable[[Any], Any]) -> None:
-    """Let a client send its requests through ``made(its HTTP session)``, which has ``send(request)``.
+def wrap_send(client: Any, handler: Callable[[Callable[[Any], Any], Any], Any]) -> None:
+    """Let a client send each request by ``handler(send, request)``, which calls ``send(request)`` for the answer.
 
     Uses ``client._endpoint.http_session``, in which botocore reads the whole answer; a handler of ``before-send`` would
     have to send the request itself.
 
     :param client: The client.
-    :param made: Makes the new HTTP session from the old one.
+    :param handler: The function to call. Of several, the last one is the outermost.
     """
     inner = client._endpoint  # noqa: SLF001
-    inner.http_session = made(inner.http_session)
+    inner.http_session = _Wrapped(inner.http_session, handler)
+
+
+class _Wrapped:
+    """An HTTP session around another one."""
+
+    def __init__(self, session: Any, handler: Callable[[Callable[[Any], Any], Any], Any]) -> None:
+        self._session = session
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def send(self, request: Any) -> Any:
+        return self._handler(self._session.send, request)
 
 
 def limit_reads(client: Any, seconds_left: Callable[[], Optional[float]]) -> None:

@@ -22,7 +22,7 @@ still gets requests.
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
@@ -65,29 +65,14 @@ def watch(client: Any, service: str, rse: Optional[RSE]) -> None:
         breaker = _breakers.setdefault((os.getpid(), service, url), _Breaker(url, service))
     breaker.tell(rse)
     question = getattr(client, _QUESTIONS[service])
-    botocore_internals.replace_http_session(client, lambda session: _Watched(session, breaker, question))
 
-
-class _Watched:
-    """An HTTP session of botocore whose requests a breaker can refuse."""
-
-    def __init__(self, session: Any, breaker: '_Breaker', question: Any) -> None:
-        self._session = session
-        self._breaker = breaker
-        self._question = question
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def send(self, request: Any) -> Any:
-        """Send a request.
-
-        :raises StorageSilentError: if the storage does not answer; botocore does not repeat it.
-        """
-        with self._breaker.turn(self._question) as failed:
-            answer = self._session.send(request)
+    def watched(send: Callable[[Any], Any], request: Any) -> Any:
+        with breaker.turn(question) as failed:
+            answer = send(request)
             failed[:] = [answer.status_code >= SERVER_ERROR]
             return answer
+
+    botocore_internals.wrap_send(client, watched)
 
 
 class _Breaker:

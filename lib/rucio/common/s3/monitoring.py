@@ -20,6 +20,7 @@ nothing is counted. The labels are the name of an RSE and words of a fixed list,
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional
 
@@ -131,7 +132,7 @@ def observe(client: Any, service: str, rse: Optional[RSE]) -> None:
     :param rse: The RSE; None counts nothing.
     """
     if rse is not None and is_on():
-        botocore_internals.replace_http_session(client, lambda session: _Counted(session, service, rse))
+        botocore_internals.wrap_send(client, _Counted(service, rse).send)
 
 
 def observed(rse_id: str) -> Observed:
@@ -181,21 +182,17 @@ def _change(rse: RSE, **changes: Any) -> None:
 
 
 class _Counted:
-    """An HTTP session of botocore whose requests are counted."""
+    """Counts the requests of a client."""
 
-    def __init__(self, session: Any, service: str, rse: RSE) -> None:
-        self._session = session
+    def __init__(self, service: str, rse: RSE) -> None:
         self._service = service
         self._rse = rse
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def send(self, request: Any) -> Any:
+    def send(self, send: Callable[[Any], Any], request: Any) -> Any:
         """Send a request, and count it."""
         began = time.monotonic()
         try:
-            answer = self._session.send(request)
+            answer = send(request)
         except BotoCoreError as error:
             self._count(_kind_of(error), began)
             raise

@@ -70,7 +70,7 @@ def sections_of_no_rse(rses: 'Iterable[str]') -> list[str]:
 
 def _sections() -> list[str]:
     try:
-        return [each for each in get_config().sections() if each == 's3' or each.startswith('s3')]
+        return [each for each in get_config().sections() if each == 's3' or each.startswith(_PREFIX)]
     except (RucioException, RuntimeError):  # a client may be configured by its arguments only
         return []
 

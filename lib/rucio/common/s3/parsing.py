@@ -31,7 +31,7 @@ from . import botocore_internals, deadlines, urllib3_internals
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.awsrequest import AWSPreparedRequest
     from botocore.session import Session
 
 __all__ = ['LONGEST_ANSWER', 'UnreadableAnswerError', 'bound', 'strict']
@@ -91,7 +91,16 @@ def bound(client: Any, seconds: float) -> None:
     :param seconds: The time for an answer, from the request to its last byte.
     """
     botocore_internals.limit_reads(client, deadlines.seconds_left)
-    botocore_internals.replace_http_session(client, lambda session: _Bounded(session, seconds))
+
+    def bounded(send: 'Callable[[Any], Any]', request: 'AWSPreparedRequest') -> Any:
+        with deadlines.within(seconds):
+            with botocore_internals.unread(request):
+                answer = send(request)
+            if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
+                botocore_internals.set_content(answer, _content(request, answer.raw))
+        return answer
+
+    botocore_internals.wrap_send(client, bounded)
 
 
 def _parsed(read: 'Callable[[], Any]', response: 'Mapping[str, Any]', name: str) -> Any:
@@ -141,26 +150,6 @@ def _refuse_tricks(body: Any) -> None:
         b'<!DOCTYPE' in body or b'<!ENTITY' in body or b'\0' in body or _ENCODING.match(body)
     ):
         raise UnreadableAnswerError(reason='its XML has entities or an unusual encoding')
-
-
-class _Bounded:
-    """An HTTP session of botocore that limits answers."""
-
-    def __init__(self, session: Any, seconds: float) -> None:
-        self._session = session
-        self._seconds = seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def send(self, request: 'AWSPreparedRequest') -> 'AWSResponse':
-        """Send a request, and read the body of the answer unless it is an object's."""
-        with deadlines.within(self._seconds):
-            with botocore_internals.unread(request):
-                answer: Any = self._session.send(request)
-            if answer.status_code >= 300 or not request.stream_output:  # an object has the latter
-                botocore_internals.set_content(answer, _content(request, answer.raw))
-        return answer  # type: ignore[no-any-return]
 
 
 def _content(request: 'AWSPreparedRequest', raw: Any) -> bytes:
