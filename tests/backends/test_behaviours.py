@@ -41,7 +41,12 @@ def probe(kind: Kind, server: Any) -> Probe:
 class TestMeasured:
     @pytest.mark.parametrize('each', BEHAVIOURS, ids=str)
     def test_the_document_says_what_the_storage_does(self, kind: Kind, probe: Probe, each: Behaviour) -> None:
-        assert not document.differs(kind, each, each.measure(probe), COLUMNS[kind.name])
+        differs = document.differs(kind, each, each.measure(probe), COLUMNS[kind.name])
+        # A connection may break once, when a busy server closes it just as it is used again.
+        # What the storage itself does is the same the second time.
+        if 'breaks off' in differs:
+            differs = document.differs(kind, each, each.measure(probe), COLUMNS[kind.name])
+        assert not differs
 
 
 def test_the_document_is_as_it_is_written() -> None:

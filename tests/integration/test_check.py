@@ -87,10 +87,12 @@ def test_who_has_no_bucket_is_told_how_to_make_one(vended_team: Team) -> None:
 
 
 @pytest.mark.long
-def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: Site) -> None:
+def test_an_operator_without_a_bucket_gets_one_for_the_time_of_the_check(site: Site, unique: str) -> None:
+    """The RSE has a prefix of its own: on PLAIN_S3, scopes of root have buckets that other tests made."""
     storage = site.storages['PLAIN_S3']
-    site.root.configure(s3_keys('PLAIN_S3', storage))
-    done, results = check(site.root, 'PLAIN_S3')
+    rse = site.add_rse(f'{unique}_S3'.upper(), storage, settings={'bucket_prefix': f'{unique}-'})
+    site.root.configure(s3_keys(rse, storage))
+    done, results = check(site.root, rse)
 
     all_is_well(done, results)
     assert 'made for this check' in results['bucket'][1]

@@ -73,6 +73,8 @@ def test_no_byte_leaves_a_storage_that_holds_both(conveyor: Conveyor, unique: st
     before = len(conveyor.proxies[A].operations())
     said = conveyor.copy()
     asked = [each for each in conveyor.proxies[A].operations()[before:] if 'bucket' not in each]
+    # A third request that has waited for a second behind two slow copies asks first whether the storage still answers.
+    asked = [each for each in asked if each != 'ListBuckets']
     conveyor.finish()
     assert said.count(': copied, ') == 3, said
     assert (asked.count('CopyObject'), asked.count('HeadObject')) == (3, 4 * 3)
