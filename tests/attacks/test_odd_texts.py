@@ -72,6 +72,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ('PUT', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE', 'policy': {'Version': '2012-10-17', 'Statement': []}},
     ('DELETE', '/policy'): {'scope': 'SCOPE', 'rse': 'RSE'},
     ('POST', '/reconcile'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'after': 'odd', 'dry_run': True, 'on_changed': 'report', 'on_missing': 'report'},
+    ('POST', '/reconcile/files'): {'scope': 'SCOPE', 'rse': 'RSE', 'files': [], 'on_changed': 'report', 'on_missing': 'report'},
     ('POST', '/import'): {'rse': 'RSE', 'scope': 'SCOPE', 'name': 'odd', 'bucket': 'SCOPE', 'prefix': 'odd', 'dry_run': True},
     ('PUT', '/settings'): {'scope': 'SCOPE', 'rse': 'RSE', 'on_changed': 'report'},
     ('GET', '/buckets'): {'rse': 'RSE'},

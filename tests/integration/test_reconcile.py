@@ -29,6 +29,7 @@ import pytest
 from servers.cli import RucioCli
 from servers.files import command_path
 from servers.process import TIMEOUT
+from servers.rest import Rest
 from servers.team import Team, ok, refused, rows
 
 
@@ -193,6 +194,8 @@ def test_others_may_not(team: Team, put: Callable[..., str], unique: str) -> Non
     for words in (('reconcile', team.scope), ('reconcile', f'{team.scope}:{unique}'), ('settings', team.scope), ('watch', team.scope)):
         assert 'may not' in refused(team.other.rucio('s3', *words))
     assert 'may not' in refused(team.other.rucio('s3', 'settings', team.scope, '--on-missing', 'forget'))
+    files = {'scope': team.scope, 'rse': team.rse, 'files': [{'name': f'{unique}/a', 'bytes': 1, 'etag': hashlib.md5(b'1').hexdigest(), 'adler32': '00320032'}]}
+    assert Rest(team.other)('POST', '/reconcile/files', files).status == 403
     assert listed(team, unique) == set()
 
 

@@ -20,10 +20,12 @@ import signal
 import stat
 import subprocess
 import urllib.request
+import zlib
 
 import pytest
 
 from interop.world import WITHOUT_STS
+from servers.files import command_path
 
 # {file} is a local file of several parts, {folder} a new name in the bucket, {copy} another local file. The last command removes all.
 CLIENTS = {
@@ -109,6 +111,40 @@ def test_a_part_that_is_shared(world, tools, unique):
     assert 'for bob' in done.stdout
     assert 'user.bob' in done.stdout
     assert 'not for bob' not in done.stdout
+
+
+def test_what_is_written_and_deleted_is_in_the_catalogue_at_once(any_world, tools, unique, large):
+    """A small file, a multipart upload and a copy can be downloaded by Rucio right after; with their own checksum, which no server had to read."""
+    user, file = any_world.alice, large()
+    small, changed = tools.home / 'small', tools.home / 'changed'
+    small.write_bytes(b'small')
+    changed.write_bytes(file.read_bytes()[::-1])
+    aws, here = f'{tools.find("aws")} s3', f's3://user.alice/{unique}'
+    download = f'{command_path("rucio")} download --no-subdir --dir {tools.home}/got'
+    lines = [
+        f'{aws} cp --no-progress {small} {here}/small',
+        f'{aws} cp --no-progress {file} {here}/large',
+        f'{aws} cp --no-progress {here}/small {here}/copy',
+        f'{download} {" ".join(f"user.alice:{unique}/{name}" for name in ("small", "large", "copy"))}',
+    ]
+    done = script(any_world, user, tools, lines)
+    assert done.returncode == 0, done.stdout + done.stderr
+    got = {name: (tools.home / 'got' / unique / name).read_bytes() for name in ('small', 'large', 'copy')}
+    assert got == {'small': b'small', 'copy': b'small', 'large': file.read_bytes()}
+    sums = {each['name'].rpartition('/')[2]: each['adler32'] for each in user.call('list_files', 'user.alice', unique)}
+    assert sums == {'small': '065f021a', 'copy': None, 'large': f'{zlib.adler32(file.read_bytes()):08x}'}
+    lines = [
+        f'{aws} cp --no-progress {changed} {here}/large',
+        f'{download.replace("/got", "/again")} user.alice:{unique}/large',
+        f'{aws} rm {here}/small',
+        f"{aws}api delete-objects --bucket user.alice --delete 'Objects=[{{Key={unique}/copy}}]'",
+    ]
+    done = script(any_world, user, tools, lines, '--overwrite')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tools.home / 'again' / unique / 'large').read_bytes() == changed.read_bytes()
+    assert [(each['name'], each['adler32']) for each in user.call('list_files', 'user.alice', unique)] == [
+        (f'{unique}/large', f'{zlib.adler32(changed.read_bytes()):08x}')
+    ]
 
 
 def test_exit_codes(world, tools):

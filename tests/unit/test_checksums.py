@@ -20,12 +20,22 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.s3.checksums import combine_crc32, crc32_of, etag_of
+from rucio.common.s3.checksums import combine_adler32, combine_crc32, crc32_of, etag_of
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_the_crc32_of_two_pieces_is_that_of_the_whole(first, second):
     assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_the_adler32_of_two_pieces_is_that_of_the_whole(first, second):
+    assert combine_adler32(zlib.adler32(first), zlib.adler32(second), len(second)) == zlib.adler32(first + second)
+
+
+def test_the_adler32_of_a_large_second_piece():
+    second = b'\xff' * 70_000
+    assert combine_adler32(zlib.adler32(b'x'), zlib.adler32(second), len(second)) == zlib.adler32(b'x' + second)
 
 
 def test_the_crc32_of_a_large_second_piece():

@@ -231,3 +231,12 @@ def test_who_wants_no_more_leaves_no_thread_behind(s3, subtree):
     next(found)
     found.close()
     assert not [each for each in threading.enumerate() if each.name.startswith('rucio-s3-checksums')]
+
+
+@pytest.mark.parametrize(('size', 'etag', 'counts'), [(len(BODY), f'"{MULTI}"', True), (len(BODY) + 1, MULTI, False), (len(BODY), OTHER, False)])
+def test_a_checksum_that_was_told_counts_only_for_the_object_it_is_of(s3, subtree, size, etag, counts):
+    s3.buckets[BUCKET] = {'run1/file': fake_s3.Object(BODY, MULTI)}
+    told = {'run1/file': checksums.Told(size, etag, '0123abcd')}
+    ((_, file),) = checksums.compute_checksums(subtree(), [entry(s3, 'run1/file')], 2, True, threading.Event(), told)
+    assert (file.adler32, file.etag) == ('0123abcd' if counts else ADLER32, MULTI)
+    assert any(each.operation == 'GetObject' for each in s3.requests) is not counts

@@ -14,13 +14,15 @@
 
 """What is reconciled by a request: in bounds, as the request or the bucket's settings say."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.s3.api import Wish
+from rucio.common.exception import InputValidationError
+from rucio.common.s3.api import ReconcileFiles, Wish
 from rucio.core.s3.buckets import bucket_settings
 from rucio.core.s3.reconciler import requested
 
@@ -31,7 +33,7 @@ def made(monkeypatch):
     calls = []
 
     class Reconciler(SimpleNamespace):
-        summary = SimpleNamespace(as_dict=lambda: {'counts': {}, 'problems': []})
+        summary = SimpleNamespace(as_dict=lambda: {'counts': {}, 'problems': []}, counts=Counter())
 
         def __init__(self, subtree, **options):
             super().__init__(subtree=subtree, **options)
@@ -68,6 +70,32 @@ def test_one_file(twins, made):
     assert requested.reconcile(one.subtree, Wish(), 'run1/file')['after'] is None
     assert made[0].checked == (['run1/file'], 4 * 1024**3)
     assert not made[0].dry_run
+
+
+def files(*told, **wish):
+    return ReconcileFiles(scope='user.alice', rse='X', files=list(told), **wish)
+
+
+def test_some_files(twins, made):
+    one = twins.of()
+    told = [{'name': 'run1/a', 'bytes': 3, 'etag': '"e-2"', 'adler32': '0123abcd'}, {'name': 'run1/b'}, {'name': '../c'}]
+    assert requested.reconcile_files(one.subtree, files(*told, on_missing='forget'))['after'] is None
+    assert made[0].checked == (['run1/a', 'run1/b'], 4 * 1024**3, {'run1/a': (3, '"e-2"', '0123abcd')})
+    assert (made[0].on_missing, made[0].on_changed, made[0].summary.counts['unnameable']) == ('forget', 'report', 1)
+
+
+@pytest.mark.parametrize(
+    'file',
+    [
+        *({}, [], 'a', {'name': 1}, {'name': ''}),
+        *({'name': 'a', 'bytes': 1, 'etag': 'e'} | {'adler32': text} for text in ('x' * 8, '1', 1, '0123ABCD', '0123abcd\n')),
+        *({'name': 'a', 'bytes': 1, 'etag': 'e', 'adler32': '0123abcd'} | wrong for wrong in ({'bytes': True}, {'bytes': '1'}, {'etag': None})),
+    ],
+)
+def test_files_that_are_described_wrongly(twins, made, file):
+    with pytest.raises(InputValidationError, match="'files'"):
+        requested.reconcile_files(twins.of().subtree, files(file))
+    assert not made
 
 
 @pytest.mark.parametrize(('dataset', 'on_missing', 'expected'), [('d', 'forget', True), ('d', None, False), (None, 'forget', False)])

@@ -41,9 +41,11 @@ from rucio.client.s3serve.bodies import Body
 from rucio.client.s3serve.gateway import Options
 from rucio.client.s3serve.places import Place
 from rucio.client.s3serve.refusals import Refusal
+from rucio.client.s3serve.registrar import Registrar
 from rucio.client.s3serve.server import listening
 from rucio.client.s3serve.signatures import LocalKeys, verify
-from rucio.common.exception import AccessDenied, InputValidationError, RSENotFound
+from rucio.client.s3serve.sums import Parts, Sum
+from rucio.common.exception import AccessDenied, InputValidationError, RSENotFound, ServerConnectionException
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
@@ -65,6 +67,8 @@ class Rucio:
         self.elsewhere = {}  # name -> RSEs and keys
         self.base = base
         self.shared = shared  # only this collection is shared
+        self.told = []  # of the catalogue: RSE, names, what is known of them, and what is to be done
+        self.refuses = None
         self.settings = {'conditional_put': True, 'conditional_multipart': True} | settings
         self.url = url
 
@@ -83,6 +87,12 @@ class Rucio:
     def endpoint(self, rse):
         secrets = Secrets(access_key='AKID', secret_key='upstream-secret')
         return Endpoint(rse=rse, rse_id='', url=self.url, region='us-east-1', secrets=secrets, **self.settings)
+
+    def reconcile_files(self, scope, rse, files, on_changed=None, on_missing=None):
+        if self.refuses:
+            raise self.refuses
+        self.told.append((scope, rse, files, on_changed, on_missing))
+        return {'problems': []}
 
     def list_buckets(self, rse=None, missing=None):
         return [{'rse': 'X', 'bucket': BUCKET, 'scope': BUCKET, 'created': '2026-11-23T01:46:27Z'}, {'rse': 'X', 'bucket': 'b', 'scope': None, 'created': None}]
@@ -124,6 +134,86 @@ def code_of(call, *arguments, **keywords):
 def storage(s3):
     s3.buckets.update({BUCKET: {}, 'storage.bucket': {}})
     return s3
+
+
+# The catalogue
+
+
+def test_the_catalogue_is_told_of_what_is_written_and_deleted(storage):
+    rucio, parts = Rucio(storage.url), [b'1' * 5_000_000, b'22']
+    with serving(rucio, overwrite=True) as here:
+        client = boto(here)
+        client.put_object(Bucket=BUCKET, Key='run/a', Body=b'0123')
+        client.copy_object(Bucket=BUCKET, Key='run/b', CopySource=f'{BUCKET}/run/a')
+        upload = client.create_multipart_upload(Bucket=BUCKET, Key='run/c')['UploadId']
+        of = {'Bucket': BUCKET, 'Key': 'run/c', 'UploadId': upload}
+        etags = [client.upload_part(**of, PartNumber=number, Body=part)['ETag'] for number, part in enumerate([*parts, b'not used'], 1)]
+        client.complete_multipart_upload(**of, MultipartUpload={'Parts': [{'PartNumber': n, 'ETag': etags[n - 1]} for n in (1, 2)]})
+        client.delete_object(Bucket=BUCKET, Key='run/a')
+        client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'run/b'}]})
+        client.get_object(Bucket=BUCKET, Key='run/c')['Body'].read()
+    whole = {'bytes': 5_000_002, 'etag': f'"{storage.buckets[BUCKET]["run/c"].etag}"', 'adler32': f'{zlib.adler32(b"".join(parts)):08x}'}
+    a = {'name': 'run/a', 'bytes': 4, 'etag': f'"{hashlib.md5(b"0123").hexdigest()}"', 'adler32': f'{zlib.adler32(b"0123"):08x}'}
+    written = [[a], [{'name': 'run/b'}], [{'name': 'run/c', **whole}]]
+    assert rucio.told == [
+        *((BUCKET, 'X', files, 'replace', None) for files in written),
+        *((BUCKET, 'X', [{'name': name}], 'replace', 'forget') for name in ('run/a', 'run/b')),
+    ]
+
+
+@pytest.mark.parametrize(('refusal', 'asked_again'), [(AccessDenied('no'), False), (ServerConnectionException('gone'), True), (OSError(), True)])
+def test_a_catalogue_that_refuses_loses_no_object(storage, caplog, refusal, asked_again):
+    rucio = Rucio(storage.url)
+    rucio.refuses = refusal
+    with serving(rucio) as here:
+        boto(here).put_object(Bucket=BUCKET, Key='a', Body=b'0123')
+        rucio.refuses = None
+        boto(here).put_object(Bucket=BUCKET, Key='b', Body=b'0123')
+    assert storage.buckets[BUCKET]['a'].body == b'0123'
+    assert len(rucio.told) == asked_again
+    assert len([each for each in caplog.messages if 'does not know of 1 written' in each]) == 1
+
+
+def test_a_catalogue_that_does_not_answer_is_not_waited_for_again(storage, monkeypatch, caplog):
+    rucio, answers = Rucio(storage.url), threading.Event()
+    monkeypatch.setattr(Registrar, 'PATIENCE', 0.1)
+    monkeypatch.setattr(Registrar, 'CLOSING', 0.1)
+    monkeypatch.setattr(rucio, 'reconcile_files', lambda *_, **__: answers.wait(30))
+    with serving(rucio) as here:
+        for name in ('a', 'b', 'c'):
+            boto(here).put_object(Bucket=BUCKET, Key=name, Body=b'0123')
+    answers.set()
+    assert 'does not know of 3 written' in caplog.text
+
+
+async def told_at_once(rucio, number):
+    registrar = Registrar(rucio, overwrite=False)
+    place = Place(BUCKET, rucio.endpoint('X'), None, BUCKET, '')
+    await asyncio.gather(*(registrar.written(place, f'run/{index}', '', None) for index in range(number)))
+    await registrar.close()
+
+
+def test_many_files_are_told_together(storage, monkeypatch, caplog):
+    rucio = Rucio(storage.url)
+    asyncio.run(told_at_once(rucio, 500))
+    assert [len(files) for _, _, files, _, _ in rucio.told] == [200, 200, 100]
+    monkeypatch.setattr(Registrar, 'MOST', 100)
+    asyncio.run(told_at_once(rucio, 500))
+    assert sum(len(files) for _, _, files, _, _ in rucio.told) == 600
+    assert caplog.text.count('100 files wait already') == 1
+
+
+def test_sums_of_parts_are_forgotten(monkeypatch):
+    monkeypatch.setattr(Parts, 'MOST', 3)
+    parts = Parts()
+    for upload in ('a', 'b'):
+        parts.note(upload, '1', '"e"', Sum(1, zlib.adler32(b'x')))
+        parts.note(upload, '2', '"f"', Sum(1, zlib.adler32(b'y')))
+    assert parts.whole('a', [('1', 'e')]) is None
+    assert parts.whole('b', [('1', 'e'), ('2', '"f"')]) == Sum(2, zlib.adler32(b'xy'))
+    assert parts.whole('b', [('1', 'of another part')]) is None
+    parts.forget('b')
+    assert parts.whole('b', [('1', 'e')]) is None
 
 
 # Operations

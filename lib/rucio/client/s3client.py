@@ -617,6 +617,39 @@ class S3Client(CredentialClient):
             api.Reconcile(scope=scope, name=name or '', rse=self._choose(scope, name, rse), **wish), progress
         )
 
+    def reconcile_files(
+        self,
+        scope: str,
+        rse: str,
+        files: list[api.WrittenFile],
+        *,
+        on_changed: Optional[str] = None,
+        on_missing: Optional[str] = None,
+    ) -> api.Reconciled:
+        """Reconcile files whose objects were just written or deleted by another tool. One request.
+
+        The server sends two or three requests to the storage for each file, and reads new objects if neither ``files``
+        nor the storage has their checksum.
+
+        Parameters
+        ----------
+        scope :
+            The scope whose bucket it is.
+        rse :
+            The RSE.
+        files :
+            At most 200: the name of each, and if they are known, bytes, etag and adler32 of its object.
+        on_changed, on_missing :
+            As in :meth:`reconcile`.
+
+        Returns
+        -------
+            As in :meth:`reconcile`.
+        """
+        return self._ask(
+            api.ReconcileFiles(scope=scope, rse=rse, files=files, on_changed=on_changed, on_missing=on_missing)
+        )
+
     def get_bucket_settings(self, scope: str, rse: Optional[str] = None) -> api.BucketSettings:
         """Return what is done about objects in a scope's bucket that others changed or removed. One request.
 

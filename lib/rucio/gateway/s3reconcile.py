@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rucio.core.s3.buckets.bucket_settings import BucketSettings
     from rucio.core.s3.storages import Storage
 
-__all__ = ['get_settings', 'list_changes', 'reconcile', 'set_settings']
+__all__ = ['get_settings', 'list_changes', 'reconcile', 'reconcile_files', 'set_settings']
 
 
 def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
@@ -73,6 +73,23 @@ def reconcile(asked: api.Reconcile, issuer: str, vo: str = DEFAULT_VO) -> dict[s
     lookup.need_answer(storage)
     answer = requested.reconcile(subtree, asked, file=name if file else None)
     return {'rse': subtree.storage.rse, 'bucket': subtree.bucket, 'scope': scope, 'name': name} | answer
+
+
+def reconcile_files(asked: api.ReconcileFiles, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
+    """Compare the objects of some files with the catalogue, and update it as :func:`reconcile` does.
+
+    :raises AccessDenied: if the issuer does not own the scope.
+    :raises InputValidationError: if a file is not described as the interface prescribes.
+    """
+    account, internal = names(issuer, asked.scope, '', vo)
+    with db_session(DatabaseOperationType.READ) as session:
+        access.need(account, internal, '', True, session=session)
+        (storage,) = lookup.candidates(account, internal, '', asked.rse, session=session)
+    lookup.need_exclusive(storage, account, asked.scope)
+    subtree = Subtree.of(storage.with_short_timeouts, internal)
+    lookup.need_answer(storage)
+    answer = requested.reconcile_files(subtree, asked)
+    return {'rse': storage.rse, 'bucket': subtree.bucket, 'scope': asked.scope, 'name': ''} | answer
 
 
 def get_settings(asked: api.GetBucketSettings, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:

@@ -52,12 +52,13 @@ _SIGNATURE = 'x-amz-trailer-signature'
 class Streamed(ABC):
     """A body that comes in pieces: ``length`` in bytes, ``payload`` for X-Amz-Content-SHA256.
 
-    ``failure`` says why it ended early.
+    ``failure`` says why it ended early; ``adler32`` is the checksum of what was read of it.
     """
 
     length: int
     payload: str
     failure: Optional[Refusal] = None
+    adler32: int = 1
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -96,6 +97,7 @@ class Body(Streamed):
         try:
             async for data in self._source:
                 for piece in self._decoder.feed(data):
+                    self.adler32 = zlib.adler32(piece, self.adler32)
                     if held:
                         yield held
                     held = piece

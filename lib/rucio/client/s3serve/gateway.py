@@ -34,7 +34,9 @@ from .bodies import Body
 from .exchange import READING, Exchange, Options, Task
 from .places import Place, Places
 from .refusals import Refusal
+from .registrar import Registrar
 from .signatures import LocalKeys, verify
+from .sums import Parts, Sum, listed_parts
 from .upstream import Answer, Relayed, Upstream
 
 __all__ = ['Gateway']
@@ -72,6 +74,7 @@ class Gateway:
     :param hosts: The values of the header Host that lead here.
     :param account: The account, which owns all buckets in the eyes of a tool.
     :param options: What is allowed.
+    :param registrar: Tells the Rucio server what is written and deleted.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Gateway:
         hosts: tuple[str, ...],
         account: str,
         options: Options,
+        registrar: Registrar,
     ) -> None:
         self._keys = keys
         self._places = places
@@ -90,6 +94,8 @@ class Gateway:
         self._account = account
         self._options = options
         self._exchange = Exchange(upstream, places, options)
+        self._registrar = registrar
+        self._parts = Parts()
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -150,6 +156,7 @@ class Gateway:
             answer = await self._read_elsewhere(task, refusal)
         if task.operation.name in _STORING and 'ETag' not in answer.headers:
             raise _strange(task)  # a login page, for example, has stored nothing
+        await self._noted(task, answer.headers.get('ETag', ''), Sum(task.body.length, task.body.adler32))
         response = web.StreamResponse(status=answer.status, headers=answers.headers(answer.headers))
         try:
             await response.prepare(task.request)
@@ -224,13 +231,27 @@ class Gateway:
                 more = {name: value for name, value in more.items() if not _is_metadata(name)}
                 more |= {name.lower(): value for name, value in found.headers.items() if _is_metadata(name.lower())}
             kept = {name: value for name, value in more.items() if not name.startswith((_SOURCE, 'x-amz-metadata-'))}
-            stored = await self._exchange.send(task, _query(task.asked.query), Relayed(found), kept)
+            body = Relayed(found)
+            stored = await self._exchange.send(task, _query(task.asked.query), body, kept)
         finally:
             found.response.close()
         stored.response.release()
         if 'ETag' not in stored.headers:
             raise _strange(task)
+        await self._noted(task, stored.headers['ETag'], Sum(body.length, body.adler32))
         return _xml(answers.copied(_ROOTS[task.operation.name], stored.headers['ETag']))
+
+    async def _noted(self, task: Task, etag: str, content: Optional[Sum]) -> None:
+        """Note what an operation did to an object: a part for its whole, everything else for the catalogue."""
+        name, upload = task.asked.key, task.asked.query.get('uploadId', '')
+        if task.operation.name in ('UploadPart', 'UploadPartCopy') and content:
+            self._parts.note(upload, task.asked.query['partNumber'], etag, content)
+        elif task.operation.name in ('PutObject', 'CopyObject', 'CompleteMultipartUpload'):
+            await self._registrar.written(task.place, name, etag, content)
+        elif task.operation.name == 'DeleteObject':
+            await self._registrar.deleted(task.place, name)
+        if task.operation.name in ('CompleteMultipartUpload', 'AbortMultipartUpload'):
+            self._parts.forget(upload)
 
     async def _delete_each(self, task: Task) -> web.StreamResponse:
         """Delete the objects of a DeleteObjects one by one: one request each.
@@ -247,10 +268,11 @@ class Gateway:
                     place = await self._upstream.blocking(self._places.of, task.asked.bucket, key)
                     answer = await self._upstream.send(place, 'DELETE', place.base + key)
                     answer.response.release()
-                shown = f'{task.asked.bucket}/{key}'
-                return answers.Deleted(
-                    key, answers.refusal(answer.status, answer.error, place, shown) if answer.status >= 300 else None
-                )
+                if answer.status >= 300:
+                    shown = f'{task.asked.bucket}/{key}'
+                    return answers.Deleted(key, answers.refusal(answer.status, answer.error, place, shown))
+                await self._registrar.deleted(place, key)
+                return answers.Deleted(key, None)
             except Refusal as refusal:
                 return answers.Deleted(key, refusal)
 
@@ -278,6 +300,8 @@ class Gateway:
             named = answers.renamed(root, task.place, task.asked.bucket, url)
         except ValueError:
             raise _strange(task) from None
+        etag = root.findtext('ETag') or ''
+        await self._noted(task, etag, self._parts.whole(task.asked.query.get('uploadId', ''), listed_parts(body)))
         kept = {name: value for name, value in answers.headers(answer.headers).items() if name.lower() == 'etag'}
         return _xml(named, kept)
 

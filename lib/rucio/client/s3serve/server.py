@@ -27,6 +27,7 @@ from rucio.common.exception import InputValidationError
 from .exchange import Options
 from .gateway import Gateway
 from .places import Places
+from .registrar import Registrar
 from .signatures import LocalKeys
 from .upstream import PIECE, Upstream
 
@@ -69,8 +70,9 @@ async def listening(
         ) from None
     bound = sock.getsockname()[1]
     hosts = (f'{HOST}:{bound}', f'localhost:{bound}')
-    keys, upstream = LocalKeys.make(), Upstream()
-    gateway = Gateway(keys, Places(client, rse), upstream, hosts, str(client.account), options or Options())
+    keys, upstream, options = LocalKeys.make(), Upstream(), options or Options()
+    registrar = Registrar(client, options.overwrite)
+    gateway = Gateway(keys, Places(client, rse), upstream, hosts, str(client.account), options, registrar)
     # Bytes that are not HTTP are answered with 400; a traceback would tell nobody anything.
     quiet = logging.getLogger('rucio.s3.serve.http')
     quiet.setLevel(logging.CRITICAL)
@@ -82,5 +84,6 @@ async def listening(
         yield Listening(f'http://{hosts[0]}', keys)
     finally:
         await runner.cleanup()
+        await registrar.close()
         await upstream.close()
         sock.close()

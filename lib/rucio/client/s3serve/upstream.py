@@ -18,6 +18,7 @@ import asyncio
 import functools
 import hashlib
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar, Union
@@ -213,6 +214,7 @@ class Relayed(Streamed):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._response.content.iter_any():
+                self.adler32 = zlib.adler32(piece, self.adler32)
                 yield piece
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
             self.failure = Refusal('ServiceUnavailable', 'The storage of the source closed the connection: try again.')

@@ -28,6 +28,7 @@ from rucio.common.s3.contract import Field, Request
 from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 MAX_REQUESTS = 1000  # per call of POST /sign
+MAX_FILES = 200  # per call of POST /reconcile/files
 PROBES = ('writing', 'integrity', 'names', 'objects', 'signatures')  # the parts of rucio.common.s3.probes
 DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
 
@@ -666,6 +667,37 @@ class Reconcile(Wish, Request[Reconciled], route='POST /reconcile'):
     scope: Scope
     name: Name = ''
     rse: RSE = None
+
+
+class WrittenFile(TypedDict):
+    """A file whose object an account has just written or deleted, and what is known of its content."""
+
+    name: str
+    bytes: NotRequired[Annotated[int, 'The size of the object. The checksum counts only with size and ETag.']]
+    etag: NotRequired[Annotated[str, 'Its ETag, as the storage returned it.']]
+    adler32: NotRequired[Annotated[str, 'Its Adler-32, as 8 hexadecimal digits.']]
+
+
+class ReconcileFiles(Request[Reconciled], route='POST /reconcile/files'):
+    """Reconcile some files.
+
+    Compares the objects of files that the account has just written or deleted with the catalogue, as POST /reconcile
+    does. An object that still has the given size and ETag is not read: the given checksum is registered.
+
+    400: Invalid parameters
+    403: The account does not own the scope
+    404: There is no such RSE, scope or bucket
+    501: The RSE has no common prefix for the names of a scope
+    503: The storage does not answer
+    """
+
+    scope: Scope
+    rse: Annotated[str, Field('The RSE.')]
+    files: Annotated[list[WrittenFile], Field('The files.', MAX_FILES)]
+    on_changed: Annotated[
+        Optional[str], Field('What to do about objects that differ from the catalogue.', choices=ON_CHANGED)
+    ] = None
+    on_missing: Annotated[Optional[str], Field('What to do about missing objects.', choices=ON_MISSING)] = None
 
 
 class ImportBucket(Wish, Request[Imported], route='POST /import'):

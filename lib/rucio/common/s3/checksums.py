@@ -20,9 +20,10 @@ import zlib
 from functools import lru_cache
 from typing import BinaryIO
 
-__all__ = ['base64_of', 'combine_crc32', 'crc32_of', 'etag_of']
+__all__ = ['base64_of', 'combine_adler32', 'combine_crc32', 'crc32_of', 'etag_of']
 
 _BLOCK = 1024**2
+_ADLER32 = 65521  # the largest prime below 2^16
 _CRC32 = 0xEDB88320  # the polynomial, lowest power in the highest bit
 _ONE = 1 << 31  # x^0 in this order
 
@@ -110,3 +111,15 @@ def base64_of(crc: int) -> str:
     :param crc: The CRC-32.
     """
     return base64.b64encode(crc.to_bytes(4, 'big')).decode()
+
+
+def combine_adler32(first: int, second: int, length: int) -> int:
+    """Return the Adler-32 of two pieces one after the other: https://www.rfc-editor.org/rfc/rfc1950#section-9.
+
+    :param first: The Adler-32 of the first piece.
+    :param second: The Adler-32 of the second one.
+    :param length: The length of the second piece in bytes.
+    """
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
+    return high % _ADLER32 << 16 | low % _ADLER32

@@ -19,7 +19,7 @@ import binascii
 import re
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from rucio.common.exception import ResourceTemporaryUnavailable, RucioException, ServiceUnavailable
 from rucio.common.s3 import archives, objects, request_ids
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .listings import Entry
 
-__all__ = ['compute_checksums']
+__all__ = ['Told', 'compute_checksums']
 
 MAX_READ_SECONDS = 60  # for an object, while a request to the Rucio server waits
 # Daemons give up an object that comes more slowly: one that never ends would stop all others.
@@ -52,12 +52,21 @@ class Stopped(ServiceUnavailable):
     """Reading was stopped."""
 
 
+class Told(NamedTuple):
+    """The Adler-32 of an object, as whoever wrote it says. It counts as long as the object has this size and ETag."""
+
+    size: int
+    etag: str
+    adler32: str
+
+
 def compute_checksums(
     subtree: 'Subtree',
     entries: 'Iterable[Entry]',
     readers: int,
     read: 'Union[bool, Callable[[Entry], bool]]',
     stop: threading.Event,
+    told: 'Optional[Mapping[str, Told]]' = None,
 ) -> 'Iterator[Result]':
     """Yield the files to register for objects, in the order in which they are ready.
 
@@ -70,6 +79,7 @@ def compute_checksums(
     :param read: Whether to read objects, or a function that decides it in the thread of the caller; others may
         have no checksum.
     :param stop: Once it is set, no more objects are started, and those being read are neither finished nor yielded.
+    :param told: Key -> what the owner of the scope said: an object of the same size and ETag is not read.
     :returns: Each entry with its file, or with an exception: the storage refused, or the object was changed.
     """
     ended = _StopOrDone(stop)
@@ -79,7 +89,7 @@ def compute_checksums(
         for entry in entries:
             if stop.is_set():
                 break
-            known = _from_listing(subtree, entry)
+            known = _from_listing(subtree, entry, (told or {}).get(entry.key))
             if known:
                 yield entry, _file(subtree, entry, known)
                 continue
@@ -118,10 +128,12 @@ def _finished(going: 'dict[Future[NewFile], Entry]') -> 'Iterator[Result]':
             yield entry, error
 
 
-def _from_listing(subtree: 'Subtree', entry: 'Entry') -> Optional[Checksums]:
+def _from_listing(subtree: 'Subtree', entry: 'Entry', told: 'Optional[Told]') -> Optional[Checksums]:
     if entry.size == 0:
         return Checksums(*_EMPTY)
-    return Checksums(entry.etag) if _is_md5(subtree, entry.etag) else None
+    md5 = entry.etag if _is_md5(subtree, entry.etag) else None
+    adler32 = told.adler32 if told and (told.size, etag_of(told.etag)) == (entry.size, entry.etag) else None
+    return Checksums(md5, adler32) if md5 or adler32 else None
 
 
 def _is_md5(subtree: 'Subtree', etag: str) -> bool:

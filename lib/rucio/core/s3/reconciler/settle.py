@@ -30,7 +30,7 @@ from .compare import DAY, REPORT_ONLY, Finding, Kind, compare
 from .listings import Unsorted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rucio.core.s3.catalogue.records import NewFile, Refusal
     from rucio.core.s3.subtrees import Subtree
@@ -76,6 +76,7 @@ class Settler:
         self._lister = lister
         # Whether nothing is left of the part, which is a reason to doubt the bucket; None: not known yet.
         self.empty: Optional[bool] = None if subtree.is_whole and not even_if_empty else False
+        self.told: Mapping[str, checksums.Told] = {}  # key -> what whoever wrote the object says
 
     def settle(self, keys: 'Sequence[str]', certain: bool = False) -> 'tuple[list[str], dict[str, Optional[Entry]]]':
         """Check objects in the order of their keys, compare them with the current catalogue, and act.
@@ -146,6 +147,7 @@ class Settler:
             self._subtree.storage.endpoint.checksum_readers,
             self._budget.may_read,
             self._budget.stop,
+            self.told,
         ):
             del wanted[entry.key]
             if not isinstance(file, Exception):
@@ -217,7 +219,7 @@ class Settler:
             same = _is_same(file, finding.replica)
             if same or (same is None and not self._budget.reads and _may_be_own_upload(finding)):
                 etags[finding.name] = file.etag or entry.etag
-            elif same is False or (self._on_changed == 'replace' and self._budget.unread is None):
+            elif same is False or (self._on_changed == 'replace' and (file.adler32 or self._budget.unread is None)):
                 # An object that was too large to read in this run may be verified by the next one: keep its checksums.
                 unlike[entry.key] = finding, file
             else:

@@ -35,10 +35,11 @@ from .settle import Settler
 from .summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rucio.core.s3.subtrees import Subtree
 
+    from .checksums import Told
     from .listings import Entry, Lister, Replica
 
 __all__ = ['Reconciler', 'ranges']
@@ -347,7 +348,12 @@ class Reconciler:
         self._position.settle([*(entry.key for entry in found.new), *found.to_recheck], left, reached)
         return not left
 
-    def check(self, keys: 'Iterable[str]', most_read: Optional[int] = None) -> Optional[int]:
+    def check(
+        self,
+        keys: 'Iterable[str]',
+        most_read: Optional[int] = None,
+        told: 'Optional[Mapping[str, Told]]' = None,
+    ) -> Optional[int]:
         """Check single objects, and act; repeat it if they change meanwhile. For events.
 
         Costs two or three HEADs per object, a query for each :data:`RECHECK_CHUNK`, and the cost of the actions.
@@ -355,10 +361,12 @@ class Reconciler:
         :param keys: The keys; those outside of the subtree are ignored.
         :param most_read: The number of bytes that may be read for checksums: a larger object is registered without one;
             None: no limit.
+        :param told: Key -> the checksum of an object, as whoever wrote it says.
         :returns: The number of bytes left.
         """
         self._reset('')
         self._budget.renew(None, most_read)
+        self._settler.told = told or {}
         wanted = sorted({key for key in keys if key.startswith(self._subtree.key_prefix)})
         for first in range(0, len(wanted), RECHECK_CHUNK):
             some = wanted[first : first + RECHECK_CHUNK]

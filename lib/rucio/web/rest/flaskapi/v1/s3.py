@@ -68,6 +68,7 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.SetBucketPolicy: gateway.set_bucket_policy,
     api.DeleteBucketPolicy: gateway.delete_bucket_policy,
     api.Reconcile: s3reconcile.reconcile,
+    api.ReconcileFiles: s3reconcile.reconcile_files,
     api.ImportBucket: s3imports.import_bucket,
     api.GetBucketSettings: s3reconcile.get_settings,
     api.SetBucketSettings: s3reconcile.set_settings,
