@@ -388,6 +388,44 @@ def test_grants(desk: Desk, run: str) -> None:
     assert desk.carol.ok('GET', '/grants', scope=SCOPE, name=run) == []
 
 
+def test_what_is_shared_with_whom_has_an_attribute(desk: Desk, run: str) -> None:
+    """The attribute is read when dave asks, not when carol shares; where it is need not be known."""
+    attribute = f'experiment={run}'
+    shared = {'scope': SCOPE, 'name': run, 'account': attribute, 'kind': 'attribute'}
+    keys = {'scope': SCOPE, 'name': run, 'write': True}
+    assert desk.carol('POST', '/grants', shared).error == 'InvalidObject'  # nobody has it
+    desk.root.call('add_account_attribute', 'dave', 'experiment', run)
+    desk.carol.ok('POST', '/grants', shared | {'write': True})
+    assert desk.dave('POST', '/credentials', keys).status == 200
+    mine = [each for each in desk.dave.ok('GET', '/usable', places='true')['shares'] if each['name'] in ('', run)]
+    place = {'rse': RSE, 'bucket': SCOPE, 'key': run, 'url': f'{desk.storage.url}/{SCOPE}/{run}'}
+    assert [(each['scope'], each['kind'], each['account'], each['write']) for each in mine] == [
+        (OTHER_SCOPE, 'own', 'dave', True),
+        (SCOPE, 'attribute', attribute, True),
+    ]
+    assert mine[1]['places'] == [place]
+    theirs = [each for each in desk.carol.ok('GET', '/shared')['shares'] if each['name'] == run]
+    assert theirs == [mine[1] | {'places': []}]
+
+    desk.root.call('delete_account_attribute', 'dave', 'experiment')
+    assert desk.dave('POST', '/credentials', keys).status == 403
+    assert run not in [each['name'] for each in desk.dave.ok('GET', '/usable')['shares']]
+    assert desk.carol.ok('DELETE', '/grants', shared) == {'removed': True}
+    assert desk.carol.ok('DELETE', '/grants', shared) == {'removed': False}
+
+
+def test_what_is_shared_with_all_accounts_is_not_public(desk: Desk, run: str) -> None:
+    desk.add_file(f'{run}/file')
+    shared = {'scope': SCOPE, 'name': run, 'account': '*', 'kind': 'everybody'}
+    desk.carol.ok('POST', '/grants', shared)
+    assert desk.dave('POST', '/credentials', {'scope': SCOPE, 'name': run}).status == 200
+    assert desk.dave('POST', '/credentials', {'scope': SCOPE, 'name': run, 'write': True}).status == 403
+    assert anonymous(f'{desk.storage.url}/{SCOPE}/{run}/file') == 403
+    assert desk.carol.ok('GET', '/policy', scope=SCOPE)['policy'] is None
+    desk.carol.ok('DELETE', '/grants', shared)
+    assert desk.dave('POST', '/credentials', {'scope': SCOPE, 'name': run}).status == 403
+
+
 def test_grants_that_cannot_be(desk: Desk, run: str) -> None:
     desk.add_file(f'{run}/file')
     for body, status, error in (

@@ -29,6 +29,7 @@ from rucio.common.s3 import address
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import permission
 from rucio.core.s3.auth import access, grants
+from rucio.core.s3.auth.grantees import Grantee
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
 
@@ -229,7 +230,7 @@ def test_without_the_table_nothing_is_granted(session, caplog):
     assert not grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
     assert grants.end_public_grant(SCOPE, 'run1', session=session) is None
     with pytest.raises(UnsupportedOperation, match='has to run rucio-s3-database'):
-        grants.need_grantable(SCOPE, 'run1', BOB, False, session=session)
+        grants.need_grantable(SCOPE, 'run1', 'bob', False, session=session)
     assert [record.message for record in caplog.records] == [
         'S3: nothing can be shared, and no grant is valid: the database lacks the table s3_grants. Run rucio-s3-database on the Rucio server.'
     ]
@@ -257,8 +258,8 @@ def test_what_cannot_be_granted(session):
         ('run1/file', 'bob', False, UnsupportedOperation),
     ):
         with pytest.raises(error):
-            grants.need_grantable(SCOPE, name, InternalAccount(account), write, session=session)
-    grants.need_grantable(SCOPE, 'run1/sub', BOB, True, session=session)
+            grants.need_grantable(SCOPE, name, account, write, session=session)
+    grants.need_grantable(SCOPE, 'run1/sub', 'bob', True, session=session)
 
 
 def test_grants_are_bounded(session):
@@ -269,7 +270,7 @@ def test_grants_are_bounded(session):
         grant(session)
     # Asked before the storage is told to let everybody in.
     with pytest.raises(InvalidObject, match='200 grants'):
-        grants.need_grantable(SCOPE, 'run1', InternalAccount('*'), False, session=session)
+        grants.need_grantable(SCOPE, 'run1', '*', False, session=session)
 
 
 def test_ancestors():
@@ -285,3 +286,87 @@ def test_ancestors():
 def test_a_scope_that_does_not_exist_is_no_matter_of_permission(session, scope, error, said):
     with pytest.raises(error, match=said):
         access.need(BOB, InternalScope(scope), 'run1/', False, session=session)
+
+
+def attribute(session, account, key='experiment', value='atlas'):
+    session.merge(models.AccountAttrAssociation(account=account, key=key, value=value))
+    session.flush()
+
+
+def share(session, name, kind, write=False, to='run1'):
+    grants.add_grant(SCOPE, to, Grantee.of(name, kind), write, 'alice', session=session)
+
+
+@pytest.mark.parametrize('write', [False, True])
+def test_an_attribute_is_read_when_access_is_decided(session, write):
+    attribute(session, BOB)
+    share(session, 'experiment=atlas', 'attribute', write)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert access.may(BOB, SCOPE, 'run1/file', True, session=session) is write
+    session.execute(sqlalchemy.delete(models.AccountAttrAssociation).where(models.AccountAttrAssociation.account == BOB))
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(InternalAccount('ghost'), SCOPE, 'run1/file', False, session=session)
+    attribute(session, BOB)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('Experiment', 'atlas'), ('experiment', 'ATLAS'), ('experiment', 'atla'), ('experiment', 'atlas2'), ('experimen_', 'atlas'), ('experiment', '%')],
+)
+def test_attributes_are_compared_exactly(session, key, value):
+    """Also by a database that takes A and a for the same; and neither is a pattern for the other."""
+    share(session, 'experiment=atlas', 'attribute')
+    attribute(session, BOB, key, value)
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    with pytest.raises(InvalidObject, match="No account has the attribute 'experiment=atlas'"):
+        grants.need_grantable(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), False, session=session)
+    for pattern in ('%=%', '_xperiment=atlas', 'experiment=*'):
+        with pytest.raises(InvalidObject):
+            grants.need_grantable(SCOPE, 'run1', Grantee.of(pattern, 'attribute'), False, session=session)
+
+
+def test_an_attribute_of_another_vo_is_another(session):
+    other = InternalAccount('bob', vo='abc')
+    session.add(models.Account(account=other, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+    attribute(session, other)
+    with pytest.raises(InvalidObject, match='No account has the attribute'):
+        grants.need_grantable(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), False, session=session)
+    share(session, 'experiment=atlas', 'attribute')
+    for account in (other, BOB):
+        assert not access.may(account, SCOPE, 'run1/file', False, session=session)
+
+
+def test_attributes_that_are_true(session):
+    """Rucio stores them in lower case, and reads them as booleans."""
+    attribute(session, BOB, 'atlas', True)
+    share(session, 'atlas=True', 'attribute')
+    grants.need_grantable(SCOPE, 'run1', Grantee.of('atlas=TRUE', 'attribute'), False, session=session)
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert [each.account for each in grants.list_grants(SCOPE, 'run1', session=session)] == ['atlas=true']
+
+
+def test_kinds_of_grantees_have_names_of_their_own(session):
+    """An account is not let in because it is called like an attribute, or the other way around."""
+    odd = InternalAccount('experiment=atlas')
+    session.add(models.Account(account=odd, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+    share(session, 'experiment=atlas', 'attribute')
+    assert not access.may(odd, SCOPE, 'run1/file', False, session=session)
+    grants.delete_grants(SCOPE, 'run1', Grantee.of('experiment=atlas'), session=session)  # of the account, which has none
+    assert [each.kind for each in grants.list_grants(SCOPE, 'run1', session=session)] == ['attribute']
+    assert grants.delete_grants(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), session=session)
+    for name, kind in (('*', 'account'), ('*', 'attribute'), ('bob', 'everybody'), ('bob', 'world'), ('experiment', 'attribute'), ('=x', 'attribute')):
+        with pytest.raises(InvalidObject):
+            Grantee.of(name, kind)
+
+
+def test_all_accounts_may_read_but_the_storage_is_not_opened(session):
+    share(session, '*', 'everybody')
+    assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
+    assert not access.may(InternalAccount('bob', vo='abc'), SCOPE, 'run1/file', False, session=session)
+    assert grants.list_public(session=session) == []
+    with pytest.raises(InvalidObject, match='read access only'):
+        grants.need_grantable(SCOPE, 'run1', Grantee.of('*', 'everybody'), True, session=session)
+    assert grants.delete_grants(SCOPE, 'run1', Grantee.of('*', 'everybody'), session=session)
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)

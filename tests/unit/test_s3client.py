@@ -132,6 +132,8 @@ def plugin(fake_rucio):
             None,
             None,
         ),
+        ('list_usable', {}, ('GET', '/s3/usable', {}, None), {'shares': [], 'more': False}, {'shares': [], 'more': False}),
+        ('list_shared', {'places': True}, ('GET', '/s3/shared', {'places': 'true'}, None), {'shares': []}, {'shares': []}),
         ('get_bucket_policy', {'scope': 's'}, ('GET', '/s3/policy', {'scope': 's'}, None), {'policy': {'Statement': []}}, {'Statement': []}),
         ('get_bucket_policy', {'scope': 's'}, ('GET', '/s3/policy', {'scope': 's'}, None), {'policy': None}, None),
         (

@@ -145,7 +145,7 @@ READS = {
     'grants': lambda one: one.read(grants.list_grants, one.scope, 'run1'),
     'granted': lambda one: [one.read(grants.is_granted, InternalAccount(who, vo=one.storage.vo), one.scope, 'run1/x', False) for who in ('alice', 'bob')],
     'published': lambda one: one.read(grants.list_published, one.scope),
-    'grantable': lambda one: one.read(grants.need_grantable, one.scope, 'run1', InternalAccount('bob', vo=one.storage.vo), False) or True,
+    'grantable': lambda one: one.read(grants.need_grantable, one.scope, 'run1', 'bob', False) or True,
     'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
     'anything': lambda one: one.read(lookup.has_anything, one.scope, one.storage),
     'replicas at all': lambda one: one.read(lambda session: progress._has_replicas(one.storage, one.scope, session)),

@@ -748,8 +748,10 @@ class S3Client(CredentialClient):
         """
         return self._ask(api.ListGrants(scope=scope, name=name))
 
-    def add_grant(self, scope: str, name: str, account: str, write: bool = False) -> None:
-        """Share a collection: let an account read everything below ``name/``. One request.
+    def add_grant(
+        self, scope: str, name: str, account: str, write: bool = False, *, kind: Optional[str] = None
+    ) -> None:
+        """Share a collection: let somebody read everything below ``name/``. One request.
 
         Parameters
         ----------
@@ -758,16 +760,19 @@ class S3Client(CredentialClient):
         name :
             The name of the collection.
         account :
-            The account, or ``*`` for everybody, with or without Rucio.
+            The account; for the kind attribute ``KEY=VALUE``; for everybody and world ``*``.
         write :
-            Also allow writing and deleting.
+            Also allow writing and deleting. Not for everybody and world.
+        kind :
+            account, attribute (all accounts that have it at the time of access), everybody (all accounts) or world
+            (also people without an account). By default, ``*`` is the world, and anything else an account.
         """
-        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write))
+        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write, kind=kind))
 
-    def delete_grant(self, scope: str, name: str, account: str) -> None:
-        """Stop sharing a collection with an account. One request.
+    def delete_grant(self, scope: str, name: str, account: str, *, kind: Optional[str] = None) -> None:
+        """Stop sharing a collection with somebody. One request.
 
-        Keys that were issued to the account before remain valid until they expire.
+        Keys that were issued before remain valid until they expire.
 
         Parameters
         ----------
@@ -776,9 +781,53 @@ class S3Client(CredentialClient):
         name :
             The name of the collection.
         account :
-            The account, or ``*``.
+            As for :meth:`add_grant`.
+        kind :
+            As for :meth:`add_grant`.
         """
-        self._ask(api.DeleteGrant(scope=scope, name=name, account=account))
+        self._ask(api.DeleteGrant(scope=scope, name=name, account=account, kind=kind))
+
+    def list_usable(self, places: bool = False) -> api.Shares:
+        """List what the account may use: its own scopes, and the collections that others share with it. One request.
+
+        Parameters
+        ----------
+        places :
+            Return also where each of them is, which costs the server some queries for each.
+
+        Returns
+        -------
+            shares, and more: whether there are more than 1000. Each share has scope, name (empty: the whole scope),
+            kind (own, account, attribute, everybody or world), account, write, by, at, until (None: no end), ended,
+            and places: rse, bucket, key and url of each, the best place first. A collection that is shared in several
+            ways is in the list several times. What only admins may use is not in it.
+
+        Examples
+        --------
+        ??? Example
+
+            ```python
+            from rucio.client.s3client import S3Client
+            usable = S3Client().list_usable()['shares']
+            scopes = {each['scope'] for each in usable}
+            writable = {(each['scope'], each['name']) for each in usable if each['write']}
+            ```
+        """
+        return self._ask(api.ListUsable(places=places))
+
+    def list_shared(self, places: bool = False) -> api.Shares:
+        """List what the account shares with others: all grants in the scopes that it owns. One request.
+
+        Parameters
+        ----------
+        places :
+            Return also where each collection is.
+
+        Returns
+        -------
+            As for :meth:`list_usable`. Grants that ended are listed until the server's daemon has removed them.
+        """
+        return self._ask(api.ListShared(places=places))
 
     # Authorisation
 

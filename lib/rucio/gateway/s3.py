@@ -43,6 +43,7 @@ from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
+from rucio.core.s3.auth.grantees import Grantee
 from rucio.core.s3.buckets import (
     bucket_policies,
     creation,
@@ -55,6 +56,7 @@ from rucio.core.s3.buckets import (
 )
 from rucio.core.scope import check_scope
 from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.s3 import GranteeType
 from rucio.db.sqla.session import db_session
 from rucio.gateway import did, rule
 from rucio.gateway.s3names import names
@@ -516,28 +518,29 @@ def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> lis
 
 
 def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
-    """Grant an account read, or read and write access to a collection. Repeating it changes the grant.
+    """Grant somebody read, or read and write access to a collection. Repeating it changes the grant.
 
-    For everybody (``*``), the bucket policies are changed as well, so that also those without an account can read it.
+    For the world, the bucket policies are changed as well, so that also those without an account can read it.
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if the account does not exist.
+    :raises InvalidObject: if no account has the attribute, or write access is for everybody.
     """
-    scope, name, account, write = asked.scope, asked.name, asked.account, asked.write
+    scope, name, write = asked.scope, asked.name, asked.write
     owner, internal = names(issuer, scope, name, vo)
+    grantee = Grantee.of(asked.account, asked.kind)
+    public = grantee.kind is GranteeType.WORLD
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
-        grants.need_grantable(internal, name, InternalAccount(account, vo=vo), write, session=session)
-        places = (
-            lookup.storages_to_publish(owner, internal, name, session=session) if account == grants.EVERYBODY else []
-        )
+        grants.need_grantable(internal, name, grantee, write, session=session)
+        places = lookup.storages_to_publish(owner, internal, name, session=session) if public else []
     for place in places:
         lookup.need_exclusive(place, owner, scope, name)
-    if account == grants.EVERYBODY:
-        return {'account': account, 'write': write, 'changed': publishing.publish(places, internal, name, issuer)}
+    granted = {'account': grantee.name, 'write': write}
+    if public:
+        return granted | {'changed': publishing.publish(places, internal, name, issuer)}
     with db_session(DatabaseOperationType.WRITE) as session:
-        changed = grants.add_grant(internal, name, account, write, issuer, session=session)
-    return {'account': account, 'write': write, 'changed': changed}
+        return granted | {'changed': grants.add_grant(internal, name, grantee, write, issuer, session=session)}
 
 
 def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, bool]:
@@ -548,17 +551,18 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
     :raises RucioException: if the collection may still be public on a storage that could not be updated. In Rucio, the
         grant has ended nevertheless.
     """
-    scope, name, account = asked.scope, asked.name, asked.account
+    scope, name = asked.scope, asked.name
     owner, internal = names(issuer, scope, name, vo)
+    grantee = Grantee.of(asked.account, asked.kind)
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
         grants.need_table(session=session)
-        if account == grants.EVERYBODY:
+        if grantee.kind is GranteeType.WORLD:
             places = lookup.storages_to_publish(owner, internal, name, session=session)
-            known = any(grant.account == account for grant in grants.list_grants(internal, name, session=session))
-    if account != grants.EVERYBODY:
+            known = any(grant.kind == 'world' for grant in grants.list_grants(internal, name, session=session))
+    if grantee.kind is not GranteeType.WORLD:
         with db_session(DatabaseOperationType.WRITE) as session:
-            return {'removed': grants.delete_grants(internal, name, account, session=session)}
+            return {'removed': grants.delete_grants(internal, name, grantee, session=session)}
     failed = publishing.withdraw(internal, name, [place for place in places if place.ways])
     if failed:
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))

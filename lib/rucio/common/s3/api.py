@@ -30,6 +30,7 @@ from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 MAX_REQUESTS = 1000  # per call of POST /sign
 MAX_FILES = 200  # per call of POST /reconcile/files
 PROBES = ('writing', 'integrity', 'names', 'objects', 'signatures')  # the parts of rucio.common.s3.probes
+GRANTEES = ('account', 'attribute', 'everybody', 'world')
 DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
 
 # Parameters of several routes
@@ -39,7 +40,11 @@ Name = Annotated[str, Field('The name of a collection or file; by default the wh
 Dataset = Annotated[str, Field('The name of a dataset; by default only the bucket.')]
 Collection = Annotated[str, Field('The name of the collection.')]
 RSE = Annotated[Optional[str], Field('The RSE. Only needed if there are several.')]
-Grantee = Annotated[str, Field('The account, or * for everybody.')]
+Grantee = Annotated[str, Field('The account; KEY=VALUE of an attribute; or * for everybody.')]
+GranteeKind = Annotated[
+    Optional[str],
+    Field('The kind of the grantee. By default * is world, anything else an account.', choices=GRANTEES),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -455,8 +460,11 @@ class Sign(Request[Signatures], route='POST /sign'):
 class Grant(TypedDict):
     """The access that somebody has below a collection."""
 
-    kind: Annotated[str, 'account, or world: also people without an account.']
-    account: Annotated[str, 'An account, or * for everybody.']
+    kind: Annotated[
+        str,
+        'account; attribute: all accounts with it; everybody: all accounts; world: also people without an account.',
+    ]
+    account: Annotated[str, 'An account; KEY=VALUE of an attribute; or * for everybody.']
     write: bool
     by: Annotated[str, 'The account that granted it.']
     at: Annotated[str, 'When it was granted (UTC).']
@@ -496,8 +504,8 @@ class ListGrants(Request[list[Grant]], route='GET /grants'):
 class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
     """Add a grant.
 
-    Lets another account read, or read and write, below a collection. For everybody (*), the bucket gets a policy as
-    well.
+    Lets another account, all accounts with an attribute, or everybody read below a collection, or read and write; only
+    read for everybody. For the world, the bucket gets a policy as well. Attributes are read at the time of access.
 
     400: Invalid parameters
     403: The account does not own the scope
@@ -509,6 +517,7 @@ class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
     name: Collection
     account: Grantee
     write: Annotated[bool, Field('Whether it may also write and delete.')] = False
+    kind: GranteeKind = None
 
 
 class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):
@@ -525,6 +534,64 @@ class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):
     scope: Scope
     name: Collection
     account: Grantee
+    kind: GranteeKind = None
+
+
+class Place(TypedDict):
+    """Where a collection is."""
+
+    rse: str
+    bucket: str
+    key: Annotated[str, 'The key of the collection, without a slash at its end; empty for the whole bucket.']
+    url: str
+
+
+class Share(TypedDict):
+    """A collection, and with whom it is shared; or a scope of the account."""
+
+    scope: str
+    name: Annotated[str, 'The collection; empty: the whole scope.']
+    kind: Annotated[
+        str,
+        'own: a scope of the account. Else the kind of the grantee: account; attribute: all accounts with it; '
+        'everybody: all accounts; world: also people without an account.',
+    ]
+    account: Annotated[str, 'An account; KEY=VALUE of an attribute; or * for everybody.']
+    write: bool
+    by: Annotated[Optional[str], 'The account that granted it.']
+    at: Annotated[Optional[str], 'When it was granted (UTC).']
+    until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
+    ended: Annotated[bool, 'It has expired, or the collection was erased.']
+    places: Annotated[list[Place], 'Where it is, the best place first; empty if this was not asked for.']
+
+
+class Shares(TypedDict):
+    """What is shared."""
+
+    shares: list[Share]
+    more: Annotated[bool, 'There are more than 1000.']
+
+
+class ListUsable(Request[Shares], route='GET /usable'):
+    """List what the account may use.
+
+    The scopes that it owns, then what others share with it, with all accounts, with one of its attributes, and with
+    the world. A collection that is shared in several ways is listed several times. What only admins or the
+    policy of the site give access to is not listed.
+    """
+
+    places: Annotated[bool, Field('Return also where each of them is.')] = False
+
+
+class ListShared(Request[Shares], route='GET /shared'):
+    """List what the account shares.
+
+    The grants of all collections in the scopes that it owns.
+
+    409: The operator of the server has not created the table of grants
+    """
+
+    places: Annotated[bool, Field('Return also where each of them is.')] = False
 
 
 # Bucket policies

@@ -20,18 +20,20 @@ it was given for: it does not apply to another DID that is created with the same
 """
 
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from sqlalchemy import and_, delete, or_, select, update
 
-from rucio.common.exception import AccountNotFound, DataIdentifierNotFound, InvalidObject, UnsupportedOperation
+from rucio.common.exception import DataIdentifierNotFound, InvalidObject, UnsupportedOperation
 from rucio.common.s3 import address
 from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount
-from rucio.core.account import account_exists
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import DIDType
 from rucio.db.sqla.s3 import GranteeType
+
+from . import grantees
+from .grantees import EVERYBODY, Grantee
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,18 +50,20 @@ __all__ = [
     'delete_ended',
     'delete_ended_public_grant',
     'delete_grants',
+    'described',
     'end_public_grant',
     'has_table',
     'is_granted',
+    'is_valid',
     'list_ended',
     'list_grants',
     'list_public',
     'list_published',
     'need_grantable',
     'need_table',
+    'same_did',
 ]
 
-EVERYBODY = '*'
 MAX_GRANTS = 200  # per collection
 MAX_RSE_IDS_LENGTH = 1000  # characters of RSE ids, 32 each
 
@@ -67,8 +71,8 @@ MAX_RSE_IDS_LENGTH = 1000  # characters of RSE ids, 32 each
 class Grant(NamedTuple):
     """The access of a grantee to a collection."""
 
-    kind: str  # a GranteeType in lower case: account, world, ...
-    account: str  # the name of an account; *: everybody, read-only, even without an account
+    kind: str  # one of grantees.KINDS
+    account: str  # the name of an account; an attribute, as KEY=VALUE; *: everybody, read-only
     write: bool
     by: str
     at: str  # ISO 8601, UTC
@@ -109,29 +113,20 @@ def is_granted(
 ) -> bool:
     """Return whether an account was granted access to a collection above a name.
 
-    One query; none if the name has no slash.
+    One query; none if the name has no slash; one more for the attributes of the account if a grant is for one.
     """
     above = address.ancestors(name)
     if not above or not s3.is_ready(session=session):
         return False
-    table, account = s3.Grant, issuer.external or ''
-    own = and_(table.grantee_type == GranteeType.ACCOUNT, table.grantee == account)
-    whom = own if write else or_(own, table.grantee_type.in_((GranteeType.EVERYBODY, GranteeType.WORLD)))
+    table, asking = s3.Grant, grantees.AskingAccount(issuer, session)
     stmt = (
         select(table.name, table.grantee_type, table.grantee, table.can_write)
-        .join(models.DataIdentifier, _same_did())
-        .where(
-            table.scope == scope,
-            table.name.in_(above),
-            whom,
-            or_(table.expired_at.is_(None), table.expired_at > _now()),
-        )
+        .join(models.DataIdentifier, same_did())
+        .where(table.scope == scope, table.name.in_(above), asking.may_be_meant(), is_valid())
     )
     # Some databases take A and a for the same.
     return any(
-        row.name in above
-        and (row.can_write or not write)
-        and (row.grantee_type is not GranteeType.ACCOUNT or row.grantee == account)
+        row.name in above and (row.can_write or not write) and asking.is_meant(row.grantee_type, row.grantee, write)
         for row in session.execute(stmt)
     )
 
@@ -141,27 +136,30 @@ def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> lis
     if not s3.is_ready(session=session):
         return []
     table, did = s3.Grant, models.DataIdentifier
-    stmt = select(table, did.name).outerjoin(did, _same_did()).where(table.scope == scope, table.name == name)
-    return sorted(_described(row, there is not None) for row, there in session.execute(stmt) if row.name == name)
+    stmt = select(table, did.name).outerjoin(did, same_did()).where(table.scope == scope, table.name == name)
+    return sorted(described(row, there is not None) for row, there in session.execute(stmt) if row.name == name)
 
 
 def need_grantable(
-    scope: 'InternalScope', name: str, account: 'InternalAccount', write: bool, *, session: 'Session'
+    scope: 'InternalScope',
+    name: str,
+    whom: Union[str, Grantee],
+    write: bool,
+    *,
+    session: 'Session',
 ) -> None:
     """Check that access can be granted. Three queries.
 
-    :param account: An account, or :data:`EVERYBODY`.
+    :param whom: The grantee; or the name of an account, or :data:`EVERYBODY` for the world.
     :raises AccountNotFound: if there is no such account.
     :raises DataIdentifierNotFound: if there is no such DID.
     :raises UnsupportedOperation: if it is a file, or the table of grants is missing.
-    :raises InvalidObject: if write access is for everybody, or the collection has too many grants.
+    :raises InvalidObject: if write access is for everybody, no account has the attribute, or the collection has too
+        many grants.
     """
     need_table(session=session)
-    if account.external == EVERYBODY:
-        if write:
-            raise InvalidObject('Everybody can get read access only: name the accounts that need write access.')
-    elif not account_exists(account, session=session):
-        raise AccountNotFound(f"There is no account '{account}'.")
+    grantee = _grantee(whom)
+    grantees.check(grantee, write, scope.vo, session=session)
     did = models.DataIdentifier
     kind = session.execute(select(did.did_type).where(and_(did.scope == scope, did.name == name))).scalar()
     if kind is None:
@@ -170,7 +168,11 @@ def need_grantable(
         raise UnsupportedOperation(
             f'{scope}:{name} is a file. Only collections can be shared: share the collection above it.'
         )
-    _need_room(scope, name, account.external or '', session)
+    _need_room(scope, name, grantee, session)
+
+
+def _grantee(whom: Union[str, Grantee]) -> Grantee:
+    return Grantee.of(whom) if isinstance(whom, str) else whom
 
 
 def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
@@ -179,16 +181,16 @@ def _no_collection(scope: 'InternalScope', name: str) -> DataIdentifierNotFound:
     )
 
 
-def _need_room(scope: 'InternalScope', name: str, account: str, session: 'Session') -> None:
-    valid = [grant.account for grant in list_grants(scope, name, session=session) if not grant.ended]
-    if len(valid) >= MAX_GRANTS and account not in valid:
+def _need_room(scope: 'InternalScope', name: str, grantee: Grantee, session: 'Session') -> None:
+    valid = [each[:2] for each in list_grants(scope, name, session=session) if not each.ended]
+    if len(valid) >= MAX_GRANTS and (grantee.kind.name.lower(), grantee.name) not in valid:
         raise InvalidObject(f'{scope}:{name} already has {MAX_GRANTS} grants: revoke some, or share it with everybody.')
 
 
 def add_grant(
     scope: 'InternalScope',
     name: str,
-    account: str,
+    whom: Union[str, Grantee],
     write: bool,
     by: str,
     lifetime: Optional[timedelta] = None,
@@ -196,11 +198,11 @@ def add_grant(
     *,
     session: 'Session',
 ) -> bool:
-    """Grant an account access to a collection, or change its grant. A few queries.
+    """Grant somebody access to a collection, or change the grant. A few queries.
 
     The caller has called :func:`need_grantable`.
 
-    :param account: An account, or :data:`EVERYBODY`.
+    :param whom: The grantee; or the name of an account, or :data:`EVERYBODY` for the world.
     :param lifetime: The time until the grant expires; None: never.
     :param rse_ids: The RSEs on which the collection is published for everybody.
     :param by: The account that grants access.
@@ -215,15 +217,15 @@ def add_grant(
     ).scalar()
     if made_at is None:
         raise _no_collection(scope, name)
-    kind, end = _kind_of(account), _now() + lifetime if lifetime else None
-    row = session.execute(select(s3.Grant).where(_grant_is(scope, name, kind, account))).scalar_one_or_none()
+    grantee, end = _grantee(whom), _now() + lifetime if lifetime else None
+    row = session.execute(select(s3.Grant).where(_grant_is(scope, name, *grantee))).scalar_one_or_none()
     told = _merge_published(row, rse_ids)
     valid = row is not None and row.did_created_at == made_at and not _is_past(row.expired_at)
     if row is not None and valid and (row.can_write, row.expired_at, row.published_on) == (write, end, told):
         return False
     if not valid:
-        _need_room(scope, name, account, session)
-    row = row or s3.Grant(scope=scope, name=name, grantee_type=kind, grantee=account)
+        _need_room(scope, name, grantee, session)
+    row = row or s3.Grant(scope=scope, name=name, grantee_type=grantee.kind, grantee=grantee.name)
     row.can_write, row.granted_by, row.did_created_at = write, InternalAccount(by, vo=scope.vo), made_at
     row.expired_at, row.published_on = end, told
     row.save(session=session, flush=True)
@@ -241,18 +243,26 @@ def _merge_published(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Opt
     return told
 
 
-def delete_grants(scope: 'InternalScope', name: str, account: Optional[str] = None, *, session: 'Session') -> bool:
-    """Revoke the grant of an account, or of all accounts. One query.
+def delete_grants(
+    scope: 'InternalScope',
+    name: str,
+    whom: Union[str, Grantee, None] = None,
+    *,
+    session: 'Session',
+) -> bool:
+    """Revoke the grant of a grantee, or all grants. One query.
 
-    The grant for everybody, which is also set on the storage, is kept: see :mod:`.publishing`.
+    The grant for the world, which is also set on the storage, is kept: see :mod:`.publishing`.
 
+    :param whom: The grantee, or the name of an account; None: all.
     :returns: Whether there was one.
     """
     table = s3.Grant
     if not s3.is_ready(session=session):
         return False
     where = [table.scope == scope, table.name == name, table.grantee_type != GranteeType.WORLD]
-    where += [] if account is None else [table.grantee_type == GranteeType.ACCOUNT, table.grantee == account]
+    if whom is not None:
+        where.append(_grant_is(scope, name, *_grantee(whom)))
     return _delete(where, session)
 
 
@@ -269,15 +279,14 @@ def end_public_grant(
     :param of: Only the grant for the DID that was created at this time.
     :returns: The ids of the RSEs on which it was published; empty: not known; None: there is no such grant.
     """
-    table, now = s3.Grant, _now()
+    table = s3.Grant
     if not s3.is_ready(session=session):
         return None
     where = [_grant_is(scope, name, GranteeType.WORLD, EVERYBODY)] + (
         [] if of is None else [table.did_created_at == of]
     )
-    alive = or_(table.expired_at.is_(None), table.expired_at > now)
     session.execute(
-        update(table).where(*where, alive).values(expired_at=now).execution_options(synchronize_session=False)
+        update(table).where(*where, is_valid()).values(expired_at=_now()).execution_options(synchronize_session=False)
     )
     row = session.execute(select(table.published_on).where(*where)).first()
     return None if row is None else row.published_on.split(',') if row.published_on else []
@@ -298,11 +307,11 @@ def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, l
     table = s3.Grant
     stmt = (
         select(table.name, table.published_on)
-        .join(models.DataIdentifier, _same_did())
+        .join(models.DataIdentifier, same_did())
         .where(
             table.scope == scope,
             table.grantee_type == GranteeType.WORLD,
-            or_(table.expired_at.is_(None), table.expired_at > _now()),
+            is_valid(),
         )
     )
     return {row.name: row.published_on.split(',') if row.published_on else [] for row in session.execute(stmt)}
@@ -314,7 +323,7 @@ def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
         return []
     table, did = s3.Grant, models.DataIdentifier
     stmt = select(table.scope, table.name, table.grantee_type, table.grantee, table.did_created_at, table.expired_at)
-    rows = session.execute(stmt.outerjoin(did, _same_did()).where(or_(did.name.is_(None), table.expired_at <= _now())))
+    rows = session.execute(stmt.outerjoin(did, same_did()).where(or_(did.name.is_(None), table.expired_at <= _now())))
     return [ended for row in rows if (ended := EndedGrant(*row)).scope.vo == vo]
 
 
@@ -351,8 +360,9 @@ def _is_past(end: Optional[datetime]) -> bool:
     return end is not None and end <= _now()
 
 
-def _kind_of(account: str) -> GranteeType:
-    return GranteeType.WORLD if account == EVERYBODY else GranteeType.ACCOUNT
+def is_valid() -> Any:
+    """Return the condition that a grant has not expired."""
+    return or_(s3.Grant.expired_at.is_(None), s3.Grant.expired_at > _now())
 
 
 def _grant_is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str) -> Any:
@@ -360,13 +370,18 @@ def _grant_is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str
     return and_(table.scope == scope, table.name == name, table.grantee_type == kind, table.grantee == grantee)
 
 
-def _same_did() -> Any:
+def same_did() -> Any:
     """Return the join condition: the DID exists, and is the one that was shared."""
     table, did = s3.Grant, models.DataIdentifier
     return and_(did.scope == table.scope, did.name == table.name, did.created_at == table.did_created_at)
 
 
-def _described(row: s3.Grant, there: bool) -> Grant:
+def described(row: s3.Grant, there: bool) -> Grant:
+    """Describe a row of the table.
+
+    :param row: The row.
+    :param there: Whether the DID that was shared exists.
+    """
     end = to_text(row.expired_at) if row.expired_at else None
     by = row.granted_by.external or ''
     return Grant(

@@ -90,7 +90,7 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
     """
     if not _is_known(old, session):
         vo = old.scope.vo
-        grants.need_grantable(old.scope, old.name, InternalAccount(old.account, vo=vo), old.write, session=session)
+        grants.need_grantable(old.scope, old.name, old.account, old.write, session=session)
         by = old.by if old.by and account_exists(InternalAccount(old.by, vo=vo), session=session) else 'root'
         grants.add_grant(old.scope, old.name, old.account, old.write, by, session=session)
     _clear(old, session)

@@ -25,7 +25,7 @@ from flask import Blueprint, Flask, request
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.s3 import api
 from rucio.gateway import s3 as gateway
-from rucio.gateway import s3health, s3imports, s3reconcile
+from rucio.gateway import s3health, s3imports, s3reconcile, s3shares
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
@@ -64,6 +64,8 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.ListGrants: gateway.list_grants,
     api.AddGrant: gateway.add_grant,
     api.DeleteGrant: gateway.delete_grant,
+    api.ListUsable: s3shares.list_usable,
+    api.ListShared: s3shares.list_shared,
     api.GetBucketPolicy: gateway.get_bucket_policy,
     api.SetBucketPolicy: gateway.set_bucket_policy,
     api.DeleteBucketPolicy: gateway.delete_bucket_policy,
