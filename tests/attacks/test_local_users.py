@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from rucio.client.s3uploader.directory import walk
+from rucio.client.s3files.directory import walk
 from servers.cli import RucioCli
 from servers.rest import Rest
 from servers.team import Team, ok

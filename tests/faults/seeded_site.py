@@ -44,7 +44,7 @@ SETTINGS = {'read_timeout': PATIENCE, 'connect_timeout': PATIENCE, 'max_attempts
 PARTS = {'multipart_threshold': '5 MiB', 'multipart_chunksize': '5 MiB'}
 LONGEST = 150  # seconds: what an operation may take, with all its retries, on a busy machine
 CLIENT = ('rucio.cli.command', 'rucio.cli.bin_legacy.rucio', 'rucio.client.uploadclient', 'rucio.client.downloadclient', 'rucio.client.s3client')
-CLIENT_S3 = ('rucio.rse.protocols.s3', 'rucio.client.s3uploader.upload', 'rucio.cli.s3.upload', 'rucio.cli.s3.buckets', 'rucio.cli.s3.access')
+CLIENT_S3 = ('rucio.rse.protocols.s3', 'rucio.client.s3files.upload', 'rucio.cli.s3.upload', 'rucio.cli.s3.buckets', 'rucio.cli.s3.access')
 
 
 class Passed(NamedTuple):

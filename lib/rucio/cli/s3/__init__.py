@@ -62,6 +62,7 @@ _Command = TypeVar('_Command', bound='Callable[..., Any]')
 COMMANDS = {
     'check': 'storages:check',
     'credentials': 'access:credentials',
+    'download': 'download:download',
     'du': 'buckets:du',
     'dump': 'dumps:dump',
     'exec': 'access:exec_',

@@ -21,9 +21,8 @@ from typing import Optional
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, size, table
-from rucio.client.s3uploader import DirectoryUpload, Summary
-
-_SHOWN = 50  # failures; more would drive the summary off the screen
+from rucio.cli.s3.outcome import report_problems
+from rucio.client.s3files import DirectoryUpload, Summary
 
 
 @click.command('upload')
@@ -55,13 +54,7 @@ def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Option
 
 
 def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:
-    for path, reason in summary.warnings[:_SHOWN]:
-        say(f'WARNING {path} {reason}. It was left out.', err=True)
-    for path, reason in summary.failures[:_SHOWN]:
-        say(f'ERROR {path} {reason.rstrip(".")}.', err=True)
-    for kind, told in (('warnings', summary.warnings), ('failures', summary.failures)):
-        if len(told) > _SHOWN:
-            say(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
+    report_problems(summary)
     if is_robot(ctx):
         # sent, bytes sent, registered only, there before, failed
         table(ctx, [[summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures)]], [])

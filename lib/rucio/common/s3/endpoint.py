@@ -34,7 +34,7 @@ from .settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_ho
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['PERSON', 'SERVER', 'SERVER_WORK', 'Endpoint', 'Patience']
+__all__ = ['PERSON', 'SERVER', 'SERVER_WORK', 'Endpoint', 'Patience', 'wanted_progress']
 
 
 class Patience(NamedTuple):
@@ -123,6 +123,11 @@ class Endpoint(StorageSettings, _Storage):
             secrets=Secrets(**secrets),
             **{'provider': provider, **values},
         )
+
+
+def wanted_progress() -> str:
+    """Return the setting ``progress`` of rucio.cfg for transfers from several storages: that of ``[s3]``."""
+    return str(_from_config('s3').get('progress', 'auto'))
 
 
 def _url(rse: str, protocol: Mapping[str, Any]) -> str:

@@ -17,13 +17,24 @@
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
 
-__all__ = ['partial_file']
+__all__ = ['is_partial', 'partial_file']
+
+_PREFIX = '.rucio-s3-'
+
+
+def is_partial(name: str) -> bool:
+    """Return whether this may be the name of the file of an unfinished download, without its folder.
+
+    :param name: The name.
+    """
+    return re.fullmatch(f'{re.escape(_PREFIX)}[0-9a-f]{{16}}', name) is not None
 
 
 @contextmanager
@@ -40,10 +51,10 @@ def partial_file(folder: str, name: str) -> Iterator[str]:
     """
     # A digest, as names may be as long as the file system allows.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    path = os.path.join(folder, f'.rucio-s3-{digest}')
+    path = os.path.join(folder, f'{_PREFIX}{digest}')
     descriptor = _take(path)
     if descriptor is None:
-        path = os.path.join(folder, f'.rucio-s3-{secrets.token_hex(8)}')
+        path = os.path.join(folder, f'{_PREFIX}{secrets.token_hex(8)}')
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         yield path

@@ -48,7 +48,7 @@ from rucio.common.exception import (
 from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
 from .clients import Stoppable
-from .content import Checksums, Hasher, Verified
+from .content import BLOCK, Checksums, Hasher, Verified
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .parsing import UnreadableAnswerError
@@ -80,14 +80,17 @@ Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]
 class _Deadline:
     """The time when a transfer must be finished; None for no limit."""
 
-    def __init__(self, seconds: Optional[float]) -> None:
+    def __init__(self, seconds: Optional[float], stop: Optional[threading.Event] = None) -> None:
         self._seconds = seconds or 0
         self._end = time.monotonic() + seconds if seconds else None
+        self._stop = stop
 
     def wait(self, done: threading.Event) -> None:
         late = False
         try:
             while not late and not done.wait(self._tick()):
+                if self._stop is not None and self._stop.is_set():
+                    break
                 late = self._end is not None and time.monotonic() >= self._end
         except Exception as error:
             # Only signal handlers raise here. That of Rucio's command line fails with a TypeError when it looks for
@@ -95,6 +98,8 @@ class _Deadline:
             raise KeyboardInterrupt from error
         if late:
             raise TransferTimeout(self._seconds)
+        if not done.is_set():
+            raise CancelledError
 
     def _tick(self) -> float:
         """Wait for a short time.
@@ -439,6 +444,8 @@ def download(
     path: str,
     timeout: Optional[float] = None,
     meter: Optional[Meter] = None,
+    expected: Optional[Checksums] = None,
+    stop: Optional[threading.Event] = None,
 ) -> int:
     """Download an object to a local file; missing parent directories are created.
 
@@ -451,17 +458,24 @@ def download(
     :param path: The local file.
     :param timeout: The limit of the whole transfer in seconds.
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
+    :param expected: What the catalogue knows of the content. The file is then read once to compare it.
+    :param stop: Set it to stop this download, and all others with the same event.
     :returns: The size in bytes.
     :raises SourceNotFound: if there is no such object.
     :raises DestinationNotAccessible: if the local file cannot be written.
-    :raises FileConsistencyMismatch: if the content differs from what was stored.
+    :raises FileConsistencyMismatch: if the content differs from what was stored, or from what was expected.
     :raises RucioException: the translation by :mod:`.errors` of any other error.
     """
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DestinationNotAccessible(f"'{path}' is not a regular file: choose another destination.")
-    deadline = _Deadline(timeout)
+    deadline = _Deadline(timeout, stop)
     with translated('get', target):
         info = deadline.run(lambda: objects.stat(connection, target, 'get'))
+    if expected and expected.size not in (None, info.size):  # before its bytes fill the disk
+        raise FileConsistencyMismatch(
+            f'RSE {target.rse}: get of {target}: it has {info.size} bytes, but the catalogue says {expected.size}. The '
+            'object is damaged or was changed: use another replica, or declare it bad.'
+        )
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
@@ -471,6 +485,8 @@ def download(
             meter(os.path.basename(path), info.size) if meter else nullcontext() as progress,
         ):
             _download(connection, target, partial, info, deadline, progress)
+            if expected:
+                _need_content(target, partial, expected)
             os.replace(partial, path)
     except OSError as error:
         raise local_error(error, path, reading=False) from error
@@ -503,6 +519,26 @@ def _download(
         raise FileConsistencyMismatch(
             f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
             'The object is damaged: tell the operator, and use another replica.'
+        )
+
+
+def _need_content(target: Target, path: str, expected: Checksums) -> None:
+    """Compare a downloaded file with the catalogue.
+
+    :raises FileConsistencyMismatch: if it differs.
+    """
+    if not expected.md5 and not expected.adler32:
+        return
+    hasher = Hasher(expected, md5=not expected.adler32)  # the cheaper of the two checksums is enough
+    with open(path, 'rb') as file:
+        while block := file.read(BLOCK):
+            hasher.add(block)
+    if not hasher.is_expected:
+        name, found = ('Adler-32', hasher.checksums.adler32) if expected.adler32 else ('MD5', hasher.checksums.md5)
+        raise FileConsistencyMismatch(
+            f'RSE {target.rse}: get of {target}: its {name} is {found}, but the catalogue says '
+            f'{expected.adler32 or expected.md5}. The object is damaged or was changed: use another replica, or '
+            'declare it bad.'
         )
 
 

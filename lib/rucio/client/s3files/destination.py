@@ -17,31 +17,31 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.exception import (
     RSEOperationNotSupported,
-    RSEProtocolNotSupported,
     RSEWriteBlocked,
     SourceNotFound,
 )
 from rucio.common.s3 import objects, transfer
 from rucio.common.s3.checksums import crc32_of
 from rucio.common.s3.content import Checksums, Hasher, hash_object
-from rucio.rse import rsemanager
-from rucio.rse.protocols.s3 import Default
+
+from .pipeline import LARGE_AT_ONCE
+from .sources import connect
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
     from rucio.common.s3.clients import Connection
     from rucio.common.s3.errors import Target
+    from rucio.rse.protocols.s3 import Default
 
     from .directory import LocalFile
     from .tally import Tally
 
 # Each part of a large file is in memory: upload only so many of them concurrently.
-_LARGE_AT_ONCE = 2
 
 
 class Destination:
@@ -61,7 +61,7 @@ class Destination:
         self.endpoint, authorizer = self._protocol.connection().endpoint, self._protocol.connection().authorizer
         # Clients only get URLs that the server signs: each is for one object, and none for listing.
         self._signed = authorizer.whole_objects_only
-        self._large = threading.Semaphore(_LARGE_AT_ONCE)
+        self._large = threading.Semaphore(LARGE_AT_ONCE)
 
     def _pfn(self, name: str, **checksums: Optional[str]) -> str:
         lfn: Any = {'scope': self._scope, 'name': name, **checksums}
@@ -123,7 +123,7 @@ class Destination:
                 return info.crc32 == crc32_of(content)
         return checksums.agrees(hash_object(connection, target, info, stop))
 
-    def put(self, file: 'LocalFile', checksums: Optional[Checksums], tally: 'Tally') -> Checksums:
+    def put(self, file: 'LocalFile', checksums: Optional[Checksums], tally: 'Tally[Any]') -> Checksums:
         """Store a file.
 
         :param file: The file.
@@ -150,7 +150,7 @@ class Destination:
         return hasher.checksums
 
 
-def _connected(client: 'Client', name: str) -> Default:
+def _connected(client: 'Client', name: str) -> 'Default':
     rse: Any = client.get_rse(name)
     if not rse['availability_write']:
         raise RSEWriteBlocked(f'RSE {name} is not available for writing. Nothing was uploaded.')
@@ -158,15 +158,12 @@ def _connected(client: 'Client', name: str) -> Default:
         raise RSEOperationNotSupported(
             f'RSE {name} is not deterministic: paths cannot be derived from the names of files. Use: rucio upload'
         )
-    token = client.auth_token if client.auth_token and client.auth_token.count('.') == 2 else None
-    with suppress(RSEProtocolNotSupported):  # it has none at all
-        for each in rsemanager.get_protocols_ordered(rse, 'write'):
-            protocol = rsemanager.create_protocol(rse, 'write', protocol_attr=each, auth_token=token)
-            if isinstance(protocol, Default):
-                return protocol
-    raise RSEOperationNotSupported(
-        f'RSE {name} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload'
-    )
+    protocol = connect(client, rse, 'write')
+    if protocol is None:
+        raise RSEOperationNotSupported(
+            f'RSE {name} has no protocol of rucio.rse.protocols.s3 for writing. Use: rucio upload'
+        )
+    return protocol
 
 
 class Listing:

@@ -14,11 +14,9 @@
 
 """Upload a directory: decide what to do with each file, in many threads and chunk by chunk."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
-from typing import TYPE_CHECKING, Optional, TypeVar
+from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import FileReplicaAlreadyExists, RucioException
 from rucio.common.s3 import progress
@@ -27,13 +25,12 @@ from rucio.common.s3.errors import local_error
 from .dataset import Dataset, Known, Ready
 from .destination import Destination, Listing
 from .directory import Directory, LocalFile
+from .pipeline import behind, message
 from .tally import Refused, Summary, Tally
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
     from rucio.common.s3.content import Checksums
-
-_Item = TypeVar('_Item')
 
 
 class DirectoryUpload:
@@ -56,7 +53,7 @@ class DirectoryUpload:
         self._name = name.rstrip('/')
         self._rse = rse
         self._jobs = max(1, jobs)
-        self._tally = Tally()
+        self._tally = Tally(Summary())
         self._directory = Directory(directory, scope, self._name, client.vo)
         self._dataset = Dataset(client, rse, scope, self._name)
         self._destination: Destination
@@ -103,9 +100,9 @@ class DirectoryUpload:
             lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self._directory.chunks())
             uploads = (
                 start(chunk, known.result())
-                for chunk, known in takewhile(lambda _: not self._tally.stop.is_set(), _behind(1, lookups))
+                for chunk, known in takewhile(lambda _: not self._tally.stop.is_set(), behind(1, lookups))
             )
-            for registration in _behind(2, map(register, _behind(1, uploads))):
+            for registration in behind(2, map(register, behind(1, uploads))):
                 registration.result()
         except BaseException:
             # Also after Ctrl-C. The next run finds what is stored and not registered.
@@ -124,9 +121,9 @@ class DirectoryUpload:
         except Refused as error:
             self._tally.fail(file.path, str(error))
         except RucioException as error:
-            self._tally.fail(file.path, _message(error), again=True)
+            self._tally.fail(file.path, message(error), again=True)
         except OSError as error:
-            self._tally.fail(file.path, _message(local_error(error, file.path, reading=True)))
+            self._tally.fail(file.path, message(local_error(error, file.path, reading=True)))
         return None
 
     def _one(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Ready:
@@ -190,17 +187,3 @@ class DirectoryUpload:
         self._tally.count(**{what: 1})
         self._tally.step(file.size)
         return Ready(file, checksums, state)
-
-
-def _behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield each item when so many others have come after it."""
-    waiting: deque[_Item] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > number:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _message(error: RucioException) -> str:
-    return str(error.args[0]) if error.args else str(error)

@@ -26,6 +26,7 @@ from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from rucio.common.exception import InputValidationError
 from rucio.common.s3 import address
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
+from rucio.common.s3.partial_files import is_partial
 
 from .tally import Refused, Tally
 
@@ -87,6 +88,9 @@ def walk(directory: str, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tu
             for path, name in walk(entry.path, warn, fail):
                 yield path, f'{entry.name}/{name}'
             continue
+        if is_partial(entry.name):
+            warn(entry.path, 'is the rest of an unfinished download')
+            continue
         try:
             is_file, is_dir = entry.is_file(), entry.is_dir()
             planted = is_file and entry.is_symlink() and _is_planted(entry)
@@ -131,7 +135,7 @@ class Directory:
         self._name = name
         self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(vo)})
 
-    def look_ahead(self, tally: Tally) -> tuple[int, int]:
+    def look_ahead(self, tally: Tally[Any]) -> tuple[int, int]:
         """Count the files and check their names.
 
         :param tally: Takes the warnings and failures.

@@ -12,41 +12,62 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The outcome of an upload's files, counted by many threads."""
+"""The outcome of the files of an upload or a download, counted by many threads."""
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Refused(Exception):
-    """The reason why a file is not uploaded, as shown to the user."""
+    """The reason why a file is not transferred, as shown to the user."""
 
 
 @dataclass
-class Summary:
-    """The outcome of an upload. ``failures`` and ``warnings`` are (path, reason)."""
+class Outcome:
+    """What both directions have. ``failures`` and ``warnings`` are (path or DID, reason)."""
+
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Summary(Outcome):
+    """The outcome of an upload."""
 
     sent: int = 0
     sent_bytes: int = 0
     there: int = 0  # object and catalogue already matched the file
     found: int = 0  # the object was there, but not in the catalogue
     made: list[str] = field(default_factory=list)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Tally:
-    """Builds the summary of an upload, and stops it if every file fails."""
+@dataclass
+class Downloaded(Outcome):
+    """The outcome of a download."""
+
+    received: int = 0
+    received_bytes: int = 0
+    there: int = 0  # the local file already had the content
+
+
+_Outcome = TypeVar('_Outcome', bound=Outcome)
+
+
+class Tally(Generic[_Outcome]):
+    """Builds the summary of an upload or a download, and stops it if every file fails.
+
+    :param summary: An empty one.
+    """
 
     # So many failures in a row have a common cause, which a million files need not repeat.
     hopeless: ClassVar[int] = 100
 
-    def __init__(self) -> None:
-        self.summary = Summary()
+    def __init__(self, summary: _Outcome) -> None:
+        self.summary = summary
         self.stop = threading.Event()
         self.step: Callable[[int], None] = lambda _: None  # moves the progress bar by a number of bytes
         self._lock = threading.Lock()
@@ -63,7 +84,7 @@ class Tally:
     def fail(self, path: str, reason: str, *, again: bool = False) -> None:
         """Record a failure.
 
-        :param path: The file.
+        :param path: The file, or its DID.
         :param reason: The rest of the sentence that begins with the path.
         :param again: Whether other files may fail for the same reason.
         """

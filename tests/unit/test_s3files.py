@@ -20,10 +20,10 @@ import zlib
 
 import pytest
 
-from rucio.client.s3uploader import DirectoryUpload, directory
-from rucio.client.s3uploader.destination import Destination, Listing
-from rucio.client.s3uploader.directory import LocalFile, walk
-from rucio.client.s3uploader.tally import Tally
+from rucio.client.s3files import DirectoryUpload, directory
+from rucio.client.s3files.destination import Destination, Listing
+from rucio.client.s3files.directory import LocalFile, walk
+from rucio.client.s3files.tally import Tally
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
     FileConsistencyMismatch,

@@ -150,7 +150,7 @@ class Dataset:
             for each in metadata
         }
 
-    def register(self, ready: list[Ready], tally: 'Tally') -> None:
+    def register(self, ready: list[Ready], tally: 'Tally[Any]') -> None:
         """Make replicas AVAILABLE and members of the dataset. It can be repeated. At most three requests.
 
         :param ready: The files.
@@ -180,7 +180,7 @@ class Dataset:
         if dids:
             self._client.attach_dids_to_dids([{**self._did, 'dids': dids}], ignore_duplicate=True)
 
-    def _still_agreed(self, ready: list[Ready], tally: 'Tally') -> list[Ready]:
+    def _still_agreed(self, ready: list[Ready], tally: 'Tally[Any]') -> list[Ready]:
         """Return the files that agree with the catalogue now, and report the others."""
         known = self.look_up(each.file for each in ready)
         agreed = []

@@ -1,0 +1,76 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``rucio s3 download``: download many files."""
+
+import os
+import sys
+import time
+from typing import Optional
+
+import click
+
+from rucio.cli.s3 import DIDType, interruptible, is_robot, say, size, table
+from rucio.cli.s3.outcome import report_problems
+from rucio.client.s3files import Download, Downloaded
+
+
+@click.command('download')
+@click.argument('dids', nargs=-1, required=True, type=DIDType(need_name=True), metavar='SCOPE:NAME...')
+@click.argument('directory', type=click.Path(file_okay=False))
+@click.option('--rse', help='Only use replicas on this RSE, or on those of an RSE expression.')
+@click.option(
+    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files to download concurrently.'
+)
+@click.pass_context
+def download(
+    ctx: click.Context, dids: tuple[tuple[str, str], ...], directory: str, rse: Optional[str], jobs: int
+) -> None:
+    """Download files, datasets and containers into DIRECTORY.
+
+    Only what is missing or differs is downloaded, and compared with the catalogue; local files that differ are
+    replaced. Run it again after a failure. If a replica fails, another one is used.
+
+    SCOPE:NAME/a/b of one collection becomes DIRECTORY/a/b: an upload of the directory to the same name has nothing to
+    do. Several collections, or those that match a wildcard (*), get a directory each. If there is no DID SCOPE:NAME,
+    it means all files whose names begin with NAME/.
+
+    \b
+    Examples: rucio s3 download user.alice:run7 run7/
+              rucio s3 download 'user.alice:run*' data/
+    """
+    if ':' in directory and not os.path.exists(directory):
+        raise click.UsageError(f"The last argument must be the local directory, but '{directory}' looks like a DID.")
+    start = time.monotonic()
+    made = Download(ctx.obj.client, dids, directory, jobs, rse)
+    with interruptible('Stopped. Run the same command again to continue: it downloads only the missing files.'):
+        outcome = made.run()
+    _report(ctx, outcome, directory, time.monotonic() - start)
+    if outcome.failures:
+        sys.exit(1)
+
+
+def _report(ctx: click.Context, outcome: Downloaded, directory: str, seconds: float) -> None:
+    report_problems(outcome)
+    if is_robot(ctx):
+        # received, bytes received, there before, failed
+        table(ctx, [[outcome.received, outcome.received_bytes, outcome.there, len(outcome.failures)]], [])
+        return
+    speed = size(ctx, int(outcome.received_bytes / max(seconds, 0.001)))
+    parts = [f'{outcome.received} files downloaded ({size(ctx, outcome.received_bytes)}, {speed}/s)']
+    if outcome.there:
+        parts.append(f'{outcome.there} already there')
+    if outcome.failures:
+        parts.append(f'{len(outcome.failures)} FAILED')
+    say(f'{directory}: {", ".join(parts)}, {seconds:.1f} s.')

@@ -1,0 +1,186 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Download the files of DIDs into a directory: what is missing or differs, in many threads and chunk by chunk."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Optional
+
+from rucio.common.exception import RucioException
+from rucio.common.s3 import progress
+from rucio.common.s3.content import BLOCK, Checksums, Hasher
+from rucio.common.s3.endpoint import wanted_progress
+from rucio.common.s3.errors import local_error
+
+from .paths import Folder, RemoteFile
+from .pipeline import behind, message
+from .selection import Selection, chunks
+from .sources import Replicas, Sources
+from .tally import Downloaded, Refused, Tally
+
+if TYPE_CHECKING:
+    from rucio.client.client import Client
+
+__all__ = ['Download']
+
+_Found = dict[str, Replicas]
+
+
+class Download:
+    """One download of DIDs into a directory: ``Download(client, dids, directory).run()``.
+
+    Of a collection alone, the file ``scope:name/a/b`` becomes ``directory/a/b``, as an upload of the directory would
+    name it; else see :mod:`.paths`. Local files that differ are replaced; others are left alone.
+
+    :param client: The Rucio client.
+    :param dids: Scope and name of files and collections; ``*`` in a name matches anything.
+    :param directory: The local directory; it is made if it is missing.
+    :param jobs: Files to download concurrently; of large ones two at once.
+    :param rse_expression: Only use replicas on these RSEs.
+    :param on_progress: Called by any thread with the number of bytes of each step, negative ones if bytes have to be
+        repeated. By default, a terminal shows a progress bar.
+    """
+
+    def __init__(
+        self,
+        client: 'Client',
+        dids: Iterable[tuple[str, str]],
+        directory: str,
+        jobs: int = 8,
+        rse_expression: Optional[str] = None,
+        on_progress: Optional[Callable[[int], None]] = None,
+    ) -> None:
+        self._client = client
+        self._dids = list(dids)
+        self._jobs = max(1, jobs)
+        self._folder = Folder(directory)
+        self._sources = Sources(client, rse_expression)
+        self._on_progress = on_progress
+        self._tally = Tally(Downloaded())
+
+    def run(self) -> Downloaded:
+        """Download what is missing or differs. Files that fail are in the summary's failures; the others still come.
+
+        Cost: those of :meth:`.Selection.of`, one request to the Rucio server for each 500 files that are missing, and
+        two to a storage for each of them. Local files of the right size are read to compare them; one for which the
+        catalogue has no checksum is downloaded again.
+        """
+        tally = self._tally
+        files = Selection(self._client, tally).of(self._dids)
+        size = sum(each.checksums.size or 0 for each in files)
+        with progress.meter('off' if self._on_progress else wanted_progress(), f'{len(files)} files', size) as step:
+            tally.step = self._on_progress or step or tally.step
+            self._download(files)
+        if tally.stop.is_set():
+            tally.summary.failures.append(
+                (self._folder.path, f'was not completed: {tally.hopeless} files in a row failed')
+            )
+        return tally.summary
+
+    def _download(self, files: list[RemoteFile]) -> None:
+        """Work in chunks: while one is downloaded, compare the next with the local files, and look up its replicas."""
+        catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
+        pool = ThreadPoolExecutor(self._jobs, 'rucio-s3-download')
+
+        def compare(chunk: list[RemoteFile]) -> list[tuple[RemoteFile, Future[bool]]]:
+            return [(file, pool.submit(self._safely, self._is_missing, file)) for file in chunk]
+
+        def look_up(compared: list[tuple[RemoteFile, Future[bool]]]) -> tuple[list[RemoteFile], Future[_Found]]:
+            missing = [file for file, needed in compared if needed.result()]
+            return missing, catalogue.submit(self._look_up, missing)
+
+        def get(found: tuple[list[RemoteFile], Future[_Found]]) -> list[Future[bool]]:
+            missing, replicas = found[0], found[1].result()
+            return [
+                pool.submit(self._safely, self._get, file, replicas[file.did])
+                for file in missing
+                if file.did in replicas
+            ]
+
+        try:
+            compared = behind(1, map(compare, chunks(files)))
+            for futures in behind(1, map(get, behind(1, map(look_up, compared)))):
+                for future in futures:
+                    future.result()
+        except BaseException:
+            self._tally.stop.set()  # also after Ctrl-C
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            catalogue.shutdown(cancel_futures=True)
+
+    def _look_up(self, files: list[RemoteFile]) -> _Found:
+        """Return the replicas of files. Those without any become failures."""
+        if not files or self._tally.stop.is_set():
+            return {}
+        try:
+            found = self._sources.look_up(files)
+        except RucioException as error:
+            for file in files:
+                self._tally.fail(file.did, f'is not downloaded: {message(error)}')
+            return {}
+        for file in files:
+            if file.did not in found:
+                self._tally.fail(file.did, 'is no longer in the catalogue')
+        return found
+
+    def _safely(self, do: Callable[..., bool], file: RemoteFile, *arguments: object) -> bool:
+        """Do something with one file. If it fails, add it to the summary and return False."""
+        if self._tally.stop.is_set():
+            return False
+        try:
+            return do(file, *arguments)
+        except Refused as error:
+            self._tally.fail(file.did, str(error))
+        except RucioException as error:
+            self._tally.fail(file.did, message(error), again=True)
+        except OSError as error:
+            self._tally.fail(file.did, message(local_error(error, self._folder.path, reading=False)))
+        return False
+
+    def _is_missing(self, file: RemoteFile) -> bool:
+        if not self._is_there(file, file.checksums):
+            return True
+        self._tally.count(there=1)
+        self._tally.step(file.checksums.size or 0)
+        return False
+
+    def _is_there(self, file: RemoteFile, known: Checksums) -> bool:
+        path = self._folder.find(file.path)
+        if path is None or not (known.adler32 or known.md5):
+            return False
+        hasher = Hasher(known, md5=not known.adler32)
+        with suppress(PermissionError), open(path, 'rb') as content:
+            if not known.agrees(Checksums(size=os.fstat(content.fileno()).st_size)):
+                return False
+            while block := content.read(BLOCK):
+                if self._tally.stop.is_set():
+                    return False
+                hasher.add(block)
+            return hasher.is_expected
+        return False
+
+    def _get(self, file: RemoteFile, replicas: Replicas) -> bool:
+        # Only now is the MD5 of files known that have no Adler-32.
+        if not (file.checksums.adler32 or file.checksums.md5) and self._is_there(file, replicas.checksums):
+            self._tally.count(there=1)
+            self._tally.step(file.checksums.size or 0)
+            return True
+        path = self._folder.make(file.path)
+        self._sources.get(file, replicas, path, self._tally)
+        self._tally.count(received=1, received_bytes=replicas.checksums.size or 0)
+        return True

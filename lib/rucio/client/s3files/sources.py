@@ -1,0 +1,173 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The replicas that files are downloaded from."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
+
+from rucio.common.client import detect_client_location
+from rucio.common.exception import DestinationNotAccessible, RSEProtocolNotSupported, RucioException, SourceNotFound
+from rucio.common.s3 import transfer
+from rucio.common.s3.content import Checksums
+from rucio.common.s3.errors import is_unanswered, is_unreachable
+from rucio.rse import rsemanager
+from rucio.rse.protocols.s3 import Default
+
+from .pipeline import LARGE_AT_ONCE
+
+if TYPE_CHECKING:
+    from rucio.client.client import Client
+
+    from .paths import RemoteFile
+    from .tally import Tally
+
+__all__ = ['Replicas', 'Sources']
+
+
+class Replicas(NamedTuple):
+    """What the server knows of a file: its checksums, and (RSE, PFN) of each replica in the order to try them."""
+
+    checksums: Checksums
+    places: Sequence[tuple[str, str]]
+
+
+class Sources:
+    """The replicas of files, chosen by the Rucio server as for the stock ``rucio download``.
+
+    :param client: The Rucio client. Only one thread at a time may call :meth:`look_up`.
+    :param rse_expression: Only use replicas on these RSEs.
+    """
+
+    def __init__(self, client: 'Client', rse_expression: Optional[str] = None) -> None:
+        self._client = client
+        self._expression = rse_expression
+        self._location = detect_client_location()
+        self._protocols: dict[tuple[str, str], Optional[Default]] = {}
+        self._large = threading.Semaphore(LARGE_AT_ONCE)
+        self._silent: set[str] = set()  # RSEs that are tried last, as they do not answer
+
+    def look_up(self, files: 'Iterable[RemoteFile]') -> dict[str, Replicas]:
+        """Get the replicas of files. One request, and one for each RSE that was not seen before.
+
+        :param files: At most 500 files.
+        :returns: The replicas by DID.
+        """
+        dids = [{'scope': each.scope, 'name': each.name} for each in files]
+        replicas: Any = dids and self._client.list_replicas(
+            dids,
+            ignore_availability=False,
+            rse_expression=self._expression,
+            client_location=self._location,
+            resolve_archives=False,
+        )
+        found = {}
+        for each in replicas:
+            pfns = sorted((known['priority'], known['rse'], pfn) for pfn, known in each['pfns'].items())
+            for _, rse, pfn in pfns:
+                self._need_protocol(rse, pfn)
+            found[f'{each["scope"]}:{each["name"]}'] = Replicas(
+                Checksums(each['md5'], each['adler32'], each['bytes']), [(rse, pfn) for _, rse, pfn in pfns]
+            )
+        return found
+
+    def _need_protocol(self, rse: str, pfn: str) -> None:
+        """Make the protocol object of an RSE here, as the client must not be used by several threads."""
+        key = (rse, pfn.partition(':')[0])
+        if key not in self._protocols:
+            self._protocols[key] = connect(self._client, self._client.get_rse(rse), 'read', key[1])
+
+    def get(self, file: 'RemoteFile', replicas: Replicas, path: str, tally: 'Tally[Any]') -> None:
+        """Download a file from the first replica that works, and compare it with the catalogue.
+
+        Two requests, or more for large objects.
+
+        :param file: The file.
+        :param replicas: Its replicas.
+        :param path: The local path.
+        :param tally: Moves the progress bar, and stops the download.
+        :raises SourceNotFound: if it has no replica that can be downloaded here.
+        :raises RucioException: the failures of all replicas, in one message.
+        """
+        failures: list[RucioException] = []
+        for rse, pfn in sorted(replicas.places, key=lambda place: place[0] in self._silent):
+            protocol = self._protocols[rse, pfn.partition(':')[0]]
+            if protocol is None or tally.stop.is_set():
+                continue
+            try:
+                self._get(protocol, pfn, replicas.checksums, path, tally)
+            except DestinationNotAccessible:
+                raise
+            except RucioException as error:
+                if is_unanswered(error.__cause__) or is_unreachable(error.__cause__):
+                    self._silent.add(rse)
+                failures.append(error)
+            else:
+                return
+        if not failures:
+            where = f' on {self._expression}' if self._expression else ''
+            others = sorted({rse for rse, _ in replicas.places})
+            raise SourceNotFound(
+                f'has replicas only on other kinds of RSEs ({", ".join(others)}): use rucio download'
+                if others
+                else f'has no available replica{where}'
+            )
+        raise type(failures[0])(' '.join(str(each.args[0] if each.args else each) for each in failures))
+
+    def _get(self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]') -> None:
+        done = 0
+
+        def step(number: int) -> None:
+            nonlocal done
+            done += number
+            tally.step(number)
+
+        connection, target = protocol.locate('read', pfn)
+        large = (expected.size or 0) >= connection.endpoint.multipart_threshold
+        try:
+            with self._large if large else nullcontext():
+                transfer.download(
+                    connection,
+                    target,
+                    path,
+                    meter=lambda *_: nullcontext(step),  # one progress bar for all files
+                    expected=expected,
+                    stop=tally.stop,
+                )
+        except BaseException:
+            tally.step(-done)
+            raise
+
+
+def connect(
+    client: 'Client', rse: Any, operation: Literal['read', 'write'], scheme: Optional[str] = None
+) -> Optional[Default]:
+    """Return the protocol object of an RSE for an operation, if it has one of :mod:`rucio.rse.protocols.s3`.
+
+    :param client: The Rucio client.
+    :param rse: The settings of the RSE.
+    :param operation: read or write.
+    :param scheme: Only a protocol of this scheme.
+    """
+    token = client.auth_token if client.auth_token and client.auth_token.count('.') == 2 else None
+    try:
+        for each in rsemanager.get_protocols_ordered(rse, operation, scheme):
+            protocol = rsemanager.create_protocol(rse, operation, protocol_attr=each, auth_token=token)
+            if isinstance(protocol, Default):
+                return protocol
+    except RSEProtocolNotSupported:  # it has none at all
+        pass
+    return None

@@ -1,0 +1,137 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`rucio s3 download`: what `rucio s3 upload` and others have stored, back in a directory."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers.process import TIMEOUT, until
+from servers.site import SCOPE, Site
+from servers.team import Team, ok, refused
+
+RSE = 'PLAIN_S3'
+MiB = 1024**2
+
+
+def make(folder: Path, sizes: dict[str, int]) -> dict[str, bytes]:
+    for name, size in sizes.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+    return content_of(folder)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def summary(done: Any) -> dict[str, int]:
+    """What `--robot` says."""
+    return dict(zip(('received', 'bytes', 'there', 'failed'), map(int, done.stdout.split()), strict=True))
+
+
+@pytest.mark.smoke
+def test_a_directory_comes_back_and_goes_there_again(site: Site, unique: str, tmp_path: Path) -> None:
+    data, back = tmp_path / 'data', tmp_path / 'back'
+    contents = make(data, {'a': 1000, 'empty': 0, 'sub/b.root': 2000, 'sub.x': 5, '.hidden/c': 1, 'sub/deeper/large': 20 * MiB})
+    ok(site.alice.rucio('s3', 'upload', str(data), f'{SCOPE}:{unique}', '--rse', RSE))
+
+    first = ok(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(back)))
+    come = content_of(back)
+    (back / 'a').write_bytes(b'x' * 1000)
+    (back / 'sub/b.root').unlink()
+    (back / 'mine').write_bytes(b'not of the dataset')
+    second = site.alice.rucio('s3', '--robot', 'download', f'{SCOPE}:{unique}', str(back))
+    (back / 'mine').unlink()
+    again = ok(site.alice.rucio('s3', 'upload', str(back), f'{SCOPE}:{unique}', '--rse', RSE))
+
+    assert come == contents
+    assert f'{back}: 6 files downloaded' in first
+    assert summary(second) == {'received': 2, 'bytes': 3000, 'there': 4, 'failed': 0}, second.stderr
+    assert content_of(back) == contents
+    assert '0 files uploaded' in again
+    assert '6 already registered' in again
+
+
+def test_several_dids_have_a_directory_each(site: Site, unique: str, tmp_path: Path) -> None:
+    contents = make(tmp_path / 'data', {'a': 10, 'sub/b': 20})
+    for name in ('one', 'two'):
+        ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}.{name}', '--rse', RSE))
+    names = [f'{unique}.one', f'{unique}.two']
+    site.alice.calls(('add_container', SCOPE, unique), ('attach_dids', SCOPE, unique, [{'scope': SCOPE, 'name': name} for name in names]))
+    each = {f'{name}/{path}': content for name in names for path, content in contents.items()}
+
+    def download(*dids: str, to: str) -> dict[str, bytes]:
+        ok(site.alice.rucio('s3', 'download', *(f'{SCOPE}:{did}' for did in dids), str(tmp_path / to)))
+        return content_of(tmp_path / to)
+
+    assert download(*names, to='several') == each
+    assert download(f'{unique}.*', to='wildcard') == each
+    assert download(unique, to='container') == each
+    assert download(f'{unique}.one/sub', to='folder') == {'b': contents['sub/b']}
+    assert download(f'{unique}.one/sub/b', f'{unique}.two/a', to='files') == {'b': contents['sub/b'], 'a': contents['a']}
+
+
+def test_another_replica_where_one_fails(site: Site, unique: str, tmp_path: Path) -> None:
+    contents = make(tmp_path / 'data', {'gone': 100, 'damaged': 100, 'right': 100, 'nowhere': 100})
+    for rse in (RSE, 'TLS_S3'):
+        ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', rse))
+    one, other = (site.storages[rse].client() for rse in (RSE, 'TLS_S3'))
+    for storage, number in ((one, 100), (other, 100)):
+        storage.put_object(Bucket=SCOPE, Key=f'{unique}/nowhere', Body=b'x' * number)
+    one.delete_object(Bucket=SCOPE, Key=f'{unique}/gone')
+    other.put_object(Bucket=SCOPE, Key=f'{unique}/damaged', Body=b'y' * 100)
+
+    done = refused(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(tmp_path / 'back')))
+
+    contents.pop('nowhere')
+    assert content_of(tmp_path / 'back') == contents
+    assert f'{SCOPE}:{unique}/nowhere RSE' in done
+    assert done.count('but the catalogue says') == 2
+    assert '3 files downloaded' in done
+
+
+@pytest.mark.parametrize('kind', ['vended_team', 'signed_team'])
+def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Path) -> None:
+    team: Team = request.getfixturevalue(kind)
+    ok(team.owner.rucio('s3', 'make-bucket', team.scope, '--rse', team.rse))
+    contents = make(tmp_path / 'data', {'a': 10, 'b/large': 20 * MiB, 'empty': 0})
+    ok(team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), f'{team.scope}:{unique}', '--rse', team.rse))
+
+    ok(team.owner.rucio('s3', 'download', f'{team.scope}:{unique}', str(tmp_path / 'back')))
+
+    assert content_of(tmp_path / 'back') == contents
+    assert 'may not read' in refused(team.other.rucio('s3', 'download', f'{team.scope}:{unique}', str(tmp_path / 'other')))
+    assert content_of(tmp_path / 'other') == {}
+
+
+@pytest.mark.long
+def test_a_signal_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
+    make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(8)})
+    ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE))
+    back = tmp_path / 'back'
+    process = site.alice.popen('rucio', 's3', 'download', f'{SCOPE}:{unique}', str(back))
+    until(lambda: back.is_dir() and any(back.iterdir()), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 130, output
+    assert 'Run the same command again' in output
+    assert 'Traceback' not in output
+    assert [path.name for path in back.iterdir() if path.name.startswith('.')] == []
