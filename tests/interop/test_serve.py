@@ -104,12 +104,13 @@ def test_a_part_that_is_shared(world, tools, unique):
         f'{aws} s3 cp s3://user.bob/{unique} -',
         f'{aws} s3 ls s3://user.alice/shared/',
         f'{aws} s3 ls s3://user.bob/',
+        f'{aws} s3 ls s3://user.alice',
         f'{aws} s3 ls',
     ]
     done = script(world, world.bob, tools, [*lines, f'{aws} s3 cp s3://user.alice/private/{unique} - && exit 9', 'exit 7'])
     assert done.returncode == 7, done.stdout + done.stderr
     assert 'for bob' in done.stdout
-    assert 'user.bob' in done.stdout
+    assert [line.split()[-1] for line in done.stdout.splitlines()[-3:]] == ['shared/', 'user.alice', 'user.bob']
     assert 'not for bob' not in done.stdout
 
 

@@ -94,6 +94,16 @@ class Rucio:
         self.told.append((scope, rse, files, on_changed, on_missing))
         return {'problems': []}
 
+    def list_usable(self, places=False):
+        self.asked.append(('usable', ''))
+        told = [
+            (BUCKET, self.shared, 'account', False),
+            ('user.other', 'old', 'account', True),
+            ('user.other', '', 'own', False),
+            ('public', 'a/b', 'world', False),
+        ]
+        return {'shares': [{'scope': s, 'name': n, 'kind': k, 'ended': e, 'places': [{'rse': 'X'}]} for s, n, k, e in told if n is not None]}
+
     def list_buckets(self, rse=None, missing=None):
         return [{'rse': 'X', 'bucket': BUCKET, 'scope': BUCKET, 'created': '2026-11-23T01:46:27Z'}, {'rse': 'X', 'bucket': 'b', 'scope': None, 'created': None}]
 
@@ -260,7 +270,7 @@ def test_multipart(storage):
 def test_buckets_are_scopes(storage):
     with serving(Rucio(storage.url)) as here:
         client = boto(here)
-        assert [each['Name'] for each in client.list_buckets()['Buckets']] == [BUCKET]
+        assert [each['Name'] for each in client.list_buckets()['Buckets']] == ['public', BUCKET]
         assert client.get_bucket_location(Bucket=BUCKET)['LocationConstraint'] is None
         assert client.head_bucket(Bucket=BUCKET)['ResponseMetadata']['HTTPStatusCode'] == 200
         assert code_of(client.list_objects_v2, Bucket='user.nobody') == 'NoSuchBucket'
@@ -288,6 +298,46 @@ def test_only_what_is_shared(storage):
         assert code_of(client.get_object, Bucket=BUCKET, Key='run2/x') == 'AccessDenied'
     assert [name for _, name in storage_of.asked].count('run1/0') == 1
     assert 'run1/1' not in [name for _, name in storage_of.asked]
+
+
+def test_a_bucket_of_which_parts_are_shared_has_these_as_folders(storage):
+    storage.buckets[BUCKET] = {'run1/a': Object(b'1', 'e')}
+    rucio = Rucio(storage.url, shared='run1')
+    with serving(rucio) as here:
+        client = boto(here)
+        client.head_bucket(Bucket=BUCKET)
+        client.get_bucket_location(Bucket=BUCKET)
+        for prefix, expected in (('', ['run1/']), ('ru', ['run1/'])):
+            for call in (client.list_objects, client.list_objects_v2):
+                assert [each['Prefix'] for each in call(Bucket=BUCKET, Delimiter='/', Prefix=prefix)['CommonPrefixes']] == expected
+        assert [each['Key'] for each in client.list_objects_v2(Bucket=BUCKET, Delimiter='/', Prefix='run1/')['Contents']] == ['run1/a']
+        assert code_of(client.list_objects_v2, Bucket=BUCKET, Delimiter='/', Prefix='run2/') == 'AccessDenied'
+        with pytest.raises(ClientError, match=r'Only parts of user.alice are shared with alice\. List each of them: run1/'):
+            client.list_objects_v2(Bucket=BUCKET)
+        assert code_of(client.get_object, Bucket=BUCKET, Key='run2') == 'AccessDenied'
+        (refused,) = client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'run1/a'}, {'Key': 'run2/a'}]})['Errors']
+        assert (refused['Key'], refused['Code']) == ('run2/a', 'AccessDenied')
+        assert rucio.asked.count(('usable', '')) == 1
+
+
+def test_pages_of_shared_folders():
+    names = ['a/b', 'a/c', 'b', 'c', 'd e']
+
+    def page(**query):
+        root = ElementTree.fromstring(answers.shared('b', {name.replace('_', '-'): value for name, value in query.items()}, names))
+        return (
+            [each.text for each in root.iter(f'{{{answers._NAMESPACE}}}Prefix')][1:],
+            root.findtext(f'{{{answers._NAMESPACE}}}NextContinuationToken'),
+            root.findtext(f'{{{answers._NAMESPACE}}}NextMarker'),
+        )
+
+    assert page(list_type='2') == (['a/', 'b/', 'c/', 'd e/'], None, None)
+    assert page(list_type='2', max_keys='2') == (['a/', 'b/'], 'b/', None)
+    assert page(list_type='2', max_keys='2', continuation_token='b/', encoding_type='url') == (['c/', 'd%20e/'], None, None)
+    assert page(max_keys='1', marker='a/') == (['b/'], None, 'b/')
+    assert page(max_keys='0') == ([], None, None)
+    names[:] = ['a/b', 'a/c']
+    assert page(prefix='a/') == (['a/b/', 'a/c/'], None, None)
 
 
 def test_what_is_not_supported_says_so(storage):

@@ -40,6 +40,7 @@ __all__ = [
     'refusal',
     'renamed',
     'root_of',
+    'shared',
 ]
 
 MOST_KEYS = 1000
@@ -179,6 +180,37 @@ def buckets(named: Iterable[tuple[str, Optional[str]]], account: str) -> bytes:
         bucket = ElementTree.SubElement(listed, 'Bucket')
         _text(bucket, 'Name', name)
         _text(bucket, 'CreationDate', (created or '1970-01-01T00:00:00Z').replace('Z', '.000Z'))
+    return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+
+
+def shared(bucket: str, query: Mapping[str, str], names: Iterable[str]) -> bytes:
+    """Return a listing of the collections in a bucket that are shared with the account, as folders.
+
+    :param bucket: The bucket.
+    :param query: The query of a ListObjects or ListObjectsV2.
+    :param names: The names of the collections.
+    """
+    prefix, second = query.get('prefix', ''), query.get('list-type') == '2'
+    after = query.get('continuation-token') or query.get('start-after') or query.get('marker') or ''
+    most = int(number) if (number := query.get('max-keys', '')).isdecimal() else MOST_KEYS
+    folders = {prefix + f'{name}/'[len(prefix) :].partition('/')[0] + '/' for name in names}
+    left = sorted(each for each in folders if each > after)
+    found, is_encoded = left[: min(most, MOST_KEYS)], query.get('encoding-type') == 'url'
+    root = ElementTree.Element('ListBucketResult', xmlns=_NAMESPACE)
+    told = {'Name': bucket, 'Prefix': quote(prefix) if is_encoded else prefix, 'Delimiter': '/', 'MaxKeys': str(most)}
+    told |= {'EncodingType': 'url'} if is_encoded else {}
+    told |= {'KeyCount': str(len(found))} if second else {}
+    told['IsTruncated'] = str(len(found) < len(left)).lower()
+    if found and len(found) < len(left):
+        told |= (
+            {'NextContinuationToken': found[-1]}
+            if second
+            else {'NextMarker': quote(found[-1]) if is_encoded else found[-1]}
+        )
+    for name, text in told.items():
+        _text(root, name, text)
+    for each in found:
+        _text(ElementTree.SubElement(root, 'CommonPrefixes'), 'Prefix', quote(each) if is_encoded else each)
     return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
 
 

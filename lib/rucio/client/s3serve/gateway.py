@@ -31,6 +31,7 @@ from rucio.common.s3.answers import line_logger
 from . import answers
 from .asked import Asked, encoded, read
 from .bodies import Body
+from .buckets import LISTINGS, XML, Buckets, head, xml
 from .exchange import READING, Exchange, Options, Task
 from .places import Place, Places
 from .refusals import Refusal
@@ -42,8 +43,8 @@ from .upstream import Answer, Relayed, Upstream
 __all__ = ['Gateway']
 
 MOST_AT_ONCE = 64  # requests; each has at most about 1 MiB in memory, unless it is a listing
+DELETES_AT_ONCE = 16  # of a DeleteObjects
 LONGEST_LIST = 4 * 1024**2  # bytes of the bodies of DeleteObjects and CompleteMultipartUpload
-_XML = {'Content-Type': 'application/xml'}
 _SOURCE = 'x-amz-copy-source-'
 _METADATA = frozenset(
     ['cache-control', 'content-disposition', 'content-encoding', 'content-language', 'content-type', 'expires']
@@ -59,7 +60,6 @@ _ROOTS = {
     'UploadPartCopy': 'CopyPartResult',
 }
 _ELSEWHERE = ('NoSuchBucket', 'NoSuchKey', 'ServiceUnavailable', 'SlowDown', 'InternalError')
-_LISTINGS = ('ListObjects', 'ListObjectsV2')
 _NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
 
 _logger = line_logger('rucio.s3.serve')
@@ -91,7 +91,7 @@ class Gateway:
         self._places = places
         self._upstream = upstream
         self._hosts = hosts
-        self._account = account
+        self._buckets = Buckets(upstream, places, account)
         self._options = options
         self._exchange = Exchange(upstream, places, options)
         self._registrar = registrar
@@ -126,7 +126,7 @@ class Gateway:
         verified = verify(asked, self._keys)
         body = Body(asked.headers, verified, _content(request))
         if not asked.bucket:
-            return await self._list_buckets(asked)
+            return await self._buckets.list(asked)
         operation = operations.find(
             asked.method, 'key' if asked.key else 'bucket', asked.query, 'x-amz-copy-source' in asked.headers
         )
@@ -137,8 +137,13 @@ class Gateway:
             )
         if operation.write and self._options.read_only:
             raise Refusal('AccessDenied', f'{operation.name} is not allowed, as this endpoint is read-only.')
+        if operation.name == 'DeleteObjects':
+            return await self._delete_each(asked, body)
         wanted = asked.key or asked.query.get('prefix', '')
-        place = await self._upstream.blocking(self._places.of, asked.bucket, wanted)
+        try:
+            place = await self._upstream.blocking(self._places.of, asked.bucket, wanted)
+        except Refusal as refusal:
+            return await self._buckets.shared(asked, operation, refusal)
         task = Task(asked, operation, place, place.base + asked.key if asked.key else '', body, request)
         return await self._ways.get(operation.name, Gateway._pass_on)(self, task)
 
@@ -239,7 +244,7 @@ class Gateway:
         if 'ETag' not in stored.headers:
             raise _strange(task)
         await self._noted(task, stored.headers['ETag'], Sum(body.length, body.adler32))
-        return _xml(answers.copied(_ROOTS[task.operation.name], stored.headers['ETag']))
+        return xml(answers.copied(_ROOTS[task.operation.name], stored.headers['ETag']))
 
     async def _noted(self, task: Task, etag: str, content: Optional[Sum]) -> None:
         """Note what an operation did to an object: a part for its whole, everything else for the catalogue."""
@@ -253,30 +258,30 @@ class Gateway:
         if task.operation.name in ('CompleteMultipartUpload', 'AbortMultipartUpload'):
             self._parts.forget(upload)
 
-    async def _delete_each(self, task: Task) -> web.StreamResponse:
+    async def _delete_each(self, asked: Asked, body: Body) -> web.StreamResponse:
         """Delete the objects of a DeleteObjects one by one: one request each.
 
         Vended keys may not do it together on Ceph before 20, and signatures are for the owner of the bucket only.
         """
-        keys, quiet = answers.keys_to_delete(await task.body.whole(LONGEST_LIST))
-        limit = asyncio.Semaphore(task.place.endpoint.max_concurrency)
+        keys, quiet = answers.keys_to_delete(await body.whole(LONGEST_LIST))
+        limit = asyncio.Semaphore(DELETES_AT_ONCE)
 
         async def delete(key: str) -> answers.Deleted:
             try:
-                read('DELETE', f'/{encoded(task.asked.bucket)}/{encoded(key, "/")}', ())  # checks the name
+                read('DELETE', f'/{encoded(asked.bucket)}/{encoded(key, "/")}', ())  # checks the name
                 async with limit:
-                    place = await self._upstream.blocking(self._places.of, task.asked.bucket, key)
+                    place = await self._upstream.blocking(self._places.of, asked.bucket, key)
                     answer = await self._upstream.send(place, 'DELETE', place.base + key)
                     answer.response.release()
                 if answer.status >= 300:
-                    shown = f'{task.asked.bucket}/{key}'
+                    shown = f'{asked.bucket}/{key}'
                     return answers.Deleted(key, answers.refusal(answer.status, answer.error, place, shown))
                 await self._registrar.deleted(place, key)
                 return answers.Deleted(key, None)
             except Refusal as refusal:
                 return answers.Deleted(key, refusal)
 
-        return _xml(answers.deleted(await asyncio.gather(*(delete(key) for key in keys)), quiet))
+        return xml(answers.deleted(await asyncio.gather(*(delete(key) for key in keys)), quiet))
 
     # Answers in XML
 
@@ -286,9 +291,7 @@ class Gateway:
         if task.operation.name in ('CreateMultipartUpload', 'CompleteMultipartUpload'):
             honoured = task.operation.name[:2] == 'Co' and task.place.endpoint.conditional_multipart
             await self._exchange.need_absent(task, honoured)
-        answer = await self._exchange.send(
-            task, self._listed(task), body, {**self._exchange.headers(task), **(more or {})}
-        )
+        answer = await self._exchange.send(task, _listed(task), body, {**self._exchange.headers(task), **(more or {})})
         content = await self._upstream.read(answer.response)
         url = f'http://{self._hosts[0]}{task.asked.signed_path}'
         try:
@@ -303,49 +306,45 @@ class Gateway:
         etag = root.findtext('ETag') or ''
         await self._noted(task, etag, self._parts.whole(task.asked.query.get('uploadId', ''), listed_parts(body)))
         kept = {name: value for name, value in answers.headers(answer.headers).items() if name.lower() == 'etag'}
-        return _xml(named, kept)
+        return xml(named, kept)
 
-    @staticmethod
-    def _listed(task: Task) -> str:
-        """Return the query of a listing with the names of the storage; that of others as it is."""
-        query = dict(task.asked.query)
-        if task.operation.name in _LISTINGS and task.place.base:
-            query = {'prefix': '', **query}
-            query |= {name: task.place.base + query[name] for name in _NAMES_IN_QUERY if name in query}
-        return _query(query)
+    async def _list(self, task: Task) -> web.StreamResponse:
+        """List objects, or the parts of the bucket that are shared if it may not be listed itself."""
+        try:
+            return await self._xml(task)
+        except Refusal as refusal:
+            return await self._buckets.shared(task.asked, task.operation, refusal)
 
     async def _head_bucket(self, task: Task) -> web.StreamResponse:
         answer = await self._exchange.send(task, '', b'', self._exchange.headers(task))
         answer.response.release()
-        return web.Response(status=200, headers={'x-amz-bucket-region': 'us-east-1'})
+        return head()
 
     async def _location(self, task: Task) -> web.StreamResponse:
         """Answer without a request to the storage: signatures for any region are right here."""
-        return _xml(answers.location())
-
-    async def _list_buckets(self, asked: Asked) -> web.StreamResponse:
-        """List the buckets of the account's scopes. One request to the Rucio server, none to a storage from here."""
-        if asked.method != 'GET':
-            raise Refusal('NotImplemented', f'{asked.method} of / is not supported by rucio s3 serve.')
-        return _xml(answers.buckets(await self._upstream.blocking(self._places.buckets), self._account))
+        return xml(answers.location())
 
     _ways: ClassVar[dict[str, Callable[['Gateway', Task], Awaitable[web.StreamResponse]]]] = {
         'PutObject': _put,
         'CopyObject': _copy,
         'UploadPartCopy': _copy,
-        'DeleteObjects': _delete_each,
         'CreateMultipartUpload': _xml,
         'CompleteMultipartUpload': _xml,
         'ListParts': _xml,
-        'ListObjects': _xml,
-        'ListObjectsV2': _xml,
+        'ListObjects': _list,
+        'ListObjectsV2': _list,
         'HeadBucket': _head_bucket,
         'GetBucketLocation': _location,
     }
 
 
-def _xml(content: bytes, headers: Optional[Mapping[str, str]] = None) -> web.Response:
-    return web.Response(body=content, headers={**_XML, **(headers or {})})
+def _listed(task: Task) -> str:
+    """Return the query of a listing with the names of the storage; that of others as it is."""
+    query = dict(task.asked.query)
+    if task.operation.name in LISTINGS and task.place.base:
+        query = {'prefix': '', **query}
+        query |= {name: task.place.base + query[name] for name in _NAMES_IN_QUERY if name in query}
+    return _query(query)
 
 
 def _query(query: Mapping[str, str]) -> str:
@@ -363,7 +362,7 @@ def _strange(task: Task) -> Refusal:
 
 
 def _refused(refusal: Refusal) -> web.Response:
-    return web.Response(status=refusal.status, body=refusal.xml(), headers=_XML)
+    return web.Response(status=refusal.status, body=refusal.xml(), headers=XML)
 
 
 async def _content(request: web.BaseRequest) -> AsyncIterator[bytes]:

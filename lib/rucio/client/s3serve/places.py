@@ -74,6 +74,7 @@ class Places:
     """
 
     SECONDS: ClassVar[float] = 300
+    SHARES_SECONDS: ClassVar[float] = 30
     REMEMBERED: ClassVar[int] = 1000
 
     def __init__(self, client: 'S3Client', rse: Optional[str] = None) -> None:
@@ -81,17 +82,42 @@ class Places:
         self._rse = rse
         self._found: OrderedDict[tuple[str, str], tuple[float, Place]] = OrderedDict()
         self._storages: dict[str, tuple[Endpoint, Authorizer]] = {}
+        self._usable: tuple[float, dict[str, set[str]]] = (0.0, {})
         self._lock = threading.Lock()
 
     def buckets(self) -> list[tuple[str, Optional[str]]]:
-        """Return the names of the buckets of the account's scopes, and when they were created. One request.
+        """Return the names of the buckets of which the account may use something, and when its own were created.
 
-        RSEs that cannot be asked are left out.
+        Two requests. RSEs that cannot be asked are left out.
         """
         missing: list[api.MissingRSE] = []
         found = self._client.list_buckets(self._rse, missing)
-        named = {scope_to_bucket(each['scope']): each['created'] for each in found if each['scope']}
+        named: dict[str, Optional[str]] = {scope_to_bucket(scope): None for scope in self._shares()}
+        named |= {scope_to_bucket(each['scope']): each['created'] for each in found if each['scope']}
         return sorted(named.items())
+
+    def shared(self, bucket: str) -> list[str]:
+        """Return the collections in a bucket that others share with the account. At most one request.
+
+        :param bucket: The bucket, as the tool names it.
+        """
+        return sorted(self._shares().get(bucket_to_scope(bucket) or '', ()))
+
+    def _shares(self) -> dict[str, set[str]]:
+        """Return what others share with the account: scope -> collections. One request, then none for a while."""
+        with self._lock:
+            until, shares = self._usable
+            if time.monotonic() < until:
+                return shares
+        shares = {}
+        with suppress(RSEOperationNotSupported):  # an older server cannot tell
+            for each in self._client.list_usable(places=bool(self._rse))['shares']:
+                here = not self._rse or self._rse in [place['rse'] for place in each['places']]
+                if here and each['kind'] != 'own' and not each['ended']:
+                    shares.setdefault(each['scope'], set()).add(each['name'])
+        with self._lock:
+            self._usable = (time.monotonic() + self.SHARES_SECONDS, shares)
+        return shares
 
     def of(self, bucket: str, name: str) -> Place:
         """Return where a bucket is. Up to three requests the first time, then none for :attr:`SECONDS`.
