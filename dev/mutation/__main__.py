@@ -22,16 +22,14 @@ import argparse
 import random
 import re
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 import lines
 import processes
 from mutants import Mutant, is_valid, mutants_of
+from trials import NOTICED, Result, Trials, in_parallel, progress
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,15 +47,6 @@ SCOPE = (
     'rucio_s3_policy',
 )
 EQUIVALENT = Path(__file__).with_name('equivalent.toml')
-MAX_SECONDS = 60  # of tests for one mutant: what takes longer is left out, the slowest first
-NOTICED, SURVIVED, UNREACHED = 'noticed', 'survived', 'no test runs it'
-
-
-@dataclass
-class Result:
-    mutant: Mutant
-    outcome: str
-    seconds: float
 
 
 def main() -> int:
@@ -74,12 +63,15 @@ def main() -> int:
     sys.stdout.write(f'{len(chosen)} mutants, and {len(equivalent)} that are listed as equivalent\n')
     processes.preload()
     measure(wanted.jobs)
-    results = []
-    for each in run(chosen, lines.Map(), wanted.jobs):
-        results.append(each)
-        if each.outcome != NOTICED:
-            sys.stdout.write(f'\n{each.mutant.key}: {each.outcome} ({each.seconds:.0f} s)\n{each.mutant.diff}\n')
+    results: list[Result] = []
+
+    def shown(result: Result) -> None:
+        results.append(result)
+        if result.outcome != NOTICED:
+            sys.stdout.write(f'\n{result.mutant.key}: {result.outcome} ({result.seconds:.0f} s)\n{result.mutant.diff}\n')
             sys.stdout.flush()
+
+    Trials(lines.Map(), wanted.jobs, shown).run(chosen)
     return report(results, len(equivalent), wanted)
 
 
@@ -111,67 +103,6 @@ def measure(jobs: int) -> None:
             sys.exit(f'{file} cannot be run:\n{output[-4000:]}')
         if code == processes.FAILED:
             sys.stdout.write(output.splitlines()[-1] + '\n')
-
-
-def in_parallel(items: Iterable, start: Callable[..., processes.Process], jobs: int) -> Iterator[tuple]:
-    """Run a process for each item, and yield the item, the result and the output."""
-    left, running = list(items)[::-1], {}
-    try:
-        while left or running:
-            while left and len(running) < jobs:
-                item = left.pop()
-                running[start(item)] = item
-            time.sleep(0.02)
-            for process in list(running):
-                if (code := process.poll()) is not None:
-                    yield running.pop(process), code, process.output
-    finally:
-        for process in running:
-            process.kill()
-
-
-def progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f'\r{text}\033[K')
-
-
-def run(mutants: list[Mutant], known: lines.Map, jobs: int) -> Iterator[Result]:
-    """Try mutants."""
-    tests = {each: tests_for(each, known) for each in mutants}
-    for each in [each for each in mutants if not tests[each]]:
-        yield Result(each, UNREACHED, 0)
-    begun, counted = {}, Counter()
-
-    def start(mutant: Mutant) -> processes.Process:
-        begun[mutant] = time.monotonic()
-        limit = 30 + 5 * sum(known.seconds[test] for test in tests[mutant])
-        return processes.Process(partial(_try, mutant, tests[mutant]), limit)
-
-    for mutant, code, output in in_parallel([each for each in mutants if tests[each]], start, jobs):
-        if code in (processes.BROKEN, processes.NO_TESTS):
-            sys.exit(f'The tests could not be run:\n{mutant.diff}\n{output[-4000:]}')
-        outcome = SURVIVED if code == processes.PASSED else NOTICED
-        counted[outcome] += 1
-        progress(f'{counted[NOTICED]} noticed, {counted[SURVIVED]} survived of {len(mutants)}')
-        yield Result(mutant, outcome, time.monotonic() - begun[mutant])
-
-
-def _try(mutant: Mutant, tests: list[str], folder: Path) -> int:
-    processes.put_in_place(mutant.path, mutant.source)
-    return processes.run_tests(tests, folder)
-
-
-def tests_for(mutant: Mutant, known: lines.Map) -> list[str]:
-    """The tests that run what is changed: those with the module's name in theirs first, then the fastest."""
-    stem = Path(mutant.path).stem
-    found = sorted(known.of(mutant.path, mutant.start, mutant.end), key=lambda test: (stem not in test.partition('::')[0], known.seconds[test]))
-    chosen, total = [], 0.0
-    for test in found:
-        total += known.seconds[test]
-        if chosen and total > MAX_SECONDS:
-            break
-        chosen.append(test)
-    return chosen
 
 
 def report(results: list[Result], equivalent: int, wanted: argparse.Namespace) -> int:

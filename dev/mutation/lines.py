@@ -134,3 +134,8 @@ class Map:
         if IMPORT in found:
             found = {test for tests in lines.values() for test in tests} | {test for test in self.seconds if test.startswith(LIMITS)}
         return found - {IMPORT} or (self._importing[name] if found else set())
+
+    def at_import(self, name: str, start: int, end: int) -> bool:
+        """Whether an import runs one of these lines."""
+        lines = self._lines.get(name, {})
+        return any(IMPORT in lines.get(line, ()) for line in range(start, end + 1))

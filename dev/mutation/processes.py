@@ -14,10 +14,12 @@
 
 """Unit tests in forked processes that have Rucio already, but nothing of lib/: to see which lines a test runs, and what it says to a mutant.
 
-Nothing is written into lib/, or into the environment: a mutant is compiled in the process that tries it, in the place of the file.
+Nothing is written into lib/, or into the environment: a mutant is compiled in the process that tries it, in the place of the file. Where a function is
+changed that no import runs, that process is forked from one that has collected all tests, and the function gets other code.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.machinery
 import json
@@ -28,14 +30,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIB = ROOT / 'lib'
 UNIT = ROOT / 'tests' / 'unit'
 PASSED, FAILED, NO_TESTS, TIME_OUT, BROKEN = 0, 1, 5, 98, 99
+FIRST_FAILED = '\nThe first test that failed: '
 
 _LIST_MODULES = """
 import contextlib, json, sys, pytest
@@ -133,9 +140,83 @@ def put_in_place(path: str, source: str) -> None:
     loader.get_code = get_code
 
 
+class Collected:
+    """A plugin of pytest for this process: it collects the unit tests, and calls what will fork processes that run some of them."""
+
+    def __init__(self, then: Callable[['Collected'], None]) -> None:
+        self._then = then
+
+    def collect(self, folder: Path) -> None:
+        """Begin. ``then`` is called when all is imported, and the catalogues that tests copy have been made.
+
+        :param folder: For files of the tests.
+        """
+        options = ['-s', '-o', 'addopts=--import-mode=importlib', '-p', 'no:terminal', '-p', 'no:cacheprovider', '-p', 'no:xdist']
+        folders = f'--basetemp={folder / "pytest"}', f'--rootdir={ROOT}'
+        code = pytest.main([*options, *folders, str(UNIT)], plugins=[self])
+        if code != PASSED:
+            sys.exit(f'The tests cannot be collected: run pytest --collect-only {UNIT} ({code}).')
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            return False
+        self._items = {item.nodeid: item for item in session.items}
+        self._other = session.items[0]
+        self._factory = session.config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001 - each process has its own
+        self._passes(next(item for item in session.items if 'twins' in getattr(item, 'fixturenames', ())), self._other)
+        self._functions: dict[str, list[FunctionType]] = defaultdict(list)
+        for each in gc.get_objects():
+            if isinstance(each, FunctionType):
+                self._functions[each.__code__.co_filename].append(each)
+        gc.freeze()
+        self._then(self)
+        return True
+
+    def _passes(self, item: pytest.Item, following: pytest.Item) -> bool:
+        from _pytest.runner import runtestprotocol  # noqa: PLC0415 - there is no other way to run one test
+
+        return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+
+    def run(self, tests: list[tuple[str, float]], folder: Path) -> int:
+        """Run tests until one fails, whose name is the output then.
+
+        :param tests: With the seconds that they usually take.
+        """
+        self._factory._basetemp = folder / 'pytest'  # noqa: SLF001
+        folder.joinpath('pytest').mkdir()
+        chosen = [self._items[test] for test, _ in tests]
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(TIME_OUT))
+        for item, following, (test, seconds) in zip(chosen, [*chosen[1:], self._other], tests, strict=True):
+            signal.setitimer(signal.ITIMER_REAL, 20 + 5 * seconds)
+            if not self._passes(item, following):
+                sys.stdout.write(f'{FIRST_FAILED}{test}')
+                return FAILED
+        return PASSED
+
+    def exchange(self, path: str, original: str, changed: str) -> None:
+        """Give the functions of a file of lib/ the code of another text."""
+        target = str((LIB / path).resolve())
+        for name, functions in self._functions.items():
+            if os.path.realpath(name) == target:
+                codes = dict(_pairs(*(compile(text, name, 'exec', dont_inherit=True) for text in (original, changed))))
+                for each in functions:
+                    with contextlib.suppress(ValueError):  # a closure over other variables
+                        each.__code__ = codes.get(each.__code__, each.__code__)
+
+
+def _pairs(original: CodeType, changed: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
+    """Functions before and after, by their names; one name may be used several times (a property and its setter)."""
+    left = [each for each in changed.co_consts if isinstance(each, CodeType)]
+    for each in original.co_consts:
+        if isinstance(each, CodeType):
+            other = next((other for other in left if other.co_name == each.co_name), None)
+            if other:
+                left.remove(other)
+                yield each, other
+                yield from _pairs(each, other)
+
+
 def run_tests(tests: list[str], folder: Path, *options: str, plugins: tuple[object, ...] = ()) -> int:
     """Call pytest in this process, and stop at the first failure."""
-    import pytest  # noqa: PLC0415 - not in the parent, which has it from preload()
-
     usual = ['-x', '-q', '--no-header', '--tb=short', '-p', 'no:cacheprovider', '-p', 'no:xdist', f'--basetemp={folder / "pytest"}', f'--rootdir={ROOT}']
     return int(pytest.main([*usual, *options, *tests], plugins=list(plugins)))

@@ -198,8 +198,11 @@ def test_what_left_all_collections_and_the_rse_is_removed_once(add, leave, told)
     leave('run1/a', 1, collection='other')
     leave('run1/before', -1)
     add('run1/still', -1)
+    add('run1/a', -1, scope=InternalScope('user.bob'))
+    add('run1/b', -1, rse=ELSEWHERE)
+    leave('run1/b', 3)
     leave('run1/still', 2)
-    assert told() == [(1, 'removed', 'run1/a')]
+    assert told() == [(1, 'removed', 'run1/a'), (3, 'removed', 'run1/b')]
 
 
 def test_an_answer_is_bounded(add, told, monkeypatch):

@@ -109,6 +109,8 @@ def test_a_rule_or_a_lock_is_enough(twins, one):
     assert candidates(one, 'd/new') == [('def', 'TWIN_B')]
     twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run11'}, name='e', rse_expression='TWIN_B')
     assert candidates(one, 'e/new') == [('def', 'TWIN_B')]
+    twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run1/file'}, name='e', rse_expression='TAPE')
+    assert candidates(one, 'e/new') == [('def', 'TWIN_B')], 'a rule for an RSE without S3 is for none of these'
     bob = twins.of(owner='bob')
     assert candidates(bob, 'e/new') == candidates(bob, 'd/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
 
@@ -116,6 +118,8 @@ def test_a_rule_or_a_lock_is_enough(twins, one):
 def test_candidates_of_a_newcomer_are_where_there_is_quota(one, newcomer):
     scope = InternalScope('user.zoe')
     assert candidates(one, '', of=newcomer, scope=scope) == candidates(one, 'x', of=newcomer, scope=scope) == [('def', 'TWIN_B')]
+    for name in ('', 'x'):
+        assert [each['rse'] for each in one.read(lookup.locate, newcomer, scope, name)] == ['TWIN_B']
     assert candidates(one, '', of=InternalAccount('root'), scope=scope) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
     with pytest.raises(RSENotFound, match=r'Account bob has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: TWIN_A, TWIN_B.'):
         candidates(one, '', of=InternalAccount('bob'), scope=scope)
@@ -268,5 +272,11 @@ def test_an_imported_collection_is_in_the_bucket_that_it_is_imported_from(one, t
     assert (found['rse'], found['bucket'], found['key'], found['did_type']) == ('TWIN_I', 'open-data', 'x', 'DATASET')
     # It is public on no storage of others; what is not imported, wherever it is.
     assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'pub')) == []
+    # Nor is the bucket of a scope there, whatever was imported into the scope.
+    with twins.writing() as session:
+        session.add(models.DataIdentifier(scope=one.scope, name='pub/x', account=one.account, did_type=DIDType.FILE, bytes=1))
+        session.flush()
+        session.add(models.RSEFileAssociation(scope=one.scope, name='pub/x', rse_id=imported.rse_id, bytes=1, state=ReplicaState.AVAILABLE))
+    assert [each['rse'] for each in one.read(lookup.locate, one.account, one.scope, '')] == ['TWIN_A', 'TWIN_B']
     assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'run1')) == [('def', 'TWIN_A')]
     assert candidates(one, 'pub/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'new files have no place in an import'

@@ -230,6 +230,17 @@ def test_rules_of_several_rses_elsewhere_are_not_asked_about(twins):
     assert remove(there)['rules'] == 1
 
 
+def test_a_rule_whose_locks_are_of_another_scope_is_not_asked_about(twins):
+    """A container of alice's may have datasets of bob's."""
+    one, bob = twins.of(), twins.of(owner='bob')
+    twins.change(models.ReplicationRule, {'name': 'there', 'scope': one.scope}, rse_expression='TWIN_A|TWIN_B')
+    (known,) = twins.rows(models.ReplicationRule, name='there', scope=one.scope)
+    with twins.writing() as session:
+        session.add(models.DatasetLock(scope=bob.scope, name='run11', rule_id=known.id, rse_id=one.rse_id, account=one.account, state=LockState.OK))
+    assert remove(one)['rules'] == 5
+    assert twins.rows(models.ReplicationRule, id=known.id)
+
+
 def test_a_rule_that_was_added_in_the_meantime(twins):
     one = twins.of()
     with pytest.raises(UnsupportedOperation, match='run1/file was protected by a new rule in the meantime'):

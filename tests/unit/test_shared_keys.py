@@ -23,6 +23,7 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import did, rse, scope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import grants, shared_keys
+from rucio.core.s3.buckets import lookup
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
@@ -124,6 +125,10 @@ def test_a_bucket_of_all_scopes_inside_one_of_a_scope(ground):
     assert not ground.may(ALICE, 'user.alice', 'deep/user.bob/x', storage=own)
     assert not ground.may(BOB, 'user.alice', 'deep/user.bob/x', storage=inner), "it is alice's bucket, too"
     assert ground.may(ROOT, 'user.alice', 'deep/user.bob/x', storage=inner)
+    for name in ('', 'deep'):
+        with pytest.raises(AccessDenied, match='RSE INNER has files of other scopes'):
+            lookup.need_exclusive(own, ALICE, 'user.alice', name)
+    lookup.need_exclusive(own, ALICE, 'user.alice', 'else')
     assert [each for each in ground.overlaps() if each[1]] == [('INNER', 'user.alice')]
     assert ('TWIN_A', 'user.alice') in ground.overlaps(inner)
 

@@ -71,6 +71,7 @@ ACTS = {
         None,
     ),
     'protect': (lambda one: updates.protect_from_reaper(one.subtree, ['loose/cached', 'shared/cached']), {'loose/cached', 'shared/cached'}, None),
+    'protect what is not complete': (lambda one: updates.protect_from_reaper(one.subtree, ['shared/half', 'run1/file']), set(), None),
     'forget': (lambda one: updates.forget(one.subtree, one.seen('run1/file')), {'run1/file', 'run1'}, (1, [])),
     'forget a lone one': (lambda one: updates.forget(one.subtree, one.seen('lone')), {'lone'}, (1, [])),
     'forget what is cached': (lambda one: updates.forget(one.subtree, one.seen('loose/cached')), {'loose/cached', 'loose'}, (1, [])),
