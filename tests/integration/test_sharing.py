@@ -74,6 +74,26 @@ def test_share_reaches_no_further(team: Team, shared: str, unique: str, tmp_path
     refused(team.other.rucio('s3', 'ls', f'{shared}-private'))
 
 
+def test_share_with_an_attribute(team: Team, shared: str, unique: str, tmp_path: Path) -> None:
+    """Who is in the experiment need not be told where it is; who leaves it, gets nothing more."""
+    owner, other = team.owner.account, team.other.account
+    attribute = f'experiment={unique}'
+    team.root.call('add_account_attribute', other, 'experiment', unique)
+    said = ok(team.owner.rucio('s3', 'share', shared, '--attribute', attribute))
+    assert f'all accounts with {attribute} can read {shared}.' in said
+    row = [shared, 'read', owner, attribute, '-', team.rse]
+    for user in (team.owner, team.other):
+        assert row in rows(user.rucio('s3', '-R', 'ls', '--shared'))
+    assert [shared, team.scope, team.rse, ''] in rows(team.other.rucio('s3', '-R', 'ls'))
+    assert download(team, f'{shared}/file', tmp_path / '1') == b'12345'
+
+    team.root.call('delete_account_attribute', other, 'experiment')
+    assert shared not in ok(team.other.rucio('s3', '-R', 'ls', '--shared'))
+    assert download(team, f'{shared}/file', tmp_path / '2') is None
+    assert f'no longer shared with all accounts with {attribute}' in ok(team.owner.rucio('s3', 'unshare', shared, '--attribute', attribute))
+    assert rows(team.owner.rucio('s3', '-R', 'grants', shared)) == []
+
+
 PUT = """
 import sys
 from rucio.client.s3client import S3Client
@@ -157,7 +177,10 @@ def test_only_the_owner_shares(team: Team, shared: str) -> None:
 @pytest.mark.parametrize(
     ('words', 'code', 'said'),
     [
-        ((), 2, 'Missing option: --with ACCOUNT or --public'),
+        ((), 2, 'Missing option: --with ACCOUNT, --attribute KEY=VALUE, --all-accounts or --public'),
+        (('--all-accounts', '--write'), 2, '--all-accounts grants read access only'),
+        (('--attribute', 'experiment=atals'), 1, "No account has the attribute 'experiment=atals'"),
+        (('--attribute', 'experiment'), 1, 'as KEY=VALUE'),
         (('--public', '--write'), 2, '--public grants read access only'),
         (('--with', 'nobody.there'), 1, 'nobody.there'),
     ],

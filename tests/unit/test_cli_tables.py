@@ -83,14 +83,36 @@ def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):
             self.removed = []
 
         def list_grants(self, scope, name):
-            return [{'account': 'bob'}]
+            return [{'kind': kind, 'account': account, 'ended': False} for kind, account in (('account', 'bob'), ('everybody', '*'))]
 
-        def delete_grant(self, scope, name, account):
-            self.removed.append(account)
+        def delete_grant(self, scope, name, account, *, kind):
+            self.removed.append((account, kind))
 
     server = Server()
     monkeypatch.setattr(sharing, 's3_client', lambda _: server)
-    said = CliRunner().invoke(sharing.unshare, ['user.alice:run7', '--with', 'bbo', '--with', 'bob'], obj={}).output
+    words = ['--with', 'bbo', '--with', 'bob', '--attribute', 'bob=*', '--all-accounts', '--public']
+    said = CliRunner().invoke(sharing.unshare, ['user.alice:run7', *words], obj={}).output
     assert 'user.alice:run7 was not shared with bbo.' in said
     assert 'user.alice:run7 is no longer shared with bob.' in said
-    assert server.removed == ['bbo', 'bob']
+    assert 'user.alice:run7 was not shared with all accounts with bob=*.' in said
+    assert 'user.alice:run7 is no longer shared with all accounts.' in said
+    assert 'user.alice:run7 was not shared with everybody.' in said
+    # A server that does not know kinds is not told those that it knows by the name.
+    assert server.removed == [('bbo', None), ('bob', None), ('bob=*', 'attribute'), ('*', 'everybody'), ('*', None)]
+
+
+def test_kinds_of_grantees_are_told_to_the_server(monkeypatch):
+    asked = []
+    server = SimpleNamespace(add_grant=lambda *what, **more: asked.append((*what[2:], more['kind'])))
+    monkeypatch.setattr(sharing, 's3_client', lambda _: server)
+
+    def share(*words):
+        return CliRunner().invoke(sharing.share, ['user.alice:run7', *words], obj={}).output
+
+    assert share('--with', 'bob', '--attribute', 'a=b', '--write') == (
+        'bob can read and write user.alice:run7.\nall accounts with a=b can read and write user.alice:run7.\n'
+    )
+    assert share('--all-accounts', '--public') == 'all accounts can read user.alice:run7.\neverybody can read user.alice:run7.\n'
+    assert asked == [('bob', True, None), ('a=b', True, 'attribute'), ('*', False, 'everybody'), ('*', False, None)]
+    assert '--all-accounts grants read access only' in share('--with', 'bob', '--all-accounts', '--write')
+    assert len(asked) == 4

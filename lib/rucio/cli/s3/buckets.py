@@ -24,12 +24,14 @@ import click
 
 from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, size, table
 from rucio.cli.s3.missing import Missing
+from rucio.cli.s3.sharing import list_shares
 from rucio.common.exception import (
     DataIdentifierNotFound,
     DestinationNotAccessible,
     InvalidObject,
     RSEAccessDenied,
     RSENotFound,
+    RSEOperationNotSupported,
     RucioException,
     SourceNotFound,
 )
@@ -129,29 +131,23 @@ def _say(text: str, done: Mapping[str, Any], scope: str, name: str, number: Any 
 @did_argument(required=False)
 @rse_option()
 @click.option('--short', is_flag=True, help='Show only the names.')
+@click.option('--shared', is_flag=True, help='List what others share with you, and what you share.')
 @click.pass_context
-def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], short: bool) -> None:
+def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], short: bool, shared: bool) -> None:
     """List buckets, or the content of a bucket or collection.
 
-    Without a DID it lists buckets; for a SCOPE the content of its bucket; for SCOPE:NAME the keys of the collection.
-    The column CATALOGUE shows the state of the replica in Rucio, or `no` for objects that are not in the catalogue, and
-    the storage class of archived objects, which must be restored before they can be read.
+    Without a DID it lists buckets, and the collections that others share with you; for a SCOPE the content of its
+    bucket; for SCOPE:NAME the keys of the collection. The column CATALOGUE shows the state of the replica in Rucio, or
+    `no` for objects that are not in the catalogue, and the storage class of archived objects, which must be restored
+    before they can be read.
     """
+    if shared and did:
+        raise click.UsageError(f'--shared takes no DID. To see with whom it is shared: rucio s3 grants {":".join(did)}')
+    if shared:
+        list_shares(ctx, rse, short)
+        return
     missing = Missing()
-    if did is None:
-        unasked: list[api.MissingRSE] = []
-        rows = [
-            [each['scope'], each['bucket'], each['rse'], each.get('created')]
-            for each in s3_client(ctx).list_buckets(rse, unasked)
-        ]
-        missing.add_all(unasked)
-        headers = ['SCOPE', 'BUCKET', 'RSE', 'CREATED']
-        numbers: list[int] = []
-    elif did[1]:
-        rows, headers, numbers = _listed(ctx, did, rse, missing, _list_keys), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
-    else:
-        rows = _listed(ctx, did, rse, missing, _list_collections)
-        headers, numbers = ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
+    rows, headers, numbers = _rows(ctx, did, rse, missing)
     if any(len(row) > len(headers) for row in rows):
         headers.append('RSE')
     if short:
@@ -162,6 +158,41 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
         if did and did[1] and not is_robot(ctx) and any(str(row[2]).partition(',')[0] == _UNKNOWN for row in rows):
             say(f'Rucio does not know some of these objects. To register them: rucio s3 reconcile {did[0]}', err=True)
     missing.tell()
+
+
+def _rows(
+    ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], missing: Missing
+) -> tuple[list[list[Any]], list[str], list[int]]:
+    """Return the rows of a listing, its headers, and the numbers of the columns that are numbers."""
+    if did is None:
+        rows = [*_list_buckets(ctx, rse, missing), *_list_shared(ctx, rse)]
+        return rows, ['SCOPE', 'BUCKET', 'RSE', 'CREATED'], []
+    if did[1]:
+        return _listed(ctx, did, rse, missing, _list_keys), ['SCOPE:NAME', 'SIZE', 'CATALOGUE'], [1]
+    rows = _listed(ctx, did, rse, missing, _list_collections)
+    return rows, ['SCOPE:NAME', 'FILES', 'SIZE', 'CATALOGUE'], [1, 2]
+
+
+def _list_buckets(ctx: click.Context, rse: Optional[str], missing: Missing) -> list[list[Any]]:
+    unasked: list[api.MissingRSE] = []
+    found = s3_client(ctx).list_buckets(rse, unasked)
+    missing.add_all(unasked)
+    return [[each['scope'], each['bucket'], each['rse'], each.get('created')] for each in found]
+
+
+def _list_shared(ctx: click.Context, rse: Optional[str]) -> list[list[Any]]:
+    """Return the collections that are shared with the account, or with one of its attributes, and where each is."""
+    try:
+        shares = s3_client(ctx).list_usable(places=True)['shares']
+    except RSEOperationNotSupported:  # an older server
+        return []
+    found = {
+        (f'{each["scope"]}:{each["name"]}', place['bucket'], place['rse'])
+        for each in shares
+        for place in each['places']
+        if each['kind'] in ('account', 'attribute') and rse in (None, place['rse'])
+    }
+    return [[*each, None] for each in sorted(found)]
 
 
 def _listed(

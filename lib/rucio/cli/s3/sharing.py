@@ -15,8 +15,9 @@
 
 """``rucio s3 share``, ``unshare``, ``grants`` and ``policy``."""
 
+import functools
 import json
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar, Union, cast
 
 import click
 
@@ -24,89 +25,162 @@ from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, tab
 from rucio.common.exception import InputValidationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rucio.common.s3 import api
 
-__all__ = ['grants', 'policy', 'share', 'unshare']
+__all__ = ['grants', 'list_shares', 'policy', 'share', 'unshare']
+
+_Decorated = TypeVar('_Decorated', bound='Callable[..., Any]')
 
 EVERYBODY = '*'
+_MORE = 'There are more than 1000: only these are shown.'
 
 
-def _whom(accounts: tuple[str, ...], public: bool) -> list[str]:
-    if not accounts and not public:
-        raise click.UsageError('Missing option: --with ACCOUNT or --public.')
-    return [*accounts, *([EVERYBODY] if public else [])]
+class _Grantee(NamedTuple):
+    """To whom something is shared, in the words of the REST interface."""
+
+    kind: str
+    account: str
+
+    def __str__(self) -> str:
+        return {
+            'attribute': f'all accounts with {self.account}',
+            'everybody': 'all accounts',
+            'world': 'everybody',
+        }.get(self.kind, self.account)
 
 
-def _named(account: str) -> str:
-    return 'everybody' if account == EVERYBODY else account
+def _grantee_options(function: _Decorated) -> _Decorated:
+    """Add the options by which `share` and `unshare` name the grantees; the command gets them as one list."""
+
+    @functools.wraps(function)
+    def command(
+        *args: Any,
+        accounts: tuple[str, ...],
+        attributes: tuple[str, ...],
+        all_accounts: bool,
+        public: bool,
+        **others: Any,
+    ) -> Any:
+        whom = [_Grantee('account', each) for each in accounts] + [_Grantee('attribute', each) for each in attributes]
+        whom += [_Grantee('everybody', EVERYBODY)] if all_accounts else []
+        whom += [_Grantee('world', EVERYBODY)] if public else []
+        if not whom:
+            raise click.UsageError('Missing option: --with ACCOUNT, --attribute KEY=VALUE, --all-accounts or --public.')
+        return function(*args, whom=whom, **others)
+
+    for option in reversed(
+        (
+            click.option(
+                '--with', 'accounts', metavar='ACCOUNT', multiple=True, help='An account. Can be given several times.'
+            ),
+            click.option(
+                '--attribute',
+                'attributes',
+                metavar='KEY=VALUE',
+                multiple=True,
+                help='All accounts with this attribute, such as experiment=atlas. Can be given several times.',
+            ),
+            click.option('--all-accounts', is_flag=True, help='All accounts of this Rucio.'),
+            click.option('--public', is_flag=True, help='Everybody, even without a Rucio account.'),
+        )
+    ):
+        command = option(command)
+    return cast('_Decorated', command)
 
 
 @click.command('share')
 @did_argument(need_name=True)
-@click.option(
-    '--with',
-    'accounts',
-    metavar='ACCOUNT',
-    multiple=True,
-    help='An account that may read it. Can be given several times.',
-)
-@click.option('--write', is_flag=True, help='The accounts may also write and delete.')
-@click.option('--public', is_flag=True, help='Let everybody read it, even without a Rucio account.')
+@_grantee_options
+@click.option('--write', is_flag=True, help='They may also write and delete.')
 @click.pass_context
-def share(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], write: bool, public: bool) -> None:
-    """Give other accounts access to a collection."""
-    whom = _whom(accounts, public)
-    if write and public:
-        raise click.UsageError('--public grants read access only. To grant write access, use --with ACCOUNT --write.')
-    for account in whom:
-        s3_client(ctx).add_grant(*did, account, write)
+def share(ctx: click.Context, did: tuple[str, str], whom: list[_Grantee], write: bool) -> None:
+    """Let others read a collection, or read and write it.
+
+    Who has an attribute is decided when they ask for access: admins of Rucio set the attributes of accounts. The
+    account of a group is an account like others: share with it by --with.
+    """
+    for each in whom:
+        if write and each.account == EVERYBODY:
+            option = '--public' if each.kind == 'world' else '--all-accounts'
+            raise click.UsageError(
+                f'{option} grants read access only. To grant write access, use --with ACCOUNT --write.'
+            )
+    for each in whom:
+        s3_client(ctx).add_grant(*did, each.account, write, kind=_kind(each))
         if not is_robot(ctx):
-            say(f'{_named(account)} can read {"and write " if write else ""}{":".join(did)}.')
+            say(f'{each} can read {"and write " if write else ""}{":".join(did)}.')
 
 
 @click.command('unshare')
 @did_argument(need_name=True)
-@click.option(
-    '--with',
-    'accounts',
-    metavar='ACCOUNT',
-    multiple=True,
-    help='An account whose access is revoked. Can be given several times.',
-)
-@click.option('--public', is_flag=True, help='Stop sharing with everybody.')
+@_grantee_options
 @click.pass_context
-def unshare(ctx: click.Context, did: tuple[str, str], accounts: tuple[str, ...], public: bool) -> None:
+def unshare(ctx: click.Context, did: tuple[str, str], whom: list[_Grantee]) -> None:
     """Revoke access that was given with `share`."""
-    whom = _whom(accounts, public)
-    shared = {each['account'] for each in s3_client(ctx).list_grants(*did) if not each.get('ended')}
-    for account in whom:
+    grants = s3_client(ctx).list_grants(*did)
+    shared = {(each['kind'], each['account']) for each in grants if not each['ended']}
+    for each in whom:
         # Also if there is no grant: this removes public access from the storage as well.
-        s3_client(ctx).delete_grant(*did, account)
+        s3_client(ctx).delete_grant(*did, each.account, kind=_kind(each))
         if not is_robot(ctx):
             # A mistyped name must not look as if access had ended.
-            say(f'{":".join(did)} {"is no longer" if account in shared else "was not"} shared with {_named(account)}.')
-    if accounts and not is_robot(ctx):
+            say(f'{":".join(did)} {"is no longer" if each in shared else "was not"} shared with {each}.')
+    if any(each.kind != 'world' for each in whom) and not is_robot(ctx):
         say(
             'Keys that were issued before remain valid until they expire: '
             'after at most an hour, unless the operator set another lifetime.'
         )
 
 
+def _kind(grantee: _Grantee) -> Optional[str]:
+    """Return the kind as it is sent: an older server knows accounts and the world, and no parameter for them."""
+    return None if grantee.kind in ('account', 'world') else grantee.kind
+
+
 @click.command('grants')
 @did_argument(need_name=True)
 @click.pass_context
 def grants(ctx: click.Context, did: tuple[str, str]) -> None:
-    """List the accounts that a collection is shared with."""
+    """List with whom a collection is shared."""
     found = s3_client(ctx).list_grants(*did)
-    rows = [[each['account'], _access(each), each['by'], each['at'], each['until'] or '-'] for each in found]
+    rows = [[_name(each), _access(each), each['by'], each['at'], each['until'] or '-'] for each in found]
     table(ctx, rows, ['ACCOUNT', 'ACCESS', 'BY', 'AT', 'UNTIL'])
 
 
-def _access(grant: 'api.Grant') -> str:
+def _name(grant: 'Union[api.Grant, api.Share]') -> str:
+    return 'all accounts' if grant['kind'] == 'everybody' else grant['account']
+
+
+def _access(grant: 'Union[api.Grant, api.Share]') -> str:
     if not grant['ended']:
         return 'read, write' if grant['write'] else 'read'
     # A grant is listed until the storage has revoked it.
-    return 'ended, but may still be public' if grant['account'] == EVERYBODY else 'ended'
+    return 'ended, but may still be public' if grant['kind'] == 'world' else 'ended'
+
+
+def list_shares(ctx: click.Context, rse: Optional[str], short: bool) -> None:
+    """Print what others share with the account, and what it shares.
+
+    :param ctx: The context of the command.
+    :param rse: Only what is on this RSE.
+    :param short: Print only the names.
+    """
+    usable, shared = s3_client(ctx).list_usable(places=True), s3_client(ctx).list_shared(places=True)
+    rows = []
+    for each in (*(each for each in usable['shares'] if each['kind'] != 'own'), *shared['shares']):
+        rses = [place['rse'] for place in each['places']]
+        if rse is None or rse in rses:
+            did = f'{each["scope"]}:{each["name"]}'
+            rows.append([did, _access(each), each['by'], _name(each), each['until'] or '-', ', '.join(rses)])
+    if short:
+        for did in dict.fromkeys(row[0] for row in rows):
+            say(did)
+    else:
+        table(ctx, rows, ['SCOPE:NAME', 'ACCESS', 'SHARED BY', 'WITH', 'UNTIL', 'RSE'])
+    if usable['more'] or shared['more']:
+        say(_MORE, err=True)
 
 
 @click.command('policy')
