@@ -175,8 +175,8 @@ def list_shares(ctx: click.Context, rse: Optional[str], short: bool) -> None:
             did = f'{each["scope"]}:{each["name"]}'
             rows.append([did, _access(each), each['by'], _name(each), each['until'] or '-', ', '.join(rses)])
     if short:
-        for did in dict.fromkeys(row[0] for row in rows):
-            say(did)
+        for name in dict.fromkeys(str(row[0]) for row in rows):
+            say(name)
     else:
         table(ctx, rows, ['SCOPE:NAME', 'ACCESS', 'SHARED BY', 'WITH', 'UNTIL', 'RSE'])
     if usable['more'] or shared['more']:
