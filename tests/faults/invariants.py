@@ -15,6 +15,7 @@
 """What must hold after a run of `operations`, when nothing fails any more and Rucio's daemons have run."""
 
 import hashlib
+import shutil
 import traceback
 import zlib
 from typing import Any
@@ -256,3 +257,5 @@ class _Settle:
             for key in self._keys(bucket):
                 self.run.s3.delete_object(Bucket=bucket, Key=key)
             self.run.s3.delete_bucket(Bucket=bucket)
+        for user in self.run.users.values():
+            shutil.rmtree(user.cli.directory)

@@ -31,6 +31,7 @@ USERS = ('ann', 'ben', 'cyd')
 VENDED, SIGNED, COPY = 'SEED_VENDED', 'SEED_SIGNED', 'SEED_COPY'
 PATIENCE = 2  # seconds: read_timeout of all that asks a storage here
 AN_HOUR = 3600
+ALONE = 10  # each tenth command is started by itself, all others by a worker that has imported Rucio
 FULL_DISK = 96 * KiB  # bytes: no file may become larger
 
 
@@ -161,7 +162,9 @@ class Drawn:
         for number in range(self._count):
             who = self._rng.choices([*USERS, 'operator'], [10, 10, 10, 3])[0]
             identifier = f'op{self._seed}-{number}'
-            made[who].append(self._daemon(identifier) if who == 'operator' else self._operation(identifier, who))
+            operation = self._daemon(identifier) if who == 'operator' else self._operation(identifier, who)
+            operation.subprocess |= number % ALONE == 0 and not operation.file_size
+            made[who].append(operation)
         of_server = {number: self._rng.choice([*STORAGE]) for number in range(1, 100 * self._count) if self._rng.random() < 0.015}
         return Plan(self._seed, made, self._sizes, of_server)
 

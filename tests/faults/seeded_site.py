@@ -22,6 +22,7 @@ import contextlib
 import os
 import resource
 import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -39,12 +40,20 @@ from servers.workers import Ended, Running, Worker
 from .plans import COPY, ONLY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, USERS, VENDED, WORKERS, Operation
 from .proxy import Exchange, Fault, FaultProxy, Request, forward
 
+TESTS = str(Path(__file__).parent.parent)
 PREFIXES = {VENDED: '', SIGNED: 'signed-', COPY: 'copy-'}
 SETTINGS = {'read_timeout': PATIENCE, 'connect_timeout': PATIENCE, 'max_attempts': 3, 'progress': 'off'}
 PARTS = {'multipart_threshold': '5 MiB', 'multipart_chunksize': '5 MiB'}
 LONGEST = 150  # seconds: what an operation may take, with all its retries, on a busy machine
-CLIENT = ('rucio.cli.command', 'rucio.cli.bin_legacy.rucio', 'rucio.client.uploadclient', 'rucio.client.downloadclient', 'rucio.client.s3client')
-CLIENT_S3 = ('rucio.rse.protocols.s3', 'rucio.client.s3files.upload', 'rucio.cli.s3.upload', 'rucio.cli.s3.buckets', 'rucio.cli.s3.access')
+# What is imported only when it is used, too.
+CLIENT = (
+    *('rucio.cli.command', 'rucio.cli.bin_legacy.rucio', 'rucio.client.uploadclient', 'rucio.client.downloadclient', 'rucio.client.s3client'),
+    *('rucio.cli.upload', 'rucio.cli.download', 'rucio.cli.did', 'rucio.cli.rule'),
+    *('rucio.rse.protocols.s3', 'rucio.client.s3files.upload', 'rucio.common.s3.remote', 'rucio.common.s3.vended'),
+    *('rucio.cli.s3.upload', 'rucio.cli.s3.buckets', 'rucio.cli.s3.access', 'rucio.cli.s3.reconcile', 'rucio.cli.s3.sharing'),
+    'faults.warm',
+)
+DAEMONS = ('faults.daemons', 'flask', 'faults.warm')
 
 
 class Passed(NamedTuple):
@@ -149,15 +158,16 @@ class Site:
         for who in USERS:
             lane = site._add_lane(stack, who)
             site.lanes[who] = lane
-        environment = {**server.environment, 'PYTHONPATH': str(Path(__file__).parent.parent)}
-        operators = Worker(environment, directory / 'rucio', ('faults.daemons',))
+        environment = {**server.environment, 'PYTHONPATH': TESTS}
+        operators = Worker(environment, directory / 'rucio', DAEMONS)
         site.lanes['operator'] = Lane(stack.enter_context(operators), site.front)
         return site
 
     def _add_lane(self, stack: contextlib.ExitStack, who: str) -> Lane:
         proxy = stack.enter_context(FaultProxy('127.0.0.1', self.server.port, lambda request: self._at_server(who, request)))
         nobody = RucioCli(self.directory / who, self.server, who, who, 'none')
-        return Lane(stack.enter_context(Worker(nobody.environment, self.directory / who, (*CLIENT, *CLIENT_S3))), proxy)
+        environment = {**nobody.environment, 'PYTHONPATH': TESTS}
+        return Lane(stack.enter_context(Worker(environment, self.directory / who, CLIENT)), proxy)
 
     def _add_rses(self, storage: str) -> None:
         seen = SimpleNamespace(scheme='http', hostname='127.0.0.1', port=self.front.port, region=self.storage.region)
@@ -192,7 +202,7 @@ class Site:
         options: dict[str, Any] = {'environment': {**environment, 'AWS_EXECUTION_ENV': operation.identifier}, 'directory': directory, 'output': output}
         self.commands[operation.identifier] = lane.command = command
         try:
-            start = _alone if operation.subprocess and ':' not in words[0] else lane.worker.start
+            start = _alone if operation.subprocess else lane.worker.start
             command.process = start(*words, **options, file_size=operation.file_size)  # type: ignore[operator]
             return command.process.wait(LONGEST), command
         finally:
@@ -306,6 +316,7 @@ class _Alone(Running):
 
 def _alone(command: str, *arguments: str, environment: dict[str, str], directory: Path, output: Path, file_size: int) -> Running:
     assert not file_size
+    words = [sys.executable, '-m', command.partition(':')[0]] if ':' in command else [command_path(command)]
     with output.open('ab') as log:
-        process = subprocess.Popen([command_path(command), *arguments], env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen([*words, *arguments], env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     return _Alone(process, output)
