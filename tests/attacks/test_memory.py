@@ -39,8 +39,8 @@ PACKAGES = (rucio.core.s3, rucio.common.s3)
 MODULES = (
     'rucio.db.sqla.s3',
     'rucio.rse.protocols.s3',
-    *(f'rucio.gateway.{name}' for name in ('s3', 's3events', 's3health', 's3imports', 's3names', 's3reconcile')),
-    *(f'rucio.web.rest.flaskapi.v1.{name}' for name in ('s3', 's3base', 's3events')),
+    *(f'rucio.gateway.{name}' for name in ('s3', 's3events', 's3health', 's3imports', 's3names', 's3reconcile', 's3sts')),
+    *(f'rucio.web.rest.flaskapi.v1.{name}' for name in ('s3', 's3base', 's3events', 's3sts')),
 )
 # The operator makes RSEs, roles and keys; an account can make none of these.
 OF_THE_OPERATOR = {

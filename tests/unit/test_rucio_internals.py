@@ -49,6 +49,18 @@ def test_a_request_has_the_token_and_its_answer_an_exception():
     assert (kind, 'not yours' in message) == (AccessDenied, True)
 
 
+@pytest.mark.parametrize(('auth_type', 'called'), [('userpass', 'get'), ('x509_proxy', 'get'), ('oidc', 'read')])
+def test_a_token_is_renewed_as_rucio_does_it(monkeypatch, auth_type, called):
+    calls = []
+    for name in ('get', 'read'):
+        assert callable(getattr(BaseClient, f'_BaseClient__{name}_token'))
+        monkeypatch.setattr(BaseClient, f'_BaseClient__{name}_token', lambda _, name=name: calls.append(name))
+    client = object.__new__(BaseClient)
+    client.auth_type = auth_type
+    internals.renew_token(client)
+    assert calls == [called]
+
+
 def test_the_permissions_of_a_vo_are_a_module():
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
     permission = import_module('rucio.core.permission')

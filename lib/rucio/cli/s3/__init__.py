@@ -78,6 +78,7 @@ COMMANDS = {
     'serve': 'serve:serve',
     'settings': 'reconcile:bucket_settings',
     'share': 'sharing:share',
+    'token': 'token:token',
     'unshare': 'sharing:unshare',
     'upload': 'upload:upload',
     'url': 'access:url',

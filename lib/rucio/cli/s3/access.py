@@ -48,6 +48,7 @@ from rucio.common.s3.formats import (
     name_for,
     tool_environment,
 )
+from rucio.common.s3.roles import Role
 
 from . import WithTool, did_argument, private, rse_option, s3_client, say
 from .missing import Missing
@@ -226,7 +227,12 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
 @did_argument()
 @rse_option()
 @click.option(
-    '--for', 'tool', type=click.Choice(list(TOOLS)), default='https', show_default=True, help='The tool to name it for.'
+    '--for',
+    'tool',
+    type=click.Choice([*TOOLS, 'role']),
+    default='https',
+    show_default=True,
+    help='The tool to name it for; role: the ARN for AWS_ROLE_ARN, see `rucio s3 token`.',
 )
 @click.pass_context
 def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str) -> None:
@@ -241,6 +247,9 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
     scope, name = did
     s3 = s3_client(ctx)
     place = s3.best_place(scope, name, rse)
+    if tool == 'role':
+        click.echo(Role(place['rse'], scope, name).arn)
+        return
     key = place['key']
     if key and not key.endswith('/') and _is_collection(ctx, scope, name):
         key += '/'

@@ -34,7 +34,7 @@ from rucio.common.s3.answers import printable
 
 __all__ = ['need_private_output', 'replace']
 
-_OTHER_FILE = 'Choose another file with --file.'
+_OTHER_FILE = 'Choose another file.'
 _MOST_LINKS = 40  # as in Linux
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

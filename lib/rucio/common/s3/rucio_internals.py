@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rucio.client.baseclient import BaseClient
 
-__all__ = ['exception_of', 'is_client', 'metric_manager', 'permission_module', 'print_table', 'send']
+__all__ = ['exception_of', 'is_client', 'metric_manager', 'permission_module', 'print_table', 'renew_token', 'send']
 
 
 def is_client() -> bool:
@@ -80,6 +80,18 @@ def send(client: 'BaseClient', url: str, method: str, data: Optional[str]) -> 'R
     """
     response: Response = client._send_request(url, method=HTTPMethod(method), data=data)  # noqa: SLF001
     return response
+
+
+def renew_token(client: 'BaseClient') -> None:
+    """Log in again, and set the client's token: a new one, but with OIDC the newest that is there.
+
+    Uses ``BaseClient.__get_token``, and ``__read_token`` for OIDC, which would ask the user to log in: as Rucio's own
+    clients do it when they start or are refused. One or two requests.
+
+    :param client: The client.
+    """
+    name = 'read' if client.auth_type == 'oidc' else 'get'
+    getattr(client, f'_BaseClient__{name}_token')()
 
 
 def exception_of(client: 'BaseClient', response: 'Response') -> tuple[type[Exception], str]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-__all__ = ['WebIdentity']
+__all__ = ['WebIdentity', 'claims_of']
 
 
 class WebIdentity(WithKeys):
@@ -96,12 +96,21 @@ class WebIdentity(WithKeys):
 
 def _claims(endpoint: 'Endpoint', token: str) -> dict[str, Any]:
     """Return the claims of a token. They are not verified here, but by the storage."""
-    claims: Optional[Any] = None
-    with suppress(IndexError, ValueError):
-        part = token.split('.')[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
-    if not isinstance(claims, dict):
+    claims = claims_of(token)
+    if claims is None:
         raise InputValidationError(
             f'RSE {endpoint.rse}: the token is not a JSON web token. Log in to Rucio with auth_type = oidc.'
         )
     return claims
+
+
+def claims_of(token: str) -> Optional[dict[str, Any]]:
+    """Return the claims of a JSON web token, which are not verified; None if it is another token.
+
+    :param token: The token.
+    """
+    claims: Optional[Any] = None
+    with suppress(IndexError, ValueError, RecursionError):
+        part = token.split('.')[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
+    return claims if isinstance(claims, dict) else None

@@ -24,11 +24,13 @@ from flask import Blueprint, Flask, request
 
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.s3 import api
+from rucio.common.s3.roles import STS_PATH
 from rucio.gateway import s3 as gateway
 from rucio.gateway import s3health, s3imports, s3reconcile, s3shares
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
+from rucio.web.rest.flaskapi.v1.s3sts import STS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,10 +93,11 @@ def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
 def blueprint_legacy() -> Blueprint:
     """Return the blueprint of the routes that need no token. A wrong token is refused nevertheless.
 
-    Rucio looks for this name; it has no other one for a second blueprint of a module.
+    The STS has it in the body. Rucio looks for this name; it has no other one for a second blueprint of a module.
     """
     bp = Blueprint('s3open', __name__, url_prefix='/s3')
     bp.before_request(_authenticate_if_asked)
+    add_routes(bp, STS_PATH, STS, with_doc=False)
     return _filled(bp, sorted(OPEN), with_doc=False)
 
 

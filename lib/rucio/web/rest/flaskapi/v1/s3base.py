@@ -21,7 +21,7 @@ The methods of the views, and their OpenAPI descriptions, are generated from the
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from flask import abort, jsonify, make_response, request
 from flask.views import MethodView
@@ -122,24 +122,31 @@ class S3View(ErrorHandlingMethodView):
             raise
         except exception.DatabaseException:
             _LOGGER.exception('S3: %s %s', request.method, request.path)
-            return refusal(
+            return self.refused(
                 503,
                 'DatabaseException',
                 'The database of the Rucio server did not answer as it should: try again in a few minutes.',
             )
         except TooManyRequests as error:
-            response = refusal(429, 'ResourceTemporaryUnavailable', str(error.args[0]))
+            response = self.refused(429, 'ResourceTemporaryUnavailable', str(error.args[0]))
             response.headers['Retry-After'] = str(error.seconds)
             return response
         except exception.RucioException as error:
             status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-            return generate_http_error_flask(
-                status_code=status, exc=error, exc_msg=str(error.args[0]) if error.args else None
-            )
+            return self.refused(status, error, str(error.args[0]) if error.args else None)
         except Exception:
             # The message of an unexpected exception may contain a secret, so it is only in the server's log.
             _LOGGER.exception('S3: %s %s', request.method, request.path)
-            return refusal(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
+            return self.refused(500, 'RucioException', 'The Rucio server failed. Its log says more; tell its operator.')
+
+    def refused(self, status: int, error: Union[str, BaseException], message: Optional[str]) -> 'Response':
+        """Return an error in the format of this view: here that of Rucio's exceptions.
+
+        :param status: The HTTP status.
+        :param error: The exception, or its name.
+        :param message: Its message.
+        """
+        return generate_http_error_flask(status_code=status, exc=error, exc_msg=message)
 
     @property
     def issuer(self) -> str:
