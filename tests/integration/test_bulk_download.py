@@ -69,6 +69,26 @@ def test_a_directory_comes_back_and_goes_there_again(site: Site, unique: str, tm
     assert '6 already registered' in again
 
 
+def test_files_and_directories_and_what_is_left_out(site: Site, unique: str, tmp_path: Path) -> None:
+    contents = make(tmp_path / 'data', {'run/a.root': 10, 'run/notes.txt': 20, 'b.root': 30, 'run/tmp/c.root': 40})
+    sources = [str(tmp_path / 'data' / name) for name in ('run', 'b.root')]
+    upload = ['s3', 'upload', *sources, f'{SCOPE}:{unique}', '--rse', RSE, '--include', '*.root', '--exclude', 'tmp/']
+    left = {name: content for name, content in contents.items() if name in ('run/a.root', 'b.root')}
+
+    planned = ok(site.alice.rucio(*upload, '--dry-run'))
+    assert f'{tmp_path}/data/b.root -> {SCOPE}:{unique}/b.root' in planned
+    assert '2 files would be uploaded (40.000 B).' in planned
+    assert f'{SCOPE}:{unique}' not in site.alice.rucio('did', 'list', f'{SCOPE}:{unique}*').stdout
+    ok(site.alice.rucio(*upload))
+    assert site.objects(RSE, unique) == {f'{unique}/{name}': len(content) for name, content in left.items()}
+
+    download = ['s3', '--robot', 'download', f'{SCOPE}:{unique}', str(tmp_path / 'to'), '--exclude', '/run/']
+    assert ok(site.alice.rucio(*download, '--dry-run')).split() == [f'{SCOPE}:{unique}/b.root', f'{tmp_path}/to/b.root']
+    assert content_of(tmp_path / 'to') == {}
+    assert summary(site.alice.rucio(*download))['received'] == 1
+    assert content_of(tmp_path / 'to') == {'b.root': contents['b.root']}
+
+
 def test_several_dids_have_a_directory_each(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {'a': 10, 'sub/b': 20})
     for name in ('one', 'two'):

@@ -114,7 +114,7 @@ MISTAKES = (
     Mistake('A tool is not known', 'rucio s3 url user.alice:run7 --for ftp'),
     # Directories
     Mistake('The directory does not exist', 'rucio s3 upload run9 user.alice:run9'),
-    Mistake('The directory is a file', 'rucio s3 upload file.root user.alice:run9'),
+    Mistake('The files to upload are left out', "rucio s3 upload run7 user.alice:run9 --include '*.txt'"),
     Mistake('The directory is empty', 'rucio s3 upload empty user.alice:run9'),
     Mistake('A file in the directory has a name that Rucio does not take', 'rucio s3 upload odd user.alice:run9'),
     Mistake('A file in the directory differs from the one of its name in Rucio', 'rucio s3 upload other user.alice:run7'),

@@ -20,7 +20,7 @@ import zlib
 
 import pytest
 
-from rucio.client.s3files import DirectoryUpload, directory
+from rucio.client.s3files import Filter, Options, Upload, directory
 from rucio.client.s3files.destination import Destination, Listing
 from rucio.client.s3files.directory import LocalFile, walk
 from rucio.client.s3files.tally import Tally
@@ -40,7 +40,7 @@ BUCKET = SCOPE = 'user.alice'
 
 
 class Catalogue:
-    """What DirectoryUpload asks of Rucio's client, and what it changes."""
+    """What Upload asks of Rucio's client, and what it changes."""
 
     vo, account, auth_token = 'def', 'alice', None
 
@@ -122,7 +122,7 @@ def catalogue(rse, s3, rucio_cfg):
 @pytest.fixture
 def run(catalogue, folder):
     def upload(name='run', **options):
-        return DirectoryUpload(catalogue, str(folder), SCOPE, name, 'X', **options).run()
+        return Upload(catalogue, [str(folder)], SCOPE, name, 'X', Options(**options)).run()
 
     return upload
 
@@ -421,14 +421,46 @@ def test_an_empty_directory_and_a_file_are_refused(run, folder, catalogue):
     with pytest.raises(InputValidationError, match='no files below'):
         run()
     fill(folder, a=b'1')
-    with pytest.raises(InputValidationError, match='rucio upload'):
-        DirectoryUpload(catalogue, str(folder / 'a'), SCOPE, 'run', 'X').run()
+    with pytest.raises(InputValidationError, match='is chosen by --include'):
+        run(chosen=Filter(exclude=['a']))
+    with pytest.raises(InputValidationError, match='neither a file nor a directory'):
+        Upload(catalogue, [str(folder / 'b')], SCOPE, 'run', 'X')
+    assert catalogue.dataset is None
+
+
+def test_several_sources(catalogue, folder, s3, tmp_path):
+    """Files by their names, directories below theirs, in the order of the keys; no name twice."""
+    fill(folder, **{'b__x': b'1', 'a': b'2', 'b.x': b'3'})
+    fill(tmp_path, b=b'4')
+    sources = [str(folder / name) for name in ('b', 'b.x', 'a', 'b/')]
+
+    assert Upload(catalogue, sources, SCOPE, 'run', 'X').run().sent == 3
+    assert catalogue.attached == ['run/a', 'run/b.x', 'run/b/x']
+    assert Upload(catalogue, sources, SCOPE, 'run', 'X').run().there == 3
+    assert Upload(catalogue, [str(folder / 'a')], SCOPE, 'alone', 'X').run().sent == 1
+    assert catalogue.attached[-1] == 'alone/a'
+    with pytest.raises(InputValidationError, match="would both be named 'b'"):
+        Upload(catalogue, [*sources, str(tmp_path / 'b')], SCOPE, 'run', 'X')
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_be(run, folder, catalogue, s3):
+    fill(folder, new=b'1', there=b'2', mine=b'3', foreign=b'4', left__out=b'5')
+    catalogue.dids['run/there'], catalogue.replicas['run/there'] = known(b'2'), 'AVAILABLE'
+    for name, content in (('there', b'2'), ('mine', b'3'), ('foreign', b'x')):
+        s3.store(BUCKET, f'run/{name}', content)
+
+    summary = run(dry_run=True, chosen=Filter(exclude=['/left/']))
+
+    assert summary.planned == [(str(folder / 'new'), f'{SCOPE}:run/new')]
+    assert (summary.sent, summary.sent_bytes, summary.there, summary.found, len(summary.failures)) == (1, 1, 1, 1, 1)
+    assert (catalogue.dataset, catalogue.attached) == (None, [])
+    assert set(s3.operations()) <= {'ListObjectsV2', 'HeadObject', 'GetObject'}
 
 
 def test_a_missing_bucket_is_told_with_the_command_that_makes_it(folder, catalogue):
     fill(folder, a=b'1')
     with pytest.raises(SourceNotFound, match=r'rucio s3 make-bucket user\.bob --rse X'):
-        DirectoryUpload(catalogue, str(folder), 'user.bob', 'run', 'X').run()
+        Upload(catalogue, [str(folder)], 'user.bob', 'run', 'X').run()
     assert catalogue.dataset is None
 
 

@@ -16,7 +16,7 @@ import zlib
 
 import pytest
 
-from rucio.client.s3files import Download
+from rucio.client.s3files import Download, Filter, Options
 from rucio.client.s3files.paths import Folder, base_of, relative
 from rucio.client.s3files.tally import Refused, Tally
 from rucio.common.exception import DataIdentifierNotFound, ServerConnectionException
@@ -96,7 +96,7 @@ def add(catalogue, s3):
 @pytest.fixture
 def run(catalogue, tmp_path):
     def download(*names, **options):
-        return Download(catalogue, [(SCOPE, name) for name in names or ('run',)], str(tmp_path / 'to'), **options).run()
+        return Download(catalogue, [(SCOPE, name) for name in names or ('run',)], str(tmp_path / 'to'), options=Options(**options)).run()
 
     return download
 
@@ -207,6 +207,18 @@ def test_only_what_is_missing_or_differs_comes(run, add, catalogue, s3, tmp_path
     assert catalogue.calls == ['files', 'replicas']
     assert run().there == 4
     assert catalogue.calls[2:] == ['files']
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_come(run, add, tmp_path):
+    add('run/x')
+    add('run/left/out')
+    add('run/nowhere', rses=())
+
+    outcome = run(dry_run=True, chosen=Filter(exclude=['left/']))
+
+    assert outcome.planned == [(f'{SCOPE}:run/x', str(tmp_path / 'to' / 'x'))]
+    assert outcome.failures == [(f'{SCOPE}:run/nowhere', 'has no available replica')]
+    assert not (tmp_path / 'to').exists()
 
 
 def test_what_the_catalogue_has_of_a_file(run, add):

@@ -29,7 +29,7 @@ ELSEWHERE = {
     'rucio/cli/s3/dumps.py': 'unit/test_s3dump.py',
     'rucio/cli/s3/imports.py': 'integration/test_imports.py',
     'rucio/cli/s3/missing.py': 'integration/test_several_rses.py',
-    'rucio/cli/s3/outcome.py': 'integration/test_bulk_upload.py',
+    'rucio/cli/s3/outcome.py': 'integration/test_bulk_download.py',
     'rucio/cli/s3/private.py': 'attacks/test_credential_files.py',
     'rucio/cli/s3/serve.py': 'interop/test_serve.py',
     'rucio/cli/s3/sharing.py': 'unit/test_cli_tables.py',

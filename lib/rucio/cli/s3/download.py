@@ -17,12 +17,12 @@
 import os
 import sys
 import time
-from typing import Optional
+from typing import Any, Optional
 
 import click
 
-from rucio.cli.s3 import DIDType, interruptible, is_robot, say, size, table
-from rucio.cli.s3.outcome import report_problems
+from rucio.cli.s3 import DIDType, interruptible, is_robot, say, table
+from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
 from rucio.client.s3files import Download, Downloaded
 
 
@@ -30,12 +30,10 @@ from rucio.client.s3files import Download, Downloaded
 @click.argument('dids', nargs=-1, required=True, type=DIDType(need_name=True), metavar='SCOPE:NAME...')
 @click.argument('directory', type=click.Path(file_okay=False))
 @click.option('--rse', help='Only use replicas on this RSE, or on those of an RSE expression.')
-@click.option(
-    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files to download concurrently.'
-)
+@transfer_options('download')
 @click.pass_context
 def download(
-    ctx: click.Context, dids: tuple[tuple[str, str], ...], directory: str, rse: Optional[str], jobs: int
+    ctx: click.Context, /, dids: tuple[tuple[str, str], ...], directory: str, rse: Optional[str], **given: Any
 ) -> None:
     """Download files, datasets and containers into DIRECTORY.
 
@@ -53,24 +51,28 @@ def download(
     if ':' in directory and not os.path.exists(directory):
         raise click.UsageError(f"The last argument must be the local directory, but '{directory}' looks like a DID.")
     start = time.monotonic()
-    made = Download(ctx.obj.client, dids, directory, jobs, rse)
+    made = Download(ctx.obj.client, dids, directory, rse, options_of(given))
     with interruptible('Stopped. Run the same command again to continue: it downloads only the missing files.'):
         outcome = made.run()
-    _report(ctx, outcome, directory, time.monotonic() - start)
+    _report(ctx, outcome, directory, None if given['dry_run'] else time.monotonic() - start)
     if outcome.failures:
         sys.exit(1)
 
 
-def _report(ctx: click.Context, outcome: Downloaded, directory: str, seconds: float) -> None:
+def _report(ctx: click.Context, outcome: Downloaded, directory: str, seconds: Optional[float]) -> None:
+    """Print the outcome.
+
+    :param seconds: How long it took; None if nothing was done.
+    """
     report_problems(outcome)
+    if seconds is None:
+        report_plan(ctx, outcome)
     if is_robot(ctx):
-        # received, bytes received, there before, failed
-        table(ctx, [[outcome.received, outcome.received_bytes, outcome.there, len(outcome.failures)]], [])
+        if seconds is not None:
+            # received, bytes received, there before, failed
+            table(ctx, [[outcome.received, outcome.received_bytes, outcome.there, len(outcome.failures)]], [])
         return
-    speed = size(ctx, int(outcome.received_bytes / max(seconds, 0.001)))
-    parts = [f'{outcome.received} files downloaded ({size(ctx, outcome.received_bytes)}, {speed}/s)']
+    parts = [transferred(ctx, outcome.received, 'downloaded', outcome.received_bytes, seconds)]
     if outcome.there:
         parts.append(f'{outcome.there} already there')
-    if outcome.failures:
-        parts.append(f'{len(outcome.failures)} FAILED')
-    say(f'{directory}: {", ".join(parts)}, {seconds:.1f} s.')
+    say(f'{directory}: {closing(parts, outcome, seconds)}')

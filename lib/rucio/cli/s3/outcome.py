@@ -12,16 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How the commands for many files report what failed."""
+"""What the commands for many files have in common: options, and how they report what failed."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
-from rucio.cli.s3 import say
+import click
+
+from rucio.cli.s3 import is_robot, say, size, table
+from rucio.client.s3files import Filter, Options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rucio.client.s3files.tally import Outcome
 
-__all__ = ['report_problems']
+__all__ = ['closing', 'options_of', 'report_plan', 'report_problems', 'transfer_options', 'transferred']
+
+_Command = TypeVar('_Command', bound='Callable[..., Any]')
 
 _SHOWN = 50  # failures; more would drive the summary off the screen
 
@@ -38,3 +45,81 @@ def report_problems(outcome: 'Outcome') -> None:
     for kind, told in (('warnings', outcome.warnings), ('failures', outcome.failures)):
         if len(told) > _SHOWN:
             say(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
+
+
+def transfer_options(verb: str) -> 'Callable[[_Command], _Command]':
+    """Add the options that uploads and downloads share. The command receives them as keywords: see :func:`options_of`.
+
+    :param verb: What is done with the files.
+    :returns: The decorator.
+    """
+    added = (
+        click.option(
+            '--include',
+            multiple=True,
+            metavar='PATTERN',
+            help=f"Only {verb} files that match. Patterns are rclone's: *.root in any directory, /*.root only "
+            'in the first, ** across directories, sub/ for all below it. Can be repeated.',
+        ),
+        click.option(
+            '--exclude', multiple=True, metavar='PATTERN', help=f'Do not {verb} files that match. Can be repeated.'
+        ),
+        click.option('--dry-run', is_flag=True, help=f'Only print what it would {verb}.'),
+        click.option(
+            '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help=f'Files to {verb} at once.'
+        ),
+    )
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(added):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def options_of(given: dict[str, Any]) -> Options:
+    """Return the options of :func:`transfer_options`.
+
+    :param given: The keywords of the command.
+    """
+    chosen = Filter(given['include'], given['exclude'])
+    return Options(jobs=given['jobs'], chosen=chosen, dry_run=given['dry_run'])
+
+
+def report_plan(ctx: click.Context, outcome: 'Outcome') -> None:
+    """Print what would be transferred: source and destination.
+
+    :param ctx: The context of the command.
+    :param outcome: The outcome.
+    """
+    if is_robot(ctx):
+        table(ctx, outcome.planned, [])
+        return
+    for source, destination in outcome.planned:
+        say(f'{source} -> {destination}')
+
+
+def transferred(ctx: click.Context, number: int, verb: str, size_: int, seconds: Optional[float]) -> str:
+    """Return how much was transferred.
+
+    :param ctx: The context of the command.
+    :param number: The number of files.
+    :param verb: What was done with them.
+    :param size_: Their size in bytes.
+    :param seconds: How long it took; None if nothing was done.
+    """
+    if seconds is None:
+        return f'{number} files would be {verb} ({size(ctx, size_)})'
+    return f'{number} files {verb} ({size(ctx, size_)}, {size(ctx, int(size_ / max(seconds, 0.001)))}/s)'
+
+
+def closing(parts: list[str], outcome: 'Outcome', seconds: Optional[float]) -> str:
+    """Return the end of the report.
+
+    :param parts: What to report.
+    :param outcome: The outcome.
+    :param seconds: How long it took; None if nothing was done.
+    """
+    failed = [f'{len(outcome.failures)} {"would fail" if seconds is None else "FAILED"}'] if outcome.failures else []
+    return ', '.join([*parts, *failed, *([] if seconds is None else [f'{seconds:.1f} s'])]) + '.'

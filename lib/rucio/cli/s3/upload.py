@@ -12,61 +12,69 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 upload``: upload a directory of many files."""
+"""``rucio s3 upload``: upload many files."""
 
 import sys
 import time
-from typing import Optional
+from typing import Any, Optional
 
 import click
 
-from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, size, table
-from rucio.cli.s3.outcome import report_problems
-from rucio.client.s3files import DirectoryUpload, Summary
+from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, table
+from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
+from rucio.client.s3files import Summary, Upload
 
 
 @click.command('upload')
-@click.argument('directory', type=click.Path(exists=True, file_okay=False))
+@click.argument('sources', nargs=-1, required=True, type=click.Path(exists=True), metavar='SOURCE...')
 @did_argument(need_name=True)
 @rse_option()
-@click.option(
-    '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help='Files to upload concurrently.'
-)
+@transfer_options('upload')
 @click.pass_context
-def upload(ctx: click.Context, directory: str, did: tuple[str, str], rse: Optional[str], jobs: int) -> None:
-    """Upload all files below DIRECTORY into a dataset.
+def upload(
+    ctx: click.Context, /, sources: tuple[str, ...], did: tuple[str, str], rse: Optional[str], **given: Any
+) -> None:
+    """Upload files, and all files below directories, into a dataset.
 
-    DIRECTORY/a/b becomes SCOPE:NAME/a/b. Files are uploaded concurrently and registered in bulk; nothing is
-    overwritten. Run it again after a failure: it uploads only the missing files.
+    SOURCE/a/b of one directory becomes SCOPE:NAME/a/b; with several sources it becomes SCOPE:NAME/SOURCE/a/b. Files are
+    uploaded concurrently and registered in bulk; nothing is overwritten. Run it again after a failure: it uploads only
+    the missing files.
 
     \b
-    Example: rucio s3 upload run7/ user.alice:run7
+    Examples: rucio s3 upload run7/ user.alice:run7
+              rucio s3 upload run7/ user.alice:run7 --include '*.root' --dry-run
+              rucio s3 upload a.root b.root user.alice:run7
     """
     scope, name = did
     place = rse or str(s3_client(ctx).best_place(scope, name)['rse'])
     start = time.monotonic()
-    made = DirectoryUpload(ctx.obj.client, directory, scope, name, place, jobs)
+    made = Upload(ctx.obj.client, sources, scope, name, place, options_of(given))
     with interruptible('Stopped. Run the same command again to continue: it uploads only the missing files.'):
         summary = made.run()
-    _report(ctx, summary, f'{scope}:{name} on {place}', time.monotonic() - start)
+    _report(ctx, summary, f'{scope}:{name} on {place}', None if given['dry_run'] else time.monotonic() - start)
     if summary.failures:
         sys.exit(1)
 
 
-def _report(ctx: click.Context, summary: Summary, place: str, seconds: float) -> None:
+def _report(ctx: click.Context, summary: Summary, place: str, seconds: Optional[float]) -> None:
+    """Print the outcome.
+
+    :param seconds: How long it took; None if nothing was done.
+    """
     report_problems(summary)
+    if seconds is None:
+        report_plan(ctx, summary)
     if is_robot(ctx):
-        # sent, bytes sent, registered only, there before, failed
-        table(ctx, [[summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures)]], [])
+        if seconds is not None:
+            # sent, bytes sent, registered only, there before, failed
+            numbers = [summary.sent, summary.sent_bytes, summary.found, summary.there, len(summary.failures)]
+            table(ctx, [numbers], [])
         return
     for made in summary.made:
         say(f'Made {made}.')
-    speed = size(ctx, int(summary.sent_bytes / max(seconds, 0.001)))
-    parts = [f'{summary.sent} files uploaded ({size(ctx, summary.sent_bytes)}, {speed}/s)']
+    parts = [transferred(ctx, summary.sent, 'uploaded', summary.sent_bytes, seconds)]
     if summary.found:
-        parts.append(f'{summary.found} already on the storage and now registered')
+        parts.append(f'{summary.found} already on the storage and {"not" if seconds is None else "now"} registered')
     if summary.there:
         parts.append(f'{summary.there} already registered')
-    if summary.failures:
-        parts.append(f'{len(summary.failures)} FAILED')
-    say(f'{place}: {", ".join(parts)}, {seconds:.1f} s.')
+    say(f'{place}: {closing(parts, summary, seconds)}')

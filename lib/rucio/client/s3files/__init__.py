@@ -18,7 +18,7 @@ An upload stores a file, verified by the storage, then registers it as AVAILABLE
 run that is interrupted, even by kill -9, may leave objects that are not registered yet. The next run finds those, and
 uploads only what is missing. A download compares each file with the catalogue before it gets its name.
 
-- Both ways: tally.py counts, pipeline.py chains chunks.
+- Both ways: options.py and filters.py have the user's wishes, tally.py counts, pipeline.py chains chunks.
 - Upload: directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, upload.py
   decides what to do with each.
 - Download: selection.py finds the files of DIDs, paths.py says where they go, sources.py gets them from a replica,
@@ -26,7 +26,9 @@ uploads only what is missing. A download compares each file with the catalogue b
 """
 
 from .download import Download
+from .filters import Filter
+from .options import Options
 from .tally import Downloaded, Summary
-from .upload import DirectoryUpload
+from .upload import Upload
 
-__all__ = ['DirectoryUpload', 'Download', 'Downloaded', 'Summary']
+__all__ = ['Download', 'Downloaded', 'Filter', 'Options', 'Summary', 'Upload']

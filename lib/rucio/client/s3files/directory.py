@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The files of a local directory, and the names of their DIDs."""
+"""Local files and those of directories, and the names of their DIDs."""
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, Optional
 
@@ -28,6 +28,7 @@ from rucio.common.s3 import address
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
 from rucio.common.s3.partial_files import is_partial
 
+from .filters import Filter
 from .tally import Refused, Tally
 
 GiB = 1024**3
@@ -120,19 +121,24 @@ def _is_planted(link: 'os.DirEntry[str]') -> bool:
     return maker not in (os.geteuid(), 0, link.stat().st_uid)
 
 
-class Directory:
-    """A local directory: the file ``path/a/b`` becomes the DID ``scope:name/a/b``.
+class LocalFiles:
+    """Local files and directories. Of a directory alone, ``path/a/b`` becomes the DID ``scope:name/a/b``.
 
-    :param path: The directory.
+    One of several directories keeps its own name: ``scope:name/path/a/b``. A file becomes ``scope:name/file``.
+
+    :param paths: The files and directories.
     :param scope: The scope of the DIDs.
     :param name: The name of the dataset.
     :param vo: The VO, whose schema defines valid names.
+    :param chosen: Which files are meant, by what follows ``scope:name/``.
+    :raises InputValidationError: if one does not exist, or two of them would have the same name.
     """
 
-    def __init__(self, path: str, scope: str, name: str, vo: str) -> None:
-        self.path = path
+    def __init__(self, paths: Iterable[str], scope: str, name: str, vo: str, chosen: Filter) -> None:
+        self.sources = _sources(list(paths))
         self._scope = scope
         self._name = name
+        self._chosen = chosen
         self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(vo)})
 
     def look_ahead(self, tally: Tally[Any]) -> tuple[int, int]:
@@ -142,11 +148,9 @@ class Directory:
         :returns: The number of files, and their size in bytes.
         :raises InputValidationError: if there are none, or one has a name that Rucio refuses.
         """
-        if not os.path.isdir(self.path):
-            raise InputValidationError(f"'{self.path}' is not a directory. For a single file use: rucio upload")
         self._check_name(self._name)
         number, size, wrong = 0, 0, list[str]()
-        for path, name in walk(self.path, tally.warn, tally.fail):
+        for path, name in self._walk(tally.warn, tally.fail):
             number += 1
             try:
                 self._check_name(f'{self._name}/{name}')
@@ -159,8 +163,22 @@ class Directory:
             more = f'\n... and {len(wrong) - 20} more' if len(wrong) > 20 else ''
             raise InputValidationError('\n'.join(wrong[:20]) + f'{more}\nNothing was uploaded. Rename the files.')
         if not number:
-            raise InputValidationError(f"There are no files below '{self.path}'.")
+            shown = "', '".join(path for _, path in self.sources)
+            raise InputValidationError(
+                f"There are no files below '{shown}'."
+                if self._chosen.is_open
+                else f"No file below '{shown}' is chosen by --include and --exclude."
+            )
         return number, size
+
+    def _walk(self, warn: Tell, fail: Optional[Tell] = None) -> Iterator[tuple[str, str]]:
+        """Yield path, and name without that of the dataset, in the order of the keys."""
+        for prefix, source in self.sources:
+            if not os.path.isdir(source):
+                found: Iterable[tuple[str, str]] = [(source, prefix)]
+            else:
+                found = ((path, prefix + name) for path, name in walk(source, warn, fail))
+            yield from (each for each in found if self._chosen.takes(each[1]))
 
     def _check_name(self, name: str) -> None:
         try:
@@ -180,7 +198,7 @@ class Directory:
         """Yield the files in the order of their keys, in chunks that are registered together."""
         chunk, size = list[LocalFile](), 0
         # Problems with the directory were reported when it was read for the first time.
-        for path, name in walk(self.path, lambda *_: None):
+        for path, name in self._walk(lambda *_: None):
             with suppress(OSError):
                 chunk.append(LocalFile(path, f'{self._name}/{name}', os.stat(path).st_size))
                 size += chunk[-1].size
@@ -189,6 +207,27 @@ class Directory:
                 chunk, size = [], 0
         if chunk:
             yield chunk
+
+
+def _sources(paths: list[str]) -> list[tuple[str, str]]:
+    """Return the sources in the order of their keys: the name, with a slash behind that of a directory, and the path.
+
+    A directory alone has no name.
+    """
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return [('', paths[0])]
+    found = dict[str, str]()
+    for path in paths:
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            raise InputValidationError(f"'{path}' is neither a file nor a directory.")
+        name = os.path.basename(os.path.abspath(path))
+        first = found.setdefault(name, path)
+        if os.path.abspath(first) != os.path.abspath(path):
+            raise InputValidationError(
+                f"'{first}' and '{path}' would both be named '{name}'. Upload one after the other."
+            )
+    named = [(f'{name}/' if os.path.isdir(path) else name, path) for name, path in found.items()]
+    return sorted(named, key=lambda each: os.fsencode(each[0]))
 
 
 def _schema_of_names(vo: str) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import RucioException
-from rucio.common.s3 import progress
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
 from rucio.common.s3.endpoint import wanted_progress
 from rucio.common.s3.errors import local_error
 
+from .options import Options
 from .paths import Folder, RemoteFile
 from .pipeline import behind, message
 from .selection import Selection, chunks
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Download']
 
+_DEFAULT = Options()
 _Found = dict[str, Replicas]
 
 
@@ -49,10 +50,8 @@ class Download:
     :param client: The Rucio client.
     :param dids: Scope and name of files and collections; ``*`` in a name matches anything.
     :param directory: The local directory; it is made if it is missing.
-    :param jobs: Files to download concurrently; of large ones two at once.
     :param rse_expression: Only use replicas on these RSEs.
-    :param on_progress: Called by any thread with the number of bytes of each step, negative ones if bytes have to be
-        repeated. By default, a terminal shows a progress bar.
+    :param options: How to go about it.
     """
 
     def __init__(
@@ -60,16 +59,14 @@ class Download:
         client: 'Client',
         dids: Iterable[tuple[str, str]],
         directory: str,
-        jobs: int = 8,
         rse_expression: Optional[str] = None,
-        on_progress: Optional[Callable[[int], None]] = None,
+        options: Options = _DEFAULT,
     ) -> None:
         self._client = client
         self._dids = list(dids)
-        self._jobs = max(1, jobs)
         self._folder = Folder(directory)
         self._sources = Sources(client, rse_expression)
-        self._on_progress = on_progress
+        self._options = options
         self._tally = Tally(Downloaded())
 
     def run(self) -> Downloaded:
@@ -80,10 +77,10 @@ class Download:
         catalogue has no checksum is downloaded again.
         """
         tally = self._tally
-        files = Selection(self._client, tally).of(self._dids)
+        files = Selection(self._client, tally, self._options.chosen).of(self._dids)
         size = sum(each.checksums.size or 0 for each in files)
-        with progress.meter('off' if self._on_progress else wanted_progress(), f'{len(files)} files', size) as step:
-            tally.step = self._on_progress or step or tally.step
+        with self._options.meter(wanted_progress(), len(files), size) as step:
+            tally.step = step or tally.step
             self._download(files)
         if tally.stop.is_set():
             tally.summary.failures.append(
@@ -94,7 +91,7 @@ class Download:
     def _download(self, files: list[RemoteFile]) -> None:
         """Work in chunks: while one is downloaded, compare the next with the local files, and look up its replicas."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(self._jobs, 'rucio-s3-download')
+        pool = ThreadPoolExecutor(max(1, self._options.jobs), 'rucio-s3-download')
 
         def compare(chunk: list[RemoteFile]) -> list[tuple[RemoteFile, Future[bool]]]:
             return [(file, pool.submit(self._safely, self._is_missing, file)) for file in chunk]
@@ -180,7 +177,12 @@ class Download:
             self._tally.count(there=1)
             self._tally.step(file.checksums.size or 0)
             return True
-        path = self._folder.make(file.path)
-        self._sources.get(file, replicas, path, self._tally)
+        if self._options.dry_run:
+            self._sources.usable(replicas)
+            self._tally.plan(file.did, os.path.join(self._folder.path, file.path))
+            self._tally.step(file.checksums.size or 0)
+        else:
+            path = self._folder.make(file.path)
+            self._sources.get(replicas, path, self._tally)
         self._tally.count(received=1, received_bytes=replicas.checksums.size or 0)
         return True

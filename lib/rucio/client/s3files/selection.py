@@ -28,6 +28,7 @@ from .tally import Refused
 if TYPE_CHECKING:
     from rucio.client.client import Client
 
+    from .filters import Filter
     from .tally import Tally
 
 __all__ = ['Selection']
@@ -38,9 +39,11 @@ class Selection:
 
     :param client: The Rucio client.
     :param tally: Takes the failures.
+    :param chosen: Which files are meant, by their paths.
     """
 
-    def __init__(self, client: 'Client', tally: 'Tally[Any]') -> None:
+    def __init__(self, client: 'Client', tally: 'Tally[Any]', chosen: 'Filter') -> None:
+        self._chosen = chosen
         self._client = client
         self._tally = tally
         self._files: dict[str, RemoteFile] = {}  # by path
@@ -107,6 +110,8 @@ class Selection:
             file = RemoteFile(scope, name, checksums, relative(name, base, collection))
         except Refused as refused:
             self._tally.fail(f'{scope}:{name}', str(refused))
+            return
+        if not self._chosen.takes(file.path):
             return
         first = self._files.setdefault(file.path, file)
         if first.did != file.did:

@@ -17,7 +17,7 @@
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
 from rucio.common.client import detect_client_location
 from rucio.common.exception import DestinationNotAccessible, RSEProtocolNotSupported, RucioException, SourceNotFound
@@ -27,7 +27,8 @@ from rucio.common.s3.errors import is_unanswered, is_unreachable
 from rucio.rse import rsemanager
 from rucio.rse.protocols.s3 import Default
 
-from .pipeline import LARGE_AT_ONCE
+from .pipeline import LARGE_AT_ONCE, message
+from .tally import Refused
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -56,7 +57,7 @@ class Sources:
         self._client = client
         self._expression = rse_expression
         self._location = detect_client_location()
-        self._protocols: dict[tuple[str, str], Optional[Default]] = {}
+        self._protocols: dict[tuple[str, str], Union[Default, RucioException, None]] = {}
         self._large = threading.Semaphore(LARGE_AT_ONCE)
         self._silent: set[str] = set()  # RSEs that are tried last, as they do not answer
 
@@ -87,27 +88,51 @@ class Sources:
     def _need_protocol(self, rse: str, pfn: str) -> None:
         """Make the protocol object of an RSE here, as the client must not be used by several threads."""
         key = (rse, pfn.partition(':')[0])
-        if key not in self._protocols:
+        if key in self._protocols:
+            return
+        try:
             self._protocols[key] = connect(self._client, self._client.get_rse(rse), 'read', key[1])
+        except RucioException as error:  # its settings are wrong: the other replicas may do
+            self._protocols[key] = error
 
-    def get(self, file: 'RemoteFile', replicas: Replicas, path: str, tally: 'Tally[Any]') -> None:
+    def usable(self, replicas: Replicas) -> list[tuple[str, Union[Default, RucioException], str]]:
+        """Return RSE, protocol object (or why there is none) and PFN of the replicas that can be tried, in their order.
+
+        :param replicas: The replicas of a file.
+        :raises SourceNotFound: if there is none.
+        """
+        places = sorted(replicas.places, key=lambda place: place[0] in self._silent)
+        found = [(rse, self._protocols[rse, pfn.partition(':')[0]], pfn) for rse, pfn in places]
+        usable = [(rse, protocol, pfn) for rse, protocol, pfn in found if protocol is not None]
+        if usable:
+            return usable
+        others = sorted({rse for rse, _ in places})
+        where = f' on {self._expression}' if self._expression else ''
+        raise SourceNotFound(
+            f'has replicas only on other kinds of RSEs ({", ".join(others)}): use rucio download'
+            if others
+            else f'has no available replica{where}'
+        )
+
+    def get(self, replicas: Replicas, path: str, tally: 'Tally[Any]') -> None:
         """Download a file from the first replica that works, and compare it with the catalogue.
 
         Two requests, or more for large objects.
 
-        :param file: The file.
         :param replicas: Its replicas.
         :param path: The local path.
         :param tally: Moves the progress bar, and stops the download.
         :raises SourceNotFound: if it has no replica that can be downloaded here.
+        :raises Refused: if the download was stopped.
         :raises RucioException: the failures of all replicas, in one message.
         """
         failures: list[RucioException] = []
-        for rse, pfn in sorted(replicas.places, key=lambda place: place[0] in self._silent):
-            protocol = self._protocols[rse, pfn.partition(':')[0]]
-            if protocol is None or tally.stop.is_set():
-                continue
+        for rse, protocol, pfn in self.usable(replicas):
+            if tally.stop.is_set():
+                raise Refused('was not downloaded: the download was stopped')
             try:
+                if isinstance(protocol, RucioException):
+                    raise protocol
                 self._get(protocol, pfn, replicas.checksums, path, tally)
             except DestinationNotAccessible:
                 raise
@@ -117,15 +142,7 @@ class Sources:
                 failures.append(error)
             else:
                 return
-        if not failures:
-            where = f' on {self._expression}' if self._expression else ''
-            others = sorted({rse for rse, _ in replicas.places})
-            raise SourceNotFound(
-                f'has replicas only on other kinds of RSEs ({", ".join(others)}): use rucio download'
-                if others
-                else f'has no available replica{where}'
-            )
-        raise type(failures[0])(' '.join(str(each.args[0] if each.args else each) for each in failures))
+        raise type(failures[0])(' '.join(map(message, failures)))
 
     def _get(self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]') -> None:
         done = 0

@@ -28,10 +28,14 @@ class Refused(Exception):
 
 @dataclass
 class Outcome:
-    """What both directions have. ``failures`` and ``warnings`` are (path or DID, reason)."""
+    """What both directions have. ``failures`` and ``warnings`` are (path or DID, reason).
+
+    ``planned`` are (source, destination), if nothing was to be changed.
+    """
 
     failures: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    planned: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -93,6 +97,15 @@ class Tally(Generic[_Outcome]):
             self._failed_in_a_row += again
             if self._failed_in_a_row >= self.hopeless:
                 self.stop.set()
+
+    def plan(self, source: str, destination: str) -> None:
+        """Record what would be transferred.
+
+        :param source: The path or the DID.
+        :param destination: The DID or the path.
+        """
+        with self._lock:
+            self.summary.planned.append((source, destination))
 
     def count(self, **numbers: int) -> None:
         """Add to numbers of the summary after a success.

@@ -12,49 +12,56 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Upload a directory: decide what to do with each file, in many threads and chunk by chunk."""
+"""Upload files: decide what to do with each file, in many threads and chunk by chunk."""
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import FileReplicaAlreadyExists, RucioException
-from rucio.common.s3 import progress
+from rucio.common.s3.content import Checksums
 from rucio.common.s3.errors import local_error
 
 from .dataset import Dataset, Known, Ready
 from .destination import Destination, Listing
-from .directory import Directory, LocalFile
+from .directory import LocalFile, LocalFiles
+from .options import Options
 from .pipeline import behind, message
 from .tally import Refused, Summary, Tally
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
-    from rucio.common.s3.content import Checksums
+
+_DEFAULT = Options()
 
 
-class DirectoryUpload:
-    """One upload of a directory into a dataset: ``DirectoryUpload(client, directory, scope, name, rse).run()``.
+class Upload:
+    """One upload of files and directories into a dataset: ``Upload(client, ['directory'], scope, name, rse).run()``.
 
-    The file ``directory/a/b`` becomes the DID ``scope:name/a/b``, a member of the dataset ``scope:name``. The catalogue
-    is the same as after the stock ``rucio upload``, but no traces are sent (that would be a request for each file).
+    The file ``directory/a/b`` becomes the DID ``scope:name/a/b``, a member of the dataset ``scope:name``; of several
+    sources see :class:`.LocalFiles`. The catalogue is the same as after the stock ``rucio upload``, but no traces are
+    sent (that would be a request for each file).
 
     :param client: The Rucio client.
-    :param directory: The local directory.
+    :param sources: The local files and directories.
     :param scope: The scope of the dataset and the files.
     :param name: The dataset's name, and the prefix of the files' names.
     :param rse: The RSE, which must be deterministic, with :class:`rucio.rse.protocols.s3.Default`.
-    :param jobs: Files to upload concurrently. Memory: ``multipart_threshold`` bytes for each, and two large uploads.
+    :param options: How to go about it.
+    :raises InputValidationError: if a source does not exist.
     """
 
-    def __init__(self, client: 'Client', directory: str, scope: str, name: str, rse: str, jobs: int = 8) -> None:
+    def __init__(
+        self, client: 'Client', sources: Iterable[str], scope: str, name: str, rse: str, options: Options = _DEFAULT
+    ) -> None:
         self._client = client
         self._scope = scope
         self._name = name.rstrip('/')
         self._rse = rse
-        self._jobs = max(1, jobs)
+        self._options = options
         self._tally = Tally(Summary())
-        self._directory = Directory(directory, scope, self._name, client.vo)
+        self._files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
         self._dataset = Dataset(client, rse, scope, self._name)
         self._destination: Destination
 
@@ -69,24 +76,25 @@ class DirectoryUpload:
         :raises RucioException: if the storage or the Rucio server refuse all files.
         """
         tally = self._tally
-        total, size = self._directory.look_ahead(tally)
+        total, size = self._files.look_ahead(tally)
         self._destination = Destination(self._client, self._rse, self._scope)
         # Report a missing bucket before doing anything else.
         listing = Listing(self._destination.listing(self._name))
-        tally.summary.made += self._dataset.make()
-        with progress.meter(self._destination.endpoint.progress, f'{total} files', size) as step:
+        if not self._options.dry_run:
+            tally.summary.made += self._dataset.make()
+        with self._options.meter(self._destination.endpoint.progress, total, size) as step:
             tally.step = step or tally.step
             self._upload(listing)
         if tally.stop.is_set():
             tally.summary.failures.append(
-                (self._directory.path, f'was stopped: {tally.hopeless} files in a row failed')
+                (f'{self._scope}:{self._name}', f'was stopped: {tally.hopeless} files in a row failed')
             )
         return tally.summary
 
     def _upload(self, listing: Listing) -> None:
         """Work in chunks: while one is uploaded, look up the next and register the previous one."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(self._jobs, 'rucio-s3-upload')
+        pool = ThreadPoolExecutor(max(1, self._options.jobs), 'rucio-s3-upload')
 
         def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[Optional[Ready]]]:
             sizes = listing.sizes(chunk)
@@ -94,10 +102,11 @@ class DirectoryUpload:
 
         def register(futures: list[Future[Optional[Ready]]]) -> Future[None]:
             done = [future.result() for future in futures]
-            return catalogue.submit(self._dataset.register, [each for each in done if each], self._tally)
+            ready = [] if self._options.dry_run else [each for each in done if each]
+            return catalogue.submit(self._dataset.register, ready, self._tally)
 
         try:
-            lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self._directory.chunks())
+            lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self._files.chunks())
             uploads = (
                 start(chunk, known.result())
                 for chunk, known in takewhile(lambda _: not self._tally.stop.is_set(), behind(1, lookups))
@@ -147,7 +156,7 @@ class DirectoryUpload:
             return self._adopt(file, checksums, known.state)
         return self._there(file, checksums, known.state, 'there')
 
-    def _agreed(self, file: LocalFile, known: Known) -> 'Checksums':
+    def _agreed(self, file: LocalFile, known: Known) -> Checksums:
         """Return the checksums of a file that the catalogue knows, if they agree.
 
         :raises Refused: if they differ, or the file cannot be used.
@@ -165,8 +174,10 @@ class DirectoryUpload:
         known.need_same(checksums)
         return checksums
 
-    def _send(self, file: LocalFile, checksums: 'Optional[Checksums]' = None, state: Optional[str] = None) -> Ready:
+    def _send(self, file: LocalFile, checksums: Optional[Checksums] = None, state: Optional[str] = None) -> Ready:
         """Store a file that is not there yet, as far as is known."""
+        if self._options.dry_run:
+            return self._plan(file, checksums, state)
         try:
             sent = self._destination.put(file, checksums, self._tally)
         except FileReplicaAlreadyExists:
@@ -174,7 +185,7 @@ class DirectoryUpload:
         self._tally.count(sent=1, sent_bytes=sent.size or 0)
         return Ready(file, sent, state)
 
-    def _adopt(self, file: LocalFile, checksums: 'Checksums', state: Optional[str]) -> Ready:
+    def _adopt(self, file: LocalFile, checksums: Checksums, state: Optional[str]) -> Ready:
         """Take over an object that is not in the catalogue: from an interrupted upload, or from somebody else."""
         if not self._destination.holds(file, checksums, self._tally.stop):
             raise Refused(
@@ -183,7 +194,16 @@ class DirectoryUpload:
             )
         return self._there(file, checksums, state, 'found')
 
-    def _there(self, file: LocalFile, checksums: 'Checksums', state: Optional[str], what: str) -> Ready:
+    def _plan(self, file: LocalFile, checksums: Optional[Checksums], state: Optional[str]) -> Ready:
+        """Note what :meth:`_send` would do."""
+        if self._destination.exists(file):
+            return self._adopt(file, checksums or file.checksums(self._tally.stop), state)
+        self._tally.plan(file.path, f'{self._scope}:{file.name}')
+        self._tally.count(sent=1, sent_bytes=file.size)
+        self._tally.step(file.size)
+        return Ready(file, checksums or Checksums(size=file.size), state)
+
+    def _there(self, file: LocalFile, checksums: Checksums, state: Optional[str], what: str) -> Ready:
         self._tally.count(**{what: 1})
         self._tally.step(file.size)
         return Ready(file, checksums, state)
