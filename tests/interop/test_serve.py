@@ -148,6 +148,27 @@ def test_what_is_written_and_deleted_is_in_the_catalogue_at_once(any_world, tool
     ]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize('user', ['alice', 'bob'])
+def test_unfinished_uploads(any_world, tools, unique, user):
+    """They are listed with their parts where keys are vended and where the server signs, and can be aborted."""
+    part = tools.home / 'part'
+    part.write_bytes(b'part')
+    aws, of = f'{tools.find("aws")} s3api', f'--bucket user.{user} --key {unique}/large'
+    lines = [
+        f'id=$({aws} create-multipart-upload {of} --query UploadId --output text)',
+        f'{aws} upload-part {of} --upload-id "$id" --part-number 1 --body {part} >/dev/null',
+        f'{aws} list-multipart-uploads --bucket user.{user} --prefix {unique}/ --query "Uploads[].[Key,UploadId]" --output text >{tools.home}/uploads',
+        f'test "$(cat {tools.home}/uploads)" = "$(printf "{unique}/large\\t%s" "$id")"',
+        f'test "$({aws} list-parts {of} --upload-id "$id" --query "Parts[].[PartNumber,Size]" --output text)" = "$(printf "1\\t4")"',
+        f'{aws} abort-multipart-upload {of} --upload-id "$id"',
+        f'test "$({aws} list-multipart-uploads --bucket user.{user} --prefix {unique}/ --query "Uploads[].Key" --output text)" = None',
+        f'{aws} abort-multipart-upload {of} --upload-id "$id" || echo gone',
+    ]
+    done = script(any_world, getattr(any_world, user), tools, lines)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_exit_codes(world, tools):
     assert serve(world, world.alice, tools, ['sh', '-c', 'exit 7']).returncode == 7
     assert serve(world, world.alice, tools, ['sh', '-c', 'kill -TERM $$']).returncode == 128 + signal.SIGTERM

@@ -741,9 +741,9 @@ def test_chunks_that_lie(stream, said):
     assert len(b''.join(got)) < 66560
 
 
-def unsigned(here, content, crc, **headers):
-    more = {'x_amz_decoded_content_length': str(len(content)), 'x_amz_trailer': 'x-amz-checksum-crc32', 'Content_Encoding': 'gzip,aws-chunked', **headers}
-    body = b'%x\r\n%s\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n' % (len(content), content, crc)
+def unsigned(here, content, crc, name='x-amz-checksum-crc32', **headers):
+    more = {'x_amz_decoded_content_length': str(len(content)), 'x_amz_trailer': name, 'Content_Encoding': 'gzip,aws-chunked', **headers}
+    body = b'%x\r\n%s\r\n0\r\n%s:%s\r\n\r\n' % (len(content), content, name.encode(), crc)
     return fetch(f'{here.url}/{BUCKET}/x', 'PUT', body, signed(here, 'PUT', f'/{BUCKET}/x', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER', **more))
 
 
@@ -755,6 +755,25 @@ def test_trailers_without_signatures(here, storage):
     assert storage.buckets[BUCKET]['x'].body == b'content'
     assert storage.requests[-1].headers['content-encoding'] == 'gzip'
     assert storage.requests[-1].headers['content-length'] == '7'
+
+
+@pytest.mark.parametrize('name', ['x-amz-checksum-crc32c', 'x-amz-checksum-crc64nvme'])
+def test_checksums_that_python_lacks_are_left_to_the_storage(here, storage, name):
+    assert unsigned(here, b'content', b'AAAAAA==', name)[0] == 200
+    assert storage.requests[-1].headers[name] == 'AAAAAA=='
+
+
+@pytest.mark.parametrize('kind', ['md5', 'sha1', 'sha256'])
+def test_checksums_in_headers(here, storage, kind):
+    name = 'Content_MD5' if kind == 'md5' else f'x_amz_checksum_{kind}'
+
+    def put(content):
+        headers = {name: base64.b64encode(hashlib.new(kind, b'content').digest()).decode()}
+        return fetch(f'{here.url}/{BUCKET}/x', 'PUT', content, signed(here, 'PUT', f'/{BUCKET}/x', 'UNSIGNED-PAYLOAD', **headers))
+
+    assert code_in(put(b'another')) == 'BadDigest'
+    assert storage.buckets[BUCKET] == {}
+    assert put(b'content')[0] == 200
 
 
 # Parts

@@ -108,6 +108,7 @@ def touched(asked, **settings):
         (request('GET', f'/{OWN}?list-type=2&prefix=run1%2F&delimiter=%2F&encoding-type=url&max-keys=1000'), [(OWN, 'run1/', False)]),
         (request('GET', f'/{OWN}?prefix=run1%2Fa%2Fb&marker=run1%2Fa%2Fb'), [(OWN, 'run1/a/', False)]),
         (request('GET', f'/{OWN}?list-type=2&prefix=run1'), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?uploads&prefix=run1%2F&max-uploads=5&key-marker=a&upload-id-marker=2~a'), [(OWN, '', True)]),
         (request('PUT', headers={'x-amz-copy-source': ['user.bob/a%20b']}), [(OWN, 'run1/file', True), ('user.bob', 'a b', False)]),
         (request('PUT', headers={'x-amz-copy-source': ['/user.bob/a']}), [(OWN, 'run1/file', True), ('user.bob', 'a', False)]),
         (
@@ -366,7 +367,7 @@ HOSTILE_PATHS = {
     'query_two_marks': f'/{OWN}/x?a?b',
 }
 SUB_RESOURCES = [
-    *(('GET', OWN, field) for field in ('acl', 'policy', 'uploads', 'versions', 'tagging', 'lifecycle', 'cors', 'versioning', 'encryption', 'x')),
+    *(('GET', OWN, field) for field in ('acl', 'policy', 'uploads=x', 'versions', 'tagging', 'lifecycle', 'cors', 'versioning', 'encryption', 'x')),
     *(('PUT', OWN, field) for field in ('', 'acl', 'policy', 'versioning', 'lifecycle', 'cors', 'replication', 'logging', 'ownershipControls')),
     *(('DELETE', OWN, field) for field in ('', 'policy', 'lifecycle')),
     *(('POST', OWN, field) for field in ('', 'uploads', 'delete=x', 'restore')),
@@ -380,7 +381,9 @@ SUB_RESOURCES = [
     ('GET', f'{OWN}/k', 'AWSAccessKeyId=a&Signature=b&Expires=1'),
     ('GET', OWN, 'list-type=3'),
     ('GET', OWN, 'list-type=2&acl'),
-    ('GET', OWN, 'uploads&prefix=run1%2F'),
+    ('GET', OWN, 'uploads&list-type=2'),
+    ('GET', OWN, 'uploads&upload-id-marker=..'),
+    ('GET', OWN, 'uploads&max-uploads=x'),
     ('HEAD', OWN, 'acl'),
     *((method, f'{OWN}/k', '') for method in ('get', 'PATCH', 'OPTIONS', 'CONNECT', 'TRACE', 'GET\r\n', '')),
 ]

@@ -215,6 +215,11 @@ def test_a_bucket_may_be_read_and_listed():
     ]
 
 
+def test_unfinished_uploads_are_listed_by_who_may_write_to_the_whole_bucket():
+    assert statements('', True)[-1]['Action'] == ['s3:GetBucketLocation', 's3:ListBucketMultipartUploads']
+    assert statements('run1/', True)[-1]['Action'] == ['s3:GetBucketLocation']
+
+
 def test_a_part_may_be_listed_only_as_such():
     objects, listing, _ = statements('run1/', False)
     assert objects['Resource'] == ['arn:aws:s3:::user.alice/run1/*']
@@ -236,7 +241,7 @@ def test_writing_is_what_an_upload_and_a_deletion_need_and_no_more():
         's3:AbortMultipartUpload',
         's3:ListMultipartUploadParts',
     ]
-    assert statements('', True)[1:] == statements('', False)[1:]
+    assert statements('run1', True)[1:] == statements('run1', False)[1:]
 
 
 def test_what_a_policy_would_expand_stands_for_itself():

@@ -74,7 +74,7 @@ _OF_KEYS = frozenset(
     ]
 )
 _BY_STATUS = {403: 'AccessDenied', 404: 'NoSuchKey', 412: 'PreconditionFailed', 416: 'InvalidRange'}
-_KEYS = ('Key', 'Prefix', 'Marker', 'NextMarker', 'StartAfter')
+_KEYS = ('Key', 'Prefix', 'Marker', 'NextMarker', 'StartAfter', 'KeyMarker', 'NextKeyMarker')
 
 
 def headers(given: Mapping[str, str]) -> dict[str, str]:

@@ -16,8 +16,8 @@
 
 The last piece is withheld until everything is right: a storage that lacks bytes stores nothing. aws-chunked bodies are
 decoded: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html and sigv4-streaming-trailers.html. Of the
-checksums in trailers, CRC-32, SHA-1 and SHA-256 are verified; others (CRC-32C, CRC-64/NVME) are not, as Python lacks
-them.
+checksums in headers and trailers, MD5, CRC-32, SHA-1 and SHA-256 are verified; CRC-32C and CRC-64/NVME are not, as
+Python lacks them: these are left to the storage, which gets those of trailers if the body goes by a temporary file.
 """
 
 import base64
@@ -29,7 +29,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from hmac import compare_digest
-from typing import IO, Any, Optional
+from typing import IO, Any, ClassVar, Optional
 
 from .refusals import Refusal
 from .signatures import Verified
@@ -47,6 +47,8 @@ _PIECE = 256 * 1024
 _LARGEST = 5 * 1024**4  # bytes; more than S3 takes in one request
 _NOTHING = hashlib.sha256(b'').hexdigest()
 _SIGNATURE = 'x-amz-trailer-signature'
+_KINDS = {'content-md5': 'md5'} | {f'x-amz-checksum-{kind}': kind for kind in ('crc32', 'sha1', 'sha256')}
+_LEFT_TO_STORAGES = ('x-amz-checksum-crc32c', 'x-amz-checksum-crc64nvme')
 
 
 class Streamed(ABC):
@@ -84,7 +86,20 @@ class Body(Streamed):
         self.payload = UNSIGNED if self.is_chunked else kind
         self._source = source
         self._begun = False
+        self._sums: dict[str, tuple[_Sum, str]] = {}
         self._decoder = Decoder(self.length, headers, verified) if self.is_chunked else _Plain(kind)
+
+    def expect(self, headers: Mapping[str, str]) -> None:
+        """Have the body compared with the checksums in the headers of a request that stores it.
+
+        :param headers: The headers.
+        """
+        self._sums = {name: (_Sum(kind), headers[name]) for name, kind in _KINDS.items() if name in headers}
+
+    @property
+    def unverified(self) -> dict[str, str]:
+        """The checksums of the trailer that nobody has verified, when the body was read."""
+        return self._decoder.unverified
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the verified body. It can be read once.
@@ -98,10 +113,14 @@ class Body(Streamed):
             async for data in self._source:
                 for piece in self._decoder.feed(data):
                     self.adler32 = zlib.adler32(piece, self.adler32)
+                    for each, _ in self._sums.values():
+                        each.update(piece)
                     if held:
                         yield held
                     held = piece
             self._decoder.finish()
+            for name, (found, expected) in self._sums.items():
+                found.need(name, expected)
         except Refusal as refusal:
             self.failure = refusal
             raise
@@ -133,8 +152,9 @@ def _length(headers: Mapping[str, str], name: str) -> int:
 class _Spooled(Streamed):
     """A body in a temporary file, with its digest."""
 
-    def __init__(self, file: IO[bytes], length: int, payload: str) -> None:
+    def __init__(self, file: IO[bytes], length: int, payload: str, adler32: int) -> None:
         self._file = file
+        self.adler32 = adler32
         self.length = length
         self.payload = payload
 
@@ -156,11 +176,13 @@ async def spooled(body: Streamed) -> AsyncIterator[Streamed]:
         async for piece in body:
             digest.update(piece)
             file.write(piece)
-        yield _Spooled(file, body.length, digest.hexdigest())
+        yield _Spooled(file, body.length, digest.hexdigest(), body.adler32)
 
 
 class _Plain:
     """A body as it is, whose digest is known or not."""
+
+    unverified: ClassVar[dict[str, str]] = {}
 
     def __init__(self, kind: str) -> None:
         self._expected = None if kind == UNSIGNED else kind
@@ -222,6 +244,7 @@ class Decoder:
         self._trailer = bytearray()
         self._left = self._total = 0
         self._expects = 'size'
+        self.unverified: dict[str, str] = {}
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the decoded content of the next bytes.
@@ -262,8 +285,8 @@ class Decoder:
         if self._signatures and self._names:
             self._signatures.trailer(''.join(f'{name}:{found[name]}\n' for name in sorted(found)), claimed or '')
         for name, value in self._sums.items():
-            if not compare_digest(value.text().encode(), found[name].encode()):
-                raise Refusal('BadDigest', f'The body does not have the {name} that was sent with it.')
+            value.need(name, found[name])
+        self.unverified = {name: value for name, value in found.items() if name in _LEFT_TO_STORAGES}
 
     def _begin(self, line: bytes) -> None:
         """Begin what a line is before: a chunk, or the trailer."""
@@ -322,11 +345,11 @@ class _Sum:
         else:
             self._digest.update(piece)
 
-    def text(self) -> str:
+    def need(self, name: str, expected: str) -> None:
         found = self._crc.to_bytes(4, 'big') if self._crc is not None else self._digest.digest()
-        return base64.b64encode(found).decode()
+        if not compare_digest(base64.b64encode(found), expected.encode()):
+            raise Refusal('BadDigest', f'The body does not have the {name} that was sent with it.')
 
 
 def _sums(names: set[str]) -> dict[str, _Sum]:
-    known = {f'x-amz-checksum-{kind}': kind for kind in ('crc32', 'sha1', 'sha256')}
-    return {name: _Sum(known[name]) for name in names if name in known}
+    return {name: _Sum(kind) for name, kind in _KINDS.items() if name in names}

@@ -54,13 +54,14 @@ _ROOTS = {
     'CompleteMultipartUpload': 'CompleteMultipartUploadResult',
     'CopyObject': 'CopyObjectResult',
     'CreateMultipartUpload': 'InitiateMultipartUploadResult',
+    'ListMultipartUploads': 'ListMultipartUploadsResult',
     'ListObjects': 'ListBucketResult',
     'ListObjectsV2': 'ListBucketResult',
     'ListParts': 'ListPartsResult',
     'UploadPartCopy': 'CopyPartResult',
 }
 _ELSEWHERE = ('NoSuchBucket', 'NoSuchKey', 'ServiceUnavailable', 'SlowDown', 'InternalError')
-_NAMES_IN_QUERY = ('prefix', 'marker', 'start-after')
+_NAMES_IN_QUERY = ('prefix', 'marker', 'start-after', 'key-marker')
 
 _logger = line_logger('rucio.s3.serve')
 
@@ -151,6 +152,8 @@ class Gateway:
 
     async def _pass_on(self, task: Task) -> web.StreamResponse:
         """Pass a request on with its body, and the answer as it is."""
+        if task.operation.name in _STORING:
+            task.body.expect(task.asked.headers)
         # Without a body, it can be sent once more.
         body = task.body if task.body.length else await task.body.whole(0)
         try:
@@ -331,6 +334,7 @@ class Gateway:
         'CreateMultipartUpload': _xml,
         'CompleteMultipartUpload': _xml,
         'ListParts': _xml,
+        'ListMultipartUploads': _xml,
         'ListObjects': _list,
         'ListObjectsV2': _list,
         'HeadBucket': _head_bucket,
@@ -341,7 +345,7 @@ class Gateway:
 def _listed(task: Task) -> str:
     """Return the query of a listing with the names of the storage; that of others as it is."""
     query = dict(task.asked.query)
-    if task.operation.name in LISTINGS and task.place.base:
+    if task.operation.name in (*LISTINGS, 'ListMultipartUploads') and task.place.base:
         query = {'prefix': '', **query}
         query |= {name: task.place.base + query[name] for name in _NAMES_IN_QUERY if name in query}
     return _query(query)

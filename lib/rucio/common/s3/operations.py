@@ -66,6 +66,14 @@ OPERATIONS = (
         may=_fields(f'{_LISTING} continuation-token start-after fetch-owner'),
     ),
     Operation('ListObjects', 'GET', 'bucket', may=_fields(f'{_LISTING} marker')),
+    Operation(
+        'ListMultipartUploads',
+        'GET',
+        'bucket',
+        write=True,
+        needs=_fields('uploads'),
+        may=_fields('prefix delimiter max-uploads encoding-type key-marker upload-id-marker'),
+    ),
     Operation('DeleteObjects', 'POST', 'bucket', write=True, needs=_fields('delete')),
 )
 

@@ -84,6 +84,8 @@ _VALUES = {
     'partNumber': _NUMBER,
     'max-keys': _NUMBER,
     'max-parts': _NUMBER,
+    'max-uploads': _NUMBER,
+    'upload-id-marker': r'(?!.*\.\.)[A-Za-z0-9._~=+-]{0,1024}',
     'part-number-marker': r'[0-9]{1,5}',
     'uploadId': r'(?!.*\.\.)[A-Za-z0-9_~=+-][A-Za-z0-9._~=+-]{0,1023}',
     'uploads': '',
@@ -167,6 +169,8 @@ def check(request: Any, endpoint: 'Endpoint', max_keys: int = MAX_DELETES) -> Ch
     if operation.name == 'DeleteObjects' and body is None:
         _malformed('DeleteObjects needs its body in the request to be signed')
     keys = [key or query.get('prefix', '')] if body is None else _keys_to_delete(body, max_keys)
+    if operation.name == 'ListMultipartUploads':  # markers lead out of a prefix
+        keys = ['']
     touches = _touches(operation, bucket, keys, headers)
     # The signature could be used to delete any other keys of the bucket.
     any_body = body is not None and not endpoint.verifies_body
@@ -291,7 +295,7 @@ def _operation(method: str, on: str, query: Mapping[str, str], *, copies: bool) 
     for name, value in query.items():
         if name in _VALUES and not re.fullmatch(_VALUES[name], value):
             _malformed(f"'{name}' in the query of its uri may not be '{value[:100]}'")
-        if name in ('marker', 'start-after', 'continuation-token', 'delimiter'):
+        if name in ('marker', 'key-marker', 'start-after', 'continuation-token', 'delimiter'):
             _spellings(value, name, MAX_TOKEN_BYTES)
     return found
 

@@ -249,7 +249,8 @@ def _client(storage: 'Storage') -> Any:
 def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool = False) -> str:
     """Return the smallest session policy for a bucket or a prefix of it, as compact JSON (which Ceph requires).
 
-    Only keys below ``prefix`` can be listed.
+    Only keys below ``prefix`` can be listed. There is no condition for unfinished uploads: only who may write to all of
+    the bucket can list these.
 
     :param exact: Only for the object whose key is ``prefix``; nothing can be listed then, as other keys may begin
         with it.
@@ -266,7 +267,7 @@ def session_policy(rse: str, bucket: str, prefix: str, write: bool, exact: bool 
     statements = [
         _allow(actions, f'{arn}/{part}' + ('' if exact else '*')),
         *([] if exact else [listing]),
-        _allow(['s3:GetBucketLocation'], arn),
+        _allow(['s3:GetBucketLocation', *(['s3:ListBucketMultipartUploads'] if write and not prefix else [])], arn),
     ]
     policy = json.dumps({'Version': '2012-10-17', 'Statement': statements}, separators=(',', ':'))
     if len(policy) > MAX_POLICY_LENGTH:
