@@ -16,6 +16,7 @@
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -115,7 +116,9 @@ class Map:
         self.seconds: dict[str, float] = {}
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._importing: dict[str, set[str]] = {}
+        self._texts: dict[str, str] = {}
         for file in test_files():
+            self._texts[file.name] = file.read_text(encoding='utf-8')
             self._add(json.loads(_path(file).read_text()))
 
     def _add(self, known: dict[str, Any]) -> None:
@@ -127,13 +130,25 @@ class Map:
         for name in known['lines'].get(IMPORT, {}):
             self._importing.setdefault(name, set()).update(known['seconds'])
 
-    def of(self, name: str, start: int, end: int) -> set[str]:
-        """The tests that run one of these lines of a module; where an import runs them, those that run the module, or at least import it."""
+    def of(self, name: str, start: int, end: int) -> list[str]:
+        """The tests that run one of these lines of a module: those with its name in theirs first, then those that mention it, then the fastest.
+
+        Where an import runs the lines, which may be constants, those that run or mention the module; or at least import it.
+        """
         lines = self._lines.get(name, {})
         found = {test for line in range(start, end + 1) for test in lines.get(line, ())}
         if IMPORT in found:
             found = {test for tests in lines.values() for test in tests} | {test for test in self.seconds if test.startswith(LIMITS)}
-        return found - {IMPORT} or (self._importing[name] if found else set())
+            found |= {test for test in self._importing[name] if self._distance(name, test) < 2}
+            found = found - {IMPORT} or self._importing[name]
+        return sorted(found, key=lambda test: (self._distance(name, test), self.seconds[test]))
+
+    @cache  # noqa: B019 - there is one
+    def _distance(self, name: str, test: str) -> int:
+        file, stem = Path(test.partition('::')[0]).name, Path(name).stem
+        if stem in file:
+            return 0
+        return 1 if re.search(rf'\b{stem}\b', self._texts[file]) else 2
 
     def at_import(self, name: str, start: int, end: int) -> bool:
         """Whether an import runs one of these lines."""

@@ -169,6 +169,7 @@ def test_a_bucket_that_nobody_made_for_a_scope_is_nobodys(bucket, prefix):
 def test_the_encoding_stays_what_it_is(scope, bucket):
     """Buckets outlive versions of this code."""
     assert address.scope_to_bucket(scope) == bucket
+    assert address.scope_to_bucket(scope, 'cms-') == f'cms-{bucket}'
     assert address.bucket_to_scope(bucket) == scope
 
 

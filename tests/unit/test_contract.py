@@ -14,6 +14,8 @@
 
 """How requests of the REST interface are read, sent and described."""
 
+from dataclasses import MISSING
+
 import pytest
 
 from rucio.common.exception import InputValidationError
@@ -74,6 +76,12 @@ def test_what_is_not_allowed_is_named_with_what_was_seen(route, given, said):
 def test_a_client_sends_what_differs_from_the_defaults(request_, parts):
     """An older server is not asked for what it does not know."""
     assert request_.parts() == parts
+
+
+def test_text_that_is_not_sent_is_empty():
+    """As a name, it is the bucket."""
+    defaults = {each.default for route in api.ROUTES for each in route.parameters.values() if each.kind is str}
+    assert defaults == {MISSING, None, ''}
 
 
 @pytest.mark.parametrize('route', api.ROUTES, ids=lambda route: route.operation())

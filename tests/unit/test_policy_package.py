@@ -135,6 +135,7 @@ def test_owner_may_add_and_update_on_an_s3_rse(rucio):
     assert rucio.may_add(file())
     assert rucio.may_add(file(), file('alice2'), path='/replicas/')
     assert rucio.may_add({'scope': 'user.alice', 'name': 'x', 'bytes': 1, 'adler32': '00000001'})
+    assert rucio.may_add(file(type='FILE'))
     assert rucio.may_add(file(pfn='https://s3:443/user.alice/run1/file.root', state='A'))
     assert rucio.may_update(file(state='A'))
     assert rucio.may_update({'scope': 'user.alice', 'name': 'x', 'state': 'A'})

@@ -14,25 +14,27 @@
 
 """Twins: two VOs, two RSEs and two scopes with the same names. Whatever is done to one leaves each row and each object of the others as it was."""
 
+from itertools import product
+
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import and_, delete, select
 
-from rucio.common.exception import RucioException
+from rucio.common.exception import DataIdentifierNotFound, RucioException
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import grants, old_grants
+from rucio.core.s3.auth import chaining, grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
 from rucio.core.s3.catalogue import changes, registration, updates
 from rucio.core.s3.catalogue.records import NewFile
-from rucio.core.s3.reconciler import listings, progress
+from rucio.core.s3.reconciler import listings, progress, usage
 from rucio.db.sqla import models
 from rucio.db.sqla import s3 as s3_tables
 from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import DIDType, RequestState, RequestType
-from servers.twins import PAST
+from servers.twins import PAST, RSES, VOS
 
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
 OTHER_SUM = '0cc175b9c0f1b6a831c399e269772661'
@@ -237,6 +239,8 @@ def test_a_grant_is_of_one_account(twins):
     one.write(grants.add_grant, one.scope, 'loose', grants.EVERYBODY, False, 'alice')
     one.write(grants.delete_grants, one.scope, 'loose')
     assert listed() == {'*': False}
+    with pytest.raises(DataIdentifierNotFound, match=r'user\.alice:gone'):
+        one.write(grants.add_grant, one.scope, 'gone', 'bob', False, 'alice')
 
 
 def test_a_grant_ends_with_its_collection(twins):
@@ -251,6 +255,38 @@ def test_a_grant_ends_with_its_collection(twins):
     assert {(ended.scope, ended.name) for ended in one.read(grants.list_ended, 'def')} == {(one.scope, 'run1')}
     assert list(one.read(grants.list_published, one.scope)) == ['shared']
     assert one.read(grants.list_ended, 'two') == []
+
+
+def test_the_rses_of_all_vos_are_asked_for_their_roles(twins):
+    """Before keys are vended, which must not take another role."""
+    with twins.reading() as session:
+        assert sorted(chaining._vos(session)) == ['def', 'two']
+
+
+def test_the_usage_of_one_rse(twins):
+    """Its row of this source alone is stored, counted and withdrawn."""
+    every = [twins.of(vo, rse=rse) for vo, rse in product(VOS, RSES)]
+    one = every[0]
+    with twins.writing() as session:
+        for each in every:  # beside a row of the source 'rucio'
+            session.add(models.RSEUsage(rse_id=each.rse_id, source=usage.SOURCE, used=1, free=1, files=1))
+    assert one.write(usage.store, one.storage, usage.Usage(1, 1), None) is False, 'another program says what is free'
+    twins.change(models.RSEUsage, {'rse_id': one.rse_id, 'source': usage.SOURCE}, free=None)
+    before = twins.everything()
+    assert one.write(usage.store, one.storage, usage.Usage(3, 50), 7) is True
+    assert one.write(usage.store, one.storage, usage.Usage(4, 50), 7) is True
+    changed = before ^ twins.everything()
+    assert strangers(changed, one, None) == []
+    assert {dict(row)['source'] for table, *row in changed if table == 'rse_usage'} == {usage.SOURCE}
+    (row,) = twins.rows(models.RSEUsage, rse_id=one.rse_id, source=usage.SOURCE)
+    assert (row.files, row.used, row.free) == (4, 50, 7)
+    with twins.writing() as session:
+        session.add(models.RSELimit(rse_id=one.rse_id, name=usage.FREE_SPACE_LIMIT, value=1))
+        for each, value in ((one, 'MaxSpace'), (every[1], 'MaxSpace')):
+            session.add(models.RSELimit(rse_id=each.rse_id, name=value, value=1))
+        session.add(models.RSELimit(rse_id=every[2].rse_id, name=usage.FREE_SPACE_LIMIT, value=0))
+    assert [each.write(usage.withdraw, each.storage) for each in every] == [True, False, False, False]
+    assert [len(twins.rows(models.RSEUsage, rse_id=each.rse_id)) for each in every] == [1, 2, 2, 2]
 
 
 def drop_rows(which):

@@ -120,10 +120,10 @@ def scope_to_bucket(scope: str, prefix: str = '') -> str:
     :returns: ``prefix + scope`` if S3 allows that name, else ``prefix`` and an encoding of the scope.
     :raises RSEFileNameNotSupported: if the name would be longer than S3's 63 characters, or the scope is empty.
     """
-    if scope and not scope.startswith(ENCODED_MARK) and is_bucket_name(scope) and is_bucket_name(prefix + scope):
+    if not scope.startswith(ENCODED_MARK) and is_bucket_name(scope) and is_bucket_name(prefix + scope):
         return prefix + scope
     bucket = prefix + _encode(scope)
-    if not scope or not is_bucket_name(bucket):
+    if not is_bucket_name(bucket):
         raise RSEFileNameNotSupported(
             f"The scope '{scope}' has no bucket: '{bucket}' is not a valid bucket name (3 to 63 characters). "
             'Use a shorter scope or bucket_prefix.'
