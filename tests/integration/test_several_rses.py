@@ -22,7 +22,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -74,16 +73,6 @@ def hanging(storage: SeaweedFS) -> Iterator[None]:
         os.kill(storage._process.pid, signal.SIGCONT)
 
 
-@pytest.fixture
-def mc(tmp_path: Path) -> dict[str, str]:
-    """A PATH with an `mc` that does what mc does with an unknown alias: it copies to a local directory, with success."""
-    tool = tmp_path / 'bin' / 'mc'
-    tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nmkdir -p "$(dirname "./$3")" && cp "$2" "./$3"\n')
-    tool.chmod(0o700)
-    return {'PATH': f'{tool.parent}:{os.environ["PATH"]}'}
-
-
 # Which one
 
 
@@ -124,29 +113,12 @@ def test_ls_and_du_show_what_is_on_all_of_them(ludmila: RucioCli, sts: SeaweedFS
         sts.client().delete_bucket(Bucket='user.ludmila')
 
 
-def test_mc_never_copies_to_a_local_directory(ludmila: RucioCli, mc: dict[str, str], tmp_path: Path) -> None:
-    """`mc` with a name that has no alias here is a local copy, exit code 0: the user believes that the file is stored."""
-    (tmp_path / 'file').write_bytes(b'x')
-    for name in (
-        ok(ludmila.rucio('s3', 'url', 'user.ludmila:run1')).strip(),  # without --for mc
-        'first_s3/user.ludmila/run1/file',  # another RSE
-    ):
-        refused(ludmila.rucio('s3', 'exec', 'user.ludmila', '--', 'mc', 'cp', 'file', name, cwd=tmp_path, env=mc))
-    name = ludmila.rucio('s3', 'url', 'user.nobody:run1', '--for', 'mc').stdout.strip()
-    assert not name  # Rucio 41.5's own script would end with a traceback for an empty argument
-    assert 'An argument is empty' in refused(ludmila.rucio('s3', 'exec', 'user.ludmila', '--', 'mc', 'cp', 'file', name, cwd=tmp_path, env=mc))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['bin', 'file']
-    name = ok(ludmila.rucio('s3', 'url', 'user.ludmila:run1', '--for', 'mc')).strip()
-    ok(ludmila.rucio('s3', 'exec', 'user.ludmila', '--', 'mc', 'cp', 'file', f'{name}x', cwd=tmp_path, env=mc))
-    assert (tmp_path / name / 'x').exists()  # what the real one would have sent there
-
-
 # One that cannot be asked
 
 
 def _all_say_what_is_missing(ludmila: RucioCli, rse: str, why: str) -> None:
     began = time.monotonic()
-    for command in (['ls'], ['du'], ['credentials', '--file', 'keys'], ['exec', '--', 'touch', 'run']):
+    for command in (['ls'], ['du'], ['credentials', '--file', 'keys']):
         done = ludmila.rucio('s3', *command)
         assert done.returncode == 1, (command, done.stdout, done.stderr)
         assert 'Traceback' not in done.stderr

@@ -70,12 +70,12 @@ def command(tools, client, verb, **names):
 
 
 @pytest.mark.parametrize('client', CLIENTS)
-class TestExec:
+class TestKeys:
     def test_the_owner_writes_lists_and_reads(self, any_world, tools, unique, large, client):
         file, copy = large(), tools.home / 'copy'
         names = {'file': file, 'folder': unique, 'name': f'{unique}/large', 'copy': copy}
         for verb in ('put', 'ls', 'get'):
-            done = any_world.exec(any_world.alice, tools, [SCOPE], command(tools, client, verb, **names))
+            done = any_world.with_keys(any_world.alice, tools, [SCOPE], command(tools, client, verb, **names))
             assert done.returncode == 0, done.stderr
             if verb == 'ls':
                 assert 'large' in done.stdout
@@ -90,61 +90,18 @@ class TestExec:
         of_the_part = names | {'folder': f'shared/{unique}', 'name': f'shared/{unique}/file'}
         others = names | {'folder': unique, 'name': f'{unique}/private'}
 
-        listed = any_world.exec(any_world.bob, tools, [SHARED], command(tools, client, 'ls', **of_the_part))
+        listed = any_world.with_keys(any_world.bob, tools, [SHARED], command(tools, client, 'ls', **of_the_part))
         assert 'file' in listed.stdout, listed.stderr
-        got = any_world.exec(any_world.bob, tools, [SHARED], command(tools, client, 'get', **of_the_part))
+        got = any_world.with_keys(any_world.bob, tools, [SHARED], command(tools, client, 'get', **of_the_part))
         assert copy.read_text() == 'for bob', got.stderr
         assert 'these keys are read-only' in got.stderr
 
         copy.unlink()
-        any_world.exec(any_world.bob, tools, [SHARED], command(tools, client, 'get', **others))
+        any_world.with_keys(any_world.bob, tools, [SHARED], command(tools, client, 'get', **others))
         assert not copy.exists() or copy.read_bytes() == b''
-        assert 'private' not in any_world.exec(any_world.bob, tools, [SHARED], command(tools, client, 'ls', **others)).stdout
-        assert any_world.exec(any_world.bob, tools, [SHARED], command(tools, client, 'put', **of_the_part)).returncode != 0
+        assert 'private' not in any_world.with_keys(any_world.bob, tools, [SHARED], command(tools, client, 'ls', **others)).stdout
+        assert any_world.with_keys(any_world.bob, tools, [SHARED], command(tools, client, 'put', **of_the_part)).returncode != 0
         assert any_world.get(f'shared/{unique}/file') == b'for bob'
-
-
-# What exec is
-
-
-def test_the_exit_code_is_the_tools(world, tools):
-    assert world.exec(world.alice, tools, [SCOPE], ['sh', '-c', 'exit 7']).returncode == 7
-    missing = world.exec(world.alice, tools, [SCOPE], ['no-such-tool'])
-    assert missing.returncode == 127
-    assert "command not found: 'no-such-tool'" in missing.stderr
-
-
-def test_a_signal_ends_the_tool(world, tools):
-    # exec replaces the process: no parent stands between the terminal and the tool.
-    done = world.exec(world.alice, tools, [SCOPE], ['sh', '-c', 'kill -TERM $$'])
-    assert done.returncode == -15
-
-
-def test_no_process_has_a_secret_in_its_arguments(world, tools):
-    script = 'tr "\\0" "\\n" < /proc/$$/cmdline; echo; echo "KEY $AWS_SECRET_ACCESS_KEY"'
-    arguments, _, key = world.exec(world.alice, tools, [SCOPE], ['sh', '-c', script]).stdout.partition('KEY ')
-    assert len(key.strip()) > 10
-    assert key.strip() not in arguments
-
-
-def test_profiles_of_the_users_own_do_not_win(world, tools):
-    aws = world.alice.directory / '.aws'
-    aws.mkdir()
-    try:
-        aws.joinpath('credentials').write_text('[default]\naws_access_key_id = MINE\naws_secret_access_key = mine\n')
-        aws.joinpath('config').write_text('[default]\nendpoint_url = http://127.0.0.1:1\n[profile mine]\nregion = nowhere\n')
-        done = world.exec(
-            world.alice, tools, [SCOPE], [tools.find('aws'), 's3', 'ls', f's3://{SCOPE}/'], AWS_PROFILE='mine', AWS_ENDPOINT_URL='http://127.0.0.1:1'
-        )
-        assert done.returncode == 0, done.stderr
-    finally:
-        shutil.rmtree(aws)
-
-
-def test_exec_without_a_command(world):
-    done = world.alice.rucio('s3', 'exec', SCOPE)
-    assert done.returncode != 0
-    assert 'Missing command' in done.stdout + done.stderr
 
 
 # The names that url prints
@@ -157,7 +114,7 @@ def test_names_work_as_they_are_printed(world, tools, unique, client):
     verb = {'aws': ['s3', 'ls'], 'mc': ['ls'], 's5cmd': ['ls'], 's3cmd': ['ls'], 'rclone': ['lsf']}[client]
     for user in (world.alice, world.bob):
         name = world.s3(user, 'url', SHARED, '--for', client).strip()
-        done = world.exec(user, tools, [SHARED], [program, *verb, name])
+        done = world.with_keys(user, tools, [SHARED], [program, *verb, name])
         assert unique in done.stdout, done.stderr
 
 

@@ -14,6 +14,7 @@
 
 """Two users who hold no key, and other people's clients: what the tests here work with."""
 
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -109,3 +110,9 @@ class World:
     def exec(self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str], **env: str) -> 'subprocess.CompletedProcess[str]':
         """Run a client by `rucio s3 exec ARGUMENTS -- COMMAND`."""
         return user.rucio('s3', 'exec', *arguments, '--', *command, env={'PATH': f'{user.environment["PATH"]}:{tools.path}', **env})
+
+    def with_keys(self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str]) -> 'subprocess.CompletedProcess[str]':
+        """Run a client with the keys of `rucio s3 credentials ARGUMENTS`, directly at the storage."""
+        keys = f'eval "$(rucio s3 credentials {shlex.join(arguments)} --format env)"'
+        env = {**tools.environment, **user.environment, 'PATH': f'{user.environment["PATH"]}:{tools.path}'}
+        return tools.run(['sh', '-c', f'{keys}; exec {shlex.join(command)}'], env=env)

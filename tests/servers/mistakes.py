@@ -85,7 +85,7 @@ MISTAKES = (
     Mistake('A DID lacks its name', 'rucio s3 presign user.alice'),
     Mistake('A command is mistyped', 'rucio s3 lss'),
     Mistake('An option is mistyped', 'rucio s3 ls --rsee SITE_S3'),
-    Mistake('An argument is empty', "rucio s3 exec user.alice -- mc cp file.root ''"),
+    Mistake('An argument is empty', "rucio s3 exec -- mc cp file.root ''"),
     # The scopes of others
     Mistake("Somebody else's bucket is listed", 'rucio s3 ls user.bob'),
     Mistake("A bucket is made in somebody else's scope", 'rucio s3 make-bucket user.bob'),
@@ -108,9 +108,11 @@ MISTAKES = (
     Mistake('A format has no file of its own', 'rucio s3 credentials user.alice --format env --write'),
     Mistake('The lifetime of keys is 0', 'rucio s3 credentials user.alice --lifetime 0'),
     Mistake('The lifetime of a URL is too long', 'rucio s3 presign user.alice:run7/a.root --expires 99999999'),
-    Mistake('The tool is missing', 'rucio s3 exec user.alice'),
-    Mistake('The tool is not installed', 'rucio s3 exec user.alice -- no-such-tool'),
-    Mistake('mc gets a URL', 'rucio s3 exec user.alice -- mc ls https://s3.example.org/user.alice'),
+    Mistake('The tool is missing', 'rucio s3 exec'),
+    Mistake('The tool is not installed', 'rucio s3 exec -- no-such-tool'),
+    Mistake('A scope is mistyped for mc', 'rucio s3 exec -- mc cp file.root user.alcie:run7/'),
+    Mistake('mc gets a scope as a directory', 'rucio s3 exec -- mc cp file.root user.alice/run7/'),
+    Mistake('mc gets a URL', 'rucio s3 exec -- mc ls https://s3.example.org/user.alice'),
     Mistake('A tool is not known', 'rucio s3 url user.alice:run7 --for ftp'),
     # Directories
     Mistake('The directory does not exist', 'rucio s3 upload run9 user.alice:run9'),
@@ -133,8 +135,8 @@ MISTAKES = (
     Mistake('A setting in rucio.cfg is mistyped: `rucio download`', 'rucio download user.alice:run7/a.root', config={'s3:SITE_S3': {'adressing': 'path'}}),
     Mistake('The secret key in rucio.cfg is wrong', f'{_UPLOAD} file.root', config={'s3:SITE_S3': _KEYS}),
     Mistake('The secret key in rucio.cfg is missing', f'{_UPLOAD} file.root', config={'s3:SITE_S3': {'access_key': 'AKIDEXAMPLE'}}),
-    Mistake('A section of rucio.cfg names no RSE', 'rucio s3 exec user.alice -- true', config={'s3:site_s3': _KEYS}),
-    Mistake('Other users can read the keys in rucio.cfg', 'rucio s3 exec user.alice -- true', config={'s3:OLD_S3': _KEYS}, mode=0o644),
+    Mistake('A section of rucio.cfg names no RSE', 'rucio s3 presign user.alice:run7/a.root > /dev/null', config={'s3:site_s3': _KEYS}),
+    Mistake('Other users can read the keys in rucio.cfg', 'rucio s3 presign user.alice:run7/a.root > /dev/null', config={'s3:OLD_S3': _KEYS}, mode=0o644),
     Mistake('A section of rucio.cfg is there twice', 'rucio s3 ls', text='[client]\n'),
     Mistake('A line of rucio.cfg has no value', 'rucio s3 ls', text='progress\n'),
     Mistake('The password is wrong', 'rucio s3 ls', config={'client': {'password': 'wrong', 'auth_token_file_path': 'no-token'}}),
@@ -207,7 +209,7 @@ class Scene:
             done = subprocess.run(
                 ['bash', '-c', mistake.line], env=environment, cwd=user.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
             )
-        elif '--' in words:  # the tool takes the place of the process
+        elif '--' in words:  # it ends with the exit code of the tool
             done = user.rucio(*words, env=environment)
         else:
             done = run_code(_SCRIPT, command_path('rucio'), *words, environment=environment, directory=user.directory)

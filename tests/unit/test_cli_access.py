@@ -12,12 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`rucio s3 credentials`, `exec`, `url` and `presign` with a server that is a stand-in: what is asked, printed, written, and refused."""
+"""`rucio s3 credentials`, `url` and `presign` with a server that is a stand-in: what is asked, printed, written, and refused."""
 
 import json
 import os
 import shlex
-import signal
 import stat
 from types import SimpleNamespace
 
@@ -62,9 +61,6 @@ class Server:
         prefix = f'{name.partition("/")[0]}/' if scope == 'user.bob' and name else ''
         return [{'rse': rse, 'bucket': scope, 'key': name, 'url': url, 'prefix': None if rse in self.without else prefix}]
 
-    def list_s3_rses(self):
-        return [{'rse': 'SITE_S3'}, {'rse': 'OTHER_S3'}]
-
     def best_place(self, scope, name, rse, read=False):
         return self.locate(scope, name, rse)[0]
 
@@ -106,18 +102,10 @@ def run(stand_in):
 
     def invoke(line):
         words = shlex.split(line)
-        commands = {'credentials': access.credentials, 'exec': access.exec_, 'url': access.url, 'presign': access.presign}
+        commands = {'credentials': access.credentials, 'url': access.url, 'presign': access.presign}
         return CliRunner().invoke(commands[words[0]], words[1:], obj=SimpleNamespace(client=stand_in))
 
     return invoke
-
-
-@pytest.fixture
-def become(monkeypatch):
-    """What exec would become: (command, environment)."""
-    seen = []
-    monkeypatch.setattr(os, 'execvpe', lambda *arguments: seen.append(arguments[1:]))
-    return seen
 
 
 def aliases(result):
@@ -146,59 +134,9 @@ def test_what_cannot_be_is_left_out_and_said(stand_in, run):
     assert result.exit_code == 1
 
 
-def test_no_tool_is_run_without_the_keys_of_all_buckets(stand_in, run, become):
-    stand_in.missing.append({'rse': 'DOWN_S3', 'why': 'It does not answer.'})
-    result = run('exec -- mc ls site_s3')
-    assert result.exit_code == 1
-    assert become == []
-    assert "'mc' was not run" in result.stderr
-    assert 'choose a bucket: user.alice --rse SITE_S3' in result.stderr
-    assert 'DOWN_S3 is missing. It does not answer.' in result.stderr
-
-
-@pytest.mark.parametrize(
-    ('command', 'message'),
-    [
-        ("mc cp file ''", 'An argument is empty'),  # the url failed
-        ("rclone copy file ''", 'An argument is empty'),
-        ('/usr/bin/mc cp file https://s3.example.org/user.alice/file', 'use `rucio s3 url --for`'),
-        ('mcli cp file other_s3/user.alice/file', 'There are no keys for the alias'),  # another RSE
-        ('mc cp file site_s3__user_bob/user.bob/file', 'There are no keys for the alias'),  # another bucket
-        ('rclone copy file other_s3:user.alice/file', 'There are no keys for the alias'),
-    ],
-)
-def test_a_name_that_would_be_a_local_directory_is_refused(run, become, command, message):
-    result = run(f'exec user.alice -- {command}')
-    assert isinstance(result.exception, InputValidationError)
-    assert message in str(result.exception)
-    assert become == []
-
-
-@pytest.mark.parametrize(
-    'command',
-    [
-        'mc cp file site_s3/user.alice/file',
-        'mc cp ./other_s3/a site_s3/b',
-        'mc cp play/a/b dir/c',
-        'rclone copy --s3-endpoint https://x d site_s3:b',
-        'aws x ""',
-    ],
-)
-def test_other_names_are_not(run, become, command):
-    run(f'exec user.alice -- {command}')
-    assert [words[0] for words, _ in become] == [command.split()[0]]
-
-
-def test_an_alias_that_mc_knows_by_itself_is_not(run, become, home):
-    (home / '.mc').mkdir()
-    (home / '.mc' / 'config.json').write_text('{"aliases": {"other_s3": {}}}')
-    run('exec user.alice -- mc cp other_s3/user.alice/a site_s3/user.alice/a')
-    assert [command[0] for command, _ in become] == ['mc']
-
-
 def test_nothing_but_storages_without_an_sts(stand_in, run):
     stand_in.without.add('SITE_S3')
-    for line in ('credentials', 'credentials user.alice', 'exec user.alice -- aws'):
+    for line in ('credentials', 'credentials user.alice'):
         result = run(line)
         assert isinstance(result.exception, RSEOperationNotSupported)
         assert 'rucio upload' in str(result.exception)
@@ -318,46 +256,6 @@ def test_a_format_without_a_file(run, home):
     home.joinpath('mine').write_text('alias ll=ls')
     assert 'would be lost' in str(run(f'credentials --format env --file {home}/mine').exception)
     assert home.joinpath('mine').read_text() == 'alias ll=ls'
-
-
-# exec
-
-
-def test_all_behind_the_dashes_is_the_tools(run, become, monkeypatch):
-    monkeypatch.setenv('AWS_PROFILE', 'mine')
-    assert run('exec -- aws s3 ls --rse X -- y').exit_code == 0
-    assert run('exec user.bob --read-only -- mc -h').exit_code == 0
-    (first, environment), (second, of_bob) = become
-    assert first == ['aws', 's3', 'ls', '--rse', 'X', '--', 'y']
-    assert second == ['mc', '-h']
-    assert environment['AWS_ACCESS_KEY_ID'] == 'KEY-user.alice'
-    assert of_bob['AWS_ACCESS_KEY_ID'] == 'KEY-user.bob'
-    assert 'AWS_PROFILE' not in environment
-    assert SECRET not in ' '.join([*first, *second])
-
-
-def test_several_buckets_are_for_tools_with_aliases(stand_in, run, become):
-    stand_in.buckets.append(('user.alice', 'OTHER_S3'))
-    result = run('exec -- mc ls')
-    assert 'only mc and rclone can use several' in result.stderr
-    assert {'MC_HOST_site_s3', 'MC_HOST_other_s3'} <= become[0][1].keys()
-    assert 'AWS_ACCESS_KEY_ID' not in become[0][1]
-
-
-def test_a_tool_ends_when_nobody_reads_it_any_more(run, monkeypatch):
-    before = signal.getsignal(signal.SIGPIPE)
-    seen = []
-    monkeypatch.setattr(os, 'execvpe', lambda *_: seen.append(signal.getsignal(signal.SIGPIPE)))
-    run('exec user.alice -- yes')
-    assert seen == [signal.SIG_DFL]
-    assert signal.getsignal(signal.SIGPIPE) == before
-
-
-@pytest.mark.parametrize(('command', 'code'), [('no-such-command', 127), ('/etc/passwd', 126)])
-def test_what_cannot_be_run(run, command, code):
-    result = run(f'exec user.alice -- {command}')
-    assert result.exit_code == code
-    assert command in result.stderr
 
 
 # presign

@@ -65,7 +65,7 @@ COMMANDS = {
     'download': 'download:download',
     'du': 'buckets:du',
     'dump': 'dumps:dump',
-    'exec': 'access:exec_',
+    'exec': 'exec:exec_',
     'grants': 'sharing:grants',
     'import': 'imports:import_',
     'ls': 'buckets:ls',

@@ -12,13 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``rucio s3 credentials``, ``exec``, ``url`` and ``presign``: credentials and names for other tools."""
+"""``rucio s3 credentials``, ``url`` and ``presign``: credentials and names for other tools."""
 
 import os
-import signal
 import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NoReturn, Optional
+from typing import TYPE_CHECKING, Optional
 
 import click
 
@@ -37,20 +36,15 @@ from rucio.common.s3.address import comes_back
 from rucio.common.s3.answers import printable
 from rucio.common.s3.dates import from_text
 from rucio.common.s3.formats import (
-    ALIAS_TOOLS,
     FORMATS,
     TOOLS,
     Access,
-    alias_in,
     alias_of,
-    aliases_of_user,
-    is_alias_on,
     name_for,
-    tool_environment,
 )
 from rucio.common.s3.roles import Role
 
-from . import WithTool, did_argument, private, rse_option, s3_client, say
+from . import did_argument, private, rse_option, s3_client, say
 from .missing import Missing
 
 if TYPE_CHECKING:
@@ -133,96 +127,6 @@ def credentials(
     missing.tell()
 
 
-@click.command('exec', cls=WithTool)
-@did_argument(required=False)
-@rse_option()
-@_read_only
-@_lifetime
-@click.pass_context
-def exec_(
-    ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], read_only: bool, lifetime: Optional[int]
-) -> None:
-    """Run a tool with short-lived keys in its environment.
-
-    aws, s5cmd and programs based on an AWS SDK get the keys of one bucket; mc and rclone get those of all, as aliases.
-    The tool does not see your own AWS profiles and keys. The exit code is that of the tool.
-
-    \b
-    Examples: rucio s3 exec -- aws s3 ls s3://user.alice/
-              rucio s3 exec user.bob:run7 -- mc ls "$(rucio s3 url user.bob:run7 --for mc)"
-    """
-    tool: list[str] = ctx.meta['rucio_s3_tool']
-    if not tool:
-        raise click.UsageError(
-            'Missing command. Give it after "--": rucio s3 exec user.alice -- aws s3 ls s3://user.alice/'
-        )
-    missing = Missing()
-    accesses = _accesses(ctx, did, rse, read_only, lifetime, missing)
-    if missing:
-        say(
-            f"rucio s3 exec: '{tool[0]}' was not run, because the keys of some buckets are missing. To run it without "
-            f'them, choose a bucket: {_some_scopes(accesses)}.',
-            err=True,
-        )
-        missing.tell()
-    _need_known_aliases(s3_client(ctx), tool, accesses)
-    if len(accesses) > 1:
-        _warn(
-            f'These are the keys of {len(accesses)} buckets: only mc and rclone can use several. '
-            f'For aws, s5cmd and other tools choose one bucket: {_some_scopes(accesses)}.'
-        )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _become(tool, tool_environment(os.environ, accesses))
-
-
-def _need_known_aliases(s3: 'S3Client', tool: list[str], accesses: list[Access]) -> None:
-    """Refuse names that mc or rclone would take for local directories, and then copy to with success.
-
-    `rucio s3 url` in a command substitution prints nothing if it fails, an URL without `--for mc`, and another alias if
-    the DID is on another RSE or in another bucket. One request if a name begins like an alias.
-
-    :raises InputValidationError: if there is one.
-    """
-    if os.path.basename(tool[0]) not in ALIAS_TOOLS:
-        return
-    is_mc = not tool[0].endswith('rclone') and 'alias' not in tool
-    known = {access.alias for access in accesses} | aliases_of_user(os.environ)
-    for word in tool[1:]:
-        if not word.strip():
-            why = 'An argument is empty. If it came from `rucio s3 url`, that failed: see its message.'
-        elif is_mc and '://' in word:
-            why = f"'{word}' is not a name of {tool[0]}, which takes it for a local file: use `rucio s3 url --for`."
-        elif (alias := alias_in(word)) in known or not _is_of_an_rse(s3, alias):
-            continue
-        else:
-            there = ', '.join(sorted(access.alias for access in accesses))
-            why = (
-                f"There are no keys for the alias of '{word}', only for {there}. Give `rucio s3 exec` and "
-                '`rucio s3 url` the same DID and the same --rse.'
-            )
-        raise InputValidationError(f'{tool[0]} was not run. {why}')
-
-
-def _is_of_an_rse(s3: 'S3Client', alias: str) -> bool:
-    return bool(alias) and any(is_alias_on(alias, each['rse']) for each in s3.list_s3_rses())
-
-
-def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
-    # Python ignores SIGPIPE, and the tool would inherit that: it would not end in `... | head`.
-    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    try:
-        os.execvpe(tool[0], tool, environment)  # noqa: S606 - what the user wants
-    except FileNotFoundError:
-        say(f"rucio s3 exec: command not found: '{tool[0]}'.", err=True)
-        sys.exit(127)  # as in a shell
-    except OSError as error:
-        say(f"rucio s3 exec: '{tool[0]}' cannot be run: {error.strerror}.", err=True)
-        sys.exit(126)
-    finally:
-        signal.signal(signal.SIGPIPE, before)
-
-
 @click.command('url')
 @did_argument()
 @rse_option()
@@ -238,8 +142,8 @@ def _become(tool: list[str], environment: dict[str, str]) -> NoReturn:
 def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str) -> None:
     """Print the name that a tool uses for a DID.
 
-    For mc and rclone it begins with the alias under which `rucio s3 credentials` and `rucio s3 exec` provide the keys
-    for this DID. The name of a collection ends in "/", as a common prefix of its files.
+    For mc and rclone it begins with the alias under which `rucio s3 credentials` provides the keys for this DID. Under
+    `rucio s3 exec`, write the DID itself. The name of a collection ends in "/", as a common prefix of its files.
 
     \b
     Example: mc ls "$(rucio s3 url user.alice:run7 --for mc)"

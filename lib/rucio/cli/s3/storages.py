@@ -374,7 +374,7 @@ def _tell_next(client: Any, name: str, endpoint: Endpoint, bucket: Optional[str]
     if endpoint.ca_bundle:
         say(
             f"   The storage has a CA of its own: the server, its daemons and each user need it as 'ca_bundle' in "
-            f'rucio.cfg [s3], as you have it ({endpoint.ca_bundle}). rucio s3 exec hands it to tools.'
+            f'rucio.cfg [s3], as you have it ({endpoint.ca_bundle}). With `rucio s3 exec`, tools need none.'
         )
     if tool:
         more = "FTS's own keys" if tool == 'fts3' else 'rucio-s3-copier'

@@ -67,7 +67,7 @@ def tls(subject: 'Subject') -> str:
         raise failed(
             f'the certificate is not trusted: {said}',
             "Set 'ca_bundle' in rucio.cfg [s3] to the PEM file of the CA (also on the server), or check the host name. "
-            'rucio s3 exec hands it to tools.',
+            'With `rucio s3 exec`, tools need none.',
         ) from None
     left = ssl.cert_time_to_seconds(str(certificate['notAfter'])) - time.time()
     if left < _EXPIRES_SOON:

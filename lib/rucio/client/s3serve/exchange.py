@@ -16,7 +16,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from aiohttp import web
 
@@ -80,10 +80,12 @@ class Options:
 
     :param read_only: Nothing is written or deleted.
     :param overwrite: Existing objects may be overwritten.
+    :param only: Scope and name of the only DID that there is for tools, without a name all of the scope; None for all.
     """
 
     read_only: bool = False
     overwrite: bool = False
+    only: Optional[tuple[str, str]] = None
 
 
 class Task(NamedTuple):

@@ -142,7 +142,7 @@ class Gateway:
             return await self._delete_each(asked, body)
         wanted = asked.key or asked.query.get('prefix', '')
         try:
-            place = await self._upstream.blocking(self._places.of, asked.bucket, wanted)
+            place = await self._upstream.blocking(self._places.of, asked.bucket, wanted, not asked.key)
         except Refusal as refusal:
             return await self._buckets.shared(asked, operation, refusal)
         task = Task(asked, operation, place, place.base + asked.key if asked.key else '', body, request)

@@ -71,15 +71,17 @@ class Places:
 
     :param client: The Rucio server.
     :param rse: The RSE; None for the one that Rucio chooses for each scope.
+    :param only: Scope and name of the only DID that there is for tools, without a name all of the scope; None for all.
     """
 
     SECONDS: ClassVar[float] = 300
     SHARES_SECONDS: ClassVar[float] = 30
     REMEMBERED: ClassVar[int] = 1000
 
-    def __init__(self, client: 'S3Client', rse: Optional[str] = None) -> None:
+    def __init__(self, client: 'S3Client', rse: Optional[str] = None, only: Optional[tuple[str, str]] = None) -> None:
         self._client = client
         self._rse = rse
+        self._only = only
         self._found: OrderedDict[tuple[str, str], tuple[float, Place]] = OrderedDict()
         self._storages: dict[str, tuple[Endpoint, Authorizer]] = {}
         self._usable: tuple[float, dict[str, set[str]]] = (0.0, {})
@@ -94,6 +96,9 @@ class Places:
         found = self._client.list_buckets(self._rse, missing)
         named: dict[str, Optional[str]] = {scope_to_bucket(scope): None for scope in self._shares()}
         named |= {scope_to_bucket(each['scope']): each['created'] for each in found if each['scope']}
+        if self._only:
+            bucket = scope_to_bucket(self._only[0])
+            return [(bucket, named.get(bucket))]
         return sorted(named.items())
 
     def shared(self, bucket: str) -> list[str]:
@@ -101,6 +106,8 @@ class Places:
 
         :param bucket: The bucket, as the tool names it.
         """
+        if self._only and self._only[1]:
+            return []
         return sorted(self._shares().get(bucket_to_scope(bucket) or '', ()))
 
     def _shares(self) -> dict[str, set[str]]:
@@ -119,22 +126,32 @@ class Places:
             self._usable = (time.monotonic() + self.SHARES_SECONDS, shares)
         return shares
 
-    def of(self, bucket: str, name: str) -> Place:
+    def of(self, bucket: str, name: str, listing: bool = False) -> Place:
         """Return where a bucket is. Up to three requests the first time, then none for :attr:`SECONDS`.
 
         :param bucket: The bucket, as the tool names it.
         :param name: The name in it that the tool wants, or the beginning of names: if only a collection is shared with
             the account, Rucio is asked for that.
+        :param listing: Whether it is the beginning of names.
         :raises Refusal: if there is no such bucket.
         :raises RucioException: if the server refuses, or does not answer.
         """
         scope = bucket_to_scope(bucket)
         if scope is None:
             raise Refusal('NoSuchBucket', f"The bucket '{bucket}' does not belong to a scope.")
+        self._need_allowed(scope, name, listing)
         with self._lock:
             collection = name.partition('/')[0]
             known = self._known(scope, '') or self._known(scope, collection)
             return known or self._ask(scope, collection, name.rstrip('/'))
+
+    def _need_allowed(self, scope: str, name: str, listing: bool) -> None:
+        if self._only is None or (scope == self._only[0] and not self._only[1]):
+            return
+        allowed = self._only[1]
+        if scope != self._only[0] or not (name.startswith(f'{allowed}/') or (name == allowed and not listing)):
+            what = ':'.join(filter(None, self._only))
+            raise Refusal('AccessDenied', f'This endpoint is for {what} only: names begin with {what}/.')
 
     def others(self, place: Place, name: str) -> list[tuple[Place, str]]:
         """Return where else the catalogue has a file, with its key there, the best first. One request.

@@ -72,7 +72,8 @@ async def listening(
     hosts = (f'{HOST}:{bound}', f'localhost:{bound}')
     keys, upstream, options = LocalKeys.make(), Upstream(), options or Options()
     registrar = Registrar(client, options.overwrite)
-    gateway = Gateway(keys, Places(client, rse), upstream, hosts, str(client.account), options, registrar)
+    places = Places(client, rse, options.only)
+    gateway = Gateway(keys, places, upstream, hosts, str(client.account), options, registrar)
     # Bytes that are not HTTP are answered with 400; a traceback would tell nobody anything.
     quiet = logging.getLogger('rucio.s3.serve.http')
     quiet.setLevel(logging.CRITICAL)

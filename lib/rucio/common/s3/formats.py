@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from . import api
 
 __all__ = [
-    'ALIAS_TOOLS',
     'FORMATS',
     'TOOLS',
     'Access',
@@ -50,6 +49,7 @@ __all__ = [
     'alias_of',
     'aliases_of_user',
     'environment',
+    'headings',
     'is_alias_on',
     'name_for',
     'tool_environment',
@@ -178,8 +178,6 @@ def name_for(tool: str, alias: str, url: str, bucket: str, key: str) -> str:
         encoded=encode_path(f'{bucket}/{key}'),
     )
 
-
-ALIAS_TOOLS = ('mc', 'mcli', 'minio-client', 'rclone')  # commands to which an unknown or empty name may be local
 
 TOOLS = {
     'mc': '{alias}/{path}',
@@ -610,6 +608,14 @@ def _with_options(text: str, section: str, options: Mapping[str, str]) -> str:
 def _heading(line: str) -> Optional[str]:
     line = line.strip()
     return line[1:-1].strip() if line.startswith('[') and line.endswith(']') else None
+
+
+def headings(text: str) -> set[str]:
+    """Return the names of the sections of an INI file.
+
+    :param text: The text.
+    """
+    return {name for line in text.splitlines() if (name := _heading(line))}
 
 
 def _options(lines: Iterable[str]) -> dict[str, str]:
