@@ -23,6 +23,7 @@ from servers.rucio_server import RucioServer
 
 NAME = f'{COLLECTION}/from-elsewhere.dat'
 FILE = f'{SCOPE}:{NAME}'
+KEY = f's3://{BUCKET}/{NAME}'
 
 
 class ThirdAct:
@@ -52,7 +53,7 @@ class ThirdAct:
             self._bob('rucio', 's3', 'reconcile', DID, first=20)
             self._compare()
         with self.stage.act("He deletes it: the server's daemon sees that by itself"):
-            self._bob('rucio', 's3', 'exec', '--', 's5cmd', 'rm', FILE)
+            self._directly('rm', KEY)
             self.stage.note('A daemon that a Rucio server with this plugin runs all the time')
             daemon = ('rucio-s3-reconciler', '--run-once')
             self.stage.run(daemon, env=self.server.environment, cwd=self.server.directory, reject='CRITICAL', only=f'bucket {BUCKET}')
@@ -62,7 +63,11 @@ class ThirdAct:
 
     def _put(self, content: str) -> None:
         self.file.write_text(content * 1000)
-        self._bob('rucio', 's3', 'exec', '--overwrite', '--', 's5cmd', 'cp', self.file.name, FILE)
+        self._directly('cp', self.file.name, KEY)
+
+    def _directly(self, *arguments: str) -> None:
+        keys = f'eval "$(rucio s3 credentials {SCOPE} --format env)"'
+        self._bob('sh', '-c', f'{keys}; s5cmd {" ".join(arguments)}')
 
     def _bob(self, *command: str, **options: 'int | bool | str') -> str:
         return self.stage.run(command, env=self.bob.environment, cwd=self.bob.directory, reject='\tERROR\t', **options)
