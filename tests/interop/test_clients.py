@@ -235,7 +235,8 @@ MINIO = """
 import os, sys
 from minio import Minio
 e = os.environ
-s3 = Minio(e['RUCIO_S3_HOST'], e['AWS_ACCESS_KEY_ID'], e['AWS_SECRET_ACCESS_KEY'], e['AWS_SESSION_TOKEN'], region=e['AWS_REGION'])
+keys = e['AWS_ACCESS_KEY_ID'], e['AWS_SECRET_ACCESS_KEY'], e['AWS_SESSION_TOKEN']
+s3 = Minio(e['RUCIO_S3_HOST'], *keys, secure=e['RUCIO_S3_HTTPS'] == 'True', region=e['AWS_REGION'])
 bucket, name = sys.argv[1:]
 s3.fput_object(bucket, name, __file__)
 print([each.object_name for each in s3.list_objects(bucket, name)], s3.get_object(bucket, name).read() == open(__file__, 'rb').read())
