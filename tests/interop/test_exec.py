@@ -212,11 +212,10 @@ def test_only_one_collection(world, tools, unique):
         world.put(key, b'content')
     s5cmd = tools.find('s5cmd')
     bucket = f's3://user.alice/{unique}'
-    allowed = [f'{s5cmd} cat {bucket}/a', f'{s5cmd} ls {bucket}/']
+    allowed = [f'{s5cmd} cat {bucket}/a', f'{s5cmd} ls {bucket}/', f'{s5cmd} ls s3://user.alice/']
     refused = [
         f'{s5cmd} cat {bucket}0/b',
         f'{s5cmd} ls {bucket}*',
-        f'{s5cmd} ls s3://user.alice/',
         f'{s5cmd} cp {bucket}0/b {bucket}/b',
         f'{s5cmd} cp {bucket}/a s3://user.alice/c',
         f'{s5cmd} rm {bucket}0/b',
@@ -224,6 +223,8 @@ def test_only_one_collection(world, tools, unique):
     ]
     done = script(world, world.alice, tools, [*allowed, *(f'{line} && exit 9' for line in refused), 'exit 7'], f'user.alice:{unique}')
     assert done.returncode == 7, done.stdout + done.stderr
+    assert f'{unique}/' in done.stdout
+    assert f'{unique}0/' not in done.stdout
     assert world.get(f'{unique}0/b') == b'content'
     assert world.exec(world.alice, tools, ['user.nobody'], ['touch', 'ran']).returncode == 1
     assert not (world.alice.directory / 'ran').exists()

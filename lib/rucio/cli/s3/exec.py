@@ -26,7 +26,13 @@ from typing import TYPE_CHECKING, Optional
 
 import click
 
-from rucio.common.exception import DataIdentifierNotFound, InputValidationError, RucioException, ScopeNotFound
+from rucio.common.exception import (
+    AccessDenied,
+    DataIdentifierNotFound,
+    InputValidationError,
+    RucioException,
+    ScopeNotFound,
+)
 from rucio.common.s3.arguments import PROGRAMS, Word, translated
 from rucio.common.s3.formats import Access, alias_in, aliases_of_user, is_alias_on, tool_environment
 
@@ -93,6 +99,10 @@ def _is_collection(ctx: click.Context, s3: 'S3Client', rse: Optional[str], word:
         return bool(name) and name == word.name and str(ctx.obj.client.get_did(word.scope, name)['type']) != 'FILE'
     except DataIdentifierNotFound:  # not registered, but a valid name
         return False
+    except AccessDenied:
+        if name:
+            raise
+        return False  # the endpoint shows what is shared of it
     except (ScopeNotFound, InputValidationError):
         if word.sure:
             raise

@@ -102,13 +102,14 @@ class Places:
         return sorted(named.items())
 
     def shared(self, bucket: str) -> list[str]:
-        """Return the collections in a bucket that others share with the account. At most one request.
+        """Return the collections in a bucket that are there for a tool, if not all of it is. At most one request.
 
         :param bucket: The bucket, as the tool names it.
         """
+        scope = bucket_to_scope(bucket)
         if self._only and self._only[1]:
-            return []
-        return sorted(self._shares().get(bucket_to_scope(bucket) or '', ()))
+            return [self._only[1]] if scope == self._only[0] else []
+        return sorted(self._shares().get(scope or '', ()))
 
     def _shares(self) -> dict[str, set[str]]:
         """Return what others share with the account: scope -> collections. One request, then none for a while."""
