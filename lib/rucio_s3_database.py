@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command ``rucio-s3-database``: create the plugin's table in the server's database, and handle old grants."""
+"""The command ``rucio-s3-database``: create the plugin's tables in the server's database, and handle old grants."""
 
 import argparse
 import sys
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ['main']
 
-_TABLE = 's3_grants'
+_TABLES = s3.tables()
 
 
 def _say(text: str) -> None:
@@ -42,9 +42,9 @@ def _say(text: str) -> None:
 
 
 def _make(dry_run: bool) -> bool:
-    """Create the table unless it is a dry run.
+    """Create missing tables unless it is a dry run.
 
-    :returns: Whether the table exists.
+    :returns: Whether the tables exist.
     :raises ConfigurationError: if the database is not that of a Rucio server.
     """
     with get_engine().connect() as connection:
@@ -57,12 +57,12 @@ def _make(dry_run: bool) -> bool:
             )
         lacking = s3.missing(connection)
     if not lacking:
-        _say(f'The table {_TABLE} exists.')
+        _say(f'The {_TABLES} exist.')
     elif dry_run:
-        _say(f'The database lacks {lacking}: it would be created.')
+        _say(f'The database lacks {lacking}: they would be created.')
     else:
         s3.make()
-        _say(f'Created the table {_TABLE}.')
+        _say(f'Created {lacking}.')
     return not (lacking and dry_run)
 
 
@@ -136,8 +136,8 @@ def _old(options: argparse.Namespace, ready: bool) -> bool:
 
 def _remove(dry_run: bool, force: bool) -> None:
     with get_engine().connect() as connection:
-        if s3.missing(connection):
-            _say(f'There is no table {_TABLE}.')
+        if s3.missing(connection, ['s3_grants']):
+            _say('There is no table s3_grants.')
             return
     with db_session(DatabaseOperationType.READ) as session:
         public = grants.list_public(session=session)
@@ -152,14 +152,14 @@ def _remove(dry_run: bool, force: bool) -> None:
             raise UnsupportedOperation('Revoke the public access, or use --force to leave it.')
     if not dry_run:
         s3.drop()
-    _say(f'The table {_TABLE} {"would be" if dry_run else "was"} removed, with all grants.')
+    _say(f'The {_TABLES} {"would be" if dry_run else "were"} removed, with all grants.')
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=s3.COMMAND,
-        description=f'Create or update the table {_TABLE} of rucio-s3 in the database of the Rucio server, and list '
+        description=f'Create or update the {_TABLES} of rucio-s3 in the database of the Rucio server, and list '
         'grants of earlier versions. Run it where the rucio.cfg of the server is, after each upgrade of rucio-s3. '
         'It can be repeated.',
     )
@@ -181,7 +181,7 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument(
         '--remove',
         action='store_true',
-        help='remove the table with all grants, before rucio-s3 is uninstalled for good',
+        help='remove the tables with all grants, before rucio-s3 is uninstalled for good',
     )
     parser.add_argument(
         '--force', action='store_true', help='with --remove: even if some collections are public, and stay so'

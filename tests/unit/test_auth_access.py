@@ -236,7 +236,7 @@ def test_without_the_table_nothing_is_granted(session, caplog):
     ]
     # It is noticed when the operator has made it.
     s3.S3Base.metadata.create_all(session.connection())
-    s3._looked[session.get_bind()] = 0
+    s3._looked[session.get_bind()].clear()
     grant(session)
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
 

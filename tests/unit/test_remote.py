@@ -170,15 +170,17 @@ def test_a_server_that_is_away_ends_the_deletion(careful, signer):
     assert {type(each) for each in result.values()} == {ServiceUnavailable}
 
 
-@pytest.mark.parametrize(('scheme', 'checksum', 'expected'), [('https', 'md5', 'UNSIGNED-PAYLOAD'), ('https', 'crc32', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER')])
-def test_over_https_the_body_is_not_read_for_a_signature(endpoint, scheme, checksum, expected):
+@pytest.mark.parametrize(('checksum', 'expected'), [('md5', 'Content-MD5'), ('crc32', 'x-amz-checksum-crc32')])
+def test_over_https_the_length_and_the_checksum_of_a_body_are_signed_in_headers(endpoint, checksum, expected):
     secure = Endpoint(rse='X', rse_id='', url='https://127.0.0.1:9', checksum=checksum, max_attempts=1)
     signer = Server(secure)
     connection = clients.connect(secure, Remote(secure, signer))
     with pytest.raises(Exception, match='Could not connect'):
         connection.client.upload_part(Bucket=BUCKET, Key='k', UploadId='u', PartNumber=1, Body=b'content')
     (asked,) = signer.asked[0][1]
-    assert asked['headers']['X-Amz-Content-SHA256'] == [expected]
+    assert asked['headers']['X-Amz-Content-SHA256'] == ['UNSIGNED-PAYLOAD']
+    assert asked['headers']['Content-Length'] == ['7']
+    assert expected in asked['headers']
 
 
 # Without boto3

@@ -70,7 +70,7 @@ def test_it_is_made_once(monkeypatch):
     engine = create_engine('sqlite://')
     monkeypatch.setattr(s3, 'get_engine', lambda: engine)
     with engine.connect() as connection:
-        assert s3.missing(connection) == 'the table s3_grants'
+        assert s3.missing(connection) == 'the tables s3_grants and s3_pending'
     s3.make()
     s3.make()
     with engine.begin() as connection:
@@ -177,10 +177,10 @@ def test_another_database(monkeypatch, capsys):
 
 def test_old_grants_are_listed_and_do_not_count(catalogue, capsys):
     said = run(capsys, '--dry-run')
-    assert said.startswith(f'The database lacks the table s3_grants: it would be created.\n{LISTED}')
+    assert said.startswith(f'The database lacks the tables s3_grants and s3_pending: they would be created.\n{LISTED}')
     assert not inspect(catalogue).has_table('s3_grants')
-    assert run(capsys).startswith(f'Created the table s3_grants.\n{LISTED}')
-    assert run(capsys).startswith(f'The table s3_grants exists.\n{LISTED}')
+    assert run(capsys).startswith(f'Created the tables s3_grants and s3_pending.\n{LISTED}')
+    assert run(capsys).startswith(f'The tables s3_grants and s3_pending exist.\n{LISTED}')
     assert listed() == []
     with rucio_session.db_session(DatabaseOperationType.READ) as session:
         assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)

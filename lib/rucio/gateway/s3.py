@@ -42,7 +42,7 @@ from rucio.common.s3.answers import printable
 from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import access, chaining, grants, objects, rates, shared_keys, signing, vending
+from rucio.core.s3.auth import access, chaining, grants, objects, quotas, rates, shared_keys, signing, vending
 from rucio.core.s3.auth.grantees import Grantee
 from rucio.core.s3.buckets import (
     bucket_policies,
@@ -473,6 +473,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
 
     :raises AccessDenied: if a request accesses what the issuer may not access.
     :raises InputValidationError: if a request is invalid.
+    :raises InsufficientAccountLimit: if it stores more than the owner of the scope may store.
     :raises TooManyRequests: if the issuer exceeded the rate limit.
     """
     account = InternalAccount(issuer, vo=vo)
@@ -491,6 +492,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
 
         # If other RSEs use the same keys, each key in a folder may be of another DID.
         signing.need(storage, checked, allowed, together=not shared_keys.neighbours(storage, session=session))
+        charges = quotas.charged(storage, account, checked, session=session, known=known)
     for bucket in sorted({each.lockable for each in checked if each.lockable}):
         if object_lock.is_enabled(storage, bucket):
             raise AccessDenied(
@@ -498,6 +500,9 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
                 'object lock, and this storage obeys lock headers that are not signed (signature_guards). Use keys '
                 '(vended, or your own).'
             )
+    if charges:
+        with db_session(DatabaseOperationType.WRITE) as session:
+            quotas.need_room(storage, charges, session=session)
     return {'responses': signing.sign(storage, checked)}
 
 

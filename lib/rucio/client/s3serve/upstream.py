@@ -119,6 +119,9 @@ class Upstream:
     ) -> 'Answer':
         region = place.endpoint.signing_region(place.authorizer.region)
         request = Request(method, place.url(key, query), dict(headers or {}), region)
+        if method == 'PUT':
+            length = body.length if isinstance(body, Streamed) else len(body)
+            request = request._replace(headers={**request.headers, 'Content-Length': str(length)})
         if isinstance(body, Streamed):
             request = request._replace(payload=body.payload)
         else:

@@ -446,6 +446,7 @@ class Sign(Request[Signatures], route='POST /sign'):
     400: A request is not supported
     403: The account is not allowed to do this, whether the object exists or not
     404: There is no such S3 RSE
+    409: What the requests store is more than the account limit of the owner of the scope allows
     413: More than 1 MiB
     429: The account requested too many signatures: repeat the request after Retry-After seconds
     """

@@ -56,7 +56,7 @@ class Request(NamedTuple):
     :param method: The HTTP method.
     :param url: The URL, percent-encoded as S3 prescribes, with the host of the storage.
     :param headers: The headers, each name once. An existing signature is replaced. Hop-by-hop headers, such as
-        ``Connection``, are up to the sender.
+        ``Connection``, are up to the sender. The Rucio server may only sign a PUT if it has its ``Content-Length``.
     :param region: The region to sign for.
     :param payload: The value of X-Amz-Content-SHA256. None for that of the header; without it the hash of ``body``, or
         UNSIGNED-PAYLOAD if the request may have a body that is not given here.
@@ -241,6 +241,9 @@ def _of_botocore(request: 'AWSRequest', region: str) -> Request:
     headers = {
         name: value.decode() if isinstance(value, bytes) else str(value) for name, value in request.headers.items()
     }
+    if request.method == 'PUT' and (length := botocore_internals.content_length(request)) is not None:
+        headers = {name: value for name, value in headers.items() if name.lower() != 'content-length'}
+        headers['Content-Length'] = str(length)
     body = request.data if isinstance(request.data, bytes) else b''
     return Request(str(request.method), str(request.url), headers, region, body=body)
 

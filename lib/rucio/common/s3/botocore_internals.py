@@ -42,7 +42,7 @@ from botocore.credentials import (
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.parsers import ResponseParserFactory
-from botocore.utils import parse_timestamp
+from botocore.utils import determine_content_length, parse_timestamp
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -374,6 +374,35 @@ def without_checksum(_request: dict[str, Any], context: dict[str, Any]) -> None:
     :param context: Its context.
     """
     context.pop('checksum', None)
+
+
+def checksum_in_header(_request: dict[str, Any], context: dict[str, Any]) -> None:
+    """Send the checksum of a body in a header, not in a trailer, which needs aws-chunked encoding and has no length.
+
+    A handler of :func:`before_call`. Uses ``checksum`` in the context of the request, as :func:`without_checksum` does:
+    botocore sends a trailer for every stream over https.
+
+    :param _request: The request.
+    :param context: Its context.
+    """
+    algorithm = context.get('checksum', {}).get('request_algorithm')
+    if isinstance(algorithm, dict) and algorithm.get('in') == 'trailer':
+        context['checksum']['request_algorithm'] = {**algorithm, 'in': 'header'}
+
+
+def content_length(request: AWSRequest) -> Optional[int]:
+    """Return the Content-Length that botocore will send; None if it will send none.
+
+    Uses ``utils.determine_content_length``, as ``AWSRequest.prepare`` does, which comes after signing.
+
+    :param request: The request.
+    """
+    if 'Transfer-Encoding' in request.headers:
+        return None
+    if (given := request.headers.get('Content-Length')) is not None:
+        return int(given)
+    length: Optional[int] = determine_content_length(request.data)
+    return length
 
 
 def without_expect(client: Any) -> None:

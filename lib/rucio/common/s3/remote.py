@@ -83,6 +83,8 @@ class Remote(Authorizer):
         """
         super().attach(client)
         self.delete_one_by_one(client, lambda _: True)
+        for operation in ('PutObject', 'UploadPart'):  # a body with a trailer has no Content-Length to sign
+            botocore_internals.before_call(client, operation, botocore_internals.checksum_in_header)
 
     def delete_one_by_one(self, client: 'S3Client', signs: 'Callable[[Request], bool]') -> None:
         """Let a client delete objects one by one if the server would not sign DeleteObjects.
@@ -127,10 +129,13 @@ class Remote(Authorizer):
         :returns: The signed request.
         :raises RSEAccessDenied: if the server refuses.
         :raises InputValidationError: if the server finds the request ambiguous for storages.
+        :raises InsufficientAccountLimit: if more would be stored than the owner of the scope may store.
         :raises ServiceUnavailable: if the server cannot be reached; other exceptions of Rucio are passed on.
         """
         headers = without_signature(request.headers)
         covered = headers_to_sign(headers) | {'X-Amz-Content-SHA256': payload_of(request)}
+        if request.method == 'PUT':  # what is stored counts towards a limit
+            covered |= {name: value for name, value in headers.items() if name.lower() == 'content-length'}
         asked: api.Unsigned = {
             'method': request.method,
             'uri': request.url,

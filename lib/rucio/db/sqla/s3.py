@@ -25,7 +25,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Boolean, CheckConstraint, DateTime, Enum, Index, MetaData, PrimaryKeyConstraint, String, inspect
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    inspect,
+)
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -33,15 +44,30 @@ from rucio.common.exception import ConfigurationError
 from rucio.common.s3.answers import line_logger
 from rucio.common.schema import get_schema_value
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.common.utils import generate_uuid
 from rucio.db.sqla.models import ModelBase
 from rucio.db.sqla.session import BASE, get_engine
-from rucio.db.sqla.types import InternalAccountString, InternalScopeString
+from rucio.db.sqla.types import GUID, InternalAccountString, InternalScopeString
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ['COMMAND', 'GRANTEE_LENGTH', 'Grant', 'GranteeType', 'S3Base', 'drop', 'is_ready', 'make', 'missing']
+__all__ = [
+    'COMMAND',
+    'GRANTEE_LENGTH',
+    'Grant',
+    'GranteeType',
+    'Pending',
+    'S3Base',
+    'drop',
+    'is_ready',
+    'make',
+    'missing',
+    'tables',
+]
 
 _LOGGER = line_logger(__name__)
 
@@ -104,38 +130,76 @@ class Grant(S3Base, ModelBase):
     )
 
 
-_looked: 'WeakKeyDictionary[Any, float]' = WeakKeyDictionary()  # engine -> time of the next check
+class Pending(S3Base, ModelBase):
+    """Bytes that an account may store by a signature, and that may not be in the catalogue yet.
+
+    Rows are only added, and deleted when the signature has expired: see :mod:`rucio.core.s3.auth.quotas`.
+    """
+
+    __tablename__ = 's3_pending'
+    id: Mapped[str] = mapped_column(GUID(), default=generate_uuid)
+    account: Mapped[InternalAccount] = mapped_column(InternalAccountString(get_schema_value('ACCOUNT_LENGTH')))
+    rse_id: Mapped[str] = mapped_column(GUID())
+    scope: Mapped[InternalScope] = mapped_column(InternalScopeString(get_schema_value('SCOPE_LENGTH')))
+    name: Mapped[Optional[str]] = mapped_column(String(get_schema_value('NAME_LENGTH')))  # NULL: of several objects
+    part: Mapped[Optional[str]] = mapped_column(String(64))  # which part of which upload; NULL: the object
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    signed_at: Mapped[datetime] = mapped_column(DateTime)
+    __table_args__ = (
+        PrimaryKeyConstraint('id', name='S3_PENDING_PK'),
+        Index('S3_PENDING_ACCOUNT_IDX', 'account', 'rse_id'),
+        CheckConstraint('CREATED_AT IS NOT NULL', name='S3_PENDING_CREATED_NN'),
+        CheckConstraint('UPDATED_AT IS NOT NULL', name='S3_PENDING_UPDATED_NN'),
+        {'mysql_engine': 'InnoDB'},
+    )
 
 
-def is_ready(*, session: 'Session') -> bool:
-    """Return whether the tables exist. No query after they were found; before, a few every :data:`SECONDS`.
+# engine -> table -> time of the next check
+_looked: 'WeakKeyDictionary[Any, dict[str, float]]' = WeakKeyDictionary()
+_WITHOUT = {
+    Grant.__tablename__: 'nothing can be shared, and no grant is valid',
+    Pending.__tablename__: 'account limits do not include what was signed and is not in the catalogue yet',
+}
 
+
+def is_ready(model: type[S3Base] = Grant, *, session: 'Session') -> bool:
+    """Return whether a table exists. No query after it was found; before, a few every :data:`SECONDS`.
+
+    :param model: The table.
     :param session: The session of the database.
     """
-    engine, now = session.get_bind().engine, time.monotonic()
-    again = _looked.get(engine)
+    looked, now = _looked.setdefault(session.get_bind().engine, {}), time.monotonic()
+    name = model.__tablename__
+    again = looked.get(name)
     if again is not None and now < again:
         return again == math.inf
-    lacking = missing(session.connection())
+    lacking = missing(session.connection(), [name])
     if lacking and again is None:
-        _LOGGER.warning(
-            'S3: nothing can be shared, and no grant is valid: the database lacks %s. Run %s on the Rucio server.',
-            lacking,
-            COMMAND,
-        )
-    _looked[engine] = now + SECONDS if lacking else math.inf
+        _LOGGER.warning('S3: %s: the database lacks %s. Run %s on the Rucio server.', _WITHOUT[name], lacking, COMMAND)
+    looked[name] = now + SECONDS if lacking else math.inf
     return not lacking
 
 
-def missing(connection: 'Connection') -> str:
+def tables(names: 'Iterable[str]' = _WITHOUT) -> str:
+    """Return the names of tables for a message: by default, of all.
+
+    :param names: The names of the tables.
+    """
+    listed = ' and '.join(names)
+    return f'table{"s" if " and " in listed else ""} {listed}'
+
+
+def missing(connection: 'Connection', names: 'Container[str]' = _WITHOUT) -> str:
     """Describe what is missing in the database, as ``the table s3_grants``; empty if nothing is. A few queries.
 
     :param connection: The connection to the database.
+    :param names: The tables to look for; by default all.
     """
     found = inspect(connection)
-    for table in S3Base.metadata.sorted_tables:
-        if not found.has_table(table.name, schema=table.schema):
-            return f'the table {table.name}'
+    wanted = [table for table in S3Base.metadata.sorted_tables if table.name in names]
+    if absent := [table.name for table in wanted if not found.has_table(table.name, schema=table.schema)]:
+        return f'the {tables(absent)}'
+    for table in wanted:
         columns = {column['name'].lower() for column in found.get_columns(table.name, schema=table.schema)}
         if lacking := {column.name for column in table.columns} - columns:
             return f'columns of the table {table.name} ({", ".join(sorted(lacking))})'

@@ -1,0 +1,99 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What was signed and is not in the catalogue: the table stays small, and what counts is right all the same."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
+from sqlalchemy import func, select
+
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3.auth import pending
+from rucio.core.s3.auth.pending import Stored
+from rucio.db.sqla import session as rucio_session
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.s3 import Pending
+
+ALICE, SCOPE, RSE = InternalAccount('alice'), InternalScope('user.alice'), 'ab' * 16
+
+
+@pytest.fixture
+def session(database):
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        yield session
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time: ``clock[0]``."""
+    now = [datetime(2026, 1, 1, 12, tzinfo=timezone.utc).replace(tzinfo=None)]
+    monkeypatch.setattr(pending, '_now', lambda: now[0])
+    return now
+
+
+def counted(session):
+    found = pending.unregistered(ALICE, pending.recent(ALICE, [RSE]), session=session)
+    return sum(each.bytes for each in found.values())
+
+
+def rows(session):
+    return session.execute(select(func.count()).select_from(Pending)).scalar_one()
+
+
+def add(session, name, size, part=None):
+    pending.add(ALICE, RSE, [Stored(SCOPE, name, part, size)], session=session)
+
+
+def test_a_name_counts_once_and_its_parts_together(session, clock):
+    for name, size, part in [('a', 10, None), ('a', 30, None), ('a', 20, None), ('b', 5, 'p1'), ('b', 5, 'p1'), ('b', 6, 'p2'), ('b', 9, None)]:
+        add(session, name, size, part)
+    assert counted(session) == 30 + 11
+
+
+def test_signatures_end(session, clock):
+    add(session, 'a', 10)
+    clock[0] += timedelta(seconds=pending.SECONDS)
+    assert counted(session) == 10
+    clock[0] += timedelta(seconds=1)
+    assert counted(session) == 0
+    add(session, 'b', 1)
+    assert rows(session) == 1
+
+
+def test_the_table_stays_small(session, clock, monkeypatch):
+    """Nothing is forgotten before its time when rows are joined, however often."""
+    monkeypatch.setattr(pending, 'MAX_ROWS', 20)
+    monkeypatch.setattr(pending, 'MAX_NAMES', 5)
+    for number in range(100):
+        clock[0] += timedelta(seconds=1)
+        add(session, f'file{number}', 10)
+        assert rows(session) <= 21
+    assert counted(session) == 1000
+    for number in range(60):
+        add(session, 'large', 10, f'part{number}')
+    assert counted(session) == 1600
+    clock[0] += timedelta(seconds=pending.SECONDS + 61)
+    assert counted(session) == 0
+
+
+def test_other_accounts_and_rses_are_apart(session, clock):
+    add(session, 'a', 10)
+    pending.add(InternalAccount('bob'), RSE, [Stored(SCOPE, 'a', None, 20)], session=session)
+    pending.add(ALICE, 'cd' * 16, [Stored(SCOPE, 'a', None, 40)], session=session)
+    assert counted(session) == 10
