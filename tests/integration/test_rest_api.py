@@ -20,6 +20,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import boto3
@@ -28,6 +29,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from rucio.common.s3.dates import from_text, to_text
 from servers.cli import RucioCli, add_s3_rse, add_user
 from servers.rest import Rest
 from servers.rucio_server import RucioServer
@@ -378,7 +380,7 @@ def test_a_grant_counts_at_once(desk: Desk, run: str) -> None:
 def test_grants(desk: Desk, run: str) -> None:
     body = {'scope': SCOPE, 'name': run, 'account': 'dave'}
     assert desk.carol('POST', '/grants', body).status == 201
-    assert desk.carol.ok('POST', '/grants', body) == {'account': 'dave', 'write': False, 'changed': False}
+    assert desk.carol.ok('POST', '/grants', body) == {'account': 'dave', 'write': False, 'until': None, 'changed': False}
     assert desk.carol.ok('POST', '/grants', body | {'write': True})['changed']
     (grant,) = desk.carol.ok('GET', '/grants', scope=SCOPE, name=run)
     assert (grant['account'], grant['write'], grant['by']) == ('dave', True, 'carol')
@@ -424,6 +426,33 @@ def test_what_is_shared_with_all_accounts_is_not_public(desk: Desk, run: str) ->
     assert desk.carol.ok('GET', '/policy', scope=SCOPE)['policy'] is None
     desk.carol.ok('DELETE', '/grants', shared)
     assert desk.dave('POST', '/credentials', {'scope': SCOPE, 'name': run}).status == 403
+
+
+def test_a_grant_with_an_end(desk: Desk, run: str) -> None:
+    """No keys outlive it: in its last minutes the server signs, and then nothing."""
+    shared, keys = {'scope': SCOPE, 'name': run, 'account': 'dave'}, {'scope': SCOPE, 'name': run}
+    request = {'rse': RSE, 'requests': [{'method': 'GET', 'uri': f'{desk.storage.url}/{SCOPE}/{run}/file', 'headers': {}}]}
+    now = datetime.now(timezone.utc)
+    soon, later, past = (to_text(now + timedelta(minutes=minutes)) for minutes in (10, 25, -1))
+
+    assert desk.carol.ok('POST', '/grants', shared | {'until': later}) == {'account': 'dave', 'write': False, 'until': later, 'changed': True}
+    assert desk.carol.ok('GET', '/grants', scope=SCOPE, name=run)[0]['until'] == later
+    for asked in (keys, {'rse': RSE, 'bucket': SCOPE, 'prefix': f'{run}/file'}):
+        assert now < from_text(desk.dave.ok('POST', '/credentials', asked)['expiration']) <= from_text(later)
+
+    desk.carol.ok('POST', '/grants', shared | {'until': soon})
+    for asked in (keys, {'rse': RSE, 'bucket': SCOPE, 'prefix': f'{run}/file'}):
+        answer = desk.dave('POST', '/credentials', asked)
+        assert (answer.status, soon in answer.message) == (501, True)
+    assert desk.dave('POST', '/sign', request).status == 200
+
+    for until, error in ((past, 'InvalidObject'), ('2090-02-30T00:00:00Z', 'InputValidationError'), ('2090', 'InputValidationError')):
+        assert desk.carol('POST', '/grants', shared | {'until': until}).error == error
+    desk.server.rows("UPDATE s3_grants SET expired_at = '2020-01-02 03:04:05' WHERE name = :name", name=run)
+    assert desk.dave('POST', '/sign', request).status == 403
+    assert desk.dave('POST', '/credentials', keys).status == 403
+    assert run not in [each['name'] for each in desk.dave.ok('GET', '/usable')['shares']]
+    assert [each['ended'] for each in desk.carol.ok('GET', '/shared')['shares'] if each['name'] == run] == [True]
 
 
 def test_grants_that_cannot_be(desk: Desk, run: str) -> None:

@@ -245,8 +245,8 @@ def test_a_grant_costs_one_query(session):
     grant(session)
     asked = []
     sqlalchemy.event.listen(session.get_bind(), 'before_cursor_execute', lambda *arguments: asked.append(arguments[2]))
-    assert grants.is_granted(BOB, SCOPE, 'run1/a/b/c/file', False, session=session)
-    assert not grants.is_granted(BOB, SCOPE, 'file', False, session=session)
+    assert grants.granted_until(BOB, SCOPE, 'run1/a/b/c/file', False, session=session)
+    assert not grants.granted_until(BOB, SCOPE, 'file', False, session=session)
     assert len(asked) == 1
 
 
@@ -369,4 +369,36 @@ def test_all_accounts_may_read_but_the_storage_is_not_opened(session):
     with pytest.raises(InvalidObject, match='read access only'):
         grants.need_grantable(SCOPE, 'run1', Grantee.of('*', 'everybody'), True, session=session)
     assert grants.delete_grants(SCOPE, 'run1', Grantee.of('*', 'everybody'), session=session)
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+
+
+SOON, LATER, LAST = (datetime(year, 12, 31, 23, 59, 59) for year in (2090, 2095, 9999))  # noqa: DTZ001 - as Rucio's tables have times
+
+
+def test_access_ends_with_the_grant_that_lasts_longest(session):
+    """Of those that give it: for writing, grants to read do not count."""
+    attribute(session, BOB)
+    for to, name, kind, write, until in (
+        ('run1', 'bob', 'account', True, SOON),
+        ('run1', 'experiment=atlas', 'attribute', False, LATER),
+        ('run1/sub', 'bob', 'account', False, LAST),
+        ('run1', '*', 'everybody', False, PAST),
+    ):
+        grants.add_grant(SCOPE, to, Grantee.of(name, kind), write, 'alice', until, session=session)
+
+    def until(account, name, write=False):
+        return access.until(account, SCOPE, name, write, session=session)
+
+    assert until(BOB, 'run1/file', write=True) == SOON
+    assert until(BOB, 'run1/file') == LATER
+    assert until(BOB, 'run1/sub/file') == LAST
+    assert until(InternalAccount('ghost'), 'run1/file') is None
+    assert [until(account, 'run1/file') for account in (ALICE, ROOT, OPERATOR)] == [grants.FOREVER] * 3
+    assert grants.add_grant(SCOPE, 'run1', 'bob', True, 'alice', session=session)
+    assert until(BOB, 'run1/file', write=True) == grants.FOREVER
+
+
+def test_the_end_of_a_grant_can_be_changed(session):
+    for until, changed in ((SOON, True), (SOON, False), (LATER, True), (None, True), (PAST, True)):
+        assert grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', until, session=session) is changed
     assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)

@@ -14,6 +14,7 @@
 
 """What `rucio s3` prints of names that others chose, and to those who mistype one."""
 
+from datetime import datetime, timezone
 from io import StringIO
 from types import SimpleNamespace
 
@@ -103,7 +104,7 @@ def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):
 
 def test_kinds_of_grantees_are_told_to_the_server(monkeypatch):
     asked = []
-    server = SimpleNamespace(add_grant=lambda *what, **more: asked.append((*what[2:], more['kind'])))
+    server = SimpleNamespace(add_grant=lambda *what, **more: asked.append((*what[2:], *more.values())))
     monkeypatch.setattr(sharing, 's3_client', lambda _: server)
 
     def share(*words):
@@ -113,6 +114,9 @@ def test_kinds_of_grantees_are_told_to_the_server(monkeypatch):
         'bob can read and write user.alice:run7.\nall accounts with a=b can read and write user.alice:run7.\n'
     )
     assert share('--all-accounts', '--public') == 'all accounts can read user.alice:run7.\neverybody can read user.alice:run7.\n'
-    assert asked == [('bob', True, None), ('a=b', True, 'attribute'), ('*', False, 'everybody'), ('*', False, None)]
+    assert asked == [('bob', True, None, None), ('a=b', True, 'attribute', None), ('*', False, 'everybody', None), ('*', False, None, None)]
     assert '--all-accounts grants read access only' in share('--with', 'bob', '--all-accounts', '--write')
+    assert "'31.12.2090': the date is not in the format 2026-01-31 or" in share('--with', 'bob', '--until', '31.12.2090')
     assert len(asked) == 4
+    assert share('--with', 'bob', '--until', '2090-12-31') == 'bob can read user.alice:run7 until 2090-12-31T23:59:59Z.\n'
+    assert asked[4] == ('bob', False, None, datetime(2090, 12, 31, 23, 59, 59, tzinfo=timezone.utc))

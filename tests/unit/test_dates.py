@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.s3.dates import from_text, to_text
+from rucio.common.s3.dates import end_from_text, from_text, to_text
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -63,3 +63,11 @@ def test_what_is_written_is_read(fraction, moment):
 
 def test_dates_of_rucio_have_no_time_zone():
     assert to_text(NOON.replace(tzinfo=None)) == to_text(NOON) == '2026-01-31T12:00:00Z'
+
+
+def test_a_day_ends_at_midnight():
+    assert to_text(end_from_text('2026-01-31')) == '2026-01-31T23:59:59Z'
+    assert end_from_text('2026-01-31T12:00:00Z') == NOON
+    for text in ('2026-02-30', '31.1.2026', '2026-01-31 12:00', '2026-01', 'tomorrow', '2026-01-31T12:00'):
+        with pytest.raises(ValueError, match='is not in the format 2026-01-31 or'):
+            end_from_text(text)

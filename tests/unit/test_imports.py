@@ -320,6 +320,12 @@ def test_one_of_several_dids_is_enough_to_read(session):
     grants.add_grant(SCOPE, 'public', 'bob', False, 'alice', session=session)
     assert not access.may(BOB, SCOPE, 'scenes/a', False, session=session)
     assert objects.may(of, BOB, 'landsat', 'L8/a', False, session=session)
+    # For as long as one of them can be read.
+    ends = [datetime(year, 12, 31) for year in (2090, 2091)]  # noqa: DTZ001 - as Rucio's tables have times
+    for name, end in zip(('public', 'scenes'), ends, strict=True):
+        grants.add_grant(SCOPE, name, 'bob', False, 'alice', end, session=session)
+        assert objects.until(of, BOB, 'landsat', 'L8/a', False, session=session) == end
+        assert objects.covering(of, BOB, 'landsat', 'L8/a', False, session=session) == ('L8/a', end)
 
 
 @pytest.mark.parametrize(('algorithm', 'prefix'), [('identity', None), ('s3_bucket', '')])
@@ -336,7 +342,7 @@ def test_where_a_name_lies_is_told_also_where_no_keys_can_be_vended_for_it(sessi
 def test_keys_are_for_the_part_that_is_imported(session):
     of = storage()
     remember(of, LANDSAT, session)
-    assert objects.covering(of, ALICE, 'landsat', 'L8/a/b', False, session=session) == 'L8/'
+    assert objects.covering(of, ALICE, 'landsat', 'L8/a/b', False, session=session).prefix == 'L8/'
     with pytest.raises(gateway.AccessDenied):
         objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session)
     with pytest.raises(gateway.AccessDenied):

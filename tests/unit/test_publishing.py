@@ -166,6 +166,21 @@ def test_until_a_storage_has_taken_it_a_grant_has_an_end(shared):
     assert 60 <= publishing.PUBLISH_TIMEOUT.total_seconds() <= 3600
 
 
+def test_what_is_public_until_a_date_is_closed_by_the_daemon(shared):
+    def end():
+        with rucio_session.db_session(DatabaseOperationType.READ) as session:
+            return [each.until for each in grants.list_grants(SCOPE, 'run1', session=session)]
+
+    shared.publish()
+    publishing.publish([shared.a], SCOPE, 'run1', 'alice', PAST.replace(year=2090))
+    assert end() == ['2090-01-01T00:00:00Z']
+    assert publishing.delete_ended('def') == (0, [])
+    assert shared.public == ['a']
+    shared.change(update(s3.Grant).values(expired_at=PAST))
+    assert publishing.delete_ended('def') == (1, [])
+    assert shared.public == []
+
+
 @pytest.mark.parametrize('again', [False, True])
 def test_the_collection_was_erased(shared, again):
     """Also where another one of the same name is there by now: it is nobody's."""

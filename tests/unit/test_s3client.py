@@ -126,6 +126,13 @@ def plugin(fake_rucio):
             None,
         ),
         (
+            'add_grant',
+            {'scope': 's', 'name': 'n', 'account': 'a=b', 'kind': 'attribute', 'until': datetime(2090, 12, 31, 1, tzinfo=timezone(timedelta(hours=1)))},
+            ('POST', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': 'a=b', 'kind': 'attribute', 'until': '2090-12-31T00:00:00Z'}),
+            {},
+            None,
+        ),
+        (
             'delete_grant',
             {'scope': 's', 'name': 'n', 'account': '*'},
             ('DELETE', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': '*'}),

@@ -14,6 +14,8 @@
 
 """Keys that other RSEs of the same storage mean by other DIDs. Over HTTP, on two storages: tests/attacks/test_shared_keys.py, test_other_vos.py."""
 
+from datetime import datetime
+
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
@@ -22,7 +24,7 @@ from rucio.common.exception import AccessDenied, ConfigurationError
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import did, rse, scope
 from rucio.core.s3 import storages
-from rucio.core.s3.auth import grants, shared_keys
+from rucio.core.s3.auth import grants, objects, shared_keys
 from rucio.core.s3.buckets import lookup
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
@@ -93,6 +95,20 @@ def test_a_key_of_two_scopes_is_for_who_may_access_both(ground):
         with pytest.raises(AccessDenied, match=r"bucket 'b\.user\.alice', so"):
             shared_keys.need(there, ALICE, 'b.user.alice', '', False, session=session)
         shared_keys.need(there, BOB, 'b.user.alice', 'x', False, session=session)
+
+
+def test_access_ends_with_the_first_of_all_that_it_needs(ground):
+    there, end = ground.storage('TWIN_B'), datetime(2090, 12, 31)  # noqa: DTZ001 - as Rucio's tables have times
+    ground.add_scope('b.user.alice', BOB)
+    with ground.twins.writing() as session:
+        did.add_did(InternalScope('b.user.alice'), 'run1', DIDType.DATASET, BOB, session=session)
+        grants.add_grant(InternalScope('b.user.alice'), 'run1', 'alice', False, 'bob', end, session=session)
+    with ground.twins.reading() as session:
+        assert shared_keys.until(there, ALICE, 'b.user.alice', 'run1/x', False, session=session) == end
+        assert objects.until(there, ALICE, 'b.user.alice', 'run1/x', False, session=session) == end
+        assert objects.covering(there, ALICE, 'b.user.alice', 'run1/x', False, session=session) == ('run1/', end)
+        assert objects.until(there, ALICE, 'b.user.alice', 'x', False, session=session) is None
+        assert objects.until(there, ROOT, 'b.user.alice', 'x', False, session=session) == grants.FOREVER
 
 
 def test_keys_of_another_vo_are_for_nobody(ground):

@@ -146,7 +146,7 @@ READS = {
     'known': lambda one: listings.known(one.subtree, ['run1/file', 'shared/both', 'there/file']),
     'changes': lambda one: one.read(changes.list_changes, one.storage, one.scope, '', PAST),
     'grants': lambda one: one.read(grants.list_grants, one.scope, 'run1'),
-    'granted': lambda one: [one.read(grants.is_granted, InternalAccount(who, vo=one.storage.vo), one.scope, 'run1/x', False) for who in ('alice', 'bob')],
+    'granted': lambda one: [one.read(grants.granted_until, InternalAccount(who, vo=one.storage.vo), one.scope, 'run1/x', False) for who in ('alice', 'bob')],
     'published': lambda one: one.read(grants.list_published, one.scope),
     'grantable': lambda one: one.read(grants.need_grantable, one.scope, 'run1', 'bob', False) or True,
     'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
@@ -248,10 +248,10 @@ def test_a_grant_ends_with_its_collection(twins):
     one, bob = twins.of(), InternalAccount('bob')
     twins.change(models.DataIdentifier, {}, created_at=PAST)
     twins.change(s3_tables.Grant, {}, did_created_at=PAST)
-    assert one.read(grants.is_granted, bob, one.scope, 'run1/x', False)
+    assert one.read(grants.granted_until, bob, one.scope, 'run1/x', False)
     drop_rows(lambda row: row.get('name') == 'run1' and row['scope'] == one.scope and 'is_open' in row)
-    assert not one.read(grants.is_granted, bob, one.scope, 'run1/x', False)
-    assert one.read(grants.is_granted, bob, one.scope, 'shared/x', False)
+    assert not one.read(grants.granted_until, bob, one.scope, 'run1/x', False)
+    assert one.read(grants.granted_until, bob, one.scope, 'shared/x', False)
     assert {(ended.scope, ended.name) for ended in one.read(grants.list_ended, 'def')} == {(one.scope, 'run1')}
     assert list(one.read(grants.list_published, one.scope)) == ['shared']
     assert one.read(grants.list_ended, 'two') == []

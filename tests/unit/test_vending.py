@@ -407,3 +407,34 @@ def test_a_refusal_names_the_rse_the_role_and_the_remedy(storage, sts, status, c
 def test_an_sts_that_is_not_there_is_named(storage):
     with pytest.raises(ServiceUnavailable, match=r'http://127\.0\.0\.1:9.*sts_endpoint'):
         vend(storage(sts_endpoint='http://127.0.0.1:9'))
+
+
+# Access that ends
+
+
+@pytest.mark.parametrize(('minutes', 'seconds'), [(17, 900), (30, 900), (32, 1800), (60, 1800), (62, 3600), (600, 3600), (5_000_000, 3600)])
+def test_no_keys_outlive_the_access(storage, sts, minutes, seconds):
+    """Also those that are cached, when the owner brings the end forward."""
+    end = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(minutes=minutes)
+    vending.vend(storage(), BUCKET, 'run1/', False, None, 'bob')
+    keys = vending.vend(storage(), BUCKET, 'run1/', False, None, 'bob', until=end)
+    assert keys.expiration.replace(tzinfo=None) <= end
+    assert sts.requests[-1]['DurationSeconds'] == str(seconds)
+    assert len(sts.requests) == (1 if seconds == 3600 else 2)
+
+
+@pytest.mark.parametrize('minutes', [-60, 0, 14, 15])
+def test_access_that_ends_before_the_shortest_keys_is_by_signatures(storage, sts, minutes):
+    end = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(minutes=minutes)
+    with pytest.raises(RSEOperationNotSupported, match='keys live for at least 15 minutes'):
+        vending.vend(storage(), BUCKET, 'run1/', False, None, 'bob', until=end)
+    assert not sts.requests
+
+
+def test_keys_that_a_storage_lets_live_longer_are_not_handed_out(storage, sts, monkeypatch):
+    """An STS that does not care for the lifetime it is asked for."""
+    end = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(minutes=20)
+    real = vending.assume
+    monkeypatch.setattr(vending, 'assume', lambda storage, policy, _, who: real(storage, policy, 3600, who))
+    with pytest.raises(RSEOperationNotSupported, match='as the access ends at'):
+        vending.vend(storage(), BUCKET, 'run1/', False, None, 'bob', until=end)

@@ -52,7 +52,7 @@ from rucio.common.s3 import (
     rucio_internals,
 )
 from rucio.common.s3.answers import checked, checked_keys, checked_signatures, printable
-from rucio.common.s3.dates import from_text
+from rucio.common.s3.dates import from_text, to_text
 from rucio.common.s3.endpoint import PERSON, Endpoint, Patience
 from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 from rucio.common.s3.settings import of_server
@@ -749,7 +749,14 @@ class S3Client(CredentialClient):
         return self._ask(api.ListGrants(scope=scope, name=name))
 
     def add_grant(
-        self, scope: str, name: str, account: str, write: bool = False, *, kind: Optional[str] = None
+        self,
+        scope: str,
+        name: str,
+        account: str,
+        write: bool = False,
+        *,
+        kind: Optional[str] = None,
+        until: Optional[datetime] = None,
     ) -> None:
         """Share a collection: let somebody read everything below ``name/``. One request.
 
@@ -766,8 +773,17 @@ class S3Client(CredentialClient):
         kind :
             account, attribute (all accounts that have it at the time of access), everybody (all accounts) or world
             (also people without an account). By default, ``*`` is the world, and anything else an account.
+        until :
+            When the access ends, with a time zone. By default never. From then on the server signs nothing, and no
+            keys that it issued are valid; the storage may let the world read until the server's daemon has updated it.
+
+        Raises
+        ------
+        InvalidObject
+            If no account has the attribute, or the end is past.
         """
-        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write, kind=kind))
+        end = to_text(until.astimezone(timezone.utc)) if until else None
+        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write, kind=kind, until=end))
 
     def delete_grant(self, scope: str, name: str, account: str, *, kind: Optional[str] = None) -> None:
         """Stop sharing a collection with somebody. One request.

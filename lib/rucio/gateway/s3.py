@@ -39,7 +39,7 @@ from rucio.common.exception import (
 from rucio.common.s3 import api
 from rucio.common.s3.address import comes_back
 from rucio.common.s3.answers import printable
-from rucio.common.s3.dates import to_text
+from rucio.common.s3.dates import from_text, to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import access, chaining, grants, objects, quotas, rates, shared_keys, signing, vending
@@ -62,6 +62,8 @@ from rucio.gateway import did, rule
 from rucio.gateway.s3names import names
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
     from rucio.core.s3.storages import Storage
@@ -376,7 +378,7 @@ def _readable(located: dict[str, Any], account: InternalAccount, vo: str, sessio
         (f'{key}/', key) if key else ('',)
     ):  # access to a collection does not include the key that equals its name
         with suppress(AccessDenied, RSEOperationNotSupported):
-            return objects.covering(storage, account, located['bucket'], prefix, False, session=session)
+            return objects.covering(storage, account, located['bucket'], prefix, False, session=session).prefix
     return None
 
 
@@ -404,10 +406,10 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(asked.rse, vo, session=session)
-        prefix = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
+        prefix, until = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
     # On a non-deterministic RSE, access to an object does not include others whose keys begin with its key.
     exact = not storage.layout.deterministic and bool(prefix) and not prefix.endswith('/')
-    return _vended(storage, asked.bucket, prefix, asked, issuer, exact)
+    return _vended(storage, asked.bucket, prefix, asked, issuer, until, exact)
 
 
 def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: str) -> dict[str, Any]:
@@ -417,7 +419,8 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
         inside = f'{name.rstrip("/")}/' if name else ''
         if name and lookup.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
-        if not access.may(account, internal, inside, write, session=session):
+        until = access.until(account, internal, inside, write, session=session)
+        if until is None:
             raise access.denied_did(account, internal, name, write, session=session)
         source = (
             lookup.imported(account, internal, inside.rstrip('/'), rse, session=session)
@@ -428,12 +431,18 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
     storage = lookup.choose_storage(found, scope)
     bucket, prefix = source[1:] if source else storage.layout.place_of(scope, inside)
     with db_session(DatabaseOperationType.READ) as session:
-        shared_keys.need(storage, account, bucket, prefix, write, session=session)
-    return _vended(storage, bucket, prefix, asked, issuer)
+        until = min(until, shared_keys.need(storage, account, bucket, prefix, write, session=session))
+    return _vended(storage, bucket, prefix, asked, issuer, until)
 
 
 def _vended(
-    storage: 'Storage', bucket: str, prefix: str, asked: api.GetCredentials, issuer: str, exact: bool = False
+    storage: 'Storage',
+    bucket: str,
+    prefix: str,
+    asked: api.GetCredentials,
+    issuer: str,
+    until: 'datetime',
+    exact: bool = False,
 ) -> dict[str, Any]:
     if storage.endpoint.auth == 'anonymous':
         raise RSEOperationNotSupported(
@@ -450,7 +459,7 @@ def _vended(
         raise RSEOperationNotSupported(f'{tried.reason} Until then this server signs requests (remote).')
     if asked.write:
         public_acls.ignore(storage, bucket)
-    vended = vending.vend(storage, bucket, prefix, asked.write, asked.lifetime, issuer, exact)
+    vended = vending.vend(storage, bucket, prefix, asked.write, asked.lifetime, issuer, exact, until)
     return {
         'rse': storage.rse,
         'url': storage.endpoint.url,
@@ -529,11 +538,11 @@ def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[st
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if the account does not exist.
-    :raises InvalidObject: if no account has the attribute, or write access is for everybody.
+    :raises InvalidObject: if no account has the attribute, write access is for everybody, or the end is past.
     """
     scope, name, write = asked.scope, asked.name, asked.write
     owner, internal = names(issuer, scope, name, vo)
-    grantee = Grantee.of(asked.account, asked.kind)
+    grantee, until = Grantee.of(asked.account, asked.kind), _future(asked.until)
     public = grantee.kind is GranteeType.WORLD
     with db_session(DatabaseOperationType.READ) as session:
         access.need(owner, internal, '', True, session=session)
@@ -541,11 +550,24 @@ def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[st
         places = lookup.storages_to_publish(owner, internal, name, session=session) if public else []
     for place in places:
         lookup.need_exclusive(place, owner, scope, name)
-    granted = {'account': grantee.name, 'write': write}
+    granted = {'account': grantee.name, 'write': write, 'until': to_text(until) if until else None}
     if public:
-        return granted | {'changed': publishing.publish(places, internal, name, issuer)}
+        return granted | {'changed': publishing.publish(places, internal, name, issuer, until)}
     with db_session(DatabaseOperationType.WRITE) as session:
-        return granted | {'changed': grants.add_grant(internal, name, grantee, write, issuer, session=session)}
+        return granted | {'changed': grants.add_grant(internal, name, grantee, write, issuer, until, session=session)}
+
+
+def _future(date: Optional[str]) -> 'Optional[datetime]':
+    """Return the end of a grant as the table has it: in UTC without a time zone, in whole seconds."""
+    if date is None:
+        return None
+    try:
+        end = from_text(date).replace(tzinfo=None, microsecond=0)
+    except ValueError as error:
+        raise InputValidationError(f"'until' is '{printable(date)}': {error}.") from None
+    if end <= grants.now():
+        raise InvalidObject(f'{to_text(end)} is past: give a later end, or revoke the access (rucio s3 unshare).')
+    return end
 
 
 def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, bool]:

@@ -23,9 +23,11 @@ import click
 
 from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, table
 from rucio.common.exception import InputValidationError
+from rucio.common.s3.dates import end_from_text, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from rucio.common.s3 import api
 
@@ -90,16 +92,32 @@ def _grantee_options(function: _Decorated) -> _Decorated:
     return cast('_Decorated', command)
 
 
+def _end(_ctx: click.Context, _option: click.Parameter, date: Optional[str]) -> 'Optional[datetime]':
+    try:
+        return end_from_text(date) if date else None
+    except ValueError as error:
+        raise click.BadParameter(f"'{date}': {error}.") from None
+
+
 @click.command('share')
 @did_argument(need_name=True)
 @_grantee_options
 @click.option('--write', is_flag=True, help='They may also write and delete.')
+@click.option(
+    '--until',
+    metavar='DATE',
+    callback=_end,
+    help='When the access ends: the last day, such as 2026-12-31, or a time, such as 2026-12-31T12:00:00Z (UTC).',
+)
 @click.pass_context
-def share(ctx: click.Context, did: tuple[str, str], whom: list[_Grantee], write: bool) -> None:
+def share(
+    ctx: click.Context, did: tuple[str, str], whom: list[_Grantee], write: bool, until: 'Optional[datetime]'
+) -> None:
     """Let others read a collection, or read and write it.
 
     Who has an attribute is decided when they ask for access: admins of Rucio set the attributes of accounts. The
-    account of a group is an account like others: share with it by --with.
+    account of a group is an account like others: share with it by --with. Sharing again with the same account changes
+    its access and its end.
     """
     for each in whom:
         if write and each.account == EVERYBODY:
@@ -108,9 +126,10 @@ def share(ctx: click.Context, did: tuple[str, str], whom: list[_Grantee], write:
                 f'{option} grants read access only. To grant write access, use --with ACCOUNT --write.'
             )
     for each in whom:
-        s3_client(ctx).add_grant(*did, each.account, write, kind=_kind(each))
+        s3_client(ctx).add_grant(*did, each.account, write, kind=_kind(each), until=until)
         if not is_robot(ctx):
-            say(f'{each} can read {"and write " if write else ""}{":".join(did)}.')
+            end = f' until {to_text(until)}' if until else ''
+            say(f'{each} can read {"and write " if write else ""}{":".join(did)}{end}.')
 
 
 @click.command('unshare')

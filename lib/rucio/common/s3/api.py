@@ -478,6 +478,7 @@ class AddedGrant(TypedDict):
 
     account: str
     write: bool
+    until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
     changed: Annotated[bool, 'False if it had been granted before.']
 
 
@@ -519,6 +520,7 @@ class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
     account: Grantee
     write: Annotated[bool, Field('Whether it may also write and delete.')] = False
     kind: GranteeKind = None
+    until: Annotated[Optional[str], Field('When it ends (UTC): YYYY-MM-DDTHH:MM:SSZ. By default never.')] = None
 
 
 class DeleteGrant(Request[DeletedGrant], route='DELETE /grants'):

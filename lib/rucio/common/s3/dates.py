@@ -17,7 +17,7 @@
 import re
 from datetime import datetime
 
-__all__ = ['from_text', 'to_text']
+__all__ = ['end_from_text', 'from_text', 'to_text']
 
 # datetime.fromisoformat accepts more: other fractions from Python 3.11 on, weeks, and no separators.
 _UTC = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.(?:[0-9]{3}|[0-9]{6}))?Z')
@@ -33,6 +33,21 @@ def from_text(text: str) -> datetime:
     if not _UTC.fullmatch(text):
         raise ValueError('the date is not in the format 2026-01-31T12:00:00Z')
     return datetime.fromisoformat(f'{text[:-1]}+00:00')
+
+
+def end_from_text(text: str) -> datetime:
+    """Parse the date on which something ends: ``2026-01-31`` is the end of this day in UTC.
+
+    :param text: A day, or what :func:`from_text` parses.
+    :returns: The date in the time zone UTC.
+    :raises ValueError: if it has another format, or does not exist.
+    """
+    try:
+        return from_text(f'{text}T23:59:59Z' if 'T' not in text else text)
+    except ValueError:
+        raise ValueError(
+            'the date is not in the format 2026-01-31 or 2026-01-31T12:00:00Z, or does not exist'
+        ) from None
 
 
 def to_text(moment: datetime, fraction: bool = False) -> str:

@@ -30,12 +30,13 @@ from . import grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['Known', 'covering', 'denied', 'denied_did', 'is_admin', 'may', 'need']
+__all__ = ['Known', 'covering', 'denied', 'denied_did', 'is_admin', 'may', 'need', 'until']
 
 Known = dict[tuple[Any, ...], bool]
 
@@ -69,7 +70,23 @@ def may(
 ) -> bool:
     """Return whether an account may read or write a name of a scope, and all names that begin with it.
 
-    At most three small queries.
+    Parameters and cost are those of :func:`until`.
+    """
+    return until(issuer, scope, name, write, session=session, known=known) is not None
+
+
+def until(
+    issuer: 'InternalAccount',
+    scope: 'InternalScope',
+    name: str,
+    write: bool,
+    *,
+    session: 'Session',
+    known: 'Optional[Known]' = None,
+) -> 'Optional[datetime]':
+    """Return until when an account may read or write a name of a scope, and all names that begin with it.
+
+    At most four small queries.
 
     :param issuer: The account.
     :param scope: The scope.
@@ -77,12 +94,13 @@ def may(
         everything in a collection, pass its name and a slash: ``run1`` is also a prefix of ``run12/file``.
     :param write: True: create and delete objects; False: read and list them.
     :param known: A dict, empty at first, that is shared by all checks of one call to cache scope owners and admins.
+    :returns: The end of a grant, in UTC without a time zone; :data:`.grants.FOREVER`; None: it may not.
     """
     if issuer.vo != scope.vo:
-        return False
+        return None
     answer = policy_package.decide(issuer, scope, name, write, session=session)
     if answer is not None:
-        return answer
+        return grants.FOREVER if answer else None
     # Some storages interpret dots as directories, which would lead out of the granted prefix, or out of the bucket.
     plain = not any(part in ('.', '..') for part in name.split('/'))
     if issuer.external == 'root' or (
@@ -91,10 +109,10 @@ def may(
             known, ('owner', issuer, scope), lambda: bool(is_scope_owner(scope=scope, account=issuer, session=session))
         )
     ):
-        return True
-    return is_admin(issuer, session=session, known=known) or (
-        plain and grants.is_granted(issuer, scope, name, write, session=session)
-    )
+        return grants.FOREVER
+    if is_admin(issuer, session=session, known=known):
+        return grants.FOREVER
+    return grants.granted_until(issuer, scope, name, write, session=session) if plain else None
 
 
 def covering(

@@ -19,7 +19,7 @@ deleted, and in some scopes written, by others. Without the table, nothing is gr
 it was given for: it does not apply to another DID that is created with the same name.
 """
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from sqlalchemy import and_, delete, or_, select, update
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'EVERYBODY',
+    'FOREVER',
     'EndedGrant',
     'Grant',
     'add_grant',
@@ -52,8 +53,8 @@ __all__ = [
     'delete_grants',
     'described',
     'end_public_grant',
+    'granted_until',
     'has_table',
-    'is_granted',
     'is_valid',
     'list_ended',
     'list_grants',
@@ -61,9 +62,11 @@ __all__ = [
     'list_published',
     'need_grantable',
     'need_table',
+    'now',
     'same_did',
 ]
 
+FOREVER = datetime.max  # noqa: DTZ901 - as Rucio's tables have times: UTC, without a time zone
 MAX_GRANTS = 200  # per collection
 MAX_RSE_IDS_LENGTH = 1000  # characters of RSE ids, 32 each
 
@@ -108,27 +111,31 @@ def need_table(*, session: 'Session') -> None:
         )
 
 
-def is_granted(
+def granted_until(
     issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
-) -> bool:
-    """Return whether an account was granted access to a collection above a name.
+) -> Optional[datetime]:
+    """Return until when an account was granted access to a collection above a name.
 
     One query; none if the name has no slash; one more for the attributes of the account if a grant is for one.
+
+    :returns: The end of the grant that lasts longest, :data:`FOREVER` if it has none; None: there is no valid grant.
     """
     above = address.ancestors(name)
     if not above or not s3.is_ready(session=session):
-        return False
+        return None
     table, asking = s3.Grant, grantees.AskingAccount(issuer, session)
     stmt = (
-        select(table.name, table.grantee_type, table.grantee, table.can_write)
+        select(table.name, table.grantee_type, table.grantee, table.can_write, table.expired_at)
         .join(models.DataIdentifier, same_did())
         .where(table.scope == scope, table.name.in_(above), asking.may_be_meant(), is_valid())
     )
     # Some databases take A and a for the same.
-    return any(
-        row.name in above and (row.can_write or not write) and asking.is_meant(row.grantee_type, row.grantee, write)
+    meant = (
+        row
         for row in session.execute(stmt)
+        if row.name in above and (row.can_write or not write) and asking.is_meant(row.grantee_type, row.grantee, write)
     )
+    return max((row.expired_at or FOREVER for row in meant), default=None)
 
 
 def list_grants(scope: 'InternalScope', name: str, *, session: 'Session') -> list[Grant]:
@@ -193,7 +200,7 @@ def add_grant(
     whom: Union[str, Grantee],
     write: bool,
     by: str,
-    lifetime: Optional[timedelta] = None,
+    until: Optional[datetime] = None,
     rse_ids: 'Collection[str]' = (),
     *,
     session: 'Session',
@@ -203,7 +210,7 @@ def add_grant(
     The caller has called :func:`need_grantable`.
 
     :param whom: The grantee; or the name of an account, or :data:`EVERYBODY` for the world.
-    :param lifetime: The time until the grant expires; None: never.
+    :param until: When the grant expires, in UTC without a time zone; None: never.
     :param rse_ids: The RSEs on which the collection is published for everybody.
     :param by: The account that grants access.
     :returns: Whether anything changed.
@@ -217,17 +224,17 @@ def add_grant(
     ).scalar()
     if made_at is None:
         raise _no_collection(scope, name)
-    grantee, end = _grantee(whom), _now() + lifetime if lifetime else None
+    grantee = _grantee(whom)
     row = session.execute(select(s3.Grant).where(_grant_is(scope, name, *grantee))).scalar_one_or_none()
     told = _merge_published(row, rse_ids)
     valid = row is not None and row.did_created_at == made_at and not _is_past(row.expired_at)
-    if row is not None and valid and (row.can_write, row.expired_at, row.published_on) == (write, end, told):
+    if row is not None and valid and (row.can_write, row.expired_at, row.published_on) == (write, until, told):
         return False
     if not valid:
         _need_room(scope, name, grantee, session)
     row = row or s3.Grant(scope=scope, name=name, grantee_type=grantee.kind, grantee=grantee.name)
     row.can_write, row.granted_by, row.did_created_at = write, InternalAccount(by, vo=scope.vo), made_at
-    row.expired_at, row.published_on = end, told
+    row.expired_at, row.published_on = until, told
     row.save(session=session, flush=True)
     return True
 
@@ -286,7 +293,7 @@ def end_public_grant(
         [] if of is None else [table.did_created_at == of]
     )
     session.execute(
-        update(table).where(*where, is_valid()).values(expired_at=_now()).execution_options(synchronize_session=False)
+        update(table).where(*where, is_valid()).values(expired_at=now()).execution_options(synchronize_session=False)
     )
     row = session.execute(select(table.published_on).where(*where)).first()
     return None if row is None else row.published_on.split(',') if row.published_on else []
@@ -323,7 +330,7 @@ def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
         return []
     table, did = s3.Grant, models.DataIdentifier
     stmt = select(table.scope, table.name, table.grantee_type, table.grantee, table.did_created_at, table.expired_at)
-    rows = session.execute(stmt.outerjoin(did, same_did()).where(or_(did.name.is_(None), table.expired_at <= _now())))
+    rows = session.execute(stmt.outerjoin(did, same_did()).where(or_(did.name.is_(None), table.expired_at <= now())))
     return [ended for row in rows if (ended := EndedGrant(*row)).scope.vo == vo]
 
 
@@ -343,7 +350,7 @@ def delete_ended_public_grant(scope: 'InternalScope', name: str, *, session: 'Se
 
     :returns: Whether it was deleted: False also if it was renewed in the meantime.
     """
-    return _delete([_grant_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= _now()], session)
+    return _delete([_grant_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= now()], session)
 
 
 def _delete(where: 'list[Any]', session: 'Session') -> bool:
@@ -351,18 +358,18 @@ def _delete(where: 'list[Any]', session: 'Session') -> bool:
     return bool(found.rowcount)
 
 
-def _now() -> datetime:
+def now() -> datetime:
     """Return the time as Rucio's tables store it: UTC, without a time zone. Some databases store whole seconds only."""
     return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
 
 
 def _is_past(end: Optional[datetime]) -> bool:
-    return end is not None and end <= _now()
+    return end is not None and end <= now()
 
 
 def is_valid() -> Any:
     """Return the condition that a grant has not expired."""
-    return or_(s3.Grant.expired_at.is_(None), s3.Grant.expired_at > _now())
+    return or_(s3.Grant.expired_at.is_(None), s3.Grant.expired_at > now())
 
 
 def _grant_is(scope: 'InternalScope', name: str, kind: GranteeType, grantee: str) -> Any:

@@ -32,14 +32,17 @@ from rucio.core.scope import check_scope
 from rucio.db.sqla import models
 
 from . import access
+from .grants import FOREVER
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalAccount
     from rucio.core.s3.storages import Storage
 
-__all__ = ['area_of', 'has_other_scopes', 'has_other_vos', 'may', 'need', 'neighbours', 'overlaps']
+__all__ = ['area_of', 'has_other_scopes', 'has_other_vos', 'may', 'need', 'neighbours', 'overlaps', 'until']
 
 
 class _OtherDID(NamedTuple):
@@ -53,26 +56,35 @@ class _OtherDID(NamedTuple):
 _neighbours: dict[str, tuple[float, 'list[Storage]']] = {}
 
 
-def may(
+def until(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
-) -> bool:
-    """Return whether an account may read or write a key as what it is on other RSEs.
+) -> 'Optional[datetime]':
+    """Return until when an account may read or write a key as what it is on other RSEs.
 
-    :func:`.access.may` checks this RSE.
+    :func:`.access.until` checks this RSE, and has the same values.
 
     :param key: A key; or (empty, or ending with a slash) a key prefix.
     """
-    return _find_refusal(storage, account, bucket, key, write, session) is None
+    refusing, end = _ask(storage, account, bucket, key, write, session)
+    return None if refusing else end
+
+
+def may(
+    storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
+) -> bool:
+    """Return whether an account may read or write a key as what it is on other RSEs: see :func:`until`."""
+    return until(storage, account, bucket, key, write, session=session) is not None
 
 
 def need(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, *, session: 'Session'
-) -> None:
+) -> 'datetime':
     """Check what :func:`may` returns.
 
+    :returns: Until when the account may: see :func:`until`.
     :raises AccessDenied: if the account does not have the permission.
     """
-    refusing = _find_refusal(storage, account, bucket, key, write, session)
+    refusing, end = _ask(storage, account, bucket, key, write, session)
     if refusing is not None:
         whose = f'RSE {refusing.storage.rse} has' if refusing.storage.vo == account.vo else 'an RSE of another VO has'
         raise AccessDenied(
@@ -80,21 +92,28 @@ def need(
             f"'{bucket}'{f', key {key!r}' if key else ''}, so the Rucio server gives access only to accounts that may "
             'access both. The operator has to separate these RSEs.'
         )
+    return end
 
 
-def _find_refusal(
+def _ask(
     storage: 'Storage', account: 'InternalAccount', bucket: str, key: str, write: bool, session: 'Session'
-) -> Optional[_OtherDID]:
+) -> 'tuple[Optional[_OtherDID], datetime]':
+    """Return the other DID for which access is refused, or until when it is given for all of them."""
+    first = FOREVER
     for each in _other_dids(storage, bucket, key, session):
-        if each.storage.vo != account.vo:
-            return each
-        if not (
-            access.may(account, each.scope, each.name, write, session=session)
-            if each.scope
-            else access.is_admin(account, session=session)
-        ):
-            return each
-    return None
+        end = _until(each, account, write, session)
+        if end is None:
+            return each, first
+        first = min(first, end)
+    return None, first
+
+
+def _until(each: _OtherDID, account: 'InternalAccount', write: bool, session: 'Session') -> 'Optional[datetime]':
+    if each.storage.vo != account.vo:
+        return None
+    if each.scope:
+        return access.until(account, each.scope, each.name, write, session=session)
+    return FOREVER if access.is_admin(account, session=session) else None
 
 
 def _other_dids(storage: 'Storage', bucket: str, key: str, session: 'Session') -> list[_OtherDID]:

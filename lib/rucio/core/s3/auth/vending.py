@@ -39,11 +39,13 @@ from rucio.common.exception import (
     SourceNotFound,
 )
 from rucio.common.s3 import monitoring, objects, sts
+from rucio.common.s3.dates import to_text
 from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target
 from rucio.common.s3.secrecy import is_private
 
 from . import rates
+from .grants import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ['MIN_LIFETIME', 'VendedKeys', 'assume', 'need_unique_case', 'session_policy', 'vend']
 
 MIN_LIFETIME = 900  # seconds; the minimum of every STS
+CLOCK_MARGIN = 60  # seconds by which the clock of a storage may be ahead, and its answer late
 # Lifetimes are rounded down to one of these, so that keys can be shared.
 LIFETIMES = (MIN_LIFETIME, 1800, 3600, 7200, 14400, 28800, 43200)
 MAX_POLICY_LENGTH = 2048  # characters, of AWS
@@ -98,9 +101,16 @@ _lock = threading.Lock()
 
 
 def vend(
-    storage: 'Storage', bucket: str, prefix: str, write: bool, lifetime: Optional[int], who: str, exact: bool = False
+    storage: 'Storage',
+    bucket: str,
+    prefix: str,
+    write: bool,
+    lifetime: Optional[int],
+    who: str,
+    exact: bool = False,
+    until: datetime = FOREVER,
 ) -> VendedKeys:
-    """Return keys for a bucket or a prefix of it.
+    """Return keys for a bucket or a prefix of it, which expire before the access of the account ends.
 
     One request to the STS; none while cached keys have more than half of their lifetime left.
 
@@ -112,8 +122,9 @@ def vend(
         maximum and the default.
     :param who: The account, as it appears in the logs of the storage.
     :param exact: Only for the object whose key is ``prefix``.
-    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, or the keys would also be
-        valid for names that differ in case.
+    :param until: When the access ends, as :func:`.access.until` returns it.
+    :raises RSEOperationNotSupported: if there is no role, the STS is not reached by https, the keys would also be
+        valid for names that differ in case, or they would outlive the access.
     :raises TooManyRequests: if the account exceeded its rate limit.
     :raises InputValidationError: if a name cannot be part of a policy.
     :raises RSEAccessDenied: if the storage refuses.
@@ -129,10 +140,7 @@ def vend(
             f'RSE {storage.rse}: the server does not vend keys, as they would be sent unencrypted from '
             f'{storage.endpoint.sts_url}. Requests can still be signed. {sts.STS_BY_HTTPS}'
         )
-    longest = storage.endpoint.credentials_lifetime
-    seconds = max(
-        (each for each in (*LIFETIMES, longest) if each <= min(lifetime or longest, longest)), default=MIN_LIFETIME
-    )
+    seconds = _lifetime(storage, lifetime, until)
     # Includes the address, role and key, so that changes of the configuration take effect without a restart.
     purpose = (
         storage.rse_id,
@@ -162,7 +170,26 @@ def vend(
                 raise
             slot.renew_at = slot.keys.expiration - (slot.keys.expiration - datetime.now(timezone.utc)) / 2
         keys = slot.keys
+    if keys.expiration > until.replace(tzinfo=timezone.utc):  # the storage's clock, or its own idea of a lifetime
+        raise _too_late(storage, until)
     return VendedKeys(keys.access_key, keys.secret_key, keys.session_token, keys.expiration, bucket, prefix, write)
+
+
+def _lifetime(storage: 'Storage', wanted: Optional[int], until: datetime) -> int:
+    """Return the seconds that keys live: none outlive the access."""
+    longest = storage.endpoint.credentials_lifetime
+    left = (until - datetime.now(timezone.utc).replace(tzinfo=None)).total_seconds() - CLOCK_MARGIN
+    if left < MIN_LIFETIME:
+        raise _too_late(storage, until)
+    most = min(wanted or longest, longest, left)
+    return max((each for each in (*LIFETIMES, longest) if each <= most), default=MIN_LIFETIME)
+
+
+def _too_late(storage: 'Storage', until: datetime) -> RSEOperationNotSupported:
+    return RSEOperationNotSupported(
+        f'RSE {storage.rse}: no keys are vended, as the access ends at {to_text(until)}, and keys live for at least '
+        f'{MIN_LIFETIME // 60} minutes. Until then requests can still be signed.'
+    )
 
 
 @contextmanager

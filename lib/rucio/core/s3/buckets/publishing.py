@@ -62,13 +62,16 @@ class SweepResult(NamedTuple):
     kept: list[str]  # public grants that could not be revoked on a storage: the collection, and why
 
 
-def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: str) -> bool:
+def publish(
+    places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: str, until: 'Optional[datetime]' = None
+) -> bool:
     """Make a collection public. Two requests per storage.
 
     The caller has called :func:`.grants.need_grantable`.
 
     :param places: The storages to publish it on.
     :param by: The account that publishes it.
+    :param until: When that ends, in UTC without a time zone. Then :func:`delete_ended` updates the storages.
     :returns: Whether it was not public before.
     :raises RucioException: if a storage refuses; it is then revoked on the others.
     """
@@ -78,10 +81,9 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
             for grant in grants.list_grants(scope, name, session=session)
         )
     told = [place.rse_id for place in places]
+    first = until if known else min(until or grants.FOREVER, grants.now() + PUBLISH_TIMEOUT)
     with db_session(DatabaseOperationType.WRITE) as session:
-        grants.add_grant(
-            scope, name, grants.EVERYBODY, False, by, None if known else PUBLISH_TIMEOUT, told, session=session
-        )
+        grants.add_grant(scope, name, grants.EVERYBODY, False, by, first, told, session=session)
     try:
         for place in places:
             bucket_policies.set_public(place, str(scope), name, True)
@@ -90,7 +92,7 @@ def publish(places: 'Sequence[Storage]', scope: 'InternalScope', name: str, by: 
             withdraw(scope, name)
         raise
     with db_session(DatabaseOperationType.WRITE) as session:
-        grants.add_grant(scope, name, grants.EVERYBODY, False, by, None, told, session=session)
+        grants.add_grant(scope, name, grants.EVERYBODY, False, by, until, told, session=session)
     return not known
 
 
