@@ -74,6 +74,7 @@ SERVER = {
 del SERVER['carry out twice']
 
 SIGNALS = {'SIGINT': [signal.SIGINT], 'SIGINT twice': [signal.SIGINT] * 2, 'SIGTERM': [signal.SIGTERM], 'SIGHUP': [signal.SIGHUP], 'SIGKILL': [signal.SIGKILL]}
+STORAGE_KILLED = 'the storage is killed and started again'
 WORKERS = ('worker SIGKILL', 'worker SIGTERM', 'worker SIGINT', 'worker with a full disk')
 
 
@@ -82,7 +83,7 @@ class Fault(NamedTuple):
 
     side: str  # storage, server
     number: int  # from 1
-    what: str  # of STORAGE, SERVER, SIGNALS, WORKERS
+    what: str  # of STORAGE, SERVER, SIGNALS, WORKERS, or STORAGE_KILLED
 
     def __str__(self) -> str:
         return f'{self.what} at request {self.number} to the {self.side}'
@@ -118,6 +119,7 @@ class Plan:
     operations: dict[str, list[Operation]]
     sizes: dict[str, int]  # of each file that is written, by its name: content(name) is what it has
     of_server: dict[int, str]  # what happens to the n-th request of the Rucio server to the storage
+    of_sts: dict[int, int]  # how many seconds the keys live that it asks for the n-th time
 
     def content(self, name: str, version: int = 0) -> bytes:
         """The same whenever it is asked for."""
@@ -127,6 +129,7 @@ class Plan:
         for operations in self.operations.values():
             yield from map(str, operations)
         yield from (f'request {number} of the Rucio server to the storage: {what}' for number, what in self.of_server.items())
+        yield from (f'keys that the Rucio server asks for the {number}. time end after {seconds} s' for number, seconds in self.of_sts.items())
 
 
 KINDS = {
@@ -166,7 +169,15 @@ class Drawn:
             operation.subprocess |= number % ALONE == 0 and not operation.file_size
             made[who].append(operation)
         of_server = {number: self._rng.choice([*STORAGE]) for number in range(1, 100 * self._count) if self._rng.random() < 0.015}
-        return Plan(self._seed, made, self._sizes, of_server)
+        return Plan(self._seed, made, self._sizes, of_server, self._more(made))
+
+    def _more(self, made: dict[str, list[Operation]]) -> dict[int, int]:
+        """What was added later, by a random number generator of its own: all else of a seed means what it always did."""
+        rng = random.Random(f'operations/{self._seed}/more')
+        commands = [each for who in USERS for each in made[who] if each.kind.startswith(('upload', 'download', 'list'))]
+        for operation in rng.sample(commands, (len(commands) + 50) // 100):
+            operation.faults.append(Fault('storage', rng.randint(1, 2), STORAGE_KILLED))
+        return {number: rng.randint(2, 6) for number in range(1, self._count) if rng.random() < 0.3}
 
     def _operation(self, identifier: str, who: str) -> Operation:
         kind = self._rng.choices([*KINDS], [*KINDS.values()])[0]

@@ -17,13 +17,14 @@
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from servers.workers import Ended
 
 from .plans import COPY, SIGNED, USERS, VENDED, Operation, Plan
 from .seeded_site import PREFIXES, Command, Site, User
+from .small_disk import small_disk
 
 RECONCILER, COPIER = 'rucio.daemons.s3.reconciler:main', 'rucio.daemons.s3.copier:main'
 DAEMONS = {
@@ -100,13 +101,13 @@ class Run:
 
     def play(self) -> None:
         """All operations, with all that fails."""
-        self.site.of_server, self.site._requests_of_server, self.site.faulty = self.plan.of_server, 0, True
+        self.site.begin(self.plan)
         threads = [threading.Thread(target=self._lane, args=(who,), daemon=True) for who in self.plan.operations]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.site.faulty = False
+        self.site.end()
 
     def _lane(self, who: str) -> None:
         for operation in self.plan.operations[who]:
@@ -161,7 +162,13 @@ class Run:
     def _download(self, operation: Operation, user: User) -> Done:
         files = [self.files[name] for name in operation.names if name in self.files]
         folder = user.cli.directory / 'down' / operation.identifier
-        done = self._rucio(operation, user, 'download', '--dir', str(folder), *(file.did for file in files))
+        words = ('download', '--dir', str(folder), *(file.did for file in files))
+        if not operation.file_size:
+            done = self._rucio(operation, user, *words)
+        else:
+            with small_disk(folder, operation.file_size) as small:
+                done = self._rucio(replace(operation, file_size=0) if small else operation, user, *words)
+            self.site.done['a full disk at download'] += 'No space left' in done.said
         self.compare(operation, folder, files, done)
         return done
 
@@ -237,20 +244,23 @@ class Run:
 
     def put_elsewhere(self, operation: Operation) -> None:
         file = self._file(operation, operation.names[0])
-        self.s3.put_object(Bucket=self.bucket(file), Key=file.name, Body=self.plan.content(file.name))
+        with self.site.storage_up:
+            self.s3.put_object(Bucket=self.bucket(file), Key=file.name, Body=self.plan.content(file.name))
         file.state = 'elsewhere'
 
     def overwrite_elsewhere(self, operation: Operation) -> None:
         file = self.files[operation.names[0]]
         if file.state == 'stored' and not file.copy:
             file.versions.add(1)
-            self.s3.put_object(Bucket=self.bucket(file), Key=file.name, Body=self.plan.content(file.name, 1))
+            with self.site.storage_up:
+                self.s3.put_object(Bucket=self.bucket(file), Key=file.name, Body=self.plan.content(file.name, 1))
 
     def delete_elsewhere(self, operation: Operation) -> None:
         file = self.files[operation.names[0]]
         if file.state in ('stored', 'elsewhere') and not file.copy:
             file.state = 'deleted'
-            self.s3.delete_object(Bucket=self.bucket(file), Key=file.name)
+            with self.site.storage_up:
+                self.s3.delete_object(Bucket=self.bucket(file), Key=file.name)
 
     # The operator
 

@@ -37,8 +37,9 @@ from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.workers import Ended, Running, Worker
 
-from .plans import COPY, ONLY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, USERS, VENDED, WORKERS, Operation
+from .plans import COPY, ONLY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, STORAGE_KILLED, USERS, VENDED, WORKERS, Operation, Plan
 from .proxy import Exchange, Fault, FaultProxy, Request, forward
+from .short_keys import is_assume_role, short_keys
 
 TESTS = str(Path(__file__).parent.parent)
 PREFIXES = {VENDED: '', SIGNED: 'signed-', COPY: 'copy-'}
@@ -134,9 +135,11 @@ class Site:
     ids: dict[str, str] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     faulty: bool = False
-    of_server: dict[int, str] = field(default_factory=dict)
+    plan: Plan | None = None
+    storage_up: threading.Lock = field(default_factory=threading.Lock)  # held by who needs it, and by who kills it until it is up again
     done: Counter[str] = field(default_factory=Counter)  # the faults that came to pass
     _requests_of_server: int = 0
+    _assumed: int = 0
 
     @classmethod
     def make(cls, stack: contextlib.ExitStack, directory: Path, storage: str) -> 'Site':
@@ -191,6 +194,15 @@ class Site:
         folder.mkdir()
         return User(who, add_user(self.root, folder, account, scopes=[f'user.{account}'], attributes=(), rses=PREFIXES, config=config), lane.worker)
 
+    def begin(self, plan: Plan) -> None:
+        """From now on things fail."""
+        self.plan, self._requests_of_server, self._assumed, self.faulty = plan, 0, 0, True
+
+    def end(self) -> None:
+        """Nothing fails any more."""
+        with self.storage_up:
+            self.faulty = False
+
     # Commands
 
     def run(self, operation: Operation, words: tuple[str, ...], environment: dict[str, str], directory: Path) -> tuple[Ended, Command]:
@@ -214,12 +226,19 @@ class Site:
     def _at_storage(self, request: Request) -> Fault:
         agent = next((value for name, value in request.headers.items() if name.lower() == 'user-agent'), '')
         command = self.commands.get(agent.partition('exec-env/')[2].partition(' ')[0])
-        if not self.faulty:
+        if not self.faulty or not self.plan:
             return forward
         if command:
             return self._chosen(command, 'storage', request)
+        return self._of_server(request, self.plan)
+
+    def _of_server(self, request: Request, plan: Plan) -> Fault:
         self._requests_of_server += 1
-        what = self.of_server.get(self._requests_of_server)
+        self._assumed += is_assume_role(request)
+        what = plan.of_server.get(self._requests_of_server)
+        if is_assume_role(request) and not what and (seconds := plan.of_sts.get(self._assumed)):
+            self.done['keys that end after seconds'] += 1
+            return short_keys(self.storage, seconds)
         if not what or request.operation not in ONLY.get(what, (request.operation,)):
             return forward
         self.done[f'{what} at {request.operation} of the Rucio server'] += 1
@@ -241,6 +260,8 @@ class Site:
                 chosen = self._signal(command, what)
             elif what in WORKERS:
                 chosen = self._worker(what)
+            elif what == STORAGE_KILLED:
+                chosen = self._kill_storage
             else:
                 chosen = (STORAGE if side == 'storage' else SERVER)[what]
         return chosen
@@ -252,6 +273,18 @@ class Site:
             forward(exchange)
 
         return send
+
+    def _kill_storage(self, exchange: Exchange) -> None:
+        """While it does what it is asked for. It has the same data at the same address when it is up again."""
+        if self.storage_up.acquire(blocking=False):
+            threading.Thread(target=self._restart_storage).start()
+        forward(exchange)
+
+    def _restart_storage(self) -> None:
+        try:
+            self.storage.restart()
+        finally:
+            self.storage_up.release()
 
     def _worker(self, what: str) -> Fault:
         """To the youngest of the Rucio server's processes: the oldest lives as long as the site, so that its memory can be looked at."""

@@ -119,6 +119,11 @@ class S3Server:
             self._process.kill()
             self._process = None
 
+    def restart(self) -> None:
+        """SIGKILL, and return when it works again: with the same data, at the same address."""
+        self.kill()
+        self.start()
+
     def client(self, service: str = 's3', **config: Any) -> Any:
         """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
         return plain_client(self, service, **config)

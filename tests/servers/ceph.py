@@ -107,6 +107,7 @@ rgw_dns_name = localhost
 rgw_thread_pool_size = 64
 rgw_s3_auth_use_sts = true
 rgw_sts_key = {sts_key}
+rgw_sts_min_session_duration = 1
 rgw_override_bucket_index_max_shards = 1
 rgw_dynamic_resharding = false
 rgw_gc_obj_min_wait = 10
@@ -183,10 +184,19 @@ class CephRGW:
         user = json.loads(self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'metadata', 'get', 'user:rucio'))
         user['data']['keys'] = keys['keys']
         self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'metadata', 'put', 'user:rucio', stdin=json.dumps(user))
-        gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
-        client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
-        gateway.wait(lambda: _works(client), START_TIMEOUT)
+        self._start_gateway()
         self._make_roles()
+
+    def restart(self) -> None:
+        """SIGKILL to the gateway, and return when it works again. The cluster behind it goes on: what it holds is in memory."""
+        self._gateway.kill()
+        self._processes.remove(self._gateway)
+        self._start_gateway()
+
+    def _start_gateway(self) -> None:
+        self._gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
+        client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
+        self._gateway.wait(lambda: _works(client), START_TIMEOUT)
 
     @cached_property
     def private(self) -> 'CephRGW':
