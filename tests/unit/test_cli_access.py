@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from rucio.cli.s3 import access
+from rucio.cli.s3 import access, presign
 from rucio.common.exception import AccessDenied, DataIdentifierNotFound, InputValidationError, RSEOperationNotSupported
 from rucio.common.s3.endpoint import Endpoint
 
@@ -61,6 +61,9 @@ class Server:
         prefix = f'{name.partition("/")[0]}/' if scope == 'user.bob' and name else ''
         return [{'rse': rse, 'bucket': scope, 'key': name, 'url': url, 'prefix': None if rse in self.without else prefix}]
 
+    def list_s3_rses(self):
+        return [{'rse': 'SITE_S3'}, {'rse': 'OTHER_S3'}]
+
     def best_place(self, scope, name, rse, read=False):
         return self.locate(scope, name, rse)[0]
 
@@ -93,6 +96,7 @@ class Server:
 def stand_in(monkeypatch):
     made = Server()
     monkeypatch.setattr(access, 's3_client', lambda _: made)
+    monkeypatch.setattr(presign, 's3_client', lambda _: made)
     return made
 
 
@@ -102,7 +106,7 @@ def run(stand_in):
 
     def invoke(line):
         words = shlex.split(line)
-        commands = {'credentials': access.credentials, 'url': access.url, 'presign': access.presign}
+        commands = {'credentials': access.credentials, 'url': access.url, 'presign': presign.presign}
         return CliRunner().invoke(commands[words[0]], words[1:], obj=SimpleNamespace(client=stand_in))
 
     return invoke
@@ -270,7 +274,7 @@ def test_a_signed_url_is_for_the_object_and_the_time(run):
 
 
 def test_a_url_ends_with_its_keys(stand_in, run, monkeypatch):
-    monkeypatch.setattr(access, '_seconds_until', lambda _: 100.5)
+    monkeypatch.setattr(presign, 'seconds_until', lambda _: 100.5)
     default = run('presign user.alice:run7/a.root')
     assert 'X-Amz-Expires=100&' in default.stdout
     assert default.stderr == ''
@@ -282,3 +286,50 @@ def test_a_url_that_nobody_signs(stand_in, run):
     result = run('presign user.alice:run7/a.root')
     assert isinstance(result.exception, RSEOperationNotSupported)
     assert 'Account alice may not. Ask the operator' in str(result.exception)
+
+
+def test_a_collection_has_a_url_for_each_file_that_is_on_an_s3_rse(stand_in, run, monkeypatch):
+    """The files may have other names and scopes than the collection, and be on other RSEs."""
+    pfns = {
+        ('user.alice', 'run7/a b'): {'https://s3.example.org/user.alice/run7/a%20b': {'rse': 'SITE_S3', 'priority': 1}},
+        ('user.bob', 'x'): {
+            'root://site//x': {'rse': 'DISK', 'priority': 1},
+            'https://s3.example.org:443/user.bob/x?X-Amz-Signature=stock': {'rse': 'OTHER_S3', 'priority': 2},
+        },
+        ('user.alice', 'run7/lost'): {},
+        ('user.alice', 'run7/disk'): {'root://site//disk': {'rse': 'DISK', 'priority': 1}},
+    }
+    vended = []
+    monkeypatch.setattr(stand_in, 'list_files', lambda *_: [{'scope': scope, 'name': name} for scope, name in pfns], raising=False)
+    monkeypatch.setattr(stand_in, 'list_replicas', lambda dids, **_: [{**did, 'pfns': pfns[did['scope'], did['name']]} for did in dids], raising=False)
+    keys = stand_in.get_s3_credentials
+    monkeypatch.setattr(stand_in, 'get_s3_credentials', lambda *given: vended.append(given[:3]) or keys(*given))
+    monkeypatch.setattr(presign, 'CHUNK', 3)
+    result = run('presign user.alice:run7')
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first.startswith('https://s3.example.org/user.alice/run7/a%20b?X-Amz-Algorithm')
+    assert second.startswith('https://s3.example.org/user.bob/x?X-Amz-Algorithm')
+    assert 'stock' not in second
+    assert vended == [('SITE_S3', 'user.alice', 'run7/a b'), ('OTHER_S3', 'user.bob', 'x')]
+    assert result.stderr.count('It has no available replica on an S3 RSE.') == 2
+    assert 'user.alice:run7/lost is missing' in result.stderr
+
+
+def test_keys_serve_for_all_objects_that_they_are_for(stand_in, run, monkeypatch):
+    names = [f'run7/{number}' for number in range(5)]
+    vended = []
+    monkeypatch.setattr(stand_in, 'list_files', lambda *_: [{'scope': 'user.alice', 'name': name} for name in names], raising=False)
+    monkeypatch.setattr(
+        stand_in,
+        'list_replicas',
+        lambda dids, **_: [{**did, 'pfns': {f'https://s3.example.org/user.alice/{did["name"]}': {'rse': 'SITE_S3', 'priority': 1}}} for did in dids],
+        raising=False,
+    )
+    keys = stand_in.get_s3_credentials
+    monkeypatch.setattr(stand_in, 'get_s3_credentials', lambda *given: vended.append(given) or keys(*given))
+    assert len(run('presign user.alice:run7').stdout.splitlines()) == 5
+    assert len(vended) == 1
+    refused = run('presign user.alice:run7 --put')
+    assert isinstance(refused.exception, InputValidationError)
+    assert '--put needs the name of a file' in str(refused.exception)

@@ -451,7 +451,9 @@ def test_without_a_did(connect):
         connect().boto3_client()
 
 
-def test_fsspec(plugin, connect):
+def test_fsspec(plugin, connect, monkeypatch):
+    """With s3fs, they have a session in place of keys: see tests/unit/test_aiosession.py."""
+    monkeypatch.setitem(sys.modules, 'aiobotocore.session', None)
     options = connect().storage_options('user.alice:thesis')
     assert options == {
         'key': 'AKIDVENDED',
@@ -461,6 +463,14 @@ def test_fsspec(plugin, connect):
         'client_kwargs': {'region_name': 'de', 'verify': True},
         'config_kwargs': {'signature_version': 's3v4', 's3': {'addressing_style': 'path'}},
     }
+
+
+def test_fsspec_with_aiobotocore_has_a_session(plugin, connect, monkeypatch):
+    asked = []
+    monkeypatch.setattr(s3client.aiosession, 'renewing', lambda given: asked.append(given.get_frozen_credentials().access_key) or 'session')
+    options = connect().storage_options('user.alice:thesis')
+    assert (options['session'], asked) == ('session', ['AKIDVENDED'])
+    assert options.keys().isdisjoint({'key', 'secret', 'token'})
 
 
 def test_obstore_has_to_be_installed(plugin, connect, monkeypatch):

@@ -43,6 +43,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import (
     address,
+    aiosession,
     api,
     authorizer,
     botocore_internals,
@@ -1065,8 +1066,9 @@ class S3Client(CredentialClient):
     ) -> dict[str, Any]:
         """Return the options for fsspec and s3fs, and so for uproot, pandas, dask and xarray. Two or three requests.
 
-        s3fs cannot renew keys: they expire after the lifetime that the server sets, usually an hour. Call this
-        again then.
+        If aiobotocore is installed here, as it is with s3fs, they have a session that renews its keys. Otherwise they
+        have the keys themselves, which expire after the lifetime that the server sets, usually an hour; so do
+        copies of the session in other processes.
 
         Parameters
         ----------
@@ -1096,13 +1098,15 @@ class S3Client(CredentialClient):
         endpoint = place.endpoint
         style: Any = {'addressing_style': endpoint.addressing}
         config = Config(s3=style).merge(self._config)
-        return _fsspec(
-            endpoint.url,
-            self._region or endpoint.signing_region(),
-            self._keys_for(place, scope, name, write),
-            config,
-            endpoint.ca_bundle,
-        )
+        region = self._region or endpoint.signing_region()
+        keys: tuple[Optional[str], ...]
+        if not _vends(endpoint, place.ways):
+            session, keys = None, self._keys_for(place, scope, name, write)
+        else:
+            vended = _Keys(lambda: self.get_did_credentials(scope, name, endpoint.rse, write)).credentials()
+            session = aiosession.renewing(vended)
+            keys = () if session else tuple(vended.get_frozen_credentials())
+        return _fsspec(endpoint.url, region, keys, config, endpoint.ca_bundle) | _given(session=session)
 
     def obstore_store(
         self,
@@ -1404,9 +1408,7 @@ def _fsspec(
 ) -> dict[str, Any]:
     hide_in_logs()
     named = _given(
-        key=keys[0],
-        secret=keys[1],
-        token=keys[2],
+        **dict(zip(('key', 'secret', 'token'), keys, strict=False)),
         endpoint_url=url,
         client_kwargs=_given(region_name=region, verify=factory.trusted(ca_bundle)),
     )

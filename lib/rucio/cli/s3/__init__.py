@@ -71,7 +71,7 @@ COMMANDS = {
     'ls': 'buckets:ls',
     'make-bucket': 'buckets:make_bucket',
     'policy': 'sharing:policy',
-    'presign': 'access:presign',
+    'presign': 'presign:presign',
     'reconcile': 'reconcile:reconcile',
     'remove-bucket': 'buckets:remove_bucket',
     'rse': 'storages:rse',

@@ -32,7 +32,6 @@ from rucio.common.exception import (
     ScopeNotFound,
     ServiceUnavailable,
 )
-from rucio.common.s3.address import comes_back
 from rucio.common.s3.answers import printable
 from rucio.common.s3.dates import from_text
 from rucio.common.s3.formats import (
@@ -48,6 +47,7 @@ from . import did_argument, private, rse_option, s3_client, say
 from .missing import Missing
 
 if TYPE_CHECKING:
+    from rucio.client.client import Client
     from rucio.client.s3client import S3Client
     from rucio.common.s3 import api
     from rucio.common.s3.endpoint import Endpoint
@@ -155,7 +155,7 @@ def url(ctx: click.Context, did: tuple[str, str], rse: Optional[str], tool: str)
         click.echo(Role(place['rse'], scope, name).arn)
         return
     key = place['key']
-    if key and not key.endswith('/') and _is_collection(ctx, scope, name):
+    if key and not key.endswith('/') and is_collection(ctx.obj.client, scope, name):
         key += '/'
     alias = _alias(s3, scope, name, place['rse'], place['bucket']) if '{alias}' in TOOLS[tool] else ''
     storage = s3.get_s3_rse(place['rse'])['url'] if '{url}' in TOOLS[tool] else ''
@@ -185,81 +185,6 @@ def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
     """
     prefix = '' if scope == f'user.{s3.account}' else s3.best_place(scope, name, rse)['prefix'] or ''
     return alias_of(rse, scope, bucket, prefix, str(s3.account))
-
-
-@click.command('presign')
-@did_argument(need_name=True)
-@rse_option()
-@click.option('--put', is_flag=True, help='Make a URL for uploading instead of downloading.')
-@click.option(
-    '--expires',
-    type=click.IntRange(1, 604800),
-    metavar='SECONDS',
-    help='How long the URL is valid. The default is one hour.',
-)
-@click.pass_context
-def presign(ctx: click.Context, did: tuple[str, str], rse: Optional[str], put: bool, expires: Optional[int]) -> None:
-    """Print a URL with which anybody can read one object, or write it with --put.
-
-    No account is needed to use it. It expires earlier if the keys that signed it do. An object written with it is not
-    added to Rucio's catalogue.
-
-    \b
-    Examples: curl -o file.root "$(rucio s3 presign user.alice:run7/file.root)"
-              curl -T file.root "$(rucio s3 presign --put user.alice:run7/file.root)"
-    """
-    private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
-    scope, name = did
-    if put and not comes_back(name):
-        raise InputValidationError(
-            f"'{printable(name)}' would be another name when it is downloaded: use one without //."
-        )
-    s3 = s3_client(ctx)
-    place = s3.best_place(scope, name, rse, read=not put)
-    wanted = expires or 3600
-    try:
-        # Keys for the key, not for the DID: the server takes a name that is not registered yet for a collection.
-        keys = s3.get_s3_credentials(place['rse'], place['bucket'], place['key'], put, wanted)
-    except RSEOperationNotSupported:
-        say(_signed_by_server(s3, place, put, wanted))
-        return
-    left = _seconds_until(keys['expiration'])
-    signed = _signed(s3.endpoint(place['rse']), keys, place, put, max(1, int(min(wanted, left))))
-    if expires and left < expires:
-        _warn(f'The server issues no keys with a longer lifetime: the URL expires at {_shown(keys["expiration"])}.')
-    say(signed)
-
-
-def _signed(endpoint: 'Endpoint', keys: 'api.Credentials', place: 'api.Location', put: bool, expires: int) -> str:
-    from botocore.config import Config  # noqa: PLC0415 - takes its time, and `url` does not need it
-    from botocore.credentials import Credentials  # noqa: PLC0415
-
-    from rucio.common.s3 import factory  # noqa: PLC0415
-
-    session = factory.bare_session(Credentials(keys['access_key'], keys['secret_key'], keys['session_token']))
-    config = Config(signature_version='s3v4', s3={'addressing_style': endpoint.addressing})  # type: ignore[arg-type]
-    client = factory.client(
-        's3', session, endpoint.url, region=keys['region'] or endpoint.default_region, config=config
-    )
-    operation = 'put_object' if put else 'get_object'
-    return str(
-        client.generate_presigned_url(
-            operation, Params={'Bucket': place['bucket'], 'Key': place['key']}, ExpiresIn=expires
-        )
-    )
-
-
-def _signed_by_server(s3: 'S3Client', place: 'api.Location', put: bool, expires: int) -> str:
-    """Ask the server to sign with its own keys, as a stock Rucio server can if an operator allows it to the account."""
-    try:
-        return s3.get_signed_url(place['rse'], 's3', 'write' if put else 'read', place['url'], expires)
-    except RucioException as error:
-        raise RSEOperationNotSupported(
-            f'RSE {place["rse"]}: the server issues no short-lived keys for it (`rucio s3 check` says why), '
-            f'and did not sign a URL: {str(error.args[0]).strip()} '
-            'Ask the operator to enable either; signing needs keys in the rse-accounts.cfg of the server '
-            "and the account attribute 'sign-url'."
-        ) from None
 
 
 # Keys
@@ -357,9 +282,15 @@ def _own_ca(endpoint: 'Endpoint') -> Optional[str]:
     return os.path.abspath(found) if found and os.path.isfile(found) else None
 
 
-def _is_collection(ctx: click.Context, scope: str, name: str) -> bool:
+def is_collection(client: 'Client', scope: str, name: str) -> bool:
+    """Return whether a DID is a dataset or container; not if it is not registered. One request.
+
+    :param client: The Rucio client.
+    :param scope: The scope.
+    :param name: The name.
+    """
     try:
-        return str(ctx.obj.client.get_did(scope, name)['type']) != 'FILE'
+        return str(client.get_did(scope, name)['type']) != 'FILE'
     except DataIdentifierNotFound:  # not registered, but a valid name
         return False
 
@@ -373,16 +304,24 @@ def _warn(text: str) -> None:
 
 def _tell_end(expiration: str) -> None:
     say(
-        f'The keys expire at {_shown(expiration)}, in {max(0, round(_seconds_until(expiration) / 60))} minutes.',
+        f'The keys expire at {shown_time(expiration)}, in {max(0, round(seconds_until(expiration) / 60))} minutes.',
         err=True,
     )
 
 
-def _seconds_until(expiration: str) -> float:
+def seconds_until(expiration: str) -> float:
+    """Return how long keys are valid.
+
+    :param expiration: When they expire, as the server says it.
+    """
     return (from_text(expiration) - datetime.now(timezone.utc)).total_seconds()
 
 
-def _shown(expiration: str) -> str:
+def shown_time(expiration: str) -> str:
+    """Return a time as commands print it.
+
+    :param expiration: The time, as the server says it.
+    """
     return expiration.replace('T', ' ').replace('Z', ' UTC')
 
 

@@ -63,6 +63,7 @@ __all__ = [
     'instead_of_a_call',
     'isolated_session',
     'limit_reads',
+    'no_variables',
     'operations_with_checksum',
     'payload_hash',
     'read_dates',
@@ -98,21 +99,27 @@ class _Fixed(CredentialProvider):
 def isolated_session(credentials: Optional[Credentials]) -> botocore.session.Session:
     """Make a session with these credentials, which reads neither ``~/.aws`` nor any ``AWS_...`` variable.
 
-    Uses the table of the variables of a session (BOTOCORE_DEFAUT_SESSION_VARIABLES: name -> name in the file, variable,
-    default, conversion) and the component ``credential_provider``. The public ``set_config_variable`` overrides one
-    setting at a time, and ``set_credentials`` only takes fixed keys.
+    Uses the component ``credential_provider``: the public ``set_credentials`` only takes fixed keys.
 
     :param credentials: The keys; None for anonymous access.
     """
-    files = {'config_file': os.devnull, 'credentials_file': os.devnull}
-    nothing: dict[str, Any] = {
-        name: (config, None, files.get(name, default), convert)
-        for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
-    }
-    session = botocore.session.Session(session_vars=nothing)
+    session = botocore.session.Session(session_vars=no_variables())
     session.set_config_variable('ignore_configured_endpoint_urls', True)  # AWS_ENDPOINT_URL
     session.register_component('credential_provider', CredentialResolver([_Fixed(credentials)]))
     return session
+
+
+def no_variables() -> dict[str, Any]:
+    """Return the ``session_vars`` of a session that reads no file and no variable.
+
+    Uses the table of the variables of a session (BOTOCORE_DEFAUT_SESSION_VARIABLES: name -> name in the file, variable,
+    default, conversion). The public ``set_config_variable`` overrides one setting at a time.
+    """
+    files = {'config_file': os.devnull, 'credentials_file': os.devnull}
+    return {
+        name: (config, None, files.get(name, default), convert)
+        for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+    }
 
 
 def renewed_keys(fetch: Callable[[], Mapping[str, str]], early: int, late: int) -> Credentials:
