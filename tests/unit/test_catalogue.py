@@ -755,6 +755,69 @@ def test_forget_an_archive_and_what_is_in_it(here):
     here.agree()
 
 
+# Files that their owner wants to delete
+
+
+def test_an_owner_may_delete_what_only_the_owner_needs(here):
+    here.add_dataset('all', DIDType.CONTAINER)
+    here.add_dataset('run1', within='all')
+    here.register('run1/file', 'run1/other', 'alone')
+    here.add_rule('all', ALICE)
+    here.add_rule('run1/file', ALICE)
+    here.judge()
+    before = here.rows(models.RSEFileAssociation)
+    seen = [here.seen(name) for name in ('run1/file', 'run1/other', 'alone')]
+
+    assert updates.find_kept(here.subtree, seen, ALICE) == []
+    assert here.rows(models.RSEFileAssociation) == before
+    assert here.forget('run1/file', 'run1/other', 'alone') == (3, [])
+    here.agree()
+
+
+@pytest.mark.parametrize('judged', [True, False])
+@pytest.mark.parametrize('of', ['run1', 'run1/file', 'all'])
+def test_nobody_deletes_what_a_rule_of_somebody_else_keeps(here, of, judged):
+    here.add_dataset('all', DIDType.CONTAINER)
+    here.add_dataset('run1', within='all')
+    here.register('run1/file', 'alone')
+    made = here.add_rule(of, BOB)
+    if judged or of == 'all':  # a new rule has no locks before Rucio's judge has seen it
+        here.judge()
+
+    (refused,) = updates.find_kept(here.subtree, [here.seen('run1/file'), here.seen('alone')], ALICE)
+
+    assert (refused.kind, refused.name) == ('locked', 'run1/file')
+    assert f'the rule {made} of account bob keeps it' in refused.found
+    assert updates.find_kept(here.subtree, [here.seen('run1/file')], BOB) == []
+
+
+def test_nobody_deletes_what_a_dataset_of_somebody_else_contains(here):
+    here.register('file', 'other')
+    theirs = InternalScope('user.bob')
+    with here.writing() as session:
+        scope.add_scope(theirs, BOB, session=session)
+        did.add_did(theirs, 'run1', DIDType.DATASET, BOB, session=session)
+        did.attach_dids(theirs, 'run1', [{'scope': SCOPE, 'name': 'file'}], BOB, session=session)
+
+    (refused,) = updates.find_kept(here.subtree, [here.seen('file'), here.seen('other')], ALICE)
+
+    assert refused.name == 'file'
+    assert 'the dataset user.bob:run1 contains it' in refused.found
+
+
+def test_one_of_several_replicas_is_deleted_unless_a_rule_keeps_it(here):
+    here.register('locked')
+    here.judge()
+    here.add_dataset('run1')
+    here.register('run1/free')
+    for name in ('locked', 'run1/free'):
+        here.add_copy(name)
+
+    (refused,) = updates.find_kept(here.subtree, [here.seen('locked'), here.seen('run1/free')], ALICE)
+
+    assert (refused.name, 'a rule keeps this one' in refused.found) == ('locked', True)
+
+
 # Bad and lost
 
 

@@ -101,6 +101,13 @@ def plugin(fake_rucio):
         ),
         ('remove_bucket', {'scope': 's'}, ('DELETE', '/s3/buckets', {}, {'scope': 's'}), {}, {}),
         ('remove_bucket', {'scope': 's', 'name': 'n', 'force': True}, ('DELETE', '/s3/buckets', {}, {'scope': 's', 'name': 'n', 'force': True}), {}, {}),
+        (
+            'remove_files',
+            {'scope': 's', 'names': ['a', 'b', 'a']},
+            ('DELETE', '/s3/files', {}, {'scope': 's', 'names': ['a', 'b']}),
+            {'rse': 'X', 'bucket': 's', 'removed': 2, 'kept': []},
+            {'rse': 'X', 'bucket': 's', 'removed': 2, 'kept': []},
+        ),
         ('locate', {'scope': 's', 'name': 'a b/c&d'}, ('GET', '/s3/locate', {'scope': 's', 'name': 'a b/c&d'}, None), [PLACE], [PLACE]),
         (
             'get_s3_credentials',

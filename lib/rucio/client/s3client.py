@@ -60,7 +60,7 @@ from rucio.common.s3.settings import of_server
 from rucio.common.utils import build_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client as Boto3S3
@@ -438,6 +438,43 @@ class S3Client(CredentialClient):
         return self._ask(
             api.RemoveBucket(scope=scope, name=name or '', rse=self._choose(scope, name, rse), force=force)
         )
+
+    def remove_files(self, scope: str, names: 'Iterable[str]', rse: Optional[str] = None) -> api.RemovedFiles:
+        """Delete files: their objects on one RSE, and their replicas. With the last replica goes the file itself.
+
+        One request for each 200 files. Files that a rule or a dataset of somebody else needs are kept. It can be
+        repeated.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the files, which the account must own.
+        names :
+            The names of the files.
+        rse :
+            The RSE. Only needed if there are several.
+
+        Returns
+        -------
+            rse, bucket, removed (the number of files), and kept: name and reason (found) of each other one.
+
+        Raises
+        ------
+        InputValidationError
+            If there are no names.
+        """
+        left = list(dict.fromkeys(names))
+        if not left:
+            raise InputValidationError('remove_files got no names of files.')
+        rse, total, kept = self._choose(scope, left[0], rse), 0, list[api.KeptFile]()
+        while True:
+            chunk, left = left[: api.MAX_FILES], left[api.MAX_FILES :]
+            answer = self._ask(api.RemoveFiles(scope=scope, names=chunk, rse=rse))
+            rse, total = answer['rse'], total + answer['removed']
+            kept += answer['kept']
+            if not left:
+                answer['removed'], answer['kept'] = total, kept
+                return answer
 
     def get_bucket_policy(self, scope: str, rse: Optional[str] = None) -> Optional[dict[str, Any]]:
         """Return the bucket policy of a scope's bucket, or None. One request.

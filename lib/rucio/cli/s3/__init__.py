@@ -74,6 +74,7 @@ COMMANDS = {
     'presign': 'presign:presign',
     'reconcile': 'reconcile:reconcile',
     'remove-bucket': 'buckets:remove_bucket',
+    'rm': 'rm:rm',
     'rse': 'storages:rse',
     'serve': 'serve:serve',
     'settings': 'reconcile:bucket_settings',

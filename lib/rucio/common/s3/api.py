@@ -770,6 +770,40 @@ class ReconcileFiles(Request[Reconciled], route='POST /reconcile/files'):
     on_missing: Annotated[Optional[str], Field('What to do about missing objects.', choices=ON_MISSING)] = None
 
 
+class KeptFile(TypedDict):
+    """A file that was not deleted."""
+
+    name: str
+    found: Annotated[str, 'Why, and what to do.']
+
+
+class RemovedFiles(TypedDict):
+    """The outcome of a deletion."""
+
+    rse: str
+    bucket: str
+    removed: Annotated[int, 'The number of files whose object was deleted.']
+    kept: Annotated[list[KeptFile], 'The files that were not deleted, or are still in the catalogue.']
+
+
+class RemoveFiles(Request[RemovedFiles], route='DELETE /files'):
+    """Delete files.
+
+    Deletes the objects of files on one RSE, and then their replicas from the catalogue; with the last replica also the
+    file's own rules, its attachments and its DID. Files that a rule or a dataset of somebody else needs are kept.
+
+    400: Invalid parameters, or there are several RSEs
+    403: The account does not own the scope
+    404: There is no such RSE, scope or bucket
+    501: The RSE has no common prefix for the names of a scope
+    503: The storage does not answer
+    """
+
+    scope: Scope
+    names: Annotated[list[str], Field('The names of the files.', MAX_FILES)]
+    rse: RSE = None
+
+
 class ImportBucket(Wish, Request[Imported], route='POST /import'):
     """Import a bucket.
 

@@ -75,6 +75,7 @@ __all__ = [
     'complete',
     'declare_bad',
     'declare_lost',
+    'find_kept',
     'forget',
     'note_etags',
     'protect_from_reaper',
@@ -341,8 +342,71 @@ def forget(subtree: 'Subtree', seen: 'Sequence[Replica]') -> _Result:
     return _in_chunks(subtree, seen, lambda chunk, session: _forget(subtree, chunk, session))
 
 
-def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> _Result:
-    rules = _lock_rules(subtree, [each.name for each in seen], session)
+def find_kept(subtree: 'Subtree', seen: 'Sequence[Replica]', account: InternalAccount) -> list[Refusal]:
+    """Return which files an account must not delete, and why: before it deletes their objects, and they are forgotten.
+
+    These are the refusals of :func:`forget`, and files that a rule or a dataset of somebody else needs. Changes
+    nothing. About eight queries for each 500 files.
+
+    :param seen: The replicas as they were read.
+    :param account: The account.
+    """
+
+    def judge(session: 'Session') -> list[Refusal]:
+        judged = _judge(subtree, seen, _lock_rules(subtree, [each.name for each in seen], session), session)
+        refusals = [
+            each._replace(
+                found=f'{subtree.scope}:{each.name} was not deleted: it has other replicas, and a rule keeps this one. '
+                'Delete that rule first.'
+            )
+            if each.kind == 'copies'
+            else each
+            for each in judged.refusals
+        ]
+        return refusals + _needed_by_others(subtree, judged, account, session)
+
+    return run_transaction(judge)
+
+
+def _needed_by_others(
+    subtree: 'Subtree', judged: '_Judged', account: InternalAccount, session: 'Session'
+) -> list[Refusal]:
+    rule, lock, content = models.ReplicationRule, models.ReplicaLock, models.DataIdentifierAssociation
+    locks = select(lock.name, lock.account, lock.rule_id).where(
+        and_(lock.scope == subtree.scope, lock.rse_id == subtree.storage.rse_id, lock.account != account)
+    )
+    kept = {
+        row.name: f'the rule {row.rule_id} of account {row.account} keeps'
+        for row in select_named(locks, lock.name, judged.going, session)
+    }
+    inside = select(content.scope, content.name, content.child_name).where(content.child_scope == subtree.scope)
+    parents = select_named(inside, content.child_name, judged.last, session)
+    named = {row.name for row in parents} | set(judged.last)
+    theirs = select(rule.id, rule.name, rule.account).where(and_(rule.scope == subtree.scope, rule.account != account))
+    # A new rule has no locks until Rucio's judge has evaluated it.
+    rules = {row.name: row for row in select_named(theirs, rule.name, named, session)}
+    for child, scope, name in [(row.child_name, row.scope, row.name) for row in parents] + [
+        (name, subtree.scope, name) for name in judged.last
+    ]:
+        if scope != subtree.scope:
+            kept.setdefault(child, f'the dataset {scope}:{name} contains')
+        elif found := rules.get(name):
+            kept.setdefault(child, f'the rule {found.id} of account {found.account} keeps')
+    return [
+        Refusal('locked', name, f'{subtree.scope}:{name} was not deleted: {why} it. Ask for that to be removed first.')
+        for name, why in kept.items()
+    ]
+
+
+class _Judged(NamedTuple):
+    """What can be forgotten: all replicas, those that are the last ones of their files, and what cannot."""
+
+    going: list[str]
+    last: list[str]
+    refusals: list[Refusal]
+
+
+def _judge(subtree: 'Subtree', seen: 'Sequence[Replica]', rules: 'Sequence[Any]', session: 'Session') -> _Judged:
     found, refusals = _lock_and_compare(subtree, seen, session)
     fixed = {
         rule.name: rule
@@ -367,6 +431,12 @@ def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -
         else:
             going.append(each.name)
             last += [] if each.copies else [each.name]
+    return _Judged(going, last, refusals)
+
+
+def _forget(subtree: 'Subtree', seen: 'Sequence[Replica]', session: 'Session') -> _Result:
+    rules = _lock_rules(subtree, [each.name for each in seen], session)
+    going, last, refusals = _judge(subtree, seen, rules, session)
     for rule in rules:
         if rule.did_type == DIDType.FILE and rule.name in last:
             delete_rule(rule_id=rule.id, session=session)

@@ -26,7 +26,7 @@ from rucio.common.constants import DEFAULT_VO
 from rucio.common.s3 import api
 from rucio.common.s3.roles import STS_PATH
 from rucio.gateway import s3 as gateway
-from rucio.gateway import s3health, s3imports, s3reconcile, s3shares
+from rucio.gateway import s3files, s3health, s3imports, s3reconcile, s3shares
 from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
@@ -73,6 +73,7 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.DeleteBucketPolicy: gateway.delete_bucket_policy,
     api.Reconcile: s3reconcile.reconcile,
     api.ReconcileFiles: s3reconcile.reconcile_files,
+    api.RemoveFiles: s3files.remove_files,
     api.ImportBucket: s3imports.import_bucket,
     api.GetBucketSettings: s3reconcile.get_settings,
     api.SetBucketSettings: s3reconcile.set_settings,
