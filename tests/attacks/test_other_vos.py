@@ -116,6 +116,23 @@ def test_grants_end_at_the_vo(ground: Ground) -> None:
         assert ground.sign(ground.xyz.bob, 'SITE_S3', path) == 403
 
 
+def test_attributes_and_all_accounts_end_at_the_vo(ground: Ground) -> None:
+    """abc's alice shares with an attribute that xyz's root gives xyz's bob, and with all accounts. Would read what is shared in abc, or list it."""
+    for vo in (ground.abc, ground.xyz):
+        vo.alice.ok('POST', '/buckets', {'scope': SCOPE, 'name': 'run2', 'rse': 'SITE_S3'})
+    shared, body = {'scope': SCOPE, 'name': 'run2'}, {'scope': SCOPE, 'name': 'run2', 'rse': 'SITE_S3'}
+    ground.xyz.root.user.call('add_account_attribute', 'bob', 'experiment', 'atlas')
+    by_attribute = shared | {'account': 'experiment=atlas', 'kind': 'attribute'}
+    assert ground.abc.alice('POST', '/grants', by_attribute).error == 'InvalidObject'  # nobody has it there
+    ground.abc.root.user.call('add_account_attribute', 'alice', 'experiment', 'atlas')
+    for grant in (by_attribute, shared | {'account': '*', 'kind': 'everybody'}):
+        ground.abc.alice.ok('POST', '/grants', grant)
+        assert ground.xyz.bob('POST', '/credentials', body).status == 403
+        assert ground.sign(ground.xyz.bob, 'SITE_S3', 'abc-user.alice/run2/secret') == 403
+        assert [each['kind'] for each in ground.xyz.bob.ok('GET', '/usable')['shares']] == ['own']
+        assert (ground.abc.bob('POST', '/credentials', body).status == 200) is ('kind' in grant and grant['kind'] == 'everybody')
+
+
 @pytest.mark.parametrize('bucket', SECRETS)
 @pytest.mark.parametrize('who', ['alice', 'root'])
 def test_signatures_and_keys(ground: Ground, who: str, bucket: str) -> None:

@@ -20,14 +20,17 @@ something, marvin has an account and nothing else.
 """
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
+from rucio.common.s3.dates import from_text, to_text
 from servers import postgres
 from servers.cli import Keywords, RucioCli, RucioError, add_user
+from servers.granted import Granted
 from servers.seaweedfs import SeaweedFS
 from servers.site import PostgresSite
 from servers.team import Team, ok, refused, rows
@@ -153,3 +156,46 @@ def test_who_makes_a_collection_in_mock_may_not_share_it(victim: Victim, unique:
     assert victim.attempt('add_dataset', 'mock', unique)
     for words in (('share', '--public'), ('share', '--with', 'marvin', '--write'), ('unshare', '--with', 'root')):
         refused(victim.marvin.rucio('s3', words[0], f'mock:{unique}', *words[1:]))
+
+
+def test_nobody_gives_herself_the_attribute_that_something_is_shared_with(victim: Victim, unique: str) -> None:
+    """Set it by the stock client, or be called like it. Would be in every experiment; only admins of Rucio may say who is."""
+    attribute = f'experiment={unique}'
+    victim.root.call('add_account_attribute', victim.friend.account, 'experiment', unique)
+    ok(victim.owner.rucio('s3', 'share', victim.shared, '--attribute', attribute))
+    for call in (
+        ('add_account_attribute', 'marvin', 'experiment', unique),
+        ('add_account_attribute', 'marvin', 'admin', 'true'),
+        ('add_account', attribute, 'USER', 'marvin@localhost'),
+    ):
+        assert not victim.attempt(*call), call
+    assert not reads(victim.marvin, victim.shared)
+    victim.root.call('add_account_attribute', 'marvin', 'experiment', unique)
+    assert reads(victim.marvin, victim.shared)
+    victim.root.call('delete_account_attribute', 'marvin', 'experiment')
+    assert not reads(victim.marvin, victim.shared)
+
+
+def test_no_keys_outlive_a_grant(granted: Granted) -> None:
+    """Ask for keys, of the longest lifetime, shortly before the access ends; or get those that the server still has from before there was an end."""
+    shared = {'scope': granted.bucket, 'name': 'open', 'account': granted.name}
+    keys = {'rse': granted.rse, 'scope': granted.bucket, 'name': 'open'}
+    by_prefix = {'rse': granted.rse, 'bucket': granted.bucket, 'prefix': 'open/a'}
+    try:
+        for asked in (keys, by_prefix):
+            assert granted.attacker('POST', '/s3/credentials', asked).status == 200
+        for minutes in (25, 61, 5):
+            end = datetime.now(timezone.utc) + timedelta(minutes=minutes)
+            assert granted.owner('POST', '/s3/grants', shared | {'until': to_text(end)}).status == 201
+            for asked in (keys, by_prefix, keys | {'lifetime': 43200}):
+                answer = granted.attacker('POST', '/s3/credentials', asked)
+                if minutes == 5:
+                    assert (answer.status, 'keys live for at least' in answer.text) == (501, True), answer
+                else:
+                    assert from_text(answer.content['expiration']) <= end, minutes
+        for until in ('2020-01-02T03:04:05Z', '0001-01-01T00:00:00Z'):
+            assert granted.owner('POST', '/s3/grants', shared | {'until': until}).status == 400
+        assert granted.owner('POST', '/s3/grants', shared | {'until': '9999-12-31T23:59:59Z'}).status == 201
+        assert granted.attacker('POST', '/s3/credentials', keys | {'lifetime': 43200}).status == 200
+    finally:
+        assert granted.owner('POST', '/s3/grants', shared).status == 201

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Upkeep']
 
+SWEEP = 300  # seconds between two looks for expired grants
+
 
 class Upkeep:
     """The tasks of one worker.
@@ -50,13 +52,15 @@ class Upkeep:
         self._closed: set[str] = set()  # RSEs with a finished round whose usage is not updated yet
 
     def sweep_grants(self, vos: 'Callable[[], Iterable[str]]', once: bool) -> None:
-        """Delete grants that have expired, or whose collection was erased: once per interval, by one worker.
+        """Delete grants that have expired, or whose collection was erased: by one worker, every few minutes.
+
+        A storage lets the world read until then.
 
         :param vos: Returns the VOs.
         :param once: Do not repeat it.
         """
         number, _, logger = self._report.heartbeat.live()
-        due = self._swept is None or (not once and time.monotonic() - self._swept > self._interval)
+        due = self._swept is None or (not once and time.monotonic() - self._swept > min(self._interval, SWEEP))
         if number != 0 or not due:
             return
         self._swept = time.monotonic()
