@@ -16,7 +16,9 @@
 """`rucio s3 make-bucket`, `remove-bucket`, `ls` and `du`, by users who hold no key."""
 
 import pytest
+import requests
 
+from servers.cli import RucioCli, add_s3_rse
 from servers.team import Team, ok, refused, rows
 
 
@@ -48,6 +50,30 @@ def test_make_bucket_for_programs(team: Team, unique: str) -> None:
     assert ['bucket', team.rse, team.scope, 'there'] in made
     assert ['dataset', team.rse, team.scope, 'made'] in made
     assert ['rule', team.rse, team.scope, 'made'] in made
+
+
+def answer_to_a_browser(url: str, origin: str) -> 'str | None':
+    """What the storage says to a page that wants to read an object with short-lived keys: its origin, or nothing."""
+    asked = {'Origin': origin, 'Access-Control-Request-Method': 'GET', 'Access-Control-Request-Headers': 'x-amz-security-token'}
+    return requests.options(url, headers=asked, timeout=20).headers.get('Access-Control-Allow-Origin')
+
+
+@pytest.mark.parametrize('storage', ['sts', 'ceph'])
+def test_pages_of_the_operators_origins_use_a_bucket(request: pytest.FixtureRequest, team_root: RucioCli, unique: str, storage: str) -> None:
+    there, rse = request.getfixturevalue(storage), f'{unique}_S3'.upper()
+    origins = ['https://notebooks.example.org', 'https://*.site.example.org']
+    rse_id = add_s3_rse(team_root, rse, there, settings={'cors_origins': origins, 'bucket_prefix': f'{unique}-'})
+    team_root.server.set_rse_keys(rse_id, there.access_key, there.secret_key)
+    team_root.call('add_scope', 'root', f's.{unique}')
+    url = f'{there.url}/{unique}-s.{unique}/run7/file'
+
+    first = ok(team_root.rucio('s3', 'make-bucket', f's.{unique}', '--rse', rse))
+    again = ok(team_root.rucio('s3', 'make-bucket', f's.{unique}', '--rse', rse))
+
+    assert "Pages of the operator's origins can use it in browsers." in first
+    assert "Pages of the operator's origins" not in again
+    asked = ('https://notebooks.example.org', 'https://a.site.example.org', 'https://other.example.org')
+    assert [answer_to_a_browser(url, origin) for origin in asked] == [*asked[:2], None]
 
 
 def test_the_bucket_of_somebody_else(team: Team, unique: str) -> None:

@@ -153,10 +153,17 @@ def test_make_bucket_is_repeatable(desk: Desk, unique: str) -> None:
     body = {'scope': SCOPE, 'name': unique}
     first = desk.carol('POST', '/buckets', body)
     assert first.status == 201
-    assert first.content['made'] | {'bucket': True, 'lifecycle': True} == {'bucket': True, 'dataset': True, 'rule': True, 'lifecycle': True, 'events': False}
+    assert first.content['made'] | {'bucket': True, 'lifecycle': True} == {
+        'bucket': True,
+        'dataset': True,
+        'rule': True,
+        'lifecycle': True,
+        'events': False,
+        'cors': False,
+    }
     assert first.content['url'] == f'{desk.storage.url}/{SCOPE}/{unique}/'
     again = desk.carol.ok('POST', '/buckets', body)
-    assert again['made'] == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
+    assert again['made'] == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False, 'cors': False}
     rules = desk.root.call('list_did_rules', SCOPE, unique)
     assert [(rule['rse_expression'], rule['account'], rule['grouping'], rule['copies']) for rule in rules] == [(RSE, 'carol', 'DATASET', 1)]
     assert desk.root.call('get_did', SCOPE, unique)['account'] == 'carol'
@@ -172,7 +179,7 @@ def test_make_bucket_keeps_the_lifecycle_rules_that_there_are(desk: Desk) -> Non
 
     made = desk.dave.ok('POST', '/buckets', {'scope': OTHER_SCOPE})['made']
 
-    assert made == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': True, 'events': False}
+    assert made == {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': True, 'events': False, 'cors': False}
     rules = {rule['ID']: rule for rule in desk.s3.get_bucket_lifecycle_configuration(Bucket=OTHER_SCOPE)['Rules']}
     assert rules['theirs']['Expiration']['Days'] == 3
     assert len(rules) == 2

@@ -133,6 +133,7 @@ class FakeS3:
         self.uploads: dict[str, Upload] = {}
         self.policies: dict[str, dict[str, object]] = {}
         self.lifecycles: dict[str, bytes] = {}
+        self.cors: dict[str, bytes] = {}
         self.versions = ''  # in XML, of every bucket
         self.requests: list[Request] = []
         self.conditional_put = True
@@ -255,6 +256,14 @@ class FakeS3:
 
     def PutBucketLifecycle(self, request):  # noqa: N802
         self.lifecycles[request.bucket] = request.body
+        return Answer(200)
+
+    def GetBucketCors(self, request):  # noqa: N802
+        found = self.cors.get(request.bucket)
+        return Answer(200, found) if found else error(404, 'NoSuchCORSConfiguration')
+
+    def PutBucketCors(self, request):  # noqa: N802
+        self.cors[request.bucket] = request.body
         return Answer(200)
 
     def ListMultipartUploads(self, request):  # noqa: N802
@@ -418,6 +427,7 @@ def _scattered(name):
 _PARTS = {
     'policy': {'GET': 'GetBucketPolicy', 'PUT': 'PutBucketPolicy', 'DELETE': 'DeleteBucketPolicy'},
     'lifecycle': {'GET': 'GetBucketLifecycle', 'PUT': 'PutBucketLifecycle'},
+    'cors': {'GET': 'GetBucketCors', 'PUT': 'PutBucketCors'},
     'uploads': {'GET': 'ListMultipartUploads'},
     'versions': {'GET': 'ListObjectVersions'},
 }

@@ -26,7 +26,7 @@ from rucio.db.sqla import models
 from servers.fake_s3 import error
 from servers.twins import PAST
 
-MADE = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
+MADE = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False, 'cors': False}
 OURS = b'<ID>rucio-s3-abort-incomplete-uploads</ID>'
 
 

@@ -227,7 +227,8 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
     if name:
         with db_session(DatabaseOperationType.READ) as session:
             creation.need_room(account, internal, name, storage, session=session)
-    made = creation.make_bucket(storage, scope)
+    warnings: list[str] = []
+    made = creation.make_bucket(storage, scope, warnings)
     if name:
         made |= _keep_dataset(account, internal, name, storage)
     try:
@@ -241,7 +242,8 @@ def make_bucket(asked: api.MakeBucket, issuer: str, vo: str = DEFAULT_VO) -> dic
         'name': name,
         'url': lookup.object_url(storage, bucket, key),
     }
-    return place | {'made': made, 'warnings': [] if made['bucket'] else bucket_policies.dangers(storage, bucket)}
+    warnings += [] if made['bucket'] else bucket_policies.dangers(storage, bucket)
+    return place | {'made': made, 'warnings': warnings}
 
 
 def _keep_dataset(account: InternalAccount, scope: InternalScope, name: str, storage: 'Storage') -> dict[str, bool]:

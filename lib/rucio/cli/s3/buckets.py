@@ -59,6 +59,7 @@ _MADE = {
     'rule': ('Added a rule that keeps {did} on {rse}.', 'There is already a rule that keeps {did} on {rse}.'),
     'lifecycle': ('The storage will remove unfinished multipart uploads.', ''),
     'events': ('Subscribed to its events: the catalogue will follow within seconds.', ''),
+    'cors': ("Pages of the operator's origins can use it in browsers.", ''),
 }
 _REMOVED = {
     'objects': 'Objects deleted from {rse}: {number}.',

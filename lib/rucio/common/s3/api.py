@@ -242,6 +242,7 @@ class Made(TypedDict):
     rule: bool
     lifecycle: Annotated[bool, 'A rule that removes unfinished multipart uploads.']
     events: Annotated[bool, "A subscription to the bucket's events."]
+    cors: Annotated[bool, 'A rule for browsers, by the setting `cors_origins`.']
 
 
 class MadeBucket(TypedDict):
@@ -253,7 +254,10 @@ class MadeBucket(TypedDict):
     name: str
     url: str
     made: Annotated[Made, 'What did not exist before.']
-    warnings: Annotated[list[str], 'Parts of the policy of an existing bucket that may lock out the Rucio server.']
+    warnings: Annotated[
+        list[str],
+        'Parts of the policy of an existing bucket that may lock out the Rucio server; and what could not be set.',
+    ]
 
 
 class Removed(TypedDict):

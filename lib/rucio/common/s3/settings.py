@@ -185,6 +185,17 @@ def _any_of(*allowed: str) -> Setting:
     return Setting(parse, f'any of {", ".join(allowed)}, or nothing')
 
 
+_ORIGIN = re.compile(rf'\*|https?://(\*\.)?({_LABEL}\.)*{_LABEL}(:[0-9]{{1,5}})?')
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    """Browsers compare the text: no path, not even a slash at the end."""
+    names = tuple(value.replace(',', ' ').split() if isinstance(value, str) else value)
+    if not all(_ORIGIN.fullmatch(name) for name in names):
+        raise ValueError
+    return names
+
+
 def _readable_file(value: Any) -> str:
     path = os.path.expanduser(_text(value))
     if not os.path.isfile(path):
@@ -246,6 +257,10 @@ class StorageSettings:
         demands for buckets with Requester Pays. If the Rucio server signs, the owner of its keys pays
     :param lifecycle: whether buckets support a rule that removes unfinished multipart uploads; `rucio s3 make-bucket`
         sets one
+    :param cors_origins: the origins of web pages that may use buckets in browsers, such as
+        `https://notebooks.example.org` or `https://*.example.org`: `rucio s3 make-bucket` sets a CORS rule for them,
+        also for a bucket that exists. The pages need keys or signed URLs nevertheless. Other rules are kept, and ours
+        (`rucio-s3-origins`) stays when the setting is removed
     :param ignore_public_acls: whether the server lets a bucket ignore public ACLs (its public access block) when it
         creates the bucket, and before it vends keys for writing to it: on Ceph, anybody who can write could otherwise
         make objects public. `rucio s3 share --public`, which uses a policy, still works
@@ -326,6 +341,10 @@ class StorageSettings:
     max_attempts: Annotated[Optional[int], _COUNT] = None
     requester_pays: Annotated[bool, _SWITCH] = False
     lifecycle: Annotated[bool, _SWITCH] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Setting(_origins, 'origins such as https://notebooks.example.org or https://*.example.org, or *'),
+    ] = ()
     ignore_public_acls: Annotated[bool, _SWITCH] = False
     verifies_body: Annotated[bool, _SWITCH._replace(where='RSE')] = False
     signature_guards: Annotated[tuple[str, ...], _any_of(*GUARDS)] = ()

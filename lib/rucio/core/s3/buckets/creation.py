@@ -18,7 +18,7 @@ Functions that query the database take a session; those that send requests to a 
 while no session is open.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import and_, or_, select
@@ -37,7 +37,7 @@ from rucio.core.did import set_metadata
 from rucio.core.rse_selector import RSESelector
 from rucio.db.sqla import models
 
-from . import lookup, public_acls, subscriptions
+from . import cors, lookup, public_acls, subscriptions
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -100,22 +100,25 @@ def cancel_expiry(scope: 'InternalScope', name: str, *, session: 'Session') -> N
         set_metadata(scope=scope, name=name, key='lifetime', value=None, session=session)
 
 
-def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
+def make_bucket(storage: 'Storage', scope: str, warnings: Optional[list[str]] = None) -> dict[str, bool]:
     """Create the bucket of a scope, with a lifecycle rule that aborts incomplete multipart uploads.
 
     What exists is not changed.
 
     One request if there is nothing to do and the storage has no lifecycle rules; four for a new bucket; and those of
-    :func:`.public_acls.ignore` and :func:`.subscriptions.subscribe`.
+    :func:`.public_acls.ignore`, :func:`.subscriptions.subscribe` and :func:`.cors.allow_origins`.
 
-    :returns: What was created: ``bucket``, ``lifecycle``, ``events``; ``dataset`` and ``rule`` are False.
+    :param storage: The RSE.
+    :param scope: The scope.
+    :param warnings: A list to which failures are added that users notice, but that the bucket works without.
+    :returns: What was created: ``bucket``, ``lifecycle``, ``events``, ``cors``; ``dataset`` and ``rule`` are False.
     :raises AccessDenied: if the bucket belongs to another account.
     :raises DestinationNotAccessible: if the RSE has one bucket for all scopes, and it does not exist.
     :raises RSEFileNameNotSupported: if the name is reserved by the storage.
     """
     bucket = storage.layout.bucket_of(scope)
     storage.need_name(bucket)
-    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False}
+    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False, 'cors': False}
     if not lookup.exists(storage, bucket):
         if storage.layout.common_bucket:
             raise DestinationNotAccessible(
@@ -128,6 +131,13 @@ def make_bucket(storage: 'Storage', scope: str) -> dict[str, bool]:
     if storage.endpoint.lifecycle and not storage.layout.common_bucket:
         made['lifecycle'] = _end_forgotten_uploads(storage, bucket)
     made['events'] = subscriptions.subscribe(storage, bucket)
+    try:
+        made['cors'] = cors.allow_origins(storage, bucket)
+    except RucioException as error:
+        failed = f'Pages in browsers cannot use the bucket: no CORS rule could be set. {error.args[0]}'
+        _LOGGER.warning('S3: %s', failed)
+        if warnings is not None:
+            warnings.append(failed)
     return made
 
 
