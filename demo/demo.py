@@ -35,6 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
+from fourth_act import FourthAct
 from second_act import SecondAct
 from stage import DemoError, Stage, terminal_environment
 from third_act import ThirdAct
@@ -70,7 +71,7 @@ class Demo:
         self.stage = stage
         self.s3 = SeaweedFS(directory / 'seaweedfs', tls=CA(directory / 'ca'), sts=True)
         # What the server and its daemons need to reach the storage; its keys stand in rse-accounts.cfg.
-        storage = {'ca_bundle': self.s3.ca_bundle, 'role_arn': self.s3.role_arn}
+        storage = {'ca_bundle': self.s3.ca_bundle}
         self.server = RucioServer(directory / 'rucio', config={'s3': storage, 'policy': {'package': 'rucio_s3_policy'}})
         self.files = directory / 'alice' / 'files'
         self.downloads = directory / 'alice' / 'downloads'
@@ -94,7 +95,7 @@ class Demo:
         self.root = RucioCli.root(self.directory / 'root', self.server)
         # By the Python client: on the command line everybody would see the password.
         self.alice = add_user(self.root, self.directory / 'alice', ACCOUNT, scopes=[SCOPE], attributes=(), config=s3_keys(RSE, self.s3))
-        protocol = s3_protocol(self.s3)
+        protocol = s3_protocol(self.s3, settings={'role_arn': self.s3.role_arn})
         with self.stage.act('Make an S3 RSE, and a bucket'):
             self._operator('rucio', 'rse', 'add', RSE)
             self._operator('rucio', 'rse', 'attribute', 'set', RSE, '--key', 'lfn2pfn_algorithm', '--value', 's3_bucket')
@@ -291,6 +292,7 @@ def perform(directory: Path, *, keep: bool) -> None:
         second = SecondAct(directory, stage, demo.root, demo.s3, RSE)
         second.perform()
         ThirdAct(second, demo.server).perform()
+        FourthAct(directory, stage, demo.root, demo.server, demo.s3).perform()
         stage.table()
         if keep:
             demo.keep()

@@ -101,7 +101,7 @@ class Stage:
         # The first word is a program of this environment, which need not be activated.
         program = Path(sys.executable).parent / command[0]
         done = subprocess.run(
-            [str(program), *command[1:]],
+            [str(program if program.exists() else command[0]), *command[1:]],
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,

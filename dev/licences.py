@@ -23,7 +23,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 DOCUMENT = Path(__file__).resolve().parents[1] / 'docs' / 'licences.md'
-OWN = ('aiohttp', 'boto3', 'botocore', 'rich', 's3transfer', 'tomli', 'typing-extensions')  # as pyproject.toml has them
+OWN = ('aiohttp', 'boto3', 'botocore', 'cryptography', 'rich', 's3transfer', 'tomli', 'typing-extensions')  # as pyproject.toml has them
 ELSEWHERE = {'tomli': 'MIT'}  # for Python 3.10 only, so that it may be missing here
 RUCIO = ('rucio', 'rucio-clients')
 

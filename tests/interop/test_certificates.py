@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from interop.world import Tools
+from rucio.cli.s3.serve import serve
 from rucio.common.s3.formats import Access, tool_environment
 from servers.ca import CA
 from servers.thief import Thief
@@ -60,4 +62,21 @@ def test_an_empty_variable_makes_nobody_believed(tools: Tools, thief: Thief, cli
     done = tools.run([program, *command], env={'AWS_MAX_ATTEMPTS': '1', **tool_environment(EMPTY, [access(thief)])})
     assert done.returncode != 0
     assert 'certificate' in done.stderr.lower()
+    assert thief.seen == []
+
+
+@pytest.mark.parametrize(
+    ('tool', 'words'),
+    [('mc', ['ls', 'rucio/']), ('aws', ['--profile', 'rucio', 's3', 'ls']), ('rclone', ['lsd', 'rucio:', '--retries', '1', '--low-level-retries', '1'])],
+)
+def test_who_takes_the_port_of_serve_is_not_believed(tools: Tools, thief: Thief, monkeypatch: pytest.MonkeyPatch, tool: str, words: list[str]) -> None:
+    """`rucio s3 serve` has ended, and another user of the machine listens on its port, which the tools are set up for."""
+    program = tools.find(tool)
+    monkeypatch.setenv('HOME', str(tools.home))
+    port = thief.url.rpartition(':')[2]
+    done = CliRunner().invoke(serve, ['--install', tool, '--port', port])
+    assert done.exit_code == 0, done.output
+    ran = tools.run([program, *words], env={'AWS_MAX_ATTEMPTS': '1'})
+    assert ran.returncode != 0
+    assert 'certificate' in (ran.stdout + ran.stderr).lower()
     assert thief.seen == []

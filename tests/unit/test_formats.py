@@ -218,6 +218,12 @@ def test_a_remote_of_rclone():
     remote = parser['site_s3']
     assert (remote['type'], remote['endpoint'], remote['secret_access_key'], remote['session_token']) == ('s3', URL, SECRET, TOKEN)
     assert remote['force_path_style'] == 'true'
+    assert 'override.ca_cert = /ca.pem\n' in FORMATS['rclone'].merged('', [access(ca_bundle='/ca.pem')])
+    assert 'ca_cert' not in ''.join(environment([access(ca_bundle='/ca.pem')])).replace('RCLONE_CA_CERT', '')
+
+
+def test_the_profile_of_the_endpoint_here():
+    assert FORMATS['aws'].merged('', [access(alias='rucio')]).startswith('[rucio]\n')
 
 
 def test_an_encrypted_configuration_of_rclone_is_left_alone():

@@ -830,7 +830,7 @@ def test_a_port_in_use():
         async with listening(Rucio('http://127.0.0.1:1'), port=port):
             pass
 
-    with socket.create_server(('127.0.0.1', 0)) as other, pytest.raises(InputValidationError, match='--port'):
+    with socket.create_server(('127.0.0.1', 0)) as other, pytest.raises(InputValidationError, match='another `rucio s3 serve`'):
         asyncio.run(run(other.getsockname()[1]))
 
 

@@ -29,6 +29,7 @@ ELSEWHERE = {
     'rucio/cli/s3/dumps.py': 'unit/test_s3dump.py',
     'rucio/cli/s3/exec.py': 'interop/test_exec.py',
     'rucio/cli/s3/imports.py': 'integration/test_imports.py',
+    'rucio/cli/s3/installed.py': 'interop/test_serve.py',
     'rucio/cli/s3/local_endpoint.py': 'interop/test_exec.py',
     'rucio/cli/s3/missing.py': 'integration/test_several_rses.py',
     'rucio/cli/s3/outcome.py': 'integration/test_bulk_download.py',

@@ -130,8 +130,8 @@ def _need_known_alias(s3: 'S3Client', command: list[str]) -> None:
 async def _run(s3: 'S3Client', rse: Optional[str], options: 'Options', command: list[str]) -> int:
     from rucio.client.s3serve.server import listening  # noqa: PLC0415
 
-    async with listening(s3, rse, options=options) as here:
-        return await _wait(command, _environment(access_to(here, not options.read_only)))
+    async with listening(s3, rse, options) as here:
+        return await _wait(command, _environment(access_to(here.url, here.keys, not options.read_only)))
 
 
 async def _wait(command: list[str], environment: Mapping[str, str]) -> int:

@@ -19,16 +19,15 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
-from rucio.common.s3.arguments import ALIAS
 from rucio.common.s3.dates import to_text
-from rucio.common.s3.formats import Access
+from rucio.common.s3.formats import ALIAS, Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rucio.client.s3serve.server import Listening
+    from rucio.client.s3serve.signatures import LocalKeys
 
 __all__ = ['access_to', 'on_signals']
 
@@ -37,31 +36,34 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOR_EVER = timedelta(days=3650)
 
 
-def access_to(here: 'Listening', write: bool) -> Access:
+def access_to(url: str, keys: 'LocalKeys', write: bool, ca_bundle: Optional[str] = None) -> Access:
     """Return the keys of the endpoint for a tool.
 
-    :param here: The endpoint.
+    :param url: The endpoint.
+    :param keys: The keys.
     :param write: Whether it may be written to.
+    :param ca_bundle: The certificate of the endpoint, if it has one.
     """
     expiration = to_text(datetime.now(timezone.utc) + _FOR_EVER)
     return Access(
         ALIAS,
         {
             'rse': ALIAS,
-            'url': here.url,
+            'url': url,
             'region': 'us-east-1',
             'addressing': 'path',
             'bucket': '',
             'prefix': '',
             'write': write,
             'expiration': expiration,
-            'access_key': here.keys.access_key,
-            'secret_key': here.keys.secret_key,
-            'session_token': here.keys.session_token,
+            'access_key': keys.access_key,
+            'secret_key': keys.secret_key,
+            'session_token': keys.session_token,
         },
-        here.url,
+        url,
         'us-east-1',
         'path',
+        ca_bundle,
     )
 
 

@@ -32,7 +32,7 @@ from typing import Optional, TextIO
 from rucio.common.exception import InputValidationError
 from rucio.common.s3.answers import printable
 
-__all__ = ['need_private_output', 'replace']
+__all__ = ['need_private_output', 'read', 'replace']
 
 _OTHER_FILE = 'Choose another file.'
 _MOST_LINKS = 40  # as in Linux
@@ -68,6 +68,33 @@ def replace(path: str, make: Callable[[str], str]) -> None:
         raise InputValidationError(f'{printable(path)}: {error.args[0]} Nothing was changed.') from None
     except OSError as error:
         raise InputValidationError(f'{printable(path)} cannot be written: {error.strerror}. {_OTHER_FILE}') from None
+
+
+def read(path: str) -> str:
+    """Return the content of a file that only this account can read; empty if there is none.
+
+    :param path: The file. ``~`` is the home directory.
+    :raises InputValidationError: if others can read or replace it.
+    """
+    try:
+        folder, name = os.path.split(_followed(os.path.abspath(os.path.expanduser(path))))
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _need_own_folder(folder, os.fstat(place))
+            text = _read(place, name)
+            if text and _lets_others(status := os.stat(name, dir_fd=place), status.st_mode, 0o066):
+                raise InputValidationError(f'Other accounts can read it: its mode is {stat.S_IMODE(status.st_mode):o}.')
+        finally:
+            os.close(place)
+    except FileNotFoundError:
+        return ''
+    except UnicodeDecodeError:
+        raise InputValidationError(f'{printable(path)}: The file is not UTF-8 text.') from None
+    except InputValidationError as error:
+        raise InputValidationError(f'{printable(path)}: {error.args[0]}') from None
+    except OSError as error:
+        raise InputValidationError(f'{printable(path)} cannot be read: {error.strerror}.') from None
+    return text
 
 
 def _followed(path: str) -> str:

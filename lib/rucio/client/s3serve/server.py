@@ -16,6 +16,7 @@
 
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -34,7 +35,7 @@ from .upstream import PIECE, Upstream
 if TYPE_CHECKING:
     from rucio.client.s3client import S3Client
 
-__all__ = ['Listening', 'listening']
+__all__ = ['HOST', 'Listening', 'listening']
 
 HOST = '127.0.0.1'
 
@@ -52,25 +53,32 @@ class Listening(NamedTuple):
 
 @asynccontextmanager
 async def listening(
-    client: 'S3Client', rse: Optional[str] = None, port: int = 0, options: Optional[Options] = None
+    client: 'S3Client',
+    rse: Optional[str] = None,
+    options: Optional[Options] = None,
+    port: int = 0,
+    keys: Optional[LocalKeys] = None,
+    tls: Optional[ssl.SSLContext] = None,
 ) -> AsyncIterator[Listening]:
     """Listen on this machine until the end of the block. The port is bound before the block begins.
 
     :param client: The Rucio server.
     :param rse: The RSE; None for the one that Rucio chooses for each scope.
-    :param port: The port; 0 for a free one.
     :param options: What is allowed; None for everything but overwriting.
+    :param port: The port; 0 for a free one.
+    :param keys: The keys that tools sign with; None for random ones.
+    :param tls: The certificate; None for plain http, which is for a port that nobody could expect.
     :raises InputValidationError: if the port is not free.
     """
     try:
         sock = socket.create_server((HOST, port))
     except OSError as error:
         raise InputValidationError(
-            f'Port {port} of {HOST} cannot be used: {error.strerror}. Choose another one with --port.'
+            f'Port {port} of {HOST} cannot be used: {error.strerror}. Is there another `rucio s3 serve`?'
         ) from None
     bound = sock.getsockname()[1]
     hosts = (f'{HOST}:{bound}', f'localhost:{bound}')
-    keys, upstream, options = LocalKeys.make(), Upstream(), options or Options()
+    keys, upstream, options = keys or LocalKeys.make(), Upstream(), options or Options()
     registrar = Registrar(client, options.overwrite)
     places = Places(client, rse, options.only)
     gateway = Gateway(keys, places, upstream, hosts, str(client.account), options, registrar)
@@ -81,8 +89,8 @@ async def listening(
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1)
     try:
         await runner.setup()
-        await web.SockSite(runner, sock).start()
-        yield Listening(f'http://{hosts[0]}', keys)
+        await web.SockSite(runner, sock, ssl_context=tls).start()
+        yield Listening(f'{"https" if tls else "http"}://{hosts[0]}', keys)
     finally:
         await runner.cleanup()
         await registrar.close()

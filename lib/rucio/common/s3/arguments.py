@@ -28,11 +28,9 @@ from typing import NamedTuple, Optional
 from rucio.common.exception import InputValidationError
 
 from .address import scope_to_bucket
-from .formats import Rclone, aliases_of_user, headings, name_for
+from .formats import ALIAS, Rclone, aliases_of_user, headings, name_for
 
-__all__ = ['ALIAS', 'PROGRAMS', 'Word', 'remotes_of_user', 'translated']
-
-ALIAS = 'rucio'  # of the endpoint, for mc and rclone
+__all__ = ['PROGRAMS', 'Word', 'remotes_of_user', 'translated']
 
 PROGRAMS = {  # the names of the tools' programs, and in which form of `TOOLS` they want a name
     'aws': 'aws',

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from . import api
 
 __all__ = [
+    'ALIAS',
     'FORMATS',
     'TOOLS',
     'Access',
@@ -51,10 +52,12 @@ __all__ = [
     'environment',
     'headings',
     'is_alias_on',
+    'mc_files',
     'name_for',
     'tool_environment',
 ]
 
+ALIAS = 'rucio'  # of the endpoint of `rucio s3 serve`; the AWS profile as well
 _LONGEST_SLUG = 40
 
 
@@ -143,10 +146,22 @@ def aliases_of_user(environ: Mapping[str, str]) -> set[str]:
     :param environ: The environment.
     """
     known = {name.removeprefix('MC_HOST_') for name in environ if name.startswith('MC_HOST_')}
-    with suppress(OSError, ValueError, AttributeError):
-        written = json.loads(Path(Mc().location(environ)).expanduser().read_text(encoding='utf-8'))
-        known |= set(written.get('aliases') or ())
+    for place in mc_files(environ):
+        with suppress(OSError, ValueError, AttributeError):
+            written = json.loads(Path(place).expanduser().read_text(encoding='utf-8'))
+            known |= set(written.get('aliases') or ())
     return known
+
+
+def mc_files(environ: Mapping[str, str], programs: Sequence[str] = ('mc', 'minio-client', 'mcli')) -> list[str]:
+    """Return the configurations of mc under the names that the program has: it looks in ``~/.NAME``.
+
+    :param environ: The environment.
+    :param programs: The names.
+    """
+    if folder := environ.get('MC_CONFIG_DIR'):
+        return [os.path.join(folder, 'config.json')]
+    return [f'~/.{program}/config.json' for program in programs]
 
 
 def _slug(name: str) -> str:
@@ -373,8 +388,7 @@ class Mc(Format):
     _PATH: ClassVar[dict[str, str]] = {'path': 'on', 'virtual': 'off'}
 
     def location(self, environ: Mapping[str, str]) -> str:
-        folder = environ.get(self.variable)
-        return os.path.join(folder, 'config.json') if folder else self.file
+        return mc_files(environ)[0]
 
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         config: Any = {'version': '10', 'aliases': {}}
@@ -407,14 +421,15 @@ class Mc(Format):
 
 
 class Aws(Format):
-    """Profiles of the AWS tools and SDKs, ``rucio-ALIAS``."""
+    """Profiles of the AWS tools and SDKs, ``rucio-ALIAS``; ``rucio`` for `rucio s3 serve`."""
 
     file = '~/.aws/credentials'
     variable = 'AWS_SHARED_CREDENTIALS_FILE'
 
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         for access in accesses:
-            text = _with_section(text, f'rucio-{access.alias}', self._lines(access), 'aws_session_token')
+            profile = access.alias if access.alias == ALIAS else f'rucio-{access.alias}'
+            text = _with_section(text, profile, self._lines(access), 'aws_session_token')
         return text
 
     @staticmethod
@@ -468,7 +483,7 @@ class Env(WholeFormat):
 class Rclone(Format):
     """Remotes of rclone, by alias."""
 
-    ca = 'rclone needs it in a variable: export RCLONE_CA_CERT=FILE (or use rucio s3 exec).'
+    ca = 'Old versions of rclone need it in a variable: export RCLONE_CA_CERT=FILE (or use rucio s3 exec).'
     file = '~/.config/rclone/rclone.conf'
     variable = 'RCLONE_CONFIG'
 
@@ -478,7 +493,10 @@ class Rclone(Format):
                 'It is encrypted: use rucio s3 exec, which needs no file, or choose another file.'
             )
         for access in accesses:
-            lines = [_line(name, value) for name, value in _rclone_options(access).items()]
+            options = _rclone_options(access)
+            if access.ca_bundle:
+                options['override.ca_cert'] = access.ca_bundle
+            lines = [_line(name, value) for name, value in options.items()]
             text = _with_section(text, access.alias, lines, 'session_token')
         return text
 
