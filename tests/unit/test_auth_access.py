@@ -271,6 +271,8 @@ def test_grants_are_bounded(session):
     # Asked before the storage is told to let everybody in.
     with pytest.raises(InvalidObject, match='200 grants'):
         grants.need_grantable(SCOPE, 'run1', '*', False, session=session)
+    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.grantee == 'account1').values(expired_at=PAST))
+    grants.need_grantable(SCOPE, 'run1', '*', False, session=session)
 
 
 def test_ancestors():

@@ -23,6 +23,7 @@ from rucio.common.types import InternalAccount
 from rucio.core import account_limit, did
 from rucio.core.s3.buckets import creation
 from rucio.db.sqla import models
+from rucio.db.sqla.constants import LockState
 from servers.fake_s3 import error
 from servers.twins import PAST
 
@@ -122,9 +123,16 @@ def test_own_rules_are_those_on_this_rse(twins, vo):
     assert own == known.id
     assert rules(bob, 'run11', one) != [own]
     assert rules(one, 'run11', there) == rules(one, 'nothing', one) == []
+    for owner in (one, bob):
+        twins.change(models.DatasetLock, {'scope': owner.scope, 'name': 'run11'}, rse_id=there.rse_id)
+    assert rules(one, 'run11', one) == [own], 'by its RSE expression'
+    twins.change(models.DatasetLock, {'scope': one.scope, 'name': 'run11'}, rse_id=one.rse_id)
     assert one.read(creation.own_rules, bob.account, one.scope, 'run11', one.storage) == []
     twins.change(models.ReplicationRule, {'id': own}, rse_expression='TWIN_A|TWIN_B')
     assert rules(one, 'run11', one) == [own], 'by its lock'
+    assert rules(one, 'run11', there) == []
+    with twins.writing() as session:  # of a container of alice's that has a dataset of bob's
+        session.add(models.DatasetLock(scope=bob.scope, name='run11', rule_id=own, rse_id=there.rse_id, account=one.account, state=LockState.OK))
     assert rules(one, 'run11', there) == []
 
 
@@ -152,3 +160,6 @@ def test_what_was_removed_before_is_wanted_again(twins, one):
     one.write(creation.cancel_expiry, one.scope, 'nothing')
     assert before == twins.everything()
     assert one.read(did.get_did, one.scope, 'loose')['expired_at'] is None
+    for each in (twins.of(owner='bob'), twins.of('two')):
+        each.write(creation.cancel_expiry, each.scope, 'loose')
+        assert each.read(did.get_did, each.scope, 'loose')['expired_at'] is None

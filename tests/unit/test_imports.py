@@ -349,6 +349,17 @@ def test_keys_are_for_the_part_that_is_imported(session):
         objects.covering(of, ALICE, 'landsat', 'L8/a/b', True, session=session)
     with pytest.raises(gateway.AccessDenied):
         objects.covering(of, ALICE, 'landsat', 'L7/a', False, session=session)
+    grants.add_grant(SCOPE, 'scenes', 'bob', False, 'alice', session=session)
+    assert objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session) == 'L8/'
+
+
+def test_of_several_dids_that_a_key_may_have_those_count_whose_scope_is_there(session):
+    """With `identity`, the first directories may be one scope or another one, and a name."""
+    of = storage(prefix='/common/', deterministic=True)
+    of.settings['lfn2pfn_algorithm'] = 'identity'
+    for key in ('user/alice/file', 'user/alice/run1/file'):
+        assert objects.may(of, ALICE, 'common', key, True, session=session)
+        assert not objects.may(of, BOB, 'common', key, True, session=session)
 
 
 RUN1 = api.GetCredentials(rse='LANDSAT', bucket='landsat', prefix='L7/run1')

@@ -24,6 +24,7 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import account, account_limit, did, rse
 from rucio.core import scope as rucio_scope
 from rucio.core.s3 import imports, storages
+from rucio.core.s3.auth import access
 from rucio.core.s3.buckets import lookup
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DIDType, ReplicaState
@@ -109,18 +110,25 @@ def test_a_rule_or_a_lock_is_enough(twins, one):
     assert candidates(one, 'd/new') == [('def', 'TWIN_B')]
     twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run11'}, name='e', rse_expression='TWIN_B')
     assert candidates(one, 'e/new') == [('def', 'TWIN_B')]
+    with twins.writing() as session:
+        tape = rse.add_rse('TAPE', session=session)
+        did.add_did(one.scope, 'd/sub', DIDType.DATASET, one.account, session=session)
+        session.add(models.DatasetLock(scope=one.scope, name='d/sub', rse_id=tape, **known))
+    assert candidates(one, 'd/sub/new') == [('def', 'TWIN_B')]
     twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run1/file'}, name='e', rse_expression='TAPE')
     assert candidates(one, 'e/new') == [('def', 'TWIN_B')], 'a rule for an RSE without S3 is for none of these'
     bob = twins.of(owner='bob')
     assert candidates(bob, 'e/new') == candidates(bob, 'd/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
 
 
-def test_candidates_of_a_newcomer_are_where_there_is_quota(one, newcomer):
+def test_candidates_of_a_newcomer_are_where_there_is_quota(one, twins, newcomer):
     scope = InternalScope('user.zoe')
     assert candidates(one, '', of=newcomer, scope=scope) == candidates(one, 'x', of=newcomer, scope=scope) == [('def', 'TWIN_B')]
     for name in ('', 'x'):
         assert [each['rse'] for each in one.read(lookup.locate, newcomer, scope, name)] == ['TWIN_B']
     assert candidates(one, '', of=InternalAccount('root'), scope=scope) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
+    bob = twins.of(owner='bob')
+    assert candidates(bob) == candidates(bob, 'x') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'where his scope is already'
     with pytest.raises(RSENotFound, match=r'Account bob has no quota on any S3 RSE: ask for quota, or name the RSE. S3 RSEs: TWIN_A, TWIN_B.'):
         candidates(one, '', of=InternalAccount('bob'), scope=scope)
 
@@ -189,6 +197,12 @@ def test_own_bucket(one, twins):
     storage, bucket, admin = lookup.own_bucket(one.account, one.scope, 'TWIN_B')
     assert (storage.rse, bucket, admin) == ('TWIN_B', 'b.user.alice', False)
     assert lookup.own_bucket(InternalAccount('root'), one.scope, 'TWIN_A')[1:] == ('user.alice', True)
+    with pytest.raises(AccessDenied):
+        lookup.own_bucket(InternalAccount('bob'), one.scope, 'TWIN_A')
+
+
+def test_who_may_read_a_bucket_or_write_a_part_of_it_does_not_manage_it(one, monkeypatch):
+    monkeypatch.setattr(access.policy_package, 'decide', lambda _issuer, _scope, name, write, **_: not write or name != '')
     with pytest.raises(AccessDenied):
         lookup.own_bucket(InternalAccount('bob'), one.scope, 'TWIN_A')
 

@@ -53,6 +53,7 @@ SPEC.loader.exec_module(mutants)
         ("if TYPE_CHECKING:\n    x = 'y'", set()),
         ("def f(a: 'X') -> 'Y':\n    ...", set()),
         ("__all__ = ['f']", set()),
+        ('zip(a, b, strict=True)', {'pass'}),
         ("x = any('é' in a for a in b)", {"x = all('é' in a for a in b)", "x = any(('é' not in a) for a in b)", "x = any('XXé' in a for a in b)"}),
     ],
 )

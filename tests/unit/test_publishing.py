@@ -65,8 +65,12 @@ class World:
 
     @property
     def listed(self):
+        return [(each.account, each.ended) for each in self.grants()]
+
+    @staticmethod
+    def grants():
         with rucio_session.db_session(DatabaseOperationType.READ) as session:
-            return [(each.account, each.ended) for each in grants.list_grants(SCOPE, 'run1', session=session)]
+            return grants.list_grants(SCOPE, 'run1', session=session)
 
     def publish(self, *places):
         return publishing.publish(places or [self.a], SCOPE, 'run1', 'alice')
@@ -99,7 +103,10 @@ def shared(database, monkeypatch):
 
 
 def test_public_and_no_longer(shared):
+    written = []
+    shared.during = lambda: written.append([(grant.account, grant.write) for grant in shared.grants()])
     assert shared.publish()
+    assert [*written, [(grant.account, grant.write) for grant in shared.grants()]] == [[('*', False)]] * 2, 'to read, at no time to write'
     assert not shared.publish()
     assert (shared.public, shared.listed) == (['a'], [('*', False)])
     shared.b.answers = False  # it was never told, and is not asked
@@ -372,13 +379,15 @@ def test_what_ends_or_is_not_known_to_be_there(bucket, shared):
     assert bucket.policy is None
 
 
-@pytest.mark.parametrize('keeps', ['other scope', 'another VO', 'not reviewed', 'no table'])
+@pytest.mark.parametrize('keeps', ['other scope', 'another VO', 'not reviewed', 'no table', 'the same keys'])
 def test_what_is_not_this_scopes_to_close(bucket, monkeypatch, keeps):
     publishing.publish([bucket], SCOPE, 'run1', 'alice')
     before = bucket.sids
     monkeypatch.setattr(grants, 'list_published', lambda *_, **__: {})
     if keeps == 'another VO':
         shared_keys.has_other_vos.return_value = True
+    if keeps == 'the same keys':
+        shared_keys.has_other_scopes.return_value = True
     if keeps == 'not reviewed':
         monkeypatch.setattr(old_grants, 'is_public', lambda *_, **__: True)
     if keeps == 'no table':

@@ -119,7 +119,10 @@ def test_keys_of_another_vo_are_for_nobody(ground):
         assert not ground.may(InternalAccount(who, vo='two'), 'two.user.alice', 'x', storage=there)
         assert not ground.may(InternalAccount(who), 'two.user.alice', 'x')
         assert ground.may(InternalAccount(who), 'user.alice', 'x')
+    ground.add_rse('INNER', '/user.bob/deep/', vo='two')
+    own = ground.storage()
     with ground.twins.reading() as session:
+        assert [shared_keys.has_other_vos(own, f'user.{name}', session=session) for name in ('alice', 'bob')] == [False, True]
         assert shared_keys.has_other_vos(there, 'two.user.alice', session=session)
         assert not shared_keys.has_other_vos(there, 'two.user.bob', session=session)
         with pytest.raises(AccessDenied, match='an RSE of another VO has files'):
@@ -145,12 +148,17 @@ def test_a_bucket_of_all_scopes_inside_one_of_a_scope(ground):
         with pytest.raises(AccessDenied, match='RSE INNER has files of other scopes'):
             lookup.need_exclusive(own, ALICE, 'user.alice', name)
     lookup.need_exclusive(own, ALICE, 'user.alice', 'else')
+    with pytest.raises(AccessDenied, match='RSE INNER has files of other scopes'):
+        lookup.own_bucket(ALICE, InternalScope('user.alice'), 'TWIN_A')
     assert [each for each in ground.overlaps() if each[1]] == [('INNER', 'user.alice')]
     assert ('TWIN_A', 'user.alice') in ground.overlaps(inner)
 
 
 def test_rses_that_overlap_are_those_of_the_same_storage_alone(ground):
     assert [name for name, _ in ground.overlaps()] == ['TWIN_A', 'TWIN_B', 'TWIN_B']  # by their prefixes
+    ground.add_rse('NOBODYS', '/user.nobody/deep/')  # there is no such scope
+    assert [name for name, _ in ground.overlaps()] == ['TWIN_A', 'TWIN_B', 'TWIN_B']
+    ground.twins.change(models.RSE, {'rse': 'NOBODYS'}, deleted=True)
     ground.add_rse('SAME', host='LOCALHOST')
     ground.add_rse('ELSEWHERE', host='s3.example.org')
     ground.add_rse('OTHER_PORT', port=1)

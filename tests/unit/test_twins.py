@@ -34,7 +34,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla import s3 as s3_tables
 from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.constants import DIDType, RequestState, RequestType
-from servers.twins import PAST, RSES, VOS
+from servers.twins import OWNERS, PAST, RSES, VOS
 
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
 OTHER_SUM = '0cc175b9c0f1b6a831c399e269772661'
@@ -239,6 +239,11 @@ def test_a_grant_is_of_one_account(twins):
     one.write(grants.add_grant, one.scope, 'loose', grants.EVERYBODY, False, 'alice')
     one.write(grants.delete_grants, one.scope, 'loose')
     assert listed() == {'*': False}
+    one.write(grants.add_grant, one.scope, 'all', 'bob', False, 'alice')
+    assert sorted(one.read(grants.list_published, one.scope)) == ['loose', 'run1', 'shared']
+    assert one.read(grants.list_public) == sorted(
+        [f'user.{owner}{vo}:{name}' for owner, vo, name in product(OWNERS, ('', '@two'), ('run1', 'shared'))] + ['user.alice:loose']
+    )
     with pytest.raises(DataIdentifierNotFound, match=r'user\.alice:gone'):
         one.write(grants.add_grant, one.scope, 'gone', 'bob', False, 'alice')
 

@@ -91,7 +91,7 @@ def take_over(old: OldGrant, *, session: 'Session') -> None:
     if not _is_known(old, session):
         vo = old.scope.vo
         grants.need_grantable(old.scope, old.name, old.account, old.write, session=session)
-        by = old.by if old.by and account_exists(InternalAccount(old.by, vo=vo), session=session) else 'root'
+        by = old.by if account_exists(InternalAccount(old.by, vo=vo), session=session) else 'root'
         grants.add_grant(old.scope, old.name, old.account, old.write, by, session=session)
     _clear(old, session)
 
@@ -149,9 +149,7 @@ def _doubt(scope: 'InternalScope', name: str, account: str, by: str, session: 'S
     if scope.external in OPEN_SCOPES:
         return f'every account may write metadata in the scope {scope}'
     giver, did = InternalAccount(by, vo=scope.vo), models.DataIdentifier
-    if not by or not (
-        is_scope_owner(scope=scope, account=giver, session=session) or access.is_admin(giver, session=session)
-    ):
+    if not is_scope_owner(scope=scope, account=giver, session=session) and not access.is_admin(giver, session=session):
         return f"'{by}' neither owns the scope nor is an admin"
     if account != grants.EVERYBODY and not account_exists(InternalAccount(account, vo=scope.vo), session=session):
         return f"there is no account '{account}'"
