@@ -54,6 +54,8 @@ SPEC.loader.exec_module(mutants)
         ("def f(a: 'X') -> 'Y':\n    ...", set()),
         ("__all__ = ['f']", set()),
         ('zip(a, b, strict=True)', {'pass'}),
+        ('x = q.limit(1)', set()),
+        ('x = q.limit(2)', {'x = q.limit(3)'}),
         ("x = any('é' in a for a in b)", {"x = all('é' in a for a in b)", "x = any(('é' not in a) for a in b)", "x = any('XXé' in a for a in b)"}),
     ],
 )

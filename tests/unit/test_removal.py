@@ -122,9 +122,11 @@ def remove(one, name='', force=True):
     return removal.remove(one.storage, one.account, one.scope, name, force)['removed']
 
 
+RULE = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None, 'ignore_account_limit': True}
+
+
 def add_rule(one, name, account=None, **options):
-    usual = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None, 'ignore_account_limit': True}
-    settings = usual | {'rse_expression': one.storage.rse} | options
+    settings = RULE | {'rse_expression': one.storage.rse} | options
     (made,) = one.write(rule.add_rule, [{'scope': one.scope, 'name': name}], account or one.account, **settings)
     return made
 
@@ -229,6 +231,15 @@ def test_rules_of_several_rses_elsewhere_are_not_asked_about(twins):
     assert remove(one)['rules'] == 5
     assert twins.rows(models.ReplicationRule, name='there', scope=one.scope)
     assert remove(there)['rules'] == 1
+
+
+@pytest.mark.parametrize('name', ['run11', ''])
+def test_a_rule_for_a_collection_of_another_scope_stays(twins, name):
+    """Of the same name, and by the same account."""
+    one, bob = twins.of(), twins.of(owner='bob')
+    theirs = one.write(rule.add_rule, [{'scope': bob.scope, 'name': 'run11'}], one.account, rse_expression='TWIN_A', **RULE)
+    assert remove(one, name)['rules'] == (2 if name else 5)
+    assert [row.id for row in twins.rows(models.ReplicationRule, account=one.account, scope=bob.scope)] == theirs
 
 
 def test_a_rule_whose_locks_are_of_another_scope_is_not_asked_about(twins):

@@ -120,6 +120,22 @@ def test_an_act_changes_its_own_rows_alone(twins, act, vo):
     assert strangers(changed, one, names) == []
 
 
+def test_etags_are_noted_beside_what_else_is_said_of_a_file_of_this_scope(twins):
+    every = [twins.of(vo, owner) for vo, owner in product(VOS, OWNERS)]
+    with twins.writing() as session:
+        session.add(models.DataIdentifier(scope=every[1].scope, name='only', account=every[1].account, did_type=DIDType.FILE, bytes=1))
+    for number, each in enumerate(every):
+        twins.change(models.DidMeta, {'scope': each.scope, 'name': 'lone'}, meta=f'{{"campaign": {number}}}')
+    before = twins.everything()
+    for number, each in enumerate(every):
+        updates.note_etags(each.subtree, {'lone': f'x-{number}', **({} if number == 1 else {'only': 'x-9'})})
+    changed = before ^ twins.everything()
+    assert {dict(row)['name'] for _, *row in changed} == {'lone'}
+    for number, each in enumerate(every):
+        (row,) = twins.rows(models.DidMeta, scope=each.scope, name='lone')
+        assert old_grants.as_dict(row.meta) == {'campaign': number, 's3_etags': {each.rse_id: f'x-{number}'}}
+
+
 def test_checksums_are_set_for_one_scope_on_all_its_rses(twins):
     one = twins.of()
     for model in (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation):

@@ -205,9 +205,7 @@ def store_etags(subtree: 'Subtree', etags: 'Mapping[str, Optional[str]]', *, ses
             here = and_(table.scope == subtree.scope, table.name == name)
             session.execute(update(table).where(here).values(meta=column).execution_options(synchronize_session=False))
         else:
-            added.append(
-                {'scope': subtree.scope, 'name': name, 'meta': column, 'created_at': utcnow(), 'updated_at': utcnow()}
-            )
+            added.append({'scope': subtree.scope, 'name': name, 'meta': column})
     insert_rows(table, added, session)
 
 

@@ -58,7 +58,6 @@ from .records import (
     select_named,
     store_etags,
     stored_etag,
-    utcnow,
 )
 
 if TYPE_CHECKING:
@@ -275,16 +274,7 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
                 {'bytes': model.bytes + difference},
                 session,
             )
-    sums = [
-        {
-            'scope': each.scope,
-            'name': each.name,
-            'did_type': DIDType.DATASET,
-            'created_at': utcnow(),
-            'updated_at': utcnow(),
-        }
-        for each in parents
-    ]
+    sums = [{'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET} for each in parents]
     insert_rows(models.UpdatedCollectionReplica, sums, session)
     bad = models.BadReplica
     _update(
