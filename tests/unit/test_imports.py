@@ -350,7 +350,7 @@ def test_keys_are_for_the_part_that_is_imported(session):
     with pytest.raises(gateway.AccessDenied):
         objects.covering(of, ALICE, 'landsat', 'L7/a', False, session=session)
     grants.add_grant(SCOPE, 'scenes', 'bob', False, 'alice', session=session)
-    assert objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session) == 'L8/'
+    assert objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session).prefix == 'L8/'
 
 
 def test_of_several_dids_that_a_key_may_have_those_count_whose_scope_is_there(session):
