@@ -18,6 +18,7 @@ import hashlib
 import shutil
 import traceback
 import zlib
+from dataclasses import replace
 from typing import Any
 
 from .plans import COPY, SIGNED, VENDED, Operation
@@ -117,6 +118,9 @@ class _Settle:
         then = "created_at = datetime(created_at, '-2 days'), updated_at = datetime(updated_at, '-2 days')"
         self.site.rows(f'UPDATE replicas SET {then} WHERE scope IN ({self._scopes})')
         self.site.rows(f"UPDATE requests SET updated_at = datetime(updated_at, '-2 days'), last_processed_at = NULL WHERE scope IN ({self._scopes})")
+        # The host of a claim is external_host/time/instance.
+        claimed = "substr(external_host, 1, instr(external_host, '/')) || '0000000000' || substr(external_host, instr(external_host, '/') + 11)"
+        self.site.rows(f"UPDATE requests SET external_host = {claimed} WHERE external_host LIKE '%/%/%' AND scope IN ({self._scopes})")
 
     def daemons(self) -> None:
         conveyor = [('rucio-conveyor-submitter', '--run-once'), (COPIER, '--run-once'), ('rucio-conveyor-poller', '--run-once', '--older-than', '0')]
@@ -204,7 +208,7 @@ class _Settle:
                 self._download_all(user, there)
 
     def _download_again(self, user: User, operation: Operation) -> None:
-        self.run._download(Operation(operation.identifier, user.name, 'download again', operation.names), user)
+        self.run._download(replace(operation, kind='download again', faults=[], file_size=0, subprocess=False), user)
         gone = [name for name in operation.names if name not in self.run.files or not self._replica(self.run.files[name])]
         for path in (user.cli.directory / 'down' / operation.identifier).rglob('.rucio-s3-*'):
             if not gone:  # nobody can download it again

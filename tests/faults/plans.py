@@ -105,9 +105,15 @@ class Operation:
     faults: list[Fault] = field(default_factory=list)
     file_size: int = 0
     subprocess: bool = False
+    s3: bool = False  # a download by `rucio s3 download`
 
     def __str__(self) -> str:
-        more = [*map(str, self.faults), *(['a full disk'] if self.file_size else []), *(['a process of its own'] if self.subprocess else [])]
+        more = [
+            *(['by rucio s3 download'] if self.s3 else []),
+            *map(str, self.faults),
+            *(['a full disk'] if self.file_size else []),
+            *(['a process of its own'] if self.subprocess else []),
+        ]
         return f'{self.identifier} {self.who}: {self.kind} {" ".join(self.names)} {self.rse}'.rstrip() + (f' ({"; ".join(more)})' if more else '')
 
 
@@ -177,7 +183,10 @@ class Drawn:
         commands = [each for who in USERS for each in made[who] if each.kind.startswith(('upload', 'download', 'list'))]
         for operation in rng.sample(commands, (len(commands) + 50) // 100):
             operation.faults.append(Fault('storage', rng.randint(1, 2), STORAGE_KILLED))
-        return {number: rng.randint(2, 6) for number in range(1, self._count) if rng.random() < 0.3}
+        of_sts = {number: rng.randint(2, 6) for number in range(1, self._count) if rng.random() < 0.3}
+        for operation in commands:
+            operation.s3 = operation.kind.startswith('download') and rng.random() < 0.4
+        return of_sts
 
     def _operation(self, identifier: str, who: str) -> Operation:
         kind = self._rng.choices([*KINDS], [*KINDS.values()])[0]

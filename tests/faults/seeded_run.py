@@ -160,27 +160,29 @@ class Run:
     download_shared = download
 
     def _download(self, operation: Operation, user: User) -> Done:
-        files = [self.files[name] for name in operation.names if name in self.files]
+        known = [self.files[name] for name in operation.names if name in self.files]
+        # `rucio s3 download` of files leaves their folders out.
+        files = {file.name.rpartition('/')[2] if operation.s3 else f'{file.owner.scope}/{file.name}': file for file in known}
         folder = user.cli.directory / 'down' / operation.identifier
-        words = ('download', '--dir', str(folder), *(file.did for file in files))
+        dids = [file.did for file in files.values()]
+        words = ('s3', 'download', *dids, str(folder)) if operation.s3 else ('download', '--dir', str(folder), *dids)
         if not operation.file_size:
             done = self._rucio(operation, user, *words)
         else:
             with small_disk(folder, operation.file_size) as small:
                 done = self._rucio(replace(operation, file_size=0) if small else operation, user, *words)
             self.site.done['a full disk at download'] += 'No space left' in done.said
-        self.compare(operation, folder, files, done)
+        for path, file in files.items():
+            self._compare(operation, folder / path, file, done)
         return done
 
-    def compare(self, operation: Operation, folder: Path, files: list[File], done: Done) -> None:
+    def _compare(self, operation: Operation, path: Path, file: File, done: Done) -> None:
         """No wrong byte was delivered."""
-        for file in files:
-            path = folder / file.owner.scope / file.name
-            there = path.read_bytes() if path.exists() else None
-            if there is None and f'{file.did} successfully downloaded' in done.said:
-                self.say(f'{operation}: {file.name} is said to be downloaded, and is not there', wrong=True)
-            if there is not None and there not in [self.plan.content(file.name, version) for version in file.versions]:
-                self.say(f'{operation}: {file.name} was delivered with {len(there)} bytes that it never had\n{done.said}', wrong=True)
+        there = path.read_bytes() if path.exists() else None
+        if there is None and (done.ended.code == 0 if operation.s3 else f'{file.did} successfully downloaded' in done.said):
+            self.say(f'{operation}: {file.name} is said to be downloaded, and is not there\n{done.said}', wrong=True)
+        if there is not None and there not in [self.plan.content(file.name, version) for version in file.versions]:
+            self.say(f'{operation}: {file.name} was delivered with {len(there)} bytes that it never had\n{done.said}', wrong=True)
 
     def list(self, operation: Operation) -> None:
         user = self.users[operation.who]
@@ -282,7 +284,7 @@ class Run:
         self.say(f'{operation}: {ended.code} after {ended.seconds:.1f} s{f" ({failed})" if failed else ""}')
         if ended.late:
             self.say(f'{operation}: did not end by itself:\n{ended.output[-6000:]}', wrong=True)
-        if 'Traceback (most recent call last)' in ended.output and operation.kind in OURS:
+        if 'Traceback (most recent call last)' in ended.output and (operation.kind in OURS or operation.s3):
             self.say(f'{operation}: shows a traceback:\n{ended.output[-5000:]}', wrong=True)
         with self._lock:
             self.done.append(done)
