@@ -206,6 +206,13 @@ def test_the_tools_own_file(run, home, monkeypatch):
     assert home.joinpath('mc', 'config.json').exists()
 
 
+def test_the_files_of_all_names_that_mc_has(run, home, monkeypatch):
+    """Debian's minio-client does not read ~/.mc."""
+    monkeypatch.setattr(access.shutil, 'which', {'minio-client': '/usr/bin/minio-client'}.get)
+    assert run('credentials --write').exit_code == 0
+    assert sorted(str(path.relative_to(home)) for path in home.rglob('config.json')) == ['.mc/config.json', '.minio-client/config.json']
+
+
 def test_a_new_file_is_private_at_once(run, home, monkeypatch):
     seen = []
     replace = os.replace

@@ -15,6 +15,7 @@
 """``rucio s3 credentials``, ``url`` and ``presign``: credentials and names for other tools."""
 
 import os
+import shutil
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Optional
@@ -102,10 +103,10 @@ def credentials(
               eval "$(rucio s3 credentials user.alice --format env)"
     """
     formatter = FORMATS[form]
-    written = path or (formatter.location(os.environ) if into_file else None)
-    if written is None:
+    places = [path] if path else formatter.locations(os.environ, shutil.which) if into_file else []
+    if not into_file and not places:
         private.need_private_output(sys.stdout, rucio_s3_plugin.output_mode)
-    elif not written:
+    elif not places:
         raise InputValidationError(f'The format {form} has no default file: choose one with --file FILE.')
     missing = Missing()
     accesses = _accesses(ctx, did, rse, read_only, lifetime, missing)
@@ -114,10 +115,10 @@ def credentials(
             f'The format {form} holds the keys of one bucket, but you have {len(accesses)}. Choose one: '
             f'{_some_scopes(accesses)}.'
         )
-    if written is not None:
-        private.replace(written, lambda old: formatter.merged(old, accesses))
-        say(f'Wrote to {written}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
-    else:
+    for place in places:
+        private.replace(place, lambda old: formatter.merged(old, accesses))
+        say(f'Wrote to {place}: ' + ', '.join(f'{access.alias} ({_reach(access)})' for access in accesses), err=True)
+    if not places:
         click.echo(formatter.text(accesses), nl=False)
     if form != 'process':
         _tell_end(min(access.keys['expiration'] for access in accesses))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Optional
 import click
 
 import rucio_s3_plugin
-from rucio.common.s3.formats import ALIAS, FORMATS, mc_files
+from rucio.common.s3.formats import ALIAS, FORMATS
 
 from . import private, s3_client, say
 from .local_endpoint import access_to, on_signals
@@ -109,9 +109,7 @@ def _install(tool: str, known: 'Installed') -> None:
     trusted = installed.certificate()
     access = access_to(f'https://{HOST}:{known.port}', known.keys, True, trusted)
     formatter = FORMATS[tool]
-    others = [name for name in ('minio-client', 'mcli') if shutil.which(name)]
-    places = mc_files(os.environ, ['mc', *others]) if tool == 'mc' else [formatter.location(os.environ)]
-    for place in places:
+    for place in formatter.locations(os.environ, shutil.which):
         private.replace(place, lambda old: formatter.merged(old, [access]))
         say(f'Wrote to {place}: {ALIAS}')
         if tool == 'mc':

@@ -26,7 +26,7 @@ import os
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -52,7 +52,6 @@ __all__ = [
     'environment',
     'headings',
     'is_alias_on',
-    'mc_files',
     'name_for',
     'tool_environment',
 ]
@@ -146,19 +145,17 @@ def aliases_of_user(environ: Mapping[str, str]) -> set[str]:
     :param environ: The environment.
     """
     known = {name.removeprefix('MC_HOST_') for name in environ if name.startswith('MC_HOST_')}
-    for place in mc_files(environ):
+    for place in _mc_files(environ):
         with suppress(OSError, ValueError, AttributeError):
             written = json.loads(Path(place).expanduser().read_text(encoding='utf-8'))
             known |= set(written.get('aliases') or ())
     return known
 
 
-def mc_files(environ: Mapping[str, str], programs: Sequence[str] = ('mc', 'minio-client', 'mcli')) -> list[str]:
-    """Return the configurations of mc under the names that the program has: it looks in ``~/.NAME``.
+_MC_PROGRAMS = ('mc', 'minio-client', 'mcli')  # the names that MinIO's client has: it looks in ~/.NAME
 
-    :param environ: The environment.
-    :param programs: The names.
-    """
+
+def _mc_files(environ: Mapping[str, str], programs: Iterable[str] = _MC_PROGRAMS) -> list[str]:
     if folder := environ.get('MC_CONFIG_DIR'):
         return [os.path.join(folder, 'config.json')]
     return [f'~/.{program}/config.json' for program in programs]
@@ -330,6 +327,14 @@ class Format(ABC):
         """
         return environ.get(self.variable) or self.file
 
+    def locations(self, environ: Mapping[str, str], find: Callable[[str], Optional[str]]) -> list[str]:
+        """Return the paths of all configurations that the tool may read here.
+
+        :param environ: The environment.
+        :param find: Returns the path of a program; None if it is not there.
+        """
+        return [place] if (place := self.location(environ)) else []
+
     def text(self, accesses: Sequence[Access]) -> str:
         """Return the text to print: a whole file.
 
@@ -388,7 +393,10 @@ class Mc(Format):
     _PATH: ClassVar[dict[str, str]] = {'path': 'on', 'virtual': 'off'}
 
     def location(self, environ: Mapping[str, str]) -> str:
-        return mc_files(environ)[0]
+        return _mc_files(environ)[0]
+
+    def locations(self, environ: Mapping[str, str], find: Callable[[str], Optional[str]]) -> list[str]:
+        return _mc_files(environ, [name for name in _MC_PROGRAMS if name == 'mc' or find(name)])
 
     def merged(self, text: str, accesses: Sequence[Access]) -> str:
         config: Any = {'version': '10', 'aliases': {}}
