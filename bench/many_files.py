@@ -42,6 +42,7 @@ class Tools:
 
     def __init__(self, server: SeaweedFS, user: RucioCli, folder: Path, data: Path, part: Path) -> None:
         self._user, self._data, self._part = user, data, part
+        self._back = folder / 'back'
         self._s5cmd = S5cmd(server, folder)
 
     def bulk(self, name: str) -> None:
@@ -57,6 +58,17 @@ class Tools:
         for path in list(self._part.iterdir()):
             path.rename(self._part / f'{name}-{path.name.rpartition("-")[2]}')
         self._user.rucio('upload', '--rse', RSE, '--scope', SCOPE, f'{SCOPE}:{name}', str(self._part), timeout=3600)
+
+    def bulk_back(self, name: str) -> None:
+        done = self._user.rucio('s3', '--robot', 'download', f'{SCOPE}:{name}', str(self._back / f'bulk-{name}'))
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+
+    def s5cmd_back(self, name: str) -> None:
+        self._s5cmd._run(f's3://{BUCKET}/{name}/*', f'{self._back}/s5cmd-{name}/')  # noqa: SLF001
+
+    def stock_back(self, name: str) -> None:
+        self._user.rucio('download', '--ndownloader', '8', '--dir', f'{self._back}/stock-{name}', f'{SCOPE}:{name}', timeout=3600)
 
 
 def make(folder: Path, number: int, size: int) -> Path:
@@ -89,6 +101,9 @@ def measure(tools: Tools, server: SeaweedFS, rounds: int) -> Times:
             clock(tool, name)
             if tool == 'bulk':
                 clock('bulk again', name)
+                for back in ('bulk_back', 's5cmd_back', 'stock_back')[number % 3 :] + ('bulk_back', 's5cmd_back', 'stock_back')[: number % 3]:
+                    clock(back, name)
+                clock('bulk_back again', name)
             empty(server, name)
     return times
 
@@ -97,16 +112,25 @@ def report(times: Times, arguments: argparse.Namespace, scheme: str) -> None:
     counts = {'stock': arguments.stock}
     print(f'\n{arguments.files} files of {arguments.size} KiB over {scheme}, SeaweedFS and Rucio on the same machine, medians of {arguments.rounds}')
     print(f'{"":34} {"s":>8} {"ms a file":>10} {"ratio":>7}')
-    names = {'s5cmd': 's5cmd cp', 'bulk': 'rucio s3 upload', 'bulk again': 'rucio s3 upload, nothing to do', 'stock': 'rucio upload'}
+    names = {
+        's5cmd': 's5cmd cp',
+        'bulk': 'rucio s3 upload',
+        'bulk again': 'rucio s3 upload, nothing to do',
+        'stock': 'rucio upload',
+        's5cmd_back': 's5cmd cp, back',
+        'bulk_back': 'rucio s3 download',
+        'bulk_back again': 'rucio s3 download, nothing to do',
+        'stock_back': 'rucio download',
+    }
     each = {tool: 1000 * statistics.median(times[tool]) / counts.get(tool, arguments.files) for tool in names}
     for tool, name in names.items():
         label = f'{name} ({counts[tool]} files)' if tool in counts else name
-        print(f'{label:34} {statistics.median(times[tool]):8.2f} {each[tool]:10.1f} {each[tool] / each["s5cmd"]:7.2f}')
+        print(f'{label:34} {statistics.median(times[tool]):8.2f} {each[tool]:10.1f} {each[tool] / each["s5cmd_back" if "back" in tool else "s5cmd"]:7.2f}')
     print('ratio: time for a file / that of s5cmd')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='upload of many files: ratios against other tools')
+    parser = argparse.ArgumentParser(description='upload and download of many files: ratios against other tools')
     parser.add_argument('--files', type=int, default=1000, help='how many (1000)')
     parser.add_argument('--size', type=int, default=MiB // 1024, help='of each, in KiB (1024)')
     parser.add_argument('--stock', type=int, default=50, help='how many of them go by the stock command, which is slow (50)')

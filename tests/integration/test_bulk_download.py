@@ -16,6 +16,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def summary(done: Any) -> dict[str, int]:
 def test_a_directory_comes_back_and_goes_there_again(site: Site, unique: str, tmp_path: Path) -> None:
     data, back = tmp_path / 'data', tmp_path / 'back'
     contents = make(data, {'a': 1000, 'empty': 0, 'sub/b.root': 2000, 'sub.x': 5, '.hidden/c': 1, 'sub/deeper/large': 20 * MiB})
+    contents['sub.x'] = b'hello'
+    (data / 'sub.x').write_bytes(contents['sub.x'])
     ok(site.alice.rucio('s3', 'upload', str(data), f'{SCOPE}:{unique}', '--rse', RSE))
 
     first = ok(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(back)))
@@ -67,6 +70,7 @@ def test_a_directory_comes_back_and_goes_there_again(site: Site, unique: str, tm
     assert content_of(back) == contents
     assert '0 files uploaded' in again
     assert '6 already registered' in again
+    assert ok(site.alice.rucio('s3', 'cat', f'{SCOPE}:{unique}/sub.x', f'{SCOPE}:{unique}/empty')) == 'hello'
 
 
 def test_files_and_directories_and_what_is_left_out(site: Site, unique: str, tmp_path: Path) -> None:
@@ -89,6 +93,19 @@ def test_files_and_directories_and_what_is_left_out(site: Site, unique: str, tmp
     assert content_of(tmp_path / 'to') == {'b.root': contents['b.root']}
 
 
+def test_a_reader_who_has_enough(site: Site, unique: str, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_bytes(b'line\n' * 5 * MiB)
+    ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'file'), f'{SCOPE}:{unique}', '--rse', RSE))
+    process = site.alice.popen('rucio', 's3', 'cat', f'{SCOPE}:{unique}/file', stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(5) == 'line\n'
+    process.stdout.close()
+
+    assert process.stderr is not None
+    assert process.stderr.read() == ''
+    assert process.wait(TIMEOUT) == 141
+
+
 def test_several_dids_have_a_directory_each(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {'a': 10, 'sub/b': 20})
     for name in ('one', 'two'):
@@ -106,6 +123,36 @@ def test_several_dids_have_a_directory_each(site: Site, unique: str, tmp_path: P
     assert download(unique, to='container') == each
     assert download(f'{unique}.one/sub', to='folder') == {'b': contents['sub/b']}
     assert download(f'{unique}.one/sub/b', f'{unique}.two/a', to='files') == {'b': contents['sub/b'], 'a': contents['a']}
+
+
+def test_sync_makes_equal_one_way(site: Site, unique: str, tmp_path: Path) -> None:
+    """Alice owns the scope, and the server has the keys: it deletes in the catalogue."""
+    storage = site.storages[RSE]
+    site.root.server.set_rse_keys(site.ids[RSE], storage.access_key, storage.secret_key)
+    data, back, did = tmp_path / 'data', tmp_path / 'back', f'{SCOPE}:{unique}'
+    contents = make(data, {'a': 10, 'sub/b': 20, 'sub/c': 30, 'keep.log': 40})
+
+    def sync(*words: str) -> str:
+        return ok(site.alice.rucio('s3', 'sync', *words, '--rse', RSE))
+
+    assert '4 files uploaded' in sync(str(data), did)
+    sync(did, str(back))
+    assert content_of(back) == contents
+    for name in ('sub/b', 'sub/c', 'keep.log'):
+        (data / name).unlink()
+    (data / 'new').write_bytes(b'new')
+    (back / 'mine').write_bytes(b'mine')
+    filters = ['--exclude', '*.log', '--delete']
+    assert f'would delete {did}/sub/b' in sync(str(data), did, *filters, '--dry-run')
+    told = sync(str(data), did, *filters)
+    assert '1 files uploaded' in told
+    assert told.count('Deleted') == 2
+    assert set(site.objects(RSE, f'{unique}/')) == {f'{unique}/{name}' for name in ('a', 'new', 'keep.log')}
+    assert 'files downloaded' in sync(did, str(back))
+    assert (back / 'mine').exists()
+    sync(did, str(back), '--delete')
+    assert content_of(back) == {'a': contents['a'], 'new': b'new', 'keep.log': contents['keep.log']}
+    assert not (back / 'sub').exists()
 
 
 def test_another_replica_where_one_fails(site: Site, unique: str, tmp_path: Path) -> None:
@@ -127,6 +174,24 @@ def test_another_replica_where_one_fails(site: Site, unique: str, tmp_path: Path
     assert '3 files downloaded' in done
 
 
+_IN_PYTHON = """
+import sys
+from rucio.client.s3client import S3Client
+client, (data, did, to) = S3Client(), sys.argv[1:]
+steps = []
+assert client.upload(data, did, exclude=['b/']).there == 2
+assert client.upload([data + '/a', data + '/b'], did, dry_run=True, jobs=2).there == 2
+downloaded = client.download(did, to, progress=steps.append)
+assert (downloaded.received, sum(steps), downloaded.failures) == (3, downloaded.received_bytes, []), downloaded
+assert client.rm(did + '/a')[0]['removed'] == 1
+assert client.sync(data, did).transferred.sent == 1
+assert client.sync(did, to, delete=True).transferred.there == 3
+open(to + '/new', 'w').close()
+assert client.sync(to, did, exclude=['a'], delete=True).transferred.sent == 1
+assert client.sync(data, did, delete=True).deleted == [did + '/new']
+"""
+
+
 @pytest.mark.parametrize('kind', ['vended_team', 'signed_team'])
 def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Path) -> None:
     team: Team = request.getfixturevalue(kind)
@@ -137,6 +202,10 @@ def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str, uniq
     ok(team.owner.rucio('s3', 'download', f'{team.scope}:{unique}', str(tmp_path / 'back')))
 
     assert content_of(tmp_path / 'back') == contents
+    if kind == 'vended_team':
+        done = team.owner.python(_IN_PYTHON, str(tmp_path / 'data'), f'{team.scope}:{unique}', str(tmp_path / 'python'))
+        assert done.returncode == 0, done.stderr
+        assert content_of(tmp_path / 'python').keys() == contents.keys() | {'new'}
     assert 'may not read' in refused(team.other.rucio('s3', 'download', f'{team.scope}:{unique}', str(tmp_path / 'other')))
     assert content_of(tmp_path / 'other') == {}
 

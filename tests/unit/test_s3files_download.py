@@ -17,9 +17,10 @@ import zlib
 import pytest
 
 from rucio.client.s3files import Download, Filter, Options
+from rucio.client.s3files.content import stream
 from rucio.client.s3files.paths import Folder, base_of, relative
 from rucio.client.s3files.tally import Refused, Tally
-from rucio.common.exception import DataIdentifierNotFound, ServerConnectionException
+from rucio.common.exception import DataIdentifierNotFound, FileConsistencyMismatch, ServerConnectionException, UnsupportedOperation
 from rucio.rse.protocols.s3 import Default
 from servers.fake_s3 import error
 
@@ -293,6 +294,36 @@ def test_a_storage_that_refuses_everything_is_not_asked_a_million_times(run, add
 
     assert len(failures) == 6
     assert '5 files in a row' in failures[-1][1]
+
+
+def read(catalogue, name):
+    got = []
+    stream(catalogue, SCOPE, name, got.append)
+    return b''.join(got)
+
+
+def test_the_content_comes_from_a_replica_that_works(add, catalogue):
+    add('run/x', b'content', rses=('DEAD', 'X'))
+    assert read(catalogue, 'run/x') == b'content'
+    with pytest.raises(UnsupportedOperation, match='is a dataset'):
+        read(catalogue, 'run')
+    with pytest.raises(DataIdentifierNotFound):
+        read(catalogue, 'missing')
+
+
+@pytest.mark.parametrize('content', [b'CONTENT', b'content and more'])
+def test_the_end_of_a_wrong_content_does_not_come(add, catalogue, s3, content):
+    add('run/x', b'content')
+    s3.store(BUCKET, 'run/x', content)
+    with pytest.raises(FileConsistencyMismatch, match='but the catalogue says'):
+        read(catalogue, 'run/x')
+    large = b'x' * 3 * 1024**2
+    add('run/large', large)
+    s3.store(BUCKET, 'run/large', large[:-1] + b'y')
+    got = []
+    with pytest.raises(Refused, match='was not read completely'):
+        stream(catalogue, SCOPE, 'run/large', got.append)
+    assert 0 < sum(map(len, got)) < len(large)
 
 
 def test_steps_add_up_also_after_a_failure(run, add, s3):

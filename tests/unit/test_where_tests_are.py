@@ -25,6 +25,7 @@ TESTS = Path(__file__).parents[1]
 LIB = TESTS.parent / 'lib'
 ELSEWHERE = {
     'rucio/cli/s3/buckets.py': 'unit/test_cli_listing.py',
+    'rucio/cli/s3/cat.py': 'integration/test_bulk_download.py',
     'rucio/cli/s3/download.py': 'integration/test_bulk_download.py',
     'rucio/cli/s3/dumps.py': 'unit/test_s3dump.py',
     'rucio/cli/s3/exec.py': 'interop/test_exec.py',
@@ -39,8 +40,12 @@ ELSEWHERE = {
     'rucio/cli/s3/serve.py': 'interop/test_serve.py',
     'rucio/cli/s3/sharing.py': 'unit/test_cli_tables.py',
     'rucio/cli/s3/storages.py': 'unit/test_cli_rse_add.py',
+    'rucio/cli/s3/sync.py': 'integration/test_bulk_download.py',
     'rucio/cli/s3/upload.py': 'integration/test_bulk_upload.py',
     'rucio/cli/s3/token.py': 'unit/test_cli_token.py',
+    'rucio/client/s3bulk.py': 'integration/test_bulk_download.py',
+    'rucio/client/s3files/content.py': 'unit/test_s3files_download.py',
+    'rucio/client/s3files/sync.py': 'integration/test_bulk_download.py',
     'rucio/client/s3session.py': 'unit/test_s3client.py',
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
     'rucio/common/s3/deadlines.py': 'attacks/test_hostile_storages.py',

@@ -32,6 +32,7 @@ from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from requests.status_codes import codes  # type: ignore[import-untyped]
 
 from rucio.client.credentialclient import CredentialClient
+from rucio.client.s3bulk import BulkClient
 from rucio.client.s3session import Discreet
 from rucio.common.exception import (
     InputValidationError,
@@ -105,7 +106,7 @@ class _DIDLocation(NamedTuple):
     folder: str  # the key of a collection, or of the folder of a file
 
 
-class S3Client(CredentialClient):
+class S3Client(BulkClient, CredentialClient):
     """Manage buckets, credentials and sharing on S3 storages.
 
     The server needs the S3 plugin (``[api] endpoints_add = s3``); the account needs no keys. Any method can raise

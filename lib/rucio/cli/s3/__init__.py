@@ -60,6 +60,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
 COMMANDS = {
+    'cat': 'cat:cat',
     'check': 'storages:check',
     'credentials': 'access:credentials',
     'download': 'download:download',
@@ -80,6 +81,7 @@ COMMANDS = {
     'settings': 'reconcile:bucket_settings',
     'share': 'sharing:share',
     'token': 'token:token',
+    'sync': 'sync:sync',
     'unshare': 'sharing:unshare',
     'upload': 'upload:upload',
     'url': 'access:url',

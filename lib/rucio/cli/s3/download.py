@@ -54,14 +54,17 @@ def download(
     made = Download(ctx.obj.client, dids, directory, rse, options_of(given))
     with interruptible('Stopped. Run the same command again to continue: it downloads only the missing files.'):
         outcome = made.run()
-    _report(ctx, outcome, directory, None if given['dry_run'] else time.monotonic() - start)
+    report_download(ctx, outcome, directory, None if given['dry_run'] else time.monotonic() - start)
     if outcome.failures:
         sys.exit(1)
 
 
-def _report(ctx: click.Context, outcome: Downloaded, directory: str, seconds: Optional[float]) -> None:
+def report_download(ctx: click.Context, outcome: Downloaded, directory: str, seconds: Optional[float]) -> None:
     """Print the outcome.
 
+    :param ctx: The context of the command.
+    :param outcome: The outcome.
+    :param directory: Where the files went.
     :param seconds: How long it took; None if nothing was done.
     """
     report_problems(outcome)

@@ -22,7 +22,7 @@ import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, table
 from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
-from rucio.client.s3files import Summary, Upload
+from rucio.client.s3files import Upload, Uploaded
 
 
 @click.command('upload')
@@ -51,14 +51,17 @@ def upload(
     made = Upload(ctx.obj.client, sources, scope, name, place, options_of(given))
     with interruptible('Stopped. Run the same command again to continue: it uploads only the missing files.'):
         summary = made.run()
-    _report(ctx, summary, f'{scope}:{name} on {place}', None if given['dry_run'] else time.monotonic() - start)
+    report_upload(ctx, summary, f'{scope}:{name} on {place}', None if given['dry_run'] else time.monotonic() - start)
     if summary.failures:
         sys.exit(1)
 
 
-def _report(ctx: click.Context, summary: Summary, place: str, seconds: Optional[float]) -> None:
+def report_upload(ctx: click.Context, summary: Uploaded, place: str, seconds: Optional[float]) -> None:
     """Print the outcome.
 
+    :param ctx: The context of the command.
+    :param summary: The outcome.
+    :param place: Where the files went.
     :param seconds: How long it took; None if nothing was done.
     """
     report_problems(summary)

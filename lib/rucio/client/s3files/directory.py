@@ -180,6 +180,10 @@ class LocalFiles:
                 found = ((path, prefix + name) for path, name in walk(source, warn, fail))
             yield from (each for each in found if self._chosen.takes(each[1]))
 
+    def paths(self) -> Iterator[str]:
+        """Yield what the names of the files have behind that of the dataset. Problems are not reported again."""
+        yield from (name for _, name in self._walk(lambda *_: None))
+
     def _check_name(self, name: str) -> None:
         try:
             name.encode()

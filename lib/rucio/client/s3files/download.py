@@ -68,6 +68,7 @@ class Download:
         self._sources = Sources(client, rse_expression)
         self._options = options
         self._tally = Tally(Downloaded())
+        self.paths: set[str] = set()  # of all files below the directory, after the download
 
     def run(self) -> Downloaded:
         """Download what is missing or differs. Files that fail are in the summary's failures; the others still come.
@@ -78,6 +79,7 @@ class Download:
         """
         tally = self._tally
         files = Selection(self._client, tally, self._options.chosen).of(self._dids)
+        self.paths = {each.path for each in files}
         size = sum(each.checksums.size or 0 for each in files)
         with self._options.meter(wanted_progress(), len(files), size) as step:
             tally.step = step or tally.step

@@ -31,6 +31,8 @@ from .pipeline import LARGE_AT_ONCE, message
 from .tally import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rucio.client.client import Client
 
     from .paths import RemoteFile
@@ -126,14 +128,29 @@ class Sources:
         :raises Refused: if the download was stopped.
         :raises RucioException: the failures of all replicas, in one message.
         """
-        failures: list[RucioException] = []
-        for rse, protocol, pfn in self.usable(replicas):
+
+        def get(protocol: Default, pfn: str) -> None:
             if tally.stop.is_set():
                 raise Refused('was not downloaded: the download was stopped')
+            self._get(protocol, pfn, replicas.checksums, path, tally)
+
+        self.attempt(replicas, get)
+
+    def attempt(self, replicas: Replicas, get: 'Callable[[Default, str], None]') -> None:
+        """Call a function for one replica after the other, until it works. Other exceptions than Rucio's end it.
+
+        :param replicas: The replicas of a file.
+        :param get: Called with the protocol object and the PFN.
+        :raises SourceNotFound: if it has no replica that can be downloaded here.
+        :raises DestinationNotAccessible: if that is what happens: other replicas would not help.
+        :raises RucioException: the failures of all replicas, in one message.
+        """
+        failures: list[RucioException] = []
+        for rse, protocol, pfn in self.usable(replicas):
             try:
                 if isinstance(protocol, RucioException):
                     raise protocol
-                self._get(protocol, pfn, replicas.checksums, path, tally)
+                get(protocol, pfn)
             except DestinationNotAccessible:
                 raise
             except RucioException as error:

@@ -16,7 +16,7 @@
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Union
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass
-class Summary(Outcome):
+class Uploaded(Outcome):
     """The outcome of an upload."""
 
     sent: int = 0
@@ -56,6 +56,21 @@ class Downloaded(Outcome):
     received: int = 0
     received_bytes: int = 0
     there: int = 0  # the local file already had the content
+
+
+@dataclass
+class Synced:
+    """The outcome of a synchronisation.
+
+    :param transferred: What was uploaded or downloaded.
+    :param deleted: The DIDs or local files that the source does not have, and that were (in a dry run: would be)
+        deleted.
+    :param failures: (DID or path, reason) of those that were not deleted.
+    """
+
+    transferred: 'Union[Uploaded, Downloaded]'
+    deleted: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
 
 _Outcome = TypeVar('_Outcome', bound=Outcome)

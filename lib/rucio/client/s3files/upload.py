@@ -28,7 +28,7 @@ from .destination import Destination, Listing
 from .directory import LocalFile, LocalFiles
 from .options import Options
 from .pipeline import behind, message
-from .tally import Refused, Summary, Tally
+from .tally import Refused, Tally, Uploaded
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -60,12 +60,12 @@ class Upload:
         self._name = name.rstrip('/')
         self._rse = rse
         self._options = options
-        self._tally = Tally(Summary())
-        self._files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
+        self._tally = Tally(Uploaded())
+        self.files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
         self._dataset = Dataset(client, rse, scope, self._name)
         self._destination: Destination
 
-    def run(self) -> Summary:
+    def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
 
         Cost per 500 files: four requests to the Rucio server (two if nothing is missing), one or two listings, and one
@@ -76,7 +76,7 @@ class Upload:
         :raises RucioException: if the storage or the Rucio server refuse all files.
         """
         tally = self._tally
-        total, size = self._files.look_ahead(tally)
+        total, size = self.files.look_ahead(tally)
         self._destination = Destination(self._client, self._rse, self._scope)
         # Report a missing bucket before doing anything else.
         listing = Listing(self._destination.listing(self._name))
@@ -106,7 +106,7 @@ class Upload:
             return catalogue.submit(self._dataset.register, ready, self._tally)
 
         try:
-            lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self._files.chunks())
+            lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self.files.chunks())
             uploads = (
                 start(chunk, known.result())
                 for chunk, known in takewhile(lambda _: not self._tally.stop.is_set(), behind(1, lookups))
