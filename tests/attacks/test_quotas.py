@@ -21,7 +21,8 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection
 from typing import Any
 
@@ -47,7 +48,6 @@ class Limited:
     friend: Rest
     account: str
     rse_id: str
-    tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def bucket(self) -> str:
@@ -239,7 +239,7 @@ def test_somebody_else_fills_it(limited: Limited) -> None:
 def test_without_a_limit(limited: Limited) -> None:
     """As for Rucio's rules, an account has room only where the operator gave it some. It may still read and delete."""
     limited.limit(None)
-    assert f'Account {limited.account} has no quota at RSE {limited.granted.rse}' in limited.refused('x', 0)
+    assert f'Account {limited.account}: no limit is set at RSE {limited.granted.rse}, so nothing can be stored there' in limited.refused('x', 0)
     for method in ('GET', 'DELETE'):
         request = {'method': method, 'uri': f'{limited.granted.storage.url}/{limited.bucket}/x', 'headers': {}}
         assert limited.owner('POST', '/sign', {'rse': limited.granted.rse, 'requests': [request]}).status == 200
@@ -259,3 +259,42 @@ def test_registered_objects_count_once(limited: Limited) -> None:
     limited.refused('more', 101 * KB)
     limited.need('file', 400 * KB)  # in its own place
     limited.refused('file', 401 * KB)
+
+
+def test_a_limit_on_several_rses(limited: Limited) -> None:
+    """The rest of a limit on all RSEs of an expression is not there once for each RSE: what is signed elsewhere counts, too."""
+    limited.limit(-1)
+    rses = f'{limited.granted.rse}|SIGNED_S3'
+    limited.server.rows(
+        'INSERT INTO account_glob_limits (account, rse_expression, bytes, created_at, updated_at) VALUES (:account, :rses, 400000, :now, :now)',
+        account=limited.account,
+        rses=rses,
+        now='2026-01-01 00:00:00.000000',
+    )
+    try:
+        limited.need('x', 300 * KB)
+        assert f"300.000 kB of 400.000 kB allowed at the RSEs '{rses}' are used" in limited.refused('y', 101 * KB)
+    finally:
+        limited.server.rows('DELETE FROM account_glob_limits WHERE account = :account', account=limited.account)
+
+
+def test_vended_keys(limited: Limited) -> None:
+    """Keys are not known to the server again before they end. Near the limit they end soon; at the limit, there are none to write, and no other way in
+    by a collection, a prefix or the friend. Keys to read, and signatures to delete, are still to be had."""
+    limited.limit(50 * 10**9)
+    collection = {'rse': limited.granted.rse, 'scope': limited.bucket, 'name': 'desk'}
+    asked = (collection, collection | {'name': ''}, {'rse': limited.granted.rse, 'bucket': limited.bucket, 'prefix': 'desk/'})
+    soon = datetime.now(timezone.utc) + timedelta(seconds=1000)
+    for each in asked:
+        keys = limited.owner.ok('POST', '/credentials', each | {'write': True})
+        assert datetime.fromisoformat(keys['expiration'].replace('Z', '+00:00')) < soon
+        assert datetime.fromisoformat(limited.owner.ok('POST', '/credentials', each)['expiration'].replace('Z', '+00:00')) > soon
+    limited.need('full', 5 * 10**10)
+    for by, some in ((limited.owner, asked), (limited.friend, asked[::2])):
+        for each in some:
+            answer = by('POST', '/credentials', each | {'write': True})
+            assert (answer.status, answer.error) == (409, 'InsufficientAccountLimit'), answer
+            assert '50.000 GB of 50.000 GB allowed' in answer.message
+            by.ok('POST', '/credentials', each)
+    request = {'method': 'DELETE', 'uri': f'{limited.granted.storage.url}/{limited.bucket}/full', 'headers': {}}
+    limited.owner.ok('POST', '/sign', {'rse': limited.granted.rse, 'requests': [request]})

@@ -14,12 +14,13 @@
 """What botocore does not promise, and this project relies on: each test fails when that changes."""
 
 from datetime import datetime, timedelta, timezone
+from io import BytesIO
 from types import SimpleNamespace
 
 import botocore.session
 import pytest
 from botocore import UNSIGNED, handlers
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -226,6 +227,27 @@ def test_the_operations_that_need_a_checksum_can_do_without_that_of_botocore(cli
     internals.before_call(client, 'DeleteObjects', internals.without_checksum)
     client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})
     assert not [name for name in s3.requests[-1].headers if 'checksum' in name]
+
+
+@pytest.mark.parametrize('in_header', [True, False])
+def test_a_body_over_https_has_a_length_only_if_its_checksum_is_in_a_header(in_header):
+    client = internals.isolated_session(KEYS).create_client('s3', 'mars', endpoint_url='https://127.0.0.1:9')
+    if in_header:
+        internals.before_call(client, 'PutObject', internals.checksum_in_header)
+    lengths, sent = [], []
+    internals.authorise_requests(client, lambda request, _: lengths.append(internals.content_length(request)), lambda _: None, signed=True)
+
+    def send(request, **_):
+        sent.append(request)
+        answer = AWSResponse(request.url, 200, {}, None)
+        internals.set_content(answer, b'')
+        return answer
+
+    client.meta.events.register('before-send.s3.PutObject', send)
+    client.put_object(Bucket=BUCKET, Key='k', Body=BytesIO(b'content'))
+    assert lengths == [7 if in_header else None]
+    assert sent[0].headers.get('Content-Length') == ('7' if in_header else None)
+    assert ('x-amz-checksum-crc32' in sent[0].headers) is in_header
 
 
 def test_each_attempt_is_authorised_by_the_given_function_and_a_url_by_the_given_keys(client, s3, monkeypatch):

@@ -58,6 +58,8 @@ def rows(session):
 
 def add(session, name, size, part=None):
     pending.add(ALICE, RSE, [Stored(SCOPE, name, part, size)], session=session)
+    if rows(session) > pending.MAX_ROWS:
+        pending.join_rows(ALICE, RSE, session=session)
 
 
 def test_a_name_counts_once_and_its_parts_together(session, clock):

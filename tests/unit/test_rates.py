@@ -145,7 +145,7 @@ def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
     monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext())
     monkeypatch.setattr(gateway.storages, 'get_storage', mock.Mock())
     monkeypatch.setattr(gateway.shared_keys, 'neighbours', lambda *_, **__: [])
-    deletion = SimpleNamespace(keys=60, touches=(), lockable='', any_body=False)
+    deletion = SimpleNamespace(keys=60, touches=(), lockable='', any_body=False, stores=False)
     monkeypatch.setattr(gateway, 'signing', mock.Mock(**{'check.return_value': [deletion]}))
     gateway.sign(api.Sign(rse='X', requests=[{}]), 'alice')
     with pytest.raises(rates.TooManyRequests):

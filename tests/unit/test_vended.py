@@ -26,6 +26,7 @@ import pytest
 from rucio.common.exception import (
     AccessDenied,
     InputValidationError,
+    InsufficientAccountLimit,
     RSEAccessDenied,
     RSENotFound,
     RSEOperationNotSupported,
@@ -352,6 +353,13 @@ def test_the_server_signs_what_it_does_not_vend_keys_for(connection, signing, s3
     assert {request.headers['authorization'] for request in s3.requests} == {'as the server signs'}
     assert len(signing.signed) == len(s3.requests)
     assert len(signing.asked) == 1  # keys, once in some minutes
+
+
+def test_who_is_over_a_limit_deletes_by_signatures(connection, signing, s3):
+    signing.failure = InsufficientAccountLimit('Account alice: 10.000 GB of 10.000 GB allowed at RSE X are used.')
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.delete_object(Bucket=BUCKET, Key='k')
+    assert s3.requests[-1].headers['authorization'] == 'as the server signs'
 
 
 def test_keys_are_used_again_once_the_server_vends_them(connection, signing, s3, clock):

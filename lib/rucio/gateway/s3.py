@@ -399,6 +399,7 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
     :raises AccessDenied: if the issuer may not access it.
     :raises InputValidationError: if there is neither a scope nor a bucket and an RSE.
     :raises RSEOperationNotSupported: if the server cannot vend keys for the RSE.
+    :raises InsufficientAccountLimit: if they are to write, and the owner of the scope may not store anything more.
     :raises TooManyRequests: if the issuer exceeded the rate limit.
     """
     if asked.scope:
@@ -459,9 +460,15 @@ def _vended(
     tried = chaining.verdict(storage)
     if not tried.safe:
         raise RSEOperationNotSupported(f'{tried.reason} Until then this server signs requests (remote).')
+    lifetime = asked.lifetime or storage.endpoint.credentials_lifetime
     if asked.write:
+        with db_session(DatabaseOperationType.READ) as session:
+            room = quotas.room_of_place(
+                storage, InternalAccount(issuer, vo=storage.vo), bucket, prefix, session=session
+            )
+        lifetime = quotas.lifetime(room, lifetime)
         public_acls.ignore(storage, bucket)
-    vended = vending.vend(storage, bucket, prefix, asked.write, asked.lifetime, issuer, exact, until)
+    vended = vending.vend(storage, bucket, prefix, asked.write, lifetime, issuer, exact, until)
     return {
         'rse': storage.rse,
         'url': storage.endpoint.url,

@@ -21,7 +21,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import AccessDenied, CannotAuthenticate, RSEOperationNotSupported
+from rucio.common.exception import (
+    AccessDenied,
+    CannotAuthenticate,
+    InsufficientAccountLimit,
+    RSEOperationNotSupported,
+)
 from rucio.common.s3 import api
 from rucio.common.s3.roles import Role
 from rucio.core.s3.auth import tokens
@@ -61,7 +66,7 @@ def authenticate(token: str) -> tuple[str, str]:
 
 
 def assume_role(arn: str, lifetime: Optional[int], issuer: str, vo: str = DEFAULT_VO) -> 'dict[str, Any]':
-    """Vend keys for a role: to write if the issuer may, unless it is a read-only one.
+    """Vend keys for a role: to write if the issuer may and has room, unless it is a read-only one.
 
     The requests of :func:`.s3.get_credentials`, and its exceptions.
 
@@ -76,7 +81,7 @@ def assume_role(arn: str, lifetime: Optional[int], issuer: str, vo: str = DEFAUL
     wanted = {'rse': role.rse, 'scope': role.scope, 'name': role.name, 'lifetime': lifetime}
     try:
         if not role.read_only:
-            with suppress(AccessDenied):
+            with suppress(AccessDenied, InsufficientAccountLimit):
                 return s3.get_credentials(api.GetCredentials.read(wanted | {'write': True}), issuer, vo)
         return s3.get_credentials(api.GetCredentials.read(wanted), issuer, vo)
     except RSEOperationNotSupported as error:

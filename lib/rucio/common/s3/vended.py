@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rucio.common.exception import (
     AccessDenied,
     InputValidationError,
+    InsufficientAccountLimit,
     RSEAccessDenied,
     RSEOperationNotSupported,
     RucioException,
@@ -193,7 +194,7 @@ class Vended(Authorizer):
             return None
         try:
             return self._keys_for(need)
-        except RSEOperationNotSupported:
+        except (RSEOperationNotSupported, InsufficientAccountLimit):  # signatures delete, and say what is too much
             if 'remote' not in (self._server.get_s3_rse(self._rse).get('auth') or ()):
                 raise
             self._signs_until = time.monotonic() + self.SIGNING

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['SECONDS', 'Stored', 'add', 'has_table', 'recent', 'unregistered']
+__all__ = ['MAX_ROWS', 'SECONDS', 'Stored', 'add', 'has_table', 'join_rows', 'recent', 'unregistered']
 
 # A signature is valid for 15 minutes, and a request that was sent at their end may take as long again.
 SECONDS = 1800
@@ -92,7 +92,7 @@ def recent(account: 'InternalAccount', rse_ids: 'Sequence[str]') -> 'ColumnEleme
 
 
 def add(account: 'InternalAccount', rse_id: str, stored: 'Iterable[Stored]', *, session: 'Session') -> None:
-    """Remember what an account may store, and forget what it could. Three queries; rarely some more.
+    """Remember what an account may store, and forget what it could. Two queries.
 
     SQLite has no locks of rows: there, this makes other transactions wait.
 
@@ -102,9 +102,6 @@ def add(account: 'InternalAccount', rse_id: str, stored: 'Iterable[Stored]', *, 
     """
     ended = and_(_of(account, [rse_id]), ~recent(account, [rse_id]))
     session.execute(delete(Pending).where(ended).execution_options(synchronize_session=False))
-    mine = _of(account, [rse_id])
-    if session.execute(select(func.count()).select_from(Pending).where(mine)).scalar_one() > MAX_ROWS:
-        _join(account, rse_id, session)
     _insert(account, rse_id, [(each, _now()) for each in stored], session)
 
 
@@ -159,10 +156,14 @@ def _counted(account: 'InternalAccount', rows: 'ColumnElement[bool]', session: '
     return {_Object(row.rse_id, row.scope, row.name, None): int(row.most or 0) for row in found}
 
 
-def _join(account: 'InternalAccount', rse_id: str, session: 'Session') -> None:
-    """Drop what is in the catalogue, and make one row of the parts of an object, and of all objects of a minute.
+def join_rows(account: 'InternalAccount', rse_id: str, *, session: 'Session') -> None:
+    """Keep the table small: to be called if an account has more than :data:`MAX_ROWS` on an RSE. Four queries.
 
-    The latest objects keep a row of their own.
+    What is in the catalogue is dropped, the parts of an object become a row, and so do the objects of a minute, except
+    the latest.
+
+    :param account: The account.
+    :param rse_id: The RSE.
     """
     mine = _of(account, [rse_id])
     found = sorted(unregistered(account, mine, session=session).items(), key=lambda item: item[1].at, reverse=True)

@@ -23,7 +23,7 @@ Rucio's abacus daemon has not added yet, and what was signed of late (:mod:`.pen
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, or_, select
 
 from rucio.common.exception import AccessDenied, InsufficientAccountLimit
 from rucio.common.types import InternalScope
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
     from .signing_guards import CheckedRequest
 
-__all__ = ['Charge', 'Room', 'charged', 'limited_owner', 'need_room', 'room']
+__all__ = ['Charge', 'Room', 'charged', 'lifetime', 'need_room', 'room', 'room_of_place']
+
+FILLED_PER_SECOND = 100_000_000  # bytes, by keys that are vended: about a Gbit/s
 
 
 class Charge(NamedTuple):
@@ -72,11 +74,20 @@ class Room(NamedTuple):
     limit: Optional[int]
     used: int
     pending: int
+    rows: int = 0  # of the table of what is pending
 
     @property
     def left(self) -> int:
         """The bytes that the account may still store; 0 or less: none."""
         return (self.limit or 0) - self.used - self.pending
+
+    @property
+    def state(self) -> str:
+        """How much is used of what, as part of a sentence."""
+        if self.limit is None:
+            return f'no limit is set {self.where}, so nothing can be stored there'
+        signed = f' ({sizefmt(self.pending)} of them signed in the last half hour)' if self.pending else ''
+        return f'{sizefmt(self.used + self.pending)} of {sizefmt(self.limit)} allowed {self.where} are used{signed}'
 
     def refusal(self, more: int = 0) -> InsufficientAccountLimit:
         """Return the exception for an account without enough room.
@@ -84,17 +95,11 @@ class Room(NamedTuple):
         :param more: The bytes that it asked for, which are not in ``pending``.
         """
         if self.limit is None:
-            return InsufficientAccountLimit(
-                f'Account {self.account} has no quota {self.where}, so nothing can be stored there: ask the operator '
-                'for quota (rucio account limit).'
-            )
-        now = self.used + self.pending
-        signed = f' ({sizefmt(self.pending)} of them signed in the last half hour)' if self.pending else ''
-        wanted = f', {sizefmt(now + more)} with this' if more else ''
-        return InsufficientAccountLimit(
-            f'Account {self.account}: {sizefmt(now)} of {sizefmt(self.limit)} allowed {self.where} are used{signed}'
-            f'{wanted}. Delete files or rules, or ask the operator for a higher limit (rucio account limit).'
-        )
+            remedy = 'Ask the operator for quota (rucio account limit).'
+            return InsufficientAccountLimit(f'Account {self.account}: {self.state}. {remedy}')
+        wanted = f', {sizefmt(self.used + self.pending + more)} with this' if more else ''
+        remedy = 'Delete files or rules, or ask the operator for a higher limit (rucio account limit).'
+        return InsufficientAccountLimit(f'Account {self.account}: {self.state}{wanted}. {remedy}')
 
 
 def room(account: 'InternalAccount', storage: 'Storage', *, session: 'Session') -> Optional[Room]:
@@ -111,13 +116,38 @@ def room(account: 'InternalAccount', storage: 'Storage', *, session: 'Session') 
     return min(found, key=lambda each: each.left, default=None)
 
 
-def limited_owner(storage: 'Storage', scope: InternalScope, *, session: 'Session') -> 'Optional[InternalAccount]':
-    """Return the owner of a scope if a limit applies to what is stored on an RSE. One query, two if it does.
+def room_of_place(
+    storage: 'Storage', issuer: 'InternalAccount', bucket: str, prefix: str, *, session: 'Session'
+) -> Optional[Room]:
+    """Return how much room the owner of a part of a bucket has; None: there is no limit. One query, up to eight if so.
 
     :param storage: The RSE.
-    :param scope: The scope.
+    :param issuer: The account that wants to store there; admins do without a limit.
+    :param bucket: The bucket.
+    :param prefix: A prefix of keys.
     """
-    return _limited_owners(storage, [scope], session).get(scope)
+    found = storage.layout.dids_of(bucket, prefix) if storage.layout.deterministic else []
+    scopes = [InternalScope(scope, vo=storage.vo) for scope, _ in found]
+    owners = set(_limited_owners(storage, scopes, session).values()) if scopes else set()
+    if not owners or access.is_admin(issuer, session=session):
+        return None
+    rooms = [each for each in (room(owner, storage, session=session) for owner in owners) if each]
+    return min(rooms, key=lambda each: each.left, default=None)
+
+
+def lifetime(room: Optional[Room], wanted: int) -> int:
+    """Return for how long keys to write may be valid: as long as it takes to fill the room. No query.
+
+    :param room: The room; None: there is no limit.
+    :param wanted: The seconds that were asked for.
+    :returns: Seconds; the storage's STS may have a minimum.
+    :raises InsufficientAccountLimit: if there is no room.
+    """
+    if room is None:
+        return wanted
+    if room.left <= 0:
+        raise room.refusal()
+    return min(wanted, room.left // FILLED_PER_SECOND + 1)
 
 
 def charged(
@@ -143,7 +173,7 @@ def charged(
             for scope, name in storage.layout.dids_of(each.touches[0].bucket, each.touches[0].name):
                 names[InternalScope(scope, vo=storage.vo)].append((each, name))
     owners = _limited_owners(storage, list(names), session) if names else {}
-    if not owners or access.is_admin(issuer, session=session, known=known):
+    if not owners or (issuer not in owners.values() and access.is_admin(issuer, session=session, known=known)):
         return []
     return [Charge(owner, each, scope, name) for scope, owner in owners.items() for each, name in names[scope]]
 
@@ -152,19 +182,18 @@ def _limited_owners(
     storage: 'Storage', scopes: 'Sequence[InternalScope]', session: 'Session'
 ) -> 'dict[InternalScope, InternalAccount]':
     scope, local, everywhere = models.Scope, models.AccountLimit, models.AccountGlobalLimit
+    attribute = models.AccountAttrAssociation
     own = and_(local.account == scope.account, local.rse_id == storage.rse_id)
     has_more = select(everywhere.account).where(everywhere.account == scope.account).exists()
+    is_admin = select(attribute.account).where(
+        and_(attribute.account == scope.account, attribute.key == 'admin', attribute.value.is_not(None))
+    )
     rows = session.execute(
-        select(scope.scope, scope.account, local.bytes, has_more.label('has_more'))
+        select(scope.scope, scope.account)
         .outerjoin(local, own)
-        .where(scope.scope.in_(scopes))
+        .where(scope.scope.in_(scopes), or_(local.bytes.is_(None), local.bytes != -1, has_more), ~is_admin.exists())
     ).all()
-    return {
-        row.scope: row.account
-        for row in rows
-        if (row.bytes != -1 or row.has_more)
-        and not has_account_attribute(account=row.account, key='admin', session=session)
-    }
+    return {row.scope: row.account for row in rows}
 
 
 def need_room(storage: 'Storage', charges: 'Sequence[Charge]', *, session: 'Session') -> None:
@@ -208,10 +237,14 @@ def _need_room_of(owner: 'InternalAccount', storage: 'Storage', stored: 'Sequenc
         beside = 0
     else:
         beside = more
+    rows = 0
     for limit in limits:
         found = _room(owner, limit, session)
+        rows = max(rows, found.rows)
         if limit.bytes is None or found.left < beside:
             raise found._replace(pending=max(0, found.pending - more + beside)).refusal(more)
+    if rows > pending.MAX_ROWS:
+        pending.join_rows(owner, storage.rse_id, session=session)
 
 
 def _limits(account: 'InternalAccount', storage: 'Storage', session: 'Session', lock: bool = False) -> list[_Limit]:
@@ -240,10 +273,10 @@ def _room(account: 'InternalAccount', limit: _Limit, session: 'Session') -> Room
     ]
     recent = pending.recent(account, limit.rse_ids)
     if pending.has_table(session=session):
-        sums.append(select(func.coalesce(func.sum(Pending.bytes), 0)).where(recent))
+        sums += [select(func.coalesce(func.sum(Pending.bytes), 0)).where(recent), select(func.count()).where(recent)]
     row = session.execute(select(*(each.scalar_subquery() for each in sums))).one()
-    usage, changes, *signed = (int(each) for each in row)  # some databases answer with decimals
-    found = Room(account, limit.where, limit.bytes, usage + changes, sum(signed))
+    usage, changes, signed, rows = [*(int(each) for each in row), 0, 0][:4]  # some databases answer with decimals
+    found = Room(account, limit.where, limit.bytes, usage + changes, signed, rows)
     if found.pending and found.left < 0:
         left = pending.unregistered(account, recent, session=session).values()
         found = found._replace(pending=sum(each.bytes for each in left))

@@ -35,6 +35,7 @@ from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import Target
 from rucio.core.did import set_metadata
 from rucio.core.rse_selector import RSESelector
+from rucio.core.s3.auth import quotas
 from rucio.db.sqla import models
 
 from . import cors, lookup, public_acls, subscriptions
@@ -87,9 +88,11 @@ def need_room(
     try:
         RSESelector(account, [rse], None, 1, session=session)
     except InsufficientAccountLimit:
+        room = quotas.room(account, storage, session=session)
         raise InsufficientAccountLimit(
-            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there. Ask '
-            'the operator for quota (rucio account limit), or use another RSE.'
+            f'Account {account} has no quota left on RSE {storage.rse}, so no rule can keep {scope}:{name} there'
+            f'{f": {room.state}" if room else ""}. Ask the operator for quota (rucio account limit), or use another '
+            'RSE.'
         ) from None
 
 
