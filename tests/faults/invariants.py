@@ -19,6 +19,7 @@ import shutil
 import traceback
 import zlib
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from .plans import COPY, SIGNED, VENDED, Operation
@@ -112,7 +113,8 @@ class _Settle:
     # Time goes by
 
     def lifecycles(self) -> None:
-        """A day: claims and heartbeats have ended, entries of uploads are old, what was erased may be deleted."""
+        """Two days: claims and heartbeats have ended, entries of uploads and objects are old, what was erased may be deleted."""
+        self.site.age = timedelta(days=2)
         self.site.rows('DELETE FROM heartbeats')
         self.site.rows(f"UPDATE dids SET expired_at = '2000-01-01 00:00:00' WHERE expired_at IS NOT NULL AND scope IN ({self._scopes})")
         then = "created_at = datetime(created_at, '-2 days'), updated_at = datetime(updated_at, '-2 days')"
@@ -151,12 +153,19 @@ class _Settle:
             states = {'stored': THERE, 'elsewhere': THERE, 'deleted': GONE, 'erased': GONE}
             wanted = states.get(file.state)
             body, replica = self._body(file), self._replica(file)
+            if self._never_arrived(file):
+                continue
             if wanted is None:  # perhaps erased
                 wanted = THERE if body is not None or replica else GONE
             if wanted == GONE and (body is not None or replica):
                 self._wrong(f'{file.name} ({file.state}): is still there: {"an object" if body is not None else ""} {replica or ""}')
             elif wanted == THERE:
                 self._is_there(file, body, replica)
+
+    def _never_arrived(self, file: File) -> bool:
+        """Its upload failed, and it was not tried again but perhaps erased: the catalogue keeps what the upload left there for the next one."""
+        replica = self._replica(file) if file.state == 'perhaps erased' else None
+        return bool(replica) and replica[0] == 'C' and self._body(file) is None
 
     def _is_there(self, file: File, body: bytes | None, replica: Any) -> None:
         if body is None:
@@ -203,7 +212,7 @@ class _Settle:
                 if not any(done.command.killed for done in self.run.done if done.operation.identifier == identifier):
                     self._wrong(f'{operation}: left a temporary file behind, and was not killed')
                 self._download_again(user, operation)
-            there = [file for file in self.run.files.values() if file.owner is user and self._replica(file)]
+            there = [file for file in self.run.files.values() if file.owner is user and self._replica(file) and not self._never_arrived(file)]
             if there:
                 self._download_all(user, there)
 
@@ -243,12 +252,15 @@ class _Settle:
 
     def catalogue(self) -> None:
         """No transfer, rule or lock hangs."""
+        open_ones = [file.name for file in self.run.files.values() if self._never_arrived(file)]
         for state, name, error in self.site.rows(f'SELECT state, name, err_msg FROM requests WHERE scope IN ({self._scopes})'):
             self._wrong(f'{name}: its transfer is still there: {state} {error}')
         for name, state, error in self.site.rows(f"SELECT name, state, error FROM rules WHERE state != 'O' AND scope IN ({self._scopes})"):
-            self._wrong(f'{name}: its rule is {state}: {error}')
+            if name not in open_ones:
+                self._wrong(f'{name}: its rule is {state}: {error}')
         for name, state in self.site.rows(f"SELECT name, state FROM locks WHERE state != 'O' AND scope IN ({self._scopes})"):
-            self._wrong(f'{name}: its lock is {state}')
+            if name not in open_ones:
+                self._wrong(f'{name}: its lock is {state}')
         for name, state in self.site.rows(f'SELECT name, state FROM bad_replicas WHERE scope IN ({self._scopes})'):
             self._wrong(f'{name}: was declared {state}')
         for (did, account), given in self.run.shared.items():

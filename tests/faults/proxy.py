@@ -28,11 +28,13 @@ It may stand in front of a Rucio server as well. With `choose` somebody else dec
 import http.client
 import http.server
 import os
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from email.utils import formatdate
 from time import time
 from typing import Any
@@ -246,6 +248,20 @@ def carry_out_twice(exchange: Exchange) -> None:
 def other_time(seconds: float) -> Fault:
     """The clock of the server has jumped: it refuses the signature, and says what time it has."""
     return answer(403, 'RequestTimeTooSkewed', lambda: {'Date': formatdate(time() + seconds, usegmt=True)})
+
+
+def older(age: timedelta) -> Fault:
+    """Time has gone by: all objects of a listing were written so much earlier than they were."""
+
+    def written(found: 're.Match[bytes]') -> bytes:
+        return (datetime.fromisoformat(found[0].decode()) - age).isoformat().encode()
+
+    def aged(exchange: Exchange) -> None:
+        response = exchange.forward()
+        response.body = re.sub(rb'(?<=<LastModified>)[0-9-]{10}T[0-9:]{8}', written, response.body)
+        exchange.respond(response)
+
+    return aged
 
 
 def truncate(keep: int) -> Fault:

@@ -26,6 +26,7 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ from servers.seaweedfs import SeaweedFS
 from servers.workers import Ended, Running, Worker
 
 from .plans import COPY, ONLY, PATIENCE, SERVER, SIGNALS, SIGNED, STORAGE, STORAGE_KILLED, USERS, VENDED, WORKERS, Operation, Plan
-from .proxy import Exchange, Fault, FaultProxy, Request, forward
+from .proxy import Exchange, Fault, FaultProxy, Request, forward, older
 from .short_keys import is_assume_role, short_keys
 
 TESTS = str(Path(__file__).parent.parent)
@@ -135,6 +136,7 @@ class Site:
     ids: dict[str, str] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     faulty: bool = False
+    age: timedelta = timedelta()  # what else than objects was made older by
     plan: Plan | None = None
     storage_up: threading.Lock = field(default_factory=threading.Lock)  # held by who needs it, and by who kills it until it is up again
     done: Counter[str] = field(default_factory=Counter)  # the faults that came to pass
@@ -196,7 +198,7 @@ class Site:
 
     def begin(self, plan: Plan) -> None:
         """From now on things fail."""
-        self.plan, self._requests_of_server, self._assumed, self.faulty = plan, 0, 0, True
+        self.plan, self._requests_of_server, self._assumed, self.age, self.faulty = plan, 0, 0, timedelta(), True
 
     def end(self) -> None:
         """Nothing fails any more."""
@@ -227,7 +229,7 @@ class Site:
         agent = next((value for name, value in request.headers.items() if name.lower() == 'user-agent'), '')
         command = self.commands.get(agent.partition('exec-env/')[2].partition(' ')[0])
         if not self.faulty or not self.plan:
-            return forward
+            return older(self.age) if self.age and request.operation == 'GET bucket' else forward
         if command:
             return self._chosen(command, 'storage', request)
         return self._of_server(request, self.plan)
