@@ -175,9 +175,32 @@ def test_sources_come_in_their_order(session, submit):
 
 def test_what_lies_behind_another_rse_is_no_source(session, submit):
     """Rucio notes the sources of all hops with the last request, too."""
-    add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, True), linked=[HERE])
+    session.add(models.Distance(src_rse_id=BESIDE, dest_rse_id='f' * 32, distance=1))
+    session.add(models.Distance(src_rse_id='d' * 32, dest_rse_id=THERE, distance=None))
+    add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, True), ('d' * 32, 0, True), linked=[HERE])
     [taken] = claims.claim_transfers(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE]
+
+
+def test_the_sources_of_another_request_are_not_those_of_this_one(session, submit):
+    """Of two with the same rank, the order is always the same."""
+    requests_ = submit(priority=4), submit(priority=3, scope=InternalScope('user.bob'))
+    sources = [HERE, 'e' * 32, 'd' * 32], [BESIDE]
+    for request, rses in zip(requests_, sources, strict=True):
+        add_sources(session, request, *((rse_id, 0, True) for rse_id in rses))
+    for rse_id in ('d' * 32, 'e' * 32, BESIDE):
+        session.add(models.Distance(src_rse_id=rse_id, dest_rse_id=THERE, distance=1))
+    taken = claims.claim_transfers(MINE, 2, session=session)
+    assert [[each.rse_id for each in transfer.sources] for transfer in taken] == [[HERE, 'd' * 32, 'e' * 32], [BESIDE]]
+
+
+def test_the_name_of_an_instance_is_no_pattern(session, submit):
+    submit()
+    taken = claims.claim_transfers(MINE, 1, session=session)
+    for other in ('m_ne', '%', 'ne', 'not-mine'):
+        claims.release(other, session=session)
+        assert claims.renew(other, taken, session=session) == set()
+    assert claims.renew(MINE, taken, session=session)
 
 
 # Carrying out

@@ -33,7 +33,7 @@ from rucio.core.s3.reconciler import listings, progress, usage
 from rucio.db.sqla import models
 from rucio.db.sqla import s3 as s3_tables
 from rucio.db.sqla import session as rucio_session
-from rucio.db.sqla.constants import DIDType, RequestState, RequestType
+from rucio.db.sqla.constants import DIDType, ReplicaState, RequestState, RequestType
 from servers.twins import OWNERS, PAST, RSES, VOS
 
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
@@ -220,6 +220,27 @@ def test_the_object_of_another_scope_is_not_the_same_one(twins):
     assert 'is already the replica of user.alice:there/file on RSE TWIN_B' in refusal.found
 
 
+def test_the_replica_of_another_scope_is_not_that_of_this_file(twins):
+    """What lost its replica gets one again; what is new is the same in each column for each of them, but for whose it is."""
+    every = [twins.of(vo, owner) for vo, owner in product(VOS, OWNERS)]
+    one = every[0]
+    drop_rows(lambda row: row.get('name') == 'loose/cached' and 'tombstone' in row and row['rse_id'] == one.rse_id and row['scope'] == one.scope)
+    assert registration.register(one.subtree, [NewFile('loose/cached', 10, SUM)]) == (1, [])
+    for each in every:
+        assert registration.register(each.subtree, [NewFile('loose/new', 77, SUM, '0000000a', 'x-2')]) == (1, [])
+        (made,) = twins.rows(models.DataIdentifier, scope=each.scope, name='loose/new')
+        assert (made.account, made.did_type, made.bytes, made.md5, made.adler32) == (each.account, DIDType.FILE, 77, SUM, '0000000a')
+        assert made.is_new is None, 'subscriptions are for datasets'
+        (made,) = twins.rows(models.DataIdentifierAssociation, child_scope=each.scope, child_name='loose/new')
+        assert (made.scope, made.name, made.did_type, made.child_type) == (each.scope, 'loose', DIDType.DATASET, DIDType.FILE)
+        assert (made.bytes, made.md5, made.adler32, made.rule_evaluation) == (77, SUM, '0000000a', True)
+        (made,) = twins.rows(models.RSEFileAssociation, scope=each.scope, name='loose/new')
+        assert (made.rse_id, made.state, made.lock_cnt, made.bytes, made.md5, made.adler32) == (each.rse_id, ReplicaState.AVAILABLE, 0, 77, SUM, '0000000a')
+        assert made.created_at
+        assert made.updated_at
+        assert [row.rule_evaluation_action.value for row in twins.rows(models.UpdatedDID, scope=each.scope, name='loose')] == ['A']
+
+
 def test_a_transfer_of_another_scope_or_to_another_rse_is_not_of_this_file(twins):
     one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
     with twins.writing() as session:
@@ -228,6 +249,19 @@ def test_a_transfer_of_another_scope_or_to_another_rse_is_not_of_this_file(twins
             session.add(models.Request(scope=each.scope, name='shared/half', dest_rse_id=each.rse_id, **values))
     assert updates.complete(one.subtree, ['shared/half']) == 1
     assert updates.complete(bob.subtree, ['shared/half']) == updates.complete(there.subtree, ['shared/half']) == 0
+
+
+def test_a_transfer_or_an_archive_of_another_scope_does_not_keep_a_file(twins):
+    one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
+    with twins.writing() as session:
+        session.add(models.RSEFileAssociation(scope=bob.scope, name='lone', rse_id=there.rse_id, bytes=10, state=ReplicaState.AVAILABLE))
+        values = {'request_type': RequestType.TRANSFER, 'state': RequestState.QUEUED, 'did_type': DIDType.FILE}
+        session.add(models.Request(scope=bob.scope, name='lone', dest_rse_id=one.rse_id, **values))
+        session.add(models.ConstituentAssociation(scope=bob.scope, name='run1/file', child_scope=bob.scope, child_name='lone', bytes=10))
+    assert updates.forget(one.subtree, one.seen('lone')) == (1, [])
+    assert twins.rows(models.DataIdentifier, scope=one.scope, name='lone') == []
+    (refused,) = updates.forget(bob.subtree, bob.seen('lone'))[1]
+    assert refused.kind == 'busy'
 
 
 def test_only_collections_that_are_counted_here_are_counted_again(twins):

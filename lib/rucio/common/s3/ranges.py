@@ -134,7 +134,6 @@ class Fetch:
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
             with self._lock:
                 self._failure = self._failure or error
-            self._stop.set()
             self.done.set()
 
     def _add(self, start: int, crc: int) -> None:

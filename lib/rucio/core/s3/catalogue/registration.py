@@ -301,8 +301,7 @@ def _insert_files(
     dataset_of: 'Mapping[str, Optional[str]]',
     session: 'Session',
 ) -> None:
-    scope, time = subtree.scope, utcnow()
-    written = {'created_at': time, 'updated_at': time}
+    scope = subtree.scope
     dids = [
         {
             'scope': scope,
@@ -312,8 +311,8 @@ def _insert_files(
             'bytes': file.bytes,
             'md5': file.md5,
             'adler32': file.adler32,
+            'is_new': None,
         }
-        | {'is_new': None, **written}
         for file in files
     ]
     contents = [
@@ -324,27 +323,21 @@ def _insert_files(
             'child_name': file.name,
             'bytes': file.bytes,
             'md5': file.md5,
-        }
-        | {
             'adler32': file.adler32,
             'did_type': DIDType.DATASET,
             'child_type': DIDType.FILE,
             'rule_evaluation': True,
-            **written,
         }
         for file in files
         if dataset_of[file.name] is not None
     ]
     datasets = sorted({name for file in files if (name := dataset_of[file.name]) is not None})
-    evaluated = [
-        {'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH, **written} for name in datasets
-    ]
+    evaluated = [{'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH} for name in datasets]
     metadata = [
         {
             'scope': scope,
             'name': file.name,
             'meta': as_column({ETAGS_KEY: {subtree.storage.rse_id: file.etag}}, session),
-            **written,
         }
         for file in files
         if file.etag
@@ -356,14 +349,11 @@ def _insert_files(
 
 
 def _insert_replicas(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> None:
-    time = utcnow()
     same = {
         'rse_id': subtree.storage.rse_id,
         'scope': subtree.scope,
         'state': ReplicaState.AVAILABLE,
         'lock_cnt': 0,
-        'created_at': time,
-        'updated_at': time,
     }
     rows = [
         {'name': file.name, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32, 'path': file.path, **same}
