@@ -26,6 +26,7 @@ from rucio.core import did, rse, scope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import grants, objects, shared_keys
 from rucio.core.s3.buckets import lookup
+from rucio.core.s3.reconciler import progress
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DIDType
 
@@ -79,6 +80,7 @@ def test_a_key_of_two_scopes_is_for_who_may_access_both(ground):
     assert not ground.may(ALICE, 'b.user.alice', 'x', storage=there)
     assert ground.may(BOB, 'b.user.alice', 'x', storage=there)
     assert ground.may(ROOT, 'b.user.alice', storage=there)
+    assert [each.bucket for each in progress.find_work(there, ()).subtrees] == ['b.user.bob'], 'whose its objects are is not known'
     with ground.twins.writing() as session:
         did.add_did(InternalScope('b.user.alice'), 'run1', DIDType.DATASET, BOB, session=session)
         grants.add_grant(InternalScope('b.user.alice'), 'run1', 'alice', False, 'bob', session=session)

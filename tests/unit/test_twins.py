@@ -168,6 +168,9 @@ READS = {
     'old grants': lambda one: one.read(old_grants.is_public, one.scope, 'run1/file'),
     'anything': lambda one: one.read(lookup.has_anything, one.scope, one.storage),
     'replicas at all': lambda one: one.read(lambda session: progress._has_replicas(one.storage, one.scope, session)),
+    'what the reconciler works on': lambda one: [
+        (each.bucket, each.storage.rse_id) for each in progress.find_work(one.storage, ()).subtrees if each.scope == one.scope
+    ],
     'a file': lambda one: one.read(lookup.is_file, one.scope, 'run1/file'),
     'rules': lambda one: one.read(creation.own_rules, one.account, one.scope, 'run11', one.storage),
     'what may be removed': lambda one: [one.read(lambda session, name=name: removal._state(one.subtree, name, session)) for name in ('run1', 'run11', 'gone')],
