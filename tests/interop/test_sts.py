@@ -31,11 +31,11 @@ PYTHON = {
 
 
 @pytest.fixture
-def variables(world, tools):
+def variables(tools):
     """Call it for the environment of a user and a role."""
 
-    def make(user, did, rse=RSE):
-        token, sts, ca = str(tools.home / 'token'), f'{user.server.url}/s3/sts', str(world.storage.ca_bundle)
+    def make(world, user, did, rse=RSE):
+        token, sts, ca = str(tools.home / 'token'), f'{user.server.url}/s3/sts', world.storage.ca_bundle
         user.rucio('s3', 'token', '--write', token, check=True)
         role = world.s3(user, 'url', did, '--for', 'role', '--rse', rse).strip()
         remote = {'TYPE': 's3', 'PROVIDER': 'Other', 'ENV_AUTH': 'true', 'ENDPOINT': world.storage.url, 'NO_CHECK_BUCKET': 'true'}
@@ -46,10 +46,8 @@ def variables(world, tools):
             'AWS_ENDPOINT_URL_S3': world.storage.url,
             'AWS_REGION': 'us-east-1',
             'AWS_DEFAULT_REGION': 'us-east-1',
-            'AWS_CA_BUNDLE': ca,
             **{f'RCLONE_CONFIG_{ALIAS.upper()}_{name}': value for name, value in remote.items()},
-            'RCLONE_CA_CERT': ca,
-            'SSL_CERT_FILE': ca,
+            **({name: str(ca) for name in ('AWS_CA_BUNDLE', 'RCLONE_CA_CERT', 'SSL_CERT_FILE')} if ca else {}),
             f'MC_HOST_{ALIAS}': world.storage.url,
             f'MC_STS_ENDPOINT_{ALIAS}': sts,
             f'MC_WEB_IDENTITY_TOKEN_FILE_{ALIAS}': token,
@@ -60,11 +58,11 @@ def variables(world, tools):
 
 
 @pytest.mark.parametrize('client', ['aws', 'rclone', 'mc'])
-def test_a_client_needs_a_token_and_no_keys(world, tools, unique, variables, client):
+def test_a_client_needs_a_token_and_no_keys(any_world, tools, unique, variables, client):
     file, copy = tools.home / 'file', tools.home / 'copy'
     file.write_bytes(os.urandom(1000))
     names = {'bucket': SCOPE, 'alias': ALIAS, 'file': file, 'folder': unique, 'name': f'{unique}/file', 'copy': copy}
-    env = variables(world.alice, SCOPE)
+    env = variables(any_world, any_world.alice, SCOPE)
     for verb in ('put', 'ls', 'get'):
         words = CLIENTS[client][verb].format(**names).split()
         done = tools.run([tools.find(words[0]), *words[1:]], env)
@@ -78,14 +76,14 @@ def test_a_library_needs_a_token_and_no_keys(world, tools, unique, variables, li
     """The role is for a part that somebody else shared, so that its keys only read."""
     world.put(f'shared/{unique}', b'for bob')
     script = PYTHON[library].format(SCOPE, f'shared/{unique}')
-    done = tools.run([tools.python(library), '-c', script], variables(world.bob, f'{SCOPE}:shared'))
+    done = tools.run([tools.python(library), '-c', script], variables(world, world.bob, f'{SCOPE}:shared'))
     assert done.stdout.strip() == "b'for bob'", done.stderr
 
 
 def test_a_client_tells_why_it_gets_no_keys(world, tools, variables):
     """And the token is in no log."""
     aws = [tools.find('aws'), 's3', 'ls', 's3://nosts-user.bob/']
-    env = variables(world.bob, 'user.bob', WITHOUT_STS)
+    env = variables(world, world.bob, 'user.bob', WITHOUT_STS)
     assert f'RSE {WITHOUT_STS}: the Rucio server cannot make credentials for it' in tools.run(aws, env).stderr
     assert (
         'Account bob may not read the whole bucket of scope user.alice'
@@ -95,5 +93,8 @@ def test_a_client_tells_why_it_gets_no_keys(world, tools, variables):
     log = world.bob.server.log.read_text()
     assert 'POST /s3/sts' in log
     assert token.read_text() not in log
+    world.bob.rucio('s3', 'token', '--write', str(token), check=True)  # the server remembers the first one for a while
+    world.bob.server.rows("UPDATE tokens SET expired_at = '2020-01-01 00:00:00' WHERE token = :token", token=token.read_text())
+    assert '(ExpiredTokenException)' in tools.run(aws, env).stderr
     token.write_text('somebody-something-' + 32 * '0')
     assert 'Rucio does not know this token' in tools.run(aws, env).stderr

@@ -269,6 +269,16 @@ def test_a_format_without_a_file(run, home):
     assert home.joinpath('mine').read_text() == 'alias ll=ls'
 
 
+@pytest.mark.parametrize(
+    ('did', 'role'),
+    [('user.alice:run7', 'SITE_S3/user.alice:run7'), ('user.alice', 'SITE_S3/user.alice'), ('user.bob:run7 --rse OTHER_S3', 'OTHER_S3/user.bob:run7')],
+)
+def test_a_role_names_rse_and_did(stand_in, run, did, role):
+    """Also where the storage has no STS: the server's STS then says so."""
+    stand_in.without.add('OTHER_S3')
+    assert run(f'url {did} --for role').stdout == f'arn:aws:iam::rucio:role/{role}\n'
+
+
 # presign
 
 
