@@ -16,6 +16,7 @@
 
 import hashlib
 import shutil
+import signal
 import traceback
 import zlib
 from dataclasses import replace
@@ -27,6 +28,7 @@ from .seeded_run import COPIER, RECONCILER, Done, File, Run
 from .seeded_site import PREFIXES, User
 
 HERE = (VENDED, SIGNED)
+KILLED = [-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP]
 GONE, THERE = 'gone', 'there'
 
 
@@ -209,7 +211,8 @@ class _Settle:
             down = user.cli.directory / 'down'
             for identifier in sorted({path.relative_to(down).parts[0] for path in down.rglob('.rucio-s3-*')}):
                 operation = next(each for each in self.run.plan.operations[user.name] if each.identifier == identifier)
-                if not any(done.command.killed for done in self.run.done if done.operation.identifier == identifier):
+                # SIGTERM and SIGHUP end stock Rucio's downloads by threads at once.
+                if not any(done.ended.code in KILLED for done in self.run.done if done.operation.identifier == identifier):
                     self._wrong(f'{operation}: left a temporary file behind, and was not killed')
                 self._download_again(user, operation)
             there = [file for file in self.run.files.values() if file.owner is user and self._replica(file) and not self._never_arrived(file)]

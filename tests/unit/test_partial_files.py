@@ -13,6 +13,8 @@
 # limitations under the License.
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,31 @@ def write(path, content=b'new'):
 def test_it_is_gone_at_the_end(folder):
     with pytest.raises(FileNotFoundError), partial_file(str(folder), 'f'):
         open(folder / 'missing')  # noqa: SIM115
+    assert os.listdir(folder) == []
+
+
+# A thread downloads while the process ends: as a daemon, it is not waited for.
+_ENDS = """
+import os, sys, threading
+from rucio.common.s3.partial_files import partial_file
+def download():
+    with partial_file(sys.argv[1], 'f'):
+        begun.set()
+        threading.Event().wait()
+begun = threading.Event()
+threading.Thread(target=download, daemon=True).start()
+begun.wait()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    print(len(os.listdir(sys.argv[1])))
+"""
+
+
+def test_it_is_gone_when_python_does_not_wait_for_its_thread(folder):
+    """As after a second Ctrl-C in `rucio download` of several files. A child that was forked meanwhile leaves it alone."""
+    done = subprocess.run([sys.executable, '-c', _ENDS, str(folder)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == '1\n'
     assert os.listdir(folder) == []
 
 

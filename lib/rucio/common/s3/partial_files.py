@@ -14,6 +14,7 @@
 
 """Files of unfinished downloads: next to their destination, to be renamed to it."""
 
+import atexit
 import fcntl
 import hashlib
 import os
@@ -21,12 +22,13 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Optional
 
 __all__ = ['is_partial', 'partial_file']
 
 _PREFIX = '.rucio-s3-'
+_open: dict[tuple[int, str], int] = {}  # (process, path) -> descriptor, of the files that are being downloaded
 
 
 def is_partial(name: str) -> bool:
@@ -56,12 +58,25 @@ def partial_file(folder: str, name: str) -> Iterator[str]:
     if descriptor is None:
         path = os.path.join(folder, f'{_PREFIX}{secrets.token_hex(8)}')
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    mine = os.getpid(), path
+    _open[mine] = descriptor
     try:
         yield path
     finally:
         if _is_same(path, descriptor):  # while it is locked: afterwards it may be somebody else's
             os.unlink(path)
+        _open.pop(mine, None)
         os.close(descriptor)
+
+
+@atexit.register
+def _remove_open() -> None:
+    """Remove the files that other threads are writing: after a second Ctrl-C, Python does not wait for its threads."""
+    for (process, path), descriptor in list(_open.items()):
+        if process == os.getpid():  # a child may have been forked during a download
+            with suppress(OSError):
+                if _is_same(path, descriptor):
+                    os.unlink(path)
 
 
 def _take(path: str) -> Optional[int]:
