@@ -68,7 +68,7 @@ def test_names_that_stay_inside_are_left_alone(tmp_path, name):
     assert Path(os.path.normpath(tmp_path / name.removeprefix('/'))).is_relative_to(tmp_path)
 
 
-def test_a_stock_download_writes_nothing_outside(root: RucioCli, tmp_path: Path, unique: str):
+def test_a_download_writes_nothing_outside(root: RucioCli, tmp_path: Path, unique: str):
     """Was got: a file of the attacker's, with his content, anywhere where the admin who downloads may write (Ceph, and any storage that has such
     keys). The name is in the catalogue here as it may be from before: root of a server without the policy package registers it."""
     name = f'{unique}/../../../outside'
@@ -79,7 +79,9 @@ def test_a_stock_download_writes_nothing_outside(root: RucioCli, tmp_path: Path,
         file = {'scope': unique, 'name': name, 'bytes': 1, 'adler32': '00790079'}
         root.calls(('add_scope', 'root', unique), ('add_replicas', f'{unique.upper()}_S3', [file]))
         done = root.rucio('download', '--dir', str(tmp_path / 'a' / 'b'), f'{unique}:{name}')
+        bulk = [root.rucio('s3', 'download', f'{unique}:{each}', str(tmp_path / 'a' / 'b')) for each in (f'{unique}/*', unique)]
     assert 'leave the directory' in done.stdout + done.stderr
+    assert ['has a name that cannot be a path' in refused(each) for each in bulk] == [True, True]
     assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
 
 

@@ -22,12 +22,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 
 from conformance.rig import RSE, THRESHOLD, Backend, Rig
 from faults.proxy import FaultProxy, Stall, after, answer, break_after, break_before, corrupt_request, corrupt_response, delay, truncate
+from rucio.client.s3files import Download, Options
 from rucio.common.exception import (
     FileConsistencyMismatch,
     FileReplicaAlreadyExists,
@@ -492,3 +494,53 @@ def test_kill_within_a_put(rig, proxy, protocol, putting, pfn, name, local, size
         rig.client.abort_multipart_upload(Bucket=rig.bucket, **upload)
     protocol.put(str(file), pfn)
     assert rig.stored(name) == file.read_bytes()
+
+
+# Many files
+
+
+class Catalogue:
+    """What `rucio s3 download` asks of Rucio's client: a dataset `run` of files on one RSE."""
+
+    vo, auth_token = 'def', None
+
+    def __init__(self, rig, rse, files):
+        self._rig, self._rse, self._files = rig, rse, files
+
+    def get_did(self, scope, name):
+        return {'type': 'DATASET'}
+
+    def get_rse(self, name):
+        return self._rse
+
+    def list_files(self, scope, name):
+        return iter(self._files)
+
+    def list_replicas(self, dids, **_):
+        wanted = {did['name'] for did in dids}
+        for file in self._files:
+            if file['name'] in wanted:
+                yield {**file, 'md5': None, 'pfns': {self._rig.pfn(file['name'], rse=self._rse): {'rse': RSE, 'priority': 1}}}
+
+
+def test_many_files_over_a_bad_network(rig, proxy, protocol, rse, local, tmp_path):
+    """What cannot be mended is told, what comes is right, and the next run completes it."""
+    contents = {f'run/{number}': local(LARGE if number == 3 else SMALL, str(number)).read_bytes() for number in range(8)}
+    for name in contents:
+        protocol.put(str(tmp_path / name.rpartition('/')[2]), rig.pfn(name, rse=rse()))
+    sums = [(name, len(content), f'{zlib.adler32(content):08x}') for name, content in contents.items()]
+    files = [{'scope': rig.scope, 'name': name, 'bytes': size, 'adler32': adler32} for name, size, adler32 in sums]
+    download = Download(Catalogue(rig, rse(), files), [(rig.scope, 'run')], str(tmp_path / 'to'), options=Options(jobs=2))
+    for fault in (answer(503, 'SlowDown'), truncate(10), break_before, corrupt_response, *[answer(500, 'InternalError')] * (ATTEMPTS + 1)):
+        proxy.on('GetObject', fault)
+
+    def come():
+        return {f'run/{path.name}': path.read_bytes() for path in (tmp_path / 'to').iterdir()}
+
+    first = download.run()
+    assert come() == {name: contents[name] for name in come()}
+    assert {did for did, _ in first.failures} == {f'{rig.scope}:{name}' for name in contents.keys() - come().keys()}
+    assert first.received == len(come())
+    proxy.forget()
+    assert Download(Catalogue(rig, rse(), files), [(rig.scope, 'run')], str(tmp_path / 'to')).run().there == first.received
+    assert come() == contents

@@ -192,7 +192,7 @@ assert client.sync(data, did, delete=True).deleted == [did + '/new']
 """
 
 
-@pytest.mark.parametrize('kind', ['vended_team', 'signed_team'])
+@pytest.mark.parametrize('kind', ['vended_team', pytest.param('signed_team', marks=pytest.mark.long)])
 def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Path) -> None:
     team: Team = request.getfixturevalue(kind)
     ok(team.owner.rucio('s3', 'make-bucket', team.scope, '--rse', team.rse))

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from servers.team import Team, ok, refused
+from servers.cli import RucioError
+from servers.team import Team, ok, refused, s3_call
 
 
 @pytest.mark.parametrize('kind', ['vended_team', pytest.param('signed_team', marks=pytest.mark.long)])
@@ -52,6 +53,8 @@ def test_rm(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Pa
     assert 'confirm it with --yes' in refused(team.owner.rucio(*rm(did, '--recursive')), 2)
     assert ok(team.owner.rucio(*rm(f'{did}/*', '--dry-run'))).split() == [f'{did}/b', f'{did}/kept', f'{did}/sub/c']
     refused(team.other.rucio(*rm(f'{did}/b')))
+    with pytest.raises(RucioError, match='must be names of files'):  # in a bucket of several scopes it could be the file of another one
+        s3_call(team.owner, 'remove_files', scope, [f'{unique}/b', '../user.bob/x'], team.rse)
     assert (objects(), registered()) == ({'b', 'kept', 'sub/c'},) * 2
 
     assert '2 files deleted' in refused(team.owner.rucio(*rm(did, '--recursive', '--yes')))
