@@ -206,6 +206,7 @@ def test_only_what_is_missing_or_differs_comes(run, add, catalogue, s3, tmp_path
     assert (outcome.received, outcome.received_bytes, outcome.there, outcome.failures) == (3, 21, 1, [])
     assert there(tmp_path / 'to') == dict.fromkeys(('same', 'changed', 'longer', 'missing'), b'content') | {'mine': b'x'}
     assert catalogue.calls == ['files', 'replicas']
+    assert s3.operations() == ['GetObject'] * 3
     assert run().there == 4
     assert catalogue.calls[2:] == ['files']
 
@@ -288,7 +289,7 @@ def test_a_storage_that_refuses_everything_is_not_asked_a_million_times(run, add
     monkeypatch.setattr(Tally, 'hopeless', 5)
     for number in range(50):
         add(f'run/{number:02}')
-    s3.fail('HeadObject', *[error(403, 'AccessDenied')] * 50)
+    s3.fail('GetObject', *[error(403, 'AccessDenied')] * 50)
 
     failures = run(jobs=1).failures
 

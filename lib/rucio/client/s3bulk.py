@@ -115,8 +115,9 @@ class BulkClient(BaseClient):
     ) -> 'Downloaded':
         """Download files and collections, as ``rucio s3 download`` does: what is missing or differs, and in parallel.
 
-        Two requests to the Rucio server for each DID, one for each 500 missing files, and two requests to a storage for
-        each of those. Local files of the right size are read. Memory: about 500 bytes for each file.
+        Two requests to the Rucio server for each DID, one for each 500 missing files, and one request to a storage for
+        each of those (more for large ones). Local files of the right size are read. Memory: about 500 bytes for each
+        file.
 
         Parameters
         ----------

@@ -74,8 +74,8 @@ class Download:
         """Download what is missing or differs. Files that fail are in the summary's failures; the others still come.
 
         Cost: those of :meth:`.Selection.of`, one request to the Rucio server for each 500 files that are missing, and
-        two to a storage for each of them. Local files of the right size are read to compare them; one for which the
-        catalogue has no checksum is downloaded again.
+        one to a storage for each of them (more for large ones). Local files of the right size are read to compare them;
+        one for which the catalogue has no checksum is downloaded again.
         """
         tally = self._tally
         files = Selection(self._client, tally, self._options.chosen).of(self._dids)

@@ -19,8 +19,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
+from botocore.exceptions import IncompleteReadError
+
 from rucio.common.client import detect_client_location
-from rucio.common.exception import DestinationNotAccessible, RSEProtocolNotSupported, RucioException, SourceNotFound
+from rucio.common.exception import (
+    DestinationNotAccessible,
+    FileConsistencyMismatch,
+    RSEProtocolNotSupported,
+    RucioException,
+    SourceNotFound,
+)
 from rucio.common.s3 import transfer
 from rucio.common.s3.content import Checksums
 from rucio.common.s3.errors import is_unanswered, is_unreachable
@@ -119,7 +127,7 @@ class Sources:
     def get(self, replicas: Replicas, path: str, tally: 'Tally[Any]') -> None:
         """Download a file from the first replica that works, and compare it with the catalogue.
 
-        Two requests, or more for large objects.
+        One request, or two for an empty object, or more for a large one.
 
         :param replicas: Its replicas.
         :param path: The local path.
@@ -162,6 +170,17 @@ class Sources:
         raise type(failures[0])(' '.join(map(message, failures)))
 
     def _get(self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]') -> None:
+        try:
+            self._once(protocol, pfn, expected, path, tally, ask=False)
+        except RucioException as error:
+            if not isinstance(error, FileConsistencyMismatch) and not isinstance(error.__cause__, IncompleteReadError):
+                raise
+            # The object may have another size: the answer to a HEAD says which.
+            self._once(protocol, pfn, expected, path, tally, ask=True)
+
+    def _once(
+        self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]', ask: bool
+    ) -> None:
         done = 0
 
         def step(number: int) -> None:
@@ -180,6 +199,7 @@ class Sources:
                     meter=lambda *_: nullcontext(step),  # one progress bar for all files
                     expected=expected,
                     stop=tally.stop,
+                    ask=ask,
                 )
         except BaseException:
             tally.step(-done)

@@ -446,12 +446,14 @@ def download(
     meter: Optional[Meter] = None,
     expected: Optional[Checksums] = None,
     stop: Optional[threading.Event] = None,
+    ask: bool = True,
 ) -> int:
     """Download an object to a local file; missing parent directories are created.
 
-    One request for its size, then one GET, or from ``multipart_threshold`` bytes on one for each
-    ``multipart_chunksize``, concurrently and all for the same version of the object. The content is verified if the
-    object has a checksum. The file appears when it is complete; an existing file is kept on any failure.
+    One request for its size, unless it is known and not to be asked for; then one GET, or from ``multipart_threshold``
+    bytes on one for each ``multipart_chunksize``, concurrently and all for the same version of the object. The content
+    is verified if the object has a checksum. The file appears when it is complete; an existing file is kept on any
+    failure.
 
     :param connection: The storage.
     :param target: The object.
@@ -460,6 +462,8 @@ def download(
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :param expected: What the catalogue knows of the content. The file is then read once to compare it.
     :param stop: Set it to stop this download, and all others with the same event.
+    :param ask: Whether to ask for the size of an object below ``multipart_threshold`` that is known. If another one
+        comes, the failure does not tell it.
     :returns: The size in bytes.
     :raises SourceNotFound: if there is no such object.
     :raises DestinationNotAccessible: if the local file cannot be written.
@@ -469,8 +473,10 @@ def download(
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DestinationNotAccessible(f"'{path}' is not a regular file: choose another destination.")
     deadline = _Deadline(timeout, stop)
-    with translated('get', target):
-        info = deadline.run(lambda: objects.stat(connection, target, 'get'))
+    info = None if ask or not expected else _known(connection, expected)
+    if info is None:
+        with translated('get', target):
+            info = deadline.run(lambda: objects.stat(connection, target, 'get'))
     if expected and expected.size not in (None, info.size):  # before its bytes fill the disk
         raise FileConsistencyMismatch(
             f'RSE {target.rse}: get of {target}: it has {info.size} bytes, but the catalogue says {expected.size}. The '
@@ -520,6 +526,14 @@ def _download(
             f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
             'The object is damaged: tell the operator, and use another replica.'
         )
+
+
+def _known(connection: 'Connection', expected: Checksums) -> Optional[objects.ObjectInfo]:
+    """Return what suffices to download an object in one request, if enough is known to verify it afterwards."""
+    size = expected.size or 0  # without a request, nobody would see whether there is an empty object
+    if not 0 < size < connection.endpoint.multipart_threshold or not (expected.md5 or expected.adler32):
+        return None
+    return objects.ObjectInfo(size, '')
 
 
 def _need_content(target: Target, path: str, expected: Checksums) -> None:
