@@ -90,6 +90,8 @@ def check(grantee: Grantee, write: bool, vo: str, *, session: 'Session') -> None
 
 
 def _check_attribute(attribute: str, vo: str, session: 'Session') -> None:
+    if len(attribute) > s3.GRANTEE_LENGTH:
+        raise InvalidObject(f'An attribute to share with has {s3.GRANTEE_LENGTH} characters at most.')
     key, _, value = attribute.partition('=')
     table = models.AccountAttrAssociation
     stmt = select(table.key, table.value).where(table.key == key, table.value == value, in_vo(table.account, vo))
