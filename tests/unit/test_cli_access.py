@@ -42,6 +42,15 @@ class Server:
         self.without = set()
         self.missing = []
         self.asked = []
+        self.shares = []
+
+    def list_usable(self, places):
+        kinds = (('own', 'user.alice', ''), *self.shares)
+        return {
+            'shares': [
+                {'kind': kind, 'scope': scope, 'name': name, 'write': name == 'run8', 'places': self.locate(scope, name, None)} for kind, scope, name in kinds
+            ]
+        }
 
     def list_buckets(self, rse, missing):
         missing += self.missing
@@ -350,3 +359,24 @@ def test_keys_serve_for_all_objects_that_they_are_for(stand_in, run, monkeypatch
     refused = run('presign user.alice:run7 --put')
     assert isinstance(refused.exception, InputValidationError)
     assert '--put needs the name of a file' in str(refused.exception)
+
+
+def test_credentials_contain_what_others_share(run, stand_in):
+    """It need not be said where that is. Formats that hold one bucket have one's own; and nobody makes a command fail by sharing something."""
+    stand_in.shares = [('account', 'user.bob', 'run7'), ('attribute', 'user.bob', 'run8'), ('world', 'user.bob', 'run9')]
+    stand_in.read_only = set()
+    done = run('credentials --format json')
+    assert done.exit_code == 0, done.output
+    assert stand_in.asked == [
+        ('user.bob', 'run7', 'SITE_S3', False, None),
+        ('user.bob', 'run8', 'SITE_S3', True, None),
+        ('user.alice', None, 'SITE_S3', True, None),
+    ]
+    assert 'KEY-user.bob' in done.output
+    assert 'KEY-user.bob' not in run('credentials --format env').output
+    stand_in.read_only = {'user.bob'}
+    assert 'There are no keys for user.bob:run8 on SITE_S3, which is shared with you' in run('credentials').output
+    stand_in.buckets = []
+    assert run('credentials').exit_code == 0
+    stand_in.shares = []
+    assert 'has no bucket of its own' in str(run('credentials').exception)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from rucio.common.s3 import api
     from rucio.common.s3.endpoint import Endpoint
 
+_MOST_SHARED = 50  # collections of others for which keys are fetched, in three requests each
 _OTHER_WAYS = '`rucio upload`, `rucio download` and `rucio s3 presign` may still work.'
 _read_only = click.option('--read-only', is_flag=True, help='Get keys that can neither write nor delete.')
 _lifetime = click.option(
@@ -91,7 +92,8 @@ def credentials(
 ) -> None:
     """Print short-lived keys in the format of a tool.
 
-    The keys are for the bucket of a scope or for one collection; without a DID, for the buckets of all your own scopes.
+    The keys are for the bucket of a scope or for one collection; without a DID, for the buckets of all your own scopes,
+    and for the collections that others share with you.
     `rucio s3 url` prints the name that the tool uses for a DID with these keys. A file written with --write or --file
     is never readable by others. The command refuses to print keys if its output is redirected to a file that others
     could open.
@@ -109,7 +111,12 @@ def credentials(
     elif not places:
         raise InputValidationError(f'The format {form} has no default file: choose one with --file FILE.')
     missing = Missing()
-    accesses = _accesses(ctx, did, rse, read_only, lifetime, missing)
+    s3 = s3_client(ctx)
+    if did:
+        accesses = [_access(s3, _keys(s3, did, rse, read_only, lifetime), *did)]
+    else:  # what others share must not make one bucket several, where the keys of one are the default ones
+        shared = [] if formatter.single or form == 'env' else _shared(s3, rse, read_only, lifetime)
+        accesses = [*_own(ctx, s3, rse, read_only, lifetime, missing, alone=not shared), *shared]
     if formatter.single and len(accesses) > 1:
         raise InputValidationError(
             f'The format {form} holds the keys of one bucket, but you have {len(accesses)}. Choose one: '
@@ -191,21 +198,20 @@ def _alias(s3: 'S3Client', scope: str, name: str, rse: str, bucket: str) -> str:
 # Keys
 
 
-def _accesses(
+def _own(
     ctx: click.Context,
-    did: Optional[tuple[str, str]],
+    s3: 'S3Client',
     rse: Optional[str],
     read_only: bool,
     lifetime: Optional[int],
     missing: Missing,
+    *,
+    alone: bool,
 ) -> list[Access]:
-    """Get the keys for the DID, or for the buckets of the account's own scopes."""
-    s3 = s3_client(ctx)
-    if did:
-        return [_access(s3, _keys(s3, did, rse, read_only, lifetime), *did)]
+    """Get the keys for the buckets of the account's own scopes. If there are none, that is an error if it is alone."""
     found: dict[str, Access] = {}
     refused: Optional[RucioException] = None
-    for scope, there in _own_buckets(ctx, s3, rse, missing):
+    for scope, there in _own_buckets(ctx, s3, rse, missing, needed=alone):
         try:
             access = _access(s3, _keys(s3, (scope, ''), there, read_only, lifetime), scope, '')
         except RucioException as error:
@@ -218,12 +224,39 @@ def _accesses(
                 f"Its alias '{access.alias}' is already used for {first.keys['bucket']} on {first.keys['rse']}. "
                 f'To get its keys, give it explicitly: {scope} --rse {there}',
             )
-    if not found and refused:
+    if alone and not found and refused:
         raise refused
     return list(found.values())
 
 
-def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str], missing: Missing) -> list[tuple[str, str]]:
+def _shared(s3: 'S3Client', rse: Optional[str], read_only: bool, lifetime: Optional[int]) -> list[Access]:
+    """Get the keys for what others share with the account. Others decide what this is: no failure ends the command."""
+    try:
+        shares = s3.list_usable(places=True)['shares']
+    except RSEOperationNotSupported:  # an older server
+        return []
+    wanted: dict[tuple[str, str, str], bool] = {}
+    for each in shares:
+        for place in each['places'] if each['kind'] in ('account', 'attribute') else ():
+            if rse in (None, place['rse']):
+                what = (each['scope'], each['name'], place['rse'])
+                wanted[what] = wanted.get(what, False) or each['write']
+    found: dict[str, Access] = {}
+    for (scope, name, there), write in list(wanted.items())[:_MOST_SHARED]:
+        try:
+            keys = s3.get_did_credentials(scope, name, there, write and not read_only, lifetime)
+            access = _access(s3, keys, scope, name)
+            found.setdefault(access.alias, access)
+        except RucioException as error:
+            _warn(f'There are no keys for {scope}:{name} on {there}, which is shared with you: {error.args[0]}')
+    if len(wanted) > _MOST_SHARED:
+        _warn(f'Others share more than {_MOST_SHARED} collections with you: give a DID to get keys for another one.')
+    return list(found.values())
+
+
+def _own_buckets(
+    ctx: click.Context, s3: 'S3Client', rse: Optional[str], missing: Missing, *, needed: bool
+) -> list[tuple[str, str]]:
     """Return scope and RSE of each. An admin sees everybody's buckets, but gets keys for those only by name."""
     account = s3.account
     try:
@@ -234,11 +267,11 @@ def _own_buckets(ctx: click.Context, s3: 'S3Client', rse: Optional[str], missing
     listed = s3.list_buckets(rse, unasked)
     missing.add_all(unasked)
     buckets = sorted({(each['scope'], each['rse']) for each in listed if each['scope'] and each['scope'] in own})
-    if not buckets and unasked:
+    if needed and not buckets and unasked:
         raise ServiceUnavailable(
             ' '.join(f'{each["rse"]} could not be asked for buckets: {each["why"]}' for each in unasked)
         )
-    if not buckets:
+    if needed and not buckets:
         where = f' on {rse}' if rse else ''
         raise InputValidationError(
             f'The account {account} has no bucket of its own{where}. '
