@@ -102,6 +102,7 @@ class World:
         self.server.set_rse_keys(rse_id, self.s3.access_key, self.s3.secret_key)
         for user in self.users.values():
             make_files(user.directory)
+        self.users['root'] = root
 
     def stop(self) -> None:
         self.s3.stop()

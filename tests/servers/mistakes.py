@@ -94,6 +94,8 @@ MISTAKES = (
     Mistake("A file is uploaded to somebody else's scope", f'{_UPLOAD.replace("alice", "bob")} file.root'),
     # Shares
     Mistake('A collection is shared with a mistyped account', 'rucio s3 share user.alice:run7 --with bbo'),
+    Mistake('A collection is shared with a mistyped attribute', 'rucio s3 share user.alice:run7 --attribute experiment=atals'),
+    Mistake('The end of a share is past', 'rucio s3 share user.alice:run7 --with bob --until 2020-01-31'),
     Mistake('A collection that does not exist is shared', 'rucio s3 share user.alice:run8 --with bob'),
     Mistake('A collection is unshared that was never shared', 'rucio s3 unshare user.alice:run7 --with bob'),
     # Buckets

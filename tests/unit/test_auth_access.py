@@ -328,6 +328,22 @@ def test_attributes_are_compared_exactly(session, key, value):
             grants.need_grantable(SCOPE, 'run1', Grantee.of(pattern, 'attribute'), False, session=session)
 
 
+def test_attributes_are_compared_exactly_by_any_database(session, monkeypatch):
+    """A database that takes A and a for the same, as MySQL does."""
+    tables = [s3.Grant.__table__, models.AccountAttrAssociation.__table__]
+    for table in tables:
+        table.drop(session.connection())
+        for column in {'grantee', 'key'}.intersection(table.columns.keys()):
+            monkeypatch.setattr(table.c[column].type, 'collation', 'NOCASE')
+        table.create(session.connection())
+    attribute(session, BOB, 'Experiment')
+    share(session, 'experiment=atlas', 'attribute')
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+    with pytest.raises(InvalidObject, match='No account has the attribute'):
+        grants.need_grantable(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), False, session=session)
+    grants.need_grantable(SCOPE, 'run1', Grantee.of('Experiment=atlas', 'attribute'), False, session=session)
+
+
 def test_an_attribute_of_another_vo_is_another(session):
     other = InternalAccount('bob', vo='abc')
     session.add(models.Account(account=other, account_type=AccountType.USER, status=AccountStatus.ACTIVE))

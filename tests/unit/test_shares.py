@@ -97,6 +97,7 @@ def test_all_that_is_listed_may_be_used(session):
             share(session, ALICE, name, *each)
             share(session, ELSEWHERE, name, *each)
     session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.name == 'run1').values(did_created_at=sqlalchemy.func.datetime('2020-01-02')))
+    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.name == 'run3').values(expired_at=sqlalchemy.func.datetime('2020-01-02')))
     for account in (ALICE, BOB, CAROL, ELSEWHERE):
         listed = {(each.scope, each.name) for each in shares.list_usable(account, session=session)[0]}
         for owner in (ALICE, BOB, CAROL, ELSEWHERE):
