@@ -107,9 +107,11 @@ class World:
         """What `rucio s3 ARGUMENTS` prints."""
         return user.rucio('s3', *arguments, check=True, **options).stdout
 
-    def exec(self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str], **env: str) -> 'subprocess.CompletedProcess[str]':
+    def exec(
+        self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str], cwd: Path | None = None, **env: str
+    ) -> 'subprocess.CompletedProcess[str]':
         """Run a client by `rucio s3 exec ARGUMENTS -- COMMAND`."""
-        return user.rucio('s3', 'exec', *arguments, '--', *command, env={'PATH': f'{user.environment["PATH"]}:{tools.path}', **env})
+        return user.rucio('s3', 'exec', *arguments, '--', *command, cwd=cwd, env={'PATH': f'{user.environment["PATH"]}:{tools.path}', **env})
 
     def with_keys(self, user: RucioCli, tools: Tools, arguments: list[str], command: list[str]) -> 'subprocess.CompletedProcess[str]':
         """Run a client with the keys of `rucio s3 credentials ARGUMENTS`, directly at the storage."""

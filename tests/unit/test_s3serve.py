@@ -825,6 +825,34 @@ def test_keys_are_not_shown():
     assert 'abc' not in repr(request)
 
 
+@pytest.mark.parametrize(
+    ('bucket', 'name', 'listing', 'allowed'),
+    [
+        (BUCKET, 'run7/a', False, True),
+        (BUCKET, 'run7/', True, True),
+        (BUCKET, 'run7', False, True),  # a file of that name
+        (BUCKET, 'run7', True, False),  # the names that begin so
+        (BUCKET, 'run70/a', False, False),
+        (BUCKET, 'run70/', True, False),
+        (BUCKET, '', True, False),
+        (BUCKET, 'a', False, False),
+        ('user.carol', 'run7/a', False, False),
+    ],
+)
+def test_only_one_collection(bucket, name, listing, allowed):
+    """`rucio s3 exec user.bob:run7 -- ./analysis.sh`."""
+    rucio = Rucio('http://127.0.0.1:1')
+    here = places.Places(rucio, only=(BUCKET, 'run7'))
+    if allowed:
+        assert here.of(bucket, name, listing).scope == BUCKET
+    else:
+        with pytest.raises(Refusal, match=r'is for .*:run7 only'):
+            here.of(bucket, name, listing)
+        assert rucio.asked == []
+    assert here.shared(BUCKET) == ['run7']
+    assert here.shared('user.carol') == []
+
+
 def test_a_port_in_use():
     async def run(port):
         async with listening(Rucio('http://127.0.0.1:1'), port=port):
