@@ -143,7 +143,7 @@ def _is_left_out(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) or (isinstance(node.value, ast.Call) and _called(node.value).startswith(LOGGERS))
     if isinstance(node, ast.keyword):
-        return node.arg == 'strict'  # of zip(): it asserts what is so
+        return node.arg in ('strict', 'usedforsecurity')  # of zip(): it asserts what is so; of hashes: for FIPS only
     if isinstance(node, ast.If):
         return ast.unparse(node.test) in ('TYPE_CHECKING', 'sys.version_info >= (3, 11)')
     if isinstance(node, ast.Assign):

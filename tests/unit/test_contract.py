@@ -30,6 +30,13 @@ def test_what_is_given_is_read_and_the_rest_has_its_default():
     assert api.Reconcile.read({'scope': 's', 'after': 'a\nb\u202e'}).after == 'a\nb\u202e'  # a key
 
 
+def test_what_is_at_its_limits_is_allowed():
+    assert [api.GetCredentials.read({'lifetime': seconds}).lifetime for seconds in (1, 900, 604800)] == [1, 900, 604800]
+    assert api.SetBucketPolicy.read({'scope': 's', 'policy': {'a': 1}}).policy == {'a': 1}
+    assert len(api.Sign.read({'rse': 'X', 'requests': [{}] * 1000}).requests) == 1000
+    assert api.Reconcile.read({'scope': 'a' * 250, 'after': 'b' * 1024}).after == 'b' * 1024
+
+
 @pytest.mark.parametrize(
     ('route', 'given', 'said'),
     [

@@ -34,7 +34,7 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
     ServiceUnavailable,
 )
-from rucio.common.s3 import clients
+from rucio.common.s3 import clients, layout
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import SERVER, Endpoint
 from rucio.common.s3.settings import Secrets
@@ -300,3 +300,17 @@ def test_long_work_begins_on_a_storage_that_answers(fault, is_well):
         with nullcontext() if is_well else pytest.raises(ServiceUnavailable, match='does not answer'):
             lookup.need_answer(SimpleNamespace(rse='X', connection=connection))
     assert asked == [SERVER]
+
+
+def test_the_protocol_that_is_read_first_from_outside_says_where_files_are():
+    """Zero is no place in that order, and 'https' comes before 'http'."""
+
+    def entry(scheme, wan, lan=1):
+        return {'scheme': scheme, 'impl': 'rucio.rse.protocols.s3.Default', 'domains': {'wan': {'read': wan}, 'lan': {'read': lan}}}
+
+    last, second, first = entry('http', 0), entry('http', 2), entry('http', 1, lan=9)
+    for order in ([last, second, first], [first, last, second]):
+        assert layout.main_entries(order) == [first, second, last]
+    secure = entry('https', 1)
+    assert layout.main_entries([first, secure]) == [secure, first]
+    assert layout.main_entries([{**secure, 'domains': None}, {**secure, 'scheme': 'root'}, second]) == [second, {**secure, 'domains': None}]

@@ -12,12 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Clients as the factory makes them: how long they wait."""
+"""Clients as the factory makes them: how long they wait, which proxies they take, what they send over an encrypted connection only."""
 
 import pytest
 from requests.utils import get_environ_proxies, select_proxy
 
-from rucio.common.s3 import clients, credentials, factory
+from rucio.common.exception import RucioException
+from rucio.common.s3 import clients, credentials, deadlines, factory
 from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
 
 KEYS = credentials.Static('AKID', 'secret')
@@ -94,3 +95,29 @@ def test_whose_certificates_are_believed(monkeypatch, given, variables, expected
         monkeypatch.setenv(name, value)
     assert factory.trusted(given) == expected
     assert factory.bare_session(None).get_config_variable('ca_bundle') == factory.trusted()
+
+
+@pytest.mark.parametrize('make', [lambda: factory.bare_session(None), factory.user_session])
+@pytest.mark.parametrize(('service', 'call'), [('sts', 'get_caller_identity'), ('sns', 'list_topics')])
+def test_tokens_and_keys_are_not_sent_unencrypted(monkeypatch, make, service, call):
+    """Neither by the storage's own address, nor by a proxy for a service on this machine."""
+    session = make()
+    session.set_credentials('AKID', 'secret')
+    made = factory.client(service, session, 'http://192.0.2.1:9', region='x', patience=SERVER)
+    with pytest.raises(RucioException, match='Use https'):
+        getattr(made, call)()
+    monkeypatch.setenv('http_proxy', 'http://proxy:3128')
+    for url, proxy in (('http://127.0.0.1:9', None), ('https://127.0.0.1:9', None), ('http://192.0.2.1:9', 'http://proxy:3128')):
+        made = factory.client(service, session, url, region='x')
+        assert made._endpoint.http_session._proxy_config.proxy_url_for(url) == proxy
+
+
+def test_a_deadline_is_that_of_the_innermost_and_the_earliest():
+    assert deadlines.seconds_left() is None
+    with deadlines.within(100):
+        for inner, most in ((None, 100), (50, 50), (200, 100), (-1, -1)):
+            with deadlines.within(inner):
+                assert most - 30 < deadlines.seconds_left() <= most
+                assert deadlines.is_over() is (most < 0)
+        assert 70 < deadlines.seconds_left() <= 100
+    assert (deadlines.seconds_left(), deadlines.is_over()) == (None, False)

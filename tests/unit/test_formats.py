@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from rucio.common.exception import InputValidationError
 from rucio.common.s3 import address
-from rucio.common.s3.formats import FORMATS, Access, alias_of, environment, name_for, tool_environment
+from rucio.common.s3.formats import FORMATS, Access, alias_of, aliases_of_user, environment, name_for, tool_environment
 
 URL = 'https://s3.example.org:9000'
 # What AWS makes: "/", "+" and "=" are in them. Whoever quotes or encodes must get these back.
@@ -126,6 +126,15 @@ def test_mc_keeps_other_aliases_and_what_is_unknown():
     again = json.loads(FORMATS['mc'].merged(once, [access(secret_key='other')]))
     assert again['aliases'].pop('site_s3')['secretKey'] == 'other'
     assert again == old
+
+
+def test_the_aliases_that_mc_has(home):
+    path = home / '.mc' / 'config.json'
+    path.parent.mkdir()
+    environ = {'HOME': str(home), 'MC_HOST_own': 'https://a:b@c', 'HOST_x': ''}
+    for text, more in (('{"aliases": {"play": {}}}', {'play'}), ('{"aliases": null}', set()), ('{}', set()), ('[]', set()), ('{', set())):
+        path.write_text(text)
+        assert aliases_of_user(environ) == {'own'} | more
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"version": "9", "hosts": {}}', '{"version": "10", "aliases": 5}'])
@@ -248,6 +257,7 @@ def test_s3cmd_keeps_its_other_options():
         'use_https': 'True',
         'ca_certs_file': '/ca.pem',
     }
+    assert 'host_bucket = %(bucket)s.s3.example.org:9000' in FORMATS['s3cmd'].text([access(addressing='virtual')])
 
 
 @pytest.mark.parametrize(
@@ -289,6 +299,7 @@ def test_nothing_of_the_users_own_wins():
     assert made['PATH'] == '/bin'
     assert (made['AWS_CONFIG_FILE'], made['AWS_SHARED_CREDENTIALS_FILE']) == ('/dev/null', '/dev/null')
     assert 'AWS_ROLE_ARN' not in made
+    assert 'mine' not in ' '.join(tool_environment(inherited, [access(), access(bucket='other')]).values())
 
 
 def test_an_empty_ca_variable_is_not_handed_on():

@@ -102,6 +102,33 @@ def test_another_body_than_the_one_that_was_signed(asked, s3, verifies, answer, 
     assert (found['other_body'], verdicts.earned(found)) == (answer, {'verifies_body': earned})
 
 
+# What is not 'yes' of the S3 in this process.
+OTHERS = {
+    **{name: answer for name, answer in zip(CONDITIONS, GOOD, strict=True) if answer != 'yes'},
+    'complete_race': 'one wins',
+    'full_object': 'kept, not verified',
+    'other_body': 'deleted',
+    'bucket_again': '200',
+    'copy': 'without metadata',
+    **dict.fromkeys(('wrong_crc32', 'wrong_crc32_of_a_part', 'wrong_md5', 'wrong_md5_of_a_part'), '400 BadDigest'),
+    **dict.fromkeys(('guard_copy', 'guard_acl', 'guard_prefix'), 'heeded'),
+    'guard_lock': 'ignored',
+    'guard_host': 'host not verified',
+}
+
+
+def test_all_that_is_asked(asked, s3):
+    names = [str(each) for each in probes.ALL if str(each) not in ('guard_attributes', 'part_copy')]  # of which this S3 knows nothing
+    assert asked(*names) == {name: OTHERS.get(name, 'yes') for name in names}
+    s3.unsorted, s3.page = True, 2
+    assert asked('sorted_listing', 'start_after', 'pages', 'delete_objects') == {
+        'sorted_listing': 'no',
+        'start_after': '501 NotImplemented',
+        'pages': 'no',
+        'delete_objects': 'yes',
+    }
+
+
 def test_in_a_folder_nothing_else_is_touched(endpoint, s3):
     s3.store(BUCKET, 'folder/mine', b'content')
     with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET, 'folder/')) as place:

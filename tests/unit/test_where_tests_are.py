@@ -48,7 +48,7 @@ ELSEWHERE = {
     'rucio/client/s3files/sync.py': 'integration/test_bulk_download.py',
     'rucio/client/s3session.py': 'unit/test_s3client.py',
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
-    'rucio/common/s3/deadlines.py': 'attacks/test_hostile_storages.py',
+    'rucio/common/s3/deadlines.py': 'unit/test_factory.py',
     'rucio/common/s3/layout.py': 'unit/test_core_storages.py',
     'rucio/common/s3/operations.py': 'unit/test_signing.py',
     'rucio/common/s3/ranges.py': 'unit/test_transfer.py',

@@ -34,7 +34,7 @@ def listed_class(each: Any) -> str:
     :param each: An entry of botocore's answer to ListObjectsV2. Only with OptionalObjectAttributes it says what was
         restored.
     """
-    name = each.get('StorageClass') or ''
+    name: str = each.get('StorageClass', '')
     restored = (each.get('RestoreStatus') or {}).get('RestoreExpiryDate') is not None
     return name if name in _CLASSES and not restored else ''
 
@@ -46,7 +46,7 @@ def class_of(answer: Any) -> str:
     """
     if 'ongoing-request="false"' in answer.get('Restore', ''):
         return ''
-    name = answer.get('StorageClass') or ''
+    name = answer.get('StorageClass')
     return answer.get('ArchiveStatus') or (name if name in _CLASSES else '')
 
 
