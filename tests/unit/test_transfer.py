@@ -582,6 +582,16 @@ def test_more_than_5_gib_with_a_signed_url_fail_before_the_first_byte_and_say_wh
     assert not s3.requests
 
 
+def test_one_put_is_limited_with_a_signed_url_only(connection, signed, s3, source, monkeypatch):
+    monkeypatch.setattr(transfer, 'SINGLE_PUT_LIMIT', len(SMALL))
+    transfer.upload(signed('write'), source(SMALL), TARGET)
+    with pytest.raises(RSEOperationNotSupported):
+        transfer.upload(signed('write'), source(SMALL + b'x'), TARGET)
+    other = Target('X', BUCKET, 'with-keys')
+    transfer.upload(connection(), source(SMALL + b'x'), other)
+    assert s3.content(BUCKET, other.key) == SMALL + b'x'
+
+
 @pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=len)
 def test_a_download_by_a_signed_url(signed, s3, dest, content):
     s3.store(BUCKET, TARGET.key, content)
@@ -942,7 +952,8 @@ def test_an_object_without_an_etag_or_a_date_is_downloaded(connection, s3, dest,
     assert dest.read_bytes() == content
 
 
-def test_a_signal_that_another_thread_gets_ends_the_wait():
+@pytest.mark.parametrize('seconds', [None, 100])
+def test_a_signal_that_another_thread_gets_ends_the_wait(seconds):
     """Python runs its handler in the main thread, which does not wake up for that."""
 
     def interrupted(*_):
@@ -954,7 +965,7 @@ def test_a_signal_that_another_thread_gets_ends_the_wait():
     threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            transfer._Deadline(None).wait(done)
+            transfer._Deadline(seconds).wait(done)
         assert not done.is_set()
     finally:
         signal.signal(signal.SIGUSR1, stock)

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import (
     AccessDenied,
@@ -293,6 +294,10 @@ def test_a_url_can_be_presigned(connection, vendor):
 def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connection, vendor, s3):
     vendor.shared = ['run1/']
     s3.store(BUCKET, 'run1/ab', b'x')
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    with pytest.raises(ClientError) as missing:
+        connection.client.head_object(Bucket=BUCKET, Key='run1/a')
+    assert missing.value.response['Error'] == {'Code': '404', 'Message': 'Not Found'}
     s3.fail('HeadObject', error(403, 'AccessDenied'))
     assert not objects.exists(connection, Target('X', BUCKET, 'run1/a'))
     s3.fail('HeadObject', error(403, 'AccessDenied'))
