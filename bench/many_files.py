@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Measure the upload of many files: `rucio s3 upload`, s5cmd, and (a part of the files) the stock `rucio upload`, in one run.
+"""Measure many files: `rucio s3 upload`, s5cmd, and (a part of the files) the stock `rucio upload`, and all of them back, in one run.
 
-Catalogue and checksums are part of what the two commands of Rucio do; s5cmd only sends. The tools take turns.
+Catalogue and checksums are part of what the two commands of Rucio do; s5cmd only moves bytes. The tools take turns.
 
     .venv/dev/bin/python bench/many_files.py --files 1000 --rounds 3
 """

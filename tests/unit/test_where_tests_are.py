@@ -45,7 +45,6 @@ ELSEWHERE = {
     'rucio/cli/s3/token.py': 'unit/test_cli_token.py',
     'rucio/client/s3bulk.py': 'integration/test_bulk_download.py',
     'rucio/client/s3files/content.py': 'unit/test_s3files_download.py',
-    'rucio/client/s3files/sync.py': 'integration/test_bulk_download.py',
     'rucio/client/s3session.py': 'unit/test_s3client.py',
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
     'rucio/common/s3/deadlines.py': 'unit/test_factory.py',

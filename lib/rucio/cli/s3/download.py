@@ -14,7 +14,6 @@
 
 """``rucio s3 download``: download many files."""
 
-import os
 import sys
 import time
 from typing import Any, Optional
@@ -24,6 +23,7 @@ import click
 from rucio.cli.s3 import DIDType, interruptible, is_robot, say, table
 from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
 from rucio.client.s3files import Download, Downloaded
+from rucio.client.s3files.sync import is_did
 
 
 @click.command('download')
@@ -48,7 +48,7 @@ def download(
     Examples: rucio s3 download user.alice:run7 run7/
               rucio s3 download 'user.alice:run*' data/
     """
-    if ':' in directory and not os.path.exists(directory):
+    if is_did(directory):
         raise click.UsageError(f"The last argument must be the local directory, but '{directory}' looks like a DID.")
     start = time.monotonic()
     made = Download(ctx.obj.client, dids, directory, rse, options_of(given))

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 import click
 
-from rucio.cli.s3 import interruptible, parse_did, s3_client, say
+from rucio.cli.s3 import interruptible, is_robot, parse_did, s3_client, say, table
 from rucio.cli.s3.download import report_download
 from rucio.cli.s3.outcome import options_of, transfer_options
 from rucio.cli.s3.upload import report_upload
@@ -71,8 +71,11 @@ def _report(ctx: click.Context, synced: Synced, place: str, seconds: Optional[fl
         report_download(ctx, outcome, place, seconds)
     else:
         report_upload(ctx, outcome, place, seconds)
-    for what in synced.deleted:
-        say(f'delete\t{what}' if ctx.obj.get('robot') else f'{"would delete" if seconds is None else "Deleted"} {what}')
+    if is_robot(ctx):
+        table(ctx, [['delete', what] for what in synced.deleted], [])
+    else:
+        for what in synced.deleted:
+            say(f'{"would delete" if seconds is None else "Deleted"} {what}')
     for what, reason in synced.failures:
         say(f'ERROR {what}: {reason.rstrip(".")}.', err=True)
     if outcome.failures or synced.failures:

@@ -113,7 +113,11 @@ def sync_from(
         raise UnsupportedOperation(f'{scope}:{name} is not a dataset or container: use rucio s3 download.')
     download = Download(client, [(scope, name)], directory, rse_expression, options)
     synced = Synced(download.run())
-    if delete and not synced.transferred.failures and os.path.isdir(directory):
+    if not delete or synced.transferred.failures or not os.path.isdir(directory):
+        return synced
+    if not download.paths and options.chosen.is_open:  # it would empty the directory, as an expired dataset may
+        synced.failures.append((f'{scope}:{name}', f"has no files, so nothing was deleted in '{directory}'"))
+    else:
         _delete_others(directory, download.paths, options.chosen, options.dry_run, synced)
     return synced
 
