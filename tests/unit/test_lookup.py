@@ -25,7 +25,7 @@ from rucio.core import account, account_limit, did, rse
 from rucio.core import scope as rucio_scope
 from rucio.core.s3 import imports, storages
 from rucio.core.s3.auth import access
-from rucio.core.s3.buckets import lookup
+from rucio.core.s3.buckets import lookup, places
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DIDType, ReplicaState
 from servers.fake_s3 import error
@@ -294,3 +294,29 @@ def test_an_imported_collection_is_in_the_bucket_that_it_is_imported_from(one, t
     assert [each['rse'] for each in one.read(lookup.locate, one.account, one.scope, '')] == ['TWIN_A', 'TWIN_B']
     assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'run1')) == [('def', 'TWIN_A')]
     assert candidates(one, 'pub/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'new files have no place in an import'
+
+
+# Many collections
+
+
+@pytest.mark.parametrize('vo', ['def', 'two'])
+def test_many_collections_are_where_each_of_them_is(twins, imported, vo):
+    theirs = twins.of(vo)
+    wanted = [(theirs.scope, name) for name in ('', 'run1', 'run11', 'all', 'shared', 'loose', 'pub', 'nowhere', 'run1/deep')]
+    found = theirs.read(places.locate_all, theirs.account, wanted)
+    assert list(found) == wanted
+    for collection, located in found.items():
+        alone = [{key: each[key] for key in ('rse', 'bucket', 'key', 'url')} for each in theirs.read(lookup.locate, theirs.account, *collection)]
+        assert located == alone, collection
+    assert [each['rse'] for each in found[theirs.scope, 'pub']] == (['TWIN_I'] if vo == 'def' else ['TWIN_A', 'TWIN_B'])
+
+
+def test_few_collections_are_looked_for_one_by_one(one, monkeypatch):
+    """Others decide how much they share with an account."""
+    asked = []
+    alone = lookup.locate
+    monkeypatch.setattr(lookup, 'locate', lambda *arguments, **session: asked.append(arguments[2]) or alone(*arguments, **session))
+    found = one.read(places.locate_all, one.account, [(one.scope, f'new{number}') for number in range(300)])
+    assert (len(found), len(asked)) == (300, places.MAX_ALONE)
+    assert found[one.scope, 'new99']
+    assert not found[one.scope, 'new100']

@@ -61,6 +61,7 @@ ELSEWHERE = {
     'rucio/core/s3/auth/quotas.py': 'attacks/test_quotas.py',
     'rucio/core/s3/auth/signing_guards.py': 'unit/test_signing.py',
     'rucio/core/s3/buckets/bucket_settings.py': 'unit/test_changes.py',
+    'rucio/core/s3/buckets/places.py': 'unit/test_lookup.py',
     'rucio/core/s3/buckets/probing.py': 'unit/test_probes.py',
     'rucio/core/s3/buckets/object_lock.py': 'attacks/test_unsigned_headers.py',
     'rucio/core/s3/configs.py': 'unit/test_changes.py',

@@ -14,15 +14,13 @@
 
 """The gateway of the REST interface for what is shared with an account, and by it: see :mod:`rucio.gateway.s3`."""
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import RucioException
 from rucio.common.s3 import api
 from rucio.common.types import InternalAccount
 from rucio.core.s3.auth import grants, shares
-from rucio.core.s3.buckets import lookup
+from rucio.core.s3.buckets.places import locate_all
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
@@ -35,7 +33,7 @@ __all__ = ['list_shared', 'list_usable']
 def list_usable(asked: api.ListUsable, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """List the scopes of the issuer, and what others share with it. No request to a storage.
 
-    Some queries; with the places, some more for each collection.
+    Some queries; with the places, those of :func:`.places.locate_all`.
     """
     account = InternalAccount(issuer, vo=vo)
     with db_session(DatabaseOperationType.READ) as session:
@@ -56,12 +54,13 @@ def list_shared(asked: api.ListShared, issuer: str, vo: str = DEFAULT_VO) -> dic
 def _described(
     account: InternalAccount, found: list[shares.Share], more: bool, places: bool, session: 'Session'
 ) -> dict[str, Any]:
+    where = locate_all(account, [each[:2] for each in found], session=session) if places else {}
     rows = [
         {
             'scope': str(share.scope),
             'name': share.name,
             **_grant(account, share.grant),
-            'places': _places(account, share, session) if places else [],
+            'places': where.get(share[:2], []),
         }
         for share in found
     ]
@@ -71,11 +70,3 @@ def _described(
 def _grant(account: InternalAccount, grant: Optional[grants.Grant]) -> dict[str, Any]:
     own = {'kind': 'own', 'account': str(account), 'write': True, 'by': None, 'at': None, 'until': None, 'ended': False}
     return own if grant is None else grant._asdict()
-
-
-def _places(account: InternalAccount, share: shares.Share, session: 'Session') -> list[dict[str, Any]]:
-    """Return where a collection is; nothing if it can be nowhere."""
-    with suppress(RucioException):
-        located = lookup.locate(account, share.scope, share.name, session=session)
-        return [{name: each[name] for name in ('rse', 'bucket', 'key', 'url')} for each in located]
-    return []

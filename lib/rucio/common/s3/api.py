@@ -569,7 +569,10 @@ class Share(TypedDict):
     at: Annotated[Optional[str], 'When it was granted (UTC).']
     until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
     ended: Annotated[bool, 'It has expired, or the collection was erased.']
-    places: Annotated[list[Place], 'Where it is, the best place first; empty if this was not asked for.']
+    places: Annotated[
+        list[Place],
+        'Where it is; empty if this was not asked for, or no rule keeps it on an RSE and there are over 100 such ones.',
+    ]
 
 
 class Shares(TypedDict):
