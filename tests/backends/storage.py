@@ -30,7 +30,7 @@ from botocore.credentials import Credentials
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 
-from rucio.common.s3.probes.place import Place, new_name
+from rucio.common.s3.probes.place import ProbeBucket, new_name
 from servers import ceph, moto, rclone
 from servers.boto import plain_client
 from servers.files import command_path
@@ -144,7 +144,7 @@ class _Query(_At, S3SigV4QueryAuth):
     pass
 
 
-class Probe(Place):
+class Probe(ProbeBucket):
     """A storage with a bucket of its own for whoever asks, and requests that boto3 would not make."""
 
     def __init__(self, server: Any) -> None:

@@ -87,9 +87,9 @@ def kinds(entries, replicas, where=None):
         ('unproven', {'etag': ''}, {'etag': OTHER_PARTS}, True),
         ('unnoted', {}, {'md5': None, 'adler32': '00000001'}, True),
         # The catalogue has no checksum.
-        ('unsummed', {}, {'md5': None}, True),
-        ('unsummed', {'etag': PARTS}, {'md5': None}, True),
-        ('unsummed', {'etag': PARTS}, {'md5': None, 'etag': PARTS}, True),
+        ('no-checksum', {}, {'md5': None}, True),
+        ('no-checksum', {'etag': PARTS}, {'md5': None}, True),
+        ('no-checksum', {'etag': PARTS}, {'md5': None, 'etag': PARTS}, True),
         ('changed', {'etag': PARTS}, {'md5': None, 'etag': OTHER_PARTS}, True),
         # Rucio is at work.
         ('busy', {'size': 4}, {'state': 'B'}, True),

@@ -373,7 +373,7 @@ def test_nothing_can_be_proven(here):
     assert counted(summary) == {'unproven': 1}
     assert '--on-changed replace' in only(summary).remedy
     assert counted(here.run(read_checksums=False, on_changed='replace')) == {'changed': 1, 'replaced': 1}
-    assert counted(here.run(read_checksums=False, on_changed='replace'), 'unsummed') == {}
+    assert counted(here.run(read_checksums=False, on_changed='replace'), 'no-checksum') == {}
 
 
 def test_what_may_be_rucios_own_keeps_its_checksums(here):
@@ -414,9 +414,9 @@ def test_checksums_later(here):
     assert counted(here.run(read_checksums=False)) == {'new': 1, 'registered': 1}
     assert here.files() == {'run1/a': (100, None)}
     here.s3.requests.clear()
-    assert counted(here.run(read_checksums=False)) == {'unsummed': 1}
+    assert counted(here.run(read_checksums=False)) == {'no-checksum': 1}
     assert here.s3.operations() == ['ListObjectsV2']
-    assert counted(here.run()) == {'unsummed': 1}
+    assert counted(here.run()) == {'no-checksum': 1}
     assert here.files() == here.bucket()
     assert counted(here.run()) == {'same': 1}
 
@@ -950,7 +950,7 @@ def test_archived_objects_are_counted_apart_and_not_read_in_each_run(here):
     assert counted(summary) == {'new': 3, 'registered': 3, 'archived': 2}
     assert summary.problems == []
     here.s3.requests.clear()
-    assert counted(here.run()) == {'same': 2, 'unsummed': 1, 'archived': 2}
+    assert counted(here.run()) == {'same': 2, 'no-checksum': 1, 'archived': 2}
     assert set(here.s3.operations()) == {'ListObjectsV2'}
 
 
@@ -961,7 +961,7 @@ def test_a_restored_object_gets_its_checksum(here, told_by):
     assert here.files()['run1/a'] == (100, None)
     in_parts(here, 'run1/a', storage_class='GLACIER', restored=fake_s3.RESTORED)
     summary = here.check('run1/a') if told_by == 'event' else here.run()
-    assert counted(summary) == {'unsummed': 1}
+    assert counted(summary) == {'no-checksum': 1}
     assert here.files() == here.bucket()
 
 
@@ -979,7 +979,7 @@ def test_an_archived_object_that_changed(here, on_changed):
     here.run()
     in_parts(here, 'run1/a', body=b'y' * 101, parts='3', storage_class='GLACIER')
     assert counted(here.run(on_changed=on_changed), 'replaced') == {'changed': 1, 'archived': 1}
-    assert counted(here.run(on_changed=on_changed)) == {'report': {'changed': 1, 'archived': 1}, 'replace': {'unsummed': 1, 'archived': 1}}[on_changed]
+    assert counted(here.run(on_changed=on_changed)) == {'report': {'changed': 1, 'archived': 1}, 'replace': {'no-checksum': 1, 'archived': 1}}[on_changed]
 
 
 def test_archived_objects_leave_the_bytes_that_may_be_read_to_others(here):

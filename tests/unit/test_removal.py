@@ -321,6 +321,12 @@ def test_uploads_below_the_collection_are_aborted(twins, s3):
     assert remove(one, 'loose')['objects'] == 2
 
 
+@pytest.mark.parametrize(('status', 'code'), [(405, 'MethodNotAllowed'), (501, 'NotImplemented')])
+def test_a_storage_that_lists_no_uploads(twins, s3, status, code):
+    s3.fail('ListMultipartUploads', *[error(status, code)] * 5)
+    assert remove(twins.of())['bucket']
+
+
 @pytest.mark.parametrize('versions', ['<Version><Key>a</Key></Version>', '<DeleteMarker><Key>a</Key></DeleteMarker>'])
 def test_a_bucket_with_old_versions_stays(twins, s3, versions):
     one = twins.of()

@@ -79,7 +79,7 @@ _COUNTS = {
     'unreadable': 'that the storage lists without a size or a date',
     'archived': 'archived: they must be restored before they can be read',
     'unproven': 'possibly changed: only reading them would tell',
-    'unsummed': 'without a checksum in the catalogue',
+    'no-checksum': 'without a checksum in the catalogue',
     'conflict': 'with a name that is taken',
     'closed': 'below a closed dataset',
     'over-limit': 'beyond the quota',

@@ -69,7 +69,7 @@ def by_client(subject: 'Subject') -> str:
     return f"{len(subject.answers)} behaviours, measured in '{place.bucket}/{place.folder}'"
 
 
-def _measured(subject: 'Subject', made: Any) -> probes.Place:
+def _measured(subject: 'Subject', made: Any) -> probes.ProbeBucket:
     with made as place:
         subject.answers = probes.measure(place)
     return place  # type: ignore[no-any-return]

@@ -25,9 +25,9 @@ from collections.abc import Mapping
 
 from . import integrity, names, objects, signatures, writing
 from .behaviour import Behaviour
-from .place import Place, in_bucket_of_its_own, in_folder
+from .place import ProbeBucket, in_bucket_of_its_own, in_folder
 
-__all__ = ['ALL', 'PARTS', 'Behaviour', 'Place', 'in_bucket_of_its_own', 'in_folder', 'measure']
+__all__ = ['ALL', 'PARTS', 'Behaviour', 'ProbeBucket', 'in_bucket_of_its_own', 'in_folder', 'measure']
 
 # Each part takes some seconds.
 PARTS: Mapping[str, tuple[Behaviour, ...]] = {
@@ -43,7 +43,7 @@ PARTS: Mapping[str, tuple[Behaviour, ...]] = {
 ALL: tuple[Behaviour, ...] = tuple(each for part in PARTS.values() for each in part)
 
 
-def measure(place: Place, part: str = '') -> dict[str, str]:
+def measure(place: ProbeBucket, part: str = '') -> dict[str, str]:
     """Try what a storage does. All parts: about 500 requests; 30 MiB are sent.
 
     :param place: Where to try it.

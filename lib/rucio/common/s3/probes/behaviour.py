@@ -38,7 +38,7 @@ class Behaviour:
     :param section: The section of the document.
     :param text: The first cell of the row.
     :param meaning: The last cell: what it means to rucio-s3.
-    :param run: Asks the storage at a :class:`.place.Place`. Its answer must be the same each time.
+    :param run: Asks the storage at a :class:`.place.ProbeBucket`. Its answer must be the same each time.
     :param lucky: The answers that prove nothing, where luck has a part in it.
     :param needs: What the place must have: an own bucket (``own``), or keys to sign with (``signed``).
     """

@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from .behaviour import KEPT, behaviour, crc32, md5, said, yes
-from .place import Place
+from .place import ProbeBucket
 
 PART = 5 * 1024**2
 _CHECKSUMS = ('content-md5', 'x-amz-checksum-', 'x-amz-sdk-checksum-', 'x-amz-trailer')
@@ -29,7 +29,7 @@ _CHECKSUMS = ('content-md5', 'x-amz-checksum-', 'x-amz-sdk-checksum-', 'x-amz-tr
 @behaviour(
     'What was received', 'PUT with a wrong `x-amz-checksum-crc32`', '`checksum = crc32` only where it is refused'
 )
-def wrong_crc32(place: Place) -> str:
+def wrong_crc32(place: ProbeBucket) -> str:
     return said(lambda: place.put(b'content', ChecksumCRC32=crc32(b'another')), 'accepted')
 
 
@@ -38,11 +38,11 @@ def wrong_crc32(place: Place) -> str:
     'UploadPart with a wrong `x-amz-checksum-crc32`',
     'as above, for files of `multipart_threshold` and more',
 )
-def wrong_crc32_of_a_part(place: Place) -> str:
+def wrong_crc32_of_a_part(place: ProbeBucket) -> str:
     return _part(place, 'accepted', {'ChecksumAlgorithm': 'CRC32'}, ChecksumCRC32=crc32(b'another'))
 
 
-def _part(place: Place, ok: str, kind: dict[str, Any], **checksum: str) -> str:
+def _part(place: ProbeBucket, ok: str, kind: dict[str, Any], **checksum: str) -> str:
     """Upload one part, and abort the upload."""
     key = place.key()
     upload, _ = place.begin(key, **kind)
@@ -57,7 +57,7 @@ def _part(place: Place, ok: str, kind: dict[str, Any], **checksum: str) -> str:
     'PUT and UploadPart with the CRC32 that boto3 adds',
     '`checksum = crc32` sends it: over http in a header, over https after the body',
 )
-def crc32_as_sent(place: Place) -> str:
+def crc32_as_sent(place: ProbeBucket) -> str:
     key = place.put(b'content', ChecksumAlgorithm='CRC32')
     answer = _part(place, 'yes', {'ChecksumAlgorithm': 'CRC32'}, ChecksumAlgorithm='CRC32')
     return answer if answer != 'yes' else yes(place.get(key) == b'content')
@@ -68,7 +68,7 @@ def crc32_as_sent(place: Place) -> str:
     'HEAD tells the CRC32 that a PUT brought',
     'where `checksum = crc32`, downloads are compared with it',
 )
-def crc32_is_told(place: Place) -> str:
+def crc32_is_told(place: ProbeBucket) -> str:
 
     def told(content: bytes) -> bool:
         key = place.put(b'content', ChecksumCRC32=crc32(content))
@@ -84,7 +84,7 @@ def crc32_is_told(place: Place) -> str:
 
 
 @behaviour('What was received', 'PUT with a wrong `Content-MD5`', '`checksum = md5` where CRC32 is not verified')
-def wrong_md5(place: Place) -> str:
+def wrong_md5(place: ProbeBucket) -> str:
     return said(lambda: place.put(b'content', ContentMD5=md5(b'another')), 'accepted')
 
 
@@ -93,7 +93,7 @@ def wrong_md5(place: Place) -> str:
     'UploadPart with a wrong `Content-MD5`',
     'as above, for files of `multipart_threshold` and more',
 )
-def wrong_md5_of_a_part(place: Place) -> str:
+def wrong_md5_of_a_part(place: ProbeBucket) -> str:
     return _part(place, 'accepted', {}, ContentMD5=md5(b'another'))
 
 
@@ -103,7 +103,7 @@ def wrong_md5_of_a_part(place: Place) -> str:
     'as boto3 sends it since 1.36; rucio-s3 always adds the MD5',
     needs=['signed'],
 )
-def without_md5(place: Place) -> str:
+def without_md5(place: ProbeBucket) -> str:
     return _deleted(place, 'content-md5')
 
 
@@ -113,11 +113,11 @@ def without_md5(place: Place) -> str:
     'as rucio-s3 sends it where `checksum` is not crc32',
     needs=['signed'],
 )
-def without_crc32(place: Place) -> str:
+def without_crc32(place: ProbeBucket) -> str:
     return _deleted(place, *_CHECKSUMS[1:])
 
 
-def _deleted(place: Place, *without: str) -> str:
+def _deleted(place: ProbeBucket, *without: str) -> str:
     key = place.put()
 
     def change(request: Any) -> None:
@@ -135,7 +135,7 @@ def _deleted(place: Place, *without: str) -> str:
     'a multipart object with one CRC32 for all of it (`FULL_OBJECT`)',
     '`full_object_checksum`: downloads of large files are compared with it',
 )
-def full_object(place: Place) -> str:
+def full_object(place: ProbeBucket) -> str:
     key, parts = place.key(), [b'a' * PART, b'b']
     whole = crc32(b''.join(parts))
     _upload_whole(place, key, parts, whole)
@@ -146,7 +146,7 @@ def full_object(place: Place) -> str:
     return KEPT if refused != 'yes' else 'kept, not verified'
 
 
-def _upload_whole(place: Place, key: str, parts: list[bytes], total: str) -> None:
+def _upload_whole(place: ProbeBucket, key: str, parts: list[bytes], total: str) -> None:
     upload, _ = place.begin(key, ChecksumAlgorithm='CRC32', ChecksumType='FULL_OBJECT')
     done = []
     try:
@@ -165,12 +165,12 @@ def _upload_whole(place: Place, key: str, parts: list[bytes], total: str) -> Non
     'the ETag of a PUT is the MD5 of the object',
     '`etag_is_md5`: the reconciler then compares without a request for each object',
 )
-def etag_is_md5(place: Place) -> str:
+def etag_is_md5(place: ProbeBucket) -> str:
     return yes(place.etag(place.put(b'content')) == hashlib.md5(b'content', usedforsecurity=False).hexdigest())
 
 
 @behaviour('ETags', 'CopyObject gives the copy of a PUT its MD5 as ETag', '`etag_is_md5` holds for copies, too')
-def etag_of_a_copy(place: Place) -> str:
+def etag_of_a_copy(place: ProbeBucket) -> str:
     source, key = place.put(), place.key()
     place.copy(source, key)
     return yes(place.etag(key) == hashlib.md5(b'content', usedforsecurity=False).hexdigest())
@@ -182,7 +182,7 @@ def etag_of_a_copy(place: Place) -> str:
     '`verifies_body`: where it is deleted, the server signs DeleteObjects only for who may write all of the bucket',
     needs=['signed'],
 )
-def other_body(place: Place) -> str:
+def other_body(place: ProbeBucket) -> str:
     mine, other = place.put(), place.put()
     body = f'<Delete><Object><Key>{other}</Key></Object></Delete>'.encode()
 

@@ -15,10 +15,10 @@
 """Behaviours: which keys the storage takes, and how it lists them."""
 
 from .behaviour import KEPT, Behaviour, behaviour, said, yes
-from .place import Place
+from .place import ProbeBucket
 
 
-def _kept(place: Place, key: str) -> str:
+def _kept(place: ProbeBucket, key: str) -> str:
     """Put, list, get and delete an object, and return whether it has this key all along."""
     before = set(place.listed())
     answer = said(lambda: place.put(key.encode(), key))
@@ -43,7 +43,7 @@ def key_behaviour(name: str, text: str, pattern: str, meaning: str, *needs: str)
     :param needs: What the place must have.
     """
 
-    def run(place: Place) -> str:
+    def run(place: ProbeBucket) -> str:
         return _kept(place, place.key(pattern))
 
     run.__name__ = name
@@ -76,7 +76,7 @@ long_segment = key_behaviour(
 
 
 @behaviour('Keys', '`a` and `a/b` at once', 'where it is refused, such a pair of names fails with the second upload')
-def below_another(place: Place) -> str:
+def below_another(place: ProbeBucket) -> str:
     key = place.put(b'first')
     answer = said(lambda: place.put(b'second', f'{key}/below'))
     if answer != 'yes':
@@ -86,7 +86,7 @@ def below_another(place: Place) -> str:
 
 
 @behaviour('Keys', '`a` and `A` are two keys', 'names of Rucio are')
-def case(place: Place) -> str:
+def case(place: ProbeBucket) -> str:
     key = place.key('{}/a')
     capital = f'{key[:-1]}A'
     place.put(b'small', key)
@@ -99,7 +99,7 @@ def case(place: Place) -> str:
     'ListObjectsV2 in the order of bytes',
     '`sorted_listing`; where it is false, the reconciler sorts on disk',
 )
-def sorted_listing(place: Place) -> str:
+def sorted_listing(place: ProbeBucket) -> str:
     base = place.key()
     keys = [f'{base}{key}' for key in ('!', '-', '.', '/a', '/b-', '/b/x', '/b0', '0', '_')]
     for key in reversed(keys):
@@ -108,7 +108,7 @@ def sorted_listing(place: Place) -> str:
 
 
 @behaviour('Listing', 'order of bytes also beyond ASCII', 'as above: UTF-8, not UTF-16')
-def sorted_unicode(place: Place) -> str:
+def sorted_unicode(place: ProbeBucket) -> str:
     base = place.key()
     keys = [f'{base}{letter}' for letter in ('z', '\u00e9', '\uffee', '\U0001f600')]
     for key in reversed(keys):
@@ -122,7 +122,7 @@ def sorted_unicode(place: Place) -> str:
     'as above: the reconciler goes on from a key, and shares a bucket between processes',
     needs=['own'],
 )
-def start_after(place: Place) -> str:
+def start_after(place: ProbeBucket) -> str:
     bucket = place.new_bucket()
     keys = ['run-', 'run.', 'run/a', 'run/b', 'run0']
     for key in keys:
@@ -136,7 +136,7 @@ def start_after(place: Place) -> str:
 
 
 @behaviour('Listing', 'pages: `MaxKeys`, and where to go on', 'all listings')
-def pages(place: Place) -> str:
+def pages(place: ProbeBucket) -> str:
     base = place.key()
     keys = [f'{base}/{number}' for number in range(5)]
     for key in keys:

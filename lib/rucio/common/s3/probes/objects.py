@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .behaviour import KEPT, behaviour, md5, said, yes
 from .integrity import PART
-from .place import Place
+from .place import ProbeBucket
 
 
 @behaviour(
@@ -29,7 +29,7 @@ from .place import Place
     'rules between two RSEs on one storage move no byte over the network',
     needs=['own'],
 )
-def copy(place: Place) -> str:
+def copy(place: ProbeBucket) -> str:
     source, other = place.put(b'content', Metadata={'a': 'b'}), place.new_bucket()
     place.copy(source, source, Bucket=other)
     if place.get(source, Bucket=other) != b'content':
@@ -39,7 +39,7 @@ def copy(place: Place) -> str:
 
 
 @behaviour('Copies', 'CopyObject of a key with blanks, `+`, `%41`', 'as above')
-def copy_odd(place: Place) -> str:
+def copy_odd(place: ProbeBucket) -> str:
     source, key = place.put(b'content', place.key('{}/ a+b%41\u00e9')), place.key()
     place.copy(source, key)
     return yes(place.get(key) == b'content')
@@ -50,7 +50,7 @@ def copy_odd(place: Place) -> str:
     'UploadPartCopy',
     'copies inside of a storage of more than 1 GiB are made in parts; where it is refused the bytes are relayed',
 )
-def part_copy(place: Place) -> str:
+def part_copy(place: ProbeBucket) -> str:
     content = b'a' * PART + b'b' * 10
     source, key = place.put(content), place.key()
     upload, parts = place.begin(key)
@@ -73,7 +73,7 @@ def part_copy(place: Place) -> str:
     '`bulk_delete`, and the removal of buckets',
     needs=['signed'],
 )
-def delete_objects(place: Place) -> str:
+def delete_objects(place: ProbeBucket) -> str:
     keys = [place.put(), place.put(b'x', place.key('{}/<&>"\' +%41\u00e9')), place.key()]
 
     def add(request: Any) -> None:
@@ -94,7 +94,7 @@ def delete_objects(place: Place) -> str:
     '`lifecycle`: `rucio s3 make-bucket` sets one',
     needs=['own'],
 )
-def lifecycle(place: Place) -> str:
+def lifecycle(place: ProbeBucket) -> str:
     bucket = place.new_bucket()
     rule: dict[str, Any] = {'ID': 'uploads', 'Status': 'Enabled', 'Filter': {'Prefix': ''}}
     rule['AbortIncompleteMultipartUpload'] = {'DaysAfterInitiation': 7}
@@ -114,5 +114,5 @@ def lifecycle(place: Place) -> str:
     'taken for "it is there"; after BucketAlreadyExists only where the bucket is among one\'s own',
     needs=['own'],
 )
-def bucket_again(place: Place) -> str:
+def bucket_again(place: ProbeBucket) -> str:
     return said(lambda: place.s3.create_bucket(Bucket=place.bucket), '200')

@@ -32,10 +32,10 @@ from rucio.common.s3.errors import Target, status_of, translated
 if TYPE_CHECKING:
     from .behaviour import Behaviour
 
-__all__ = ['Place', 'in_bucket_of_its_own', 'in_folder', 'new_name']
+__all__ = ['ProbeBucket', 'in_bucket_of_its_own', 'in_folder', 'new_name']
 
 
-class Place:
+class ProbeBucket:
     """A bucket, or a folder of one, whose content :meth:`remove` deletes.
 
     :param client: A client that adds nothing to requests: no conditions, no checksums, no further attempts.
@@ -266,7 +266,9 @@ class Place:
                 self.s3.delete_object(Bucket=bucket, Key=each['Key'], VersionId=each['VersionId'])
 
     @classmethod
-    def at(cls, connection: clients.Connection, bucket: str, folder: str = '', patience: Patience = PERSON) -> 'Place':
+    def at(
+        cls, connection: clients.Connection, bucket: str, folder: str = '', patience: Patience = PERSON
+    ) -> 'ProbeBucket':
         """Return a place at a storage. Sends no request.
 
         :param connection: The storage.
@@ -286,7 +288,7 @@ class Place:
 
 
 @contextmanager
-def in_bucket_of_its_own(connection: clients.Connection, patience: Patience = PERSON) -> Iterator[Place]:
+def in_bucket_of_its_own(connection: clients.Connection, patience: Patience = PERSON) -> Iterator[ProbeBucket]:
     """Make a bucket, and remove it with all that is in it at the end of the block.
 
     :param connection: The storage.
@@ -295,12 +297,12 @@ def in_bucket_of_its_own(connection: clients.Connection, patience: Patience = PE
     """
     bucket = new_name(connection.endpoint.bucket_prefix)
     objects.make_bucket(connection, Target(connection.endpoint.rse, bucket))
-    with _removed(Place.at(connection, bucket, patience=patience), connection.endpoint.rse) as place:
+    with _removed(ProbeBucket.at(connection, bucket, patience=patience), connection.endpoint.rse) as place:
         yield place
 
 
 @contextmanager
-def in_folder(connection: clients.Connection, target: Target, patience: Patience = PERSON) -> Iterator[Place]:
+def in_folder(connection: clients.Connection, target: Target, patience: Patience = PERSON) -> Iterator[ProbeBucket]:
     """Use a folder of a bucket, and remove what was written at the end of the block.
 
     :param connection: The storage.
@@ -309,12 +311,12 @@ def in_folder(connection: clients.Connection, target: Target, patience: Patience
     :raises RucioException: if nothing can be written to it.
     """
     folder = f'{target.key}.rucio-s3-check/{secrets.token_hex(8)}/'
-    with _removed(Place.at(connection, target.bucket, folder, patience), target.rse) as place:
+    with _removed(ProbeBucket.at(connection, target.bucket, folder, patience), target.rse) as place:
         yield place
 
 
 @contextmanager
-def _removed(place: Place, rse: str) -> Iterator[Place]:
+def _removed(place: ProbeBucket, rse: str) -> Iterator[ProbeBucket]:
     try:
         with translated('put', Target(rse, place.bucket, place.folder)):
             place.put()

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .behaviour import behaviour, said
-from .place import Place
+from .place import ProbeBucket
 
 _ELSEWHERE = 'elsewhere.example.org'
 
@@ -31,7 +31,7 @@ _ELSEWHERE = 'elsewhere.example.org'
     '`signature_guards`: where it is heeded the server signs against it',
     needs=['signed'],
 )
-def guard_copy(place: Place) -> str:
+def guard_copy(place: ProbeBucket) -> str:
     secret, key = place.put(b'top secret'), place.key()
     with place.unsigned('PutObject', {'x-amz-copy-source': f'/{place.bucket}/{secret}'}):
         try:
@@ -44,7 +44,7 @@ def guard_copy(place: Place) -> str:
 
 
 @behaviour('Who may', '`x-amz-acl: public-read` added to a signed PUT', 'as above', needs=['signed'])
-def guard_acl(place: Place) -> str:
+def guard_acl(place: ProbeBucket) -> str:
     key = place.key()
     with place.unsigned('PutObject', {'x-amz-acl': 'public-read'}):
         answer = said(lambda: place.put(b'', key))
@@ -57,7 +57,7 @@ def guard_acl(place: Place) -> str:
 @behaviour(
     'Who may', '`x-amz-tagging` added to a signed PUT', 'as above, and so for `x-amz-storage-class`', needs=['signed']
 )
-def guard_attributes(place: Place) -> str:
+def guard_attributes(place: ProbeBucket) -> str:
     key = place.key()
     with place.unsigned('PutObject', {'x-amz-tagging': 'a=b'}):
         answer = said(lambda: place.put(b'', key))
@@ -72,7 +72,7 @@ def guard_attributes(place: Place) -> str:
     '`signature_guards`: where it is heeded the server signs no PutObject for buckets with object lock',
     needs=['signed', 'own'],
 )
-def guard_lock(place: Place) -> str:
+def guard_lock(place: ProbeBucket) -> str:
     bucket, key = place.new_bucket(ObjectLockEnabledForBucket=True), place.key()
     with place.unsigned('PutObject', {'x-amz-object-lock-legal-hold': 'ON'}):
         answer = said(lambda: place.put(b'', key, Bucket=bucket))
@@ -87,7 +87,7 @@ def guard_lock(place: Place) -> str:
 
 
 @behaviour('Who may', '`X-Forwarded-Prefix` added to a signed GET of another path', 'as above', needs=['signed', 'own'])
-def guard_prefix(place: Place) -> str:
+def guard_prefix(place: ProbeBucket) -> str:
     other, secret = place.new_bucket(), place.put(b'top secret')
 
     def change(request: Any) -> None:
@@ -104,14 +104,14 @@ def guard_prefix(place: Place) -> str:
 @behaviour(
     'Who may', '`X-Forwarded-Host` added to a request that is signed for that host', 'as above', needs=['signed']
 )
-def guard_host(place: Place) -> str:
+def guard_host(place: ProbeBucket) -> str:
     key = place.put(b'top secret')
     if _for_another_host(place, key, {}) == 'yes':
         return 'host not verified'
     return 'heeded' if _for_another_host(place, key, {'X-Forwarded-Host': _ELSEWHERE}) == 'yes' else 'ignored'
 
 
-def _for_another_host(place: Place, key: str, unsigned: dict[str, str]) -> str:
+def _for_another_host(place: ProbeBucket, key: str, unsigned: dict[str, str]) -> str:
     here = urlsplit(place.s3.meta.endpoint_url).netloc
 
     def sign_for_it(request: Any) -> None:

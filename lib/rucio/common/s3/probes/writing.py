@@ -15,7 +15,7 @@
 """Behaviours: whether an upload or a copy can be kept from overwriting."""
 
 from .behaviour import behaviour, race, said
-from .place import Place
+from .place import ProbeBucket
 
 WRITERS = 16
 
@@ -25,7 +25,7 @@ WRITERS = 16
     'PUT with `If-None-Match: *` onto an object',
     '`conditional_put`; where it is not 412, a HEAD comes before each PUT',
 )
-def put_if_none_match(place: Place) -> str:
+def put_if_none_match(place: ProbeBucket) -> str:
     key = place.put(b'first')
     answer = said(lambda: place.put(b'second', key, IfNoneMatch='*'), 'overwritten')
     return answer if answer != 'overwritten' or place.get(key) == b'second' else 'ignored, not stored'
@@ -36,7 +36,7 @@ def put_if_none_match(place: Place) -> str:
     'PUT with `If-None-Match: *` of a new object',
     '`if_none_match`: where it is refused (501), a HEAD comes instead of the header',
 )
-def put_new(place: Place) -> str:
+def put_new(place: ProbeBucket) -> str:
     return said(lambda: place.put(b'first', IfNoneMatch='*'))
 
 
@@ -46,7 +46,7 @@ def put_new(place: Place) -> str:
     '`conditional_put` is true only where one wins',
     lucky=['one wins'],
 )
-def put_race(place: Place) -> str:
+def put_race(place: ProbeBucket) -> str:
     for _ in range(place.races):
         key = place.key()
         won = race(WRITERS, lambda number, key=key: place.put(b'%d' % number * 1000, key, IfNoneMatch='*'))  # type: ignore[misc]
@@ -60,7 +60,7 @@ def put_race(place: Place) -> str:
     'CompleteMultipartUpload with `If-None-Match: *` onto an object',
     '`conditional_multipart`; where it is not 412, a HEAD comes before the last step',
 )
-def complete_if_none_match(place: Place) -> str:
+def complete_if_none_match(place: ProbeBucket) -> str:
     key = place.put(b'first')
     begun = place.begin(key, b'second')
     answer = said(lambda: place.complete(key, begun, IfNoneMatch='*'), 'overwritten')
@@ -70,7 +70,7 @@ def complete_if_none_match(place: Place) -> str:
 
 
 @behaviour('Writing', 'CompleteMultipartUpload with `If-None-Match: *` of a new object', '`if_none_match`, as above')
-def complete_new(place: Place) -> str:
+def complete_new(place: ProbeBucket) -> str:
     key = place.key()
     begun = place.begin(key, b'first')
     return said(lambda: place.complete(key, begun, IfNoneMatch='*'))
@@ -82,7 +82,7 @@ def complete_new(place: Place) -> str:
     'where several win, two uploads of one name at the same moment may both be told that they have succeeded',
     lucky=['one wins'],
 )
-def complete_race(place: Place) -> str:
+def complete_race(place: ProbeBucket) -> str:
     for _ in range(2 * place.races):
         won = _race_of_parts(place)
         if won != 1:
@@ -90,7 +90,7 @@ def complete_race(place: Place) -> str:
     return 'one wins'
 
 
-def _race_of_parts(place: Place) -> int:
+def _race_of_parts(place: ProbeBucket) -> int:
     key, begun = place.key(), {}
 
     def begin(number: int) -> None:
@@ -100,7 +100,7 @@ def _race_of_parts(place: Place) -> int:
     return race(WRITERS, lambda number: place.complete(key, begun[number], IfNoneMatch='*'))
 
 
-def _copied(place: Place, source: str, key: str) -> str:
+def _copied(place: ProbeBucket, source: str, key: str) -> str:
     def add(request: object) -> None:
         request.headers['If-None-Match'] = '*'  # type: ignore[attr-defined]
 
@@ -114,7 +114,7 @@ def _copied(place: Place, source: str, key: str) -> str:
     'CopyObject with `If-None-Match: *` onto an object',
     'a HEAD comes before each copy, whatever the storage does',
 )
-def copy_if_none_match(place: Place) -> str:
+def copy_if_none_match(place: ProbeBucket) -> str:
     source, key = place.put(b'second'), place.put(b'first')
     answer = _copied(place, source, key)
     return 'overwritten' if place.get(key) == b'second' else answer.partition(' ')[0]
@@ -125,6 +125,6 @@ def copy_if_none_match(place: Place) -> str:
     'CopyObject with `If-None-Match: *` of a new object',
     '`if_none_match`: where it is 412, the storage compares the header with the source',
 )
-def copy_new(place: Place) -> str:
+def copy_new(place: ProbeBucket) -> str:
     source, key = place.put(b'content'), place.key()
     return _copied(place, source, key)

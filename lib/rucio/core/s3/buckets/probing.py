@@ -49,7 +49,7 @@ def probe(storage: 'Storage', part: str) -> dict[str, Any]:
         return _measured(probes.in_folder(storage.with_short_timeouts.connection(), target, SERVER_WORK), part)
 
 
-def _measured(made: AbstractContextManager[probes.Place], part: str) -> dict[str, Any]:
+def _measured(made: AbstractContextManager[probes.ProbeBucket], part: str) -> dict[str, Any]:
     with made as place:
         answers = probes.measure(place, part)
     found = [{'behaviour': name, 'answer': answer} for name, answer in answers.items()]

@@ -54,7 +54,7 @@ class Kind(str, Enum):
     changed = 'changed'
     unproven = 'unproven'  # same size; the content can only be verified by a HEAD or by reading
     unnoted = 'unnoted'  # the same, but its ETag, which is not an MD5, is not stored yet
-    unsummed = 'unsummed'  # the catalogue has no checksum
+    no_checksum = 'no-checksum'  # the catalogue has no checksum
     missing = 'missing'
     completed = 'completed'  # an upload by Rucio that arrived, but was not confirmed
     busy = 'busy'  # Rucio is uploading or deleting it, or it is declared bad
@@ -159,12 +159,12 @@ def _compare_both(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind
 def _compare_content(entry: 'Entry', replica: 'Replica', etag_is_md5: bool) -> Kind:
     etag, same, has_checksum = entry.etag, _is_md5_of(entry, replica), bool(replica.md5 or replica.adler32)
     if same or (etag and etag == replica.etag):
-        return Kind.same if has_checksum else Kind.unsummed
+        return Kind.same if has_checksum else Kind.no_checksum
     if same is False and etag_is_md5:
         return Kind.changed
     if not has_checksum:
         # Nothing can prove that it is the same.
-        return Kind.changed if replica.etag else Kind.unsummed
+        return Kind.changed if replica.etag else Kind.no_checksum
     # Rucio's own multipart uploads are verified, so an object that was not written since is the same.
     return Kind.unproven if replica.etag or entry.modified > replica.updated else Kind.unnoted
 

@@ -101,7 +101,7 @@ class Settler:
                 self.summary.found(self._subtree, finding)
         self.note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})
         left = self.register([each.entry for each in groups[Kind.new] if each.entry])
-        left += self._add_checksums(groups[Kind.unsummed])
+        left += self._add_checksums(groups[Kind.no_checksum])
         unlike, more = self._compare_content(groups[Kind.unproven])
         left += more + self._changed(groups[Kind.changed], unlike)
         self._missing(groups[Kind.missing], certain)
@@ -188,7 +188,7 @@ class Settler:
         left: list[str] = []
         names = {each.entry.key: each.name for each in findings if each.entry}
         if self._dry_run:
-            self.summary.counts['unsummed'] += len(names)
+            self.summary.counts['no-checksum'] += len(names)
             return left
         etags = {}
         for entry, file in self._compute_checksums((each.entry for each in findings if each.entry), left):
@@ -197,7 +197,7 @@ class Settler:
                 updates.set_checksums(self._subtree, name, file.md5, file.adler32)
             if file.etag:
                 etags[name] = file.etag
-        self.summary.counts['unsummed'] += len(names) - len(left)
+        self.summary.counts['no-checksum'] += len(names) - len(left)
         if etags:
             updates.note_etags(self._subtree, etags)
         return left

@@ -50,7 +50,7 @@ COUNTS = (
         'closed',
         'archived',
     ),
-    *('leftover', 'marker', 'busy', 'unproven', 'unsummed', 'failed', 'bytes'),
+    *('leftover', 'marker', 'busy', 'unproven', 'no-checksum', 'failed', 'bytes'),
 )
 MAX_PROBLEMS = 100  # that are kept; all are counted
 

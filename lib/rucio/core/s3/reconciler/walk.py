@@ -50,7 +50,7 @@ STALE_SECONDS = 60  # seconds after which a new object of a complete listing is 
 CLOCK_INTERVAL = 256  # objects after which the clock is read
 MAX_NAMES = 20_000  # names that are listed to find ranges
 # Counted by the comparison itself, before anything is done.
-_COMPARISON_COUNTS = ('listed', 'same', *(kind.value for kind in REPORT_ONLY), 'unsummed')
+_COMPARISON_COUNTS = ('listed', 'same', *(kind.value for kind in REPORT_ONLY), 'no-checksum')
 MAX_RECHECKS = 5  # of an object that changes meanwhile
 
 
@@ -315,7 +315,7 @@ class Reconciler:
             self._position.mark(entry.key)
         elif kind is Kind.unnoted and entry:
             self._found.etags[name] = entry.etag
-        elif kind in REPORT_ONLY or (kind is Kind.unsummed and not self._can_sum(entry, replica)):
+        elif kind in REPORT_ONLY or (kind is Kind.no_checksum and not self._can_sum(entry, replica)):
             self.summary.found(self._subtree, finding)
         else:
             self._found.to_recheck.append(self._subtree.key_of(name))
