@@ -35,7 +35,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from email.utils import formatdate
+from email.utils import format_datetime, formatdate, parsedate_to_datetime
 from time import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -251,14 +251,19 @@ def other_time(seconds: float) -> Fault:
 
 
 def older(age: timedelta) -> Fault:
-    """Time has gone by: all objects of a listing were written so much earlier than they were."""
+    """Time has gone by: the objects in the answer, be it a listing or one of them, were written so much earlier than they were."""
 
-    def written(found: 're.Match[bytes]') -> bytes:
+    def listed(found: 're.Match[bytes]') -> bytes:
         return (datetime.fromisoformat(found[0].decode()) - age).isoformat().encode()
 
     def aged(exchange: Exchange) -> None:
         response = exchange.forward()
-        response.body = re.sub(rb'(?<=<LastModified>)[0-9-]{10}T[0-9:]{8}', written, response.body)
+        response.headers = [
+            (name, format_datetime(parsedate_to_datetime(value) - age, usegmt=True) if name.lower() == 'last-modified' else value)
+            for name, value in response.headers
+        ]
+        if exchange.request.operation == 'GET bucket':
+            response.body = re.sub(rb'(?<=<LastModified>)[0-9-]{10}T[0-9:]{8}', listed, response.body)
         exchange.respond(response)
 
     return aged

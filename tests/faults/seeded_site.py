@@ -229,7 +229,7 @@ class Site:
         agent = next((value for name, value in request.headers.items() if name.lower() == 'user-agent'), '')
         command = self.commands.get(agent.partition('exec-env/')[2].partition(' ')[0])
         if not self.faulty or not self.plan:
-            return older(self.age) if self.age and request.operation == 'GET bucket' else forward
+            return older(self.age)
         if command:
             return self._chosen(command, 'storage', request)
         return self._of_server(request, self.plan)
