@@ -128,6 +128,8 @@ def test_both(kind, listed, known, etag_is_md5):
         ('run1/\u00e9', 3, 'unnameable'),
         ('run1/a\n', 3, 'unnameable'),
         ('a' * 250, 3, 'new'),
+        ('run1/a', 2**50, 'new'),
+        ('run1/a', 2**50 + 1, 'oversized'),
         ('a' * 251, 3, 'unnameable'),
     ],
 )

@@ -247,6 +247,14 @@ def test_a_round_and_a_line_in_the_log(s3, storage, database, compared):
     assert ended.spans == []
 
 
+def test_a_bucket_of_empty_objects_has_a_size(s3, storage, database, compared):
+    """Zero is another answer than none, for which the usage of the RSE would not be told."""
+    made = storage()
+    s3.store('user.alice', 'empty', b'')
+    work(once())
+    assert known(database, made)['user.alice', 'user.alice'].counts['stored'] == 0
+
+
 def test_who_comes_next_goes_on_where_it_was(s3, storage, database, compared):
     storage()
     fill(s3)

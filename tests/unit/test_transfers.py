@@ -194,6 +194,19 @@ def test_the_sources_of_another_request_are_not_those_of_this_one(session, submi
     assert [[each.rse_id for each in transfer.sources] for transfer in taken] == [[HERE, 'd' * 32, 'e' * 32], [BESIDE]]
 
 
+def test_a_transfer_has_what_the_request_says(session, submit):
+    submit(dest_url='https://there/x', md5='', adler32='', bytes=None)
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
+    assert (taken.dest_url, taken.checksums, taken.bytes, taken.scope, taken.dest_rse_id) == ('https://there/x', Checksums(None, None), 0, ALICE, THERE)
+
+
+def test_whether_there_are_keys_is_remembered_for_a_minute(session, submit):
+    submit()
+    for age, taken in ((30, []), (90, ['file'])):
+        claims._answers[THERE] = claims.time.monotonic() - age, False
+        assert names(claims.claim_transfers(MINE, 1, session=session)) == taken
+
+
 def test_the_name_of_an_instance_is_no_pattern(session, submit):
     submit()
     taken = claims.claim_transfers(MINE, 1, session=session)
@@ -253,7 +266,9 @@ def test_bytes_go_from_storage_to_storage(s3, site, body):
 
 
 def test_a_storage_copies_by_itself(s3, site):
-    s3.store('user.alice', 'dir/file', b'content')
+    s3.make_bucket('there-user.alice')
+    for bucket in ('user.alice', 'there-user.alice'):  # what lies on the same storage comes first
+        s3.store(bucket, 'dir/file', b'content')
     outcome = carry_out(b'content', dest=BESIDE, sources=(THERE, HERE))
     assert (outcome.error, outcome.how, outcome.source.rse_id) == ('', 'copied', HERE)
     assert s3.content('beside-user.alice', 'dir/file') == b'content'

@@ -344,7 +344,7 @@ def _as_replicas(subtree: 'Subtree', rows: Iterable[Any]) -> Iterator[Replica]:
         etag = stored_etag(meta, rse_id) if meta else None
         # A row is also written for each lock that is added or removed, which says nothing about the content. An upload
         # may take a while.
-        proven = min(updated, (created or updated) + MAX_UPLOAD_TIME)
+        proven = min(updated, created + MAX_UPLOAD_TIME)
         yield Replica(name, size, md5, adler32, state, etag, (proven - EPOCH).total_seconds())
 
 
