@@ -297,3 +297,19 @@ def test_vended_keys(limited: Limited) -> None:
             by.ok('POST', '/credentials', each)
     request = {'method': 'DELETE', 'uri': f'{limited.granted.storage.url}/{limited.bucket}/full', 'headers': {}}
     limited.owner.ok('POST', '/sign', {'rse': limited.granted.rse, 'requests': [request]})
+
+
+def test_what_the_owner_is_told(seaweedfs_limited: Limited) -> None:
+    """One line, with what is used, what is allowed, and what to do: from the commands."""
+    user = seaweedfs_limited.owner.user
+    seaweedfs_limited.limit(400 * KB)
+    seaweedfs_limited.need('full', 400 * KB)
+    (user.directory / 'more').write_bytes(b'x' * KB)
+    told = f'Account quinn: 400.000 kB of 400.000 kB allowed at RSE {seaweedfs_limited.granted.rse} are used'
+    upload = user.rucio('s3', 'upload', '--rse', seaweedfs_limited.granted.rse, str(user.directory / 'more'), f'{seaweedfs_limited.bucket}:run1')
+    assert (upload.returncode, 'Traceback' in upload.stderr) == (1, False), upload.stdout + upload.stderr
+    assert told in upload.stdout + upload.stderr
+    assert '401.000 kB with this' in upload.stdout + upload.stderr
+    keys = user.rucio('s3', 'credentials', '--write', '--rse', seaweedfs_limited.granted.rse, seaweedfs_limited.bucket)
+    assert keys.returncode == 1
+    assert told in keys.stderr
