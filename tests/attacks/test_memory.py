@@ -48,7 +48,7 @@ OF_THE_OPERATOR = {
     'common.s3.credentials._offers': 'RSEs, of a Rucio server',
     'common.s3.breaker._breakers': 'storages',
     'common.s3.monitoring._observed': 'RSEs',
-    'common.s3.own_config._warned': 'RSEs',
+    'common.s3.own_config._warned': 'RSEs, and one file',
     'common.s3.settings.providers': 'nothing',
     'common.s3.factory._joined': 'directories of certificates',
     'core.s3.auth.chaining._roles': 'roles',

@@ -14,13 +14,15 @@
 
 """What looks wrong in a user's rucio.cfg is told once, in a line."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from rucio.common import config
-from rucio.common.s3 import own_config
+from rucio.common.s3 import credentials, own_config
+from rucio.common.s3.endpoint import Endpoint
 
 
 @pytest.fixture
@@ -79,3 +81,16 @@ def test_a_client_without_a_configuration(monkeypatch, tmp_path):
     config.clean_cached_config()
     own_config.warn('SITE_S3', lambda *_: pytest.fail('nothing to tell'))
     assert own_config.sections_of_no_rse([]) == []
+
+
+@pytest.mark.parametrize(('mode', 'told'), [(0o644, 1), (0o604, 1), (0o640, 0), (0o600, 0)])
+def test_keys_of_the_server_that_everybody_can_read(home, monkeypatch, caplog, mode, told):
+    """Told once, when they are used."""
+    monkeypatch.setattr(own_config, '_warned', set())
+    file = home / 'rucio' / 'etc' / 'rse-accounts.cfg'
+    file.write_text(json.dumps({'abc': KEYS}))
+    file.chmod(mode)
+    for _ in range(2):
+        assert credentials.choose(Endpoint(rse='X', rse_id='abc', url='http://127.0.0.1:9')).name == 'static'
+    said = [record.message for record in caplog.records]
+    assert said == [f'{file} has secret keys, and others can read it: chmod o= {file}'] * told

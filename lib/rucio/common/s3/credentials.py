@@ -40,7 +40,8 @@ from rucio.common.exception import (
     RSEOperationNotSupported,
 )
 
-from . import address
+from . import address, own_config
+from .answers import line_logger
 from .authorizer import Authorizer, Request, RucioServer, WithKeys, payload_of, without_signature
 from .errors import Target
 from .factory import bare_session, user_session
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 __all__ = ['Anonymous', 'Presigned', 'Profile', 'RSEAccounts', 'Static', 'choose']
+
+_LOGGER = line_logger(__name__)
 
 
 class Static(WithKeys):
@@ -152,6 +155,7 @@ class RSEAccounts(WithKeys):
         self._credentials = _RotatingCredentials(rse_id, account)
         self.region = account.get('region') or None
         self.identity = f'rse-accounts:{rse_id}'
+        own_config.warn_of_accounts(_LOGGER.log)
 
     def credentials(self) -> Credentials:
         """Return the keys."""

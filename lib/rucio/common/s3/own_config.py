@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What looks wrong in the rucio.cfg of a client, but is no error: told once, in a line of the log."""
+"""What looks wrong in rucio.cfg or rse-accounts.cfg, but is no error: told once, in a line of the log."""
 
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from rucio.common.config import Config, get_config
+from rucio.common.config import Config, get_config, get_config_dirs
 from rucio.common.exception import RucioException
 
 from .answers import printable
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     from rucio.common.types import LoggerFunction
 
-__all__ = ['sections_of_no_rse', 'warn']
+__all__ = ['sections_of_no_rse', 'warn', 'warn_of_accounts']
 
 _SECRETS = ('secret_key', 'session_token')
 _PREFIX = 's3:'
-_warned: set[str] = set()  # RSEs
+_warned: set[str] = set()  # RSEs, and rse-accounts.cfg
+_OPEN = '%s has secret keys, and others can read it: chmod %s %s'
 
 
 def warn(rse: str, logger: 'LoggerFunction') -> None:
@@ -47,7 +48,7 @@ def warn(rse: str, logger: 'LoggerFunction') -> None:
     _warned.add(rse)
     sections = _sections()
     if path := _open_to_others(sections):
-        logger(logging.WARNING, '%s has secret keys, and others can read it: chmod 600 %s', path, path)
+        logger(logging.WARNING, _OPEN, path, '600', path)
     if f'{_PREFIX}{rse}' not in sections:
         for each in sections:
             if each.startswith(_PREFIX) and _alike(each.removeprefix(_PREFIX), rse):
@@ -57,6 +58,20 @@ def warn(rse: str, logger: 'LoggerFunction') -> None:
                     printable(each),
                     printable(rse),
                 )
+
+
+def warn_of_accounts(logger: 'LoggerFunction') -> None:
+    """Log once if everybody on the machine can read rse-accounts.cfg. No request.
+
+    Its group may: the processes of a server can be of another user than the owner of its configuration.
+
+    :param logger: The logger of the server, daemon or client.
+    """
+    paths = [os.path.join(folder, 'rse-accounts.cfg') for folder in get_config_dirs()]
+    path = next((each for each in reversed(paths) if os.path.exists(each)), '')  # Rucio reads the last
+    if path and path not in _warned and stat.S_IMODE(os.stat(path).st_mode) & 0o007:
+        _warned.add(path)
+        logger(logging.WARNING, _OPEN, path, 'o=', path)
 
 
 def sections_of_no_rse(rses: 'Iterable[str]') -> list[str]:
