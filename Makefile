@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends audit reference licences mutants demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format backends clients audit reference licences mutants demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -57,6 +57,10 @@ format: .venv/tools/.done  ## let ruff put the code in order
 backends: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 backends: dev .venv/interop/.done  ## measure the S3 storages that are installed, and write docs/backends.md
 	PYTHONPATH=tests .venv/dev/bin/python -m backends
+
+clients: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
+clients: dev .venv/interop/.done  ## try what each S3 tool can do, and write the tables of docs/clients.md
+	RUCIO_S3_TEST_LONG=1 RUCIO_S3_WRITE=1 .venv/dev/bin/python -m pytest tests/interop/test_table.py
 
 audit: dev .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
 	.venv/audit/bin/python dev/audit.py "$$(.venv/dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"

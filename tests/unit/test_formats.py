@@ -297,7 +297,8 @@ def test_nothing_of_the_users_own_wins():
     made = tool_environment(inherited, [access()])
     assert 'mine' not in ' '.join(made.values())
     assert made['PATH'] == '/bin'
-    assert (made['AWS_CONFIG_FILE'], made['AWS_SHARED_CREDENTIALS_FILE']) == ('/dev/null', '/dev/null')
+    assert made['AWS_SHARED_CREDENTIALS_FILE'] == '/dev/null'
+    assert botocore.configloader.load_config(made['AWS_CONFIG_FILE'])['profiles'] == {'default': {'s3': {'signature_version': 's3v4'}}}
     assert 'AWS_ROLE_ARN' not in made
     assert 'mine' not in ' '.join(tool_environment(inherited, [access(), access(bucket='other')]).values())
 

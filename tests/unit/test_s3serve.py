@@ -384,6 +384,18 @@ def test_nothing_is_overwritten_unless_the_user_wants_it(storage, honoured):
     assert storage.buckets[BUCKET]['x'].body == b'second'
 
 
+def test_empty_objects_for_folders_may_be_there(storage):
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        for _ in range(2):
+            assert client.put_object(Bucket=BUCKET, Key='run/', Body=b'')['ETag'] == f'"{hashlib.md5(b"").hexdigest()}"'
+        assert code_of(client.put_object, Bucket=BUCKET, Key='run/', Body=b'', IfNoneMatch='*') == 'PreconditionFailed'
+        assert code_of(client.put_object, Bucket=BUCKET, Key='run/', Body=b'content') == 'PreconditionFailed'
+        storage.buckets[BUCKET]['run/'] = Object(b'content', 'e')
+        assert code_of(client.put_object, Bucket=BUCKET, Key='run/', Body=b'') == 'PreconditionFailed'
+        assert storage.buckets[BUCKET]['run/'].body == b'content'
+
+
 def test_errors_of_the_storage_are_passed_on_without_those_of_its_keys(storage):
     with serving(Rucio(storage.url)) as here:
         client = boto(here)
@@ -742,7 +754,13 @@ def test_chunks_that_lie(stream, said):
 
 
 def unsigned(here, content, crc, name='x-amz-checksum-crc32', **headers):
-    more = {'x_amz_decoded_content_length': str(len(content)), 'x_amz_trailer': name, 'Content_Encoding': 'gzip,aws-chunked', **headers}
+    more = {
+        'x_amz_decoded_content_length': str(len(content)),
+        'x_amz_api_version': '2006-03-01',
+        'x_amz_trailer': name,
+        'Content_Encoding': 'gzip,aws-chunked',
+        **headers,
+    }
     body = b'%x\r\n%s\r\n0\r\n%s:%s\r\n\r\n' % (len(content), content, name.encode(), crc)
     return fetch(f'{here.url}/{BUCKET}/x', 'PUT', body, signed(here, 'PUT', f'/{BUCKET}/x', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER', **more))
 

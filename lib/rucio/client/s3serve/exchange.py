@@ -59,6 +59,7 @@ _FAMILIES = ('x-amz-meta-', 'x-amz-checksum-')
 # About the way to this endpoint only, or without effect. Some tools send the default values of these with each upload.
 _SPENT = frozenset(
     [
+        'x-amz-api-version',
         'x-amz-content-sha256',
         'x-amz-copy-source',
         'x-amz-date',

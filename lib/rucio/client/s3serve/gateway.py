@@ -42,6 +42,7 @@ from .upstream import Answer, Relayed, Upstream
 
 __all__ = ['Gateway']
 
+EMPTY_ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 MOST_AT_ONCE = 64  # requests; each has at most about 1 MiB in memory, unless it is a listing
 DELETES_AT_ONCE = 16  # of a DeleteObjects
 LONGEST_LIST = 4 * 1024**2  # bytes of the bodies of DeleteObjects and CompleteMultipartUpload
@@ -196,9 +197,27 @@ class Gateway:
 
     async def _put(self, task: Task) -> web.StreamResponse:
         """Write an object: after a HEAD if it must not exist, and the storage ignores the condition."""
-        if task.operation.name == 'PutObject':
+        try:
             await self._exchange.need_absent(task, task.place.endpoint.conditional_put)
-        return await self._pass_on(task)
+            return await self._pass_on(task)
+        except Refusal as refusal:
+            is_folder = task.asked.key.endswith('/') and not task.body.length
+            if refusal.code != 'PreconditionFailed' or not is_folder or 'if-none-match' in task.asked.headers:
+                raise
+            return await self._folder(task, refusal)
+
+    async def _folder(self, task: Task, refusal: Refusal) -> web.StreamResponse:
+        """Answer that an empty object for a folder was written, as it is there. One HEAD.
+
+        pyarrow and others write one for each folder above what they write or delete, whether it is there or not.
+
+        :raises Refusal: the one that led here, if what is there is not empty.
+        """
+        found = await self._upstream.send(task.place, 'HEAD', task.key)
+        found.response.release()
+        if found.status != 200 or found.headers.get('Content-Length') != '0':
+            raise refusal
+        return web.Response(headers={'ETag': found.headers.get('ETag', EMPTY_ETAG)})
 
     async def _copy(self, task: Task) -> web.StreamResponse:
         """Copy an object: inside a storage if it can be; else through this machine.

@@ -247,7 +247,7 @@ def tool_environment(inherited: Mapping[str, str], accesses: Sequence[Access]) -
     trusted = {name: inherited[name] for name in _CA_VARIABLES if inherited.get(name)}
     kept = {name: value for name, value in kept.items() if name not in _CA_VARIABLES} | trusted
     nothing = {
-        'AWS_CONFIG_FILE': os.devnull,
+        'AWS_CONFIG_FILE': str(files('rucio.common.s3').joinpath('aws.cfg')),
         'AWS_SHARED_CREDENTIALS_FILE': os.devnull,
         'AWS_EC2_METADATA_DISABLED': 'true',
     }
