@@ -85,6 +85,9 @@ def test_share_with_an_attribute(team: Team, shared: str, unique: str, tmp_path:
     for user in (team.owner, team.other):
         assert row in rows(user.rucio('s3', '-R', 'ls', '--shared'))
     assert [shared, team.scope, team.rse, ''] in rows(team.other.rucio('s3', '-R', 'ls'))
+    if team.storage.sts:
+        keys = json.loads(ok(team.other.rucio('s3', 'credentials', '--format', 'json')))
+        assert (team.scope, f'{unique}/') in [(each['bucket'], each['prefix']) for each in keys]
     assert download(team, f'{shared}/file', tmp_path / '1') == b'12345'
 
     team.root.call('delete_account_attribute', other, 'experiment')
