@@ -40,12 +40,12 @@ from rucio.client.s3serve import answers, asked, places
 from rucio.client.s3serve.bodies import Body
 from rucio.client.s3serve.gateway import Options
 from rucio.client.s3serve.places import Place
-from rucio.client.s3serve.refusals import Refusal
+from rucio.client.s3serve.refusals import Refusal, of_rucio
 from rucio.client.s3serve.registrar import Registrar
 from rucio.client.s3serve.server import listening
 from rucio.client.s3serve.signatures import LocalKeys, verify
 from rucio.client.s3serve.sums import Parts, Sum
-from rucio.common.exception import AccessDenied, InputValidationError, RSENotFound, ServerConnectionException
+from rucio.common.exception import AccessDenied, InputValidationError, InsufficientAccountLimit, RSENotFound, ServerConnectionException
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.settings import Secrets
@@ -1002,3 +1002,9 @@ def test_redirections_of_a_storage_are_not_followed(storage):
         storage.fail('GetObject', Answer(307, b'', (('Location', f'{storage.url}/{BUCKET}/other'),)))
         assert code_of(client.get_object, Bucket=BUCKET, Key='x') == 'InternalError'
     assert [each.key for each in storage.requests if each.operation == 'GetObject'] == ['x']
+
+
+def test_who_is_over_an_account_limit_is_told_by_how_much():
+    told = 'Account alice: 9.700 GB of 10.000 GB allowed at RSE X are used, 10.200 GB with this.'
+    refusal = of_rucio(InsufficientAccountLimit(told))
+    assert (refusal.code, refusal.status, refusal.message) == ('QuotaExceeded', 403, told)
