@@ -44,7 +44,7 @@ Known = dict[tuple[Any, ...], bool]
 def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
     """Return whether an account is root or has the attribute ``admin``. At most one query.
 
-    :param known: A cache of the results of one call, see :func:`may`.
+    :param known: A cache of the results of one call, see :func:`until`.
     """
     return issuer.external == 'root' or _cached(
         known, ('admin', issuer), lambda: bool(has_account_attribute(account=issuer, key='admin', session=session))
@@ -71,6 +71,8 @@ def may(
     """Return whether an account may read or write a name of a scope, and all names that begin with it.
 
     Parameters and cost are those of :func:`until`.
+
+    :param known: A cache of the results of one call, see :func:`until`.
     """
     return until(issuer, scope, name, write, session=session, known=known) is not None
 

@@ -54,7 +54,10 @@ def may(
     session: 'Session',
     known: Optional[access.Known] = None,
 ) -> bool:
-    """Return whether an account may read or write an object: see :func:`until`."""
+    """Return whether an account may read or write an object: see :func:`until`.
+
+    :param known: A cache of the results of one call, see :func:`.access.until`.
+    """
     return until(storage, account, bucket, key, write, session=session, known=known) is not None
 
 
