@@ -115,6 +115,7 @@ def test_a_client_sends_by_what_was_put_around_it(client, s3):
         with internals.unread(request):
             answer = send(request)
         assert answer._content is None  # nothing was read
+        assert request.stream_output == sent[-1][1]  # and the request is as it was
         if not request.stream_output:
             internals.set_content(answer, answer.raw.read())
         return answer

@@ -255,6 +255,19 @@ def test_a_bucket_of_empty_objects_has_a_size(s3, storage, database, compared):
     assert known(database, made)['user.alice', 'user.alice'].counts['stored'] == 0
 
 
+def test_a_round_is_begun_by_one_worker(storage, database):
+    made = storage()
+
+    def begin(last, now):
+        with database() as session:
+            return progress.begin(Subtree.of(made, ALICE), last, now, session=session)
+
+    assert [begin(None, 1.0), begin(None, 1.0)] == [True, False]
+    last = known(database, made)['user.alice', 'user.alice']
+    assert [begin(last, 2.0), begin(last, 3.0)] == [True, False]
+    assert [span.round for span in known(database, made)['user.alice', 'user.alice'].spans] == [2.0]
+
+
 def test_who_comes_next_goes_on_where_it_was(s3, storage, database, compared):
     storage()
     fill(s3)

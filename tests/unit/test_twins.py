@@ -321,7 +321,7 @@ def test_the_rses_of_all_vos_are_asked_for_their_roles(twins):
         assert sorted(chaining._vos(session)) == ['def', 'two']
 
 
-def test_the_usage_of_one_rse(twins):
+def test_the_usage_of_one_rse(twins, monkeypatch):
     """Its row of this source alone is stored, counted and withdrawn."""
     every = [twins.of(vo, rse=rse) for vo, rse in product(VOS, RSES)]
     one = every[0]
@@ -338,6 +338,9 @@ def test_the_usage_of_one_rse(twins):
     assert {dict(row)['source'] for table, *row in changed if table == 'rse_usage'} == {usage.SOURCE}
     (row,) = twins.rows(models.RSEUsage, rse_id=one.rse_id, source=usage.SOURCE)
     assert (row.files, row.used, row.free) == (4, 50, 7)
+    monkeypatch.setattr(usage.configs, 'put', lambda *_, **__: False)
+    assert one.write(usage.store, one.storage, usage.Usage(5, 60), 7) is True, 'another worker has just done it'
+    assert twins.rows(models.RSEUsage, rse_id=one.rse_id, source=usage.SOURCE) == [row]
     with twins.writing() as session:
         session.add(models.RSELimit(rse_id=one.rse_id, name=usage.FREE_SPACE_LIMIT, value=1))
         for each, value in ((one, 'MaxSpace'), (every[1], 'MaxSpace')):
