@@ -117,7 +117,7 @@ HOSTILE: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     'delete_objects': ('POST', f'/{VICTIM}?delete', {}, b'<Delete><Object><Key>folder/secret</Key></Object></Delete>'),
     'acl': ('GET', f'/{MINE}?acl', {}, None),
     'versions': ('GET', f'/{MINE}?versions', {}, None),
-    'uploads': ('GET', f'/{MINE}?uploads', {}, None),
+    'uploads': ('GET', f'/{VICTIM}?uploads', {}, None),
     'make_bucket': ('PUT', '/another-bucket-of-mallory', {}, None),
     'all_buckets': ('GET', '/', {}, None),
     'tagging': ('GET', f'/{MINE}/mine?tagging', {}, None),
