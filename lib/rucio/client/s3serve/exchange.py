@@ -185,7 +185,11 @@ class Exchange:
             raise self._exists(task)
 
     def _exists(self, task: Task) -> Refusal:
-        remedy = '' if self._options.overwrite else ' To overwrite objects, start `rucio s3 serve` with --overwrite.'
+        remedy = (
+            ''
+            if self._options.overwrite
+            else ' To overwrite objects, start `rucio s3 exec` or `serve` with --overwrite.'
+        )
         return Refusal('PreconditionFailed', f'{task.asked.shown} exists.{remedy}')
 
     def _guards(self, task: Task) -> bool:
