@@ -98,15 +98,19 @@ def test_names_of_a_hostile_server_stay_in_their_row(tmp_path):
     doubled, so that a program tells an escaped line feed from the two characters."""
     rows = [{'scope': f'user.alice{each}', 'bucket': f'b{each}', 'rse': 'X', 'created': each} for each in TRICKS if each != '\ud800']
     rows.append({'scope': r'a\nb', 'bucket': 'b', 'rse': 'X', 'created': None})
+    shares = [
+        {'kind': 'account', 'scope': 'user.bob', 'name': f'run{each}', 'places': [{'rse': 'X', 'bucket': f'b{each}'}]} for each in TRICKS if each != '\ud800'
+    ]
+    answers = {'/s3/buckets': {'buckets': rows, 'missing': []}, '/s3/usable': {'shares': shares, 'more': False}}
     refusal = {'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'no\n\x1b[2Jforged'}
-    with FakeRucio(lambda asked: (200, {'buckets': rows, 'missing': []}, {}) if asked.path == '/s3/buckets' else (403, refusal, {})) as server:
+    with FakeRucio(lambda asked: (200, answers[asked.path], {}) if asked.path in answers else (403, refusal, {})) as server:
         alice = RucioCli(tmp_path / 'alice', server, 'alice', 'alice', 'p')
         shown, robot, refused = alice.rucio('s3', 'ls'), alice.rucio('s3', '--robot', 'ls'), alice.rucio('s3', 'make-bucket', 'user.alice')
-    assert len(robot.stdout.splitlines()) == len(rows)
+    assert len(robot.stdout.splitlines()) == len(rows) + len(shares)
     assert {line.count('\t') for line in robot.stdout.splitlines()} == {3}
-    assert robot.stdout.splitlines()[-1].startswith(r'a\\nb')
+    assert robot.stdout.splitlines()[len(rows) - 1].startswith(r'a\\nb')
     assert all(line.isprintable() for line in shown.stdout.splitlines())
-    assert len(shown.stdout.splitlines()) == len(rows) + 4
+    assert len(shown.stdout.splitlines()) == len(rows) + len(shares) + 4
     assert '\x1b[2J' not in refused.stderr
     assert not any(line.startswith('forged') for line in refused.stderr.splitlines())
 

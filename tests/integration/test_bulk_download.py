@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from servers.cli import s3_keys
 from servers.process import TIMEOUT, until
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
@@ -126,14 +127,16 @@ def test_several_dids_have_a_directory_each(site: Site, unique: str, tmp_path: P
 
 
 def test_sync_makes_equal_one_way(site: Site, unique: str, tmp_path: Path) -> None:
-    """Alice owns the scope, and the server has the keys: it deletes in the catalogue."""
+    """Alice owns the scope, and the server has the keys of this RSE: it deletes in the catalogue."""
     storage = site.storages[RSE]
-    site.root.server.set_rse_keys(site.ids[RSE], storage.access_key, storage.secret_key)
+    rse = site.add_rse(f'{unique}_S3'.upper(), storage)
+    site.root.server.set_rse_keys(site.ids[rse], storage.access_key, storage.secret_key)
+    site.alice.configure(s3_keys(rse, storage))
     data, back, did = tmp_path / 'data', tmp_path / 'back', f'{SCOPE}:{unique}'
     contents = make(data, {'a': 10, 'sub/b': 20, 'sub/c': 30, 'keep.log': 40})
 
     def sync(*words: str) -> str:
-        return ok(site.alice.rucio('s3', 'sync', *words, '--rse', RSE))
+        return ok(site.alice.rucio('s3', 'sync', *words, '--rse', rse))
 
     assert '4 files uploaded' in sync(str(data), did)
     sync(did, str(back))
@@ -147,7 +150,7 @@ def test_sync_makes_equal_one_way(site: Site, unique: str, tmp_path: Path) -> No
     told = sync(str(data), did, *filters)
     assert '1 files uploaded' in told
     assert told.count('Deleted') == 2
-    assert set(site.objects(RSE, f'{unique}/')) == {f'{unique}/{name}' for name in ('a', 'new', 'keep.log')}
+    assert set(site.objects(rse, f'{unique}/')) == {f'{unique}/{name}' for name in ('a', 'new', 'keep.log')}
     assert 'files downloaded' in sync(did, str(back))
     assert (back / 'mine').exists()
     sync(did, str(back), '--delete')

@@ -27,7 +27,7 @@ def test_what_a_client_puts_is_downloaded_by_rucio(any_world, tools, unique, lar
     world, file, small = any_world, large(), tools.home / 'small'
     small.write_bytes(b'12345')
     for path, name in ((file, f'{unique}/large'), (small, f'{unique}/small')):
-        done = world.exec(world.alice, tools, [SCOPE], command(tools, client, 'put', file=path, name=name))
+        done = world.with_keys(world.alice, tools, [SCOPE], command(tools, client, 'put', file=path, name=name))
         assert done.returncode == 0, done.stderr
 
     first = world.s3(world.alice, 'reconcile', f'{SCOPE}:{unique}')

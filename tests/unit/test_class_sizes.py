@@ -21,7 +21,7 @@ LIB = Path(__file__).parents[2] / 'lib'
 METHODS, FIELDS = 15, 12
 LARGE = {
     'Default': "the methods of Rucio's RSEProtocol, and small ones behind them",
-    'Place': 'the requests of all probes, so that each of these fits a few lines',
+    'ProbeBucket': 'the requests of all probes, so that each of these fits a few lines',
     'S3Client': 'a method for each call of the REST interface',
     'StorageSettings': 'a field for each setting',
 }
