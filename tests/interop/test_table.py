@@ -14,7 +14,7 @@
 
 """docs/clients.md says what each tool can do, with keys of the storage and through the endpoint of `rucio s3 exec`: is it still so?
 
-`make clients` writes the table.
+`make clients` writes the table; without it, only some of the tools are tried.
 """
 
 import os
@@ -29,6 +29,7 @@ from servers.files import write_private
 
 pytestmark = pytest.mark.long
 BUCKET = 'user.alice'
+ALWAYS = ('aws', 'mc', 's5cmd')  # all of them take a quarter of an hour
 FETCH = 'import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen(open(sys.argv[1]).read().split()[-1]).read())'
 
 
@@ -94,10 +95,12 @@ def run(world: World, tools: Tools, tool: str, folder: str, way: str) -> dict[st
 
 @pytest.mark.parametrize('tool', table.COMMANDS)
 def test_the_table_of_tools_is_true(any_world: World, tools: Tools, unique: str, tool: str, request: pytest.FixtureRequest) -> None:
-    storage = request.node.callspec.params['any_world']
+    storage, writes = request.node.callspec.params['any_world'], bool(os.environ.get('RUCIO_S3_WRITE'))
+    if not writes and tool not in ALWAYS:
+        pytest.skip('only `make clients` tries this tool')
     direct, served = (run(any_world, tools, tool, f'{unique}-{way}', way) for way in ('direct', 'endpoint'))
     cells = {(tool, each): table.seen(direct[each], served[each]) if each in direct else table.NONE for each in table.OPERATIONS}
-    if os.environ.get('RUCIO_S3_WRITE'):
+    if writes:
         table.write(storage, cells)
     written = {cell: text for cell, text in table.read(storage).items() if cell[0] == tool}
     assert written == cells, '`make clients` writes the table of docs/clients.md'
