@@ -24,6 +24,8 @@ from unittest import mock
 
 import pytest
 
+pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+
 from rucio.common.exception import (
     InputValidationError,
     ResourceTemporaryUnavailable,
