@@ -24,6 +24,7 @@ import importlib
 import importlib.machinery
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -87,12 +88,14 @@ class Process:
         self.pid = os.fork()
         if not self.pid:
             _child(run, self.folder)
+        self.ends = os.pidfd_open(self.pid)  # readable when it has ended
 
     def poll(self) -> int | None:
         """Its result, or None while it runs."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid:
             code = os.waitstatus_to_exitcode(status)
+            os.close(self.ends)
             return self._ended(code if code >= 0 else BROKEN)
         if time.monotonic() < self.end:
             return None
@@ -102,6 +105,7 @@ class Process:
     def kill(self) -> None:
         os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
+        os.close(self.ends)
 
     def _ended(self, code: int) -> int:
         self.output = self.folder.joinpath('output').read_text(errors='replace')
@@ -109,6 +113,12 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)  # what the tests have left running
         shutil.rmtree(self.folder, ignore_errors=True)
         return code
+
+
+def wait(running: Collection[Process]) -> None:
+    """Wait until one of them has ended, or must."""
+    left = min(each.end for each in running) - time.monotonic()
+    select.select([each.ends for each in running], [], [], max(0, left))
 
 
 def _child(run: Callable[[Path], int], folder: Path) -> None:

@@ -143,7 +143,7 @@ def in_parallel(items: Iterable, start: Callable[..., processes.Process], jobs: 
             while left and len(running) < jobs:
                 item = left.pop()
                 running[start(item)] = item
-            time.sleep(0.02)
+            processes.wait(running)
             for process in list(running):
                 if (code := process.poll()) is not None:
                     yield running.pop(process), code, process.output

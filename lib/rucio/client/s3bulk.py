@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from rucio.client.baseclient import BaseClient
 from rucio.common.exception import InputValidationError
+from rucio.common.s3.address import parse_did
+
+from .s3session import same_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -222,18 +225,7 @@ class BulkClient(BaseClient):
         """The stock client for the same server and account. It has the same token."""
         from rucio.client.client import Client  # noqa: PLC0415 - all of Rucio's clients
 
-        return Client(
-            rucio_host=self.host,
-            auth_host=self.auth_host,
-            account=self.account,
-            ca_cert=self.ca_cert,
-            auth_type=self.auth_type,
-            creds=self.creds,
-            timeout=self.timeout,
-            user_agent=self.user_agent.partition('/')[0],
-            vo=self.vo,
-            logger=self.logger,
-        )
+        return Client(**same_login(self))
 
     def _rse(self, scope: str, name: str, rse: Optional[str]) -> str:
         server: Any = self
@@ -257,8 +249,4 @@ def _listed(given: Texts) -> list[str]:
 
 
 def _parsed(did: str) -> tuple[str, str]:
-    scope, _, name = did.partition(':')
-    name = name.strip('/')
-    if not scope or not name:
-        raise InputValidationError(f"'{did}' is not a DID with a name: expected scope:name, such as user.jdoe:thesis.")
-    return scope, name
+    return parse_did(did, need_name=True)

@@ -1454,8 +1454,8 @@ def _fsspec(
 
 
 def _did(did: Optional[str], scope: Optional[str], name: Optional[str]) -> tuple[str, str]:
-    if did is not None:
-        scope, _, name = did.partition(':')
+    if did:
+        return address.parse_did(did)
     if not scope:
         raise InputValidationError("No DID was given. Expected 'scope:name', or 'scope' for its bucket.")
     return scope, (name or '').strip('/')

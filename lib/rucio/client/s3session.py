@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The HTTP session of ``S3Client`` for the Rucio server."""
+"""How ``S3Client`` talks to the Rucio server: its HTTP session, and its login for other clients."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from requests import Session  # type: ignore[import-untyped]
 
@@ -23,7 +23,9 @@ from rucio.common.s3 import request_ids
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
-__all__ = ['Discreet']
+    from rucio.client.baseclient import BaseClient
+
+__all__ = ['Discreet', 'same_login']
 
 
 class Discreet(Session):  # type: ignore[misc]
@@ -47,3 +49,22 @@ class Discreet(Session):  # type: ignore[misc]
             for name in [name for name in prepared_request.headers if name.lower().startswith('x-rucio-')]:
                 del prepared_request.headers[name]
         super().rebuild_auth(prepared_request, response)
+
+
+def same_login(client: 'BaseClient') -> dict[str, Any]:
+    """Return the arguments of another client for the same server and account. It finds the token of this one.
+
+    :param client: The client.
+    """
+    return {
+        'rucio_host': client.host,
+        'auth_host': client.auth_host,
+        'account': client.account,
+        'ca_cert': client.ca_cert,
+        'auth_type': client.auth_type,
+        'creds': client.creds,
+        'timeout': client.timeout,
+        'user_agent': client.user_agent.partition('/')[0],
+        'vo': client.vo,
+        'logger': client.logger,
+    }

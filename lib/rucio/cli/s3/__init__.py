@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 import click
 
 from rucio.common.exception import InputValidationError, RucioException
+from rucio.common.s3.address import parse_did
 from rucio.common.s3.answers import printable
 from rucio.common.s3.interrupts import ending_by_exception
 from rucio.common.utils import sizefmt
@@ -162,50 +163,13 @@ def s3_client(ctx: click.Context) -> 'S3Client':
     :returns: The client, the same one for the whole command.
     """
     from rucio.client.s3client import S3Client  # noqa: PLC0415 - boto3 takes its time
+    from rucio.client.s3session import same_login  # noqa: PLC0415
 
     if isinstance(made := ctx.obj.get('s3_client'), S3Client):
         return made
-    stock = ctx.obj.client
-    made = S3Client(
-        rucio_host=stock.host,
-        auth_host=stock.auth_host,
-        account=stock.account,
-        ca_cert=stock.ca_cert,
-        auth_type=stock.auth_type,
-        creds=stock.creds,
-        timeout=stock.timeout,
-        user_agent=stock.user_agent.partition('/')[0],
-        vo=stock.vo,
-        logger=stock.logger,
-    )
+    made = S3Client(**same_login(ctx.obj.client))
     ctx.obj['s3_client'] = made
     return made
-
-
-def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
-    """Split ``scope:name``, ``scope/name`` or ``scope``.
-
-    :param did: What the user typed.
-    :param need_name: Whether a scope alone is refused.
-    :returns: Scope and name; the name is empty if only a scope was given.
-    :raises InputValidationError: if it is not a DID, or has no name although one is needed.
-    """
-    try:
-        did.encode()
-    except UnicodeEncodeError:
-        raise InputValidationError(
-            f"'{printable(did)}' cannot be read in this terminal's encoding: set LC_ALL=C.UTF-8, or type it in UTF-8."
-        ) from None
-    mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
-    scope, name = did[:mark], did[mark + 1 :].strip('/')
-    if not scope or (need_name and not name):
-        wanted = (
-            'scope:name, such as user.jdoe:thesis'
-            if need_name
-            else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
-        )
-        raise InputValidationError(f"'{did}' is not a valid DID here: expected {wanted}.")
-    return scope, name
 
 
 class DIDType(_DIDParamType):

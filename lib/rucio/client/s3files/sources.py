@@ -16,7 +16,7 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
 from botocore.exceptions import IncompleteReadError
@@ -217,11 +217,9 @@ def connect(
     :param scheme: Only a protocol of this scheme.
     """
     token = client.auth_token if client.auth_token and client.auth_token.count('.') == 2 else None
-    try:
+    with suppress(RSEProtocolNotSupported):  # it has none at all
         for each in rsemanager.get_protocols_ordered(rse, operation, scheme):
             protocol = rsemanager.create_protocol(rse, operation, protocol_attr=each, auth_token=token)
             if isinstance(protocol, Default):
                 return protocol
-    except RSEProtocolNotSupported:  # it has none at all
-        pass
     return None

@@ -26,7 +26,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 from urllib.parse import parse_qsl, quote, unquote
 
-from rucio.common.exception import RSEFileNameNotSupported
+from rucio.common.exception import InputValidationError, RSEFileNameNotSupported
+
+from .answers import printable
 
 __all__ = [
     'ENCODED_MARK',
@@ -39,6 +41,7 @@ __all__ = [
     'is_bucket_name',
     'is_request_to',
     'leaves_directory',
+    'parse_did',
     'parse_request',
     'parse_url',
     's3_bucket',
@@ -74,6 +77,32 @@ class ObjectURL(NamedTuple):
     bucket: str
     key: str
     query: str
+
+
+def parse_did(did: str, need_name: bool = False) -> tuple[str, str]:
+    """Split ``scope:name``, ``scope/name`` or ``scope``.
+
+    :param did: What the user typed.
+    :param need_name: Whether a scope alone is refused.
+    :returns: Scope and name; the name is empty if only a scope was given.
+    :raises InputValidationError: if it is not a DID, or has no name although one is needed.
+    """
+    try:
+        did.encode()
+    except UnicodeEncodeError:
+        raise InputValidationError(
+            f"'{printable(did)}' cannot be read in this terminal's encoding: set LC_ALL=C.UTF-8, or type it in UTF-8."
+        ) from None
+    mark = min((each for each in (did.find(':'), did.find('/')) if each >= 0), default=len(did))
+    scope, name = did[:mark], did[mark + 1 :].strip('/')
+    if not scope or (need_name and not name):
+        wanted = (
+            'scope:name, such as user.jdoe:thesis'
+            if need_name
+            else 'scope or scope:name, such as user.jdoe or user.jdoe:thesis'
+        )
+        raise InputValidationError(f"'{did}' is not a valid DID here: expected {wanted}.")
+    return scope, name
 
 
 def is_bucket_name(name: str) -> bool:
