@@ -420,8 +420,8 @@ def _entry(name, found, restores=False):
 
 
 def _scattered(name):
-    """What a listing that is not sorted goes by."""
-    return hashlib.md5(name.encode()).hexdigest()
+    """What a listing that is not sorted goes by. The same names below another random folder come in the same order."""
+    return hashlib.md5(name.rpartition('/')[2].encode()).hexdigest(), name
 
 
 _PARTS = {
