@@ -70,8 +70,12 @@ def test_share_reaches_no_further(team: Team, shared: str, unique: str, tmp_path
     team.upload(f'{unique}-private', b'secret')
     ok(team.owner.rucio('s3', 'share', shared, '--with', team.other.account))
     assert download(team, f'{shared}-private', tmp_path / '1') is None
-    refused(team.other.rucio('s3', 'ls', team.scope))
     refused(team.other.rucio('s3', 'ls', f'{shared}-private'))
+    for command, row in {'ls': [shared, '1', '5', 'DATASET'], 'du': [shared, '1', '5']}.items():
+        seen = team.other.rucio('s3', '-R', command, team.scope)
+        assert row in rows(seen)
+        assert f'{shared}-private' not in seen.stdout
+        assert seen.stderr == f'Only what is shared with {team.other.account} is shown of {team.scope}.\n'
 
 
 def test_share_with_an_attribute(team: Team, shared: str, unique: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from rucio.cli.s3 import buckets
-from rucio.common.exception import ServiceUnavailable
+from rucio.common.exception import AccessDenied, ServiceUnavailable
 from rucio.common.s3 import clients, credentials
 from servers.fake_s3 import RESTORED, Answer
 
@@ -55,8 +55,23 @@ class Server(SimpleNamespace):
         return [{'scope': 'user.alice', 'name': f'run1/{name}', 'bytes': 7, 'states': {'X': 'AVAILABLE'}} for name in 'ab']
 
 
-def run(monkeypatch, endpoint, command, did):
-    server = Server(connection=clients.connect(endpoint(), credentials.Static('AKIDOFTHETESTS', 'secret')))
+class SharedServer(Server):
+    """The Rucio server for bob, with whom run1 is shared, and parts of it once more."""
+
+    account = 'bob'
+    shares = (('user.alice', 'run1', 'attribute'), ('user.alice', 'run1/deep', 'account'), ('user.bob', '', 'own'), ('user.carol', 'run1', 'account'))
+
+    def locate(self, scope, name):
+        if name != 'run1':
+            raise AccessDenied(f'Account bob may not read {scope}.')
+        return super().locate(scope, name)
+
+    def list_usable(self):
+        return {'shares': [{'scope': scope, 'name': name, 'kind': kind} for scope, name, kind in self.shares]}
+
+
+def run(monkeypatch, endpoint, command, did, kind=Server):
+    server = kind(connection=clients.connect(endpoint(), credentials.Static('AKIDOFTHETESTS', 'secret')))
     monkeypatch.setattr(buckets, 's3_client', lambda _: server)
     ctx = Context(client=server)
     return CliRunner().invoke(command, [did], obj=ctx)
@@ -67,6 +82,21 @@ class Context(SimpleNamespace):
 
     def get(self, name):
         return {'robot': True}.get(name)
+
+
+@pytest.mark.parametrize(('command', 'row'), [(buckets.du, 'user.alice:run1\t2\t3\n'), (buckets.ls, 'user.alice:run1\t2\t3\tDATASET\n')])
+def test_of_a_scope_only_what_is_shared_is_shown_each_object_once(s3, endpoint, monkeypatch, command, row):
+    s3.store('user.alice', 'run1/a', b'1')
+    s3.store('user.alice', 'run1/deep/b', b'12')
+    s3.store('user.alice', 'run2/c', b'123')
+    result = run(monkeypatch, endpoint, command, 'user.alice', SharedServer)
+    assert (result.stdout, result.exit_code) == (row, 0)
+    assert result.stderr == 'Only what is shared with bob is shown of user.alice.\n'
+
+
+def test_a_scope_of_which_nothing_is_shared_is_refused(s3, endpoint, monkeypatch):
+    result = run(monkeypatch, endpoint, buckets.ls, 'user.dave', SharedServer)
+    assert isinstance(result.exception, AccessDenied)
 
 
 @pytest.mark.parametrize('command', [buckets.du, buckets.ls], ids=['du', 'ls'])

@@ -26,6 +26,7 @@ from rucio.cli.s3 import did_argument, is_robot, rse_option, s3_client, say, siz
 from rucio.cli.s3.missing import Missing
 from rucio.cli.s3.sharing import list_shares
 from rucio.common.exception import (
+    AccessDenied,
     DataIdentifierNotFound,
     DestinationNotAccessible,
     InvalidObject,
@@ -138,7 +139,8 @@ def ls(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str], s
     """List buckets, or the content of a bucket or collection.
 
     Without a DID it lists buckets, and the collections that others share with you; for a SCOPE the content of its
-    bucket; for SCOPE:NAME the keys of the collection. The column CATALOGUE shows the state of the replica in Rucio, or
+    bucket; for SCOPE:NAME the keys of the collection; of both only what is shared with you, if you may not read all of
+    it. The column CATALOGUE shows the state of the replica in Rucio, or
     `no` for objects that are not in the catalogue, and the storage class of archived objects, which must be restored
     before they can be read.
     """
@@ -205,7 +207,7 @@ def _listed(
 ) -> list[list[Any]]:
     """Return the rows of all RSEs, with the name of the RSE at the end if there are several."""
     found = _each_folder(ctx, did, rse, missing, lambda folder: show(ctx, folder))
-    alone = len(found) == 1 and not missing
+    alone = len({folder.rse for folder, _ in found}) == 1 and not missing
     _tell_unsized((folder for folder, _ in found), missing)
     return [row if alone else [*row, folder.rse] for folder, rows in found for row in rows]
 
@@ -217,7 +219,8 @@ def _listed(
 def du(ctx: click.Context, did: Optional[tuple[str, str]], rse: Optional[str]) -> None:
     """Show the number and size of objects.
 
-    They are counted in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME; without --rse on all RSEs.
+    They are counted in each bucket, in the bucket of a SCOPE, or below SCOPE:NAME; without --rse on all RSEs. Of
+    what others own, only what is shared with you counts.
     """
     missing = Missing()
     found = _each_folder(ctx, did, rse, missing, _Folder.sums) if did else _sums_of_buckets(ctx, rse, missing)
@@ -288,14 +291,15 @@ class _Folder(NamedTuple):
     scope: str
     name: str
     unsized: list[str]  # names of objects that are listed without a size, as they are found
+    is_part: bool = False  # of what the user asked for, of which the account may not read all
 
     @classmethod
-    def at(cls, ctx: click.Context, scope: str, name: str, place: 'api.Location') -> '_Folder':
+    def at(cls, ctx: click.Context, scope: str, name: str, place: 'api.Location', is_part: bool = False) -> '_Folder':
         """Open a place of a DID. One or two requests."""
         key = place.get('key') or ''
         prefix = f'{key}/' if key and not key.endswith('/') else key
         client = s3_client(ctx).bucket_client(place['rse'], place['bucket'], prefix, patience=LISTING)
-        return cls(client, place['rse'], place['bucket'], prefix, scope, name, [])
+        return cls(client, place['rse'], place['bucket'], prefix, scope, name, [], is_part)
 
     def objects(self) -> 'Iterator[Listed]':
         """Yield each object, with its name instead of its key. One request per 1000 objects."""
@@ -316,7 +320,9 @@ class _Folder(NamedTuple):
                 yield from (each._replace(key=self.name) for each in _objects(self, alone) if each.key == alone)
 
     def sums(self) -> dict[str, _Sum]:
-        """Sum up the objects below each name on the next level, in the order of the storage."""
+        """Sum up the objects below each name on the next level, in the order of the storage; of a part all at once."""
+        if self.is_part:
+            return {self.name: _total(_Sum(1, each.size or 0) for each in self.objects())}
         level = len(self.name) + 1 if self.name else 0
         sums: dict[str, _Sum] = {}
         for each in self.objects():
@@ -341,17 +347,59 @@ def _each_folder(
     missing: Missing,
     look: 'Callable[[_Folder], Answer]',
 ) -> 'list[tuple[_Folder, Answer]]':
-    """Look at a DID on each RSE that may have it. What cannot be looked at is missing.
+    """Look at a DID on each RSE that may have it, or at what of it is shared. What cannot be looked at is missing.
 
     :raises RucioException: if none can be looked at.
     """
+    try:
+        return _on_each_rse(ctx, did, rse, missing, look)
+    except AccessDenied:
+        parts = _shared_below(ctx, *did)
+        if not parts:
+            raise
+    say(f'Only what is shared with {s3_client(ctx).account} is shown of {":".join(filter(None, did))}.', err=True)
+    found = []
+    for part in parts:
+        try:
+            found += _on_each_rse(ctx, (did[0], part), rse, missing, look, is_part=True)
+        except RSENotFound as error:
+            if not rse:
+                missing.add(f'{did[0]}:{part}', error)
+        except RucioException as error:
+            missing.add(f'{did[0]}:{part}', error)
+    return found
+
+
+def _shared_below(ctx: click.Context, scope: str, name: str) -> list[str]:
+    """Return the outermost collections below a name that others share with the account. One request."""
+    try:
+        shares = s3_client(ctx).list_usable()['shares']
+    except RSEOperationNotSupported:  # an older server
+        return []
+    below = f'{name}/' if name else ''
+    outermost: list[str] = []
+    for each in sorted({each['name'] for each in shares if each['scope'] == scope and each['kind'] != 'own'}):
+        if each.startswith(below) and not any(each.startswith(f'{outer}/') for outer in outermost):
+            outermost.append(each)
+    return outermost
+
+
+def _on_each_rse(
+    ctx: click.Context,
+    did: tuple[str, str],
+    rse: Optional[str],
+    missing: Missing,
+    look: 'Callable[[_Folder], Answer]',
+    *,
+    is_part: bool = False,
+) -> 'list[tuple[_Folder, Answer]]':
     scope, name = did
     found: list[tuple[_Folder, Answer]] = []
     failed: dict[str, RucioException] = {}
     absent: dict[str, RucioException] = {}
     for place in _places(ctx, scope, name, rse, missing):
         try:
-            folder = _Folder.at(ctx, scope, name, place)
+            folder = _Folder.at(ctx, scope, name, place, is_part)
             found.append((folder, look(folder)))
         except (DestinationNotAccessible, SourceNotFound) as error:  # no such bucket, or nothing of that name
             absent[place['rse']] = error
@@ -397,7 +445,7 @@ def _list_collections(ctx: click.Context, folder: _Folder) -> list[list[Any]]:
     types = {each['name']: each['did_type'] for each in found}
     states = _states(ctx, folder, [name for name in sums if name not in types])
     rows = []
-    for name in sorted({*sums, *types}):
+    for name in sorted(sums if folder.is_part else {*sums, *types}):
         each = sums.get(name, _Sum())
         known = types.get(name) or states.get(name, _Replica(_UNKNOWN)).state
         rows.append([f'{folder.scope}:{name}', each.files, size(ctx, each.bytes), known])
