@@ -57,7 +57,11 @@ def test_rm(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Pa
         s3_call(team.owner, 'remove_files', scope, [f'{unique}/b', '../user.bob/x'], team.rse)
     assert (objects(), registered()) == ({'b', 'kept', 'sub/c'},) * 2
 
-    assert '2 files deleted' in refused(team.owner.rucio(*rm(did, '--recursive', '--yes')))
+    team.storage.client().put_object(Bucket=scope, Key=f'{unique}/sub/unregistered', Body=b'x')
+    listed = [f'{did}/b', f'{did}/kept', f'{did}/sub/c', f'{did}/sub/unregistered (not in the catalogue)']
+    assert ok(team.owner.rucio(*rm(did, '--recursive', '--dry-run'))).splitlines() == listed
+    assert '4 files, 1 of them not in the catalogue' in refused(team.owner.rucio(*rm(did, '--recursive')), 2)
+    assert '3 files deleted' in refused(team.owner.rucio(*rm(did, '--recursive', '--yes')))
     assert (objects(), registered()) == ({'kept'},) * 2
     # The names can be used again.
     assert '3 files uploaded' in ok(team.owner.rucio('s3', 'upload', str(tmp_path / 'data'), did, '--rse', team.rse))

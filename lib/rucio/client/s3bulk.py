@@ -194,7 +194,8 @@ class BulkClient(BaseClient):
     def rm(self, dids: Texts, rse: Optional[str] = None, *, recursive: bool = False) -> 'list[api.RemovedFiles]':
         """Delete files: their objects and what the catalogue has of them, as ``rucio s3 rm`` does. It does not ask.
 
-        Two requests for each DID, and one for each 200 files.
+        Two requests for each DID, and one for each 200 files; for collections and wildcards a listing of the bucket, as
+        objects are deleted that the catalogue does not have, too.
 
         Parameters
         ----------
@@ -218,7 +219,7 @@ class BulkClient(BaseClient):
         from rucio.client.s3files.deletion import Deletion  # noqa: PLC0415
 
         server: Any = self
-        return Deletion(self._stock, map(_parsed, _listed(dids)), recursive).run(server, rse)
+        return Deletion(self._stock, server, map(_parsed, _listed(dids)), rse, recursive).run()
 
     @cached_property
     def _stock(self) -> 'Client':

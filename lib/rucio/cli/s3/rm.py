@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rucio.common.s3 import api
 
 _SHOWN = 50  # files that were kept
+_UNREGISTERED = ' (not in the catalogue)'
 
 
 @click.command('rm')
@@ -43,29 +44,31 @@ def rm(
     """Delete files: their objects, and what the catalogue has of them.
 
     Unlike after `rucio did remove`, a file is gone at once, and its name can be used again. Your own rules do not
-    protect it; files that a rule or a dataset of somebody else needs are kept. Datasets stay, without the files:
-    `rucio s3 remove-bucket SCOPE:NAME` removes them.
+    protect it; files that a rule or a dataset of somebody else needs are kept. Objects in the bucket that are not in
+    the catalogue are deleted as well. Datasets stay, without the files: `rucio s3 remove-bucket SCOPE:NAME` removes
+    them.
 
     \b
     Examples: rucio s3 rm user.alice:run7/a.root
               rucio s3 rm --recursive user.alice:run7
               rucio s3 rm 'user.alice:run7/*.tmp' --dry-run
     """
-    deletion = Deletion(ctx.obj.client, dids, recursive)
+    deletion = Deletion(ctx.obj.client, s3_client(ctx), dids, rse, recursive)
     if dry_run:
         for scope, names in deletion.names.items():
             for name in names:
-                say(f'{scope}:{name}')
+                say(f'{scope}:{name}' + (_UNREGISTERED if (scope, name) in deletion.unregistered else ''))
         return
     if deletion.number > len(dids) and not yes:
-        _confirm(deletion.number)
-    report_removed(ctx, deletion.run(s3_client(ctx), rse))
+        _confirm(deletion.number, len(deletion.unregistered))
+    report_removed(ctx, deletion.run())
 
 
-def _confirm(number: int) -> None:
+def _confirm(number: int, unregistered: int) -> None:
+    what = f'{number} files' + (f', {unregistered} of them not in the catalogue' if unregistered else '')
     if not sys.stdin.isatty():
-        raise click.UsageError(f'This deletes {number} files: confirm it with --yes.')
-    click.confirm(f'Delete {number} files?', abort=True)
+        raise click.UsageError(f'This deletes {what}: confirm it with --yes.')
+    click.confirm(f'Delete {what}?', abort=True)
 
 
 def report_removed(ctx: click.Context, answers: 'Sequence[api.RemovedFiles]') -> None:

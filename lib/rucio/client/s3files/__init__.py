@@ -21,7 +21,7 @@ uploads only what is missing. A download compares each file with the catalogue b
 - Both ways: options.py and filters.py have the user's wishes, tally.py counts, pipeline.py chains chunks.
 - Upload: directory.py finds the files, destination.py stores them on the RSE, dataset.py registers them, upload.py
   decides what to do with each.
-- Both: sync.py. deletion.py finds the files to delete.
+- Both: sync.py. deletion.py finds the files to delete; stored.py lists a bucket.
 - Download: selection.py finds the files of DIDs, paths.py says where they go, sources.py gets them from a replica,
   download.py decides what to do with each.
 """
