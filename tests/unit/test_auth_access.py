@@ -14,6 +14,8 @@
 
 """Who may do what on the server: owners, grants, admins, a policy package. A database in memory, no server."""
 
+import re
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -23,12 +25,13 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import sqlalchemy
 import sqlalchemy.orm
+from sqlalchemy.schema import CreateTable
 
 from rucio.common.exception import AccessDenied, AccountNotFound, DataIdentifierNotFound, InvalidObject, ScopeNotFound, UnsupportedOperation
 from rucio.common.s3 import address
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import permission
-from rucio.core.s3.auth import access, grants
+from rucio.core.s3.auth import access, grantees, grants
 from rucio.core.s3.auth.grantees import Grantee
 from rucio.db.sqla import models, s3
 from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
@@ -203,12 +206,8 @@ def test_kinds_of_grantees(session, kind, reads):
     assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
 
 
-def test_names_are_what_they_are(session, monkeypatch):
-    """A database that takes A and a for the same, as MySQL does."""
-    s3.S3Base.metadata.drop_all(session.connection())
-    for column in ('name', 'grantee'):
-        monkeypatch.setattr(s3.Grant.__table__.c[column].type, 'collation', 'NOCASE')
-    s3.S3Base.metadata.create_all(session.connection())
+def test_names_are_what_they_are(session):
+    takes_capitals_for_small_letters(session, s3.Grant)
     grant(session)
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
     assert not access.may(BOB, SCOPE, 'RUN1/file', False, session=session)
@@ -271,8 +270,13 @@ def test_grants_are_bounded(session):
     # Asked before the storage is told to let everybody in.
     with pytest.raises(InvalidObject, match='200 grants'):
         grants.need_grantable(SCOPE, 'run1', '*', False, session=session)
-    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.grantee == 'account1').values(expired_at=PAST))
+    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.grantee == 'account1').values(grantee='bob'))
+    grants.need_grantable(SCOPE, 'run1', 'bob', True, session=session)  # has one of them
+    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.grantee == 'bob').values(expired_at=PAST))
     grants.need_grantable(SCOPE, 'run1', '*', False, session=session)
+    assert grant(session, account='carol')
+    with pytest.raises(InvalidObject, match='200 grants'):
+        grant(session)  # it has ended, and would be one more
 
 
 def test_ancestors():
@@ -328,26 +332,35 @@ def test_attributes_are_compared_exactly(session, key, value):
             grants.need_grantable(SCOPE, 'run1', Grantee.of(pattern, 'attribute'), False, session=session)
 
 
-def test_attributes_are_compared_exactly_by_any_database(session, monkeypatch):
-    """A database that takes A and a for the same, as MySQL does."""
-    tables = [s3.Grant.__table__, models.AccountAttrAssociation.__table__]
-    for table in tables:
+def takes_capitals_for_small_letters(session, *models):
+    """As MySQL does."""
+    for table in [model.__table__ for model in models]:
+        statement = str(CreateTable(table).compile(session.get_bind()))
         table.drop(session.connection())
-        for column in {'grantee', 'key'}.intersection(table.columns.keys()):
-            monkeypatch.setattr(table.c[column].type, 'collation', 'NOCASE')
-        table.create(session.connection())
+        session.connection().exec_driver_sql(re.sub(r'(VARCHAR\(\d+\))', r'\1 COLLATE NOCASE', statement))
+
+
+def test_attributes_are_compared_exactly_by_any_database(session):
+    takes_capitals_for_small_letters(session, s3.Grant, models.AccountAttrAssociation)
     attribute(session, BOB, 'Experiment')
     share(session, 'experiment=atlas', 'attribute')
     assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
     with pytest.raises(InvalidObject, match='No account has the attribute'):
         grants.need_grantable(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), False, session=session)
     grants.need_grantable(SCOPE, 'run1', Grantee.of('Experiment=atlas', 'attribute'), False, session=session)
+    attribute(session, ALICE)
+    for key in ('experiment', 'Experiment'):
+        grants.need_grantable(SCOPE, 'run1', Grantee.of(f'{key}=atlas', 'attribute'), False, session=session)
+    assert not access.may(InternalAccount('Alice'), SCOPE, 'run1/file', False, session=session)
 
 
 def test_an_attribute_of_another_vo_is_another(session):
     other = InternalAccount('bob', vo='abc')
     session.add(models.Account(account=other, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
     attribute(session, other)
+    for vo, there in (('def', False), ('abc', True), ('a_c', False), ('bc', False)):
+        with nullcontext() if there else pytest.raises(InvalidObject, match='No account has the attribute'):
+            grantees.check(Grantee.of('experiment=atlas', 'attribute'), False, vo, session=session)
     with pytest.raises(InvalidObject, match='No account has the attribute'):
         grants.need_grantable(SCOPE, 'run1', Grantee.of('experiment=atlas', 'attribute'), False, session=session)
     share(session, 'experiment=atlas', 'attribute')
@@ -357,6 +370,7 @@ def test_an_attribute_of_another_vo_is_another(session):
 
 def test_attributes_that_are_true(session):
     """Rucio stores them in lower case, and reads them as booleans."""
+    assert Grantee.of('atlas=FALSE', 'attribute').name == 'atlas=false'
     attribute(session, BOB, 'atlas', True)
     share(session, 'atlas=True', 'attribute')
     grants.need_grantable(SCOPE, 'run1', Grantee.of('atlas=TRUE', 'attribute'), False, session=session)
@@ -420,3 +434,76 @@ def test_the_end_of_a_grant_can_be_changed(session):
     for until, changed in ((SOON, True), (SOON, False), (LATER, True), (None, True), (PAST, True)):
         assert grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', until, session=session) is changed
     assert not access.may(BOB, SCOPE, 'run1/file', False, session=session)
+
+
+def test_a_grant_is_over_when_its_last_second_begins(session, monkeypatch):
+    """By whichever function it is asked."""
+    for whom in ('bob', grants.EVERYBODY):
+        grants.add_grant(SCOPE, 'run1', whom, False, 'alice', SOON, session=session)
+    for now, over in ((SOON - timedelta(seconds=1), False), (SOON, True)):
+        monkeypatch.setattr(grants, 'now', lambda now=now: now)
+        assert access.may(BOB, SCOPE, 'run1/file', False, session=session) is not over
+        assert [each.ended for each in grants.list_grants(SCOPE, 'run1', session=session)] == [over] * 2
+        assert len(grants.list_ended('def', session=session)) == 2 * over
+        assert (grants.list_published(SCOPE, session=session) == {}) is over
+        assert grants.delete_ended_public_grant(SCOPE, 'run1', session=session) is over
+    assert [each.account for each in grants.list_grants(SCOPE, 'run1', session=session)] == ['bob']
+
+
+def test_times_have_whole_seconds(session):
+    """As some databases keep no others: a grant that was just ended would not be over."""
+    assert grants.now().microsecond == 0
+    grant(session, account=grants.EVERYBODY)
+    grants.end_public_grant(SCOPE, 'run1', session=session)
+    assert grants.list_published(SCOPE, session=session) == {}
+
+
+def test_only_what_has_ended_is_deleted_and_of_it_only_what_was_listed(session):
+    """What was renewed, or given for another collection of the name, stays."""
+    for name in ('bob', 'carol'):
+        grants.add_grant(SCOPE, 'run1', name, False, 'alice', PAST, session=session)
+    bob, carol = sorted(grants.list_ended('def', session=session), key=lambda each: each.grantee)
+    assert (bob.scope, bob.name, bob.kind, bob.grantee, bob.expired_at) == (SCOPE, 'run1', s3.GranteeType.ACCOUNT, 'bob', PAST)
+    grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', SOON, session=session)
+    assert not grants.delete_ended(bob, session=session)
+    assert not grants.delete_ended(bob._replace(expired_at=None), session=session)
+    assert not grants.delete_ended(bob._replace(expired_at=SOON, did_created_at=PAST), session=session)
+    assert not grants.delete_ended(carol._replace(grantee='dave'), session=session)
+    assert grants.delete_ended(carol, session=session)
+    assert [each.account for each in grants.list_grants(SCOPE, 'run1', session=session)] == ['bob']
+
+
+def test_the_public_grant_of_a_collection_that_is_gone_is_ended_alone(session):
+    grant(session, 'run1', grants.EVERYBODY)
+    grants.add_grant(SCOPE, 'run1/sub', grants.EVERYBODY, False, 'alice', None, ['rse1', 'rse2'], session=session)
+    made = session.execute(sqlalchemy.select(s3.Grant.did_created_at).where(s3.Grant.name == 'run1')).scalar_one()
+    assert grants.end_public_grant(SCOPE, 'run1', PAST, session=session) is None
+    assert sorted(grants.list_published(SCOPE, session=session)) == ['run1', 'run1/sub']
+    assert grants.end_public_grant(SCOPE, 'run1', made, session=session) == []
+    assert grants.list_published(SCOPE, session=session) == {'run1/sub': ['rse1', 'rse2']}
+    session.execute(sqlalchemy.update(s3.Grant).where(s3.Grant.name == 'run1').values(expired_at=PAST))
+    assert grants.end_public_grant(SCOPE, 'run1', session=session) == []
+    assert grants.list_grants(SCOPE, 'run1', session=session)[0].until == '2020-01-02T03:04:05Z', 'it has ended before'
+    assert grants.end_public_grant(SCOPE, 'run1/sub', session=session) == ['rse1', 'rse2']
+    assert grants.end_public_grant(SCOPE, 'run1/file', session=session) is None
+
+
+def test_the_rses_of_a_public_grant_are_added_up(session):
+    """And fit into the column."""
+
+    def publish(*rse_ids):
+        return grants.add_grant(SCOPE, 'run1', grants.EVERYBODY, False, 'alice', None, rse_ids, session=session)
+
+    assert [publish('b'), publish('b', 'a'), publish('a')] == [True, True, False]
+    assert grants.list_published(SCOPE, session=session) == {'run1': ['b', 'a']}
+    assert publish('x' * (grants.MAX_RSE_IDS_LENGTH - 4))
+    with pytest.raises(InvalidObject, match='on 30 RSEs at most'):
+        publish('c')
+
+
+def test_an_attribute_has_to_fit_into_the_column(session):
+    for length, fits in ((s3.GRANTEE_LENGTH, True), (s3.GRANTEE_LENGTH + 1, False)):
+        value = 'v' * (length - len('key='))
+        attribute(session, BOB, 'key', value)
+        with nullcontext() if fits else pytest.raises(InvalidObject, match='200 characters at most'):
+            grants.need_grantable(SCOPE, 'run1', Grantee.of(f'key={value}', 'attribute'), False, session=session)

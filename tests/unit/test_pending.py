@@ -99,3 +99,38 @@ def test_other_accounts_and_rses_are_apart(session, clock):
     pending.add(InternalAccount('bob'), RSE, [Stored(SCOPE, 'a', None, 20)], session=session)
     pending.add(ALICE, 'cd' * 16, [Stored(SCOPE, 'a', None, 40)], session=session)
     assert counted(session) == 10
+
+
+def test_joining_the_rows_of_one_leaves_those_of_others(session, clock):
+    others = [(InternalAccount('bob'), RSE), (ALICE, 'cd' * 16)]
+    for account, rse_id in others:
+        pending.add(account, rse_id, [Stored(SCOPE, 'a', None, 20)], session=session)
+    before = session.execute(select(Pending.id).order_by(Pending.id)).scalars().all()
+    add(session, 'a', 10)
+    pending.join_rows(ALICE, RSE, session=session)
+    assert session.execute(select(Pending.id).where(~pending.recent(ALICE, [RSE])).order_by(Pending.id)).scalars().all() == before
+    assert counted(session) == 10
+
+
+def test_an_upload_counts_until_its_last_signature_ends(session, clock):
+    add(session, 'a', 5, 'part1')
+    clock[0] += timedelta(minutes=20)
+    add(session, 'a', 6, 'part2')
+    pending.join_rows(ALICE, RSE, session=session)
+    clock[0] += timedelta(minutes=29)
+    assert counted(session) == 11
+    clock[0] += timedelta(minutes=2)
+    assert counted(session) == 0
+
+
+def test_of_many_names_the_latest_are_kept(session, clock, monkeypatch):
+    """A file of these that is signed again does not count twice."""
+    monkeypatch.setattr(pending, 'MAX_NAMES', 2)
+    for name in 'abcd':
+        clock[0] += timedelta(minutes=2)
+        add(session, name, 10)
+    pending.join_rows(ALICE, RSE, session=session)
+    assert rows(session) == 4
+    for name, total in (('d', 40), ('c', 40), ('a', 50)):
+        add(session, name, 10)
+        assert counted(session) == total

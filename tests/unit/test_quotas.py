@@ -22,11 +22,18 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
+
 from rucio.common.exception import AccessDenied, InsufficientAccountLimit
+from rucio.common.types import InternalAccount
 from rucio.core import account_limit
 from rucio.core.s3.auth import pending, quotas
 from rucio.core.s3.auth.pending import Stored
+from rucio.core.s3.auth.signing_guards import Touch
 from rucio.db.sqla import models
+from rucio.db.sqla import s3 as s3_tables
+from rucio.db.sqla import session as rucio_session
 from rucio.db.sqla.s3 import Pending
 from servers.twins import OWNERS, RSES, VOS
 
@@ -133,3 +140,172 @@ def test_keys_live_as_long_as_it_takes_to_fill_the_room(twins, every):
     limit(twins, one, room_for(one, 0))
     with pytest.raises(InsufficientAccountLimit, match='ask the operator for a higher limit'):
         quotas.lifetime(room(one), 900)
+
+
+# Whose limit it is
+
+
+def stored(one, name='run1/new', stores=True):
+    """A request that was validated."""
+    return SimpleNamespace(stores=stores, touches=(Touch(one.subtree.bucket, name, True),), part=None, length=1, headers={}, operation='PutObject')
+
+
+def owners(one, *requests, by=None):
+    """To whom requests count that an account sends."""
+    return [(str(each.owner), each.name) for each in one.read(quotas.charged, one.storage, by or one.account, requests)]
+
+
+def root_of(one):
+    return InternalAccount('root', vo=one.storage.vo)
+
+
+def test_what_is_stored_counts_to_the_owner_of_the_scope(twins, every):
+    one, bob = every[0], twins.of(owner='bob')
+    assert [owners(each, stored(each)) for each in every] == [[]] * 8, 'there is no limit'
+    limit(twins, one, 10**9)
+    assert [bool(owners(each, stored(each))) for each in every] == [True] + [False] * 7
+    mixed = (stored(one), stored(one, 'run1/read', stores=False), stored(bob))
+    found = one.read(quotas.charged, one.storage, bob.account, mixed)
+    assert found == [(one.account, mixed[0], one.scope, 'run1/new')]
+    assert owners(one, *mixed, by=root_of(one)) == [], 'admins store without a limit'
+    assert owners(one, stored(one, stores=False)) == []
+
+
+def test_no_limit_is_set_for_an_account_without_a_row(twins, every):
+    """It may store nothing then."""
+    one = every[0]
+    with twins.writing() as session:
+        session.query(models.AccountLimit).filter_by(account=one.account, rse_id=one.rse_id).delete()
+        session.query(models.AccountUsage).delete()
+        session.query(models.UpdatedAccountCounter).delete()
+        session.query(Pending).delete()
+    assert [bool(owners(each, stored(each))) for each in every] == [True] + [False] * 7
+    with pytest.raises(InsufficientAccountLimit, match=r'no limit is set at RSE TWIN_A, so nothing can be stored there\. Ask the operator'):
+        one.write(quotas.need_room, one.storage, [charge(one, 0)])
+    assert twins.rows(Pending) == []
+
+
+def test_a_limit_for_several_rses_is_one_of_this_account(twins, every):
+    one, beside, *_ = every
+    limit(twins, one, 10**9, 'TWIN_B')
+    assert [room(each) and room(each).where for each in every] == [None, "at the RSEs 'TWIN_B'", *[None] * 6]
+    assert one.read(quotas.room_of_place, one.storage, one.account, one.subtree.bucket, 'run1/') is None
+    assert [bool(owners(each, stored(each))) for each in every] == [True, True] + [False] * 6
+    limit(twins, one, -1, 'TWIN_B')
+    assert room(beside) is None
+
+
+@pytest.mark.parametrize(('key', 'value', 'is_admin'), [('admin', True, True), ('admin', None, False), ('country', 'ch', False)])
+def test_admins_have_no_limit(twins, every, key, value, is_admin):
+    one = every[0]
+    limit(twins, one, 10**9)
+    with twins.writing() as session:
+        session.add(models.AccountAttrAssociation(account=one.account, key=key, value=value))
+    assert (room(one) is None) == is_admin
+    assert (owners(one, stored(one)) == []) == is_admin
+    assert (one.read(quotas.room_of_place, one.storage, one.account, one.subtree.bucket, 'run1/') is None) == is_admin
+
+
+def test_an_admin_among_others_has_no_limit(twins, every):
+    one, bob = every[0], twins.of(owner='bob')
+    limit(twins, bob, 10**9)
+    limit(twins, one, 10**9)
+    with twins.writing() as session:
+        session.add(models.AccountAttrAssociation(account=bob.account, key='admin', value=True))
+    assert owners(one, stored(one), stored(bob)) == [('alice', 'run1/new')]
+    assert owners(one, stored(one), stored(bob), by=bob.account) == []
+    assert one.read(quotas.room_of_place, one.storage, bob.account, one.subtree.bucket, 'run1/') is None
+
+
+def test_without_the_table_what_is_stored_at_once_has_to_fit(twins, every):
+    one = every[0]
+    limit(twins, one, one.own['usage'] + one.own['changes'] + 100)
+    with rucio_session._ENGINE.begin() as connection:
+        Pending.__table__.drop(connection)
+    s3_tables._looked.clear()
+    assert (room(one).left, room(one).rows) == (100, 0)
+    one.write(quotas.need_room, one.storage, [charge(one, 60), charge(one, 40, 'newer')])
+    with pytest.raises(InsufficientAccountLimit, match=r'3\.000 B of 103\.000 B allowed at RSE TWIN_A are used, 104\.000 B with this\. Delete files'):
+        one.write(quotas.need_room, one.storage, [charge(one, 101)])
+
+
+def test_a_refusal_adds_up_what_was_signed_before_and_what_is_asked_for(twins, every):
+    one = every[0]
+    limit(twins, one, 107)
+    one.write(quotas.need_room, one.storage, [charge(one, 60)])
+    used = r'67\.000 B of 107\.000 B allowed at RSE TWIN_A are used \(64\.000 B of them signed in the last half hour\)'
+    with pytest.raises(InsufficientAccountLimit, match=used + r', 108\.000 B with this\. '):
+        one.write(quotas.need_room, one.storage, [charge(one, 41, 'newer')])
+    limit(twins, one, 50)
+    with pytest.raises(InsufficientAccountLimit, match=r'last half hour\)\. Delete'):
+        quotas.lifetime(room(one), 900)
+
+
+def test_what_is_signed_twice_counts_once_where_it_matters(twins, every):
+    one = every[0]
+    limit(twins, one, room_for(one, 100))
+    for _ in range(2):
+        one.write(quotas.need_room, one.storage, [charge(one, 50)])
+    assert room(one).left == 50
+    for _ in range(2):
+        one.write(quotas.need_room, one.storage, [charge(one, 100)])
+    assert room(one).left == 0
+
+
+def test_what_cannot_be_measured_is_not_signed(twins, every):
+    one = every[0]
+    unknown = charge(one, None)
+    unknown.request.headers = {'x-amz-copy-source': 'user.alice/x'}
+    with pytest.raises(AccessDenied, match='signed for accounts with a limit only as UploadPartCopy'):
+        one.write(quotas.need_room, one.storage, [charge(one, 1), unknown])
+
+
+def test_many_rows_are_joined(twins, every, monkeypatch):
+    one = every[0]
+    monkeypatch.setattr(pending, 'MAX_ROWS', 3)
+    limit(twins, one, 10**9)
+    for number, joined in enumerate((False, False, True)):
+        one.write(quotas.need_room, one.storage, [charge(one, 1, f'new{number}')])
+        parts = [row.part for row in twins.rows(Pending, account=one.account, rse_id=one.rse_id)]
+        assert len(parts) == number + 2
+        assert all(parts) is joined
+
+
+def test_what_the_rules_of_the_account_count_for_a_file_is_not_counted_again(twins, every):
+    """Of the account, the file and the RSE alone."""
+    with twins.writing() as session:
+        session.query(Pending).delete()
+    one, beside, bob = every[0], every[1], twins.of(owner='bob')
+
+    def left(where, file, size, by=None):
+        who = by or one.account
+        with twins.writing() as session:
+            session.query(Pending).delete()
+            pending.add(who, where.rse_id, [Stored(file.scope, 'run1/file', None, size)], session=session)
+            found = pending.unregistered(who, pending.recent(who, [where.rse_id]), session=session)
+        return [each.bytes for each in found.values()]
+
+    assert [left(one, one, size) for size in (9, 10, 11, 30)] == [[], [], [1], [20]]
+    assert left(beside, one, 30) == [30], 'another RSE'
+    assert left(one, bob, 30) == [30], 'the file of another scope'
+    assert left(one, bob, 30, twins.of('two', 'bob').account) == [30], 'another account'
+    assert left(one, bob, 30, bob.account) == [20]
+    twins.change(models.ReplicaLock, {'scope': one.scope, 'name': 'run1/file'}, name='run1/renamed')
+    assert left(one, one, 30) == [30], 'another name'
+
+
+def test_limits_are_locked_in_one_order(twins, every):
+    """Who signs at the same time waits, and not for each other."""
+    one, seen = every[0], []
+    limit(twins, one, 10**9)
+
+    def note(connection, statement, *_):
+        seen.append(str(statement.compile(dialect=postgresql.dialect())) if hasattr(statement, 'compile') else '')
+
+    event.listen(rucio_session._ENGINE, 'before_execute', note)
+    room(one)
+    assert not any('FOR UPDATE' in each for each in seen)
+    one.write(quotas.need_room, one.storage, [charge(one, 1)])
+    locking = [each for each in seen if 'FOR UPDATE' in each]
+    assert ['account_limits' in each for each in locking] == [True, False]
+    assert 'ORDER BY account_glob_limits.rse_expression FOR UPDATE' in locking[1]

@@ -143,3 +143,32 @@ def test_without_the_table_scopes_are_listed(session):
     s3._looked.clear()
     assert shown(shares.list_usable(BOB, session=session)) == [('user.bob:', 'own')]
     assert shares.list_shared(BOB, session=session) == ([], False)
+
+
+def test_what_others_share_with_others_leaves_room_for_what_is_shared_with_this_one(session, monkeypatch):
+    """However much that is."""
+    monkeypatch.setattr(shares, 'MAX_SHARES', 2)
+    for name in ('run1', 'run2', 'run3'):
+        share(session, ALICE, name, 'carol')
+        share(session, ALICE, name, 'experiment=cms', 'attribute')
+        share(session, ELSEWHERE, name, '*', 'everybody')
+    share(session, CAROL, 'run4', '*')
+    assert shown(shares.list_usable(BOB, session=session)) == [('user.bob:', 'own'), ('user.carol:run4', 'world', '*', False)]
+    assert not shares.list_usable(BOB, session=session)[1]
+
+
+def test_as_much_as_fits_is_all_there_is(session, monkeypatch):
+    monkeypatch.setattr(shares, 'MAX_SHARES', 2)
+    share(session, ALICE, 'run1', 'bob')
+    share(session, ALICE, 'run2', 'carol')
+    assert shares.list_usable(BOB, session=session)[1] is False
+    assert shares.list_shared(ALICE, session=session)[1] is False
+
+
+def test_the_policy_of_the_site_is_asked_for_what_is_read(session, policy):
+    """All of the account's own scope, and what lies in the collections of others."""
+    share(session, ALICE, 'run1', 'bob')
+    asked = []
+    policy.perm_s3_access = lambda kwargs, **_: asked.append((str(kwargs['scope']), kwargs['name'], kwargs['write']))
+    assert shown(shares.list_usable(BOB, session=session)) == [('user.bob:', 'own'), ('user.alice:run1', 'account', 'bob', False)]
+    assert asked == [('user.bob', '', False), ('user.alice', 'run1/', False)]

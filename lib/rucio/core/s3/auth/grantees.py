@@ -95,8 +95,8 @@ def _check_attribute(attribute: str, vo: str, session: 'Session') -> None:
     key, _, value = attribute.partition('=')
     table = models.AccountAttrAssociation
     stmt = select(table.key, table.value).where(table.key == key, table.value == value, in_vo(table.account, vo))
-    # Some databases take A and a for the same.
-    if not any(_text(*row) == attribute for row in session.execute(stmt.distinct())):
+    # Some databases take A and a for the same: DISTINCT would drop one of them.
+    if not any(_text(*row) == attribute for row in session.execute(stmt)):
         raise InvalidObject(
             f"No account has the attribute '{attribute}': check its spelling (rucio account attribute list ACCOUNT). "
             'Admins of Rucio set attributes.'

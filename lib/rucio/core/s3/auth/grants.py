@@ -241,9 +241,11 @@ def add_grant(
 
 def _merge_published(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
     """Return the RSEs of a public grant, including earlier ones, on which it may not have been revoked yet."""
-    if row is not None and (row.grantee_type is not GranteeType.WORLD or row.published_on is None):
-        return None
-    before = row.published_on.split(',') if row is not None and row.published_on else []
+    before: list[str] = []
+    if row is not None:
+        if row.published_on is None:  # not known, or not a public grant
+            return None
+        before = row.published_on.split(',')
     told = ','.join(dict.fromkeys([*before, *rse_ids])) or None
     if told and len(told) > MAX_RSE_IDS_LENGTH:
         raise InvalidObject(f'A collection can be public on {MAX_RSE_IDS_LENGTH // 33} RSEs at most.')

@@ -108,10 +108,7 @@ def add(account: 'InternalAccount', rse_id: str, stored: 'Iterable[Stored]', *, 
 def _insert(
     account: 'InternalAccount', rse_id: str, rows: 'Iterable[tuple[Stored, datetime]]', session: 'Session'
 ) -> None:
-    values = [
-        {'id': generate_uuid(), 'account': account, 'rse_id': rse_id, 'signed_at': at, **each._asdict()}
-        for each, at in rows
-    ]
+    values = [{'account': account, 'rse_id': rse_id, 'signed_at': at, **each._asdict()} for each, at in rows]
     if values:
         session.execute(insert(Pending), values)
 
@@ -137,7 +134,7 @@ def unregistered(
         .group_by(*what)
     ):
         key = _Object(row.rse_id, row.scope, row.name, row.part if row.name is None else None)
-        (objects if row.part is None or row.name is None else parts)[key] += int(row.most)
+        (objects if row.part is None else parts)[key] += int(row.most)
         last[key] = max(row.last, last.get(key, row.last))
     counted = _counted(account, rows, session)
     left = {key: max(objects[key], parts[key]) - counted.get(key, 0) for key in last}

@@ -74,7 +74,7 @@ class Room(NamedTuple):
     limit: Optional[int]
     used: int
     pending: int
-    rows: int = 0  # of the table of what is pending
+    rows: int  # of the table of what is pending
 
     @property
     def left(self) -> int:
@@ -277,7 +277,7 @@ def _room(account: 'InternalAccount', limit: _Limit, session: 'Session') -> Room
     row = session.execute(select(*(each.scalar_subquery() for each in sums))).one()
     usage, changes, signed, rows = [*(int(each) for each in row), 0, 0][:4]  # some databases answer with decimals
     found = Room(account, limit.where, limit.bytes, usage + changes, signed, rows)
-    if found.pending and found.left < 0:
+    if found.pending and found.left <= 0:
         left = pending.unregistered(account, recent, session=session).values()
         found = found._replace(pending=sum(each.bytes for each in left))
     return found
