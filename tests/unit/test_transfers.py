@@ -15,19 +15,23 @@
 """The transfertool s3 and its transfers: who takes which, and what becomes of them. A catalogue in a file, a fake S3."""
 
 import hashlib
+import re
 import threading
+import time
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from rucio.common.exception import DatabaseException, RSENotFound
+from rucio.common.exception import DatabaseException, RSENotFound, ServiceUnavailable
 from rucio.common.s3 import content
 from rucio.common.s3.content import Checksums
 from rucio.common.s3.endpoint import Endpoint
@@ -92,9 +96,23 @@ def test_the_highest_priority_comes_first_then_who_waits_longest(session, submit
     assert names(claims.claim_transfers(MINE, 3, session=session)) == ['late', 'low']
 
 
+def test_what_the_caller_has_in_hand_is_skipped(session, submit):
+    """Also where that is more than it asks for."""
+    mine = [submit(f'{number}', priority=5) for number in range(5)]
+    submit('free', priority=1)
+    assert names(claims.claim_transfers(MINE, 1, mine, session=session)) == ['free']
+
+
 @pytest.mark.parametrize(
     'values',
-    [{'state': RequestState.QUEUED}, {'state': RequestState.DONE}, {'transfertool': 'fts3'}, {'transfertool': None}, {'request_type': RequestType.STAGEIN}],
+    [
+        {'state': RequestState.QUEUED},
+        {'state': RequestState.DONE},
+        {'transfertool': 'fts3'},
+        {'transfertool': None},
+        {'request_type': RequestType.STAGEIN},
+        {'external_id': None},
+    ],
 )
 def test_what_is_not_for_the_copier_is_left_alone(session, submit, values):
     submit(**values)
@@ -106,14 +124,74 @@ def claimed(session, instance, seconds=0):
     return f'{transfertool.EXTERNAL_HOST}/{claims._clock(session) - seconds}/{instance}'
 
 
-def test_a_claim_holds_until_it_is_stale(session, submit):
+def test_a_claim_holds_until_it_is_stale(session, submit, monkeypatch):
+    now = claims._clock(session)
+    monkeypatch.setattr(claims, '_clock', lambda _: now)
     submit('fresh', external_host=claimed(session, OTHERS))
+    submit('just fresh', external_host=claimed(session, 'A', claims.LEASE))
     submit('stale', external_host=claimed(session, OTHERS, claims.LEASE + 1))
     submit('unknown', external_host=None)
     assert sorted(names(claims.claim_transfers(MINE, 10, session=session))) == ['stale', 'unknown']
     assert not claims.claim_transfers(OTHERS, 10, session=session)
     claims.release(MINE, session=session)
     assert sorted(names(claims.claim_transfers(OTHERS, 10, session=session))) == ['stale', 'unknown']
+
+
+@pytest.mark.parametrize('taken', [{'external_host': f'{transfertool.EXTERNAL_HOST}/9999999999/{OTHERS}'}, {'state': RequestState.DONE}])
+def test_what_another_takes_or_ends_meanwhile_is_not_claimed(session, submit, monkeypatch, taken):
+    submit()
+    look = claims._transfer
+
+    def slowly(row, session):
+        found = look(row, session)
+        session.execute(update(models.Request).values(**taken))
+        return found
+
+    monkeypatch.setattr(claims, '_transfer', slowly)
+    assert not claims.claim_transfers(MINE, 1, session=session)
+    session.expire_all()
+    assert [{name: getattr(row, name) for name in taken} for row in session.query(models.Request)] == [taken]
+
+
+def test_a_claim_is_renewed_and_those_of_others_stay_as_they_are(session, submit):
+    for name in ('mine', 'also mine', 'done'):
+        submit(name, external_host=claimed(session, MINE, claims.LEASE - 1))
+    submit('theirs', external_host=claimed(session, OTHERS, claims.LEASE + 1))
+    submit('free')
+    before = hosts(session)
+    [mine, done] = [transfer(b'x')._replace(id=row.id, external_id=row.external_id) for row in session.query(models.Request) if row.name in ('mine', 'done')]
+    session.execute(update(models.Request).where(models.Request.name == 'done').values(state=RequestState.DONE))
+    assert claims.renew(MINE, [mine, done], session=session) == {mine.id}
+    session.expire_all()
+    changed = {name: host for name, host in hosts(session).items() if host != before[name]}
+    assert list(changed) == ['mine']
+    assert changed['mine'] > before['mine']
+    claims.release(MINE, session=session)
+    session.expire_all()
+    assert hosts(session) == before | dict.fromkeys(['mine', 'also mine'], transfertool.EXTERNAL_HOST)
+
+
+@pytest.mark.parametrize(
+    ('dialect', 'asked', 'answer'),
+    [
+        ('sqlite', 'CURRENT_TIMESTAMP', datetime(2026, 1, 1, 12)),  # noqa: DTZ001 - as SQLite has it
+        ('postgresql', 'CURRENT_TIMESTAMP', datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))),
+        ('mysql', 'utc_timestamp()', datetime(2026, 1, 1, 12)),  # noqa: DTZ001
+        ('oracle', 'sys_extract_utc(SYSTIMESTAMP)', datetime(2026, 1, 1, 12)),  # noqa: DTZ001
+    ],
+)
+def test_the_time_is_that_of_the_database_in_whatever_zone_it_is(monkeypatch, dialect, asked, answer):
+    monkeypatch.setenv('TZ', 'Asia/Tokyo')
+    time.tzset()
+    try:
+        bind = SimpleNamespace(dialect=SimpleNamespace(name=dialect))
+        said = []
+        fake = SimpleNamespace(get_bind=lambda: bind, execute=lambda stmt: said.append(str(stmt)) or SimpleNamespace(scalar_one=lambda: answer))
+        assert claims._clock(fake) == datetime(2026, 1, 1, 12, tzinfo=timezone.utc).timestamp()
+        assert f'SELECT {asked} ' in said[0]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_what_the_poller_notes_takes_no_claim_away(session, submit):
@@ -171,6 +249,21 @@ def test_sources_come_in_their_order(session, submit):
     add_sources(session, submit(), *all_of_them, linked=[HERE, BESIDE, 'd' * 32, 'e' * 32])
     [taken] = claims.claim_transfers(MINE, 1, session=session)
     assert [each.rse_id for each in taken.sources] == [HERE, 'd' * 32, BESIDE]
+    assert {each.url for each in taken.sources} == {'u'}
+
+
+def test_a_source_without_a_rank_has_rank_zero(session, submit):
+    add_sources(session, submit(), ('d' * 32, None, True), (BESIDE, 0, True), linked=['d' * 32, BESIDE])
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
+    assert [each.rse_id for each in taken.sources] == [BESIDE, 'd' * 32]
+
+
+def test_the_source_that_rucio_chose_is_one_without_a_distance_and_without_a_url(session, submit):
+    add_sources(session, submit(), (HERE, 0, True))
+    session.execute(update(models.Source).values(url=None))
+    submit('no source is noted')
+    for taken in claims.claim_transfers(MINE, 2, session=session):
+        assert taken.sources == (requests.Source(HERE, '', HERE),)
 
 
 def test_what_lies_behind_another_rse_is_no_source(session, submit):
@@ -198,12 +291,16 @@ def test_a_transfer_has_what_the_request_says(session, submit):
     submit(dest_url='https://there/x', md5='', adler32='', bytes=None)
     [taken] = claims.claim_transfers(MINE, 1, session=session)
     assert (taken.dest_url, taken.checksums, taken.bytes, taken.scope, taken.dest_rse_id) == ('https://there/x', Checksums(None, None), 0, ALICE, THERE)
+    submit(md5='m', adler32='a', bytes=7)
+    [taken] = claims.claim_transfers(MINE, 1, session=session)
+    assert (taken.dest_url, taken.checksums, taken.bytes) == ('', Checksums('m', 'a'), 7)
 
 
-def test_whether_there_are_keys_is_remembered_for_a_minute(session, submit):
+def test_whether_there_are_keys_is_remembered_for_a_minute(session, submit, monkeypatch):
     submit()
-    for age, taken in ((30, []), (90, ['file'])):
-        claims._answers[THERE] = claims.time.monotonic() - age, False
+    monkeypatch.setattr(claims.time, 'monotonic', lambda: 1000)
+    for age, taken in ((59, []), (60, ['file'])):
+        claims._answers[THERE] = 1000 - age, False
         assert names(claims.claim_transfers(MINE, 1, session=session)) == taken
 
 
@@ -281,6 +378,9 @@ def test_a_bucket_is_looked_for_once(s3, site):
         assert not carry_out(b'content').error
         del s3.buckets['there-user.alice']['dir/file']
     assert s3.operations().count('CreateBucket') == s3.operations().count('HeadBucket') == 1
+    del s3.buckets['there-user.alice']
+    assert 'NoSuchBucket' in carry_out(b'content').error
+    assert carry_out(b'content').how == 'relayed', 'it was made again'
 
 
 @pytest.mark.parametrize(
@@ -350,6 +450,53 @@ def test_what_the_storage_does_not_copy_goes_through_here(s3, site, said):
     assert s3.content('beside-user.alice', 'dir/file') == b'content'
 
 
+@pytest.mark.parametrize(
+    'changed', [{'url': 'http://localhost:{port}'}, {'secrets': Secrets('OTHER', 'a-secret')}, {'secrets': Secrets(), 'auth': 'anonymous'}]
+)
+def test_only_who_can_read_the_source_at_the_same_endpoint_copies_inside_the_storage(s3, site, monkeypatch, changed):
+    if 'url' in changed:
+        changed = {'url': changed['url'].format(port=s3.port)}
+    anonymous = 'auth' in changed
+    for rse in ('HERE', 'BESIDE') if anonymous else ('BESIDE',):
+        monkeypatch.setitem(site, rse, replace(site[rse], endpoint=replace(site[rse].endpoint, **changed)))
+    s3.store('user.alice', 'dir/file', b'content')
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert (outcome.error, outcome.how) == ('', 'relayed')
+
+
+@pytest.mark.parametrize('etag', ['a' * 32, 'a' * 32 + '-2'])
+def test_an_etag_that_need_not_be_an_md5_does_not_refuse_a_copy(s3, site, monkeypatch, etag):
+    monkeypatch.setitem(site, 'HERE', replace(site['HERE'], endpoint=replace(site['HERE'].endpoint, etag_is_md5=False)))
+    s3.store('user.alice', 'dir/file', b'content', etag=etag)
+    assert carry_out(b'content', dest=BESIDE).how == 'copied'
+
+
+def test_an_empty_object_is_the_file_whatever_its_etag(s3, site):
+    s3.store('user.alice', 'dir/file', b'', etag='a' * 32)
+    assert carry_out(b'', dest=BESIDE).how == 'copied'
+    s3.store('beside-user.alice', 'dir/file', b'', etag='b' * 32)
+    s3.requests.clear()
+    assert carry_out(b'', dest=BESIDE).how == 'found'
+    assert s3.operations() == ['HeadObject']
+
+
+def test_content_that_is_known_by_its_md5_is_not_read(s3, site):
+    for bucket in ('user.alice', 'there-user.alice'):
+        s3.store(bucket, 'dir/file', b'content')
+    assert carry_out(b'content').how == 'found'
+    assert s3.operations() == ['HeadObject']
+    assert carry_out(b'content', checksums=Checksums(None, f'{zlib.adler32(b"content"):08x}')).how == 'found'
+    assert s3.operations().count('GetObject') == 1
+
+
+def test_a_source_that_is_gone_when_it_is_copied(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.fail('CopyObject', error(404, 'NoSuchKey'))
+    s3.fail('HeadObject', error(404, 'NoSuchKey'), None, error(404, 'NoSuchKey'), error(404, 'NoSuchKey'))
+    outcome = carry_out(b'content', dest=BESIDE)
+    assert outcome.error.startswith('RSE HERE: get of ')
+
+
 @pytest.mark.skipif(not copies_conditionally(), reason='this boto3 has no If-None-Match of CopyObject')
 def test_a_storage_that_takes_the_source_for_the_destination(s3, site):
     s3.copy_condition_of_source = True
@@ -379,15 +526,24 @@ def test_an_upload_that_could_not_be_aborted_is_aborted_later(s3, site, monkeypa
     s3.fail('UploadPart', error(500, 'InternalError'))
     s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
     assert carry_out(body).error
-    assert len(s3.uploads) == 1
+    assert len(s3.uploads) == copying.count_leftovers() == 1
     s3.fail('AbortMultipartUpload', error(503, 'SlowDown'))
     copying.abort_leftovers()
-    assert len(s3.uploads) == 1
+    assert len(s3.uploads) == copying.count_leftovers() == 1
     copying.abort_leftovers()
     assert not s3.uploads
+    assert copying.count_leftovers() == 0
     before = len(s3.operations())
     copying.abort_leftovers()
     assert len(s3.operations()) == before
+
+
+def test_an_upload_that_is_gone_is_not_aborted_again(s3, site):
+    copying._leftovers.append(copying._LeftoverUpload(site['THERE'].connection(), 'there-user.alice', 'dir/file', 'no such upload'))
+    s3.fail('AbortMultipartUpload', error(404, 'NoSuchUpload'))
+    copying.abort_leftovers()
+    assert copying.count_leftovers() == 0
+    assert 1000 <= copying._leftovers.maxlen <= 100_000
 
 
 def test_the_next_source_has_it(s3, site):
@@ -402,7 +558,47 @@ def test_the_next_source_has_it(s3, site):
     [('gone', (HERE,), "There is no S3 RSE 'gone'."), (THERE, ('gone',), "There is no S3 RSE 'gone'."), (THERE, (HERE,), 'RSE HERE: get of ')],
 )
 def test_what_cannot_be_done_says_why(s3, site, dest, sources, said):
-    assert carry_out(b'content', dest=dest, sources=sources).error.startswith(said)
+    outcome = carry_out(b'content', dest=dest, sources=sources)
+    assert outcome.error.startswith(said)
+    assert (outcome.source.rse_id, outcome.how) == (sources[0], '')
+
+
+def test_of_several_sources_the_first_failure_is_told(s3, site):
+    assert carry_out(b'content', sources=('gone', 'gone too')).error == "There is no S3 RSE 'gone'."
+    s3.store('beside-user.alice', 'dir/file', b'longer content')
+    outcome = carry_out(b'content', sources=(HERE, BESIDE))
+    assert outcome.error.startswith('RSE HERE: get of ')
+
+
+@pytest.mark.parametrize(
+    ('raised', 'told', 'logged'),
+    [
+        (ServiceUnavailable('It is down.'), 'It is down.', False),
+        (ValueError('no such thing'), 'ValueError: no such thing', True),
+        (ServiceUnavailable('x' * 10_000), 'x' * 3900, False),
+    ],
+)
+def test_whatever_happens_becomes_an_outcome_that_the_table_can_hold(site, monkeypatch, caplog, raised, told, logged):
+    """Only what nobody expects is logged with a traceback."""
+    monkeypatch.setattr(copying.creation, 'make_bucket', mock.Mock(side_effect=raised))
+    outcome = carry_out(b'content')
+    assert (outcome.error, outcome.state) == (told, RequestState.FAILED)
+    assert len(told) <= models.Request.err_msg.type.length
+    assert bool([each for each in caplog.records if each.exc_info]) is logged
+    assert outcome.started <= outcome.ended
+
+
+def test_an_exception_without_words_is_named(site, monkeypatch):
+    error_ = ServiceUnavailable()
+    error_.args = ()
+    monkeypatch.setattr(copying.creation, 'make_bucket', mock.Mock(side_effect=error_))
+    assert carry_out(b'content').error.startswith('ServiceUnavailable: ')
+
+
+def test_where_the_destination_does_not_answer_the_reason_of_the_failure_is_told(s3, site):
+    s3.store('user.alice', 'dir/file', b'CONTENT')
+    s3.fail('HeadObject', error(404, 'NoSuchKey'), None, error(503, 'SlowDown'))
+    assert 'but the catalogue says' in carry_out(b'content').error
 
 
 @pytest.mark.parametrize(('said', 'status'), [('InternalError', 500), ('SlowDown', 503)])
@@ -419,6 +615,9 @@ def test_a_copy_into_a_bucket_that_is_missing_says_so(s3, site, monkeypatch, sai
     assert outcome.error.startswith("RSE BESIDE: copy of bucket 'not-there', key 'beside-user.alice/dir/file': ")
     assert ('the bucket does not exist' in outcome.error) == (not is_there)
     assert (said in outcome.error) == is_there
+    s3.fail('CopyObject', error(status, said))
+    s3.fail('HeadBucket', error(403, 'AccessDenied'))
+    assert said in carry_out(b'content', dest=BESIDE).error, 'it is not known whether it is there'
 
 
 @pytest.fixture
@@ -449,9 +648,53 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     assert warning.startswith('RSE THERE: ')
     assert 'rse-accounts.cfg on this machine' in warning
     assert THERE in warning
+    assert 'usable keys for it, so this copier' in warning
     site.update(known)
+    assert not claims.claim_transfers(MINE, 1, session=session), 'it is not looked again at once'
     claims._answers.clear()  # it is some time later
     assert len(claims.claim_transfers(MINE, 10, session=session)) == 9
+
+
+def test_missing_keys_are_told_every_ten_minutes(session, submit, site, lose_keys, caplog, monkeypatch):
+    lose_keys('THERE')
+    submit()
+    for now, told in ((1000, 1), (1599, 1), (1600, 2), (1601, 2)):
+        monkeypatch.setattr(claims.time, 'monotonic', lambda now=now: now)
+        claims._answers.clear()
+        assert not claims.claim_transfers(MINE, 1, session=session)
+        assert len([each for each in caplog.records if each.name == claims.__name__]) == told
+
+
+def test_a_database_that_fails_is_not_taken_for_missing_keys(session, submit, monkeypatch):
+    def away(*_, **__):
+        raise DatabaseException('no connection')
+
+    submit()
+    monkeypatch.setattr(claims.storages, 'get_storage', away)
+    monkeypatch.setattr(claims, '_name_of', lambda rse_id, _: rse_id)
+    monkeypatch.setattr(claims, 'get_rse_name', lambda rse_id, **_: rse_id)
+    with pytest.raises(DatabaseException):
+        claims.claim_transfers(MINE, 1, session=session)
+
+
+def test_requests_without_keys_are_not_read_again_and_again(session, submit, site, lose_keys):
+    """Nor do sources with keys help that are those of other requests, or cannot be used: there may be thousands of such requests."""
+    lose_keys('HERE')
+    for _ in range(4):
+        add_sources(session, submit(), (HERE, 0, True), (BESIDE, 0, False))
+    add_sources(session, submit('last', source_rse_id=BESIDE, priority=1), (BESIDE, 0, True))
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == ['last']
+    nowhere = 'd' * 32  # not on S3: it fails, and says so
+    add_sources(session, submit('not on S3', source_rse_id=nowhere), (nowhere, 0, True))
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == ['not on S3']
+
+
+def test_what_others_have_claimed_or_done_is_not_read_again_and_again(session, submit):
+    for number in range(4):
+        submit(f'{number}', external_host=claimed(session, OTHERS))
+        submit(f'{number}', state=RequestState.DONE)
+    submit('last', priority=1)
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == ['last']
 
 
 @pytest.mark.parametrize(
@@ -477,7 +720,7 @@ def test_one_source_with_keys_is_enough(session, submit, site, lose_keys, withou
     assert names(claims.claim_transfers(MINE, 9, session=session)) == (['file'] * 3 + ['last'] if taken else [])
 
 
-@pytest.mark.parametrize(('dest', 'sources'), [(THERE, (HERE,)), (HERE, (THERE,)), (THERE, (HERE, 'gone'))])
+@pytest.mark.parametrize(('dest', 'sources'), [(THERE, (HERE,)), (HERE, (THERE,)), (THERE, (HERE, 'gone')), (THERE, ('gone', HERE))])
 def test_keys_that_are_gone_meanwhile_are_no_failure(s3, site, lose_keys, dest, sources):
     lose_keys('HERE')
     assert carry_out(b'content', dest=dest, sources=sources) is None
@@ -496,6 +739,7 @@ def test_keys_that_cannot_be_read_are_none(session, submit, site, lose_keys, cap
     submit()
     assert not claims.claim_transfers(MINE, 1, session=session)
     assert 'RSE THERE: ' in caplog.text
+    assert re.search(r'no usable keys for it \(.*secret_key', caplog.text)
 
 
 def test_the_log_names_both_ends(session, submit, site):
@@ -516,6 +760,7 @@ def test_a_stopped_transfer_has_no_outcome(s3, site):
     stop.set()
     assert copying.carry_out(transfer(b'content'), stop) is None
     assert 'PutObject' not in s3.operations()
+    assert s3.operations().count('HeadObject') == 2, 'the destination is not looked at again'
 
 
 def test_a_transfer_that_is_stopped_while_it_reads_leaves_nothing(s3, site, monkeypatch):
@@ -574,6 +819,8 @@ def test_an_outcome_counts_while_the_request_is_that_one(session, submit, monkey
         'transferred_at': OUTCOME.ended,
     }
     assert 'known' in str(report)
+    report = outcomes._Report(MINE, taken, OUTCOME._replace(error=error, source=requests.Source(HERE, '')))
+    assert report.get_monitor_msg_fields(session=session) == message | {'src-url': None}
 
 
 @pytest.mark.parametrize(('answer', 'reported'), [(1, True), (0, True), (False, True), (None, False)])

@@ -140,7 +140,7 @@ def claim_transfers(
     minutes.
 
     Two queries, and for each transfer one update, one query, and those for RSE names that are not in Rucio's cache. At
-    most one more query per minute for each RSE without keys.
+    most one more query per minute for each RSE, when its keys are checked.
 
     :param instance: The unique name of the instance, without slashes.
     :param limit: The maximum number of transfers.
@@ -156,7 +156,7 @@ def claim_transfers(
                 found = _transfer(row, session)
                 if keys.are_enough_for(found) and _claim(instance, row.id, now, session):
                     taken.append(found)
-        if len(taken) == limit or len(keys.known) == known:
+        if len(keys.known) == known:
             return taken
 
 
@@ -218,7 +218,7 @@ def _claim_of(instance: str, now: int) -> str:
 
 def _is_free(now: int) -> Any:
     host = models.Request.external_host
-    return or_(host.is_(None), host == EXTERNAL_HOST, host < _claim_of('', now - LEASE))
+    return or_(host.is_(None), host < _claim_of('', now - LEASE))  # EXTERNAL_HOST alone sorts before all claims
 
 
 def _claim(instance: str, request_id: str, now: int, session: 'Session') -> bool:
