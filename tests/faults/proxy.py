@@ -67,7 +67,8 @@ class Request:
             return 'CreateMultipartUpload' if 'uploads' in query else 'CompleteMultipartUpload'
         copied = self.method == 'PUT' and 'x-amz-copy-source' in {name.lower() for name in self.headers}
         if 'uploadId' in query:
-            return {'PUT': 'UploadPartCopy' if copied else 'UploadPart', 'DELETE': 'AbortMultipartUpload'}[self.method]
+            put = 'UploadPartCopy' if copied else 'UploadPart'
+            return {'PUT': put, 'DELETE': 'AbortMultipartUpload', 'GET': 'ListParts'}[self.method]
         if copied:
             return 'CopyObject'
         return {'PUT': 'PutObject', 'GET': 'GetObject', 'HEAD': 'HeadObject', 'DELETE': 'DeleteObject'}[self.method]

@@ -18,15 +18,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from faults.proxy import Fault, FaultProxy, break_after, carry_out_twice
 from servers.ca import CA
-from servers.cli import RucioCli
+from servers.cli import RucioCli, s3_keys
+from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 
 MiB = 1024**2
+PROXIED = 'PROXIED_S3'
 
 
 def make(path: Path, size: int) -> Path:
@@ -224,6 +229,32 @@ def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(
     assert site.objects('PLAIN_S3', unique) == {}
     assert site.multipart_uploads('PLAIN_S3', unique) == []
     assert 'AVAILABLE' not in site.states(unique).values()
+
+
+@pytest.fixture(scope='module')
+def proxy(site: Site, plain: SeaweedFS) -> Iterator[FaultProxy]:
+    """The RSE PROXIED_S3, whose requests go through it; files of 5 MiB are uploaded in parts."""
+    with FaultProxy(plain.hostname, plain.port) as proxy:
+        site.add_rse(PROXIED, SimpleNamespace(scheme='http', hostname='127.0.0.1', port=proxy.port, region=plain.region))
+        parts = {'multipart_threshold': '5 MiB', 'multipart_chunksize': '5 MiB'}
+        site.alice.configure({section: keys | parts for section, keys in s3_keys(PROXIED, plain).items()})
+        yield proxy
+
+
+@pytest.mark.parametrize('fault', [carry_out_twice, break_after])
+def test_an_upload_that_is_completed_twice_is_uploaded(site: Site, proxy: FaultProxy, unique: str, tmp_path: Path, fault: Fault) -> None:
+    """By a proxy, or by boto3 as the first answer was lost: SeaweedFS answers 412 to the second completion."""
+    proxy.on('CompleteMultipartUpload', fault)
+    before = len(proxy.operations())
+
+    upload = site.alice.rucio('upload', '--rse', PROXIED, '--scope', SCOPE, '--lfn', unique, str(make(tmp_path / 'file', 6 * MiB)))
+
+    assert 'Successfully uploaded' in upload.stderr
+    assert proxy.operations()[before:].count('CreateMultipartUpload') == 1
+    assert site.states(unique) == {PROXIED: 'AVAILABLE'}
+    assert site.multipart_uploads('PLAIN_S3', unique) == []
+    site.alice.rucio('download', '--dir', str(tmp_path / 'down'), f'{SCOPE}:{unique}')
+    assert (tmp_path / 'down' / SCOPE / unique).read_bytes() == (tmp_path / 'file').read_bytes()
 
 
 _KILL_AFTER_PUT = """

@@ -364,6 +364,12 @@ class FakeS3:
             return error(404, 'NoSuchUpload')
         if refused := self._refused(request, honoured=False):
             return refused
+        if source := unquote(request.headers.get('x-amz-copy-source', '')):
+            bucket, _, key = source.removeprefix('/').partition('/')
+            first, _, last = request.headers['x-amz-copy-source-range'].removeprefix('bytes=').partition('-')
+            part = self.buckets[bucket][key].body[int(first) : int(last) + 1]
+            upload.parts[int(request.query['partNumber'])] = part
+            return _xml(f'<CopyPartResult><ETag>"{hashlib.md5(part).hexdigest()}"</ETag></CopyPartResult>')
         upload.parts[int(request.query['partNumber'])] = request.body
         return Answer(200, headers=(('ETag', f'"{hashlib.md5(request.body).hexdigest()}"'),))
 

@@ -16,6 +16,7 @@
 """Upload, download and copy: what is stored, what it costs, and that nothing is left after a failure."""
 
 import hashlib
+import io
 import os
 import signal
 import threading
@@ -36,7 +37,8 @@ from rucio.common.exception import (
     ServiceUnavailable,
     SourceNotFound,
 )
-from rucio.common.s3 import clients, credentials, ranges, transfer
+from rucio.common.s3 import clients, credentials, multipart, ranges, transfer
+from rucio.common.s3.checksums import etag_of
 from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -383,6 +385,60 @@ def test_an_upload_whose_answer_was_lost_is_a_success(connection, s3, source, at
     transfer.upload(connection(max_attempts=attempts, **settings), source(content), TARGET)
     assert s3.content(BUCKET, TARGET.key) == content
     assert not s3.uploads
+
+
+TAKEN, NO_UPLOAD = error(412, 'PreconditionFailed'), error(404, 'NoSuchUpload')
+
+
+@pytest.fixture(params=['upload', 'stream', 'copy'])
+def send_large(request, connection, s3, source, monkeypatch):
+    """Store LARGE by a multipart upload."""
+    if request.param == 'upload':
+        return lambda **settings: transfer.upload(connection(**settings), source(LARGE), TARGET)
+    if request.param == 'stream':
+        return lambda **settings: transfer.upload_stream(connection(**settings), io.BytesIO(LARGE), len(LARGE), TARGET)
+    monkeypatch.setattr(transfer, 'COPY_THRESHOLD', 5 * MiB)
+    monkeypatch.setattr(transfer, 'COPY_PART', 5 * MiB)
+    s3.store(BUCKET, 'source', LARGE)
+    return lambda **settings: transfer.copy(connection(**settings), TARGET._replace(key='source'), TARGET)
+
+
+@pytest.mark.parametrize('answer', [TAKEN, NO_UPLOAD], ids=['412', '404'])
+@pytest.mark.parametrize('settings', [{}, {'checksum': 'md5', 'full_object_checksum': False}], ids=['crc32', 'etag'])
+def test_a_completion_that_a_proxy_sends_twice_is_a_success(s3, send_large, settings, answer):
+    """The answer to the second one comes: botocore sent only one, and has not tried again."""
+    s3.fail('CompleteMultipartUpload', Lost(answer))
+    send_large(**settings)
+    assert s3.content(BUCKET, TARGET.key) == LARGE
+    assert s3.operations()[-1] == 'HeadObject'
+    assert not s3.uploads
+
+
+@pytest.mark.parametrize('content', [LARGE, LARGE[::-1]], ids=['same', 'other'])
+def test_an_object_of_somebody_else_is_not_taken_for_a_completed_upload(s3, send_large, content):
+    """It was written at the same moment, of the same parts perhaps: but our upload is still there."""
+    s3.store(BUCKET, TARGET.key, content, etag=etag_of(io.BytesIO(content), 5 * MiB))
+    with pytest.raises(FileReplicaAlreadyExists):
+        send_large()
+    assert s3.content(BUCKET, TARGET.key) == content
+    assert not s3.uploads
+
+
+def test_nor_is_one_where_the_upload_is_gone(s3, send_large):
+    s3.store(BUCKET, TARGET.key, LARGE[::-1])
+    s3.fail('CompleteMultipartUpload', NO_UPLOAD)
+    with pytest.raises(ServiceUnavailable, match='aborted by somebody else'):
+        send_large()
+    assert s3.content(BUCKET, TARGET.key) == LARGE[::-1]
+
+
+@pytest.mark.parametrize('answer', [TAKEN, NO_UPLOAD], ids=['412', '404'])
+def test_without_etags_to_compare_the_content_is(connection, s3, source, monkeypatch, answer):
+    """Those of encrypted objects are no MD5s."""
+    monkeypatch.setattr(multipart, '_etag_of_parts', lambda _: None)
+    s3.fail('CompleteMultipartUpload', Lost(answer))
+    transfer.upload(connection(), source(LARGE), TARGET)
+    assert s3.content(BUCKET, TARGET.key) == LARGE
 
 
 @pytest.mark.parametrize('other', [b'X' + SMALL[1:], b'short'], ids=['same size', 'other size'])

@@ -49,6 +49,7 @@ ELSEWHERE = {
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
     'rucio/common/s3/deadlines.py': 'unit/test_factory.py',
     'rucio/common/s3/layout.py': 'unit/test_core_storages.py',
+    'rucio/common/s3/multipart.py': 'unit/test_transfer.py',
     'rucio/common/s3/operations.py': 'unit/test_signing.py',
     'rucio/common/s3/ranges.py': 'unit/test_transfer.py',
     'rucio/common/s3/settings.py': 'unit/test_endpoint.py',

@@ -47,10 +47,10 @@ from rucio.common.exception import (
 
 from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
-from .clients import Stoppable
 from .content import BLOCK, Checksums, Hasher, Verified
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
+from .multipart import LeftOver, Multipart
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
 from .ranges import Fetch
@@ -72,7 +72,6 @@ _GRACE = 5.0  # seconds to wait for the clean-up of a cancelled transfer
 
 Answer = TypeVar('Answer')
 Progress = Callable[[int], None]
-LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
 # Name, size in bytes -> a function to call after each step.
 Meter = Callable[[str, int], AbstractContextManager[Optional[Progress]]]
 
@@ -213,28 +212,6 @@ class _Seekable(_OnePass):
         """Do nothing: s3transfer closes what it sends, but the file belongs to its opener."""
 
 
-class _Aborting(Stoppable):
-    """A client for one transfer that reports multipart uploads that are not aborted, and sends no empty condition."""
-
-    def __init__(self, client: 'S3Client', stop: threading.Event, left_over: Optional[LeftOver] = None) -> None:
-        super().__init__(client, stop)
-        self._left_over = left_over
-
-    def upload_part_copy(self, **arguments: Any) -> Any:
-        """s3transfer sends the ETag of the source as a condition even if it is empty."""
-        if not arguments.get('CopySourceIfMatch'):
-            arguments.pop('CopySourceIfMatch', None)
-        return self.__getattr__('upload_part_copy')(**arguments)
-
-    def abort_multipart_upload(self, **arguments: Any) -> Any:
-        try:
-            return self._client.abort_multipart_upload(**arguments)
-        except (ClientError, BotoCoreError) as error:
-            if self._left_over is not None and status_of(error) != 404:
-                self._left_over(arguments['Bucket'], arguments['Key'], arguments['UploadId'])
-            raise
-
-
 def upload(
     connection: 'Connection',
     path: str,
@@ -308,10 +285,11 @@ def _upload(
     _need_possible(size, 'put', target)
     chunksize = s3transfer_internals.part_size(endpoint.multipart_chunksize, size)
     extra = {} if signed else _integrity(endpoint)
+    client = Multipart(connection, watcher.stop, target, size)
     with translated('put', target):
         try:
             config = _upload_config(endpoint, chunksize, single=size if signed else 0)
-            manager = TransferManager(Stoppable.of(connection.client, watcher.stop), config)
+            manager = TransferManager(cast('S3Client', client), config)
             _finish(
                 manager,
                 manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, [watcher]),
@@ -321,7 +299,7 @@ def _upload(
         except (ClientError, BotoCoreError, CancelledError) as error:
             if body.failure is not None:
                 raise body.failure from None
-            if not (is_ambiguous(error) or (tried_before and status_of(error) == 412)):
+            if not (is_ambiguous(error) or client.is_gone or (tried_before and status_of(error) == 412)):
                 raise
             if not _arrived(
                 connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline
@@ -363,7 +341,8 @@ def upload_stream(
     watcher = _Watcher(size, stop=stop)
     config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
-        manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
+        client = Multipart(connection, watcher.stop, target, size, left_over)
+        manager = TransferManager(cast('S3Client', client), config)
         future = manager.upload(
             cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher]
         )
@@ -596,7 +575,8 @@ def copy(
     with translated('copy', target):
         if info.restoring:
             raise archives.restoring()
-        manager = TransferManager(_Aborting.of(connection.client, watcher.stop, left_over), config)
+        client = Multipart(connection, watcher.stop, target, info.size, left_over)
+        manager = TransferManager(cast('S3Client', client), config)
         future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
         try:
             _finish(manager, future, watcher, deadline)

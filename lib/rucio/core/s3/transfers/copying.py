@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rucio.common.s3.clients import Connection
+    from rucio.common.s3.multipart import LeftOver
     from rucio.common.s3.objects import ObjectInfo
     from rucio.core.s3.storages import Storage
 
@@ -276,7 +277,7 @@ class _Copy:
         return False
 
     @staticmethod
-    def _left_over(destination: _ObjectLocation) -> transfer.LeftOver:
+    def _left_over(destination: _ObjectLocation) -> 'LeftOver':
         return lambda bucket, key, upload: _leftovers.append(
             _LeftoverUpload(destination.connection, bucket, key, upload)
         )
