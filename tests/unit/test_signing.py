@@ -771,3 +771,233 @@ def test_what_makes_an_object_is_guarded_against_what_it_would_be(asked, made):
     assert (checked.lockable, checked.guards) == (OWN if made else '', {})
     (checked,) = signing.check(Storage(signature_guards=()), [asked])
     assert checked.lockable == ''
+
+
+# How much is stored, and by what
+
+
+PART = f'/{OWN}/k?partNumber=1&uploadId=u'
+
+
+def checked_of(asked, **settings):
+    (checked,) = signing.check(Storage(**settings), [asked])
+    return checked
+
+
+@pytest.mark.parametrize(
+    ('asked', 'length', 'stores'),
+    [
+        (request('PUT', headers={'Content-Length': ['5']}), 5, True),
+        (request('PUT', headers={'Content-Length': ['0']}), 0, True),
+        (request('PUT', headers={'Content-Length': ['9' * 18]}), 10**18 - 1, True),
+        (request('PUT'), None, True),
+        (request('PUT', PART, {'Content-Length': ['5']}), 5, True),
+        (request('PUT', PART), None, True),
+        (request('PUT', headers={'x-amz-copy-source': ['user.bob/a'], 'Content-Length': ['0']}), None, True),
+        *(
+            (request('PUT', PART, {'x-amz-copy-source': ['user.bob/a'], 'x-amz-copy-source-range': [span]}), length, True)
+            for span, length in (('bytes=0-9', 10), ('bytes=7-7', 1), ('bytes=8-7', None), ('7-8', None), ('bytes=0-', None))
+        ),
+        (request('PUT', PART, {'x-amz-copy-source': ['user.bob/a'], 'Content-Length': ['0']}), None, True),
+        (request('GET', headers={'Content-Length': ['5']}), None, False),
+        (request('POST', f'/{OWN}/k?uploads', {'Content-Length': ['5']}), None, False),
+        (request('POST', f'/{OWN}/k?uploadId=u', {'Content-Length': ['5']}), None, False),
+        (request('DELETE'), None, False),
+    ],
+)
+def test_how_many_bytes_a_request_stores(asked, length, stores):
+    """What is known is signed, so that it cannot be more."""
+    checked = checked_of(asked)
+    assert (checked.length, checked.stores) == (length, stores)
+    assert checked.headers.get('content-length') == (None if length is None or 'x-amz-copy-source' in checked.headers else str(length))
+
+
+@pytest.mark.parametrize('value', ['05', '-1', '+5', '1.0', '', '0x5', '9' * 19, '1e3', '5,5'])
+def test_a_length_that_may_be_read_in_two_ways_is_refused(value):
+    for path in (f'/{OWN}/k', PART):
+        with pytest.raises(InputValidationError, match='content-length'):
+            checked_of(request('PUT', path, {'Content-Length': [value]}))
+
+
+def test_each_part_of_each_upload_is_another(monkeypatch):
+    def part(path, method='PUT', **headers):
+        return checked_of(request(method, path, {name.replace('_', '-'): [value] for name, value in headers.items()})).part
+
+    own = part(PART)
+    assert len(own) == 64, 'as the column is long'
+    assert own == part(PART) == part(f'/{OWN}/k?uploadId=u&partNumber=1') == part(PART, x_amz_copy_source='user.bob/a')
+    assert len({own, part(PART.replace('r=1', 'r=11')), part(PART.replace('d=u', 'd=v')), part(f'/{OWN}/k?partNumber=11&uploadId=1u')}) == 4
+    assert part(f'/{OWN}/k') is part(f'/{OWN}/k?partNumber=1', 'GET') is part(f'/{OWN}/k?uploadId=u', 'POST') is None
+
+
+def test_the_keys_of_a_deletion_are_counted():
+    assert [checked_of(each).keys for each in (deletion('a', 'b'), request('DELETE'), request('GET', f'/{OWN}'))] == [2, 0, 0]
+    assert [checked_of(deletion('a'), verifies_body=each).any_body for each in (True, False)] == [False, True]
+    assert not checked_of(request('PUT'), verifies_body=False).any_body
+
+
+# What is just allowed, and what is just too much
+
+
+def long_uri(length):
+    """With several fields: each may have 4096 characters."""
+    start = f'/{OWN}?list-type=2&continuation-token={"a" * 4000}&start-after={"a" * 4000}&delimiter='
+    return start + 'b' * (length - len(URL) - len(start))
+
+
+@pytest.mark.parametrize(
+    ('fits', 'too_much'),
+    [
+        (request(path=f'/{OWN}/{"k" * 1024}'), request(path=f'/{OWN}/{"k" * 1025}')),
+        (request(path=f'/{OWN}/{"%C3%A9" * 512}'), request(path=f'/{OWN}/{"%C3%A9" * 513}')),
+        (request(path=f'/{OWN}?list-type=2&start-after={"a" * 4096}'), request(path=f'/{OWN}?list-type=2&start-after={"a" * 4097}')),
+        (request(path=long_uri(signing_guards.MAX_URI)), request(path=long_uri(signing_guards.MAX_URI + 1))),
+        (request(headers={'x-amz-meta-a': ['b' * 4096]}), request(headers={'x-amz-meta-a': ['b' * 4097]})),
+        (request(headers={f'x-amz-meta-{n}': ['b'] for n in range(63)}), request(headers={f'x-amz-meta-{n}': ['b'] for n in range(64)})),
+        (request(path=f'/{OWN}/%252541'), request(path=f'/{OWN}/%25252541')),
+        (deletion(*map(str, range(1000))), deletion(*map(str, range(1001)))),
+    ],
+    ids=['key', 'key_in_bytes', 'token', 'uri', 'value', 'headers', 'decodings', 'keys'],
+)
+def test_where_the_limits_are(fits, too_much):
+    assert sign(Storage(), [fits], anything)
+    with pytest.raises(InputValidationError):
+        sign(Storage(), [too_much], anything)
+
+
+def test_all_that_a_key_may_be_taken_for_is_asked_for():
+    assert touched(request(path=f'/{OWN}/%252541')) == [(OWN, name, False) for name in ('%2541', '%41', 'A')]
+
+
+@pytest.mark.parametrize(
+    'query',
+    [
+        *(
+            f'list-type=2&{field}'
+            for field in ('max-keys=0', 'max-keys=x', 'encoding-type=base64', 'fetch-owner=maybe', 'delimiter=..%2F', 'start-after=..%2F')
+        ),
+        *('marker=..%2F', 'location=x', 'uploads&key-marker=..%2F', 'uploads&max-uploads=0', 'uploads&upload-id-marker=a..b'),
+        *(f'uploadId=u&{field}' for field in ('max-parts=0', 'part-number-marker=x', 'encoding-type=x')),
+    ],
+)
+def test_what_the_query_may_not_say(query):
+    with pytest.raises(InputValidationError):
+        sign(Storage(), [request(path=f'/{OWN}{"/k" if "uploadId" in query else ""}?{query}')], anything)
+
+
+def test_a_refusal_is_short_whatever_was_asked():
+    """It goes into logs."""
+    for asked in (
+        request('M' * 9000),
+        request(path=f'/{OWN}?{"q" * 8000}'),
+        request('PUT', f'/{OWN}/k?uploadId=u&partNumber={"9" * 8000}'),
+        request(headers={'a b' * 9000: ['c']}),
+        request('PUT', headers={'Content-Length': ['9' * 4000]}),
+    ):
+        with pytest.raises((AccessDenied, InputValidationError)) as caught:
+            sign(Storage(), [asked], anything)
+        assert len(str(caught.value)) < 500
+
+
+# The same in other words
+
+
+@pytest.mark.parametrize(
+    ('given', 'signed'),
+    [
+        ({'Range': 'bytes=0-9'}, {'range': 'bytes=0-9'}),
+        ({'Range': ('bytes=0-9',)}, {'range': 'bytes=0-9'}),
+        ({'x-amz-meta-a': ['b', 'b']}, {'x-amz-meta-a': 'b'}),
+        ({'x-amz-meta-a': ['b'], 'X-Amz-Meta-A': ['b']}, {'x-amz-meta-a': 'b'}),
+        ({'x-amz-meta-a': ['  b c ']}, {'x-amz-meta-a': 'b c'}),
+        ({'x-amz-checksum-crc32': ['AAAAAA==']}, {'x-amz-checksum-crc32': 'AAAAAA=='}),
+        ({'Host': ['S3.EXAMPLE.org:9000']}, {}),
+        ({'X-Amz-Date': ['20260101T000000Z']}, {}),
+        ({'User-Agent': ['curl'], 'Accept': ['*/*'], 'x-forwarded-for': ['a']}, {}),
+        ({'x-amz-meta-' + 'a' * 117: ['b']}, {'x-amz-meta-' + 'a' * 117: 'b'}),
+    ],
+)
+def test_what_of_the_headers_is_signed(given, signed):
+    assert checked_of(request(headers=given)).headers == signed
+    assert checked_of({'method': 'GET', 'uri': f'{URL}/{OWN}/k', 'headers': given}).headers == signed
+
+
+@pytest.mark.parametrize(
+    ('url', 'asked'),
+    [
+        ('https://s3.example.org', 'https://s3.example.org'),
+        ('https://S3.Example.org', 'https://s3.EXAMPLE.org'),
+        ('http://[::1]:9000', 'http://[::1]:9000'),
+        ('http://127.0.0.1:9000', 'http://127.0.0.1:9000'),
+    ],
+)
+def test_the_same_host_in_other_words(url, asked):
+    assert checked_of(request(url=asked), url=url).touches == ((OWN, 'run1/file', False),)
+    for name in ('path', 'virtual'):
+        with pytest.raises((AccessDenied, InputValidationError)):
+            checked_of(request(url=asked.replace('//', '//x')), url=url, addressing=name)
+
+
+@pytest.mark.parametrize('addressing', ['path', 'virtual'])
+def test_a_bucket_in_the_host_is_read_as_it_is_written(addressing):
+    asked = request(path='/k', url='https://User.Alice.s3.example.org:9000')
+    if addressing == 'path':
+        with pytest.raises(AccessDenied):
+            checked_of(asked, addressing=addressing)
+    else:
+        assert checked_of(asked, addressing=addressing).touches == ((OWN, 'k', False),)
+
+
+def without_checksum(method, path=f'/{OWN}/k'):
+    asked = request(method, path)
+    del asked['headers']['x-amz-content-sha256']
+    return asked
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'DELETE'])
+def test_what_has_no_body_is_signed_without_one(method):
+    assert checked_of(without_checksum(method)).payload == EMPTY
+    assert checked_of(without_checksum(method) | {'headers': None}).payload == EMPTY
+
+
+@pytest.mark.parametrize(('method', 'path'), [('PUT', f'/{OWN}/k'), ('POST', f'/{OWN}/k?uploads'), ('POST', f'/{OWN}/k?uploadId=u')])
+def test_what_may_have_a_body_needs_its_checksum(method, path):
+    with pytest.raises(InputValidationError, match='x-amz-content-sha256 must be'):
+        checked_of(without_checksum(method, path))
+
+
+@pytest.mark.parametrize('after', ['<Quiet><Object><Key>b</Key></Object></Quiet>', '<Object><Key>b</Key></Object><Extra/>', '<Object><Name>b</Name></Object>'])
+def test_a_deletion_has_keys_and_no_more(after):
+    with pytest.raises((AccessDenied, InputValidationError)):
+        checked_of(deletion('a', after=after))
+
+
+def test_headers_of_copies_are_for_copies():
+    source = {'x-amz-copy-source': ['user.bob/a']}
+    for name in ('x-amz-metadata-directive', 'x-amz-copy-source-if-none-match'):
+        assert checked_of(request('PUT', headers=source | {name: ['x']})).headers[name] == 'x'
+        with pytest.raises(AccessDenied, match=f"'{name}' is only for copies, but the operation is PutObject"):
+            checked_of(request('PUT', headers={name: ['x']}))
+
+
+# How it is asked, signed and counted
+
+
+def test_few_names_are_asked_one_by_one():
+    names = [f'k{number}' for number in range(signing.MAX_SINGLE_CHECKS + 1)]
+    assert counted([deletion(*names[1:])], lambda _: True) == names[1:]
+    assert counted([deletion(*names)], lambda _: True) == ['']
+
+
+def test_each_name_is_asked_where_the_caller_wants_it():
+    asked, names = [], [f'k{number}' for number in range(50)]
+    checked = signing.check(Storage(), [deletion(*names)])
+    signing.need(Storage(), checked, lambda bucket, name, write: asked.append((bucket, name, write)), together=False)
+    assert asked == [(OWN, name, True) for name in names]
+
+
+def test_signatures_are_counted(monkeypatch):
+    seen = []
+    monkeypatch.setattr(signing.monitoring, 'count', lambda name, _, amount, **labels: seen.append((name, amount, labels)))
+    sign(Storage(), [request(), request('HEAD'), request('PUT')], anything)
+    assert seen == [('signatures', 3, {'rse': 'X'})]
