@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 MOST_KEYS = 1000
+MOST_BUCKETS = 10_000  # in a page
 _NAMESPACE = 'http://s3.amazonaws.com/doc/2006-03-01/'
 _HEADERS = frozenset(
     [
@@ -165,21 +166,33 @@ def _name(text: str, base: str, is_encoded: bool) -> str:
     return quote(name) if is_encoded else name
 
 
-def buckets(named: Iterable[tuple[str, Optional[str]]], account: str) -> bytes:
+def buckets(named: Iterable[tuple[str, Optional[str]]], account: str, query: Mapping[str, str]) -> bytes:
     """Return the answer of ListBuckets.
 
-    :param named: The names of the buckets, and when they were created.
+    :param named: The names of the buckets in their order, and when they were created.
     :param account: The account.
+    :param query: The query: ``prefix``, ``max-buckets`` and ``continuation-token``, the last bucket of the page before.
+    :raises Refusal: if ``max-buckets`` is not possible.
     """
+    prefix, after = query.get('prefix', ''), query.get('continuation-token', '')
+    most = query.get('max-buckets', str(MOST_BUCKETS))
+    if not re.fullmatch('[0-9]{1,5}', most) or not 0 < int(most) <= MOST_BUCKETS:
+        raise Refusal('InvalidArgument', f'max-buckets must be 1 to {MOST_BUCKETS}.')
+    left = [each for each in named if each[0].startswith(prefix) and each[0] > after]
+    page = left[: int(most)]
     root = ElementTree.Element('ListAllMyBucketsResult', xmlns=_NAMESPACE)
     owner = ElementTree.SubElement(root, 'Owner')
     _text(owner, 'ID', account)
     _text(owner, 'DisplayName', account)
     listed = ElementTree.SubElement(root, 'Buckets')
-    for name, created in named:
+    for name, created in page:
         bucket = ElementTree.SubElement(listed, 'Bucket')
         _text(bucket, 'Name', name)
         _text(bucket, 'CreationDate', (created or '1970-01-01T00:00:00Z').replace('Z', '.000Z'))
+    if prefix:
+        _text(root, 'Prefix', prefix)
+    if len(page) < len(left):
+        _text(root, 'ContinuationToken', page[-1][0])
     return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
 
 

@@ -15,9 +15,8 @@
 """Read and verify the body of a tool's request, as it comes, and without keeping it.
 
 The last piece is withheld until everything is right: a storage that lacks bytes stores nothing. aws-chunked bodies are
-decoded: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html and sigv4-streaming-trailers.html. Of the
-checksums in headers and trailers, MD5, CRC-32, SHA-1 and SHA-256 are verified; CRC-32C and CRC-64/NVME are not, as
-Python lacks them: these are left to the storage, which gets those of trailers if the body goes by a temporary file.
+decoded: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html and sigv4-streaming-trailers.html. All
+checksums in headers and trailers are verified.
 """
 
 import base64
@@ -29,8 +28,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from hmac import compare_digest
-from typing import IO, Any, ClassVar, Optional
+from typing import IO, Any, Optional
 
+from . import crcs
 from .refusals import Refusal
 from .signatures import Verified
 
@@ -47,8 +47,8 @@ _PIECE = 256 * 1024
 _LARGEST = 5 * 1024**4  # bytes; more than S3 takes in one request
 _NOTHING = hashlib.sha256(b'').hexdigest()
 _SIGNATURE = 'x-amz-trailer-signature'
-_KINDS = {'content-md5': 'md5'} | {f'x-amz-checksum-{kind}': kind for kind in ('crc32', 'sha1', 'sha256')}
-_LEFT_TO_STORAGES = ('x-amz-checksum-crc32c', 'x-amz-checksum-crc64nvme')
+_CHECKSUMS = {f'x-amz-checksum-{kind}': kind for kind in ('crc32', 'crc32c', 'crc64nvme', 'sha1', 'sha256')}
+_KINDS = {'content-md5': 'md5'} | _CHECKSUMS
 
 
 class Streamed(ABC):
@@ -90,16 +90,17 @@ class Body(Streamed):
         self._decoder = Decoder(self.length, headers, verified) if self.is_chunked else _Plain(kind)
 
     def expect(self, headers: Mapping[str, str]) -> None:
-        """Have the body compared with the checksums in the headers of a request that stores it.
+        """Have the body compared with the checksums in the headers of a request, where they are those of the body.
 
         :param headers: The headers.
+        :raises Refusal: if there are several of S3's own, also in the trailer, or one is not possible.
         """
+        trailer = self._decoder.names if isinstance(self._decoder, Decoder) else set()
+        if len([name for name in _CHECKSUMS if name in headers or name in trailer]) > 1:
+            raise Refusal('InvalidRequest', 'There are several x-amz-checksum- headers or trailers: send one.')
         self._sums = {name: (_Sum(kind), headers[name]) for name, kind in _KINDS.items() if name in headers}
-
-    @property
-    def unverified(self) -> dict[str, str]:
-        """The checksums of the trailer that nobody has verified, when the body was read."""
-        return self._decoder.unverified
+        for name, (found, expected) in self._sums.items():
+            found.need_possible(name, expected)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the verified body. It can be read once.
@@ -182,8 +183,6 @@ async def spooled(body: Streamed) -> AsyncIterator[Streamed]:
 class _Plain:
     """A body as it is, whose digest is known or not."""
 
-    unverified: ClassVar[dict[str, str]] = {}
-
     def __init__(self, kind: str) -> None:
         self._expected = None if kind == UNSIGNED else kind
         self._digest = hashlib.sha256()
@@ -238,13 +237,12 @@ class Decoder:
     def __init__(self, length: int, headers: Mapping[str, str], verified: Verified) -> None:
         self._length = length
         self._signatures = _Signatures(verified) if verified.payload in _SIGNED_CHUNKS else None
-        self._names = {each.strip().lower() for each in headers.get('x-amz-trailer', '').split(',') if each.strip()}
-        self._sums = _sums(self._names)
+        self.names = {each.strip().lower() for each in headers.get('x-amz-trailer', '').split(',') if each.strip()}
+        self._sums = _sums(self.names)
         self._line = bytearray()
         self._trailer = bytearray()
         self._left = self._total = 0
         self._expects = 'size'
-        self.unverified: dict[str, str] = {}
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the decoded content of the next bytes.
@@ -280,13 +278,12 @@ class Decoder:
             raise Refusal('IncompleteBody', f'The body has {self._total} bytes instead of {self._length}.')
         found = self._read_trailer()
         claimed = found.pop(_SIGNATURE, None)
-        if found.keys() != self._names:
+        if found.keys() != self.names:
             raise Refusal('InvalidRequest', 'The trailer of the body is not the one that x-amz-trailer announces.')
-        if self._signatures and self._names:
+        if self._signatures and self.names:
             self._signatures.trailer(''.join(f'{name}:{found[name]}\n' for name in sorted(found)), claimed or '')
         for name, value in self._sums.items():
             value.need(name, found[name])
-        self.unverified = {name: value for name, value in found.items() if name in _LEFT_TO_STORAGES}
 
     def _begin(self, line: bytes) -> None:
         """Begin what a line is before: a chunk, or the trailer."""
@@ -332,22 +329,39 @@ class Decoder:
         return found
 
 
+class _Crc32:
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, piece: bytes) -> None:
+        self._crc = zlib.crc32(piece, self._crc)
+
+    def digest(self) -> bytes:
+        return self._crc.to_bytes(4, 'big')
+
+
 class _Sum:
     """A checksum of the decoded body, in base64."""
 
     def __init__(self, kind: str) -> None:
-        self._crc = 0 if kind == 'crc32' else None
-        self._digest: Any = None if kind == 'crc32' else hashlib.new(kind, usedforsecurity=False)
-
-    def update(self, piece: bytes) -> None:
-        if self._crc is not None:
-            self._crc = zlib.crc32(piece, self._crc)
+        self._digest: Any
+        if kind == 'crc32':
+            self._digest = _Crc32()
         else:
-            self._digest.update(piece)
+            self._digest = crcs.Crc(kind) if kind in crcs.KINDS else hashlib.new(kind, usedforsecurity=False)
+        self.update = self._digest.update
+
+    def need_possible(self, name: str, expected: str) -> None:
+        try:
+            size = len(base64.b64decode(expected, validate=True))
+        except ValueError:
+            size = 0
+        if size != len(self._digest.digest()):
+            code = 'InvalidDigest' if name == 'content-md5' else 'InvalidRequest'
+            raise Refusal(code, f'The header {name} is not a checksum of its kind in base64.')
 
     def need(self, name: str, expected: str) -> None:
-        found = self._crc.to_bytes(4, 'big') if self._crc is not None else self._digest.digest()
-        if not compare_digest(base64.b64encode(found), expected.encode()):
+        if not compare_digest(base64.b64encode(self._digest.digest()), expected.encode()):
             raise Refusal('BadDigest', f'The body does not have the {name} that was sent with it.')
 
 

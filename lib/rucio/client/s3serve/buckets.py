@@ -70,7 +70,7 @@ class Buckets:
         """
         if asked.method != 'GET':
             raise Refusal('NotImplemented', f'{asked.method} of / is not supported by rucio s3 serve.')
-        return xml(answers.buckets(await self._upstream.blocking(self._places.buckets), self._account))
+        return xml(answers.buckets(await self._upstream.blocking(self._places.buckets), self._account, asked.query))
 
     async def shared(self, asked: 'Asked', operation: 'Operation', refusal: Refusal) -> web.StreamResponse:
         """Show a bucket of which only collections are shared with the account: these are folders in it.

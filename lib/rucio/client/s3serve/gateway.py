@@ -285,6 +285,7 @@ class Gateway:
 
         Vended keys may not do it together on Ceph before 20, and signatures are for the owner of the bucket only.
         """
+        body.expect(asked.headers)
         keys, quiet = answers.keys_to_delete(await body.whole(LONGEST_LIST))
         limit = asyncio.Semaphore(DELETES_AT_ONCE)
 

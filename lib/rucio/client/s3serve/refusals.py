@@ -55,12 +55,15 @@ _OF_RUCIO: 'tuple[tuple[type[RucioException], str], ...]' = (
 )
 _STATUS = {
     'AccessDenied': 403,
+    'AuthorizationHeaderMalformed': 400,
+    'AuthorizationQueryParametersError': 400,
     'BadDigest': 400,
     'EntityTooLarge': 400,
     'IncompleteBody': 400,
     'InternalError': 500,
     'InvalidAccessKeyId': 403,
     'InvalidArgument': 400,
+    'InvalidDigest': 400,
     'InvalidRequest': 400,
     'InvalidURI': 400,
     'MalformedXML': 400,

@@ -42,6 +42,10 @@ _HEADER = re.compile(
     _ALGORITHM + r' Credential=([!-~]{1,300}?), ?SignedHeaders=([a-z0-9;-]{1,4000}), ?Signature=([0-9a-f]{64})'
 )
 _SCOPE = re.compile(r'([!-.0-~]{1,200})/([0-9]{8})/([A-Za-z0-9-]{1,63})/s3/aws4_request')
+_OF_URLS = tuple(
+    f'X-Amz-{name}' for name in ('Algorithm', 'Credential', 'Date', 'Expires', 'SignedHeaders', 'Signature')
+)
+_IN_HEADERS, _IN_URL = 'AuthorizationHeaderMalformed', 'AuthorizationQueryParametersError'
 _NO_BODY = hashlib.sha256(b'').hexdigest()
 
 
@@ -125,13 +129,17 @@ def verify(asked: Asked, keys: LocalKeys, now: Optional[datetime] = None) -> Ver
 
 
 def _check_time(claim: _Claim, now: datetime) -> None:
+    in_url = claim.seconds is not None
     try:
         made = datetime.strptime(claim.time, _TIME).replace(tzinfo=timezone.utc)
     except ValueError:
-        raise Refusal('AccessDenied', 'The time of the signature must be YYYYMMDDTHHMMSSZ.') from None
+        code = _IN_URL if in_url else 'AccessDenied'
+        raise Refusal(code, 'The time of the signature must be YYYYMMDDTHHMMSSZ.') from None
     if not claim.time.startswith(claim.date):
-        raise Refusal('AccessDenied', 'The date of the signature differs from its time.')
-    if made - now > SKEW or (claim.seconds is None and now - made > SKEW):
+        raise Refusal(_IN_URL if in_url else _IN_HEADERS, 'The date of the signature differs from its time.')
+    if in_url and made - now > SKEW:
+        raise Refusal('AccessDenied', 'The signed URL is not valid yet.')
+    if not in_url and abs(made - now) > SKEW:
         raise Refusal('RequestTimeTooSkewed', 'The signature was not made within 15 minutes of now.')
     if claim.seconds is not None and now > made + timedelta(seconds=claim.seconds):
         raise Refusal('AccessDenied', 'The signed URL has expired.')
@@ -140,10 +148,10 @@ def _check_time(claim: _Claim, now: datetime) -> None:
 def _claim(asked: Asked) -> _Claim:
     named = dict(asked.signed_query)
     if 'authorization' in asked.headers:
-        if 'X-Amz-Signature' in named:
+        if not named.keys().isdisjoint(_OF_URLS):
             raise Refusal('InvalidRequest', 'There is a signature in the headers and one in the URL.')
         return _in_headers(asked)
-    if 'X-Amz-Signature' in named:
+    if not named.keys().isdisjoint(_OF_URLS):
         return _in_url(asked, named)
     raise Refusal('AccessDenied', 'The request is not signed with AWS Signature Version 4.')
 
@@ -151,31 +159,33 @@ def _claim(asked: Asked) -> _Claim:
 def _in_headers(asked: Asked) -> _Claim:
     found = _HEADER.fullmatch(asked.headers['authorization'])
     if found is None:
-        raise Refusal('AccessDenied', 'The Authorization header is not one of AWS Signature Version 4.')
+        raise Refusal(_IN_HEADERS, 'The Authorization header is not one of AWS Signature Version 4.')
     payload = asked.headers.get('x-amz-content-sha256')
     if payload is None:
         raise Refusal('InvalidRequest', 'The header x-amz-content-sha256 is missing.')
-    access_key, date, region = _scope(found[1])
+    access_key, date, region = _scope(found[1], _IN_HEADERS)
     time, token = asked.headers.get('x-amz-date', ''), asked.headers.get('x-amz-security-token')
     names = tuple(found[2].split(';'))
     return _Claim(access_key, date, region, time, names, found[3], asked.signed_query, payload, token, None)
 
 
 def _in_url(asked: Asked, named: Mapping[str, str]) -> _Claim:
-    if named.get('X-Amz-Algorithm') != _ALGORITHM:
-        raise Refusal('AccessDenied', 'The URL is not signed with AWS Signature Version 4.')
-    seconds = named.get('X-Amz-Expires', '')
+    if missing := [name for name in _OF_URLS if not named.get(name)]:
+        raise Refusal(_IN_URL, f'A signed URL needs {", ".join(missing)}.')
+    if named['X-Amz-Algorithm'] != _ALGORITHM:
+        raise Refusal(_IN_URL, f'X-Amz-Algorithm must be {_ALGORITHM}.')
+    seconds = named['X-Amz-Expires']
     if not re.fullmatch('[0-9]{1,6}', seconds) or not 0 < int(seconds) <= LONGEST_URL:
-        raise Refusal('AccessDenied', f'X-Amz-Expires must be 1 to {LONGEST_URL} seconds.')
-    access_key, date, region = _scope(named.get('X-Amz-Credential', ''))
+        raise Refusal(_IN_URL, f'X-Amz-Expires must be 1 to {LONGEST_URL} seconds.')
+    access_key, date, region = _scope(named['X-Amz-Credential'], _IN_URL)
     query = tuple(each for each in asked.signed_query if each[0] != 'X-Amz-Signature')
-    names = tuple(named.get('X-Amz-SignedHeaders', '').split(';'))
+    names = tuple(named['X-Amz-SignedHeaders'].split(';'))
     payload = named.get('X-Amz-Content-Sha256') or asked.headers.get('x-amz-content-sha256') or 'UNSIGNED-PAYLOAD'
     return _Claim(
         access_key,
         date,
         region,
-        named.get('X-Amz-Date', ''),
+        named['X-Amz-Date'],
         names,
         named['X-Amz-Signature'],
         query,
@@ -185,8 +195,8 @@ def _in_url(asked: Asked, named: Mapping[str, str]) -> _Claim:
     )
 
 
-def _scope(text: str) -> tuple[str, str, str]:
+def _scope(text: str, code: str) -> tuple[str, str, str]:
     found = _SCOPE.fullmatch(text)
     if found is None:
-        raise Refusal('AccessDenied', 'The credential scope must be KEY/YYYYMMDD/REGION/s3/aws4_request.')
+        raise Refusal(code, 'The credential scope must be KEY/YYYYMMDD/REGION/s3/aws4_request.')
     return found[1], found[2], found[3]

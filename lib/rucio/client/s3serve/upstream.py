@@ -35,7 +35,7 @@ from rucio.common.s3.factory import proxies, trusted
 from rucio.common.s3.parsing import LONGEST_ANSWER
 
 from .answers import root_of
-from .bodies import UNSIGNED, Body, Streamed, spooled
+from .bodies import UNSIGNED, Streamed, spooled
 from .refusals import Refusal, of_rucio
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ class Upstream:
         """
         if isinstance(body, Streamed) and body.payload == UNSIGNED and not place.endpoint.url.startswith('https:'):
             async with spooled(body) as kept:
-                known = {**(headers or {}), **(body.unverified if isinstance(body, Body) else {})}
-                return await self._attempts(place, method, key, query, known, kept)
+                return await self._attempts(place, method, key, query, headers, kept)
         return await self._attempts(place, method, key, query, headers, body)
 
     async def _attempts(
