@@ -14,7 +14,9 @@
 
 """Whether vended keys can become more: what is tried, what counts as a refusal, who is told, how long it holds. A database in memory, a fake STS."""
 
+import base64
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import sqlalchemy
 import sqlalchemy.orm
+from botocore.credentials import ReadOnlyCredentials
 
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3 import api
@@ -319,3 +322,159 @@ def test_a_list_of_rses_tries_nothing(storage, sts, database, beside, monkeypatc
     sts.chained['AssumeRole'] = None
     chaining.verdict(storage())
     assert [each['auth'] for each in gateway.list_rses(api.ListRSEs(), 'alice')] == [['remote']]
+
+
+# The trial, to the letter
+
+
+def test_the_keys_to_try_with_are_for_nothing_that_anybody_has(storage, sts):
+    """If they were lost: they read a folder in a bucket that does not exist."""
+    chaining.verdict(storage(bucket_prefix='exp-'))
+    objects, listing, location = json.loads(sts.requests[0]['Policy'])['Statement']
+    bucket = listing['Resource'][0].removeprefix('arn:aws:s3:::')
+    assert re.fullmatch('exp-rucio-s3-[0-9a-f]{8}', bucket)
+    assert (objects['Action'], objects['Resource']) == (['s3:GetObject', 's3:GetObjectTagging'], [f'arn:aws:s3:::{bucket}/chaining/*'])
+    assert (listing['Action'], listing['Condition']) == (['s3:ListBucket'], {'StringLike': {'s3:prefix': ['chaining/*']}})
+    assert location['Action'] == ['s3:GetBucketLocation']
+
+
+def test_where_all_scopes_are_in_one_bucket_it_is_tried_there(storage, sts):
+    there = storage()
+    there.protocol['prefix'] = '/common/'
+    chaining.verdict(there)
+    assert json.loads(sts.requests[0]['Policy'])['Statement'][1]['Resource'] == ['arn:aws:s3:::common']
+
+
+def test_each_call_of_the_trial_is_one_that_a_storage_would_take(storage, sts):
+    """A call that is wrong in itself would be refused by any storage."""
+    chaining.verdict(storage())
+    assert {each.get('RoleSessionName') for each in sts.requests[1:3]} == {'chaining'}
+    assert [each.get('RoleArn') for each in sts.requests[1:]] == [ROLE, ROLE, None, None]
+    assert sts.requests[3]['Name'] == 'chaining'
+    header, claims, signature = (base64.urlsafe_b64decode(f'{part}==') for part in sts.requests[2]['WebIdentityToken'].split('.'))
+    assert (json.loads(header), signature) == ({'alg': 'none'}, b'')
+    assert json.loads(claims) == {'iss': 'https://rucio.invalid', 'sub': 'rucio', 'aud': 'rucio'}
+
+
+def test_what_is_tried_is_not_counted_as_a_failure_of_the_storage(storage, sts, monkeypatch):
+    seen, real = [], sts_module.client
+    monkeypatch.setattr(sts_module, 'client', lambda *arguments, **options: seen.append(options.get('counted', True)) or real(*arguments, **options))
+    chaining.verdict(storage())
+    assert seen == [True, False], 'the keys are got as those of anybody'
+
+
+@pytest.mark.parametrize('code', sorted(chaining._UNKNOWN | chaining._NOT_THE_TOKEN | {'NoSuchEntity'}))
+def test_which_codes_are_refusals_of_which_call(storage, sts, code):
+    """That a call is unknown, the token not one of the storage's, or that there is no such role."""
+    for action, refused in (
+        ('AssumeRole', False),
+        ('AssumeRoleWithWebIdentity', True),
+        ('GetFederationToken', code in UNKNOWN),
+        ('GetSessionToken', code in UNKNOWN),
+    ):
+        sts.chained = {action: (400, code)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chaining, '_slots', {})
+            patch.setattr(chaining, '_read', lambda *_: None)
+            assert chaining.verdict(storage()).safe is refused, action
+
+
+UNKNOWN = ('BadRequest', 'InvalidAction', 'InvalidParameterValue', 'MethodNotAllowed', 'NotImplemented', 'UnknownOperation', 'UnsupportedOperation')
+
+
+def test_no_other_codes_are_refusals():
+    assert sorted(chaining._UNKNOWN) == list(UNKNOWN)
+    assert sorted(chaining._NOT_THE_TOKEN) == ['ExpiredTokenException', 'IDPRejectedClaim', 'InvalidIdentityToken']
+
+
+@pytest.mark.parametrize(('own', 'other', 'tried'), [('aws', 'aws', True), ('aws', 'ceph', False), ('ceph', 'aws', False), ('ceph', 'ceph', False)])
+def test_aws_has_the_same_roles_in_each_region(storage, sts, beside, own, other, tried):
+    beside.append(storage('Y', provider=other, sts_endpoint='http://127.0.0.1:1', role_arn=SECOND))
+    chaining.verdict(storage(provider=own))
+    assert (SECOND in [each.get('RoleArn') for each in sts.requests]) is tried
+
+
+def test_the_roles_of_other_rses_are_read_again_after_minutes(storage, sts, beside, clock):
+    there = storage()
+    for clock.ahead, known in ((0, [ROLE]), (chaining.ROLES_SECONDS - 1, [ROLE]), (chaining.ROLES_SECONDS + 1, [ROLE, SECOND])):
+        assert chaining._known_roles(there) == known
+        beside[:] = [storage('Y', role_arn=SECOND)]
+
+
+# What is kept of it
+
+
+@pytest.mark.parametrize(
+    ('age', 'safe', 'fresh'),
+    [
+        (0, True, True),
+        (-60, True, True),
+        (-61, True, False),
+        (chaining.SAFE_SECONDS - 1, True, True),
+        (chaining.SAFE_SECONDS, True, False),
+        (chaining.UNSAFE_SECONDS - 1, False, True),
+        (chaining.UNSAFE_SECONDS, False, False),
+    ],
+)
+def test_for_how_long_a_verdict_holds(monkeypatch, age, safe, fresh):
+    monkeypatch.setattr(chaining, 'time', SimpleNamespace(time=lambda: 1_000_000))
+    assert chaining.Verdict(safe, '', 1_000_000 - age).fresh is fresh
+
+
+def test_a_verdict_for_the_rest_interface():
+    assert chaining.Verdict(False, 'it was granted', 86400).as_dict() == {'refused': False, 'reason': 'it was granted', 'tried_at': '1970-01-02T00:00:00Z'}
+
+
+def test_a_process_asks_the_table_again_after_some_seconds(storage, sts, database, clock):
+    """Another server may have found something in the meantime."""
+    chaining.verdict(storage())
+    for clock.ahead, count in ((storages.CACHE_SECONDS - 1, 0), (storages.CACHE_SECONDS + 1, 1)):
+        database.statements = 0
+        assert chaining.verdict(storage()).safe
+        assert database.statements == count
+
+
+@pytest.mark.parametrize(('changed', 'safe'), [({}, True), ({'safe': 1}, False), ({'safe': 'yes'}, False), ({'safe': None}, False)])
+def test_only_what_is_said_to_be_safe_is(storage, sts, database, changed, safe):
+    chaining.verdict(storage())
+    with database.session() as session, session.begin():
+        row = session.execute(sqlalchemy.select(models.Config)).scalar_one()
+        row.value = json.dumps(json.loads(row.value) | changed)
+    tried = len(sts.requests)
+    assert of_another_worker(storage()).safe is safe
+    assert len(sts.requests) == tried
+
+
+def test_the_last_verdict_is_read_and_nothing_is_tried(storage, sts, database, clock):
+    def last():
+        with database.session() as session:
+            return chaining.last_verdict(storage(), session=session)
+
+    assert last() is None
+    assert not sts.requests
+    found, tried = chaining.verdict(storage()), len(sts.requests)
+    assert last() == found
+    chaining._slots.clear()
+    assert last() == found
+    clock.ahead = chaining.SAFE_SECONDS + 1
+    assert last() is None
+    assert len(sts.requests) == tried
+
+
+def test_a_long_story_fits_into_rucios_table(storage, sts, database):
+    sts.chained['AssumeRole'] = None
+    chaining.verdict(storage(role_arn=f'arn:aws:iam:::role/{"x" * 1900}'))
+    with database.session() as session:
+        kept = session.execute(sqlalchemy.select(models.Config.value)).scalar_one()
+    assert len(kept) <= 4000
+    assert len(json.loads(kept)['role']) == 500
+
+
+def test_temporary_keys_of_the_server_differ_between_processes(storage, beside, monkeypatch):
+    """A verdict holds for all of them, while other keys have one of their own."""
+    there, marks = storage(), {}
+    for token in ('token', None):
+        for key in ('KEY1', 'KEY2'):
+            monkeypatch.setattr(storages.Storage, 'credentials', lambda _, key=key, token=token: ReadOnlyCredentials(key, 'secret', token))
+            marks.setdefault(token, set()).add(chaining._mark(there))
+    assert [len(each) for each in marks.values()] == [1, 2]

@@ -71,6 +71,8 @@ def test_bursts_and_then_the_rate(clock):
 def test_a_large_call_is_served_and_paid_for_afterwards(clock):
     rates.spend(OPTION, 'alice', 'def', 100)
     assert spent() == (0, 5)
+    with pytest.raises(rates.TooManyRequests, match=r'Account alice exceeded its rate limit: the limit of signatures is 10 per second\.'):
+        rates.spend(OPTION, 'alice', 'def')
     clock[0] += 4
     assert spent() == (0, 1)
     clock[0] += 2

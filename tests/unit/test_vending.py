@@ -440,3 +440,91 @@ def test_keys_that_a_storage_lets_live_longer_are_not_handed_out(storage, sts, m
     monkeypatch.setattr(vending, 'assume', lambda storage, policy, _, who: real(storage, policy, 3600, who))
     with pytest.raises(RSEOperationNotSupported, match='as the access ends at'):
         vending.vend(storage(), BUCKET, 'run1/', False, None, 'bob', until=end)
+
+
+# To the second, to the character
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The time stands still."""
+    fixed = datetime.now(timezone.utc)
+    monkeypatch.setattr(vending, 'datetime', SimpleNamespace(now=lambda _: fixed))
+    return fixed
+
+
+@pytest.fixture
+def keys_until(monkeypatch):
+    """Call it with a time: keys of the STS end then, whatever it was asked for. The seconds that it was asked for are the list."""
+    asked = []
+
+    def make(end):
+        keys = vending.sts.TemporaryKeys('K', 's', 't', end)
+        monkeypatch.setattr(vending, 'assume', lambda *arguments: asked.append(arguments[2]) or keys)
+        return asked
+
+    return make
+
+
+def naive(moment):
+    return moment.replace(tzinfo=None)
+
+
+def test_access_has_to_last_a_minute_longer_than_the_shortest_keys(storage, now, keys_until):
+    """For the clock of the storage."""
+    asked = keys_until(now + timedelta(seconds=900))
+    vending.vend(storage(), BUCKET, '', False, None, 'bob', until=naive(now + timedelta(seconds=960)))
+    assert asked == [900]
+    with pytest.raises(RSEOperationNotSupported, match='the access ends at'):
+        vending.vend(storage(), BUCKET, '', False, None, 'bob', until=naive(now + timedelta(seconds=959)))
+
+
+def test_keys_may_end_with_the_access_but_not_after_it(storage, now, keys_until):
+    end = now + timedelta(hours=2)
+    keys_until(end)
+    assert vending.vend(storage(), BUCKET, '', False, None, 'bob', until=naive(end)).expiration == end
+    with pytest.raises(RSEOperationNotSupported, match='the access ends at'):
+        vending.vend(storage(), BUCKET, '', False, None, 'bob', until=naive(end - timedelta(seconds=1)))
+
+
+def test_keys_are_renewed_when_half_of_their_life_is_over_to_the_second(storage, sts, monkeypatch):
+    vend(storage())
+    (slot,) = vending._slots.values()
+    for earlier, key in ((1, 'KEY1'), (0, 'KEY2')):
+        at = slot.renew_at - timedelta(seconds=earlier)
+        monkeypatch.setattr(vending, 'datetime', SimpleNamespace(now=lambda _, at=at: at))
+        assert vend(storage()).access_key == key
+
+
+def test_lifetimes_up_to_twelve_hours(storage, sts):
+    of = storage(credentials_lifetime=43_200)
+    for lifetime in (14_399, 14_400, 28_799, 28_800, 43_199, 43_200, None):
+        vend(of, lifetime=lifetime)
+    assert [int(each['DurationSeconds']) for each in sts.requests] == [7200, 14_400, 28_800, 43_200]
+
+
+def test_as_much_as_fits_into_a_policy(monkeypatch):
+    usual = len(vending.session_policy('X', BUCKET, '', False, exact=True))
+    longest = 'k' * (vending.MAX_POLICY_LENGTH - usual)
+    assert len(vending.session_policy('X', BUCKET, longest, False, exact=True)) == vending.MAX_POLICY_LENGTH == 2048
+    with pytest.raises(InputValidationError, match=r"RSE X: 'k{50}\.\.\.' is too long for a policy of 2048 characters"):
+        vending.session_policy('X', BUCKET, f'{longest}k', False, exact=True)
+
+
+def test_as_many_names_as_can_be_looked_at(storage, monkeypatch):
+    monkeypatch.setattr(vending, 'MAX_NAMES', 4)
+    Names(monkeypatch, **{'': ['b', 'c', 'd']})
+    assert vend(storage(policy_capitals=False), prefix='run1/').prefix == 'run1/'
+
+
+def test_what_was_not_asked_for_longest_is_forgotten(storage, sts, monkeypatch):
+    monkeypatch.setattr(vending, 'MAX_CACHED_KEYS', 2)
+    for who in ('a', 'b', 'a', 'c', 'a'):
+        vend(storage(), who=who)
+    assert [each['RoleSessionName'] for each in sts.requests] == ['rucio-a', 'rucio-b', 'rucio-c']
+
+
+def test_keys_for_one_object_are_not_those_for_all_that_begins_with_its_name(storage, sts):
+    for exact in (False, True, False):
+        vending.vend(storage(), BUCKET, 'run1', False, None, 'alice', exact)
+    assert [json.loads(each['Policy'])['Statement'][0]['Resource'][0].rpartition('/')[2] for each in sts.requests] == ['run1*', 'run1']

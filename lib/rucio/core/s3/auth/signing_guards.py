@@ -230,8 +230,8 @@ def _malformed(reason: str) -> NoReturn:
 def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]:
     """Return bucket, key (empty: the bucket itself) and query, decoded."""
     # Not by urlsplit: it drops some characters, which would change the URI.
-    if len(uri) > MAX_URI or (found := _URI.fullmatch(uri)) is None or not re.fullmatch(r'[!-~]+', uri) or '#' in uri:
-        _malformed('its uri is not a plain scheme://host:port/bucket/key?query in ASCII')
+    if len(uri) > MAX_URI or (found := _URI.fullmatch(uri)) is None:
+        _malformed('its uri is not a plain scheme://host:port/bucket/key?query')
     path = _decoded(found['path'], 'path', '/')
     own_scheme, _, own_host = endpoint.url.partition('://')
     host = (found['host'] + (found['port'] or '')).lower()
