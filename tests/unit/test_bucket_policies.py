@@ -14,6 +14,8 @@
 
 """Which bucket policies are let through: everything that an owner could gain by another spelling. No database."""
 
+import hashlib
+import json
 from types import SimpleNamespace
 from unittest import mock
 
@@ -23,6 +25,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from rucio.common.exception import (
     AccessDenied,
+    DestinationNotAccessible,
     InvalidObject,
     RSEAccessDenied,
     RSEOperationNotSupported,
@@ -134,6 +137,8 @@ def test_owners_may_let_named_ones_read(statement):
         allow(Resource=f'arn:aws:s3:::{BUCKET}/run?'),
         allow(Resource=f'arn:aws:s3:::{BUCKET}/${{aws:username}}/*'),
         allow(Resource=f'arn:aws:s3:::{BUCKET}/../user.bob/*'),
+        allow(Resource=f'arn:aws:s3:::{BUCKET}/./run1/*'),
+        allow(Resource=[OBJECTS, 1]),
         allow(Resource=f'arn:aws:s3:::{BUCKET}/run1/*\n'),
         allow(Resource=f'arn:aws:s3:::{BUCKET}/run\u202e1/*'),
         allow(Resource=f'ARN:aws:s3:::{BUCKET}/*'),
@@ -171,6 +176,7 @@ def test_owners_may_set_nothing_else(statement):
         {'Statement': [allow()]},
         policy(),
         policy('text'),
+        policy(allow(), 'text'),
         policy([allow()]),
         policy(allow(), version='x'),
         policy(allow(), Statements=[]),
@@ -184,6 +190,30 @@ def test_owners_may_set_nothing_else(statement):
 def test_what_is_no_policy(document, admin):
     with pytest.raises(InvalidObject):
         check(document, admin)
+
+
+def test_a_policy_may_be_as_large_as_aws_takes_it():
+    largest = policy(allow(Sid=''))
+    largest['Statement'][0]['Sid'] = 'x' * (20 * 1024 - len(json.dumps(largest)))
+    assert check(largest) == largest['Statement']
+    largest['Statement'][0]['Sid'] += 'x'
+    with pytest.raises(InvalidObject, match='at most 20480 bytes'):
+        check(largest)
+
+
+@pytest.mark.parametrize(
+    ('statement', 'said'),
+    [
+        (allow(Action='XX'), "the action 'XX'. Owners can allow exactly s3:GetObject, "),
+        (allow(Principal={'AWS': BOB + '/*'}), f"the Principal '{BOB}/*' is not "),
+        (allow(Principal={'AWS': '*'}), 'the full names of users or roles. To let everybody read a collection, use: rucio s3 share'),
+        (allow(Action='y' * 1000), f"the action '{'y' * 99}'. Owners"),
+    ],
+)
+def test_what_is_refused_is_named_and_cut_where_it_is_long(statement, said):
+    with pytest.raises(InvalidObject) as refused:
+        check(policy(statement))
+    assert said in refused.value.args[0]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +247,9 @@ def test_admins_may_more(statement):
 )
 def test_nobody_locks_the_server_out(principal):
     denial = {key: value for key, value in DENY.items() if key != 'Principal'} | principal
-    with pytest.raises(InvalidObject):
+    with pytest.raises(InvalidObject) as refused:
         check(policy(denial), admin=True)
+    assert ('needs a Principal that names users or roles' in refused.value.args[0]) == ('NotPrincipal' in principal or not principal)
     named = principal.get('Principal') in ({'AWS': ['arn:aws:iam:::user/rucio']}, {'AWS': ['arn:aws:iam:::role/RucioVending']})
     assert bool(bucket_policies.warnings(policy(denial))) is not named
 
@@ -230,7 +261,7 @@ def test_what_is_shared_may_be_in_a_policy_that_was_read():
     for changed in ({'Resource': f'arn:aws:s3:::{BUCKET}/*'}, {'Action': ['s3:GetObject', 's3:PutObject']}, {'Principal': '*'}):
         with pytest.raises(InvalidObject):
             check(policy(PUBLIC | changed), kept=[PUBLIC])
-    assert bucket_policies.warnings(policy(PUBLIC, allow())) == bucket_policies.warnings(None) == bucket_policies.warnings({}) == []
+    assert bucket_policies.warnings(policy(PUBLIC, allow(), 'odd')) == bucket_policies.warnings(None) == bucket_policies.warnings({}) == []
 
 
 @pytest.mark.parametrize(
@@ -251,6 +282,11 @@ def test_what_the_server_is_called_at_a_storage(monkeypatch, arn, names):
     storage = SimpleNamespace(endpoint=endpoint, region='x', connection=lambda _: connection)
     monkeypatch.setattr(bucket_policies.sts, 'client', lambda *_: mock.Mock(**{'get_caller_identity.return_value': {'Arn': arn}}))
     assert bucket_policies._own_names(storage) == {'vending', 'users', 'rucio', 'the server'} | names
+    endpoint.role_arn = endpoint.web_identity_role_arn = None  # without an STS, it is not asked
+    client.list_buckets.return_value = {'Owner': {'ID': 'RUCIO', 'DisplayName': ''}}
+    assert bucket_policies._own_names(storage) == {'rucio'}
+    client.list_buckets.return_value = {}
+    assert bucket_policies._own_names(storage) == set()
 
 
 def test_an_admin_removes_what_the_server_may_not_see(monkeypatch):
@@ -287,8 +323,10 @@ def storage(s3, endpoint):
         (Answer(200, b'<html>'), ServiceUnavailable),
         (Answer(200, b'[' * 100_000), ServiceUnavailable),
         (error(403, 'AccessDenied'), UnsupportedOperation),
+        (error(403, '403'), UnsupportedOperation),
         (error(403, 'InvalidAccessKeyId'), RSEAccessDenied),
         (error(403, 'SignatureDoesNotMatch'), RSEAccessDenied),
+        (error(501, 'NotImplemented'), RSEOperationNotSupported),
     ],
 )
 def test_what_the_policy_is(storage, s3, answer, found):
@@ -298,6 +336,7 @@ def test_what_the_policy_is(storage, s3, answer, found):
             bucket_policies.get(storage, BUCKET)
         assert type(refused.value) is found
         assert ('Ask about user.alice.' in str(refused.value)) == (found is UnsupportedOperation)
+        assert refused.value.args[0].startswith(('RSE X: policy of bucket', 'RSE X: the policy of bucket', 'RSE X: the storage denies'))
     else:
         assert bucket_policies.get(storage, BUCKET) == found
 
@@ -314,8 +353,13 @@ def test_what_may_lock_the_server_out(storage, s3):
     assert bucket_policies.dangers(storage, BUCKET) == []
 
 
+def test_a_bucket_without_a_policy_gets_one_and_has_none_to_remove(storage, s3):
+    assert bucket_policies.remove(storage, BUCKET, False) is None
+    assert bucket_policies.change(storage, BUCKET, policy(allow()), False) == s3.policies[BUCKET] == policy(allow())
+
+
 def test_an_owners_policy_replaces_another_but_not_what_is_public(storage, s3):
-    s3.policies[BUCKET] = policy(PUBLIC, allow(Sid='old'))
+    s3.policies[BUCKET] = policy(PUBLIC, 'odd', allow(Sid='old'))
     new = bucket_policies.change(storage, BUCKET, policy(allow(Sid='new'), {**PUBLIC, 'Action': ['s3:GetObject']}, Id='mine'), False)
     assert new == s3.policies[BUCKET] == policy(allow(Sid='new'), PUBLIC, Id='mine')
     assert b': ' not in s3.requests[-1].body, 'Ceph wants compact JSON'
@@ -356,7 +400,8 @@ def test_a_policy_is_removed_but_for_what_is_public(storage, s3):
         (error(400, 'MalformedPolicy', 'no such user'), InvalidObject, "X: the storage rejected this policy for the bucket 'user.alice': no such user"),
         (error(403, 'AccessDenied'), UnsupportedOperation, 'Ask about user.alice.'),
         (error(403, 'InvalidAccessKeyId'), RSEAccessDenied, ''),
-        (error(501, 'NotImplemented'), RSEOperationNotSupported, ''),
+        (error(501, 'NotImplemented'), RSEOperationNotSupported, 'RSE X: policy of bucket'),
+        (error(404, 'NoSuchBucket'), DestinationNotAccessible, 'RSE X: policy of bucket'),
     ],
 )
 def test_why_a_policy_is_not_set(storage, s3, answer, raised, said):
@@ -370,6 +415,7 @@ def test_why_a_policy_is_not_set(storage, s3, answer, raised, said):
 def test_what_is_public_is_below_one_collection(storage, s3, name):
     bucket_policies.set_public(storage, BUCKET, 'other', True)
     other = s3.policies[BUCKET]['Statement']
+    assert s3.policies[BUCKET] == policy(bucket_policies._public_statement(BUCKET, 'other/'))
     bucket_policies.set_public(storage, BUCKET, name, True)
     found = bucket_policies.public_prefixes(s3.policies[BUCKET], BUCKET)
     assert list(found.values()) == ['other/', f'{name}/']
@@ -380,6 +426,10 @@ def test_what_is_public_is_below_one_collection(storage, s3, name):
     count = len(s3.requests)
     bucket_policies.unpublish(storage, BUCKET, name)
     assert [request.operation for request in s3.requests[count:]] == ['GetBucketPolicy']
+    s3.policies[BUCKET]['Statement'].insert(0, 'odd')
+    bucket_policies.unpublish(storage, BUCKET, 'other')
+    assert s3.policies[BUCKET]['Statement'] == ['odd']
+    s3.policies[BUCKET] = policy(other[0])
     bucket_policies.unpublish(storage, BUCKET, 'other')
     assert BUCKET not in s3.policies
     bucket_policies.unpublish(storage, 'no.bucket', name)
@@ -389,12 +439,14 @@ def test_public_statements_that_somebody_changed_have_no_prefix():
     own = bucket_policies._public_statement(BUCKET, 'run1/')
     wider = own | {'Resource': ['arn:aws:s3:::user.alice/*']}
     two = own | {'Resource': [*own['Resource'], 'arn:aws:s3:::user.alice/x/*']}
-    for changed in (wider, two, own | {'Resource': []}):
+    another = own | {'Resource': ['arn:aws:s3:::user.alice/run2/*']}
+    for changed in (wider, two, another, own | {'Resource': []}):
         assert bucket_policies.public_prefixes(policy(changed), BUCKET) == {own['Sid']: ''}
     assert bucket_policies.public_prefixes(policy(own, allow(Sid='Other'), 'odd'), BUCKET) == {own['Sid']: 'run1/'}
     assert bucket_policies.public_prefixes(None, BUCKET) == {}
+    assert bucket_policies._public_statement(BUCKET, 'a*b$c?/')['Resource'] == ['arn:aws:s3:::user.alice/a${*}b${$}c${?}/*'], 'no patterns'
     assert own == {
-        'Sid': own['Sid'],
+        'Sid': f'RucioPublic{hashlib.sha256(b"run1/").hexdigest()[:16]}',  # as earlier versions have set it
         'Effect': 'Allow',
         'Principal': {'AWS': ['*']},
         'Action': ['s3:GetObject'],

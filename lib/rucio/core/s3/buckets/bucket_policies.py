@@ -335,11 +335,9 @@ def _keep_denials(current: list[Any], admin: bool) -> None:
         raise AccessDenied("The policy of the bucket contains a 'Deny': only an admin may change or remove it.")
 
 
-def _plain(statement: Any) -> Any:
+def _plain(statement: dict[str, Any]) -> dict[str, Any]:
     """Return a normalised statement: storages turn strings into lists and lists into strings."""
-    if not isinstance(statement, dict):
-        return statement
-    plain = {key: sorted(map(str, _as_list(value))) for key, value in statement.items() if key != 'Principal'}
+    plain = {key: sorted(map(str, _as_list(value))) for key, value in statement.items()}
     principal = statement.get('Principal')
     return {
         **plain,
@@ -419,10 +417,12 @@ def public_prefixes(policy: Any, bucket: str) -> dict[str, str]:
     found = {}
     for each in _as_list(policy.get('Statement')) if isinstance(policy, dict) else []:
         if _is_public(each):
-            resources = [str(resource) for resource in _as_list(each.get('Resource'))]
-            literal = resources[0].removeprefix(f'arn:aws:s3:::{bucket}/').removesuffix('*') if resources else ''
-            prefix = re.sub(r'\$\{([$*?])\}', r'\1', literal)
-            found[each['Sid']] = prefix if len(resources) == 1 and _sid_of(prefix) == each['Sid'] else ''
+            literals = [
+                str(resource).removeprefix(f'arn:aws:s3:::{bucket}/').removesuffix('*')
+                for resource in _as_list(each.get('Resource'))
+            ]
+            prefixes = [re.sub(r'\$\{([$*?])\}', r'\1', literal) for literal in literals]
+            found[each['Sid']] = prefixes[0] if [_sid_of(prefix) for prefix in prefixes] == [each['Sid']] else ''
     return found
 
 
@@ -439,7 +439,7 @@ def set_public_prefixes(
     :param drop: Sids of statements to remove.
     :param policy: The current policy, or None.
     """
-    policy = policy or {'Version': _VERSION, 'Statement': []}
+    policy = policy or {'Version': _VERSION}
     gone = {*drop, *map(_sid_of, add)}
     kept = [
         each for each in _as_list(policy.get('Statement')) if not (isinstance(each, dict) and each.get('Sid') in gone)
