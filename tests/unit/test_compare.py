@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio.common.types import InternalScope
+from rucio.core.s3.reconciler import compare as compare_module
 from rucio.core.s3.reconciler.compare import Kind, compare, is_valid_name
 from rucio.core.s3.reconciler.listings import Entry, Replica
 from rucio.core.s3.subtrees import Subtree
@@ -66,6 +67,14 @@ def kinds(entries, replicas, where=None):
         # The listing does not tell the size or the date.
         ('unreadable', {'size': -1}, {}, True),
         ('unreadable', {'size': -1}, {'state': 'C'}, True),
+        ('oversized', {'size': 2**50 + 1}, {}, True),
+        ('oversized', {'size': 2**50 + 1, 'etag': PARTS}, {'size': 2**50 + 1}, True),
+        ('same', {'size': 2**50}, {'size': 2**50}, True),
+        ('unnoted', {'size': 2**50, 'etag': PARTS}, {'size': 2**50}, True),
+        ('unnoted', {'size': 0, 'etag': PARTS}, {'size': 0}, True),
+        # Nor its ETag.
+        ('unnoted', {'etag': ''}, {'etag': ''}, True),
+        ('no-checksum', {'etag': ''}, {'md5': ''}, True),
         # By the MD5.
         ('same', {}, {}, True),
         ('same', {}, {}, False),
@@ -114,6 +123,14 @@ def test_both(kind, listed, known, etag_is_md5):
     assert counts == {'listed': 1, 'same': kind == 'same'}
 
 
+@pytest.mark.parametrize(('age', 'kind'), [(DAY, 'busy'), (DAY + 1, 'changed')])
+def test_an_upload_has_a_day(monkeypatch, age, kind):
+    """After that, it was abandoned; or it has arrived, where nothing says something else."""
+    monkeypatch.setattr(compare_module.time, 'time', lambda: NOW + age)
+    assert kinds([entry(etag=OTHER)], [replica(state='C')])[0] == {'a': kind}
+    assert kinds([entry(etag=PARTS)], [replica(state='C')])[0] == {'a': {'busy': 'busy', 'changed': 'completed'}[kind]}
+
+
 @pytest.mark.parametrize(
     ('key', 'size', 'kind'),
     [
@@ -131,6 +148,7 @@ def test_both(kind, listed, known, etag_is_md5):
         ('run1/a', 2**50, 'new'),
         ('run1/a', 2**50 + 1, 'oversized'),
         ('a' * 251, 3, 'unnameable'),
+        ('run1/a', -1, 'unreadable'),
     ],
 )
 def test_only_in_the_bucket(key, size, kind):
@@ -207,3 +225,13 @@ def test_what_is_missing_is_said_as_soon_as_the_listing_is_past_it():
 )
 def test_is_name(name, good):
     assert is_valid_name(name, 'def') is good
+
+
+@pytest.mark.parametrize('schemas', [{'SCHEMAS': {'name': {'maxLength': 2}}, 'NAME': {'maxLength': 9}}, {'SCHEMAS': {}, 'NAME': {'maxLength': 2}}])
+def test_the_policy_of_a_vo_says_what_a_name_is(monkeypatch, schemas):
+    monkeypatch.setattr(compare_module, 'get_schema_value', lambda key, _: schemas[key])
+    compare_module._schema.cache_clear()
+    try:
+        assert (is_valid_name('ab', 'xy'), is_valid_name('abc', 'xy')) == (True, False)
+    finally:
+        compare_module._schema.cache_clear()

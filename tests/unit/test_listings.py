@@ -14,8 +14,9 @@
 
 """The listing of a bucket, complete or not at all, and the catalogue's files, in the order of bytes."""
 
+import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -23,8 +24,9 @@ import pytest
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import event
+from sqlalchemy.dialects import mysql, oracle, postgresql, sqlite
 
-from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
@@ -73,6 +75,23 @@ def test_an_entry(subtree, s3):
     ]
 
 
+@pytest.mark.parametrize(
+    ('given', 'kept'),
+    [
+        ('"e"', 'e'),
+        ('W/"e"', 'e'),
+        ('', ''),
+        ('x' * 128, 'x' * 128),
+        ('x' * 129, hashlib.sha256(b'x' * 129).hexdigest()),
+        ('\udcff' * 129, hashlib.sha256(b'?' * 129).hexdigest()),
+    ],
+)
+def test_an_entry_fits_into_databases(given, kept):
+    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    assert listings.entry_of('k', 2**50, given, when) == Entry('k', 2**50, kept, when.timestamp(), False)
+    assert listings.entry_of('k', 2**70, given, when, True) == Entry('k', 2**50 + 1, kept, when.timestamp(), True)
+
+
 def test_pages_and_ranges(subtree, s3):
     s3.page = 3
     names = [f'run1/{number}' for number in range(8)]
@@ -119,6 +138,22 @@ def test_a_key_that_is_listed_twice(subtree, s3):
     more = '<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>'
     s3.fail('ListObjectsV2', listed('a', 'b', more=more), listed('b', 'b', 'c'))
     assert keys(listings.entries(subtree())) == ['a', 'b', 'c']
+
+
+def test_a_listing_without_etags(subtree, s3):
+    s3.fail('ListObjectsV2', listed('a'))
+    assert list(listings.entries(subtree())) == [Entry('a', 1, '', datetime(2026, 11, 22, tzinfo=timezone.utc).timestamp())]
+
+
+def test_a_storage_that_lists_from_the_beginning_only_does_not_sort(subtree, s3):
+    """As a directory bucket of another name."""
+    s3.fail('ListObjectsV2', *[fake_s3.error(501, 'NotImplemented')] * 2, fake_s3.error(501, 'Other'))
+    with pytest.raises(Unsorted):
+        list(listings.entries(subtree(), 'a'))
+    with pytest.raises(RSEOperationNotSupported):
+        list(listings.entries(subtree()))
+    with pytest.raises(Exception, match='ls of bucket'):
+        list(listings.entries(subtree(), 'a'))
 
 
 @pytest.mark.parametrize(
@@ -218,10 +253,25 @@ def test_stat(subtree, s3):
     assert listings.stat(subtree(), 'run1/b') is None
 
 
+@pytest.mark.parametrize(('header', 'said'), [('last-modified', 'the object has no date'), ('etag', '')])
+def test_stat_of_an_object_whose_answer_lacks_something(subtree, s3, monkeypatch, header, said):
+    s3.store(BUCKET, 'run1/a', b'abc')
+    head = listings.objects.head
+    names = {'last-modified': 'LastModified', 'etag': 'ETag'}
+    monkeypatch.setattr(listings.objects, 'head', lambda *given: {key: each for key, each in head(*given).items() if key != names[header]})
+    if said:
+        with pytest.raises(ServiceUnavailable, match=f'RSE X: stat of .*{said}'):
+            listings.stat(subtree(), 'run1/a')
+    else:
+        assert listings.stat(subtree(), 'run1/a').etag == ''
+
+
 def test_stat_of_a_missing_bucket(subtree, s3):
     del s3.buckets[BUCKET]
     with pytest.raises(SourceNotFound, match=r"bucket 'user.alice'.*Make it first: rucio s3 make-bucket"):
         listings.stat(subtree(), 'run1/a')
+    with pytest.raises(SourceNotFound, match=r"RSE X: ls of bucket 'user\.alice': "):
+        listings.need_bucket(subtree())
 
 
 @pytest.mark.parametrize(('faults', 'exception'), [([(403, 'AccessDenied')] * 2, RSEAccessDenied), ([(500, 'InternalError')], ServiceUnavailable)])
@@ -349,6 +399,37 @@ def test_times(subtree, catalogue):
     catalogue('a', replica={'updated_at': now - timedelta(days=1)})
     (replica,) = listings.replicas(subtree())
     assert replica.updated == pytest.approx((now - datetime(1970, 1, 1)).total_seconds() - 86400)  # noqa: DTZ001
+
+
+def test_a_lock_on_a_replica_says_nothing_about_its_content(subtree, catalogue):
+    """Its row is written for each lock, too: an upload takes a day at most."""
+    now = datetime(2026, 11, 22)  # noqa: DTZ001 - as Rucio's tables have times
+    catalogue('a', replica={'created_at': now - timedelta(days=10), 'updated_at': now})
+    (replica,) = listings.replicas(subtree())
+    assert replica.updated == (now - timedelta(days=9) - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ('dialect', 'by_bytes', 'compared', 'kind'),
+    [
+        (sqlite, False, 'replicas.name', str),
+        (oracle, False, 'replicas.name', str),
+        (postgresql, True, 'replicas.name', str),
+        (postgresql, False, 'replicas.name COLLATE "C"', str),
+        (mysql, False, 'CAST(replicas.name AS BINARY)', bytes),
+    ],
+)
+def test_how_each_database_compares_bytes(subtree, monkeypatch, dialect, by_bytes, compared, kind):
+    monkeypatch.setattr(listings, '_is_c', lambda _: by_bytes)
+    made = dialect.dialect()
+    engine = type('Engine', (), {'dialect': SimpleNamespace(name=made.name)})()
+    stmt = listings._page(subtree('run1'), 'run1/a', 'run1/z', 5, SimpleNamespace(get_bind=lambda: engine)).compile(dialect=made)
+    text = ' '.join(str(stmt).replace(f'({compared})', compared).split())
+    for operator in ('>', '<', '<='):
+        assert f'AND {compared} {operator} ' in text
+    assert f'ORDER BY {compared}' in text
+    values = {value for value in stmt.params.values() if str(value).startswith(('run1', "b'run1"))}
+    assert values == ({'run1/a', 'run10', 'run1/z'} if kind is str else {b'run1/a', b'run10', b'run1/z'})
 
 
 @pytest.mark.parametrize(

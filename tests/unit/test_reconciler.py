@@ -38,7 +38,9 @@ from rucio.core import account, account_limit, rse, scope
 from rucio.core.s3 import storages
 from rucio.core.s3.catalogue import registration, updates
 from rucio.core.s3.catalogue.records import NewFile, Refusal
+from rucio.core.s3.reconciler import budget as budget_module
 from rucio.core.s3.reconciler import checksums, listings, walk
+from rucio.core.s3.reconciler.budget import Budget
 from rucio.core.s3.reconciler.listings import Unsorted
 from rucio.core.s3.reconciler.summary import COUNTS, Problem, Summary
 from rucio.core.s3.reconciler.walk import Reconciler, ranges
@@ -803,6 +805,42 @@ def test_what_is_too_large_to_be_read_now_is_registered_and_read_later(here):
     assert {name: bool(md5) for name, (_, md5) in here.files().items()} == {'run1/large': False, 'run1/small': True}
     here.run()
     assert here.files() == here.bucket()
+
+
+def sized(size, archived=False):
+    return listings.Entry('a', size, 'e', 0, archived)
+
+
+def test_a_budget_of_bytes():
+    budget = Budget(True, threading.Event())
+    assert budget.may_read(sized(10**15)), 'without a limit'
+    budget.renew(None, 100)
+    assert [budget.may_read(sized(size)) for size in (101, 60, 41, 40, 1, 0)] == [False, True, False, True, False, True]
+    budget.renew(None, 100)
+    assert budget.may_read(sized(100, archived=True))
+    assert budget.unread == 100
+    closed = Budget(False, threading.Event())
+    closed.renew(None, 100)
+    assert not closed.may_read(sized(1))
+    assert closed.unread == 100
+
+
+def test_a_budget_of_seconds(monkeypatch):
+    now = 1000
+    monkeypatch.setattr(budget_module.time, 'monotonic', lambda: now)
+    stop = threading.Event()
+    budget = Budget(True, stop)
+    budget.renew(5, None)
+    for later, over in ((1005, False), (1006, True)):
+        now = later
+        assert budget.is_over() is over
+    assert list(budget.in_time('abc')) == ['a'], 'each run makes progress'
+    budget.renew(None, None)
+    assert not budget.is_over()
+    assert list(budget.in_time('abc')) == ['a', 'b', 'c']
+    assert list(budget.in_time('')) == []
+    stop.set()
+    assert budget.is_over()
 
 
 # Failures

@@ -17,6 +17,7 @@
 import base64
 import hashlib
 import threading
+import time
 import zlib
 from types import SimpleNamespace
 from unittest import mock
@@ -25,7 +26,14 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import FileConsistencyMismatch, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import (
+    FileConsistencyMismatch,
+    ResourceTemporaryUnavailable,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+    SourceNotFound,
+)
 from rucio.common.s3 import clients, content, credentials
 from rucio.common.s3.endpoint import PERSON, SERVER_WORK
 from rucio.common.types import InternalScope
@@ -81,6 +89,8 @@ def test_an_empty_object_is_known(s3, subtree):
     s3.store(BUCKET, 'run1/file', b'', etag=MULTI)
     assert one(s3, subtree()) == NewFile('set/file', 0, 'd41d8cd98f00b204e9800998ecf8427e', '00000001', MULTI, None)
     assert s3.operations() == []
+    without_etag = Entry('run1/file', 0, '', 0)
+    assert computed(subtree(), [without_etag])[without_etag].etag is None
 
 
 def test_an_upload_in_parts_is_read_once(s3, subtree):
@@ -113,6 +123,7 @@ def test_an_archived_object_has_no_checksum_and_is_no_failure(s3, subtree, kind)
         ('x-amz-meta-md5chksum', base64.b64encode(b'short').decode(), None),
         ('x-amz-meta-s3cmd-attrs', f'atime:1/ctime:1/gid:0/gname:root/md5:{OTHER}/mode:33188/mtime:1/uid:0/uname:root', OTHER),
         ('x-amz-meta-s3cmd-attrs', 'atime:1/md5:short', None),
+        ('x-amz-meta-s3cmd-attrs', f'atime:1/sha:{OTHER}', None),
         ('x-amz-meta-other', OTHER, None),
     ],
 )
@@ -158,6 +169,8 @@ def test_it_changed_while_it_was_read(s3, subtree):
         ('HeadObject', fake_s3.error(404, 'NoSuchKey'), SourceNotFound),
         ('GetObject', fake_s3.error(403, 'AccessDenied'), RSEAccessDenied),
         ('GetObject', fake_s3.Longer(), FileConsistencyMismatch),
+        ('GetObject', fake_s3.error(503, 'SlowDown'), ResourceTemporaryUnavailable),
+        ('GetObject', fake_s3.error(500, 'InternalError'), ServiceUnavailable),
     ],
 )
 def test_one_that_fails_does_not_stop_the_others(s3, subtree, operation, fault, kind):
@@ -166,6 +179,23 @@ def test_one_that_fails_does_not_stop_the_others(s3, subtree, operation, fault, 
     s3.fail(operation, fault)
     found = list(computed(subtree(), [entry(s3, 'run1/a'), entry(s3, 'run1/b')], readers=1).values())
     assert [type(each) for each in found] == [kind, NewFile]
+    assert str(found[0].args[0]).startswith({'HeadObject': 'RSE X: stat of ', 'GetObject': 'RSE X: get of '}[operation])
+
+
+@pytest.mark.parametrize(('patience', 'seconds'), [(PERSON, 600 + 3000 / 1024**2), (SERVER_WORK, 60)])
+def test_a_daemon_has_time_for_large_objects_and_a_request_a_minute(s3, subtree, monkeypatch, patience, seconds):
+    given = []
+
+    def hash_object(*arguments):
+        given.append(arguments[-1])
+        return checksums.Checksums(OTHER)
+
+    monkeypatch.setattr(checksums, 'hash_object', hash_object)
+    s3.store(BUCKET, 'run1/file', b'x' * 3000, etag=MULTI)
+    made = subtree()
+    made.storage.patience = patience
+    assert one(s3, made).md5 == OTHER
+    assert given == [seconds]
 
 
 @pytest.mark.parametrize('patience', [PERSON, SERVER_WORK])
@@ -207,7 +237,7 @@ def test_all_are_summed_and_few_at_a_time(s3, subtree):
     def entries():
         for number in range(50):
             asked.append(number)
-            assert len(asked) - len(yielded) <= 2 * 3 + 1
+            assert len(asked) - len(yielded) <= 2 * 3
             yield entry(s3, f'run1/{number}')
 
     for each, file in checksums.compute_checksums(subtree(), entries(), 3, True, threading.Event()):
@@ -222,6 +252,36 @@ def test_stopped_while_reading(s3, subtree, monkeypatch):
     stop = threading.Event()
     with mock.patch.object(content.Hasher, 'add', side_effect=lambda _: stop.set()):
         assert computed(subtree(), [entry(s3, 'run1/file')] * 5, readers=1, stop=stop) == {}
+    assert s3.operations().count('HeadObject') == 1, 'no other one is begun'
+    entries = iter([entry(s3, 'run1/file')] * 2)
+    assert computed(subtree(), entries, stop=stop) == {}
+    assert next(entries), 'no more are looked for'
+
+
+def test_what_is_read_for_somebody_who_has_gone_is_ended(s3, subtree, monkeypatch):
+    ended_in_time = []
+
+    def slow(where, given, read, ended):
+        if given.key == 'run1/0':
+            return NewFile('set/0', 0, MD5)
+        deadline = time.monotonic() + 10
+        while not ended.is_set() and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        ended_in_time.append(ended.is_set())
+        raise checksums.Stopped
+
+    monkeypatch.setattr(checksums, '_from_object', slow)
+    found = checksums.compute_checksums(subtree(), [Entry(f'run1/{number}', 1, MULTI, 0) for number in range(4)], 2, True, threading.Event())
+    next(found)
+    found.close()
+    assert ended_in_time
+    assert all(ended_in_time)
+
+
+def test_the_end_of_the_process_is_no_failure_of_an_object(s3, subtree, monkeypatch):
+    monkeypatch.setattr(checksums, '_from_object', mock.Mock(side_effect=SystemExit))
+    with pytest.raises(SystemExit):
+        computed(subtree(), [Entry('run1/a', 1, MULTI, 0)])
 
 
 def test_who_wants_no_more_leaves_no_thread_behind(s3, subtree):

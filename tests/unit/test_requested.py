@@ -82,6 +82,9 @@ def test_some_files(twins, made):
     assert requested.reconcile_files(one.subtree, files(*told, on_missing='forget'))['after'] is None
     assert made[0].checked == (['run1/a', 'run1/b'], 4 * 1024**3, {'run1/a': (3, '"e-2"', '0123abcd')})
     assert (made[0].on_missing, made[0].on_changed, made[0].summary.counts['unnameable']) == ('forget', 'report', 1)
+    assert made[0].read_checksums is one.storage.endpoint.read_checksums
+    requested.reconcile_files(one.subtree, files({'name': 'run1/b'}, on_changed='replace'))
+    assert (made[1].on_missing, made[1].on_changed, made[1].checked[2]) == ('report', 'replace', {})
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@
 """Checksums of objects: from the ETag, from metadata of the uploading client, or by reading the object once."""
 
 import base64
-import binascii
 import re
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from rucio.common.exception import ResourceTemporaryUnavailable, RucioException, ServiceUnavailable
@@ -183,9 +183,9 @@ def _md5_of_client(metadata: 'Mapping[str, str]') -> Optional[str]:
     Some servers capitalise the names of metadata.
     """
     metadata = {name.lower(): value for name, value in metadata.items()}
-    try:
-        md5 = base64.b64decode(metadata.get('md5chksum', ''), validate=True).hex()
-    except (ValueError, binascii.Error):
-        md5 = ''
-    pairs = dict(pair.partition(':')[::2] for pair in metadata.get('s3cmd-attrs', '').split('/'))
-    return next((found for found in (md5, pairs.get('md5', '')) if _MD5.fullmatch(found)), None)
+    found = []
+    with suppress(KeyError, ValueError):
+        found.append(base64.b64decode(metadata['md5chksum'], validate=True).hex())
+    pairs = (pair.partition(':') for pair in metadata.get('s3cmd-attrs', '').split('/'))
+    found += [value for name, _, value in pairs if name == 'md5']
+    return next((each for each in found if _MD5.fullmatch(each)), None)
