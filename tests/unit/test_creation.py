@@ -14,11 +14,20 @@
 
 """Buckets that are made, with their lifecycle rule, and datasets in them with room for a rule."""
 
+from dataclasses import replace
+from unittest import mock
+
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import DataIdentifierAlreadyExists, DestinationNotAccessible, InsufficientAccountLimit
+from rucio.common.exception import (
+    DataIdentifierAlreadyExists,
+    DestinationNotAccessible,
+    InsufficientAccountLimit,
+    RSEAccessDenied,
+    RSEFileNameNotSupported,
+)
 from rucio.common.types import InternalAccount
 from rucio.core import account_limit, did
 from rucio.core.s3.buckets import creation
@@ -54,6 +63,8 @@ def test_a_bucket_is_made_once(one, s3):
     assert creation.make_bucket(one.storage, 'user.alice') == MADE | {'bucket': True, 'lifecycle': True}
     assert 'user.alice' in s3.buckets
     assert OURS in s3.lifecycles['user.alice']
+    assert b'<Prefix></Prefix>' in s3.lifecycles['user.alice'].replace(b'<Prefix/>', b'<Prefix></Prefix>').replace(b'<Prefix />', b'<Prefix></Prefix>')
+    assert b'<Status>Enabled</Status>' in s3.lifecycles['user.alice']
     assert b'<DaysAfterInitiation>7<' in s3.lifecycles['user.alice']
     assert set(s3.lifecycles) == {'user.alice'}
     assert creation.make_bucket(one.storage, 'user.alice') == MADE
@@ -106,6 +117,37 @@ def test_an_operator_may_want_no_lifecycle_rule(one, s3, monkeypatch):
         creation.make_bucket(one.storage, 'user.alice')
     assert 'CreateBucket' not in s3.operations()
     assert s3.lifecycles == {}
+
+
+def test_a_bucket_gets_all_that_its_rse_wants(one, s3, monkeypatch):
+    asked = []
+
+    def done(what):
+        return lambda *given: asked.append((what, *given)) or True
+
+    for module, name in ((creation.public_acls, 'ignore'), (creation.subscriptions, 'subscribe'), (creation.cors, 'allow_origins')):
+        monkeypatch.setattr(module, name, done(name))
+    storage = replace(one.storage, endpoint=replace(one.storage.endpoint, lifecycle=False))
+    assert creation.make_bucket(storage, 'user.alice') == MADE | {'events': True, 'cors': True}
+    assert asked == [(name, storage, 'user.alice') for name in ('ignore', 'subscribe', 'allow_origins')]
+    assert 'GetBucketLifecycle' not in s3.operations()
+
+
+def test_a_bucket_works_without_what_a_storage_refuses(one, monkeypatch):
+    refused = mock.Mock(side_effect=RSEAccessDenied('It is refused.'))
+    monkeypatch.setattr(creation.public_acls, 'ignore', refused)
+    monkeypatch.setattr(creation.cors, 'allow_origins', refused)
+    assert creation.make_bucket(one.storage, 'user.alice')['cors'] is False
+    warnings = []
+    assert creation.make_bucket(one.storage, 'user.alice', warnings)['cors'] is False
+    assert warnings == ['Pages in browsers cannot use the bucket: no CORS rule could be set. It is refused.']
+
+
+def test_a_name_that_the_storage_keeps_for_itself_is_refused(one, s3):
+    storage = replace(one.storage, endpoint=replace(one.storage.endpoint, reserved_buckets=('user.alice',)))
+    with pytest.raises(RSEFileNameNotSupported):
+        creation.make_bucket(storage, 'user.alice')
+    assert not s3.operations()
 
 
 # Datasets

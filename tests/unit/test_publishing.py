@@ -170,6 +170,9 @@ def test_until_a_storage_has_taken_it_a_grant_has_an_end(shared):
     shared.publish()
     look()
     assert ends == [[False], [True], [True]]
+    publishing.publish([shared.a], SCOPE, 'run1', 'alice', PAST.replace(year=2090))
+    shared.publish()
+    assert ends[3:] == [[False], [False]], 'what had one keeps it until the storage has taken the other'
     assert 60 <= publishing.PUBLISH_TIMEOUT.total_seconds() <= 3600
 
 
@@ -404,3 +407,21 @@ def test_a_storage_without_policies(bucket):
     bucket.refuses = ServiceUnavailable('a')
     with pytest.raises(ServiceUnavailable):
         mend(bucket)
+
+
+def test_what_an_account_has_or_another_collection_had_is_not_public_yet(shared):
+    """A grant to an account, or to everybody of a collection of the same name that was erased, has no end; this one has."""
+    ends = []
+
+    def look():
+        ends.append([each.until is not None for each in shared.grants() if each.account == '*'])
+
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', session=session)
+    shared.during = look
+    assert shared.publish()
+    shared.change(delete(models.DataIdentifier))
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        make_collection(session, created_at=PAST)
+    assert shared.publish()
+    assert ends == [[True], [True]]

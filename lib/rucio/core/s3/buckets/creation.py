@@ -121,7 +121,7 @@ def make_bucket(storage: 'Storage', scope: str, warnings: Optional[list[str]] = 
     """
     bucket = storage.layout.bucket_of(scope)
     storage.need_name(bucket)
-    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'events': False, 'cors': False}
+    made = {'bucket': False, 'dataset': False, 'rule': False, 'lifecycle': False, 'cors': False}
     if not lookup.exists(storage, bucket):
         if storage.layout.common_bucket:
             raise DestinationNotAccessible(
