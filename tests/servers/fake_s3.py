@@ -278,6 +278,8 @@ class FakeS3:
     def DeleteObjects(self, request):  # noqa: N802
         if self.verifies_body and request.headers['x-amz-content-sha256'] != hashlib.sha256(request.body).hexdigest():
             return error(400, 'XAmzContentSHA256Mismatch')
+        if refused := self._refused(request, honoured=False):
+            return refused
         keys = [each.text for each in ElementTree.fromstring(request.body).iter() if each.tag.endswith('Key')]
         if len(keys) > PAGE:
             return error(400, 'MalformedXML')
@@ -322,7 +324,8 @@ class FakeS3:
             return refused
         body = request.body
         checked = request.headers.get('x-amz-checksum-crc32', '')
-        self.buckets[request.bucket][request.key] = Object(body, hashlib.md5(body).hexdigest(), checked)
+        metadata = tuple((name, value) for name, value in request.headers.items() if name.startswith('x-amz-meta-'))
+        self.buckets[request.bucket][request.key] = Object(body, hashlib.md5(body).hexdigest(), checked, headers=metadata)
         return Answer(200, headers=(('ETag', f'"{hashlib.md5(body).hexdigest()}"'),))
 
     def CopyObject(self, request):  # noqa: N802
@@ -373,10 +376,19 @@ class FakeS3:
         upload.parts[int(request.query['partNumber'])] = request.body
         return Answer(200, headers=(('ETag', f'"{hashlib.md5(request.body).hexdigest()}"'),))
 
+    def UploadPartCopy(self, request):  # noqa: N802
+        bucket, _, key = unquote(request.headers['x-amz-copy-source']).removeprefix('/').partition('/')
+        first, _, last = request.headers.get('x-amz-copy-source-range', 'bytes=0-').removeprefix('bytes=').partition('-')
+        body = self.buckets[bucket][key].body[int(first) : int(last) + 1 if last else None]
+        self.uploads[request.query['uploadId']].parts[int(request.query['partNumber'])] = body
+        return _xml(f'<CopyPartResult><ETag>"{hashlib.md5(body).hexdigest()}"</ETag></CopyPartResult>')
+
     def CompleteMultipartUpload(self, request):  # noqa: N802
         upload = self.uploads.get(request.query['uploadId'])
         if upload is None:
             return error(404, 'NoSuchUpload')
+        if _etags(request.body) != {number: hashlib.md5(part).hexdigest() for number, part in upload.parts.items()}:
+            return error(400, 'InvalidPart')
         if self.conditional_multipart and request.headers.get('if-none-match') == '*' and request.key in self.buckets[request.bucket]:
             return error(412, 'PreconditionFailed')
         parts = [upload.parts[number] for number in sorted(upload.parts)]
@@ -409,6 +421,12 @@ class FakeS3:
 
 def _xml(text):
     return Answer(200, f'<?xml version="1.0"?>{text}'.encode(), (('Content-Type', 'application/xml'),))
+
+
+def _etags(complete):
+    """The ETags by the numbers of the parts, of the body of CompleteMultipartUpload."""
+    parts = [{each.tag.rpartition('}')[2]: each.text for each in part} for part in ElementTree.fromstring(complete)]
+    return {int(part['PartNumber']): part['ETag'].strip('"') for part in parts}
 
 
 def _entry(name, found, restores=False):
@@ -454,7 +472,7 @@ def _operation(method, bucket, key, query, headers):
         }[method]
     if 'uploadId' in query:
         named = {'GET': 'ListParts', 'HEAD': 'HeadObject', 'PUT': 'UploadPart', 'POST': 'CompleteMultipartUpload', 'DELETE': 'AbortMultipartUpload'}
-        return named[method]
+        return 'UploadPartCopy' if method == 'PUT' and 'x-amz-copy-source' in headers else named[method]
     if method == 'PUT' and 'x-amz-copy-source' in headers:
         return 'CopyObject'
     return {'GET': 'GetObject', 'HEAD': 'HeadObject', 'PUT': 'PutObject', 'POST': 'CreateMultipartUpload', 'DELETE': 'DeleteObject'}[method]

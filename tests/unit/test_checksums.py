@@ -15,8 +15,10 @@
 import base64
 import hashlib
 import io
+import random
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,3 +55,25 @@ def test_the_checksums_of_a_file_are_those_of_s3():
     assert etag_of(file, 0) == hashlib.md5(b'x' * 25).hexdigest()
     parts = [hashlib.md5(b'x' * size).digest() for size in (10, 10, 5)]
     assert etag_of(file, 10) == f'{hashlib.md5(b"".join(parts)).hexdigest()}-3'
+
+
+MiB = 1024**2
+
+
+@pytest.mark.parametrize('size', [0, 1, MiB - 1, MiB, MiB + 1, 3 * MiB])
+def test_a_file_of_any_size_is_read_from_its_beginning(size):
+    content = random.Random(size).randbytes(size)
+    file = io.BytesIO(content)
+    file.seek(0, io.SEEK_END)
+    assert crc32_of(file) == base64_of(content)
+    assert etag_of(file, 0) == hashlib.md5(content).hexdigest()
+
+
+@pytest.mark.parametrize('part', [MiB // 2, MiB - 1, MiB, MiB + 1, 3 * MiB // 2, 4 * MiB])
+@pytest.mark.parametrize('size', [1, 3 * MiB - 1, 3 * MiB, 3 * MiB + 1])
+def test_parts_of_more_or_less_than_is_read_at_once(size, part):
+    content = random.Random(size).randbytes(size)
+    parts = [hashlib.md5(content[start : start + part]).digest() for start in range(0, size, part)]
+    file = io.BytesIO(content)
+    file.seek(0, io.SEEK_END)
+    assert etag_of(file, part) == f'{hashlib.md5(b"".join(parts)).hexdigest()}-{len(parts)}'

@@ -18,14 +18,17 @@ import hashlib
 import os
 import threading
 import zlib
+from contextlib import closing
 
 import pytest
+from botocore.exceptions import ClientError, HTTPClientError
+from s3transfer.exceptions import CancelledError
 
-from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RucioException, ServiceUnavailable
-from rucio.common.s3 import clients, credentials, objects, transfer
-from rucio.common.s3.content import Checksums, Verified, hash_object
+from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RSEOperationNotSupported, RucioException, ServiceUnavailable
+from rucio.common.s3 import clients, credentials, deadlines, objects, transfer
+from rucio.common.s3.content import BROKEN, Checksums, Hasher, Reader, Verified, hash_object
 from rucio.common.s3.errors import Target
-from servers.fake_s3 import Cut, NoRanges, error
+from servers.fake_s3 import RESTORING, Answer, Cut, Longer, Lost, NoRanges, error
 
 MiB = 1024**2
 BUCKET = 'user.alice'
@@ -177,3 +180,211 @@ MD5, ADLER32 = 'd3b07384d113edec49eaa6238ad5ff00', '0a1b2c3d'
 def test_contents_are_compared_by_what_is_known_of_both(one, other, same):
     assert one.compare(other) is other.compare(one) is same
     assert one.agrees(other) is (same is not False)
+
+
+def test_a_hasher_begins_again():
+    hasher = Hasher(Checksums(size=3))
+    hasher.add(b'once')
+    assert not hasher.is_expected
+    hasher.restart()
+    assert hasher.checksums == Checksums(hashlib.md5(b'').hexdigest(), '00000001', 0)
+    hasher.add(b'on')
+    hasher.add(b'e')
+    assert hasher.checksums == Checksums(hashlib.md5(b'one').hexdigest(), f'{zlib.adler32(b"one"):08x}', 3)
+    assert hasher.is_expected
+
+
+def test_an_md5_is_not_computed_where_nobody_wants_it():
+    hasher = Hasher(md5=False)
+    hasher.add(b'one')
+    assert hasher.checksums == Checksums(None, f'{zlib.adler32(b"one"):08x}', 3)
+
+
+# One reader
+
+
+@pytest.fixture
+def reading(s3, connection):
+    """Call it for a reader of an object with 100 bytes, all different."""
+
+    def make(*span, stop=None, changes=None, **more):
+        s3.store(BUCKET, 'from', bytes(range(100)), **(changes or {}))
+        info = objects.stat(connection, FROM)
+        s3.requests.clear()
+        return Reader(connection.client, FROM, info, stop or threading.Event(), *span, **more)
+
+    return make
+
+
+def all_of(reader, most=1024):
+    return b''.join(iter(lambda: reader.read(most), b''))
+
+
+def ranges_of(s3):
+    return [each.headers.get('range') for each in s3.requests]
+
+
+@pytest.mark.parametrize(
+    ('span', 'found', 'asked'),
+    [
+        ((), range(100), None),
+        ((0, 100), range(100), None),
+        ((0, 10), range(10), 'bytes=0-9'),
+        ((10,), range(10, 100), 'bytes=10-99'),
+        ((10, 20), range(10, 30), 'bytes=10-29'),
+        ((99, 1), range(99, 100), 'bytes=99-99'),
+    ],
+)
+def test_a_range_is_read(s3, reading, span, found, asked):
+    reader = reading(*span)
+    assert reader.left == len(found)
+    first = reader.read(7)
+    assert (len(first), reader.left) == (min(7, len(found)), len(found) - len(first))
+    assert first + all_of(reader) == bytes(found)
+    assert (reader.left, ranges_of(s3)) == (0, [asked])
+    reader.close()
+
+
+def test_nothing_is_asked_for_no_bytes(s3, reading):
+    assert reading(10, 0).read() == b''
+    assert s3.requests == []
+
+
+def test_at_most_a_mib_is_read_at_once(s3, connection):
+    s3.store(BUCKET, 'from', bytes(3 * MiB))
+    reader = Reader(connection.client, FROM, objects.stat(connection, FROM), threading.Event())
+    assert [len(reader.read(2 * MiB)), len(reader.read()), len(reader.read(MiB))] == [MiB] * 3
+
+
+def test_three_answers_in_a_row_without_data_are_too_many(s3, reading):
+    s3.fail('GetObject', Lost(), Lost())
+    assert all_of(reading()) == bytes(range(100))
+    assert len(s3.requests) == 3
+    s3.fail('GetObject', *[Lost()] * 3)
+    with pytest.raises(HTTPClientError):
+        reading().read()
+    assert len(s3.requests) == 3
+
+
+def test_answers_that_bring_data_are_not_counted(s3, reading):
+    """100 bytes: 50, 25, 12, ... until one is left, which comes whole or not at all."""
+    s3.fail('GetObject', *[Cut()] * 6)
+    assert all_of(reading(), 1) == bytes(range(100))
+    assert ranges_of(s3) == [None, *(f'bytes={start}-99' for start in (50, 75, 87, 93, 96, 98))]
+
+
+@pytest.mark.parametrize(('far', 'goes_on'), [(20, True), (25, True), (26, False)])
+def test_answers_that_bring_too_little_are_counted(s3, reading, far, goes_on):
+    """Two without a byte, one with 25, and one more without."""
+    reader = reading(0, 50, far=far)
+    s3.fail('GetObject', Lost(), Lost(), Cut(), Lost())
+    if goes_on:
+        assert all_of(reader, 1) == bytes(range(50))
+        return
+    with pytest.raises((HTTPClientError, *BROKEN)):
+        all_of(reader, 1)
+    assert len(s3.requests) == 3
+
+
+def test_who_does_not_resume_is_told_of_the_first_interruption(s3, reading):
+    s3.fail('GetObject', Lost())
+    with pytest.raises(HTTPClientError):
+        reading(resumes=False).read()
+    assert len(s3.requests) == 1
+
+
+def test_nothing_is_resumed_when_the_time_is_over(s3, reading):
+    reader = reading()
+    s3.fail('GetObject', Lost())
+    with deadlines.within(0), pytest.raises(HTTPClientError):
+        reader.read()
+    assert len(s3.requests) <= 1
+
+
+def test_a_stopped_reader_asks_for_nothing(s3, reading):
+    stop = threading.Event()
+    reader = reading(stop=stop)
+    stop.set()
+    with pytest.raises(CancelledError):
+        reader.read()
+    assert s3.requests == []
+
+
+def test_an_answer_that_ends_early_and_says_so_is_gone_on_with(s3, reading):
+    reader = reading()
+    s3.fail('GetObject', Answer(200, bytes(range(40))))
+    assert all_of(reader) == bytes(range(100))
+    assert ranges_of(s3) == [None, 'bytes=40-99']
+
+
+@pytest.mark.parametrize('span', [(), (0, 10)])
+def test_more_bytes_than_the_object_has_are_refused(s3, reading, span):
+    reader = reading(*span)
+    s3.fail('GetObject', Longer())
+    with pytest.raises(FileConsistencyMismatch, match=r'RSE X: get of .*more bytes than requested'):
+        all_of(reader)
+
+
+@pytest.mark.parametrize(
+    ('came', 'taken'),
+    [('bytes 10-29/100', True), ('bytes 10-29/*', True), ('bytes 10-29/101', False), ('bytes 0-19/100', False), ('bytes 10-28/100', False), ('', False)],
+)
+def test_another_range_than_was_asked_for_is_refused(s3, reading, came, taken):
+    reader = reading(10, 20)
+    found = s3.buckets[BUCKET]['from']
+    s3.fail('GetObject', Answer(206, bytes(20), (('ETag', f'"{found.etag}"'), *((('Content-Range', came),) if came else ()))))
+    if taken:
+        assert reader.read() == bytes(20)
+    else:
+        with pytest.raises(RSEOperationNotSupported, match=f'requested bytes 10-29/100, but got {came or "the whole object"}'):
+            reader.read()
+
+
+def test_one_version_is_read(s3, reading):
+    reader = reading(0, 10)
+    reader.read()
+    (request,) = s3.requests
+    assert request.headers['if-match'].strip('"') == s3.buckets[BUCKET]['from'].etag
+
+
+def test_an_object_that_is_being_restored_is_not_asked_for(s3, reading):
+    reader = reading(changes={'storage_class': 'GLACIER', 'restored': RESTORING})
+    with pytest.raises(ClientError, match='RestoreAlreadyInProgress'):
+        reader.read()
+    assert s3.requests == []
+
+
+# All of an object, compared
+
+
+@pytest.mark.parametrize('amounts', [(-1,), (100, 1), (40, 60, 1), (40, 40, 40), (0, 200)])
+def test_as_much_is_read_as_was_asked_for(s3, connection, amounts):
+    content = bytes(range(100))
+    s3.store(BUCKET, 'from', content)
+    with closing(Verified(connection, FROM, objects.stat(connection, FROM), Checksums(hashlib.md5(content).hexdigest()))) as stream:
+        read = [stream.read(amount) for amount in amounts]
+    assert b''.join(read) == content
+    assert all(len(block) == amount or block is read[-1] or stream.checksums.size == 100 for amount, block in zip(amounts, read, strict=True))
+    assert stream.checksums == Checksums(hashlib.md5(content).hexdigest(), f'{zlib.adler32(content):08x}', 100)
+
+
+def test_the_last_bytes_of_what_is_wrong_are_not_given(s3, connection):
+    s3.store(BUCKET, 'from', bytes(range(100)))
+    stream = Verified(connection, FROM, objects.stat(connection, FROM), Checksums('0' * 32))
+    assert len(stream.read(99)) == 99
+    with pytest.raises(FileConsistencyMismatch, match=f'its MD5 is .* the catalogue says {"0" * 32} and None'):
+        stream.read(1)
+
+
+def test_hashing_has_its_time(s3, connection):
+    s3.store(BUCKET, 'from', bytes(range(100)))
+    info = objects.stat(connection, FROM)
+    with pytest.raises(RucioException):
+        hash_object(connection, FROM, info, seconds=0)
+    assert hash_object(connection, FROM, info, seconds=60) == Checksums(
+        hashlib.md5(bytes(range(100))).hexdigest(), f'{zlib.adler32(bytes(range(100))):08x}', 100
+    )
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ServiceUnavailable):
+        hash_object(connection, FROM, info, stop)

@@ -18,14 +18,22 @@
 integration/test_probes.py asks real ones, and tests/backends compares with docs/backends.md.
 """
 
-import pytest
+import threading
+from collections import Counter
+from dataclasses import replace
+from unicodedata import normalize
+from urllib.parse import unquote
 
-from rucio.common.exception import RSEAccessDenied
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError, UnknownKeyError
+
+from rucio.common.exception import InputValidationError, RSEAccessDenied
 from rucio.common.s3 import clients, credentials, probes
 from rucio.common.s3.errors import Target
 from rucio.common.s3.probes import verdicts
+from rucio.common.s3.probes.behaviour import Behaviour, code_of, race
 from rucio.core.s3.buckets import probing
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, crc32, error
 
 BUCKET = 'user.alice'
 KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret')
@@ -109,7 +117,6 @@ OTHERS = {
     'full_object': 'kept, not verified',
     'other_body': 'deleted',
     'bucket_again': '200',
-    'copy': 'without metadata',
     **dict.fromkeys(('wrong_crc32', 'wrong_crc32_of_a_part', 'wrong_md5', 'wrong_md5_of_a_part'), '400 BadDigest'),
     **dict.fromkeys(('guard_copy', 'guard_acl', 'guard_prefix'), 'heeded'),
     'guard_lock': 'ignored',
@@ -118,7 +125,7 @@ OTHERS = {
 
 
 def test_all_that_is_asked(asked, s3):
-    names = [str(each) for each in probes.ALL if str(each) not in ('guard_attributes', 'part_copy')]  # of which this S3 knows nothing
+    names = [str(each) for each in probes.ALL if str(each) != 'guard_attributes']  # of which this S3 knows nothing
     assert asked(*names) == {name: OTHERS.get(name, 'yes') for name in names}
     s3.unsorted, s3.page = True, 2
     assert asked('sorted_listing', 'start_after', 'pages', 'delete_objects') == {
@@ -127,6 +134,575 @@ def test_all_that_is_asked(asked, s3):
         'pages': 'no',
         'delete_objects': 'yes',
     }
+
+
+# Storages that misbehave: what each operation does instead of what it should
+
+
+def does(s3, **operations):
+    """Let operations be ``how(request, serve)``, where ``serve`` is what this S3 would do."""
+    for operation, how in operations.items():
+        serve = getattr(s3, operation, None)
+        setattr(s3, operation, lambda request, how=how, serve=serve: how(request, serve))
+
+
+def says(status, code):
+    return lambda *_: error(status, code)
+
+
+def ignores(*names):
+    """As if these headers were not there."""
+    return lambda request, serve: serve(request._replace(headers={name: value for name, value in request.headers.items() if name not in names}))
+
+
+def refuses(header, status=501, code='NotImplemented'):
+    return lambda request, serve: error(status, code) if header in request.headers else serve(request)
+
+
+def refuses_keys(has, status=400, code='InvalidURI'):
+    return lambda request, serve: error(status, code) if has in request.key else serve(request)
+
+
+def lies(*_):
+    """It says yes, and does nothing."""
+    return Answer(200, b'<Result/>', (('ETag', '"0123"'),))
+
+
+def deletes_nothing(*_):
+    return Answer(200, b'<DeleteResult/>')
+
+
+def keeps_no_second(request, serve):
+    """It says yes to a conditional PUT, whether it stores it or not."""
+    answer = serve(request)
+    return lies() if answer.status == 412 else answer
+
+
+def after(number, how):
+    """How it serves after so many requests."""
+    seen = []
+
+    def served(request, serve):
+        seen.append(request)
+        return how(request, serve) if len(seen) > number else serve(request)
+
+    return served
+
+
+def only(number, how):
+    """How it serves the one request of this number."""
+    seen = []
+
+    def served(request, serve):
+        seen.append(request)
+        return how(request, serve) if len(seen) == number else serve(request)
+
+    return served
+
+
+def writes_to(change):
+    """Under another key."""
+    return lambda request, serve: serve(request._replace(key=change(request.key)))
+
+
+def writes(change):
+    return lambda request, serve: serve(request._replace(body=change(request.body)))
+
+
+def heads(**changes):
+    """HEAD says something else; a header that is None is left out."""
+
+    def served(request, serve):
+        answer = serve(request)
+        new = {name.replace('_', '-'): value for name, value in changes.items()}
+        kept = tuple((name, value) for name, value in answer.headers if name.lower() not in new)
+        return answer._replace(headers=(*kept, *((name, value) for name, value in new.items() if value is not None)))
+
+    return served
+
+
+def tells_what_was_sent(s3):
+    """It neither verifies CRC32s, nor computes any: it tells what came with the PUT."""
+
+    def put(request, serve):
+        answer = ignores('x-amz-checksum-crc32')(request, serve)
+        objects = s3.buckets[request.bucket]
+        objects[request.key] = replace(objects[request.key], crc32=request.headers.get('x-amz-checksum-crc32', ''))
+        return answer
+
+    does(s3, PutObject=put)
+
+
+def tells_its_own(s3):
+    """It does not verify CRC32s, and computes them."""
+
+    def put(request, serve):
+        answer = ignores('x-amz-checksum-crc32')(request, serve)
+        objects = s3.buckets[request.bucket]
+        objects[request.key] = replace(objects[request.key], crc32=crc32(request.body))
+        return answer
+
+    does(s3, PutObject=put)
+
+
+def verifies_the_whole(s3):
+    def complete(request, serve):
+        upload = s3.uploads[request.query['uploadId']]
+        parts = [upload.parts[number] for number in sorted(upload.parts)]
+        if any(len(part) < 5 * 1024**2 for part in parts[:-1]):
+            return error(400, 'EntityTooSmall')
+        if upload.full_object and request.headers['x-amz-checksum-type'] == 'FULL_OBJECT':
+            return error(400, 'BadDigest') if request.headers['x-amz-checksum-crc32'] != crc32(b''.join(parts)) else serve(request)
+        return serve(request)
+
+    does(s3, CompleteMultipartUpload=complete)
+
+
+def lists(key=str, **changes):
+    """Listings in another order, or with other query parameters; None: left out."""
+
+    def served(request, serve):
+        query = {name: value for name, value in (request.query | changes).items() if value is not None}
+        answer = serve(request._replace(query=query))
+        head, *entries = answer.body.decode().removesuffix('</ListBucketResult>').split('<Contents>')
+        ordered = [f'<Contents>{entry}' for entry in sorted(entries, key=lambda entry: key(key_of(entry)))]
+        return answer._replace(body=(head + ''.join(ordered) + '</ListBucketResult>').encode())
+
+    return served
+
+
+def key_of(entry):
+    return unquote(entry.partition('<Key>')[2].partition('</Key>')[0])
+
+
+def hides(hidden):
+    """A listing in which keys are missing."""
+
+    def served(request, serve):
+        answer = serve(request)
+        head, *entries = answer.body.decode().removesuffix('</ListBucketResult>').split('<Contents>')
+        kept = [f'<Contents>{entry}' for entry in entries if not hidden(key_of(entry))]
+        return answer._replace(body=(head + ''.join(kept) + '</ListBucketResult>').encode())
+
+    return served
+
+
+def includes_the_start(request, serve):
+    """StartAfter a key, and with it."""
+    start = request.query.get('start-after', '')
+    return serve(request._replace(query=request.query | {'start-after': start[:-1] + chr(ord(start[-1]) - 1) + '~'})) if start else serve(request)
+
+
+def joins_slashes(key):
+    return key.replace('//', '/')
+
+
+def not_the_last(request, serve):
+    return Answer(200, serve(request).body.replace(b'<IsTruncated>true', b'<IsTruncated>false'), (('Content-Type', 'application/xml'),))
+
+
+def loses_metadata(s3):
+    def copy(request, serve):
+        answer = serve(request)
+        objects = s3.buckets[request.bucket]
+        objects[request.key] = replace(objects[request.key], headers=())
+        return answer
+
+    does(s3, CopyObject=copy)
+
+
+def copies(change, *, body=None, etag=None):
+    """CopyObject of another source, or with another result."""
+
+    def make(s3):
+        def copy(request, serve):
+            answer = serve(request._replace(headers=request.headers | {'x-amz-copy-source': change(request.headers['x-amz-copy-source'])}))
+            objects = s3.buckets[request.bucket]
+            if answer.status == 200:
+                old = objects[request.key]
+                objects[request.key] = replace(old, body=old.body if body is None else body, etag=etag or old.etag)
+            return answer
+
+        does(s3, CopyObject=copy)
+
+    return make
+
+
+def same(each):
+    return each
+
+
+def another_rule(s3):
+    def put(request, serve):
+        return serve(request._replace(body=request.body.replace(b'<DaysAfterInitiation>7<', b'<DaysAfterInitiation>8<')))
+
+    does(s3, PutBucketLifecycle=put)
+
+
+def ignores_the_source(s3):
+    s3.CopyObject = s3.PutObject
+
+
+def signs(s3):
+    """Nobody without keys reads what is not public."""
+    public = set()
+
+    def put(request, serve):
+        public.update({request.key} if request.headers.get('x-amz-acl') == 'public-read' else ())
+        return serve(request)
+
+    def get(request, serve):
+        return serve(request) if 'authorization' in request.headers or request.key in public else error(403, 'AccessDenied')
+
+    does(s3, PutObject=put, GetObject=get)
+
+
+def signs_and_gives_nothing_away(s3):
+    signs(s3)
+    does(s3, PutObject=ignores('x-amz-acl'))
+
+
+def tags(header):
+    """Tags of an object, if it heeds the header."""
+
+    def make(s3):
+        tagged = set()
+
+        def put(request, serve):
+            tagged.update({request.key} if header in request.headers else ())
+            return serve(request)
+
+        def get(request, serve):
+            if 'tagging' not in request.query:
+                return serve(request)
+            tag = '<Tag><Key>a</Key><Value>b</Value></Tag>' if request.key in tagged else ''
+            return Answer(200, f'<Tagging><TagSet>{tag}</TagSet></Tagging>'.encode())
+
+        does(s3, PutObject=put, GetObject=get)
+
+    return make
+
+
+def holds(header):
+    """Legal holds of objects in buckets with object lock, if it heeds the header. What is held is not deleted."""
+
+    def make(s3):
+        locked, held = set(), set()
+
+        def create(request, serve):
+            locked.update({request.bucket} if request.headers.get('x-amz-bucket-object-lock-enabled') == 'true' else ())
+            return serve(request)
+
+        def put(request, serve):
+            if 'legal-hold' in request.query:
+                held.clear() if b'>OFF<' in request.body else held.add(request.key)
+                return Answer(200)
+            held.update({request.key} if request.headers.get(header) == 'ON' and request.bucket in locked else ())
+            return serve(request)
+
+        def get(request, serve):
+            if 'legal-hold' in request.query:
+                return Answer(200, f'<LegalHold><Status>{"ON" if request.key in held else "OFF"}</Status></LegalHold>'.encode())
+            return serve(request)
+
+        def delete(request, serve):
+            return error(403, 'AccessDenied') if request.key in held else serve(request)
+
+        does(s3, CreateBucket=create, PutObject=put, GetObject=get, DeleteObject=delete)
+
+    return make
+
+
+def knows_its_host(header):
+    """Signatures are for the host of the request, or for what such a header says."""
+
+    def make(s3):
+        def get(request, serve):
+            said = request.headers.get(header, request.headers['host'])
+            # The signature of a request that was signed for another host differs; here it is told by what came before.
+            return serve(request) if said == 'elsewhere.example.org' else error(403, 'SignatureDoesNotMatch')
+
+        does(s3, GetObject=get)
+
+    return make
+
+
+MISBEHAVING = [
+    ('put_if_none_match', {'PutObject': keeps_no_second}, 'ignored, not stored'),
+    ('complete_if_none_match', {'CompleteMultipartUpload': says(500, 'InternalError')}, '500 InternalError'),
+    ('complete_race', {'CompleteMultipartUpload': says(501, 'NotImplemented')}, 'none wins'),
+    ('complete_race', {'CompleteMultipartUpload': ignores('if-none-match')}, 'several win'),
+    ('copy_if_none_match', {'CopyObject': refuses('if-none-match')}, '501'),
+    ('wrong_crc32', {'PutObject': ignores('x-amz-checksum-crc32')}, 'accepted'),
+    ('wrong_crc32_of_a_part', {'UploadPart': ignores('x-amz-checksum-crc32')}, 'accepted'),
+    ('wrong_crc32_of_a_part', {'CreateMultipartUpload': refuses('x-amz-checksum-algorithm')}, '501 NotImplemented'),
+    ('wrong_md5', {'PutObject': ignores('content-md5')}, 'accepted'),
+    ('wrong_md5_of_a_part', {'UploadPart': ignores('content-md5')}, 'accepted'),
+    ('wrong_md5_of_a_part', {'CreateMultipartUpload': refuses('x-amz-checksum-algorithm')}, '400 BadDigest'),
+    ('crc32_as_sent', {'PutObject': refuses('x-amz-checksum-crc32', 411, 'MissingContentLength')}, '411 MissingContentLength'),
+    ('crc32_as_sent', {'UploadPart': refuses('x-amz-checksum-crc32', 411, 'MissingContentLength')}, '411 MissingContentLength'),
+    ('crc32_as_sent', {'CreateMultipartUpload': refuses('x-amz-checksum-algorithm')}, '501 NotImplemented'),
+    ('crc32_as_sent', {'PutObject': lambda request, serve: serve(request._replace(body=b'7;' + request.body, headers={}))}, 'no'),
+    ('crc32_is_told', {'HeadObject': ignores('x-amz-checksum-mode')}, 'no'),
+    ('crc32_is_told', {'HeadObject': heads(x_amz_checksum_crc32='AAAAAA==')}, 'no'),
+    ('crc32_is_told', tells_what_was_sent, 'yes, and a wrong one'),
+    ('crc32_is_told', tells_its_own, 'yes'),
+    ('without_md5', {'DeleteObjects': refuses('x-amz-checksum-crc32')}, '501 NotImplemented'),
+    ('without_md5', {'DeleteObjects': refuses('content-md5')}, 'yes'),
+    ('without_md5', {'DeleteObjects': deletes_nothing}, 'not deleted'),
+    ('without_crc32', {'DeleteObjects': refuses('content-md5')}, '501 NotImplemented'),
+    ('without_crc32', {'DeleteObjects': refuses('x-amz-checksum-crc32')}, 'yes'),
+    ('without_crc32', {'DeleteObjects': refuses('x-amz-sdk-checksum-algorithm')}, 'yes'),
+    ('without_crc32', {'DeleteObjects': deletes_nothing}, 'not deleted'),
+    ('full_object', verifies_the_whole, 'yes'),
+    ('full_object', {'HeadObject': ignores('x-amz-checksum-mode')}, 'no'),
+    ('full_object', {'CreateMultipartUpload': ignores('x-amz-checksum-type')}, 'no'),
+    ('full_object', {'UploadPart': refuses('x-amz-checksum-crc32')}, '501 NotImplemented'),
+    ('etag_is_md5', {'HeadObject': heads(etag='"0123"')}, 'no'),
+    ('etag_of_a_copy', {'HeadObject': heads(etag='"0123"')}, 'no'),
+    ('etag_of_a_copy', copies(same, etag='0123-1'), 'no'),
+    ('other_body', {'DeleteObjects': deletes_nothing}, 'yes'),
+    ('other_body', {'DeleteObjects': refuses('x-amz-checksum-crc32', 400, 'BadDigest')}, 'deleted'),
+    ('dot', {'PutObject': refuses_keys('/./')}, '400 InvalidURI'),
+    (
+        'dot',
+        {'PutObject': lambda request, serve: (serve(request), error(400, 'InvalidURI'))[1] if '/./' in request.key else serve(request)},
+        '400 InvalidURI, but stored',
+    ),
+    ('dot_dot', {'PutObject': refuses_keys('/../')}, '400 InvalidURI'),
+    ('double_slash', {'PutObject': writes_to(joins_slashes)}, 'another key'),
+    ('double_slash', {'PutObject': refuses_keys('//')}, '400 InvalidURI'),
+    ('double_slash', {'PutObject': lambda request, serve: lies() if '//' in request.key else serve(request)}, 'not listed'),
+    ('double_slash', {'GetObject': says(404, 'NoSuchKey')}, 'not read'),
+    ('double_slash', {'GetObject': lambda request, serve: serve(request)._replace(body=b'another')}, 'not read'),
+    ('double_slash', {'DeleteObject': only(1, lies)}, 'not deleted'),
+    ('leading_slash', {'PutObject': writes_to(lambda key: key.removeprefix('/'))}, 'another key'),
+    ('space_plus_percent', {'PutObject': writes_to(lambda key: key.replace('+', ' '))}, 'another key'),
+    ('space_plus_percent', {'PutObject': writes_to(unquote)}, 'another key'),
+    ('unicode_key', {'PutObject': writes_to(lambda key: normalize('NFC', key))}, 'another key'),
+    ('long_segment', {'PutObject': lambda request, serve: error(400, 'KeyTooLong') if len(request.key) > 255 else serve(request)}, '400 KeyTooLong'),
+    ('below_another', {'PutObject': refuses_keys('/below', 409, 'Conflict')}, '409 Conflict'),
+    ('below_another', {'PutObject': lambda request, serve: serve(request._replace(key=request.key.removesuffix('/below')))}, 'no'),
+    ('below_another', {'GetObject': refuses_keys('/below', 404, 'NoSuchKey')}, 'no'),
+    ('below_another', {'GetObject': lambda request, serve: serve(request) if '/below' in request.key else error(404, 'NoSuchKey')}, 'no'),
+    ('case', {'PutObject': writes_to(str.lower), 'GetObject': writes_to(str.lower)}, 'no'),
+    ('case', {'PutObject': writes_to(lambda key: key[:-1] + key[-1].upper()), 'GetObject': writes_to(lambda key: key[:-1] + key[-1].upper())}, 'no'),
+    ('sorted_listing', {'ListObjectsV2': lists(lambda key: key.split('/'))}, 'no'),
+    ('sorted_listing', {'ListObjectsV2': lists(lambda key: key.encode('utf-16-be'))}, 'yes'),
+    ('sorted_unicode', {'ListObjectsV2': lists(lambda key: key.split('/'))}, 'yes'),
+    ('sorted_unicode', {'ListObjectsV2': lists(lambda key: key.encode('utf-16-be'))}, 'no'),
+    ('start_after', {'ListObjectsV2': lists(**{'start-after': None})}, 'no'),
+    ('start_after', {'ListObjectsV2': includes_the_start}, 'no'),
+    ('start_after', {'ListObjectsV2': lists(lambda key: key[::-1])}, 'yes'),
+    ('pages', {'ListObjectsV2': lists(**{'max-keys': None})}, 'no'),
+    ('pages', {'ListObjectsV2': not_the_last}, 'no'),
+    ('pages', {'ListObjectsV2': hides(lambda key: key.endswith('/4'))}, 'no'),
+    ('copy', loses_metadata, 'without metadata'),
+    ('copy', copies(same, body=b'another'), 'no'),
+    ('copy_odd', copies(lambda source: source.replace('%2B', '%20')), '404 NoSuchKey'),
+    ('copy_odd', copies(unquote), '404 NoSuchKey'),
+    ('copy_odd', copies(same, body=b'another'), 'no'),
+    ('part_copy', {'UploadPartCopy': says(501, 'NotImplemented')}, '501 NotImplemented'),
+    ('part_copy', {'UploadPartCopy': lambda request, serve: serve(request._replace(headers=request.headers | {'x-amz-copy-source-range': 'bytes=0-9'}))}, 'no'),
+    ('delete_objects', {'DeleteObjects': deletes_nothing}, 'no'),
+    (
+        'delete_objects',
+        {
+            'DeleteObjects': lambda *_: Answer(
+                200,
+                b'<DeleteResult>'
+                + b''.join(b'<Error><Code>%s</Code></Error>' % code for code in (b'NoSuchKey', b'AccessDenied', b'NoSuchKey'))
+                + b'</DeleteResult>',
+            )
+        },
+        'AccessDenied, NoSuchKey',
+    ),
+    ('lifecycle', another_rule, 'no'),
+    ('lifecycle', {'PutBucketLifecycle': says(501, 'NotImplemented')}, '501 NotImplemented'),
+    ('bucket_again', {'CreateBucket': after(1, says(409, 'BucketAlreadyOwnedByYou'))}, '409 BucketAlreadyOwnedByYou'),
+    ('guard_copy', {'CopyObject': says(403, 'SignatureDoesNotMatch')}, '403 SignatureDoesNotMatch'),
+    ('guard_copy', ignores_the_source, 'ignored'),
+    ('guard_acl', signs, 'heeded'),
+    ('guard_acl', signs_and_gives_nothing_away, 'ignored'),
+    ('guard_acl', {'PutObject': refuses('x-amz-acl', 403, 'SignatureDoesNotMatch')}, '403 SignatureDoesNotMatch'),
+    ('guard_attributes', tags('x-amz-tagging'), 'heeded'),
+    ('guard_attributes', tags('none'), 'ignored'),
+    ('guard_attributes', {'PutObject': refuses('x-amz-tagging', 403, 'SignatureDoesNotMatch')}, '403 SignatureDoesNotMatch'),
+    ('guard_lock', holds('x-amz-object-lock-legal-hold'), 'heeded'),
+    ('guard_lock', holds('none'), 'ignored'),
+    ('guard_lock', {'PutObject': refuses('x-amz-object-lock-legal-hold', 403, 'SignatureDoesNotMatch')}, '403 SignatureDoesNotMatch'),
+    ('guard_prefix', {'GetObject': refuses('x-forwarded-prefix', 403, 'SignatureDoesNotMatch')}, 'ignored'),
+    ('guard_prefix', {'GetObject': lambda request, serve: serve(request)._replace(body=b'public')}, '200'),
+    ('guard_host', knows_its_host('x-forwarded-host'), 'heeded'),
+    ('guard_host', knows_its_host('none'), 'ignored'),
+]
+
+
+@pytest.mark.parametrize(('name', 'how', 'answer'), MISBEHAVING, ids=[f'{name}-{answer}' for name, _, answer in MISBEHAVING])
+def test_what_a_storage_does_otherwise(asked, s3, name, how, answer):
+    how(s3) if callable(how) else does(s3, **how)
+    assert asked(name) == {name: answer}
+
+
+def test_the_writers_of_a_race_are_many_and_write_different_things(endpoint, s3):
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(), KEYS)) as place:
+        answers = {str(each): each.measure(place) for each in probes.ALL if str(each).endswith('_race')}
+        assert answers == {'put_race': 'one wins', 'complete_race': 'one wins'}
+        assert place.races == 2
+    conditional = [each for each in s3.requests if each.headers.get('if-none-match') == '*']
+    by_key = Counter((each.operation, each.key) for each in conditional)
+    assert sorted((operation, number) for (operation, _), number in by_key.items()) == [('CompleteMultipartUpload', 16)] * 4 + [('PutObject', 16)] * 2
+    sent = Counter((each.operation, each.key, each.body) for each in s3.requests if each.operation in ('PutObject', 'UploadPart') and len(each.body) > 100)
+    assert set(sent.values()) == {1}
+    assert len(sent) == 16 * 6
+
+
+@pytest.mark.parametrize(('name', 'operation'), [('put_race', 'PutObject'), ('complete_race', 'CompleteMultipartUpload')])
+@pytest.mark.parametrize(('how', 'answer'), [(ignores('if-none-match'), 'several win'), (says(503, 'SlowDown'), 'none wins')])
+def test_one_race_with_another_end_is_enough(endpoint, s3, name, operation, how, answer):
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(), KEYS)) as place:
+        does(s3, **{operation: after(16, how)})
+        assert next(each for each in probes.ALL if str(each) == name).measure(place) == answer
+
+
+# What is asked, and how answers are told
+
+
+@pytest.mark.parametrize(
+    ('raised', 'answer'),
+    [
+        (ClientError({'ResponseMetadata': {'HTTPStatusCode': 412}, 'Error': {'Code': 'PreconditionFailed'}}, 'PutObject'), '412 PreconditionFailed'),
+        (ReadTimeoutError(endpoint_url='http://s3'), 'breaks off'),
+        (RSEAccessDenied('no'), 'not allowed'),
+        (UnknownKeyError(value='v', param='p', choices=[]), 'unreadable (UnknownKeyError)'),
+    ],
+)
+def test_refusals_nonsense_and_silence_are_answers(raised, answer):
+    def fails(_):
+        raise raised
+
+    assert Behaviour('section', 'text', 'meaning', fails).measure(None) == answer
+    assert str(Behaviour('section', 'text', 'meaning', fails)) == 'fails'
+
+
+@pytest.mark.parametrize(
+    ('response', 'told'),
+    [
+        ({'ResponseMetadata': {'HTTPStatusCode': 404}, 'Error': {'Code': '404'}}, '404'),
+        ({'ResponseMetadata': {'HTTPStatusCode': 404}, 'Error': {'Code': 'NoSuchKey'}}, '404 NoSuchKey'),
+        ({'ResponseMetadata': {'HTTPStatusCode': 500}}, '500'),
+        ({'ResponseMetadata': {}, 'Error': {'Code': 'NoSuchKey'}}, 'NoSuchKey'),
+        ({'Error': {}}, ''),
+    ],
+)
+def test_the_status_and_the_code_of_a_refusal(response, told):
+    assert code_of(ClientError(response, 'GetObject')) == told
+
+
+def test_all_of_a_race_start_together_and_the_winners_are_counted():
+    before, seen = threading.active_count(), []
+    failures = [ClientError({}, 'PutObject'), ReadTimeoutError(endpoint_url='http://s3'), RSEAccessDenied('no'), KeyError(4)]
+
+    def write(number):
+        seen.append(threading.active_count() - before)
+        if number < len(failures):
+            raise failures[number]
+
+    assert race(10, write) == 6
+    assert (max(seen), len(seen)) == (10, 10)
+    assert threading.active_count() == before
+
+
+def test_a_part_is_measured_alone(endpoint, s3):
+    with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET)) as place:
+        found = probes.measure(place, 'names')
+        assert set(found) == {str(each) for each in probes.PARTS['names']} - {'leading_slash', 'start_after'}
+        assert place.allows(next(each for each in probes.ALL if str(each) == 'guard_copy'))
+        place._has.clear()  # keys of the server's: it signs nothing else
+        assert not place.allows(next(each for each in probes.ALL if str(each) == 'guard_copy'))
+    assert list(probes.PARTS) == ['writing', 'integrity', 'names', 'objects', 'signatures']
+
+
+# The place
+
+
+def test_nothing_remains_even_of_what_no_listing_shows(endpoint, s3):
+    s3.versions = '<Version><Key>v</Key><VersionId>1</VersionId></Version><DeleteMarker><Key>m</Key><VersionId>2</VersionId></DeleteMarker>'
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(bucket_prefix='mine-'), KEYS)) as place:
+        assert place.bucket.startswith('mine-rucio-s3-check-')
+        other = place.new_bucket()
+        assert other.startswith('mine-rucio-s3-check-')
+        place.put(key='a')
+        place.put(key='b', Bucket=other)
+        place.copy('a', 'c', Bucket=other)
+        place.begin('d', b'part')
+        s3.store(place.bucket, 'stranger', b'')
+    assert (place.left, list(s3.buckets), s3.uploads) == ('', [BUCKET], {})
+    of_versions = [(each.bucket, each.key, each.query['versionId']) for each in s3.requests if each.operation == 'DeleteObject' and each.query]
+    assert of_versions == [(bucket, *version) for bucket in (other, place.bucket) for version in (('v', '1'), ('m', '2'))]
+
+
+def test_what_is_hidden_is_removed_nevertheless(endpoint, s3):
+    with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET, 'folder/')) as place:
+        keys = [place.put(), place.put(b'', place.key('{}/ a'))]
+        does(s3, ListObjectsV2=says(500, 'InternalError'))
+        assert set(keys) < set(s3.buckets[BUCKET])
+    assert (place.left, s3.buckets) == ('', {BUCKET: {}})
+
+
+@pytest.mark.parametrize(('status', 'left'), [(204, False), (400, False), (404, False), (403, True), (500, True)])
+def test_whether_a_key_is_left(endpoint, s3, status, left):
+    with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET)) as place:
+        key = place.key('{}/ a')
+        does(s3, DeleteObject=lambda request, serve: Answer(status) if request.key == key else serve(request))
+    assert place.left == (f'{BUCKET}/{key.replace(" ", "%20")}' if left else '')
+
+
+@pytest.mark.parametrize(
+    ('raised', 'left'),
+    [(InputValidationError('the server does not sign for this key'), False), (RSEAccessDenied('no'), True), (ReadTimeoutError(endpoint_url='http://s3'), True)],
+)
+def test_whether_a_key_is_left_that_could_not_be_asked_for(endpoint, monkeypatch, raised, left):
+    def fails(**_):
+        raise raised
+
+    with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET)) as place:
+        monkeypatch.setattr(place.s3, 'delete_object', fails)
+    assert bool(place.left) == left
+
+
+def test_what_is_left_is_told_of_buckets_too(endpoint, s3):
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(), KEYS)) as place:
+        other = place.new_bucket()
+        does(s3, DeleteBucket=says(409, 'BucketNotEmpty'))
+    assert place.left == f'the bucket {other}, the bucket {place.bucket}'
+
+
+@pytest.mark.parametrize('bucket', [True, False])
+def test_where_nothing_can_be_written_nothing_is_tried(endpoint, s3, bucket):
+    connection = clients.connect(endpoint(), KEYS)
+    does(s3, PutObject=says(403, 'AccessDenied'))
+    with (
+        pytest.raises(RSEAccessDenied, match=r'RSE X: put of bucket .*403 AccessDenied'),
+        probes.in_bucket_of_its_own(connection) if bucket else probes.in_folder(connection, Target('X', BUCKET)),
+    ):
+        raise AssertionError
+    assert s3.buckets == {BUCKET: {}}
+
+
+def test_a_client_adds_nothing_and_tries_once(endpoint, s3):
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(max_attempts=5), KEYS)) as place:
+        s3.requests.clear()
+        s3.fail('PutObject', error(503, 'SlowDown'))
+        with pytest.raises(ClientError):
+            place.put()
+        place.put()
+        one, two = s3.requests
+        assert {name for each in (one, two) for name in each.headers if name.startswith(('if-', 'x-amz-checksum', 'content-md5'))} == set()
+        assert 'authorization' in one.headers
+        place.anonymous().get_object(Bucket=place.bucket, Key=two.key)['Body'].close()
+        assert 'authorization' not in s3.requests[-1].headers
+        assert s3.requests[-1].url.startswith(f'/{place.bucket}/')
 
 
 def test_in_a_folder_nothing_else_is_touched(endpoint, s3):

@@ -518,7 +518,7 @@ def test_a_200_that_says_nothing_is_no_copy(connection, s3, said):
 def test_a_200_that_says_nothing_is_no_copy_of_a_part(connection, s3, monkeypatch, said):
     monkeypatch.setattr(transfer, 'COPY_THRESHOLD', 5 * MiB)
     s3.store(BUCKET, TARGET.key, LARGE)
-    s3.fail('UploadPart', *[said] * 3)
+    s3.fail('UploadPartCopy', *[said] * 3)
     with pytest.raises(RSEOperationNotSupported, match=r'no CopyPartResult\.ETag'):
         transfer.copy(connection(), TARGET, OTHER)
     assert list(s3.buckets[BUCKET]) == [TARGET.key]

@@ -43,13 +43,11 @@ def wrong_crc32_of_a_part(place: ProbeBucket) -> str:
 
 
 def _part(place: ProbeBucket, ok: str, kind: dict[str, Any], **checksum: str) -> str:
-    """Upload one part, and abort the upload."""
+    """Upload one part of an upload that is not completed."""
     key = place.key()
     upload, _ = place.begin(key, **kind)
     part = {'Bucket': place.bucket, 'Key': key, 'UploadId': upload, 'PartNumber': 1, 'Body': b'content'}
-    answer = said(lambda: place.s3.upload_part(**part, **checksum), ok)
-    place.abort(key, upload)
-    return answer
+    return said(lambda: place.s3.upload_part(**part, **checksum), ok)
 
 
 @behaviour(
@@ -149,15 +147,11 @@ def full_object(place: ProbeBucket) -> str:
 def _upload_whole(place: ProbeBucket, key: str, parts: list[bytes], total: str) -> None:
     upload, _ = place.begin(key, ChecksumAlgorithm='CRC32', ChecksumType='FULL_OBJECT')
     done = []
-    try:
-        for number, part in enumerate(parts, 1):
-            named = {'Bucket': place.bucket, 'Key': key, 'UploadId': upload, 'PartNumber': number}
-            sent = place.s3.upload_part(**named, Body=part, ChecksumCRC32=crc32(part))
-            done.append({'PartNumber': number, 'ETag': sent['ETag'], 'ChecksumCRC32': crc32(part)})
-        place.complete(key, (upload, done), ChecksumCRC32=total, ChecksumType='FULL_OBJECT')
-    except ClientError:
-        place.abort(key, upload)
-        raise
+    for number, part in enumerate(parts, 1):
+        named = {'Bucket': place.bucket, 'Key': key, 'UploadId': upload, 'PartNumber': number}
+        sent = place.s3.upload_part(**named, Body=part, ChecksumCRC32=crc32(part))
+        done.append({'PartNumber': number, 'ETag': sent['ETag'], 'ChecksumCRC32': crc32(part)})
+    place.complete(key, (upload, done), ChecksumCRC32=total, ChecksumType='FULL_OBJECT')
 
 
 @behaviour(

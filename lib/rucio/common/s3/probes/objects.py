@@ -16,8 +16,6 @@
 
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from .behaviour import KEPT, behaviour, md5, said, yes
 from .integrity import PART
 from .place import ProbeBucket
@@ -54,16 +52,12 @@ def part_copy(place: ProbeBucket) -> str:
     content = b'a' * PART + b'b' * 10
     source, key = place.put(content), place.key()
     upload, parts = place.begin(key)
-    try:
-        for number, span in enumerate((f'bytes=0-{PART - 1}', f'bytes={PART}-{PART + 9}'), 1):
-            named: dict[str, Any] = {'Bucket': place.bucket, 'Key': key, 'UploadId': upload, 'PartNumber': number}
-            named['CopySource'] = {'Bucket': place.bucket, 'Key': source}
-            sent = place.s3.upload_part_copy(**named, CopySourceRange=span)
-            parts.append({'PartNumber': number, 'ETag': sent.get('CopyPartResult', {}).get('ETag', '')})
-        place.complete(key, (upload, parts))
-    except (ClientError, BotoCoreError):
-        place.abort(key, upload)
-        raise
+    for number, span in enumerate((f'bytes=0-{PART - 1}', f'bytes={PART}-{PART + 9}'), 1):
+        named: dict[str, Any] = {'Bucket': place.bucket, 'Key': key, 'UploadId': upload, 'PartNumber': number}
+        named['CopySource'] = {'Bucket': place.bucket, 'Key': source}
+        sent = place.s3.upload_part_copy(**named, CopySourceRange=span)
+        parts.append({'PartNumber': number, 'ETag': sent.get('CopyPartResult', {}).get('ETag', '')})
+    place.complete(key, (upload, parts))
     return yes(place.get(key) == content)
 
 
@@ -80,9 +74,7 @@ def delete_objects(place: ProbeBucket) -> str:
         request.headers['Content-MD5'] = md5(request.body or request.data)
 
     with place.before_signing('DeleteObjects', add):
-        answer = place.s3.delete_objects(
-            Bucket=place.bucket, Delete={'Objects': [{'Key': key} for key in keys], 'Quiet': False}
-        )
+        answer = place.s3.delete_objects(Bucket=place.bucket, Delete={'Objects': [{'Key': key} for key in keys]})
     if errors := answer.get('Errors'):
         return ', '.join(sorted({each['Code'] for each in errors}))
     return yes(not set(keys) & set(place.listed()))

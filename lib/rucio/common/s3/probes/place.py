@@ -168,16 +168,6 @@ class ProbeBucket:
         self._uploads.discard((key, upload))
         return done
 
-    def abort(self, key: str, upload: str) -> None:
-        """Abort a multipart upload, if it can be.
-
-        :param key: The key of the object.
-        :param upload: The id of the upload.
-        """
-        self._uploads.discard((key, upload))
-        with suppress(ClientError, BotoCoreError, RucioException):
-            self.s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
-
     def new_bucket(self, **more: Any) -> str:
         """Make one more bucket, which must be allowed here.
 
@@ -234,8 +224,9 @@ class ProbeBucket:
 
         :returns: What could not be deleted, or an empty string.
         """
-        for key, upload in sorted(self._uploads):
-            self.abort(key, upload)
+        for key, upload in self._uploads:
+            with suppress(ClientError, BotoCoreError, RucioException):
+                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
         with suppress(ClientError, BotoCoreError, RucioException):
             self._keys |= {(self.bucket, key) for key in self.listed()}
         left = [f'{bucket}/{encode_path(key)}' for bucket, key in sorted(self._keys) if not self._gone(bucket, key)]
