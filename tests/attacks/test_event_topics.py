@@ -68,7 +68,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 @pytest.fixture(scope='module')
 def receiver() -> Iterator[Receiver]:
     with Receiver() as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
         made.shutdown()
 

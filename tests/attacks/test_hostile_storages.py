@@ -263,7 +263,7 @@ def test_an_object_that_comes_byte_by_byte(connect):
 def test_a_slow_object_is_no_silent_storage(connect, storage):
     """The time for an answer is not that for an object, and does not end with it."""
     storage.store('user.alice', 'run1/file', b'x' * 1000)
-    connection = connect(storage.url, SERVER._replace(answer_timeout=0.5))
+    connection = connect(storage.url, SERVER._replace(read_timeout=60, answer_timeout=60))
     body = connection.client.get_object(Bucket='user.alice', Key='run1/file')['Body']
     with deadlines.within(0):
         assert deadlines.is_over()

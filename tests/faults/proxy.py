@@ -40,6 +40,8 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from servers.ports import is_new
+
 PATIENCE = 60  # seconds: no test waits so long for an event unless it fails
 _HOP_BY_HOP = ('connection', 'keep-alive', 'transfer-encoding', 'content-length')
 
@@ -87,6 +89,13 @@ class Exchange:
     def __init__(self, request: Request, handler: '_Handler') -> None:
         self.request = request
         self._handler = handler
+        self._ended = False
+
+    def end(self) -> None:
+        """Note the request, before the client can know how it ends: whoever counts requests then finds it."""
+        if not self._ended:
+            self._ended = True
+            self._handler.server.proxy._remember(self.request)
 
     def forward(self) -> Response:
         """Let the server do it."""
@@ -109,6 +118,7 @@ class Exchange:
 
         :param keep: So many bytes of the body; then the connection breaks.
         """
+        self.end()
         handler = self._handler
         handler.send_response_only(response.status)
         for name, value in response.headers:
@@ -126,11 +136,13 @@ class Exchange:
 
     def drop(self) -> None:
         """Break the connection."""
+        self.end()
         self._handler.close_connection = True
         self._handler.connection.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
         """Break it as a machine does that knows nothing of it: RST, where `drop` sends FIN."""
+        self.end()
         connection = self._handler.connection
         self._handler.close_connection = True
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
@@ -143,6 +155,7 @@ class Exchange:
 
     def respond_slowly(self, response: Response, seconds: float, pieces: int = 20) -> None:
         """Answer the client in small pieces."""
+        self.end()
         body, response.body = response.body, response.body[:0]
         handler = self._handler
         handler.send_response_only(response.status)
@@ -418,7 +431,7 @@ class FaultProxy:
         except (OSError, http.client.HTTPException):  # the client, or the server, is gone
             exchange._handler.close_connection = True
         finally:
-            self._remember(exchange)
+            exchange.end()
 
     def _fault(self, request: Request) -> Fault:
         if self._choose:
@@ -429,10 +442,10 @@ class FaultProxy:
                 self._faults.remove(fault)
         return fault[1] if fault else forward
 
-    def _remember(self, exchange: Exchange) -> None:
+    def _remember(self, request: Request) -> None:
         if not self._choose:
             with self._changed:
-                self.seen.append(exchange.request)
+                self.seen.append(request)
                 self._changed.notify_all()
 
     def _refuse(self, exchange: Exchange) -> bool:
@@ -441,7 +454,6 @@ class FaultProxy:
             if early is None:
                 return False
             self._early.remove(early)
-            self.seen.append(exchange.request)
         answer(*early[1:])(exchange)
         return True
 
@@ -463,6 +475,8 @@ def _listener() -> '_Server':
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             address = probe.getsockname()
+        if not is_new(address[1]):
+            continue
         try:
             return _Server(address, _Handler)
         except OSError:  # somebody else was faster

@@ -252,5 +252,5 @@ def test_who_does_not_know_the_token(desk: Desk, weed: Any, unique: str) -> None
 def test_bodies_that_are_none(desk: Desk, weed: Any) -> None:
     assert desk.tell(WEED, None, raw=b'garbage')[0] == 400
     assert desk.tell(WEED, None, raw=b'garbage', token=None)[0] == 401
-    assert desk.tell(WEED, None, raw=b' ' * (1024 * 1024 + 1))[0] == 413
+    assert desk.tell(WEED, None, announced=1024 * 1024 + 1)[0] == 413
     assert desk.tell(WEED, {'Records': [aws('key')] * 1001})[0] == 400

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
-from .forks import run_code
+from .forks import run, run_code
 from .process import tail
 from .rucio_server import RucioServer
 from .seaweedfs import SeaweedFS
@@ -117,16 +117,7 @@ class RucioCli:
         env: Mapping[str, str] | None = None,
     ) -> 'subprocess.CompletedProcess[str]':
         """Run a command of this Python environment as the user. `env` adds to the environment; `cwd` is the user's home unless given."""
-        done = subprocess.run(
-            [command_path(command), *arguments],
-            env={**self.environment, **(env or {})},
-            cwd=cwd or self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = run(command, *arguments, environment={**self.environment, **(env or {})}, directory=cwd or self.directory, timeout=timeout)
         if check and done.returncode:
             raise RucioError(f'{command} {" ".join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr}')
         return done

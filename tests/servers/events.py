@@ -25,7 +25,15 @@ EVENTS_TOKEN = 'a-token-of-the-tests-0123456789'
 
 
 def tell(
-    server: RucioServer, rse: str, document: Any, *, token: str | None = EVENTS_TOKEN, raw: bytes | None = None, authorization: str = '', vo: str = ''
+    server: RucioServer,
+    rse: str,
+    document: Any,
+    *,
+    token: str | None = EVENTS_TOKEN,
+    raw: bytes | None = None,
+    authorization: str = '',
+    vo: str = '',
+    announced: int = 0,
 ) -> tuple[int, Any]:
     """
     POST to the server's endpoint for events; status and answer.
@@ -33,13 +41,17 @@ def tell(
     :param document: the body, as JSON.
     :param raw: the body, in the place of a document.
     :param authorization: the header, in the place of one with the token.
+    :param announced: the length of a body that is not sent: while one is on its way, the answer of a server that does not read it may be lost.
     """
     connection = http.client.HTTPConnection('127.0.0.1', server.port, timeout=60)
     headers = {'Content-Type': 'application/json'}
     if token or authorization:
         headers['Authorization'] = authorization or f'Bearer {token}'
+    if announced:
+        headers['Content-Length'] = str(announced)
     path = f'/s3/{rse}/events' + (f'?vo={vo}' if vo else '')
-    connection.request('POST', path, body=json.dumps(document).encode() if raw is None else raw, headers=headers)
+    body = None if announced else json.dumps(document).encode() if raw is None else raw
+    connection.request('POST', path, body=body, headers=headers)
     response = connection.getresponse()
     content = response.read()
     connection.close()

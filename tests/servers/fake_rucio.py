@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from .ports import listen
+
 TOKEN = 'token-of-the-tests'
 
 
@@ -49,7 +51,7 @@ class FakeRucio:
         self.asked: list[Asked] = []
         self.tokens = 0
         handler = type('Handler', (_Handler,), {'fake': self})
-        self._server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+        self._server = listen(lambda address: ThreadingHTTPServer(address, handler))
         self.url = f'http://127.0.0.1:{self._server.server_port}'
 
     def __enter__(self) -> 'FakeRucio':

@@ -36,6 +36,8 @@ from urllib.parse import parse_qsl, quote, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from .ports import listen
+
 PAGE = 1000  # keys in a listing
 ARCHIVES = ('GLACIER', 'DEEP_ARCHIVE')
 RESTORING, RESTORED = 'ongoing-request="true"', 'ongoing-request="false", expiry-date="Fri, 21 Dec 2040 00:00:00 GMT"'
@@ -150,7 +152,7 @@ class FakeS3:
         self.reached = threading.Event()  # a stalled request is here
 
     def __enter__(self):
-        self._server = _Server(('127.0.0.1', 0), _Handler)
+        self._server = listen(lambda address: _Server(address, _Handler))
         self._server.s3 = self
         self.port = self._server.server_address[1]
         self.url = f'http://127.0.0.1:{self.port}'

@@ -19,6 +19,8 @@ from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl
 
+from .ports import listen
+
 _NS = 'https://sts.amazonaws.com/doc/2011-06-15/'
 
 
@@ -37,7 +39,7 @@ class FakeSTS:
         self.reached = threading.Event()  # a request is here
 
     def __enter__(self):
-        self._server = ThreadingHTTPServer(('127.0.0.1', 0), self._handler())
+        self._server = listen(lambda address: ThreadingHTTPServer(address, self._handler()))
         self._server.daemon_threads = True
         self.url = f'http://127.0.0.1:{self._server.server_port}'
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)

@@ -12,88 +12,123 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Python code that uses Rucio's client, in a process of its own for each call, of which none has to import it: one process has, and forks."""
+"""Python programs as processes of their own, of which none has to import what takes most of its time: one process has, and forks."""
 
 import functools
 import json
 import math
 import os
+import selectors
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO
 
-from .files import clean_environment
+from .files import clean_environment, command_path
 
-# It gets the descriptor of a connection for each call, and ends when our end of its own is closed.
+# What code of the tests uses.
+CLIENT = ('rucio.client.s3client', 'rucio.client')
+# Most of the start of Rucio's commands. None of them is Rucio's, which reads its configuration when it is imported, or reads the environment then.
+LIBRARIES = (
+    *('argcomplete', 'asyncio', 'attr', 'boto3.s3.inject', 'boto3.session', 'botocore.client', 'botocore.httpsession', 'click', 'cryptography.x509'),
+    *('dogpile.cache.backends.memcached', 'dogpile.cache.backends.memory', 'packaging.specifiers', 'paramiko', 'pydoc', 'requests', 'rich.columns'),
+    *('rich.console', 'rich.logging', 'rich.progress', 'rich.syntax', 'rich.table', 'rich.traceback', 'rich.tree', 's3transfer.manager', 'tabulate'),
+    *('flask', 'jsonschema', 'sqlalchemy.dialects.sqlite', 'sqlalchemy.ext.declarative', 'sqlalchemy.orm'),  # a server's
+)
+
 _PARENT = """
-import json, os, signal, socket, sys, tempfile, traceback
-import rucio.client.s3client
-from rucio.client import Client
-from rucio.common import config
+import atexit, contextlib, gc, importlib, json, os, runpy, signal, socket, sys
+
+ended = []  # the exit code, where there is one
 
 
-def run(connection):
-    request = json.load(connection.makefile())
-    signal.alarm(request['seconds'])  # nobody listens after that
-    os.environ.clear()
-    os.environ.update(request['environment'])
-    os.chdir(request['directory'])
-    files = [tempfile.TemporaryFile() for _ in range(3)]
-    files[0].write(request['input'].encode())
-    files[0].seek(0)
-    for descriptor, file in enumerate(files):
-        os.dup2(file.fileno(), descriptor)
-    sys.argv = ['-c', *request['arguments']]
-    config.clean_cached_config()
-    code = 0
-    try:
-        exec(compile(request['code'], '<string>', 'exec'), {'__name__': '__main__'})
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if code and not isinstance(error.code, int):
-            print(error.code, file=sys.stderr)
-    except BaseException:
-        code = 1
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for file in files:
-        file.seek(0)
-    said = [file.read().decode() for file in files[1:]]
-    connection.sendall(json.dumps([code, *said]).encode())
+@atexit.register  # the first, so it is called when all others have been
+def leave():
+    if ended:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # the end that Python makes says so
+            return
+        os._exit(ended[0])  # all that would follow is to free memory, which is shared until somebody writes to it
 
 
 control = socket.socket(fileno=int(sys.argv[1]))
+for module in sys.argv[2:]:
+    with contextlib.suppress(ImportError):  # a client's Rucio has fewer
+        importlib.import_module(module)
+gc.collect()
+gc.freeze()  # what was imported is no garbage, and to look at it would copy it
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
 while True:
-    message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+    message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
     if not message:
-        break
-    connection = socket.socket(fileno=descriptors[0])
+        ended.append(0)
+        sys.exit()
     if not os.fork():
-        control.close()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            run(connection)
-        finally:
-            os._exit(0)
-    connection.close()
+        break
+    for each in descriptors:
+        os.close(each)
+
+# A child, which waits for its own child and tells how that ended.
+control.close()
+connection, streams = socket.socket(fileno=descriptors[0]), descriptors[1:]
+with connection.makefile() as lines:
+    request = json.load(lines)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+child = os.fork()
+if child:
+    late = []
+    signal.signal(signal.SIGALRM, lambda *_: late.append(os.kill(child, signal.SIGKILL)))
+    signal.alarm(request['seconds'])
+    for each in streams:
+        os.close(each)
+    status = os.waitpid(child, 0)[1]
+    connection.sendall(json.dumps([os.waitstatus_to_exitcode(status), bool(late)]).encode())
+    os._exit(0)
+
+# The rest is the child of the child, at the end of this program: it ends as a Python program does.
+connection.close()
+for descriptor, stream in enumerate(streams):
+    os.dup2(stream, descriptor)
+    os.close(stream)
+os.environ.clear()
+os.environ.update(request['environment'])
+os.chdir(request['directory'])
+sys.argv = request['arguments']
+if 'rucio.common.config' in sys.modules:
+    sys.modules['rucio.common.config'].clean_cached_config()
+if 'rucio_s3_plugin' in sys.modules:
+    importlib.reload(sys.modules['rucio_s3_plugin'])  # which runs whenever Python starts
+try:
+    if request['code']:
+        exec(compile(request['code'], '<string>', 'exec'), {'__name__': '__main__'})
+    elif sys.argv[0] == '-m':
+        del sys.argv[0]
+        runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(sys.argv[0])
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    ended.append(0)
+except SystemExit as end:
+    if end.code is None or isinstance(end.code, int):
+        ended.append((end.code or 0) & 0xFF)
+    raise
 """
 
 
 @functools.cache
-def _parent() -> socket.socket:
-    """The process that forks, started once."""
+def _parent(modules: tuple[str, ...]) -> socket.socket:
+    """The process that has imported these modules and forks, started once."""
     ours, theirs = socket.socketpair()
     with theirs:
         environment = clean_environment('/', RUCIO_CLIENT_MODE='1', RUCIO_CONFIG=os.devnull)
         subprocess.Popen(
-            [sys.executable, '-c', _PARENT, str(theirs.fileno())],
+            [sys.executable, '-c', _PARENT, str(theirs.fileno()), *modules],
             env=environment,
             cwd='/',
             pass_fds=[theirs.fileno()],
@@ -107,7 +142,7 @@ def _parent() -> socket.socket:
 
 @functools.cache
 def _log() -> IO[bytes]:
-    """What the process that forks says, such as why it could not import Rucio."""
+    """What the processes that fork say, such as why one could not import Rucio."""
     return tempfile.TemporaryFile()
 
 
@@ -118,19 +153,81 @@ def run_code(
     As `python -c CODE ARGUMENTS` with this environment, in this directory, but with Rucio's client imported already.
 
     :param text: for its standard input.
-    :raises RuntimeError: if it takes longer than `timeout` seconds, after which it is ended.
+    :raises subprocess.TimeoutExpired: if it takes longer than `timeout` seconds, after which it is ended.
     """
-    request = {'code': code, 'arguments': arguments, 'environment': dict(environment), 'directory': str(directory), 'input': text}
-    request['seconds'] = math.ceil(timeout)
+    return _run(CLIENT, code, ['-c', *arguments], environment, directory, text, timeout)
+
+
+def run(
+    command: str, *arguments: str, environment: Mapping[str, str], directory: 'str | os.PathLike[str]', timeout: float
+) -> 'subprocess.CompletedProcess[str]':
+    """
+    Run a command of this Python environment; those of Rucio, also as `python -m`, are not slowed down by importing the libraries of others.
+
+    :raises subprocess.TimeoutExpired: if it takes longer than `timeout` seconds, after which it is ended.
+    """
+    path = command_path(command)
+    if command.startswith('rucio'):
+        return _run(LIBRARIES, '', [path, *arguments], environment, directory, '', timeout)
+    if command == 'python' and arguments[0] == '-m':
+        return _run(LIBRARIES, '', arguments, environment, directory, '', timeout)
+    return subprocess.run(
+        [path, *arguments],
+        env=environment,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def _run(
+    modules: tuple[str, ...],
+    code: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    directory: 'str | os.PathLike[str]',
+    text: str,
+    timeout: float,
+) -> 'subprocess.CompletedProcess[str]':
+    request = {'code': code, 'arguments': arguments, 'environment': dict(environment), 'directory': str(directory), 'seconds': math.ceil(timeout)}
     ours, theirs = socket.socketpair()
-    with closing(ours):
-        with theirs:
-            socket.send_fds(_parent(), [b'.'], [theirs.fileno()])
+    with ExitStack() as both, closing(ours):
+        with theirs, ExitStack() as given:
+            outputs = []
+            entry = both.enter_context(tempfile.TemporaryFile())
+            entry.write(text.encode())
+            entry.seek(0)
+            ends = [theirs.fileno(), entry.fileno()]
+            for _ in range(2):
+                reading, writing = os.pipe()
+                outputs.append(both.enter_context(open(reading, 'rb', buffering=0)))
+                ends.append(given.enter_context(open(writing, 'wb', buffering=0)).fileno())
+            socket.send_fds(_parent(modules), [b'.'], ends)
         ours.sendall(json.dumps(request).encode())
         ours.shutdown(socket.SHUT_WR)
-        answer = b''.join(iter(functools.partial(ours.recv, 65536), b''))
+        said, complained = _read(outputs)
+        answer = b''.join(iter(functools.partial(ours.recv, 1000), b''))
     if not answer:
-        said = os.pread(_log().fileno(), 10_000, 0).decode()
-        raise RuntimeError(f'the process ended before it had an answer, within {timeout} seconds: {code}\n{said}')
-    status, said, complained = json.loads(answer)
-    return subprocess.CompletedProcess(['python', '-c', code, *arguments], status, said, complained)
+        raise RuntimeError(f'{arguments} could not be run: {os.pread(_log().fileno(), 10_000, 0).decode()}')
+    status, late = json.loads(answer)
+    if late:
+        raise subprocess.TimeoutExpired(arguments, timeout, said, complained)
+    return subprocess.CompletedProcess(arguments, status, said, complained)
+
+
+def _read(streams: Sequence[IO[bytes]]) -> list[str]:
+    """All that comes from several pipes."""
+    found = {stream: bytearray() for stream in streams}
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if piece := key.fileobj.read(65536):
+                    found[key.fileobj] += piece
+                else:
+                    selector.unregister(key.fileobj)
+    return [found[stream].decode().replace('\r\n', '\n').replace('\r', '\n') for stream in streams]

@@ -24,6 +24,8 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from .ports import listen
+
 
 class Issuer:
     """An OIDC provider on a free port of 127.0.0.1; use it in a `with`."""
@@ -32,11 +34,11 @@ class Issuer:
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self._server = ThreadingHTTPServer(('127.0.0.1', 0), self._handler())
+        self._server = listen(lambda address: ThreadingHTTPServer(address, self._handler()))
         self.url = f'http://127.0.0.1:{self._server.server_port}'
 
     def __enter__(self) -> 'Issuer':
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

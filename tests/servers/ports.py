@@ -16,6 +16,11 @@
 
 import random
 import socket
+from collections.abc import Callable
+from http.server import HTTPServer
+from typing import TypeVar
+
+Server = TypeVar('Server', bound=HTTPServer)
 
 # Below the ports that Linux gives to outgoing connections (32768 and up), also with the twin.
 FIRST, LAST = 10240, 22767
@@ -54,4 +59,25 @@ def _claim(port: int) -> bool:
         claim.close()
         return False
     _claims.append(claim)
+    return True
+
+
+# Ports of the servers of this process. What a client remembers of an address, such as that it does not answer, is not for the next server.
+_had: set[int] = set()
+
+
+def listen(make: Callable[[tuple[str, int]], Server]) -> Server:
+    """Make a server on a free port that no server of this process had before."""
+    while True:
+        server = make(('127.0.0.1', 0))
+        if is_new(server.server_port):
+            return server
+        server.server_close()
+
+
+def is_new(port: int) -> bool:
+    """Whether no server of this process had this port before; from now on, one has."""
+    if port in _had:
+        return False
+    _had.add(port)
     return True

@@ -101,10 +101,17 @@ class Rest:
         user.call('whoami')
         self.token = (user.directory / 'auth_token').read_text()
 
-    def __call__(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, token: str | None = None, **query: str) -> Answer:
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, announced: int = 0, token: str | None = None, **query: str
+    ) -> Answer:
+        """
+        :param raw: the body as it is, in the place of one that becomes JSON.
+        :param announced: the length of a body that is not sent: while one is on its way, the answer of a server that does not read it may be lost.
+        """
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         where = f'{self.base}{path}' + (f'?{urllib.parse.urlencode(query)}' if query else '')
-        answer = send(self.user.server, method, where, {'X-Rucio-Auth-Token': token if token is not None else self.token}, data)
+        headers = {'X-Rucio-Auth-Token': token if token is not None else self.token, **({'Content-Length': str(announced)} if announced else {})}
+        answer = send(self.user.server, method, where, headers, data)
         if self.base and answer.status < 300:
             conform(method, path, answer)
         return answer

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
+from .forks import run
 from .ports import free_port
 from .postgres import PostgreSQL
 from .process import Process, ServerError, tail
@@ -217,16 +218,7 @@ class RucioServer:
 
     def run(self, command: str, *arguments: str, timeout: float = 300) -> 'subprocess.CompletedProcess[str]':
         """Run a command on the server's machine: run('rucio-reaper', '--run-once', '--greedy')."""
-        return subprocess.run(
-            [command_path(command), *arguments],
-            env=self.environment,
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return run(command, *arguments, environment=self.environment, directory=self.directory, timeout=timeout)
 
     def run_daemon(self, command: str, *options: str) -> str:
         """Run one of Rucio's daemons to its end, which has to be a good one; what it said."""

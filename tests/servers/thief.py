@@ -23,6 +23,8 @@ from typing import Any
 
 from servers.ca import CA
 
+from .ports import listen
+
 KEYS = {'AccessKeyId': 'AKIDOFTHETHIEF', 'SecretAccessKey': 'secret-of-the-thief', 'SessionToken': 'token-of-the-thief'}
 
 
@@ -36,7 +38,7 @@ class Thief:
     def __init__(self, ca: CA | None = None, redirect: str = '') -> None:
         self.seen: list[str] = []
         handler = type('Handler', (_Handler,), {'thief': self})
-        self._server = _Server(('127.0.0.1', 0), handler)
+        self._server = listen(lambda address: _Server(address, handler))
         self.redirect = redirect
         if ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from unittest import mock
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable
 from rucio.common.s3 import breaker, clients, credentials, factory
@@ -27,6 +27,7 @@ from servers.fake_s3 import Answer, FakeS3, Lost, Stalled
 from servers.process import until
 
 KEYS = credentials.Static('AKID', 'secret')
+PATIENT = SERVER._replace(connect_timeout=60, read_timeout=60, answer_timeout=120)  # of who gets an answer, however busy the machine is
 
 
 @pytest.fixture
@@ -45,8 +46,13 @@ def back(monkeypatch):
     made.set()  # the thread that waits for it ends
 
 
-def client_of(fake, patience=SERVER):
-    return clients.connect(Endpoint('X', 'x', fake.url), KEYS, patience._replace(connect_timeout=1, read_timeout=0.2)).client
+def client_of(fake, patience=PATIENT):
+    return clients.connect(Endpoint('X', 'x', fake.url), KEYS, patience).client
+
+
+def hasty(fake):
+    """Of who gets none."""
+    return client_of(fake, SERVER._replace(connect_timeout=1, read_timeout=0.2))
 
 
 def refuses(client):
@@ -59,7 +65,7 @@ def refuses(client):
 
 @contextmanager
 def waiting(s3, client, count):
-    """So many threads whose requests the storage does not answer within the block, nor for 5 s."""
+    """So many threads whose requests the storage does not answer within the block."""
 
     def ask():
         with suppress(BotoCoreError, ClientError):
@@ -81,13 +87,13 @@ def test_one_that_does_not_answer_is_asked_once(s3):
     s3.fail('ListBuckets', *[Stalled()] * 9)
     for _ in range(3):
         with pytest.raises(StorageSilentError):
-            client_of(s3).list_buckets()
+            hasty(s3).list_buckets()
     assert s3.operations() == ['ListBuckets']
 
 
 def test_and_again_when_it_answers(s3, back):
     s3.fail('ListBuckets', Stalled())
-    assert refuses(client_of(s3))
+    assert refuses(hasty(s3))
     back.set()
     until(lambda: not refuses(client_of(s3)))
 
@@ -95,22 +101,23 @@ def test_and_again_when_it_answers(s3, back):
 @pytest.mark.usefixtures('back')
 def test_all_clients_of_the_storage_know(s3):
     s3.fail('ListBuckets', Stalled())
-    assert refuses(client_of(s3))
-    other = clients.connect(Endpoint('Y', 'y', s3.url), credentials.Static('OTHER', 'secret'), SERVER).client
+    assert refuses(hasty(s3))
+    other = clients.connect(Endpoint('Y', 'y', s3.url), credentials.Static('OTHER', 'secret'), PATIENT).client
     assert refuses(other)
 
 
 @pytest.mark.usefixtures('back')
 def test_other_storages_and_people_go_on(s3):
     s3.fail('ListBuckets', Stalled())
-    assert refuses(client_of(s3))
+    assert refuses(hasty(s3))
     assert not refuses(client_of(s3, PERSON))
     with FakeS3() as healthy:
         assert not refuses(client_of(healthy))
 
 
 @pytest.mark.usefixtures('back')
-def test_errors_are_answers(s3):
+def test_errors_are_answers(s3, monkeypatch):
+    monkeypatch.setattr(breaker, 'SLOW_FAILURE', 60)
     s3.fail('ListBuckets', *map(Answer, (500, 503, 403)))
     with pytest.raises(ClientError):
         client_of(s3).list_buckets()
@@ -132,7 +139,7 @@ def test_who_refuses_connections_costs_no_time_and_is_asked_again():
 def test_what_a_user_reads(s3):
     s3.fail('ListBuckets', Stalled())
     with pytest.raises(ServiceUnavailable) as caught, translated('ls', Target('X', 'bucket')):
-        client_of(s3).list_buckets()
+        hasty(s3).list_buckets()
     assert 'RSE X: ls of bucket' in str(caught.value)
     assert f'the storage at {s3.url} does not answer' in str(caught.value)
     assert is_unreachable(caught.value.__cause__)
@@ -140,16 +147,28 @@ def test_what_a_user_reads(s3):
 
 def test_it_is_asked_whether_it_is_back(s3, monkeypatch):
     monkeypatch.setattr(breaker, 'PAUSE', 0.01)
-    s3.fail('ListBuckets', *[Stalled()] * 3, Answer(403))
     client = client_of(s3)
+    session = client._endpoint.http_session
+    while '_session' in vars(session):
+        session = session._session
+    send, silences = session.send, [ReadTimeoutError(endpoint_url=s3.url)] * 3
+
+    def sent(request):
+        if silences:
+            raise silences.pop()
+        return send(request)
+
+    monkeypatch.setattr(session, 'send', sent)
+    s3.fail('ListBuckets', Answer(403))
     assert refuses(client)
     until(lambda: not refuses(client))
-    assert s3.operations() == ['ListBuckets'] * 5
+    assert not silences
+    assert s3.operations() == ['ListBuckets'] * 2
 
 
 @pytest.mark.parametrize(('answer', 'is_back'), [(Answer(405), True), (Answer(200, b'<html>a proxy</html>'), True), (Answer(500), True), (Stalled(), False)])
 def test_any_answer_counts(s3, answer, is_back):
-    client = clients.connect(Endpoint('X', 'x', s3.url), KEYS, PERSON._replace(read_timeout=0.2, max_attempts=1)).client
+    client = client_of(s3, PERSON._replace(read_timeout=30 if is_back else 0.2, max_attempts=1))
     s3.fail('ListBuckets', answer)
     assert breaker._answers(client.list_buckets) == is_back
 
@@ -170,8 +189,7 @@ def test_without_room_for_a_thread_the_storage_is_asked_again(s3, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, 'start', refuse)
     s3.fail('ListBuckets', Stalled())
-    client = client_of(s3)
-    assert [refuses(client), refuses(client)] == [True, False]
+    assert [refuses(hasty(s3)), refuses(client_of(s3))] == [True, False]
 
 
 @pytest.mark.usefixtures('back')
@@ -179,14 +197,15 @@ def test_few_threads_wait_for_the_same_storage(s3, monkeypatch):
     """A worker process of 20 threads: two are held, the others are refused before anybody's time-out."""
     monkeypatch.setattr(breaker, 'MAX_WAIT', 0.05)
     monkeypatch.setattr(breaker, '_answers', lambda _: threading.Event().wait(9))
-    client = client_of(s3, SERVER._replace(connect_timeout=5))
+    client = client_of(s3)
     with waiting(s3, client, breaker.MAX_UNANSWERED):
         assert [refuses(client) for _ in range(3)] == [True] * 3
         assert 'ListBuckets' not in s3.operations()
 
 
-def test_slow_requests_keep_no_others_from_a_storage_that_is_well(s3):
+def test_slow_requests_keep_no_others_from_a_storage_that_is_well(s3, monkeypatch):
     """Two large deletions take their time; the storage answers something simple, so that others may ask, too."""
+    monkeypatch.setattr(breaker, 'MAX_WAIT', 30)
     client = client_of(s3)
     s3.make_bucket('b')
     with waiting(s3, client, breaker.MAX_UNANSWERED):
@@ -199,7 +218,7 @@ def test_slow_requests_keep_no_others_from_a_storage_that_is_well(s3):
 def test_a_failure_that_takes_long_is_silence(s3, monkeypatch, fault):
     """Neither is a time-out to botocore, and each would hold a worker nearly as long: so would a resolver that hangs."""
     monkeypatch.setattr(breaker, 'SLOW_FAILURE', 0)
-    client = client_of(s3, SERVER._replace(max_attempts=1))
+    client = client_of(s3, PATIENT._replace(max_attempts=1))
     s3.fail('ListBuckets', fault)
     with pytest.raises((ClientError, BotoCoreError)):
         client.list_buckets()

@@ -290,7 +290,7 @@ def test_long_work_begins_on_a_storage_that_answers(fault, is_well):
     """Or reconciliations, imports and removals would hold the workers of the server four times as long as others."""
     with FakeS3() as s3:
         s3.fail('ListBuckets', fault)
-        endpoint = Endpoint('X', 'x', s3.url, read_timeout=0.2, max_attempts=1)
+        endpoint = Endpoint('X', 'x', s3.url, read_timeout=60 if is_well else 0.2, max_attempts=1)
         asked = []
 
         def connection(patience):
