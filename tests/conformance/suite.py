@@ -214,7 +214,7 @@ class ProtocolConformance:
     def test_put_after_an_empty_file(self, rig, name, local, caplog):
         """A storage answers an empty PUT at once. That answer must not be taken for the one to the next PUT on this connection."""
         empty, file = local(0, 'empty'), local(1000)
-        protocol = rig.protocol('write', rig.rse(read_timeout=5))  # a connection of its own, and a failure need not take a minute
+        protocol = rig.protocol('write', rig.rse(read_timeout=30))  # a connection of its own, and a failure need not take a minute
         with caplog.at_level(logging.WARNING, 'urllib3'):
             for number in range(2):
                 protocol.put(str(empty.path), rig.pfn(f'{name}{number} empty', 'write'))

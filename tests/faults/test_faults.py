@@ -40,6 +40,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import transfer
 from servers.files import clean_environment
+from servers.process import TIMEOUT
 from servers.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.integration
@@ -472,7 +473,7 @@ def test_a_signal_within_a_multipart_upload(rig, proxy, putting, name, local, nu
     assert child.stdout.readline() == 'interrupted\n'
     # The answer comes only now: what was under way is waited for, and then the upload is aborted.
     stall.release()
-    assert child.wait(30) == code
+    assert child.wait(TIMEOUT) == code
     assert 'AbortMultipartUpload' in proxy.operations()
     assert rig.uploads() == []
     assert rig.stored(name) is None

@@ -27,6 +27,7 @@ import pytest
 from faults.proxy import Fault, FaultProxy, break_after, carry_out_twice
 from servers.ca import CA
 from servers.cli import RucioCli, s3_keys
+from servers.process import TIMEOUT
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 
@@ -179,7 +180,7 @@ def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -221,7 +222,7 @@ def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TIMEOUT,
         check=False,
     )
     assert 'changed after its checksums were computed' in upload.stderr
@@ -281,7 +282,7 @@ def test_what_a_kill_after_put_leaves_is_repaired_as_documented(site: Site, uniq
         env={**site.alice.environment, 'RUCIO_COMMAND': str(Path(sys.executable).with_name('rucio'))},
         cwd=tmp_path,
         capture_output=True,
-        timeout=100,
+        timeout=TIMEOUT,
         check=False,
     )
     assert site.states(unique) == {'PLAIN_S3': 'COPYING'}

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from servers.cli import RucioCli
+from servers.process import TIMEOUT
 from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 from servers.team import Team, ok
@@ -49,7 +50,7 @@ def on_a_terminal(site: Site, *words: str) -> str:
     except OSError:
         pass  # the other end was closed: the command has ended
     os.close(ours)
-    assert command.wait(60) == 0
+    assert command.wait(TIMEOUT) == 0
     return text.decode()
 
 

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 import pytest
 
 from interop.world import WITHOUT_STS
+from servers.process import TIMEOUT
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def serving(user, *options):
             said += line
         yield said
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 0
+        assert running.wait(TIMEOUT) == 0
         assert 'Traceback' not in running.stderr.read()
     finally:
         if running.poll() is None:

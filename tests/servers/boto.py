@@ -26,7 +26,7 @@ from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .ports import free_port
-from .process import Process
+from .process import TIMEOUT, Process
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,7 +64,6 @@ class S3Server:
     region = 'us-east-1'
     hostname = '127.0.0.1'
     scheme = 'http'
-    start_timeout = 120  # seconds: several times what it takes on an idle machine
     _twin = False  # whether the port 10000 above has to be free, too
 
     def __init__(self, directory: 'str | os.PathLike[str]') -> None:
@@ -96,7 +95,7 @@ class S3Server:
         self._process = self._process_to_start()
         self._process.start()
         client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
-        self._process.wait(lambda: self.works(client), self.start_timeout)
+        self._process.wait(lambda: self.works(client), TIMEOUT)
 
     def _process_to_start(self) -> Process:
         raise NotImplementedError

@@ -36,9 +36,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from . import documented
 from .files import clean_environment, write_private
 from .ports import free_port
-from .process import Process, ServerError, tail
+from .process import TIMEOUT, Process, ServerError, tail
 
-START_TIMEOUT = 120
 COMMANDS = ('ceph-mon', 'ceph-osd', 'monmaptool', 'radosgw', 'radosgw-admin')
 PACKAGES = 'radosgw ceph-mon ceph-osd ceph-common'
 # RUCIO_S3_TEST_CEPH names a folder with the programs of another version.
@@ -171,7 +170,7 @@ class CephRGW:
         write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8), apis=documented.ceph_topics()[0]))
         self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
         self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
-        self._launch('ceph-mon', '-f', '-c', str(self._conf), '-i', 'a').wait(lambda: _listens(self._monitor), START_TIMEOUT)
+        self._launch('ceph-mon', '-f', '-c', str(self._conf), '-i', 'a').wait(lambda: _listens(self._monitor), TIMEOUT)
         osd = str(uuid4())
         self._run('ceph', '-c', str(self._conf), 'osd', 'new', osd)
         self._run('ceph-osd', '-c', str(self._conf), '-i', '0', '--mkfs', '--osd-uuid', osd)
@@ -196,7 +195,7 @@ class CephRGW:
     def _start_gateway(self) -> None:
         self._gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
         client = self.client(connect_timeout=1, read_timeout=10, retries={'total_max_attempts': 1})
-        self._gateway.wait(lambda: _works(client), START_TIMEOUT)
+        self._gateway.wait(lambda: _works(client), TIMEOUT)
 
     @cached_property
     def private(self) -> 'CephRGW':
@@ -209,7 +208,7 @@ class CephRGW:
         apis = f'{documented.ceph_topics()[0]}, notifications'
         options = [f'--rgw_frontends=beast endpoint=127.0.0.1:{made.port} tcp_nodelay=1', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
         gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw', *options, f'--log_file={folder}/rgw.log')
-        gateway.wait(lambda: _listens(made.port), START_TIMEOUT)
+        gateway.wait(lambda: _listens(made.port), TIMEOUT)
         return made
 
     def stop(self) -> None:
@@ -268,7 +267,7 @@ class CephRGW:
                 input=stdin.encode(),
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                timeout=START_TIMEOUT,
+                timeout=TIMEOUT,
                 check=False,
             )
         if done.returncode:

@@ -28,9 +28,8 @@ from pathlib import Path
 
 from .files import clean_environment, write_private
 from .ports import free_port
-from .process import Process, ServerError
+from .process import TIMEOUT, Process, ServerError
 
-START_TIMEOUT = 120
 # Where Debian and Red Hat have them, beside PATH.
 PLACES = ('/usr/lib/postgresql/*/bin', '/usr/pgsql-*/bin')
 
@@ -101,7 +100,7 @@ class PostgreSQL:
             self._initialise()
             self._process = Process('PostgreSQL', self._command('postgres', '-D', 'db'), env=self._environment, cwd=self._data, log=self.log)
             self._process.start()
-            self._process.wait(self._listens, START_TIMEOUT)
+            self._process.wait(self._listens, TIMEOUT)
         except BaseException:
             self.stop()
             raise
@@ -144,7 +143,7 @@ class PostgreSQL:
                 os.chown(path, user.pw_uid, user.pw_gid)
         command = self._command('initdb', '-D', 'db', '-U', 'rucio', '--pwfile=password', '--auth=scram-sha-256', '--encoding=UTF8', *self._locale, '--no-sync')
         with self.log.open('ab') as log:
-            done = subprocess.run(command, env=environment, cwd=data, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_TIMEOUT, check=False)
+            done = subprocess.run(command, env=environment, cwd=data, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=TIMEOUT, check=False)
         if done.returncode:
             raise ServerError(f'The database could not be made:\n{self.log.read_text()[-2000:]}')
         settings = {
@@ -162,7 +161,7 @@ class PostgreSQL:
     def _listens(self) -> bool:
         """It listens a little before it takes connections."""
         command = self._command('pg_isready', '-q', '-h', '127.0.0.1', '-p', str(self.port), '-U', 'rucio')
-        return subprocess.run(command, env=self._environment, stdin=subprocess.DEVNULL, timeout=START_TIMEOUT, check=False).returncode == 0
+        return subprocess.run(command, env=self._environment, stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False).returncode == 0
 
 
 def _other_user() -> pwd.struct_passwd | None:

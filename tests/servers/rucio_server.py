@@ -31,9 +31,8 @@ from .files import Sections, clean_environment, command_path, config_text, merge
 from .forks import run
 from .ports import free_port
 from .postgres import PostgreSQL
-from .process import Process, ServerError, tail
+from .process import TIMEOUT, Process, ServerError, tail
 
-START_TIMEOUT = 120
 # The daemons of this project as `run` takes them, also where only links to lib/ are installed (make dev).
 RECONCILER = ('python', '-m', 'rucio.daemons.s3.reconciler')
 COPIER = ('python', '-m', 'rucio.daemons.s3.copier')
@@ -166,7 +165,7 @@ class RucioServer:
             log=self.log,
         )
         self._process.start()
-        self._process.wait(self._answers, START_TIMEOUT)
+        self._process.wait(self._answers, TIMEOUT)
         self._request_log.unlink(missing_ok=True)
 
     @property
@@ -311,7 +310,7 @@ class RucioServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                timeout=START_TIMEOUT,
+                timeout=TIMEOUT,
                 check=False,
             )
         if done.returncode:
