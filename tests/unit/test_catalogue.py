@@ -19,6 +19,7 @@ import threading
 from collections import defaultdict
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import product
 from types import SimpleNamespace
 from unittest import mock
 from uuid import uuid4
@@ -64,7 +65,7 @@ class World:
 
     def __init__(self, other_rse, storage):
         self.storage = storage
-        self.rse, self.rse_id, self.other = storage.rse, storage.rse_id, other_rse
+        self.rse, self.rse_id, self.other, self.other_rse = storage.rse, storage.rse_id, *other_rse
         self.subtree = Subtree(storage, SCOPE, 'user.alice', '', '')
 
     def writing(self):
@@ -177,7 +178,8 @@ def here(database):
         account_limit.set_local_account_limit(ALICE, ids[0], -1, session=session)
     settings = {'deterministic': True, 'staging_area': False, 'volatile': False}
     return World(
-        ids[1], SimpleNamespace(rse=names[0], rse_id=ids[0], vo='def', settings=settings, layout=SimpleNamespace(deterministic=settings['deterministic']))
+        (ids[1], names[1]),
+        SimpleNamespace(rse=names[0], rse_id=ids[0], vo='def', settings=settings, layout=SimpleNamespace(deterministic=settings['deterministic'])),
     )
 
 
@@ -443,7 +445,7 @@ def test_another_vo(here):
         rse_id = rse.add_rse(name, vo='abc', session=session)
         account_limit.set_local_account_limit(owner, rse_id, -1, session=session)
     here.register('run1/file')
-    there = World(here.other, SimpleNamespace(**vars(here.storage) | {'rse': name, 'rse_id': rse_id, 'vo': 'abc'}))
+    there = World((here.other, here.other_rse), SimpleNamespace(**vars(here.storage) | {'rse': name, 'rse_id': rse_id, 'vo': 'abc'}))
     there.subtree = Subtree(there.storage, theirs, 'user.alice', '', '')
     assert there.register('run1/file', 'lone') == (2, [])
     assert {row['account'] for row in there.rows(models.DataIdentifier, scope=theirs)} == {owner}
@@ -498,6 +500,23 @@ def test_complete(here):
     states = {row['name']: (row['state'], row['tombstone'] is None) for row in here.rows(models.RSEFileAssociation)}
     assert states['run1/file'] == (ReplicaState.AVAILABLE, True)
     assert states['run1/transfer'] == (ReplicaState.COPYING, False)
+
+
+def test_complete_leaves_the_tombstone_of_what_is_locked(here):
+    here.register('run1/file')
+    here.judge()
+    here.change(models.RSEFileAssociation, {}, state=ReplicaState.COPYING, tombstone=records.utcnow())
+    assert updates.complete(here.subtree, ['run1/file']) == 1
+    assert here.row(models.RSEFileAssociation, 'run1/file').tombstone is not None
+
+
+def test_checksums_that_a_replica_has_already_stay(here):
+    here.register('run1/file', md5=None)
+    here.change(models.RSEFileAssociation, {}, md5=SUM)
+    updates.set_checksums(here.subtree, 'run1/file', OTHER_SUM, None)
+    assert here.row(models.RSEFileAssociation, 'run1/file').md5 == SUM
+    assert here.row(models.DataIdentifier, 'run1/file').md5 == OTHER_SUM
+    assert here.row(models.DataIdentifier, 'run1/file').adler32 is None
 
 
 def add_request(here, name, destination):
@@ -576,6 +595,22 @@ def test_replace_is_for_the_only_replica(kept):
     kept.agree()
 
 
+def test_replace_makes_good_what_was_declared_bad_here(here):
+    """What was declared elsewhere, and what was lost or deleted, is as it was."""
+    here.register('run1/file', 'run1/other')
+    places = [('run1/file', here.rse_id), ('run1/other', here.rse_id), ('run1/file', here.other)]
+    with here.writing() as session:
+        for number, ((name, rse_id), state) in enumerate(product(places, BadFilesStatus)):
+            declared = records.utcnow() - timedelta(days=number)
+            session.add(models.BadReplica(scope=SCOPE, name=name, rse_id=rse_id, state=state, account=ROOT, created_at=declared))
+    before = {row['state'] for row in here.rows(models.BadReplica)}
+    assert here.replace('run1/file') is None
+    for name, rse_id in places:
+        states = [row['state'] for row in here.rows(models.BadReplica, name=name, rse_id=rse_id)]
+        assert len(states) == len(before)
+        assert set(states) == before - ({BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS} if (name, rse_id) == places[0] else set())
+
+
 @pytest.mark.parametrize('act', ['replace', 'forget', 'declare_bad', 'declare_lost'])
 @pytest.mark.parametrize(
     ('model', 'values'),
@@ -623,6 +658,16 @@ def test_what_rucio_is_transferring(here, act):
     add_request(here, 'run1/file', here.rse_id)
     assert acted(here, act, here.seen('run1/file')) == ['busy']
     assert here.rows(models.RSEFileAssociation)
+
+
+@pytest.mark.parametrize('act', ['forget', 'declare_bad'])
+def test_what_rucio_is_copying_to_another_rse(here, act):
+    """It may be read from here, unless there is another replica."""
+    here.register('run1/file')
+    add_request(here, 'run1/file', here.other)
+    assert acted(here, act, here.seen('run1/file')) == ['busy']
+    here.add_copy('run1/file')
+    assert acted(here, act, here.seen('run1/file')) == []
 
 
 @pytest.mark.parametrize('act', ['replace', 'forget', 'declare_bad'])
@@ -696,6 +741,87 @@ def test_forget_in_all_states_of_a_rule(here, state, before):
     here.agree()
 
 
+def test_a_rule_that_has_all_of_its_locks_tells_of_it(here, rucio_cfg, tmp_path):
+    """As Rucio does: by messages, a mail, its history, and to the rule that waits for it. Once."""
+    tmp_path.joinpath('rule_ok_notification.tmpl').write_text('$scope:$name')
+    rucio_cfg({'policy': {'permission': 'generic', 'schema': 'generic'}, 'common': {'mailtemplatedir': str(tmp_path)}})
+    here.register('run1/file', 'run1/other', 'run2/file')
+    here.judge()
+    moved, made = here.row(models.ReplicationRule, 'run2'), here.row(models.ReplicationRule, 'run1')
+    here.change(models.ReplicationRule, {'id': moved.id}, child_rule_id=made.id)
+    here.change(models.ReplicaLock, {'name': 'run1/file'}, state=LockState.STUCK)
+    here.change(models.DatasetLock, {'name': 'run1'}, state=LockState.STUCK)
+    here.change(models.ReplicationRule, {'id': made.id}, state=RuleState.REPLICATING, notification='Y', locks_ok_cnt=1, locks_stuck_cnt=1)
+    known, longterm = len(here.rows(models.ReplicationRuleHistoryRecent, id=made.id)), here.rows(models.ReplicationRuleHistory)
+    assert here.forget('run1/file') == (1, [])
+    told = sorted(row['event_type'] for row in here.rows(models.Message) if row['event_type'].endswith(('_OK', 'email')))
+    assert told == ['DATASETLOCK_OK', 'RULE_OK', 'email']
+    assert here.row(models.DatasetLock, 'run1').state == LockState.OK
+    assert here.row(models.ReplicationRule, 'run2').child_rule_id is None
+    assert len(here.rows(models.ReplicationRuleHistoryRecent, id=made.id)) == known + 1
+    assert here.rows(models.ReplicationRuleHistory) == longterm
+    assert here.forget('run1/other') == (1, [])
+    assert len(here.rows(models.Message, event_type='RULE_OK')) == 1, 'it was OK before'
+
+
+def test_a_rule_that_still_waits_for_others_is_not_ok(here):
+    here.register('run1/file', 'run1/second', 'run1/third')
+    here.judge()
+    for state, key in ((LockState.REPLICATING, 'locks_replicating_cnt'), (LockState.STUCK, 'locks_stuck_cnt')):
+        here.change(models.ReplicaLock, {}, state=state)
+        counts = {'locks_ok_cnt': 0, 'locks_replicating_cnt': 0, 'locks_stuck_cnt': 0} | {key: len(here.rows(models.ReplicaLock))}
+        here.change(models.ReplicationRule, {'name': 'run1'}, state=RuleState.REPLICATING, **counts)
+        assert here.forget(here.rows(models.ReplicaLock)[0]['name']) == (1, [])
+        assert here.row(models.ReplicationRule, 'run1').state == RuleState.REPLICATING
+        here.agree()
+
+
+def test_a_rule_of_somebody_else_for_a_dataset_with_the_name_of_the_file_stays(here):
+    """Whether it is locked or not: it is no rule of the file."""
+    here.register('file', 'other')
+    theirs = InternalScope('user.bob')
+    with here.writing() as session:
+        scope.add_scope(theirs, BOB, session=session)
+        did.add_did(theirs, 'file', DIDType.DATASET, BOB, session=session)
+        did.attach_dids(theirs, 'file', [{'scope': SCOPE, 'name': name} for name in ('file', 'other')], BOB, session=session)
+        wanted = [{'scope': theirs, 'name': 'file'}]
+        settings = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': True, 'subscription_id': None}
+        made = rule.add_rule(wanted, BOB, rse_expression=here.rse, ignore_account_limit=True, session=session, **settings)
+    here.judge()
+    assert here.forget('file') == (1, [])
+    assert [(row['id'], row['locks_ok_cnt']) for row in here.rows(models.ReplicationRule, scope=theirs)] == [(made[0], 1)]
+
+
+def test_a_rule_for_a_file_that_stays_on_another_rse_stays(here):
+    here.add_dataset('run1')
+    here.register('run1/file')
+    here.add_copy('run1/file')
+    made = here.add_rule('run1/file', BOB, rse=here.other_rse)
+    assert here.forget('run1/file') == (1, [])
+    assert [row['id'] for row in here.rows(models.ReplicationRule)] == [made]
+    assert [row['rse_id'] for row in here.rows(models.ReplicaLock)] == [here.other]
+    here.agree()
+
+
+def test_what_is_gone_already_stops_no_other(here):
+    here.register(*(f'run1/{number}' for number in range(3)))
+    every = [here.seen(f'run1/{number}') for number in range(3)]
+    here.forget('run1/0')
+    assert updates.forget(here.subtree, every) == (2, [])
+
+
+def test_sizes_that_were_never_written_count_as_nothing(here):
+    here.register('run1/file', 'run1/gone', size=0)
+    here.judge()
+    for model in (models.ReplicaLock, models.DataIdentifierAssociation):
+        here.change(model, {}, bytes=None)
+    here.change(models.DataIdentifier, {'name': 'run1'}, bytes=0)
+    assert here.replace('run1/file', 77) is None
+    assert here.row(models.DataIdentifier, 'run1').bytes == 77
+    assert here.forget('run1/gone') == (1, [])
+    assert here.usage() == {('alice', here.rse_id): (1, 77), here.rse_id: (1, 77)}
+
+
 def test_forget_what_nobody_locks(here):
     here.add_dataset('run1')
     here.register('run1/file')
@@ -718,11 +844,14 @@ def test_forget_one_of_several_replicas(here):
     here.agree()
 
 
-def test_forget_does_not_break_a_locked_rule(here):
-    here.register('run1/a', 'run1/b')
+@pytest.mark.parametrize('locked', [True, False])
+def test_forget_does_not_break_a_rule_that_is_locked_or_being_moved(here, locked):
+    here.register('run1/a', 'run1/b', 'run1/c')
     here.judge()
-    here.add_rule('run1/a', BOB, locked=True)
-    count, (refused,) = here.forget('run1/a', 'run1/b')
+    made, other = here.add_rule('run1/a', BOB, locked=locked), here.add_rule('run1/b', BOB)
+    if not locked:
+        here.change(models.ReplicationRule, {'id': made}, child_rule_id=other)
+    count, (refused,) = here.forget('run1/a', 'run1/c')
     assert (count, refused.kind, refused.name) == (1, 'locked', 'run1/a')
     here.agree()
 
@@ -780,9 +909,8 @@ def test_nobody_deletes_what_a_rule_of_somebody_else_keeps(here, of, judged):
     here.add_dataset('all', DIDType.CONTAINER)
     here.add_dataset('run1', within='all')
     here.register('run1/file', 'alone')
-    made = here.add_rule(of, BOB)
-    if judged or of == 'all':  # a new rule has no locks before Rucio's judge has seen it
-        here.judge()
+    made = here.add_rule(of, BOB, asynchronous=not judged and of != 'all')  # such a rule has no locks before Rucio's judge has seen it
+    assert bool(here.rows(models.ReplicaLock, rule_id=made)) == (judged or of == 'all')
 
     (refused,) = updates.find_kept(here.subtree, [here.seen('run1/file'), here.seen('alone')], ALICE)
 
@@ -830,6 +958,12 @@ def test_declare_bad(here):
     assert here.row(models.RSEFileAssociation, 'run1/file').state == ReplicaState.BAD
     row = here.row(models.BadReplica, 'run1/file')
     assert (row.state, row.account, len(row.reason)) == (BadFilesStatus.BAD, ROOT, 255)
+
+
+def test_an_empty_file_with_another_replica_is_declared(here):
+    here.register('run1/empty', size=0)
+    here.add_copy('run1/empty')
+    assert updates.declare_bad(here.subtree, [here.seen('run1/empty')], '') == (1, [])
 
 
 def test_declare_what_was_declared_before(here):

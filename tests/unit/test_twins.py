@@ -24,6 +24,7 @@ from sqlalchemy import and_, delete, select
 
 from rucio.common.exception import DataIdentifierNotFound, RucioException
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core import rule
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import chaining, grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
@@ -267,11 +268,53 @@ def test_a_transfer_or_an_archive_of_another_scope_does_not_keep_a_file(twins):
     assert refused.kind == 'busy'
 
 
+def test_rules_locks_and_datasets_of_others_keep_what_they_are_of_alone(twins):
+    """Before `rucio s3 rm` deletes objects: bob has the same names in his own scope, and rules for all of them."""
+    one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
+    every = [each.name for each in listings.replicas(one.subtree)]
+    assert updates.find_kept(one.subtree, one.seen(*every), one.account) == []
+    settings = {'copies': 1, 'grouping': 'DATASET', 'weight': None, 'lifetime': None, 'locked': False, 'subscription_id': None}
+    wanted = [{'scope': one.scope, 'name': 'shared/both'}]
+    one.write(rule.add_rule, wanted, bob.account, rse_expression='TWIN_B', ignore_account_limit=True, **settings)
+    assert updates.find_kept(one.subtree, one.seen(*every), one.account) == [], 'the lock is on the other RSE'
+    assert [each.name for each in updates.find_kept(there.subtree, there.seen('shared/both', 'there/file'), one.account)] == ['shared/both']
+    assert {each.name for each in updates.find_kept(one.subtree, one.seen(*every), bob.account)} == {'run1/file', 'run1/other', 'run11/file', 'lone'}
+
+
+def test_what_the_catalogue_says_of_a_file_of_another_scope_does_not_refuse_this_one(twins):
+    """Nor does what a replica of the same file is on another RSE."""
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    for other in (twins.of(owner='bob'), twins.of('two'), twins.of('two', 'bob')):
+        twins.change(models.DataIdentifier, {'scope': other.scope}, bytes=11, md5=OTHER_SUM, adler32='00000003')
+    twins.change(models.RSEFileAssociation, {'rse_id': there.rse_id}, state=ReplicaState.BAD)
+    for name in ('run1/file', 'shared/both', 'lone'):
+        assert updates.forget(one.subtree, one.seen(name)) == (1, [])
+
+
+def test_what_is_written_elsewhere_is_not_complete_here(twins):
+    """Of the same name, in another scope or on another RSE: a replica that was declared bad here stays so."""
+    one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
+    for each in (one, there):
+        twins.change(models.RSEFileAssociation, {'scope': each.scope, 'name': 'shared/half', 'rse_id': each.rse_id}, state=ReplicaState.BAD)
+    twins.change(models.RSEFileAssociation, {'scope': one.scope, 'name': 'shared/both', 'rse_id': there.rse_id}, state=ReplicaState.COPYING)
+    twins.change(models.RSEFileAssociation, {'scope': one.scope, 'name': 'shared/both', 'rse_id': one.rse_id}, state=ReplicaState.BAD)
+    before = twins.everything()
+    assert updates.complete(one.subtree, ['shared/half', 'shared/both']) == 0
+    assert before == twins.everything()
+    assert updates.complete(bob.subtree, ['shared/half', 'shared/both']) == 1
+
+
 def test_only_collections_that_are_counted_here_are_counted_again(twins):
-    one = twins.of()
-    drop_rows(lambda row: row.get('available_replicas_cnt') is not None and row['scope'] == one.scope)
+    """Not those of another scope, name or RSE."""
+    one, there = twins.of(), twins.of(rse='TWIN_B')
+    drop_rows(lambda row: row.get('available_replicas_cnt') is not None and (row['scope'], row['name']) == (one.scope, 'run1'))
+    with twins.writing() as session:
+        values = {'did_type': DIDType.DATASET, 'state': ReplicaState.AVAILABLE, 'bytes': 10, 'length': 1}
+        session.add(models.CollectionReplica(scope=one.scope, name='run1', rse_id=there.rse_id, **values))
     updates.forget(one.subtree, one.seen('run1/file'))
     assert twins.rows(models.UpdatedCollectionReplica, scope=one.scope) == []
+    updates.forget(one.subtree, one.seen('run11/file'))
+    assert [(row.name, row.rse_id) for row in twins.rows(models.UpdatedCollectionReplica, scope=one.scope)] == [('run11', one.rse_id)]
 
 
 def test_a_grant_is_of_one_account(twins):

@@ -44,7 +44,6 @@ from rucio.db.sqla.constants import (
     DIDType,
     LockState,
     ReplicaState,
-    RuleGrouping,
     RuleState,
 )
 
@@ -277,12 +276,12 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
     sums = [{'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET} for each in parents]
     insert_rows(models.UpdatedCollectionReplica, sums, session)
     bad = models.BadReplica
-    _update(
-        bad,
-        and_(_row_is(bad, subtree, seen.name), bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS))),
-        {'state': BadFilesStatus.RECOVERED},
-        session,
+    declared = and_(
+        _row_is(bad, subtree, seen.name),
+        bad.rse_id == subtree.storage.rse_id,
+        bad.state.in_((BadFilesStatus.BAD, BadFilesStatus.SUSPICIOUS)),
     )
+    _update(bad, declared, {'state': BadFilesStatus.RECOVERED}, session)
     store_etags(subtree, {seen.name: new.etag}, session=session)
 
 
@@ -477,20 +476,23 @@ def _remove_locks(subtree: 'Subtree', names: 'Collection[str]', rules: 'Sequence
         locks[row.rule_id].append(row)
     session.execute(delete(lock).where(theirs).execution_options(synchronize_session=False))
     for rule in rules:
-        if not (gone := locks.pop(rule.id, [])):
-            continue
-        states = [row.state for row in gone]
-        rule.locks_ok_cnt -= states.count(LockState.OK)
-        rule.locks_replicating_cnt -= states.count(LockState.REPLICATING)
-        rule.locks_stuck_cnt -= states.count(LockState.STUCK)
-        for rse_id in {row.rse_id for row in gone}:
-            sizes = [row.bytes or 0 for row in gone if row.rse_id == rse_id]
-            account_counter.decrease(
-                rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session
-            )
-        _update_rule_state(rule, session)
+        if gone := locks.pop(rule.id, []):
+            _uncount_locks(rule, gone, session)
+            _update_rule_state(rule, session)
     if locks:
         raise Collision('a rule was created at the same time')
+
+
+def _uncount_locks(rule: Any, gone: 'Sequence[Any]', session: 'Session') -> None:
+    states = [row.state for row in gone]
+    rule.locks_ok_cnt -= states.count(LockState.OK)
+    rule.locks_replicating_cnt -= states.count(LockState.REPLICATING)
+    rule.locks_stuck_cnt -= states.count(LockState.STUCK)
+    for rse_id in {row.rse_id for row in gone}:
+        sizes = [row.bytes or 0 for row in gone if row.rse_id == rse_id]
+        account_counter.decrease(
+            rse_id=rse_id, account=rule.account, files=len(sizes), bytes_=sum(sizes), session=session
+        )
 
 
 def _update_rule_state(rule: Any, session: 'Session') -> None:
@@ -502,9 +504,7 @@ def _update_rule_state(rule: Any, session: 'Session') -> None:
         and not rule.locks_stuck_cnt
     ):
         rule.state = RuleState.OK
-        if rule.grouping != RuleGrouping.NONE:
-            _update(models.DatasetLock, models.DatasetLock.rule_id == rule.id, {'state': LockState.OK}, session)
-        session.flush()
+        _update(models.DatasetLock, models.DatasetLock.rule_id == rule.id, {'state': LockState.OK}, session)
         if before != RuleState.OK:
             generate_rule_notifications(rule=rule, session=session)
             generate_email_for_rule_ok_notification(rule=rule, session=session)
