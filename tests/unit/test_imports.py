@@ -394,3 +394,51 @@ def test_an_anonymous_storage_is_read_without_keys(monkeypatch):
     with pytest.raises(RSEAccessDenied) as caught:
         of.credentials()
     assert 'nothing to sign with' in str(caught.value)
+
+
+# For which part of a bucket keys are vended
+
+
+def test_an_admin_gets_the_folder_of_what_was_asked_for(session):
+    of = storage()
+    remember(of, LANDSAT, session)
+    session.add(models.AccountAttrAssociation(account=BOB, key='admin', value=True))
+    for account in (ROOT, BOB):
+        for prefix, write, part in (('L7/a/b', False, 'L7/a/'), ('L7', False, ''), ('L8/a/b', True, 'L8/a/'), ('L8/a/b', False, 'L8/')):
+            assert objects.covering(of, account, 'landsat', prefix, write, session=session) == (part, grants.FOREVER)
+        for write in (False, True):
+            with pytest.raises(gateway.AccessDenied, match="bucket 'other', prefix 'L8/'"):
+                objects.covering(of, account, 'other', 'L8/', write, session=session)
+
+
+def test_access_to_an_import_ends_with_its_grant(session):
+    of, end = storage(), datetime(2090, 12, 31)  # noqa: DTZ001 - as Rucio's tables have times
+    remember(of, LANDSAT, session)
+    grants.add_grant(SCOPE, 'scenes', 'bob', False, 'alice', end, session=session)
+    assert objects.covering(of, BOB, 'landsat', 'L8/a/b', False, session=session) == ('L8/', end)
+    assert objects.until(of, BOB, 'landsat', 'L8/a/b', False, session=session) == end
+
+
+def test_a_key_that_may_be_of_two_scopes_needs_both(session):
+    """With `identity`; for as long as both allow it."""
+    of = storage(prefix='/common/', deterministic=True)
+    of.settings['lfn2pfn_algorithm'] = 'identity'
+    other, key = InternalScope('user'), 'user/alice/run1/file'
+    session.add(models.Scope(scope=other, account=BOB))
+    for scope, name in ((other, 'alice'), (SCOPE, 'run1')):
+        session.add(models.DataIdentifier(scope=scope, name=name, account=ALICE, did_type=DIDType.DATASET))
+    session.flush()
+
+    def ends():
+        return [objects.until(of, account, 'common', key, False, session=session) for account in (ALICE, BOB, ROOT)]
+
+    assert ends() == [None, None, grants.FOREVER]
+    early, late = (datetime(year, 12, 31) for year in (2090, 2091))  # noqa: DTZ001 - as Rucio's tables have times
+    grants.add_grant(other, 'alice', 'alice', False, 'bob', late, session=session)
+    assert ends() == [late, None, grants.FOREVER]
+    grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', early, session=session)
+    assert ends() == [late, early, grants.FOREVER]
+    assert objects.covering(of, ROOT, 'common', key, False, session=session) == (key, grants.FOREVER)
+    for account in (ALICE, BOB):
+        with pytest.raises(gateway.AccessDenied, match=f"bucket 'common', prefix '{key}'"):
+            objects.covering(of, account, 'common', key, False, session=session)

@@ -424,3 +424,71 @@ def test_the_schema_refuses_names_that_leave_the_directory_of_a_download():
     assert [name for name in escapes if valid(name)] == []
     assert all(valid(name) for name in ('a', 'a/b', 'a/...', 'a/.hidden/b', 'a..', 'a/..b', '/a', 'a//b', 'a.b/c'))
     assert schema.SCHEMAS['name'] is schema.NAME
+
+
+SEVERAL = pytest.mark.parametrize(('action', 'key'), [('add_dids', 'dids'), ('attach_dids_to_dids', 'attachments')])
+
+
+@SEVERAL
+@pytest.mark.parametrize('harmless', [{'dids': [file('user.bob')]}, {'dids': [file('user.bob')], 'rse': 'SITE_DISK'}, {'dids': [], 'rse': 'SITE_S3'}, {}])
+def test_each_of_several_attachments_is_looked_at(rucio, action, key, harmless):
+    """Also behind one that adds no replica on S3."""
+    own = {'scope': InternalScope('user.alice', vo=rucio.vo), 'name': 'run1'}
+
+    def may(*attachments):
+        return permission.has_permission(rucio.alice, action, {key: [own | each for each in attachments]}, session=rucio.session)
+
+    stolen = {'dids': [file('user.bob')], 'rse': 'SITE_S3'}
+    assert 'user.bob' in may({'dids': [file()], 'rse': 'SITE_S3'}, harmless, stolen).message
+    assert may({'dids': [file()], 'rse': 'SITE_S3'}, {'dids': [file('alice2')], 'rse': 'SITE_S3'})
+
+
+@ATTACHING
+def test_the_rse_of_another_vo_with_the_same_name_is_another(rucio, action):
+    own = rucio.rses['SITE_DISK']
+    rucio.add_rse('SITE_DISK', S3, vo='xyz', deterministic=False)
+    assert rucio.may_attach(action, file('user.bob'), rse='SITE_DISK')
+    assert rucio.may_attach(action, file('user.bob'), rse_id=own)
+    assert 'only an admin' in rucio.may_attach(action, file(), rse_id=rucio.rses['SITE_DISK']).message
+
+
+def test_the_name_and_the_id_of_an_rse_are_of_one_rse(rucio):
+    rucio.add_rse('OTHER_S3', S3)
+    with rucio.request({'rse': 'SITE_S3', 'files': [file()]}):
+        assert rucio.may('add_replicas', 'SITE_S3')
+        assert not rucio.may('add_replicas', 'SITE_S3', rse_id=rucio.rses['OTHER_S3'])
+
+
+def test_a_body_that_is_just_not_too_long(rucio, monkeypatch):
+    body = json.dumps({'rse': 'SITE_S3', 'files': [file()]})
+    for limit, fits in ((len(body), True), (len(body) - 1, False)):
+        monkeypatch.setattr(permission, '_MAX_BODY', limit)
+        assert bool(rucio.may_add(body=body)) is fits
+
+
+def test_a_dataset_is_added_where_no_request_or_no_json_names_files(rucio):
+    """What cannot be parsed is refused by the endpoint."""
+    kwargs = {'scope': InternalScope('user.alice', vo=rucio.vo), 'name': 'run1', 'type': 'DATASET'}
+
+    def may():
+        return permission.has_permission(rucio.alice, 'add_did', kwargs, session=rucio.session)
+
+    assert may()
+    for body in ('', '{', '[]', 'null', '[' * 100_000):
+        with rucio.request(body, path='/dids/user.alice/run1'):
+            assert may()
+
+
+def test_a_refusal_is_short_and_names_the_reason(rucio):
+    for files, said in (
+        ([file('s' * 1000)], 'is not yours'),
+        ([file(**{'k' * 1000: 1})], 'may not set'),
+        ([file(name='a/../b')], 'leave the directory'),
+    ):
+        message = rucio.may_add(*files).message
+        assert said in message
+        assert len(message) < 300
+
+
+def test_the_plugin_may_rely_on_paths_as_this_module_guards_them():
+    assert permission.GUARDS_REPLICAS is True

@@ -40,6 +40,7 @@ from rucio.common.exception import (
 )
 from rucio.core.s3.auth import tokens
 from rucio.core.s3.auth.rates import TooManyRequests
+from rucio.db.sqla import models
 from rucio.gateway import s3sts
 from rucio.web.rest.flaskapi.v1 import s3
 
@@ -236,3 +237,13 @@ def test_a_token_that_has_expired_is_told_from_others(token, ends, expired):
     found = None if ends is None else datetime.now(timezone.utc).replace(tzinfo=None) + ends
     session = SimpleNamespace(execute=lambda _: SimpleNamespace(scalar=lambda: found))
     assert tokens.has_expired(token, session=session) is expired
+
+
+def test_a_token_is_told_by_its_own_row(twins):
+    """Not by that of another one."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    with twins.writing() as session:
+        for token, ends in (('old', -1), ('new', 1)):
+            session.add(models.Token(token=token, account=twins.of().account, expired_at=now + timedelta(hours=ends), refresh=False))
+    with twins.reading() as session:
+        assert [tokens.has_expired(token, session=session) for token in ('old', ' old\n', 'new', 'none')] == [True, True, False, False]

@@ -193,3 +193,23 @@ def test_neighbours_are_looked_up_again_after_some_seconds(ground, monkeypatch):
         shared_keys.neighbours(own, session=None)
         assert len(asked) == count
     assert 1 <= storages.CACHE_SECONDS <= 60
+
+
+def test_keys_are_vended_for_what_no_other_rse_means(ground):
+    """The folder of what was asked for, where the whole bucket would be too much."""
+    ground.add_rse('INNER', '/user.alice/deep/')
+    own = ground.storage()
+
+    def covering(who, prefix, bucket='user.alice'):
+        with ground.twins.reading() as session:
+            return objects.covering(own, who, bucket, prefix, True, session=session)
+
+    assert covering(ALICE, 'else/where') == ('else/', grants.FOREVER)
+    assert covering(ROOT, 'else/where') == ('', grants.FOREVER)
+    assert covering(BOB, 'else/where', 'user.bob') == ('', grants.FOREVER)
+    for prefix in ('else', 'deep/x', 'deep/user.bob/'):
+        with pytest.raises(AccessDenied, match='RSE INNER has files of other scopes'):
+            covering(ALICE, prefix)
+    for who in (BOB, InternalAccount('alice', vo='two')):
+        with pytest.raises(AccessDenied, match=r"may not write to bucket 'user\.alice', prefix 'else/'"):
+            covering(who, 'else/')

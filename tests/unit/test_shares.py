@@ -14,6 +14,7 @@
 
 """What an account may use, and what it shares: a database in memory, no server."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 import sqlalchemy
 import sqlalchemy.orm
+from sqlalchemy.schema import CreateTable
 
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import permission
@@ -172,3 +174,21 @@ def test_the_policy_of_the_site_is_asked_for_what_is_read(session, policy):
     policy.perm_s3_access = lambda kwargs, **_: asked.append((str(kwargs['scope']), kwargs['name'], kwargs['write']))
     assert shown(shares.list_usable(BOB, session=session)) == [('user.bob:', 'own'), ('user.alice:run1', 'account', 'bob', False)]
     assert asked == [('user.bob', '', False), ('user.alice', 'run1/', False)]
+
+
+def test_names_that_differ_in_capitals_are_others(session):
+    """Also in a database that takes A and a for the same; in this one, LIKE does."""
+    statement = str(CreateTable(s3.Grant.__table__).compile(session.get_bind()))
+    s3.Grant.__table__.drop(session.connection())
+    session.connection().exec_driver_sql(re.sub(r'(VARCHAR\(\d+\))', r'\1 COLLATE NOCASE', statement))
+    far = InternalAccount('dave', vo='ABC')
+    session.add(models.Account(account=far, account_type=AccountType.USER, status=AccountStatus.ACTIVE))
+    session.add(models.Scope(scope=InternalScope('user.dave', vo='ABC'), account=far))
+    session.add(models.DataIdentifier(scope=InternalScope('user.dave', vo='ABC'), name='run1', account=far, did_type=DIDType.DATASET))
+    session.flush()
+    share(session, far, 'run1', '*', 'everybody')
+    share(session, ALICE, 'run1', 'BOB')
+    share(session, ALICE, 'run2', 'bob')
+    assert shown(shares.list_usable(ELSEWHERE, session=session)) == [('user.bob:', 'own')]
+    assert shown(shares.list_usable(BOB, session=session)) == [('user.bob:', 'own'), ('user.alice:run2', 'account', 'bob', False)]
+    assert [each.grant.ended for each in shares.list_usable(BOB, session=session)[0] if each.grant] == [False]

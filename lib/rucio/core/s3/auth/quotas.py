@@ -126,8 +126,7 @@ def room_of_place(
     :param bucket: The bucket.
     :param prefix: A prefix of keys.
     """
-    found = storage.layout.dids_of(bucket, prefix) if storage.layout.deterministic else []
-    scopes = [InternalScope(scope, vo=storage.vo) for scope, _ in found]
+    scopes = [InternalScope(scope, vo=storage.vo) for scope, _ in storage.layout.dids_of(bucket, prefix)]
     owners = set(_limited_owners(storage, scopes, session).values()) if scopes else set()
     if not owners or access.is_admin(issuer, session=session):
         return None
@@ -168,8 +167,8 @@ def charged(
     :param known: A cache of the results of one call, see :func:`.access.may`.
     """
     names: defaultdict[InternalScope, list[tuple[CheckedRequest, str]]] = defaultdict(list)
-    for each in checked if storage.layout.deterministic else ():  # to other RSEs, only admins write
-        if each.stores:
+    for each in checked:
+        if each.stores:  # on RSEs that are not deterministic, only admins do, and no key has DIDs
             for scope, name in storage.layout.dids_of(each.touches[0].bucket, each.touches[0].name):
                 names[InternalScope(scope, vo=storage.vo)].append((each, name))
     owners = _limited_owners(storage, list(names), session) if names else {}

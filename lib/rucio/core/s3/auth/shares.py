@@ -64,11 +64,11 @@ def list_usable(account: 'InternalAccount', *, session: 'Session') -> tuple[list
         found += _shared_with(account, set(scopes), session)
     allowed = [
         each
-        for each in found[: MAX_SHARES + 1]
+        for each in found[:MAX_SHARES]
         if policy_package.decide(account, each.scope, f'{each.name}/' if each.name else '', False, session=session)
         is not False
     ]
-    return allowed[:MAX_SHARES], len(found) > MAX_SHARES
+    return allowed, len(found) > MAX_SHARES
 
 
 def _shared_with(account: 'InternalAccount', own: 'set[InternalScope]', session: 'Session') -> 'Iterable[Share]':
@@ -93,7 +93,7 @@ def list_shared(account: 'InternalAccount', *, session: 'Session') -> tuple[list
     :returns: The grants by collection, and whether there are more than :data:`MAX_SHARES`.
     """
     scopes = get_scopes(account, session=session)
-    if not scopes or not s3.is_ready(session=session):
+    if not s3.is_ready(session=session):
         return [], False
     table, did = s3.Grant, models.DataIdentifier
     stmt = (
