@@ -81,8 +81,8 @@ dev: .venv/dev/.done  ## an environment with lib/ linked into stock Rucio: edits
 	.venv/dev/bin/python dev/link.py
 	@echo 'Use it with: . .venv/dev/bin/activate'
 
-bench: dev .venv/dev/.bench  ## measure transfers against other tools
-	.venv/dev/bin/python bench/bench.py
+bench: dev .venv/interop/.done  ## measure transfers against other tools (BENCH='--rounds 5 --write', see docs/performance.md)
+	.venv/dev/bin/python bench/bench.py $(BENCH)
 
 hooks: .venv/maintainer/.done  ## check each commit before it is made: ruff, mypy, the documentation
 	.venv/maintainer/bin/pre-commit install
@@ -154,8 +154,4 @@ $(WHEEL): $(SOURCES) .venv/tools/.done
 
 .venv/dev/.mutants: .venv/dev/.done dev/mutation/requirements.txt
 	@$(@D)/$(PIP) install -r dev/mutation/requirements.txt
-	@touch $@
-
-.venv/dev/.bench: .venv/dev/.done bench/requirements.txt
-	@$(@D)/$(PIP) install -r bench/requirements.txt
 	@touch $@

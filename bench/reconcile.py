@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import workplace  # puts the servers on the path
+from measuring import workplace  # puts the servers on the path
 
 from servers.postgres import PostgreSQL
 from servers.rucio_server import RucioServer

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import seconds, workplace  # puts the servers on the path
+from measuring import seconds, workplace  # puts the servers on the path
 
 from servers.cli import RucioCli
 from servers.rest import Rest
