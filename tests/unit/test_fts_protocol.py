@@ -347,7 +347,7 @@ def test_a_bucket_is_looked_for_once_an_hour(prepare):
         prepare.call('X', scope)
     prepare.call('Y', 'a')
     assert prepare.made == ['a', 'b', 'a']
-    prepare.now += 3601
+    prepare.now += 3600
     prepare.call('X', 'a')
     assert prepare.made == ['a', 'b', 'a', 'a']
     assert not prepare.said
@@ -366,11 +366,20 @@ def test_a_failure_is_a_line_and_tried_again_later(prepare):
     prepare.call('X', 'b')
     assert prepare.made == ['a', 'b']
     assert prepare.said[0] == (logging.WARNING, 'The bucket of scope a could not be created before a transfer: RSE X: no.')
-    prepare.now += 301
+    prepare.now += 300
     prepare.fails = None
     prepare.call('X', 'a')
     prepare.call('X', 'a')
     assert prepare.made == ['a', 'b', 'a']
+
+
+@pytest.mark.parametrize(('fails', 'said'), [(ValueError('odd'), 'ValueError: odd'), (RSEOperationNotSupported(), 'RSEOperationNotSupported: ')])
+def test_whatever_fails_is_named_and_stops_no_transfer(prepare, fails, said):
+    if not isinstance(fails, ValueError):
+        fails.args = ()
+    prepare.fails = fails
+    prepare.call('X', 'a')
+    assert prepare.said[0][1].startswith(f'The bucket of scope a could not be created before a transfer: {said}')
 
 
 def test_a_storage_that_does_not_answer_is_not_asked_for_each_scope(prepare):

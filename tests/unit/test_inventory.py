@@ -142,6 +142,17 @@ def test_what_is_no_manifest(subtree, s3, text):
         keys(subtree())
 
 
+@pytest.mark.parametrize('text', ['RSE/bucket', f'RSE={MANIFEST}', f'/bucket={MANIFEST}', f'RSE/={MANIFEST}', 'RSE/bucket=', ''])
+def test_what_does_not_name_an_inventory(text):
+    with pytest.raises(ConfigurationError, match='is not an inventory: use RSE/BUCKET='):
+        inventory.NamedInventory.parse(text)
+
+
+def test_an_inventory_is_named_with_its_bucket():
+    found = inventory.NamedInventory.parse(f'RSE/bucket={MANIFEST}')
+    assert (found.rse, found.bucket, found.inventory._bucket) == ('RSE', 'bucket', 'reports')
+
+
 @pytest.mark.parametrize('url', ['reports/manifest.json', 's3://reports', 's3:///manifest.json', 's3://reports/data.csv.gz', 'https://reports/manifest.json'])
 def test_what_is_no_url_of_a_manifest(url):
     with pytest.raises(ConfigurationError, match=f"The inventory '{url}' is not a manifest"):
@@ -164,8 +175,14 @@ def test_nothing_is_listed_of_a_report_with_a_damaged_file(subtree, report, s3):
 
 @pytest.mark.parametrize(
     'body',
-    [b'no gzip', gzip.compress(b'x' * 1000)[:-9], gzip.compress(b'"user.alice","a"'), gzip.compress(b'"b","a","x","y","z"')],
-    ids=['no gzip', 'cut off', 'too few columns', 'no sizes'],
+    [
+        b'no gzip',
+        gzip.compress(b'x' * 1000)[:-9],
+        gzip.compress(b'"user.alice","a"'),
+        gzip.compress(b'"b","a","x","y","z"'),
+        gzip.compress(f'"user.alice","%ff","1","{WHEN}","e","STANDARD"'.encode()),
+    ],
+    ids=['no gzip', 'cut off', 'too few columns', 'no sizes', 'no UTF-8'],
 )
 def test_a_data_file_that_makes_no_sense(subtree, report, s3, body):
     report(files=[{'key': 'data/x.csv.gz'}])

@@ -18,22 +18,26 @@
 import hashlib
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from unittest import mock
 from urllib.parse import quote
 
 import pytest
 
+from rucio.client import s3client
 from rucio.common.exception import (
     ConfigurationError,
     DestinationNotAccessible,
     FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     InputValidationError,
+    MissingClientParameter,
     ResourceTemporaryUnavailable,
     RSEAccessDenied,
     RSEFileNameNotSupported,
@@ -44,6 +48,8 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import progress
 from rucio.rse import rsemanager
+from rucio.rse.protocols import s3 as s3_protocol
+from servers import fake_s3
 from servers.fake_s3 import Lost, error
 
 BUCKET = 'user.alice'
@@ -142,6 +148,16 @@ def test_nor_one_that_ends_like_the_name(bound, path):
     assert bound().lfns2pfns(lfn) == {'user.mallory:secret': f'{SITE}/user.mallory/secret'}
 
 
+def test_nor_one_of_two_parts(bound):
+    lfn = {'scope': 'user.secret', 'name': 'secret', 'path': 'user/secret'}
+    assert bound().lfns2pfns(lfn) == {'user.secret:secret': f'{SITE}/user.secret/secret'}
+
+
+def test_the_path_of_the_auditor_may_begin_with_any_letter(bound):
+    lfn = {'scope': 'X', 'name': 'secret', 'path': '/X/a/secret'}
+    assert bound(lfn2pfn_algorithm='identity', prefix='/bucket/').lfns2pfns(lfn) == {'X:secret': f'{SITE}/bucket/X/a/secret'}
+
+
 @pytest.mark.parametrize(('scope', 'path'), [('user.alice', 'user.alice/run1/secret'), ('user.alice', '/user.alice/run1/secret'), ('mc23', 'mc23/a/b/secret')])
 def test_the_path_of_what_rucios_auditor_found_is_meant(bound, scope, path):
     """Its dark reaper has scope and name of the path, and would otherwise delete another file."""
@@ -154,10 +170,36 @@ def test_a_path_that_can_be_read_in_two_ways_is_nobodys(bound, dots):
         bound().lfns2pfns({'scope': 'user.mallory', 'name': 'secret', 'path': f'user.mallory/{dots}/user.alice/secret'})
 
 
-def test_a_path_in_the_bucket_user_is_not_user_mallorys(bound):
+@pytest.mark.parametrize(
+    ('scope', 'path'), [('user.mallory', 'user/mallory/run1/secret'), ('user.mallory', 'user/mallory/secret'), ('group.x', 'group/x/secret')]
+)
+def test_a_path_in_the_bucket_user_is_not_user_mallorys(bound, scope, path):
     """Its bucket may be that of a scope `user`. To delete the file of this name in her own bucket instead would be as wrong."""
+    lfn = {'scope': scope, 'name': 'secret', 'path': path}
     with pytest.raises(RSEFileNameNotSupported, match='is ambiguous'):
-        bound().lfns2pfns({'scope': 'user.mallory', 'name': 'secret', 'path': 'user/mallory/run1/secret'})
+        bound().lfns2pfns(lfn)
+    # Where Rucio makes such paths itself, it is one of them.
+    assert bound(lfn2pfn_algorithm='identity', prefix='/bucket/').lfns2pfns(lfn) == {f'{scope}:secret': f'{SITE}/bucket/{path}'}
+
+
+@pytest.mark.parametrize('extended', [None, {}, {'s3': None}, {'s3': {}}])
+def test_a_protocol_without_settings_has_no_bucket_prefix(rse, extended):
+    settings = rse()
+    settings['protocols'][0]['extended_attributes'] = extended
+    assert did_of(rsemanager.create_protocol(settings, 'read'), f'{SITE}/mc23/f') == ('mc23', 'f')
+
+
+def test_a_pfn_of_another_kind_of_protocol_of_the_rse_gets_no_keys(rse, s3, rucio_cfg):
+    rucio_cfg({'s3:X': {'access_key': 'A', 'secret_key': 's'}})
+    settings = rse(url=SITE)
+    host, _, port = s3.url.removeprefix('http://').partition(':')
+    settings['protocols'].append(
+        {**settings['protocols'][0], 'scheme': 'http', 'hostname': host, 'port': int(port), 'impl': 'rucio.rse.protocols.webdav.Default'}
+    )
+    made = rsemanager.create_protocol(settings, 'read', protocol_attr=settings['protocols'][0])
+    with pytest.raises(RSEFileNameNotSupported, match='belongs to another storage'):
+        made.exists(f'{s3.url}/{BUCKET}/f')
+    assert not s3.requests
 
 
 @pytest.mark.parametrize('path', ['/bucket/a%20b/c', 'bucket/100%25/c', 'bucket/a+b'])
@@ -257,9 +299,28 @@ def test_connecting_and_closing_make_no_request(protocol, s3):
     assert not s3.requests
 
 
-def test_a_wrong_setting_is_told_when_connecting(protocol):
-    with pytest.raises(ConfigurationError, match="'provder'"):
-        protocol(s3={'provder': 'ceph'})
+@pytest.mark.parametrize('client', [True, False])
+def test_a_wrong_setting_is_told_when_connecting(rse, rucio_cfg, monkeypatch, client):
+    """Stock `rucio download` would only say that it failed to create a protocol; daemons log it themselves."""
+    rucio_cfg({})
+    logged = []
+    made = rsemanager.create_protocol(rse(s3={'provder': 'ceph'}), 'write', logger=lambda level, _, *said, **__: logged.append((level, *said)))
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+    with pytest.raises(ConfigurationError, match="'provder'") as caught:
+        made.connect()
+    assert logged == ([(logging.ERROR, caught.value.args[0])] if client else [])
+
+
+@pytest.mark.parametrize(('client', 'times'), [(True, 1), (False, 0)])
+def test_users_are_told_what_looks_wrong_in_their_configuration(rse, rucio_cfg, monkeypatch, client, times):
+    rucio_cfg({'s3:X': {'access_key': 'A', 'secret_key': 'b'}})
+    told = []
+    monkeypatch.setattr(s3_protocol.own_config, 'warn', lambda *given: told.append(given[0]))
+    made = rsemanager.create_protocol(rse(), 'write')
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+    for _ in range(2):
+        made.connect()
+    assert told == ['X'] * times
 
 
 def test_without_credentials_the_first_operation_says_where_they_go(protocol, s3):
@@ -432,7 +493,17 @@ def test_where_rucio_signs_a_pfn_without_signature_is_signed_by_the_server(proto
     assert signer == [('X', 's3', operation, pfn) for operation in ('write', 'read', 'delete')]
 
 
-def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_condition(protocol, s3, source, signer):
+@pytest.mark.parametrize(('client', 'scheme', 'service'), [(False, 'https', 's3'), (True, 'http', 's3'), (True, 'https', None)])
+def test_nobody_signs_for_servers_for_http_or_where_rucio_does_not_sign(protocol, s3, signer, monkeypatch, client, scheme, service):
+    url = SITE.replace('https', scheme)
+    made = protocol(keys=None, url=url, sign_url=service)
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+    with pytest.raises(RSEAccessDenied, match='there are no credentials'):
+        made.stat(f'{url}/{BUCKET}/f')
+    assert not signer
+
+
+def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_condition(protocol, s3, source, signer, monkeypatch):
     s3.conditional_put = False
     s3.store(BUCKET, 'f', b'somebody else wrote this')
     made, pfn = protocol(keys=None, url=SITE, sign_url='s3', s3={'provider': 'generic'}), f'{SITE}/{BUCKET}/f'
@@ -441,6 +512,19 @@ def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_conditi
     assert s3.content(BUCKET, 'f') == b'somebody else wrote this'
     made.put(source, pfn + '2')
     assert s3.content(BUCKET, 'f2') == CONTENT
+    asked = len(signer)
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False)
+    with pytest.raises(FileReplicaAlreadyExists) if s3.conditional_put else nullcontext():
+        made.put(source, f'{s3.url}/{BUCKET}/f3?{SIGNATURE}')
+    assert len(signer) == asked, 'a daemon does not look'
+
+
+def test_a_signed_put_compares_the_content_with_the_lfn(protocol, s3, source):
+    made = protocol(keys=None)
+    made.lfns2pfns({'scope': BUCKET, 'name': 'f', 'adler32': '00000001'})
+    with pytest.raises(FileConsistencyMismatch):
+        made.put(source, f'{s3.url}/{BUCKET}/f?{SIGNATURE}')
+    assert not s3.buckets[BUCKET]
 
 
 def test_a_pfn_of_another_protocol_of_the_rse_is_served(rse, s3, rucio_cfg, tmp_path):
@@ -507,6 +591,29 @@ def test_a_name_that_looks_like_one_of_these_is_stored(protocol, s3, source, nam
     assert s3.content(BUCKET, name) == CONTENT
 
 
+@pytest.mark.parametrize('path', [None, ''])
+def test_no_path_does_not_exist(protocol, s3, path):
+    assert protocol().exists(path) is False
+    assert not s3.requests
+
+
+def test_users_get_an_error_of_an_upload_without_the_story_behind_it(protocol, s3, monkeypatch, tmp_path):
+    """Stock `rucio upload` prints all of it; daemons want it in their logs."""
+    seen = []
+    monkeypatch.setattr(s3_protocol.terse_logs, 'expect', lambda error, _: seen.append(error))
+    made = protocol()
+    for client in (True, False):
+        monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
+        with pytest.raises(SourceNotFound) as caught:
+            made.put(str(tmp_path / 'missing'), f'{s3.url}/{BUCKET}/f')
+        assert seen == ([caught.value] if client else [])
+        # What is left of it is the way from here to put().
+        names = [each.name for each in caught.traceback]
+        assert ('_put' in names) is not client
+        assert caught.value.__suppress_context__ or not client
+        seen.clear()
+
+
 def test_costs_in_requests(protocol, s3, source, tmp_path):
     made, pfn = protocol(), f'{s3.url}/{BUCKET}/f'
     spent = {}
@@ -571,8 +678,9 @@ def test_a_storage_that_does_not_answer_is_not_asked_to_delete_one_by_one(protoc
     assert not s3.requests
     # Others try by themselves, and so does this one later.
     protocol().delete(f'{s3.url}/{BUCKET}/b')
-    now = time.monotonic()
-    monkeypatch.setattr(time, 'monotonic', lambda: now + 31)
+    now = made._silent_until
+    assert now - time.monotonic() <= 30
+    monkeypatch.setattr(time, 'monotonic', lambda: now)
     made.delete(f'{s3.url}/{BUCKET}/a')
     assert not s3.buckets[BUCKET]
 
@@ -670,6 +778,26 @@ def test_keys_that_may_only_read_are_wrong_for_all_buckets(protocol, s3):
         protocol().delete(f'{s3.url}/{BUCKET}/a')
 
 
+def test_only_buckets_of_the_rse_are_compared_with_one_that_refuses(protocol, s3, monkeypatch):
+    """Others may be anybody's."""
+    for name in ('cms-user.alice', 'cms-user.bob', 'lhcb-x'):
+        s3.make_bucket(name)
+    made = protocol(s3={'provider': 'seaweedfs', 'bucket_prefix': 'cms-', 'max_attempts': 1})
+    asked = []
+    monkeypatch.setattr(s3_protocol.objects, 'closes_itself', lambda *given: asked.append(given[2:]) or True)
+    refuse(s3)
+    with pytest.raises(SourceAccessDenied):
+        made.delete(f'{s3.url}/cms-user.alice/a')
+    assert asked == [('cms-user.alice', ['cms-user.bob'])]
+
+
+def test_who_has_no_keys_of_the_operator_is_refused_as_such(protocol, s3):
+    refuse(s3)
+    with pytest.raises(RSEAccessDenied):
+        protocol(keys=None, s3={'auth': 'anonymous'}).delete(f'{s3.url}/{BUCKET}/a')
+    assert 'ListBuckets' not in s3.operations()
+
+
 def test_where_all_scopes_share_a_bucket_it_is_the_storage(protocol, s3):
     refuse(s3)
     with pytest.raises(RSEAccessDenied):
@@ -724,6 +852,17 @@ def test_a_timeout_is_what_rucio_passes(protocol, s3, source, tmp_path, timeout)
     made.put(source, pfn, transfer_timeout=timeout)
     made.get(pfn, str(tmp_path / 'g'), transfer_timeout=timeout)
     assert (tmp_path / 'g').read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(('timeout', 'seconds'), [(None, None), (0, None), ('0', None), ('', None), (30, 30), ('30.5', 30.5)])
+def test_no_timeout_is_no_limit(protocol, s3, source, tmp_path, monkeypatch, timeout, seconds):
+    given = []
+    monkeypatch.setattr(s3_protocol.transfer, 'upload', lambda *arguments: given.append(arguments[3]) or 1)
+    monkeypatch.setattr(s3_protocol.transfer, 'download', lambda *arguments: given.append(arguments[3]))
+    made, pfn = protocol(), f'{s3.url}/{BUCKET}/f'
+    made.put(source, pfn, transfer_timeout=timeout)
+    made.get(pfn, str(tmp_path / 'g'), transfer_timeout=timeout)
+    assert given == [seconds, seconds]
 
 
 def test_a_timeout_that_is_no_number_is_refused(protocol, s3, source):
@@ -831,6 +970,38 @@ def test_ls_tells_pfns(protocol, s3):
     assert made.ls(f'{bucket}/nothing') == []
 
 
+def test_the_rucio_server_has_one_client_for_each_login(monkeypatch):
+    class Client:
+        pass
+
+    monkeypatch.setattr(s3client, 'S3Client', Client)
+    monkeypatch.setattr(s3_protocol, '_servers', {})
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', True)
+    first = s3_protocol._server('token')
+    assert isinstance(first, Client)
+    assert s3_protocol._server('token') is first
+    assert s3_protocol._server(None) is not first
+    monkeypatch.setattr(os, 'getpid', lambda: 1)
+    assert s3_protocol._server('token') is not first, 'a forked process has its own'
+    monkeypatch.setattr(s3client, 'S3Client', mock.Mock(side_effect=MissingClientParameter('no account')))
+    assert s3_protocol._server('another') is None
+    monkeypatch.setattr(rsemanager, 'CLIENT_MODE', False)
+    assert s3_protocol._server('token') is None
+
+
+@pytest.mark.parametrize(
+    ('url', 'expected'),
+    [
+        ('https://bucket.s3.example.org/key', ('https://bucket.s3.example.org', 'bucket', 'key')),
+        ('https://s3.example.org/bucket/a/key', ('https://s3.example.org', 'bucket', 'a/key')),
+    ],
+)
+def test_the_object_of_a_signed_url_of_either_style(url, expected):
+    for signed in (url, f'{url}?X-Amz-Signature=a/b/c'):
+        found = s3_protocol._path_style(signed)
+        assert (found.endpoint, found.bucket, found.key) == expected
+
+
 def test_space_is_the_capacity_less_what_is_listed(protocol, s3):
     s3.store(BUCKET, 'f', b'x' * 100)
     s3.store('x---mc', 'f', b'x' * 10)
@@ -847,6 +1018,19 @@ def test_space_of_an_rse_with_a_path_is_that_below_it(protocol, s3):
 def test_space_of_an_overfull_rse_is_none(protocol, s3):
     s3.store(BUCKET, 'f', b'x' * 100)
     assert protocol(s3={'capacity': '10'}).get_space_usage() == (10, 0)
+
+
+@pytest.mark.parametrize(('silent', 'free', 'told'), [('ac', 900, True), ('', 700, False)])
+def test_space_of_objects_whose_size_the_storage_does_not_tell(protocol, s3, monkeypatch, silent, free, told):
+    for key in ('a', 'b', 'c'):
+        s3.store(BUCKET, key, b'x' * 100)
+    plain = fake_s3._entry
+    monkeypatch.setattr(fake_s3, '_entry', lambda key, *each: re.sub('<Size>.*</Size>' if key in silent else '^$', '', plain(key, *each)))
+    made = protocol(s3={'capacity': '1000'})
+    said = []
+    made.logger = lambda _, text, *values: said.append(text % values)
+    assert made.get_space_usage() == (1000, free)
+    assert said == ['RSE X: the storage lists 2 objects without size or date, which count as empty. Tell its operator.'] * told
 
 
 def test_space_is_unknown_without_a_capacity(protocol):

@@ -41,7 +41,9 @@ from rucio.core.s3.catalogue.records import NewFile, Refusal
 from rucio.core.s3.reconciler import budget as budget_module
 from rucio.core.s3.reconciler import checksums, listings, walk
 from rucio.core.s3.reconciler.budget import Budget
+from rucio.core.s3.reconciler.compare import Finding, Kind
 from rucio.core.s3.reconciler.listings import Unsorted
+from rucio.core.s3.reconciler.settle import Settler
 from rucio.core.s3.reconciler.summary import COUNTS, Problem, Summary
 from rucio.core.s3.reconciler.walk import Reconciler, ranges
 from rucio.core.s3.subtrees import Subtree
@@ -191,6 +193,21 @@ def test_chunks(here, monkeypatch):
     with mock.patch.object(registration, 'register', wraps=registration.register) as register:
         assert here.run().counts['registered'] == 10
     assert [len(call.args[1]) for call in register.call_args_list] == [3, 3, 3, 1]
+
+
+def test_what_has_to_be_looked_at_again_comes_in_chunks_as_well(here, monkeypatch):
+    in_parts(here, *(f'run1/{number}' for number in range(7)), body=b'abc')
+    for number in range(7):
+        registered(here, f'run1/{number}', b'abc')
+    monkeypatch.setattr(walk, 'REGISTER_CHUNK', 3)
+    with mock.patch.object(Settler, 'note', autospec=True, side_effect=Settler.note) as note:
+        here.run()
+    assert [len(call.args[1]) for call in note.call_args_list] == [3, 3, 1]
+    here.delete(*(f'run1/{number}' for number in range(5)))
+    monkeypatch.setattr(walk, 'RECHECK_CHUNK', 2)
+    with mock.patch.object(Settler, 'settle', autospec=True, side_effect=Settler.settle) as settle:
+        here.run()
+    assert [len(call.args[1]) for call in settle.call_args_list] == [2, 2, 1]
 
 
 def test_what_is_no_file(here):
@@ -665,6 +682,12 @@ def test_ranges_touch_nothing_else(here):
 def test_a_range_outside_of_the_part(here, span):
     here.store('run1/a')
     assert counted(here.run('run1', span=span)) == {}
+    assert here.s3.operations() == []
+
+
+def test_the_marker_of_the_part_is_in_it(here):
+    here.store('run1/', body=b'')
+    assert counted(here.run('run1')) == {'marker': 1}
 
 
 @pytest.mark.parametrize('span', [(), ('r',), ('', 'run2'), ('run0/x', 'zzz')])
@@ -704,14 +727,17 @@ def test_what_all_slices_count_is_what_lies_there(here, monkeypatch, look):
     here.store(*keys[11:13], body=b'changed')
     here.store('run1/07a', 'run1/07b', 'run1/20a', 'run1/25 no name', 'run2/', body=b'')
     here.store('run1/08a', body=b'new' * 100)
+    for number in (2, 6, 11, 20, 25):  # beside what is missing, too
+        here.store(keys[number], body=here.s3.content(BUCKET, keys[number]), storage_class='GLACIER')
     there = [size for size, _ in here.bucket().values()]
     for _ in range(2):
-        after, listed, stored, slices = '', 0, 0, 0
+        after, listed, stored, archived, slices = '', 0, 0, 0, 0
         while after is not None:
             made = Reconciler(here.subtree())
             after = made.run(after, seconds=0)
             listed, stored, slices = listed + made.summary.counts['listed'], stored + made.stored, slices + 1
-        assert (listed, stored) == (len(there), sum(there))
+            archived += made.summary.counts['archived']
+        assert (listed, stored, archived) == (len(there), sum(there), 5)
         assert slices > 3 or look > 2
 
 
@@ -781,6 +807,62 @@ def test_a_listing_that_turns_out_to_be_unsorted(here):
     assert counted(summary) == {'same': 3, 'unnameable': 1}
     assert (summary.counts['listed'], made.stored) == (4, 12)
     assert len(summary.problems) == 1
+
+
+def test_what_an_unsorted_listing_told_too_soon_is_taken_back(here):
+    """The complete one has it no more, or tells it again."""
+    in_parts(here, 'run1/b')
+    here.store('run1/z')
+    here.run(read_checksums=False)
+
+    def disordered(subtree, after, until):
+        listed = list(listings.entries(subtree))
+        yield listings.Entry('run1/+', 3, 'e', 0)
+        yield from listed
+        raise Unsorted(lambda: iter(listed[::-1]))
+
+    summary = here.run(lister=disordered, read_checksums=False)
+    assert counted(summary) == {'same': 1, 'no-checksum': 1}
+    assert summary.problems == []
+
+
+def test_sorting_has_the_time_that_listing_took(here, monkeypatch):
+    """Otherwise no run would get on; but it has no more than that."""
+    now = 1000.0
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
+    monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 1)
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+    monkeypatch.setattr(walk.time, 'monotonic', lambda: now)
+    listed = listings.sorted_entries
+
+    def slow(*arguments):
+        nonlocal now
+        found = list(listed(*arguments))
+        now += 100
+        yield found[0]
+        now += 99
+        yield found[1]
+        now += 2
+        yield found[2]
+
+    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    monkeypatch.setattr(walk, 'STALE_SECONDS', 10_000)
+    assert Reconciler(here.subtree()).run(seconds=30) == 'run1/c'
+    now = 1000.0
+    assert Reconciler(here.subtree()).run(seconds=150) is None
+
+
+def test_a_listing_that_has_to_be_sorted_can_be_stopped(here, monkeypatch):
+    monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 2)
+    here.store('run1/a', 'run1/b', 'run1/c')
+    here.run()
+    here.delete('run1/a')
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+    stop = threading.Event()
+    stop.set()
+    assert Reconciler(here.subtree(), on_missing='forget', stop=stop).run() == ''
+    assert set(here.files()) == {'run1/a', 'run1/b', 'run1/c'}
 
 
 def test_a_storage_that_does_not_sort_is_not_listed_without_end(here):
@@ -951,6 +1033,58 @@ def test_the_same_problem_is_kept_once(here):
         summary.refused(here.subtree(), Refusal('over-limit', '', 'The account is over its limit. Delete files.'))
     assert summary.counts['over-limit'] == 3
     assert [problem.kind for problem in summary.problems] == ['over-limit']
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'on_missing', 'did', 'command'),
+    [
+        (None, 'report', 'user.alice', 'for each collection: rucio s3 reconcile user.alice:COLLECTION --on-missing forget.'),
+        (None, 'lost', 'user.alice', 'for each collection: rucio s3 reconcile user.alice:COLLECTION --on-missing lost.'),
+        ('set', 'forget', 'user.alice:set', 'confirm it: rucio s3 import {rse} user.alice:set --on-missing forget.'),
+    ],
+)
+def test_that_nothing_is_left_is_told_first_and_once(here, dataset, on_missing, did, command):
+    subtree = replace(here.subtree('run1'), dataset=dataset)
+    summary = Summary()
+    summary.add(Problem('changed', 'user.alice:x', 'x', 'found', 'remedy'))
+    for _ in range(2):
+        summary.empty(subtree, on_missing)
+    first, _ = summary.problems
+    assert (first.kind, first.did, first.key) == ('empty-bucket', did, 'run1/')
+    assert f"the bucket 'user.alice' has no objects of {did} left, so no action" in first.found
+    assert first.remedy.endswith(command.format(rse=here.storage.rse))
+
+
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [(ServiceUnavailable('It is down.'), 'It is down.'), (ValueError('odd'), 'ValueError: odd'), (OSError(), 'OSError: ')],
+)
+def test_why_an_object_could_not_be_looked_at(here, error, said):
+    summary = Summary()
+    summary.failed(here.subtree(), 'run1/a', error)
+    assert only(summary) == ('failed', 'user.alice:run1/a', 'run1/a', said, 'Run it again.')
+    assert summary.counts['failed'] == 1
+
+
+@pytest.mark.parametrize('kind', ['gone', 'changed'])
+def test_what_others_did_meanwhile_is_no_problem(here, kind):
+    summary = Summary()
+    summary.refused(here.subtree(), Refusal(kind, 'run1/a', 'It is gone.'))
+    assert (summary.problems, summary.counts[kind]) == ([], 1)
+
+
+def test_a_refusal_without_a_remedy(here):
+    summary = Summary()
+    summary.refused(here.subtree(), Refusal('closed', 'run1', 'The dataset is closed.'))
+    assert (only(summary).found, only(summary).remedy) == ('The dataset is closed.', '')
+
+
+def test_the_remedy_for_an_import_names_it(here):
+    summary = Summary()
+    subtree = replace(here.subtree('set'), dataset='set')
+    summary.found(subtree, Finding(Kind.missing, 'set/a', None, None))
+    assert f'RSE {here.storage.rse}, ' in only(summary).found
+    assert f': rucio s3 import {here.storage.rse} user.alice:set --on-missing forget.' in only(summary).remedy
 
 
 def test_every_count_is_there_from_the_beginning():

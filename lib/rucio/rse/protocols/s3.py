@@ -436,8 +436,7 @@ class Default(_Names):
 
     def _meter(self, name: str, size: int) -> AbstractContextManager[Optional[transfer.Progress]]:
         """Show a progress bar to users, not in daemons."""
-        wanted = self._endpoint.progress if self._endpoint and is_client() else 'off'
-        return progress.meter(wanted, name, size)
+        return progress.meter(self._connected().progress if is_client() else 'off', name, size)
 
     def delete(self, path: str) -> None:
         """Delete an object. A HEAD and a DELETE; with a signed URL one DELETE, which does not report missing objects.
