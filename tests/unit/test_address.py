@@ -22,7 +22,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rucio.common.exception import RSEFileNameNotSupported
+from rucio.common.exception import InputValidationError, RSEFileNameNotSupported
 from rucio.common.s3 import address
 
 # What Rucio's generic schema takes for a scope, with more of what is hard for S3 than chance would bring.
@@ -283,3 +283,40 @@ def test_importing_the_protocol_registers_the_algorithm():
 )
 def test_the_prefix_of_a_protocol_is_a_bucket_and_a_folder(prefix, parts):
     assert address.split_prefix(prefix) == parts
+
+
+# What people type
+
+
+@pytest.mark.parametrize(
+    ('typed', 'found'),
+    [
+        ('user.alice', ('user.alice', '')),
+        ('user.alice:', ('user.alice', '')),
+        ('user.alice:f', ('user.alice', 'f')),
+        ('user.alice/f', ('user.alice', 'f')),
+        ('user.alice:run/1', ('user.alice', 'run/1')),
+        ('user.alice/run:1', ('user.alice', 'run:1')),
+        ('user.alice:/run/', ('user.alice', 'run')),
+    ],
+)
+def test_a_did_is_split_at_its_first_mark(typed, found):
+    assert address.parse_did(typed) == found
+    if found[1]:
+        assert address.parse_did(typed, need_name=True) == found
+
+
+@pytest.mark.parametrize(
+    ('typed', 'need_name', 'wanted'),
+    [
+        ('', False, 'scope or scope:name, such as'),
+        (':f', False, 'scope or scope:name, such as'),
+        ('/f', True, 'expected scope:name, such as'),
+        ('user.alice', True, 'expected scope:name, such as'),
+        ('user.alice:', True, 'expected scope:name, such as'),
+        ('user.alice:/', True, 'expected scope:name, such as'),
+    ],
+)
+def test_what_is_no_did_is_refused_with_an_example(typed, need_name, wanted):
+    with pytest.raises(InputValidationError, match=wanted):
+        address.parse_did(typed, need_name)

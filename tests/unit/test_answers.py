@@ -14,6 +14,8 @@
 
 """What a Rucio server may answer: see also tests/attacks/test_hostile_sts.py."""
 
+import logging
+
 import pytest
 
 from rucio.common.exception import ServiceUnavailable
@@ -67,6 +69,84 @@ def test_keys_that_are_not(change, found):
     with pytest.raises(ServiceUnavailable, match=f'^(.|\n)*The server returned (.|\n)*{found}') as error:
         answers.checked_keys('The server', KEYS | change)
     assert not any(isinstance(value, str) and len(value) > 1 and value in str(error.value) for value in change.values()), 'it may be a secret'
+
+
+@pytest.mark.parametrize(
+    ('name', 'longest'),
+    [
+        *(('access_key', 256), ('secret_key', 1024), ('session_token', 16 * 1024), ('region', 63), ('bucket', 255), ('rse', 255), ('signed_url', 16 * 1024)),
+    ],
+)
+def test_how_long_a_value_may_be(name, longest):
+    assert answers.is_valid(name, 'a')
+    assert answers.is_valid(name, 'a' * longest)
+    assert not answers.is_valid(name, 'a' * (longest + 1))
+    assert answers.is_valid(name, '') is (name == 'region')
+    assert not answers.is_valid(name, 'a\n')
+    assert not answers.is_valid(name, 7)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'valid'),
+    [
+        ('url', 'https://h', True),
+        ('url', 'http://h:1/x?y', True),
+        ('url', 'https://' + 'h' * 1024, True),
+        ('url', 'https://' + 'h' * 1025, False),
+        ('url', 'https://', False),
+        ('url', 'ftp://h', False),
+        ('url', 'file:///etc/passwd', False),
+        ('url', ' https://h', False),
+        ('url', 'https://h h', False),
+        ('region', '-a', False),
+        ('region', 'eu-west-1', True),
+        ('region', 'a/b', False),
+        ('bucket', 'User.alice_1-', True),
+        ('bucket', 'a/b', False),
+        ('rse', 'SITE_S3', True),
+        ('rse', '../x', False),
+        ('expiration', '2026-01-01T00:00:00Z', True),
+        ('expiration', '2026-01-01T00:00:00', False),
+        ('expiration', '2026-01-01T24:61:00Z', False),
+        ('access_key', 'a=b!~', True),
+        ('access_key', 'a\x7f', False),
+    ],
+)
+def test_what_a_value_may_be(name, value, valid):
+    assert answers.is_valid(name, value) is valid
+    if valid:
+        assert answers.checked('The server', name, value) == value
+    else:
+        with pytest.raises(ServiceUnavailable, match=f'The server returned an invalid {name}'):
+            answers.checked('The server', name, value)
+
+
+@pytest.mark.parametrize(
+    'signed',
+    [
+        {'uri': 'https://s3/b/k\r\nX: y', 'headers': {'Authorization': ['x']}},
+        {'uri': 'https://s3/b/k', 'headers': {'Authorization\r\nX': ['x']}},
+        {'uri': 'https://s3/b/k', 'headers': {'Authorization': ['x', 'a\nb']}},
+        {'uri': 'https://s3/b/k', 'headers': {'Authorization': ['x'], 'Other': 'y'}},
+        {'uri': 'https://s3/b/k', 'headers': {'Authorization': ['x' * 65537]}},
+        {'uri': None, 'headers': {}},
+    ],
+)
+def test_no_part_of_a_signature_has_another_line(signed):
+    good = {'uri': 'https://s3:443/b/k', 'headers': {'Authorization': ['x' * 65536]}}
+    assert answers.checked_signatures('The server', {'responses': [good, good]}) == [good, good]
+    with pytest.raises(ServiceUnavailable, match='The server returned invalid signatures'):
+        answers.checked_signatures('The server', {'responses': [good, signed]})
+
+
+def test_a_record_of_a_log_is_one_line(caplog):
+    logger = answers.line_logger('rucio.test.lines')
+    logger.warning('key %s: %d', 'a\nFORGED\x1b', 7)
+    logger.warning('plain %s', 'é')
+    assert caplog.messages == ['key a\\nFORGED\\x1b: 7', 'plain é']
+    record = logging.LogRecord('x', logging.INFO, '', 0, 'plain %s', ('b',), None)
+    assert answers.one_line(record) is True
+    assert record.args == ('b',)
 
 
 def test_what_is_no_answer_at_all():

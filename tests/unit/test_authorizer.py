@@ -164,6 +164,13 @@ def test_a_profile_signs_with_its_keys(home):
     assert 'Credential=PROFILE/' in credentials.Profile('mine').authorise(Request('GET', URL, region='mars')).headers['Authorization']
 
 
+@pytest.mark.parametrize('way', [credentials.Static('AKID', 'secret'), credentials.Anonymous(), credentials.Presigned()])
+def test_what_was_refused_is_not_sent_again_with_the_same_keys(way):
+    request = Request('GET', 'https://s3.example.org/b/k')
+    assert way.refused(request, 'ExpiredToken') is False
+    assert way.hides_missing(request) is False
+
+
 def test_nothing_of_a_request_shows_a_secret():
     sent = KEYS.authorise(Request('GET', f'{URL}?X-Amz-Signature=hidden', {'X-Amz-Security-Token': 'hidden'}, 'mars', body=b'hidden'))
     assert 'hidden' not in f'{sent!r} {sent} {[sent]}'

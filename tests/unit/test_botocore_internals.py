@@ -95,6 +95,9 @@ def test_dates_are_read_with_the_given_function_or_else_by_botocore(s3):
     (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
     assert len(seen) == 1
     assert isinstance(entry['LastModified'], datetime)
+    s3.fail('ListObjectsV2', Answer(200, s3.ListObjectsV2(s3.requests[-1]).body.replace(b'<LastModified>20', b'<LastModified>no date')))
+    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    assert (entry['LastModified'], entry['Key']) == (None, 'k')
 
 
 def test_answers_are_read_by_the_given_function(s3):
@@ -364,6 +367,21 @@ def test_of_a_body_less_is_signed_over_https(url, context, expected):
     request = AWSRequest('PUT', url, headers={'Content-MD5': 'x'}, data=b'x')
     request.context.update(context)
     assert internals.payload_hash(request) == expected
+
+
+@pytest.mark.parametrize(
+    ('headers', 'data', 'length'),
+    [
+        ({}, b'', 0),
+        ({}, b'abc', 3),
+        ({'Content-Length': '7'}, b'abc', 7),
+        ({'Content-Length': '0'}, b'abc', 0),
+        ({'Transfer-Encoding': 'chunked', 'Content-Length': '7'}, b'abc', None),
+        ({}, iter([b'abc']), None),
+    ],
+)
+def test_the_length_of_a_body_is_known_before_it_is_signed(headers, data, length):
+    assert internals.content_length(AWSRequest('PUT', 'https://s3/b/k', headers=headers, data=data)) == length
 
 
 # Without a client

@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable
 from rucio.common.s3 import breaker, clients, credentials, factory
@@ -244,7 +245,7 @@ def test_whoever_cannot_ask_leaves_it_to_the_next_request():
 def test_an_interrupted_request_is_none(s3, monkeypatch):
     client = client_of(s3)
     with monkeypatch.context() as patch:
-        patch.setattr(client._endpoint.http_session._session, 'send', mock.Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(URLLib3Session, 'send', mock.Mock(side_effect=KeyboardInterrupt))
         for _ in range(2 * breaker.MAX_UNANSWERED):
             with pytest.raises(KeyboardInterrupt):
                 client.list_buckets()

@@ -250,6 +250,9 @@ def test_a_ca_bundle_may_begin_with_a_tilde(load, rucio_cfg, home):
         ('capacity', 'large', '100 TiB'),
         ('region', '', 'us-east-1'),
         ('region', 7, 'us-east-1'),
+        ('if_none_match', 'put delete', 'put, multipart, copy'),
+        ('if_none_match', ['all'], 'put, multipart, copy'),
+        ('signature_guards', 'copy everything', 'any of'),
     ],
 )
 def test_a_wrong_value_is_answered_with_the_setting_the_value_and_what_is_allowed(load, name, value, allowed):

@@ -22,7 +22,20 @@ import pytest
 import s3transfer.exceptions
 
 from rucio.common import exception as rucio
-from rucio.common.s3.errors import Target, TransferTimeout, is_ambiguous, local_error, status_of, translate, translated
+from rucio.common.s3.errors import (
+    StorageSilentError,
+    Target,
+    TransferTimeout,
+    describe,
+    is_ambiguous,
+    is_unanswered,
+    is_unreachable,
+    local_error,
+    status_of,
+    translate,
+    translated,
+)
+from rucio.common.s3.parsing import UnreadableAnswerError
 
 TARGET = Target('SITE_S3', 'user.alice', 'dir/file.root')
 SIGNED = 'https://h:9000/user.alice/f?X-Amz-Credential=AKIDHIDDEN&X-Amz-Signature=f00d'
@@ -39,6 +52,24 @@ def refused(status=0, code='', message='', attempts=0):
         (404, 'NoSuchKey', rucio.SourceNotFound, 'no such object'),
         (404, 'NoSuchBucket', rucio.DestinationNotAccessible, 'Make it first: rucio s3 make-bucket'),
         (404, 'NoSuchUpload', rucio.ServiceUnavailable, 'try again'),
+        (403, 'AllAccessDisabled', rucio.RSEAccessDenied, 'owner of the bucket'),
+        (403, 'AccountProblem', rucio.RSEAccessDenied, 'owner of the bucket'),
+        (400, 'TokenRefreshRequired', rucio.RSEAccessDenied, 'expired'),
+        (403, 'InvalidObjectState', rucio.ResourceTemporaryUnavailable, 'restore it first'),
+        (403, 'ObjectNotInActiveTierError', rucio.ResourceTemporaryUnavailable, 'restore it first'),
+        (409, 'RestoreAlreadyInProgress', rucio.ResourceTemporaryUnavailable, 'is being restored'),
+        (400, 'IllegalLocationConstraintException', rucio.RSEAccessDenied, "'region'"),
+        (400, 'XAmzContentSHA256Mismatch', rucio.FileConsistencyMismatch, 'nothing was stored'),
+        (400, 'EntityTooSmall', rucio.RSEOperationNotSupported, "'multipart_chunksize'"),
+        (400, 'InvalidURI', rucio.RSEFileNameNotSupported, 'another'),
+        (507, 'InsufficientStorage', rucio.RSEOverQuota, 'full'),
+        (400, 'TooManyRequests', rucio.ResourceTemporaryUnavailable, 'later'),
+        (400, 'SlowDown', rucio.ResourceTemporaryUnavailable, 'later'),
+        (401, '401', rucio.RSEAccessDenied, 'owner of the bucket'),
+        (409, '409', rucio.ResourceTemporaryUnavailable, 'try again'),
+        (411, '411', rucio.RSEOperationNotSupported, "'checksum' to md5"),
+        (501, '501', rucio.RSEOperationNotSupported, "'provider'"),
+        (403, 'NeverHeardOf', rucio.RSEAccessDenied, 'cannot list the bucket'),
         (403, 'InvalidAccessKeyId', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (403, 'SignatureDoesNotMatch', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (400, 'ExpiredToken', rucio.RSEAccessDenied, 'expired'),
@@ -101,6 +132,9 @@ def test_an_answer_of_the_storage_becomes_what_rucio_knows(status, code, expecte
         (boto.PartialCredentialsError(provider='x', cred_var='y'), rucio.RSEAccessDenied, 'keys in rucio.cfg'),
         (boto.ProfileNotFound(profile='p'), rucio.RSEAccessDenied, 'AWS profile'),
         (boto.CredentialRetrievalError(provider='x', error_msg='y'), rucio.RSEAccessDenied, 'AWS profile'),
+        (boto.SSOTokenLoadError(error_msg='x'), rucio.RSEAccessDenied, 'AWS profile'),
+        (boto.TokenRetrievalError(provider='x', error_msg='y'), rucio.RSEAccessDenied, 'AWS profile'),
+        (UnreadableAnswerError(reason='x'), rucio.ServiceUnavailable, 'later'),
         (boto.ParamValidationError(report='x'), rucio.RSEFileNameNotSupported, 'name that S3 allows'),
         (boto.BotoCoreError(), rucio.ServiceUnavailable, 'later'),
         (s3transfer.exceptions.CancelledError('x'), rucio.ServiceUnavailable, 'stopped'),
@@ -120,8 +154,26 @@ def test_a_missing_bucket_is_a_missing_source_for_who_reads(operation):
     assert type(translate(refused(404, 'NoSuchBucket'), operation, TARGET)) is rucio.SourceNotFound
 
 
-def test_an_object_that_changes_while_it_is_read_does_not_exist_already():
-    error = translate(refused(412, 'PreconditionFailed'), 'get', TARGET)
+@pytest.mark.parametrize(
+    ('operation', 'expected', 'remedy'),
+    [
+        ('put', rucio.DestinationNotAccessible, 'rucio s3 make-bucket SCOPE --rse SITE_S3'),
+        ('ls', rucio.SourceNotFound, 'rucio s3 make-bucket SCOPE --rse SITE_S3'),
+        ('get', rucio.SourceNotFound, 'prefix or bucket_prefix is wrong'),
+        ('stat', rucio.SourceNotFound, 'prefix or bucket_prefix is wrong'),
+        ('delete', rucio.ServiceUnavailable, 'make an empty one, and Rucio removes its files'),
+    ],
+)
+def test_a_missing_bucket_is_never_a_file_that_was_deleted(operation, expected, remedy):
+    """The reaper takes a missing source for a file that is gone."""
+    error = translate(refused(404, 'NoSuchBucket'), operation, TARGET)
+    assert type(error) is expected
+    assert remedy in str(error)
+
+
+@pytest.mark.parametrize('code', ['PreconditionFailed', '412'])
+def test_an_object_that_changes_while_it_is_read_does_not_exist_already(code):
+    error = translate(refused(412, code), 'get', TARGET)
     assert type(error) is rucio.ServiceUnavailable
     assert 'object was changed' in str(error)
 
@@ -178,6 +230,44 @@ def test_a_cause_whose_own_cause_has_a_signature_is_not_shown():
     assert 'f00d' not in ''.join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (refused(403, 'AccessDenied', 'no'), 'the storage answered 403 AccessDenied (no).'),
+        (refused(403, 'AccessDenied', 'AccessDenied'), 'the storage answered 403 AccessDenied.'),
+        (refused(404, '404', 'Not Found'), 'the storage answered 404 (Not Found).'),
+        (refused(404, '404'), 'the storage answered 404.'),
+        (refused(0, 'NoSuchKey'), 'the storage answered NoSuchKey.'),
+        (refused(400, 'C' * 65, 'm' * 501), f'the storage answered 400 {"C" * 64}... ({"m" * 500}...).'),
+        (refused(400, 'C' * 64, 'm' * 500), f'the storage answered 400 {"C" * 64} ({"m" * 500}).'),
+        (refused(400, 'a\nb', 'two\n lines\x1b'), 'the storage answered 400 a\\nb (two lines\\x1b).'),
+        (ValueError('it ends.'), 'ValueError: it ends.'),
+        (ValueError(), 'ValueError: no details.'),
+    ],
+)
+def test_an_error_is_described_in_a_sentence(error, said):
+    assert describe(error) == said
+
+
+@pytest.mark.parametrize(
+    ('error', 'unreachable', 'unanswered'),
+    [
+        (boto.EndpointConnectionError(endpoint_url='x'), True, False),
+        (boto.ConnectTimeoutError(endpoint_url='x'), True, None),
+        (boto.SSLError(endpoint_url='x', error='x'), True, None),
+        (StorageSilentError(url='x'), True, False),
+        (boto.ReadTimeoutError(endpoint_url='x'), False, True),
+        (boto.ConnectionClosedError(endpoint_url='x'), False, True),
+        (refused(503, 'SlowDown'), False, False),
+        (None, False, False),
+    ],
+    ids=str,
+)
+def test_a_storage_is_away_or_says_nothing(error, unreachable, unanswered):
+    assert is_unreachable(error) is unreachable
+    assert unanswered in (None, is_unanswered(error))
+
+
 # Ambiguous errors
 
 
@@ -193,6 +283,8 @@ def test_a_cause_whose_own_cause_has_a_signature_is_not_shown():
         (boto.ReadTimeoutError(endpoint_url='x'), True),
         (boto.ConnectionClosedError(endpoint_url='x'), True),
         (TransferTimeout(1), True),
+        (UnreadableAnswerError(reason='x'), True),
+        (refused(499, 'x'), False),
         (s3transfer.exceptions.CancelledError(''), True),
         (boto.NoCredentialsError(), False),
         (boto.ParamValidationError(report='x'), False),
@@ -230,3 +322,8 @@ def test_a_local_file_that_cannot_be_used_is_named_with_the_reason(error, readin
     assert type(made) is expected
     assert "'/data/file'" in str(made)
     assert error.strerror in str(made)
+    assert ('cannot be read' if reading else 'cannot be written') in str(made)
+
+
+def test_the_name_of_a_local_file_adds_no_line():
+    assert '\n' not in str(local_error(OSError(5, 'I/O error'), 'a\nb', True).args[0])

@@ -97,6 +97,18 @@ def test_whose_certificates_are_believed(monkeypatch, given, variables, expected
     assert factory.bare_session(None).get_config_variable('ca_bundle') == factory.trusted()
 
 
+def test_a_directory_of_certificates_is_one_file_for_botocore(monkeypatch, tmp_path):
+    for name in ('one', 'other', 'one.again'):
+        (tmp_path / name).write_text(f'-----BEGIN CERTIFICATE-----\n{name[:3]}\n-----END CERTIFICATE-----\n')
+    (tmp_path / 'README').write_text('no certificate')
+    (tmp_path / 'folder').mkdir()
+    monkeypatch.setenv('REQUESTS_CA_BUNDLE', str(tmp_path))
+    bundle = factory.trusted()
+    with open(bundle) as file:
+        assert [line for line in file.read().split('\n') if line and not line.startswith('-')] == ['one', 'oth']
+    assert factory.trusted() == bundle
+
+
 @pytest.mark.parametrize('make', [lambda: factory.bare_session(None), factory.user_session])
 @pytest.mark.parametrize(('service', 'call'), [('sts', 'get_caller_identity'), ('sns', 'list_topics')])
 def test_tokens_and_keys_are_not_sent_unencrypted(monkeypatch, make, service, call):

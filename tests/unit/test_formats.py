@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from rucio.common.exception import InputValidationError
 from rucio.common.s3 import address
-from rucio.common.s3.formats import FORMATS, Access, alias_of, aliases_of_user, environment, name_for, tool_environment
+from rucio.common.s3.formats import FORMATS, Access, alias_in, alias_of, aliases_of_user, environment, is_alias_on, name_for, tool_environment
 
 URL = 'https://s3.example.org:9000'
 # What AWS makes: "/", "+" and "=" are in them. Whoever quotes or encodes must get these back.
@@ -72,6 +72,41 @@ def access(**settings):
 )
 def test_an_alias_says_whose_bucket_it_is(rse, scope, bucket, prefix, alias):
     assert alias_of(rse, scope, bucket, prefix, 'alice') == alias
+
+
+@pytest.mark.parametrize(
+    ('argument', 'alias'),
+    [
+        ('site_s3/bucket/key', 'site_s3'),
+        ('site_s3:bucket/key', 'site_s3'),
+        ('s3_9th/b', 's3_9th'),
+        ('x/b', ''),
+        ('9th/b', ''),
+        ('Site/b', ''),
+        ('site-s3/b', ''),
+        ('site_s3', ''),
+        ('/site_s3/b', ''),
+        ('', ''),
+    ],
+)
+def test_an_argument_may_begin_with_an_alias(argument, alias):
+    assert alias_in(argument) == alias
+
+
+@pytest.mark.parametrize(
+    ('alias', 'rse', 'is_on'),
+    [
+        ('site_s3', 'SITE_S3', True),
+        ('site_s3__user_bob', 'SITE_S3', True),
+        ('site_s3__user_bob__run7', 'SITE_S3', True),
+        ('site_s3_2', 'SITE_S3', False),
+        ('site', 'SITE_S3', False),
+        ('s3_9th__data', '9TH', True),
+        ('9th', '9TH', False),
+    ],
+)
+def test_an_alias_tells_its_rse(alias, rse, is_on):
+    assert is_alias_on(alias, rse) is is_on
 
 
 @pytest.mark.parametrize('others', [('run/7/', 'run_7/'), ('Run/', 'run/'), ('x' * 50, 'x' * 51), ('a__b/', 'a_b/')])
@@ -273,6 +308,35 @@ def test_keys_of_the_users_own_are_never_replaced(form, text):
     with pytest.raises(InputValidationError, match='already') as error:
         FORMATS[form].merged(text, [access()])
     assert 'mine' not in str(error.value)
+
+
+@pytest.mark.parametrize('value', ['"quoted"', "'quoted'", '`run`', '$HOME', '#comment', ';comment', 'a%(b)s'])
+@pytest.mark.parametrize('form', ['aws', 'rclone', 's3cmd'])
+def test_what_a_tool_would_read_otherwise_is_not_written(form, value):
+    """A key could be a variable, a comment or without its quotes to rclone or s3cmd."""
+    with pytest.raises(InputValidationError, match='cannot be written to the option') as refused:
+        FORMATS[form].text([access(secret_key=value)])
+    assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize('path', ['/ca #b', '/ca ;b', ' /ca', '/ca ', '/c\na', '/c\ta', '/c\u2028a', '/%(x)s'])
+@pytest.mark.parametrize('form', ['aws', 's3cmd'])
+def test_a_path_that_a_tool_would_read_otherwise_is_not_written(form, path):
+    with pytest.raises(InputValidationError, match='cannot be written to the option'):
+        FORMATS[form].text([access(ca_bundle=path)])
+
+
+@pytest.mark.parametrize('value', ['a"b', "it's", 'a$b', 'a#b', 'a;b', 'a%b', 'a=b', '%'])
+@pytest.mark.parametrize('form', ['aws', 'rclone', 's3cmd'])
+def test_what_every_tool_reads_the_same_is_written(form, value):
+    assert f'= {value}\n' in FORMATS[form].text([access(secret_key=value)])
+    assert form == 'rclone' or '= /a b#c\n' in FORMATS[form].text([access(ca_bundle='/a b#c')])
+
+
+@pytest.mark.parametrize('settings', [{'access_key': 'a:b'}, {'secret_key': 'a:b'}, {'url': 'https://user@s3.example.org'}])
+def test_what_mc_would_take_apart_otherwise_is_not_in_a_variable(settings):
+    with pytest.raises(InputValidationError, match='a variable of mc'):
+        environment([access(**settings)])
 
 
 def test_a_shell_gets_back_what_went_in():

@@ -126,6 +126,16 @@ def test_bytes_are_those_of_bodies(client, s3, rse):
     assert (value('bytes_total', rse, way='sent'), value('bytes_total', rse, way='received')) == (1000, 1000)
 
 
+def test_a_length_that_is_no_number_counts_nothing(client, s3, rse):
+    s3.store(BUCKET, 'k', b'x')
+    head = s3.GetObject
+    s3.GetObject = lambda request: head(request)._replace(headers=(('Content-Length', 'many'),))
+    with contextlib.suppress(BotoCoreError, ClientError, ValueError):
+        client.head_object(Bucket=BUCKET, Key='k')
+    assert value('bytes_total', rse, way='received') == 0
+    assert value('requests_total', rse, service='s3', outcome='ok') == 1
+
+
 def test_the_state_of_a_breaker_is_seen(s3, rse, monkeypatch):
     back = threading.Event()
     monkeypatch.setattr(breaker, 'PAUSE', 0.01)

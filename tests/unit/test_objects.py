@@ -460,6 +460,80 @@ def test_a_bucket_of_our_own_is_not_somebody_elses(connection, s3):
     assert objects.make_bucket(connection(), Target('X', BUCKET)) is False
 
 
+@pytest.mark.parametrize('listed', ['user.alice', 'a', ''])
+def test_buckets_that_no_request_can_name_are_left_out(connection, s3, caplog, listed):
+    s3.buckets = {'user.alice': {}, 'b/c': {}, 'a b': {}} | ({listed: {}} if listed else {})
+    assert [each['Name'] for each in objects.buckets(connection())] == sorted({'user.alice', listed} - {''})
+    assert 'RSE X: the storage listed 2 buckets without a valid name' in caplog.text
+    with pytest.raises(ServiceUnavailable, match='invalid bucket'):
+        objects.list_buckets(connection())
+
+
+def test_a_storage_whose_buckets_all_have_names_is_not_complained_of(connection, caplog):
+    assert [each['Name'] for each in objects.buckets(connection())] == [BUCKET]
+    assert not caplog.text
+
+
+def test_a_listing_of_other_keys_is_refused(connection, s3):
+    """What is done with these keys would concern others."""
+    s3.store(BUCKET, 'b/1', b'')
+    listing = s3.ListObjectsV2
+    s3.ListObjectsV2 = lambda request: listing(request._replace(query={**request.query, 'prefix': ''}))
+    with pytest.raises(ServiceUnavailable, match='keys that do not begin with the prefix'):
+        list(objects.list_objects(connection().client, Target('X', BUCKET, 'a/')))
+    with pytest.raises(ServiceUnavailable, match='keys that do not begin with the prefix'):
+        list(objects.list_prefix(connection().client, Target('X', BUCKET, 'a/')))
+
+
+def test_whose_a_bucket_is_cannot_be_told_without_a_listing(connection, s3):
+    s3.fail('CreateBucket', error(409, 'BucketAlreadyExists'))
+    s3.fail('ListBuckets', error(403, 'AccessDenied'))
+    with pytest.raises(AccessDenied, match='belongs to somebody else'):
+        objects.make_bucket(connection(), Target('X', BUCKET))
+
+
+DENY = {'Statement': [{'Effect': 'Allow'}, {'Effect': 'Deny'}]}
+
+
+@pytest.mark.parametrize(
+    ('policy', 'closed'),
+    [
+        (DENY, True),
+        ({'Statement': {'Effect': 'Deny'}}, True),
+        ({'Statement': {'Effect': 'Allow'}}, False),
+        ({'Statement': [{'Effect': 'Allow'}]}, False),
+        ({'Statement': []}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_bucket_may_close_itself_by_its_policy(connection, s3, policy, closed):
+    if policy is not None:
+        s3.policies[BUCKET] = policy
+    assert objects.closes_itself(connection().client, 'X', BUCKET, ['other']) is closed
+    assert s3.operations() == ['GetBucketPolicy']
+
+
+def test_a_policy_that_is_no_json_denies_nothing(connection, s3):
+    s3.fail('GetBucketPolicy', Answer(200, b'no JSON'))
+    assert objects.closes_itself(connection().client, 'X', BUCKET, []) is False
+
+
+@pytest.mark.parametrize(('others', 'closed'), [([], False), (['readable'], True), (['closed', 'readable'], True), (['closed'], False)])
+def test_a_policy_that_cannot_be_read_closes_a_bucket_if_others_can_be(connection, s3, others, closed):
+    s3.make_bucket('readable')
+    s3.make_bucket('closed')
+    read = s3.GetBucketPolicy
+    s3.GetBucketPolicy = lambda request: read(request) if request.bucket == 'readable' else error(403, 'AccessDenied')
+    assert objects.closes_itself(connection().client, 'X', BUCKET, others) is closed
+
+
+def test_a_storage_that_does_not_tell_a_policy_is_an_error(connection, s3):
+    s3.fail('GetBucketPolicy', error(500, 'InternalError'))
+    with pytest.raises((ServiceUnavailable, ResourceTemporaryUnavailable)):
+        objects.closes_itself(connection().client, 'X', BUCKET, [])
+
+
 class Body:
     closed = False
 

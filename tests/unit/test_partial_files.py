@@ -65,6 +65,17 @@ def test_it_is_gone_when_python_does_not_wait_for_its_thread(folder):
     assert os.listdir(folder) == []
 
 
+def test_at_the_end_of_the_process_only_its_own_unfinished_files_are_removed(folder, monkeypatch):
+    monkeypatch.setattr(partial_files, '_open', {})
+    with partial_file(str(folder), 'mine') as mine, partial_file(str(folder), 'child') as child, partial_file(str(folder), 'done') as done:
+        partial_files._open[os.getpid() + 1, child] = partial_files._open.pop((os.getpid(), child))
+        os.rename(done, folder / 'done')
+        open(done, 'x').close()  # of somebody else
+        partial_files._remove_open()
+        assert not os.path.exists(mine)
+        assert sorted(os.listdir(folder)) == sorted([os.path.basename(child), os.path.basename(done), 'done'])
+
+
 def test_it_can_be_renamed(folder):
     with partial_file(str(folder), 'f') as path:
         write(path)

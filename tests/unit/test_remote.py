@@ -25,7 +25,15 @@ import requests
 from botocore.auth import S3SigV4Auth
 from botocore.credentials import ReadOnlyCredentials
 
-from rucio.common.exception import AccessDenied, CannotAuthenticate, RSEAccessDenied, RSEOperationNotSupported, ServiceUnavailable, SourceNotFound
+from rucio.common.exception import (
+    AccessDenied,
+    CannotAuthenticate,
+    InputValidationError,
+    RSEAccessDenied,
+    RSEOperationNotSupported,
+    ServiceUnavailable,
+    SourceNotFound,
+)
 from rucio.common.s3 import clients, objects, transfer
 from rucio.common.s3.authorizer import Request
 from rucio.common.s3.endpoint import Endpoint
@@ -281,3 +289,15 @@ def test_clients_are_shared_by_server_and_rse(endpoint, signer):
     same = [clients.connect(endpoint, Remote(endpoint, signer)).client for _ in range(2)]
     assert same[0] is same[1]
     assert clients.connect(endpoint, Remote(endpoint, other)).client is not same[0]
+
+
+def test_a_key_that_the_server_does_not_sign_for_stops_no_other(careful, signer, s3):
+    """A key with /../ in it, among others."""
+    for key in ('a', 'b', 'c'):
+        s3.store(BUCKET, key, b'')
+    signer.answers = [InputValidationError('the key has /../ in it')]
+    answer = careful.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': key} for key in 'abc']})
+    (failure,) = answer['Errors']
+    assert (failure['Code'], failure['Message']) == ('InvalidURI', 'RSE X: the key has /../ in it')
+    assert list(s3.buckets[BUCKET]) == [failure['Key']]
+    assert sorted(each['Key'] for each in answer['Deleted']) == sorted({'a', 'b', 'c'} - {failure['Key']})

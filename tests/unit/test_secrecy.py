@@ -14,10 +14,12 @@
 
 """What counts as a way on which nobody listens."""
 
+import logging
+
 import pytest
 
 from rucio.common.exception import ConfigurationError
-from rucio.common.s3.secrecy import is_private, need_private
+from rucio.common.s3.secrecy import hide_in_logs, is_private, need_private
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,26 @@ def test_all_else_is_not(url):
 
 
 def test_the_refusal_names_the_secret_and_the_place_but_no_query():
-    with pytest.raises(
-        ConfigurationError, match=r"^Error.*|The token would be sent over the network unencrypted, as 'http://s' is not https\. Use https\."
-    ) as raised:
+    with pytest.raises(ConfigurationError, match=r"The token would be sent over the network unencrypted, as 'http://s' is not https\. Use https\.") as raised:
         need_private('http://s?X-Amz-Signature=1', 'The token', 'Use https.')
     assert 'Signature' not in str(raised.value)
+
+
+@pytest.mark.parametrize('name', ['urllib3.connectionpool', 'botocore.auth', 's3transfer.tasks', 'boto3.session'])
+def test_no_log_of_a_dependency_has_a_signature(caplog, name):
+    logger = logging.getLogger(name)
+    hide_in_logs()
+    caplog.set_level(logging.DEBUG)
+    logger.setLevel(logging.DEBUG)
+    try:
+        logger.warning('Retrying %s', 'https://s3/b/k?X-Amz-Signature=hidden')
+        logger.debug('"GET %s HTTP/1.1" 200', '/b/k?X-Amz-Signature=hidden')
+        logger.debug('StringToSign: secret')
+        logger.info('plain %d', 1)
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert 'hidden' not in caplog.text
+    assert name == 'urllib3.connectionpool' or 'secret' not in caplog.text
+    assert 'plain 1' in caplog.text
+    assert 'Retrying https://s3/b/k' in caplog.text
+    assert ('"GET /b/k' in caplog.text) is (name == 'urllib3.connectionpool')

@@ -48,6 +48,47 @@ def test_places_that_overlap(one, other, scope):
 
 
 @pytest.mark.parametrize(
+    ('one', 'other', 'why'),
+    [
+        (place(), place(rse='Y'), 'Y uses the same keys for all files'),
+        (place('h/all/'), place('h/all/', rse='Y'), 'Y uses the same keys for all files'),
+        (place('h/all/'), place('h/all/', 'hash', rse='Y'), "'all/' is in 'all/' of Y, or vice versa"),
+        (place('h/all/x'), place('h/all/', rse='Y'), "'all/x/' is in 'all/' of Y, or vice versa"),
+        (place(bucket_prefix='vo'), place(bucket_prefix='vo1', rse='Y'), "'vo' begins like the bucket_prefix 'vo1' of Y, or vice versa"),
+        (place('h/all/'), place('h/', rse='Y'), "the bucket 'all' belongs to scope all on Y, and to all scopes on X"),
+        (place('h/', rse='Y'), place('h/all/'), "the bucket 'all' belongs to scope all on Y, and to all scopes on X"),
+    ],
+)
+def test_why_places_overlap(one, other, why):
+    assert one.overlap(other).why == why
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'same'),
+    [
+        (('h', 80), ('h', 443), True),
+        (('h', 0), ('h', 443), True),
+        (('h', None), ('h', '80'), True),
+        (('h', 8333), ('h', 443), False),
+        (('h', '8333'), ('h', 8333), True),
+        (('[2001:DB8::1]', 1), ('2001:db8:0:0::1', 1), True),
+        (('[2001:DB8::1]', 1), ('[2001:db8::2]', 1), False),
+        ((' H.example.org. ', 1), ('h.example.org', 1), True),
+        (('192.0.2.1', 1), ('2001:db8::1', 1), False),
+    ],
+)
+def test_a_storage_is_its_host_and_its_port_however_they_are_written(one, other, same):
+    one, other = (StorageArea.of('X', {'hostname': host, 'port': port, 'prefix': '/'}, 's3_bucket') for host, port in (one, other))
+    assert one.is_same_storage(other) is other.is_same_storage(one) is same
+
+
+@pytest.mark.parametrize('more', [None, {}, {'s3': None}, {'s3': {}}, {'s3': {'bucket_prefix': None}}])
+def test_an_rse_without_settings_has_no_prefix_of_buckets(more):
+    protocol = {'hostname': 'h', 'port': None, 'prefix': '/common/a/b/', 'extended_attributes': more}
+    assert StorageArea.of('X', protocol, None) == StorageArea('X', 'h', None, 'common', 'a/b/', '', None)
+
+
+@pytest.mark.parametrize(
     ('one', 'other'),
     [
         (place(), place('elsewhere.example.org')),
@@ -75,9 +116,10 @@ def test_a_host_by_name_and_by_address(monkeypatch):
     assert not place('s3.example.org').is_same_storage(place('other.example.org'))
 
 
-def test_a_host_that_nobody_knows(monkeypatch):
+@pytest.mark.parametrize('kind', [OSError, UnicodeError])
+def test_a_host_that_nobody_knows(monkeypatch, kind):
     def fail(*_, **__):
-        raise OSError
+        raise kind
 
     storage_areas._addresses.cache_clear()
     monkeypatch.setattr(socket, 'getaddrinfo', fail)

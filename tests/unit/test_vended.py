@@ -262,6 +262,38 @@ def test_asking_about_a_bucket_takes_any_keys_for_a_part_of_it(connection, vendo
     assert len(vendor.asked) == 1
 
 
+def test_a_listing_takes_keys_for_all_that_it_lists(connection, vendor, s3):
+    vendor.shared = ['run1/']
+    s3.store(BUCKET, 'run1/a', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='run1/a')
+    connection.client.list_objects_v2(Bucket=BUCKET, Prefix='run1/')
+    connection.client.get_bucket_location(Bucket=BUCKET)
+    assert len(vendor.asked) == 1
+    for prefix in ('', 'run1', 'run'):
+        with pytest.raises(RSEAccessDenied, match='issues no keys to read'):
+            connection.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    assert [asked[2] for asked in vendor.asked[1:]] == ['', 'run1', 'run']
+
+
+def test_keys_for_reading_do_not_write(connection, vendor, s3):
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    connection.client.delete_object(Bucket=BUCKET, Key='k')
+    assert vendor.asked == [('X', BUCKET, 'k', False), ('X', BUCKET, 'k', True)]
+    vendor.get_s3_credentials = lambda *asked: FakeServer().get_s3_credentials(*asked[:3], False)
+    connection.authorizer._keys.clear()
+    with pytest.raises(RSEAccessDenied, match='do not cover'):
+        connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
+    assert used(s3) == ['KEY1', 'KEY2']
+
+
+def test_keys_of_one_bucket_are_not_used_for_another(connection, vendor, s3):
+    for bucket in (BUCKET, 'user.bob', BUCKET, 'user.bob'):
+        s3.store(bucket, 'k', b'x')
+        connection.client.get_object(Bucket=bucket, Key='k')
+    assert used(s3) == ['KEY1', 'KEY2', 'KEY1', 'KEY2']
+
+
 def test_buckets_cannot_be_listed(connection, vendor, s3):
     with pytest.raises(RSEOperationNotSupported, match='rucio s3 ls'):
         connection.client.list_buckets()
@@ -461,7 +493,18 @@ def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, vendor, s3, 
     assert used(s3) == ['KEY1', 'KEY2']
 
 
-@pytest.mark.parametrize('code', ['ExpiredToken', 'InvalidAccessKeyId', 'InvalidToken'])
+def test_of_several_keys_those_are_used_that_live_longest(connection, vendor, s3):
+    """Those for all of the bucket end before those for writing to it."""
+    s3.store(BUCKET, 'k', b'x')
+    vendor.lifetime = 900
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    vendor.lifetime = 3600
+    connection.client.delete_object(Bucket=BUCKET, Key='other')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    assert used(s3) == ['KEY1', 'KEY2', 'KEY2']
+
+
+@pytest.mark.parametrize('code', ['ExpiredToken', 'InvalidAccessKeyId', 'InvalidToken', 'TokenRefreshRequired'])
 def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, vendor, s3, code):
     connection.client.put_object(Bucket=BUCKET, Key='k', Body=b'x')
     s3.fail('GetObject', error(403, code))
@@ -479,6 +522,10 @@ def test_what_is_remembered_is_bounded(connection, vendor, s3, monkeypatch):
         s3.store(bucket, 'k', b'x')
         connection.client.get_object(Bucket=bucket, Key='k')
     assert len(connection.authorizer._keys) == 2
+    for bucket in ('b2', 'b3', 'b2', 'b4', 'b2', 'b3'):
+        s3.store(bucket, 'k', b'x')
+        connection.client.get_object(Bucket=bucket, Key='k')
+    assert used(s3) == ['KEY1', 'KEY2', 'KEY3', 'KEY2', 'KEY3', 'KEY2', 'KEY4', 'KEY2', 'KEY5']  # the one that was not used for the longest time goes
 
 
 # Without boto3
