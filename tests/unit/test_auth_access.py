@@ -204,6 +204,8 @@ def test_kinds_of_grantees(session, kind, reads):
     session.flush()
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session) is reads
     assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
+    asking = grantees.AskingAccount(BOB, session)
+    assert [asking.is_meant(s3.GranteeType[kind], 'bob', write) for write in (False, True)] == [reads, False]
 
 
 def test_names_are_what_they_are(session):
@@ -211,6 +213,7 @@ def test_names_are_what_they_are(session):
     grant(session)
     assert access.may(BOB, SCOPE, 'run1/file', False, session=session)
     assert not access.may(BOB, SCOPE, 'RUN1/file', False, session=session)
+    assert grants.list_grants(SCOPE, 'RUN1', session=session) == []
     assert not access.may(InternalAccount('BOB'), SCOPE, 'run1/file', False, session=session)
 
 
@@ -507,3 +510,80 @@ def test_an_attribute_has_to_fit_into_the_column(session):
         attribute(session, BOB, 'key', value)
         with nullcontext() if fits else pytest.raises(InvalidObject, match='200 characters at most'):
             grants.need_grantable(SCOPE, 'run1', Grantee.of(f'key={value}', 'attribute'), False, session=session)
+
+
+# Beside grants of other scopes, collections and accounts
+
+OTHER = InternalScope('user.operator')
+GRANTEES = ('bob', 'carol', grants.EVERYBODY)
+
+
+@pytest.fixture
+def crowd(session):
+    """Two scopes, in each two collections, and each of these shared with the same three."""
+    session.add(models.Scope(scope=OTHER, account=OPERATOR))
+    for name in ('run1', 'run1/sub'):
+        session.add(models.DataIdentifier(scope=OTHER, name=name, account=OPERATOR, did_type=DIDType.DATASET))
+    session.flush()
+    for scope in (SCOPE, OTHER):
+        for name in ('run1', 'run1/sub'):
+            for whom in GRANTEES:
+                grants.add_grant(scope, name, whom, False, 'alice', None, ['rse1'] if whom == '*' else (), session=session)
+    return session
+
+
+def rows_of(session):
+    session.expire_all()
+    return {
+        (row.scope, row.name, row.grantee): (row.can_write, row.expired_at, row.published_on) for row in session.execute(sqlalchemy.select(s3.Grant)).scalars()
+    }
+
+
+def delete_ended(session):
+    for each in grants.list_ended('def', session=session):
+        if (each.scope, each.name, each.grantee) == (SCOPE, 'run1', 'bob'):
+            grants.delete_ended(each, session=session)
+
+
+@pytest.mark.parametrize('ended', [False, True])
+@pytest.mark.parametrize(
+    ('act', 'whose'),
+    [
+        (lambda session: grants.add_grant(SCOPE, 'run1', 'bob', True, 'alice', SOON, session=session), {'bob'}),
+        (lambda session: grants.add_grant(SCOPE, 'run1', '*', False, 'alice', SOON, ['rse2'], session=session), {'*'}),
+        (lambda session: grants.delete_grants(SCOPE, 'run1', 'bob', session=session), {'bob'}),
+        (lambda session: grants.delete_grants(SCOPE, 'run1', session=session), {'bob', 'carol'}),
+        (lambda session: grants.end_public_grant(SCOPE, 'run1', session=session), {'*'}),
+        (delete_ended, {'bob'}),
+        (lambda session: grants.delete_ended_public_grant(SCOPE, 'run1', session=session), {'*'}),
+    ],
+    ids=['share', 'publish', 'revoke', 'revoke_all', 'end_public', 'delete_ended', 'delete_ended_public'],
+)
+def test_grants_of_others_stay_as_they_are(crowd, request, act, whose, ended):
+    if ended:
+        crowd.execute(sqlalchemy.update(s3.Grant).values(expired_at=PAST))
+    before = rows_of(crowd)
+    act(crowd)
+    after = rows_of(crowd)
+    kind = request.node.callspec.id.partition('-')[0]
+    nothing = (not ended and kind.startswith('delete_ended')) or (ended and kind == 'end_public')
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed == (set() if nothing else {(SCOPE, 'run1', each) for each in whose})
+
+
+def test_grants_of_others_are_not_those_of_a_collection(crowd):
+    crowd.execute(sqlalchemy.delete(s3.Grant).where(s3.Grant.scope == SCOPE, s3.Grant.name == 'run1'))
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=crowd)
+    assert access.may(BOB, OTHER, 'run1/file', False, session=crowd)
+    assert access.may(BOB, SCOPE, 'run1/sub/file', False, session=crowd)
+    assert grants.list_grants(SCOPE, 'run1', session=crowd) == []
+    assert grants.list_published(SCOPE, session=crowd) == {'run1/sub': ['rse1']}
+    assert grants.end_public_grant(SCOPE, 'run1', session=crowd) is None
+    grants.add_grant(SCOPE, 'run1', 'bob', False, 'alice', session=crowd)
+    assert [each.account for each in grants.list_grants(SCOPE, 'run1', session=crowd)] == ['bob']
+    crowd.execute(sqlalchemy.delete(models.DataIdentifier).where(models.DataIdentifier.scope == SCOPE, models.DataIdentifier.name == 'run1'))
+    assert not access.may(BOB, SCOPE, 'run1/file', False, session=crowd)
+    for function, arguments in ((grants.need_grantable, ('bob', False)), (grants.add_grant, ('bob', False, 'alice'))):
+        with pytest.raises(DataIdentifierNotFound):
+            function(SCOPE, 'run1', *arguments, session=crowd)
+    assert {(each.scope, each.name) for each in grants.list_ended('def', session=crowd)} == {(SCOPE, 'run1')}

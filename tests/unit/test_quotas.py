@@ -26,7 +26,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 
 from rucio.common.exception import AccessDenied, InsufficientAccountLimit
-from rucio.common.types import InternalAccount
+from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import account_limit
 from rucio.core.s3.auth import pending, quotas
 from rucio.core.s3.auth.pending import Stored
@@ -309,3 +309,14 @@ def test_limits_are_locked_in_one_order(twins, every):
     locking = [each for each in seen if 'FOR UPDATE' in each]
     assert ['account_limits' in each for each in locking] == [True, False]
     assert 'ORDER BY account_glob_limits.rse_expression FOR UPDATE' in locking[1]
+
+
+def test_root_has_limits_in_scopes_of_its_own(twins, every):
+    """As Rucio has them for its rules, where it is no admin by its attributes."""
+    one, own = every[0], InternalScope('root')
+    with twins.writing() as session:
+        session.add(models.Scope(scope=own, account=root_of(one)))
+    request = stored(one)
+    request.touches = (Touch('root', 'new', True),)
+    assert owners(one, request, by=root_of(one)) == [('root', 'new')]
+    assert owners(one, request, by=one.account) == [('root', 'new')]

@@ -213,3 +213,21 @@ def test_keys_are_vended_for_what_no_other_rse_means(ground):
     for who in (BOB, InternalAccount('alice', vo='two')):
         with pytest.raises(AccessDenied, match=r"may not write to bucket 'user\.alice', prefix 'else/'"):
             covering(who, 'else/')
+
+
+def test_a_bucket_of_all_scopes_deep_inside_one_of_a_scope(ground):
+    """What is above it is as much for admins only as what is in it; what only looks like a part of it is not."""
+    ground.add_rse('DEEP', '/user.alice/data/more/')
+    own = ground.storage()
+    for key, expected in (
+        ('', False),
+        ('data/', False),
+        ('data/more/', False),
+        ('more/', True),
+        ('data/mo', True),
+        ('data/more/ab', True),  # a key of no scope
+        ('data/more/user.alice/', True),
+        ('data/more/user.bob/', False),
+    ):
+        assert ground.may(ALICE, 'user.alice', key, storage=own) is expected, key
+        assert ground.may(ROOT, 'user.alice', key, storage=own), key

@@ -146,7 +146,7 @@ class AskingAccount:
         by_attribute = kind == GranteeType.ATTRIBUTE
         if narrow:
             by_attribute = and_(by_attribute, name.in_(self.attributes))
-        own = and_(kind == GranteeType.ACCOUNT, name == (self._account.external or ''))
+        own = and_(kind == GranteeType.ACCOUNT, name == self._account.external)
         return or_(own, by_attribute, kind.in_(_READERS))
 
     def is_meant(self, kind: GranteeType, grantee: str, write: bool) -> bool:
