@@ -62,6 +62,7 @@ OF_THE_OPERATOR = {
     'core.s3.storages._told': 'RSEs',
     'core.s3.transfers.claims._answers': 'RSEs',
     'core.s3.transfers.copying._made': 'scopes that have a copy on an RSE',
+    'core.s3.transfers.claims._urls': 'RSEs',
     'core.s3.transfers.claims._warned': 'RSEs',
     'core.s3.transfers.destinations._known': 'scopes that have a copy on an RSE',
     'db.sqla.s3._looked': 'databases',

@@ -22,7 +22,7 @@ from botocore.httpsession import URLLib3Session
 
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable
 from rucio.common.s3 import breaker, clients, credentials, factory
-from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
+from rucio.common.s3.endpoint import DAEMON, PERSON, SERVER, Endpoint
 from rucio.common.s3.errors import StorageSilentError, Target, is_unreachable, translated
 from servers.fake_s3 import Answer, FakeS3, Lost, Stalled
 from servers.process import until
@@ -257,3 +257,62 @@ def test_an_sts_at_the_same_address_is_another_service(s3):
     assert {service for _, service, url in breaker._breakers if url == sts.meta.endpoint_url} == {'sts'}
     client_of(s3)
     assert {service for _, service, url in breaker._breakers if url == sts.meta.endpoint_url} == {'s3', 'sts'}
+
+
+# Daemons
+
+
+def daemon_of(fake, **more):
+    patience = DAEMON._replace(**{'connect_timeout': 1, 'read_timeout': 0.2, 'max_attempts': 2} | more)
+    return clients.connect(Endpoint('X', 'x', fake.url), KEYS, patience).client
+
+
+@pytest.fixture
+def doubts_little(monkeypatch):
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 0.05)
+    monkeypatch.setattr('botocore.retries.standard.ExponentialBackoff.delay_amount', lambda *_: 0)
+
+
+@pytest.mark.usefixtures('back', 'doubts_little')
+def test_a_daemon_asks_a_silent_storage_once(s3):
+    s3.fail('ListObjectsV2', *[Stalled()] * 9)
+    for _ in range(3):
+        with pytest.raises(StorageSilentError):
+            daemon_of(s3).list_objects_v2(Bucket='b')
+    assert s3.operations() == ['ListObjectsV2']
+    assert breaker.is_silent(s3.url)
+
+
+@pytest.mark.usefixtures('doubts_little')
+def test_a_slow_listing_of_a_storage_that_is_well_is_tried_again(s3, monkeypatch):
+    """The storage answers something simple: the server of people would refuse all until then."""
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 9)
+    s3.make_bucket('b')
+    s3.fail('ListObjectsV2', Stalled())
+    daemon_of(s3).list_objects_v2(Bucket='b')
+    assert s3.operations() == ['ListObjectsV2', 'ListBuckets', 'ListObjectsV2']
+    assert not breaker.is_silent(s3.url)
+
+
+@pytest.mark.usefixtures('back')
+def test_a_daemon_may_have_any_number_of_large_requests(s3):
+    """A copier has 4 files with 10 parts each under way, and none of them waits for the others."""
+    client, count = daemon_of(s3, read_timeout=5), 4 * breaker.MAX_UNANSWERED
+    with waiting(s3, client, count):
+        assert s3.operations().count('HeadBucket') == count
+
+
+@pytest.mark.usefixtures('back', 'doubts_little')
+@pytest.mark.parametrize('fault', [Answer(504), Lost()])
+def test_a_daemon_takes_a_failure_that_takes_long_for_silence(s3, monkeypatch, fault):
+    monkeypatch.setattr(breaker, 'SLOW_FAILURE_UNATTENDED', 0)
+    client = client_of(s3, DAEMON._replace(max_attempts=1))
+    s3.fail('ListBuckets', fault)
+    with pytest.raises((ClientError, BotoCoreError)):
+        client.list_buckets()
+    assert refuses(client)
+
+
+@pytest.mark.usefixtures('back')
+def test_nobody_is_known_to_be_silent_who_was_not_asked(s3):
+    assert not breaker.is_silent(s3.url)

@@ -19,6 +19,7 @@ import itertools
 import logging
 import time
 from configparser import NoSectionError
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from unittest import mock
@@ -45,7 +46,7 @@ from rucio.daemons.s3 import reconciler as daemon
 from rucio.daemons.s3 import reporting, starting, upkeep
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import LockState, ReplicaState
-from servers.fake_s3 import Answer, error
+from servers.fake_s3 import Answer, FakeS3, Stalled, error
 
 pytestmark = pytest.mark.usefixtures('alone')
 
@@ -579,6 +580,36 @@ def test_the_same_failure_is_told_once_in_an_interval(s3, storage, database, com
     for _ in range(3):
         assert worker.run_once(heart) is True  # and sleep before the next try
     assert heart.lines(logging.WARNING) == ['RSE SITE_S3, bucket user.alice: nobody answers.']
+
+
+def test_a_silent_storage_is_left_alone_and_the_others_go_on(s3, storage, database, compared, monkeypatch):
+    """Each pass took four time-outs of a minute before it came to the next RSE."""
+    monkeypatch.setattr('rucio.common.s3.breaker.MAX_DOUBT', 0.05)
+    well = storage()
+    fill(s3)
+    with FakeS3() as silent:
+        silent.fail('ListBuckets', *[Stalled()] * 9)
+        endpoint = replace(well.endpoint, rse='SILENT_S3', rse_id='b' * 32, url=silent.url, read_timeout=0.2)
+        hanging = replace(well, rse='SILENT_S3', rse_id='b' * 32, endpoint=endpoint)
+        monkeypatch.setattr(daemon, '_storages', lambda _: [hanging, well])
+        worker, heart = daemon.Worker(daemon.Options()), Heart([])
+        for _ in range(3):
+            assert worker.run_once(heart) is True
+        assert silent.operations() == ['ListBuckets'] * 2  # one of the breaker's
+    (warning,) = heart.lines(logging.WARNING)
+    assert f'the storage at {silent.url} does not answer. It is left alone' in warning
+    assert compared.seen == [('user.alice', key) for key in KEYS]
+
+
+def test_of_a_storage_that_falls_silent_no_other_bucket_is_tried(s3, storage, database, compared, monkeypatch):
+    storage()
+    fill(s3)
+    fill(s3, 'user.bob')
+    monkeypatch.setattr(daemon.breaker, 'is_silent', lambda _: True)
+    compared.failures = {'user.alice': ServiceUnavailable('nobody answers.')}
+    (warning,) = work(once()).lines(logging.WARNING)
+    assert 'SITE_S3' in warning
+    assert not compared.seen
 
 
 def test_no_keys(s3, storage, database, compared):

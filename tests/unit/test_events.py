@@ -30,7 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio.common.exception import CannotAuthenticate, DatabaseException, InputValidationError, RSEAccessDenied, RSENotFound, ServiceUnavailable
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import SERVER, Endpoint
 from rucio.core.s3 import storages
 from rucio.core.s3.events import events
 from rucio.core.s3.rate_limiter import RateLimiter
@@ -390,8 +390,8 @@ def test_each_scope_is_asked_once_with_the_settings_of_its_bucket(follow):
 
 def test_a_storage_is_not_waited_for_as_long_as_by_a_daemon(follow):
     follow.all(('user.alice', 'run1/a'))
-    assert follow.storages == [follow.storage.with_short_timeouts]
-    assert follow.storage.with_short_timeouts.patience != follow.storage.patience
+    assert follow.storages == [follow.storage.with_shortest_timeouts]
+    assert follow.storage.with_shortest_timeouts.patience == SERVER
 
 
 def test_what_one_request_reads_has_an_end(follow):

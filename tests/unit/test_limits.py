@@ -20,14 +20,14 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.s3.endpoint import PERSON, SERVER, SERVER_WORK
+from rucio.common.s3.endpoint import DAEMON, PERSON, SERVER, SERVER_WORK
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
 LIMITS = {
     'rucio.common.s3.address': {'MAX_KEY_BYTES': 1024},
     'rucio.common.s3.answers': {'LONGEST_TOKEN': (4 * KiB, 64 * KiB), 'LONGEST_KEY': 1024},
     'rucio.common.s3.api': {'MAX_REQUESTS': 1000},
-    'rucio.common.s3.breaker': {'PAUSE': (1, 30), 'MAX_UNANSWERED': (1, 4), 'MAX_WAIT': (0.1, 3), 'SLOW_FAILURE': (1, 5), 'SERVER_ERROR': 500},
+    'rucio.common.s3.breaker': {'PAUSE': (1, 30), 'MAX_UNANSWERED': (1, 4), 'MAX_WAIT': (0.1, 3), 'SLOW_FAILURE': (1, 5), 'SLOW_FAILURE_UNATTENDED': (10, 60), 'MAX_DOUBT': (1, 10), 'SERVER_ERROR': 500},
     'rucio.common.s3.checksums': {'_BLOCK': (64 * KiB, 8 * MiB)},
     'rucio.common.s3.content': {'BLOCK': (64 * KiB, 8 * MiB), 'BODIES': (2, 10)},
     'rucio.common.s3.contract': {'LONGEST_TEXT': 250, 'LONGEST_KEY': 1024},
@@ -97,6 +97,7 @@ def test_who_waits_for_a_storage_and_for_how_long():
     """Seconds to connect, for a byte, for an answer; attempts."""
     assert (5 <= PERSON.connect_timeout <= 30, 30 <= PERSON.read_timeout <= 120, PERSON.breaks) == (True, True, False)
     assert (2 <= PERSON.max_attempts <= 8, 600 <= PERSON.answer_timeout <= 3600) == (True, True)
+    assert PERSON._replace(breaks=True, unattended=True) == DAEMON
     for patience, read, answer in ((SERVER, 5, 10), (SERVER_WORK, 20, 30)):
         assert 1 <= patience.connect_timeout <= 3
         assert 1 <= patience.read_timeout <= read

@@ -50,7 +50,7 @@ from rucio.common.s3 import progress
 from rucio.rse import rsemanager
 from rucio.rse.protocols import s3 as s3_protocol
 from servers import fake_s3
-from servers.fake_s3 import Lost, error
+from servers.fake_s3 import Lost, Stalled, error
 
 BUCKET = 'user.alice'
 CONTENT = b'content of a file'
@@ -844,6 +844,20 @@ def test_a_second_try_does_not_take_the_file_of_another_for_its_own(protocol, s3
     with pytest.raises(FileReplicaAlreadyExists):
         made.put(source, pfn)
     assert s3.content(BUCKET, 'f') == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(('client', 'asked'), [(False, 1), (True, 2)], ids=['daemon', 'client'])
+def test_a_daemon_leaves_a_silent_storage_alone(protocol, s3, monkeypatch, client, asked):
+    """The reaper, for one, would wait for each file; a person does, as it may come back."""
+    monkeypatch.setattr('rucio.rse.protocols.s3.is_client', lambda: client)
+    monkeypatch.setattr('rucio.common.s3.breaker.MAX_DOUBT', 0.05)
+    made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1, 'read_timeout': 0.2})
+    for operation in ('HeadObject', 'ListBuckets'):
+        s3.fail(operation, *[Stalled()] * 9)
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailable):
+            made.stat(f'{s3.url}/{BUCKET}/f')
+    assert s3.operations().count('HeadObject') == asked
 
 
 @pytest.mark.parametrize('timeout', [None, 0, '0', '', 30, 30.5, '30'])

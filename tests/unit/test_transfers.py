@@ -57,6 +57,7 @@ MINE, OTHERS = 'mine', 'others'
 def _nothing_known(monkeypatch):
     monkeypatch.setattr(claims, '_answers', {})
     monkeypatch.setattr(claims, '_warned', {})
+    monkeypatch.setattr(claims, '_urls', {})
 
 
 @pytest.fixture
@@ -653,6 +654,26 @@ def test_what_this_machine_has_no_keys_for_is_left_to_others(session, submit, si
     assert not claims.claim_transfers(MINE, 1, session=session), 'it is not looked again at once'
     claims._answers.clear()  # it is some time later
     assert len(claims.claim_transfers(MINE, 10, session=session)) == 9
+
+
+@pytest.mark.parametrize('rse', ['HERE', 'THERE'])
+def test_transfers_of_a_silent_storage_wait_and_the_others_go_on(session, submit, site, monkeypatch, caplog, rse):
+    """Each would cost a time-out, and one of its few attempts."""
+    silent = f'http://{rse.lower()}'
+    monkeypatch.setitem(site, rse, replace(site[rse], endpoint=replace(site[rse].endpoint, url=silent)))
+    submit('before')
+    assert names(claims.claim_transfers(MINE, 1, session=session)) == ['before']
+    monkeypatch.setattr(claims.breaker, 'is_silent', lambda url: url == silent)
+    for number in range(9):
+        submit(f'{number}', priority=5)
+    submit('other', source_rse_id=BESIDE, dest_rse_id=BESIDE, priority=1)
+    for taken in (['other'], []):
+        assert names(claims.claim_transfers(MINE, 1, session=session)) == taken
+    [warning] = [each.getMessage() for each in caplog.records if each.name == claims.__name__]
+    assert warning.startswith(f'RSE {rse}: the storage at {silent} does not answer. Its transfers wait')
+    monkeypatch.setattr(claims.breaker, 'is_silent', lambda _: False)
+    claims._answers.clear()  # a minute later
+    assert len(claims.claim_transfers(MINE, 99, session=session)) == 9
 
 
 def test_missing_keys_are_told_every_ten_minutes(session, submit, site, lose_keys, caplog, monkeypatch):

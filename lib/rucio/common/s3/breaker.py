@@ -15,8 +15,11 @@
 """A circuit breaker for each storage: a storage that stopped answering gets no requests until it answers again.
 
 Otherwise each request to the Rucio server that needs the storage would block a worker until its time-out, and soon no
-worker would be left for anything else. A storage that refuses connections or returns errors at once costs no time, and
-still gets requests.
+worker would be left for anything else; and a daemon would wait for it, instead of working on others. A storage that
+refuses connections or returns errors at once costs no time, and still gets requests.
+
+Clients of daemons are unattended: nobody waits for them, and their requests may be large. They may have any number of
+unanswered requests, and after a time-out the storage is only taken for silent if it does not answer something simple.
 """
 
 import os
@@ -32,13 +35,15 @@ from . import botocore_internals, monitoring
 from .errors import StorageSilentError, status_of
 from .monitoring import RSE
 
-__all__ = ['watch']
+__all__ = ['is_silent', 'watch']
 
 PAUSE = 5.0  # seconds between two attempts to reach a silent storage
 MAX_UNANSWERED = 2  # requests of a process since the last answer: the threads that a silent storage can block
 MAX_WAIT = 1.0  # seconds that further requests wait for an answer to any of them
 # Seconds after which a failure is as bad as a time-out: a resolver that hangs, a gateway that waits for its servers.
 SLOW_FAILURE = 3.0
+SLOW_FAILURE_UNATTENDED = 30.0
+MAX_DOUBT = 5.0  # seconds in which a storage must answer something simple after a time-out of an unattended client
 
 # The operation of each service that shows whether it answers again.
 _QUESTIONS = {'s3': 'list_buckets', 'sts': 'get_caller_identity', 'sns': 'list_topics'}
@@ -50,7 +55,7 @@ _breakers: dict[tuple[int, str, str], '_Breaker'] = {}
 _lock = threading.Lock()
 
 
-def watch(client: Any, service: str, rse: Optional[RSE]) -> None:
+def watch(client: Any, service: str, rse: Optional[RSE], unattended: bool = False) -> None:
     """Refuse requests of a boto3 client while its storage is silent.
 
     All clients of a process with the same service and endpoint share its state.
@@ -58,6 +63,7 @@ def watch(client: Any, service: str, rse: Optional[RSE]) -> None:
     :param client: The client.
     :param service: s3, sts or sns.
     :param rse: The RSE of the client, to tell that its storage is silent.
+    :param unattended: Whether nobody waits for its answers.
     """
     url = str(client.meta.endpoint_url)
     with _lock:
@@ -67,12 +73,21 @@ def watch(client: Any, service: str, rse: Optional[RSE]) -> None:
     question = getattr(client, _QUESTIONS[service])
 
     def watched(send: Callable[[Any], Any], request: Any) -> Any:
-        with breaker.turn(question) as failed:
+        with breaker.turn(question, unattended) as failed:
             answer = send(request)
             failed[:] = [answer.status_code >= SERVER_ERROR]
             return answer
 
     botocore_internals.wrap_send(client, watched)
+
+
+def is_silent(url: str) -> bool:
+    """Return whether the S3 storage at this URL does not answer this process, as far as that is known.
+
+    :param url: The endpoint.
+    """
+    breaker = _breakers.get((os.getpid(), 's3', url))
+    return breaker is not None and breaker.is_silent
 
 
 class _Breaker:
@@ -101,11 +116,17 @@ class _Breaker:
             for rse in self._rses:
                 monitoring.silence(rse, self._service, silent)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether requests are refused."""
+        return self._silent
+
     @contextmanager
-    def turn(self, question: Any) -> Iterator[list[bool]]:
+    def turn(self, question: Any, unattended: bool) -> Iterator[list[bool]]:
         """Wait until a request may be sent, send it in the block, and learn from its outcome.
 
         :param question: A function that sends another request, to find out whether the storage answers.
+        :param unattended: Whether nobody waits for the request.
         :returns: A list, to be filled in the block: whether the storage answered that it failed.
         :raises StorageSilentError: while the storage does not answer.
         """
@@ -113,31 +134,33 @@ class _Breaker:
         if threading.current_thread() is self._asking:
             yield failed
             return
-        self._enter(question)
+        self._enter(question, unattended)
         answers, began = self._answers, time.monotonic()
         try:
             yield failed
         except _SILENCE as error:
+            if unattended and self._answers_soon(question):
+                raise  # only this request is slow: botocore sends it again
             self._open(question)
             raise StorageSilentError(url=self._url) from error
         except Exception:  # a refused connection, or an answer that cannot be read
-            self._hear(question, began, failed=True)
+            self._hear(question, unattended, began, failed=True)
             raise
         except BaseException:  # an interrupted request says nothing
             with self._changed:
                 self._unanswered -= self._answers == answers
             raise
-        self._hear(question, began, failed=any(failed))
+        self._hear(question, unattended, began, failed=any(failed))
 
-    def _enter(self, question: Any) -> None:
-        """Refuse all requests while the storage is silent; until then, those after :data:`MAX_UNANSWERED`.
+    def _enter(self, question: Any, unattended: bool) -> None:
+        """Refuse all requests while the storage is silent; until then, attended ones after :data:`MAX_UNANSWERED`.
 
         It answers most requests within milliseconds, so that these hardly wait.
         """
         last = time.monotonic() + MAX_WAIT
         with self._changed:
             while not self._silent:
-                if self._unanswered < MAX_UNANSWERED:
+                if unattended or self._unanswered < MAX_UNANSWERED:
                     self._unanswered += 1
                     return
                 # Those that were sent may be slow because they are large: ask something simple.
@@ -146,15 +169,24 @@ class _Breaker:
                     break
         raise StorageSilentError(url=self._url)
 
-    def _hear(self, question: Any, began: float, failed: bool) -> None:
+    def _hear(self, question: Any, unattended: bool, began: float, failed: bool) -> None:
         """Note an answer, or the error of a request that began at this time of the monotonic clock."""
-        if failed and time.monotonic() - began > SLOW_FAILURE:
+        slow = SLOW_FAILURE_UNATTENDED if unattended else SLOW_FAILURE
+        if failed and time.monotonic() - began > slow and not (unattended and self._answers_soon(question)):
             self._open(question)
             return
         with self._changed:
             self._unanswered = 0
             self._answers += 1
             self._changed.notify_all()
+
+    def _answers_soon(self, question: Any) -> bool:
+        """Return whether the storage answers something simple, or anybody else, within :data:`MAX_DOUBT`."""
+        with self._changed:
+            answers = self._answers
+            self._ask(question)
+            self._changed.wait_for(lambda: self._answers > answers or self._silent, MAX_DOUBT)
+            return self._answers > answers and not self._silent
 
     def _open(self, question: Any) -> None:
         """Refuse all requests from now on, but send one every few seconds in a thread of its own.

@@ -34,7 +34,7 @@ from .settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_ho
 if TYPE_CHECKING:
     from configparser import ConfigParser
 
-__all__ = ['PERSON', 'SERVER', 'SERVER_WORK', 'Endpoint', 'Patience', 'wanted_progress']
+__all__ = ['DAEMON', 'PERSON', 'SERVER', 'SERVER_WORK', 'Endpoint', 'Patience', 'wanted_progress']
 
 
 class Patience(NamedTuple):
@@ -45,10 +45,12 @@ class Patience(NamedTuple):
     max_attempts: int
     answer_timeout: float = 900  # for a whole answer: AWS sends blanks for minutes while it completes an upload
     breaks: bool = False  # whether requests to a silent storage are refused: see :mod:`.breaker`
+    unattended: bool = False  # whether nobody waits for the answers
 
 
 MAX_PORT = 65535
-PERSON = Patience(10, 60, 4)  # for users who wait for their files, and daemons that read them
+PERSON = Patience(10, 60, 4)  # for users who wait for their files
+DAEMON = Patience(10, 60, 4, breaks=True, unattended=True)
 SERVER = Patience(3, 5, 2, 10, breaks=True)  # for the Rucio server, where each request blocks a worker
 SERVER_WORK = Patience(3, 20, 2, 30, breaks=True)  # the same for large requests: to list, to read, to delete many
 
@@ -82,6 +84,7 @@ class Endpoint(StorageSettings, _Storage):
             self.max_attempts or usual.max_attempts,
             max(usual.answer_timeout, read_timeout),
             usual.breaks,
+            usual.unattended,
         )
 
     @property

@@ -160,7 +160,7 @@ def client(
     if service == 's3':
         botocore_internals.stop_redirects(made, _leads_nowhere)
     if patience is not None and patience.breaks:
-        breaker.watch(made, service, rse)
+        breaker.watch(made, service, rse, patience.unattended)
     monitoring.observe(made, service, rse)
     request_ids.mark(made)
     return made

@@ -66,7 +66,10 @@ class Multipart(Stoppable):
         self.is_gone = False  # the upload, although nobody was told that it was completed
 
     def complete_multipart_upload(self, **arguments: Any) -> Any:
-        """Complete an upload. After 404 or 412, up to two more requests find out whether that was done before."""
+        """Complete an upload. After 404 or 412, up to two more requests find out whether that was done before.
+
+        :param arguments: As for boto3.
+        """
         try:
             return self.__getattr__('complete_multipart_upload')(**arguments)
         except ClientError as error:
@@ -97,13 +100,19 @@ class Multipart(Stoppable):
         return found.size == self._size and objects.bare_etag(found.etag) == etag
 
     def upload_part_copy(self, **arguments: Any) -> Any:
-        """Copy a part. s3transfer sends the ETag of the source as a condition even if it is empty."""
+        """Copy a part. s3transfer sends the ETag of the source as a condition even if it is empty.
+
+        :param arguments: As for boto3.
+        """
         if not arguments.get('CopySourceIfMatch'):
             arguments.pop('CopySourceIfMatch', None)
         return self.__getattr__('upload_part_copy')(**arguments)
 
     def abort_multipart_upload(self, **arguments: Any) -> Any:
-        """Abort an upload, or report that it could not be aborted."""
+        """Abort an upload, or report that it could not be aborted.
+
+        :param arguments: As for boto3.
+        """
         try:
             return self._client.abort_multipart_upload(**arguments)
         except (ClientError, BotoCoreError) as error:

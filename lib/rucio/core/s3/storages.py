@@ -33,7 +33,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import authorizer, clients, credentials
 from rucio.common.s3.answers import line_logger
-from rucio.common.s3.endpoint import PERSON, SERVER_WORK, Endpoint, Patience
+from rucio.common.s3.endpoint import DAEMON, SERVER, SERVER_WORK, Endpoint, Patience
 from rucio.common.s3.layout import IMPL, Layout, main_entries
 from rucio.common.s3.secrecy import is_private
 from rucio.core.rse import get_rse_protocols
@@ -68,7 +68,7 @@ class Storage:
     endpoint: Endpoint
     settings: dict[str, Any]
     protocol: dict[str, Any]
-    patience: Patience = PERSON
+    patience: Patience = DAEMON
 
     @cached_property
     def _authorizer(self) -> Optional[authorizer.Authorizer]:
@@ -109,7 +109,7 @@ class Storage:
         """Return the client that uses the server's own keys, shared within this process. Makes no request.
 
         :param patience: Time-outs and number of attempts, unless the settings define them: ``SERVER`` while a REST
-            request waits for the answer, ``PERSON`` for long work such as listing and reading.
+            request waits for the answer, ``DAEMON`` for long work such as listing and reading.
         :raises RSEAccessDenied: if the server has no keys for this RSE.
         """
         return clients.connect(self.endpoint, self._keys(), patience or self.patience)
@@ -118,6 +118,11 @@ class Storage:
     def with_short_timeouts(self) -> 'Storage':
         """Return this storage with the time-outs of the Rucio server, for long work that a REST request waits for."""
         return replace(self, patience=SERVER_WORK)
+
+    @cached_property
+    def with_shortest_timeouts(self) -> 'Storage':
+        """Return this storage with the time-outs of the Rucio server for small requests, such as a HEAD."""
+        return replace(self, patience=SERVER)
 
     def credentials(self) -> ReadOnlyCredentials:
         """Return the current keys of the server, to sign requests with. They never leave the server.

@@ -41,6 +41,7 @@ from rucio.common.exception import (
     RucioException,
     VONotFound,
 )
+from rucio.common.s3 import breaker
 from rucio.common.s3.answers import line_logger
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.core.s3 import storages
@@ -224,8 +225,9 @@ class Worker:
                 continue
             mine += sum(self._work(task) for task in tasks)
             others |= foreign
-            self._store_usage(storage)
-            self._upkeep.repair_topic(storage)
+            if (storage.rse_id,) not in self.failed:
+                self._store_usage(storage)
+                self._upkeep.repair_topic(storage)
         return mine, frozenset(others)
 
     def _is_mine(self, subtree: 'Subtree', index: int = 0) -> bool:
@@ -305,7 +307,9 @@ class Worker:
         """
         subtree = task.subtree
         place = (subtree.storage.rse_id, *round_key(subtree))
-        if graceful_stop.is_set() or place in self.failed or not self._is_mine(subtree, task.span.index):
+        if graceful_stop.is_set() or not self._is_mine(subtree, task.span.index):
+            return False
+        if not self.failed.isdisjoint({place, (subtree.storage.rse_id,)}):
             return False
         try:
             return self._slice(task)
@@ -370,6 +374,12 @@ class Worker:
     def _fail(
         self, place: tuple[str, ...], text: str, storage: 'Storage', error: Optional[BaseException] = None
     ) -> None:
+        if breaker.is_silent(storage.endpoint.url):
+            place, error = (storage.rse_id,), None  # none of its buckets
+            text = (
+                f'RSE {storage.rse}: the storage at {storage.endpoint.url} does not answer. It is left alone until it '
+                'does, and the other RSEs are reconciled.'
+            )
         self.failed.add(place)
         self._report.failed(text, storage, error)
 

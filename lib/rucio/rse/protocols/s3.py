@@ -56,7 +56,7 @@ from rucio.common.s3 import (
     transfer,
 )
 from rucio.common.s3.content import Checksums, Hasher
-from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.endpoint import DAEMON, PERSON, Endpoint
 from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
 from rucio.common.s3.layout import main_entries
 from rucio.common.s3.rucio_internals import is_client
@@ -260,7 +260,10 @@ class Default(_Names):
 
     def connection(self) -> clients.Connection:
         """Return the storage with its settings, its authorisation and the client. As :meth:`connect`."""
-        return clients.connect(self._connected(), self._authorizer)
+        return self._connect(self._connected())
+
+    def _connect(self, endpoint: Endpoint) -> clients.Connection:
+        return clients.connect(endpoint, self._authorizer, PERSON if is_client() else DAEMON)
 
     def locate(self, operation: str, pfn: str) -> tuple[clients.Connection, Target]:
         """Return the connection and the object for an operation on a PFN.
@@ -279,7 +282,7 @@ class Default(_Names):
         if not signed or self._authorizer:
             protocol = self._protocol_of(pfn)
             endpoint = endpoint if protocol is self.attributes else Endpoint.load(self.rse, protocol)
-        connection = clients.connect(endpoint, self._authorizer)
+        connection = self._connect(endpoint)
         if isinstance(connection.authorizer, credentials.Presigned):
             connection.authorizer.offer(operation, target, pfn if signed else self._sign(operation, pfn))
         return connection, target

@@ -376,7 +376,7 @@ def process(storage: 'Storage', changes: 'Iterable[Change]') -> Summary:
     :raises ServiceUnavailable: if the storage does not answer. What was done is kept; all changes can be sent again.
     :raises DatabaseException: if the database fails.
     """
-    storage, total = storage.with_short_timeouts, Summary()
+    storage, total = storage.with_shortest_timeouts, Summary()
     turn = _WorkLimit(storage)
     with turn.working():
         subtrees = _subtrees(storage, changes, total)

@@ -159,7 +159,7 @@ def _from_object(subtree: 'Subtree', entry: 'Entry', read: bool, ended: _StopOrD
     if md5 or not read:
         return _file(subtree, entry, Checksums(md5))
     try:
-        is_request = subtree.storage.patience.breaks
+        is_request = not subtree.storage.patience.unattended
         seconds = MAX_READ_SECONDS if is_request else MIN_READ_SECONDS + entry.size / MIN_RATE
         return _file(subtree, entry, hash_object(connection, target, info, ended, seconds))
     except ServiceUnavailable:

@@ -32,7 +32,9 @@ from rucio.common.exception import (
     RSEAccessDenied,
     RSENotFound,
     RucioException,
+    ServiceUnavailable,
 )
+from rucio.common.s3 import breaker
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.content import Checksums
 from rucio.core.rse import get_rse_name
@@ -57,11 +59,12 @@ _LOGGER = line_logger(__name__)
 LEASE = 60  # seconds that a claim is valid
 _DEFAULT_PRIORITY = 3  # the priority of requests without one
 _KEYS_CACHE_SECONDS = 60  # seconds until keys are checked again
-_WARN_INTERVAL = 600  # seconds between warnings about missing keys for an RSE
+_WARN_INTERVAL = 600  # seconds between warnings about missing keys for an RSE, or its silent storage
 
 # By RSE id, with the time of the monotonic clock: whether there are keys (None: not an S3 RSE), and the last warning.
 _answers: dict[str, tuple[float, Optional[bool]]] = {}
 _warned: dict[str, float] = {}
+_urls: dict[str, str] = {}  # by RSE id, of those that are known
 
 
 class NoKeys(RSEAccessDenied):
@@ -84,8 +87,20 @@ def need_keys(storage: 'Storage') -> None:
         ) from None
 
 
+def _need_answers(storage: 'Storage') -> None:
+    """Check that the storage of an RSE answers this process, as far as that is known. Makes no request.
+
+    :raises ServiceUnavailable: if it is silent: each transfer would cost a time-out, and one of its few attempts.
+    """
+    if breaker.is_silent(storage.endpoint.url):
+        raise ServiceUnavailable(
+            f'RSE {storage.rse}: the storage at {storage.endpoint.url} does not answer. Its transfers wait until it '
+            'does, and this copier carries out those of other RSEs.'
+        )
+
+
 class _KeyAvailability:
-    """For which RSEs this machine has keys, during one search for work.
+    """For which RSEs this machine has keys and gets answers, during one search for work.
 
     ``known`` has the answer by RSE id: True, False, or None if it is not an S3 RSE.
     """
@@ -93,7 +108,11 @@ class _KeyAvailability:
     def __init__(self, session: 'Session') -> None:
         now = time.monotonic()
         self._session = session
-        self.known = {rse_id: has for rse_id, (asked, has) in _answers.items() if now - asked < _KEYS_CACHE_SECONDS}
+        self.known = {
+            rse_id: has
+            for rse_id, (asked, has) in _answers.items()
+            if now - asked < _KEYS_CACHE_SECONDS and not (has and breaker.is_silent(_urls.get(rse_id, '')))
+        }
 
     def of(self, answer: Optional[bool]) -> list[str]:
         """Return the ids of the RSEs with this answer."""
@@ -116,10 +135,13 @@ class _KeyAvailability:
 
     def _ask(self, rse_id: str, vo: str) -> Optional[bool]:
         try:
-            need_keys(storages.get_storage(get_rse_name(rse_id, session=self._session), vo, session=self._session))
+            storage = storages.get_storage(get_rse_name(rse_id, session=self._session), vo, session=self._session)
+            _urls[rse_id] = storage.endpoint.url
+            need_keys(storage)
+            _need_answers(storage)
         except DatabaseException:
             raise
-        except NoKeys as error:
+        except (NoKeys, ServiceUnavailable) as error:
             now = time.monotonic()
             if now - _warned.get(rse_id, -_WARN_INTERVAL) >= _WARN_INTERVAL:
                 _warned[rse_id] = now
@@ -136,8 +158,8 @@ def claim_transfers(
     """Claim unclaimed transfers: those of the highest priority first, then the oldest.
 
     Transfers for whose destination, or all of whose sources, this machine has no keys are skipped: a failure would cost
-    one of their few attempts, and another machine may have the keys. A warning is logged for each RSE every ten
-    minutes.
+    one of their few attempts, and another machine may have the keys. So are those of storages that do not answer, for
+    a minute at a time. A warning is logged for each RSE every ten minutes.
 
     Two queries, and for each transfer one update, one query, and those for RSE names that are not in Rucio's cache. At
     most one more query per minute for each RSE, when its keys are checked.
