@@ -389,11 +389,12 @@ class FakeS3:
         upload = self.uploads.get(request.query['uploadId'])
         if upload is None:
             return error(404, 'NoSuchUpload')
-        if _etags(request.body) != {number: hashlib.md5(part).hexdigest() for number, part in upload.parts.items()}:
+        named = _etags(request.body)  # parts that are not named are not in the object
+        if any(etag != hashlib.md5(upload.parts.get(number, b'')).hexdigest() for number, etag in named.items()):
             return error(400, 'InvalidPart')
         if self.conditional_multipart and request.headers.get('if-none-match') == '*' and request.key in self.buckets[request.bucket]:
             return error(412, 'PreconditionFailed')
-        parts = [upload.parts[number] for number in sorted(upload.parts)]
+        parts = [upload.parts[number] for number in sorted(named)]
         etag = f'{hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()}-{len(parts)}'
         body = b''.join(parts)
         self.buckets[request.bucket][request.key] = Object(body, etag, crc32(body) if upload.full_object else '')
