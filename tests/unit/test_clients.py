@@ -20,10 +20,12 @@ import hashlib
 import io
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3.session
 import pytest
+from s3transfer.exceptions import CancelledError
 
 from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.errors import Target, translated
@@ -209,3 +211,31 @@ def test_a_busy_storage_is_asked_again_as_often_as_configured(endpoint, s3):
     s3.fail('PutObject', error(503, 'SlowDown'), error(503, 'SlowDown'))
     put(clients.connect(endpoint(max_attempts=3), KEYS))
     assert s3.operations() == ['PutObject'] * 3
+
+
+# Stopped
+
+
+def test_a_client_that_is_stopped_sends_nothing_but_aborts(endpoint, s3):
+    made = clients.connect(endpoint(), KEYS).client
+    stop, other = threading.Event(), threading.Event()
+    stopped, going_on = clients.Stoppable.of(made, stop), clients.Stoppable.of(made, other)
+    upload = stopped.create_multipart_upload(Bucket=BUCKET, Key='k')['UploadId']
+    stop.set()
+    s3.requests.clear()
+    with pytest.raises(CancelledError):
+        stopped.put_object(Bucket=BUCKET, Key='k', Body=b'x')
+    assert s3.requests == []
+    stopped.abort_multipart_upload(Bucket=BUCKET, Key='k', UploadId=upload)
+    going_on.put_object(Bucket=BUCKET, Key='k', Body=b'x')  # in the same thread
+    made.put_object(Bucket=BUCKET, Key='k2', Body=b'x')
+    assert s3.operations() == ['AbortMultipartUpload', 'PutObject', 'PutObject']
+    assert stopped.meta is made.meta
+
+
+def test_a_body_is_hashed_from_where_it_stands():
+    body = io.BytesIO(b'skipped' + bytes(3 * 1024**2))
+    body.seek(7)
+    assert clients._md5(body) == base64.b64encode(hashlib.md5(bytes(3 * 1024**2)).digest()).decode()
+    assert body.tell() == 7
+    assert clients._md5(bytearray(b'x')) == clients._md5(b'x') == clients._md5(io.BytesIO(b'x'))

@@ -21,7 +21,7 @@ from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import clients
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.settings import SETTINGS
+from rucio.common.s3.settings import SETTINGS, is_host, of_server
 
 MiB = 1024**2
 
@@ -260,6 +260,121 @@ def test_a_wrong_value_is_answered_with_the_setting_the_value_and_what_is_allowe
     assert f"'{name}'" in said
     assert f"'{value}'" in said
     assert allowed in said
+
+
+@pytest.mark.parametrize(
+    ('name', 'taken', 'refused'),
+    [
+        ('multipart_threshold', ['5 MiB', '1 GiB', 5 * MiB, '1024M'], [5 * MiB - 1, 1024 * MiB + 1, '1 TiB', '', '5 MiB more']),
+        ('capacity', ['0', '1 KiB', '1T', '10 TiB'], ['1 PiB', '-1', '1.5 T', 'T']),
+        ('credentials_lifetime', [900, 43200, '900'], [899, 43201, '15 min']),
+        ('max_concurrency', [1, 1000], [0, 1001, -1]),
+        ('checksum_readers', [1, 1000], [0, 1001]),
+        ('connect_timeout', [0.001, 1e6, '2.5'], [0, 0.0009, 1e6 + 1, -1, 'inf']),
+        ('bucket_prefix', ['', 'a', 'vo-', 'a' * 31, '1.x'], ['a' * 32, '-a', '.a', 'A', 'a_', 'a/']),
+        ('region', ['us-east-1', 'a', '1a', 'US'], ['123', 'a_b', '-a', 'a b', 'a/b', '']),
+        (
+            'events_url',
+            ['https://rucio/s3/X/events', 'http://rucio:1/x'],
+            ['https://rucio', 'https://rucio/', 'https://user@rucio/x', 'ftp://rucio/x', 'https://rucio/a b', 'https://rucio/x#y'],
+        ),
+        (
+            'events_topic',
+            ['arn:minio:sqs::RUCIO:webhook', 'arn:aws:sns:eu-1:1:t', 'arn:aws:lambda:eu-1:1:f', 'eventbridge'],
+            ['arn:aws:s3:::b', 'eventbridges', 'sns', 'arn:aws:sns:a b'],
+        ),
+        (
+            'sts_endpoint',
+            ['https://sts', 'https://sts.{region}.example.org', 'http://127.0.0.1:8333', 'https://sts/'],
+            ['https://sts/path', 'https://u:p@sts', 'https://sts:123456', 'sts', 'ftp://sts', 'https://s_ts', 'https://sts?x', ''],
+        ),
+        ('minio_release', ['RELEASE.2025-10-15T17-29-55Z'], ['2025-10-15', 'RELEASE.2025-10-15T17-29-55', 'xRELEASE.2025-10-15T17-29-55Z']),
+        ('role_arn', ['arn:aws:iam:::role/X'], ['', ' ', 7]),
+        (
+            'cors_origins',
+            ['*', 'https://h', ['https://*.example.org', 'http://localhost:8888'], 'https://a, https://b'],
+            ['https://h/', 'h', 'https://*', 'https://h:123456', ['https://h', 'x']],
+        ),
+        ('if_none_match', ['', 'put', 'put,copy', ['multipart'], 'put multipart copy'], ['all', 'put delete']),
+        ('signature_guards', ['', 'copy, host', ['lock', 'attributes', 'acl', 'prefix']], ['copies']),
+        ('verifies_body', [True, 'on', 'NO '], ['', 2, 'y', None]),
+    ],
+)
+def test_what_a_value_may_be(load, name, taken, refused):
+    for value in taken:
+        assert getattr(load({name: value}), name) is not None
+    for value in refused:
+        assert f"'{name}' is '{value}'" in refusal(load, {name: value})
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'read'),
+    [
+        ('capacity', '1K', 1024),
+        ('capacity', '2 MiB', 2 * MiB),
+        ('capacity', '3GB', 3 * 1024 * MiB),
+        ('capacity', '7', 7),
+        ('sts_endpoint', ' https://sts/ ', 'https://sts'),
+        ('if_none_match', 'put, copy', ('put', 'copy')),
+        ('cors_origins', 'https://a,https://b', ('https://a', 'https://b')),
+        ('connect_timeout', '2.5', 2.5),
+        ('role_arn', ' arn ', 'arn'),
+        ('verifies_body', 'on', True),
+        ('verifies_body', 'NO ', False),
+    ],
+)
+def test_a_value_is_read(load, name, value, read):
+    assert getattr(load({name: value}), name) == read
+
+
+@pytest.mark.parametrize(
+    ('text', 'is_one'),
+    [
+        ('localhost', True),
+        ('s3.example.org.', True),
+        ('a' * 63, True),
+        ('a' * 64, False),
+        (f'{"a" * 63}.' * 3 + 'a' * 63, True),
+        (f'{"a" * 63}.' * 3 + f'{"a" * 61}.b', True),
+        (f'{"a" * 63}.' * 4 + 'b', False),
+        ('[::1]', True),
+        ('[2001:db8::1]', True),
+        ('[fe80::1%eth0]', False),
+        ('[::g]', False),
+        ('::1', False),
+        ('[::1', False),
+        ('a..b', False),
+        ('-a', False),
+        ('a_b', False),
+        ('', False),
+    ],
+)
+def test_what_is_a_host(text, is_one):
+    assert is_host(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ('token', 'taken'),
+    [('x' * 16, True), ('x' * 256, True), ('aA0._~-xxxxxxxxx', True), ('x' * 15, False), ('x' * 257, False), ('x' * 16 + ' y', False), ('x' * 16 + '/', False)],
+)
+def test_a_token_for_events_needs_no_encoding(load, rucio_cfg, token, taken):
+    rucio_cfg({'s3:X': {'events_token': token}})
+    if taken:
+        assert load().events_token == token
+    else:
+        said = refusal(load)
+        assert "'events_token'" in said
+        assert token not in said
+
+
+def test_the_servers_own_options_have_limits(rucio_cfg):
+    rucio_cfg({})
+    assert [of_server(name) for name in ('default_rse', 'fts', 'signatures_per_second', 'vends_per_second')] == ['', False, 2000, 10]
+    rucio_cfg({'s3': {'default_rse': 'X', 'fts': 'yes', 'signatures_per_second': '0', 'vends_per_second': '0.5'}})
+    assert [of_server(name) for name in ('default_rse', 'fts', 'signatures_per_second', 'vends_per_second')] == ['X', True, 0, 0.5]
+    rucio_cfg({'s3': {'vends_per_second': '-1', 'fts': 'perhaps', 'default_rse': ' '}})
+    for name in ('vends_per_second', 'fts', 'default_rse'):
+        assert f"rucio.cfg [s3]: '{name}'" in refusal(of_server, name)
 
 
 @pytest.mark.parametrize('settings', ['aws', ['aws'], 7])
