@@ -151,7 +151,7 @@ def locker(ceph: CephRGW, team_root: RucioCli, tmp_path_factory: pytest.TempPath
 
 def test_an_object_that_nobody_can_delete(ceph: CephRGW, locker: RucioCli) -> None:
     """Add x-amz-object-lock-mode: COMPLIANCE and a date in a hundred years to a signed PutObject: not even the operator gets rid of it."""
-    until = (datetime.now(timezone.utc) + timedelta(seconds=30)).strftime('%Y-%m-%dT%H:%M:%SZ')
+    until = (datetime.now(timezone.utc) + timedelta(minutes=30)).strftime('%Y-%m-%dT%H:%M:%SZ')
     lock = {'x-amz-object-lock-mode': 'GOVERNANCE', 'x-amz-object-lock-retain-until-date': until}
     signer = Signer.of(ceph)
     (answer,) = sign(signer, [asked(ceph, 'PUT', f'/{LOCKED}/forced')], lambda *_: None)

@@ -76,9 +76,9 @@ def test_the_plugin_costs_less_than_a_millisecond():
     source = compile(Path(rucio_s3_plugin.__file__).read_text(), 'plugin', 'exec')
 
     def seconds():
-        start = time.perf_counter()
+        start = time.thread_time()  # of others on the machine nothing counts
         exec(source, {'__name__': 'again'})
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     assert min(seconds() for _ in range(20)) < 0.001
 

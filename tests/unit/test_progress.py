@@ -97,7 +97,7 @@ def test_transfers_of_several_threads_share_one_display_that_ends_with_the_last(
         with progress.meter('on', 'f', LARGE) as step:
             step(1)
             displays.append(progress._display)
-            inside.wait(10)
+            inside.wait(60)
 
     threads = [threading.Thread(target=transfer) for _ in range(4)]
     for thread in threads:
