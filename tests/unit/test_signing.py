@@ -846,23 +846,28 @@ def long_uri(length):
 
 
 @pytest.mark.parametrize(
-    ('fits', 'too_much'),
+    ('fits', 'too_much', 'said'),
     [
-        (request(path=f'/{OWN}/{"k" * 1024}'), request(path=f'/{OWN}/{"k" * 1025}')),
-        (request(path=f'/{OWN}/{"%C3%A9" * 512}'), request(path=f'/{OWN}/{"%C3%A9" * 513}')),
-        (request(path=f'/{OWN}?list-type=2&start-after={"a" * 4096}'), request(path=f'/{OWN}?list-type=2&start-after={"a" * 4097}')),
-        (request(path=long_uri(signing_guards.MAX_URI)), request(path=long_uri(signing_guards.MAX_URI + 1))),
-        (request(headers={'x-amz-meta-a': ['b' * 4096]}), request(headers={'x-amz-meta-a': ['b' * 4097]})),
-        (request(headers={f'x-amz-meta-{n}': ['b'] for n in range(63)}), request(headers={f'x-amz-meta-{n}': ['b'] for n in range(64)})),
-        (request(path=f'/{OWN}/%252541'), request(path=f'/{OWN}/%25252541')),
-        (deletion(*map(str, range(1000))), deletion(*map(str, range(1001)))),
+        (request(path=f'/{OWN}/{"k" * 1024}'), request(path=f'/{OWN}/{"k" * 1025}'), 'the key is longer than 1024 bytes'),
+        (request(path=f'/{OWN}/{"%C3%A9" * 512}'), request(path=f'/{OWN}/{"%C3%A9" * 513}'), 'the key is longer than 1024 bytes'),
+        (
+            request(path=f'/{OWN}?list-type=2&start-after={"a" * 4096}'),
+            request(path=f'/{OWN}?list-type=2&start-after={"a" * 4097}'),
+            'the start-after is longer than 4096 bytes',
+        ),
+        (request(path=long_uri(signing_guards.MAX_URI)), request(path=long_uri(signing_guards.MAX_URI + 1)), 'its uri is not a plain'),
+        (request(headers={'x-amz-meta-a': ['b' * 4096]}), request(headers={'x-amz-meta-a': ['b' * 4097]}), "'x-amz-meta-a' is too long"),
+        (request(headers={f'x-amz-meta-{n}': ['b'] for n in range(63)}), request(headers={f'x-amz-meta-{n}': ['b'] for n in range(64)}), 'at most 64 names'),
+        (request(path=f'/{OWN}/%252541'), request(path=f'/{OWN}/%25252541'), 'is encoded too many times'),
+        (deletion(*map(str, range(1000))), deletion(*map(str, range(1001))), 'at most 1000 keys'),
     ],
     ids=['key', 'key_in_bytes', 'token', 'uri', 'value', 'headers', 'decodings', 'keys'],
 )
-def test_where_the_limits_are(fits, too_much):
+def test_where_the_limits_are(fits, too_much, said):
     assert sign(Storage(), [fits], anything)
-    with pytest.raises(InputValidationError):
+    with pytest.raises(InputValidationError) as refused:
         sign(Storage(), [too_much], anything)
+    assert said in str(refused.value)
 
 
 def test_all_that_a_key_may_be_taken_for_is_asked_for():
