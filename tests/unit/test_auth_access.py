@@ -503,6 +503,9 @@ def test_the_rses_of_a_public_grant_are_added_up(session):
     assert publish('x' * (grants.MAX_RSE_IDS_LENGTH - 4))
     with pytest.raises(InvalidObject, match='on 30 RSEs at most'):
         publish('c')
+    grant(session, 'run1/sub', grants.EVERYBODY)
+    assert not grants.add_grant(SCOPE, 'run1/sub', grants.EVERYBODY, False, 'alice', None, ['a'], session=session)
+    assert grants.list_published(SCOPE, session=session)['run1/sub'] == [], 'where else it is public is not known'
 
 
 def test_an_attribute_has_to_fit_into_the_column(session):

@@ -870,6 +870,26 @@ def test_where_the_limits_are(fits, too_much, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ('asked', 'said'),
+    [
+        (request(path=f'/{OWN}/a+b'), f'the path of its uri is not encoded as S3 prescribes, or encoded more than once: use {OWN}/a%2Bb'),
+        (request(path=f'/{OWN}?prefix=a+b'), 'the query of its uri is not encoded as S3 prescribes, or encoded more than once: use a%2Bb'),
+        (request(path=f'/{OWN}?%70refix=a'), 'the query of its uri is not encoded as S3 prescribes, or encoded more than once: use prefix'),
+        (request('PUT', headers={'x-amz-copy-source': ['user.bob/a+b']}), 'the header x-amz-copy-source is not encoded as S3 prescribes'),
+        (request(path=f'/{OWN}?prefix=%FF'), 'the query of its uri is not UTF-8'),
+        (request(path=f'/{OWN}/a?partNumber=0'), "'partNumber' in the query of its uri may not be '0'"),
+        (request(path=f'/{OWN}?prefix=a&prefix=b'), "'prefix' is repeated in the query of its uri"),
+        (request('PUT', f'/{OWN}?acl'), 'PUT of a bucket with acl is not among the operations that are signed'),
+        (request('POST', f'/{OWN}/a', {'x-amz-copy-source': ['user.bob/a']}), 'POST of an object and x-amz-copy-source is not among'),
+    ],
+)
+def test_what_is_wrong_is_named(asked, said):
+    with pytest.raises((AccessDenied, InputValidationError)) as refused:
+        sign(Storage(), [asked], anything)
+    assert said in str(refused.value)
+
+
 def test_all_that_a_key_may_be_taken_for_is_asked_for():
     assert touched(request(path=f'/{OWN}/%252541')) == [(OWN, name, False) for name in ('%2541', '%41', 'A')]
 

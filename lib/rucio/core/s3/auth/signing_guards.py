@@ -232,7 +232,7 @@ def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]
     # Not by urlsplit: it drops some characters, which would change the URI.
     if len(uri) > MAX_URI or (found := _URI.fullmatch(uri)) is None:
         _malformed('its uri is not a plain scheme://host:port/bucket/key?query')
-    path = _decoded(found['path'], 'path', '/')
+    path = _decoded(found['path'], 'path of its uri', '/')
     own_scheme, _, own_host = endpoint.url.partition('://')
     host = (found['host'] + (found['port'] or '')).lower()
     if found['scheme'] == own_scheme and host == own_host.lower():
@@ -254,10 +254,10 @@ def _decoded(text: str, what: str, safe: str = '') -> str:
     try:
         decoded = unquote(text, errors='strict')
     except UnicodeDecodeError:
-        _malformed(f'the {what} of its uri is not UTF-8')
+        _malformed(f'the {what} is not UTF-8')
     if quote(decoded, safe=f'{safe}-_.~') != text:
         _malformed(
-            f'the {what} of its uri is not encoded as S3 prescribes, or encoded more than once: use '
+            f'the {what} is not encoded as S3 prescribes, or encoded more than once: use '
             f'{quote(decoded, safe=f"{safe}-_.~")}'
         )
     return decoded
@@ -293,7 +293,7 @@ def _read_query(text: str) -> dict[str, str]:
     query: dict[str, str] = {}
     for pair in text.split('&') if text else ():
         name, _, value = pair.partition('=')
-        name, value = _decoded(name, 'query'), _decoded(value, 'query')
+        name, value = _decoded(name, 'query of its uri'), _decoded(value, 'query of its uri')
         if name in query:
             _malformed(f"'{name}' is repeated in the query of its uri")
         query[name] = value
@@ -370,7 +370,7 @@ def _touches(operation: Operation, bucket: str, keys: list[str], headers: Mappin
 
 
 def _copy_source(value: str) -> tuple[str, str]:
-    bucket, _, key = _decoded(value.removeprefix('/'), 'x-amz-copy-source', '/').partition('/')
+    bucket, _, key = _decoded(value.removeprefix('/'), 'header x-amz-copy-source', '/').partition('/')
     if not key or not _BUCKET.fullmatch(bucket):
         _malformed('x-amz-copy-source must be bucket/key')
     return bucket, key
