@@ -50,6 +50,7 @@ from rucio.db.sqla.constants import (
     ReplicaState,
     RequestState,
     RequestType,
+    RuleGrouping,
     RuleState,
 )
 from servers.twins import judge
@@ -213,6 +214,7 @@ def test_a_dataset_is_made_with_a_rule_of_the_owner(here):
     assert here.row(models.DataIdentifier, 'run1').did_type == DIDType.DATASET
     made = here.row(models.ReplicationRule, 'run1')
     assert (made.account, made.rse_expression, made.copies, made.ignore_account_limit, made.expires_at) == (ALICE, here.rse, 1, True, None)
+    assert (made.locked, made.grouping, made.weight, made.did_type) == (False, RuleGrouping.DATASET, None, DIDType.DATASET)
     members = {(row['name'], row['child_name']) for row in here.rows(models.DataIdentifierAssociation)}
     assert members == {('run1', 'run1/a'), ('run1', 'run1/deep/b'), ('run2', 'run2/c')}
     here.judge()
@@ -377,6 +379,56 @@ def test_a_file_that_is_elsewhere(here, size, md5, adler32, registered):
         assert here.row(models.RSEFileAssociation, 'run1/file', rse_id=here.rse_id).tombstone is None
     here.judge()
     here.agree()
+
+
+def test_the_same_name_with_another_path(here):
+    """Of an import: the replica stays where it is."""
+    subtree = Subtree(here.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
+    assert here.register('archive/b', subtree=subtree, path='/public/eo/x') == (1, [])
+    assert here.register('archive/b', subtree=subtree, path='/public/eo/x') == (0, [])
+    count, (refused,) = here.register('archive/b', subtree=subtree, path='/public/eo/y')
+    assert (count, refused.kind) == (0, 'conflict')
+    assert f'with another path on RSE {here.rse} (/public/eo/x)' in refused.found
+    assert here.row(models.RSEFileAssociation, 'archive/b').path == '/public/eo/x'
+
+
+@pytest.mark.parametrize('values', [{'is_open': False}, {'did_type': DIDType.CONTAINER}])
+def test_a_dataset_that_is_another_one_when_it_is_written_to(here, monkeypatch, values):
+    here.register('run1/a')
+    choose = registration._choose_datasets
+
+    def slow(*arguments):
+        chosen = choose(*arguments)
+        here.change(models.DataIdentifier, {'name': 'run1'}, **values)
+        return chosen
+
+    monkeypatch.setattr(registration, '_choose_datasets', slow)
+    count, (refused,) = here.register('run1/b')
+    assert (count, refused.kind, refused.name) == (0, 'failed', 'run1/b')
+    assert not here.rows(models.DataIdentifier, name='run1/b')
+
+
+def test_a_dataset_that_ends_later_is_none_to_be_made_again(here):
+    here.add_dataset('run1')
+    ends = records.utcnow() + timedelta(days=1)
+    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=ends)
+    assert here.register('run1/file') == (1, [])
+    assert here.row(models.DataIdentifier, 'run1').expired_at == ends
+    assert here.rows(models.ReplicationRule) == []
+
+
+def test_what_is_in_the_bucket_already_gets_a_rule_though_nothing_may_be_written(here):
+    here.change(models.RSE, {'id': here.rse_id}, availability_write=False)
+    assert here.register('run1/file', 'lone') == (2, [])
+    assert {row['name'] for row in here.rows(models.ReplicationRule)} == {'run1', 'lone'}
+
+
+def test_an_import_counts_for_no_limit(here):
+    """It has no rule, so it is nobody's usage."""
+    with here.writing() as session:
+        account_limit.set_local_account_limit(ALICE, here.rse_id, 5, session=session)
+    subtree = Subtree(here.storage, SCOPE, 'public', 'eo/', 'archive/', dataset='archive')
+    assert here.register('archive/b', subtree=subtree, path='/public/eo/x') == (1, [])
 
 
 def test_a_name_that_was_lost(here):
@@ -658,6 +710,8 @@ def test_what_rucio_is_transferring(here, act):
     add_request(here, 'run1/file', here.rse_id)
     assert acted(here, act, here.seen('run1/file')) == ['busy']
     assert here.rows(models.RSEFileAssociation)
+    here.add_copy('run1/file')
+    assert acted(here, act, here.seen('run1/file')) == ['busy']
 
 
 @pytest.mark.parametrize('act', ['forget', 'declare_bad'])

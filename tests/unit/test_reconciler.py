@@ -21,6 +21,7 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from unittest import mock
 from uuid import uuid4
@@ -39,7 +40,7 @@ from rucio.core.s3 import storages
 from rucio.core.s3.catalogue import registration, updates
 from rucio.core.s3.catalogue.records import NewFile, Refusal
 from rucio.core.s3.reconciler import budget as budget_module
-from rucio.core.s3.reconciler import checksums, listings, walk
+from rucio.core.s3.reconciler import checksums, listings, settle, walk
 from rucio.core.s3.reconciler.budget import Budget
 from rucio.core.s3.reconciler.compare import Finding, Kind
 from rucio.core.s3.reconciler.listings import Unsorted
@@ -239,11 +240,14 @@ def test_a_dry_run_writes_nothing(here, database):
     here.store('run1/new')
     here.store('run1/parts', etag='x-2', modified=time.time() + 10)
     here.delete('run1/missing')
+    in_parts(here, 'run1/own', 'run1/unread', modified=time.time() - 10)
+    registered(here, 'run1/own', b'x' * 100)
+    registered(here, 'run1/unread', b'x' * 100, md5=None)
     here.s3.requests.clear()
     writing = []
     event.listen(database, 'before_cursor_execute', lambda *arguments: writing.append(arguments[2]))
     summary = here.run(dry_run=True, on_changed='replace', on_missing='forget')
-    assert counted(summary) == {'same': 1, 'new': 1, 'changed': 1, 'missing': 1, 'completed': 1, 'unproven': 1}
+    assert counted(summary) == {'same': 2, 'new': 1, 'changed': 1, 'missing': 1, 'completed': 1, 'unproven': 1, 'no-checksum': 1}
     assert {statement.split()[0] for statement in writing} == {'SELECT'}
     assert set(here.s3.operations()) <= {'ListObjectsV2', 'HeadObject', 'HeadBucket'}
 
@@ -311,6 +315,32 @@ def test_what_changes_under_the_eyes_is_left_for_the_next_run(here):
     assert summary.counts['replaced'] == 0
     assert summary.problems == []
     assert counted(here.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+
+
+@pytest.mark.parametrize(('on_changed', 'kept'), [('report', {'run1/a', 'run1/b'}), ('bad', {'run1/b'})])
+def test_what_somebody_else_wrote_is_kept_from_the_reaper(here, on_changed, kept):
+    """Changed, or perhaps: until somebody has decided. Cached copies of what is the same may go."""
+    here.store('run1/a', 'run1/c')
+    here.run()
+    in_parts(here, 'run1/b', modified=time.time() + 2 * 86400)
+    registered(here, 'run1/b', b'x' * 100)
+    here.store('run1/a', body=b'abcd')
+    for name in ('run1/a', 'run1/b', 'run1/c'):
+        here.change(name, tombstone=datetime(2020, 1, 1))  # noqa: DTZ001 - as Rucio's tables have times
+    summary = here.run(read_checksums=False, on_changed=on_changed)
+    assert (summary.counts['unproven'], summary.counts['changed']) == (1, 1)
+    with db_session(DatabaseOperationType.READ) as session:
+        assert {row[0] for row in session.execute(select(models.RSEFileAssociation.name).filter_by(tombstone=None))} == kept
+
+
+def test_what_another_client_wrote_to_the_place_of_an_upload_that_was_abandoned(here):
+    here.store('run1/a')
+    here.run()
+    here.store('run1/a', body=b'another', modified=time.time() - 2 * 86400)
+    here.change('run1/a', state=ReplicaState.COPYING, updated_at=datetime(2020, 1, 1))  # noqa: DTZ001
+    assert here.files() == {}
+    assert counted(here.run(on_changed='replace')) == {'changed': 1, 'replaced': 1}
+    assert here.files() == here.bucket()
 
 
 # ETags that are no MD5
@@ -426,6 +456,37 @@ def test_what_is_not_read_now_keeps_its_checksums(here):
     assert looking.summary.counts['changed'] == 0
     assert here.files() == before
     assert counted(here.run(on_changed='replace')) == {'same': 1}
+
+
+def test_what_was_verified_before_is_not_taken_for_an_upload_of_rucio(here):
+    in_parts(here, 'run1/a')
+    here.run()
+    in_parts(here, 'run1/a', parts='3')
+    before = here.etags()
+    assert counted(here.run(read_checksums=False)) == {'unproven': 1}
+    assert here.etags() == before
+
+
+@pytest.mark.parametrize('known', [{'md5': '0' * 32}, {'adler32': '00000001'}])
+def test_one_checksum_is_better_than_none(here, monkeypatch, known):
+    in_parts(here, 'run1/a', modified=time.time() - 10)
+    registered(here, 'run1/a', b'x' * 100, md5=None)
+    found = lambda _, entries, *__: ((entry, NewFile(entry.key, entry.size, **known)) for entry in entries)  # noqa: E731
+    monkeypatch.setattr(checksums, 'compute_checksums', found)
+    assert counted(here.run()) == {'no-checksum': 1}
+    (replica,) = listings.replicas(here.subtree())
+    assert {'md5': replica.md5, 'adler32': replica.adler32} == {'md5': None, 'adler32': None} | known
+
+
+def test_a_checksum_that_cannot_be_compared_replaces_the_one_of_the_catalogue(here, monkeypatch):
+    """It is all that is known of the object, whatever may be read in this run."""
+    in_parts(here, 'run1/a', modified=time.time() + 10)
+    registered(here, 'run1/a', b'x' * 100)
+    found = lambda _, entries, *__: ((entry, NewFile(entry.key, entry.size, adler32='00000001')) for entry in entries)  # noqa: E731
+    monkeypatch.setattr(checksums, 'compute_checksums', found)
+    looking = Reconciler(here.subtree(), on_changed='replace')
+    looking.check(['run1/a'], 99)
+    assert looking.summary.counts['replaced'] == 1
 
 
 def test_checksums_later(here):
@@ -975,6 +1036,42 @@ def test_check_of_the_last_object(here):
     assert counted(here.check('run1/a', on_missing='forget')) == {'missing': 1, 'forgotten': 1}
 
 
+@pytest.mark.parametrize('sorts', [True, False])
+def test_check_of_the_last_object_declares_nothing_lost(here, sorts):
+    """A name that was lost is never used again: for that, an event is not enough where the bucket is empty."""
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/a')
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=sorts))
+    assert counted(here.check('run1/a', on_missing='lost')) == {'missing': 1, 'lost': 1}
+    here.delete('run1/b')
+    assert counted(here.check('run1/b', on_missing='lost')) == {'missing': 1}
+    assert set(here.files()) == {'run1/b'}
+
+
+def test_objects_are_asked_about_side_by_side(here, monkeypatch):
+    """As many at once as the settings say."""
+    readers = here.storage.endpoint.checksum_readers
+    together, lock, now, most = threading.Barrier(readers, timeout=20), threading.Lock(), [], []
+
+    def stat(_, key):
+        with lock:
+            now.append(key)
+            most.append(len(now))
+        together.wait()
+        with lock:
+            now.remove(key)
+
+    monkeypatch.setattr(listings, 'stat', stat)
+    options = {'on_changed': 'report', 'on_missing': 'report', 'dry_run': False, 'lister': listings.entries, 'even_if_empty': False}
+    made = settle.Settler(here.subtree(), Summary(), Budget(True, threading.Event()), **options)
+    keys = [f'run1/{number}' for number in range(3 * readers)]
+    assert made.stat_all(keys) == dict.fromkeys(keys)
+    assert max(most) == readers
+    assert made.stat_all([]) == {}
+    assert made.settle([]) == ([], {})
+
+
 def test_check_of_what_does_not_belong_to_the_part(here):
     here.store('run2/a')
     made = Reconciler(here.subtree('run1'))
@@ -1093,8 +1190,11 @@ def test_every_count_is_there_from_the_beginning():
 
 def test_a_refusal_is_what_was_found_and_what_to_do(here):
     here.store('run1/a')
-    with mock.patch.object(registration, 'register', return_value=(0, [Refusal('closed', 'run1', 'The dataset is closed. Open it, or use another one.')])):
+    here.store('run1/b', body=b'abcd')
+    refused = Refusal('closed', 'run1/a', 'The dataset is closed. Open it, or use another one.')
+    with mock.patch.object(registration, 'register', return_value=(1, [refused])):
         summary = here.run()
+    assert (summary.counts['registered'], summary.counts['bytes']) == (1, 4)
     problem = only(summary)
     assert (problem.kind, problem.found, problem.remedy) == ('closed', 'The dataset is closed.', 'Open it, or use another one.')
     assert summary.counts['closed'] == 1

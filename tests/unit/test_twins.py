@@ -24,7 +24,7 @@ from sqlalchemy import and_, delete, select
 
 from rucio.common.exception import DataIdentifierNotFound, RucioException
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core import rule
+from rucio.core import did, rule
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import chaining, grants, old_grants
 from rucio.core.s3.buckets import creation, lookup, publishing, removal
@@ -289,6 +289,9 @@ def test_what_the_catalogue_says_of_a_file_of_another_scope_does_not_refuse_this
     twins.change(models.RSEFileAssociation, {'rse_id': there.rse_id}, state=ReplicaState.BAD)
     for name in ('run1/file', 'shared/both', 'lone'):
         assert updates.forget(one.subtree, one.seen(name)) == (1, [])
+    twins.change(models.DataIdentifier, {'scope': one.scope}, bytes=11)
+    twins.change(models.DataIdentifier, {'scope': one.scope, 'name': 'loose/cached'}, bytes=10)
+    assert updates.forget(one.subtree, one.seen('loose/cached')) == (1, []), 'nor what it says of another name'
 
 
 def test_what_is_written_elsewhere_is_not_complete_here(twins):
@@ -302,6 +305,23 @@ def test_what_is_written_elsewhere_is_not_complete_here(twins):
     assert updates.complete(one.subtree, ['shared/half', 'shared/both']) == 0
     assert before == twins.everything()
     assert updates.complete(bob.subtree, ['shared/half', 'shared/both']) == 1
+
+
+def test_what_is_removed_from_one_is_not_removed_from_another(twins):
+    one, bob, there = twins.of(), twins.of(owner='bob'), twins.of(rse='TWIN_B')
+
+    def removed(each):
+        return [change.name for change in each.read(changes.list_changes, each.storage, each.scope, '', PAST) if change.change == 'removed']
+
+    updates.forget(one.subtree, one.seen('loose/cached'))
+    assert [removed(each) for each in (one, bob, twins.of('two'))] == [['loose/cached'], [], []]
+    registration.register(there.subtree, [NewFile('loose/cached', 10, SUM)])
+    assert (removed(one), removed(there)) == (['loose/cached'], [])
+    # Of a collection of alice's with a file of bob's: no file of hers was removed, and no collection of his lost one.
+    with twins.writing() as session:
+        did.attach_dids(one.scope, 'loose', [{'scope': bob.scope, 'name': 'lone'}], one.account, session=session)
+    assert updates.forget(bob.subtree, bob.seen('lone')) == (1, [])
+    assert (removed(one), removed(bob)) == (['loose/cached'], [])
 
 
 def test_only_collections_that_are_counted_here_are_counted_again(twins):

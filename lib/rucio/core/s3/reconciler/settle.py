@@ -18,6 +18,8 @@ Before an action, the object and the catalogue are checked again.
 
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import RucioException, SourceNotFound
@@ -99,8 +101,8 @@ class Settler:
         for kind in REPORT_ONLY:
             for finding in groups[kind]:
                 self.summary.found(self._subtree, finding)
-        self.note({each.name: each.entry.etag for each in groups[Kind.unnoted] if each.entry})
-        left = self.register([each.entry for each in groups[Kind.new] if each.entry])
+        self.note({self._subtree.name_of(entry.key): entry.etag for entry in _entries(groups[Kind.unnoted])})
+        left = self.register(_entries(groups[Kind.new]))
         left += self._add_checksums(groups[Kind.no_checksum])
         unlike, more = self._compare_content(groups[Kind.unproven])
         left += more + self._changed(groups[Kind.changed], unlike)
@@ -180,26 +182,21 @@ class Settler:
         :param etags: Name -> ETag.
         """
         self.summary.counts['same'] += len(etags)
-        if etags and not self._dry_run:
+        if not self._dry_run:
             updates.note_etags(self._subtree, etags)
 
     def _add_checksums(self, findings: 'Sequence[Finding]') -> list[str]:
         """Add checksums that are missing in the catalogue."""
         left: list[str] = []
-        names = {each.entry.key: each.name for each in findings if each.entry}
-        if self._dry_run:
-            self.summary.counts['no-checksum'] += len(names)
-            return left
+        entries = [] if self._dry_run else _entries(findings)
         etags = {}
-        for entry, file in self._compute_checksums((each.entry for each in findings if each.entry), left):
-            name = names[entry.key]
+        for _, file in self._compute_checksums(entries, left):
             if file.md5 or file.adler32:
-                updates.set_checksums(self._subtree, name, file.md5, file.adler32)
+                updates.set_checksums(self._subtree, file.name, file.md5, file.adler32)
             if file.etag:
-                etags[name] = file.etag
-        self.summary.counts['no-checksum'] += len(names) - len(left)
-        if etags:
-            updates.note_etags(self._subtree, etags)
+                etags[file.name] = file.etag
+        self.summary.counts['no-checksum'] += len(findings) - len(left)
+        updates.note_etags(self._subtree, etags)
         return left
 
     def _compare_content(self, findings: 'Sequence[Finding]') -> 'tuple[dict[str, tuple[Finding, NewFile]], list[str]]':
@@ -210,14 +207,14 @@ class Settler:
         left: list[str] = []
         unlike: dict[str, tuple[Finding, NewFile]] = {}
         etags = {}
-        by_key = {each.entry.key: each for each in findings if each.entry}
+        found, known = {each.name: each for each in findings}, {each.name: each for each in _replicas(findings)}
         if self._dry_run:
-            self.summary.counts['unproven'] += len(by_key)
-            by_key = {}
-        for entry, file in self._compute_checksums((each.entry for each in by_key.values() if each.entry), left):
-            finding = by_key[entry.key]
-            same = _is_same(file, finding.replica)
-            if same or (same is None and not self._budget.reads and _may_be_own_upload(finding)):
+            self.summary.counts['unproven'] += len(found)
+            found = {}
+        for entry, file in self._compute_checksums(_entries(found.values()), left):
+            finding, replica = found[file.name], known[file.name]
+            same = Checksums(file.md5, file.adler32).compare(Checksums(replica.md5, replica.adler32))
+            if same or (same is None and not self._budget.reads and _may_be_own_upload(entry, replica)):
                 etags[finding.name] = file.etag or entry.etag
             elif same is False or (self._on_changed == 'replace' and (file.adler32 or self._budget.unread is None)):
                 # An object that was too large to read in this run may be verified by the next one: keep its checksums.
@@ -238,29 +235,20 @@ class Settler:
                 self.summary.found(self._subtree, each._replace(kind=Kind.changed))
             return left
         if self._on_changed == 'bad':
-            every = [each.replica for each in changed if each.replica]
-            self.summary.counts['changed'] += len(every)
-            self._act(
-                'bad',
-                updates.declare_bad,
-                every,
-                'rucio-s3: the object in the bucket differs from the catalogue',
-            )
+            self.summary.counts['changed'] += len(changed)
+            bad = partial(updates.declare_bad, reason='rucio-s3: the object in the bucket differs from the catalogue')
+            self._act('bad', bad, _replicas(changed))
             return left
-        by_key = {each.entry.key: each for each in findings if each.entry}
-        read = (
-            (by_key[entry.key], file)
-            for entry, file in self._compute_checksums((each.entry for each in by_key.values() if each.entry), left)
-        )
-        for each, file in (pair for pairs in (unlike.values(), read) for pair in pairs):
+        known = {replica.name: replica for replica in _replicas(changed)}
+        read = (file for _, file in self._compute_checksums(_entries(findings), left))
+        for file in chain((file for _, file in unlike.values()), read):
             self.summary.counts['changed'] += 1
-            if each.replica:
-                refusal = updates.replace(self._subtree, each.replica, file)
-                self.summary.counts['replaced'] += refusal is None
-                if refusal:
-                    self.summary.refused(self._subtree, refusal)
-                elif each.replica.state == 'C':
-                    updates.complete(self._subtree, [each.name])
+            refusal = updates.replace(self._subtree, known[file.name], file)
+            self.summary.counts['replaced'] += refusal is None
+            if refusal:
+                self.summary.refused(self._subtree, refusal)
+            elif known[file.name].state == 'C':
+                updates.complete(self._subtree, [file.name])
         return left
 
     def _missing(self, findings: 'Sequence[Finding]', certain: bool) -> None:
@@ -276,11 +264,11 @@ class Settler:
                 self.summary.found(self._subtree, each)
             return
         self.summary.counts['missing'] += len(findings)
-        seen = [each.replica for each in findings if each.replica]
         if self._on_missing == 'forget':
-            self._act('forgotten', lambda subtree, replicas, _: updates.forget(subtree, replicas), seen, '')
+            self._act('forgotten', updates.forget, _replicas(findings))
         else:
-            self._act('lost', updates.declare_lost, seen, 'rucio-s3: the object is no longer in the bucket')
+            lost = partial(updates.declare_lost, reason='rucio-s3: the object is no longer in the bucket')
+            self._act('lost', lost, _replicas(findings))
 
     def _is_empty(self) -> bool:
         """Return whether nothing is left of the subtree. One request, if nothing was listed yet."""
@@ -292,33 +280,31 @@ class Settler:
         return self.empty
 
     def _completed(self, findings: 'Sequence[Finding]') -> None:
-        if findings and self._dry_run:
+        if self._dry_run:
             self.summary.counts['completed'] += len(findings)
-        elif findings:
+        else:
             self.summary.counts['completed'] += updates.complete(self._subtree, [each.name for each in findings])
 
     def _act(
         self,
         kind: str,
-        act: 'Callable[[Subtree, Sequence[Replica], str], tuple[int, list[Refusal]]]',
+        act: 'Callable[[Subtree, Sequence[Replica]], tuple[int, list[Refusal]]]',
         seen: 'Sequence[Replica]',
-        reason: str,
     ) -> None:
-        if seen:
-            count, refusals = act(self._subtree, seen, reason)
-            self.summary.counts[kind] += count
-            for refusal in refusals:
-                self.summary.refused(self._subtree, refusal)
+        count, refusals = act(self._subtree, seen)
+        self.summary.counts[kind] += count
+        for refusal in refusals:
+            self.summary.refused(self._subtree, refusal)
 
 
-def _may_be_own_upload(finding: Finding) -> bool:
+def _entries(findings: 'Iterable[Finding]') -> 'list[Entry]':
+    return [each.entry for each in findings if each.entry]
+
+
+def _replicas(findings: 'Iterable[Finding]') -> 'list[Replica]':
+    return [each.replica for each in findings if each.replica]
+
+
+def _may_be_own_upload(entry: 'Entry', replica: 'Replica') -> bool:
     """Return whether the object may be Rucio's own upload; the clocks of storage and server may differ by a day."""
-    entry, replica = finding.entry, finding.replica
-    return bool(entry and replica and replica.etag is None and entry.modified <= replica.updated + DAY)
-
-
-def _is_same(file: 'NewFile', replica: 'Optional[Replica]') -> Optional[bool]:
-    """Return whether an object agrees with the catalogue; None: they cannot be compared."""
-    if replica is None:
-        return None
-    return Checksums(file.md5, file.adler32).compare(Checksums(replica.md5, replica.adler32))
+    return replica.etag is None and entry.modified <= replica.updated + DAY
