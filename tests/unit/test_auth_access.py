@@ -231,6 +231,7 @@ def test_without_the_table_nothing_is_granted(session, caplog):
     assert grants.list_grants(SCOPE, 'run1', session=session) == []
     assert not grants.delete_grants(SCOPE, 'run1', 'bob', session=session)
     assert grants.end_public_grant(SCOPE, 'run1', session=session) is None
+    assert grants.list_ended('def', session=session) == []
     with pytest.raises(UnsupportedOperation, match='has to run rucio-s3-database'):
         grants.need_grantable(SCOPE, 'run1', 'bob', False, session=session)
     assert [record.message for record in caplog.records] == [

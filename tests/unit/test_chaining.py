@@ -446,14 +446,15 @@ def test_only_what_is_said_to_be_safe_is(storage, sts, database, changed, safe):
 
 
 def test_the_last_verdict_is_read_and_nothing_is_tried(storage, sts, database, clock):
-    def last():
+    def last(**settings):
         with database.session() as session:
-            return chaining.last_verdict(storage(), session=session)
+            return chaining.last_verdict(storage(**settings), session=session)
 
     assert last() is None
     assert not sts.requests
     found, tried = chaining.verdict(storage()), len(sts.requests)
     assert last() == found
+    assert last(role_arn=SECOND) is None
     chaining._slots.clear()
     assert last() == found
     clock.ahead = chaining.SAFE_SECONDS + 1

@@ -473,7 +473,16 @@ HOSTILE_BODIES = {
     'no_base64': request('POST', f'/{OWN}?delete') | {'body': '<Delete>'},
     'no_text': request('POST', f'/{OWN}?delete') | {'body': ['x']},
 }
-NO_REQUESTS = [None, 'GET', {}, {'method': 'GET'}, request() | {'uri': None}, request() | {'method': 1}, request() | {'headers': ['x']}]
+NO_REQUESTS = [
+    None,
+    'GET',
+    {},
+    {'method': 'GET'},
+    request() | {'uri': None},
+    request() | {'method': 1},
+    request() | {'headers': ['x']},
+    request() | {'headers': {1: ['x']}},
+]
 
 
 def hostile():
