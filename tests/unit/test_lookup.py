@@ -78,6 +78,12 @@ def test_has_anything(twins, one, kept):
     assert one.read(lookup.has_anything, there.scope, there.storage) is bool(kept)
     bob = twins.of(owner='bob')
     assert one.read(lookup.has_anything, bob.scope, bob.storage) is True
+    with twins.writing() as session:
+        for model in (models.DatasetLock, models.RSEFileAssociation):
+            session.query(model).filter_by(scope=one.scope, rse_id=there.rse_id).delete()
+    twins.change(models.ReplicationRule, {'scope': one.scope, 'rse_expression': 'TWIN_B'}, rse_expression='TWIN_A')
+    assert one.read(lookup.has_anything, one.scope, one.storage) is bool(kept)
+    assert one.read(lookup.has_anything, there.scope, there.storage) is False
 
 
 @pytest.mark.parametrize('vo', ['def', 'two'])
@@ -271,6 +277,15 @@ def imported(one, twins):
         storage = storages.get_storage('TWIN_I', 'def', session=session)
         imports.save(storage, imports.Import('open-data', 'x/', 'user.alice', 'pub'), 'root', False, session=session)
     return storage
+
+
+def test_a_scope_into_which_all_was_imported_has_its_bucket_where_there_is_quota(one, twins, newcomer, imported):
+    scope = InternalScope('user.zoe')
+    with twins.writing() as session:
+        session.add(models.DataIdentifier(scope=scope, name='x', account=newcomer, did_type=DIDType.FILE, bytes=1))
+        session.flush()
+        session.add(models.RSEFileAssociation(scope=scope, name='x', rse_id=imported.rse_id, bytes=1, state=ReplicaState.AVAILABLE))
+    assert [each['rse'] for each in one.read(lookup.locate, newcomer, scope, '')] == ['TWIN_B']
 
 
 def test_an_imported_collection_is_in_the_bucket_that_it_is_imported_from(one, twins, imported):
