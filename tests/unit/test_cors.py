@@ -14,6 +14,7 @@
 
 """The CORS rule of a bucket: set once, beside those of others, and only if the operator named origins."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,30 @@ def test_a_rule_is_set_once_and_follows_the_setting(storage, s3):
     assert s3.cors[BUCKET].count(b'rucio-s3-origins') == 1
 
 
+def test_what_a_page_may_do(storage, s3):
+    """As much as any client with the same keys; an upload in parts needs the ETags of these."""
+    cors.allow_origins(storage(ORIGIN), BUCKET)
+
+    def values(element):
+        return re.findall(f'<{element}>(.*?)</{element}>', s3.cors[BUCKET].decode())
+
+    assert sorted(values('AllowedMethod')) == ['DELETE', 'GET', 'HEAD', 'POST', 'PUT']
+    assert sorted(values('ExposeHeader')) == ['Accept-Ranges', 'Content-Range', 'ETag']
+    assert values('AllowedHeader') == ['*']
+    assert 60 <= int(values('MaxAgeSeconds')[0]) <= 7200
+
+
+def test_a_rule_of_ours_that_allows_less_is_replaced(storage, s3):
+    """As one of an earlier version, or that somebody changed. One of others that allows as much is theirs."""
+    less = THEIRS.replace(b'theirs', b'rucio-s3-origins').replace(b'https://x.example.org', ORIGIN.encode())
+    s3.cors[BUCKET] = b'<CORSConfiguration>' + less + b'</CORSConfiguration>'
+    assert cors.allow_origins(storage(ORIGIN), BUCKET)
+    assert s3.cors[BUCKET].count(b'<CORSRule>') == 1
+    s3.cors[BUCKET] = s3.cors[BUCKET].replace(b'rucio-s3-origins', b'theirs')
+    assert cors.allow_origins(storage(ORIGIN), BUCKET)
+    assert s3.cors[BUCKET].count(b'<CORSRule>') == 2
+
+
 def test_rules_of_others_are_kept(storage, s3):
     s3.cors[BUCKET] = b'<CORSConfiguration>' + THEIRS + b'</CORSConfiguration>'
     assert cors.allow_origins(storage(ORIGIN), BUCKET)
@@ -73,7 +98,7 @@ def test_a_bucket_of_all_scopes_belongs_to_the_operator(storage, s3, monkeypatch
 
 def test_a_storage_without_it_is_told_and_the_bucket_is_made(storage, s3):
     s3.fail('GetBucketCors', error(501, 'NotImplemented'), error(501, 'NotImplemented'))
-    with pytest.raises(RSEOperationNotSupported):
+    with pytest.raises(RSEOperationNotSupported, match='RSE TWIN_A: cors of bucket'):
         cors.allow_origins(storage(ORIGIN), BUCKET)
     warnings = []
     assert not creation.make_bucket(storage(ORIGIN), BUCKET, warnings)['cors']

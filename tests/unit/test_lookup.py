@@ -326,6 +326,17 @@ def test_many_collections_are_where_each_of_them_is(twins, imported, vo):
     assert [each['rse'] for each in found[theirs.scope, 'pub']] == (['TWIN_I'] if vo == 'def' else ['TWIN_A', 'TWIN_B'])
 
 
+def test_collections_with_rules_are_not_looked_for_one_by_one(one, monkeypatch):
+    """However many others are asked for with them."""
+    asked = []
+    monkeypatch.setattr(lookup, 'locate', lambda *arguments, **_: asked.append(arguments[2]) or [])
+    new = [f'new{number}' for number in range(200)]
+    names = ['run1', *new[:100], 'run11', 'run11', *new[100:]]
+    found = one.read(places.locate_all, one.account, [(one.scope, name) for name in names])
+    assert asked == new[:100]
+    assert [name for _, name in found if found[one.scope, name]] == ['run1', 'run11']
+
+
 def test_few_collections_are_looked_for_one_by_one(one, monkeypatch):
     """Others decide how much they share with an account."""
     asked = []

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
-from rucio.common.exception import RSEOperationNotSupported
+from rucio.common.exception import RSEOperationNotSupported, ServiceUnavailable
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3.buckets import creation, public_acls
 
@@ -89,3 +89,38 @@ def test_a_bucket_that_is_not_there_is_looked_at_again(storage, client):
     public_acls.ignore(storage(), 'b')
     public_acls.ignore(storage(), 'b')
     assert asked(client) == ['get_public_access_block'] * 2
+
+
+def test_each_bucket_is_looked_at_once_an_hour(storage, client, monkeypatch):
+    """It may have been replaced. A forked process looks itself."""
+    now = 1000
+    monkeypatch.setattr(public_acls.time, 'monotonic', lambda: now)
+    for later, count in ((0, 1), (3599, 1), (3600, 2)):
+        now = 1000 + later
+        public_acls.ignore(storage(), 'b')
+        assert asked(client).count('get_public_access_block') == count
+    public_acls.ignore(storage(), 'c')
+    monkeypatch.setattr(public_acls.os, 'getpid', lambda: 1)
+    public_acls.ignore(storage(), 'b')
+    other = storage()
+    other.rse_id = 'y'
+    public_acls.ignore(other, 'b')
+    assert asked(client).count('get_public_access_block') == 5
+
+
+def test_not_more_than_some_buckets_are_remembered(storage, client, monkeypatch):
+    now = 1000
+    monkeypatch.setattr(public_acls, 'MAX_CACHED', 2)
+    monkeypatch.setattr(public_acls.time, 'monotonic', lambda: now)
+    for bucket in 'ab':
+        public_acls.ignore(storage(), bucket)
+    now += 3600
+    public_acls.ignore(storage(), 'a')
+    public_acls.ignore(storage(), 'c')
+    assert [bucket for _, _, bucket in public_acls._done] == ['a', 'c'], 'the one that was looked at longest ago is forgotten'
+
+
+def test_a_storage_that_does_not_answer_is_no_refusal(storage, client):
+    client.get_public_access_block.side_effect = refused('InternalError', 500)
+    with pytest.raises(ServiceUnavailable, match="RSE X: public_access_block of bucket 'b'"):
+        public_acls.ignore(storage(), 'b')

@@ -83,8 +83,9 @@ def clients(monkeypatch):
 
 
 @pytest.mark.parametrize('settings', [{}, {'events_url': URL, 'events_token': TOKEN}, {'event_topics': True, 'events_token': TOKEN}])
-def test_nothing_is_asked_for_where_nothing_is_configured(clients, settings):
+def test_nothing_is_asked_for_where_nothing_is_configured(clients, settings, caplog):
     assert subscriptions.subscribe(clients.storage(**settings), BUCKET) is False
+    assert not caplog.records, 'a request that this test does not expect'
 
 
 def test_without_a_token_nobody_could_tell_anything(clients, caplog):
@@ -101,11 +102,12 @@ def test_a_storage_that_makes_topics_pushes_to_this_server(clients):
     assert clients.made == [('sns', 'https://s3.example.org', 'de', 'ca.pem', SERVER_WORK)]
 
 
-def test_again_only_the_topic_is_brought_up_to_date(clients):
+def test_again_only_the_topic_is_brought_up_to_date(clients, caplog):
     arn = 'arn:aws:sns:default::rucio-s3-X'
     clients.makes_topic(arn)
     clients.has(TopicConfigurations=[{'Id': 'rucio-s3', 'TopicArn': arn, 'Events': EVENTS}])
     assert subscriptions.subscribe(clients.storage(**CEPH), BUCKET) is False
+    assert not caplog.records
 
 
 def test_a_gateway_of_our_own_is_asked_in_the_place_of_the_users(clients, monkeypatch):
@@ -149,18 +151,20 @@ def test_other_subscriptions_stay_and_an_older_one_of_ours_goes(clients):
     assert subscriptions.subscribe(clients.storage(events_topic=MINIO), BUCKET) is True
 
 
-def test_a_subscription_of_somebody_else_to_the_same_is_enough(clients):
+def test_a_subscription_of_somebody_else_to_the_same_is_enough(clients, caplog):
     clients.has(QueueConfigurations=[{'Id': 'mine', 'QueueArn': MINIO, 'Events': [*EVENTS, 's3:ObjectAccessed:Get']}])
     assert subscriptions.subscribe(clients.storage(events_topic=MINIO), BUCKET) is False
+    assert not caplog.records
 
 
-def test_eventbridge(clients):
+def test_eventbridge(clients, caplog):
     topic = {'Id': 'mine', 'TopicArn': 'arn:aws:sns:us-west-2:1:other', 'Events': ['s3:ObjectCreated:Put']}
     clients.has(TopicConfigurations=[topic])
     clients.takes(TopicConfigurations=[topic], EventBridgeConfiguration={}, only=True)
     assert subscriptions.subscribe(clients.storage(events_topic='eventbridge'), BUCKET) is True
     clients.has(EventBridgeConfiguration={})
     assert subscriptions.subscribe(clients.storage(events_topic='eventbridge'), BUCKET) is False
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(('service', 'operation'), [('sns', 'create_topic'), ('s3', 'get_bucket_notification_configuration')])
