@@ -197,9 +197,10 @@ def _run(
     with ExitStack() as both, closing(ours):
         with theirs, ExitStack() as given:
             outputs = []
-            entry = both.enter_context(tempfile.TemporaryFile())
-            entry.write(text.encode())
-            entry.seek(0)
+            entry = both.enter_context(tempfile.TemporaryFile() if text else open(os.devnull, 'rb'))  # noqa: SIM115 - the stack closes it
+            if text:
+                entry.write(text.encode())
+                entry.seek(0)
             ends = [theirs.fileno(), entry.fileno()]
             for _ in range(2):
                 reading, writing = os.pipe()
