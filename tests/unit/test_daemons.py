@@ -485,6 +485,35 @@ def test_buckets_of_scopes(s3, storage, database):
     assert places(storage(bucket_prefix='vo1.')) == ([('vo1.user.alice', '', 'user.alice')], [])
 
 
+def test_a_scope_that_cannot_be_worked_on_does_not_stop_the_next_ones(s3, storage, database, monkeypatch, caplog):
+    """One that shares its keys with an RSE of another scope, or whose bucket would have a name that is too long."""
+    odd, prefix = InternalScope('A' * 25), 'a' * 31
+    with database() as session:
+        session.add(models.Scope(scope=odd, account=InternalAccount('root')))
+        session.add(models.DatasetLock(scope=odd, name='run1', rule_id='b' * 32, rse_id=RSE_ID, account=InternalAccount('root'), state=LockState.OK))
+    for bucket in ('user.alice', 'user.bob', f'{prefix}user.bob'):
+        s3.make_bucket(bucket)
+    assert places(storage(bucket_prefix=prefix)) == ([(f'{prefix}user.bob', '', 'user.bob')], [])
+    monkeypatch.setattr(progress.shared_keys, 'has_other_scopes', lambda _, scope, *__, **___: scope == ALICE)
+    assert ('user.bob', '', 'user.bob') in places(storage())[0]
+    assert "bucket 'user.alice' of scope user.alice is left alone" in caplog.text
+
+
+def test_the_work_of_a_round_is_summed_up(s3, storage, database):
+    made = storage()
+    subtree, place = Subtree.of(made, ALICE), ('user.alice', 'user.alice')
+    with database() as session:
+        progress.begin(subtree, None, 1.0, session=session)
+    for after, seconds in (('a', 1.00049), (None, 2.5)):
+        (span,) = known(database, made)[place].spans
+        with database() as session:
+            assert progress.advance(subtree, span, after, {'listed': 2}, seconds, session=session)
+    with database() as session:
+        ended = progress.close(subtree, 9.0, session=session)
+    assert (ended.started, ended.ended, ended.seconds, ended.counts) == (1.0, 9.0, 3.5, {'listed': 4})
+    assert (ended.since, replace(ended, ended=None).since) == (9.0, 1.0)
+
+
 def test_one_bucket_for_all(s3, storage, database):
     with database() as session:
         session.add(models.Scope(scope=InternalScope('data.x'), account=InternalAccount('root')))
@@ -665,6 +694,14 @@ def test_usage_is_told_when_each_bucket_has_had_a_round(s3, storage, database, c
     assert usage() == [(43, 430, None)]
 
 
+def test_usage_with_an_empty_bucket(s3, storage, database, compared, usage):
+    storage()
+    fill(s3)
+    s3.make_bucket('user.bob')
+    work(once())
+    assert usage() == [(40, 400, None)]
+
+
 def test_usage_of_the_last_rounds_while_others_are_under_way(s3, storage, database, compared, usage):
     storage(capacity=1000)
     fill(s3)
@@ -710,6 +747,7 @@ def test_usage_of_a_bucket_that_several_did(s3, storage, database, compared, usa
         ({'prefix': '/user.alice/', 'algorithm': 'identity'}, {'user-size': '-1', 'bucket-size': '700'}, 300),
         ({}, {'user-size': '-1', 'bucket-size': '-1'}, None),
         ({'capacity': 1000}, {'user-size': '5000'}, 600),
+        ({}, {'user-size': '300'}, 0),
     ],
 )
 def test_free_space(s3, storage, database, compared, usage, endpoint, headers, free):
@@ -835,6 +873,19 @@ def test_a_quota_is_not_told_over_what_a_probe_of_the_site_knows(s3, storage, da
     assert usage() == [(1, 2, 3)]
 
 
+@pytest.mark.parametrize('theirs', [{'files': 41}, {'used': 401}, {'free': 11}])
+def test_what_another_program_has_written_since_is_not_overwritten(s3, storage, database, compared, usage, theirs):
+    storage()
+    fill(s3)
+    tell_quota(s3)
+    work(once())
+    assert usage() == [(40, 400, 10)]
+    wanted = {'files': 40, 'used': 400, 'free': 10} | theirs
+    usage(**wanted)
+    work(once())
+    assert usage() == [tuple(wanted.values())]
+
+
 def test_a_free_space_that_is_no_longer_known(s3, storage, database, compared, usage):
     storage(capacity=1000)
     fill(s3)
@@ -883,9 +934,15 @@ def test_imports_that_lie_in_each_other_count_once(storage):
     def subtree(bucket, prefix, name):
         return Subtree(made, ALICE, bucket, prefix, f'{name}/', name)
 
-    subtrees = [subtree('b', 'scenes/', 'all'), subtree('b', 'scenes/2026/', 'new'), subtree('b', 'scenes/', 'again'), subtree('a', 'scenes/2026/', 'else')]
+    subtrees = [
+        subtree('b', 'scenes/', 'all'),
+        subtree('b', 'scenes/2026/', 'new'),
+        subtree('b', 'scenes/', 'again'),
+        subtree('a', 'scenes/2026/', 'else'),
+        subtree('b', 'maps/', 'more'),
+    ]
     last = {(each.bucket, progress.round_id(each)): progress.Round(0, 1, {'listed': 10, 'stored': 7}) for each in subtrees}
-    assert usage_module.sum_usage(subtrees, last) == (20, 14)
+    assert usage_module.sum_usage(subtrees, last) == (30, 21)
     assert usage_module.sum_usage(subtrees, {key: value for key, value in last.items() if key[0] == 'b'}) is None
     assert usage_module.sum_usage([], {}) is None
 
