@@ -24,6 +24,14 @@ A page marks what is a recording, and names the account:
 
     <!-- end -->
 
+Commands whose output is not shown are tried only:
+
+    <!-- tried: alice -->
+
+        $ rucio s3 presign user.alice:run7/a.root
+
+    <!-- end -->
+
 What has to be there before, and is not shown, is a line by itself:
 
     <!-- before: alice$ rucio s3 make-bucket user.alice:run7 -->
@@ -38,9 +46,11 @@ import difflib
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,7 +73,7 @@ TOOLS = Path(os.environ.get('RUCIO_S3_TOOLS', ROOT / '.venv' / 'interop' / 'bin'
 # a longer output is shown with its first lines and its last one; so is Rucio's own log
 LONGEST, FIRST = 14, 8
 
-_BLOCK = re.compile(r'(<!-- recorded: (\w+) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
+_BLOCK = re.compile(r'(<!-- (recorded|tried): (\w+) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
 _BEFORE = re.compile(r'<!-- before: (\w+)\$ (.+) -->')
 _PROMPT = re.compile(r'^    (\w*)\$ (.*)$')
 _LOG_PREFIX = re.compile(r'^(?:\x1b\[[\d;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\t(\w+)\t', re.MULTILINE)
@@ -193,6 +203,19 @@ def recorded(block: str, default: str, live: World) -> str:
     return '\n'.join(lines).rstrip() + '\n'
 
 
+def tried(block: str, default: str, live: World) -> str:
+    """The block as it is, if its commands do what their comments say. Without prompts, it is Python."""
+    found = [(account, command) for account, command, _ in sessions(block)]
+    for account, command in found or [('', shlex.join([sys.executable, '-c', textwrap.dedent(block)]))]:
+        live.run(account or default, command)
+    return block
+
+
+def block(kind: str, text: str, default: str, live: World) -> str:
+    """What becomes of a block."""
+    return (recorded if kind == 'recorded' else tried)(text, default, live)
+
+
 def pages() -> list[Path]:
     """The pages that have recordings."""
     return [path for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/**/*.md'))) if _BLOCK.search(path.read_text())]
@@ -204,7 +227,7 @@ def record(path: Path, *, check: bool) -> bool:
     with world() as live:
         for account, command in _BEFORE.findall(before):
             live.run(account, command)
-        after = _BLOCK.sub(lambda found: f'{found[1]}{recorded(found[3], found[2], live)}{found[4]}', before)
+        after = _BLOCK.sub(lambda found: f'{found[1]}{block(found[2], found[4], found[3], live)}{found[5]}', before)
     if after == before:
         return True
     sys.stdout.writelines(difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), 'now', n=1))

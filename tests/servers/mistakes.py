@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fifty mistakes, and what `rucio` says to each: the table in docs/behaviour.md, which is written and kept true by the same code.
+"""Mistakes, and what `rucio` says to each: the table in docs/behaviour.md, which is written and kept true by the same code.
 
 Each is made by the stock script `rucio`, as a user makes it, on servers that other tests use as well.
 """
@@ -123,6 +123,32 @@ MISTAKES = (
     Mistake('A file in the directory has a name that Rucio does not take', 'rucio s3 upload odd user.alice:run9'),
     Mistake('A file in the directory differs from the one of its name in Rucio', 'rucio s3 upload other user.alice:run7'),
     Mistake('A directory is uploaded, and there is no bucket', 'rucio s3 upload run7 user.bob:run7', 'bob'),
+    Mistake('A collection to download is mistyped', 'rucio s3 download user.alice:run8 copy'),
+    Mistake('A wildcard of a download matches nothing', "rucio s3 download 'user.alice:nothing*' copy"),
+    Mistake('The directory of a download is missing', 'rucio s3 download user.alice:run7 user.alice:run8'),
+    Mistake('The directory of a download is a file', 'rucio s3 download user.alice:run7 file.root'),
+    Mistake("Somebody else's collection is downloaded", 'rucio s3 download user.alice:run7 copy', 'bob'),
+    Mistake('Two directories are synchronised', 'rucio s3 sync run7 other'),
+    Mistake('Two collections are synchronised', 'rucio s3 sync user.alice:run7 user.alice:run8'),
+    Mistake('A file is synchronised', 'rucio s3 sync user.alice:run7/a.root copy'),
+    Mistake('The directory to synchronise is mistyped', 'rucio s3 sync run9 user.alice:run7 --delete'),
+    Mistake('A collection is printed', 'rucio s3 cat user.alice:run7'),
+    Mistake('A file that does not exist is printed', 'rucio s3 cat user.alice:run7/missing.root'),
+    Mistake("Somebody else's file is printed", 'rucio s3 cat user.alice:run7/a.root', 'bob'),
+    # Deletion
+    Mistake('A collection is deleted like a file', 'rucio s3 rm user.alice:run7'),
+    Mistake('Several files are deleted by a script', "rucio s3 rm 'user.alice:*'"),
+    Mistake('A wildcard of a deletion matches nothing', "rucio s3 rm 'user.alice:nothing*'"),
+    Mistake('A file that does not exist is deleted', 'rucio s3 rm user.alice:run7/missing.root'),
+    Mistake("Somebody else's file is deleted", 'rucio s3 rm user.alice:run7/a.root', 'bob'),
+    # An endpoint, and tokens
+    Mistake('An endpoint is served, and no tool is set up', 'rucio s3 serve'),
+    Mistake('A tool that the endpoint does not know is set up', 'rucio s3 serve --install s3cmd'),
+    Mistake('The port of an endpoint is not set by `--install`', 'rucio s3 serve --port 9000'),
+    Mistake('The RSE of an endpoint is mistyped', 'rucio s3 serve --rse SITE_S4 --format env'),
+    Mistake('The file for a token is missing', 'rucio s3 token'),
+    Mistake('The file for a token has something else in it', 'rucio s3 token --write file.root'),
+    Mistake('A token is to be sent without TLS', 'rucio s3 token --write token', config={'client': {'rucio_host': 'http://rucio.example.org'}}),
     # Stock commands
     Mistake('A file is uploaded, and there is no bucket', 'rucio upload --rse SITE_S3 --scope user.bob file.root', 'bob'),
     Mistake('The local file does not exist', f'{_UPLOAD} missing.root'),

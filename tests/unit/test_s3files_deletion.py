@@ -83,7 +83,7 @@ def test_objects_that_are_not_in_the_catalogue_are_deleted_or_named(server):
     assert [each['name'] for each in answer['kept']] == ['run/sub/']  # Rucio would take it for run/sub
 
 
-@pytest.mark.parametrize(('name', 'told'), [('run', 'a collection of 2 files'), ('run/sub', 'a folder of 1 files'), ('nothing*', 'matches no file')])
+@pytest.mark.parametrize(('name', 'told'), [('run', 'a collection of 2 files'), ('run/sub', 'a folder of 1 file:'), ('nothing*', 'matches no file')])
 def test_what_needs_another_word_is_refused(server, name, told):
     with pytest.raises(InputValidationError, match=told):
         find(server, 'run/a', name)

@@ -946,6 +946,19 @@ def test_only_one_collection(bucket, name, listing, allowed):
     assert here.shared('user.carol') == []
 
 
+def test_a_mistyped_rse_is_refused_before_anybody_is_served(storage):
+    class Server(Rucio):
+        def endpoint(self, rse):
+            raise RSENotFound(f"There is no RSE '{rse}'.")
+
+    async def serve():
+        async with listening(Server(storage.url), rse='Y'):
+            pass
+
+    with pytest.raises(RSENotFound, match="'Y'"):
+        asyncio.run(serve())
+
+
 def test_a_port_in_use():
     async def run(port):
         async with listening(Rucio('http://127.0.0.1:1'), port=port):

@@ -87,6 +87,7 @@ def report_removed(ctx: click.Context, answers: 'Sequence[api.RemovedFiles]') ->
     else:
         for answer in answers:
             failed = f', {len(answer["kept"])} FAILED' if answer['kept'] else ''
-            say(f'{answer["removed"]} files deleted from bucket {answer["bucket"]} on {answer["rse"]}{failed}.')
+            files = '1 file' if answer['removed'] == 1 else f'{answer["removed"]} files'
+            say(f'{files} deleted from bucket {answer["bucket"]} on {answer["rse"]}{failed}.')
     if kept:
         sys.exit(1)

@@ -86,8 +86,9 @@ class Deletion:
         if kind == 'a folder' and not below and not self._refused[scope]:
             return [name]  # an object that is not in the catalogue
         if not self._recursive:
+            number, them = ('1 file', 'it') if len(below) == 1 else (f'{len(below)} files', 'them')
             raise InputValidationError(
-                f'{scope}:{name} is {kind} of {len(below)} files: use --recursive to delete them. Nothing was deleted.'
+                f'{scope}:{name} is {kind} of {number}: use --recursive to delete {them}. Nothing was deleted.'
             )
         return below
 

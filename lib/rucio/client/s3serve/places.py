@@ -87,6 +87,15 @@ class Places:
         self._usable: tuple[float, dict[str, set[str]]] = (0.0, {})
         self._lock = threading.Lock()
 
+    def need_rse(self) -> None:
+        """Find the storage of the RSE, if there is only one. One request, which is not needed later.
+
+        :raises RSENotFound: if there is no such RSE, or it cannot be used.
+        """
+        if self._rse:
+            with self._lock:
+                self._storage(self._rse)
+
     def buckets(self) -> list[tuple[str, Optional[str]]]:
         """Return the names of the buckets of which the account may use something, and when its own were created.
 

@@ -14,6 +14,7 @@
 
 """Listen on this machine, until the end of a block."""
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -69,6 +70,7 @@ async def listening(
     :param keys: The keys that tools sign with; None for random ones.
     :param tls: The certificate; None for plain http, which is for a port that nobody could expect.
     :raises InputValidationError: if the port is not free.
+    :raises RSENotFound: if there is no such RSE, or it cannot be used.
     """
     try:
         sock = socket.create_server((HOST, port))
@@ -88,6 +90,7 @@ async def listening(
     server = web.Server(gateway.handle, logger=quiet, access_log=None, auto_decompress=False, read_bufsize=PIECE)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1)
     try:
+        await asyncio.to_thread(places.need_rse)
         await runner.setup()
         await web.SockSite(runner, sock, ssl_context=tls).start()
         yield Listening(f'{"https" if tls else "http"}://{hosts[0]}', keys)
