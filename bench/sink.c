@@ -193,17 +193,18 @@ static void entry(FILE *text, char *const *body, const char *key, size_t prefix,
 
 static int list(int fd, const struct request *request)
 {
-    char prefix[2048], whole[8192], *body = NULL;
+    char prefix[2048], delimiter[16], whole[8192], *body = NULL;
     size_t size = 0;
     FILE *text = open_memstream(&body, &size);
     parameter(request->query, "prefix", prefix, sizeof prefix);
+    parameter(request->query, "delimiter", delimiter, sizeof delimiter); /* mc sends an empty one */
     size_t bucket = strcspn(request->path + 1, "/") + 1;
     snprintf(whole, sizeof whole, "%.*s/%s", (int)bucket, request->path, prefix);
     fputs("<ListBucketResult><IsTruncated>false</IsTruncated>", text);
     pthread_mutex_lock(&lock);
     for (struct object *each = objects; each; each = each->next)
         if (each->complete && !strncmp(each->path, whole, strlen(whole)))
-            entry(text, &body, each->path + bucket + 1, strlen(prefix), each->size, strstr(request->query, "delimiter=") != NULL);
+            entry(text, &body, each->path + bucket + 1, strlen(prefix), each->size, *delimiter == '/');
     pthread_mutex_unlock(&lock);
     fputs("</ListBucketResult>", text);
     fclose(text);
