@@ -40,7 +40,7 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from servers.ports import is_new
+from servers.ports import BACKLOG, is_new
 
 PATIENCE = 60  # seconds: no test waits so long for an event unless it fails
 _HOP_BY_HOP = ('connection', 'keep-alive', 'transfer-encoding', 'content-length')
@@ -486,6 +486,7 @@ def _listener() -> '_Server':
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = BACKLOG
     proxy: FaultProxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -64,6 +64,7 @@ def _claim(port: int) -> bool:
 
 # Ports of the servers of this process. What a client remembers of an address, such as that it does not answer, is not for the next server.
 _had: set[int] = set()
+BACKLOG = 128  # connections: of those that come at once the five of socketserver would be kept, and some of the others be reset
 
 
 def listen(make: Callable[[tuple[str, int]], Server]) -> Server:
@@ -71,6 +72,7 @@ def listen(make: Callable[[tuple[str, int]], Server]) -> Server:
     while True:
         server = make(('127.0.0.1', 0))
         if is_new(server.server_port):
+            server.socket.listen(BACKLOG)
             return server
         server.server_close()
 
