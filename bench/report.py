@@ -19,7 +19,8 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -115,7 +116,9 @@ def tables(results: Results) -> dict[str, list[Row]]:
     for event, result in results.items():
         if result.costs:
             groups.setdefault(event._replace(contestant=''), []).append((event, result))
-    return {_heading(group): _rows(entries) for group, entries in groups.items()}
+    # They are counted without a delay, which does not change them.
+    counted = {event._replace(delay=0): result.requests for event, result in results.items() if result.requests}
+    return {_heading(group): _rows(entries, counted) for group, entries in groups.items()}
 
 
 def _heading(group: Event) -> str:
@@ -123,7 +126,7 @@ def _heading(group: Event) -> str:
     return f'{group.workload} {group.verb}, {group.scheme}{trip}' if group.verb != 'idle' else f'start and do nothing, {group.scheme}{trip}'
 
 
-def _rows(entries: Sequence[tuple[Event, Result]]) -> list[Row]:
+def _rows(entries: Sequence[tuple[Event, Result]], counted: Mapping[Event, Mapping[str, Counter[str]]]) -> list[Row]:
     each = {event.contestant: _wall(result) / max(result.files, 1) for event, result in entries}
     reference = each.get(REFERENCE)
     return [
@@ -135,7 +138,7 @@ def _rows(entries: Sequence[tuple[Event, Result]]) -> list[Row]:
             max(cost.wall for cost in result.costs),
             statistics.median(cost.cpu for cost in result.costs),
             statistics.median(cost.memory for cost in result.costs),
-            ' + '.join(str(requests.total()) for requests in result.requests.values()),
+            ' + '.join(str(requests.total()) for requests in counted.get(event._replace(delay=0), {}).values()),
             each[event.contestant] / reference if reference else None,
         )
         for event, result in entries

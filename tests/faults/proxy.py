@@ -61,7 +61,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """The name that S3 has for it."""
+        """The name that S3 has for it; the method of what is not S3, such as the PROPFIND of gfal2."""
         query = dict(parse_qsl(self.path.partition('?')[2], keep_blank_values=True))
         if not self.key:
             return f'{self.method} bucket' if urlsplit(self.path).path.strip('/') else 'ListBuckets'
@@ -73,7 +73,7 @@ class Request:
             return {'PUT': put, 'DELETE': 'AbortMultipartUpload', 'GET': 'ListParts'}[self.method]
         if copied:
             return 'CopyObject'
-        return {'PUT': 'PutObject', 'GET': 'GetObject', 'HEAD': 'HeadObject', 'DELETE': 'DeleteObject'}[self.method]
+        return {'PUT': 'PutObject', 'GET': 'GetObject', 'HEAD': 'HeadObject', 'DELETE': 'DeleteObject'}.get(self.method, self.method)
 
 
 @dataclass
