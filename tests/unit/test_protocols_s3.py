@@ -213,7 +213,7 @@ def test_a_stored_path_is_a_url_path_already_and_left_as_it_is(bound, path, monk
 @pytest.mark.parametrize('key', HARD_NAMES)
 def test_on_a_non_deterministic_rse_a_pfn_comes_back_from_what_rucio_stores_of_it(bound, key):
     made = bound(deterministic=False, prefix='/bucket/')
-    pfn = f'{SITE}/bucket/dir/{quote(key, safe="/~")}'
+    pfn = f'{SITE}/bucket/Of_no_scope/{quote(key, safe="/~")}'
     parsed = made.parse_pfns([pfn])[pfn]
     assert pfn_again(made, pfn) == pfn
     # The class's own method: that of a client's object asks the server, which has the path.
@@ -538,6 +538,8 @@ def test_a_pfn_of_another_protocol_of_the_rse_is_served(rse, s3, rucio_cfg, tmp_
     s3.store(BUCKET, 'f', CONTENT)
     made = rsemanager.create_protocol(settings, 'read', protocol_attr=wan)
     made.connect()
+    with pytest.raises(RSEFileNameNotSupported, match='belongs to another protocol of this RSE'):
+        made.parse_pfns(f'{s3.url}/{BUCKET}/f')
     made.get(f'{s3.url}/{BUCKET}/f', str(tmp_path / 'g'))
     assert (tmp_path / 'g').read_bytes() == CONTENT
 

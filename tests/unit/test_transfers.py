@@ -101,7 +101,7 @@ def test_what_the_caller_has_in_hand_is_skipped(session, submit):
     """Also where that is more than it asks for."""
     mine = [submit(f'{number}', priority=5) for number in range(5)]
     submit('free', priority=1)
-    assert names(claims.claim_transfers(MINE, 1, mine, session=session)) == ['free']
+    assert names(claims.claim_transfers(MINE, 3, mine, session=session)) == ['free']
 
 
 @pytest.mark.parametrize(

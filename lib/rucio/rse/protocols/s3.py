@@ -157,14 +157,14 @@ class _Names(RSEProtocol):
         else:
             folder, _, name = f'/{path}'.rpartition('/')
             folder += '/'
-        parts = urlsplit(f'{scheme}://{host}')
+        _, hostname, port = _origin(f'{scheme}://{host}')
         return {
             'path': folder,
             'name': name,
             'scheme': scheme,
             'prefix': prefix,
-            'port': parts.port or _DEFAULT_PORTS.get(scheme, 0),
-            'hostname': parts.hostname or '',
+            'port': port,
+            'hostname': hostname,
         }
 
     def _bucket_prefix(self) -> str:
