@@ -210,8 +210,13 @@ class Collected:
             if os.path.realpath(name) == target:
                 codes = dict(_pairs(*(compile(text, name, 'exec', dont_inherit=True) for text in (original, changed))))
                 for each in functions:
-                    with contextlib.suppress(ValueError):  # a closure over other variables
-                        each.__code__ = codes.get(each.__code__, each.__code__)
+                    each.__code__ = codes.get(each.__code__, each.__code__)
+
+
+def are_exchangeable(original: str, changed: str) -> bool:
+    """Whether functions can be given the code of another text: they must be closures over the same variables."""
+    pairs = _pairs(*(compile(text, 'code', 'exec', dont_inherit=True) for text in (original, changed)))
+    return all(before.co_freevars == after.co_freevars for before, after in pairs)
 
 
 def _pairs(original: CodeType, changed: CodeType) -> Iterator[tuple[CodeType, CodeType]]:

@@ -54,11 +54,18 @@ class Trials:
             if not tests[each]:
                 self._shown(Result(each, UNREACHED, 0))
         tests = {each: names for each, names in tests.items() if names}
-        cold = {each: names for each, names in tests.items() if not each.function or self._known.at_import(each.path, each.start, each.end)}
+        cold = {each: names for each, names in tests.items() if self._needs_import(each)}
         self._import_and_try(cold)
         if warm := {each: names for each, names in tests.items() if each not in cold}:
             with tempfile.TemporaryDirectory(prefix='rucio-s3-mutants-') as folder:
                 processes.Collected(partial(self._exchange_and_try, warm)).collect(Path(folder))
+
+    def _needs_import(self, mutant: Mutant) -> bool:
+        return (
+            not mutant.function
+            or self._known.at_import(mutant.path, mutant.start, mutant.end)
+            or not processes.are_exchangeable(mutant.original, mutant.source)
+        )
 
     def _import_and_try(self, tests: dict[Mutant, list[str]]) -> None:
         def start(mutant: Mutant) -> processes.Process:

@@ -20,11 +20,17 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[2] / 'dev' / 'mutation' / 'mutants.py'
-SPEC = util.spec_from_file_location('mutation_mutants', PATH)
-mutants = util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = mutants
-SPEC.loader.exec_module(mutants)
+FOLDER = Path(__file__).parents[2] / 'dev' / 'mutation'
+
+
+def load(name):
+    spec = util.spec_from_file_location(f'mutation_{name}', FOLDER / f'{name}.py')
+    module = sys.modules[spec.name] = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mutants, processes = load('mutants'), load('processes')
 
 
 @pytest.mark.parametrize(
@@ -82,3 +88,16 @@ def test_a_mutant_is_recognised_when_other_lines_have_moved(tmp_path):
         path.write_text(f'{before}def f():\n    return a + b\n')
         keys.add(tuple(each.key for each in mutants.mutants_of(path, 'module.py')))
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    ('original', 'changed', 'expected'),
+    [
+        ('def f(a):\n    return lambda: a', 'def f(a):\n    return lambda: not a', True),
+        ('def f(a, b):\n    return lambda: a or b', 'def f(a, b):\n    return lambda: a', False),
+        ('class A:\n    def f(self):\n        super().f()', 'class A:\n    def f(self):\n        pass', False),
+    ],
+    ids=['the same variables', 'a variable less', 'no super'],
+)
+def test_functions_are_closures_over_the_same_variables_or_are_imported_anew(original, changed, expected):
+    assert processes.are_exchangeable(original, changed) is expected
