@@ -28,7 +28,8 @@ import processes
 from mutants import Mutant
 
 MAX_SECONDS = 30  # of tests for one mutant: what takes longer is left out, the slowest first
-NOTICED, SURVIVED, UNREACHED = 'noticed', 'survived', 'no test runs it'
+NOTICED, SURVIVED, UNREACHED, NOT_RUN = 'noticed', 'survived', 'no test runs it', 'the process of the tests broke off'
+_OUTCOMES = {processes.PASSED: SURVIVED, processes.BROKEN: NOT_RUN, processes.NO_TESTS: NOT_RUN}
 
 
 @dataclass
@@ -123,11 +124,9 @@ def _tried(mutants: list[Mutant], start: Callable[[Mutant], processes.Process], 
 
     counted: Counter[str] = Counter()
     for mutant, code, output in in_parallel(mutants, noted, jobs):
-        if code in (processes.BROKEN, processes.NO_TESTS):
-            sys.exit(f'The tests could not be run:\n{mutant.diff}\n{output[-4000:]}')
-        outcome = SURVIVED if code == processes.PASSED else NOTICED
+        outcome = _OUTCOMES.get(code, NOTICED)
         counted[outcome] += 1
-        progress(f'{counted[NOTICED]} noticed, {counted[SURVIVED]} survived of {len(mutants)}')
+        progress(f'{counted[NOTICED]} noticed, {counted.total() - counted[NOTICED]} not, of {len(mutants)}')
         yield Result(mutant, outcome, time.monotonic() - begun[mutant]), output.rpartition(processes.FIRST_FAILED)[2] if code == processes.FAILED else ''
 
 

@@ -433,6 +433,14 @@ def test_nor_is_one_where_the_upload_is_gone(s3, send_large):
 
 
 @pytest.mark.parametrize('answer', [TAKEN, NO_UPLOAD], ids=['412', '404'])
+def test_nor_one_that_cannot_be_looked_at(s3, send_large, answer):
+    s3.fail('CompleteMultipartUpload', Lost(answer))
+    s3.fail('HeadObject', *[error(403, 'AccessDenied')] * 9)
+    with pytest.raises(RucioException):
+        send_large()
+
+
+@pytest.mark.parametrize('answer', [TAKEN, NO_UPLOAD], ids=['412', '404'])
 def test_without_etags_to_compare_the_content_is(connection, s3, source, monkeypatch, answer):
     """Those of encrypted objects are no MD5s."""
     monkeypatch.setattr(multipart, '_etag_of_parts', lambda _: None)
