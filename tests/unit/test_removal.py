@@ -277,9 +277,12 @@ def test_without_force_the_rules_of_the_name_alone_go(twins):
         did.add_did(one.scope, 'c', DIDType.DATASET, one.account, session=session)
     add_rule(one, 'c')
     add_rule(one, 'c', twins.of(owner='bob').account)
+    one.write(grants.add_grant, one.scope, 'c', 'bob', False, 'alice')
     assert remove(one, 'c', force=False) == {'rules': 1, 'objects': 0, 'replicas': 0, 'datasets': 0, 'bucket': False}
+    assert len(twins.rows(Grant, name='c')) == 1, 'what is still used is still shared'
     twins.change(models.ReplicationRule, {'name': 'c'}, account=one.account)
     assert remove(one, 'c', force=False) == {'rules': 1, 'objects': 0, 'replicas': 0, 'datasets': 1, 'bucket': False}
+    assert twins.rows(Grant, name='c') == []
     assert one.read(did.get_did, one.scope, 'c')['expired_at'] <= datetime.now(timezone.utc).replace(tzinfo=None), 'at once'
     # What ends already is not ended again.
     twins.change(models.DataIdentifier, {'name': 'c'}, expired_at=PAST)
@@ -372,6 +375,14 @@ def test_a_bucket_with_objects_stays(twins, s3):
     s3.buckets['user.alice'].clear()
     with pytest.raises(RSEAccessDenied):
         removal._remove_bucket(one.subtree)
+
+
+def test_an_empty_bucket_stays_while_the_catalogue_has_more_of_the_scope(twins, s3):
+    one = twins.of()
+    s3.buckets['user.alice'].clear()
+    found = removal.remove(one.storage, one.account, one.scope, 'run1', True)
+    assert (found['rse'], found['bucket'], found['removed']['bucket']) == ('TWIN_A', 'user.alice', False)
+    assert 'user.alice' in s3.buckets
 
 
 def test_without_a_bucket_there_is_nothing_to_do(twins, s3):
