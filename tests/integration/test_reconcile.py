@@ -17,10 +17,12 @@
 
 import hashlib
 import signal
+import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -293,16 +295,19 @@ def test_settings_hold_for_later_runs(team: Team, put: Callable[..., str], uniqu
 
 @contextmanager
 def watching(team: Team, *arguments: str) -> 'Iterator[subprocess.Popen[str]]':
-    """`rucio s3 watch`, when it has said that it began."""
+    """`rucio s3 watch`, when it has said that it began. It is ended if it takes too long."""
     words = [command_path('rucio'), 's3', *arguments]
     process = subprocess.Popen(
         words, env=team.owner.environment, cwd=team.owner.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    timer = threading.Timer(TIMEOUT, process.kill)
+    timer.start()
     try:
         assert process.stderr is not None
         assert 'Watching' in process.stderr.readline()
         yield process
     finally:
+        timer.cancel()
         process.kill()
         process.communicate()
 
@@ -311,6 +316,8 @@ def test_watch_shows_what_happens(team: Team, put: Callable[..., str], unique: s
     did = f'{team.scope}:{unique}'
     put('before', b'1')
     reconcile(team, did)
+    with closing(sqlite3.connect(team.owner.server.directory / 'rucio.db', timeout=60)) as database, database:  # another content is news after a second
+        database.execute("UPDATE dids SET created_at = '2001-01-01 00:00:00.000000' WHERE name = ?", [f'{unique}/before'])
     with watching(team, '--robot', 'watch', did, '--interval', '0.2') as process:
         assert process.stdout is not None
 

@@ -103,7 +103,9 @@ sys.argv = request['arguments']
 if 'rucio.common.config' in sys.modules:
     sys.modules['rucio.common.config'].clean_cached_config()
 if 'rucio_s3_plugin' in sys.modules:
+    sys.path.remove('')  # which comes later
     importlib.reload(sys.modules['rucio_s3_plugin'])  # which runs whenever Python starts
+    sys.path.insert(0, '')
 try:
     if request['code']:
         exec(compile(request['code'], '<string>', 'exec'), {'__name__': '__main__'})
