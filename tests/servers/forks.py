@@ -135,7 +135,7 @@ def _parent(modules: tuple[str, ...]) -> socket.socket:
             cwd='/',
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # as the children have it: Python looks at the start whether it can seek
             stderr=_log(),
             start_new_session=True,
         )
