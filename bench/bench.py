@@ -70,7 +70,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     chosen.delay = chosen.delay or ([5] if chosen.smoke else [0])
     chosen.rounds = 1 if chosen.smoke else chosen.rounds
     if unknown := [pattern for pattern in chosen.contestants if not any(fnmatchcase(name, pattern) for name in NAMES)]:
-        parser.error(f'there is no contestant {", ".join(unknown)}: take some of {", ".join(NAMES)}')
+        parser.error(f'unknown contestants: {", ".join(unknown)} (choose from {", ".join(NAMES)})')
     return chosen
 
 

@@ -16,6 +16,7 @@
 
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,7 +33,7 @@ PROGRAM = Path(__file__).with_name('program.py')
 _GFAL2 = sorted(Path('/usr/lib/python3/dist-packages').glob(f'gfal2.cpython-{sys.version_info.major}{sys.version_info.minor}-*.so'))
 
 
-class Contestant:
+class Contestant(ABC):
     """Somebody who can move files.
 
     :ivar verbs: What it can do; ``idle`` is to start and do nothing.
@@ -45,9 +46,9 @@ class Contestant:
     slow = False
     beside = 0
 
+    @abstractmethod
     def command(self, verb: str, task: Task) -> Command:
         """What is run."""
-        raise NotImplementedError
 
     def place(self, task: Task) -> tuple[str, str]:
         """The bucket and the beginning of the keys of what it uploads."""

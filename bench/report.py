@@ -74,7 +74,7 @@ class Circumstances:
         yield f'{self.date}, {self.cores} cores ({self.processor}), load {self.load} at the start, medians of {self.rounds} rounds.'
         yield ', '.join(f'{name} {value}' for name, value in self.versions.items()) + '.'
         if self.busy:
-            yield 'The machine was busy with other work: these figures are none of an idle machine.'
+            yield 'The machine was busy with other work, so an idle one gives other figures.'
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from workloads import Task
 
@@ -26,12 +27,27 @@ _PATH = f'{os.environ["RUCIO_S3_TOOLS"]}:{os.environ["PATH"]}' if os.environ.get
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Tool(Protocol):
-    path: str
+class Tool(ABC):
+    """:ivar path: Where it is."""
 
-    def environment(self, door: Any) -> dict[str, str]: ...
+    def __init__(self, path: str) -> None:
+        self.path = path
 
-    def words(self, verb: str, task: Task, place: str, url: str) -> list[str]: ...
+    def environment(self, door: Any) -> dict[str, str]:
+        """Keys, region and CA, by the variables of the AWS CLI."""
+        token = getattr(door, 'session_token', '')
+        trust = {'AWS_CA_BUNDLE': str(door.ca_bundle), 'SSL_CERT_FILE': str(door.ca_bundle)} if door.ca_bundle else {}
+        keys = {'AWS_ACCESS_KEY_ID': door.access_key, 'AWS_SECRET_ACCESS_KEY': door.secret_key, 'AWS_DEFAULT_REGION': door.region, 'AWS_REGION': door.region}
+        return {**keys, **trust, **({'AWS_SESSION_TOKEN': token} if token else {})}
+
+    @abstractmethod
+    def words(self, verb: str, task: Task, place: str, url: str) -> list[str]:
+        """Its arguments."""
+
+
+def _version(path: str) -> 'subprocess.CompletedProcess[str]':
+    word = 'version' if Path(path).name in ('s5cmd', 'rclone') else '--version'
+    return subprocess.run([path, word], capture_output=True, text=True, check=False)
 
 
 def found(name: str) -> str:
@@ -39,7 +55,7 @@ def found(name: str) -> str:
     places = os.pathsep.join([*(str(ROOT / '.venv' / each / 'bin') for each in ('interop', 'dev')), _PATH])
     names = {'mc': ('mc', 'minio-client')}.get(name, (name,))
     for path in filter(None, (shutil.which(each, path=places) for each in names)):
-        said = subprocess.run([path, 'version' if name in ('s5cmd', 'rclone') else '--version'], capture_output=True, text=True, check=False)
+        said = _version(path)
         if not said.returncode and 'Midnight' not in said.stdout:  # a version manager's shim may stand for nothing
             return path
     return ''
@@ -47,25 +63,10 @@ def found(name: str) -> str:
 
 def version(path: str) -> str:
     """The first line of what a tool says of itself."""
-    name = Path(path).name
-    said = subprocess.run([path, 'version' if name in ('s5cmd', 'rclone') else '--version'], capture_output=True, text=True, check=False)
-    return said.stdout.partition('\n')[0].strip()
+    return _version(path).stdout.partition('\n')[0].strip()
 
 
-def _aws_environment(door: Any) -> dict[str, str]:
-    token = getattr(door, 'session_token', '')
-    trust = {'AWS_CA_BUNDLE': str(door.ca_bundle), 'SSL_CERT_FILE': str(door.ca_bundle)} if door.ca_bundle else {}
-    keys = {'AWS_ACCESS_KEY_ID': door.access_key, 'AWS_SECRET_ACCESS_KEY': door.secret_key, 'AWS_DEFAULT_REGION': door.region, 'AWS_REGION': door.region}
-    return {**keys, **trust, **({'AWS_SESSION_TOKEN': token} if token else {})}
-
-
-class S5cmd:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def environment(self, door: Any) -> dict[str, str]:
-        return _aws_environment(door)
-
+class S5cmd(Tool):
     def words(self, verb: str, task: Task, place: str, url: str) -> list[str]:
         one = task.workload.files == 1
         words = {
@@ -76,14 +77,11 @@ class S5cmd:
         return ['version'] if verb == 'idle' else ['--endpoint-url', url, *words[verb]]
 
 
-class Rclone:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
+class Rclone(Tool):
     def environment(self, door: Any) -> dict[str, str]:
         settings = {'TYPE': 's3', 'PROVIDER': 'SeaweedFS', 'ENV_AUTH': 'true', 'ENDPOINT': door.url, 'NO_CHECK_BUCKET': 'true'}
         trust = {'RCLONE_CA_CERT': str(door.ca_bundle)} if door.ca_bundle else {}
-        return {**_aws_environment(door), **{f'RCLONE_CONFIG_BENCH_{name}': value for name, value in settings.items()}, **trust}
+        return {**super().environment(door), **{f'RCLONE_CONFIG_BENCH_{name}': value for name, value in settings.items()}, **trust}
 
     def words(self, verb: str, task: Task, place: str, url: str) -> list[str]:
         one = task.workload.files == 1
@@ -95,10 +93,7 @@ class Rclone:
         }[verb]
 
 
-class Mc:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
+class Mc(Tool):
     def environment(self, door: Any) -> dict[str, str]:
         scheme, _, host = door.url.partition('://')
         trust = {'SSL_CERT_FILE': str(door.ca_bundle)} if door.ca_bundle else {}
@@ -115,13 +110,7 @@ class Mc:
         return ['--quiet', *words[verb]] if verb != 'idle' else words[verb]
 
 
-class Aws:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def environment(self, door: Any) -> dict[str, str]:
-        return _aws_environment(door)
-
+class Aws(Tool):
     def words(self, verb: str, task: Task, place: str, url: str) -> list[str]:
         one = task.workload.files == 1
         many = [] if one else ['--recursive']
@@ -131,4 +120,4 @@ class Aws:
         return ['--version'] if verb == 'idle' else ['--endpoint-url', url, 's3', *words[verb], '--only-show-errors', *many]
 
 
-TOOLS: dict[str, type[Any]] = {'s5cmd': S5cmd, 'rclone': Rclone, 'mc': Mc, 'aws': Aws}
+TOOLS: dict[str, type[Tool]] = {'s5cmd': S5cmd, 'rclone': Rclone, 'mc': Mc, 'aws': Aws}

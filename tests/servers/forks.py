@@ -40,7 +40,8 @@ LIBRARIES = (
     *('flask', 'jsonschema', 'sqlalchemy.dialects.sqlite', 'sqlalchemy.ext.declarative', 'sqlalchemy.orm'),  # a server's
 )
 
-_PARENT = """
+# The start of a program that forks and becomes another one: `become` it at the end.
+FORKING = """
 import atexit, contextlib, gc, importlib, json, os, runpy, signal, socket, sys
 
 ended = []  # the exit code, where there is one
@@ -57,12 +58,29 @@ def leave():
         os._exit(ended[0])  # all that would follow is to free memory, which is shared until somebody writes to it
 
 
+def keep_imported():
+    gc.collect()
+    gc.freeze()  # what was imported is no garbage, and to look at it would copy it
+
+
+def become(program):
+    try:
+        program()
+        ended.append(0)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            ended.append((end.code or 0) & 0xFF)
+        raise
+"""
+
+_PARENT = (
+    FORKING
+    + """
 control = socket.socket(fileno=int(sys.argv[1]))
 for module in sys.argv[2:]:
     with contextlib.suppress(ImportError):  # a client's Rucio has fewer
         importlib.import_module(module)
-gc.collect()
-gc.freeze()  # what was imported is no garbage, and to look at it would copy it
+keep_imported()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
 while True:
     message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
@@ -106,21 +124,16 @@ if 'rucio_s3_plugin' in sys.modules:
     sys.path.remove('')  # which comes later
     importlib.reload(sys.modules['rucio_s3_plugin'])  # which runs whenever Python starts
     sys.path.insert(0, '')
-try:
-    if request['code']:
-        exec(compile(request['code'], '<string>', 'exec'), {'__name__': '__main__'})
-    elif sys.argv[0] == '-m':
-        del sys.argv[0]
-        runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
-    else:
-        sys.path[0] = os.path.dirname(sys.argv[0])
-        runpy.run_path(sys.argv[0], run_name='__main__')
-    ended.append(0)
-except SystemExit as end:
-    if end.code is None or isinstance(end.code, int):
-        ended.append((end.code or 0) & 0xFF)
-    raise
+if request['code']:
+    become(lambda: exec(compile(request['code'], '<string>', 'exec'), {'__name__': '__main__'}))
+elif sys.argv[0] == '-m':
+    del sys.argv[0]
+    become(lambda: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True))
+else:
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    become(lambda: runpy.run_path(sys.argv[0], run_name='__main__'))
 """
+)
 
 
 @functools.cache

@@ -30,33 +30,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import command_path
+from .forks import FORKING
 
 # One line of JSON for each process that is wanted; two lines are answered: its pid, and at its end the status that waitpid has.
-_WORKER = """
-import atexit, faulthandler, gc, importlib, json, os, resource, runpy, signal, sys
-ended = []  # the exit code, where there is one
-
-
-@atexit.register  # the first, so it is called when all others have been
-def leave():
-    if ended:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError:  # the end that Python makes says so
-            return
-        os._exit(ended[0])  # all that would follow is to free memory, which is shared until somebody writes to it
-
+_WORKER = (
+    FORKING
+    + """
+import faulthandler, resource
 
 for module in sys.argv[1:]:
     importlib.import_module(module)
 from rucio.common import config
 
-gc.collect()
-gc.freeze()  # what was imported is no garbage, and to look at it would copy it
+keep_imported()
 
 
-def become(wanted):
+def prepare(wanted):
     os.environ.clear()
     os.environ.update(wanted['environment'])
     os.chdir(wanted['directory'])
@@ -85,19 +74,14 @@ else:
     sys.exit()
 
 # The rest is the child, at the end of this program: it ends as a Python program does.
-become(wanted)
+prepare(wanted)
 module, _, function = wanted['command'].partition(':')
-try:
-    if function:
-        getattr(importlib.import_module(module), function)()
-    else:
-        runpy.run_path(wanted['command'], run_name='__main__')
-    ended.append(0)
-except SystemExit as end:
-    if end.code is None or isinstance(end.code, int):
-        ended.append((end.code or 0) & 0xFF)
-    raise
+if function:
+    become(lambda: getattr(importlib.import_module(module), function)())
+else:
+    become(lambda: runpy.run_path(wanted['command'], run_name='__main__'))
 """
+)
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Multipart(Stoppable):
     """A client for one transfer that takes a completed multipart upload for completed, and reports what is not aborted.
 
     A CompleteMultipartUpload can be carried out twice: by a proxy that sends it again, or because its answer was lost.
-    The second one is answered that there is no such upload (404), or that there is an object (412).
+    The answer to the second one is 404 (there is no such upload) or 412 (there is an object).
 
     :param connection: The storage.
     :param stop: Stops it when it is set.
