@@ -62,7 +62,15 @@ def test_ctrl_c_is_an_exception_on_request():
     signal.signal(signal.SIGINT, handler)
     with pytest.raises(KeyboardInterrupt), ending_by_exception(ctrl_c=True):
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is handler
+    # Seen with `rucio s3 upload`: while it waited for its threads, a second Ctrl-C showed the traceback of Rucio's handler.
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+def test_pythons_own_handler_of_ctrl_c_comes_back():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with ending_by_exception(ctrl_c=True):
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize('number', ALL)

@@ -28,6 +28,7 @@ __all__ = ['cleaning_up', 'ending_by_exception']
 
 # Batch systems end jobs with SIGTERM, closed terminals with SIGHUP.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+_Handler = Callable[..., Any] | signal.Handlers
 
 
 @contextmanager
@@ -38,14 +39,15 @@ def ending_by_exception(ctrl_c: bool = False) -> Iterator[None]:
     the number of the signal, as in shells.
 
     :param ctrl_c: Also raise KeyboardInterrupt on Ctrl-C, instead of calling Rucio's own handler, which fails with a
-        TypeError.
+        TypeError. That handler is not set again: after the block, Ctrl-C ends a process that waits for its threads.
     """
     with ExitStack() as stack:
         for number in _ENDING:
             if signal.getsignal(number) is signal.SIG_DFL:
                 _handle(stack, number, _end)
         if ctrl_c:
-            _handle(stack, signal.SIGINT, signal.default_int_handler)
+            pythons = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            _handle(stack, signal.SIGINT, signal.default_int_handler, None if pythons else signal.SIG_DFL)
         yield
 
 
@@ -62,11 +64,12 @@ def cleaning_up() -> Iterator[None]:
         yield
 
 
-def _handle(stack: ExitStack, number: int, handler: 'Callable[..., Any] | signal.Handlers') -> None:
-    """Set the handler of a signal until the stack is closed."""
+def _handle(stack: ExitStack, number: int, handler: '_Handler', after: 'Optional[_Handler]' = None) -> None:
+    """Set the handler of a signal until the stack is closed, and then another one, or the previous one."""
     # None: the handler was not set by Python, and could not be restored.
     if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is not None:
-        stack.callback(signal.signal, number, signal.signal(number, handler))
+        before = signal.signal(number, handler)
+        stack.callback(signal.signal, number, before if after is None else after)
 
 
 def _end(number: int, _: Optional[FrameType]) -> NoReturn:
