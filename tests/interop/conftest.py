@@ -24,13 +24,10 @@ from pathlib import Path
 
 import pytest
 
-from interop.world import RSE, WITHOUT_STS, Tools, World
+from interop.world import Tools, World, new_world
 from servers.ca import CA
 from servers.ceph import CephRGW
 from servers.ceph import missing as missing_ceph
-from servers.cli import RucioCli, add_s3_rse, add_user
-from servers.files import Sections
-from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 
 
@@ -39,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """SeaweedFS over https, with a certificate of our own CA."""
     ca = CA(tmp_path_factory.mktemp('ca'))
     with SeaweedFS(tmp_path_factory.mktemp('storage'), tls=ca, sts=True) as storage:
-        yield from _world(tmp_path_factory, storage, {'s3': {'ca_bundle': ca.bundle}}, {})
+        yield from new_world(tmp_path_factory, storage, {'s3': {'ca_bundle': ca.bundle}}, {})
 
 
 @pytest.fixture(scope='session')
@@ -48,27 +45,12 @@ def ceph_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if reason := missing_ceph():
         pytest.skip(reason)
     with CephRGW(tmp_path_factory.mktemp('ceph')) as storage:
-        yield from _world(tmp_path_factory, storage, {}, {'provider': 'ceph'})
+        yield from new_world(tmp_path_factory, storage, {}, {'provider': 'ceph'})
 
 
 @pytest.fixture(params=['SeaweedFS', pytest.param('Ceph', marks=pytest.mark.long)])
 def any_world(request: pytest.FixtureRequest) -> World:
     return request.getfixturevalue({'SeaweedFS': 'world', 'Ceph': 'ceph_world'}[request.param])
-
-
-def _world(factory: pytest.TempPathFactory, storage: 'SeaweedFS | CephRGW', trust: Sections, settings: dict[str, str]) -> Iterator[World]:
-    with RucioServer(factory.mktemp('rucio'), {**trust, 'policy': {'package': 'rucio_s3_policy'}}) as server:
-        root = RucioCli.root(factory.mktemp('root'), server, trust)
-        for rse, more in ((RSE, {'role_arn': storage.role_arn}), (WITHOUT_STS, {'bucket_prefix': 'nosts-'})):
-            server.set_rse_keys(add_s3_rse(root, rse, storage, settings={**settings, **more}), storage.access_key, storage.secret_key)
-        alice, bob = (
-            add_user(root, factory.mktemp(name), name, scopes=[f'user.{name}'], attributes=(), rses=[rse], config=trust)
-            for name, rse in (('alice', RSE), ('bob', WITHOUT_STS))
-        )
-        bob.rucio('s3', 'make-bucket', 'user.bob', check=True)
-        alice.rucio('s3', 'make-bucket', 'user.alice:shared', check=True)
-        alice.rucio('s3', 'share', 'user.alice:shared', '--with', 'bob', check=True)
-        yield World(root, alice, bob, storage)
 
 
 @pytest.fixture

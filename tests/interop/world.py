@@ -17,6 +17,7 @@
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from typing import Any
 import pytest
 
 from servers.ceph import CephRGW
-from servers.cli import RucioCli
-from servers.files import clean_environment
+from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.files import Sections, clean_environment
+from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 
 RSE = 'SITE-1_S3'
@@ -118,3 +120,24 @@ class World:
         keys = f'eval "$(rucio s3 credentials {shlex.join(arguments)} --format env)"'
         env = {**tools.environment, **user.environment, 'PATH': f'{user.environment["PATH"]}:{tools.path}'}
         return tools.run(['sh', '-c', f'{keys}; exec {shlex.join(command)}'], env=env)
+
+
+def new_world(factory: pytest.TempPathFactory, storage: 'SeaweedFS | CephRGW', trust: Sections, settings: dict[str, str]) -> Iterator[World]:
+    """
+    Start a Rucio server beside a storage.
+
+    :param trust: sections of the server's and the users' rucio.cfg.
+    :param settings: of both RSEs.
+    """
+    with RucioServer(factory.mktemp('rucio'), {**trust, 'policy': {'package': 'rucio_s3_policy'}}) as server:
+        root = RucioCli.root(factory.mktemp('root'), server, trust)
+        for rse, more in ((RSE, {'role_arn': storage.role_arn}), (WITHOUT_STS, {'bucket_prefix': 'nosts-'})):
+            server.set_rse_keys(add_s3_rse(root, rse, storage, settings={**settings, **more}), storage.access_key, storage.secret_key)
+        alice, bob = (
+            add_user(root, factory.mktemp(name), name, scopes=[f'user.{name}'], attributes=(), rses=[rse], config=trust)
+            for name, rse in (('alice', RSE), ('bob', WITHOUT_STS))
+        )
+        bob.rucio('s3', 'make-bucket', 'user.bob', check=True)
+        alice.rucio('s3', 'make-bucket', 'user.alice:shared', check=True)
+        alice.rucio('s3', 'share', 'user.alice:shared', '--with', 'bob', check=True)
+        yield World(root, alice, bob, storage)
