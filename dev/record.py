@@ -32,6 +32,15 @@ Commands whose output is not shown are tried only:
 
     <!-- end -->
 
+One whose comment says ``until Ctrl-C`` runs in the background, until its page is done. A file is written as the page has it, and with what is there:
+
+    <!-- file: alice .aws/config -->
+
+        [profile alice]
+        ...
+
+    <!-- end -->
+
 What has to be there before, and is not shown, is a line by itself:
 
     <!-- before: alice$ rucio s3 make-bucket user.alice:run7 -->
@@ -47,6 +56,8 @@ import os
 import random
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +66,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 
@@ -73,7 +85,7 @@ TOOLS = Path(os.environ.get('RUCIO_S3_TOOLS', ROOT / '.venv' / 'interop' / 'bin'
 # a longer output is shown with its first lines and its last one; so is Rucio's own log
 LONGEST, FIRST = 14, 8
 
-_BLOCK = re.compile(r'(<!-- (recorded|tried): (\w+) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
+_BLOCK = re.compile(r'(<!-- (recorded|tried|file): (\w+) ?(\S*) -->\n\n)(.*?)(\n<!-- end -->)', re.DOTALL)
 _BEFORE = re.compile(r'<!-- before: (\w+)\$ (.+) -->')
 _PROMPT = re.compile(r'^    (\w*)\$ (.*)$')
 _LOG_PREFIX = re.compile(r'^(?:\x1b\[[\d;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\t(\w+)\t', re.MULTILINE)
@@ -99,6 +111,10 @@ class World:
         storage = {'ca_bundle': self.s3.ca_bundle, 'role_arn': self.s3.role_arn}
         self.server = RucioServer(directory / 'rucio', config={'s3': storage, 'policy': {'package': 'rucio_s3_policy'}})
         self.users: dict[str, RucioCli] = {}
+        self.running: list[tuple[str, subprocess.Popen[str]]] = []
+        (directory / 'bin').mkdir()
+        if mc := shutil.which('minio-client'):  # Debian's name of it
+            (directory / 'bin' / 'mc').symlink_to(mc)
 
     def start(self) -> None:
         """Start the servers, make the RSE and the accounts, and give these files to upload."""
@@ -115,6 +131,9 @@ class World:
         self.users['root'] = root
 
     def stop(self) -> None:
+        for _, each in self.running:
+            each.kill()
+            each.communicate()
         self.s3.stop()
         self.server.stop()
 
@@ -126,22 +145,49 @@ class World:
         :raises Refused: if it does not end as its comment says.
         """
         user = self.users[account]
-        environment = user.environment
-        done = subprocess.run(
-            ['bash', '-c', command],
-            env={**environment, 'PATH': f'{environment["PATH"]}:{TOOLS}', 'COLUMNS': '120', 'TZ': 'UTC'},
-            cwd=user.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        if command.endswith('until Ctrl-C'):
+            return self._begin(account, command)
+        done = subprocess.run(self._bash(command), **self._options(user), stderr=subprocess.STDOUT, check=False)
         # Stock upload and download end with 0 on every failure.
         failed = bool(done.returncode) or '\tERROR\t' in done.stdout
         if failed != command.endswith('# refused'):
             raise Refused(f'{account}$ {command}\nexit code {done.returncode}\n{done.stdout}')
         return self._shown(done.stdout, user.directory)
+
+    def _bash(self, command: str) -> list[str]:
+        return ['bash', '-c', command.replace(CA_BUNDLE, str(self.s3.ca_bundle))]
+
+    def _options(self, user: RucioCli) -> dict[str, Any]:
+        path = f'{user.environment["PATH"]}:{self.directory / "bin"}:{TOOLS}'
+        environment = {**user.environment, 'PATH': path, 'COLUMNS': '120', 'TZ': 'UTC'}
+        return {'env': environment, 'cwd': user.directory, 'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'text': True}
+
+    def _begin(self, account: str, command: str) -> str:
+        """Start a command that runs until the page is done, and wait until it says something."""
+        running = subprocess.Popen(self._bash(f'exec {command}'), **self._options(self.users[account]), stderr=subprocess.PIPE)
+        self.running.append((command, running))
+        if not (said := running.stderr.readline()):  # type: ignore[union-attr]
+            raise Refused(f'{account}$ {command}\nended with {running.wait()}')
+        return said
+
+    def interrupt(self) -> None:
+        """
+        Press Ctrl-C for what still runs.
+
+        :raises Refused: if it does not end with 0.
+        """
+        while self.running:
+            command, running = self.running.pop()
+            running.send_signal(signal.SIGINT)
+            printed = '\n'.join(running.communicate())
+            if running.returncode or 'Traceback' in printed:
+                raise Refused(f'{command}\nexit code {running.returncode}\n{printed}')
+
+    def write(self, account: str, name: str, text: str) -> None:
+        """Write a file in an account's home directory."""
+        path = self.users[account].directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text.replace(HOST, self.s3.url).replace(CA_BUNDLE, str(self.s3.ca_bundle)))
 
     def _shown(self, output: str, home: Path) -> str:
         output = _COLOUR.sub('', _LOG_PREFIX.sub(r'\1 ', output))
@@ -211,9 +257,12 @@ def tried(block: str, default: str, live: World) -> str:
     return block
 
 
-def block(kind: str, text: str, default: str, live: World) -> str:
+def block(kind: str, text: str, account: str, name: str, live: World) -> str:
     """What becomes of a block."""
-    return (recorded if kind == 'recorded' else tried)(text, default, live)
+    if kind == 'file':
+        live.write(account, name, textwrap.dedent(text))
+        return text
+    return (recorded if kind == 'recorded' else tried)(text, account, live)
 
 
 def pages() -> list[Path]:
@@ -227,7 +276,8 @@ def record(path: Path, *, check: bool) -> bool:
     with world() as live:
         for account, command in _BEFORE.findall(before):
             live.run(account, command)
-        after = _BLOCK.sub(lambda found: f'{found[1]}{block(found[2], found[4], found[3], live)}{found[5]}', before)
+        after = _BLOCK.sub(lambda found: f'{found[1]}{block(found[2], found[5], found[3], found[4], live)}{found[6]}', before)
+        live.interrupt()
     if after == before:
         return True
     sys.stdout.writelines(difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), 'now', n=1))

@@ -28,6 +28,7 @@ TOOLS = os.environ.get('RUCIO_S3_TOOLS', '')
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which('aws', path=TOOLS), reason='other S3 clients are not installed: make test-long does')
+@pytest.mark.skipif(not shutil.which('minio-client'), reason='mc is not installed: the package minio-client of Debian')
 def test_recorded_sessions_are_what_commands_print():
     done = subprocess.run([sys.executable, str(ROOT / 'dev' / 'record.py'), '--check'], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
