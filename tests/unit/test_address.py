@@ -320,3 +320,146 @@ def test_a_did_is_split_at_its_first_mark(typed, found):
 def test_what_is_no_did_is_refused_with_an_example(typed, need_name, wanted):
     with pytest.raises(InputValidationError, match=wanted):
         address.parse_did(typed, need_name)
+
+
+def test_an_empty_name_is_asked_for_by_default_only():
+    assert address.parse_did('user.alice') == ('user.alice', '')
+    with pytest.raises(InputValidationError, match=re.escape("'user.\\udcff' cannot be read in this terminal's encoding")):
+        address.parse_did('user.\udcff')
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ('name', 'valid'),
+    [
+        ('abc', True),
+        ('a' * 63, True),
+        ('a' * 64, False),
+        ('ab', False),
+        ('a.b-c', True),
+        ('a..b', False),
+        ('a.-b', False),
+        ('a-.b', False),
+        ('-ab', False),
+        ('ab-', False),
+        ('Abc', False),
+        ('a_b', False),
+        ('192.168.0.1', False),
+        ('192.168.0.1.2', True),
+        ('xn--a', False),
+        ('axn--', False),
+        ('sthree-a', False),
+        ('amzn-s3-demo-a', False),
+        ('a-s3alias', False),
+        ('a--ol-s3', False),
+        ('a.mrap', False),
+        ('a--x-s3', False),
+        ('a--table-s3', False),
+        ('a-an', False),
+        ('an-an-a', True),
+        ('abc\n', False),
+    ],
+)
+def test_the_name_of_a_bucket_follows_the_strictest_rules(name, valid):
+    assert address.is_bucket_name(name) is valid
+
+
+@pytest.mark.parametrize(
+    ('name', 'leaves', 'back'),
+    [
+        ('a', False, True),
+        ('a/b', False, True),
+        ('/a', False, True),
+        ('//a', True, False),
+        ('a//b', False, False),
+        ('a/', False, False),
+        ('a/../b', True, False),
+        ('a/./b', True, False),
+        ('..', True, False),
+        ('.', True, False),
+        ('a\0b', True, False),
+        ('a..b/.c/d.', False, True),
+    ],
+)
+def test_a_name_that_is_a_path_may_be_another_file(name, leaves, back):
+    assert address.leaves_directory(name) is leaves
+    assert address.comes_back(name) is back
+
+
+@pytest.mark.parametrize(
+    ('keys', 'folder'),
+    [
+        ([], ''),
+        (['a/b'], 'a/b'),
+        (['a/b', 'a/c'], 'a/'),
+        (['a/b/x', 'a/b/y', 'a/c'], 'a/'),
+        (['a', 'b'], ''),
+        (['a/b', 'a/b'], 'a/'),
+        (['a/b', 'a/bc'], 'a/'),
+        (['a/b', 'a/b/c'], 'a/'),
+        (['a/b/', 'a/b/c'], 'a/b/'),
+        (['ab/c', 'a/c'], ''),
+        (['x/1', 'x/2', 'x/3/4'], 'x/'),
+    ],
+)
+def test_the_folder_that_keys_have_in_common(keys, folder):
+    assert address.common_folder(keys) == folder
+    assert address.common_folder(keys[::-1]) == folder
+
+
+@pytest.mark.parametrize(('name', 'above'), [('a', []), ('a/b', ['a']), ('a/b/c', ['a', 'a/b']), ('/a/b', ['/a']), ('a/', ['a']), ('', [])])
+def test_the_collections_above_a_name(name, above):
+    assert address.ancestors(name) == above
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ('url', 'is_its'),
+    [
+        ('https://s3.x:9000/b/k', True),
+        ('https://s3.x:9000', True),
+        ('https://s3.x:9000?x', True),
+        ('https://s3.x:9000/', True),
+        ('https://user.alice.s3.x:9000/k', True),
+        ('HTTPS://B-1_2.S3.X:9000/k', True),
+        ('http://s3.x:9000/b/k', False),
+        ('https://s3.x:90001/b', False),
+        ('https://s3.x/b/k', False),
+        ('https://s3zx:9000/b', False),
+        ('https://evils3.x:9000/b', False),
+        ('https://evil/s3.x:9000/b', False),
+        ('https://user@s3.x:9000/b', False),
+        ('https://s3.x:9000@evil/b', False),
+        ('https://s3.x:9000.evil/b', False),
+        (' https://s3.x:9000/', False),
+    ],
+)
+def test_a_request_is_to_a_storage_by_its_whole_host(url, is_its):
+    assert address.is_request_to(url, 'https://S3.x:9000') is is_its
+
+
+@pytest.mark.parametrize(
+    ('url', 'endpoint', 'parts'),
+    [
+        ('https://s3.x:9000/b/k%20/l?a=1&b=&c=%2F', 'https://s3.x:9000', ('b', 'k /l', {'a': '1', 'b': '', 'c': '/'})),
+        ('https://b.c.S3.X:9000/k/l', 'https://s3.x:9000', ('b.c', 'k/l', {})),
+        ('https://b.s3.x:9000/k/l', 'https://S3.X:9000', ('b', 'k/l', {})),
+        ('https://b.s3.x:9000/k/l', '', ('k', 'l', {})),
+        ('https://bs3.x:9000/k/l', 'https://s3.x:9000', ('k', 'l', {})),
+        ('https://s3.x:9000', 'https://s3.x:9000', ('', '', {})),
+        ('https://s3.x:9000/b?list-type=2', 'https://s3.x:9000', ('b', '', {'list-type': '2'})),
+        ('https://b.s3.x:9000', 'https://s3.x:9000', ('b', '', {})),
+        ('https://s3.x/b%2Fc/k?x=a?b', 'https://s3.x', ('b/c', 'k', {'x': 'a?b'})),
+    ],
+)
+def test_bucket_and_key_of_a_request(url, endpoint, parts):
+    assert address.parse_request(url, endpoint) == parts
+
+
+def test_the_message_about_a_long_key_is_short():
+    with pytest.raises(RSEFileNameNotSupported, match=re.escape(f"The key '{'k' * 40}...' has 1025 bytes: S3 allows 1024.")):
+        address.parse_url(f'https://h/b/{"k" * 1025}')

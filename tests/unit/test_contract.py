@@ -14,7 +14,9 @@
 
 """How requests of the REST interface are read, sent and described."""
 
-from dataclasses import MISSING
+import json
+from dataclasses import MISSING, FrozenInstanceError
+from typing import Annotated, Any, Optional
 
 import pytest
 
@@ -127,3 +129,155 @@ def test_a_switch_in_a_query_arrives_as_one(sent, read):
     assert api.Choose.read(query).reading is read
     with pytest.raises(InputValidationError, match='must be boolean'):
         api.Choose.read({'scope': 'user.alice', 'reading': 'True'})
+
+
+# A route, with everything that one can have
+
+
+class Paint(contract.Request[dict[str, int]], route='POST /walls/{wall}', status=201, query=('vo',)):
+    """Paint a wall.
+
+    Uses the colour.
+
+    And a second coat.
+
+    404: There is no such wall
+    409: It is wet: wait
+    """
+
+    wall: Annotated[str, contract.Field('The wall.')]
+    vo: Annotated[str, contract.Field('The VO.', most=3)] = ''
+    colour: Annotated[str, contract.Field('The colour.', choices=('red', 'blue'))]
+    coats: Annotated[Optional[int], contract.Field('How often.', most=5, least=2)] = None
+    on_top: Annotated[bool, contract.Field('Over the old colour.')] = True
+
+
+class Look(contract.Request[list[str]], route='GET /walls/{wall}'):
+    """Look at a wall."""
+
+    wall: Annotated[str, contract.Field('The wall.')]
+    twice: Annotated[bool, contract.Field('Look again.')] = False
+
+
+def test_a_route_is_what_was_stated():
+    assert (Paint.method, Paint.path, Paint.status, Paint.query, Paint.answer) == ('POST', '/walls/{wall}', 201, ('vo',), dict[str, int])
+    assert (Look.method, Look.status, Look.query, Look.answer) == ('GET', 200, (), list[str])
+    assert list(Paint.parameters) == ['wall', 'vo', 'colour', 'coats', 'on_top']
+    assert {name: each.kind for name, each in Paint.parameters.items()} == {'wall': str, 'vo': str, 'colour': str, 'coats': int, 'on_top': bool}
+    assert Paint.parameters['coats'].field == ('How often.', 5, 2, (), False)
+    assert contract.Field('x') == ('x', 250, 1, (), False)
+    assert api.SetBucketPolicy.operation() == 'set_bucket_policy'
+    with pytest.raises(TypeError):
+        Paint('wall', 'red')
+    with pytest.raises(FrozenInstanceError):
+        Paint(wall='a', colour='red').wall = 'b'
+
+
+@pytest.mark.parametrize(
+    ('given', 'parts'),
+    [
+        ({}, ('/walls/north%20side', {}, {'colour': 'red'})),
+        ({'vo': 'abc', 'coats': 2, 'on_top': False}, ('/walls/north%20side', {'vo': 'abc'}, {'colour': 'red', 'coats': 2, 'on_top': False})),
+    ],
+)
+def test_what_is_sent_is_what_is_read(given, parts):
+    sent = Paint(wall='north side', colour='red', **given)
+    assert sent.parts() == parts
+    assert Paint.read({'wall': 'north side'} | parts[1] | parts[2]) == sent
+    assert Look(wall='a/b', twice=True).parts() == ('/walls/a%2Fb', {'twice': 'true'}, None)
+    assert Look.read({'wall': 'true', 'twice': 'true'}) == Look(wall='true', twice=True)
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ({'coats': 1}, "'coats' is not a number from 2 to 5."),
+        ({'coats': 6}, "'coats' is not a number from 2 to 5."),
+        ({'coats': True}, "'coats' is of the JSON type boolean, but must be integer."),
+        ({'coats': ()}, "'coats' is of the JSON type another, but must be integer."),
+        ({'vo': 'abcd'}, "'vo' has 4 characters, but may have 3."),
+        ({'colour': 'green'}, "'colour' is 'green', but must be one of red, blue."),
+        ({'x' * 70: 1}, f"POST /s3/walls/{{wall}} has no parameter '{'x' * 64}'."),
+        ({'coat': 1, 'zzz': 1}, "POST /s3/walls/{wall} has no parameter 'coat'. Did you mean 'coats'?"),
+    ],
+)
+def test_what_a_route_refuses(given, said):
+    with pytest.raises(InputValidationError) as refused:
+        Paint.read({'wall': 'north', 'colour': 'red'} | given)
+    assert refused.value.args[0] == said
+    assert [Paint.read({'wall': 'n', 'colour': 'blue', 'coats': number}).coats for number in (2, 5)] == [2, 5]
+
+
+def test_a_docstring_has_a_summary_a_description_and_the_refusals():
+    assert contract.documentation(Paint) == (
+        'Paint a wall',
+        'Uses the colour.\n\nAnd a second coat.',
+        {404: 'There is no such wall', 409: 'It is wet: wait'},
+    )
+    assert contract.documentation(Look) == ('Look at a wall', '', {})
+
+
+def test_a_route_is_described_for_openapi():
+    summary, hyphens, document = contract.openapi(Paint).split('\n', 2)
+    assert (summary, hyphens) == ('Paint a wall', '---')
+    assert document.startswith('{\n "summary"')
+    assert document.endswith('}\n')
+    assert json.loads(document) == {
+        'summary': 'Paint a wall',
+        'description': 'Uses the colour.\n\nAnd a second coat.',
+        'operationId': 's3_paint',
+        'tags': ['S3'],
+        'parameters': [
+            {'name': 'wall', 'in': 'path', 'required': True, 'description': 'The wall.', 'schema': {'type': 'string'}},
+            {'name': 'vo', 'in': 'query', 'required': False, 'description': 'The VO.', 'schema': {'type': 'string'}},
+        ],
+        'responses': {
+            '201': {
+                'description': 'OK',
+                'content': {'application/json': {'schema': {'type': 'object', 'additionalProperties': {'type': 'integer'}}}},
+            },
+            '401': {'description': 'Invalid Auth Token'},
+            '404': {'description': 'There is no such wall'},
+            '409': {'description': 'It is wet: wait'},
+        },
+        'requestBody': {
+            'content': {
+                'application/json': {
+                    'schema': {
+                        'type': 'object',
+                        'properties': {
+                            'colour': {'type': 'string', 'enum': ['red', 'blue'], 'description': 'The colour.'},
+                            'coats': {'type': 'integer', 'nullable': True, 'description': 'How often.'},
+                            'on_top': {'type': 'boolean', 'description': 'Over the old colour.'},
+                        },
+                        'required': ['colour'],
+                    }
+                }
+            }
+        },
+    }
+
+
+def test_a_route_without_a_body_has_none_in_openapi():
+    document = json.loads(contract.openapi(Look).partition('---\n')[2])
+    assert document['description'] == 'Look at a wall'
+    assert [(each['name'], each['in'], each['required']) for each in document['parameters']] == [('wall', 'path', True), ('twice', 'query', False)]
+    assert 'requestBody' not in document
+    body = json.loads(contract.openapi(api.SetBucketSettings).partition('---\n')[2])['requestBody']['content']['application/json']['schema']
+    assert body['required'] == ['scope']
+
+
+@pytest.mark.parametrize(
+    ('hint', 'found'),
+    [
+        (Any, {}),
+        (float, {'type': 'number'}),
+        (type(None), {'type': 'null'}),
+        (Optional[int], {'type': 'integer', 'nullable': True}),
+        (Annotated[str, 'Words.'], {'type': 'string', 'description': 'Words.'}),
+        (list[dict[str, bool]], {'type': 'array', 'items': {'type': 'object', 'additionalProperties': {'type': 'boolean'}}}),
+        (list[Any], {'type': 'array', 'items': {}}),
+    ],
+)
+def test_the_schema_of_a_type(hint, found):
+    assert contract.schema(hint) == found

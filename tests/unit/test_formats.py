@@ -15,6 +15,8 @@
 """What other tools are given: each format as its tool documents it, files that keep all else, names and aliases."""
 
 import configparser
+import hashlib
+import importlib.resources
 import json
 import re
 import shlex
@@ -25,9 +27,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio.common.exception import InputValidationError
+from rucio.common.exception import InputValidationError, ServiceUnavailable
 from rucio.common.s3 import address
-from rucio.common.s3.formats import FORMATS, Access, alias_in, alias_of, aliases_of_user, environment, is_alias_on, name_for, tool_environment
+from rucio.common.s3.formats import FORMATS, Access, alias_in, alias_of, aliases_of_user, environment, headings, is_alias_on, name_for, tool_environment
 
 URL = 'https://s3.example.org:9000'
 # What AWS makes: "/", "+" and "=" are in them. Whoever quotes or encodes must get these back.
@@ -401,3 +403,198 @@ def test_no_repr_has_a_secret():
 def test_every_variable_is_a_word_for_a_shell():
     for line in FORMATS['env'].text([access(alias='s3_9th')]).splitlines()[1:]:
         assert re.match('export [A-Za-z_][A-Za-z0-9_]*=', line), shlex.quote(line.partition('=')[0])
+
+
+# What is written, to the letter
+
+
+@pytest.mark.parametrize('name', ['access_key', 'secret_key', 'session_token', 'expiration', 'region', 'url'])
+def test_a_value_with_a_line_feed_is_in_no_format(name):
+    with pytest.raises(ServiceUnavailable, match=f'^(.|\n)*RSE SITE_S3: the Rucio server returned an invalid {name}'):
+        access(**{name: 'https://a\nb'})
+
+
+def test_a_long_prefix_is_cut_and_has_a_hash():
+    assert alias_of('SITE', 'data', 'data', 'x' * 40 + '/', 'a') == 'site__data__' + 'x' * 40
+    assert alias_of('SITE', 'data', 'data', 'x' * 41 + '/', 'a') == 'site__data__' + 'x' * 40 + '_' + hashlib.sha256(b'x' * 41).hexdigest()[:6]
+
+
+def test_all_variables_for_one_pair_of_keys():
+    made = environment([access()])
+    place = importlib.resources.files('rucio.common.s3')
+    assert made == {
+        'MC_HOST_site_s3': f'https://ASIAEXAMPLE:{SECRET}:{TOKEN}@s3.example.org:9000',
+        'RCLONE_CONFIG_SITE_S3_TYPE': 's3',
+        'RCLONE_CONFIG_SITE_S3_PROVIDER': 'Other',
+        'RCLONE_CONFIG_SITE_S3_ENV_AUTH': 'false',
+        'RCLONE_CONFIG_SITE_S3_ACCESS_KEY_ID': 'ASIAEXAMPLE',
+        'RCLONE_CONFIG_SITE_S3_SECRET_ACCESS_KEY': SECRET,
+        'RCLONE_CONFIG_SITE_S3_SESSION_TOKEN': TOKEN,
+        'RCLONE_CONFIG_SITE_S3_REGION': 'eu-1',
+        'RCLONE_CONFIG_SITE_S3_ENDPOINT': URL,
+        'RCLONE_CONFIG_SITE_S3_FORCE_PATH_STYLE': 'true',
+        'RCLONE_CONFIG_SITE_S3_NO_CHECK_BUCKET': 'true',
+        'AWS_ACCESS_KEY_ID': 'ASIAEXAMPLE',
+        'AWS_SECRET_ACCESS_KEY': SECRET,
+        'AWS_SESSION_TOKEN': TOKEN,
+        'AWS_CREDENTIAL_EXPIRATION': '2026-11-23T12:00:00Z',
+        'AWS_REGION': 'eu-1',
+        'AWS_DEFAULT_REGION': 'eu-1',
+        'AWS_ENDPOINT_URL_S3': URL,
+        'S3_ENDPOINT_URL': URL,
+        'S3CMD_CONFIG': str(place / 's3cmd.cfg'),
+        'RUCIO_S3_HOST': 's3.example.org:9000',
+        'RUCIO_S3_HOST_BUCKET': 's3.example.org:9000',
+        'RUCIO_S3_HTTPS': 'True',
+    }
+    virtual = environment([access(addressing='virtual', url='http://s3:80')])
+    assert (virtual['RUCIO_S3_HOST_BUCKET'], virtual['RUCIO_S3_HTTPS']) == ('%(bucket)s.s3:80', 'False')
+    assert virtual['RCLONE_CONFIG_SITE_S3_FORCE_PATH_STYLE'] == 'false'
+    assert virtual['MC_HOST_site_s3'].startswith('http://ASIAEXAMPLE:')
+    assert environment([access(addressing='auto')])['RCLONE_CONFIG_SITE_S3_FORCE_PATH_STYLE'] == 'true'
+
+
+def test_several_storages_have_a_ca_in_common_or_none():
+    one, other = access(ca_bundle='/ca.pem'), access(alias='other', ca_bundle='/ca.pem')
+    assert environment([one, other])['SSL_CERT_FILE'] == '/ca.pem'
+    assert 'SSL_CERT_FILE' not in environment([one, access(alias='other', ca_bundle='/2.pem')])
+    assert 'SSL_CERT_FILE' not in environment([one, access(alias='other')])
+    assert environment([]) == {}
+
+
+def test_the_environment_of_a_tool_has_the_users_other_variables():
+    inherited = {'SSL_CERT_DIR': '/own', 'S3CMD_CONFIG': 'mine', 'HOME': '/h', 'LAWS_X': '1'}
+    made = tool_environment(inherited, [access()])
+    assert (made['SSL_CERT_DIR'], made['HOME'], made['LAWS_X']) == ('/own', '/h', '1')
+    assert made['S3CMD_CONFIG'] != 'mine'
+    assert made['AWS_EC2_METADATA_DISABLED'] == 'true'
+    assert 'SSL_CERT_DIR' not in tool_environment({'SSL_CERT_DIR': ''}, [access()])
+
+
+@pytest.mark.parametrize(
+    ('form', 'default', 'variable', 'single'),
+    [
+        ('mc', '~/.mc/config.json', None, False),
+        ('aws', '~/.aws/credentials', 'AWS_SHARED_CREDENTIALS_FILE', False),
+        ('rclone', '~/.config/rclone/rclone.conf', 'RCLONE_CONFIG', False),
+        ('s3cmd', '~/.s3cfg', 'S3CMD_CONFIG', True),
+        ('process', '', None, True),
+        ('env', '', None, False),
+        ('json', '', None, False),
+    ],
+)
+def test_where_each_tool_has_its_configuration(form, default, variable, single):
+    made = FORMATS[form]
+    assert made.location({}) == default
+    assert made.locations({}, lambda _: None) == ([default] if default else [])
+    assert made.single is single
+    assert bool(made.ca) is (form in ('mc', 'rclone'))
+    if variable:
+        assert made.location({variable: '/own'}) == '/own'
+        assert made.location({variable: ''}) == default
+        assert made.locations({variable: '/own'}, lambda _: None) == ['/own']
+
+
+def test_mc_may_be_installed_under_several_names(home):
+    mc = FORMATS['mc']
+    assert mc.location({'MC_CONFIG_DIR': '/own'}) == '/own/config.json'
+    assert mc.locations({'MC_CONFIG_DIR': '/own'}, lambda name: f'/bin/{name}') == ['/own/config.json']
+    assert mc.locations({}, lambda name: f'/bin/{name}' if name == 'mcli' else None) == ['~/.mc/config.json', '~/.mcli/config.json']
+    assert len(mc.locations({}, lambda name: f'/bin/{name}')) == 3
+    for name in ('mc', 'minio-client', 'mcli'):
+        home.joinpath(f'.{name}').mkdir()
+        home.joinpath(f'.{name}', 'config.json').write_text(json.dumps({'aliases': {f'of_{name}': {}}}))
+    assert aliases_of_user({}) == {'of_mc', 'of_minio-client', 'of_mcli'}
+    assert aliases_of_user({'MC_CONFIG_DIR': str(home / '.mcli')}) == {'of_mcli'}
+
+
+@pytest.mark.parametrize('form', ['process', 'env', 'json'])
+def test_a_file_with_keys_alone_replaces_its_like_and_nothing_else(form):
+    text = FORMATS[form].text([access(secret_key='new')])
+    for old in ('', ' \n', FORMATS[form].text([access(secret_key='old')])):
+        assert FORMATS[form].merged(old, [access(secret_key='new')]) == text
+    with pytest.raises(InputValidationError, match='It has other content, which would be lost'):
+        FORMATS[form].merged('mine', [access()])
+
+
+def test_one_pair_of_keys_is_what_these_formats_hold():
+    for form in ('process', 's3cmd'):
+        with pytest.raises(ValueError, match='too many values'):
+            FORMATS[form].text([access(), access(alias='other')])
+
+
+def test_json_has_all_that_is_known():
+    text = FORMATS['json'].text([access(ca_bundle='/ca.pem'), access(alias='other')])
+    first, second = json.loads(text)
+    assert first == KEYS | {'alias': 'site_s3', 'url': URL, 'region': 'eu-1', 'addressing': 'path', 'ca_bundle': '/ca.pem'}
+    assert (second['alias'], second['ca_bundle']) == ('other', None)
+    assert text.startswith('[\n  {\n')  # for people, too
+
+
+def test_lines_for_a_shell():
+    text = FORMATS['env'].text([access(secret_key="a'b")])
+    first, *lines = text.splitlines()
+    assert first == 'unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ENDPOINT_URL'
+    assert "export AWS_SECRET_ACCESS_KEY='a'\"'\"'b'" in lines
+    assert text.endswith('\n')
+    assert len(lines) == len(environment([access()]))
+
+
+@pytest.mark.parametrize('old', [{}, {'aliases': {}}, {'aliases': {'site_s3': {'sessionToken': 'old'}}}])
+def test_mc_replaces_keys_that_expire(old):
+    made = json.loads(FORMATS['mc'].merged(json.dumps({'version': '10'} | old), [access()]))
+    assert made == json.loads(FORMATS['mc'].text([access()]))
+    assert '\n\t"aliases": {' in FORMATS['mc'].text([access()])  # as mc writes it
+
+
+@pytest.mark.parametrize('old', [5, '', {}, {'sessionToken': ''}])
+def test_mc_replaces_nothing_else(old):
+    with pytest.raises(InputValidationError, match="The alias 'site_s3' exists already"):
+        FORMATS['mc'].merged(json.dumps({'version': '10', 'aliases': {'site_s3': old}}), [access()])
+
+
+def test_a_profile_of_aws():
+    assert FORMATS['aws'].text([access()]) == (
+        f'[rucio-site_s3]\naws_access_key_id = ASIAEXAMPLE\naws_secret_access_key = {SECRET}\naws_session_token = {TOKEN}\n'
+        f'region = eu-1\nendpoint_url = {URL}\n'
+    )
+
+
+def test_an_empty_or_a_new_section_stands_apart_from_what_is_above():
+    new = FORMATS['aws'].text([access()])
+    assert FORMATS['aws'].merged('[a]\nx = 1', [access()]) == f'[a]\nx = 1\n\n{new}'
+    assert FORMATS['aws'].merged('[a]\nx = 1\n\n', [access()]) == f'[a]\nx = 1\n\n{new}'
+    assert FORMATS['aws'].merged('\n', [access()]) == f'\n{new}'
+    assert FORMATS['aws'].merged('[ rucio-site_s3 ]\naws_session_token = x\n\n; of b\n[b]\n', [access()]) == f'{new}\n; of b\n[b]\n'
+    assert FORMATS['aws'].merged('[rucio-site_s3]\naws_session_token = x\n\n\n', [access()]) == f'{new}\n\n'
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('', '[default]\n{all}'),
+        ('recursive = True\n', '[default]\n{all}recursive = True\n'),
+        ('[default]\naccess_token = T\naccess_key = OLD\nx\n', '[default]\n{rest}access_token = {token}\naccess_key = ASIAEXAMPLE\nx\n'),
+        ('[default]\naccess_token = T\n', '[default]\naccess_key = ASIAEXAMPLE\n{rest}access_token = {token}\n'),
+    ],
+)
+def test_options_of_s3cmd_stand_where_they_stood(old, new):
+    rest = f'secret_key = {SECRET}\nhost_base = s3.example.org:9000\nhost_bucket = s3.example.org:9000\nbucket_location = eu-1\nuse_https = True\n'
+    everything = f'access_key = ASIAEXAMPLE\nsecret_key = {SECRET}\naccess_token = {TOKEN}\n' + rest.partition('\n')[2]
+    assert FORMATS['s3cmd'].merged(old, [access()]) == new.format(all=everything, rest=rest, token=TOKEN)
+
+
+def test_only_the_bucket_of_s3cmd_may_look_like_a_variable():
+    assert 'use_https = False\n' in FORMATS['s3cmd'].text([access(url='http://s3')])
+    with pytest.raises(InputValidationError, match='the option host_base of a configuration file'):
+        FORMATS['s3cmd'].text([access(addressing='virtual', url='http://%(bucket)s.s3')])
+    with pytest.raises(InputValidationError, match='the option secret_key of a configuration file'):
+        FORMATS['s3cmd'].text([access(secret_key='%(bucket)s.')])
+
+
+def test_the_sections_of_a_file():
+    assert headings('[a]\n x = [b]\n [ c ] \n[]\n[d\ne]\n# [f]\n') == {'a', 'c'}
+
+
+def test_an_access_has_a_host_and_a_scheme():
+    assert (access().host, access().scheme) == ('s3.example.org:9000', 'https')

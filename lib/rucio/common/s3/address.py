@@ -278,7 +278,6 @@ def parse_url(url: str, key_required: bool = True) -> ObjectURL:
         bytes.
     """
     # Not with urlsplit: it would take a "#" as the start of a fragment, which PFNs do not have.
-    # By hand: urlsplit would take a "#" out of the key, and a PFN has no fragment.
     rest, _, query = url.partition('?')
     scheme, _, rest = rest.partition('://')
     host, _, path = rest.partition('/')

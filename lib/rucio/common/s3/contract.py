@@ -108,7 +108,7 @@ class Field(NamedTuple):
         strange = next((each for each in value if not each.isprintable()), None)
         if strange is not None:
             return f'has the character U+{ord(strange):04X}, but may have printable characters only'
-        if self.choices and value and value not in self.choices:
+        if self.choices and value not in self.choices:
             return f"is '{value}', but must be one of {', '.join(self.choices)}"
         return None
 
