@@ -31,7 +31,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy import event, func, select, update
 from sqlalchemy.exc import OperationalError
 
-from rucio.common.exception import ScopeNotFound, UnsupportedOperation
+from rucio.common.exception import DatabaseException, DataIdentifierAlreadyExists, RucioException, ScopeNotFound, UnsupportedOperation
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import account, account_limit, did, replica, rse, rule, scope
 from rucio.core.s3.catalogue import records, registration, updates
@@ -231,6 +231,12 @@ def test_a_file_below_nothing_has_a_rule_of_its_own(here):
     here.agree()
 
 
+def test_a_dataset_is_made_once_for_all_of_its_folders(here):
+    with mock.patch.object(registration.creation, 'own_rules', wraps=registration.creation.own_rules) as asked:
+        assert here.register('run1/a/file', 'run1/b/file', 'run1/c/file') == (3, [])
+    assert asked.call_count == 1
+
+
 @pytest.mark.parametrize(
     ('there', 'name', 'dataset'),
     [
@@ -272,6 +278,40 @@ def test_a_dataset_that_was_removed_comes_back_with_a_rule(here):
     assert here.register('run1/file') == (1, [])
     assert here.row(models.DataIdentifier, 'run1').expired_at is None
     assert here.row(models.ReplicationRule, 'run1').account == ALICE
+
+
+def test_a_removed_dataset_comes_back_only_where_no_other_one_is_open(here, monkeypatch):
+    now = records.utcnow()
+    monkeypatch.setattr(registration, 'utcnow', lambda: now)
+    for name in ('run1', 'run1/sub', 'run2'):
+        here.add_dataset(name)
+    for name in ('run1/sub', 'run2'):
+        here.change(models.DataIdentifier, {'name': name}, expired_at=now)
+    assert here.register('run1/sub/file', 'run2/file') == (2, [])
+    assert {(row['name'], row['child_name']) for row in here.rows(models.DataIdentifierAssociation)} == {('run1', 'run1/sub/file'), ('run2', 'run2/file')}
+    assert (here.row(models.DataIdentifier, 'run1/sub').expired_at, here.row(models.DataIdentifier, 'run2').expired_at) == (now, None)
+
+
+def test_a_removed_dataset_that_is_closed_is_told_as_closed(here):
+    here.add_dataset('run1', closed=True)
+    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=records.utcnow() - timedelta(seconds=1))
+    count, (refused,) = here.register('run1/file')
+    assert (count, refused.kind, refused.name) == (0, 'closed', 'run1/file')
+
+
+def test_a_dataset_that_somebody_else_makes_at_the_same_time(here, monkeypatch):
+    """It keeps what it was given, and has one rule."""
+    ends = records.utcnow() + timedelta(days=1)
+    known, add, stale = registration._collections, registration.add_did, [True]
+
+    monkeypatch.setattr(registration, '_collections', lambda *arguments: {} if stale and stale.pop() else known(*arguments))
+    here.add_dataset('run1')
+    here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=ends)
+    assert here.register('run1/file') == (1, [])
+    assert here.row(models.DataIdentifier, 'run1').expired_at == ends
+    monkeypatch.setattr(registration, 'add_did', mock.Mock(side_effect=[DataIdentifierAlreadyExists('run2 exists'), mock.DEFAULT], wraps=add))
+    assert here.register('run2/file') == (1, [])
+    assert [row['name'] for row in here.rows(models.ReplicationRule)] == ['run1', 'run2']
 
 
 def test_an_object_and_a_prefix_of_one_name(here):
@@ -373,6 +413,7 @@ def test_a_file_that_is_elsewhere(here, size, md5, adler32, registered):
         replica.add_replicas(here.other, [{'scope': SCOPE, 'name': 'run1/file', 'bytes': 10, 'md5': SUM}], ALICE, session=session)
     count, refusals = here.register('run1/file', size=size, md5=md5, adler32=adler32, etag='"multi-2"' if registered else None)
     assert (count, [each.kind for each in refusals]) == ((1, []) if registered else (0, ['conflict']))
+    assert all(('of which only the size can be compared' if md5 is None else 'with different content') in each.found for each in refusals)
     assert len(here.rows(models.RSEFileAssociation, name='run1/file')) == count + 1
     if registered:
         assert here.seen('run1/file').etag == '"multi-2"'
@@ -458,11 +499,21 @@ def test_an_account_over_its_limit_is_told(here):
         account_limit.set_local_account_limit(ALICE, here.rse_id, 25, session=session)
     assert here.register('run1/a', 'run1/b') == (2, [])
     count, (refused,) = here.register('run1/c', 'run1/d', 'run1/e')
-    assert (count, refused.kind) == (3, 'over-limit')
+    assert (count, refused.kind, refused.name) == (3, 'over-limit', '')
     assert 'Account alice is over its limit' in refused.found
+    assert here.register('run1/c') == (0, []), 'nothing new'
     here.judge()
     assert here.row(models.ReplicationRule, 'run1').state == RuleState.OK
     assert here.usage()['alice', here.rse_id] == (5, 50)
+
+
+@pytest.mark.parametrize(('limit', 'over'), [(71, []), (70, ['over-limit'])])
+def test_all_that_is_new_counts_for_the_limit(here, limit, over):
+    """Rucio wants some of it to be left."""
+    with here.writing() as session:
+        account_limit.set_local_account_limit(ALICE, here.rse_id, limit, session=session)
+    count, refusals = here.register('run1/a', 'run1/b', 'lone1', 'lone2', 'run1/c', 'run1/d', 'lone3')
+    assert (count, [each.kind for each in refusals]) == (7, over)
 
 
 def test_a_rule_that_cannot_be(here, monkeypatch):
@@ -520,6 +571,23 @@ def test_etags_stand_in_the_metadata(here):
     assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {here.rse_id: 'def-3', 'other': 'x'}}
     assert here.replace('run1/file') is None
     assert json.loads(here.row(models.DidMeta, 'run1/file').meta) == {'campaign': 'mc23', 's3_etags': {'other': 'x'}}
+
+
+def test_etags_are_changed_where_they_are_others(here):
+    here.register('run1/a', 'run1/b', etag='abc-2')
+    updates.note_etags(here.subtree, {'run1/a': 'abc-2', 'run1/b': 'def-3'})
+    assert [here.seen(name).etag for name in ('run1/a', 'run1/b')] == ['abc-2', 'def-3']
+    assert here.replace('run1/a') is None
+    assert json.loads(here.row(models.DidMeta, 'run1/a').meta) == {}
+
+
+def test_a_file_that_is_registered_anew_has_the_etag_of_now(here):
+    here.add_dataset('run1')
+    here.register('run1/file', etag='abc-2')
+    here.add_copy('run1/file')
+    here.forget('run1/file')
+    assert here.register('run1/file') == (1, [])
+    assert here.seen('run1/file').etag is None
 
 
 @pytest.mark.parametrize('meta', ['no JSON', '[]', '{"s3_etags": 1}', '{"s3_etags": {"RSE": 1}}', None])
@@ -1058,6 +1126,41 @@ def test_a_dataset_has_its_rule_whichever_statement_fails(here, database):
             assert here.register(f'run{number}/file') == (1, []), statements[number]
     here.judge()
     here.agree()
+
+
+def test_a_dataset_is_not_made_without_its_rule_where_the_database_fails(here, database):
+    with broken(database, records.MAX_TRIES), pytest.raises(DatabaseException, match='database is locked'):
+        here.register('run1/file')
+    assert here.rows(models.DataIdentifier) == []
+
+
+@pytest.mark.parametrize('failure', [records.Collision, DatabaseException])
+def test_a_transaction_is_tried_three_times(here, failure):
+    tried = []
+
+    def work(_):
+        tried.append(1)
+        if len(tried) < 3:
+            raise failure('again')
+        return 'done'
+
+    assert records.run_transaction(work) == 'done'
+    work = mock.Mock(side_effect=failure('again'))
+    with pytest.raises(failure):
+        records.run_transaction(work)
+    assert work.call_count == 3
+    work = mock.Mock(side_effect=UnsupportedOperation('never'))
+    with pytest.raises(UnsupportedOperation):
+        records.run_transaction(work)
+    assert work.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [(Exception('It fails.\nBecause.'), 'It fails'), (KeyError(), ''), (ValueError(3, 4), '3'), (RucioException('No.'), 'No')],
+)
+def test_an_error_in_a_sentence(error, text):
+    assert records.error_text(error) == text
 
 
 def test_a_database_that_recovers(here, database):

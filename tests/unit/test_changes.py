@@ -121,9 +121,9 @@ def add(session):
 def leave(session):
     """Call it for a file that left a collection."""
 
-    def call(name, at, collection='run1', child_scope=SCOPE):
+    def call(name, at, collection='run1', child_scope=SCOPE, scope=SCOPE):
         dates = {'deleted_at': after(at)}
-        session.add(models.DataIdentifierAssociationHistory(scope=SCOPE, name=collection, child_scope=child_scope, child_name=name, bytes=5, **MEMBER, **dates))
+        session.add(models.DataIdentifierAssociationHistory(scope=scope, name=collection, child_scope=child_scope, child_name=name, bytes=6, **MEMBER, **dates))
 
     return call
 
@@ -135,6 +135,7 @@ def told(session, storage):
     def call(name='run1', since=0):
         session.flush()
         found = changes.list_changes(storage, SCOPE, name, after(since), session=session)
+        assert all(each.bytes == (6 if each.change == 'removed' else 5) for each in found)
         return [((each.time - NOON).total_seconds(), each.change, each.name) for each in found]
 
     return call
@@ -155,6 +156,7 @@ def test_only_what_is_below_the_name_on_this_rse(add, leave, told):
     add('run1/a_b', 1)
     leave('run12/gone', 1)
     leave('run1/of-another-scope', 1, child_scope=InternalScope('user.bob'))
+    leave('run1/of-another-collection', 1, scope=InternalScope('user.bob'))
     assert told() == [(1, 'registered', 'run1/a_b')]
     assert told('run1/a%b') == []
     assert {name for _, _, name in told('')} == {'run1', 'run12/a', 'run12/gone', 'run1/a_b'}
@@ -165,6 +167,20 @@ def test_a_lock_and_a_download_are_no_change(add, told):
     add('run1/read', -100, replica=1, did=1.5, accessed=1.5)
     add('run1/described', -100, did=1)
     assert told() == []
+
+
+def test_dates_may_be_rounded_by_a_second(add, told):
+    """The database may do so with one of them, and not with the other."""
+    add('run1/made', -0.5, replica=0.5, did=0.5)
+    add('run1/read', -100, replica=2, did=2, accessed=3)
+    add('run1/read-before', -100, replica=2, did=2, accessed=1)
+    assert told() == []
+    add('run1/after', -100, replica=2, did=3)
+    add('run1/at-noon', -100, replica=0, did=0)
+    add('run1/read-earlier', -100, replica=4, did=4, accessed=2.5)
+    add('run1/read-later', -100, replica=4, did=4, accessed=5.5)
+    add('run1/not-yet', -100, replica=2, did=3.5)
+    assert told() == [(0, 'updated', 'run1/at-noon'), (3, 'updated', 'run1/after'), (4, 'updated', 'run1/read-earlier'), (4, 'updated', 'run1/read-later')]
 
 
 def test_new_content_is_told_also_after_a_lock(add, told):
@@ -194,19 +210,24 @@ def test_states(add, told, state, change):
 
 
 def test_what_left_all_collections_and_the_rse_is_removed_once(add, leave, told):
+    leave('run1/a', 4, collection='more')
     leave('run1/a', 1)
-    leave('run1/a', 1, collection='other')
+    leave('run1/a', 2, collection='other')
+    leave('run1/at-noon', 0)
     leave('run1/before', -1)
     add('run1/still', -1)
     add('run1/a', -1, scope=InternalScope('user.bob'))
     add('run1/b', -1, rse=ELSEWHERE)
     leave('run1/b', 3)
     leave('run1/still', 2)
-    assert told() == [(1, 'removed', 'run1/a'), (3, 'removed', 'run1/b')]
+    assert told() == [(0, 'removed', 'run1/at-noon'), (1, 'removed', 'run1/a'), (3, 'removed', 'run1/b')]
 
 
-def test_an_answer_is_bounded(add, told, monkeypatch):
+def test_an_answer_is_bounded(add, leave, told, monkeypatch):
     monkeypatch.setattr(changes, 'MAX_CHANGES', 3)
+    for number in (14, 11, 10, 13, 12):
+        leave(f'run1/{number}', number)
+    assert [at for at, _, _ in told()] == [10, 11, 12]
     for number in (4, 1, 0, 3, 2):
         add(f'run1/{number}', number)
     assert [at for at, _, _ in told()] == [0, 1, 2]

@@ -66,7 +66,7 @@ LIMITS = {
     'rucio.core.s3.catalogue.updates': {'CHUNK': (50, 1000), 'MAX_REASON_LENGTH': 255},
     'rucio.core.s3.reconciler.checksums': {'MAX_READ_SECONDS': (10, 120), 'MIN_READ_SECONDS': (60, 3600), 'MIN_RATE': (64 * KiB, 16 * MiB)},
     'rucio.core.s3.reconciler.compare': {'DAY': 86400, 'MAX_PATH_LENGTH': 1024, 'MAX_SIZE': 2**50},
-    'rucio.core.s3.reconciler.listings': {'MAX_ETAG_LENGTH': (64, 256), 'BATCH': (1000, 100_000)},
+    'rucio.core.s3.reconciler.listings': {'MAX_ETAG_LENGTH': (64, 256)},
     'rucio.core.s3.reconciler.progress': {'MAX_IN_LIST': (100, 1000), 'MAX_KEY_LENGTH': (1024, 4000)},
     'rucio.core.s3.reconciler.requested': {'MAX_SECONDS': (5, 60), 'MAX_READ': (1 * GiB, 16 * GiB), 'MAX_SORTED': (10_000, 1_000_000)},
     'rucio.core.s3.reconciler.summary': {'MAX_PROBLEMS': (10, 1000)},

@@ -173,14 +173,14 @@ def _insert(
                 refusals.append(refused)
             elif not known[file.name].here:
                 second.append(file)
-    same = _same_objects(subtree, second, session)
+    same = _same_objects(subtree, second, session) if second else {}
     refusals += [_same_object_refusal(subtree, file, same[file.name]) for file in second if file.name in same]
     second = [file for file in second if file.name not in same]
     if new:
         _insert_files(subtree, owner, new, dataset_of, session)
     if new or second:
         _insert_replicas(subtree, [*new, *second], session)
-        store_etags(subtree, {file.name: file.etag for file in second if file.etag}, session=session)
+        store_etags(subtree, {file.name: file.etag for file in second}, session=session)
     if lone := [file.name for file in new if dataset_of[file.name] is None]:
         _add_rules(subtree, owner, lone, session)
     return [*new, *second], refusals
@@ -258,8 +258,6 @@ def _same_objects(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Sess
     Registered twice, it would be lost when one replica is deleted.
     """
     replica = models.RSEFileAssociation
-    if not files:
-        return {}
     elsewhere = {
         each.rse_id: each
         for each in storages.list_storages(subtree.storage.vo, session=session)
@@ -406,9 +404,7 @@ def _choose_datasets(
     with db_session(DatabaseOperationType.READ) as session:
         known = _collections(subtree, wanted, session)
     # If an object and a prefix have the same name, it is given to the object.
-    known |= dict.fromkeys(
-        wanted & {file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False)
-    )
+    known |= dict.fromkeys({file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False))
     chosen: dict[str, Optional[str]] = {}
     refusals: list[Refusal] = []
     for folder, names in sorted(above.items()):
@@ -419,7 +415,7 @@ def _choose_datasets(
             )
         if name is not None and (name not in known or known[name].ended):
             refusals += _make_dataset_with_rule(subtree, owner, name)
-            known[name] = _Collection(DIDType.DATASET, True, False)
+            known[name] = known.get(name, _Collection(DIDType.DATASET, True, False))._replace(ended=False)
     shut = {folder for folder, name in chosen.items() if name is not None and not known[name].is_open}
     refusals += [_closed(subtree, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
     return {file.name: chosen[_folder(file)] for file in files if _folder(file) not in shut}, refusals

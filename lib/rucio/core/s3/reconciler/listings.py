@@ -68,7 +68,6 @@ UNKNOWN_DATE = EPOCH.replace(tzinfo=timezone.utc)
 DIRECTORY_BUCKET = '--x-s3'  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
 MAX_UPLOAD_TIME = timedelta(days=1)
 MAX_ETAG_LENGTH = 128  # characters; those of storages have 32 to 70
-BATCH = 10_000  # entries written at once to a temporary file
 
 
 class Entry(NamedTuple):
