@@ -150,7 +150,7 @@ class Probe(ProbeBucket):
     def __init__(self, server: Any) -> None:
         self.server = server
         client = self.client()
-        super().__init__(client, lambda: self.client(signature_version=UNSIGNED), new_name(), races=5)
+        super().__init__(client, lambda: self.client(signature_version=UNSIGNED), new_name(''), signed=True, bucket_prefix='', races=5)
         client.create_bucket(Bucket=self.bucket)
 
     def client(self, service: str = 's3', **config: Any) -> Any:

@@ -18,9 +18,10 @@ import re
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
 pytest.importorskip('prometheus_client', reason='rucio-clients has no server')
 
@@ -30,6 +31,7 @@ import rucio.core.monitor  # noqa: F401 - as on a server
 from rucio.common.s3 import breaker, clients, monitoring
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import SERVER, Endpoint
+from rucio.common.s3.parsing import UnreadableAnswerError
 from servers.fake_s3 import Answer, FakeS3, Lost, Stalled
 from servers.process import until
 
@@ -77,6 +79,7 @@ def ask(client):
         (None, 'ok'),
         (Answer(304), 'ok'),
         (Answer(404), 'missing'),
+        (Answer(409), 'conflict'),
         (Answer(412), 'conflict'),
         (Answer(403), 'refused'),
         (Answer(429), 'busy'),
@@ -95,8 +98,10 @@ def test_a_request_is_counted_by_rse_and_outcome(s3, rse, monkeypatch, fault, ou
     assert value('requests_total', rse, service='s3', outcome=outcome) == 1
     assert value('request_seconds_count', rse, service='s3') == 1
     seen = monitoring.observed(f'id of {rse}')
-    failed = outcome in monitoring.ERRORS
-    assert (seen.answered is None, seen.failed is not None, seen.failure.split(' ')[0]) == (failed, failed, outcome if failed else '')
+    failed = outcome in ('refused', 'busy', 'failed', 'unreachable', 'silent')
+    status = f', {fault.status}' if isinstance(fault, Answer) else ''
+    assert (seen.answered is None, seen.failed is not None, seen.failure) == (failed, failed, f'{outcome} (s3{status})' if failed else '')
+    assert seen.failure_id == ''
 
 
 def test_labels_are_few(client, s3, rse):
@@ -114,25 +119,95 @@ def test_labels_are_few(client, s3, rse):
     assert {name for sample in found for name in sample.labels} == {'rse', 'service', 'outcome', 'way'}
     assert len(found) < 15
     assert not monitoring.observed(f'id of {rse}').failure_id
+    s3.fail('HeadObject', Answer(403, headers=(('x-amz-request-id', 'tx0001'),)))
+    ask(client)
+    assert monitoring.observed(f'id of {rse}').failure_id == 'tx0001'
+
+
+def test_the_buckets_of_a_histogram_are_those_that_dashboards_are_made_for(client, rse):
+    ask(client)
+    found = [
+        sample for metric in REGISTRY.collect() for sample in metric.samples if sample.labels.get('rse') == rse and sample.name.endswith('_seconds_bucket')
+    ]
+    assert [float(sample.labels['le']) for sample in found] == [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, float('inf')]
+
+
+def observed(rse, send, service='s3'):
+    """What sends requests, and is observed."""
+    client = SimpleNamespace(_endpoint=SimpleNamespace(http_session=SimpleNamespace(send=send)))
+    monitoring.observe(client, service, monitoring.RSE(rse, f'id of {rse}'))
+    return client._endpoint.http_session.send
+
+
+@pytest.mark.parametrize(('status', 'outcome'), [(399, 'ok'), (400, 'refused'), (499, 'refused'), (500, 'failed')])
+def test_other_statuses_are_counted_by_their_class(rse, status, outcome):
+    observed(rse, lambda _: SimpleNamespace(status_code=status, headers={}))(SimpleNamespace(method='GET', headers={}))
+    assert value('requests_total', rse, service='s3', outcome=outcome) == 1
+
+
+@pytest.mark.parametrize(
+    ('raised', 'outcome'),
+    [
+        (ConnectTimeoutError(endpoint_url='http://s3'), 'silent'),
+        (ReadTimeoutError(endpoint_url='http://s3'), 'silent'),
+        (EndpointConnectionError(endpoint_url='http://s3'), 'unreachable'),
+        (UnreadableAnswerError(reason='no XML'), 'unreadable'),
+    ],
+)
+def test_without_an_answer_it_is_counted_why(rse, raised, outcome):
+    def fails(_):
+        raise raised
+
+    with pytest.raises(type(raised)):
+        observed(rse, fails, 'sts')(None)
+    assert value('requests_total', rse, service='sts', outcome=outcome) == 1
+    assert monitoring.observed(f'id of {rse}').failure == f'{outcome} (sts)'
+
+
+def test_a_process_that_has_seen_nothing_of_an_rse():
+    seen = monitoring.observed('nobody has this id')
+    assert (seen.answered, seen.failed, seen.failure, seen.failure_id, seen.vended, seen.silent) == (None, None, '', '', None, frozenset())
+
+
+@pytest.mark.parametrize(('outcome', 'known'), [('new', True), ('cached', True), ('failed', False), ('limited', False), ('impossible', False)])
+def test_the_last_keys_that_were_vended(rse, outcome, known):
+    monitoring.vended(monitoring.RSE(rse, f'id of {rse}'), outcome)
+    assert value('vended_total', rse, outcome=outcome) == 1
+    assert (monitoring.observed(f'id of {rse}').vended is not None) is known
+
+
+def test_each_service_of_a_storage_is_silent_for_itself(rse, monkeypatch):
+    monkeypatch.setattr(monitoring, '_observed', {})
+    one, other = monitoring.RSE(rse, f'id of {rse}'), monitoring.RSE('OTHER', 'id of another')
+    monitoring.silence(other, 's3', False)
+    assert not monitoring.any_silent()
+    monitoring.silence(one, 's3', True)
+    monitoring.silence(one, 'sts', True)
+    assert monitoring.observed(one.id).silent == {'s3', 'sts'}
+    assert monitoring.any_silent()
+    monitoring.silence(one, 's3', False)
+    assert monitoring.observed(one.id).silent == {'sts'}
+    assert (value('silent', rse, service='s3'), value('silent', rse, service='sts')) == (0, 1)
+    monitoring.silence(one, 'sts', False)
+    assert not monitoring.any_silent()
 
 
 def test_bytes_are_those_of_bodies(client, s3, rse):
     client.put_object(Bucket=BUCKET, Key='k', Body=b'x' * 1000)
     client.head_object(Bucket=BUCKET, Key='k')
     client.get_object(Bucket=BUCKET, Key='k')['Body'].read()
-    s3.fail('GetObject', Answer(200, headers=(('Content-Length', '9' * 40),)))
-    with contextlib.suppress(BotoCoreError, ClientError):
-        client.get_object(Bucket=BUCKET, Key='k')['Body'].close()
     assert (value('bytes_total', rse, way='sent'), value('bytes_total', rse, way='received')) == (1000, 1000)
 
 
-def test_a_length_that_is_no_number_counts_nothing(client, s3, rse):
-    s3.store(BUCKET, 'k', b'x')
-    head = s3.GetObject
-    s3.GetObject = lambda request: head(request)._replace(headers=(('Content-Length', 'many'),))
-    with contextlib.suppress(BotoCoreError, ClientError, ValueError):
-        client.head_object(Bucket=BUCKET, Key='k')
-    assert value('bytes_total', rse, way='received') == 0
+@pytest.mark.parametrize(
+    ('length', 'counted'), [(None, None), ('', None), ('0', None), ('-5', None), ('many', None), ('9' * 40, None), ('1', 1), (str(2**50), 2**50)]
+)
+def test_a_length_that_is_none_counts_nothing(rse, length, counted):
+    headers = {} if length is None else {'Content-Length': length}
+    answer = SimpleNamespace(status_code=200, headers=headers)
+    assert observed(rse, lambda _: answer)(SimpleNamespace(method='GET', headers={})) is answer
+    assert REGISTRY.get_sample_value('rucio_core_s3_bytes_total', {'rse': rse, 'way': 'received'}) == counted
+    assert REGISTRY.get_sample_value('rucio_core_s3_bytes_total', {'rse': rse, 'way': 'sent'}) is None
     assert value('requests_total', rse, service='s3', outcome='ok') == 1
 
 
@@ -147,6 +222,8 @@ def test_the_state_of_a_breaker_is_seen(s3, rse, monkeypatch):
     assert monitoring.observed(f'id of {rse}').silent == {'s3'}
     ask(client)
     assert value('requests_total', rse, service='s3', outcome='withheld') == 1
+    assert value('request_seconds_count', rse, service='s3') == 1  # what is withheld takes no time, and is no failure of the storage
+    assert monitoring.observed(f'id of {rse}').failure == 'silent (s3)'
     back.set()
     until(lambda: not value('silent', rse, service='s3'))
     assert not monitoring.observed(f'id of {rse}').silent

@@ -21,6 +21,7 @@ integration/test_probes.py asks real ones, and tests/backends compares with docs
 import threading
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from unicodedata import normalize
 from urllib.parse import unquote
 
@@ -32,6 +33,9 @@ from rucio.common.s3 import clients, credentials, probes
 from rucio.common.s3.errors import Target
 from rucio.common.s3.probes import verdicts
 from rucio.common.s3.probes.behaviour import Behaviour, code_of, race
+from rucio.common.s3.probes.place import ProbeBucket
+from rucio.common.s3.probes.writing import WRITERS
+from rucio.common.s3.remote import Remote
 from rucio.core.s3.buckets import probing
 from servers.fake_s3 import Answer, crc32, error
 
@@ -656,9 +660,41 @@ def test_nothing_remains_even_of_what_no_listing_shows(endpoint, s3):
 def test_what_is_hidden_is_removed_nevertheless(endpoint, s3):
     with probes.in_folder(clients.connect(endpoint(), KEYS), Target('X', BUCKET, 'folder/')) as place:
         keys = [place.put(), place.put(b'', place.key('{}/ a'))]
+        for key in ('folder/of-parts', 'folder/of-parts/too'):
+            place.complete(key, place.begin(key, b'part', b'more'))
+            keys.append(key)
         does(s3, ListObjectsV2=says(500, 'InternalError'))
         assert set(keys) < set(s3.buckets[BUCKET])
     assert (place.left, s3.buckets) == ('', {BUCKET: {}})
+    assert 'AbortMultipartUpload' not in s3.operations()
+    assert [each.query['partNumber'] for each in s3.requests if each.operation == 'UploadPart'] == ['1', '2'] * 2
+
+
+def test_a_place_without_keys_of_its_own_signs_nothing_else_and_runs_one_race(endpoint, s3):
+    here = endpoint(bucket_prefix='mine-')
+    signed, remote = (ProbeBucket.at(clients.connect(here, way), BUCKET) for way in (KEYS, Remote(here, SimpleNamespace(identity='a server'))))
+    assert (signed.races, remote.races) == (2, 1)
+    needs_keys = next(each for each in probes.ALL if str(each) == 'guard_copy')
+    assert signed.allows(needs_keys)
+    assert not remote.allows(needs_keys)
+    assert remote.allows(next(each for each in probes.ALL if str(each) == 'bucket_again'))
+    assert signed.s3.meta.config.max_pool_connections >= WRITERS  # all write at the same moment
+    assert not s3.requests
+
+
+def test_requests_are_changed_within_a_block_only(endpoint, s3):
+    with probes.in_bucket_of_its_own(clients.connect(endpoint(), KEYS)) as place:
+        with (
+            place.unsigned('PutObject', {'x-amz-meta-a': 'b'}),
+            place.before_signing('PutObject', lambda request: request.headers.add_header('x-amz-meta-c', 'd')),
+        ):
+            place.put(key='changed')
+        place.put(key='usual')
+    changed, usual = (each.headers for each in s3.requests if each.key in ('changed', 'usual') and each.operation == 'PutObject')
+    signed = changed['authorization'].partition('SignedHeaders=')[2].partition(',')[0].split(';')
+    assert (changed['x-amz-meta-a'], 'x-amz-meta-a' in signed) == ('b', False)
+    assert (changed['x-amz-meta-c'], 'x-amz-meta-c' in signed) == ('d', True)
+    assert not [name for name in usual if name.startswith('x-amz-meta-')]
 
 
 @pytest.mark.parametrize(('status', 'left'), [(204, False), (400, False), (404, False), (403, True), (500, True)])

@@ -339,6 +339,20 @@ def test_a_missing_object_is_missing_also_for_who_may_list_a_part_only(connectio
     vendor.shared = None
 
 
+def test_a_listing_is_asked_for_only_where_it_can_tell_that_an_object_is_missing(connection, vendor, s3):
+    vendor.shared = ['run1/']
+    s3.store(BUCKET, 'run1/a', b'x')
+    connection.client.head_object(Bucket=BUCKET, Key='run1/a')
+    with pytest.raises(ClientError, match='404'):
+        connection.client.head_object(Bucket=BUCKET, Key='run1/b')
+    assert s3.operations() == ['HeadObject', 'HeadObject']
+    s3.fail('HeadObject', error(403, 'AccessDenied'))
+    with pytest.raises(ClientError) as missing:
+        connection.client.head_object(Bucket=BUCKET, Key='run1/b')
+    assert missing.value.response['ResponseMetadata']['HTTPStatusCode'] == 404
+    assert (s3.requests[-1].query['prefix'], s3.requests[-1].query['max-keys']) == ('run1/b', '1')
+
+
 @pytest.mark.parametrize('body', [b'', b'<ListBucketResult/>', b'<ListBucketResult><IsTruncated>false</IsTruncated><Contents/></ListBucketResult>'])
 def test_a_listing_that_is_none_is_no_proof_that_an_object_is_missing(connection, vendor, s3, body):
     vendor.shared = ['run1/']
@@ -392,6 +406,17 @@ def test_the_server_signs_what_it_does_not_vend_keys_for(connection, signing, s3
     assert len(signing.asked) == 1  # keys, once in some minutes
 
 
+@pytest.mark.parametrize(('signs', 'sent'), [(False, ['DeleteObjects']), (True, ['DeleteObject', 'DeleteObject'])])
+def test_objects_are_deleted_one_by_one_where_the_server_signs_and_the_storage_verifies_no_bodies(endpoint, signing, s3, signs, sent):
+    if not signs:
+        signing.failure = None
+    connection = clients.connect(endpoint(verifies_body=False), Vended(endpoint(verifies_body=False), signing))
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}, {'Key': 'l'}]})
+    assert s3.operations() == sent
+    assert s3.buckets[BUCKET] == {}
+
+
 def test_who_is_over_a_limit_deletes_by_signatures(connection, signing, s3):
     signing.failure = InsufficientAccountLimit('Account alice: 10.000 GB of 10.000 GB allowed at RSE X are used.')
     s3.store(BUCKET, 'k', b'x')
@@ -413,8 +438,9 @@ def test_what_takes_keys_fails_with_what_the_server_said(connection, signing):
         connection.client.generate_presigned_url('get_object', Params={'Bucket': BUCKET, 'Key': 'k'})
 
 
-def test_a_server_that_neither_vends_nor_signs_says_why(connection, signing, s3):
-    signing.ways = ()
+@pytest.mark.parametrize('offer', [{'auth': []}, {'auth': None}, {}])
+def test_a_server_that_neither_vends_nor_signs_says_why(connection, signing, s3, offer):
+    signing.get_s3_rse = lambda _: offer
     with pytest.raises(RSEOperationNotSupported, match='could obtain more permissions'):
         connection.client.get_object(Bucket=BUCKET, Key='k')
     assert not s3.requests
@@ -440,7 +466,7 @@ def test_keys_are_renewed_before_they_end(connection, vendor, s3, clock):
 def test_keys_that_live_shortly_are_used_for_two_thirds_of_that(connection, vendor, s3, clock):
     vendor.lifetime = 90
     s3.store(BUCKET, 'k', b'x')
-    for clock.ahead in (0, 50, 70):
+    for clock.ahead in (0, 58, 62):
         connection.client.get_object(Bucket=BUCKET, Key='k')
     assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
 
@@ -482,6 +508,36 @@ def test_who_has_valid_keys_does_not_wait_for_those_who_renew_them(connection, v
         vendor.gate.set()
         renewing.result()
     assert used(s3) == ['KEY1', 'KEY1', 'KEY2']
+
+
+def test_who_has_only_keys_that_have_ended_waits_for_those_who_renew_them(connection, vendor, s3, clock):
+    s3.store(BUCKET, 'k', b'x')
+    connection.client.get_object(Bucket=BUCKET, Key='k')
+    clock.ahead, vendor.lifetime = 3601, 9999
+    vendor.reached.clear()
+    vendor.gate.clear()
+    connection.authorizer._asking = OpensWhenWaitedFor(vendor.gate)
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(connection.client.get_object, Bucket=BUCKET, Key='k')
+        vendor.reached.wait(30)
+        connection.client.get_object(Bucket=BUCKET, Key='k')
+        vendor.gate.set()
+        renewing.result()
+    assert used(s3) == ['KEY1', 'KEY2', 'KEY2']
+
+
+class OpensWhenWaitedFor:
+    """A lock whose holder goes on as soon as another thread wants it."""
+
+    def __init__(self, gate):
+        self._lock, self._gate = threading.Lock(), gate
+        self.release = self._lock.release
+
+    def acquire(self, blocking):
+        if self._lock.acquire(blocking=False):
+            return True
+        self._gate.set()
+        return blocking and self._lock.acquire()
 
 
 def test_a_retried_request_is_signed_with_the_keys_of_now(endpoint, vendor, s3, clock):
@@ -554,11 +610,30 @@ def ask(way, method, path, host='s3.example.org', **more):
         ('GET', f'/{BUCKET}/?list-type=2&delimiter=%2F', ('', False)),
         ('DELETE', f'/{BUCKET}/a', ('a', True)),
         ('HEAD', f'/{BUCKET}', ('', False)),
+        ('POST', f'/{BUCKET}', ('', True)),  # a form of a browser
+        ('PUT', f'/{BUCKET}?delete', ('', True)),
     ],
 )
 def test_what_a_request_needs_is_read_from_its_url(way, vendor, method, path, need):
     ask(way, method, path)
     assert vendor.asked == [('X', BUCKET, *need)]
+
+
+def test_keys_for_a_part_say_where_a_bucket_is_but_do_not_change_that(way, vendor):
+    vendor.shared = ['run1/']
+    assert ask(way, 'PUT', f'/{BUCKET}/run1/a') == 'KEY1'
+    assert ask(way, 'GET', f'/{BUCKET}?location') == 'KEY1'
+    for method, path in (('PUT', f'/{BUCKET}?location'), ('POST', f'/{BUCKET}'), ('GET', f'/{BUCKET}?acl')):
+        with pytest.raises(RSEAccessDenied, match='issues no keys'):
+            ask(way, method, path)
+
+
+def test_whether_the_storage_hides_what_is_missing_depends_on_the_keys_of_the_request(way, vendor):
+    whole = way.authorise(Request('GET', f'https://s3.example.org/{BUCKET}/a', region='mars'))
+    vendor.shared = ['run1/']
+    part = way.authorise(Request('GET', 'https://s3.example.org/other/run1/a', region='mars'))
+    unknown = Request('GET', f'https://s3.example.org/{BUCKET}/a', {'Authorization': 'AWS4-HMAC-SHA256 Credential=ANOTHER/'})
+    assert [way.hides_missing(each) for each in (whole, part, unknown, unknown._replace(headers={}))] == [False, True, False, False]
 
 
 def test_the_bucket_may_stand_before_the_host(way, vendor):
@@ -592,6 +667,8 @@ def test_a_deletion_s_keys_are_read_from_its_body(way, vendor):
     body = b'<?xml version="1.0"?><Delete xmlns="x"><Object><Key>a/b&amp;1</Key></Object><Object><Key>a/b&amp;2</Key></Object></Delete>'
     ask(way, 'POST', f'/{BUCKET}?delete', body=body)
     assert vendor.asked == [('X', BUCKET, 'a/', True)]
+    ask(way, 'POST', '/other?delete', body=b'<Delete><Object><Key/></Object><Object><Key>a/b</Key></Object></Delete>')
+    assert vendor.asked[1:] == [('X', 'other', '', True)]
     for bad in (b'<!DOCTYPE x [<!ENTITY a "b">]><Delete/>', b'no XML', b''):
         with pytest.raises(InputValidationError, match='body of DeleteObjects'):
             ask(way, 'POST', f'/{BUCKET}?delete', body=bad)

@@ -151,9 +151,8 @@ class Vended(Authorizer):
         """
         if code not in _REFUSED:
             return False
-        keys = self._used(sent)
         with self._lock:
-            if keys and self._keys.get((keys.bucket, keys.prefix, keys.write)) is keys:
+            if keys := self._used(sent):
                 del self._keys[keys.bucket, keys.prefix, keys.write]
         return True
 
@@ -162,14 +161,14 @@ class Vended(Authorizer):
 
         :param sent: The request that :meth:`authorise` returned.
         """
-        keys = self._used(sent)
+        with self._lock:
+            keys = self._used(sent)
         return bool(keys and keys.prefix)
 
     def _used(self, sent: Request) -> Optional[_Keys]:
-        """Return the keys that a request was signed with, if they are still known."""
+        """Return the keys that a request was signed with, if they are still known. The caller holds the lock."""
         access_key = sent.headers.get('Authorization', '').partition('Credential=')[2].partition('/')[0]
-        with self._lock:
-            return next((keys for keys in self._keys.values() if keys.credentials.access_key == access_key), None)
+        return next((keys for keys in self._keys.values() if keys.credentials.access_key == access_key), None)
 
     def _need(self, request: Request) -> _Need:
         if not address.is_request_to(request.url, self._endpoint.url):
@@ -263,9 +262,7 @@ class Vended(Authorizer):
             write=bool(answer['write']),
             refresh_at=now + left - min(self.MARGIN, left / 3),
             ends_at=now + left,
-            credentials=Credentials(
-                answer['access_key'], answer['secret_key'], answer['session_token'], method='rucio-vended'
-            ),
+            credentials=Credentials(answer['access_key'], answer['secret_key'], answer['session_token']),
         )
         if not keys.cover(need):
             raise RSEAccessDenied(

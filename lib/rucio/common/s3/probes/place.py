@@ -54,9 +54,9 @@ class ProbeBucket:
         bucket: str,
         folder: str = '',
         *,
-        signed: bool = True,
-        bucket_prefix: str = '',
-        races: int = 2,
+        signed: bool,
+        bucket_prefix: str,
+        races: int,
     ) -> None:
         self.s3 = client
         self.anonymous = anonymous
@@ -111,7 +111,7 @@ class ProbeBucket:
         with self.s3.get_object(**{'Bucket': self.bucket, 'Key': key, **more})['Body'] as body:
             return bytes(body.read())
 
-    def copy(self, source: str, key: str, **more: Any) -> Any:
+    def copy(self, source: str, key: str, **more: Any) -> None:
         """Copy an object.
 
         :param source: The key of the object.
@@ -120,7 +120,7 @@ class ProbeBucket:
         """
         parameters = {'Bucket': self.bucket, 'Key': key, 'CopySource': {'Bucket': self.bucket, 'Key': source}} | more
         self._known(key, parameters['Bucket'])
-        return self.s3.copy_object(**parameters)
+        self.s3.copy_object(**parameters)
 
     def etag(self, key: str) -> str:
         """Return the ETag of an object, without quotes.
@@ -154,7 +154,7 @@ class ProbeBucket:
             done.append({'PartNumber': number, 'ETag': sent['ETag']})
         return upload, done
 
-    def complete(self, key: str, begun: tuple[str, list[dict[str, Any]]], **more: Any) -> Any:
+    def complete(self, key: str, begun: tuple[str, list[dict[str, Any]]], **more: Any) -> None:
         """Complete a multipart upload.
 
         :param key: The key of the object.
@@ -162,11 +162,10 @@ class ProbeBucket:
         :param more: More parameters of CompleteMultipartUpload.
         """
         upload, parts = begun
-        done = self.s3.complete_multipart_upload(
+        self.s3.complete_multipart_upload(
             Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': parts}, **more
         )
         self._uploads.discard((key, upload))
-        return done
 
     def new_bucket(self, **more: Any) -> str:
         """Make one more bucket, which must be allowed here.
@@ -316,7 +315,7 @@ def _removed(place: ProbeBucket, rse: str) -> Iterator[ProbeBucket]:
         place.left = place.remove()
 
 
-def new_name(prefix: str = '') -> str:
+def new_name(prefix: str) -> str:
     """Return the name of a bucket that nothing else has.
 
     :param prefix: Its prefix.
