@@ -15,10 +15,11 @@
 """Archived objects: seen in listings, never read, and told as what they are."""
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rucio.common.exception import ResourceTemporaryUnavailable
 from rucio.common.s3 import archives, clients, credentials, objects, transfer
-from rucio.common.s3.errors import Target
+from rucio.common.s3.errors import Target, status_of
 from servers.fake_s3 import RESTORED, RESTORING, error
 
 BUCKET = 'user.alice'
@@ -105,3 +106,45 @@ def test_a_storage_that_does_not_know_restores(s3, connection, monkeypatch):
     s3.page = 2
     assert [each.archive for each in objects.list_objects(connection.client, PLACE)] == ['GLACIER'] * 3
     assert s3.operations() == ['ListObjectsV2'] * 3
+
+
+@pytest.mark.parametrize(
+    ('entry', 'found'),
+    [
+        ({}, ''),
+        ({'StorageClass': 'STANDARD'}, ''),
+        ({'StorageClass': 'GLACIER_IR'}, ''),
+        ({'StorageClass': 'GLACIER'}, 'GLACIER'),
+        ({'StorageClass': 'DEEP_ARCHIVE', 'RestoreStatus': None}, 'DEEP_ARCHIVE'),
+        ({'StorageClass': 'GLACIER', 'RestoreStatus': {'IsRestoreInProgress': True}}, 'GLACIER'),
+        ({'StorageClass': 'GLACIER', 'RestoreStatus': {'IsRestoreInProgress': False, 'RestoreExpiryDate': 'a day'}}, ''),
+    ],
+)
+def test_what_a_listing_says(entry, found):
+    assert archives.listed_class(entry) == found
+
+
+@pytest.mark.parametrize(('answer', 'restoring'), [({}, False), ({'Restore': RESTORING}, True), ({'Restore': RESTORED}, False)])
+def test_an_object_is_being_restored(answer, restoring):
+    assert archives.is_being_restored(answer) is restoring
+
+
+@pytest.mark.parametrize(
+    ('refusal', 'is_one'),
+    [
+        *[(ClientError({'Error': {'Code': code}}, 'X'), True) for code in ('InvalidObjectState', 'ObjectNotInActiveTierError', 'RestoreAlreadyInProgress')],
+        (ClientError({'Error': {'Code': 'AccessDenied'}}, 'X'), False),
+        (ClientError({'Error': {}}, 'X'), False),
+        (ClientError({}, 'X'), False),
+        (ValueError('InvalidObjectState'), False),
+        (None, False),
+    ],
+)
+def test_a_read_was_refused_as_the_object_is_archived(refusal, is_one):
+    assert archives.is_refusal(refusal) is is_one
+
+
+def test_an_object_that_is_being_restored_is_refused_as_by_the_storage():
+    refused = archives.restoring()
+    assert (status_of(refused), refused.operation_name, archives.is_refusal(refused)) == (409, 'GetObject', True)
+    assert 'found by a HEAD' in str(refused)

@@ -14,12 +14,13 @@
 
 """DIDs in the command lines of other tools: what is translated, what is refused, and what is left alone."""
 
+import re
 import shlex
 
 import pytest
 
 from rucio.common.exception import InputValidationError, ScopeNotFound
-from rucio.common.s3.arguments import translated
+from rucio.common.s3.arguments import Word, remotes_of_user, translated
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +126,74 @@ def test_remotes_and_aliases_of_ones_own(folder):
     (folder / 'rclone.conf').write_text('[user.alice]\ntype = s3\n')
     for environ in ({'RCLONE_CONFIG': str(folder / 'rclone.conf')}, {'RCLONE_CONFIG_USER.ALICE_TYPE': 's3'}):
         assert shown('rclone ls user.alice:x', environ) == 'rclone ls user.alice:x'
+
+
+@pytest.mark.parametrize(
+    ('line', 'word'),
+    [
+        ('mc ls user.alice:/run7/', Word('user.alice:/run7/', 'user.alice', 'run7', sure=True)),
+        ('mc ls data:x', Word('data:x', 'data', 'x', sure=True)),
+        ('mc ls data:', Word('data:', 'data', '', sure=True)),
+        ('mc ls --option data:x', Word('data:x', 'data', 'x', sure=False)),
+        ('mc ls --option group.x:x', Word('group.x:x', 'group.x', 'x', sure=True)),
+        ('aws s3 ls data:9000', Word('data:9000', 'data', '9000', sure=False)),
+        ('aws s3 ls data:9000/x', Word('data:9000/x', 'data', '9000/x', sure=False)),
+        ('aws s3 ls data:99999', Word('data:99999', 'data', '99999', sure=False)),
+        ('aws s3 ls data:100000', Word('data:100000', 'data', '100000', sure=True)),
+        ('aws s3 ls data:9000x', Word('data:9000x', 'data', '9000x', sure=True)),
+        ('rclone ls user.alice:x', Word('user.alice:x', 'user.alice', 'x', sure=False)),
+        ('mc ls data:here', Word('data:here', 'data', 'here', sure=False)),
+    ],
+)
+def test_what_is_looked_for(folder, line, word):
+    """What cannot be anything else is refused if there is no such scope."""
+    folder.joinpath('data:here').touch()
+    seen = []
+    assert ' '.join(translated(line.split(), {}, seen.append)) == line
+    assert seen == [word]
+
+
+@pytest.mark.parametrize('text', ['x:y', 'data://x', 'data:x:y', 'data:x\\y', 'rucio:data/x', '_a:x', 'data'])
+def test_what_is_no_did_is_not_looked_for(text):
+    assert translated(['aws', text, 'data:x y'], {}, lambda word: pytest.fail(word.text)) == ['aws', text, 'data:x y']
+
+
+def test_the_first_word_is_the_program():
+    assert translated(['mc'], {}, find) == ['mc']
+    assert translated(['user.alice:run7', 'user.alice:run7'], {}, find) == ['user.alice:run7', 'user.alice:run7']
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'mc --attr=https://x ls',
+        'mc alias set x https://h',
+        'mc alias ls user.alice/run7',
+        'rclone ls user.alice/run7',
+        'rclone copyurl https://h/x user.alice:x.y',
+        'mc cp users/x data.x/y',
+    ],
+)
+def test_what_mc_and_rclone_understand_themselves(line):
+    assert shown(line).split()[:2] == line.split()[:2]
+
+
+def test_a_folder_like_a_scope_is_named(folder):
+    with pytest.raises(InputValidationError, match=re.escape("'group.x/a/b' is a local name for mcli: write 'group.x:a/b' for the DID, or './group.x/a/b'")):
+        shown('mcli ls group.x/a/b')
+    with pytest.raises(InputValidationError, match=re.escape("write 'rucio/b/k'")):
+        shown('mc ls rucio:b/k')
+    folder.joinpath('rucio:b').touch()
+    assert shown('mc ls rucio:b') == 'mc ls rucio:b'
+
+
+def test_the_remotes_that_rclone_has(home):
+    assert remotes_of_user({}) == set()
+    assert remotes_of_user({'RCLONE_CONFIG_MY_S3_TYPE': 's3', 'RCLONE_CONFIG__TYPE': 'x', 'RCLONE_CONFIG_A_URL': 'x', 'XRCLONE_CONFIG_B_TYPE': 'y'}) == {
+        'my_s3'
+    }
+    home.joinpath('.config', 'rclone').mkdir(parents=True)
+    home.joinpath('.config', 'rclone', 'rclone.conf').write_text('[Mine]\n')
+    assert remotes_of_user({'RCLONE_CONFIG_A_TYPE': 's3'}) == {'a', 'Mine'}
+    home.joinpath('.config', 'rclone', 'rclone.conf').write_bytes(b'[\xff]\n')
+    assert remotes_of_user({'RCLONE_CONFIG_A_TYPE': 's3'}) == {'a'}

@@ -23,12 +23,12 @@ import boto3
 import botocore.session
 import pytest
 from botocore.config import Config
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.signers import RequestSigner
 
 from rucio.common.exception import InputValidationError, RSEAccessDenied, RSEOperationNotSupported
 from rucio.common.s3 import clients, credentials
-from rucio.common.s3.authorizer import Request, WithKeys, payload_of
+from rucio.common.s3.authorizer import Request, WithKeys, headers_to_sign, payload_of
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from rucio.common.s3.settings import Secrets
@@ -232,3 +232,74 @@ def test_a_redirect_s_region_is_what_is_signed(s3, endpoint):
     connection = clients.connect(endpoint(secrets=Secrets()), KEYS)
     connection.client.get_object(Bucket='user.alice', Key='k')
     assert '/venus/s3/' in s3.requests[-1].headers['authorization']
+
+
+class Renewing(WithKeys):
+    """Its keys may be others for the second attempt."""
+
+    name = identity = 'renewing'
+
+    def __init__(self):
+        self.asked = []
+
+    def credentials(self):
+        return credentials.Static('KEY', 's').credentials()
+
+    def refused(self, sent, code):
+        self.asked.append((sent.method, 'Authorization' in sent.headers, code))
+        return code == 'ExpiredToken'
+
+
+@pytest.mark.parametrize(
+    ('codes', 'asked'),
+    [
+        (['ExpiredToken'], ['ExpiredToken']),
+        (['ExpiredToken', 'ExpiredToken'], ['ExpiredToken']),
+        (['AccessDenied'], ['AccessDenied']),
+        ([], []),
+    ],
+)
+def test_a_refusal_is_tried_again_once_if_that_may_help(s3, endpoint, codes, asked):
+    way = Renewing()
+    client = clients.connect(endpoint(), way).client
+    s3.store('user.alice', 'k', b'x')
+    s3.fail('GetObject', *(error(400, code) for code in codes))
+    if codes in ([], ['ExpiredToken']):
+        client.get_object(Bucket='user.alice', Key='k')
+    else:
+        with pytest.raises(ClientError, match=codes[0]):
+            client.get_object(Bucket='user.alice', Key='k')
+    assert way.asked == [('GET', True, code) for code in asked]
+    assert len(s3.requests) == 1 + (codes[:1] == ['ExpiredToken'])
+
+
+def test_a_signature_covers_what_storages_heed():
+    heeded = {'Content-Encoding', 'Content-MD5', 'Content-Type', 'If-Match', 'If-None-Match', 'Range', 'X-Amz-Acl', 'x-amz-meta-a'}
+    assert headers_to_sign(dict.fromkeys(heeded | {'Accept', 'Content-Length', 'If-Modified-Since', 'User-Agent', 'X-Amzn-Trace'}, 'x')).keys() == heeded
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'DELETE', 'PUT', 'POST'])
+def test_only_some_requests_have_no_body(method):
+    nothing = hashlib.sha256(b'').hexdigest()
+    assert payload_of(Request(method, URL)) == (nothing if method in ('GET', 'HEAD', 'DELETE') else 'UNSIGNED-PAYLOAD')
+    assert payload_of(Request(method, URL, body=b'x')) == hashlib.sha256(b'x').hexdigest()
+
+
+def test_what_a_client_is_about_to_send_is_what_is_authorised(s3, endpoint, monkeypatch):
+    asked = []
+    monkeypatch.setattr(credentials.Static, 'authorise', lambda _, request: asked.append(request) or request)
+    client = clients.connect(endpoint(region='mars', checksum='none'), KEYS).client
+    client.put_object(Bucket='user.alice', Key='k', Body=b'abc')
+    client.delete_objects(Bucket='user.alice', Delete={'Objects': [{'Key': 'k'}]})
+    put, delete = asked
+    assert (put.method, put.region, put.headers['Content-Length'], put.payload, put.body) == ('PUT', 'mars', '3', hashlib.sha256(b'abc').hexdigest(), b'')
+    assert [name.lower() for name in put.headers].count('content-length') == 1
+    assert all(isinstance(value, str) for each in asked for value in each.headers.values())
+    assert (delete.method, b'<Key>k</Key>' in delete.body, 'Content-Length' in delete.headers) == ('POST', True, False)
+
+
+def test_a_way_that_does_not_cover_bodies_hashes_none(s3, endpoint, monkeypatch):
+    asked = []
+    monkeypatch.setattr(credentials.Anonymous, 'authorise', lambda _, request: asked.append(request) or request)
+    clients.connect(endpoint(), credentials.Anonymous()).client.list_buckets()
+    assert [each.payload for each in asked] == [None]

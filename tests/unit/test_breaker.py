@@ -316,3 +316,122 @@ def test_a_daemon_takes_a_failure_that_takes_long_for_silence(s3, monkeypatch, f
 @pytest.mark.usefixtures('back')
 def test_nobody_is_known_to_be_silent_who_was_not_asked(s3):
     assert not breaker.is_silent(s3.url)
+
+
+# What counts, and for how long
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(breaker, 'time', made)
+    return made
+
+
+@pytest.mark.usefixtures('back')
+@pytest.mark.parametrize(('unattended', 'seconds', 'is_silent'), [(False, 3, False), (False, 3.1, True), (True, 30, False), (True, 30.1, True)])
+def test_how_long_a_failure_may_take(monkeypatch, clock, unattended, seconds, is_silent):
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 0.01)
+    made = breaker._Breaker('https://s3', 's3')
+    with made.turn(None, unattended) as failed:
+        clock.now += seconds
+        failed[:] = [True]
+    assert made.is_silent is is_silent
+
+
+@pytest.mark.usefixtures('back')
+def test_an_answer_may_take_any_time(clock):
+    made = breaker._Breaker('https://s3', 's3')
+    for failed_at_last in ([False], []):
+        with made.turn(None, False) as failed:
+            clock.now += 100
+            failed[:] = failed_at_last
+    assert not made.is_silent
+
+
+@pytest.mark.parametrize(
+    ('raised', 'seconds', 'is_answer'),
+    [
+        (None, 100, True),
+        (ClientError({'ResponseMetadata': {'HTTPStatusCode': 500}}, 'X'), 3, True),
+        (ClientError({'ResponseMetadata': {'HTTPStatusCode': 500}}, 'X'), 3.1, False),
+        (ClientError({'ResponseMetadata': {'HTTPStatusCode': 499}}, 'X'), 100, True),
+        (OSError(), 3, True),
+        (OSError(), 3.1, False),
+        (ReadTimeoutError(endpoint_url='x'), 0, False),
+        (StorageSilentError(url='x'), 0, False),
+    ],
+)
+def test_what_shows_that_a_storage_answers_again(clock, raised, seconds, is_answer):
+    def question():
+        clock.now += seconds
+        if raised:
+            raise raised
+
+    assert breaker._answers(question) is is_answer
+
+
+@pytest.fixture
+def never(monkeypatch):
+    """A question that is answered at the end of the test."""
+    ended = threading.Event()
+    monkeypatch.setattr(breaker, 'MAX_WAIT', 0.01)
+    yield lambda: ended.wait(30)
+    ended.set()
+
+
+def test_an_interrupted_request_is_not_counted_twice(never):
+    """Another one was answered meanwhile: from then on, two may be unanswered, as ever."""
+    made = breaker._Breaker('https://s3', 's3')
+
+    def interrupted():
+        with made.turn(never, False):
+            with made.turn(never, False):
+                pass
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with made.turn(never, False), made.turn(never, False), pytest.raises(StorageSilentError), made.turn(never, False):
+        pytest.fail('a third one was sent')
+
+
+def test_an_answer_to_anybody_shows_that_a_storage_is_well(never):
+    made = breaker._Breaker('https://s3', 's3')
+
+    def answered():
+        until(lambda: made._asking)
+        with made.turn(never, True):
+            pass
+
+    other = threading.Thread(target=answered)
+    other.start()
+    with pytest.raises(ReadTimeoutError), made.turn(never, True):
+        raise ReadTimeoutError(endpoint_url='https://s3')
+    other.join()
+    assert not made.is_silent
+
+
+@pytest.mark.usefixtures('back')
+def test_each_rse_of_a_storage_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(breaker.monitoring, 'silence', lambda *said: told.append(said))
+    made, one, other = breaker._Breaker('https://s3', 'sts'), breaker.RSE('X', '1'), breaker.RSE('Y', '2')
+    for rse in (one, None, one):
+        made.tell(rse)
+    assert told == [(one, 'sts', False)]
+    made.tell(other)
+    with pytest.raises(StorageSilentError), made.turn(None, False):
+        raise ReadTimeoutError(endpoint_url='https://s3')
+    assert set(told[2:]) == {(one, 'sts', True), (other, 'sts', True)}
+    assert len(told) == 4
+    made.tell(breaker.RSE('Z', '3'))
+    assert told[4:] == [(breaker.RSE('Z', '3'), 'sts', True)]

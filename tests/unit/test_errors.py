@@ -27,6 +27,7 @@ from rucio.common.s3.errors import (
     Target,
     TransferTimeout,
     describe,
+    ids_of,
     is_ambiguous,
     is_unanswered,
     is_unreachable,
@@ -327,3 +328,45 @@ def test_a_local_file_that_cannot_be_used_is_named_with_the_reason(error, readin
 
 def test_the_name_of_a_local_file_adds_no_line():
     assert '\n' not in str(local_error(OSError(5, 'I/O error'), 'a\nb', True).args[0])
+
+
+def test_the_ids_of_a_request_are_told():
+    by_header = boto.ClientError({'ResponseMetadata': {'HTTPHeaders': {'x-amz-request-id': 'FROMHEADER'}}}, 'X')
+    by_body = boto.ClientError({'ResponseMetadata': {'RequestId': 'FROMBODY', 'HTTPHeaders': {'x-amz-request-id': 'FROMHEADER'}}}, 'X')
+    assert ', of the storage FROMHEADER]' in ids_of(by_header)
+    assert ', of the storage FROMBODY]' in ids_of(by_body)
+    assert 'FROMBODY]' in str(translate(by_body, 'get', TARGET))
+    for without in (boto.ClientError({}, 'X'), ValueError(), boto.ClientError({'ResponseMetadata': {}}, 'X')):
+        assert ids_of(without) == ''
+
+
+def test_a_cause_adds_no_line_to_a_log():
+    cause = boto.ReadTimeoutError(endpoint_url='https://h')
+    cause.args = ('a\nb',)
+    cause.__context__ = ValueError('c\nd')
+    cause.__context__.__cause__ = ValueError('e\n', 'f\n')
+    with pytest.raises(rucio.ServiceUnavailable) as caught, translated('put', TARGET):
+        raise cause
+    assert caught.value.__cause__ is cause
+    assert (cause.args, cause.__context__.args, cause.__context__.__cause__.args) == (('a\\nb',), ('c\\nd',), ('e\n', 'f\n'))
+
+
+def test_a_signature_in_what_came_before_is_not_shown():
+    cause = boto.ReadTimeoutError(endpoint_url='https://h')
+    cause.__context__ = ValueError('https://h/?x-amz-signature=f00d')
+    with pytest.raises(rucio.ServiceUnavailable) as caught, translated('put', TARGET):
+        raise cause
+    assert caught.value.__cause__ is None
+
+
+def test_a_target_is_named_in_printable_characters():
+    assert str(Target('X', 'b', 'a\nb')) == "bucket 'b', key 'a\\nb'"
+    assert str(Target('X', 'b\n')) == "bucket 'b\\n'"
+    assert str(TransferTimeout(7.0)) == 'not finished after 7 s'
+    assert TransferTimeout(7.5).seconds == 7.5
+
+
+def test_a_local_error_without_words_is_told_nevertheless():
+    assert 'cannot be read: an odd one. Check its permissions.' in str(local_error(OSError('an odd one'), '/data/file', True))
+    assert 'Check the path, the permissions and the free space.' in str(local_error(OSError(28, 'full'), '/data/file', False))
+    assert str(local_error(FileNotFoundError(2, 'gone'), '/data/file', True)).endswith('gone. Check the path.')

@@ -14,7 +14,10 @@
 
 """Clients as the factory makes them: how long they wait, which proxies they take, what they send over an encrypted connection only."""
 
+from types import SimpleNamespace
+
 import pytest
+from botocore.config import Config
 from requests.utils import get_environ_proxies, select_proxy
 
 from rucio.common.exception import RucioException
@@ -133,3 +136,50 @@ def test_a_deadline_is_that_of_the_innermost_and_the_earliest():
                 assert deadlines.is_over() is (most < 0)
         assert 70 < deadlines.seconds_left() <= 100
     assert (deadlines.seconds_left(), deadlines.is_over()) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ('variables', 'expected'), [({}, '/profile.pem'), ({'REQUESTS_CA_BUNDLE': '/r.pem'}, '/profile.pem'), ({'AWS_CA_BUNDLE': '/a.pem'}, '/a.pem')]
+)
+def test_the_users_aws_settings_may_name_certificates(home, monkeypatch, variables, expected):
+    home.joinpath('.aws').mkdir()
+    home.joinpath('.aws', 'config').write_text('[default]\nca_bundle = /profile.pem\nregion = venus\n')
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    session = factory.user_session()
+    assert (session.get_config_variable('ca_bundle'), session.get_config_variable('region')) == (expected, 'venus')
+    assert factory.trusted('/rse.pem', session) == '/rse.pem'
+
+
+def test_where_a_directory_cannot_be_one_file_it_is_left(monkeypatch, tmp_path):
+    monkeypatch.delattr(factory.os, 'memfd_create')
+    assert factory.trusted(str(tmp_path)) == str(tmp_path)
+
+
+def test_a_client_has_the_configuration_that_was_given():
+    config = Config(max_pool_connections=7, user_agent_extra='other')
+    made = factory.client('s3', factory.bare_session(None), 'https://s3.example.org', region='mars', patience=SERVER, config=config)
+    assert (made.meta.region_name, made.meta.endpoint_url) == ('mars', 'https://s3.example.org')
+    assert (made.meta.config.max_pool_connections, made.meta.config.user_agent_extra, made.meta.config.read_timeout) == (7, 'other', 5)
+    of_aws = factory.client('s3', factory.bare_session(None), None, region='eu-west-1')
+    assert 'amazonaws.com' in of_aws.meta.endpoint_url
+    assert of_aws.meta.config.read_timeout == 60
+
+
+@pytest.mark.parametrize(
+    ('operation', 'bucket', 'told', 'nowhere'),
+    [('GetObject', 'b', False, False), ('GetObject', '', True, True), ('HeadBucket', 'b', False, True), ('HeadBucket', 'b', True, False)],
+)
+def test_which_redirects_cannot_be_followed(operation, bucket, told, nowhere):
+    assert factory._leads_nowhere(operation, bucket, told) is nowhere
+
+
+def test_a_deadline_is_over_in_its_last_moment(monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(deadlines, 'time', clock)
+    with deadlines.within(10):
+        assert (deadlines.seconds_left(), deadlines.is_over()) == (10, False)
+        clock.now += 10
+        assert (deadlines.seconds_left(), deadlines.is_over()) == (0, True)
+        with deadlines.within(5):
+            assert deadlines.seconds_left() == 0

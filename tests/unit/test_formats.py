@@ -111,7 +111,7 @@ def test_an_alias_tells_its_rse(alias, rse, is_on):
     assert is_alias_on(alias, rse) is is_on
 
 
-@pytest.mark.parametrize('others', [('run/7/', 'run_7/'), ('Run/', 'run/'), ('x' * 50, 'x' * 51), ('a__b/', 'a_b/')])
+@pytest.mark.parametrize('others', [('run/7/', 'run_7/'), ('Run/', 'run/'), ('x' * 50, 'x' * 51), ('a__b/', 'a_b/'), ('RUNX/', 'RUN/')])
 def test_parts_of_a_bucket_have_different_aliases(others):
     one, other = (alias_of('SITE_S3', 'user.bob', 'user.bob', prefix, 'alice') for prefix in others)
     assert one != other
@@ -264,7 +264,7 @@ def test_a_remote_of_rclone():
     remote = parser['site_s3']
     assert (remote['type'], remote['endpoint'], remote['secret_access_key'], remote['session_token']) == ('s3', URL, SECRET, TOKEN)
     assert remote['force_path_style'] == 'true'
-    assert 'override.ca_cert = /ca.pem\n' in FORMATS['rclone'].merged('', [access(ca_bundle='/ca.pem')])
+    assert '\noverride.ca_cert = /ca.pem\n' in FORMATS['rclone'].merged('', [access(ca_bundle='/ca.pem')])
     assert 'ca_cert' not in ''.join(environment([access(ca_bundle='/ca.pem')])).replace('RCLONE_CA_CERT', '')
 
 
@@ -567,6 +567,14 @@ def test_an_empty_or_a_new_section_stands_apart_from_what_is_above():
     assert FORMATS['aws'].merged('\n', [access()]) == f'\n{new}'
     assert FORMATS['aws'].merged('[ rucio-site_s3 ]\naws_session_token = x\n\n; of b\n[b]\n', [access()]) == f'{new}\n; of b\n[b]\n'
     assert FORMATS['aws'].merged('[rucio-site_s3]\naws_session_token = x\n\n\n', [access()]) == f'{new}\n\n'
+    assert FORMATS['aws'].merged('[rucio-site_s3]\naws_session_token = x\n# of b\n[b]\n', [access()]) == f'{new}# of b\n[b]\n'
+    above, below = '[a]\nx = 1\ny = 2\n', '[b]\nz = 1\n[c]\nz = 1\n'
+    assert FORMATS['aws'].merged(f'{above}[rucio-site_s3]\nx = 1\naws_session_token = x\n{below}', [access()]) == above + new + below
+
+
+def test_the_keys_of_the_next_section_do_not_count():
+    with pytest.raises(InputValidationError, match="The section 'rucio-site_s3' exists already"):
+        FORMATS['aws'].merged('[rucio-site_s3]\n[b]\naws_session_token = x\n', [access()])
 
 
 @pytest.mark.parametrize(
@@ -588,7 +596,7 @@ def test_only_the_bucket_of_s3cmd_may_look_like_a_variable():
     assert 'use_https = False\n' in FORMATS['s3cmd'].text([access(url='http://s3')])
     with pytest.raises(InputValidationError, match='the option host_base of a configuration file'):
         FORMATS['s3cmd'].text([access(addressing='virtual', url='http://%(bucket)s.s3')])
-    with pytest.raises(InputValidationError, match='the option secret_key of a configuration file'):
+    with pytest.raises(InputValidationError, match=r'the option secret_key of a configuration file, as they contain "%\("'):
         FORMATS['s3cmd'].text([access(secret_key='%(bucket)s.')])
 
 

@@ -589,7 +589,7 @@ def _line(name: str, value: str) -> str:
             f'the option {name} of a configuration file',
             'a quote, a control character, or the start of a variable or comment',
         )
-    if '%(' in value.replace('%(bucket)s.', '', 1 if name == 'host_bucket' else 0):
+    if '%(' in (value.removeprefix('%(bucket)s.') if name == 'host_bucket' else value):
         _cannot_hold(f'the option {name} of a configuration file', '"%("')
     return f'{name} = {value}'
 
