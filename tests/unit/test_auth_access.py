@@ -38,6 +38,7 @@ from rucio.db.sqla.constants import AccountStatus, AccountType, DIDType
 
 SCOPE = InternalScope('user.alice')
 PAST = datetime(2020, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as Rucio's tables have times
+MADE = datetime(2021, 1, 2, 3, 4, 5)  # noqa: DTZ001 - at once: what is of another name or scope is told by these
 ALICE, BOB, ROOT, OPERATOR = (InternalAccount(name) for name in ('alice', 'bob', 'root', 'operator'))
 
 
@@ -54,7 +55,7 @@ def session():
         session.add(models.AccountAttrAssociation(account=OPERATOR, key='admin', value='true'))
         session.add(models.Scope(scope=SCOPE, account=ALICE))
         for name, kind in (('run1', DIDType.DATASET), ('run1/file', DIDType.FILE), ('run1/sub', DIDType.CONTAINER)):
-            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=kind))
+            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=kind, created_at=MADE))
         session.flush()
         yield session
 
@@ -403,6 +404,7 @@ def test_all_accounts_may_read_but_the_storage_is_not_opened(session):
     assert not access.may(BOB, SCOPE, 'run1/file', True, session=session)
     assert not access.may(InternalAccount('bob', vo='abc'), SCOPE, 'run1/file', False, session=session)
     assert grants.list_public(session=session) == []
+    assert grants.list_published(SCOPE, session=session) == {}
     with pytest.raises(InvalidObject, match='read access only'):
         grants.need_grantable(SCOPE, 'run1', Grantee.of('*', 'everybody'), True, session=session)
     assert grants.delete_grants(SCOPE, 'run1', Grantee.of('*', 'everybody'), session=session)
@@ -528,7 +530,7 @@ def crowd(session):
     """Two scopes, in each two collections, and each of these shared with the same three."""
     session.add(models.Scope(scope=OTHER, account=OPERATOR))
     for name in ('run1', 'run1/sub'):
-        session.add(models.DataIdentifier(scope=OTHER, name=name, account=OPERATOR, did_type=DIDType.DATASET))
+        session.add(models.DataIdentifier(scope=OTHER, name=name, account=OPERATOR, did_type=DIDType.DATASET, created_at=MADE))
     session.flush()
     for scope in (SCOPE, OTHER):
         for name in ('run1', 'run1/sub'):

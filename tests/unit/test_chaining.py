@@ -21,6 +21,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -30,7 +31,7 @@ import sqlalchemy
 import sqlalchemy.orm
 from botocore.credentials import ReadOnlyCredentials
 
-from rucio.common.exception import RSEOperationNotSupported
+from rucio.common.exception import RSEAccessDenied, RSEOperationNotSupported
 from rucio.common.s3 import api
 from rucio.common.s3 import sts as sts_module
 from rucio.common.s3.endpoint import Endpoint
@@ -88,7 +89,7 @@ def storage(sts, database, beside):
 
     def make(rse='X', key='SERVERKEY', **settings):
         usual = {'sts_endpoint': sts.url, 'role_arn': ROLE, 'max_attempts': 1, 'secrets': Keys(key, 'hidden-key')}
-        endpoint = Endpoint(rse, f'id of {rse}', 'http://127.0.0.1:9', **usual | settings)
+        endpoint = Endpoint(rse, f'id of {rse}', **{'url': 'http://127.0.0.1:9'} | usual | settings)
         protocol = {'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default'}
         return storages.Storage(rse, f'id of {rse}', 'def', endpoint, {'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}, protocol)
 
@@ -205,7 +206,26 @@ def test_without_keys_to_try_with_it_is_said_why(storage, sts):
     sts.failures = [(403, 'AccessDenied')]
     found = chaining.verdict(storage())
     assert not found.safe
+    assert found.reason.startswith('RSE X: ')
     assert 'role_arn' in found.reason
+
+
+@pytest.mark.parametrize('arguments', [(), ('',), ('the storage is broken',)])
+def test_an_error_is_never_taken_for_a_refusal(storage, monkeypatch, arguments):
+    """Whether or not it says what is wrong."""
+    monkeypatch.setattr(chaining.vending, 'assume', mock.Mock(side_effect=RSEAccessDenied(*arguments)))
+    found = chaining.verdict(storage())
+    assert not found.safe
+    assert found.reason.startswith((arguments and arguments[0]) or 'Referenced RSE not reachable.')
+
+
+def test_what_anybody_could_do_to_topics_ends_vending(storage, sts, monkeypatch):
+    seen = []
+    monkeypatch.setattr(chaining.topics, 'find_exposure', lambda _, keys: seen.append(keys.get_credentials().access_key) or 'topics can be deleted')
+    found = chaining.verdict(storage())
+    assert (found.safe, found.reason) == (False, 'topics can be deleted')
+    assert seen == ['KEY1'], 'by keys as they are vended'
+    assert actions(sts)[-1] == 'GetSessionToken', 'the last of what is tried'
 
 
 @pytest.mark.parametrize(
@@ -455,6 +475,9 @@ def test_the_last_verdict_is_read_and_nothing_is_tried(storage, sts, database, c
     found, tried = chaining.verdict(storage()), len(sts.requests)
     assert last() == found
     assert last(role_arn=SECOND) is None
+    database.statements = 0
+    assert last() == found
+    assert database.statements == 0, 'it is remembered'
     chaining._slots.clear()
     assert last() == found
     clock.ahead = chaining.SAFE_SECONDS + 1
@@ -468,7 +491,7 @@ def test_a_long_story_fits_into_rucios_table(storage, sts, database):
     with database.session() as session:
         kept = session.execute(sqlalchemy.select(models.Config.value)).scalar_one()
     assert len(kept) <= 4000
-    assert len(json.loads(kept)['role']) == 500
+    assert [len(json.loads(kept)[name]) for name in ('role', 'reason')] == [500, 2000]
 
 
 def test_temporary_keys_of_the_server_differ_between_processes(storage, beside, monkeypatch):
@@ -479,3 +502,16 @@ def test_temporary_keys_of_the_server_differ_between_processes(storage, beside, 
             monkeypatch.setattr(storages.Storage, 'credentials', lambda _, key=key, token=token: ReadOnlyCredentials(key, 'secret', token))
             marks.setdefault(token, set()).add(chaining._mark(there))
     assert [len(each) for each in marks.values()] == [1, 2]
+
+
+def test_a_verdict_is_for_the_gateways_and_the_release_that_were_tried(storage, beside):
+    """Topics are on a gateway of their own, on storages that create them."""
+
+    def marks(*every):
+        return len({chaining._mark(storage(**each)) for each in every})
+
+    usual, other, events = {}, {'url': 'http://127.0.0.1:10'}, {'events_endpoint': 'https://private.example.org'}
+    assert marks(usual, {'minio_release': 'RELEASE.2026-01-01T00-00-00Z'}) == 2
+    assert marks(*({'event_topics': True} | each for each in (usual, other, events))) == 3
+    assert marks(usual, {'event_topics': True}) == 2
+    assert marks(usual, events) == 1

@@ -105,6 +105,8 @@ def touched(asked, **settings):
         (request('GET', f'/{OWN}?location'), [(OWN, '', False)]),
         (request('GET', f'/{OWN}'), [(OWN, '', False)]),
         (request('GET', f'/{OWN}?list-type=2&prefix='), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?list-type=2&fetch-owner=true'), [(OWN, '', False)]),
+        (request('GET', f'/{OWN}?list-type=2&fetch-owner=false'), [(OWN, '', False)]),
         (request('GET', f'/{OWN}?list-type=2&prefix=run1%2F&delimiter=%2F&encoding-type=url&max-keys=1000'), [(OWN, 'run1/', False)]),
         (request('GET', f'/{OWN}?prefix=run1%2Fa%2Fb&marker=run1%2Fa%2Fb'), [(OWN, 'run1/a/', False)]),
         (request('GET', f'/{OWN}?list-type=2&prefix=run1'), [(OWN, '', False)]),
@@ -173,9 +175,13 @@ def test_the_number_of_requests_is_bounded(requests):
         sign(Storage(), requests, anything)
 
 
-@pytest.mark.parametrize('value', [EMPTY, signing_guards.UNSIGNED, signing_guards.UNSIGNED_TRAILER])
-def test_the_body_may_have_a_checksum_or_over_https_none(value):
-    (answer,) = sign(Storage(), [request('PUT', headers={'x-amz-content-sha256': [value]})], anything)
+UNSIGNED = ('UNSIGNED-PAYLOAD', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER')  # as AWS's Signature Version 4 names them
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'PUT', 'DELETE'])
+@pytest.mark.parametrize('value', [EMPTY, *UNSIGNED])
+def test_the_body_may_have_a_checksum_or_over_https_none(value, method):
+    (answer,) = sign(Storage(), [request(method, headers={'x-amz-content-sha256': [value]})], anything)
     assert answer['headers']['X-Amz-Content-SHA256'] == [value]
 
 
@@ -306,6 +312,20 @@ def test_host_style_names_the_bucket_where_the_storage_has_it():
             touched(request(path='/run1/file', url=own), addressing=addressing)
 
 
+@pytest.mark.parametrize(
+    'url',
+    [
+        f'http://{OWN}.s3.example.org:9000',
+        f'https://{OWN}.evil.example.org:9000',
+        'https://s3.example.org.evil.example.org:9000',
+        f'https://{OWN}.s3.example.org',
+    ],
+)
+def test_host_style_is_for_the_storage_itself(url):
+    with pytest.raises(AccessDenied, match='is not at RSE X, whose endpoint is'):
+        touched(request(path='/run1/file', url=url), addressing='virtual')
+
+
 # What is refused to everybody, and before the secret is read
 
 FOREIGN_HOSTS = [
@@ -415,6 +435,7 @@ HOSTILE_HEADERS = {
     'two_sources': {'x-amz-copy-source': [f'{OWN}/a'], 'X-Amz-Copy-Source': ['user.bob/secret']},
     'no_value': {'x-amz-meta-a': []},
     'no_text': {'x-amz-meta-a': [1]},
+    'not_only_text': {'x-amz-meta-a': ['b', {}]},
     'no_list': {'x-amz-meta-a': None},
     'long': {'x-amz-meta-a': ['b' * 5000]},
     'streaming_signed': {'x-amz-content-sha256': ['STREAMING-AWS4-HMAC-SHA256-PAYLOAD']},
@@ -472,6 +493,9 @@ HOSTILE_BODIES = {
     'no_body': request('POST', f'/{OWN}?delete'),
     'no_base64': request('POST', f'/{OWN}?delete') | {'body': '<Delete>'},
     'no_text': request('POST', f'/{OWN}?delete') | {'body': ['x']},
+    'more_than_base64': deletion('a') | {'body': f'{deletion("a")["body"]}!'},
+    'key_in_something_else': deletion('a', after='<Entry><Key>b</Key></Entry>'),
+    'key_in_quiet': deletion('a', after='<Quiet><Key>b</Key></Quiet>'),
 }
 NO_REQUESTS = [
     None,
@@ -523,7 +547,7 @@ def test_a_hostile_request_is_refused_to_everybody_before_the_secret_is_read(ask
     assert SECRET not in sentence
 
 
-@pytest.mark.parametrize('value', [signing_guards.UNSIGNED, signing_guards.UNSIGNED_TRAILER])
+@pytest.mark.parametrize('value', UNSIGNED)
 def test_a_body_without_a_checksum_is_not_signed_for_http(value):
     url = URL.replace('https', 'http')
     with pytest.raises(AccessDenied, match='https only'):

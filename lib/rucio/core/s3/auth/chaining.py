@@ -277,7 +277,7 @@ def _run_trials(storage: 'Storage') -> Verdict:
         try:
             reason = _find_escalation(storage)
         except RucioException as error:
-            reason = str(error.args[0] if error.args else error)
+            reason = str((error.args and error.args[0]) or error)  # never empty: that would be safe
     if reason:
         _LOGGER.warning('S3: no keys are vended. %s', reason)
     return Verdict(not reason, reason, time.time())
