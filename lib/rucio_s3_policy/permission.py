@@ -189,7 +189,7 @@ def _need_scopes(issuer: 'InternalAccount', scopes: 'Iterable[str]', session: 'S
 def _base_module() -> 'ModuleType':
     """Return the module with the permissions that Rucio would use without this package."""
     name = 'generic'
-    if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
+    if config_get_bool('common', 'multi_vo', default=False, check_config_table=False):
         name = 'generic_multi_vo'
     elif get_policy() != DEFAULT_VO:
         name = get_policy().lower()

@@ -22,7 +22,7 @@ from typing import Any
 
 from rucio.common.config import config_get_bool
 
-if config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False):
+if config_get_bool('common', 'multi_vo', default=False, check_config_table=False):
     from rucio.common.schema import generic_multi_vo as _base
     from rucio.common.schema.generic_multi_vo import *  # noqa: F403
 else:

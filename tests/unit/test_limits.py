@@ -42,7 +42,9 @@ LIMITS = {
     'rucio.core.s3.storages': {'CACHE_SECONDS': (1, 60), 'WARN_SECONDS': (60, 3600)},
     'rucio.core.s3.auth.chaining': {'SAFE_SECONDS': (3600, 86400), 'UNSAFE_SECONDS': (60, 600), 'ROLES_SECONDS': (60, 600)},
     'rucio.core.s3.auth.grants': {'MAX_GRANTS': (50, 1000), 'MAX_RSE_IDS_LENGTH': (500, 4000)},
+    'rucio.core.s3.auth.pending': {'SECONDS': (1800, 3600), 'MAX_ROWS': (500, 5000), 'MAX_NAMES': (100, 1000)},
     'rucio.core.s3.auth.rates': {'BURST': (1, 60)},
+    'rucio.core.s3.auth.shares': {'MAX_SHARES': (500, 5000)},
     'rucio.core.s3.auth.signing': {'MAX_KEYS': 1000, 'MAX_SINGLE_CHECKS': (1, 50)},
     'rucio.core.s3.auth.signing_guards': {
         'MAX_URI': (4 * KiB, 16 * KiB),

@@ -101,6 +101,27 @@ def test_other_accounts_and_rses_are_apart(session, clock):
     assert counted(session) == 10
 
 
+def test_what_has_ended_is_deleted_of_the_account_and_the_rse_alone(session, clock):
+    others = [(InternalAccount('bob'), RSE), (ALICE, 'cd' * 16)]
+    for account, rse_id in [*others, (ALICE, RSE)]:
+        pending.add(account, rse_id, [Stored(SCOPE, 'a', None, 20)], session=session)
+    clock[0] += timedelta(days=1)
+    add(session, 'b', 10)
+    found = session.execute(select(Pending.account, Pending.rse_id, Pending.name)).all()
+    assert sorted(found, key=str) == sorted([*((*each, 'a') for each in others), (ALICE, RSE, 'b')], key=str)
+
+
+def test_objects_that_are_joined_count_to_the_end_of_their_minute(session, clock, monkeypatch):
+    monkeypatch.setattr(pending, 'MAX_NAMES', 0)
+    start = clock[0]
+    for number, (seconds, microseconds) in enumerate([(0, 0), (0, 1), (30, 500), (60, 0)]):
+        clock[0] = start + timedelta(seconds=seconds, microseconds=microseconds)
+        add(session, f'file{number}', 10**number)
+    pending.join_rows(ALICE, RSE, session=session)
+    found = session.execute(select(Pending.signed_at, Pending.bytes).order_by(Pending.signed_at)).all()
+    assert found == [(start, 1), (start + timedelta(minutes=1), 1110)]
+
+
 def test_joining_the_rows_of_one_leaves_those_of_others(session, clock):
     others = [(InternalAccount('bob'), RSE), (ALICE, 'cd' * 16)]
     for account, rse_id in others:

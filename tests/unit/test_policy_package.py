@@ -244,6 +244,12 @@ def test_only_an_admin_attaches_a_path(rucio, action, session):
 
 
 @ATTACHING
+def test_where_name_and_id_are_of_two_rses_both_must_be_deterministic(rucio, action):
+    rucio.add_rse('FREE', S3, deterministic=False)
+    assert 'only an admin' in rucio.may_attach(action, file(), rse='SITE_S3', rse_id=rucio.rses['FREE']).message
+
+
+@ATTACHING
 def test_whose_the_dataset_is_is_asked_first(rucio, action):
     assert rucio.may_attach(action, file('user.bob'), account='bob') is False
 
@@ -282,6 +288,8 @@ def test_update_needs_a_state_and_does_not_take_back_that_a_file_is_there(rucio)
         '{"rse": "SITE_S3", "files": {"scope": "user.alice", "name": "x"}}',
         '{"rse": "SITE_S3", "files": "user.alice"}',
         '{"rse": "SITE_S3", "files": null}',
+        '{"rse": "SITE_S3", "files": 5}',
+        '{"rse": "SITE_S3", "files": true}',
         '{"rse": "SITE_S3", "files": ["user.alice"]}',
         '{"rse": "SITE_S3", "files": [{"name": "x"}]}',
         '{"rse": "SITE_S3", "files": [{"scope": "user.alice"}]}',
@@ -297,7 +305,7 @@ def test_update_needs_a_state_and_does_not_take_back_that_a_file_is_there(rucio)
         '{"rse": "SITE_S3", "files": ' + '[' * 100_000,
         '{"rse": "SITE_S3", "files": [{"scope": "user.alice", "name": "x", "bytes": ' + '9' * 10_000 + '}]}',
     ],
-    ids=range(24),
+    ids=range(26),
 )
 def test_not_by_a_body_that_cannot_be_read(rucio, body):
     assert not rucio.may_add(body=body)
@@ -360,6 +368,13 @@ def test_what_the_generic_permissions_allow_is_allowed_without_a_look(rucio):
     assert rucio.may('update_replicas_states', account='root') is True
 
 
+def test_updates_that_a_site_allows_are_allowed_without_a_look(rucio, monkeypatch):
+    """Rucio's own permissions let admins alone; those of a site may let others."""
+    monkeypatch.setattr(permission, '_base', mock.Mock(**{'has_permission.return_value': True}))
+    assert rucio.may('update_replicas_states') is True
+    assert rucio.may('add_replicas') is not True
+
+
 def test_a_vo_admin_may_not_add_vos(rucio, session):
     session.add(models.AccountAttrAssociation(account=rucio.alice, key='admin', value=True))
     session.commit()
@@ -399,6 +414,26 @@ def test_it_stands_on_what_rucio_would_ask_without_it(home, monkeypatch, text, m
     home.joinpath('rucio', 'etc', 'rucio.cfg').write_text(text)
     config.clean_cached_config()
     assert permission._base_module() is module
+
+
+@pytest.mark.parametrize(
+    ('text', 'module'), [('', 'generic'), ('[common]\nmulti_vo = False\n', 'generic'), ('[common]\nmulti_vo = True\n', 'generic_multi_vo')]
+)
+def test_the_schema_is_rucios_with_another_name_and_no_database_is_asked(home, monkeypatch, text, module):
+    """When it is imported, there may be none yet."""
+    home.joinpath('rucio', 'etc', 'rucio.cfg').write_text(text)
+    config.clean_cached_config()
+    monkeypatch.setattr(config, 'is_client', lambda: False)
+    monkeypatch.setattr(config, '__config_get_table', mock.Mock(side_effect=AssertionError('the database was asked')))
+    spec = importlib.util.spec_from_file_location('schema_anew', schema.__file__)
+    anew = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(anew)
+    own = importlib.import_module(f'rucio.common.schema.{module}')
+    assert anew.SCHEMAS.keys() == own.SCHEMAS.keys()
+    assert (anew.SCOPE_LENGTH, anew.ACCOUNT) == (own.SCOPE_LENGTH, own.ACCOUNT)
+    assert own.NAME | {'pattern': anew.NAME['pattern']} == anew.NAME
+    assert own.NAME['pattern'] != anew.NAME['pattern'], "Rucio's own is as it was"
+    assert permission._base_module() is importlib.import_module(f'rucio.core.permission.{module}')
 
 
 def test_this_rucio_is_supported():
@@ -477,6 +512,15 @@ def test_a_dataset_is_added_where_no_request_or_no_json_names_files(rucio):
     for body in ('', '{', '[]', 'null', '[' * 100_000):
         with rucio.request(body, path='/dids/user.alice/run1'):
             assert may()
+
+
+def test_a_body_is_read_as_the_endpoint_reads_it(rucio):
+    """Which replaces what is not UTF-8."""
+    kwargs = {'scope': InternalScope('user.alice', vo=rucio.vo), 'name': 'run1', 'type': 'DATASET'}
+    body = b'{"rse": "SITE_S3", "dids": [{"scope": "user.bob", "name": "x\xff"}], "files": [{"scope": "user.alice", "name": "x\xff"}]}'
+    with rucio.request(body, path='/dids/user.alice/run1'):
+        assert 'user.bob' in permission.has_permission(rucio.alice, 'add_did', kwargs, session=rucio.session).message
+    assert rucio.may_add(body=body)
 
 
 def test_a_refusal_is_short_and_names_the_reason(rucio):

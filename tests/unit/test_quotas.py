@@ -93,6 +93,17 @@ def test_a_limit_for_several_rses_counts_those_of_the_vo(twins, every):
     assert (room(one).limit, room(beside).limit) == (10**8, 10**9), 'the one that leaves less'
 
 
+def test_a_limit_of_nothing_leaves_nothing(twins, every):
+    one = every[0]
+    with twins.writing() as session:
+        for model in (models.AccountUsage, models.UpdatedAccountCounter, Pending):
+            session.query(model).delete()
+    limit(twins, one, 0)
+    assert room(one).left == 0
+    with pytest.raises(InsufficientAccountLimit, match=r'0\.000 B of 0\.000 B allowed at RSE TWIN_A are used, 1\.000 B with this'):
+        one.write(quotas.need_room, one.storage, [charge(one, 1)])
+
+
 def charge(one, length, name='new'):
     request = SimpleNamespace(part=None, length=length, headers={}, operation='PutObject')
     return quotas.Charge(one.account, request, one.scope, name)
@@ -129,6 +140,11 @@ def test_whose_limit_a_part_of_a_bucket_counts_to(twins, every):
     alice, bob = every[0], twins.of(owner='bob')
     found = alice.read(quotas.room_of_place, alice.storage, bob.account, alice.subtree.bucket, 'run1/')
     assert found.account == alice.account, 'whoever stores it'
+    limit(twins, bob, room_for(next(each for each in every if each.account == bob.account and each.rse_id == bob.rse_id), 30))
+    several = SimpleNamespace(dids_of=lambda *_: [('user.alice', 'x'), ('user.bob', 'x'), ('user.nobody', 'x')])
+    place = SimpleNamespace(rse=alice.storage.rse, rse_id=alice.rse_id, vo='def', layout=several)
+    found = alice.read(quotas.room_of_place, place, alice.account, 'shared', 'x')
+    assert (found.account, found.left) == (bob.account, 30), 'whose room is the least, where it may be of several'
 
 
 def test_keys_live_as_long_as_it_takes_to_fill_the_room(twins, every):
@@ -252,6 +268,16 @@ def test_what_is_signed_twice_counts_once_where_it_matters(twins, every):
     assert room(one).left == 0
 
 
+def test_what_is_asked_for_twice_at_once_is_not_taken_off_what_was_signed_before(twins, every):
+    one = every[0]
+    limit(twins, one, 50)
+    used = r': 7\.000 B of 50\.000 B allowed at RSE TWIN_A are used \(4\.000 B of them signed in the last half hour\), 67\.000 B with this\. '
+    with pytest.raises(InsufficientAccountLimit, match=used):
+        one.write(quotas.need_room, one.storage, [charge(one, 60)])
+    with pytest.raises(InsufficientAccountLimit, match=r': 3\.000 B of 50\.000 B allowed at RSE TWIN_A are used, 123\.000 B with this\. '):
+        one.write(quotas.need_room, one.storage, [charge(one, 60), charge(one, 60)])
+
+
 def test_what_cannot_be_measured_is_not_signed(twins, every):
     one = every[0]
     unknown = charge(one, None)
@@ -290,6 +316,8 @@ def test_what_the_rules_of_the_account_count_for_a_file_is_not_counted_again(twi
     assert left(one, bob, 30) == [30], 'the file of another scope'
     assert left(one, bob, 30, twins.of('two', 'bob').account) == [30], 'another account'
     assert left(one, bob, 30, bob.account) == [20]
+    twins.change(models.ReplicaLock, {'scope': bob.scope, 'name': 'run1/file'}, bytes=None)
+    assert left(one, bob, 30, bob.account) == [30], 'a lock without a size'
     twins.change(models.ReplicaLock, {'scope': one.scope, 'name': 'run1/file'}, name='run1/renamed')
     assert left(one, one, 30) == [30], 'another name'
 

@@ -243,7 +243,7 @@ def _read_uri(uri: str, endpoint: 'Endpoint') -> tuple[str, str, dict[str, str]]
         _refuse(f'its uri is not at RSE {endpoint.rse}, whose endpoint is {endpoint.url}')
     if not _BUCKET.fullmatch(bucket):
         _refuse(f"'{bucket}' is not a valid bucket name")
-    return bucket, key, _read_query(found['query'] or '')
+    return bucket, key, _read_query(found['query'])
 
 
 def _decoded(text: str, what: str, safe: str = '') -> str:
@@ -289,7 +289,7 @@ def _spellings(key: str, what: str = 'key', limit: int = MAX_KEY_BYTES) -> list[
     return spellings + [re.sub('//+', '/', each).removeprefix('/') for each in spellings]
 
 
-def _read_query(text: str) -> dict[str, str]:
+def _read_query(text: Optional[str]) -> dict[str, str]:
     query: dict[str, str] = {}
     for pair in text.split('&') if text else ():
         name, _, value = pair.partition('=')
