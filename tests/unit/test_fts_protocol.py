@@ -27,6 +27,7 @@ import rucio_s3_seams
 from rucio.common.exception import RSEFileNameNotSupported, RSEOperationNotSupported, RSEProtocolNotSupported, ServiceUnavailable
 from rucio.common.s3 import address
 from rucio.rse import rsemanager
+from rucio.rse.protocols import s3 as s3_protocol
 
 IMPL = 'rucio.rse.protocols.s3.FTS'
 THIRD_PARTY = {'third_party_copy_read': 1, 'third_party_copy_write': 1}
@@ -126,11 +127,12 @@ def test_the_entry_that_rucio_keeps_is_not_changed(site):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_a_url_is_found_again(site, name):
-    protocol = for_fts(site())
+@pytest.mark.parametrize(('own', 'scheme'), [('https', 's3s'), ('http', 's3')])
+def test_a_url_is_found_again(site, own, scheme, name):
+    protocol = for_fts(site(url=f'{own}://s3.example.org:9000'))
     url = url_of(protocol, 'user.alice', name)
     parsed = protocol.parse_pfns([url])[url]
-    assert (parsed['scheme'], parsed['hostname'], parsed['port']) == ('s3s', 's3.example.org', 9000)
+    assert (parsed['scheme'], parsed['hostname'], parsed['port']) == (scheme, 's3.example.org', 9000)
     assert (parsed['path'], parsed['name']) == ('/user.alice/', name)
 
 
@@ -182,6 +184,18 @@ def test_third_party_copies_are_given_nothing_else(site, operation):
 )
 def test_whether_webdav_storages_shall_push_is_a_setting(site, given, wanted):
     assert for_fts(site(s3=given)).wants_push is wanted
+
+
+@pytest.mark.parametrize(('client', 'configured', 'times'), [(False, False, 1), (False, True, 0), (True, False, 0)])
+def test_a_server_that_is_not_configured_for_fts_is_warned_once(site, rucio_cfg, monkeypatch, client, configured, times):
+    rucio_cfg({'s3': {'fts': str(configured)}})
+    monkeypatch.setattr(s3_protocol, '_warned', set())
+    monkeypatch.setattr(s3_protocol, 'is_client', lambda: client)
+    said = []
+    for _ in range(2):
+        rsemanager.create_protocol(site(), 'third_party_copy_write', logger=lambda _, text, *values, **__: said.append(text % values))
+    assert len(said) == times
+    assert all('RSE X has a protocol for FTS, but rucio.cfg lacks [s3] fts = True' in each for each in said)
 
 
 # Stock Rucio

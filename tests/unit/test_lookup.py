@@ -14,6 +14,11 @@
 
 """Where DIDs and buckets are, of each of two VOs, RSEs and scopes with the same names. Which RSE is meant: see test_core_storages.py."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timezone
+
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
@@ -24,7 +29,7 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.core import account, account_limit, did, rse
 from rucio.core import scope as rucio_scope
 from rucio.core.s3 import imports, storages
-from rucio.core.s3.auth import access
+from rucio.core.s3.auth import access, grants
 from rucio.core.s3.buckets import lookup, places
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DIDType, ReplicaState
@@ -176,8 +181,12 @@ def test_is_file(twins, one):
     assert not one.read(lookup.is_file, one.scope, 'run1')
     assert not one.read(lookup.is_file, one.scope, 'nothing')
     with twins.writing() as session:
-        did.add_did(InternalScope('user.bob'), 'only', DIDType.DATASET, one.account, session=session)
-    assert not one.read(lookup.is_file, one.scope, 'only')
+        for name, kinds in (('x', (DIDType.DATASET, DIDType.FILE)), ('y', (DIDType.FILE, DIDType.DATASET)), ('only', (DIDType.FILE,))):
+            for owner, kind in zip(('bob', 'alice'), kinds, strict=False):
+                session.add(models.DataIdentifier(scope=InternalScope(f'user.{owner}'), name=name, account=one.account, did_type=kind))
+                session.flush()
+    for owner, files in (('alice', ['x']), ('bob', ['y', 'only'])):
+        assert [name for name in ('x', 'y', 'only') if one.read(lookup.is_file, twins.of(owner=owner).scope, name)] == files
 
 
 def test_scopes_and_quota(twins, one, newcomer):
@@ -194,6 +203,20 @@ def test_scopes_and_quota(twins, one, newcomer):
     assert listed(InternalAccount('bob')) == []
     assert listed(InternalAccount('bob'), 'user.bob') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'what is there already'
     assert listed(InternalAccount('bob'), 'user.zoe') == []
+    assert listed(InternalAccount('bob'), 'user.zoe', 'user.bob') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'one of the scopes is enough'
+
+
+def test_the_bucket_of_an_import_and_one_of_all_scopes_are_no_scopes(one, imported, monkeypatch):
+    listed = one.read(lambda session: storages.list_storages('def', session=session))
+    assert imported in listed
+    assert names(one.read(lookup.may_have_buckets_of, one.account, ['user.alice'], listed)) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
+    public = replace(imported, endpoint=replace(imported.endpoint, auth='anonymous'))
+    assert lookup.list_buckets([public], {'user.alice'}) == ([], {})
+    assert {each['scope'] for each in lookup.list_buckets([public], None)[0]} == {None}
+    monkeypatch.setattr(type(one.storage.layout), 'common_bucket', 'user.alice')
+    assert one.read(lookup.may_have_buckets_of, one.account, ['user.alice'], listed) == []
+    assert lookup.list_buckets([one.storage], {'user.alice'}) == ([], {})
+    assert [(each['bucket'], each['scope']) for each in lookup.list_buckets([one.storage], None)[0]] == [('user.alice', None)]
 
 
 # Buckets
@@ -242,8 +265,21 @@ def test_exists(one, s3):
     with pytest.raises(AccessDenied):
         lookup.exists(one.storage, 'user.alice')
     s3.fail('HeadBucket', *[error(503, 'SlowDown')] * SERVER.max_attempts * 3)
-    with pytest.raises(ResourceTemporaryUnavailable):
+    with pytest.raises(ResourceTemporaryUnavailable, match=r"RSE TWIN_A: make-bucket of bucket 'user\.alice'"):
         lookup.exists(one.storage, 'user.alice')
+
+
+def test_who_may_only_read_what_another_rse_has_there_does_not_change_it(twins):
+    """The bucket of alice's scope on TWIN_B is also that of a scope b.user.alice on TWIN_A, which is bob's."""
+    there, theirs = twins.of(rse='TWIN_B'), InternalScope('b.user.alice')
+    with twins.writing() as session:
+        rucio_scope.add_scope(theirs, InternalAccount('bob'), session=session)
+        did.add_did(theirs, 'run1', DIDType.DATASET, InternalAccount('bob'), session=session)
+        grants.add_grant(theirs, 'run1', 'alice', False, 'bob', session=session)
+    with pytest.raises(AccessDenied, match='RSE TWIN_A has files of other scopes'):
+        lookup.need_exclusive(there.storage, there.account, 'user.alice', 'run1')
+    there.write(grants.add_grant, theirs, 'run1', 'alice', True, 'bob')
+    lookup.need_exclusive(there.storage, there.account, 'user.alice', 'run1')
 
 
 def test_buckets_are_those_of_the_rse_and_of_the_scopes(one, twins, s3):
@@ -259,6 +295,38 @@ def test_buckets_are_those_of_the_rse_and_of_the_scopes(one, twins, s3):
     assert [each['bucket'] for each in lookup.list_buckets(found[1:2], None)[0]] == ['b.user.alice', 'b.user.bob']
     assert len(lookup.list_buckets(found[:1], None)[0]) == len(s3.buckets)
     assert lookup.list_buckets(found, set())[0] == []
+
+
+def test_since_when_a_bucket_is_there(one, monkeypatch):
+    listed = [{'Name': 'user.alice', 'CreationDate': datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)}]
+    monkeypatch.setattr(lookup.objects, 'buckets', lambda _: listed)
+    assert [each['created'] for each in lookup.list_buckets([one.storage], None)[0]] == ['2026-01-02T03:04:05Z']
+
+
+def test_storages_that_anybody_may_read_are_asked_for_their_buckets_alone(one, twins):
+    """They list none."""
+    there = twins.of(rse='TWIN_B').storage
+    public = replace(one.storage, endpoint=replace(one.storage.endpoint, auth='anonymous'))
+
+    def listed(*asked):
+        return {each['rse'] for each in lookup.list_buckets(asked, {'user.alice'})[0]}
+
+    assert (listed(public), listed(public, there), listed(there, public, public)) == ({'TWIN_A'}, {'TWIN_B'}, {'TWIN_B'})
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_storages_are_asked_at_the_same_time_but_not_too_many(monkeypatch, count):
+    monkeypatch.setattr(lookup, '_AT_ONCE', 2)
+    sizes, all_there = [], threading.Barrier(2, timeout=10)
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, size):
+            sizes.append(size)
+            super().__init__(size)
+
+    monkeypatch.setattr(lookup, 'ThreadPoolExecutor', Pool)
+    assert lookup._ask_all(range(count), lambda each: each < 2 and all_there.wait() >= 0) == [each < 2 for each in range(count)]
+    assert sizes == [2]
 
 
 # Imports
@@ -309,6 +377,14 @@ def test_an_imported_collection_is_in_the_bucket_that_it_is_imported_from(one, t
     assert [each['rse'] for each in one.read(lookup.locate, one.account, one.scope, '')] == ['TWIN_A', 'TWIN_B']
     assert names(one.read(lookup.storages_to_publish, one.account, one.scope, 'run1')) == [('def', 'TWIN_A')]
     assert candidates(one, 'pub/new') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'new files have no place in an import'
+
+
+def test_a_bucket_that_was_imported_as_a_whole(one, twins, imported):
+    with twins.writing() as session:
+        did.add_did(one.scope, 'whole', DIDType.DATASET, one.account, session=session)
+        imports.save(imported, imports.Import('more-data', '', 'user.alice', 'whole'), 'root', False, session=session)
+    assert one.read(lookup.imported, one.account, one.scope, 'whole', None)[1:] == ('more-data', '')
+    assert one.read(lookup.imported, one.account, one.scope, 'whole/deep', None)[1:] == ('more-data', 'deep/')
 
 
 # Many collections

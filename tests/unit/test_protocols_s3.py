@@ -270,6 +270,11 @@ def test_a_pfn_of_another_storage_is_refused(bound, protocol, pfn):
             operation(pfn)
 
 
+def test_a_port_that_is_not_a_number_is_told(bound):
+    with pytest.raises(RSEFileNameNotSupported, match="'https://h:port/mc23/f' is not a valid URL: its host or port cannot be read"):
+        bound().parse_pfns('https://h:port/mc23/f')
+
+
 @pytest.mark.parametrize('pfn', [f'{SITE}/other/f', f'{SITE}/bucketeer/f', f'{SITE}/bucket'])
 def test_a_pfn_that_does_not_lie_below_the_prefix_is_refused(bound, pfn):
     with pytest.raises(RSEFileNameNotSupported, match="prefix '/bucket/'"):
@@ -304,7 +309,11 @@ def test_a_wrong_setting_is_told_when_connecting(rse, rucio_cfg, monkeypatch, cl
     """Stock `rucio download` would only say that it failed to create a protocol; daemons log it themselves."""
     rucio_cfg({})
     logged = []
-    made = rsemanager.create_protocol(rse(s3={'provder': 'ceph'}), 'write', logger=lambda level, _, *said, **__: logged.append((level, *said)))
+
+    def log(level, text, *said, **_):
+        logged.append((level, (text % said).removeprefix('s3.Default: ')))  # Rucio's words
+
+    made = rsemanager.create_protocol(rse(s3={'provder': 'ceph'}), 'write', logger=log)
     monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
     with pytest.raises(ConfigurationError, match="'provder'") as caught:
         made.connect()
@@ -459,10 +468,10 @@ def test_but_never_with_our_keys(protocol, s3):
     assert not s3.requests
 
 
-@pytest.mark.parametrize('operation', ['rename', 'ls', 'bulk_delete'])
+@pytest.mark.parametrize('operation', ['rename', 'ls', 'bulk_delete', 'get_space_usage'])
 def test_what_signed_urls_cannot_do_says_so(protocol, s3, operation):
-    made, pfn = protocol(keys=None), f'{s3.url}/{BUCKET}/f?{SIGNATURE}'
-    arguments = {'rename': (pfn, f'{s3.url}/{BUCKET}/g?{SIGNATURE}'), 'ls': (pfn,), 'bulk_delete': ([pfn],)}[operation]
+    made, pfn = protocol(keys=None, s3={'provider': 'seaweedfs', 'capacity': '1'}), f'{s3.url}/{BUCKET}/f?{SIGNATURE}'
+    arguments = {'rename': (pfn, f'{s3.url}/{BUCKET}/g?{SIGNATURE}'), 'ls': (pfn,), 'bulk_delete': ([pfn],), 'get_space_usage': ()}[operation]
     with pytest.raises(RSEOperationNotSupported, match=rf'RSE X: {operation} needs keys.*\[s3:X\]'):
         getattr(made, operation)(*arguments)
     assert not s3.requests
@@ -510,6 +519,7 @@ def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_conditi
     with pytest.raises(FileReplicaAlreadyExists, match='was not changed'):
         made.put(source, f'{pfn}?{SIGNATURE}.rucio.upload')
     assert s3.content(BUCKET, 'f') == b'somebody else wrote this'
+    assert signer == [('X', 's3', 'read', pfn)]
     made.put(source, pfn + '2')
     assert s3.content(BUCKET, 'f2') == CONTENT
     asked = len(signer)
@@ -517,6 +527,31 @@ def test_a_signed_put_looks_before_where_the_storage_does_not_honour_the_conditi
     with pytest.raises(FileReplicaAlreadyExists) if s3.conditional_put else nullcontext():
         made.put(source, f'{s3.url}/{BUCKET}/f3?{SIGNATURE}')
     assert len(signer) == asked, 'a daemon does not look'
+
+
+def test_a_signed_put_where_nobody_signs_for_reading_does_not_look_before(protocol, s3, source):
+    protocol(keys=None, s3={'provider': 'generic'}).put(source, f'{s3.url}/{BUCKET}/f?{SIGNATURE}')
+    assert s3.operations() == ['PutObject']
+
+
+def test_nobody_signs_a_pfn_of_another_storage(protocol, signer):
+    with pytest.raises(RSEFileNameNotSupported, match='belongs to another storage'):
+        protocol(keys=None, url=SITE, sign_url='s3').stat(f'https://other.example.org/{BUCKET}/f')
+    assert not signer
+
+
+@pytest.mark.parametrize(('operation', 'arguments'), [('rename', (f'{SITE}/{BUCKET}/f', f'{SITE}/{BUCKET}/g')), ('ls', (f'{SITE}/{BUCKET}/f',))])
+def test_nobody_signs_for_what_needs_keys(protocol, signer, operation, arguments):
+    made = protocol(keys=None, url=SITE, sign_url='s3')
+    with pytest.raises(RSEOperationNotSupported, match=f'RSE X: {operation} needs keys'):
+        getattr(made, operation)(*arguments)
+    assert not signer
+
+
+def test_a_signed_url_may_name_the_bucket_in_its_host(protocol):
+    made = protocol(keys=None)
+    _, target = made.locate('read', f'https://bucket.s3.example.org/key?{SIGNATURE}')
+    assert target == ('X', 'bucket', 'key')
 
 
 def test_a_signed_put_compares_the_content_with_the_lfn(protocol, s3, source):
@@ -546,6 +581,7 @@ def test_a_pfn_of_another_protocol_of_the_rse_is_served(rse, s3, rucio_cfg, tmp_
 
 def test_nobody_is_asked_for_a_signature_where_there_are_keys(protocol, s3, source, signer):
     protocol(sign_url='s3').put(source, f'{s3.url}/{BUCKET}/f')
+    protocol(sign_url='s3', s3={'provider': 'generic'}).put(source, f'{s3.url}/{BUCKET}/g')
     assert not signer
 
 
@@ -697,13 +733,19 @@ def test_a_storage_that_cannot_be_reached_is_asked_once(protocol, s3, monkeypatc
 def test_one_object_of_which_nothing_is_heard_does_not_stop_the_others(protocol, s3):
     """Ceph answers nothing of what lies in an inactive placement group; the reaper would find the same object first in each of its cycles."""
     made = protocol(s3={'provider': 'seaweedfs', 'max_attempts': 1})
-    for name in ('b', 'c'):
+    for name in ('b', 'c', 'd'):
         s3.store(BUCKET, name, CONTENT)
     for name in ('b', 'c'):
         s3.fail('HeadObject', Lost())
         with pytest.raises(ServiceUnavailable, match='Connection was closed'):
             made.delete(f'{s3.url}/{BUCKET}/a')
         made.delete(f'{s3.url}/{BUCKET}/{name}')
+    # An error is an answer.
+    for fault in (Lost(), error(500, '500')):
+        s3.fail('HeadObject', fault)
+        with pytest.raises(ServiceUnavailable):
+            made.delete(f'{s3.url}/{BUCKET}/a')
+    made.delete(f'{s3.url}/{BUCKET}/d')
     assert not s3.buckets[BUCKET]
 
 
@@ -751,8 +793,9 @@ def test_a_bucket_that_refuses_is_not_taken_for_the_storage(protocol, s3, monkey
             made.delete(f'{s3.url}/{BUCKET}/a')
     tried = ['HeadObject', 'GetObject', 'DeleteObject']
     assert s3.operations() == [*tried, 'ListBuckets', 'GetBucketPolicy', *(['GetBucketPolicy'] if hidden else []), *tried]
-    now = time.monotonic()
-    monkeypatch.setattr(time, 'monotonic', lambda: now + 31)
+    now, (until, _) = time.monotonic(), made._closed[BUCKET]
+    assert 20 < until - now <= 30
+    monkeypatch.setattr(time, 'monotonic', lambda: until)
     del s3.policies[BUCKET]
     with pytest.raises(RSEAccessDenied):
         made.delete(f'{s3.url}/{BUCKET}/a')
@@ -801,9 +844,11 @@ def test_who_has_no_keys_of_the_operator_is_refused_as_such(protocol, s3):
 
 
 def test_where_all_scopes_share_a_bucket_it_is_the_storage(protocol, s3):
+    s3.policies[BUCKET] = DENY
     refuse(s3)
     with pytest.raises(RSEAccessDenied):
         protocol(prefix=f'/{BUCKET}/').delete(f'{s3.url}/{BUCKET}/user.alice/a')
+    assert 'ListBuckets' not in s3.operations()
 
 
 def test_stat_tells_a_size_that_is_a_number_and_the_md5_where_it_is_known(protocol, s3):
@@ -896,7 +941,7 @@ def test_a_failed_download_is_logged_as_rucios_client_says_nothing(rse, s3, ruci
         made.get(f'{s3.url}/{BUCKET}/missing', str(tmp_path / 'g'))
     ((level, text),) = logged
     assert level == logging.WARNING
-    assert "key 'missing'" in text
+    assert re.match("(s3.Default: )?RSE X: get of bucket 'user.alice', key 'missing': ", text)
 
 
 @pytest.mark.parametrize(('client', 'shown'), [(True, 'on'), (False, 'off')])

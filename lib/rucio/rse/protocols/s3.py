@@ -538,8 +538,8 @@ class Default(_Names):
         pfn = self._final(path)
         if pfn == new_path:
             return
+        self._need_keys(self.connection(), 'rename')
         connection, source = self.locate('write', pfn)
-        self._need_keys(connection, 'rename')
         _, target = self.locate('write', new_path)
         transfer.move(connection, source, target)
 
@@ -550,9 +550,9 @@ class Default(_Names):
         :returns: PFNs; those of folders end in a slash.
         :raises SourceNotFound: if there is no such bucket.
         """
+        self._need_keys(self.connection(), 'ls')
         url = address.parse_url(path, key_required=False)
         connection, target = self.locate('read', path if url.key else f'{path.rstrip("/")}/-')
-        self._need_keys(connection, 'ls')
         prefix = url.key if not url.key or url.key.endswith('/') else f'{url.key}/'
         return [
             f'{url.endpoint}/{address.encode_path(f"{target.bucket}/{each}")}'

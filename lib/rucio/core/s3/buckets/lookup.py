@@ -377,9 +377,10 @@ def exists(storage: 'Storage', bucket: str) -> bool:
         with translated('make-bucket', Target(storage.rse, bucket)):
             storage.connection(SERVER).client.head_bucket(Bucket=bucket)
     except RucioException as error:
-        if status_of(error.__cause__ or error) == 404:
+        status = status_of(error.__cause__ or error)
+        if status == 404:
             return False
-        if status_of(error.__cause__ or error) == 403:
+        if status == 403:
             raise AccessDenied(*bucket_policies.locked_out(storage, bucket).args) from None
         raise
     return True
