@@ -279,7 +279,14 @@ def test_importing_the_protocol_registers_the_algorithm():
 
 @pytest.mark.parametrize(
     ('prefix', 'parts'),
-    [('/', ('', '')), ('', ('', '')), ('/bucket/', ('bucket', '')), ('/bucket/a/b%20c/', ('bucket', 'a/b c/')), ('bucket/a', ('bucket', 'a/'))],
+    [
+        ('/', ('', '')),
+        ('', ('', '')),
+        ('/bucket/', ('bucket', '')),
+        ('/bucket/a/b%20c/', ('bucket', 'a/b c/')),
+        ('bucket/a', ('bucket', 'a/')),
+        ('X/aX/', ('X', 'aX/')),
+    ],
 )
 def test_the_prefix_of_a_protocol_is_a_bucket_and_a_folder(prefix, parts):
     assert address.split_prefix(prefix) == parts
@@ -298,6 +305,7 @@ def test_the_prefix_of_a_protocol_is_a_bucket_and_a_folder(prefix, parts):
         ('user.alice:run/1', ('user.alice', 'run/1')),
         ('user.alice/run:1', ('user.alice', 'run:1')),
         ('user.alice:/run/', ('user.alice', 'run')),
+        ('user.alice:X/RUNX/', ('user.alice', 'X/RUNX')),
     ],
 )
 def test_a_did_is_split_at_its_first_mark(typed, found):

@@ -133,6 +133,7 @@ def test_remotes_and_aliases_of_ones_own(folder):
     [
         ('mc ls user.alice:/run7/', Word('user.alice:/run7/', 'user.alice', 'run7', sure=True)),
         ('mc ls data:x', Word('data:x', 'data', 'x', sure=True)),
+        ('mc ls data:X/RUNX/', Word('data:X/RUNX/', 'data', 'X/RUNX', sure=True)),
         ('mc ls data:', Word('data:', 'data', '', sure=True)),
         ('mc ls --option data:x', Word('data:x', 'data', 'x', sure=False)),
         ('mc ls --option group.x:x', Word('group.x:x', 'group.x', 'x', sure=True)),

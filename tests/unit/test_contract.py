@@ -15,13 +15,14 @@
 """How requests of the REST interface are read, sent and described."""
 
 import json
+import pkgutil
 from dataclasses import MISSING, FrozenInstanceError
 from typing import Annotated, Any, Optional
 
 import pytest
 
 from rucio.common.exception import InputValidationError
-from rucio.common.s3 import api, contract
+from rucio.common.s3 import api, contract, probes
 
 # What is sent
 
@@ -35,7 +36,7 @@ def test_what_is_given_is_read_and_the_rest_has_its_default():
 def test_what_is_at_its_limits_is_allowed():
     assert [api.GetCredentials.read({'lifetime': seconds}).lifetime for seconds in (1, 900, 604800)] == [1, 900, 604800]
     assert api.SetBucketPolicy.read({'scope': 's', 'policy': {'a': 1}}).policy == {'a': 1}
-    assert len(api.Sign.read({'rse': 'X', 'requests': [{}] * 1000}).requests) == 1000
+    assert [len(api.Sign.read({'rse': 'X', 'requests': [{}] * count}).requests) for count in (1, 1000)] == [1, 1000]
     assert api.Reconcile.read({'scope': 'a' * 250, 'after': 'b' * 1024}).after == 'b' * 1024
 
 
@@ -85,6 +86,28 @@ def test_what_is_not_allowed_is_named_with_what_was_seen(route, given, said):
 def test_a_client_sends_what_differs_from_the_defaults(request_, parts):
     """An older server is not asked for what it does not know."""
     assert request_.parts() == parts
+
+
+def test_what_is_not_asked_for_is_not_done():
+    """Neither written, nor deleted: whoever leaves something out gets the careful way."""
+    assert {each.default for route in api.ROUTES for each in route.parameters.values() if each.kind is bool} == {False}
+    assert {each.default for route in api.ROUTES for each in route.parameters.values() if each.kind not in (str, bool)} <= {MISSING, None}
+
+
+def test_what_is_made_is_answered_with_201():
+    assert {route for route in api.ROUTES if route.status == 201} == {api.MakeBucket, api.AddGrant}
+    assert {route.status for route in api.ROUTES} == {200, 201}
+
+
+def test_a_choice_is_one_of_those_that_are_documented():
+    parts = {module.name for module in pkgutil.iter_modules(probes.__path__)}
+    assert set(api.PROBES) <= parts
+    for part in api.PROBES:
+        assert api.ProbeRSE.read({'rse': 'X', 'part': part}).part == part
+    for kind in ('account', 'attribute', 'everybody', 'world'):
+        assert api.AddGrant.parameters['kind'].read('kind', kind) == kind
+    assert api.ReconcileFiles.parameters['files'].field.most == api.RemoveFiles.parameters['names'].field.most == 200
+    assert api.SetBucketSettings.read({'scope': 's', 'on_changed': 'default'}).on_changed == 'default'
 
 
 def test_text_that_is_not_sent_is_empty():
@@ -153,7 +176,7 @@ class Paint(contract.Request[dict[str, int]], route='POST /walls/{wall}', status
 
 
 class Look(contract.Request[list[str]], route='GET /walls/{wall}'):
-    """Look at a wall."""
+    """Look at wall X."""
 
     wall: Annotated[str, contract.Field('The wall.')]
     twice: Annotated[bool, contract.Field('Look again.')] = False
@@ -214,7 +237,7 @@ def test_a_docstring_has_a_summary_a_description_and_the_refusals():
         'Uses the colour.\n\nAnd a second coat.',
         {404: 'There is no such wall', 409: 'It is wet: wait'},
     )
-    assert contract.documentation(Look) == ('Look at a wall', '', {})
+    assert contract.documentation(Look) == ('Look at wall X', '', {})
 
 
 def test_a_route_is_described_for_openapi():
@@ -260,7 +283,7 @@ def test_a_route_is_described_for_openapi():
 
 def test_a_route_without_a_body_has_none_in_openapi():
     document = json.loads(contract.openapi(Look).partition('---\n')[2])
-    assert document['description'] == 'Look at a wall'
+    assert document['description'] == 'Look at wall X'
     assert [(each['name'], each['in'], each['required']) for each in document['parameters']] == [('wall', 'path', True), ('twice', 'query', False)]
     assert 'requestBody' not in document
     body = json.loads(contract.openapi(api.SetBucketSettings).partition('---\n')[2])['requestBody']['content']['application/json']['schema']

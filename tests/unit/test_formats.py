@@ -582,7 +582,7 @@ def test_the_keys_of_the_next_section_do_not_count():
     [
         ('', '[default]\n{all}'),
         ('recursive = True\n', '[default]\n{all}recursive = True\n'),
-        ('[default]\naccess_token = T\naccess_key = OLD\nx\n', '[default]\n{rest}access_token = {token}\naccess_key = ASIAEXAMPLE\nx\n'),
+        ('[default]\naccess_token = T\naccess_key = OLD\nuse_https\n', '[default]\n{rest}access_token = {token}\naccess_key = ASIAEXAMPLE\nuse_https\n'),
         ('[default]\naccess_token = T\n', '[default]\naccess_key = ASIAEXAMPLE\n{rest}access_token = {token}\n'),
     ],
 )
@@ -601,7 +601,7 @@ def test_only_the_bucket_of_s3cmd_may_look_like_a_variable():
 
 
 def test_the_sections_of_a_file():
-    assert headings('[a]\n x = [b]\n [ c ] \n[]\n[d\ne]\n# [f]\n') == {'a', 'c'}
+    assert headings('[a]\n x = [b]\n [ c ] \n[]\n[dd\nee]\n# [f]\n') == {'a', 'c'}
 
 
 def test_an_access_has_a_host_and_a_scheme():
