@@ -164,6 +164,7 @@ def test_a_bucket_that_nobody_made_for_a_scope_is_nobodys(bucket, prefix):
         ('a..b', 'x--a-2-2b'),
         ('-a-', 'x---1a-1'),
         ('größe', 'x--gr-3c3-3b6-3c3-39fe'),
+        ('a b+c', 'x--a-320b-32bc'),
     ],
 )
 def test_the_encoding_stays_what_it_is(scope, bucket):
@@ -249,7 +250,9 @@ def test_a_key_of_1024_bytes_is_taken_and_one_of_1025_refused():
         address.parse_url(f'https://h/b/{address.encode_path(longest + "a")}')
 
 
-@pytest.mark.parametrize('url', ['', 'https://', 'https://h', 'https://h/', 'https://h/b', 'https://h/b/', 'h/b/k', '/b/k', 'https:///b/k', 'https://h//k'])
+@pytest.mark.parametrize(
+    'url', ['', 'https://', 'https://h', 'https://h/', 'https://h/b', 'https://h/b/', 'h/b/k', '/b/k', 'https:///b/k', 'https://h//k', '://h/b/k']
+)
 def test_what_names_no_object_is_refused(url):
     with pytest.raises(RSEFileNameNotSupported, match='expected scheme://host:port/bucket/key'):
         address.parse_url(url)
@@ -259,9 +262,10 @@ def test_a_bucket_alone_is_enough_where_no_key_is_needed():
     assert address.parse_url('https://h/b/', key_required=False) == ('https://h', 'b', '', '')
 
 
-def test_percent_encoding_that_is_not_utf8_is_refused_without_its_signature():
+@pytest.mark.parametrize('path', ['b/%ff', '%ff/k'])
+def test_percent_encoding_that_is_not_utf8_is_refused_without_its_signature(path):
     with pytest.raises(RSEFileNameNotSupported, match='not UTF-8') as caught:
-        address.parse_url('https://h/b/%ff?X-Amz-Signature=hidden')
+        address.parse_url(f'https://h/{path}?X-Amz-Signature=hidden')
     assert 'hidden' not in str(caught.value)
 
 
@@ -404,6 +408,7 @@ def test_a_name_that_is_a_path_may_be_another_file(name, leaves, back):
         (['a/b', 'a/c'], 'a/'),
         (['a/b/x', 'a/b/y', 'a/c'], 'a/'),
         (['a', 'b'], ''),
+        (['/a', '/b'], '/'),
         (['a/b', 'a/b'], 'a/'),
         (['a/b', 'a/bc'], 'a/'),
         (['a/b', 'a/b/c'], 'a/'),
@@ -457,6 +462,7 @@ def test_a_request_is_to_a_storage_by_its_whole_host(url, is_its):
         ('https://b.c.S3.X:9000/k/l', 'https://s3.x:9000', ('b.c', 'k/l', {})),
         ('https://b.s3.x:9000/k/l', 'https://S3.X:9000', ('b', 'k/l', {})),
         ('https://b.s3.x:9000/k/l', '', ('k', 'l', {})),
+        ('https://b./k/l', '', ('k', 'l', {})),
         ('https://bs3.x:9000/k/l', 'https://s3.x:9000', ('k', 'l', {})),
         ('https://s3.x:9000', 'https://s3.x:9000', ('', '', {})),
         ('https://s3.x:9000/b?list-type=2', 'https://s3.x:9000', ('b', '', {'list-type': '2'})),

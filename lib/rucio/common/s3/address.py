@@ -192,7 +192,7 @@ def _encode(scope: str) -> str:
 def _decode(encoded: str) -> str:
     """Decode a scope.
 
-    :raises ValueError: if it is not an encoded scope.
+    :raises ValueError: if its bytes are not UTF-8 in hexadecimal digits.
     """
     scope, rest = bytearray(), encoded
     while rest:
@@ -206,10 +206,8 @@ def _decode(encoded: str) -> str:
             code = rest[1:2]
             if code.isalpha():
                 scope += code.upper().encode()
-            elif code in _UNESCAPES:
-                scope += _UNESCAPES[code].encode()
-            elif rest != _NOTHING:
-                raise ValueError(f'invalid code: -{code}')
+            else:  # _NOTHING; another name with such a code differs from that of the scope
+                scope += _UNESCAPES.get(code, '').encode()
             rest = rest[2:]
     return scope.decode()
 
@@ -333,7 +331,7 @@ def common_folder(keys: Sequence[str]) -> str:
     if len(keys) < 2:
         return ''.join(keys)
     first, last = min(keys), max(keys)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: first.rfind('/', 0, same) + 1]
 
 
