@@ -474,6 +474,64 @@ def test_the_same_content_is_a_success_where_an_earlier_try_may_have_arrived(con
         transfer.upload(connection(), source(SMALL), TARGET, tried_before=True)
 
 
+def test_a_refusal_is_none_that_tells_of_an_earlier_try(connection, s3, source):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('PutObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        transfer.upload(connection(), source(SMALL), TARGET, tried_before=True)
+
+
+@pytest.mark.parametrize('etag', ['of the parts', 'of the content'])
+@pytest.mark.parametrize('content', [b'x' * 5 * MiB, LARGE], ids=['one part', 'parts'])
+def test_a_large_upload_whose_answer_was_lost_is_recognised_by_its_etag(connection, s3, source, content, etag):
+    """Some storages take the MD5 of the content for the ETag, of multipart uploads too."""
+    complete = s3.CompleteMultipartUpload
+
+    def completed(request):
+        answer = complete(request)
+        if etag == 'of the content':
+            s3.store(BUCKET, TARGET.key, content, crc32='')
+        return answer
+
+    s3.CompleteMultipartUpload = completed
+    s3.fail('CompleteMultipartUpload', Lost(None))
+    assert transfer.upload(connection(checksum='md5', full_object_checksum=False), source(content), TARGET) == len(content)
+
+
+def test_no_thread_is_left_of_an_upload_and_a_copy(connection, s3, source):
+    made = connection()
+    before = {thread for thread in threading.enumerate() if thread.name.startswith('ThreadPool')}
+    transfer.upload(made, source(LARGE), TARGET, timeout=60)
+    transfer.copy(made, TARGET, OTHER)
+    assert {thread for thread in threading.enumerate() if thread.name.startswith('ThreadPool')} <= before
+
+
+@pytest.mark.parametrize('act', ['upload', 'stream', 'copy', 'download'])
+def test_what_is_stopped_begins_nothing(connection, s3, source, dest, act):
+    s3.store(BUCKET, 'stored', SMALL)
+    stop, made, stored = threading.Event(), connection(), TARGET._replace(key='stored')
+    stop.set()
+    s3.fail('HeadObject' if act == 'download' else 'none', Stalled())
+    acts = {
+        'upload': lambda: transfer.upload(made, source(LARGE), TARGET, stop=stop),
+        'stream': lambda: transfer.upload_stream(made, io.BytesIO(LARGE), len(LARGE), TARGET, stop=stop),
+        'copy': lambda: transfer.copy(made, stored, TARGET, stop=stop),
+        'download': lambda: transfer.download(made, stored, str(dest), timeout=60, stop=stop),
+    }
+    with pytest.raises(ServiceUnavailable):
+        acts[act]()
+    assert list(s3.buckets[BUCKET]) == ['stored']
+    assert not {'PutObject', 'CreateMultipartUpload', 'CopyObject', 'GetObject'} & set(s3.operations())
+    assert not os.listdir(dest.parent)
+    wait_for_cleanup(s3)
+
+
+def test_a_deadline_is_waited_for_in_small_steps():
+    """A signal for another thread is only heard between two of them."""
+    assert 0 < transfer._Deadline(0.05)._tick() <= 0.05
+    assert transfer._Deadline(1000)._tick() == transfer._Deadline(None)._tick() == transfer._Deadline(0)._tick() == transfer._TICK
+
+
 def test_a_storage_that_fails_for_good_is_not_taken_for_a_success(connection, s3, source):
     s3.fail('PutObject', error(500, 'InternalError'), error(500, 'InternalError'))
     with pytest.raises(ServiceUnavailable):
@@ -679,6 +737,53 @@ def test_a_download_costs_a_head_and_its_gets(connection, s3, dest, content, get
     s3.store(BUCKET, TARGET.key, content)
     transfer.download(connection(), TARGET, str(dest))
     assert s3.operations() == ['HeadObject', *['GetObject'] * gets]
+
+
+MD5_OF_SMALL = hashlib.md5(SMALL).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected', 'asked'),
+    [
+        (SMALL, Checksums(MD5_OF_SMALL, None, len(SMALL)), False),
+        (SMALL, Checksums(None, f'{zlib.adler32(SMALL):08x}', len(SMALL)), False),
+        (SMALL, Checksums(None, None, len(SMALL)), True),  # nobody would see that another object came
+        (SMALL, Checksums(MD5_OF_SMALL, None, None), True),
+        (SMALL, None, True),
+        (b'x', Checksums(hashlib.md5(b'x').hexdigest(), None, 1), False),
+        (b'', Checksums(hashlib.md5(b'').hexdigest(), None, 0), True),  # nobody would see whether there is one
+        (b'x' * (5 * MiB - 1), Checksums(hashlib.md5(b'x' * (5 * MiB - 1)).hexdigest(), None, 5 * MiB - 1), False),
+        (b'x' * 5 * MiB, Checksums(hashlib.md5(b'x' * 5 * MiB).hexdigest(), None, 5 * MiB), True),
+    ],
+    ids=str,
+)
+def test_the_size_is_asked_for_unless_the_catalogue_knows_enough(connection, s3, dest, content, expected, asked):
+    s3.store(BUCKET, TARGET.key, content)
+    assert transfer.download(connection(), TARGET, str(dest), expected=expected, ask=False) == len(content)
+    assert dest.read_bytes() == content
+    assert ('HeadObject' in s3.operations()) is asked
+    s3.requests.clear()
+    transfer.download(connection(), TARGET, str(dest), expected=expected)
+    assert s3.operations()[0] == 'HeadObject'
+
+
+@pytest.mark.parametrize(
+    ('expected', 'words'),
+    [
+        (Checksums(MD5_OF_SMALL, None, 7), f'it has {len(SMALL)} bytes, but the catalogue says 7'),
+        (Checksums('0' * 32, None, None), f'its MD5 is {MD5_OF_SMALL}, but the catalogue says {"0" * 32}'),
+        (Checksums(None, '00000000', len(SMALL)), f'its Adler-32 is {zlib.adler32(SMALL):08x}, but the catalogue says 00000000'),
+        (Checksums(MD5_OF_SMALL, '00000000', len(SMALL)), 'its Adler-32 is'),
+    ],
+    ids=str,
+)
+def test_another_content_than_the_catalogue_knows_is_not_taken(connection, s3, dest, expected, words):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    dest.write_bytes(b'old')
+    with pytest.raises(FileConsistencyMismatch, match=words):
+        transfer.download(connection(), TARGET, str(dest), expected=expected)
+    assert dest.read_bytes() == b'old'
+    assert ('GetObject' in s3.operations()) is (expected.size in (None, len(SMALL)))  # before its bytes fill the disk
 
 
 def test_the_parents_of_the_file_are_made(connection, s3, tmp_path):
@@ -954,6 +1059,94 @@ def test_a_copy_never_overwrites(connection, s3):
 def test_a_copy_of_what_is_missing_is_told(connection):
     with pytest.raises(SourceNotFound, match="key 'dir/f'"):
         transfer.copy(connection(), TARGET, OTHER)
+
+
+@pytest.mark.parametrize(
+    ('answer', 'raised', 'words'),
+    [
+        (error(400, 'InvalidRequest'), RSEOperationNotSupported, 'InvalidRequest.* It may not support CopyObject or UploadPartCopy'),
+        (error(405, 'MethodNotAllowed'), RSEOperationNotSupported, 'MethodNotAllowed'),
+        (error(400, 'ExpiredToken'), RSEAccessDenied, 'ExpiredToken'),
+        (error(403, 'AccessDenied'), RSEAccessDenied, 'AccessDenied'),
+        (error(500, 'InternalError'), ServiceUnavailable, 'InternalError'),
+        (error(412, 'PreconditionFailed'), RSEOperationNotSupported, r"compares If-None-Match with the source\. Leave 'copy' out"),
+        (Answer(304), RSEOperationNotSupported, r"compares If-None-Match with the source\. Leave 'copy' out"),
+    ],
+)
+def test_a_storage_that_cannot_copy_is_told_from_one_that_refuses(connection, s3, answer, raised, words):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('CopyObject', answer)
+    with pytest.raises(raised, match=words) as told:
+        transfer.copy(connection(), TARGET, OTHER)
+    assert type(told.value) is raised
+
+
+def test_a_copy_without_the_header_is_not_told_to_leave_it_out(connection, s3):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('CopyObject', error(412, 'PreconditionFailed'))
+    with pytest.raises(RSEOperationNotSupported, match=r'compares If-None-Match with the source\.$'):
+        transfer.copy(connection(if_none_match=('put',)), TARGET, OTHER)
+
+
+@pytest.mark.parametrize('head', [None, error(403, 'AccessDenied')], ids=['the source changed', 'nothing is said'])
+def test_a_copy_that_is_refused_as_the_source_changed_is_none_that_cannot_be_made(connection, s3, head):
+    made = connection()
+    s3.store(BUCKET, TARGET.key, SMALL)
+    info = transfer.objects.stat(made, TARGET)
+    if head is None:
+        s3.store(BUCKET, TARGET.key, b'another')
+    else:
+        s3.fail('CopyObject', error(412, 'PreconditionFailed'))
+        s3.fail('HeadObject', *[head] * 2)
+        s3.fail('GetObject', *[head] * 2)
+    with pytest.raises(RucioException) as told:
+        transfer.copy(made, TARGET, OTHER, info=info)
+    assert not isinstance(told.value, RSEOperationNotSupported)
+    assert OTHER.key not in s3.buckets[BUCKET]
+
+
+# Rename
+
+
+@pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
+@pytest.mark.parametrize('can_copy', [True, False])
+def test_an_object_is_renamed(connection, s3, content, can_copy):
+    s3.store(BUCKET, TARGET.key, content)
+    if not can_copy:
+        s3.fail('CopyObject', *[error(501, 'NotImplemented')] * 2)  # without If-None-Match, too
+    transfer.move(connection(), TARGET, OTHER)
+    assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {OTHER.key: content}
+    assert ('GetObject' in s3.operations()) is not can_copy
+
+
+@pytest.mark.parametrize('can_copy', [True, False])
+def test_what_cannot_be_renamed_stays_as_it_is(connection, s3, can_copy):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.store(BUCKET, OTHER.key, b'first')
+    if not can_copy:
+        s3.fail('CopyObject', *[error(501, 'NotImplemented')] * 2)  # without If-None-Match, too
+    with pytest.raises(FileReplicaAlreadyExists):
+        transfer.move(connection(), TARGET, OTHER)
+    assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {TARGET.key: SMALL, OTHER.key: b'first'}
+
+
+def test_what_is_not_what_was_stored_is_not_renamed(connection, s3):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('CopyObject', *[error(501, 'NotImplemented')] * 2)  # without If-None-Match, too
+    s3.fail('GetObject', *[Flipped()] * 3)
+    with pytest.raises(FileConsistencyMismatch):
+        transfer.move(connection(checksum='md5'), TARGET, OTHER)
+    assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {TARGET.key: SMALL}
+
+
+@pytest.mark.parametrize(('answer', 'told'), [(error(500, 'InternalError'), True), (error(403, 'AccessDenied'), True), (error(404, 'NoSuchUpload'), False)])
+def test_a_multipart_upload_that_could_not_be_aborted_is_told(connection, s3, answer, told):
+    left = []
+    s3.fail('UploadPart', *[error(403, 'AccessDenied')] * 3)
+    s3.fail('AbortMultipartUpload', *[answer] * 3)
+    with pytest.raises(RSEAccessDenied):
+        transfer.upload_stream(connection(), io.BytesIO(LARGE), len(LARGE), TARGET, left_over=lambda *of: left.append(of))
+    assert left == ([(BUCKET, TARGET.key, name) for name in s3.uploads] if told else [])
 
 
 def weak(s3, monkeypatch):

@@ -180,6 +180,60 @@ def test_more_than_s3_allows_is_refused_before_anything_is_sent(connection, sink
     assert (sink.single, sink.parts) == (None, {})
 
 
+def test_more_than_s3_allows_is_refused_of_a_file_too(connection, sink, tmp_path, monkeypatch):
+    monkeypatch.setattr(s3transfer_internals, 'MAX_SIZE', 10)
+    with pytest.raises(RSEOperationNotSupported, match=r'put of .*: 11 bytes are more than S3 allows'):
+        transfer.upload(connection(), sparse(tmp_path, 11), TARGET)
+    assert (sink.single, sink.parts) == (None, {})
+    transfer.upload(connection(), sparse(tmp_path, 10), TARGET)
+
+
+@pytest.mark.parametrize(
+    ('size', 'memory', 'part', 'at_once'),
+    [
+        (100 * MiB, 64 * MiB, 8 * MiB, 4),  # an eighth of the memory
+        (100 * MiB, 512 * MiB, 16 * MiB, 4),  # the settings
+        (100 * MiB, 20 * MiB, 5 * MiB, 2),  # two of the four parts are those that are read next
+        (100 * MiB, 1 * MiB, 5 * MiB, 1),
+        (640 * GiB, 512 * MiB, 66 * MiB, 4),  # S3 allows no more parts
+        (5 * TB, 512 * MiB, 477 * MiB, 1),
+    ],
+)
+def test_the_parts_of_a_stream_and_how_many_are_held(connection, monkeypatch, size, memory, part, at_once):
+    made = []
+
+    def config(**given):
+        made.append(given)
+        raise AssertionError
+
+    monkeypatch.setattr(transfer, 'TransferConfig', config)
+    with pytest.raises(AssertionError):
+        transfer.upload_stream(connection(multipart_chunksize=16 * MiB, multipart_threshold=16 * MiB), Zeros(size), size, TARGET, memory)
+    assert made == [
+        {
+            'multipart_threshold': 16 * MiB,
+            'multipart_chunksize': part,
+            'max_request_concurrency': at_once,
+            'max_in_memory_upload_chunks': at_once,
+            'max_submission_concurrency': 1,
+        }
+    ]
+
+
+@pytest.mark.parametrize(('size', 'at_once'), [(100 * MiB, 4), (640 * GiB, 4), (5 * TB, 1)])
+def test_how_many_parts_of_a_file_are_held(connection, monkeypatch, tmp_path, size, at_once):
+    made = []
+
+    def config(**given):
+        made.append(given)
+        raise AssertionError
+
+    monkeypatch.setattr(transfer, 'TransferConfig', config)
+    with pytest.raises(AssertionError):
+        transfer.upload(connection(), sparse(tmp_path, size), TARGET)
+    assert (made[0]['max_request_concurrency'], made[0]['max_in_memory_upload_chunks']) == (at_once, at_once)
+
+
 @pytest.mark.parametrize(('size', 'refused'), [(5 * GiB, False), (5 * GiB + 1, True)])
 def test_5_gib_with_a_signed_url(connection, sink, tmp_path, size, refused):
     made = clients.Connection(connection().endpoint, credentials.Presigned(), sink)

@@ -108,13 +108,13 @@ class Multipart(Stoppable):
             arguments.pop('CopySourceIfMatch', None)
         return self.__getattr__('upload_part_copy')(**arguments)
 
-    def abort_multipart_upload(self, **arguments: Any) -> Any:
+    def abort_multipart_upload(self, **arguments: Any) -> None:
         """Abort an upload, or report that it could not be aborted.
 
         :param arguments: As for boto3.
         """
         try:
-            return self._client.abort_multipart_upload(**arguments)
+            self._client.abort_multipart_upload(**arguments)
         except (ClientError, BotoCoreError) as error:
             if self._left_over is not None and status_of(error) != 404:
                 self._left_over(arguments['Bucket'], arguments['Key'], arguments['UploadId'])

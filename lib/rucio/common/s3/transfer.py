@@ -105,7 +105,7 @@ class _Deadline:
 
         A signal for another thread, or just before Python begins to wait, is only handled after the wait.
         """
-        return _TICK if self._end is None else max(0, min(_TICK, self._end - time.monotonic()))
+        return _TICK if self._end is None else min(_TICK, self._end - time.monotonic())
 
     def run(self, ask: Callable[[], Answer]) -> Answer:
         """Call a function that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
