@@ -15,13 +15,15 @@
 
 """The settings of an RSE: where they come from, and what is said of wrong ones."""
 
+from pathlib import Path
+
 import pytest
 
 from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import clients
 from rucio.common.s3.credentials import Static
 from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.settings import SETTINGS, is_host, of_server
+from rucio.common.s3.settings import SERVER_SETTINGS, SETTINGS, StorageSettings, is_host, of_server, providers
 
 MiB = 1024**2
 
@@ -173,6 +175,62 @@ def test_the_bucket_prefix_is_refused_in_rucio_cfg(load, rucio_cfg, section):
 def test_an_empty_key_is_refused(load, rucio_cfg, name):
     rucio_cfg({'s3:X': {name: ' '}})
     assert f"'{name}'" in refusal(load)
+
+
+# What docs/settings.md says
+
+
+def documented():
+    """The rows of the table: name, what is allowed, the default, where it may be set."""
+    page = Path(__file__).parents[2].joinpath('docs', 'settings.md').read_text(encoding='utf-8')
+    table = page.partition('<!-- settings -->')[2].partition('<!-- end -->')[0]
+    return [[cell.strip() for cell in row.split('|')[1:5]] for row in table.splitlines() if row.startswith('| `')]
+
+
+PLACES = {
+    'anywhere': 'any',
+    'rucio.cfg': 'rucio.cfg only',
+    'RSE': 'RSE only',
+    'server': "the server's rucio.cfg, `[s3]`",
+    'server or user': 'rucio.cfg, `[s3]`',
+}
+DEPENDS = ('region', 'connect_timeout', 'read_timeout', 'max_attempts')  # on who asks
+
+
+@pytest.mark.parametrize(('name', 'allowed', 'default', 'where'), [(row[0].strip('`'), *row[1:]) for row in documented()], ids=lambda text: text[:30])
+def test_a_setting_is_as_documented(load, name, allowed, default, where):
+    setting = (SETTINGS | SERVER_SETTINGS)[name]
+    assert (setting.allowed, PLACES[setting.where]) == (allowed, where)
+    assert setting.secret is (name in ('access_key', 'secret_key', 'session_token', 'events_token'))
+    if allowed.startswith('one of '):
+        for value in allowed.removeprefix('one of ').split(', '):
+            assert setting.read('here', name, value) == value
+    if allowed.startswith('any of '):
+        values = allowed.removeprefix('any of ').removesuffix(', or nothing')
+        assert setting.read('here', name, values) == tuple(values.split(', '))
+    if name in DEPENDS:
+        return
+    usual, _, others = default.partition(' (')
+    expected = others.rpartition(': ')[2].rstrip(')') if others.startswith(('`generic`', '`aws`, `generic`')) else usual
+    if name in SERVER_SETTINGS:
+        assert written(of_server(name)) == expected
+    else:
+        found = load()
+        assert written(getattr(found, name, getattr(found.secrets, name, None))) == expected
+        if name in StorageSettings.__dataclass_fields__ and name not in providers()['default']:
+            assert written(getattr(StorageSettings(), name)) == expected
+
+
+def written(value):
+    if isinstance(value, tuple):
+        return ', '.join(value) or 'none'
+    if isinstance(value, int) and not isinstance(value, bool) and value >= MiB:
+        return f'{value // MiB} MiB'
+    return str(value).lower() if isinstance(value, bool) else str(value or 'none')
+
+
+def test_the_table_has_all_settings():
+    assert {row[0].strip('`') for row in documented()} == {*SETTINGS, *SERVER_SETTINGS}
 
 
 # Wrong settings

@@ -26,12 +26,14 @@ from rucio.common.exception import (
     ResourceTemporaryUnavailable,
     RSEAccessDenied,
     RSEFileNameNotSupported,
+    RucioException,
     ServiceUnavailable,
     SourceNotFound,
 )
 from rucio.common.s3 import clients, credentials, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
+from rucio.common.s3.parsing import UnreadableAnswerError
 from servers.fake_s3 import Answer, Lost, error
 
 BUCKET = 'user.alice'
@@ -99,6 +101,19 @@ def test_a_checksum_of_checksums_is_none_of_the_content(connection, s3, headers)
     assert objects.stat(connection(), at('k')).crc32 is None
 
 
+@pytest.mark.parametrize('size', [None, -1, '1', 1.0])
+def test_an_object_has_a_size(size):
+    assert objects.info({'ContentLength': 0, 'ETag': '"e"'}) == objects.ObjectInfo(0, '"e"')
+    with pytest.raises(UnreadableAnswerError, match=f'the size of the object is {size}'):
+        objects.info({'ContentLength': size})
+
+
+@pytest.mark.parametrize(('etag', 'condition'), [('"e"', '"e"'), ('W/"e"', ''), ('', '')])
+def test_a_weak_etag_is_equal_to_none(etag, condition):
+    assert objects.ObjectInfo(1, etag).condition == condition
+    assert objects.bare_etag(etag) == etag.strip('W/"')
+
+
 def test_checksums_are_not_asked_of_a_storage_that_has_none(connection, s3):
     s3.store(BUCKET, 'k', b'x')
     objects.stat(connection(checksum='md5'), at('k'))
@@ -114,7 +129,9 @@ def test_stat_of_what_is_missing_names_it(connection, target):
 @pytest.mark.parametrize('body', [b'x', b'x' * 1000, b''], ids=len)
 def test_stat_by_a_signed_url_gets_the_first_byte_as_head_is_refused(signed, s3, body):
     s3.store(BUCKET, 'k', body)
-    assert objects.stat(signed('read', 'k'), at('k')).size == len(body)
+    found = objects.stat(signed('read', 'k'), at('k'))
+    assert found.size == len(body)
+    assert found.etag == (f'"{s3.buckets[BUCKET]["k"].etag}"' if body else '')
     assert s3.operations() == ['GetObject']
     assert s3.requests[0].headers['range'] == 'bytes=0-0'
 
@@ -146,7 +163,7 @@ def test_a_storage_that_does_not_say_is_not_taken_for_no(connection, s3, answer,
         objects.exists(connection(), at('k'))
 
 
-@pytest.mark.parametrize('status', [400, 403])
+@pytest.mark.parametrize('status', [301, 400, 403])
 def test_a_refused_head_which_has_no_body_is_followed_by_a_get_that_says_why(connection, s3, status):
     s3.store(BUCKET, 'k', b'x' * 100)
     s3.fail('HeadObject', error(status, 'RequestTimeTooSkewed'))
@@ -192,7 +209,26 @@ def test_a_file_counts_as_missing_only_where_the_storage_has_the_bucket(connecti
     assert s3.operations() == ['HeadObject', 'HeadBucket']
 
 
-@pytest.mark.parametrize('status', [403, 405, 501])
+@pytest.mark.parametrize('status', [400, 403])
+def test_an_object_that_its_owner_has_hidden_is_deleted(connection, s3, status):
+    """By an access list, or by the key that it is encrypted with."""
+    s3.store(BUCKET, 'k', b'x')
+    s3.fail('HeadObject', error(status, 'AccessDenied'))
+    s3.fail('GetObject', error(status, 'AccessDenied'))
+    objects.delete(connection(), at('k'))
+    assert not s3.buckets[BUCKET]
+
+
+@pytest.mark.parametrize('status', [405, 500, 503])
+def test_an_object_that_cannot_be_looked_at_is_not_deleted(connection, s3, status):
+    s3.store(BUCKET, 'k', b'x')
+    s3.fail('HeadObject', error(status, 'Whatever'))
+    with pytest.raises(RucioException):
+        objects.delete(connection(), at('k'))
+    assert s3.operations() == ['HeadObject']
+
+
+@pytest.mark.parametrize('status', [401, 403, 405, 501])
 def test_keys_that_may_not_ask_for_the_bucket_delete_all_the_same(connection, s3, status):
     s3.fail('HeadBucket', error(status, ''))
     with pytest.raises(SourceNotFound, match='delete of'):
@@ -228,6 +264,27 @@ def test_a_key_that_cannot_be_deleted_alone_is_told(connection, s3):
     s3.fail('DeleteObject', error(403, 'AccessDenied'))
     result = objects.delete_many(connection(), [at('a\x01b'), at('plain')])
     assert [type(each).__name__ for each in result.values()] == ['RSEAccessDenied', 'NoneType']
+
+
+@pytest.mark.parametrize('said', ['<Error><Code>AccessDenied</Code></Error>', '<Error><Key>another</Key><Code>AccessDenied</Code></Error>'])
+def test_an_error_that_names_none_of_the_keys_may_be_of_each(connection, s3, said):
+    s3.fail('DeleteObjects', Answer(200, f'<DeleteResult>{said}</DeleteResult>'.encode()))
+    result = objects.delete_many(connection(), map(at, 'abc'))
+    assert [type(each) for each in result.values()] == [RSEAccessDenied] * 3
+    assert [f"key '{key}'" in str(each) for key, each in zip('abc', result.values(), strict=True)] == [True] * 3
+
+
+def test_an_error_without_a_code_is_one(connection, s3):
+    s3.fail('DeleteObjects', Answer(200, b'<DeleteResult><Error><Key>a</Key></Error></DeleteResult>'))
+    result = objects.delete_many(connection(), map(at, 'ab'))
+    assert (isinstance(result[at('a')], RucioException), result[at('b')]) == (True, None)
+
+
+def test_only_failures_are_asked_for_and_the_refusal_of_all_names_the_bucket(connection, s3):
+    s3.fail('DeleteObjects', error(403, 'AccessDenied'))
+    result = objects.delete_many(connection(), map(at, 'ab'))
+    assert b'<Quiet>true</Quiet>' in s3.requests[0].body
+    assert {str(each).partition("delete of bucket 'user.alice'")[2][:1] for each in result.values()} == {':'}
 
 
 @pytest.fixture
@@ -384,6 +441,44 @@ def test_a_listing_may_begin_with_a_prefix(connection, s3):
     assert sorted(objects.list_prefix(connection().client, Target('X', BUCKET))) == ['a/', 'c']
 
 
+@pytest.mark.parametrize('more', ['', '<IsTruncated>true</IsTruncated>', '<IsTruncated>true</IsTruncated><NextContinuationToken/>'])
+def test_a_listing_that_ends_too_early_is_no_listing(connection, s3, more):
+    """What it does not have would look deleted."""
+    s3.fail('ListObjectsV2', Answer(200, f'<ListBucketResult>{more}</ListBucketResult>'.encode()))
+    with pytest.raises(ServiceUnavailable, match=r"RSE X: ls of bucket 'user\.alice'.* an incomplete listing that cannot be continued"):
+        list(objects.list_objects(connection().client, Target('X', BUCKET)))
+
+
+def test_a_listing_that_goes_on_at_the_same_place_is_none(connection, s3):
+    page = b'<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>'
+    s3.fail('ListObjectsV2', *[Answer(200, page)] * 9)
+    with pytest.raises(ServiceUnavailable, match='cannot be continued'):
+        list(objects.list_objects(connection().client, Target('X', BUCKET)))
+    assert len(s3.requests) == 2
+
+
+def test_an_object_without_size_or_date_is_listed_without_a_size(connection, s3):
+    date = '<LastModified>2026-11-22T00:00:00Z</LastModified>'
+    said = ''.join(
+        f'<Contents><Key>{key}</Key>{rest}</Contents>'
+        for key, rest in (('a', date), ('b', '<Size>1</Size>'), ('c', f'{date}<Size>-7</Size>'), ('d', f'{date}<Size>0</Size>'))
+    )
+    s3.fail('ListObjectsV2', Answer(200, f'<ListBucketResult><IsTruncated>false</IsTruncated>{said}</ListBucketResult>'.encode()))
+    assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [('a', None, ''), ('b', None, ''), ('c', None, ''), ('d', 0, '')]
+
+
+def test_each_page_has_the_delimiter_and_the_first_one_alone_where_to_begin(connection, s3):
+    s3.page = 2
+    for key in ('a/1', 'b', 'c', 'd/1', 'e'):
+        s3.store(BUCKET, key, b'')
+    assert list(objects.list_prefix(connection().client, Target('X', BUCKET))) == ['a/', 'b', 'd/', 'c', 'e']
+    assert [each.query.get('delimiter') for each in s3.requests] == ['/'] * 3
+    s3.requests.clear()
+    pages = list(objects.list_pages(connection().client, Target('X', BUCKET), StartAfter='a/1'))
+    assert [each['Key'] for page in pages for each in page['Contents']] == ['b', 'c', 'd/1', 'e']
+    assert [(each.query.get('start-after'), 'continuation-token' in each.query) for each in s3.requests] == [('a/1', False), (None, True)]
+
+
 def test_a_listing_that_only_goes_on_ends(connection, s3, monkeypatch):
     """Pages without a key in them, or the same one again and again; a few that are empty are usual."""
     monkeypatch.setattr(objects, '_EMPTY_PAGES', 3)
@@ -446,6 +541,24 @@ def test_a_bucket_is_made_where_its_region_has_to_be_named():
     assert objects.make_bucket(connection, Target('X', BUCKET))
     assert connection.client.get_bucket_location(Bucket=BUCKET)['LocationConstraint'] == 'eu-west-1'
     assert not objects.make_bucket(connection, Target('X', BUCKET))
+
+
+@pytest.mark.parametrize('code', ['IllegalLocationConstraintException', 'InvalidLocationConstraint'])
+def test_a_storage_is_told_the_region_once_it_wants_it(connection, s3, code):
+    s3.fail('CreateBucket', error(400, code))
+    assert objects.make_bucket(connection(region='mars'), Target('X', 'new')) is True
+    assert ['mars' in each.body.decode() for each in s3.requests] == [False, True]
+    s3.fail('CreateBucket', error(400, 'InvalidBucketName'))
+    with pytest.raises(RucioException):
+        objects.make_bucket(connection(region='mars'), Target('X', 'another'))
+    assert 'another' not in s3.buckets
+
+
+@pytest.mark.parametrize(('code', 'made'), [('BucketAlreadyOwnedByYou', False), ('BucketAlreadyExists', False)])
+def test_a_bucket_of_our_own_is_not_made_again(connection, s3, code, made):
+    s3.fail('CreateBucket', error(409, code))
+    assert objects.make_bucket(connection(), Target('X', BUCKET)) is made
+    assert ('ListBuckets' in s3.operations()) is (code == 'BucketAlreadyExists')
 
 
 def test_a_bucket_of_somebody_else_is_named(connection, s3):

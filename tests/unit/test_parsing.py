@@ -77,6 +77,7 @@ def test_lines_between_chunks_are_bounded(monkeypatch):
     assert lines.readline() == b'abc\n'
     with pytest.raises(LineTooLong):
         lines.readline()
+    assert lines.readline(0) == b''
     assert lines.readline(9) == b'123456789'[-9:]
     assert lines.tell() == 18
 
@@ -109,15 +110,22 @@ def test_no_tricks(body):
         ('PutObjectOutput', {}, b'', 500, None),
         ('PutObjectOutput', {}, b'', 300, None),
         ('PutObjectOutput', {}, b'<Error>', 200, None),
+        ('UploadPartOutput', {'ETag': 'x'}, b'', 200, None),
+        ('UploadPartOutput', {}, b'', 200, 'it has no ETag'),
         ('UploadPartCopyOutput', {'CopyPartResult': {'ETag': 'x'}}, b'', 200, None),
         ('UploadPartCopyOutput', {'CopyPartResult': 'x'}, b'', 200, 'it has no CopyPartResult.ETag'),
         ('CopyObjectOutput', {'CopyObjectResult': {'LastModified': 'x'}}, b'', 200, None),
+        ('CopyObjectOutput', {'CopyObjectResult': {'ETag': 'x'}}, b'', 200, None),
         ('CopyObjectOutput', {}, b'', 200, 'it has no CopyObjectResult.ETag or CopyObjectResult.LastModified'),
         ('CompleteMultipartUploadOutput', {'Key': 'x'}, b'', 200, None),
+        ('CompleteMultipartUploadOutput', {'ETag': 'x'}, b'', 200, None),
+        ('CompleteMultipartUploadOutput', {'Location': 'x'}, b'', 200, None),
         ('CompleteMultipartUploadOutput', {}, b'', 200, 'it has no ETag or Key or Location'),
+        ('CreateMultipartUploadOutput', {'UploadId': 'x'}, b'', 200, None),
         ('CreateMultipartUploadOutput', {}, b'', 200, 'it has no UploadId'),
         ('DeleteObjectsOutput', {}, b'<DeleteResult/>', 200, None),
         ('DeleteObjectsOutput', {}, b'<html/>', 200, 'it has no DeleteResult'),
+        ('ListObjectsV2Output', {}, b'', 200, 'it has no ListBucketResult'),
         ('ListBucketsOutput', {}, b'', 200, 'it has no ListAllMyBucketsResult'),
         ('ListMultipartUploadsOutput', {}, b'', 200, 'it has no ListMultipartUploadsResult'),
         ('ListObjectVersionsOutput', {}, b'', 200, 'it has no ListVersionsResult'),

@@ -39,7 +39,7 @@ from rucio.common.s3.authorizer import Request
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 from rucio.common.s3.remote import Remote
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, error
 from servers.signer import sign
 
 BUCKET = 'user.alice'
@@ -165,6 +165,25 @@ def test_of_many_objects_each_has_its_own_answer(careful, signer, s3):
     assert any('not yours' in str(each) for each in result.values())
 
 
+@pytest.mark.parametrize(
+    ('said', 'code', 'message'),
+    [
+        (AccessDenied('not yours'), 'AccessDenied', 'RSE X: not yours'),
+        (AccessDenied(), 'AccessDenied', 'RSE X: '),
+        (InputValidationError(), 'InvalidURI', 'RSE X: '),
+        (error(403, 'Locked', 'held'), 'Locked', 'held'),
+        (Answer(500), '500', 'Internal Server Error'),
+    ],
+)
+def test_each_failure_of_boto3_s_own_call_has_a_code_and_a_message(careful, signer, s3, said, code, message):
+    if isinstance(said, Exception):
+        signer.answers = [said]
+    else:
+        s3.fail('DeleteObject', *[said] * 9)
+    (found,) = careful.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'k'}]})['Errors']
+    assert (found['Key'], found['Code'], found['Message'][: len(message)]) == ('k', code, message)
+
+
 def test_boto3_s_own_call_answers_as_the_storage_would(careful, s3):
     answer = careful.client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'a'}, {'Key': 'b'}]})
     assert (answer['Deleted'], answer['Errors'], answer['ResponseMetadata']['HTTPStatusCode']) == ([{'Key': 'a'}, {'Key': 'b'}], [], 200)
@@ -196,7 +215,7 @@ def test_over_https_the_length_and_the_checksum_of_a_body_are_signed_in_headers(
 
 def test_a_request_is_sent_as_the_server_signed_it(endpoint, signer, s3):
     way = Remote(endpoint, signer)
-    given = {'x-amz-date': '20000101T000000Z', 'Authorization': 'local', 'Host': 'localhost', 'Range': 'bytes=0-1', 'Accept': '*/*'}
+    given = {'x-amz-date': '20000101T000000Z', 'Authorization': 'local', 'Host': 'localhost', 'Range': 'bytes=0-1', 'Accept': '*/*', 'Content-Length': '0'}
     sent = way.authorise(Request('GET', f'{s3.url}/{BUCKET}/a', given, 'us-east-1'))
     ((_, (asked,)),) = signer.asked
     assert (asked['method'], asked['uri'], asked['region']) == ('GET', f'{s3.url}/{BUCKET}/a', 'us-east-1')
@@ -215,10 +234,26 @@ def test_the_server_sees_the_body_of_a_deletion_alone(endpoint, signer, s3):
     assert [asked.get('body') and base64.b64decode(asked['body']) for _, (asked,) in signer.asked] == [body, None]
 
 
-def test_the_server_s_refusal_is_raised(endpoint, signer, s3):
-    signer.answers = [AccessDenied('not yours')]
-    with pytest.raises(RSEAccessDenied, match='RSE X: not yours'):
+@pytest.mark.parametrize(
+    ('said', 'raised', 'words'),
+    [
+        (AccessDenied('not yours'), RSEAccessDenied, 'RSE X: not yours'),
+        (InputValidationError('two keys in one'), InputValidationError, 'RSE X: two keys in one'),
+        (AccessDenied(), RSEAccessDenied, 'RSE X: '),
+        (InputValidationError(), InputValidationError, 'RSE X: '),
+    ],
+)
+def test_the_server_s_refusal_is_raised(endpoint, signer, s3, said, raised, words):
+    signer.answers = [said]
+    with pytest.raises(raised, match=words):
         Remote(endpoint, signer).authorise(Request('GET', f'{s3.url}/{BUCKET}/a'))
+
+
+@pytest.mark.parametrize(('method', 'counts'), [('PUT', True), ('GET', False)])
+def test_how_much_is_stored_counts_towards_a_limit(endpoint, signer, s3, method, counts):
+    Remote(endpoint, signer).authorise(Request(method, f'{s3.url}/{BUCKET}/a', {'content-length': '7'}, 'us-east-1', body=b'content'))
+    ((_, (asked,)),) = signer.asked
+    assert ('content-length' in asked['headers']) is counts
 
 
 def test_it_has_no_keys(connection, signer):

@@ -153,6 +153,43 @@ def test_keys_without_their_end_are_not_used(server, endpoint, client):
         assume(endpoint, client)
 
 
+def test_an_answer_without_keys_is_none(endpoint):
+    for answer in ({}, {'Credentials': None}, {'Credentials': {'Expiration': '2026-11-22T00:00:00Z'}}):
+        with pytest.raises(ServiceUnavailable, match='without their expiration'):
+            sts._keys(endpoint, answer)
+    ends = datetime(2026, 11, 22, 12, tzinfo=timezone(timedelta(hours=2)))
+    whole = {'AccessKeyId': 'A', 'SecretAccessKey': 'b', 'SessionToken': 'c', 'Expiration': ends}
+    assert sts._keys(endpoint, {'Credentials': whole}).expiration.hour == 10
+    for name in ('AccessKeyId', 'SecretAccessKey', 'SessionToken'):
+        with pytest.raises(ServiceUnavailable, match='returned an invalid'):
+            sts._keys(endpoint, {'Credentials': {**whole, name: None}})
+
+
+@pytest.mark.parametrize(
+    ('status', 'body', 'read'),
+    [
+        (400, b'<Error><Code>c</Code></Error>', b'<ErrorResponse><Error><Code>c</Code></Error></ErrorResponse>'),
+        (300, b' <?xml version="1.0"?>\n<Error>\n</Error>\n', b'<ErrorResponse><Error>\n</Error></ErrorResponse>'),
+        (200, b'<Error></Error>', None),
+        (403, b'<ErrorResponse><Error/></ErrorResponse>', None),
+        (403, b'', None),
+    ],
+)
+def test_which_answers_are_errors_as_s3_has_them(status, body, read):
+    response = {'status_code': status, 'body': body}
+    sts._as_an_sts_error(response)
+    assert response['body'] == (body if read is None else read)
+
+
+@pytest.mark.parametrize('counted', [True, False])
+def test_requests_that_should_be_refused_are_not_counted(endpoint, monkeypatch, counted):
+    made, make = [], sts.factory.client
+    monkeypatch.setattr(sts.factory, 'client', lambda *arguments, **given: made.append(given) or make(*arguments, **given))
+    sts.client(endpoint, bare_session(None), 'mars', counted=counted)
+    assert made[0]['rse'] == (endpoint.observed if counted else None)
+    assert made[0]['config'].signature_version == 'v4'
+
+
 @pytest.mark.parametrize('member', ['AccessKeyId', 'SecretAccessKey', 'SessionToken'])
 def test_a_key_that_no_tool_can_hold_is_not_used(server, endpoint, client, member):
     server.hostile = {member: 'a b'}
