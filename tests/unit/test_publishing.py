@@ -14,7 +14,7 @@
 
 """Collections that everybody may read: what the table of grants and the policies on the storages say, also where a storage does not answer."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from unittest import mock
 
@@ -25,6 +25,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 from sqlalchemy import delete, update
 
 from rucio.common.exception import InvalidObject, ServiceUnavailable
+from rucio.common.s3.dates import to_text
 from rucio.common.types import InternalAccount, InternalScope
 from rucio.core.s3 import storages
 from rucio.core.s3.auth import grants, old_grants, shared_keys
@@ -176,6 +177,13 @@ def test_until_a_storage_has_taken_it_a_grant_has_an_end(shared):
     assert 60 <= publishing.PUBLISH_TIMEOUT.total_seconds() <= 3600
 
 
+def test_what_is_public_for_a_minute_ends_then_whatever_becomes_of_the_server(shared):
+    ends, until = [], grants.now() + timedelta(minutes=1)
+    shared.during = lambda: ends.append([each.until for each in shared.grants()])
+    publishing.publish([shared.a], SCOPE, 'run1', 'alice', until)
+    assert ends == [[to_text(until)]]
+
+
 def test_what_is_public_until_a_date_is_closed_by_the_daemon(shared):
     def end():
         with rucio_session.db_session(DatabaseOperationType.READ) as session:
@@ -250,6 +258,28 @@ def test_a_dead_storage_is_asked_once(shared):
     shared.a.answers, shared.during = False, mock.Mock()
     assert len(publishing.delete_ended('def').kept) == 2
     assert shared.during.call_count == 1
+
+
+def test_a_dead_storage_keeps_nothing_public_on_another(shared):
+    for name in ('run2', 'run3'):
+        with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+            session.add(models.DataIdentifier(scope=SCOPE, name=name, account=ALICE, did_type=DIDType.DATASET))
+        publishing.publish([shared.a, shared.b], SCOPE, name, 'alice')
+    shared.change(update(s3.Grant).values(expired_at=PAST))
+    shared.a.answers = False
+    assert [each.partition(':')[2] for each in publishing.delete_ended('def').kept] == [
+        'run2 may still be public on RSE a: RSE a: it does not answer.',
+        'run3 may still be public on RSE a: RSE a did not answer before.',
+    ]
+    assert (shared.a.public, shared.b.public) == ({'user.alice:run2', 'user.alice:run3'}, set())
+
+
+def test_what_was_not_asked_about_is_not_forgotten(shared):
+    """It is of another collection of the same name, and still public on its storages."""
+    shared.publish()
+    shared.change(update(s3.Grant).values(expired_at=PAST))
+    assert shared.withdraw(of=PAST) == []
+    assert (shared.public, shared.listed) == (['a'], [('*', True)])
 
 
 def test_where_it_was_published_is_not_known(shared):
@@ -328,6 +358,18 @@ def bucket(shared, monkeypatch):
 def mend(storage, key_prefix=''):
     storage.requests = 0
     return publishing.repair_policy(Subtree(storage, SCOPE, 'user.alice', key_prefix, ''))
+
+
+def test_only_what_is_below_the_prefix_of_the_scope_is_closed(bucket, monkeypatch):
+    """In a bucket of all scopes."""
+    monkeypatch.setattr(Bucket, 'layout', SimpleNamespace(place_of=lambda scope, name: ('all', f'{scope}/{name}'), common_bucket='all'))
+    for scope in (SCOPE, InternalScope('user.bob')):
+        bucket_policies.set_public(bucket, str(scope), 'run1', True)
+    assert len(bucket.sids) == 2
+    (told,) = publishing.repair_policy(Subtree(bucket, SCOPE, 'all', 'user.alice/', ''))
+    assert "bucket 'all' let everybody read 'user.alice/run1/', which is not shared: corrected" in told
+    assert 'user.bob/run1/' in repr(bucket.policy)
+    assert len(bucket.sids) == 1
 
 
 def test_where_policy_and_grants_agree_it_costs_one_request(bucket):

@@ -23,6 +23,8 @@ import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
+from sqlalchemy import update
+
 from rucio.common.exception import RSEAccessDenied, ServiceUnavailable, UnsupportedOperation
 from rucio.common.s3.parsing import UnreadableAnswerError
 from rucio.core import did, rule
@@ -85,6 +87,7 @@ class Uploads:
 
     def list_multipart_uploads(self, Bucket, Prefix, KeyMarker='', UploadIdMarker=''):  # noqa: N803 - boto3's names
         assert (Bucket, Prefix) in (('user.alice', 'run1/'), ('user.alice', ''))
+        assert bool(KeyMarker) == bool(UploadIdMarker)
         self.requests += 1
         start = int(UploadIdMarker or 0)
         return {
@@ -109,6 +112,8 @@ def test_a_storage_that_lists_the_same_uploads_for_ever():
     storage.list_multipart_uploads = lambda **_: {'Uploads': [{'Key': 'run1/a', 'UploadId': 'u'}], 'IsTruncated': True, 'NextKeyMarker': 'k'}
     subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', 'run1/', 'run1/')
     assert list(removal._uploads(storage, subtree)) == [('run1/a', 'u')] * 2
+    storage.list_multipart_uploads = lambda **_: {'Uploads': [{'Key': 'run1/a', 'UploadId': 'u'}], 'IsTruncated': True}
+    assert list(removal._uploads(storage, subtree)) == [('run1/a', 'u')], 'and does not say where to go on'
 
 
 def one_below(one, name):
@@ -257,18 +262,83 @@ def test_a_rule_whose_locks_are_of_another_scope_is_not_asked_about(twins):
 
 def test_a_rule_that_was_added_in_the_meantime(twins):
     one = twins.of()
+    twins.change(models.RSEFileAssociation, {'name': 'run1/file', 'scope': one.scope}, lock_cnt=1)
     with pytest.raises(UnsupportedOperation, match='run1/file was protected by a new rule in the meantime'):
-        one.write(lambda session: removal._mark(one.subtree, ['loose/cached', 'run1/file'], session))
-    assert {row.state for row in twins.rows(models.RSEFileAssociation, name='loose/cached')} == {ReplicaState.AVAILABLE}
-    one.write(lambda session: removal._mark(one.subtree, ['loose/cached'], session))
+        one.write(lambda session: removal._mark(one.subtree, ['shared/cached', 'run1/file'], session))
+    assert {row.state for row in twins.rows(models.RSEFileAssociation, name='shared/cached')} == {ReplicaState.AVAILABLE}
+    one.write(lambda session: removal._mark(one.subtree, ['shared/cached'], session))
     marked = twins.rows(models.RSEFileAssociation, state=ReplicaState.BEING_DELETED)
-    assert [(row.scope, row.name, row.rse_id) for row in marked] == [(one.scope, 'loose/cached', one.rse_id)]
+    assert [(row.scope, row.name, row.rse_id) for row in marked] == [(one.scope, 'shared/cached', one.rse_id)]
 
 
-def test_what_is_locked_again_is_not_deleted(twins):
+def test_a_rule_that_is_added_in_this_moment(twins):
     one = twins.of()
-    assert one.write(lambda session: removal._delete_replicas(one.subtree, models.RSEFileAssociation.name.in_(['run1/file', 'loose/cached']), session)) == 1
-    assert twins.rows(models.RSEFileAssociation, name='run1/file', scope=one.scope)
+
+    def mark(session):
+        def execute(statement):
+            found = session.execute(statement)
+            first = found.scalar() if statement.is_select else None
+            session.execute(update(models.RSEFileAssociation).where(models.RSEFileAssociation.name == 'loose/cached').values(lock_cnt=1))
+            return SimpleNamespace(scalar=lambda: first)
+
+        removal._mark(one.subtree, ['loose/cached'], SimpleNamespace(execute=execute))
+
+    one.write(mark)
+    assert not twins.rows(models.RSEFileAssociation, state=ReplicaState.BEING_DELETED)
+
+
+def test_what_is_locked_again_or_on_another_rse_is_not_deleted(twins):
+    one = twins.of()
+    names = ['run1/file', 'loose/cached', 'there/file']
+    assert one.write(lambda session: removal._delete_replicas(one.subtree, models.RSEFileAssociation.name.in_(names), session)) == 1
+    assert {row.name for name in names for row in twins.rows(models.RSEFileAssociation, name=name, scope=one.scope)} == {'run1/file', 'there/file'}
+
+
+def test_objects_that_cannot_be_deleted_keep_their_replicas(twins, s3, monkeypatch):
+    """They are neither read nor locked from then on, and a second run deletes them."""
+    one = twins.of()
+
+    def delete_many(_, targets):
+        deleted = [each for each in targets if each.key != 'run1/file' and s3.buckets[each.bucket].pop(each.key)]
+        return {each: None if each in deleted else ServiceUnavailable('It is refused.') for each in targets}
+
+    monkeypatch.setattr(removal.objects, 'delete_many', delete_many)
+    with pytest.raises(ServiceUnavailable, match='It is refused'):
+        remove(one, 'run1')
+    (left,) = [row for row in twins.rows(models.RSEFileAssociation, scope=one.scope, rse_id=one.rse_id) if row.name.startswith('run1/')]
+    assert (left.name, left.state) == ('run1/file', ReplicaState.BEING_DELETED)
+
+
+def test_which_collections_can_go(twins):
+    every = [twins.of(vo, owner) for vo in VOS for owner in OWNERS]
+
+    def states(name):
+        return [each.read(lambda session, each=each: removal._state(each.subtree, name, session)) for each in every]
+
+    for each in every:
+        for name in ('c', 'd'):
+            each.write(did.add_did, each.scope, name, DIDType.DATASET, each.account)
+    assert states('lone') == ['used'] * 4, 'a file is not one'
+    assert states('all') == states('run11') == ['used'] * 4
+    assert states('c') == ['unused'] * 4
+    assert states('nothing') == ['erased'] * 4
+    for place, each in enumerate(every):
+        twins.change(models.DataIdentifier, {'scope': each.scope, 'name': 'c'}, expired_at=PAST)
+        assert states('c') == ['used' if at == place else 'unused' for at in range(4)]
+        twins.change(models.DataIdentifier, {'scope': each.scope, 'name': 'c'}, expired_at=None)
+    for place, each in enumerate(every):
+        with twins.writing() as session:
+            session.query(models.DataIdentifier).filter_by(scope=each.scope, name='d').delete()
+        assert states('d') == ['erased' if at <= place else 'unused' for at in range(4)]
+
+
+def test_what_everybody_may_read_of_a_bucket_is_withdrawn_for_its_collections(twins, monkeypatch):
+    one, asked = twins.of(), []
+    rules = twins.rows(models.ReplicationRule, scope=one.scope, rse_expression='TWIN_A')
+    monkeypatch.setattr(publishing, 'withdraw', lambda scope, name: asked.append((scope, name)) or {})
+    remove(one)
+    assert {scope for scope, _ in asked} == {one.scope}
+    assert [name for _, name in asked] == sorted(row.name for row in rules)
 
 
 def test_without_force_the_rules_of_the_name_alone_go(twins):
@@ -322,6 +392,9 @@ def test_uploads_below_the_collection_are_aborted(twins, s3):
         one.storage.connection().client.create_multipart_upload(Bucket=one.subtree.bucket, Key=f'{"run11" if name != "other" else "run1"}/{name}')
     remove(one, 'run11')
     assert [each.key for each in s3.uploads.values()] == ['run1/other']
+    s3.fail('ListMultipartUploads', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied, match=r"RSE TWIN_A: remove-bucket of bucket 'user\.alice', key 'loose/'"):
+        remove(one, 'loose')
     s3.fail('ListMultipartUploads', error(404, 'NoSuchUpload'))  # as rclone says it
     assert remove(one, 'loose')['objects'] == 2
 
@@ -373,7 +446,7 @@ def test_a_bucket_with_objects_stays(twins, s3):
     assert 'DeleteBucket' not in s3.operations()
     s3.fail('DeleteBucket', error(403, 'AccessDenied'))
     s3.buckets['user.alice'].clear()
-    with pytest.raises(RSEAccessDenied):
+    with pytest.raises(RSEAccessDenied, match=r"RSE TWIN_A: remove-bucket of bucket 'user\.alice'"):
         removal._remove_bucket(one.subtree)
 
 
@@ -409,6 +482,18 @@ def test_what_takes_too_long_is_continued(twins, monkeypatch):
     monkeypatch.setattr(removal, 'BATCH_SIZE', 2)
     found = removal.remove(one.storage, one.account, one.scope, '', True)
     assert (found['finished'], found['removed']['objects'], found['removed']['replicas'], found['removed']['bucket']) == (True, 9, 9, True)
+
+
+def test_replicas_without_objects_take_no_longer_either(twins, s3, monkeypatch):
+    one, now = twins.of(), iter([0, 60, 61])
+    monkeypatch.setattr(removal, 'BATCH_SIZE', 3)
+    monkeypatch.setattr(removal, 'time', SimpleNamespace(monotonic=lambda: next(now)))
+    s3.buckets['user.alice'].clear()
+    assert removal._empty(one.subtree) == (0, 3, False)
+    monkeypatch.setattr(removal, 'time', SimpleNamespace(monotonic=lambda: 0))
+    monkeypatch.setattr(removal, 'MAX_SECONDS', 0)
+    s3.store('user.alice', 'a', b'')
+    assert removal._empty(one.subtree) == (1, 2, True), 'what takes no time is done'
 
 
 def test_objects_that_all_are_refused(twins, monkeypatch):

@@ -204,7 +204,7 @@ def repair_policy(subtree: 'Subtree') -> list[str]:
 
 def _has_no_grant(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
     """Return whether keys of this scope are public without a grant."""
-    name = subtree.name_of(prefix).rstrip('/')
+    name = subtree.name_of(prefix).removesuffix('/')
     return (
         prefix.startswith(subtree.key_prefix)
         and name not in granted

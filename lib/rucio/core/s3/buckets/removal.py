@@ -294,8 +294,9 @@ def _uploads(client: Any, subtree: Subtree) -> 'Iterator[tuple[str, str]]':
                 return
             raise
         for each in answer.get('Uploads', []):
-            if each.get('Key', '').startswith(subtree.key_prefix) and each.get('Key') and each.get('UploadId'):
-                yield each['Key'], each['UploadId']
+            key, upload = each.get('Key'), each.get('UploadId')
+            if key and upload and key.startswith(subtree.key_prefix):
+                yield key, upload
             else:
                 _LOGGER.warning(
                     "RSE %s, bucket '%s': the storage lists a multipart upload without its key or id, which cannot be "
