@@ -111,10 +111,23 @@ def test_answers_are_read_by_the_given_function(s3):
 
     internals.check_answers(session, parse)
     client = session.create_client('s3', 'mars', endpoint_url=s3.url, config=Config(s3={'addressing_style': 'path'}))
-    assert client.list_objects_v2(Bucket=BUCKET)['IsTruncated'] is False
+    s3.store(BUCKET, 'k', b'abc')
+    answer = client.list_objects_v2(Bucket=BUCKET)
+    assert (answer['IsTruncated'], answer['Contents'][0]['Size']) == (False, 3)
     ((status, names),) = seen
     assert status == 200
     assert {'body', 'headers', 'status_code'} <= set(names)
+    s3.fail('ListObjectsV2', Answer(200, s3.ListObjectsV2(s3.requests[-1]).body.replace(b'<Size>3', b'<Size>many')))
+    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    assert (entry['Size'], entry['Key']) == (None, 'k')
+
+
+def test_an_answer_without_a_content_has_no_name(s3):
+    session, seen = internals.isolated_session(KEYS), []
+    internals.check_answers(session, lambda read, _, name: seen.append(name) or read())
+    client = session.create_client('s3', 'mars', endpoint_url=s3.url, config=Config(s3={'addressing_style': 'path'}))
+    client.put_bucket_policy(Bucket=BUCKET, Policy='{}')
+    assert seen == ['']
 
 
 def test_a_client_sends_by_what_was_put_around_it(client, s3):
@@ -135,6 +148,7 @@ def test_a_client_sends_by_what_was_put_around_it(client, s3):
     assert len(client.list_objects_v2(Bucket=BUCKET)['Contents']) == 1
     assert client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'x'
     assert sent == [('GET', False), ('GET', True)]
+    client.close()  # reaches the session inside
 
 
 def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
@@ -143,6 +157,7 @@ def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
     s3.store(BUCKET, 'k', b'x')
     for left[0] in (None, 30, 30):
         assert client.get_object(Bucket=BUCKET, Key='k')['Body'].read() == b'x'
+    assert client.get_object(Bucket=BUCKET, Key='k')['Body']._raw_stream.fileno() > 2
     left[0] = 0
     with pytest.raises(ReadTimeoutError):
         client.head_object(Bucket=BUCKET, Key='k')
@@ -150,6 +165,44 @@ def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
     s3.fail('HeadObject', *[Stalled()] * 9)
     with pytest.raises(ReadTimeoutError):
         client.head_object(Bucket=BUCKET, Key='k')
+
+
+class Socket:
+    """Notes its time-outs."""
+
+    def __init__(self, usual):
+        self.usual, self.set = usual, []
+
+    def makefile(self, mode, buffering):
+        assert (mode, buffering) == ('rb', 0)
+        return BytesIO(b'content')
+
+    def gettimeout(self):
+        return self.usual
+
+    def settimeout(self, seconds):
+        self.set.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ('usual', 'left', 'timeouts'),
+    [(5, None, []), (5, 6, []), (5, 5, []), (5, 4, [4, 5]), (5, 0.5, [0.5, 5]), (None, 9, [9, None]), (None, None, [])],
+)
+def test_a_read_waits_for_the_shorter_of_both_limits(usual, left, timeouts):
+    sock, buffer = Socket(usual), bytearray(4)
+    file = internals._TimedFile(sock, lambda: left)
+    assert (file.readable(), file.readinto(buffer), bytes(buffer)) == (True, 4, b'cont')
+    assert sock.set == timeouts  # the last one is that of the next request of the connection
+    file.close()
+    assert file._file.closed
+
+
+@pytest.mark.parametrize('left', [0, -1])
+def test_nothing_is_read_when_the_time_is_over(left):
+    sock = Socket(5)
+    with pytest.raises(TimeoutError):
+        internals._TimedFile(sock, lambda: left).readinto(bytearray(4))
+    assert sock.set == []
 
 
 # The steps of a call
@@ -185,6 +238,37 @@ def test_a_call_may_be_answered_without_a_request(client, s3):
     assert (answer['Deleted'], answer['ResponseMetadata']['HTTPStatusCode'], s3.requests) == (parsed['Deleted'], 200, [])
     client.delete_objects(Bucket=BUCKET, Delete={'Objects': [{'Key': 'other'}]})
     assert s3.operations() == ['DeleteObjects']
+
+
+def test_an_answer_without_a_request_looks_like_the_first_of_a_storage():
+    response, parsed = internals.instead_of_a_call({'Deleted': []})
+    assert (response.status_code, response.url, dict(response.headers), response.raw) == (200, '', {}, None)
+    assert parsed == {'Deleted': [], 'ResponseMetadata': {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0}}
+
+
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        ({}, {}),
+        ({'checksum': {}}, {'checksum': {}}),
+        ({'checksum': {'request_algorithm': 'conditional-md5'}}, {'checksum': {'request_algorithm': 'conditional-md5'}}),
+        ({'checksum': {'request_algorithm': {'in': 'query', 'a': 1}}}, {'checksum': {'request_algorithm': {'in': 'query', 'a': 1}}}),
+        ({'checksum': {'request_algorithm': {'in': 'trailer', 'a': 1}, 'b': 2}}, {'checksum': {'request_algorithm': {'in': 'header', 'a': 1}, 'b': 2}}),
+    ],
+)
+def test_only_a_checksum_in_a_trailer_is_moved(before, after):
+    internals.checksum_in_header({}, before)
+    assert before == after
+
+
+def test_a_model_has_two_ways_to_need_a_checksum():
+    models = {
+        'Old': SimpleNamespace(name='Old', http_checksum_required=True, http_checksum={}),
+        'New': SimpleNamespace(name='New', http_checksum_required=False, http_checksum={'requestChecksumRequired': True}),
+        'None': SimpleNamespace(name='None', http_checksum_required=False, http_checksum={'requestAlgorithmMember': 'X'}),
+    }
+    service = SimpleNamespace(operation_names=list(models), operation_model=models.__getitem__)
+    assert internals.operations_with_checksum(SimpleNamespace(meta=SimpleNamespace(service_model=service))) == ['Old', 'New']
 
 
 def test_a_header_may_be_added_before_the_call(client, s3):
@@ -352,6 +436,29 @@ def test_a_signature_takes_the_hash_that_it_is_given_and_has_the_token():
     added = internals.signature('PUT', 'https://s3/b/k', {}, 'UNSIGNED-PAYLOAD', 'mars', ReadOnlyCredentials('A', 's', 'token'))
     assert (added['X-Amz-Content-SHA256'], added['X-Amz-Security-Token']) == ('UNSIGNED-PAYLOAD', 'token')
     assert '/mars/s3/aws4_request' in added['Authorization']
+
+
+def test_a_signature_is_recomputed_for_its_own_time():
+    """The same example: its request, and its string to sign."""
+    keys = ReadOnlyCredentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', None)
+    empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+    expected = 'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'
+    made = internals.Recomputed(keys, 'us-east-1', '20130524T000000Z')
+    headers = {'Host': 'examplebucket.s3.amazonaws.com', 'Range': 'bytes=0-9', 'x-amz-content-sha256': empty, 'X-Amz-Date': '20130524T000000Z'}
+    url = 'https://examplebucket.s3.amazonaws.com/test.txt'
+    assert made.of_request('GET', url, headers, empty) == expected
+    text = 'AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n7344ae5b7ee6c3e7e6b0fe0640412a37625d1fbfff95c48bbb2dc43964946972'
+    assert made.of_text(text) == expected
+    others = [
+        made.of_request('PUT', url, headers, empty),
+        made.of_request('GET', url + '2', headers, empty),
+        made.of_request('GET', url, headers | {'Range': 'bytes=0-8'}, empty),
+        made.of_request('GET', url, {'host': headers['Host']}, empty),
+        made.of_request('GET', url, {'host': headers['Host']}, 'UNSIGNED-PAYLOAD'),
+        internals.Recomputed(keys, 'eu-west-1', '20130524T000000Z').of_request('GET', url, headers, empty),
+        internals.Recomputed(keys, 'us-east-1', '20130525T000000Z').of_request('GET', url, headers, empty),
+    ]
+    assert len({expected, *others}) == 8
 
 
 @pytest.mark.parametrize(

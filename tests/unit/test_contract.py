@@ -304,3 +304,14 @@ def test_a_route_without_a_body_has_none_in_openapi():
 )
 def test_the_schema_of_a_type(hint, found):
     assert contract.schema(hint) == found
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch):
+    monkeypatch.setattr(api.metadata, 'version', {'rucio-s3': '1.2'}.__getitem__)
+    assert api.version() == '1.2'
+
+    def refuse(name):
+        raise api.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(api.metadata, 'version', refuse)
+    assert api.version() == 'unknown'

@@ -22,8 +22,9 @@ import pytest
 from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import clients
 from rucio.common.s3.credentials import Static
-from rucio.common.s3.endpoint import Endpoint
-from rucio.common.s3.settings import SERVER_SETTINGS, SETTINGS, StorageSettings, is_host, of_server, providers
+from rucio.common.s3.endpoint import DAEMON, PERSON, SERVER, SERVER_WORK, Endpoint, Patience, wanted_progress
+from rucio.common.s3.monitoring import RSE
+from rucio.common.s3.settings import SERVER_SETTINGS, SETTINGS, Secrets, StorageSettings, is_host, of_server, providers
 
 MiB = 1024**2
 
@@ -108,6 +109,53 @@ def test_without_a_rucio_cfg_the_rse_alone_decides(load, monkeypatch, home):
     monkeypatch.delenv('RUCIO_CONFIG')
     home.joinpath('rucio', 'etc', 'rucio.cfg').unlink()
     assert load({'region': 'r'}).region == 'r'
+
+
+@pytest.mark.parametrize(
+    ('given', 'url'),
+    [
+        ({}, 'https://s3.example.org:9000'),
+        ({'sts_endpoint': 'https://sts.example.org'}, 'https://sts.example.org'),
+        ({'sts_endpoint': 'https://sts.{region}.example.org', 'region': 'mars'}, 'https://sts.mars.example.org'),
+        ({'provider': 'aws'}, 'https://sts.us-east-1.amazonaws.com'),
+        ({'provider': 'aws', 'region': 'eu-west-1'}, 'https://sts.eu-west-1.amazonaws.com'),
+    ],
+)
+def test_where_the_token_service_is(load, given, url):
+    assert load(given).sts_url == url
+
+
+def test_the_region_is_set_or_known_or_that_of_the_provider(load):
+    assert [load({'region': 'mars'}).signing_region('venus'), load().signing_region('venus'), load().signing_region()] == ['mars', 'venus', 'us-east-1']
+
+
+def test_the_progress_of_several_storages_is_one(rucio_cfg):
+    rucio_cfg({})
+    assert wanted_progress() == 'auto'
+    rucio_cfg({'s3': {'progress': 'off'}, 's3:X': {'progress': 'on'}})
+    assert wanted_progress() == 'off'
+
+
+@pytest.mark.parametrize(
+    ('given', 'usual', 'expected'),
+    [
+        ({}, PERSON, PERSON),
+        ({}, DAEMON, DAEMON),
+        ({'connect_timeout': 1, 'read_timeout': 2, 'max_attempts': 3}, DAEMON, Patience(1, 2, 3, 900, True, True)),
+        ({'read_timeout': 2}, SERVER, Patience(3, 2, 2, 10, True, False)),
+        ({'read_timeout': 11}, SERVER, Patience(3, 11, 2, 11, True, False)),
+        ({'connect_timeout': 7}, SERVER_WORK, Patience(7, 20, 2, 30, True, False)),
+    ],
+)
+def test_what_is_set_replaces_what_is_usual(load, given, usual, expected):
+    assert load(given).patience(usual) == expected
+
+
+def test_an_endpoint_knows_its_rse(load):
+    endpoint = load()
+    assert (endpoint.rse, endpoint.observed, endpoint.patience()) == ('X', RSE('X', endpoint.rse_id), PERSON)
+    bare = Endpoint('X', 'x', 'https://s3.example.org')
+    assert (bare.default_region, bare.unlock, bare.reserved_buckets, bare.reserved_keys, bare.secrets) == ('us-east-1', '', (), (), Secrets())
 
 
 # Keys

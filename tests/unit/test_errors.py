@@ -172,6 +172,23 @@ def test_a_missing_bucket_is_never_a_file_that_was_deleted(operation, expected, 
     assert remedy in str(error)
 
 
+@pytest.mark.parametrize('operation', ['put', 'get', 'stat', 'ls', 'delete', 'copy'])
+@pytest.mark.parametrize(
+    ('status', 'code', 'expected', 'remedy'),
+    [
+        (404, 'NoSuchKey', rucio.SourceNotFound, 'There is no such object.'),
+        (404, '404', rucio.SourceNotFound, 'There is no such object.'),
+        (403, 'AccessDenied', rucio.RSEAccessDenied, 'owner of the bucket'),
+        (503, 'SlowDown', rucio.ResourceTemporaryUnavailable, 'busy'),
+        (500, 'InternalError', rucio.ServiceUnavailable, 'Try again later'),
+    ],
+)
+def test_other_answers_mean_the_same_for_all(operation, status, code, expected, remedy):
+    error = translate(refused(status, code), operation, TARGET)
+    assert type(error) is expected
+    assert remedy in str(error)
+
+
 @pytest.mark.parametrize('code', ['PreconditionFailed', '412'])
 def test_an_object_that_changes_while_it_is_read_does_not_exist_already(code):
     error = translate(refused(412, code), 'get', TARGET)
@@ -242,6 +259,11 @@ def test_a_cause_whose_own_cause_has_a_signature_is_not_shown():
         (refused(400, 'C' * 65, 'm' * 501), f'the storage answered 400 {"C" * 64}... ({"m" * 500}...).'),
         (refused(400, 'C' * 64, 'm' * 500), f'the storage answered 400 {"C" * 64} ({"m" * 500}).'),
         (refused(400, 'a\nb', 'two\n lines\x1b'), 'the storage answered 400 a\\nb (two lines\\x1b).'),
+        (boto.ClientError({'ResponseMetadata': {'HTTPStatusCode': 500}}, 'X'), 'the storage answered 500.'),
+        (
+            refused(403, 'AccessDenied', 'Request https://h/f?X-Amz-Signature=1 has expired'),
+            'the storage answered 403 AccessDenied (Request https://h/f has expired).',
+        ),
         (ValueError('it ends.'), 'ValueError: it ends.'),
         (ValueError(), 'ValueError: no details.'),
     ],
@@ -286,6 +308,8 @@ def test_a_storage_is_away_or_says_nothing(error, unreachable, unanswered):
         (TransferTimeout(1), True),
         (UnreadableAnswerError(reason='x'), True),
         (refused(499, 'x'), False),
+        (boto.ClientError({}, 'X'), False),
+        (refused(499, 'x', attempts=1), True),
         (s3transfer.exceptions.CancelledError(''), True),
         (boto.NoCredentialsError(), False),
         (boto.ParamValidationError(report='x'), False),
@@ -345,6 +369,7 @@ def test_a_cause_adds_no_line_to_a_log():
     cause.args = ('a\nb',)
     cause.__context__ = ValueError('c\nd')
     cause.__context__.__cause__ = ValueError('e\n', 'f\n')
+    cause.__context__.__cause__.__cause__ = ValueError(5)
     with pytest.raises(rucio.ServiceUnavailable) as caught, translated('put', TARGET):
         raise cause
     assert caught.value.__cause__ is cause
