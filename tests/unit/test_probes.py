@@ -21,6 +21,7 @@ integration/test_probes.py asks real ones, and tests/backends compares with docs
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -55,6 +56,15 @@ def asked(endpoint, s3):
         return found
 
     return ask
+
+
+def test_each_behaviour_is_a_row_of_docs_backends():
+    """In the section of its name, with its text and its meaning."""
+    page = Path(__file__).parents[2].joinpath('docs', 'backends.md').read_text(encoding='utf-8')
+    sections = {part.partition('\n')[0]: part for part in page.split('\n## ')}
+    for each in probes.ALL:
+        rows = [[cell.strip() for cell in row.split('|')[1:-1]] for row in sections[each.section].splitlines() if row.startswith('|')]
+        assert [row[-1] for row in rows if row[0] == each.text] == [each.meaning]
 
 
 def test_each_behaviour_has_a_name_and_a_text_of_its_own():
@@ -100,11 +110,25 @@ def test_what_a_storage_does_with_if_none_match(asked, s3, faults, answers, sett
 
 def test_a_storage_that_wants_content_md5(asked, s3):
     s3.wants_md5 = True
-    assert asked('without_md5', 'without_crc32', 'delete_objects') == {
+    assert asked('without_md5', 'without_crc32', 'delete_objects', 'lifecycle', 'other_body') == {
         'without_md5': '400 InvalidRequest',
         'without_crc32': 'yes',
         'delete_objects': 'yes',
+        'lifecycle': 'yes',
+        'other_body': 'deleted',
     }
+
+
+def test_what_is_sent_is_what_s3_allows(asked, s3):
+    """A refusal would be taken for what the storage does with something else."""
+    asked('long_segment', 'part_copy', 'full_object', 'lifecycle')
+    (key,) = {each.key for each in s3.requests if each.operation == 'PutObject' and len(each.key) > 100}
+    assert 255 < len(key) <= 1024
+    numbers = [each.query['partNumber'] for each in s3.requests if each.operation in ('UploadPart', 'UploadPartCopy')]
+    assert numbers == ['1', '2'] * 3
+    (rule,) = [each.body for each in s3.requests if each.operation == 'PutBucketLifecycle']
+    assert b'<Status>Enabled</Status>' in rule
+    assert b'<Prefix />' in rule  # of all keys
 
 
 @pytest.mark.parametrize(('verifies', 'answer', 'earned'), [(True, '400 XAmzContentSHA256Mismatch', True), (False, 'deleted', False)])
@@ -500,6 +524,15 @@ MISBEHAVING = [
     ('below_another', {'PutObject': lambda request, serve: serve(request._replace(key=request.key.removesuffix('/below')))}, 'no'),
     ('below_another', {'GetObject': refuses_keys('/below', 404, 'NoSuchKey')}, 'no'),
     ('below_another', {'GetObject': lambda request, serve: serve(request) if '/below' in request.key else error(404, 'NoSuchKey')}, 'no'),
+    (
+        'below_another',
+        {
+            'PutObject': lambda request, serve: (
+                (serve(request._replace(key=request.key.removesuffix('/below'))), error(409, 'Conflict'))[1] if '/below' in request.key else serve(request)
+            )
+        },
+        '409 Conflict, and the first is gone',
+    ),
     ('case', {'PutObject': writes_to(str.lower), 'GetObject': writes_to(str.lower)}, 'no'),
     ('case', {'PutObject': writes_to(lambda key: key[:-1] + key[-1].upper()), 'GetObject': writes_to(lambda key: key[:-1] + key[-1].upper())}, 'no'),
     ('sorted_listing', {'ListObjectsV2': lists(lambda key: key.split('/'))}, 'no'),
@@ -511,6 +544,7 @@ MISBEHAVING = [
     ('start_after', {'ListObjectsV2': lists(lambda key: key[::-1])}, 'yes'),
     ('pages', {'ListObjectsV2': lists(**{'max-keys': None})}, 'no'),
     ('pages', {'ListObjectsV2': not_the_last}, 'no'),
+    ('pages', {'ListObjectsV2': lambda request, serve: lists(**{'max-keys': str(int(request.query.get('max-keys', 9)) + 1)})(request, serve)}, 'no'),
     ('pages', {'ListObjectsV2': hides(lambda key: key.endswith('/4'))}, 'no'),
     ('copy', loses_metadata, 'without metadata'),
     ('copy', copies(same, body=b'another'), 'no'),
@@ -635,6 +669,9 @@ def test_a_part_is_measured_alone(endpoint, s3):
         assert place.allows(next(each for each in probes.ALL if str(each) == 'guard_copy'))
         place._has.clear()  # keys of the server's: it signs nothing else
         assert not place.allows(next(each for each in probes.ALL if str(each) == 'guard_copy'))
+    allowed = []
+    assert probes.measure(SimpleNamespace(allows=allowed.append)) == {}
+    assert allowed == list(probes.ALL)
     assert list(probes.PARTS) == ['writing', 'integrity', 'names', 'objects', 'signatures']
 
 

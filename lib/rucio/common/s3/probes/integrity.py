@@ -119,7 +119,7 @@ def _deleted(place: ProbeBucket, *without: str) -> str:
     key = place.put()
 
     def change(request: Any) -> None:
-        request.headers['Content-MD5'] = md5(request.body or request.data)
+        request.headers['Content-MD5'] = md5(request.body)
         for name in [each for each in request.headers if each.lower().startswith(without)]:
             del request.headers[name]
 

@@ -71,7 +71,7 @@ def delete_objects(place: ProbeBucket) -> str:
     keys = [place.put(), place.put(b'x', place.key('{}/<&>"\' +%41\u00e9')), place.key()]
 
     def add(request: Any) -> None:
-        request.headers['Content-MD5'] = md5(request.body or request.data)
+        request.headers['Content-MD5'] = md5(request.body)
 
     with place.before_signing('DeleteObjects', add):
         answer = place.s3.delete_objects(Bucket=place.bucket, Delete={'Objects': [{'Key': key} for key in keys]})
@@ -92,7 +92,7 @@ def lifecycle(place: ProbeBucket) -> str:
     rule['AbortIncompleteMultipartUpload'] = {'DaysAfterInitiation': 7}
 
     def add(request: Any) -> None:
-        request.headers['Content-MD5'] = md5(request.body or request.data)
+        request.headers['Content-MD5'] = md5(request.body)
 
     with place.before_signing('PutBucketLifecycleConfiguration', add):
         place.s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={'Rules': [rule]})
