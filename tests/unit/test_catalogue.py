@@ -444,9 +444,10 @@ def test_a_dataset_that_is_another_one_when_it_is_written_to(here, monkeypatch, 
         return chosen
 
     monkeypatch.setattr(registration, '_choose_datasets', slow)
-    count, (refused,) = here.register('run1/b')
-    assert (count, refused.kind, refused.name) == (0, 'failed', 'run1/b')
-    assert not here.rows(models.DataIdentifier, name='run1/b')
+    count, refusals = here.register('run0/a', 'run1/b', 'run1/c', 'run2/d')
+    assert (count, [(each.kind, each.name) for each in refusals]) == (2, [('failed', 'run1/b'), ('failed', 'run1/c')])
+    assert 'could not be registered: a dataset was closed at the same time. Try again' in refusals[0].found
+    assert {row['name'] for row in here.rows(models.DataIdentifier, did_type=DIDType.FILE)} == {'run0/a', 'run1/a', 'run2/d'}
 
 
 def test_a_dataset_that_ends_later_is_none_to_be_made_again(here):
@@ -609,6 +610,17 @@ def test_checksums_are_set_where_there_are_none(here):
     for name, md5 in (('run1/file', OTHER_SUM), ('run1/known', SUM)):
         assert here.row(models.RSEFileAssociation, name).md5 == md5
     here.agree()
+
+
+def test_checksums_are_set_of_transfers_as_well(here):
+    here.register('run1/file', md5=None)
+    add_request(here, 'run1/file', here.other)
+    tables = (models.DataIdentifier, models.RSEFileAssociation, models.DataIdentifierAssociation, models.Request)
+    before = [here.rows(model) for model in tables]
+    updates.set_checksums(here.subtree, 'run1/file', None, None)
+    assert [here.rows(model) for model in tables] == before
+    updates.set_checksums(here.subtree, 'run1/file', None, '00000002')
+    assert (here.row(models.Request, 'run1/file').md5, here.row(models.Request, 'run1/file').adler32) == (None, '00000002')
 
 
 def test_complete(here):
@@ -1161,6 +1173,17 @@ def test_a_transaction_is_tried_three_times(here, failure):
 )
 def test_an_error_in_a_sentence(error, text):
     assert records.error_text(error) == text
+
+
+def test_a_conflict_that_only_the_end_of_a_transaction_shows(here):
+    tried = []
+
+    def work(session):
+        tried.append(session.add(models.Scope(scope=SCOPE, account=ALICE)))
+
+    with pytest.raises(records.Collision, match='UNIQUE'):
+        records.run_transaction(work)
+    assert len(tried) == 3
 
 
 def test_a_database_that_recovers(here, database):

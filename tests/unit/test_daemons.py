@@ -17,6 +17,7 @@
 import contextlib
 import itertools
 import logging
+import re
 import time
 from configparser import NoSectionError
 from dataclasses import replace
@@ -440,6 +441,81 @@ def test_two_workers_on_one_span_count_nothing_twice(s3, storage, database):
     assert (span.after, span.counts) == ('m', {'listed': 5})
 
 
+def options(database):
+    """The rows of rounds and spans."""
+    with database() as session:
+        return {row.opt: row.value for row in session.execute(select(models.Config.opt, models.Config.value)).all()}
+
+
+def test_a_round_is_split_into_what_is_left_of_it(s3, storage, database):
+    made = storage()
+    subtree, place = Subtree.of(made, ALICE), ('user.alice', 'user.alice')
+    with database() as session:
+        progress.begin(subtree, None, 1.0, session=session)
+    (span,) = known(database, made)[place].spans
+    with database() as session:
+        progress.advance(subtree, span, 'c', {'listed': 5}, 1.0, session=session)
+    (span,) = known(database, made)[place].spans
+    before = options(database)
+    with database() as session:
+        assert progress.split(subtree, span, [('', 'b'), ('b', 'c'), ('c', None)], session=session) == 1
+    assert options(database) == before
+    with database() as session:  # another worker has done it
+        session.add(models.Config(section='s3-bucket:SITE_S3:user.alice', opt='span:user.alice:1', value='{}'))
+    with database() as session:
+        assert progress.split(subtree, span, [('', 'f'), ('f', None)], session=session) == 1
+    assert options(database) == before | {'span:user.alice:1': '{}'}
+    with database() as session:
+        session.query(models.Config).filter_by(opt='span:user.alice:1').delete()
+    with database() as session:
+        assert progress.split(subtree, span, [('', 'c'), ('c', 'f'), ('f', None)], session=session) == 2
+    first, second = known(database, made)[place].spans
+    assert (first.index, first.after, first.until, first.counts, first.round) == (0, 'c', 'f', {'listed': 5}, 1.0)
+    assert (second.index, second.after, second.until, second.counts, second.done, second.seconds, second.round) == (1, 'f', None, {}, False, 0, 1.0)
+    for span, over in ((second, False), (first, True)):
+        with database() as session:
+            progress.advance(subtree, span, None, {'listed': 1}, 1.0, session=session)
+            assert (progress.close(subtree, 2.0, session=session) is not None) is over
+    assert list(options(database)) == ['round:user.alice']
+    assert known(database, made)[place].counts == {'listed': 7}
+
+
+def test_a_round_that_another_worker_begins_or_ends_is_left_alone(s3, storage, database, monkeypatch):
+    made = storage()
+    subtree, place = Subtree.of(made, ALICE), ('user.alice', 'user.alice')
+    with database() as session:
+        progress.begin(subtree, None, 1.0, session=session)
+    stale = {place: replace(known(database, made)[place], stored='{}', spans=())}
+    before = options(database)
+    with database() as session:
+        assert not progress.begin(subtree, stale[place], 2.0, session=session)
+        monkeypatch.setattr(progress, 'read_rounds', lambda *_, **__: stale)
+        assert progress.close(subtree, 2.0, session=session) is None
+    assert options(database) == before
+
+
+def test_how_rounds_stand_in_the_table(s3, storage, database):
+    made = storage()
+    imported = Subtree(made, ALICE, 'user.alice', 'scenes/', 'set/', 'set')
+    mark = progress.round_id(imported)
+    assert re.fullmatch(r'user\.alice#[0-9a-f]{16}', mark)
+    assert progress.round_id(replace(imported, key_prefix='maps/')) != mark
+    with database() as session:
+        progress.begin(imported, None, 1.0, session=session)
+    (span,) = known(database, made)['user.alice', mark].spans
+    longest = 'é' * (progress.MAX_KEY_LENGTH - 2)
+    for key in (longest, longest + 'é'):
+        with database() as session:
+            assert progress.advance(imported, span, key, {}, 1.0, session=session)
+        (span,) = known(database, made)['user.alice', mark].spans
+        assert span.after == key
+        assert (f'"after":"{key}"' in span.stored) is (key == longest)
+    with database() as session:
+        session.query(models.Config).filter_by(opt=f'round:{mark}').update({'value': '[]'})
+    broken = known(database, made)['user.alice', mark]
+    assert (broken.started, broken.ended, broken.counts, broken.since) == (0, 0, {}, 0)
+
+
 def test_late_news_of_a_round_that_is_over(s3, storage, database):
     made = storage()
     subtree = Subtree.of(made, ALICE)
@@ -508,6 +584,7 @@ def test_the_work_of_a_round_is_summed_up(s3, storage, database):
         (span,) = known(database, made)[place].spans
         with database() as session:
             assert progress.advance(subtree, span, after, {'listed': 2}, seconds, session=session)
+        assert known(database, made)[place].spans[0].seconds in (1.0, 3.5)
     with database() as session:
         ended = progress.close(subtree, 9.0, session=session)
     assert (ended.started, ended.ended, ended.seconds, ended.counts) == (1.0, 9.0, 3.5, {'listed': 4})
@@ -555,6 +632,27 @@ def test_a_bucket_that_is_gone_since_the_last_round(s3, storage, database, compa
         session.query(models.RSEFileAssociation).delete()
     assert work(once()).lines(logging.WARNING) == []
     assert set(known(database, made)) == {('user.alice', 'user.alice')}  # nobody misses it
+
+
+def test_a_bucket_is_missed_where_its_files_should_be(s3, storage, database, monkeypatch):
+    """Not where another scope has files, or on another RSE."""
+    monkeypatch.setattr(progress, 'MAX_IN_LIST', 1)
+    made = storage()
+    miss(database, replicas=False)
+    with database() as session:
+        for scope, rse_id in ((ALICE, RSE_ID), (BOB, 'c' * 32)):
+            session.add(models.RSEFileAssociation(scope=scope, name='run1/file', rse_id=rse_id, bytes=1, state=ReplicaState.AVAILABLE, lock_cnt=1))
+        session.add(models.DatasetLock(scope=ALICE, name='run1', rule_id='b' * 32, rse_id='c' * 32, account=InternalAccount('root'), state=LockState.OK))
+    assert places(made) == ([('user.alice', '', 'user.alice')], [])
+    with database() as session:
+        session.query(models.RSEFileAssociation).filter_by(rse_id='c' * 32).update({'rse_id': RSE_ID})
+    assert places(made) == ([('user.alice', '', 'user.alice')], [('user.bob', 'user.bob')])
+    del s3.buckets['user.alice']
+    assert places(made) == ([], [('user.bob', 'user.bob')])
+    assert places(made, {('user.alice', 'user.alice'), ('user.alice', 'user.alice#0123456789abcdef')}) == (
+        [],
+        [('user.alice', 'user.alice'), ('user.bob', 'user.bob')],
+    )
 
 
 def test_a_bucket_of_others_that_is_not_listed(s3, storage, database):
@@ -884,6 +982,20 @@ def test_what_another_program_has_written_since_is_not_overwritten(s3, storage, 
     usage(**wanted)
     work(once())
     assert usage() == [tuple(wanted.values())]
+
+
+@pytest.mark.parametrize('stored', ['no JSON', '[1]', '["x", 400, 10, null]', '{}', '1'])
+def test_who_has_written_the_usage_is_doubtful(s3, storage, database, compared, usage, stored):
+    """Where what was stored last cannot be read, it was another program."""
+    storage()
+    fill(s3)
+    tell_quota(s3)
+    work(once())
+    with database() as session:
+        session.query(models.Config).filter_by(section='s3-bucket:SITE_S3:', opt='usage').update({'value': stored})
+    fill(s3, keys=['more'])
+    work(once())
+    assert usage() == [(40, 400, 10)]
 
 
 def test_a_free_space_that_is_no_longer_known(s3, storage, database, compared, usage):

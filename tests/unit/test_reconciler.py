@@ -21,7 +21,7 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import pairwise
 from unittest import mock
 from uuid import uuid4
@@ -298,6 +298,35 @@ def test_what_is_no_longer_changed_when_it_is_looked_at(here):
     assert counted(here.run(lister=late, on_changed='replace')) == {'same': 1}
 
 
+@pytest.mark.parametrize('change', ['new', 'no checksum', 'unproven', 'changed'])
+def test_what_there_is_no_time_for_is_done_by_the_next_runs(here, change):
+    """Each does one object, of which the next one finds nothing."""
+    names = [f'run1/{number}' for number in range(4)]
+    here.store('run0/a', 'run2/z')
+    if change == 'changed':
+        here.store(*names)
+        here.run()
+        in_parts(here, *names, body=b'another one')
+    else:
+        in_parts(here, *names, modified=time.time() + 10)
+    if change == 'no checksum':
+        here.run(read_checksums=False)
+    elif change == 'unproven':
+        for name in names:
+            registered(here, name, b'x' * 100)
+    made, after, reached = Reconciler(here.subtree(), on_changed='replace'), '', []
+    while after is not None:
+        reached.append(after)
+        after = made.run(after, seconds=0)
+    assert reached == ['', *names[:3]] if change != 'new' else len(reached) > 3
+    assert here.files() == here.bucket()
+    assert {name: bool(etag) for name, etag in here.etags().items()} == {'run0/a': False, 'run2/z': False} | dict.fromkeys(names, True)
+    assert made.summary.problems == []
+    kind = {'new': 'registered', 'no checksum': 'no-checksum', 'unproven': 'same', 'changed': 'replaced'}[change]
+    assert made.summary.counts[kind] >= 4
+    assert counted(here.run()) == {'same': 6}
+
+
 def test_what_changes_under_the_eyes_is_left_for_the_next_run(here):
     here.store('run1/a')
     here.run()
@@ -405,6 +434,16 @@ def test_what_rucio_uploaded_in_parts_is_trusted(here):
     assert counted(here.run()) == {'same': 1}
     assert here.s3.operations() == ['ListObjectsV2']
     assert here.etags()['run1/a'] == here.s3.buckets[BUCKET]['run1/a'].etag
+
+
+@pytest.mark.parametrize(('later', 'kind'), [(86400, 'same'), (86401, 'unproven')])
+def test_clocks_may_differ_by_a_day(here, later, kind):
+    written = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+    in_parts(here, 'run1/a', modified=written.timestamp() + later)
+    registered(here, 'run1/a', b'x' * 100)
+    here.change('run1/a', created_at=written.replace(tzinfo=None), updated_at=written.replace(tzinfo=None))
+    assert counted(here.run(read_checksums=False)) == {kind: 1}
+    assert (here.etags()['run1/a'] is None) is (kind == 'unproven')
 
 
 def test_what_was_written_after_rucio_is_read(here):
@@ -524,6 +563,15 @@ def test_missing_is_forgotten(here):
     here.store('run1/a', body=b'again')
     assert counted(here.run(on_missing='forget')) == {'same': 1, 'new': 1, 'registered': 1}
     assert here.files() == here.bucket()
+
+
+def test_a_listing_tells_that_the_bucket_is_not_empty(here):
+    here.store('run1/a', 'run1/b')
+    here.run()
+    here.delete('run1/b')
+    here.s3.requests.clear()
+    assert here.run(on_missing='forget').counts['forgotten'] == 1
+    assert here.s3.operations().count('ListObjectsV2') == 1
 
 
 def test_missing_is_declared_lost(here):
@@ -775,6 +823,14 @@ def test_cutting_where_there_is_one_directory(here):
     assert ranges(here.subtree('nothing'), 2) == [('', None)]
 
 
+def test_cutting_asks_no_more_than_it_has_to(here):
+    here.store('file')
+    assert ranges(here.subtree(), 1) == ranges(here.subtree(), 2) == [('', None)]
+    here.store('data/', body=b'')
+    assert ranges(here.subtree('data'), 2) == [('', None)]
+    assert here.s3.operations() == ['ListObjectsV2'] * 2
+
+
 @pytest.mark.parametrize('look', [1, 2, 256])
 def test_what_all_slices_count_is_what_lies_there(here, monkeypatch, look):
     """However a round is cut into slices, each object counts once."""
@@ -914,6 +970,26 @@ def test_sorting_has_the_time_that_listing_took(here, monkeypatch):
     assert Reconciler(here.subtree()).run(seconds=150) is None
 
 
+@pytest.mark.parametrize(('seconds', 'registered'), [(60, {'run1/a', 'run1/gone'}), (61, {'run1/a'})])
+def test_a_listing_that_took_a_minute_is_old(here, monkeypatch, seconds, registered):
+    now = 1000.0
+    here.store('run1/a', 'run1/gone')
+    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+    monkeypatch.setattr(walk.time, 'monotonic', lambda: now)
+    listed = listings.sorted_entries
+
+    def slow(*arguments):
+        nonlocal now
+        found = list(listed(*arguments))
+        here.delete('run1/gone')
+        now += seconds
+        return found
+
+    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    here.run()
+    assert set(here.files()) == registered
+
+
 def test_a_listing_that_has_to_be_sorted_can_be_stopped(here, monkeypatch):
     monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 2)
     here.store('run1/a', 'run1/b', 'run1/c')
@@ -1026,6 +1102,65 @@ def test_check(here):
     summary = here.check('run1/new', 'run1/b', 'run1/a', 'run1/c', 'run1/never', 'run1/', on_changed='replace', on_missing='forget')
     assert counted(summary) == {'same': 1, 'new': 1, 'registered': 1, 'changed': 1, 'replaced': 1, 'missing': 1, 'forgotten': 1}
     assert set(here.files()) == {'run1/a', 'run1/c', 'run1/d', 'run1/new'}
+
+
+def test_check_of_what_is_no_file(here):
+    here.store('run1/', body=b'')
+    here.store('run1/a.rucio.upload', 'run1/+', 'run1/busy')
+    here.run()
+    here.change('run1/busy', state=ReplicaState.BEING_DELETED)
+    summary = here.check('run1/', 'run1/a.rucio.upload', 'run1/+', 'run1/busy')
+    assert counted(summary) == {'marker': 1, 'leftover': 1, 'unnameable': 1, 'busy': 1}
+    assert [problem.key for problem in summary.problems] == ['run1/+']
+
+
+def test_check_of_what_rucio_uploaded_in_parts(here):
+    in_parts(here, 'run1/a', modified=time.time() - 10)
+    registered(here, 'run1/a', b'x' * 100)
+    assert counted(here.check('run1/a')) == {'same': 1}
+    assert here.etags()['run1/a'] == here.s3.buckets[BUCKET]['run1/a'].etag
+
+
+def test_check_tells_once_of_an_object_that_it_cannot_look_at(here):
+    """The second look, for what changed meanwhile, is for nobody to know."""
+    here.store('run1/a')
+    here.run()
+    answers = [None, ServiceUnavailable('It is busy.')]
+    real = listings.stat
+
+    def stat(subtree, key):
+        if failure := answers.pop(0):
+            raise failure
+        return real(subtree, key)
+
+    with mock.patch.object(listings, 'stat', stat):
+        assert counted(here.check('run1/a')) == {'same': 1}
+    with mock.patch.object(listings, 'stat', side_effect=ServiceUnavailable('It is busy.')):
+        summary = here.check('run1/a')
+    assert counted(summary) == {'failed': 1}
+    assert only(summary).found == 'It is busy.'
+
+
+def test_check_goes_on_where_the_first_look_failed(here):
+    here.store('run1/a', 'run1/b')
+    here.s3.fail('HeadObject', fake_s3.error(503, 'SlowDown'))
+    summary = here.check('run1/a', 'run1/b')
+    assert (summary.counts['failed'], summary.counts['registered']) == (1, 1)
+
+
+def test_check_that_is_stopped_looks_once(here):
+    here.store('run1/a')
+    stop = threading.Event()
+    register = registration.register
+
+    def slow(subtree, files):
+        done = register(subtree, files)
+        here.store('run1/a', body=b'abcd')
+        stop.set()
+        return done
+
+    with mock.patch.object(registration, 'register', slow):
+        assert counted(here.check('run1/a', on_changed='replace', stop=stop)) == {'new': 1, 'registered': 1}
 
 
 def test_check_of_the_last_object(here):
@@ -1154,7 +1289,12 @@ def test_that_nothing_is_left_is_told_first_and_once(here, dataset, on_missing, 
 
 @pytest.mark.parametrize(
     ('error', 'said'),
-    [(ServiceUnavailable('It is down.'), 'It is down.'), (ValueError('odd'), 'ValueError: odd'), (OSError(), 'OSError: ')],
+    [
+        (ServiceUnavailable('It is down.'), 'It is down.'),
+        (ServiceUnavailable(), f'ServiceUnavailable: {ServiceUnavailable()}'),
+        (ValueError('odd'), 'ValueError: odd'),
+        (OSError(), 'OSError: '),
+    ],
 )
 def test_why_an_object_could_not_be_looked_at(here, error, said):
     summary = Summary()
@@ -1308,8 +1448,12 @@ def test_an_inventory_of_a_bucket_that_is_empty_now(here):
     here.run()
     here.delete('run/a')
     assert here.run(lister=inventory, on_missing='forget').counts['forgotten'] == 0  # the inventory still has it
-    here.delete('run/b')
+    here.store('run/c')
+    here.run()
+    here.delete('run/b', 'run/c')
+    summary = here.run(lister=inventory, on_missing='forget')
+    assert [problem.kind for problem in summary.problems] == ['empty-bucket'], 'what it lists may be gone'
     inventory._entries.clear()
     summary = here.run(lister=inventory, on_missing='forget')
     assert [problem.kind for problem in summary.problems] == ['empty-bucket']
-    assert set(here.files()) == {'run/a', 'run/b'}
+    assert set(here.files()) == {'run/a', 'run/b', 'run/c'}
