@@ -84,6 +84,15 @@ def test_a_clean_up_is_not_interrupted(number):
     assert signal.getsignal(number) is handler
 
 
+def test_a_handler_that_python_has_not_set_is_left_alone(monkeypatch):
+    """It could not be set again."""
+    monkeypatch.setattr(signal, 'getsignal', lambda _: None)
+    monkeypatch.setattr(signal, 'signal', lambda *_: pytest.fail('set'))
+    with ending_by_exception(ctrl_c=True), cleaning_up():
+        pass
+    monkeypatch.undo()
+
+
 def test_other_threads_may_not_set_handlers():
     done = []
 

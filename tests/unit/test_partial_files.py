@@ -19,7 +19,7 @@ import sys
 import pytest
 
 from rucio.common.s3 import partial_files
-from rucio.common.s3.partial_files import partial_file
+from rucio.common.s3.partial_files import is_partial, partial_file
 
 
 @pytest.fixture
@@ -123,6 +123,55 @@ def test_who_waited_for_a_complete_file_does_not_empty_it(folder, monkeypatch):
     assert (folder / 'f').read_bytes() == b'complete'
 
 
+def test_such_a_file_is_known_by_its_name(folder):
+    with partial_file(str(folder), 'f') as path, partial_file(str(folder), 'f') as other:
+        assert os.path.dirname(path) == os.path.dirname(other) == str(folder)
+        assert is_partial(os.path.basename(path))
+        assert is_partial(os.path.basename(other))
+    assert not any(
+        map(
+            is_partial,
+            ('f', '.rucio-s3-', '.rucio-s3-0123456789abcde', '.rucio-s3-0123456789abcdef0', 'x.rucio-s3-0123456789abcdef', '.rucio-s3-0123456789abcdeg'),
+        )
+    )
+
+
+def test_nothing_is_left_open(folder):
+    def opened():
+        return len(os.listdir('/proc/self/fd'))
+
+    before = opened()
+    with partial_file(str(folder), 'f') as path, partial_file(str(folder), 'f'):
+        assert opened() == before + 2
+    folder.joinpath('victim').write_bytes(b'')
+    os.link(folder / 'victim', path)
+    with partial_file(str(folder), 'f'):
+        assert opened() == before + 1
+    assert opened() == before
+    assert partial_files._open == {}
+
+
+def test_the_file_of_another_user_is_left_alone(folder, monkeypatch):
+    with partial_file(str(folder), 'f') as path:
+        pass
+    with open(path, 'xb') as file:
+        file.write(b'theirs')
+    user = os.geteuid()
+    monkeypatch.setattr(os, 'geteuid', lambda: user + 1)
+    with partial_file(str(folder), 'f') as other:
+        assert other != path
+    assert os.listdir(folder) == [os.path.basename(path)]
+
+
+def test_no_file_is_made_where_a_link_leads_to(folder):
+    with partial_file(str(folder), 'f') as path:
+        pass
+    os.symlink(folder / 'elsewhere', path)
+    with partial_file(str(folder), 'f') as other:
+        assert other != path
+    assert os.listdir(folder) == [os.path.basename(path)]
+
+
 @pytest.mark.parametrize('kind', ['symlink', 'hard link', 'directory', 'pipe'])
 def test_what_somebody_planted_is_left_alone(folder, kind):
     victim = folder / 'victim'
@@ -150,6 +199,12 @@ def test_a_file_system_without_locks(folder, monkeypatch):
     with partial_file(str(folder), 'f') as path:
         write(path)
     assert os.listdir(folder) == []
+    digest = partial_files.hashlib.sha256(b'f').hexdigest()[:16]
+    folder.joinpath('victim').write_bytes(b'precious')
+    os.link(folder / 'victim', folder / f'.rucio-s3-{digest}')
+    with partial_file(str(folder), 'f'):
+        pass
+    assert sorted(os.listdir(folder)) == sorted([f'.rucio-s3-{digest}', 'victim'])
 
 
 def test_long_names_and_bytes_that_are_no_text(folder):

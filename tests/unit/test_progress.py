@@ -121,6 +121,17 @@ def test_the_display_stays_until_the_last_transfer_has_ended(stderr):
     assert not display.live.is_started
 
 
+def test_a_name_is_shown_as_it_is_and_nothing_else_goes_through_the_display(stderr):
+    terminal = stderr(Terminal)
+    stdout = sys.stdout
+    with progress.meter('on', '[bold]a\x1b[31m', LARGE):
+        assert (sys.stdout, sys.stderr) == (stdout, terminal)
+        progress._display.refresh()
+        assert '[bold]a' in terminal.getvalue()
+        assert 'a\x1b[31m' not in terminal.getvalue()
+    assert '[bold]a' not in terminal.getvalue().rpartition('\x1b[2K')[2]
+
+
 def test_a_failed_transfer_takes_its_bar_away(stderr):
     terminal = stderr(Terminal)
     with pytest.raises(KeyboardInterrupt), progress.meter('on', 'f', LARGE):

@@ -107,6 +107,16 @@ def test_the_first_failure_is_the_one_that_is_told(fetch, s3):
     assert len(s3.requests) == 1
 
 
+def test_a_failure_takes_the_place_of_no_earlier_one(fetch, s3):
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    download = fetch(CONTENT, 20_000)
+    download._failure = ValueError('the first one')
+    download.start(1)
+    assert download.done.wait(30)
+    with pytest.raises(ValueError, match='the first one'):
+        download.crc32()
+
+
 def test_what_is_ended_asks_for_nothing_more(fetch, s3):
     download = fetch(CONTENT, 1000)
     download._progress = lambda _: download._stop.set()

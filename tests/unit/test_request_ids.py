@@ -14,6 +14,7 @@
 
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,6 +104,26 @@ def test_messages_that_differ_in_ids_alone_are_the_same(s3):
     one, other = refused(s3, 'tx1'), refused(s3, 'tx2')
     assert one != other
     assert request_ids.without(one) == request_ids.without(other)
+
+
+@pytest.mark.parametrize(('given', 'shown'), [(None, ''), ('', ''), (b'tx1', 'tx1'), ('tx1', 'tx1'), (7, '7'), ('\xe9', ''), (b'\xe9', '')])
+def test_the_id_of_a_storage_may_be_bytes(given, shown):
+    assert request_ids.of_storage(given) == shown
+    with request_ids.use(MINE):
+        assert request_ids.told(given) == (f' [request {MINE}, of the storage {shown}]' if shown else '')
+
+
+@pytest.mark.parametrize(
+    ('agent', 'sent'), [(b'aws', f'aws rucio-s3-request/{MINE}'), ('aws', f'aws rucio-s3-request/{MINE}'), (None, f'rucio-s3-request/{MINE}')]
+)
+def test_the_id_is_added_to_whatever_the_client_says_of_itself(agent, sent):
+    added = {}
+    client = SimpleNamespace(meta=SimpleNamespace(events=SimpleNamespace(register_first=added.__setitem__)))
+    request_ids.mark(client)
+    request = SimpleNamespace(headers={} if agent is None else {'User-Agent': agent})
+    with request_ids.use(MINE):
+        added['before-send'](request=request)
+    assert request.headers['User-Agent'] == sent
 
 
 def test_a_forked_process_has_an_id_of_its_own(monkeypatch):

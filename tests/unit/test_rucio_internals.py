@@ -34,6 +34,8 @@ def test_whether_this_is_a_client_is_what_rucio_says(monkeypatch, client):
     assert isinstance(rsemanager.CLIENT_MODE, bool)  # it is set when rucio.rse is imported
     monkeypatch.setattr(rsemanager, 'CLIENT_MODE', client)
     assert internals.is_client() is client
+    monkeypatch.delattr(rsemanager, 'CLIENT_MODE')
+    assert internals.is_client() is False
 
 
 def test_a_request_has_the_token_and_its_answer_an_exception():

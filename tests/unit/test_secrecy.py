@@ -68,7 +68,18 @@ def test_the_refusal_names_the_secret_and_the_place_but_no_query():
     assert 'Signature' not in str(raised.value)
 
 
-@pytest.mark.parametrize('name', ['urllib3.connectionpool', 'botocore.auth', 's3transfer.tasks', 'boto3.session'])
+def test_levels_that_somebody_has_set_stay():
+    """What is not set is at INFO, so that records at DEBUG cost nothing."""
+    set_by_user, other = logging.getLogger('s3transfer'), logging.getLogger('rucio.botocore')
+    before = other.filters[:]
+    set_by_user.setLevel(logging.DEBUG)
+    hide_in_logs()
+    assert set_by_user.level == logging.DEBUG
+    assert {logging.getLogger(name).level for name in ('aiobotocore', 'boto3', 'botocore', 'urllib3')} == {logging.INFO}
+    assert other.filters == before
+
+
+@pytest.mark.parametrize('name', ['aiobotocore.client', 'urllib3.connectionpool', 'botocore.auth', 's3transfer.tasks', 'boto3.session'])
 def test_no_log_of_a_dependency_has_a_signature(caplog, name):
     logger = logging.getLogger(name)
     hide_in_logs()

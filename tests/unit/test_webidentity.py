@@ -25,16 +25,16 @@ from rucio.common.exception import InputValidationError, RSEAccessDenied
 from rucio.common.s3 import clients, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
-from rucio.common.s3.webidentity import WebIdentity
+from rucio.common.s3.webidentity import WebIdentity, claims_of
 from servers.fake_sts import FakeSTS
 
 ROLE = 'arn:aws:iam:::role/RucioWebIdentity'
 BUCKET = 'user.alice'
 
 
-def token(subject='alice', seconds=3600, serial=0):
+def token(subject='alice', seconds=3600, serial=0, issuer='https://issuer', **more):
     """As an issuer makes them, but for the signature."""
-    claims = {'iss': 'https://issuer', 'sub': subject, 'exp': int(time.time()) + seconds, 'jti': serial}
+    claims = {'iss': issuer, 'sub': subject, 'exp': int(time.time()) + seconds, 'jti': serial} | more
     parts = ({'alg': 'RS256'}, claims)
     return '.'.join([*(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b'=').decode() for part in parts), 'hidden'])
 
@@ -92,6 +92,50 @@ def test_users_have_keys_of_their_own_and_a_renewed_token_is_the_same_user(endpo
     ways = [WebIdentity(endpoint(), each) for each in (token('alice'), token('bob'), token('alice', 100))]
     assert len({way.identity for way in ways}) == 2
     assert 'hidden' not in f'{ways} {ways[0].identity}'
+
+
+def test_keys_are_of_one_user_of_one_issuer_for_one_role_of_one_storage(endpoint):
+    ways = [
+        WebIdentity(endpoint(), token()),
+        WebIdentity(endpoint(), token('bob')),
+        WebIdentity(endpoint(), token(issuer='https://another')),
+        WebIdentity(endpoint(web_identity_role_arn=f'{ROLE}2'), token()),
+        WebIdentity(endpoint(sts_endpoint='https://sts.example.org'), token()),
+    ]
+    assert len({way.identity for way in ways}) == len(ways)
+    assert WebIdentity(endpoint(), token(serial=9)).identity == ways[0].identity
+
+
+def test_of_tokens_that_end_together_the_last_is_used(endpoint, sts):
+    end = int(time.time()) + 3600
+    first, last = token(exp=end, serial=1), token(exp=end, serial=2)
+    way = WebIdentity(endpoint(), first)
+    WebIdentity(endpoint(), last)
+    way.credentials().get_frozen_credentials()
+    assert sts.requests[0]['WebIdentityToken'] == last
+
+
+@pytest.mark.parametrize('end', [None, 0])
+def test_a_token_need_not_say_when_it_ends(endpoint, sts, end):
+    text = token(exp=end)
+    WebIdentity(endpoint(), text).credentials().get_frozen_credentials()
+    assert sts.requests[0]['WebIdentityToken'] == text
+    longer = token(serial=1)
+    WebIdentity(endpoint(), longer)
+    assert WebIdentity._newest.popitem()[1][1] == longer
+
+
+@pytest.mark.parametrize(
+    ('subject', 'name'), [('a b/c:é', 'rucio-a-b-c--'), ('x' * 99, f'rucio-{"x" * 58}'), ('a=b,c.d@e-f+g_h', 'rucio-a=b,c.d@e-f+g_h'), ('', 'rucio-')]
+)
+def test_the_session_has_the_name_of_the_user_as_far_as_sts_takes_it(endpoint, sts, subject, name):
+    WebIdentity(endpoint(), token(subject)).credentials().get_frozen_credentials()
+    assert sts.requests[0]['RoleSessionName'] == name
+
+
+@pytest.mark.parametrize('subject', ['', 'a', 'ab', 'abc', 'é?>'])
+def test_claims_are_read_whatever_their_length(subject):
+    assert claims_of(token(subject))['sub'] == subject
 
 
 @pytest.mark.parametrize('code', ['ExpiredTokenException', 'InvalidIdentityToken', 'IDPRejectedClaim'])

@@ -103,7 +103,7 @@ class Fetch:
         self._stop.set()
         last = time.monotonic() + grace
         for thread in self._threads:
-            thread.join(max(0, last - time.monotonic()))
+            thread.join(last - time.monotonic())
 
     def crc32(self) -> str:
         """Return the CRC-32 of the object in base64, once it is done.
