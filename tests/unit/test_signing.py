@@ -437,6 +437,8 @@ HOSTILE_HEADERS = {
     'no_text': {'x-amz-meta-a': [1]},
     'not_only_text': {'x-amz-meta-a': ['b', {}]},
     'no_list': {'x-amz-meta-a': None},
+    'object': {'x-amz-meta-a': {'b': 'c'}},
+    'number': {'x-amz-meta-a': 5},
     'long': {'x-amz-meta-a': ['b' * 5000]},
     'streaming_signed': {'x-amz-content-sha256': ['STREAMING-AWS4-HMAC-SHA256-PAYLOAD']},
     'no_checksum': {'x-amz-content-sha256': ['nonsense']},
@@ -914,6 +916,8 @@ def test_where_the_limits_are(fits, too_much, said):
         (request(path=f'/{OWN}/a?partNumber=0'), "'partNumber' in the query of its uri may not be '0'"),
         (request(path=f'/{OWN}?prefix=a&prefix=b'), "'prefix' is repeated in the query of its uri"),
         (request('PUT', f'/{OWN}?acl'), 'PUT of a bucket with acl is not among the operations that are signed'),
+        (HOSTILE_BODIES['no_base64'], 'its body is not base64'),
+        (HOSTILE_BODIES['no_body'], 'DeleteObjects needs its body in the request'),
         (request('POST', f'/{OWN}/a', {'x-amz-copy-source': ['user.bob/a']}), 'POST of an object and x-amz-copy-source is not among'),
     ],
 )

@@ -69,11 +69,11 @@ class CheckedRequest(NamedTuple):
     guards: dict[str, str]  # also signed; the client has to send them
     payload: str  # x-amz-content-sha256
     touches: tuple[Touch, ...]
-    lockable: str = ''  # a bucket: the sender could lock the object, if the bucket has object lock
-    any_body: bool = False  # the storage would accept another body with this signature, and access other objects
-    keys: int = 0  # in the body
-    length: Optional[int] = None  # the bytes that it stores; None: not known
-    part: Optional[str] = None  # which part of which upload it stores; None: an object
+    lockable: str  # a bucket: the sender could lock the object, if the bucket has object lock; empty: it could not
+    any_body: bool  # the storage would accept another body with this signature, and access other objects
+    keys: int  # in the body
+    length: Optional[int]  # the bytes that it stores; None: not known
+    part: Optional[str]  # which part of which upload it stores; None: an object
 
     @property
     def stores(self) -> bool:
