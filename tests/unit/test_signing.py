@@ -259,6 +259,9 @@ def test_one_that_is_not_allowed_among_many_is_found():
         names = sorted([*(f'run1/{number}/x' for number in range(50)), bad])
         with pytest.raises(AccessDenied):
             counted([deletion(*names)], lambda name: name.startswith('run1/') and name.endswith('/x') and name[5:6].isdigit())
+    for bad in ('a', 'run', 'run1', 'run12/x', 'zz'):
+        with pytest.raises(AccessDenied):
+            counted([keys('run1/'), deletion(bad)], lambda name: name.startswith('run1/'))
 
 
 def test_the_keys_in_all_bodies_of_a_call_are_bounded():
