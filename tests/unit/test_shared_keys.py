@@ -96,7 +96,7 @@ def test_a_key_of_two_scopes_is_for_who_may_access_both(ground):
             shared_keys.need(there, ALICE, 'b.user.alice', 'x', False, session=session)
         with pytest.raises(AccessDenied, match=r"bucket 'b\.user\.alice', so"):
             shared_keys.need(there, ALICE, 'b.user.alice', '', False, session=session)
-        shared_keys.need(there, BOB, 'b.user.alice', 'x', False, session=session)
+        assert shared_keys.need(there, BOB, 'b.user.alice', 'x', False, session=session) == grants.FOREVER
 
 
 def test_access_ends_with_the_first_of_all_that_it_needs(ground):
