@@ -13,6 +13,7 @@
 # limitations under the License.
 """What botocore does not promise, and this project relies on: each test fails when that changes."""
 
+from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.hooks import HierarchicalEmitter
 
 from rucio.common.s3 import botocore_internals as internals
 from servers.fake_s3 import Answer, Stalled, error
@@ -368,6 +370,60 @@ def test_a_client_that_does_not_sign_is_authorised_if_that_is_asked_for(s3):
         internals.authorise_requests(client, lambda request, _: request.headers.add_header('Authorization', 'ours'), lambda _: None, signed=signed)
         client.head_bucket(Bucket=BUCKET)
         assert ('authorization' in s3.requests[-1].headers) is not signed
+
+
+@pytest.fixture
+def events():
+    """Those of a client on which nothing else is registered."""
+    return HierarchicalEmitter()
+
+
+@pytest.mark.parametrize(
+    ('signed', 'version', 'signing', 'region'),
+    [
+        (True, 's3v4', {}, 'mars'),
+        (True, 'v4', {}, 'mars'),
+        (True, 's3v4', {'region': 'venus'}, 'venus'),  # of a redirect
+        (True, 's3', {}, None),
+        (True, 's3v4-query', {}, None),
+        (False, UNSIGNED, {}, 'mars'),
+        (False, 's3v4-query', {}, 'mars'),
+    ],
+)
+@pytest.mark.parametrize('keys', [KEYS, None])
+def test_what_is_authorised_and_what_botocore_signs(events, signed, version, signing, region, keys):
+    authorised, for_urls = [], []
+    client, request = SimpleNamespace(meta=SimpleNamespace(events=events)), SimpleNamespace(context={'signing': dict(signing)} if signing else {})
+    internals.authorise_requests(client, lambda _, where: authorised.append(where), lambda asked: for_urls.append(asked) or keys, signed=signed)
+    ((_, chosen),) = events.emit('choose-signer.s3.GetObject', signature_version=version, context=request.context, region_name='mars', signing_name='s3')
+    events.emit('before-sign.s3.GetObject', request=request, region_name='mars', signature_version=version, signing_name='s3', operation_name='GetObject')
+    assert authorised == ([region] if region else [])
+    assert chosen is (UNSIGNED if region else None)
+    assert for_urls == ([request] if signed and version == 's3v4-query' else [])
+    assert request.context['signing'] == signing | ({'request_credentials': KEYS} if for_urls and keys else {})
+
+
+@pytest.mark.parametrize(
+    ('context', 'answer', 'asked'),
+    [
+        ({}, {}, None),
+        ({'s3_redirect': {}}, {}, None),
+        ({'s3_redirect': {'bucket': 'b'}}, None, None),
+        ({'s3_redirect': {'bucket': 'b'}}, {}, ('GetObject', 'b', False)),
+        ({'s3_redirect': {'bucket': None, 'a': 1}}, {'ResponseMetadata': {}}, ('GetObject', '', False)),
+        ({'s3_redirect': {'a': 1}}, {'ResponseMetadata': {'HTTPHeaders': {'x-amz-bucket-region': 'venus'}}}, ('GetObject', '', True)),
+    ],
+)
+@pytest.mark.parametrize('enough', [True, False])
+def test_a_redirect_is_judged_by_what_is_known_of_it(events, context, answer, asked, enough):
+    seen, context = [], deepcopy(context)
+    internals.stop_redirects(SimpleNamespace(meta=SimpleNamespace(events=events)), lambda *known: seen.append(known) or enough)
+    response = None if answer is None else (None, answer)
+    events.emit(
+        'needs-retry.s3.GetObject', request_dict={'context': context} if context else {}, response=response, operation=SimpleNamespace(name='GetObject')
+    )
+    assert seen == ([asked] if asked else [])
+    assert context.get('s3_redirect', {}).get('redirected', False) is (enough and bool(asked))
 
 
 @pytest.mark.parametrize('enough', [True, False])

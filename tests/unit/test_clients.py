@@ -25,12 +25,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3.session
 import pytest
+from botocore import UNSIGNED
 from s3transfer.exceptions import CancelledError
 
+from rucio.common.exception import ConfigurationError
 from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.errors import Target, translated
 from rucio.common.s3.settings import Secrets
-from servers.fake_s3 import error
+from servers.fake_s3 import Answer, error
 
 BUCKET = 'user.alice'
 KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret/that+nobody%may=see', 'a-token-that-nobody-may-see')
@@ -239,3 +241,74 @@ def test_a_body_is_hashed_from_where_it_stands():
     assert clients._md5(body) == base64.b64encode(hashlib.md5(bytes(3 * 1024**2)).digest()).decode()
     assert body.tell() == 7
     assert clients._md5(bytearray(b'x')) == clients._md5(b'x') == clients._md5(io.BytesIO(b'x'))
+
+
+# How they are configured
+
+
+@pytest.mark.parametrize(
+    ('authorizer', 'settings', 'expected'),
+    [
+        (KEYS, {'checksum': 'md5'}, ('s3v4', 'path', 20, 'when_required', 'when_supported')),
+        (KEYS, {'checksum': 'crc32', 'addressing': 'virtual', 'max_concurrency': 1}, ('s3v4', 'virtual', 10, 'when_supported', 'when_supported')),
+        (KEYS, {'checksum': 'none', 'addressing': 'auto', 'max_concurrency': 3}, ('s3v4', 'auto', 12, 'when_required', 'when_supported')),
+        (credentials.Anonymous(), {'checksum': 'crc32'}, (UNSIGNED, 'path', 20, 'when_supported', 'when_supported')),
+        (None, {'checksum': 'crc32', 'addressing': 'virtual'}, (UNSIGNED, 'path', 20, 'when_required', 'when_required')),
+    ],
+)
+def test_a_client_is_configured_for_its_storage(endpoint, authorizer, settings, expected):
+    config = clients.connect(endpoint(**{'max_concurrency': 5} | settings), authorizer).client.meta.config
+    found = config.signature_version, config.s3['addressing_style'], config.max_pool_connections
+    assert (*found, config.request_checksum_calculation, config.response_checksum_validation) == expected
+
+
+def test_a_bare_client_adds_nothing(endpoint, s3):
+    bare = clients.bare(endpoint(checksum='crc32', conditional_put=True, max_attempts=5), KEYS)
+    assert bare.endpoint.checksum == 'none'
+    put(bare)
+    assert not [name for name in s3.requests[0].headers if 'checksum' in name or name in ('content-md5', 'if-none-match')]
+    assert s3.requests[0].headers['authorization']
+    s3.fail('HeadBucket', error(503, 'SlowDown'))
+    with pytest.raises(Exception, match='503'):
+        bare.client.head_bucket(Bucket=BUCKET)
+    assert s3.operations() == ['PutObject', 'HeadBucket']
+    assert clients.bare(endpoint(), KEYS).client is not clients.bare(endpoint(), KEYS).client
+
+
+@pytest.mark.parametrize('make', [clients.connect, clients.bare])
+def test_what_botocore_does_not_accept_is_named(endpoint, make):
+    with pytest.raises(ConfigurationError, match="RSE X: botocore does not accept http://h with the region 'a/b'"):
+        make(endpoint(rse='X', url='http://h', region='a/b'), KEYS)
+
+
+def test_where_requests_are_counted_each_rse_has_its_client(endpoint, monkeypatch):
+    for on in (True, False):
+        monkeypatch.setattr(clients.monitoring, 'is_on', lambda on=on: on)
+        made = {id(clients.connect(endpoint(rse=name, rse_id=name, events_token=name), KEYS).client) for name in ('A', 'B')}
+        assert len(made) == (2 if on else 1)
+
+
+def test_a_url_with_an_older_signature_gets_no_header_more(endpoint, s3):
+    connection = clients.connect(endpoint(), None)
+    connection.authorizer.offer('write', Target('X', BUCKET, 'k'), f'{s3.url}/{BUCKET}/k?AWSAccessKeyId=A&Signature=1')
+    put(connection)
+    assert 'content-md5' not in s3.requests[0].headers
+
+
+@pytest.mark.parametrize('checksum', ['md5', 'none'])
+def test_a_part_is_verified_as_an_object_is(endpoint, s3, checksum):
+    client = clients.connect(endpoint(checksum=checksum), KEYS).client
+    upload = client.create_multipart_upload(Bucket=BUCKET, Key='k')['UploadId']
+    client.upload_part(Bucket=BUCKET, Key='k', UploadId=upload, PartNumber=1, Body=b'content')
+    md5 = base64.b64encode(hashlib.md5(b'content').digest()).decode()
+    assert s3.requests[-1].headers.get('content-md5') == (md5 if checksum == 'md5' else None)
+
+
+def test_a_storage_with_odd_dates_is_read_nevertheless(endpoint, s3):
+    s3.store(BUCKET, 'k', b'x')
+    client = clients.connect(endpoint(), KEYS).client
+    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    assert entry['LastModified'].tzinfo is not None
+    s3.fail('ListObjectsV2', Answer(200, s3.ListObjectsV2(s3.requests[-1]).body.replace(b'<LastModified>20', b'<LastModified>xx')))
+    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    assert (entry['Key'], entry['LastModified']) == ('k', None)

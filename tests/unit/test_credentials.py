@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSEOperationNotSupported
+from rucio.common.exception import ConfigurationError, RSEAccessDenied, RSENotFound, RSEOperationNotSupported
 from rucio.common.s3 import clients, credentials
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -322,3 +322,123 @@ def test_the_identity_tells_different_keys_apart():
     others = [credentials.Static(*keys).identity for keys in (('A', 'x', 'c'), ('x', 'b', 'c'), ('A', 'b', 'x'), ('A', 'b'), ('Ab', 'c'))]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 6
+
+
+@pytest.mark.parametrize('region', ['', None])
+def test_an_account_without_a_region_knows_none(region):
+    account = {'access_key': 'A', 'secret_key': 's'}
+    assert credentials.RSEAccounts('id', account | {'region': region}).region is None
+    assert credentials.RSEAccounts('id', account | {'region': 'mars'}).region == 'mars'
+
+
+def test_a_url_that_is_offered_again_is_kept_longer(monkeypatch):
+    monkeypatch.setattr(credentials.Presigned, 'REMEMBERED', 2)
+    way = credentials.Presigned()
+    for key in '1213':
+        way.offer('read', Target('X', 'b', key), f'https://h/b/{key}?X-Amz-Signature=1')
+    for key, known in (('1', True), ('2', False), ('3', True)):
+        request = credentials.Request('GET', f'https://h/b/{key}')
+        if known:
+            assert way.authorise(request).url == f'https://h/b/{key}?X-Amz-Signature=1'
+        else:
+            with pytest.raises(RSEOperationNotSupported):
+                way.authorise(request)
+
+
+# What a server offers
+
+
+class Server:
+    """Counts how often it is asked."""
+
+    def __init__(self, *ways, region=None, refusal=None, identity='https://rucio alice'):
+        self.identity, self.asked, self.refusal = identity, [], refusal
+        self.answer = {'auth': list(ways), 'region': region}
+
+    def get_s3_rse(self, rse):
+        self.asked.append(rse)
+        if self.refusal:
+            raise self.refusal
+        return self.answer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = SimpleNamespace(now=1000.0, monotonic=lambda: made.now)
+    monkeypatch.setattr(credentials, 'time', made)
+    return made
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Each way of being authorised is a tuple that says what it was made with."""
+    monkeypatch.setattr(credentials, '_offers', {})
+    for name in ('vended', 'remote'):
+        monkeypatch.setattr(credentials, f'_{name}', lambda endpoint, server, region, name=name: (name, endpoint.rse, server, region))
+    monkeypatch.setattr(credentials, '_web_identity', lambda endpoint, token: ('web-identity', endpoint.rse, token))
+
+
+ROLE, TOKEN = {'web_identity_role_arn': 'arn:aws:iam:::role/X'}, 'eyJhbGciOi'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'server', 'token', 'sign_url', 'chosen'),
+    [
+        ({}, Server('remote', 'vended', region='mars'), TOKEN, False, ('vended', 'X', 'server', 'mars')),
+        ({}, Server('remote'), TOKEN, False, ('remote', 'X', 'server', None)),
+        ({}, Server('remote', region=''), None, False, ('remote', 'X', 'server', None)),
+        ({}, Server('vended'), None, True, None),
+        ({}, Server(), None, False, None),
+        (ROLE, Server(), TOKEN, False, ('web-identity', 'X', TOKEN)),
+        (ROLE, None, TOKEN, False, ('web-identity', 'X', TOKEN)),
+        (ROLE, None, 'alice-of-rucio', False, None),
+        (ROLE, None, None, False, None),
+        ({}, None, TOKEN, False, None),
+        (ROLE, Server('vended', refusal=RSENotFound('x')), TOKEN, False, ('web-identity', 'X', TOKEN)),
+        ({}, Server('vended', refusal=RSEOperationNotSupported('x')), None, False, None),
+        ({'auth': 'vended'}, Server(region='mars'), None, False, ('vended', 'X', 'server', 'mars')),
+        ({'auth': 'vended', 'region': 'venus'}, Server(region='mars'), None, False, ('vended', 'X', 'server', None)),
+        ({'auth': 'remote'}, Server('vended'), None, True, ('remote', 'X', 'server', None)),
+        ({'auth': 'web-identity'} | ROLE, Server('vended'), 'any', False, ('web-identity', 'X', 'any')),
+        ({'auth': 'presigned'} | ROLE, Server('vended'), TOKEN, False, None),
+    ],
+)
+@pytest.mark.parametrize('late', [True, False], ids=['made when needed', 'made before'])
+def test_which_way_of_a_server_is_chosen(ways, endpoint, settings, server, token, sign_url, chosen, late):
+    found = credentials.choose(endpoint(**settings), (lambda: server) if late else server, token, sign_url)
+    assert found == (tuple(server if each == 'server' else each for each in chosen) if chosen else None)
+
+
+@pytest.mark.parametrize('settings', [{'secrets': CONFIGURED}, {'secrets': CONFIGURED, 'auth': 'static'}, {'auth': 'presigned'}, {'auth': 'anonymous'}])
+def test_a_server_that_is_not_needed_is_not_made(ways, endpoint, settings):
+    credentials.choose(endpoint(**settings), lambda: pytest.fail('it was made'), TOKEN)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'token', 'said'),
+    [
+        ({'auth': 'web-identity'} | ROLE, None, 'there is no OIDC token'),
+        ({'auth': 'web-identity'}, TOKEN, 'no role is known'),
+        ({'auth': 'vended'}, TOKEN, "'auth' is vended, which is only for clients of a Rucio server"),
+        ({'auth': 'remote'}, TOKEN, "'auth' is remote, which is only for clients of a Rucio server"),
+    ],
+)
+def test_a_way_that_is_named_and_missing_is_refused(ways, endpoint, settings, token, said):
+    with pytest.raises(RSEAccessDenied, match=f'RSE X: .*{said}'):
+        credentials.choose(endpoint(**settings), None, token)
+
+
+def test_a_server_is_asked_once_for_each_rse(ways, endpoint, clock):
+    one, other = Server('vended'), Server('remote', identity='https://rucio bob')
+    for _ in range(3):
+        assert credentials.choose(endpoint(), one)[0] == 'vended'
+        assert credentials.choose(endpoint(), other)[0] == 'remote'  # the answer to somebody else is another
+        assert credentials.choose(endpoint(rse='Y'), one)[:2] == ('vended', 'Y')
+    assert (one.asked, other.asked) == (['X', 'Y'], ['X'])
+    clock.now += 600
+    credentials.choose(endpoint(), one)
+    assert one.asked == ['X', 'Y']
+    one.answer = {}
+    clock.now += 1
+    assert credentials.choose(endpoint(), one) is None
+    assert one.asked == ['X', 'Y', 'X']
