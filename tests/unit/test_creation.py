@@ -165,6 +165,9 @@ def test_own_rules_are_those_on_this_rse(twins, vo):
     assert own == known.id
     assert rules(bob, 'run11', one) != [own]
     assert rules(one, 'run11', there) == rules(one, 'nothing', one) == []
+    twins.change(models.ReplicationRule, {'name': 'run11', 'scope': bob.scope}, account=one.account)
+    assert rules(one, 'run11', one) == [own], 'not her rule for what is another scope'
+    twins.change(models.ReplicationRule, {'name': 'run11', 'scope': bob.scope}, account=bob.account)
     for owner in (one, bob):
         twins.change(models.DatasetLock, {'scope': owner.scope, 'name': 'run11'}, rse_id=there.rse_id)
     assert rules(one, 'run11', one) == [own], 'by its RSE expression'

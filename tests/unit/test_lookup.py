@@ -407,10 +407,16 @@ def test_collections_with_rules_are_not_looked_for_one_by_one(one, monkeypatch):
     asked = []
     monkeypatch.setattr(lookup, 'locate', lambda *arguments, **_: asked.append(arguments[2]) or [])
     new = [f'new{number}' for number in range(200)]
-    names = ['run1', *new[:100], 'run11', 'run11', *new[100:]]
+    names = ['run1', *new[:100], 'run11', 'run11', *new[100:], 'there']
     found = one.read(places.locate_all, one.account, [(one.scope, name) for name in names])
     assert asked == new[:100]
-    assert [name for _, name in found if found[one.scope, name]] == ['run1', 'run11']
+    assert [name for _, name in found if found[one.scope, name]] == ['run1', 'run11', 'there']
+
+
+def test_rules_for_other_rses_keep_no_collection_here(one, twins):
+    twins.change(models.ReplicationRule, {'scope': one.scope, 'name': 'run11'}, rse_expression='TAPE')
+    (located,) = one.read(places.locate_all, one.account, [(one.scope, 'run11')]).values()
+    assert [each['rse'] for each in located] == ['TWIN_A'], 'as its lock has it'
 
 
 def test_few_collections_are_looked_for_one_by_one(one, monkeypatch):

@@ -60,7 +60,8 @@ class Clients:
         return self._clients[service]
 
     def has(self, **configurations):
-        self.s3.add_response('get_bucket_notification_configuration', configurations, {'Bucket': BUCKET})
+        answer = configurations | {'ResponseMetadata': {'HTTPStatusCode': 200}}
+        self.s3.add_response('get_bucket_notification_configuration', answer, {'Bucket': BUCKET})
 
     def takes(self, **configurations):
         nothing = {'TopicConfigurations': [], 'QueueConfigurations': [], 'LambdaFunctionConfigurations': []}
@@ -90,7 +91,8 @@ def test_nothing_is_asked_for_where_nothing_is_configured(clients, settings, cap
 
 def test_without_a_token_nobody_could_tell_anything(clients, caplog):
     assert subscriptions.subscribe(clients.storage(event_topics=True, events_url=URL), BUCKET) is False
-    assert '[s3:X]' in caplog.text
+    (said,) = caplog.messages
+    assert '[s3:X]' in said
 
 
 def test_a_storage_that_makes_topics_pushes_to_this_server(clients):
@@ -145,9 +147,11 @@ def test_other_subscriptions_stay_and_an_older_one_of_ours_goes(clients):
     topic = {'Id': 'mine', 'TopicArn': 'arn:aws:sns:us-west-2:1:other', 'Events': ['s3:ObjectCreated:Put']}
     queue = {'Id': 'mine too', 'QueueArn': MINIO, 'Events': EVENTS, 'Filter': {'Key': {'FilterRules': [{'Name': 'prefix', 'Value': 'a'}]}}}
     old = {'Id': 'rucio-s3', 'TopicArn': 'arn:aws:sns:us-west-2:1:old', 'Events': EVENTS}
-    clients.has(TopicConfigurations=[topic, old], QueueConfigurations=[queue], EventBridgeConfiguration={})
+    other = {'Id': 'mine as well', 'QueueArn': 'arn:minio:sqs::OTHER:webhook', 'Events': EVENTS}
+    less = {'Id': 'rucio-s3', 'QueueArn': MINIO, 'Events': EVENTS[:1]}
+    clients.has(TopicConfigurations=[topic, old], QueueConfigurations=[queue, other, less], EventBridgeConfiguration={})
     new = {'Id': 'rucio-s3', 'QueueArn': MINIO, 'Events': EVENTS}
-    clients.takes(TopicConfigurations=[topic], QueueConfigurations=[queue, new], EventBridgeConfiguration={})
+    clients.takes(TopicConfigurations=[topic], QueueConfigurations=[queue, other, new], EventBridgeConfiguration={})
     assert subscriptions.subscribe(clients.storage(events_topic=MINIO), BUCKET) is True
 
 

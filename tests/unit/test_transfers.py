@@ -305,6 +305,19 @@ def test_whether_there_are_keys_is_remembered_for_a_minute(session, submit, monk
         assert names(claims.claim_transfers(MINE, 1, session=session)) == taken
 
 
+def test_what_is_known_of_keys_and_silence_is_not_asked_again(session, submit, monkeypatch):
+    asked, has, silent = [], {HERE: True, THERE: False, BESIDE: False, 'd' * 32: True}, {'of b', 'of d'}
+    monkeypatch.setattr(claims.time, 'monotonic', lambda: 1000)
+    monkeypatch.setattr(claims, '_answers', {rse_id: (999, known) for rse_id, known in has.items()})
+    monkeypatch.setattr(claims, '_urls', {rse_id: f'of {rse_id[0]}' for rse_id in has})
+    monkeypatch.setattr(claims.breaker, 'is_silent', lambda url: url in silent)
+    monkeypatch.setattr(claims._KeyAvailability, '_ask', lambda _, rse_id, __: asked.append(rse_id) or True)
+    for rse_id in has:
+        submit(dest_rse_id=rse_id)
+    assert len(claims.claim_transfers(MINE, 9, session=session)) == 2
+    assert asked == ['d' * 32], 'it was not silent a second ago'
+
+
 def test_the_name_of_an_instance_is_no_pattern(session, submit):
     submit()
     taken = claims.claim_transfers(MINE, 1, session=session)
@@ -386,7 +399,11 @@ def test_a_bucket_is_looked_for_once(s3, site):
 
 @pytest.mark.parametrize(
     ('there', 'how'),
-    [({'body': b'content'}, 'found'), ({'body': b'content', 'etag': 'multipart-2'}, 'found'), ({'body': b'CONTENT'}, ''), ({'body': b'longer content'}, '')],
+    [
+        ({'body': b'content'}, 'found'),
+        ({'body': b'content', 'etag': 'multipart-2'}, 'found'),
+        *(({'body': body}, '') for body in (b'CONTENT', b'longer content', b'')),
+    ],
 )
 def test_an_object_that_is_there_is_the_file_or_stays(s3, site, there, how):
     s3.store('user.alice', 'dir/file', b'content')
@@ -403,6 +420,35 @@ def test_without_checksums_source_and_destination_are_compared(s3, site, there):
     s3.store('user.alice', 'dir/file', b'content')
     s3.store('there-user.alice', 'dir/file', there, etag='unknown-1')
     assert bool(carry_out(b'content', checksums=Checksums()).error) == (there != b'content')
+
+
+def test_without_checksums_an_empty_file_is_not_read(s3, site):
+    for bucket in ('user.alice', 'there-user.alice'):
+        s3.store(bucket, 'dir/file', b'', etag='unknown-1')
+    assert carry_out(b'', checksums=Checksums()).how == 'found'
+    assert s3.operations() == ['HeadObject']
+
+
+@pytest.mark.parametrize('dest', [THERE, BESIDE])
+def test_without_checksums_the_size_decides(s3, site, dest):
+    s3.store('user.alice', 'dir/file', b'longer content')
+    outcome = carry_out(b'content', dest=dest, checksums=Checksums())
+    assert "RSE HERE: get of bucket 'user.alice', key 'dir/file': it has 14 bytes, but the catalogue says 7." in outcome.error
+    assert not any('dir/file' in objects for name, objects in s3.buckets.items() if name != 'user.alice')
+
+
+def test_the_source_is_closed_where_the_copy_ends_early(s3, site, monkeypatch):
+    closed, close = [], copying.Verified.close
+
+    def upload_stream(_, stream, *__):
+        stream.read(1)
+        raise ServiceUnavailable('It broke off.')
+
+    monkeypatch.setattr(copying.Verified, 'close', lambda self: (closed.append(self), close(self)))
+    monkeypatch.setattr(copying.transfer, 'upload_stream', upload_stream)
+    s3.store('user.alice', 'dir/file', b'content')
+    assert carry_out(b'content').error == 'It broke off.'
+    assert len(closed) == 1
 
 
 def test_a_lost_answer_is_no_failure(s3, site):
@@ -562,6 +608,13 @@ def test_what_cannot_be_done_says_why(s3, site, dest, sources, said):
     outcome = carry_out(b'content', dest=dest, sources=sources)
     assert outcome.error.startswith(said)
     assert (outcome.source.rse_id, outcome.how) == (sources[0], '')
+
+
+def test_a_destination_that_does_not_answer_is_told(s3, site):
+    s3.store('user.alice', 'dir/file', b'content')
+    s3.fail('HeadObject', error(503, 'SlowDown'))
+    assert carry_out(b'content').error.startswith("RSE THERE: stat of bucket 'there-user.alice', key 'dir/file': ")
+    assert s3.operations() == ['HeadObject']
 
 
 def test_of_several_sources_the_first_failure_is_told(s3, site):

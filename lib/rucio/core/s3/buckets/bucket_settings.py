@@ -50,7 +50,7 @@ def get(storage: 'Storage', bucket: str, *, session: 'Session') -> BucketSetting
     :raises ConfigurationError: if a stored value is not allowed.
     """
     rows = configs.list_rows(storage, _ALLOWED, bucket, session=session)
-    own = {row.option: row.value for row in rows if row.option in _ALLOWED}
+    own = {row.option: row.value for row in rows if row.option in _ALLOWED}  # not one that only begins like it
     for name, value in own.items():
         if value not in _ALLOWED[name]:
             raise ConfigurationError(

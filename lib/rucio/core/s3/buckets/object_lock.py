@@ -55,9 +55,9 @@ def is_enabled(storage: 'Storage', bucket: str) -> bool:
     """
     key, now = (storage.rse_id, bucket), time.monotonic()
     with _lock:
-        then, enabled = _known.get(key, (0.0, False))
-        if key in _known and now - then < CACHE_SECONDS:
-            return enabled
+        known = _known.get(key)
+        if known and now - known[0] < CACHE_SECONDS:
+            return known[1]
     enabled = _ask(storage, bucket)
     with _lock:
         _known[key] = now, enabled

@@ -54,7 +54,7 @@ def locate_all(
     :param collections: Scopes and names.
     :returns: For each collection its places: rse, bucket, key and url.
     """
-    found = [each for each in storages.list_storages(account.vo, session=session) if each.layout.deterministic]
+    found = storages.list_storages(account.vo, session=session)
     kept = _kept(collections, found, session)
     located: dict[Collection, list[dict[str, Any]]] = {}
     alone = MAX_ALONE
@@ -78,7 +78,7 @@ def _kept(
     for at in range(0, len(collections), _AT_ONCE):
         some = collections[at : at + _AT_ONCE]
         locks = select(lock.scope, lock.name, lock.rse_id).where(tuple_(lock.scope, lock.name).in_(some))
-        for row in session.execute(locks.where(lock.rse_id.in_(ids.values()))):
+        for row in session.execute(locks):
             kept[row.scope, row.name].add(row.rse_id)
         rules = select(rule.scope, rule.name, rule.rse_expression).where(tuple_(rule.scope, rule.name).in_(some))
         for row in session.execute(rules.where(rule.rse_expression.in_(ids))):
@@ -89,7 +89,7 @@ def _kept(
 def _places(keeping: 'Sequence[Storage]', scope: 'InternalScope', name: str) -> list[dict[str, Any]]:
     places = []
     for storage in keeping:
-        with suppress(RucioException):  # its files are scattered over a common bucket
+        with suppress(RucioException):  # its files are scattered over a common bucket, or have places of their own
             bucket, key = storage.layout.place_of(str(scope), name)
             url = lookup.object_url(storage, bucket, key)
             places.append({'rse': storage.rse, 'bucket': bucket, 'key': key, 'url': url})
