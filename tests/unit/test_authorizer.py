@@ -18,6 +18,7 @@ Of vended keys and of the server's signatures: test_vended.py and test_remote.py
 
 import builtins
 import hashlib
+from types import SimpleNamespace
 
 import boto3
 import botocore.session
@@ -303,3 +304,12 @@ def test_a_way_that_does_not_cover_bodies_hashes_none(s3, endpoint, monkeypatch)
     monkeypatch.setattr(credentials.Anonymous, 'authorise', lambda _, request: asked.append(request) or request)
     clients.connect(endpoint(), credentials.Anonymous()).client.list_buckets()
     assert [each.payload for each in asked] == [None]
+
+
+def test_a_new_authorisation_is_sent_at_once(s3, endpoint, monkeypatch):
+    pauses = []
+    monkeypatch.setattr('botocore.endpoint.time', SimpleNamespace(sleep=pauses.append))
+    s3.fail('HeadBucket', error(403, 'ExpiredToken'), error(400, 'ExpiredToken'))
+    s3.fail('ListObjectsV2', error(400, 'ExpiredToken'))
+    clients.connect(endpoint(), Renewing()).client.list_objects_v2(Bucket='user.alice')
+    assert pauses == [0]

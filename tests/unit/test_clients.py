@@ -28,7 +28,7 @@ import pytest
 from botocore import UNSIGNED
 from s3transfer.exceptions import CancelledError
 
-from rucio.common.exception import ConfigurationError
+from rucio.common.exception import ConfigurationError, RSEAccessDenied
 from rucio.common.s3 import clients, credentials, objects, transfer
 from rucio.common.s3.errors import Target, translated
 from rucio.common.s3.settings import Secrets
@@ -96,8 +96,8 @@ def test_a_forked_process_does_not_use_the_sockets_of_its_parent(endpoint, monke
 
 def test_a_client_that_could_not_be_made_is_tried_again(endpoint, home):
     profile = credentials.Profile('site')
-    with pytest.raises(Exception, match='site'):
-        clients.connect(endpoint(), profile)
+    with pytest.raises(RSEAccessDenied, match=r"RSE X: connect of bucket '\*': .*site"):
+        clients.connect(endpoint(rse='X'), profile)
     home.joinpath('.aws').mkdir()
     home.joinpath('.aws', 'credentials').write_text('[site]\naws_access_key_id = A\naws_secret_access_key = b\n')
     assert clients.connect(endpoint(), profile).client
@@ -312,3 +312,16 @@ def test_a_storage_with_odd_dates_is_read_nevertheless(endpoint, s3):
     s3.fail('ListObjectsV2', Answer(200, s3.ListObjectsV2(s3.requests[-1]).body.replace(b'<LastModified>20', b'<LastModified>xx')))
     (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
     assert (entry['Key'], entry['LastModified']) == ('k', None)
+
+
+def test_a_profile_that_is_missing_is_named_by_a_bare_client_too(endpoint):
+    with pytest.raises(RSEAccessDenied, match=r"RSE X: connect of bucket '\*': .*nowhere"):
+        clients.bare(endpoint(rse='X'), credentials.Profile('nowhere'))
+
+
+@pytest.mark.parametrize('make', [clients.connect, clients.bare])
+def test_a_body_is_sent_without_asking_before(endpoint, s3, tmp_path, make):
+    tmp_path.joinpath('f').write_bytes(b'content')
+    with tmp_path.joinpath('f').open('rb') as body:
+        put(make(endpoint(), KEYS), body=body)
+    assert 'expect' not in s3.requests[-1].headers

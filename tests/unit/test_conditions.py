@@ -16,15 +16,16 @@
 """Uploads that never overwrite, whatever the storage does with If-None-Match."""
 
 from io import BytesIO
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError
 
 from rucio.common.exception import FileReplicaAlreadyExists, RSEOperationNotSupported
 from rucio.common.s3 import clients, credentials, objects, transfer
-from rucio.common.s3.errors import Target, translated
+from rucio.common.s3.errors import Target, status_of, translated
 from servers.boto import copies_conditionally
-from servers.fake_s3 import error
+from servers.fake_s3 import Lost, error
 
 BUCKET = 'user.alice'
 KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret')
@@ -216,3 +217,76 @@ def test_without_if_match_another_version_is_still_noticed(endpoint, s3):
     answer = client.get_object(Bucket=BUCKET, Key='k', IfMatch='"first"')
     with pytest.raises(ClientError, match='found by its ETag'):
         objects.need_version(answer, '"first"')
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that botocore waited before it sent a request again."""
+    made = []
+    monkeypatch.setattr('botocore.endpoint.time', SimpleNamespace(sleep=made.append))
+    return made
+
+
+def test_what_is_sent_without_a_header_is_sent_at_once(endpoint, s3, pauses):
+    s3.lacks |= {'PutObject': 'if-none-match', 'GetObject': 'if-match', 'HeadObject': 'x-amz-checksum-mode'}
+    client = clients.connect(endpoint(), KEYS).client
+    client.put_object(Bucket=BUCKET, Key='k', Body=b'content')
+    client.get_object(Bucket=BUCKET, Key='k', IfMatch=s3.buckets[BUCKET]['k'].etag)
+    client.head_object(Bucket=BUCKET, Key='k', ChecksumMode='ENABLED')
+    assert pauses == [0, 0, 0]
+
+
+@pytest.mark.parametrize('second', [error(404, 'NoSuchKey'), error(403, 'AccessDenied'), error(300, 'X'), error(501, 'NotImplemented')])
+def test_a_header_is_only_left_out_for_good_if_that_helped(endpoint, s3, second):
+    s3.store(BUCKET, 'k', b'content')
+    client = clients.connect(endpoint(), KEYS).client
+    for call, operation, header, more in (
+        (client.get_object, 'GetObject', 'if-match', {'IfMatch': s3.buckets[BUCKET]['k'].etag}),
+        (client.head_object, 'HeadObject', 'x-amz-checksum-mode', {'ChecksumMode': 'ENABLED'}),
+        (client.put_object, 'PutObject', 'if-none-match', {'Body': b''}),
+    ):
+        s3.requests.clear()
+        s3.fail(operation, error(501, 'NotImplemented'), second)
+        key = 'new' if operation == 'PutObject' else 'k'
+        with pytest.raises(ClientError):
+            call(Bucket=BUCKET, Key=key, **more)
+        call(Bucket=BUCKET, Key=key, **more)
+        assert [header in each.headers for each in s3.requests if each.operation == operation] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ('said', 'again'),
+    [
+        (error(400, 'InvalidArgument', 'The header If-Match is not supported'), True),
+        (error(405, 'MethodNotAllowed', 'x-amz-checksum-mode?'), True),
+        (error(404, 'NoSuchKey', 'if-match'), False),
+        (error(400, 'InvalidArgument', 'If-None-Match'), False),
+        (error(400, 'InvalidArgument'), False),
+        (error(416, 'NotImplemented'), True),
+    ],
+)
+def test_a_read_is_sent_again_if_the_storage_names_a_header(endpoint, s3, said, again):
+    s3.store(BUCKET, 'k', b'content')
+    client = clients.connect(endpoint(), KEYS).client
+    s3.fail('GetObject', said)
+    if again:
+        assert client.get_object(Bucket=BUCKET, Key='k', IfMatch=s3.buckets[BUCKET]['k'].etag)['Body'].read() == b'content'
+    else:
+        with pytest.raises(ClientError):
+            client.get_object(Bucket=BUCKET, Key='k', IfMatch=s3.buckets[BUCKET]['k'].etag)
+    assert len(s3.requests) == 1 + again
+    assert all('x-amz-checksum-mode' not in each.headers and 'if-match' not in each.headers for each in s3.requests[1:])
+
+
+def test_an_existing_object_is_told_as_by_the_storage(endpoint, s3):
+    s3.store(BUCKET, 'k', b'first')
+    with pytest.raises(ClientError, match='found by a HEAD') as refused:
+        clients.connect(endpoint(conditional_put=False), KEYS).client.put_object(Bucket=BUCKET, Key='k', Body=b'')
+    assert (status_of(refused.value), refused.value.response['Error']['Code'], refused.value.operation_name) == (412, 'PreconditionFailed', 'PutObject')
+
+
+def test_a_lost_answer_says_nothing_of_headers(endpoint, s3):
+    s3.fail('PutObject', Lost())
+    with pytest.raises(FileReplicaAlreadyExists):  # by the first attempt
+        put(clients.connect(endpoint(max_attempts=2), KEYS))
+    assert conditions(s3, 'PutObject') == ['*', '*']

@@ -112,6 +112,28 @@ def test_without_a_rucio_cfg_the_rse_alone_decides(load, monkeypatch, home):
 
 
 @pytest.mark.parametrize(
+    ('port', 'url'),
+    [(None, 'http://h'), (0, 'http://h'), (80, 'http://h'), ('9000', 'http://h:9000'), (65535, 'http://h:65535'), (1, 'http://h:1'), ('absent', 'http://h')],
+)
+def test_a_protocol_need_not_have_a_port(port, url):
+    protocol = {'scheme': 'http', 'hostname': 'h'} | ({} if port == 'absent' else {'port': port})
+    endpoint = Endpoint.load({'rse': 'X'}, protocol)
+    assert (endpoint.url, endpoint.rse, endpoint.rse_id) == (url, 'X', '')
+    assert Endpoint.load({'rse': 'X', 'id': 7}, protocol).rse_id == '7'
+
+
+@pytest.mark.parametrize('port', [-1, 65536])
+def test_a_port_that_cannot_be_is_refused(port):
+    protocol = {'scheme': 'http', 'hostname': 'h', 'port': port}
+    assert f'port is {port}, but must be at most 65535' in refusal(Endpoint.load, {'rse': 'X'}, protocol)
+
+
+def test_the_servers_own_options_are_none_of_a_storage(load, rucio_cfg):
+    rucio_cfg({'s3': {'default_rse': 'X', 'region': 'mars'}})
+    assert load().region == 'mars'
+
+
+@pytest.mark.parametrize(
     ('given', 'url'),
     [
         ({}, 'https://s3.example.org:9000'),
@@ -303,6 +325,7 @@ def test_a_typo_in_rucio_cfg_names_its_section(load, rucio_cfg):
 def test_a_setting_like_no_other_is_answered_with_all_that_there_are(load):
     said = refusal(load, {'zzz': 1})
     assert all(name in said for name in SETTINGS)
+    assert said.endswith(f"there is no setting 'zzz'. Allowed are {', '.join(sorted(SETTINGS))}.")
 
 
 @pytest.mark.parametrize('name', ['verify', 'verify_ssl', 'insecure', 'ssl_verify', 'no_verify'])
