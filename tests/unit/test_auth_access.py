@@ -300,6 +300,28 @@ def test_a_scope_that_does_not_exist_is_no_matter_of_permission(session, scope, 
         access.need(BOB, InternalScope(scope), 'run1/', False, session=session)
 
 
+@pytest.mark.parametrize(
+    ('write', 'said'), [(False, 'bob may not read the whole bucket of scope user.alice: only its owner'), (True, 'bob may not write to the whole bucket')]
+)
+def test_who_may_use_the_whole_bucket_is_said(session, write, said):
+    with pytest.raises(AccessDenied, match=said):
+        access.need(BOB, SCOPE, '', write, session=session)
+
+
+def test_owners_and_admins_are_looked_up_once_in_a_call(session):
+    known, asked = {}, []
+    sqlalchemy.event.listen(session.get_bind(), 'before_cursor_execute', lambda *arguments: asked.append(arguments[2]))
+
+    def ask(account, name, scope=SCOPE):
+        asked.clear()
+        return access.may(account, scope, name, True, session=session, known=known), len(asked)
+
+    assert [ask(ALICE, 'a'), ask(ALICE, 'b')] == [(True, 1), (True, 0)]
+    assert [ask(OPERATOR, 'a'), ask(OPERATOR, 'b')] == [(True, 2), (True, 0)]
+    assert [ask(BOB, 'a'), ask(BOB, 'b')] == [(False, 2), (False, 0)]
+    assert [ask(ALICE, 'a', InternalScope('user.bob')), ask(BOB, 'a', InternalScope('user.bob'))] == [(False, 2), (False, 1)]
+
+
 def attribute(session, account, key='experiment', value='atlas'):
     session.merge(models.AccountAttrAssociation(account=account, key=key, value=value))
     session.flush()
