@@ -419,6 +419,27 @@ def test_access_to_an_import_ends_with_its_grant(session):
     assert objects.until(of, BOB, 'landsat', 'L8/a/b', False, session=session) == end
 
 
+def test_a_key_of_no_scope_is_for_admins_in_the_buckets_of_the_rse(session):
+    of = storage(prefix='/common/', deterministic=True)
+    of.settings['lfn2pfn_algorithm'] = 'identity'
+    for write in (False, True):
+        for bucket, key in (('common', 'user/nobody/x/file'), ('common', ''), ('other', 'user/alice/run1/file')):
+            ends = [objects.until(of, account, bucket, key, write, session=session) for account in (ALICE, BOB, ROOT)]
+            assert ends == [None, None, grants.FOREVER if bucket == 'common' else None]
+            if bucket == 'other':
+                with pytest.raises(gateway.AccessDenied, match="bucket 'other', prefix"):
+                    objects.covering(of, ROOT, bucket, key, write, session=session)
+
+
+def test_keys_are_never_for_more_than_may_be_accessed(session, monkeypatch):
+    """Whatever other RSEs mean by it."""
+    of = storage()
+    add_replica(session, 'scenes/a', '/L7/run1')
+    monkeypatch.setattr(objects.shared_keys, 'may', lambda *_, **__: False)
+    monkeypatch.setattr(objects.shared_keys, 'need', lambda *_, **__: grants.FOREVER)
+    assert objects.covering(of, ALICE, 'landsat', 'L7/run1', False, session=session) == ('L7/run1', grants.FOREVER)
+
+
 def test_a_key_that_may_be_of_two_scopes_needs_both(session):
     """With `identity`; for as long as both allow it."""
     of = storage(prefix='/common/', deterministic=True)

@@ -465,9 +465,13 @@ SEVERAL = pytest.mark.parametrize(('action', 'key'), [('add_dids', 'dids'), ('at
 
 
 @SEVERAL
-@pytest.mark.parametrize('harmless', [{'dids': [file('user.bob')]}, {'dids': [file('user.bob')], 'rse': 'SITE_DISK'}, {'dids': [], 'rse': 'SITE_S3'}, {}])
+@pytest.mark.parametrize(
+    'harmless',
+    [{'dids': [file('user.bob')]}, {'dids': [file('user.bob')], 'rse': 'SITE_DISK'}, {'dids': [], 'rse': 'SITE_S3'}, {'rse': 'SITE_S3'}, {'rse': 'FREE'}, {}],
+)
 def test_each_of_several_attachments_is_looked_at(rucio, action, key, harmless):
     """Also behind one that adds no replica on S3."""
+    rucio.add_rse('FREE', S3, deterministic=False)
     own = {'scope': InternalScope('user.alice', vo=rucio.vo), 'name': 'run1'}
 
     def may(*attachments):

@@ -199,6 +199,8 @@ def test_no_limit_is_set_for_an_account_without_a_row(twins, every):
     with pytest.raises(InsufficientAccountLimit, match=r'no limit is set at RSE TWIN_A, so nothing can be stored there\. Ask the operator'):
         one.write(quotas.need_room, one.storage, [charge(one, 0)])
     assert twins.rows(Pending) == []
+    with pytest.raises(InsufficientAccountLimit, match='no limit is set at RSE TWIN_A'):
+        quotas.lifetime(room(one), 900)
 
 
 def test_a_limit_for_several_rses_is_one_of_this_account(twins, every):

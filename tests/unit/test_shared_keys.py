@@ -215,6 +215,34 @@ def test_keys_are_vended_for_what_no_other_rse_means(ground):
             covering(who, 'else/')
 
 
+def test_keys_for_a_part_of_what_is_shared(ground):
+    ground.add_rse('DEEP', '/user.alice/run1/deep/')
+    own = ground.storage()
+    with ground.twins.reading() as session:
+        assert objects.covering(own, BOB, 'user.alice', 'run1/else/x', False, session=session) == ('run1/else/', grants.FOREVER)
+        assert objects.covering(own, InternalAccount('root'), 'user.alice', 'run1/else/x', False, session=session) == ('', grants.FOREVER)
+
+
+def test_which_vo_has_the_scope_is_that_of_the_rse_with_a_bucket_for_each(ground):
+    ground.add_scope('lone', BOB)
+    ground.add_scope('lonely', InternalAccount('bob', vo='two'))
+    inner, foreign = ground.add_rse('INNER', '/lone/deep/', vo='two'), ground.add_rse('FOREIGN', '/lonely/deep/', vo='two')
+    found = [name for name, _ in ground.overlaps()]
+    assert ('INNER' in found, 'FOREIGN' in found) == (True, False)
+    assert ('TWIN_A', 'lone') in ground.overlaps(inner)
+    assert not [each for each in ground.overlaps(foreign) if each == ('TWIN_A', 'lonely')]
+
+
+def test_an_rse_is_where_its_first_protocol_is(ground):
+    moved = ground.add_rse('MOVED', host='s3.example.org')
+    domains = {name: {'read': 2, 'write': 2, 'delete': 2} for name in ('lan', 'wan')}
+    old = {'scheme': 'http', 'hostname': '127.0.0.1', 'port': ground.s3.port, 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default', 'domains': domains}
+    with ground.twins.writing() as session:
+        rse.add_protocol(moved.rse_id, old | {'extended_attributes': {'s3': {'provider': 'seaweedfs'}}}, session=session)
+    with ground.twins.reading() as session:
+        assert 'MOVED' not in [each.rse for each in shared_keys.neighbours(ground.storage(), session=session)]
+
+
 def test_a_bucket_of_all_scopes_deep_inside_one_of_a_scope(ground):
     """What is above it is as much for admins only as what is in it; what only looks like a part of it is not."""
     ground.add_rse('DEEP', '/user.alice/data/more/')
