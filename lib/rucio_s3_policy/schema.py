@@ -29,11 +29,11 @@ else:
     from rucio.common.schema import generic as _base  # type: ignore[no-redef]
     from rucio.common.schema.generic import *  # noqa: F403
 
-# As rucio.common.s3.address.leaves_directory has it. "$" would let a line feed pass.
+# As rucio.common.s3.address.leaves_directory has it. The "$" of Rucio's pattern would let a line feed pass.
 _INSIDE = r'^(?!//)(?!(?:.*/)?\.{1,2}(?:/|$))'
 
 _name: dict[str, Any] = dict(_base.NAME)
-_name['pattern'] = _INSIDE + str(_name['pattern']).removeprefix('^').removesuffix('$') + r'\Z'
+_name['pattern'] = f'{_INSIDE}{_name["pattern"]}\\Z'
 NAME = _name
 
 # Up to Rucio 40 the other schemas have that of names in them, from 41 on a reference to it.
