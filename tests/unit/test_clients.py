@@ -304,10 +304,12 @@ def test_a_part_is_verified_as_an_object_is(endpoint, s3, checksum):
     assert s3.requests[-1].headers.get('content-md5') == (md5 if checksum == 'md5' else None)
 
 
-def test_a_storage_with_odd_dates_is_read_nevertheless(endpoint, s3):
+def test_a_storage_with_odd_dates_is_read_nevertheless(endpoint, s3, monkeypatch):
     s3.store(BUCKET, 'k', b'x')
     client = clients.connect(endpoint(), KEYS).client
-    (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
+    with monkeypatch.context() as patch:
+        patch.setattr('rucio.common.s3.botocore_internals.parse_timestamp', lambda _: pytest.fail('it is slow'))
+        (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
     assert entry['LastModified'].tzinfo is not None
     s3.fail('ListObjectsV2', Answer(200, s3.ListObjectsV2(s3.requests[-1]).body.replace(b'<LastModified>20', b'<LastModified>xx')))
     (entry,) = client.list_objects_v2(Bucket=BUCKET)['Contents']
@@ -325,3 +327,15 @@ def test_a_body_is_sent_without_asking_before(endpoint, s3, tmp_path, make):
     with tmp_path.joinpath('f').open('rb') as body:
         put(make(endpoint(), KEYS), body=body)
     assert 'expect' not in s3.requests[-1].headers
+
+
+def test_a_body_is_not_read_into_the_memory():
+    sizes = []
+
+    class Body(io.BytesIO):
+        def read(self, size):
+            sizes.append(size)
+            return super().read(size)
+
+    clients._md5(Body(bytes(3 * 1024**2)))
+    assert all(64 * 1024 <= size <= 8 * 1024**2 for size in sizes)

@@ -22,7 +22,8 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from rucio.common.exception import RucioException
 from rucio.common.s3 import clients, credentials, deadlines, factory
-from rucio.common.s3.endpoint import PERSON, SERVER, Endpoint
+from rucio.common.s3.endpoint import DAEMON, PERSON, SERVER, Endpoint
+from rucio.common.s3.monitoring import RSE
 
 KEYS = credentials.Static('AKID', 'secret')
 
@@ -107,6 +108,7 @@ def test_a_directory_of_certificates_is_one_file_for_botocore(monkeypatch, tmp_p
     (tmp_path / 'folder').mkdir()
     monkeypatch.setenv('REQUESTS_CA_BUNDLE', str(tmp_path))
     bundle = factory.trusted()
+    assert isinstance(bundle, str)
     with open(bundle) as file:
         assert [line for line in file.read().split('\n') if line and not line.startswith('-')] == ['one', 'oth']
     assert factory.trusted() == bundle
@@ -125,6 +127,33 @@ def test_tokens_and_keys_are_not_sent_unencrypted(monkeypatch, make, service, ca
     for url, proxy in (('http://127.0.0.1:9', None), ('https://127.0.0.1:9', None), ('http://192.0.2.1:9', 'http://proxy:3128')):
         made = factory.client(service, session, url, region='x')
         assert made._endpoint.http_session._proxy_config.proxy_url_for(url) == proxy
+
+
+def test_a_storage_on_this_machine_is_reached_as_rucio_reaches_it(monkeypatch):
+    monkeypatch.setenv('http_proxy', 'http://proxy:3128')
+    made = factory.client('s3', factory.bare_session(None), 'http://127.0.0.1:9', region='x')
+    assert made._endpoint.http_session._proxy_config.proxy_url_for('http://127.0.0.1:9') == 'http://proxy:3128'
+
+
+@pytest.mark.parametrize('service', ['s3', 'sts', 'sns'])
+@pytest.mark.parametrize(('patience', 'limit'), [(None, 900), (PERSON, 900), (SERVER, 10), (DAEMON, 900)])
+def test_each_client_is_limited_observed_and_given_up(monkeypatch, service, patience, limit):
+    calls, rse = {}, RSE('X', '1')
+    for module, name in (
+        (factory, 'bound'),
+        (factory.botocore_internals, 'stop_redirects'),
+        (factory.breaker, 'watch'),
+        (factory.monitoring, 'observe'),
+        (factory.request_ids, 'mark'),
+    ):
+        monkeypatch.setattr(module, name, lambda *given, name=name: calls.setdefault(name, given[1:]))
+    factory.client(service, factory.bare_session(None), 'https://127.0.0.1:9', region='x', patience=patience, rse=rse)
+    expected = {'bound': (limit,), 'observe': (service, rse), 'mark': ()}
+    if service == 's3':
+        expected['stop_redirects'] = (factory._leads_nowhere,)
+    if patience and patience.breaks:
+        expected['watch'] = (service, rse, patience.unattended)
+    assert calls == expected
 
 
 def test_a_deadline_is_that_of_the_innermost_and_the_earliest():
@@ -164,6 +193,8 @@ def test_a_client_has_the_configuration_that_was_given():
     of_aws = factory.client('s3', factory.bare_session(None), None, region='eu-west-1')
     assert 'amazonaws.com' in of_aws.meta.endpoint_url
     assert of_aws.meta.config.read_timeout == 60
+    assert of_aws.meta.config.user_agent_extra == 'rucio-s3'
+    assert 'sts.' in factory.client('sts', factory.bare_session(None), None, region='eu-west-1').meta.endpoint_url
 
 
 @pytest.mark.parametrize(
