@@ -130,7 +130,9 @@ def _walk(node: ast.AST, is_limit: bool = False) -> Iterator[tuple[ast.AST, str]
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     left_out: tuple[object, ...] = ()
-    if _called(node).endswith('.limit'):  # whether there is a row: more are not looked at
+    if _called(node) == 'cast':  # the type, which only type checkers read
+        left_out = (node.args[0],)
+    elif _called(node).endswith('.limit'):  # whether there is a row: more are not looked at
         left_out = tuple(each for each in node.args if ast.unparse(each) == '1')
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         left_out = (getattr(node, 'returns', None), *node.decorator_list)

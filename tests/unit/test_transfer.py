@@ -501,8 +501,8 @@ def test_a_large_upload_whose_answer_was_lost_is_recognised_by_its_etag(connecti
 def test_no_thread_is_left_of_an_upload_and_a_copy(connection, s3, source):
     made = connection()
     before = {thread for thread in threading.enumerate() if thread.name.startswith('ThreadPool')}
-    transfer.upload(made, source(LARGE), TARGET, timeout=60)
-    transfer.copy(made, TARGET, OTHER)
+    transfer.upload(made, source(LARGE), TARGET, timeout=60, stop=threading.Event())
+    transfer.copy(made, TARGET, OTHER, stop=threading.Event())
     assert {thread for thread in threading.enumerate() if thread.name.startswith('ThreadPool')} <= before
 
 
@@ -606,6 +606,54 @@ def test_a_timeout_bounds_an_upload_to_a_storage_that_hangs(connection, s3, sour
     assert time.monotonic() - began < 30  # not a read_timeout
     wait_for_cleanup(s3)
     assert nothing_stored(s3)
+
+
+@pytest.mark.parametrize('operation', ['HeadObject', 'CopyObject'])
+@pytest.mark.usefixtures('short_grace')
+def test_a_timeout_bounds_a_copy_in_a_storage_that_hangs(connection, s3, operation):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail(operation, Stalled())
+    with pytest.raises(ServiceUnavailable, match=r'RSE X: copy of .*not finished after 0\.1 s'):
+        transfer.copy(connection(), TARGET, OTHER, timeout=0.1)
+    wait_for_cleanup(s3)
+    assert list(s3.buckets[BUCKET]) == [TARGET.key]
+
+
+@pytest.mark.usefixtures('short_grace')
+def test_an_upload_that_was_stopped_makes_no_further_attempt(connection, s3, source):
+    s3.fail('PutObject', *[Stalled()] * 9)
+    with pytest.raises(ServiceUnavailable, match='not finished'):
+        transfer.upload(connection(max_attempts=5), source(SMALL), TARGET, timeout=0.2)
+    wait_for_cleanup(s3)
+    assert s3.operations() == ['PutObject']
+
+
+class After:
+    """An event that is set after so many looks at it."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def wait(self, seconds):
+        assert seconds <= transfer._TICK
+        self.looks -= 1
+        return self.is_set()
+
+    def is_set(self):
+        return self.looks <= 0
+
+
+def test_how_long_is_waited():
+    """Until it is done, until it is late, or until somebody stops it."""
+    stop = threading.Event()
+    for deadline in (transfer._Deadline(None), transfer._Deadline(None, stop), transfer._Deadline(60, stop)):
+        deadline.wait(After(5))
+    with pytest.raises(transfer.TransferTimeout, match='1e-09'):
+        transfer._Deadline(1e-9, stop).wait(After(5))
+    stop.set()
+    with pytest.raises(transfer.CancelledError):
+        transfer._Deadline(None, stop).wait(done := After(5))
+    assert done.looks == 4
 
 
 def test_a_transfer_that_is_fast_enough_meets_no_timeout(connection, s3, source, dest):
@@ -714,6 +762,14 @@ def test_one_put_is_limited_with_a_signed_url_only(connection, signed, s3, sourc
     assert s3.content(BUCKET, other.key) == SMALL + b'x'
 
 
+def test_a_lost_answer_of_a_signed_url_is_no_success(signed, s3, source):
+    """It cannot be used to look."""
+    s3.fail('PutObject', *[Lost(None)] * 9)
+    with pytest.raises(RucioException):
+        transfer.upload(signed('write'), source(SMALL), TARGET)
+    assert set(s3.operations()) == {'PutObject'}
+
+
 @pytest.mark.parametrize('content', [b'', SMALL, LARGE], ids=len)
 def test_a_download_by_a_signed_url(signed, s3, dest, content):
     s3.store(BUCKET, TARGET.key, content)
@@ -784,6 +840,13 @@ def test_another_content_than_the_catalogue_knows_is_not_taken(connection, s3, d
         transfer.download(connection(), TARGET, str(dest), expected=expected)
     assert dest.read_bytes() == b'old'
     assert ('GetObject' in s3.operations()) is (expected.size in (None, len(SMALL)))  # before its bytes fill the disk
+
+
+@pytest.mark.parametrize(('size', 'gets'), [(10 * MiB - 1, 1), (10 * MiB, 2)])
+def test_ranges_begin_with_the_threshold(connection, s3, dest, size, gets):
+    s3.store(BUCKET, TARGET.key, bytes(size))
+    transfer.download(connection(multipart_threshold=10 * MiB), TARGET, str(dest))
+    assert s3.operations().count('GetObject') == gets
 
 
 def test_the_parents_of_the_file_are_made(connection, s3, tmp_path):
@@ -981,7 +1044,7 @@ def test_a_timeout_bounds_a_download_from_a_storage_that_hangs(connection, s3, d
     s3.fail(operation, *[Stalled()] * 3)
     dest.write_bytes(b'old')
     began = time.monotonic()
-    with pytest.raises(ServiceUnavailable, match=r'not finished after 0\.5 s'):
+    with pytest.raises(ServiceUnavailable, match=r'RSE X: get of .*not finished after 0\.5 s'):
         transfer.download(connection(), TARGET, str(dest), timeout=0.5)
     assert time.monotonic() - began < 30  # not a read_timeout
     wait_for_cleanup(s3)
@@ -1051,14 +1114,15 @@ def test_a_copy_has_the_same_content_and_no_byte_comes_here(connection, s3, sour
 def test_a_copy_never_overwrites(connection, s3):
     s3.store(BUCKET, TARGET.key, SMALL)
     s3.store(BUCKET, OTHER.key, b'first')
-    with pytest.raises(FileReplicaAlreadyExists):
+    with pytest.raises(FileReplicaAlreadyExists, match=r"RSE X: copy of bucket 'user\.alice', key 'other dir"):
         transfer.copy(connection(), TARGET, OTHER)
     assert s3.content(BUCKET, OTHER.key) == b'first'
 
 
 def test_a_copy_of_what_is_missing_is_told(connection):
-    with pytest.raises(SourceNotFound, match="key 'dir/f'"):
-        transfer.copy(connection(), TARGET, OTHER)
+    for act in (transfer.copy, transfer.move):
+        with pytest.raises(SourceNotFound, match=r"RSE X: copy of bucket 'user\.alice', key 'dir/f'"):
+            act(connection(), TARGET, OTHER)
 
 
 @pytest.mark.parametrize(
@@ -1110,13 +1174,16 @@ def test_a_copy_that_is_refused_as_the_source_changed_is_none_that_cannot_be_mad
 
 @pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one PUT', 'multipart'])
 @pytest.mark.parametrize('can_copy', [True, False])
-def test_an_object_is_renamed(connection, s3, content, can_copy):
+def test_an_object_is_renamed(connection, s3, content, can_copy, monkeypatch):
+    closed, close = [], transfer.Verified.close
+    monkeypatch.setattr(transfer.Verified, 'close', lambda self: closed.append(self) or close(self))
     s3.store(BUCKET, TARGET.key, content)
     if not can_copy:
         s3.fail('CopyObject', *[error(501, 'NotImplemented')] * 2)  # without If-None-Match, too
     transfer.move(connection(), TARGET, OTHER)
     assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {OTHER.key: content}
     assert ('GetObject' in s3.operations()) is not can_copy
+    assert bool(closed) is not can_copy
 
 
 @pytest.mark.parametrize('can_copy', [True, False])
@@ -1128,6 +1195,14 @@ def test_what_cannot_be_renamed_stays_as_it_is(connection, s3, can_copy):
     with pytest.raises(FileReplicaAlreadyExists):
         transfer.move(connection(), TARGET, OTHER)
     assert {key: each.body for key, each in s3.buckets[BUCKET].items()} == {TARGET.key: SMALL, OTHER.key: b'first'}
+
+
+def test_what_could_not_be_deleted_is_told(connection, s3):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('DeleteObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied, match=r"RSE X: delete of bucket 'user\.alice', key 'dir/f'"):
+        transfer.move(connection(), TARGET, OTHER)
+    assert len(s3.buckets[BUCKET]) == 2
 
 
 def test_what_is_not_what_was_stored_is_not_renamed(connection, s3):
@@ -1144,7 +1219,7 @@ def test_a_multipart_upload_that_could_not_be_aborted_is_told(connection, s3, an
     left = []
     s3.fail('UploadPart', *[error(403, 'AccessDenied')] * 3)
     s3.fail('AbortMultipartUpload', *[answer] * 3)
-    with pytest.raises(RSEAccessDenied):
+    with pytest.raises(RSEAccessDenied, match=r"RSE X: put of bucket 'user\.alice', key 'dir/f'"):
         transfer.upload_stream(connection(), io.BytesIO(LARGE), len(LARGE), TARGET, left_over=lambda *of: left.append(of))
     assert left == ([(BUCKET, TARGET.key, name) for name in s3.uploads] if told else [])
 

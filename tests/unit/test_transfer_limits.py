@@ -171,11 +171,11 @@ def test_copies(connection, sink, size):
 
 def test_more_than_s3_allows_is_refused_before_anything_is_sent(connection, sink):
     info = objects.ObjectInfo(LARGEST + 1, '"e"')
-    for act in (
-        lambda: transfer.copy(connection(), SOURCE, TARGET, info=info),
-        lambda: transfer.upload_stream(connection(), Zeros(info.size), info.size, TARGET),
+    for operation, act in (
+        ('copy', lambda: transfer.copy(connection(), SOURCE, TARGET, info=info)),
+        ('put', lambda: transfer.upload_stream(connection(), Zeros(info.size), info.size, TARGET)),
     ):
-        with pytest.raises(RSEOperationNotSupported, match='10,000 parts of 5 GiB'):
+        with pytest.raises(RSEOperationNotSupported, match=f'RSE X: {operation} of .*10,000 parts of 5 GiB'):
             act()
     assert (sink.single, sink.parts) == (None, {})
 

@@ -573,6 +573,7 @@ def test_keys_that_the_storage_has_forgotten_are_replaced_once(connection, vendo
 
 
 def test_what_is_remembered_is_bounded(connection, vendor, s3, monkeypatch):
+    assert 100 <= Vended.REMEMBERED <= 10_000
     monkeypatch.setattr(Vended, 'REMEMBERED', 2)
     for bucket in ('b1', 'b2', 'b3'):
         s3.store(bucket, 'k', b'x')
