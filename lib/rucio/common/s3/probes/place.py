@@ -47,6 +47,8 @@ class ProbeBucket:
     :param races: How often a race is run.
     """
 
+    left: str  # what could not be removed, once that was tried
+
     def __init__(
         self,
         client: Any,
@@ -63,7 +65,6 @@ class ProbeBucket:
         self.bucket = bucket
         self.folder = folder
         self.races = races
-        self.left = ''  # what could not be removed
         self._has = {'signed'} if signed else set()
         self._has |= set() if folder else {'own'}
         self._bucket_prefix = bucket_prefix
