@@ -18,6 +18,9 @@
 integration/test_probes.py asks real ones, and tests/backends compares with docs/backends.md.
 """
 
+import contextlib
+import io
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -31,12 +34,12 @@ from botocore.exceptions import ClientError, ReadTimeoutError, UnknownKeyError
 
 from rucio.common.exception import InputValidationError, RSEAccessDenied
 from rucio.common.s3 import clients, credentials, probes
+from rucio.common.s3.endpoint import SERVER
 from rucio.common.s3.errors import Target
 from rucio.common.s3.probes import verdicts
 from rucio.common.s3.probes.behaviour import Behaviour, code_of, race
 from rucio.common.s3.probes.place import ProbeBucket
 from rucio.common.s3.probes.writing import WRITERS
-from rucio.common.s3.remote import Remote
 from rucio.core.s3.buckets import probing
 from servers.fake_s3 import Answer, crc32, error
 
@@ -707,16 +710,157 @@ def test_what_is_hidden_is_removed_nevertheless(endpoint, s3):
     assert [each.query['partNumber'] for each in s3.requests if each.operation == 'UploadPart'] == ['1', '2'] * 2
 
 
-def test_a_place_without_keys_of_its_own_signs_nothing_else_and_runs_one_race(endpoint, s3):
-    here = endpoint(bucket_prefix='mine-')
-    signed, remote = (ProbeBucket.at(clients.connect(here, way), BUCKET) for way in (KEYS, Remote(here, SimpleNamespace(identity='a server'))))
-    assert (signed.races, remote.races) == (2, 1)
-    needs_keys = next(each for each in probes.ALL if str(each) == 'guard_copy')
-    assert signed.allows(needs_keys)
-    assert not remote.allows(needs_keys)
-    assert remote.allows(next(each for each in probes.ALL if str(each) == 'bucket_again'))
-    assert signed.s3.meta.config.max_pool_connections >= WRITERS  # all write at the same moment
-    assert not s3.requests
+class Calls:
+    """A client of boto3 that only notes what it is asked for."""
+
+    def __init__(self, fails=''):
+        self.made, self.fails = [], fails
+
+    def __getattr__(self, name):
+        def call(**given):
+            self.made.append((name, given))
+            if name == self.fails:
+                raise ClientError({'ResponseMetadata': {'HTTPStatusCode': 500}}, name)
+            return {
+                'create_multipart_upload': {'UploadId': 'u'},
+                'upload_part': {'ETag': f'"{given.get("PartNumber")}"'},
+                'head_object': {'ETag': '"e"'},
+                'get_object': {'Body': io.BytesIO(b'content')},
+            }.get(name, {})
+
+        return call
+
+    def get_paginator(self, name):
+        def paginate(**where):
+            self.made.append((name, where))
+            return [{'Contents': [{'Key': 'a'}, {'Key': 'b c'}]}, {}]
+
+        return SimpleNamespace(paginate=paginate)
+
+    def said(self):
+        made, self.made = self.made, []
+        return made
+
+
+def place_at(client, folder='', *, signed=True):
+    return ProbeBucket(client, lambda: 'without keys', 'bucket', folder, signed=signed, bucket_prefix='vo-', races=7)
+
+
+@pytest.mark.parametrize(
+    ('folder', 'signed', 'allowed'),
+    [('', True, ['', 'signed', 'own', 'signed own']), ('', False, ['', 'own']), ('a/', True, ['', 'signed']), ('a/', False, [''])],
+)
+def test_what_can_be_tried_in_a_place(folder, signed, allowed):
+    place = place_at(Calls(), folder, signed=signed)
+    behaviours = [Behaviour('section', 'text', 'meaning', str, needs=needs.split()) for needs in ('', 'signed', 'own', 'signed own')]
+    assert [' '.join(each.needs) for each in behaviours if place.allows(each)] == allowed
+    assert (place.bucket, place.folder, place.races, place.anonymous()) == ('bucket', folder, 7, 'without keys')
+
+
+def test_objects_are_written_and_read_in_a_place():
+    client = Calls()
+    place = place_at(client, 'folder/')
+    key = place.key('{}/x')
+    assert re.fullmatch('folder/k[0-9a-f]{12}/x', key)
+    assert place.put(b'1', key, Metadata={}) == key
+    made = place.put()
+    assert re.fullmatch('folder/k[0-9a-f]{12}', made)
+    assert (place.get(key, Range='r'), place.etag(key)) == (b'content', 'e')
+    place.copy(key, 'other', Bucket='elsewhere')
+    assert place.listed() == place.listed(Prefix='p') == ['a', 'b c']
+    assert client.said() == [
+        ('put_object', {'Bucket': 'bucket', 'Key': key, 'Body': b'1', 'Metadata': {}}),
+        ('put_object', {'Bucket': 'bucket', 'Key': made, 'Body': b'content'}),
+        ('get_object', {'Bucket': 'bucket', 'Key': key, 'Range': 'r'}),
+        ('head_object', {'Bucket': 'bucket', 'Key': key}),
+        ('copy_object', {'Bucket': 'elsewhere', 'Key': 'other', 'CopySource': {'Bucket': 'bucket', 'Key': key}}),
+        ('list_objects_v2', {'Bucket': 'bucket', 'Prefix': 'folder/'}),
+        ('list_objects_v2', {'Bucket': 'bucket', 'Prefix': 'p'}),
+    ]
+    assert place.remove() == ''
+    deleted = [('bucket', 'a'), ('bucket', 'b c'), ('bucket', key), ('bucket', made), ('elsewhere', 'other')]
+    listing = ('list_objects_v2', {'Bucket': 'bucket', 'Prefix': 'folder/'})
+    assert client.said() == [listing, *(('delete_object', {'Bucket': bucket, 'Key': key}) for bucket, key in deleted)]
+
+
+def test_uploads_are_begun_completed_and_aborted_in_a_place():
+    client = Calls()
+    place = place_at(client)
+    begun = place.begin('k', b'1', b'2', ChecksumType='t')
+    assert begun == ('u', [{'PartNumber': 1, 'ETag': '"1"'}, {'PartNumber': 2, 'ETag': '"2"'}])
+    upload = {'Bucket': 'bucket', 'Key': 'k', 'UploadId': 'u'}
+    assert client.said() == [
+        ('create_multipart_upload', {'Bucket': 'bucket', 'Key': 'k', 'ChecksumType': 't'}),
+        ('upload_part', {**upload, 'PartNumber': 1, 'Body': b'1'}),
+        ('upload_part', {**upload, 'PartNumber': 2, 'Body': b'2'}),
+    ]
+    place.remove()
+    assert client.said()[0] == ('abort_multipart_upload', upload)
+    place.complete('k', begun, IfNoneMatch='*')
+    assert client.said() == [('complete_multipart_upload', {**upload, 'MultipartUpload': {'Parts': begun[1]}, 'IfNoneMatch': '*'})]
+    place.remove()
+    names = [name for name, _ in client.said()]
+    assert ('abort_multipart_upload' in names, names[-2:]) == (False, ['list_object_versions', 'delete_bucket'])
+
+
+@pytest.mark.parametrize(
+    ('fails', 'left'),
+    [
+        ('delete_object', ['bucket/a', 'bucket/b%20c']),
+        ('delete_bucket', ['the bucket NEW', 'the bucket bucket']),
+        ('list_object_versions', []),
+        ('list_objects_v2', []),
+        ('abort_multipart_upload', []),
+    ],
+)
+def test_what_is_left_of_a_place_is_told(fails, left):
+    client = Calls(fails)
+    place = place_at(client)
+    new = place.new_bucket(ObjectLockEnabledForBucket=True)
+    assert re.fullmatch('vo-rucio-s3-check-[0-9a-f]{12}', new)
+    assert client.said() == [('create_bucket', {'Bucket': new, 'ObjectLockEnabledForBucket': True})]
+    place._uploads.add(('k', 'u'))
+    assert place.remove().replace(new, 'NEW') == ', '.join(left)
+    assert [given['Bucket'] for name, given in client.said() if name == 'delete_bucket'] == [new, 'bucket']
+
+
+@pytest.mark.parametrize('signed', [True, False])
+def test_a_place_at_a_storage_has_the_bare_clients_of_it(endpoint, monkeypatch, signed):
+    made = []
+    monkeypatch.setattr(clients, 'bare', lambda *given: made.append(given) or SimpleNamespace(client=f'client {len(made)}'))
+    way = SimpleNamespace(signed=signed)
+    place = ProbeBucket.at(SimpleNamespace(endpoint=endpoint(addressing='auto', bucket_prefix='vo-'), authorizer=way), 'bucket', 'folder/', SERVER)
+    assert (place.s3, place.anonymous()) == ('client 1', 'client 2')
+    assert (place.bucket, place.folder, place.races, place._bucket_prefix) == ('bucket', 'folder/', 2 if signed else 1, 'vo-')
+    assert place.allows(Behaviour('section', 'text', 'meaning', str, needs=['signed'])) is signed
+    assert [(each[1] is way, each[2]) for each in made] == [(True, SERVER), (False, SERVER)]
+    assert {each[0].addressing for each in made} == {'path'}
+    assert 4 * made[0][0].max_concurrency >= WRITERS  # connections: all write at the same moment
+    assert ProbeBucket.at(SimpleNamespace(endpoint=endpoint(), authorizer=way), 'bucket').folder == ''
+
+
+@pytest.mark.parametrize('own', [True, False])
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_place_is_removed_at_the_end_of_the_block(endpoint, monkeypatch, own, fails):
+    steps, connection = [], SimpleNamespace(endpoint=endpoint(bucket_prefix='vo-'))
+    place = SimpleNamespace(bucket='b', folder='', put=lambda: steps.append('put'), remove=lambda: steps.append('remove') or 'something')
+    monkeypatch.setattr(ProbeBucket, 'at', lambda *given, **named: steps.append((*given, *named.values())) or place)
+    monkeypatch.setattr(probes.place.objects, 'make_bucket', lambda _, target: steps.append(('make', target)))
+    where = probes.in_bucket_of_its_own(connection, SERVER) if own else probes.in_folder(connection, Target('X', 'b', 'mine/'), SERVER)
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext(), where as found:
+        assert found is place
+        steps.append('block')
+        if fails:
+            raise KeyError
+    made, rest = (steps[:2], steps[2:]) if own else (steps[:1], steps[1:])
+    assert rest == ['put', 'block', 'remove']
+    assert place.left == 'something'
+    if own:
+        assert re.fullmatch('vo-rucio-s3-check-[0-9a-f]{12}', made[0][1].bucket)
+        assert made == [('make', Target('X', made[0][1].bucket)), (connection, made[0][1].bucket, SERVER)]
+    else:
+        assert made[0][:2] + made[0][3:] == (connection, 'b', SERVER)
+        assert re.fullmatch('mine/.rucio-s3-check/[0-9a-f]{16}/', made[0][2])
 
 
 def test_requests_are_changed_within_a_block_only(endpoint, s3):
