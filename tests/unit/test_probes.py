@@ -724,7 +724,7 @@ class Calls:
             return {
                 'create_multipart_upload': {'UploadId': 'u'},
                 'upload_part': {'ETag': f'"{given.get("PartNumber")}"'},
-                'head_object': {'ETag': '"e"'},
+                'head_object': {'ETag': '"Xe"'},
                 'get_object': {'Body': io.BytesIO(b'content')},
             }.get(name, {})
 
@@ -765,7 +765,7 @@ def test_objects_are_written_and_read_in_a_place():
     assert place.put(b'1', key, Metadata={}) == key
     made = place.put()
     assert re.fullmatch('folder/k[0-9a-f]{12}', made)
-    assert (place.get(key, Range='r'), place.etag(key)) == (b'content', 'e')
+    assert (place.get(key, Range='r'), place.etag(key)) == (b'content', 'Xe')
     place.copy(key, 'other', Bucket='elsewhere')
     assert place.listed() == place.listed(Prefix='p') == ['a', 'b c']
     assert client.said() == [
@@ -778,7 +778,7 @@ def test_objects_are_written_and_read_in_a_place():
         ('list_objects_v2', {'Bucket': 'bucket', 'Prefix': 'p'}),
     ]
     assert place.remove() == ''
-    deleted = [('bucket', 'a'), ('bucket', 'b c'), ('bucket', key), ('bucket', made), ('elsewhere', 'other')]
+    deleted = sorted([('bucket', 'a'), ('bucket', 'b c'), ('bucket', key), ('bucket', made), ('elsewhere', 'other')])
     listing = ('list_objects_v2', {'Bucket': 'bucket', 'Prefix': 'folder/'})
     assert client.said() == [listing, *(('delete_object', {'Bucket': bucket, 'Key': key}) for bucket, key in deleted)]
 

@@ -318,7 +318,7 @@ def _delete_batch(connection: 'Connection', batch: list[Target]) -> dict[Target,
             _delete_halves(connection, list(by_key.values())) if _may_be_one_key(error) else dict.fromkeys(batch, error)
         )
     for failure in answer.get('Errors', []):
-        code = failure.get('Code', '')
+        code = failure.get('Code') or 'an error without a code'
         if code != 'NoSuchKey':
             said: Any = {'Error': {'Code': code, 'Message': failure.get('Message', '')}}
             # An error for another key may concern all of them.
