@@ -211,8 +211,8 @@ class _Settle:
             down = user.cli.directory / 'down'
             for identifier in sorted({path.relative_to(down).parts[0] for path in down.rglob('.rucio-s3-*')}):
                 operation = next(each for each in self.run.plan.operations[user.name] if each.identifier == identifier)
-                # SIGTERM and SIGHUP end stock Rucio's downloads by threads at once.
-                if not any(done.ended.code in KILLED for done in self.run.done if done.operation.identifier == identifier):
+                # SIGTERM and SIGHUP end stock Rucio's downloads by threads at once; `rucio s3 download` keeps ranges of large files.
+                if not operation.s3 and not any(done.ended.code in KILLED for done in self.run.done if done.operation.identifier == identifier):
                     self._wrong(f'{operation}: left a temporary file behind, and was not killed')
                 self._download_again(user, operation)
             there = [file for file in self.run.files.values() if file.owner is user and self._replica(file) and not self._never_arrived(file)]

@@ -214,7 +214,7 @@ def test_an_account_without_keys(request: pytest.FixtureRequest, kind: str, uniq
 
 
 @pytest.mark.long
-def test_a_signal_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path: Path) -> None:
+def test_after_a_signal_the_same_command_goes_on(site: Site, unique: str, tmp_path: Path) -> None:
     make(tmp_path / 'data', {f'{number:04}': 30 * MiB for number in range(8)})
     ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE))
     back = tmp_path / 'back'
@@ -226,4 +226,22 @@ def test_a_signal_stops_it_and_leaves_no_parts(site: Site, unique: str, tmp_path
     assert process.returncode == 130, output
     assert 'Run the same command again' in output
     assert 'Traceback' not in output
-    assert [path.name for path in back.iterdir() if path.name.startswith('.')] == []
+    assert 'downloaded' in ok(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(back)))
+    assert content_of(back) == content_of(tmp_path / 'data')
+
+
+@pytest.mark.long
+def test_after_a_kill_the_same_command_goes_on(site: Site, unique: str, tmp_path: Path) -> None:
+    make(tmp_path / 'data', {'f': 200 * MiB})
+    ok(site.alice.rucio('s3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE))
+    back = tmp_path / 'back'
+    process = site.alice.popen('rucio', 's3', 'download', f'{SCOPE}:{unique}', str(back))
+    # a record of ranges is behind the content: as soon as it says more than its first 32 bytes, a range is complete
+    until(lambda: back.is_dir() and any(path.stat().st_size > 200 * MiB + 32 for path in back.iterdir()), process)
+    process.kill()
+    process.communicate(timeout=TIMEOUT)
+    assert [path.name[:10] for path in back.iterdir()] == ['.rucio-s3-']
+
+    said = ok(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(back)))
+    assert ': 1 files downloaded' in said
+    assert content_of(back) == content_of(tmp_path / 'data')

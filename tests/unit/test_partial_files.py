@@ -15,6 +15,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -211,3 +212,37 @@ def test_long_names_and_bytes_that_are_no_text(folder):
     for name in ('x' * 255, os.fsdecode(b'\xff\xfe')):
         with partial_file(str(folder), name) as path:
             write(path)
+
+
+def test_a_file_that_is_kept_has_its_content_the_next_time(folder):
+    keep = threading.Event()
+    with partial_file(str(folder), 'f', keep) as path:
+        write(path)
+        keep.set()
+    with partial_file(str(folder), 'f', threading.Event()) as again:
+        assert again == path
+        assert open(again, 'rb').read() == b'new'  # noqa: SIM115
+    assert os.listdir(folder) == []
+
+
+def test_who_keeps_nothing_finds_nothing(folder):
+    keep = threading.Event()
+    with partial_file(str(folder), 'f', keep) as path:
+        write(path)
+        keep.set()
+    with partial_file(str(folder), 'f') as again:
+        assert os.path.getsize(again) == 0
+    assert os.listdir(folder) == []
+
+
+def test_a_file_that_nobody_would_look_for_is_not_kept(folder):
+    keep = threading.Event()
+    with partial_file(str(folder), 'f'), partial_file(str(folder), 'f', keep):
+        keep.set()
+    assert os.listdir(folder) == []
+
+
+def test_a_file_that_may_be_kept_stays_when_python_does_not_wait_for_its_thread(folder):
+    code = _ENDS.replace("partial_file(sys.argv[1], 'f')", "partial_file(sys.argv[1], 'f', threading.Event())")
+    subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, timeout=60, check=True)
+    assert len(os.listdir(folder)) == 1

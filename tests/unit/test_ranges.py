@@ -14,7 +14,9 @@
 
 """One object into a file, in ranges and with several threads; test_transfer.py downloads by it."""
 
+import errno
 import threading
+import zlib
 
 import pytest
 from botocore.exceptions import ClientError
@@ -37,13 +39,14 @@ def fetch(endpoint, s3, tmp_path):
     client = clients.connect(endpoint(read_timeout=30), credentials.Static('AKID', 'a-secret')).client
     made = []
 
-    def make(content, piece, progress=None):
+    def make(content, piece, progress=None, resume=False):
         s3.store(BUCKET, 'k', content)
         info = objects.info(client.head_object(Bucket=BUCKET, Key='k'))
         s3.requests.clear()
-        made.append(Fetch(client, TARGET, info, str(make.file), piece, progress))
+        made.append(Fetch(client, TARGET, info, str(make.file), piece, progress, resume))
         return made[-1]
 
+    make.client = client
     make.file = tmp_path / 'f'
     make.file.write_bytes(b'')
     yield make
@@ -150,3 +153,104 @@ def test_the_progress_of_what_is_repeated_is_taken_back(fetch, s3):
     assert [each for each in seen if each < 0] == [-50_000] or not [each for each in seen if each < 0]
     assert download.crc32() == crc32(CONTENT)
     assert len(s3.requests) == 2
+
+
+# What an earlier download has completed
+
+
+def broken_off(fetch, s3, content=CONTENT, ranges=2):
+    """A download in pieces of 20,000 bytes, of which the first ones are complete."""
+    s3.fail('GetObject', *[None] * ranges, error(403, 'AccessDenied'))
+    download = fetch(content, 20_000, resume=True)
+    download.start(1)
+    assert download.done.wait(30)
+    download.end(5)
+    assert download.can_continue()
+
+
+def gone_on(fetch, s3, content=CONTENT, piece=20_000, threads=2):
+    """The ranges that a download has asked for that goes on."""
+    seen = []
+    download = fetch(content, piece, seen.append, resume=True)
+    download.start(threads)
+    assert download.done.wait(30)
+    download.end(5)
+    assert download.crc32() == crc32(content)
+    assert fetch.file.read_bytes() == content
+    assert sum(seen) == len(content)
+    assert not download.can_continue()
+    return sorted(int(each.headers['range'].removeprefix('bytes=').split('-')[0]) // piece for each in s3.requests)
+
+
+def test_only_ranges_that_are_not_complete_are_asked_for(fetch, s3):
+    broken_off(fetch, s3)
+    assert gone_on(fetch, s3) == [2, 3, 4]
+
+
+def test_a_range_that_was_changed_on_the_disk_is_asked_for_again(fetch, s3):
+    broken_off(fetch, s3)
+    with fetch.file.open('r+b') as file:
+        file.seek(20_001)
+        file.write(b'-')
+    assert gone_on(fetch, s3) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('kept', [0, 20_000, 100_000, 100_031, 100_036])
+def test_a_file_without_a_whole_record_begins_again(fetch, s3, kept):
+    broken_off(fetch, s3)
+    with fetch.file.open('r+b') as file:
+        file.truncate(kept)
+    assert gone_on(fetch, s3) == [0, 1, 2, 3, 4]
+
+
+def test_another_version_begins_again(fetch, s3):
+    broken_off(fetch, s3)
+    assert gone_on(fetch, s3, CONTENT[::-1]) == [0, 1, 2, 3, 4]
+
+
+def test_other_ranges_begin_again(fetch, s3):
+    broken_off(fetch, s3)
+    assert gone_on(fetch, s3, piece=25_000) == [0, 1, 2, 3]
+
+
+def test_everything_is_there(fetch, s3):
+    """The process was killed before the file got its name."""
+    broken_off(fetch, s3, ranges=4)
+    last = CONTENT[80_000:]
+    with fetch.file.open('r+b') as file:
+        file.seek(80_000)
+        file.write(last)
+        file.seek(100_000 + 32 + 4 * 5)
+        file.write(b'\1' + zlib.crc32(last).to_bytes(4, 'big'))
+    assert gone_on(fetch, s3) == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'piece', 'etag', 'resume'),
+    [(CONTENT, 20_000, '"e"', False), (CONTENT, 20_000, 'W/"e"', True), (CONTENT, 100_000, '"e"', True), (b'', 1, '"e"', True)],
+    ids=['not asked for', 'a weak ETag', 'one request', 'empty'],
+)
+def test_no_record_is_kept(fetch, content, piece, etag, resume):
+    download = Fetch(fetch.client, TARGET, objects.ObjectInfo(len(content), etag), str(fetch.file), piece, None, resume)
+    download.start(0)
+    assert fetch.file.read_bytes() == b''
+    assert not download.can_continue()
+
+
+def test_what_could_not_be_written_is_not_continued(fetch, s3):
+    broken_off(fetch, s3)
+    download = fetch(CONTENT, 20_000, resume=True)
+    download.start(0)
+    download._crcs[0] = 0
+    assert download.can_continue()
+    download._failure = OSError(errno.ENOSPC, 'No space left on device')
+    assert not download.can_continue()
+
+
+def test_a_file_to_which_a_late_thread_may_write_is_not_continued(fetch, s3):
+    s3.fail('GetObject', None, Stalled())
+    download = fetch(CONTENT, 20_000, resume=True)
+    download.start(1)
+    until(lambda: len(s3.requests) == 2)
+    download.end(0)
+    assert not download.can_continue()

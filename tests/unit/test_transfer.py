@@ -1064,6 +1064,36 @@ def test_a_download_that_was_stopped_makes_no_further_attempt(connection, s3, de
     assert s3.operations().count('GetObject') <= -(-len(content) // (5 * MiB))
 
 
+def test_an_interrupted_download_is_continued_on_request(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    made = connection(max_concurrency=1)
+    for resume, left in ((False, 0), (True, 1), (True, 1)):
+        s3.fail('GetObject', None, error(403, 'AccessDenied'))
+        with pytest.raises(RSEAccessDenied):
+            transfer.download(made, TARGET, str(dest), resume=resume)
+        assert len(os.listdir(dest.parent)) == left
+    s3.requests.clear()
+    assert transfer.download(made, TARGET, str(dest), resume=True) == len(LARGE)
+    assert [each.headers.get('range') for each in s3.requests[1:]] == [f'bytes={10 * MiB}-{10 * MiB + 2}']
+    assert os.listdir(dest.parent) == ['f']
+    assert dest.read_bytes() == LARGE
+
+
+def test_what_is_not_the_expected_content_is_not_continued(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    with pytest.raises(FileConsistencyMismatch):
+        transfer.download(connection(), TARGET, str(dest), resume=True, expected=Checksums(md5='0' * 32, size=len(LARGE)))
+    assert os.listdir(dest.parent) == []
+
+
+def test_a_small_object_is_not_continued(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, SMALL)
+    s3.fail('GetObject', error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        transfer.download(connection(), TARGET, str(dest), resume=True)
+    assert os.listdir(dest.parent) == []
+
+
 @pytest.mark.parametrize('checksum', ['md5', 'none'])
 def test_a_checksum_of_the_whole_is_asked_for_with_crc32_only(connection, s3, source, checksum):
     transfer.upload(connection(checksum=checksum), source(LARGE), TARGET)

@@ -200,6 +200,7 @@ class Sources:
                     expected=expected,
                     stop=tally.stop,
                     ask=ask,
+                    resume=True,
                 )
         except BaseException:
             tally.step(-done)

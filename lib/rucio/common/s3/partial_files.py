@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Optional
@@ -40,30 +41,35 @@ def is_partial(name: str) -> bool:
 
 
 @contextmanager
-def partial_file(folder: str, name: str) -> Iterator[str]:
-    """Open an empty file in a folder, to be renamed to ``name``. At the end it is removed, unless it was renamed.
+def partial_file(folder: str, name: str, keep: Optional[threading.Event] = None) -> Iterator[str]:
+    """Open a file in a folder, to be renamed to ``name``. At the end it is removed, unless it was renamed.
 
     Its path is always the same, so that the next download replaces the file of a killed one. It is different if
     somebody else is writing to that file, or it belongs to another user.
 
     :param folder: The folder.
     :param name: The name of the destination.
+    :param keep: The file has the content that an earlier download has kept; set this to keep it at the end. Without it,
+        the file is empty.
     :returns: The path of the file.
     :raises OSError: if it cannot be created.
     """
     # A digest, as names may be as long as the file system allows.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     path = os.path.join(folder, f'{_PREFIX}{digest}')
-    descriptor = _take(path)
+    descriptor = _take(path, empty=keep is None)
     if descriptor is None:
+        keep = None  # nobody will look for a file of this name
         path = os.path.join(folder, f'{_PREFIX}{secrets.token_hex(8)}')
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     mine = os.getpid(), path
-    _open[mine] = descriptor
+    if keep is None:
+        _open[mine] = descriptor
     try:
         yield path
     finally:
-        if _is_same(path, descriptor):  # while it is locked: afterwards it may be somebody else's
+        is_kept = keep is not None and keep.is_set()
+        if not is_kept and _is_same(path, descriptor):  # while it is locked: afterwards it may be somebody else's
             os.unlink(path)
         _open.pop(mine, None)
         os.close(descriptor)
@@ -79,8 +85,8 @@ def _remove_open() -> None:
                     os.unlink(path)
 
 
-def _take(path: str) -> Optional[int]:
-    """Open a file, lock it and empty it. The lock ends with the process.
+def _take(path: str, empty: bool) -> Optional[int]:
+    """Open a file, lock it, and empty it if required. The lock ends with the process.
 
     :returns: The descriptor, or None if the file cannot be used.
     """
@@ -92,7 +98,8 @@ def _take(path: str) -> Optional[int]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever had the lock may have renamed the file in the meantime: then it is complete.
         if _is_own(os.fstat(descriptor)) and _is_same(path, descriptor):
-            os.truncate(descriptor, 0)
+            if empty:
+                os.truncate(descriptor, 0)
             return descriptor
     except BlockingIOError:  # somebody is writing to it
         pass

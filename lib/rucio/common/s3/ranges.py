@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Optional
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
 from .content import BODIES, BROKEN, Reader
+from .range_record import RangeRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,8 @@ class Fetch:
     :param piece: The size of a range in bytes. If it covers the whole object, the request has no range, so that
         botocore verifies the answer.
     :param progress: Called by any thread with the bytes of each step; negative if bytes have to be repeated.
+    :param resume: Whether ranges that an earlier download of this version has completed are used. They are read, not
+        requested. The file then has a record of the ranges at its end until it is complete.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Fetch:
         path: str,
         piece: int,
         progress: 'Optional[Callable[[int], None]]',
+        resume: bool = False,
     ) -> None:
         self.done = threading.Event()  # complete, or failed
         self._stop = threading.Event()
@@ -76,6 +80,9 @@ class Fetch:
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
         self._next = iter(self._starts)
+        # A weak ETag does not tell versions apart.
+        can_resume = resume and len(self._starts) > 1 and info.condition
+        self._record = RangeRecord(info, self._starts) if can_resume else None
         self._crcs: dict[int, int] = {}  # start of a range -> its CRC-32
         self._failure: Optional[BaseException] = None
         self._threads: list[threading.Thread] = []
@@ -84,7 +91,11 @@ class Fetch:
         """Start the threads.
 
         :param threads: The maximal number of concurrent requests.
+        :raises OSError: if the file cannot be written.
         """
+        if self._record:
+            with open(self._path, 'r+b', buffering=0) as file:
+                self._record.begin(file)
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
             thread.start()
@@ -104,6 +115,15 @@ class Fetch:
         last = time.monotonic() + grace
         for thread in self._threads:
             thread.join(last - time.monotonic())
+
+    def can_continue(self) -> bool:
+        """Return whether a later download can use what this one has completed.
+
+        Not if it failed to write, or if a late thread may still write.
+        """
+        is_local = isinstance(self._failure, OSError) and self._failure.errno is not None
+        is_late = any(thread.is_alive() for thread in self._threads)
+        return self._record is not None and 0 < len(self._crcs) < len(self._starts) and not is_local and not is_late
 
     def crc32(self) -> str:
         """Return the CRC-32 of the object in base64, once it is done.
@@ -130,16 +150,30 @@ class Fetch:
                         start = next(self._next, None)
                     if start is None:
                         return
-                    self._add(start, self._get(file, start, self._size_of(start)))
+                    self._add(file, start, self._completed(file, start))
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
             with self._lock:
                 self._failure = self._failure or error
             self.done.set()
 
-    def _add(self, start: int, crc: int) -> None:
+    def _completed(self, file: 'FileIO', start: int) -> int:
+        """Read a range that is there, or download it, and return its CRC-32."""
+        size = self._size_of(start)
+        found = self._record.crc(file, start, size) if self._record and not self._stop.is_set() else None
+        if found is not None:
+            self._progress(size)
+            return found
+        crc = self._get(file, start, size)
+        if self._record:
+            self._record.add(file, start, crc)
+        return crc
+
+    def _add(self, file: 'FileIO', start: int, crc: int) -> None:
         with self._lock:
             self._crcs[start] = crc
             if len(self._crcs) == len(self._starts):
+                if self._record:
+                    self._record.end(file)
                 self.done.set()
 
     def _get(self, file: 'FileIO', start: int, size: int) -> int:

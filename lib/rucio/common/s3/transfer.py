@@ -417,7 +417,7 @@ def _arrived(
     return objects.bare_etag(info.etag) == etag_of(file, 0 if info.md5 else chunksize)
 
 
-def download(
+def download(  # noqa: PLR0913 - what a download of many files needs
     connection: 'Connection',
     target: Target,
     path: str,
@@ -425,7 +425,9 @@ def download(
     meter: Optional[Meter] = None,
     expected: Optional[Checksums] = None,
     stop: Optional[threading.Event] = None,
+    *,
     ask: bool = True,
+    resume: bool = False,
 ) -> int:
     """Download an object to a local file; missing parent directories are created.
 
@@ -443,6 +445,8 @@ def download(
     :param stop: Set it to stop this download, and all others with the same event.
     :param ask: Whether to ask for the size of an object below ``multipart_threshold`` that is known. If another one
         comes, the failure does not tell it.
+    :param resume: Whether to keep the complete ranges of a large object if the download is interrupted, next to the
+        file, and to continue what was interrupted before: the ranges are read and verified.
     :returns: The size in bytes.
     :raises SourceNotFound: if there is no such object.
     :raises DestinationNotAccessible: if the local file cannot be written.
@@ -462,14 +466,15 @@ def download(
             'object is damaged or was changed: use another replica, or declare it bad.'
         )
     folder = os.path.dirname(os.path.abspath(path))
+    keep = threading.Event() if resume and info.size >= connection.endpoint.multipart_threshold else None
     try:
         os.makedirs(folder, exist_ok=True)
         with (
             ending_by_exception(),
-            partial_file(folder, os.path.basename(path)) as partial,
+            partial_file(folder, os.path.basename(path), keep) as partial,
             meter(os.path.basename(path), info.size) if meter else nullcontext() as progress,
         ):
-            _download(connection, target, partial, info, deadline, progress)
+            _download(connection, target, partial, info, deadline, progress, keep)
             if expected:
                 _need_content(target, partial, expected)
             os.replace(partial, path)
@@ -485,19 +490,22 @@ def _download(
     info: objects.ObjectInfo,
     deadline: _Deadline,
     progress: Optional[Progress],
+    keep: Optional[threading.Event],
 ) -> None:
     endpoint = connection.endpoint
     piece = info.size
     if piece >= endpoint.multipart_threshold:  # a range for each part, as each has an entry in memory
         piece = s3transfer_internals.part_size(endpoint.multipart_chunksize, info.size)
     with translated('get', target):
-        fetch = Fetch(connection.client, target, info, path, max(1, piece), progress)
+        fetch = Fetch(connection.client, target, info, path, max(1, piece), progress, resume=keep is not None)
         try:
             fetch.start(endpoint.max_concurrency)
             deadline.wait(fetch.done)
         finally:
             with cleaning_up():
                 fetch.end(_GRACE)
+                if keep is not None and fetch.can_continue():
+                    keep.set()
         crc32 = fetch.crc32()
     # botocore verifies answers with the whole object, but ranges have no checksums of their own.
     if info.crc32 and info.crc32 != crc32:
