@@ -241,7 +241,7 @@ def _need_room_of(owner: 'InternalAccount', storage: 'Storage', stored: 'Sequenc
         found = _room(owner, limit, session)
         rows = max(rows, found.rows)
         if limit.bytes is None or found.left < beside:
-            raise found._replace(pending=max(0, found.pending - more + beside)).refusal(more)
+            raise found._replace(pending=max(0, found.pending - more)).refusal(more)
     if rows > pending.MAX_ROWS:
         pending.join_rows(owner, storage.rse_id, session=session)
 
