@@ -261,12 +261,14 @@ def test_it_is_tried_again_after_hours_and_where_something_was_wrong_after_minut
         assert sum('Policy' in each for each in sts.requests) == count
 
 
-def test_what_an_operator_put_right_takes_effect(storage, sts, clock):
+def test_what_an_operator_put_right_takes_effect(storage, sts, clock, caplog):
     sts.chained['AssumeRole'] = None
-    assert not chaining.verdict(storage()).safe
+    found = chaining.verdict(storage())
+    assert not found.safe
     sts.chained.clear()
     clock.ahead = chaining.UNSAFE_SECONDS + 1
     assert chaining.verdict(storage()).safe
+    assert [each for each in caplog.messages if 'no keys are vended' in each] == [f'S3: no keys are vended. {found.reason}']
 
 
 def test_another_role_key_or_sts_is_another_verdict(storage, sts, beside):
