@@ -50,6 +50,7 @@ def shown(line, environ=None):
         ('mcli ls user.alice:run7/a.root', 'mcli ls rucio/user.alice/run7/a.root'),
         ('/usr/bin/minio-client ls user.alice:', '/usr/bin/minio-client ls rucio/user.alice/'),
         ('mc ls user.alice:/run7/', 'mc ls rucio/user.alice/run7/'),
+        ('mc ls user.alice:/', 'mc ls rucio/user.alice/'),
         ('mc ls user.alice:v1.2/', 'mc ls rucio/user.alice/v1.2/'),
         ('mc mirror --overwrite user.alice:run7 copy', 'mc mirror --overwrite rucio/user.alice/run7/ copy'),
         ('mc ls user.alice:2024', 'mc ls rucio/user.alice/2024/'),

@@ -49,7 +49,7 @@ def test_a_session_without_variables_reads_none(monkeypatch):
     monkeypatch.setenv('AWS_PROFILE', 'of-the-user')
     monkeypatch.setenv('AWS_CONFIG_FILE', '/of/the/user')
     session = botocore.session.Session(session_vars=internals.no_variables())
-    assert (session.get_config_variable('profile'), session.get_config_variable('config_file')) == (None, '/dev/null')
+    assert [session.get_config_variable(name) for name in ('profile', 'config_file', 'credentials_file')] == [None, '/dev/null', '/dev/null']
 
 
 def test_the_table_of_variables_has_what_is_taken_out_of_it():

@@ -189,8 +189,8 @@ def test_without_room_for_a_thread_the_storage_is_asked_again(s3, monkeypatch):
         start(thread)
 
     monkeypatch.setattr(threading.Thread, 'start', refuse)
-    s3.fail('ListBuckets', Stalled())
-    assert [refuses(hasty(s3)), refuses(client_of(s3))] == [True, False]
+    s3.fail('ListBuckets', Stalled(), Stalled())
+    assert [refuses(hasty(s3)), refuses(hasty(s3)), refuses(client_of(s3))] == [True, True, False]
 
 
 @pytest.mark.usefixtures('back')
@@ -215,7 +215,9 @@ def test_slow_requests_keep_no_others_from_a_storage_that_is_well(s3, monkeypatc
 
 
 @pytest.mark.usefixtures('back')
-@pytest.mark.parametrize('fault', [Answer(504), Lost()], ids=['a gateway whose servers hang', 'a connection that is closed at last'])
+@pytest.mark.parametrize(
+    'fault', [Answer(504), Answer(500), Lost()], ids=['a gateway whose servers hang', 'a server that fails', 'a connection that is closed at last']
+)
 def test_a_failure_that_takes_long_is_silence(s3, monkeypatch, fault):
     """Neither is a time-out to botocore, and each would hold a worker nearly as long: so would a resolver that hangs."""
     monkeypatch.setattr(breaker, 'SLOW_FAILURE', 0)
@@ -286,7 +288,7 @@ def test_a_daemon_asks_a_silent_storage_once(s3):
 @pytest.mark.usefixtures('doubts_little')
 def test_a_slow_listing_of_a_storage_that_is_well_is_tried_again(s3, monkeypatch):
     """The storage answers something simple: the server of people would refuse all until then."""
-    monkeypatch.setattr(breaker, 'MAX_DOUBT', 9)
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 60)
     s3.make_bucket('b')
     s3.fail('ListObjectsV2', Stalled())
     daemon_of(s3).list_objects_v2(Bucket='b')
@@ -418,6 +420,7 @@ def test_an_answer_to_anybody_shows_that_a_storage_is_well(never):
         raise ReadTimeoutError(endpoint_url='https://s3')
     other.join()
     assert not made.is_silent
+    assert made._asking.daemon  # it does not keep the process
 
 
 @pytest.mark.usefixtures('back')
@@ -435,3 +438,66 @@ def test_each_rse_of_a_storage_is_told(monkeypatch):
     assert len(told) == 4
     made.tell(breaker.RSE('Z', '3'))
     assert told[4:] == [(breaker.RSE('Z', '3'), 'sts', True)]
+
+
+@pytest.mark.usefixtures('back')
+def test_a_refusal_that_takes_long_is_an_answer(s3, monkeypatch):
+    monkeypatch.setattr(breaker, 'SLOW_FAILURE', 0)
+    s3.fail('ListBuckets', Answer(499))
+    client = client_of(s3, PATIENT._replace(max_attempts=1))
+    with pytest.raises(ClientError):
+        client.list_buckets()
+    assert not refuses(client)
+
+
+@pytest.fixture
+def third(monkeypatch, never):
+    """Call it while two requests of a breaker are unanswered: it returns when a third one waits; and what became of that, at last."""
+    monkeypatch.setattr(breaker, 'MAX_WAIT', 60)
+    made, outcome = breaker._Breaker('https://s3', 's3'), []
+
+    def ask():
+        try:
+            with made.turn(never, False):
+                outcome.append('sent')
+        except StorageSilentError:
+            outcome.append('refused')
+
+    thread = threading.Thread(target=ask)
+
+    def wait():
+        thread.start()
+        until(lambda: made._asking)
+
+    return made, wait, lambda: thread.join() or outcome
+
+
+def test_who_waits_goes_on_with_the_first_answer(third, never):
+    made, wait, outcome = third
+    with made.turn(never, False):
+        with made.turn(never, False):
+            wait()
+        assert outcome() == ['sent']
+
+
+def test_who_waits_is_refused_with_the_first_time_out(third, never):
+    made, wait, outcome = third
+
+    def timed_out():
+        with made.turn(never, False):
+            wait()
+            raise ReadTimeoutError(endpoint_url='https://s3')
+
+    with made.turn(never, False):
+        with pytest.raises(StorageSilentError):
+            timed_out()
+        assert outcome() == ['refused']
+
+
+@pytest.mark.usefixtures('back')
+def test_a_doubt_ends_when_the_storage_is_known_to_be_silent(monkeypatch):
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 60)
+    made = breaker._Breaker('https://s3', 's3')
+    with pytest.raises(StorageSilentError), made.turn(None, True):
+        raise ReadTimeoutError(endpoint_url='https://s3')
+    assert made.is_silent
