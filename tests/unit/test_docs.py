@@ -138,7 +138,7 @@ def test_each_recording_has_an_end():
     record = script('record')
     for page in PAGES:
         text = page.read_text()
-        begun = text.count('\n<!-- recorded: ') + text.count('\n<!-- tried: ')
+        begun = sum(text.count(f'\n<!-- {kind}: ') for kind in ('recorded', 'tried', 'file'))
         assert begun == len(record._BLOCK.findall(text)), page
 
 
