@@ -23,8 +23,10 @@ from types import SimpleNamespace
 import boto3
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.hooks import HierarchicalEmitter
 from botocore.signers import RequestSigner
 
 from rucio.common.exception import InputValidationError, RSEAccessDenied, RSEOperationNotSupported
@@ -313,3 +315,66 @@ def test_a_new_authorisation_is_sent_at_once(s3, endpoint, monkeypatch):
     s3.fail('ListObjectsV2', error(400, 'ExpiredToken'))
     clients.connect(endpoint(), Renewing()).client.list_objects_v2(Bucket='user.alice')
     assert pauses == [0]
+
+
+# Each step of a client
+
+
+@pytest.fixture
+def attached():
+    """Call it with a way: the events of a client on which nothing else is registered."""
+
+    def make(way):
+        events = HierarchicalEmitter()
+        way.attach(SimpleNamespace(meta=SimpleNamespace(events=events)))
+        return events
+
+    return make
+
+
+class Moving(Renewing):
+    """Sends requests elsewhere, with another condition."""
+
+    def authorise(self, request):
+        self.asked.append(request)
+        return request._replace(url='https://other/x', headers={'if-match': 'new', 'x-new': '1'})
+
+
+@pytest.mark.parametrize(('method', 'length'), [('PUT', 'Content-Length'), ('POST', 'content-length')])
+def test_what_is_authorised_replaces_what_was_to_be_sent(attached, method, length):
+    way = Moving()
+    events = attached(way)
+    given = {'If-Match': 'old', 'content-length': '3', 'X-Other': b'y'}
+    request = AWSRequest(method, 'https://s3/b/k', headers=given, data=b'abc')
+    events.emit('choose-signer.s3.X', signature_version='s3v4', context=request.context)
+    events.emit('before-sign.s3.X', request=request, region_name='mars', signature_version='s3v4')
+    (asked,) = way.asked
+    assert (asked.method, asked.url, asked.region, asked.body) == (method, 'https://s3/b/k', 'mars', b'abc')
+    assert asked.headers == {'If-Match': 'old', length: '3', 'X-Other': 'y'}
+    assert (request.url, request.headers.get_all('If-Match'), request.headers['X-New']) == ('https://other/x', ['new'], '1')
+
+
+@pytest.mark.parametrize(
+    ('attempts', 'answer', 'known', 'result', 'asked'),
+    [
+        (1, {'Error': {'Code': 'ExpiredToken'}}, True, 0, ['ExpiredToken']),
+        (2, {'Error': {'Code': 'ExpiredToken'}}, True, None, []),
+        (1, {'Error': {'Code': 'Other'}}, True, None, ['Other']),
+        (1, {'Error': {'Code': 'ExpiredToken'}}, False, None, []),
+        (1, {'Error': {}}, True, None, []),
+        (1, {}, True, None, []),
+        (1, None, True, None, []),
+    ],
+)
+def test_what_is_tried_again(attached, attempts, answer, known, result, asked):
+    way = Renewing()
+    context = {'rucio_s3_sent': Request('GET', URL, {'Authorization': 'x'})} if known else {}
+    response = None if answer is None else (None, answer)
+    operation = SimpleNamespace(name='X')
+    ((_, found),) = attached(way).emit('needs-retry.s3.X', operation=operation, attempts=attempts, response=response, request_dict={'context': context})
+    assert (found, [code for _, _, code in way.asked]) == (result, asked)
+
+
+def test_a_way_is_shown_by_its_identity():
+    assert repr(credentials.Anonymous()) == '<Anonymous anonymous>'
+    assert repr(KEYS) == f'<Static {KEYS.identity}>'

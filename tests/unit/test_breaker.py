@@ -501,3 +501,10 @@ def test_a_doubt_ends_when_the_storage_is_known_to_be_silent(monkeypatch):
     with pytest.raises(StorageSilentError), made.turn(None, True):
         raise ReadTimeoutError(endpoint_url='https://s3')
     assert made.is_silent
+
+
+def test_the_rse_of_a_client_is_told(s3, monkeypatch):
+    told = []
+    monkeypatch.setattr(breaker.monitoring, 'silence', lambda *said: told.append(said))
+    factory.client('s3', factory.bare_session(None), s3.url, region='x', patience=SERVER, rse=breaker.RSE('X', '1'))
+    assert told == [(breaker.RSE('X', '1'), 's3', False)]
