@@ -479,6 +479,21 @@ def test_an_object_without_size_or_date_is_listed_without_a_size(connection, s3)
     assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [('a', None, ''), ('b', None, ''), ('c', None, ''), ('d', 0, '')]
 
 
+def test_an_object_without_a_key_is_none(connection, s3):
+    said = '<Contents><LastModified>2026-11-22T00:00:00Z</LastModified><Size>1</Size></Contents>'
+    s3.fail('ListObjectsV2', Answer(200, f'<ListBucketResult><IsTruncated>false</IsTruncated>{said}</ListBucketResult>'.encode()))
+    with pytest.raises(ServiceUnavailable, match='keys that do not begin with the prefix'):
+        list(objects.list_objects(connection().client, Target('X', BUCKET)))
+
+
+def test_whether_archived_objects_were_restored_is_asked_for_objects_only(connection, s3):
+    s3.store(BUCKET, 'k', b'x', storage_class='GLACIER')
+    assert list(objects.list_prefix(connection().client, Target('X', BUCKET))) == ['k']
+    assert len(s3.requests) == 1
+    assert list(objects.list_objects(connection().client, Target('X', BUCKET))) == [('k', 1, 'GLACIER')]
+    assert ['x-amz-optional-object-attributes' in each.headers for each in s3.requests] == [False, False, True]
+
+
 def test_each_page_has_the_delimiter_and_the_first_one_alone_where_to_begin(connection, s3):
     s3.page = 2
     for key in ('a/1', 'b', 'c', 'd/1', 'e'):
@@ -501,7 +516,7 @@ def test_a_listing_that_only_goes_on_ends(connection, s3, monkeypatch):
         more = f'<IsTruncated>true</IsTruncated><NextContinuationToken>{next(tokens)}</NextContinuationToken>'
         return Answer(200, f'<ListBucketResult>{more}{found}</ListBucketResult>'.encode())
 
-    for keys, ends in (('   a   ', False), ('    ', True), ('a   b  ', False), ('aa', True)):
+    for keys, ends in (('   a   ', False), ('    ', True), ('a   b  ', False), ('aa', True), ('a a', True)):
         pages = [page(key.strip()) for key in keys]
         s3.ListObjectsV2 = lambda request, pages=pages: pages.pop(0) if pages else served(request)
         found = objects.list_objects(connection().client, Target('X', BUCKET))
@@ -513,7 +528,7 @@ def test_a_listing_that_only_goes_on_ends(connection, s3, monkeypatch):
 
 
 def test_a_listing_of_a_missing_bucket_names_it(connection):
-    with pytest.raises((SourceNotFound, DestinationNotAccessible), match=r"ls of bucket 'no\.such\.bucket'"):
+    with pytest.raises((SourceNotFound, DestinationNotAccessible), match=r"RSE X: ls of bucket 'no\.such\.bucket'"):
         list(objects.list_objects(connection().client, Target('X', 'no.such.bucket')))
 
 
@@ -564,7 +579,7 @@ def test_a_storage_is_told_the_region_once_it_wants_it(connection, s3, code):
     assert objects.make_bucket(connection(region='mars'), Target('X', 'new')) is True
     assert ['mars' in each.body.decode() for each in s3.requests] == [False, True]
     s3.fail('CreateBucket', error(400, 'InvalidBucketName'))
-    with pytest.raises(RucioException):
+    with pytest.raises(RucioException, match='RSE X: make-bucket of'):
         objects.make_bucket(connection(region='mars'), Target('X', 'another'))
     assert 'another' not in s3.buckets
 
@@ -631,6 +646,8 @@ DENY = {'Statement': [{'Effect': 'Allow'}, {'Effect': 'Deny'}]}
         ({'Statement': {'Effect': 'Allow'}}, False),
         ({'Statement': [{'Effect': 'Allow'}]}, False),
         ({'Statement': []}, False),
+        ({'Statement': ['Deny']}, False),
+        ({'Version': '2012-10-17'}, False),
         ([], False),
         (None, False),
     ],
@@ -658,7 +675,7 @@ def test_a_policy_that_cannot_be_read_closes_a_bucket_if_others_can_be(connectio
 
 def test_a_storage_that_does_not_tell_a_policy_is_an_error(connection, s3):
     s3.fail('GetBucketPolicy', error(500, 'InternalError'))
-    with pytest.raises((ServiceUnavailable, ResourceTemporaryUnavailable)):
+    with pytest.raises((ServiceUnavailable, ResourceTemporaryUnavailable), match='RSE X: policy of'):
         objects.closes_itself(connection().client, 'X', BUCKET, [])
 
 

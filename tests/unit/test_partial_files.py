@@ -137,6 +137,15 @@ def test_such_a_file_is_known_by_its_name(folder):
     )
 
 
+def test_it_may_be_read_by_whom_the_user_lets(folder):
+    mask = os.umask(0o027)
+    try:
+        with partial_file(str(folder), 'f') as path, partial_file(str(folder), 'f') as other:
+            assert [os.stat(each).st_mode & 0o7777 for each in (path, other)] == [0o640, 0o640]
+    finally:
+        os.umask(mask)
+
+
 def test_nothing_is_left_open(folder):
     def opened():
         return len(os.listdir('/proc/self/fd'))
@@ -206,6 +215,23 @@ def test_a_file_system_without_locks(folder, monkeypatch):
     with partial_file(str(folder), 'f'):
         pass
     assert sorted(os.listdir(folder)) == sorted([f'.rucio-s3-{digest}', 'victim'])
+
+
+def test_without_locks_the_file_of_another_download_stays(folder, monkeypatch):
+    """Which began when the one that was there was complete."""
+    with partial_file(str(folder), 'f') as path:
+        pass
+
+    def refuse(*_):
+        os.rename(path, folder / 'f')
+        with open(path, 'xb') as file:
+            file.write(b'of another')
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(partial_files.fcntl, 'flock', refuse)
+    with partial_file(str(folder), 'f') as other:
+        assert other != path
+    assert sorted(os.listdir(folder)) == sorted([os.path.basename(path), 'f'])
 
 
 def test_long_names_and_bytes_that_are_no_text(folder):

@@ -16,6 +16,7 @@
 """Progress bars: when there are any."""
 
 import io
+import re
 import sys
 import threading
 
@@ -53,6 +54,7 @@ def test_a_person_at_a_terminal_sees_name_and_progress(stderr):
         progress._display.refresh()
         assert 'file.root' in terminal.getvalue()
         assert '8.4/16.8 MB' in terminal.getvalue()
+        assert re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', terminal.getvalue()).rpartition('\r')[2].startswith('file.root ')
 
 
 def test_nothing_is_shown_where_nobody_looks_on(stderr):

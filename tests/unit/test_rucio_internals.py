@@ -43,8 +43,8 @@ def test_a_request_has_the_token_and_its_answer_an_exception():
     assert {'data'} <= set(inspect.signature(BaseClient._send_request).parameters)
     sent = []
     client = object.__new__(BaseClient)
-    client._send_request = lambda *given, **named: sent.append((given, named))
-    internals.send(client, 'https://rucio/s3', 'POST', '{}')
+    client._send_request = lambda *given, **named: sent.append((given, named)) or 'the answer'
+    assert internals.send(client, 'https://rucio/s3', 'POST', '{}') == 'the answer'
     assert sent == [(('https://rucio/s3',), {'method': internals.HTTPMethod.POST, 'data': '{}'})]
     answer = SimpleNamespace(status_code=401, headers={'ExceptionClass': 'AccessDenied', 'ExceptionMessage': 'not yours'}, content=None)
     kind, message = internals.exception_of(client, answer)
@@ -92,6 +92,16 @@ def test_a_table_is_printed_as_rucio_prints_its_own():
     shown = console.file.getvalue()
     assert all(word in shown for word in ('BUCKET', 'FILES', 'user.alice', '3'))
     assert stopped
+
+
+def test_a_table_is_printed_by_rucio_38(monkeypatch):
+    printed = []
+    stub = SimpleNamespace(generate_table=lambda rows, **named: (rows, named), print_output=lambda *given, **named: printed.append((given, named)))
+    monkeypatch.delattr('rucio.cli.utils.RichUtils', raising=False)
+    monkeypatch.setitem(sys.modules, 'rucio.client.richclient', stub)
+    context = SimpleNamespace(console='c', no_pager=True, spinner=SimpleNamespace(stop=lambda: None))
+    internals.print_table(context, [['a']], ('A',), ['left'])
+    assert printed == [((([['a']], {'headers': ['A'], 'col_alignments': ['left']}),), {'console': 'c', 'no_pager': True})]
 
 
 def test_the_context_of_a_command_has_what_a_table_needs():

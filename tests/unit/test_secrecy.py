@@ -54,6 +54,7 @@ def test_https_and_this_machine_are_private(url):
         'http://[::ffff:10.0.0.1]',
         'http://',
         'ftp://localhost',
+        'ftp://127.0.0.1',
         'localhost',
         '',
     ],

@@ -58,6 +58,14 @@ def test_an_error_is_one_line(logger, caplog, decorated):
     assert 'Traceback' not in caplog.text
 
 
+def test_an_error_is_found_behind_another_one_that_it_caused(logger, caplog):
+    error, raised = DestinationNotAccessible(SAID), RSEOperationNotSupported('wrapped')
+    raised.__cause__ = error
+    terse_logs.expect(error, logger.log)
+    logger.info('Exception', exc_info=raised)
+    assert [each.getMessage() for each in caplog.records] == [SAID]
+
+
 def test_who_wants_tracebacks_has_them(logger, caplog):
     """``rucio -v``."""
     logger.setLevel(logging.DEBUG)

@@ -36,13 +36,13 @@ def is_private(url: str) -> bool:
     :param url: The URL.
     """
     parts = urlsplit(url)
-    if parts.scheme == 'https':
-        return True
+    if parts.scheme != 'http':
+        return parts.scheme == 'https'
     host = parts.hostname or ''
     try:
-        return parts.scheme == 'http' and ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return parts.scheme == 'http' and host == 'localhost'
+        return host == 'localhost'
 
 
 def need_private(url: str, secret: str, remedy: str) -> None:
