@@ -508,3 +508,10 @@ def test_the_rse_of_a_client_is_told(s3, monkeypatch):
     monkeypatch.setattr(breaker.monitoring, 'silence', lambda *said: told.append(said))
     factory.client('s3', factory.bare_session(None), s3.url, region='x', patience=SERVER, rse=breaker.RSE('X', '1'))
     assert told == [(breaker.RSE('X', '1'), 's3', False)]
+
+
+def test_for_a_waiting_user_one_time_out_is_enough():
+    """Even if the storage would answer something simple: its worker is held as long as that takes."""
+    for unattended, raised in ((False, StorageSilentError), (True, ReadTimeoutError)):
+        with pytest.raises(raised), breaker._Breaker('https://s3', 's3').turn(lambda: None, unattended):
+            raise ReadTimeoutError(endpoint_url='https://s3')
