@@ -206,9 +206,10 @@ def test_scopes_and_quota(twins, one, newcomer):
     assert listed(InternalAccount('bob'), 'user.zoe', 'user.bob') == [('def', 'TWIN_A'), ('def', 'TWIN_B')], 'one of the scopes is enough'
 
 
-def test_the_bucket_of_an_import_and_one_of_all_scopes_are_no_scopes(one, imported, monkeypatch):
+def test_the_bucket_of_an_import_and_one_of_all_scopes_are_no_scopes(one, twins, imported, monkeypatch):
     listed = one.read(lambda session: storages.list_storages('def', session=session))
     assert imported in listed
+    twins.change(models.RSEFileAssociation, {'scope': one.scope, 'name': 'lone'}, rse_id=imported.rse_id)
     assert names(one.read(lookup.may_have_buckets_of, one.account, ['user.alice'], listed)) == [('def', 'TWIN_A'), ('def', 'TWIN_B')]
     public = replace(imported, endpoint=replace(imported.endpoint, auth='anonymous'))
     assert lookup.list_buckets([public], {'user.alice'}) == ([], {})

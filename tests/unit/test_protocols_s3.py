@@ -299,6 +299,18 @@ def test_a_signature_is_no_part_of_the_name_and_in_no_message(bound):
 # Being connected
 
 
+def test_rucios_uploaders_leave_it_to_put_whether_there_is_an_object(bound):
+    assert (bound().renaming, bound().overwrite) == (True, True)
+
+
+@pytest.mark.parametrize(('service', 'times'), [(None, 1), ('s3', 0)])
+def test_where_rucio_signs_the_server_is_asked_for_no_other_way(protocol, monkeypatch, service, times):
+    asked = []
+    monkeypatch.setattr(s3_protocol, '_server', asked.append)
+    protocol(keys=None, url=SITE, sign_url=service)
+    assert len(asked) == times
+
+
 def test_connecting_and_closing_make_no_request(protocol, s3):
     protocol().close()
     assert not s3.requests
@@ -438,6 +450,7 @@ def test_a_signed_url_serves_the_whole_life_of_a_file(protocol, s3, source, tmp_
     made.rename(pfn + TEMPORARY, pfn)
     assert s3.operations() == ['PutObject']
     assert s3.content(BUCKET, 'a b') == CONTENT
+    assert protocol(keys=None).stat(pfn)['filesize'] == len(CONTENT)
     assert made.exists(pfn) is True
     made.get(pfn, str(tmp_path / 'g'))
     assert (tmp_path / 'g').read_bytes() == CONTENT
