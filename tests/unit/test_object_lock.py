@@ -85,7 +85,7 @@ def test_each_bucket_of_each_rse_is_asked_once_in_a_while(monkeypatch):
     assert not object_lock.is_enabled(one, 'c')
     for later, count in ((0, 2), (599, 2), (600, 3), (601, 3), (1200, 4)):
         now = 1000.0 + later
-        object_lock.is_enabled(one, 'b')
+        assert object_lock.is_enabled(one, 'b') is (later < 1200)
         assert len(one.asked) == count
     object_lock.forget()
     object_lock.is_enabled(one, 'b')
