@@ -21,7 +21,7 @@ import time
 
 import pytest
 
-from rucio.common.exception import InputValidationError, RSEAccessDenied
+from rucio.common.exception import ConfigurationError, InputValidationError, RSEAccessDenied
 from rucio.common.s3 import clients, objects
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -145,6 +145,11 @@ def test_a_refused_token_says_so_without_showing_it(endpoint, sts, code):
         stat(endpoint(), token())
     assert 'hidden' not in str(caught.value)
     assert token().split('.')[1] not in str(caught.value)
+
+
+def test_a_token_is_sent_by_https_only(endpoint):
+    with pytest.raises(ConfigurationError, match=r'RSE X: the OIDC token would be sent over the network unencrypted.*sts_endpoint'):
+        WebIdentity(endpoint(sts_endpoint='http://sts.example.org'), token())
 
 
 @pytest.mark.parametrize('text', ['', 'hidden', 'a.hidden.c', 'eyJ.bnVsbA.hidden', 'alice-hidden.x.y'])

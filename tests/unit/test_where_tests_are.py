@@ -48,7 +48,6 @@ ELSEWHERE = {
     'rucio/client/s3session.py': 'unit/test_s3client.py',
     'rucio/common/s3/api.py': 'unit/test_web_s3.py',
     'rucio/common/s3/deadlines.py': 'unit/test_factory.py',
-    'rucio/common/s3/multipart.py': 'unit/test_transfer.py',
     'rucio/common/s3/range_record.py': 'unit/test_ranges.py',
     'rucio/common/s3/settings.py': 'unit/test_endpoint.py',
     'rucio/core/s3/auth/tokens.py': 'unit/test_s3sts.py',
