@@ -73,6 +73,7 @@ OF_THE_OPERATOR = {
 BOUNDED = {
     'common.s3.checksums._shift': 'lru_cache',
     'common.s3.partial_files._open': 'downloads under way in this process',
+    'common.s3.request_ids._of_processes': 'this process, and those that it was forked from',
     'common.s3.storage_areas._addresses': 'lru_cache',
     'core.s3.auth.vending._slots': 'MAX_CACHED_KEYS: tests/unit/test_vending.py',
     'core.s3.buckets.object_lock._known': 'MAX_CACHED',

@@ -31,11 +31,16 @@ def handlers():
         signal.signal(number, handler)
 
 
+def raise_handled(number):
+    """A signal, unless it would end the tests."""
+    assert signal.getsignal(number) is not signal.SIG_DFL
+    signal.raise_signal(number)
+
+
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_what_would_end_the_process_is_an_exception(number, code):
     with pytest.raises(SystemExit) as caught, ending_by_exception():
-        assert signal.getsignal(number) is not signal.SIG_DFL  # which would end the tests
-        signal.raise_signal(number)
+        raise_handled(number)
     assert caught.value.code == code
     assert signal.getsignal(number) is signal.SIG_DFL
 

@@ -71,6 +71,31 @@ def test_what_breaks_is_botocores(error, expected):
     assert (type(raised.value), raised.value.__cause__) == (expected, error)
 
 
+@pytest.mark.parametrize(
+    ('status', 'is_object', 'read'), [(200, False, True), (200, True, False), (299, True, False), (300, True, True), (404, True, True), (500, False, True)]
+)
+def test_all_but_objects_is_read_in_bounds(monkeypatch, status, is_object, read):
+    limited, contents, seen = [], [], []
+    monkeypatch.setattr(parsing.botocore_internals, 'limit_reads', lambda *given: limited.append(given))
+    monkeypatch.setattr(parsing.botocore_internals, 'set_content', lambda _, content: contents.append(content))
+    answer = SimpleNamespace(status_code=status, raw=Raw(b'a', b'b'))
+
+    def send(request):
+        seen.append((request.stream_output, parsing.deadlines.seconds_left()))
+        return answer
+
+    client = SimpleNamespace(_endpoint=SimpleNamespace(http_session=SimpleNamespace(send=send)))
+    parsing.bound(client, 60)
+    request = SimpleNamespace(url='http://s3/b', stream_output=is_object)
+    assert client._endpoint.http_session.send(request) is answer
+    assert (contents, request.stream_output) == ([b'ab'] if read else [], is_object)
+    assert limited == [(client, parsing.deadlines.seconds_left)]
+    ((unread, left),) = seen
+    assert unread  # by botocore, which would read all
+    assert 0 < left <= 60
+    assert parsing.deadlines.seconds_left() is None
+
+
 def test_lines_between_chunks_are_bounded(monkeypatch):
     monkeypatch.setattr(parsing, 'LONGEST_LINE', 4)
     lines = parsing._Lines(io.BytesIO(b'abc\nabcd\n123456789'))

@@ -60,6 +60,20 @@ def test_a_command_has_one_in_all_its_threads(s3):
     assert len(request_ids.current()) == 16
 
 
+def test_threads_that_ask_at_the_same_moment_get_the_same(monkeypatch):
+    monkeypatch.setattr(request_ids, '_of_processes', {})
+    make, others = request_ids.secrets.token_hex, []
+
+    def make_slowly(size):
+        monkeypatch.setattr(request_ids.secrets, 'token_hex', make)
+        with ThreadPoolExecutor(1) as pool:
+            others.append(pool.submit(request_ids.current).result())
+        return make(size)
+
+    monkeypatch.setattr(request_ids.secrets, 'token_hex', make_slowly)
+    assert [request_ids.current()] == others
+
+
 def test_threads_that_serve_a_request_have_its_id():
     with request_ids.use(MINE), ThreadPoolExecutor(1) as pool:
         assert pool.submit(request_ids.carried(request_ids.current)).result() == MINE
@@ -104,6 +118,8 @@ def test_messages_that_differ_in_ids_alone_are_the_same(s3):
     one, other = refused(s3, 'tx1'), refused(s3, 'tx2')
     assert one != other
     assert request_ids.without(one) == request_ids.without(other)
+    assert one.startswith(request_ids.without(one))
+    assert 'AccessDenied' in request_ids.without(one)
 
 
 @pytest.mark.parametrize(('given', 'shown'), [(None, ''), ('', ''), (b'tx1', 'tx1'), ('tx1', 'tx1'), (7, '7'), ('\xe9', ''), (b'\xe9', '')])

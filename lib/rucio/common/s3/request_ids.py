@@ -38,17 +38,16 @@ _TOLD = re.compile(r' \[request [A-Za-z0-9-]{8,64}, of the storage [^\]]{1,128}\
 
 _Result = TypeVar('_Result')
 _here: ContextVar[Optional[str]] = ContextVar('rucio_s3_request_id', default=None)
-_of_process: tuple[int, str] = (0, '')
+_of_processes: dict[int, str] = {}  # of this one, and of those that it was forked from
 
 
 def current() -> str:
     """Return the id of the request that is being served, else that of this process: of one command."""
-    global _of_process  # noqa: PLW0603 - a forked process makes its own
     found = _here.get()
     if found is None:
-        if _of_process[0] != os.getpid():
-            _of_process = os.getpid(), secrets.token_hex(8)
-        found = _of_process[1]
+        process = os.getpid()  # a forked one makes its own
+        # Threads that ask at the same moment get the same one.
+        found = _of_processes.get(process) or _of_processes.setdefault(process, secrets.token_hex(8))
     return found
 
 
