@@ -41,7 +41,7 @@ KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('change', [{}, {'region': None}, {'prefix': ''}, {'prefix': 'x' * 1024}, {'write': True}, {'extra': 7}])
+@pytest.mark.parametrize('change', [{}, {'region': None}, {'prefix': ''}, {'prefix': 'x' * 1024}, {'write': True}, {'extra': 7}, {'prefix': '\ud800'}])
 def test_keys_that_are_complete(change):
     assert answers.checked_keys('The server', KEYS | change) == KEYS | change
 
@@ -53,6 +53,7 @@ def test_keys_that_are_complete(change):
         ({'access_key': None}, 'invalid access_key: it is missing'),
         ({'access_key': 7}, 'invalid access_key: it is not text, but int'),
         ({'access_key': ''}, 'invalid access_key: it is empty'),
+        ({'access_key': '!~' * 200}, 'invalid access_key: it has the wrong format'),
         ({'access_key': 'a b'}, r'invalid access_key: it contains the character U\+0020'),
         ({'secret_key': 'a\n'}, r'invalid secret_key: it contains the character U\+000A'),
         ({'session_token': 'x' * (16 * 1024 + 1)}, 'invalid session_token: it has 16385 characters'),

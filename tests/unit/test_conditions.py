@@ -293,3 +293,19 @@ def test_a_lost_answer_says_nothing_of_headers(endpoint, s3):
     with pytest.raises(FileReplicaAlreadyExists):  # by the first attempt
         put(clients.connect(endpoint(max_attempts=2), KEYS))
     assert conditions(s3, 'PutObject') == ['*', '*']
+
+
+def test_what_has_no_optional_header_is_not_sent_again(endpoint, s3):
+    client = clients.connect(endpoint(), KEYS).client
+    s3.fail('ListObjectsV2', error(501, 'NotImplemented'))
+    with pytest.raises(ClientError, match='NotImplemented'):
+        client.list_objects_v2(Bucket=BUCKET)
+    assert s3.operations() == ['ListObjectsV2']
+
+
+def test_a_read_whose_answer_is_lost_is_sent_again_as_it_was(endpoint, s3):
+    s3.store(BUCKET, 'k', b'content')
+    s3.fail('GetObject', Lost())
+    client = clients.connect(endpoint(max_attempts=2), KEYS).client
+    assert client.get_object(Bucket=BUCKET, Key='k', IfMatch=s3.buckets[BUCKET]['k'].etag)['Body'].read() == b'content'
+    assert ['if-match' in each.headers for each in s3.requests] == [True, True]

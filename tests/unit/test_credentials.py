@@ -210,11 +210,14 @@ def test_keys_that_are_changed_in_the_file_are_used_after_a_minute_without_a_new
     authorizer = credentials.choose(endpoint())
     assert used(endpoint(), authorizer) == 'OLD'
     accounts({'abc123': {'access_key': 'NEW', 'secret_key': 't'}})
-    clock.now += 59
+    clock.now += 60
     assert used(endpoint(), authorizer) == 'OLD'
-    clock.now += 2
+    clock.now += 1
     assert used(endpoint(), authorizer) == 'NEW'
-    assert used(endpoint(), authorizer) == 'NEW'
+    accounts({'abc123': {'access_key': 'NEWER', 'secret_key': 't'}})
+    assert used(endpoint(), authorizer) == 'NEW'  # the file is not read for each request
+    clock.now += 61
+    assert used(endpoint(), authorizer) == 'NEWER'
 
 
 def test_the_last_keys_are_kept_while_the_file_cannot_be_read(endpoint, accounts, used, monkeypatch):
