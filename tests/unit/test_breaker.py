@@ -515,3 +515,13 @@ def test_for_a_waiting_user_one_time_out_is_enough():
     for unattended, raised in ((False, StorageSilentError), (True, ReadTimeoutError)):
         with pytest.raises(raised), breaker._Breaker('https://s3', 's3').turn(lambda: None, unattended):
             raise ReadTimeoutError(endpoint_url='https://s3')
+
+
+@pytest.mark.parametrize('unattended', [False, True])
+def test_after_a_slow_failure_only_a_daemon_asks_something_simple(monkeypatch, clock, never, unattended):
+    monkeypatch.setattr(breaker._Breaker, '_answers_soon', lambda *_: True)
+    made = breaker._Breaker('https://s3', 's3')
+    with made.turn(never, unattended) as failed:
+        clock.now += 31
+        failed[:] = [True]
+    assert made.is_silent is not unattended

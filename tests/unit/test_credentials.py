@@ -188,7 +188,15 @@ def test_an_rse_without_s3_keys_in_the_file_has_no_account(endpoint, accounts, c
 
 
 @pytest.mark.parametrize(
-    'content', ['', 'no json', '{"abc123": {"access_key": "A"},}', '{"abc123": {"access_key": "A"}}', '{"abc123": {"access_key": "A", "secret_key": ""}}']
+    'content',
+    [
+        '',
+        'no json',
+        '{"abc123": {"access_key": "A"},}',
+        '{"abc123": {"access_key": "A"}}',
+        '{"abc123": {"secret_key": "s"}}',
+        '{"abc123": {"access_key": "A", "secret_key": ""}}',
+    ],
 )
 def test_a_broken_file_or_half_a_key_in_it_is_named(endpoint, accounts, content):
     accounts(content)
@@ -445,3 +453,10 @@ def test_a_server_is_asked_once_for_each_rse(ways, endpoint, clock):
     clock.now += 1
     assert credentials.choose(endpoint(), one) is None
     assert one.asked == ['X', 'Y', 'X']
+
+
+def test_who_uses_the_file_of_accounts_is_warned_if_everybody_can_read_it(monkeypatch):
+    warned = []
+    monkeypatch.setattr(credentials.own_config, 'warn_of_accounts', warned.append)
+    credentials.RSEAccounts('id', {'access_key': 'A', 'secret_key': 's'})
+    assert len(warned) == 1

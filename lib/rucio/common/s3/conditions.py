@@ -139,7 +139,7 @@ class OptionalHeaders:
     def _again(self, operation: str, _attempts: int, answer: Any, request: dict[str, Any]) -> Optional[float]:
         context, optional = request.get('context', {}), _OPTIONAL.get(operation, ())
         sent = _present(request, optional)
-        if not answer or not sent or _LEFT_OUT in context or not _is_not_implemented(answer, optional):
+        if not answer or not sent or not _is_not_implemented(answer, optional):
             return None
         for name in sent:
             del request['headers'][name]
