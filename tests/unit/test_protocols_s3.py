@@ -50,7 +50,7 @@ from rucio.common.s3 import progress
 from rucio.rse import rsemanager
 from rucio.rse.protocols import s3 as s3_protocol
 from servers import fake_s3
-from servers.fake_s3 import Lost, Stalled, error
+from servers.fake_s3 import Answer, Lost, Stalled, error
 
 BUCKET = 'user.alice'
 CONTENT = b'content of a file'
@@ -459,6 +459,12 @@ def test_a_signed_url_serves_the_whole_life_of_a_file(protocol, s3, source, tmp_
     assert {request.url for request in s3.requests} == {pfn.removeprefix(s3.url)}
 
 
+def test_a_signed_url_is_enough_to_read(protocol, s3, tmp_path):
+    s3.store(BUCKET, 'f', CONTENT)
+    protocol(keys=None).get(f'{s3.url}/{BUCKET}/f?{SIGNATURE}', str(tmp_path / 'g'))
+    assert (tmp_path / 'g').read_bytes() == CONTENT
+
+
 def test_keys_come_before_a_signature(protocol, s3):
     s3.store(BUCKET, 'f', CONTENT)
     protocol().stat(f'{s3.url}/{BUCKET}/f?{SIGNATURE}')
@@ -812,6 +818,14 @@ def test_a_bucket_that_refuses_is_not_taken_for_the_storage(protocol, s3, monkey
     del s3.policies[BUCKET]
     with pytest.raises(RSEAccessDenied):
         made.delete(f'{s3.url}/{BUCKET}/a')
+
+
+def test_a_bucket_that_refuses_without_a_word_is_not_taken_for_the_storage_either(protocol, s3):
+    s3.policies[BUCKET] = DENY
+    for operation in ('HeadObject', 'GetObject', 'DeleteObject'):
+        s3.fail(operation, Answer(403))
+    with pytest.raises(SourceAccessDenied, match='the policy of this bucket'):
+        protocol().delete(f'{s3.url}/{BUCKET}/a')
 
 
 @pytest.mark.parametrize('code', ['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'ExpiredToken'])
