@@ -525,3 +525,11 @@ def test_after_a_slow_failure_only_a_daemon_asks_something_simple(monkeypatch, c
         clock.now += 31
         failed[:] = [True]
     assert made.is_silent is not unattended
+
+
+def test_a_storage_that_answers_nobody_in_time_is_silent(monkeypatch, never):
+    monkeypatch.setattr(breaker, 'MAX_DOUBT', 0.01)
+    made = breaker._Breaker('https://s3', 's3')
+    with pytest.raises(StorageSilentError), made.turn(never, True):
+        raise ReadTimeoutError(endpoint_url='https://s3')
+    assert made.is_silent
