@@ -21,8 +21,10 @@ import zlib
 from contextlib import closing
 
 import pytest
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, HTTPClientError, ResponseStreamingError
+from botocore.response import StreamingBody
 from s3transfer.exceptions import CancelledError
+from urllib3.exceptions import ProtocolError
 
 from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, RSEOperationNotSupported, RucioException, ServiceUnavailable
 from rucio.common.s3 import clients, credentials, deadlines, objects, transfer
@@ -352,6 +354,44 @@ def test_an_object_that_is_being_restored_is_not_asked_for(s3, reading):
     with pytest.raises(ClientError, match='RestoreAlreadyInProgress'):
         reader.read()
     assert s3.requests == []
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """The bodies that were closed."""
+    made, close = [], StreamingBody.close
+    monkeypatch.setattr(StreamingBody, 'close', lambda body: made.append(body) or close(body))
+    return made
+
+
+def test_a_connection_that_breaks_within_a_body_is_an_interruption(reading, monkeypatch, closed):
+    def broken(*_, **__):
+        raise ProtocolError('broken')
+
+    reader = reading(resumes=False)
+    monkeypatch.setattr(StreamingBody, 'read', broken)
+    with pytest.raises(ResponseStreamingError, match='broken'):
+        reader.read()
+    assert len(closed) == 1
+
+
+def test_a_body_with_more_than_was_read_of_it_is_refused(reading, monkeypatch):
+    reader = reading(0, 10)
+    monkeypatch.setattr(StreamingBody, 'read', lambda *_, **__: bytes(11))
+    with pytest.raises(FileConsistencyMismatch, match='more bytes than requested'):
+        reader.read()
+
+
+def test_a_connection_is_given_back(s3, reading, closed):
+    reader = reading()
+    reader.read(7)
+    for _ in range(2):
+        reader.close()
+    assert len(closed) == 1
+    s3.fail('GetObject', NoRanges())
+    with pytest.raises(RSEOperationNotSupported):
+        reading(10, 20).read()
+    assert len(closed) == 2
 
 
 # All of an object, compared
