@@ -15,9 +15,10 @@
 """What the catalogue is told about a bucket: the same rows as Rucio's own, and all of its sums agree after each act. A database in a file."""
 
 import json
+import sqlite3
 import threading
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from itertools import product
 from types import SimpleNamespace
@@ -1169,10 +1170,21 @@ def test_a_transaction_is_tried_three_times(here, failure):
 
 @pytest.mark.parametrize(
     ('error', 'text'),
-    [(Exception('It fails.\nBecause.'), 'It fails'), (KeyError(), ''), (ValueError(3, 4), '3'), (RucioException('No.'), 'No')],
+    [(Exception('It fails.\nBecause.'), 'It fails'), (KeyError(), ''), (ValueError(3, 4), '3'), (RucioException('No RSE X.'), 'No RSE X')],
 )
 def test_an_error_in_a_sentence(error, text):
     assert records.error_text(error) == text
+
+
+def test_nobody_else_writes_from_the_beginning_of_a_transaction(here, database):
+    """What it reads stays true until it has written."""
+
+    def work(_):
+        with closing(sqlite3.connect(database.url.database, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match='locked'):
+            other.execute('BEGIN IMMEDIATE')
+        return 'done'
+
+    assert records.run_transaction(work) == 'done'
 
 
 def test_a_conflict_that_only_the_end_of_a_transaction_shows(here):

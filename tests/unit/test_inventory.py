@@ -106,9 +106,21 @@ def test_old_versions_and_deleted_objects_are_left_out(subtree, report):
     assert list(inventory.Inventory(MANIFEST)(subtree())) == [Entry('a', 2, 'new', SECONDS)]
 
 
+@pytest.mark.parametrize('flag', ['IsLatest', 'IsDeleteMarker'])
+def test_a_report_with_one_of_the_fields_of_versions(subtree, report, flag):
+    kept, left_out = ('true', 'false') if flag == 'IsLatest' else ('false', 'true')
+    report(
+        [(BUCKET, 'a', kept, 1, WHEN, 'e'), (BUCKET, 'b', left_out, 1, WHEN, 'e'), (BUCKET, 'c', kept, 1, WHEN, 'e')],
+        schema=f'Bucket, Key, {flag}, Size, LastModifiedDate, ETag',
+    )
+    assert keys(subtree()) == ['a', 'c']
+
+
 def test_what_is_archived(subtree, report):
     report([(*row('a')[:-1], 'GLACIER'), row('b')])
     assert [each.archived for each in inventory.Inventory(MANIFEST)(subtree())] == [True, False]
+    report([row('a')[:-1]], schema=SCHEMA.removesuffix(', StorageClass'))
+    assert [each.archived for each in inventory.Inventory(MANIFEST)(subtree())] == [False]
 
 
 def test_an_empty_bucket(subtree, report):
@@ -164,6 +176,12 @@ def test_nothing_is_listed_of_a_report_with_a_missing_file(subtree, report, s3):
     del s3.buckets[REPORTS]['data/1.csv.gz']
     with pytest.raises(SourceNotFound):
         next(inventory.Inventory(MANIFEST)(subtree()))
+
+
+@pytest.mark.parametrize('lacking', [{}, {'MD5checksum': None}, {'MD5checksum': ''}])
+def test_a_report_without_checksums(subtree, report, s3, lacking):
+    report([row('a')], files=[{'key': 'data/0.csv.gz', **lacking}])
+    assert keys(subtree()) == ['a']
 
 
 def test_nothing_is_listed_of_a_report_with_a_damaged_file(subtree, report, s3):

@@ -32,6 +32,7 @@ from urllib.parse import unquote_plus
 
 from rucio.common.exception import ConfigurationError, FileConsistencyMismatch, RSEOperationNotSupported
 from rucio.common.s3 import archives, transfer
+from rucio.common.s3.content import BLOCK
 from rucio.common.s3.dates import from_text
 from rucio.common.s3.errors import Target
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ['Inventory', 'NamedInventory']
 
-MiB = 1024**2
 _NEEDED = ('Key', 'Size', 'LastModifiedDate', 'ETag')
 
 
@@ -184,6 +184,6 @@ class NamedInventory(NamedTuple):
 def _md5_of(path: str) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, 'rb') as file:
-        while some := file.read(MiB):
+        while some := file.read(BLOCK):
             digest.update(some)
     return digest.hexdigest()
