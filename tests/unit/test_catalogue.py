@@ -503,7 +503,9 @@ def test_an_account_over_its_limit_is_told(here):
     count, (refused,) = here.register('run1/c', 'run1/d', 'run1/e')
     assert (count, refused.kind, refused.name) == (3, 'over-limit', '')
     assert 'Account alice is over its limit' in refused.found
-    assert here.register('run1/c') == (0, []), 'nothing new'
+    with here.writing() as session:
+        account_limit.set_local_account_limit(ALICE, here.rse_id, 0, session=session)
+    assert here.register('run1/c') == (0, []), 'nothing is new'
     here.judge()
     assert here.row(models.ReplicationRule, 'run1').state == RuleState.OK
     assert here.usage()['alice', here.rse_id] == (5, 50)
@@ -936,6 +938,16 @@ def test_a_rule_for_a_file_that_stays_on_another_rse_stays(here):
     assert [row['id'] for row in here.rows(models.ReplicationRule)] == [made]
     assert [row['rse_id'] for row in here.rows(models.ReplicaLock)] == [here.other]
     here.agree()
+
+
+def test_rules_are_locked_in_the_order_of_their_ids(here, database):
+    """Else two that lock the same ones may wait for each other."""
+    here.register('run1/file')
+    here.judge()
+    statements = []
+    event.listen(database, 'before_cursor_execute', lambda *arguments: statements.append(arguments[2]))
+    assert here.forget('run1/file') == (1, [])
+    assert next(text for text in statements if 'FROM rules' in text and 'WHERE rules.id IN' in text).rstrip().endswith('ORDER BY rules.id')
 
 
 def test_what_is_gone_already_stops_no_other(here):

@@ -517,6 +517,16 @@ def test_one_checksum_is_better_than_none(here, monkeypatch, known):
     assert {'md5': replica.md5, 'adler32': replica.adler32} == {'md5': None, 'adler32': None} | known
 
 
+def test_a_file_without_checksums_gets_them_with_its_etag(here):
+    in_parts(here, 'run1/parts', modified=time.time() - 10)
+    here.store('run1/plain', body=b'x' * 100)
+    for name in ('run1/parts', 'run1/plain'):
+        registered(here, name, b'x' * 100, md5=None)
+    assert counted(here.run()) == {'no-checksum': 2}
+    assert here.files() == here.bucket()
+    assert {name: bool(etag) for name, etag in here.etags().items()} == {'run1/parts': True, 'run1/plain': False}
+
+
 def test_a_checksum_that_cannot_be_compared_replaces_the_one_of_the_catalogue(here, monkeypatch):
     """It is all that is known of the object, whatever may be read in this run."""
     in_parts(here, 'run1/a', modified=time.time() + 10)
