@@ -103,7 +103,10 @@ def test_s3_tests(tmp_path):
         server.set_rse_keys(add_s3_rse(root, RSE, storage), storage.access_key, storage.secret_key)
         scopes, buckets = ([f'{kind}-{number:03}' for number in range(BUCKETS)] for kind in ('scope', 'bucket'))
         alice = add_user(root, tmp_path / 'alice', 'alice', scopes=scopes, attributes=(), rses=[RSE])
-        alice.python('from rucio.client.s3client import S3Client\nclient = S3Client()\nfor scope in sys.argv[1:]:\n    client.make_bucket(scope)', *scopes)
+        made = alice.python(
+            'import sys\nfrom rucio.client.s3client import S3Client\nclient = S3Client()\nfor scope in sys.argv[1:]:\n    client.make_bucket(scope)', *scopes
+        )
+        assert made.returncode == 0, made.stderr
         for bucket in buckets:
             storage.client().create_bucket(Bucket=bucket)
         (tmp_path / 'direct').mkdir()

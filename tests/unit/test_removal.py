@@ -98,11 +98,14 @@ class Uploads:
         }
 
 
-def test_all_unfinished_uploads_are_aborted_however_many():
+def test_all_unfinished_uploads_are_aborted_however_many(caplog):
     subtree = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', 'run1/', 'run1/')
     storage = Uploads(5, [{'Key': 'run1/x'}, {'UploadId': 'u'}, {'Key': 'run2/x', 'UploadId': 'u'}])
     assert list(removal._uploads(storage, subtree)) == [(f'run1/{number}', 'u') for number in range(5)]
     assert storage.requests == 4
+    assert [record.getMessage().split(' the storage lists ')[1] for record in caplog.records] == [
+        'a multipart upload without its key or id, which cannot be aborted. Tell its operator.'
+    ] * 2
     whole = Subtree(SimpleNamespace(rse='SITE_S3'), 'user.alice', 'user.alice', '', '')
     assert list(removal._uploads(storage, whole)) == [*((f'run1/{number}', 'u') for number in range(5)), ('run2/x', 'u')]
 

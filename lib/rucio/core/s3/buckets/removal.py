@@ -295,8 +295,9 @@ def _uploads(client: Any, subtree: Subtree) -> 'Iterator[tuple[str, str]]':
             raise
         for each in answer.get('Uploads', []):
             key, upload = each.get('Key'), each.get('UploadId')
-            if key and upload and key.startswith(subtree.key_prefix):
-                yield key, upload
+            if key and upload:
+                if key.startswith(subtree.key_prefix):  # a storage may ignore Prefix
+                    yield key, upload
             else:
                 _LOGGER.warning(
                     "RSE %s, bucket '%s': the storage lists a multipart upload without its key or id, which cannot be "
