@@ -303,6 +303,14 @@ def test_nothing_is_resumed_when_the_time_is_over(s3, reading):
     assert len(s3.requests) <= 1
 
 
+def test_an_interruption_when_the_time_is_over_is_the_last(s3, reading, monkeypatch):
+    monkeypatch.setattr(deadlines, 'is_over', lambda: True)
+    s3.fail('GetObject', Lost())
+    with pytest.raises(HTTPClientError):
+        reading().read()
+    assert len(s3.requests) == 1
+
+
 def test_a_stopped_reader_asks_for_nothing(s3, reading):
     stop = threading.Event()
     reader = reading(stop=stop)

@@ -127,6 +127,11 @@ def test_a_session_token_goes_with_its_keys(endpoint, used, s3):
     assert s3.requests[-1].headers['x-amz-security-token'] == 'the token'
 
 
+@pytest.mark.parametrize('keys', [credentials.Static('K', 's'), credentials.Profile('p')])
+def test_keys_of_the_users_own_are_static_for_those_who_ask(keys):
+    assert keys.name == 'static'
+
+
 def test_static_keys_take_nothing_from_the_environment(endpoint, used, s3, monkeypatch):
     monkeypatch.setenv('AWS_PROFILE', 'missing')
     monkeypatch.setenv('AWS_SESSION_TOKEN', 'of another storage')

@@ -29,6 +29,7 @@ LIMITS = {
     'rucio.common.s3.api': {'MAX_REQUESTS': 1000},
     'rucio.common.s3.breaker': {'PAUSE': (1, 30), 'MAX_UNANSWERED': (1, 4), 'MAX_WAIT': (0.1, 3), 'SLOW_FAILURE': (1, 5), 'SLOW_FAILURE_UNATTENDED': (10, 60), 'MAX_DOUBT': (1, 10), 'SERVER_ERROR': 500},
     'rucio.common.s3.checksums': {'_BLOCK': (64 * KiB, 8 * MiB)},
+    'rucio.common.s3.range_record': {'_BLOCK': (64 * KiB, 8 * MiB)},
     'rucio.common.s3.content': {'BLOCK': (64 * KiB, 8 * MiB), 'BODIES': (2, 10)},
     'rucio.common.s3.contract': {'LONGEST_TEXT': 250, 'LONGEST_KEY': 1024},
     'rucio.common.s3.credentials': {'_OFFER_SECONDS': (60, 3600)},

@@ -987,6 +987,11 @@ def test_what_could_not_be_removed_is_told(endpoint, s3):
         ({'put_new': 'yes', 'complete_new': 'yes'}, {}),
         ({'put_new': 'yes', 'complete_new': 'yes', 'copy_new': '304'}, {'if_none_match': ('put', 'multipart')}),
         ({'guard_copy': 'heeded'}, {}),
+        ({'sorted_listing': 'yes', 'sorted_unicode': 'yes', 'start_after': 'yes'}, {'sorted_listing': True}),
+        *[
+            ({'sorted_listing': 'yes', 'sorted_unicode': 'yes', 'start_after': 'yes', no: 'no'}, {'sorted_listing': False})
+            for no in ('sorted_listing', 'sorted_unicode', 'start_after')
+        ],
     ],
 )
 def test_what_was_not_measured_is_not_judged(answers, known):

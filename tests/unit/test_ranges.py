@@ -231,6 +231,7 @@ def test_everything_is_there(fetch, s3):
     ids=['not asked for', 'a weak ETag', 'one request', 'empty'],
 )
 def test_no_record_is_kept(fetch, content, piece, etag, resume):
+    fetch.file.write_bytes(b'what an earlier download of another version has kept' * 5000 * resume)
     download = Fetch(fetch.client, TARGET, objects.ObjectInfo(len(content), etag), str(fetch.file), piece, None, resume)
     download.start(0)
     assert fetch.file.read_bytes() == b''

@@ -32,6 +32,7 @@ pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
 
 from sqlalchemy import event, select, update
 
+from rucio.cli.s3 import reconcile
 from rucio.common.exception import DatabaseException, ServiceUnavailable, SourceNotFound, UnsupportedOperation
 from rucio.common.s3.settings import Secrets
 from rucio.common.types import InternalAccount, InternalScope
@@ -824,6 +825,21 @@ def test_cutting_into_ranges(here, count):
     assert (cut[0][0], cut[-1][1]) == ('', None)
     assert all(first[1] == second[0] for first, second in pairwise(cut))
     assert sorted(key for span in cut for key in [entry.key for entry in listings.entries(here.subtree(), *span)]) == sorted(keys)
+
+
+def test_ranges_have_as_many_names(here):
+    here.store(*(f'run{number}/a' for number in range(9)))
+    assert ranges(here.subtree(), 2) == [('', 'run4/'), ('run4/', None)]
+    assert ranges(here.subtree(), 3) == [('', 'run3/'), ('run3/', 'run6/'), ('run6/', None)]
+
+
+def test_a_collection_begins_with_its_first_name(here):
+    here.store('0/a', '0/b')
+    assert counted(here.run('0')) == {'new': 2, 'registered': 2}
+
+
+def test_each_count_has_words_for_the_user():
+    assert set(COUNTS) <= set(reconcile._COUNTS)
 
 
 def test_cutting_where_there_is_one_directory(here):

@@ -32,12 +32,13 @@ from rucio.common.exception import (
     FileConsistencyMismatch,
     FileReplicaAlreadyExists,
     RSEAccessDenied,
+    RSEFileNameNotSupported,
     RSEOperationNotSupported,
     RucioException,
     ServiceUnavailable,
     SourceNotFound,
 )
-from rucio.common.s3 import clients, credentials, multipart, ranges, transfer
+from rucio.common.s3 import clients, credentials, multipart, partial_files, ranges, transfer
 from rucio.common.s3.checksums import etag_of
 from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
@@ -1086,12 +1087,50 @@ def test_what_is_not_the_expected_content_is_not_continued(connection, s3, dest)
     assert os.listdir(dest.parent) == []
 
 
-def test_a_small_object_is_not_continued(connection, s3, dest):
+def test_a_folder_is_no_object(connection, s3, source):
+    with pytest.raises(RSEFileNameNotSupported, match="a key that ends in '/' is a folder"):
+        transfer.upload(connection(), source(SMALL), TARGET._replace(key='dir/'))
+    assert s3.requests == []
+
+
+def test_a_file_that_is_read_twice_is_compared_each_time(tmp_path):
+    path = tmp_path / 'f'
+    path.write_bytes(SMALL)
+    hasher = Hasher(Checksums(md5=hashlib.md5(SMALL).hexdigest(), size=len(SMALL)))
+    with path.open('rb') as file:
+        body = transfer._Seekable(file, len(SMALL), threading.Event(), hasher)
+        assert body.read() == SMALL
+        body.seek(0)
+        path.write_bytes(SMALL[::-1])
+        with pytest.raises(FileConsistencyMismatch):
+            body.read()
+
+
+def test_a_small_object_is_not_continued(connection, s3, dest, monkeypatch):
+    """Its file is then removed also when Python ends before its thread."""
+    keeps = []
+
+    def partial_file(folder, name, keep):
+        keeps.append(keep)
+        return partial_files.partial_file(folder, name, keep)
+
+    monkeypatch.setattr(transfer, 'partial_file', partial_file)
     s3.store(BUCKET, TARGET.key, SMALL)
     s3.fail('GetObject', error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):
         transfer.download(connection(), TARGET, str(dest), resume=True)
-    assert os.listdir(dest.parent) == []
+    assert (os.listdir(dest.parent), keeps) == ([], [None])
+
+
+def test_a_large_object_in_one_range_replaces_what_was_kept(connection, s3, dest):
+    """Seen: the bytes of the other version followed it."""
+    s3.store(BUCKET, TARGET.key, LARGE * 2)
+    s3.fail('GetObject', None, error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        transfer.download(connection(max_concurrency=1), TARGET, str(dest), resume=True)
+    s3.store(BUCKET, TARGET.key, LARGE)
+    transfer.download(connection(multipart_chunksize=64 * MiB), TARGET, str(dest), resume=True)
+    assert dest.read_bytes() == LARGE
 
 
 @pytest.mark.parametrize('checksum', ['md5', 'none'])

@@ -251,8 +251,8 @@ def test_downloads_have_few_ranges_however_large_the_object_is(connection, tmp_p
     made = []
 
     class Fetch(ranges.Fetch):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
             made.append(self)
             self._failure = InterruptedError()
             self.done.set()
@@ -262,7 +262,7 @@ def test_downloads_have_few_ranges_however_large_the_object_is(connection, tmp_p
 
     monkeypatch.setattr(transfer, 'Fetch', Fetch)
     with pytest.raises(InterruptedError):
-        transfer._download(connection(), SOURCE, str(tmp_path / 'f'), objects.ObjectInfo(size, '"e"'), transfer._Deadline(None), None)
+        transfer._download(connection(), SOURCE, str(tmp_path / 'f'), objects.ObjectInfo(size, '"e"'), transfer._Deadline(None), None, None)
     starts = made[0]._starts
     assert len(starts) <= MAX_PARTS
     assert (len(starts) == 1) == (size <= 16 * MiB)

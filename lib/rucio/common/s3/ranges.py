@@ -80,6 +80,7 @@ class Fetch:
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
         self._next = iter(self._starts)
+        self._resume = resume
         # A weak ETag does not tell versions apart.
         can_resume = resume and len(self._starts) > 1 and info.condition
         self._record = RangeRecord(info, self._starts) if can_resume else None
@@ -93,9 +94,12 @@ class Fetch:
         :param threads: The maximal number of concurrent requests.
         :raises OSError: if the file cannot be written.
         """
-        if self._record:
+        if self._resume:
             with open(self._path, 'r+b', buffering=0) as file:
-                self._record.begin(file)
+                if self._record:
+                    self._record.begin(file)
+                else:  # what an earlier download has kept is of no use
+                    file.truncate(0)
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
             thread.start()
