@@ -19,6 +19,7 @@ All by the stock command of a user, on real S3 servers.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ def test_ls_and_du_show_what_is_on_all_of_them(ludmila: RucioCli, sts: SeaweedFS
 
 def _all_say_what_is_missing(ludmila: RucioCli, rse: str, why: str) -> None:
     began = time.monotonic()
-    for command in (['ls'], ['du'], ['credentials', '--file', 'keys']):
+    for command in (['ls'], ['du'], ['credentials', '--file', 'keys'], ['exec', '--', sys.executable, '-c', 'import boto3; boto3.client("s3").list_buckets()']):
         done = ludmila.rucio('s3', *command)
         assert done.returncode == 1, (command, done.stdout, done.stderr)
         assert 'Traceback' not in done.stderr

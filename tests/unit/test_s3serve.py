@@ -66,6 +66,7 @@ class Rucio:
 
     def __init__(self, url, base='', shared=None, **settings):
         self.asked = []
+        self.missing = []  # RSEs that cannot be asked
         self.elsewhere = {}  # name -> RSEs and keys
         self.base = base
         self.shared = shared  # only this collection is shared
@@ -107,6 +108,7 @@ class Rucio:
         return {'shares': [{'scope': s, 'name': n, 'kind': k, 'ended': e, 'places': [{'rse': 'X'}]} for s, n, k, e in told if n is not None]}
 
     def list_buckets(self, rse=None, missing=None):
+        missing += self.missing
         return [{'rse': 'X', 'bucket': BUCKET, 'scope': BUCKET, 'created': '2026-11-23T01:46:27Z'}, {'rse': 'X', 'bucket': 'b', 'scope': None, 'created': None}]
 
 
@@ -267,6 +269,20 @@ def test_multipart(storage):
         other = client.create_multipart_upload(Bucket=BUCKET, Key='other')['UploadId']
         client.abort_multipart_upload(Bucket=BUCKET, Key='other', UploadId=other)
     assert storage.uploads == {}
+
+
+def test_rses_that_are_missing_from_a_list_are_told(storage, caplog):
+    client = Rucio(storage.url)
+    with serving(client) as here:
+        s3 = boto(here)
+        s3.list_buckets()
+        assert here.missing == set()
+        client.missing = [{'rse': 'DEAD', 'why': 'It does not answer.'}]
+        assert s3.list_buckets()['Buckets'] == s3.list_buckets()['Buckets'] != []
+        assert here.missing == {'DEAD'}
+    assert [each.getMessage() for each in caplog.records if 'incomplete' in each.getMessage()] == [
+        'The list of buckets is incomplete: DEAD is missing. It does not answer.'
+    ]
 
 
 def test_buckets_are_scopes(storage):

@@ -63,7 +63,8 @@ def exec_(
 
     A DID in the command of aws, mc, rclone, s3cmd or s5cmd is put into the tool's own form. In scripts, the buckets are
     scopes and the keys are names; for mc and rclone they are below the alias "rucio". The tool does not see your own
-    AWS profiles and keys. With a DID before the "--" it sees nothing else. The exit code is that of the tool.
+    AWS profiles and keys. With a DID before the "--" it sees nothing else. The exit code is that of the tool, or
+    1 if it listed the buckets and an RSE could not be asked.
 
     \b
     Examples: rucio s3 exec -- mc cp file.root user.alice:run7/file.root
@@ -131,7 +132,8 @@ async def _run(s3: 'S3Client', rse: Optional[str], options: 'Options', command: 
     from rucio.client.s3serve.server import listening  # noqa: PLC0415
 
     async with listening(s3, rse, options) as here:
-        return await _wait(command, _environment(access_to(here.url, here.keys, not options.read_only)))
+        code = await _wait(command, _environment(access_to(here.url, here.keys, not options.read_only)))
+    return code or int(bool(here.missing))  # what lacks something does not look complete
 
 
 async def _wait(command: list[str], environment: Mapping[str, str]) -> int:

@@ -98,7 +98,7 @@ def _objects(
     files = ({'scope': each['scope'], 'name': each['name']} for each in client.list_files(scope, name))
     while chunk := list(islice(files, CHUNK)):
         found = {}
-        for each in client.list_replicas(chunk, rse_expression=rse):
+        for each in client.list_replicas(chunk, rse_expression=rse, sort='random'):
             pfns: dict[str, Any] = each['pfns']
             places = sorted((pfns[pfn]['priority'], pfn) for pfn in pfns if pfns[pfn]['rse'] in known)
             if places:

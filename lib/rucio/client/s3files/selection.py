@@ -73,7 +73,8 @@ class Selection:
             files = self._search(scope, f'{name}/{WILDCARD}', 'file')
             if not files:
                 raise DataIdentifierNotFound(
-                    'does not exist: there is no DID of this name, and no file below it.'
+                    'does not exist: there is no DID of this name, and no file below it. If it is in the bucket, '
+                    'register it (rucio s3 reconcile).'
                 ) from None
             self._add_files(scope, [each['name'] for each in files], base_of(name, is_file=False, alone=alone))
             return

@@ -72,21 +72,14 @@ class Sources:
         self._silent: set[str] = set()  # RSEs that are tried last, as they do not answer
 
     def look_up(self, files: 'Iterable[RemoteFile]') -> dict[str, Replicas]:
-        """Get the replicas of files. One request, and one for each RSE that was not seen before.
+        """Get the replicas of files. One request, another one if files have several, and one for each new RSE.
 
         :param files: At most 500 files.
         :returns: The replicas by DID.
         """
         dids = [{'scope': each.scope, 'name': each.name} for each in files]
-        replicas: Any = dids and self._client.list_replicas(
-            dids,
-            ignore_availability=False,
-            rse_expression=self._expression,
-            client_location=self._location,
-            resolve_archives=False,
-        )
         found = {}
-        for each in replicas:
+        for each in self._list(dids):
             pfns = sorted((known['priority'], known['rse'], pfn) for pfn, known in each['pfns'].items())
             for _, rse, pfn in pfns:
                 self._need_protocol(rse, pfn)
@@ -94,6 +87,23 @@ class Sources:
                 Checksums(each['md5'], each['adler32'], each['bytes']), [(rse, pfn) for _, rse, pfn in pfns]
             )
         return found
+
+    def _list(self, dids: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """List replicas. The Rucio server sorts only those of files with several: it takes milliseconds for each."""
+        replicas = self._listed(dids, 'random')
+        several = [{'scope': each['scope'], 'name': each['name']} for each in replicas if len(each['pfns']) > 1]
+        return [each for each in replicas if len(each['pfns']) <= 1] + self._listed(several, None)
+
+    def _listed(self, dids: list[dict[str, str]], sort: Optional[str]) -> list[dict[str, Any]]:
+        replicas: Any = dids and self._client.list_replicas(
+            dids,
+            ignore_availability=False,
+            rse_expression=self._expression,
+            client_location=self._location,
+            resolve_archives=False,
+            sort=sort,
+        )
+        return list(replicas)
 
     def _need_protocol(self, rse: str, pfn: str) -> None:
         """Make the protocol object of an RSE here, as the client must not be used by several threads."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Optional
 from rucio.common.exception import AccessDenied, RSENotFound, RSEOperationNotSupported, RucioException
 from rucio.common.s3 import credentials
 from rucio.common.s3.address import bucket_to_scope, encode_path, scope_to_bucket
+from rucio.common.s3.answers import line_logger
 
 from .refusals import Refusal
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rucio.common.s3.endpoint import Endpoint
 
 __all__ = ['Place', 'Places']
+
+_logger = line_logger('rucio.s3.serve')
 
 
 class Place(NamedTuple):
@@ -86,6 +89,7 @@ class Places:
         self._storages: dict[str, tuple[Endpoint, Authorizer]] = {}
         self._usable: tuple[float, dict[str, set[str]]] = (0.0, {})
         self._lock = threading.Lock()
+        self.missing: set[str] = set()  # RSEs whose buckets a list did not have
 
     def need_rse(self) -> None:
         """Find the storage of the RSE, if there is only one. One request, which is not needed later.
@@ -99,10 +103,16 @@ class Places:
     def buckets(self) -> list[tuple[str, Optional[str]]]:
         """Return the names of the buckets of which the account may use something, and when its own were created.
 
-        Two requests. RSEs that cannot be asked are left out.
+        Two requests. RSEs that cannot be asked are left out, and told once.
         """
         missing: list[api.MissingRSE] = []
         found = self._client.list_buckets(self._rse, missing)
+        for each in missing:
+            if each['rse'] not in self.missing:
+                self.missing.add(each['rse'])
+                _logger.warning(
+                    'The list of buckets is incomplete: %s is missing. %s', each['rse'], each['why'].strip()
+                )
         named: dict[str, Optional[str]] = {scope_to_bucket(scope): None for scope in self._shares()}
         named |= {scope_to_bucket(each['scope']): each['created'] for each in found if each['scope']}
         if self._only:

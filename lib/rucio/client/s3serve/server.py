@@ -46,10 +46,12 @@ class Listening(NamedTuple):
 
     :param url: Its URL.
     :param keys: The keys for it.
+    :param missing: The RSEs whose buckets some list of buckets did not have, as they could not be asked.
     """
 
     url: str
     keys: LocalKeys
+    missing: set[str]
 
 
 @asynccontextmanager
@@ -93,7 +95,7 @@ async def listening(
         await asyncio.to_thread(places.need_rse)
         await runner.setup()
         await web.SockSite(runner, sock, ssl_context=tls).start()
-        yield Listening(f'{"https" if tls else "http"}://{hosts[0]}', keys)
+        yield Listening(f'{"https" if tls else "http"}://{hosts[0]}', keys, places.missing)
     finally:
         await runner.cleanup()
         await registrar.close()
