@@ -188,6 +188,8 @@ def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, 
     assert first.returncode
     if number == signal.SIGINT:
         assert site.multipart_uploads('PLAIN_S3', unique) == []
+        assert 'bytes-like' not in first.stdout + first.stderr
+        assert 'Traceback' not in first.stdout + first.stderr
     again = site.alice.rucio(*words)
     assert site.objects('PLAIN_S3', unique) == {unique: 200 * MiB}, again.stderr
     assert site.states(unique) == {'PLAIN_S3': 'AVAILABLE'}
@@ -202,8 +204,8 @@ from rucio.common.s3 import progress
 @contextmanager
 def meter(setting, name, size):
     with open(sys.argv[-1], 'r+b') as file:
-        file.seek(-4, os.SEEK_END)
-        file.write(b'late')
+        file.seek(int(os.environ['AT']), os.SEEK_END)
+        file.write(os.environ['CHANGE'].encode())
     yield None
 
 progress.meter = meter
@@ -212,20 +214,28 @@ runpy.run_path(os.environ['RUCIO_COMMAND'], run_name='__main__')
 """
 
 
-@pytest.mark.parametrize('size', [1000, 40 * MiB])
-def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(site: Site, unique: str, tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ('size', 'at', 'said'),
+    [
+        (1000, -4, 'changed after its checksums were computed'),
+        (40 * MiB, -4, 'changed after its checksums were computed'),
+        (40 * MiB, 0, 'changed while it was read'),
+    ],
+    ids=['small', 'overwritten', 'appended to'],
+)
+def test_a_file_that_changes_after_it_was_registered_is_not_said_to_be_uploaded(site: Site, unique: str, tmp_path: Path, size: int, at: int, said: str) -> None:
     """Its object would have other checksums than the catalogue, and could never be downloaded."""
     file = make(tmp_path / 'file', size)
     upload = subprocess.run(
         [sys.executable, '-c', _CHANGE_BEFORE_PUT, 'upload', '--rse', 'PLAIN_S3', '--scope', SCOPE, '--lfn', unique, str(file)],
-        env={**site.alice.environment, 'RUCIO_COMMAND': str(Path(sys.executable).with_name('rucio'))},
+        env={**site.alice.environment, 'RUCIO_COMMAND': str(Path(sys.executable).with_name('rucio')), 'AT': str(at), 'CHANGE': 'late'},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
-    assert 'changed after its checksums were computed' in upload.stderr
+    assert said in upload.stderr
     assert 'Successfully uploaded' not in upload.stderr
     assert site.objects('PLAIN_S3', unique) == {}
     assert site.multipart_uploads('PLAIN_S3', unique) == []

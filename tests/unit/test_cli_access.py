@@ -147,6 +147,22 @@ def test_what_cannot_be_is_left_out_and_said(stand_in, run):
     assert result.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ('form', 'said'),
+    [
+        ('mc', 'mc needs it in its own directory: cp /etc/site.pem ~/.mc/certs/CAs/'),
+        ('rclone', 'Old versions of rclone need it in a variable: export RCLONE_CA_CERT=/etc/site.pem'),
+        ('env', None),
+        ('aws', None),
+    ],
+)
+def test_what_a_tool_needs_for_the_storages_own_ca(stand_in, run, form, said):
+    stand_in.endpoint = lambda rse: Endpoint(rse=rse, rse_id='', url='https://s3.example.org', ca_bundle='/etc/site.pem')
+    told = run(f'credentials user.alice --format {form}').stderr
+    assert ('The storage has a CA of its own.' in told) == bool(said)
+    assert not said or said in told
+
+
 def test_nothing_but_storages_without_an_sts(stand_in, run):
     stand_in.without.add('SITE_S3')
     for line in ('credentials', 'credentials user.alice'):

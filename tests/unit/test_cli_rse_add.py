@@ -280,6 +280,15 @@ def test_what_rules_need_is_told(add, options, said):
     assert said in told if said else 'transfertool' not in told
 
 
+def test_who_needs_the_storages_own_ca_is_told(add, rucio_cfg, tmp_path):
+    assert 'a CA of its own' not in add().output
+    (tmp_path / 'site.pem').write_text('')
+    rucio_cfg({'s3': {'ca_bundle': str(tmp_path / 'site.pem')}})
+    told = add().output
+    assert "The storage has a CA of its own: the server, its daemons and each user need it as 'ca_bundle' in rucio.cfg [s3]" in told
+    assert str(tmp_path / 'site.pem') in told
+
+
 def test_a_wrong_name_of_an_rse_is_told_in_two_sentences(add, catalogue, monkeypatch):
     def refuse(name, **_):
         raise InvalidObject("Problem validating rse: 'SITE_S3' does not match '^[A-Z]+$'\n\nFailed validating 'pattern' in schema:\n    {...}")

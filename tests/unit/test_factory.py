@@ -14,6 +14,9 @@
 
 """Clients as the factory makes them: how long they wait, which proxies they take, what they send over an encrypted connection only."""
 
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +49,32 @@ def test_what_is_set_holds_for_both(patience):
 
 def test_one_setting_leaves_the_others():
     assert Endpoint('X', 'x', 'http://127.0.0.1:9', read_timeout=90).patience(SERVER) == SERVER._replace(read_timeout=90, answer_timeout=90)
+
+
+def test_a_storage_is_reached_by_ipv6():
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            seen.append(self.headers['Host'])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6
+
+    try:
+        server = Server(('::1', 0), Handler)
+    except OSError:
+        pytest.skip('this machine has no IPv6')
+    with server:
+        threading.Thread(target=server.handle_request).start()
+        url = f'http://[::1]:{server.server_port}'
+        clients.connect(Endpoint('X', 'x', url), KEYS).client.head_bucket(Bucket='user.alice')
+    assert seen == [url.removeprefix('http://')]
 
 
 def test_only_the_servers_client_gives_a_storage_up():

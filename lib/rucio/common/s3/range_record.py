@@ -45,6 +45,8 @@ class RangeRecord:
 
     def __init__(self, info: 'ObjectInfo', starts: range) -> None:
         self._starts = starts
+        #: Whether there is a record: not for one range, nor with a weak ETag, which does not tell versions apart.
+        self.is_kept = len(starts) > 1 and bool(info.condition)
         self._head = hashlib.sha256(f'1 {info.size} {starts.step} {info.etag}'.encode()).digest()
 
     def begin(self, file: 'FileIO') -> None:
@@ -54,7 +56,9 @@ class RangeRecord:
         :raises OSError: if it cannot be written.
         """
         file.seek(self._starts.stop)
-        if file.read(_HEAD) != self._head:
+        if not self.is_kept:
+            file.truncate(0)
+        elif file.read(_HEAD) != self._head:
             file.truncate(0)
             self._write(file, self._starts.stop, self._head)
 
@@ -66,7 +70,8 @@ class RangeRecord:
         :param crc: Its CRC-32.
         :raises OSError: if it cannot be written.
         """
-        self._write(file, self._place(start), _ENTRY.pack(True, crc))
+        if self.is_kept:
+            self._write(file, self._place(start), _ENTRY.pack(True, crc))
 
     def crc(self, file: 'FileIO', start: int, size: int) -> Optional[int]:
         """Return the CRC-32 of a range that an earlier download has completed, or None. It reads the range.
@@ -75,6 +80,8 @@ class RangeRecord:
         :param start: The first byte of the range.
         :param size: Its size in bytes.
         """
+        if not self.is_kept:
+            return None
         file.seek(self._place(start))
         entry = file.read(_ENTRY.size)
         if len(entry) < _ENTRY.size or not entry[0]:

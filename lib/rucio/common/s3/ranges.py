@@ -80,10 +80,7 @@ class Fetch:
         self._lock = threading.Lock()
         self._starts = range(0, info.size, piece)
         self._next = iter(self._starts)
-        self._resume = resume
-        # A weak ETag does not tell versions apart.
-        can_resume = resume and len(self._starts) > 1 and info.condition
-        self._record = RangeRecord(info, self._starts) if can_resume else None
+        self._record = RangeRecord(info, self._starts) if resume else None
         self._crcs: dict[int, int] = {}  # start of a range -> its CRC-32
         self._failure: Optional[BaseException] = None
         self._threads: list[threading.Thread] = []
@@ -94,12 +91,9 @@ class Fetch:
         :param threads: The maximal number of concurrent requests.
         :raises OSError: if the file cannot be written.
         """
-        if self._resume:
+        if self._record:
             with open(self._path, 'r+b', buffering=0) as file:
-                if self._record:
-                    self._record.begin(file)
-                else:  # what an earlier download has kept is of no use
-                    file.truncate(0)
+                self._record.begin(file)
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
             thread.start()
@@ -127,7 +121,8 @@ class Fetch:
         """
         is_local = isinstance(self._failure, OSError) and self._failure.errno is not None
         is_late = any(thread.is_alive() for thread in self._threads)
-        return self._record is not None and 0 < len(self._crcs) < len(self._starts) and not is_local and not is_late
+        is_begun = 0 < len(self._crcs) < len(self._starts)
+        return bool(self._record and self._record.is_kept) and is_begun and not is_local and not is_late
 
     def crc32(self) -> str:
         """Return the CRC-32 of the object in base64, once it is done.
