@@ -23,6 +23,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import pairwise
+from types import SimpleNamespace
 from unittest import mock
 from uuid import uuid4
 
@@ -969,49 +970,49 @@ def test_what_an_unsorted_listing_told_too_soon_is_taken_back(here):
     assert summary.problems == []
 
 
-def test_sorting_has_the_time_that_listing_took(here, monkeypatch):
+@pytest.fixture
+def slow_listing(here, monkeypatch):
+    """Call it with what the listing of a storage that does not sort does with its entries and the clock; gives the clock."""
+
+    def make(listing):
+        clock = SimpleNamespace(now=1000.0)
+        listed = listings.sorted_entries
+        object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
+        monkeypatch.setattr(walk.time, 'monotonic', lambda: clock.now)
+        monkeypatch.setattr(listings, 'sorted_entries', lambda *arguments: listing(list(listed(*arguments)), clock))
+        return clock
+
+    return make
+
+
+def test_sorting_has_the_time_that_listing_took(here, monkeypatch, slow_listing):
     """Otherwise no run would get on; but it has no more than that."""
-    now = 1000.0
     here.store('run1/a', 'run1/b', 'run1/c')
     here.run()
     monkeypatch.setattr(walk, 'CLOCK_INTERVAL', 1)
-    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
-    monkeypatch.setattr(walk.time, 'monotonic', lambda: now)
-    listed = listings.sorted_entries
 
-    def slow(*arguments):
-        nonlocal now
-        found = list(listed(*arguments))
-        now += 100
-        yield found[0]
-        now += 99
-        yield found[1]
-        now += 2
-        yield found[2]
+    def slow(found, clock):
+        for entry, seconds in zip(found, (100, 99, 2), strict=True):
+            clock.now += seconds
+            yield entry
 
-    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    clock = slow_listing(slow)
     monkeypatch.setattr(walk, 'STALE_SECONDS', 10_000)
     assert Reconciler(here.subtree()).run(seconds=30) == 'run1/c'
-    now = 1000.0
+    clock.now = 1000.0
     assert Reconciler(here.subtree()).run(seconds=150) is None
 
 
 @pytest.mark.parametrize(('seconds', 'registered'), [(60, {'run1/a', 'run1/gone'}), (61, {'run1/a'})])
-def test_a_listing_that_took_a_minute_is_old(here, monkeypatch, seconds, registered):
-    now = 1000.0
+def test_a_listing_that_took_a_minute_is_old(here, slow_listing, seconds, registered):
     here.store('run1/a', 'run1/gone')
-    object.__setattr__(here.storage, 'endpoint', replace(here.storage.endpoint, sorted_listing=False))
-    monkeypatch.setattr(walk.time, 'monotonic', lambda: now)
-    listed = listings.sorted_entries
 
-    def slow(*arguments):
-        nonlocal now
-        found = list(listed(*arguments))
+    def slow(found, clock):
         here.delete('run1/gone')
-        now += seconds
+        clock.now += seconds
         return found
 
-    monkeypatch.setattr(listings, 'sorted_entries', slow)
+    slow_listing(slow)
     here.run()
     assert set(here.files()) == registered
 

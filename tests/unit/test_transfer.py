@@ -1122,14 +1122,42 @@ def test_a_small_object_is_not_continued(connection, s3, dest, monkeypatch):
     assert (os.listdir(dest.parent), keeps) == ([], [None])
 
 
-def test_a_large_object_in_one_range_replaces_what_was_kept(connection, s3, dest):
-    """Seen: the bytes of the other version followed it."""
+def half_of_another_version(connection, s3, dest):
+    """A download of twice the bytes was interrupted, and has kept them."""
     s3.store(BUCKET, TARGET.key, LARGE * 2)
     s3.fail('GetObject', None, error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):
         transfer.download(connection(max_concurrency=1), TARGET, str(dest), resume=True)
+    assert len(os.listdir(dest.parent)) == 1
+
+
+def test_a_large_object_in_one_range_replaces_what_was_kept(connection, s3, dest):
+    """Seen: the bytes of the other version followed it."""
+    half_of_another_version(connection, s3, dest)
     s3.store(BUCKET, TARGET.key, LARGE)
     transfer.download(connection(multipart_chunksize=64 * MiB), TARGET, str(dest), resume=True)
+    assert dest.read_bytes() == LARGE
+    assert os.listdir(dest.parent) == ['f']
+
+
+def test_an_empty_object_replaces_what_was_kept(connection, s3, dest):
+    half_of_another_version(connection, s3, dest)
+    s3.store(BUCKET, TARGET.key, b'')
+    transfer.download(connection(), TARGET, str(dest), resume=True)
+    assert dest.read_bytes() == b''
+    assert os.listdir(dest.parent) == ['f']
+
+
+def test_with_a_weak_etag_nothing_is_continued(connection, s3, dest, monkeypatch):
+    """It does not tell versions apart."""
+    half_of_another_version(connection, s3, dest)
+    s3.store(BUCKET, TARGET.key, LARGE)
+    weak(s3, monkeypatch)
+    s3.fail('GetObject', None, error(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied):
+        transfer.download(connection(max_concurrency=1), TARGET, str(dest), resume=True)
+    assert os.listdir(dest.parent) == []
+    transfer.download(connection(), TARGET, str(dest), resume=True)
     assert dest.read_bytes() == LARGE
 
 

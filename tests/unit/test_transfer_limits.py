@@ -188,6 +188,19 @@ def test_more_than_s3_allows_is_refused_of_a_file_too(connection, sink, tmp_path
     transfer.upload(connection(), sparse(tmp_path, 10), TARGET)
 
 
+@pytest.fixture
+def configured(monkeypatch):
+    """What s3transfer is configured with; nothing is sent then."""
+    made = []
+
+    def config(**given):
+        made.append(given)
+        raise AssertionError
+
+    monkeypatch.setattr(transfer, 'TransferConfig', config)
+    return made
+
+
 @pytest.mark.parametrize(
     ('size', 'memory', 'part', 'at_once'),
     [
@@ -199,17 +212,10 @@ def test_more_than_s3_allows_is_refused_of_a_file_too(connection, sink, tmp_path
         (5 * TB, 512 * MiB, 477 * MiB, 1),
     ],
 )
-def test_the_parts_of_a_stream_and_how_many_are_held(connection, monkeypatch, size, memory, part, at_once):
-    made = []
-
-    def config(**given):
-        made.append(given)
-        raise AssertionError
-
-    monkeypatch.setattr(transfer, 'TransferConfig', config)
+def test_the_parts_of_a_stream_and_how_many_are_held(connection, configured, size, memory, part, at_once):
     with pytest.raises(AssertionError):
         transfer.upload_stream(connection(multipart_chunksize=16 * MiB, multipart_threshold=16 * MiB), Zeros(size), size, TARGET, memory)
-    assert made == [
+    assert configured == [
         {
             'multipart_threshold': 16 * MiB,
             'multipart_chunksize': part,
@@ -221,17 +227,10 @@ def test_the_parts_of_a_stream_and_how_many_are_held(connection, monkeypatch, si
 
 
 @pytest.mark.parametrize(('size', 'at_once'), [(100 * MiB, 4), (640 * GiB, 4), (5 * TB, 1)])
-def test_how_many_parts_of_a_file_are_held(connection, monkeypatch, tmp_path, size, at_once):
-    made = []
-
-    def config(**given):
-        made.append(given)
-        raise AssertionError
-
-    monkeypatch.setattr(transfer, 'TransferConfig', config)
+def test_how_many_parts_of_a_file_are_held(connection, configured, tmp_path, size, at_once):
     with pytest.raises(AssertionError):
         transfer.upload(connection(), sparse(tmp_path, size), TARGET)
-    assert (made[0]['max_request_concurrency'], made[0]['max_in_memory_upload_chunks']) == (at_once, at_once)
+    assert (configured[0]['max_request_concurrency'], configured[0]['max_in_memory_upload_chunks']) == (at_once, at_once)
 
 
 @pytest.mark.parametrize(('size', 'refused'), [(5 * GiB, False), (5 * GiB + 1, True)])

@@ -90,11 +90,11 @@ class Sources:
 
     def _list(self, dids: list[dict[str, str]]) -> list[dict[str, Any]]:
         """List replicas. The Rucio server sorts only those of files with several: it takes milliseconds for each."""
-        replicas = self._listed(dids, 'random')
+        replicas = self._ask_for(dids, 'random')
         several = [{'scope': each['scope'], 'name': each['name']} for each in replicas if len(each['pfns']) > 1]
-        return [each for each in replicas if len(each['pfns']) <= 1] + self._listed(several, None)
+        return [each for each in replicas if len(each['pfns']) <= 1] + self._ask_for(several, None)
 
-    def _listed(self, dids: list[dict[str, str]], sort: Optional[str]) -> list[dict[str, Any]]:
+    def _ask_for(self, dids: list[dict[str, str]], sort: Optional[str]) -> list[dict[str, Any]]:
         replicas: Any = dids and self._client.list_replicas(
             dids,
             ignore_availability=False,

@@ -46,8 +46,8 @@ def ending_by_exception(ctrl_c: bool = False) -> Iterator[None]:
             if signal.getsignal(number) is signal.SIG_DFL:
                 _handle(stack, number, _end)
         if ctrl_c:
-            pythons = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            _handle(stack, signal.SIGINT, signal.default_int_handler, None if pythons else signal.SIG_DFL)
+            is_pythons = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            _handle(stack, signal.SIGINT, signal.default_int_handler, None if is_pythons else signal.SIG_DFL)
         yield
 
 

@@ -17,36 +17,35 @@
 The record is in the file of the download itself, behind the content: whatever ends the process, both fit together.
 """
 
-import errno
 import hashlib
-import os
 import struct
 import zlib
 from typing import TYPE_CHECKING, Optional
+
+from .content import BLOCK
 
 if TYPE_CHECKING:
     from io import FileIO
 
     from .objects import ObjectInfo
 
-__all__ = ['RangeRecord']
+__all__ = ['RangeRecord', 'write_at']
 
 _HEAD = 32
 _ENTRY = struct.Struct('>?I')  # of each range: whether it is complete, and its CRC-32
-_BLOCK = 1024 * 1024
+# For larger writes Linux uses larger pages, which a virtual machine may have to request from its host.
+_WRITE = 32 * 1024
 
 
 class RangeRecord:
     """The record of the ranges of one version of an object.
 
-    :param info: The known properties of the object.
+    :param info: The known properties of the object, whose ETag must not be weak.
     :param starts: The first byte of each range; the step is their size.
     """
 
     def __init__(self, info: 'ObjectInfo', starts: range) -> None:
         self._starts = starts
-        #: Whether there is a record: not for one range, nor with a weak ETag, which does not tell versions apart.
-        self.is_kept = len(starts) > 1 and bool(info.condition)
         self._head = hashlib.sha256(f'1 {info.size} {starts.step} {info.etag}'.encode()).digest()
 
     def begin(self, file: 'FileIO') -> None:
@@ -56,11 +55,9 @@ class RangeRecord:
         :raises OSError: if it cannot be written.
         """
         file.seek(self._starts.stop)
-        if not self.is_kept:
+        if file.read(_HEAD) != self._head:
             file.truncate(0)
-        elif file.read(_HEAD) != self._head:
-            file.truncate(0)
-            self._write(file, self._starts.stop, self._head)
+            write_at(file, self._starts.stop, self._head)
 
     def add(self, file: 'FileIO', start: int, crc: int) -> None:
         """Note that a range is complete.
@@ -70,8 +67,7 @@ class RangeRecord:
         :param crc: Its CRC-32.
         :raises OSError: if it cannot be written.
         """
-        if self.is_kept:
-            self._write(file, self._place(start), _ENTRY.pack(True, crc))
+        write_at(file, self._place(start), _ENTRY.pack(True, crc))
 
     def crc(self, file: 'FileIO', start: int, size: int) -> Optional[int]:
         """Return the CRC-32 of a range that an earlier download has completed, or None. It reads the range.
@@ -80,15 +76,13 @@ class RangeRecord:
         :param start: The first byte of the range.
         :param size: Its size in bytes.
         """
-        if not self.is_kept:
-            return None
         file.seek(self._place(start))
         entry = file.read(_ENTRY.size)
         if len(entry) < _ENTRY.size or not entry[0]:
             return None
         file.seek(start)
         crc, left = 0, size
-        while left and (data := file.read(min(left, _BLOCK))):
+        while left and (data := file.read(min(left, BLOCK))):
             crc = zlib.crc32(data, crc)
             left -= len(data)
         return crc if not left and crc == _ENTRY.unpack(entry)[1] else None
@@ -103,8 +97,16 @@ class RangeRecord:
     def _place(self, start: int) -> int:
         return self._starts.stop + _HEAD + self._starts.index(start) * _ENTRY.size
 
-    @staticmethod
-    def _write(file: 'FileIO', place: int, data: bytes) -> None:
-        file.seek(place)
-        if file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def write_at(file: 'FileIO', offset: int, data: bytes) -> None:
+    """Write all of some bytes at a place of a file.
+
+    :param file: The file.
+    :param offset: The first byte.
+    :param data: The bytes.
+    :raises OSError: if they cannot be written.
+    """
+    file.seek(offset)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest[:_WRITE]) :]

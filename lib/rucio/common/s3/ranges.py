@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Optional
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
 from .content import BODIES, BROKEN, Reader
-from .range_record import RangeRecord
+from .range_record import RangeRecord, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from .objects import ObjectInfo
 
 __all__ = ['Fetch']
-
-# For larger writes Linux uses larger pages, which a virtual machine may have to request from its host.
-_WRITE = 32 * 1024
 
 
 class Fetch:
@@ -59,7 +56,7 @@ class Fetch:
         botocore verifies the answer.
     :param progress: Called by any thread with the bytes of each step; negative if bytes have to be repeated.
     :param resume: Whether ranges that an earlier download of this version has completed are used. They are read, not
-        requested. The file then has a record of the ranges at its end until it is complete.
+        requested, and the file has a record of them at its end until it is complete. Not for weak ETags.
     """
 
     def __init__(
@@ -122,7 +119,7 @@ class Fetch:
         is_local = isinstance(self._failure, OSError) and self._failure.errno is not None
         is_late = any(thread.is_alive() for thread in self._threads)
         is_begun = 0 < len(self._crcs) < len(self._starts)
-        return bool(self._record and self._record.is_kept) and is_begun and not is_local and not is_late
+        return self._record is not None and is_begun and not is_local and not is_late
 
     def crc32(self) -> str:
         """Return the CRC-32 of the object in base64, once it is done.
@@ -188,7 +185,7 @@ class Fetch:
             try:
                 with closing(self._read(start, size, resumes=not whole, far=size)) as reader:
                     while data := reader.read():
-                        _write(file, start + done, data)
+                        write_at(file, start + done, data)
                         crc = zlib.crc32(data, crc)
                         done += len(data)
                         self._progress(len(data))
@@ -199,10 +196,3 @@ class Fetch:
             else:
                 break
         return crc
-
-
-def _write(file: 'FileIO', offset: int, data: bytes) -> None:
-    file.seek(offset)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest[:_WRITE]) :]

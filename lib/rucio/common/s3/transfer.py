@@ -466,7 +466,9 @@ def download(  # noqa: PLR0913 - what a download of many files needs
             'object is damaged or was changed: use another replica, or declare it bad.'
         )
     folder = os.path.dirname(os.path.abspath(path))
-    keep = threading.Event() if resume and info.size >= connection.endpoint.multipart_threshold else None
+    # A weak ETag does not tell versions apart.
+    can_continue = resume and info.condition and _range_size(connection.endpoint, info.size) < info.size
+    keep = threading.Event() if can_continue else None
     try:
         os.makedirs(folder, exist_ok=True)
         with (
@@ -493,11 +495,9 @@ def _download(
     keep: Optional[threading.Event],
 ) -> None:
     endpoint = connection.endpoint
-    piece = info.size
-    if piece >= endpoint.multipart_threshold:  # a range for each part, as each has an entry in memory
-        piece = s3transfer_internals.part_size(endpoint.multipart_chunksize, info.size)
+    piece = max(1, _range_size(endpoint, info.size))
     with translated('get', target):
-        fetch = Fetch(connection.client, target, info, path, max(1, piece), progress, resume=keep is not None)
+        fetch = Fetch(connection.client, target, info, path, piece, progress, resume=keep is not None)
         try:
             fetch.start(endpoint.max_concurrency)
             deadline.wait(fetch.done)
@@ -513,6 +513,15 @@ def _download(
             f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
             'The object is damaged: tell the operator, and use another replica.'
         )
+
+
+def _range_size(endpoint: 'Endpoint', size: int) -> int:
+    """Return the bytes of each request for an object: a range for each part, as each has an entry in memory."""
+    return (
+        size
+        if size < endpoint.multipart_threshold
+        else s3transfer_internals.part_size(endpoint.multipart_chunksize, size)
+    )
 
 
 def _known(connection: 'Connection', expected: Checksums) -> Optional[objects.ObjectInfo]:
