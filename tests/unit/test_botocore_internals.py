@@ -23,7 +23,7 @@ import pytest
 from botocore import UNSIGNED, handlers
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
-from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
+from botocore.credentials import Credentials, DeferredRefreshableCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.hooks import HierarchicalEmitter
 
@@ -465,56 +465,6 @@ def test_the_answer_of_a_call_may_be_changed_before_it_is_raised(client, s3):
 
 
 # Signatures
-
-
-def test_a_signature_is_that_of_the_example_in_the_documentation(monkeypatch):
-    """GET Object of https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html."""
-    monkeypatch.setattr('botocore.auth.get_current_datetime', _Then.utcnow, raising=False)
-    monkeypatch.setattr('botocore.auth.datetime', SimpleNamespace(datetime=_Then), raising=False)
-    keys = ReadOnlyCredentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', None)
-    empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
-    added = internals.signature('GET', 'https://examplebucket.s3.amazonaws.com/test.txt', {'Range': 'bytes=0-9'}, empty, 'us-east-1', keys)
-    assert added['Authorization'].endswith(
-        'SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'
-    )
-    assert set(added) == {'Authorization', 'X-Amz-Date', 'X-Amz-Content-SHA256'}
-
-
-class _Then(datetime):
-    """What botocore before 1.40 asks for the time."""
-
-    @classmethod
-    def utcnow(cls):
-        return cls(2013, 5, 24)
-
-
-def test_a_signature_takes_the_hash_that_it_is_given_and_has_the_token():
-    added = internals.signature('PUT', 'https://s3/b/k', {}, 'UNSIGNED-PAYLOAD', 'mars', ReadOnlyCredentials('A', 's', 'token'))
-    assert (added['X-Amz-Content-SHA256'], added['X-Amz-Security-Token']) == ('UNSIGNED-PAYLOAD', 'token')
-    assert '/mars/s3/aws4_request' in added['Authorization']
-
-
-def test_a_signature_is_recomputed_for_its_own_time():
-    """The same example: its request, and its string to sign."""
-    keys = ReadOnlyCredentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', None)
-    empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
-    expected = 'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'
-    made = internals.Recomputed(keys, 'us-east-1', '20130524T000000Z')
-    headers = {'Host': 'examplebucket.s3.amazonaws.com', 'Range': 'bytes=0-9', 'x-amz-content-sha256': empty, 'X-Amz-Date': '20130524T000000Z'}
-    url = 'https://examplebucket.s3.amazonaws.com/test.txt'
-    assert made.of_request('GET', url, headers, empty) == expected
-    text = 'AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n7344ae5b7ee6c3e7e6b0fe0640412a37625d1fbfff95c48bbb2dc43964946972'
-    assert made.of_text(text) == expected
-    others = [
-        made.of_request('PUT', url, headers, empty),
-        made.of_request('GET', url + '2', headers, empty),
-        made.of_request('GET', url, headers | {'Range': 'bytes=0-8'}, empty),
-        made.of_request('GET', url, {'host': headers['Host']}, empty),
-        made.of_request('GET', url, {'host': headers['Host']}, 'UNSIGNED-PAYLOAD'),
-        internals.Recomputed(keys, 'eu-west-1', '20130524T000000Z').of_request('GET', url, headers, empty),
-        internals.Recomputed(keys, 'us-east-1', '20130525T000000Z').of_request('GET', url, headers, empty),
-    ]
-    assert len({expected, *others}) == 8
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from typing import NamedTuple, Optional
 
 from botocore.credentials import ReadOnlyCredentials
 
-from rucio.common.s3.botocore_internals import Recomputed
+from rucio.common.s3.sigv4 import Signer
 
 from .asked import Asked, encoded
 from .refusals import Refusal
@@ -77,7 +77,7 @@ class Verified(NamedTuple):
     payload: str
     signature: str
     scope: str
-    recomputed: Recomputed
+    recomputed: Signer
 
 
 class _Claim(NamedTuple):
@@ -108,7 +108,7 @@ def verify(asked: Asked, keys: LocalKeys, now: Optional[datetime] = None) -> Ver
     missing = {name for name in asked.headers if name.startswith('x-amz-')} - set(claim.names)
     if 'host' not in claim.names or missing or not set(claim.names) <= asked.headers.keys():
         raise Refusal('AccessDenied', 'The signature must cover the host and all headers that begin with x-amz-.')
-    recomputed = Recomputed(ReadOnlyCredentials(keys.access_key, keys.secret_key, None), claim.region, claim.time)
+    recomputed = Signer(ReadOnlyCredentials(keys.access_key, keys.secret_key, None), claim.region, claim.time)
     query = '&'.join(sorted(f'{encoded(name)}={encoded(value)}' for name, value in claim.query))
     url = f'http://localhost{asked.signed_path}' + (f'?{query}' if query else '')
     signed = {name: asked.headers[name] for name in claim.names}

@@ -24,6 +24,7 @@ from rucio.common.exception import InputValidationError
 
 from . import botocore_internals
 from .factory import bare_session
+from .sigv4 import Signer
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -190,14 +191,8 @@ def signed(request: Request, credentials: 'Credentials') -> Request:
     :raises InputValidationError: if the parts of its body have signatures of their own.
     """
     headers = without_signature(request.headers)
-    added = botocore_internals.signature(
-        request.method,
-        request.url,
-        headers_to_sign(headers),
-        payload_of(request),
-        request.region,
-        credentials.get_frozen_credentials(),
-    )
+    signer = Signer(credentials.get_frozen_credentials(), request.region)
+    added = signer.added(request.method, request.url, headers_to_sign(headers), payload_of(request))
     return request._replace(headers={**headers, **added})
 
 

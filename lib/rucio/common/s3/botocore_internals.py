@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
 
 __all__ = [
-    'Recomputed',
     'after_call',
     'authorise_requests',
     'authorities',
@@ -70,7 +69,6 @@ __all__ = [
     'renewed_keys',
     'send_unsigned',
     'set_content',
-    'signature',
     'stop_redirects',
     'unread',
     'without_checksum',
@@ -555,83 +553,6 @@ def _of(event: str, operation: str) -> str:
 
 
 # Signatures
-
-
-class _Auth(S3SigV4Auth):
-    """Signs a given hash of a body that it does not have."""
-
-    def payload(self, request: AWSRequest) -> str:
-        return str(request.context['payload'])
-
-
-def signature(
-    method: str, url: str, headers: Mapping[str, str], payload: str, region: str, credentials: ReadOnlyCredentials
-) -> dict[str, str]:
-    """Sign a request with AWS Signature Version 4 in headers. All of ``headers`` and the host are signed.
-
-    Uses ``auth.S3SigV4Auth`` and overrides its ``payload``. The public API only signs requests that it sends.
-
-    :param method: The HTTP method.
-    :param url: The URL.
-    :param headers: The headers to sign.
-    :param payload: The value of ``X-Amz-Content-SHA256``: a SHA-256, UNSIGNED-PAYLOAD...
-    :param region: The region to sign for.
-    :param credentials: The keys.
-    :returns: The headers to add: Authorization, X-Amz-Date, X-Amz-Content-SHA256, X-Amz-Security-Token.
-    """
-    request = AWSRequest(method=method, url=url, headers=dict(headers))
-    request.context['payload'] = payload
-    _Auth(credentials, 's3', region).add_auth(request)
-    added = ('Authorization', 'X-Amz-Date', 'X-Amz-Content-SHA256', 'X-Amz-Security-Token')
-    return {name: request.headers[name] for name in added if name in request.headers}
-
-
-class _Exact(_Auth):
-    """Signs the headers that it is given, and no others."""
-
-    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
-        return HTTPHeaders.from_dict({name.lower(): value for name, value in request.headers.items()})
-
-
-class Recomputed:
-    """Computes the signatures that somebody with these keys must have made, to compare them.
-
-    Uses ``canonical_request``, ``string_to_sign`` and ``signature`` of ``auth.S3SigV4Auth``, and overrides its
-    ``headers_to_sign``: the public API only signs, at the present time.
-
-    :param credentials: The keys.
-    :param region: The region that the signature names.
-    :param timestamp: The time that the signature names: ``YYYYMMDDTHHMMSSZ``.
-    """
-
-    def __init__(self, credentials: ReadOnlyCredentials, region: str, timestamp: str) -> None:
-        self._auth = _Exact(credentials, 's3', region)
-        self._timestamp = timestamp
-
-    def of_request(self, method: str, url: str, headers: Mapping[str, str], payload: str) -> str:
-        """Return the signature of a request.
-
-        :param method: The HTTP method.
-        :param url: The URL, encoded as S3 prescribes.
-        :param headers: The headers that are signed, with the host.
-        :param payload: The value of ``X-Amz-Content-SHA256``.
-        """
-        request = self._request(method, url, headers)
-        request.context['payload'] = payload
-        canonical = self._auth.canonical_request(request)
-        return str(self._auth.signature(self._auth.string_to_sign(request, canonical), request))
-
-    def of_text(self, text: str) -> str:
-        """Return the signature of a string to sign.
-
-        :param text: The string.
-        """
-        return str(self._auth.signature(text, self._request('GET', 'http://localhost/', {})))
-
-    def _request(self, method: str, url: str, headers: Mapping[str, str]) -> AWSRequest:
-        request = AWSRequest(method=method, url=url, headers=dict(headers))
-        request.context['timestamp'] = self._timestamp
-        return request
 
 
 def payload_hash(request: AWSRequest) -> str:

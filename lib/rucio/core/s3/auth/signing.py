@@ -27,13 +27,11 @@ from rucio.common.exception import AccessDenied, InputValidationError
 from rucio.common.s3 import monitoring
 from rucio.common.s3.address import common_folder
 from rucio.common.s3.api import MAX_REQUESTS
-from rucio.common.s3.botocore_internals import signature
+from rucio.common.s3.sigv4 import Signer
 
 from . import signing_guards
 
 if TYPE_CHECKING:
-    from botocore.credentials import ReadOnlyCredentials
-
     from rucio.core.s3.storages import Storage
 
 __all__ = ['MAX_KEYS', 'Allowed', 'check', 'need', 'sign']
@@ -94,8 +92,8 @@ def sign(storage: 'Storage', checked: Sequence[signing_guards.CheckedRequest]) -
     :param checked: The validated requests.
     :returns: For each request ``uri``, and ``headers`` {name: [values]} to add to the request.
     """
-    credentials = storage.credentials()
-    signed = [_signed(each, credentials, storage.region) for each in checked]
+    signer = Signer(storage.credentials(), storage.region)
+    signed = [_signed(each, signer) for each in checked]
     monitoring.count('signatures', 'Requests that were signed for accounts', len(signed), rse=storage.endpoint.rse)
     return signed
 
@@ -136,8 +134,7 @@ def _is_allowed(bucket: str, name: str, write: bool, allowed: Allowed) -> bool:
     return True
 
 
-def _signed(checked: signing_guards.CheckedRequest, credentials: 'ReadOnlyCredentials', region: str) -> dict[str, Any]:
-    headers = {**checked.headers, **checked.guards}
-    signed = signature(checked.method, checked.uri, headers, checked.payload, region, credentials)
-    added = checked.guards | signed
+def _signed(checked: signing_guards.CheckedRequest, signer: Signer) -> dict[str, Any]:
+    headers = checked.headers | checked.guards
+    added = checked.guards | signer.added(checked.method, checked.uri, headers, checked.payload)
     return {'uri': checked.uri, 'headers': {name: [value] for name, value in added.items()}}
