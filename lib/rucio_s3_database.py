@@ -143,13 +143,13 @@ def _remove(dry_run: bool, force: bool) -> None:
         public = grants.list_public(session=session)
     if public:
         _say(
-            'These are public on their storages, and will stay public without a way to revoke it with Rucio '
-            '(rucio s3 unshare DID --public):'
+            'These are public on their storages, or shared with users of these (rucio s3 unshare DID --with ACCOUNT), '
+            'and will stay so without a way to revoke it with Rucio (rucio s3 unshare DID --public):'
         )
         for did in public:
             _say(f'  {did}')
         if not dry_run and not force:
-            raise UnsupportedOperation('Revoke the public access, or use --force to leave it.')
+            raise UnsupportedOperation('Revoke the public access, and that of users, or use --force to leave it.')
     if not dry_run:
         s3.drop()
     _say(f'The {_TABLES} {"would be" if dry_run else "were"} removed, with all grants.')

@@ -140,6 +140,7 @@ class CephRGW:
     ca_bundle = None
     role_arn = 'arn:aws:iam:::role/RucioVending'
     chainable_role_arn = 'arn:aws:iam:::role/RucioChainable'  # keys of a role that the admin assumed can take it: for attacks
+    user_arn = 'arn:aws:iam:::user/{s3-user}'
 
     def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3) -> None:
         self.directory = Path(directory).absolute()
@@ -240,6 +241,13 @@ class CephRGW:
     @property
     def _environment(self) -> dict[str, str]:
         return {**clean_environment(self.directory), 'PATH': PATH}
+
+    @cached_property
+    def user_keys(self) -> tuple[str, str]:
+        """The keys of a user `own` who can do nothing, unless a bucket's policy allows it. Made for who asks first."""
+        keys = ('own', secrets.token_hex(20))
+        self.admin('user', 'create', '--uid=own', '--display-name=own', f'--access-key={keys[0]}', f'--secret-key={keys[1]}')
+        return keys
 
     def _make_roles(self) -> None:
         """The role that operators are told to make, and one for attacks."""

@@ -51,6 +51,7 @@ class SeaweedFS(S3Server):
     role_arn = 'arn:aws:iam::role/RucioVending'
     chainable_role_arn = 'arn:aws:iam::role/RucioChainable'  # anybody's keys can take it: for attacks
     web_identity_role_arn = 'arn:aws:iam::role/RucioWebIdentity'
+    user_arn = 'arn:aws:iam::000000000000:user/{s3-user}'
 
     def __init__(self, directory: 'str | os.PathLike[str]', tls: CA | None = None, *, sts: bool = False, issuer: str | None = None, public: str = '') -> None:
         super().__init__(directory)
@@ -59,6 +60,7 @@ class SeaweedFS(S3Server):
         self.issuer = issuer
         self.public = public
         self.reader_keys = ('reader', secrets.token_hex(20))  # they can read and list, and no more
+        self.user_keys = ('own', secrets.token_hex(20))  # of a user who can do nothing, unless a bucket's policy allows it
         self.scheme = 'https' if tls else 'http'
         self._master, self._volume, self._filer = (free_port(twin=True) for _ in range(3))
 
@@ -116,9 +118,11 @@ class SeaweedFS(S3Server):
         }
         access_key, secret_key = self.reader_keys
         reader = {'name': 'reader', 'credentials': [{'accessKey': access_key, 'secretKey': secret_key}], 'actions': ['Read', 'List']}
+        access_key, secret_key = self.user_keys
+        user = {'name': 'own', 'credentials': [{'accessKey': access_key, 'secretKey': secret_key}], 'actions': []}
         # Its own name for who brings no keys.
         anybody = {'name': 'anonymous', 'actions': [f'Read:{self.public}', f'List:{self.public}']}
-        return [admin, reader, anybody] if self.public else [admin, reader]
+        return [admin, reader, user, anybody] if self.public else [admin, reader, user]
 
     def _iam(self) -> dict[str, Any]:
         """What operators are told to write, a role for attacks, and one for the tokens of an OIDC provider."""

@@ -104,7 +104,7 @@ def test_who_mistypes_an_account_is_not_told_that_access_has_ended(monkeypatch):
 
 def test_kinds_of_grantees_are_told_to_the_server(monkeypatch):
     asked = []
-    server = SimpleNamespace(add_grant=lambda *what, **more: asked.append((*what[2:], *more.values())))
+    server = SimpleNamespace(add_grant=lambda *what, **more: asked.append((*what[2:], *more.values())) or {})
     monkeypatch.setattr(sharing, 's3_client', lambda _: server)
 
     def share(*words):

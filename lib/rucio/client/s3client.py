@@ -796,7 +796,7 @@ class S3Client(BulkClient, CredentialClient):
         *,
         kind: Optional[str] = None,
         until: Optional[datetime] = None,
-    ) -> None:
+    ) -> api.AddedGrant:
         """Share a collection: let somebody read everything below ``name/``. One request.
 
         Parameters
@@ -816,13 +816,19 @@ class S3Client(BulkClient, CredentialClient):
             When the access ends, with a time zone. By default never. From then on the server signs nothing, and no
             keys that it issued are valid; the storage may let the world read until the server's daemon has updated it.
 
+        Returns
+        -------
+            account, write, until, changed (False if it had been granted before), and own_keys: for each storage at
+            which accounts have users of their own, rse, user (the ARN of the one who can read it with keys of its own;
+            None: nobody) and why not. Older servers do not return own_keys.
+
         Raises
         ------
         InvalidObject
-            If no account has the attribute, or the end is past.
+            If no account has the attribute, the end is past, or the policy of the bucket would be too large.
         """
         end = to_text(until.astimezone(timezone.utc)) if until else None
-        self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write, kind=kind, until=end))
+        return self._ask(api.AddGrant(scope=scope, name=name, account=account, write=write, kind=kind, until=end))
 
     def delete_grant(self, scope: str, name: str, account: str, *, kind: Optional[str] = None) -> None:
         """Stop sharing a collection with somebody. One request.

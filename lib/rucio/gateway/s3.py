@@ -48,6 +48,7 @@ from rucio.core.s3.buckets import (
     bucket_policies,
     creation,
     lookup,
+    named_users,
     object_lock,
     probing,
     public_acls,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from rucio.common.exception import RucioException
     from rucio.core.s3.storages import Storage
 
 __all__ = [
@@ -543,7 +545,8 @@ def list_grants(asked: api.ListGrants, issuer: str, vo: str = DEFAULT_VO) -> lis
 def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     """Grant somebody read, or read and write access to a collection. Repeating it changes the grant.
 
-    For the world, the bucket policies are changed as well, so that also those without an account can read it.
+    For the world, the bucket policies are changed as well, so that also those without an account can read it; and for
+    an account that has a user of its own at the storage (:mod:`.named_users`).
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises AccountNotFound: if the account does not exist.
@@ -562,8 +565,15 @@ def add_grant(asked: api.AddGrant, issuer: str, vo: str = DEFAULT_VO) -> dict[st
     granted = {'account': grantee.name, 'write': write, 'until': to_text(until) if until else None}
     if public:
         return granted | {'changed': publishing.publish(places, internal, name, issuer, until)}
+    planned = named_users.plan(owner, internal, name, grantee)
+    rse_ids = [each.storage.rse_id for each in planned if each.user]
     with db_session(DatabaseOperationType.WRITE) as session:
-        return granted | {'changed': grants.add_grant(internal, name, grantee, write, issuer, until, session=session)}
+        changed = grants.add_grant(internal, name, grantee, write, issuer, until, rse_ids, session=session)
+    own = [
+        {'rse': each.storage.rse, 'user': each.user, 'why': each.why}
+        for each in named_users.apply(internal, name, planned)
+    ]
+    return granted | {'changed': changed, 'own_keys': own}
 
 
 def _future(date: Optional[str]) -> 'Optional[datetime]':
@@ -598,15 +608,23 @@ def delete_grant(asked: api.DeleteGrant, issuer: str, vo: str = DEFAULT_VO) -> d
             known = any(grant.kind == 'world' for grant in grants.list_grants(internal, name, session=session))
     if grantee.kind is not GranteeType.WORLD:
         with db_session(DatabaseOperationType.WRITE) as session:
-            return {'removed': grants.delete_grants(internal, name, grantee, session=session)}
+            known = grants.delete_grants(internal, name, grantee, session=session)
+        account = grantee.kind is GranteeType.ACCOUNT
+        set_there, failed = named_users.withdraw(internal, name, grantee.name) if account else (False, {})
+        _need_revoked(f'{scope}:{name}', failed, grantee.name, 'readable for its own user')
+        return {'removed': known or set_there}
     failed = publishing.withdraw(internal, name, [place for place in places if place.ways])
+    _need_revoked(f'{scope}:{name}', failed, 'everybody', 'public')
+    return {'removed': known}
+
+
+def _need_revoked(did: str, failed: 'dict[Storage, RucioException]', whom: str, still: str) -> None:
     if failed:
         rses, error = ', '.join(sorted(storage.rse for storage in failed)), next(iter(failed.values()))
         raise type(error)(
-            f'{scope}:{name} is no longer shared with everybody in Rucio, but may still be public on {rses}: '
+            f'{did} is no longer shared with {whom} in Rucio, but may still be {still} on {rses}: '
             f'{error.args[0] if error.args else error} rucio-s3-reconciler tries again; or repeat this later.'
         )
-    return {'removed': known}
 
 
 def get_bucket_policy(asked: api.GetBucketPolicy, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:

@@ -126,10 +126,18 @@ def share(
                 f'{option} grants read access only. To grant write access, use --with ACCOUNT --write.'
             )
     for each in whom:
-        s3_client(ctx).add_grant(*did, each.account, write, kind=_kind(each), until=until)
+        added = s3_client(ctx).add_grant(*did, each.account, write, kind=_kind(each), until=until)
         if not is_robot(ctx):
             end = f' until {to_text(until)}' if until else ''
             say(f'{each} can read {"and write " if write else ""}{":".join(did)}{end}.')
+            for own in added.get('own_keys', ()):
+                say(_described_own(own))
+
+
+def _described_own(own: 'api.OwnKeys') -> str:
+    if own['user']:
+        return f'On {own["rse"]}, {own["user"]} can read it with keys of its own, too.'
+    return f'On {own["rse"]}, only with keys and signatures of Rucio: {own["why"]}'
 
 
 @click.command('unshare')

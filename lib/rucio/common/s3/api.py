@@ -477,6 +477,14 @@ class Grant(TypedDict):
     ended: Annotated[bool, 'It has expired. A grant to everybody stays listed until its storages have been updated.']
 
 
+class OwnKeys(TypedDict):
+    """Whether a grantee can read a collection on a storage without Rucio, with keys of its own."""
+
+    rse: str
+    user: Annotated[Optional[str], 'The ARN of its user at the storage; null: it cannot.']
+    why: Annotated[Optional[str], 'Why it cannot.']
+
+
 class AddedGrant(TypedDict):
     """What was granted."""
 
@@ -484,6 +492,11 @@ class AddedGrant(TypedDict):
     write: bool
     until: Annotated[Optional[str], 'When it ends (UTC); null: never.']
     changed: Annotated[bool, 'False if it had been granted before.']
+    own_keys: NotRequired[
+        Annotated[
+            list[OwnKeys], 'The storages of the collection at which accounts have users of their own (`user_arn`).'
+        ]
+    ]
 
 
 class DeletedGrant(TypedDict):
@@ -511,7 +524,8 @@ class AddGrant(Request[AddedGrant], route='POST /grants', status=201):
     """Add a grant.
 
     Lets another account, all accounts with an attribute, or everybody read below a collection, or read and write; only
-    read for everybody. For the world, the bucket gets a policy as well. Attributes are read at the time of access.
+    read for everybody. For the world, the bucket gets a policy as well, and for accounts that have users of their own
+    at a storage (`user_arn`). Attributes are read at the time of access.
 
     400: Invalid parameters
     403: The account does not own the scope

@@ -209,6 +209,10 @@ _SECONDS = Setting(_within(0.001, 1e6, float), 'a number of seconds')
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _PART = Setting(_within(5 * MiB, 1024 * MiB, _size), 'a size from 5 MiB to 1 GiB')
 _ROLE = Setting(_text, 'the ARN of a role')
+_USER = Setting(
+    _matching(r'arn:aws(-cn|-us-gov)?:iam::[A-Za-z0-9_-]*:user/([A-Za-z0-9_+=,.@-]+/)*\{[a-zA-Z0-9_.-]{1,30}\}'),
+    'an ARN such as arn:aws:iam:::user/{s3-user}, in which {s3-user} is an attribute of accounts',
+)
 _KEY = Setting(_text, 'a key', 'rucio.cfg', secret=True)
 _RATE = Setting(_within(0, 1e9, float), 'a number of at least 0 (0: no limit)', 'server')
 _RELEASE = r'RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ'
@@ -276,6 +280,9 @@ class StorageSettings:
         is replaced by the region
     :param credentials_lifetime: the maximum lifetime of vended keys, in seconds
     :param web_identity_role_arn: the role that the storage gives to users with an OIDC token
+    :param user_arn: the ARN of an account's own user at the storage, where accounts have one, such as
+        `arn:aws:iam:::user/{s3-user}`, in which the attribute `s3-user` of the account is the user's name. Then
+        `rucio s3 share --with` also lets the user [read with keys of its own](operators.md#users-of-the-storage)
     :param capacity: the size of the storage, which S3 does not report: it is needed for `get_space_usage`, and for the
         [free space](consistency.md#how-much-lies-there) that Rucio gets, which is this less the size of all objects.
         Set it before the RSE's limit `MinFreeSpace`
@@ -355,6 +362,7 @@ class StorageSettings:
     sts_endpoint: Annotated[Optional[str], Setting(_url, 'a URL such as https://sts.example.org')] = None
     credentials_lifetime: Annotated[int, Setting(_within(900, 43200), 'a number of seconds from 900 to 43200')] = 3600
     web_identity_role_arn: Annotated[Optional[str], _ROLE] = None
+    user_arn: Annotated[Optional[str], _USER] = None
     capacity: Annotated[Optional[int], Setting(_size, 'a size such as 100 TiB')] = None
     on_changed: Annotated[str, _choice(*ON_CHANGED)] = 'report'
     on_missing: Annotated[str, _choice(*ON_MISSING)] = 'report'

@@ -45,14 +45,16 @@ if TYPE_CHECKING:
 __all__ = [
     'EVERYBODY',
     'FOREVER',
-    'EndedGrant',
     'Grant',
+    'StoredGrant',
     'add_grant',
     'delete_ended',
     'delete_ended_public_grant',
+    'delete_ended_users',
     'delete_grants',
     'described',
     'end_public_grant',
+    'end_users',
     'granted_until',
     'has_table',
     'is_valid',
@@ -60,6 +62,7 @@ __all__ = [
     'list_grants',
     'list_public',
     'list_published',
+    'list_users',
     'need_grantable',
     'need_table',
     'now',
@@ -83,8 +86,8 @@ class Grant(NamedTuple):
     ended: bool  # expired, or the collection was erased; a public grant is kept until the storage was updated
 
 
-class EndedGrant(NamedTuple):
-    """A grant that is no longer valid, as stored in the table."""
+class StoredGrant(NamedTuple):
+    """A grant as stored in the table."""
 
     scope: 'InternalScope'
     name: str
@@ -92,6 +95,7 @@ class EndedGrant(NamedTuple):
     grantee: str
     did_created_at: datetime
     expired_at: Optional[datetime]
+    published_on: Optional[str] = None  # ids of RSEs, separated by commas
 
 
 def has_table(*, session: 'Session') -> bool:
@@ -211,7 +215,7 @@ def add_grant(
 
     :param whom: The grantee; or the name of an account, or :data:`EVERYBODY` for the world.
     :param until: When the grant expires, in UTC without a time zone; None: never.
-    :param rse_ids: The RSEs on which the collection is published for everybody.
+    :param rse_ids: The RSEs on whose storage everybody, or the account's own user, is let in as well.
     :param by: The account that grants access.
     :returns: Whether anything changed.
     :raises DataIdentifierNotFound: if the collection is gone.
@@ -240,12 +244,12 @@ def add_grant(
 
 
 def _merge_published(row: Optional[s3.Grant], rse_ids: 'Collection[str]') -> Optional[str]:
-    """Return the RSEs of a public grant, including earlier ones, on which it may not have been revoked yet."""
+    """Return the RSEs of a grant, including earlier ones, on which it may not have been revoked yet."""
     before: list[str] = []
     if row is not None:
-        if row.published_on is None:  # not known, or not a public grant
+        if row.published_on is None and row.grantee_type is GranteeType.WORLD:  # not known
             return None
-        before = row.published_on.split(',')
+        before = row.published_on.split(',') if row.published_on else []
     told = ','.join(dict.fromkeys([*before, *rse_ids])) or None
     if told and len(told) > MAX_RSE_IDS_LENGTH:
         raise InvalidObject(f'A collection can be public on {MAX_RSE_IDS_LENGTH // 33} RSEs at most.')
@@ -261,7 +265,7 @@ def delete_grants(
 ) -> bool:
     """Revoke the grant of a grantee, or all grants. One query.
 
-    The grant for the world, which is also set on the storage, is kept: see :mod:`.publishing`.
+    Those that are also set on a storage are kept: see :mod:`.publishing` and :mod:`.named_users`.
 
     :param whom: The grantee, or the name of an account; None: all.
     :returns: Whether there was one.
@@ -269,7 +273,12 @@ def delete_grants(
     table = s3.Grant
     if not s3.is_ready(session=session):
         return False
-    where = [table.scope == scope, table.name == name, table.grantee_type != GranteeType.WORLD]
+    where = [
+        table.scope == scope,
+        table.name == name,
+        table.grantee_type != GranteeType.WORLD,
+        table.published_on.is_(None),
+    ]
     if whom is not None:
         where.append(_grant_is(scope, name, *_grantee(whom)))
     return _delete(where, session)
@@ -302,10 +311,12 @@ def end_public_grant(
 
 
 def list_public(*, session: 'Session') -> list[str]:
-    """List the collections of all VOs that everybody may read, or may still be able to read on a storage. One query."""
+    """List the collections of all VOs that a storage lets everybody, or a user of its own, read. One query."""
     table = s3.Grant
-    rows = session.execute(select(table.scope, table.name).where(table.grantee_type == GranteeType.WORLD))
-    return sorted(f'{row.scope.internal}:{row.name}' for row in rows)
+    rows = session.execute(
+        select(table.scope, table.name).where(or_(table.grantee_type == GranteeType.WORLD, _is_for_user()))
+    )
+    return sorted({f'{row.scope.internal}:{row.name}' for row in rows})
 
 
 def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, list[str]]:
@@ -326,17 +337,31 @@ def list_published(scope: 'InternalScope', *, session: 'Session') -> dict[str, l
     return {row.name: row.published_on.split(',') if row.published_on else [] for row in session.execute(stmt)}
 
 
-def list_ended(vo: str, *, session: 'Session') -> list[EndedGrant]:
+def list_ended(vo: str, *, session: 'Session') -> list[StoredGrant]:
     """List the grants of a VO that have expired, or whose collection was erased. One query over all grants."""
     if not s3.is_ready(session=session):
         return []
     table, did = s3.Grant, models.DataIdentifier
-    stmt = select(table.scope, table.name, table.grantee_type, table.grantee, table.did_created_at, table.expired_at)
-    rows = session.execute(stmt.outerjoin(did, same_did()).where(or_(did.name.is_(None), table.expired_at <= now())))
-    return [ended for row in rows if (ended := EndedGrant(*row)).scope.vo == vo]
+    rows = session.execute(
+        _stored().outerjoin(did, same_did()).where(or_(did.name.is_(None), table.expired_at <= now()))
+    )
+    return [ended for row in rows if (ended := StoredGrant(*row)).scope.vo == vo]
 
 
-def delete_ended(ended: EndedGrant, *, session: 'Session') -> bool:
+def _stored() -> Any:
+    table = s3.Grant
+    return select(
+        table.scope,
+        table.name,
+        table.grantee_type,
+        table.grantee,
+        table.did_created_at,
+        table.expired_at,
+        table.published_on,
+    )
+
+
+def delete_ended(ended: StoredGrant, *, session: 'Session') -> bool:
     """Delete an expired grant, unless it was renewed in the meantime. One query.
 
     :param ended: The grant, from :func:`list_ended`.
@@ -353,6 +378,58 @@ def delete_ended_public_grant(scope: 'InternalScope', name: str, *, session: 'Se
     :returns: Whether it was deleted: False also if it was renewed in the meantime.
     """
     return _delete([_grant_is(scope, name, GranteeType.WORLD, EVERYBODY), s3.Grant.expired_at <= now()], session)
+
+
+def list_users(scope: 'InternalScope', name: Optional[str] = None, *, session: 'Session') -> list[StoredGrant]:
+    """List the valid grants for accounts that are also set on storages. One query.
+
+    :param name: Only of this collection.
+    """
+    table = s3.Grant
+    if not s3.is_ready(session=session):
+        return []
+    stmt = (
+        _stored()
+        .join(models.DataIdentifier, same_did())
+        .where(table.scope == scope, _is_for_user(), is_valid(), *([] if name is None else [table.name == name]))
+    )
+    return [found for row in session.execute(stmt) if name in (None, (found := StoredGrant(*row)).name)]
+
+
+def end_users(
+    scope: 'InternalScope', name: str, account: Optional[str] = None, *, session: 'Session'
+) -> Optional[list[str]]:
+    """Expire the grants for accounts that are also set on storages. Two queries.
+
+    The rows are kept until :func:`delete_ended_users`.
+
+    :param account: Only of this account.
+    :returns: The ids of the RSEs on which they are set; None: there is no such grant.
+    """
+    table = s3.Grant
+    if not s3.is_ready(session=session):
+        return None
+    where = [table.scope == scope, table.name == name, _is_for_user()]
+    where += [] if account is None else [table.grantee == account]
+    session.execute(
+        update(table).where(*where, is_valid()).values(expired_at=now()).execution_options(synchronize_session=False)
+    )
+    rows = session.execute(select(table.published_on).where(*where)).scalars().all()
+    return sorted({rse_id for row in rows for rse_id in (row or '').split(',')}) if rows else None
+
+
+def delete_ended_users(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
+    """Delete expired grants for accounts, after they were revoked on all storages. One query.
+
+    :returns: Whether there was one.
+    """
+    table = s3.Grant
+    return _delete([table.scope == scope, table.name == name, _is_for_user(), table.expired_at <= now()], session)
+
+
+def _is_for_user() -> Any:
+    """Return the condition that a grant is also set on a storage, for the account's own user there."""
+    return and_(s3.Grant.grantee_type == GranteeType.ACCOUNT, s3.Grant.published_on.is_not(None))
 
 
 def _delete(where: 'list[Any]', session: 'Session') -> bool:

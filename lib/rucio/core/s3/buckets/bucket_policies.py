@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bucket policies on the storages: which ones may be set, and the statements that `rucio s3 share --public` writes.
+"""Bucket policies on the storages: which ones may be set, and the statements that `rucio s3 share` writes.
 
 A Deny also applies to the Rucio server, which Ceph and SeaweedFS then do not even let remove the policy. So owners can
 only allow reading: everything else is refused. Admins can set everything that the storage accepts, except for a Deny
@@ -46,8 +46,9 @@ from rucio.common.s3.endpoint import SERVER_WORK
 from rucio.common.s3.errors import Target, status_of, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from contextlib import AbstractContextManager
 
     from rucio.core.s3.storages import Storage
 
@@ -58,12 +59,16 @@ __all__ = [
     'get',
     'lift',
     'locked_out',
+    'nothing_to_revoke',
     'public_prefixes',
     'remove',
     'set_public',
     'set_public_prefixes',
+    'set_users',
     'unpublish',
+    'user_prefixes',
     'warnings',
+    'with_users',
 ]
 
 MAX_BYTES = 20 * 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
@@ -74,6 +79,8 @@ _VERSION = '2012-10-17'
 _DOCUMENT = {'Version', 'Id', 'Statement'}
 _STATEMENT = {'Sid', 'Effect', 'Principal', 'Action', 'Resource'}
 _PUBLIC = 'RucioPublic'  # prefix of the Sid of statements by `rucio s3 share --public`
+_SHARED = 'RucioShared'  # ... by `rucio s3 share --with`, for users of the storage
+_LIST = 'List'  # suffix of the Sid of the second statement of these
 _PRINCIPAL = re.compile(
     r'arn:aws(-cn|-us-gov)?:iam::[A-Za-z0-9_-]*:(user|role)/([A-Za-z0-9_+=,.@-]+/)*(?P<name>[A-Za-z0-9_+=,.@-]+)'
 )
@@ -120,9 +127,9 @@ def _statements(policy: Any) -> list[dict[str, Any]]:
 
 
 def _check_statement(statement: dict[str, Any], bucket: str, admin: bool, own: 'AbstractSet[str]') -> None:
-    if not isinstance(statement.get('Sid', ''), str) or _is_public(statement):
+    if not isinstance(statement.get('Sid', ''), str) or _is_ours(statement):
         _refuse(
-            f"a Sid must be a string that does not begin with '{_PUBLIC}', which is used by `rucio s3 share --public`"
+            f"a Sid must be a string that does not begin with '{_PUBLIC}' or '{_SHARED}', which `rucio s3 share` uses"
         )
     if statement.get('Effect') not in ('Allow', 'Deny'):
         _refuse("the Effect of a statement must be 'Allow' or 'Deny'")
@@ -284,7 +291,7 @@ def _put(storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]]) -> N
 
 
 def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[str, Any]:
-    """Replace the policy of a bucket, but keep the statements of `rucio s3 share --public`. Up to four requests.
+    """Replace the policy of a bucket, but keep the statements of `rucio s3 share`. Up to four requests.
 
     :param policy: The new policy.
     :param admin: Whether the account is an admin, who may set more.
@@ -293,17 +300,17 @@ def change(storage: 'Storage', bucket: str, policy: Any, admin: bool) -> dict[st
     :raises AccessDenied: if it would remove a Deny that an admin has set.
     """
     current = _as_list((get(storage, bucket) or {}).get('Statement'))
-    public = [each for each in current if _is_public(each)]
+    ours = [each for each in current if _is_ours(each)]
     # A policy that was read and changed contains these.
-    statements = check(policy, bucket, admin, _own_names(storage), public)
+    statements = check(policy, bucket, admin, _own_names(storage), ours)
     _keep_denials(current, admin)
-    new = {**policy, 'Statement': [*statements, *public]}
+    new = {**policy, 'Statement': [*statements, *ours]}
     _put(storage, bucket, new)
     return new
 
 
 def remove(storage: 'Storage', bucket: str, admin: bool) -> Optional[dict[str, Any]]:
-    """Remove the policy of a bucket, but keep the statements of `rucio s3 share --public`. Two requests.
+    """Remove the policy of a bucket, but keep the statements of `rucio s3 share`. Two requests.
 
     :param admin: Whether the account is an admin, who may remove a Deny.
     :returns: The remaining policy.
@@ -316,8 +323,8 @@ def remove(storage: 'Storage', bucket: str, admin: bool) -> Optional[dict[str, A
             raise
         current = []  # Removing it may be allowed even if reading it is not.
     _keep_denials(current, admin)
-    public = [each for each in current if _is_public(each)]
-    left = {'Version': _VERSION, 'Statement': public} if public else None
+    ours = [each for each in current if _is_ours(each)]
+    left = {'Version': _VERSION, 'Statement': ours} if ours else None
     _put(storage, bucket, left)
     return left
 
@@ -385,7 +392,12 @@ def _refuse_if_locked(storage: 'Storage', bucket: str, error: RSEAccessDenied) -
     raise (locked_out(storage, bucket) if code in ('AccessDenied', '403') else error) from None
 
 
-# Public collections
+# What is shared
+
+
+def _is_ours(statement: Any) -> bool:
+    sid = str(statement.get('Sid', '')).lower() if isinstance(statement, dict) else ''
+    return sid.startswith((_PUBLIC.lower(), _SHARED.lower()))
 
 
 def _is_public(statement: Any) -> bool:
@@ -432,20 +444,40 @@ def set_public_prefixes(
     policy: Optional[dict[str, Any]],
     add: 'Collection[str]' = (),
     drop: 'Collection[str]' = (),
+    users: 'Optional[Mapping[str, Collection[str]]]' = None,
 ) -> None:
     """Update the public prefixes in a policy that was just read. One request.
 
     :param add: Key prefixes that everybody may read.
     :param drop: Sids of statements to remove.
+    :param users: Key prefixes, and the ARNs of exactly those users who may read them.
     :param policy: The current policy, or None.
     """
+    new = _replaced(policy, bucket, {*drop}, [_public_statement(bucket, prefix) for prefix in add])
+    for prefix, named in (users or {}).items():
+        new = with_users(new, bucket, prefix, named)
+    _put(storage, bucket, new)
+
+
+def _replaced(
+    policy: Optional[dict[str, Any]], bucket: str, drop: set[str], add: list[dict[str, Any]]
+) -> Optional[dict[str, Any]]:
+    """Return a policy without some statements and with others; None if nothing is left.
+
+    :raises InvalidObject: if it would be larger than storages allow.
+    """
     policy = policy or {'Version': _VERSION}
-    gone = {*drop, *map(_sid_of, add)}
+    gone = drop | {each['Sid'] for each in add}
     kept = [
         each for each in _as_list(policy.get('Statement')) if not (isinstance(each, dict) and each.get('Sid') in gone)
     ]
-    statements = kept + [_public_statement(bucket, prefix) for prefix in add]
-    _put(storage, bucket, {**policy, 'Statement': statements} if statements else None)
+    new = {**policy, 'Statement': kept + add}
+    if add and len(json.dumps(new, separators=(',', ':')).encode()) > MAX_BYTES:
+        raise InvalidObject(
+            f"The policy of bucket '{bucket}' has no room left: it would be larger than {MAX_BYTES} bytes. Revoke what "
+            'is no longer needed (rucio s3 ls --shared, rucio s3 unshare), or share a collection that contains several.'
+        )
+    return new if kept or add else None
 
 
 def _sid_of(prefix: str) -> str:
@@ -453,14 +485,21 @@ def _sid_of(prefix: str) -> str:
 
 
 def _public_statement(bucket: str, prefix: str) -> dict[str, Any]:
-    literal = re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix)
+    return _statement(_sid_of(prefix), ['*'], 's3:GetObject', f'{bucket}/{_pattern(prefix)}')
+
+
+def _statement(sid: str, principals: list[str], action: str, resource: str) -> dict[str, Any]:
     return {
-        'Sid': _sid_of(prefix),
+        'Sid': sid,
         'Effect': 'Allow',
-        'Principal': {'AWS': ['*']},
-        'Action': ['s3:GetObject'],
-        'Resource': [f'arn:aws:s3:::{bucket}/{literal}*'],
+        'Principal': {'AWS': principals},
+        'Action': [action],
+        'Resource': [f'arn:aws:s3:::{resource}'],
     }
+
+
+def _pattern(prefix: str) -> str:
+    return re.sub(r'[$*?]', lambda found: f'${{{found[0]}}}', prefix) + '*'
 
 
 def unpublish(storage: 'Storage', scope: str, name: str) -> None:
@@ -468,5 +507,99 @@ def unpublish(storage: 'Storage', scope: str, name: str) -> None:
 
     Without a bucket or policies, it is not public anyway.
     """
-    with suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported):
+    with nothing_to_revoke():
         set_public(storage, scope, name, False)
+
+
+def nothing_to_revoke() -> 'AbstractContextManager[None]':
+    """Ignore that there is no bucket, or that the storage has no policies: then nobody is let in by one."""
+    return suppress(SourceNotFound, DestinationNotAccessible, RSEOperationNotSupported, RSEFileNameNotSupported)
+
+
+# What users of the storage may read
+
+
+def set_users(
+    storage: 'Storage', bucket: str, policy: Optional[dict[str, Any]], prefix: str, users: 'Collection[str]'
+) -> None:
+    """Let exactly these users of the storage read and list the keys with a prefix, in a policy that was just read.
+
+    One request; none if the policy says so already. The rest of the policy is kept.
+
+    :param policy: The current policy, or None.
+    :param users: Their ARNs.
+    :raises InvalidObject: if the policy would be too large, or the storage rejects it.
+    """
+    new = with_users(policy, bucket, prefix, users)
+    if new != policy:
+        _put(storage, bucket, new)
+
+
+def with_users(
+    policy: Optional[dict[str, Any]], bucket: str, prefix: str, users: 'Collection[str]'
+) -> Optional[dict[str, Any]]:
+    """Return a policy in which exactly these users may read the keys with a prefix. No request.
+
+    Never to write: on Ceph, an object that a user writes with keys of its own belongs to that user, and the server
+    cannot read it. And neither account limits nor If-None-Match would be enforced.
+
+    :param policy: The current policy, or None.
+    :param users: Their ARNs.
+    :returns: The same policy if it says so already; None: without statements.
+    :raises InvalidObject: if it would be too large.
+    """
+    there = {sid for sid, found in user_prefixes(policy, bucket).items() if found == prefix}
+    wanted = _user_statements(bucket, prefix, users) if users else []
+    if there == {each['Sid'] for each in wanted}:
+        return policy
+    return _replaced(policy, bucket, there, wanted)
+
+
+def user_prefixes(policy: Any, bucket: str) -> dict[str, str]:
+    """Return the statements of `rucio s3 share` for users of the storage. No request.
+
+    By Sid, the prefix of the keys that they may read or list; empty if somebody changed the statement.
+
+    :param policy: The policy, as the storage returns it.
+    """
+    found = {}
+    for each in _as_list(policy.get('Statement')) if isinstance(policy, dict) else []:
+        if _is_ours(each) and not _is_public(each):
+            prefix, users = _prefix_of(each, bucket), _users_of(each)
+            good = map(_normal, _user_statements(bucket, prefix, users))
+            found[str(each['Sid'])] = prefix if _normal(each) in good else ''
+    return found
+
+
+def _normal(value: Any) -> Any:
+    """Return a statement, or a part of it, in one form: storages turn strings into lists and lists into strings."""
+    if isinstance(value, dict):
+        return {key: _normal(each) for key, each in value.items()}
+    return sorted(map(str, _as_list(value)))
+
+
+def _users_of(statement: dict[str, Any]) -> list[str]:
+    principal = statement.get('Principal')
+    return [str(each) for each in _as_list(principal.get('AWS'))] if isinstance(principal, dict) else []
+
+
+def _prefix_of(statement: dict[str, Any], bucket: str) -> str:
+    condition = statement.get('Condition')
+    like = condition.get('StringLike') if isinstance(condition, dict) else None
+    patterns = _as_list(like.get('s3:prefix') if isinstance(like, dict) else statement.get('Resource'))
+    pattern = str(patterns[0]) if len(patterns) == 1 else ''
+    literal = pattern.removeprefix(f'arn:aws:s3:::{bucket}/').removesuffix('*')
+    return re.sub(r'\$\{([$*?])\}', r'\1', literal)
+
+
+def _sid_of_users(prefix: str, users: 'Collection[str]') -> str:
+    return f'{_SHARED}{hashlib.sha256(chr(10).join([prefix, *sorted(users)]).encode()).hexdigest()[:16]}'
+
+
+def _user_statements(bucket: str, prefix: str, users: 'Collection[str]') -> list[dict[str, Any]]:
+    sid, pattern, principals = _sid_of_users(prefix, users), _pattern(prefix), sorted(users)
+    return [
+        _statement(sid, principals, 's3:GetObject', f'{bucket}/{pattern}'),
+        _statement(sid + _LIST, principals, 's3:ListBucket', bucket)
+        | {'Condition': {'StringLike': {'s3:prefix': [pattern]}}},
+    ]

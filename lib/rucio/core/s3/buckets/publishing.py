@@ -24,7 +24,7 @@ lost. So the reconciler checks each bucket (:func:`repair_policy`).
 """
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.exception import RucioException, ServiceUnavailable
 from rucio.common.s3.answers import line_logger
@@ -34,7 +34,7 @@ from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.s3 import GranteeType, is_ready
 from rucio.db.sqla.session import db_session
 
-from . import bucket_policies
+from . import bucket_policies, named_users
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rucio.common.types import InternalScope
+    from rucio.core.s3.auth.grants import StoredGrant
     from rucio.core.s3.storages import Storage
     from rucio.core.s3.subtrees import Subtree
 
@@ -59,7 +60,7 @@ class SweepResult(NamedTuple):
     """The result of deleting expired grants."""
 
     deleted: int
-    kept: list[str]  # public grants that could not be revoked on a storage: the collection, and why
+    kept: list[str]  # grants that could not be revoked on a storage: the collection, and why
 
 
 def publish(
@@ -135,34 +136,44 @@ def withdraw(
 
 
 def delete_ended(vo: str) -> SweepResult:
-    """Delete the expired grants of a VO; public ones after they were revoked on each storage.
+    """Delete the expired grants of a VO; those that are set on storages after they were revoked on each.
 
     One query if there are none.
     """
     with db_session(DatabaseOperationType.READ) as session:
         found = grants.list_ended(vo, session=session)
-    others = [ended for ended in found if ended.kind is not GranteeType.WORLD]
+    told = [ended for ended in found if ended.kind is GranteeType.WORLD or ended.published_on]
+    others = [ended for ended in found if ended not in told]
     with db_session(DatabaseOperationType.WRITE) as session:
         deleted = sum(grants.delete_ended(ended, session=session) for ended in others)
     dead: set[str] = set()
     kept = []
-    for ended in (each for each in found if each.kind is GranteeType.WORLD):
+    for ended in told:
+        still = f'{ended.scope}:{ended.name} may still be '
+        still += 'public' if ended.kind is GranteeType.WORLD else f'shared with the own user of {ended.grantee}'
         try:
-            failed = withdraw(ended.scope, ended.name, of=ended.did_created_at, dead=dead)
+            failed = _end(ended, dead)
         except Exception as error:  # noqa: BLE001 - the other grants have to be processed
-            kept.append(f'{ended.scope}:{ended.name} may still be public: {type(error).__name__}: {error}')
+            kept.append(f'{still}: {type(error).__name__}: {error}')
             continue
         dead |= {storage.rse_id for storage in failed}
         deleted += not failed
-        kept += [
-            f'{ended.scope}:{ended.name} may still be public on RSE {storage.rse}: {_text(error)}'
-            for storage, error in failed.items()
-        ]
+        kept += [f'{still} on RSE {storage.rse}: {_text(error)}' for storage, error in failed.items()]
     return SweepResult(deleted, kept)
 
 
+def _end(ended: 'StoredGrant', dead: set[str]) -> 'dict[Storage, RucioException]':
+    if ended.kind is GranteeType.WORLD:
+        return withdraw(ended.scope, ended.name, of=ended.did_created_at, dead=dead)
+    failed = named_users.revoke(ended.scope, ended.name, (ended.published_on or '').split(','), dead)
+    if not failed:
+        with db_session(DatabaseOperationType.WRITE) as session:
+            grants.delete_ended(ended, session=session)
+    return failed
+
+
 def repair_policy(subtree: 'Subtree') -> list[str]:
-    """Make the policy of a scope's bucket publish exactly what the table of grants says.
+    """Make the policy of a scope's bucket let in exactly whom the table of grants says.
 
     One request, a few queries, and some more for each public collection; if they differ, one more request. Nothing if
     the table of grants does not exist.
@@ -186,12 +197,13 @@ def repair_policy(subtree: 'Subtree') -> list[str]:
         granted = grants.list_published(subtree.scope, session=session)
         found = bucket_policies.public_prefixes(policy, bucket)
         told = [subtree.key_of(f'{name}/') for name, rse_ids in granted.items() if storage.rse_id in rse_ids]
+        users, broken = _users_to_set(subtree, policy, session)
         closed = [prefix for prefix in told if prefix not in found.values()]
         opened = {sid: prefix for sid, prefix in found.items() if _has_no_grant(subtree, prefix, granted, session)}
-    if refused is not None and closed:
+    if refused is not None and (closed or users):
         raise refused
-    if closed or opened:
-        bucket_policies.set_public_prefixes(storage, bucket, policy, closed, opened)
+    if closed or opened or users or broken:
+        bucket_policies.set_public_prefixes(storage, bucket, policy, closed, {*opened, *broken}, users)
     where = f"RSE {storage.rse}: by its policy, bucket '{bucket}'"
     return [
         *(f"{where} let everybody read '{each}', which is not shared: corrected." for each in opened.values()),
@@ -199,17 +211,48 @@ def repair_policy(subtree: 'Subtree') -> list[str]:
             f"{where} did not let everybody read '{each}', which is shared with everybody: corrected."
             for each in closed
         ),
+        *(
+            f"{where} did not let exactly those users read '{each}' with whom it is shared: corrected."
+            for each in (*users, *broken.values())
+        ),
     ]
+
+
+def _users_to_set(
+    subtree: 'Subtree', policy: Any, session: 'Session'
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Compare the statements for users of the storage with the grants.
+
+    :returns: The prefixes of this scope that others may read than the grants say, and who may; and the statements that
+        somebody has changed.
+    """
+    bucket = subtree.bucket
+    granted = named_users.list_prefixes(subtree.storage, subtree.scope, session=session)
+    wanted = {subtree.key_of(f'{name}/'): users for name, users in granted.items()}
+    found = bucket_policies.user_prefixes(policy, bucket)
+    foreign = {each for each in found.values() if each not in wanted and _is_only_of(subtree, each, session)}
+    wanted |= dict.fromkeys(foreign - {''}, ())
+    users = {
+        prefix: named
+        for prefix, named in wanted.items()
+        if bucket_policies.with_users(policy, bucket, prefix, named) != policy
+    }
+    return users, {sid: prefix for sid, prefix in found.items() if not prefix and prefix in foreign}
 
 
 def _has_no_grant(subtree: 'Subtree', prefix: str, granted: 'Collection[str]', session: 'Session') -> bool:
     """Return whether keys of this scope are public without a grant."""
     name = subtree.name_of(prefix).removesuffix('/')
     return (
-        prefix.startswith(subtree.key_prefix)
+        _is_only_of(subtree, prefix, session)
         and name not in granted
         and not old_grants.is_public(subtree.scope, name, session=session)
-        and not shared_keys.has_other_scopes(subtree.storage, subtree.scope, subtree.bucket, prefix, session=session)
+    )
+
+
+def _is_only_of(subtree: 'Subtree', prefix: str, session: 'Session') -> bool:
+    return prefix.startswith(subtree.key_prefix) and not shared_keys.has_other_scopes(
+        subtree.storage, subtree.scope, subtree.bucket, prefix, session=session
     )
 
 

@@ -42,7 +42,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, DIDType, ReplicaState
 from rucio.db.sqla.session import db_session
 
-from . import lookup, publishing
+from . import lookup, named_users, publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,16 +94,10 @@ def remove(
             states = {each: _state(subtree, each, session) for each in collections}
         going = [each for each, state in states.items() if state in ('unused', 'erased')]
         for each in going:
-            # Objects written there later must not be public. If a storage does not answer, rucio-s3-reconciler tries
+            # Nobody may read objects written there later. If a storage does not answer, rucio-s3-reconciler tries
             # again.
-            for elsewhere, error in publishing.withdraw(scope, each).items():
-                _LOGGER.warning(
-                    'S3: %s:%s may still be public on RSE %s: %s',
-                    scope,
-                    each,
-                    elsewhere.rse,
-                    error.args[0] if error.args else error,
-                )
+            _warn(f'{scope}:{each} may still be public', publishing.withdraw(scope, each))
+            _warn(f'{scope}:{each} may still be readable for users of its own', named_users.withdraw(scope, each)[1])
         with db_session(DatabaseOperationType.WRITE) as session:
             for each in going:
                 if states[each] == 'unused':
@@ -114,6 +108,11 @@ def remove(
             unused = not lookup.has_anything(scope, storage, session=session)
         removed['bucket'] = unused and _remove_bucket(subtree)
     return {'rse': storage.rse, 'bucket': subtree.bucket, 'finished': finished, 'removed': removed}
+
+
+def _warn(still: str, failed: 'dict[Storage, RucioException]') -> None:
+    for storage, error in failed.items():
+        _LOGGER.warning('S3: %s on RSE %s: %s', still, storage.rse, error.args[0] if error.args else error)
 
 
 def _refuse_known(subtree: Subtree, session: 'Session') -> None:
