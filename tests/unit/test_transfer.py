@@ -23,7 +23,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -512,7 +512,6 @@ def test_what_is_stopped_begins_nothing(connection, s3, source, dest, act):
     s3.store(BUCKET, 'stored', SMALL)
     stop, made, stored = threading.Event(), connection(), TARGET._replace(key='stored')
     stop.set()
-    s3.fail('HeadObject' if act == 'download' else 'none', Stalled())
     acts = {
         'upload': lambda: transfer.upload(made, source(LARGE), TARGET, stop=stop),
         'stream': lambda: transfer.upload_stream(made, io.BytesIO(LARGE), len(LARGE), TARGET, stop=stop),
@@ -789,39 +788,59 @@ def test_what_was_stored_comes_back(connection, s3, dest, content):
     assert os.listdir(dest.parent) == ['f']
 
 
-@pytest.mark.parametrize(('content', 'gets'), [(b'', 0), (SMALL, 1), (LARGE, 3)], ids=['empty', 'one GET', 'ranges'])
-def test_a_download_costs_a_head_and_its_gets(connection, s3, dest, content, gets):
+@pytest.mark.parametrize(('content', 'heads', 'gets'), [(b'', 1, 1), (SMALL, 0, 1), (LARGE, 1, 3)], ids=['empty', 'one GET', 'ranges'])
+def test_a_small_download_costs_one_request_and_others_a_head(connection, s3, dest, content, heads, gets):
     s3.store(BUCKET, TARGET.key, content)
     transfer.download(connection(), TARGET, str(dest))
-    assert s3.operations() == ['HeadObject', *['GetObject'] * gets]
+    assert s3.operations() == ['GetObject', *['HeadObject'] * heads, *['GetObject'] * (gets - 1)]
 
 
 MD5_OF_SMALL = hashlib.md5(SMALL).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ('content', 'expected', 'asked'),
+    ('content', 'changes', 'expected', 'asked'),
     [
-        (SMALL, Checksums(MD5_OF_SMALL, None, len(SMALL)), False),
-        (SMALL, Checksums(None, f'{zlib.adler32(SMALL):08x}', len(SMALL)), False),
-        (SMALL, Checksums(None, None, len(SMALL)), True),  # nobody would see that another object came
-        (SMALL, Checksums(MD5_OF_SMALL, None, None), True),
-        (SMALL, None, True),
-        (b'x', Checksums(hashlib.md5(b'x').hexdigest(), None, 1), False),
-        (b'', Checksums(hashlib.md5(b'').hexdigest(), None, 0), True),  # nobody would see whether there is one
-        (b'x' * (5 * MiB - 1), Checksums(hashlib.md5(b'x' * (5 * MiB - 1)).hexdigest(), None, 5 * MiB - 1), False),
-        (b'x' * 5 * MiB, Checksums(hashlib.md5(b'x' * 5 * MiB).hexdigest(), None, 5 * MiB), True),
+        (SMALL, {}, None, False),
+        (SMALL, {}, Checksums(None, None, len(SMALL)), False),
+        (SMALL, {'etag': f'{"1" * 32}-2'}, None, True),  # nothing to verify it by
+        (SMALL, {'etag': f'{"1" * 32}-2'}, Checksums(None, None, len(SMALL)), True),
+        (SMALL, {'etag': f'{"1" * 32}-2'}, Checksums(MD5_OF_SMALL, None, len(SMALL)), False),
+        (SMALL, {'etag': f'{"1" * 32}-2'}, Checksums(None, f'{zlib.adler32(SMALL):08x}', None), False),
+        (b'', {}, Checksums(hashlib.md5(b'').hexdigest(), None, 0), True),
+        (b'x' * (5 * MiB - 1), {}, None, False),
+        (b'x' * (5 * MiB + 1), {}, None, True),
+        (b'x' * (5 * MiB + 1), {}, Checksums(hashlib.md5(b'x' * (5 * MiB + 1)).hexdigest(), None, None), False),
     ],
     ids=str,
 )
-def test_the_size_is_asked_for_unless_the_catalogue_knows_enough(connection, s3, dest, content, expected, asked):
-    s3.store(BUCKET, TARGET.key, content)
-    assert transfer.download(connection(), TARGET, str(dest), expected=expected, ask=False) == len(content)
+def test_checksums_are_asked_for_where_nothing_else_verifies_the_content(connection, s3, dest, content, changes, expected, asked):
+    s3.store(BUCKET, TARGET.key, content, **changes)
+    assert transfer.download(connection(), TARGET, str(dest), expected=expected) == len(content)
     assert dest.read_bytes() == content
     assert ('HeadObject' in s3.operations()) is asked
-    s3.requests.clear()
-    transfer.download(connection(), TARGET, str(dest), expected=expected)
-    assert s3.operations()[0] == 'HeadObject'
+
+
+@pytest.mark.parametrize('crc32', [None, ''], ids=['CRC-32', 'none'])
+def test_only_botocore_verifies_an_object_that_has_no_md5_and_no_crc32(connection, s3, dest, crc32):
+    """It may have another checksum, which comes with the whole object."""
+    s3.store(BUCKET, TARGET.key, SMALL, etag=f'{"1" * 32}-2', **({} if crc32 is None else {'crc32': crc32}))
+    transfer.download(connection(), TARGET, str(dest))
+    gets = [request.headers.get('range') for request in s3.requests if request.operation == 'GetObject']
+    assert gets == ([f'bytes=0-{5 * MiB - 1}'] if crc32 is None else [f'bytes=0-{5 * MiB - 1}', None])
+
+
+def test_what_is_replaced_between_the_first_answer_and_the_head_is_not_mixed(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    s3.fail('GetObject', Answer(206, LARGE[: 5 * MiB][::-1], (('ETag', '"other"'), ('Content-Range', f'bytes 0-{5 * MiB - 1}/{len(LARGE)}'))))
+    transfer.download(connection(), TARGET, str(dest))
+    assert dest.read_bytes() == LARGE
+
+
+def test_ranges_that_are_not_as_long_as_the_first_answer_do_without_it(connection, s3, dest):
+    s3.store(BUCKET, TARGET.key, LARGE)
+    transfer.download(connection(multipart_chunksize=6 * MiB), TARGET, str(dest))
+    assert dest.read_bytes() == LARGE
 
 
 @pytest.mark.parametrize(
@@ -837,13 +856,14 @@ def test_the_size_is_asked_for_unless_the_catalogue_knows_enough(connection, s3,
 def test_another_content_than_the_catalogue_knows_is_not_taken(connection, s3, dest, expected, words):
     s3.store(BUCKET, TARGET.key, SMALL)
     dest.write_bytes(b'old')
+    begun = []
     with pytest.raises(FileConsistencyMismatch, match=words):
-        transfer.download(connection(), TARGET, str(dest), expected=expected)
+        transfer.download(connection(), TARGET, str(dest), expected=expected, meter=lambda *_: nullcontext(begun.append))
     assert dest.read_bytes() == b'old'
-    assert ('GetObject' in s3.operations()) is (expected.size in (None, len(SMALL)))  # before its bytes fill the disk
+    assert bool(begun) is (expected.size in (None, len(SMALL)))  # before its bytes fill the disk
 
 
-@pytest.mark.parametrize(('size', 'gets'), [(10 * MiB - 1, 1), (10 * MiB, 2)])
+@pytest.mark.parametrize(('size', 'gets'), [(10 * MiB - 1, 1), (10 * MiB, 3)])  # the first answer is longer than a range
 def test_ranges_begin_with_the_threshold(connection, s3, dest, size, gets):
     s3.store(BUCKET, TARGET.key, bytes(size))
     transfer.download(connection(multipart_threshold=10 * MiB), TARGET, str(dest))
@@ -938,7 +958,7 @@ def swapping(s3, content):
         (LARGE, [Cut()] * 30, ServiceUnavailable),
         (SMALL, [Longer()], FileConsistencyMismatch),
         (LARGE, [Longer()] * 3, FileConsistencyMismatch),
-        (LARGE, [NoRanges()], RSEOperationNotSupported),
+        (LARGE, [None, NoRanges()], RSEOperationNotSupported),
         (LARGE, [NoRanges()] * 3, RSEOperationNotSupported),
         (SMALL, [error(500, 'InternalError')], ServiceUnavailable),
         (LARGE, [error(403, 'AccessDenied')], RSEAccessDenied),
@@ -958,7 +978,7 @@ def test_the_old_file_stays_when_a_download_fails(connection, s3, dest, content,
 
 @pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
 def test_an_object_that_is_damaged_in_the_storage_is_not_taken_for_good(connection, s3, dest, content):
-    s3.store(BUCKET, TARGET.key, content, crc32='AAAAAA==')
+    s3.store(BUCKET, TARGET.key, content, crc32='AAAAAA==', etag='0' * 32)
     with pytest.raises(FileConsistencyMismatch, match='another replica'):
         transfer.download(connection(), TARGET, str(dest))
     assert not os.listdir(dest.parent)
@@ -1002,14 +1022,14 @@ def test_one_body_is_begun_anew_as_botocore_verifies_only_a_whole_one(connection
     s3.fail('GetObject', Cut(), Flipped())
     with pytest.raises(FileConsistencyMismatch):
         transfer.download(connection(checksum='md5'), TARGET, str(dest))
-    assert not any('range' in request.headers for request in s3.requests)
+    assert ['range' in request.headers for request in s3.requests] == [True, False]
 
 
 def test_the_first_failure_ends_a_download_also_where_another_range_hangs(connection, s3, dest, short_grace):
     s3.store(BUCKET, TARGET.key, LARGE)
-    s3.fail('GetObject', Stalled(), error(403, 'AccessDenied'))
+    s3.fail('GetObject', None, Stalled(), error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):
-        transfer.download(connection(max_concurrency=2), TARGET, str(dest))
+        transfer.download(connection(max_concurrency=3), TARGET, str(dest))
     wait_for_cleanup(s3)
     assert not os.listdir(dest.parent)
 
@@ -1033,12 +1053,16 @@ def test_an_object_of_more_ranges_than_threads_is_whole(connection, s3, dest):
 @pytest.mark.parametrize('content', [SMALL, LARGE], ids=['one GET', 'ranges'])
 def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(connection, s3, dest, content):
     s3.store(BUCKET, TARGET.key, content)
+    if content == SMALL:  # it came in one answer
+        transfer.download(connection(), TARGET, str(dest), meter=swapping(s3, content[::-1]))
+        assert dest.read_bytes() == content
+        return
     with pytest.raises(ServiceUnavailable, match='object was changed'):
         transfer.download(connection(), TARGET, str(dest), meter=swapping(s3, content[::-1]))
     assert not os.listdir(dest.parent)
 
 
-@pytest.mark.parametrize(('content', 'operation'), [(SMALL, 'HeadObject'), (SMALL, 'GetObject'), (LARGE, 'GetObject')])
+@pytest.mark.parametrize(('content', 'operation'), [(LARGE, 'HeadObject'), (SMALL, 'GetObject'), (LARGE, 'GetObject')])
 @pytest.mark.usefixtures('short_grace')
 def test_a_timeout_bounds_a_download_from_a_storage_that_hangs(connection, s3, dest, content, operation):
     s3.store(BUCKET, TARGET.key, content)
@@ -1068,14 +1092,14 @@ def test_a_download_that_was_stopped_makes_no_further_attempt(connection, s3, de
 def test_an_interrupted_download_is_continued_on_request(connection, s3, dest):
     s3.store(BUCKET, TARGET.key, LARGE)
     made = connection(max_concurrency=1)
-    for resume, left in ((False, 0), (True, 1), (True, 1)):
-        s3.fail('GetObject', None, error(403, 'AccessDenied'))
+    for resume, left, ranges_before in ((False, 0, 1), (True, 1, 1), (True, 1, 2)):
+        s3.fail('GetObject', *[None] * ranges_before, error(403, 'AccessDenied'))
         with pytest.raises(RSEAccessDenied):
             transfer.download(made, TARGET, str(dest), resume=resume)
         assert len(os.listdir(dest.parent)) == left
     s3.requests.clear()
     assert transfer.download(made, TARGET, str(dest), resume=True) == len(LARGE)
-    assert [each.headers.get('range') for each in s3.requests[1:]] == [f'bytes={10 * MiB}-{10 * MiB + 2}']
+    assert [each.headers.get('range') for each in s3.requests[2:]] == [f'bytes={10 * MiB}-{10 * MiB + 2}']
     assert os.listdir(dest.parent) == ['f']
     assert dest.read_bytes() == LARGE
 
@@ -1116,7 +1140,7 @@ def test_a_small_object_is_not_continued(connection, s3, dest, monkeypatch):
 
     monkeypatch.setattr(transfer, 'partial_file', partial_file)
     s3.store(BUCKET, TARGET.key, SMALL)
-    s3.fail('GetObject', error(403, 'AccessDenied'))
+    s3.fail('GetObject', Cut(), error(403, 'AccessDenied'))
     with pytest.raises(RSEAccessDenied):
         transfer.download(connection(), TARGET, str(dest), resume=True)
     assert (os.listdir(dest.parent), keeps) == ([], [None])
@@ -1347,9 +1371,10 @@ def test_a_weak_etag_is_no_condition(connection, s3, dest, monkeypatch, content)
 def test_a_weak_etag_still_tells_that_an_object_was_replaced(connection, s3, dest, monkeypatch):
     s3.store(BUCKET, TARGET.key, LARGE, crc32='')
     weak(s3, monkeypatch)
-    s3.fail('GetObject', Answer(206, LARGE[: 5 * MiB], (('ETag', 'W/"other"'), ('Content-Range', f'bytes 0-{5 * MiB - 1}/{len(LARGE)}'))))
+    answer = Answer(206, LARGE[5 * MiB : 10 * MiB], (('ETag', 'W/"other"'), ('Content-Range', f'bytes {5 * MiB}-{10 * MiB - 1}/{len(LARGE)}')))
+    s3.fail('GetObject', None, answer)
     with pytest.raises(ServiceUnavailable, match='changed while it was read'):
-        transfer.download(connection(), TARGET, str(dest))
+        transfer.download(connection(max_concurrency=1), TARGET, str(dest))
 
 
 @pytest.mark.parametrize('threshold', [5 * MiB, 50 * MiB], ids=['parts', 'whole'])

@@ -19,12 +19,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
-from botocore.exceptions import IncompleteReadError
-
 from rucio.common.client import detect_client_location
 from rucio.common.exception import (
     DestinationNotAccessible,
-    FileConsistencyMismatch,
     RSEProtocolNotSupported,
     RucioException,
     SourceNotFound,
@@ -180,17 +177,6 @@ class Sources:
         raise type(failures[0])(' '.join(map(message, failures)))
 
     def _get(self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]') -> None:
-        try:
-            self._once(protocol, pfn, expected, path, tally, ask=False)
-        except RucioException as error:
-            if not isinstance(error, FileConsistencyMismatch) and not isinstance(error.__cause__, IncompleteReadError):
-                raise
-            # The object may have another size: the answer to a HEAD says which.
-            self._once(protocol, pfn, expected, path, tally, ask=True)
-
-    def _once(
-        self, protocol: Default, pfn: str, expected: Checksums, path: str, tally: 'Tally[Any]', ask: bool
-    ) -> None:
         done = 0
 
         def step(number: int) -> None:
@@ -209,7 +195,6 @@ class Sources:
                     meter=lambda *_: nullcontext(step),  # one progress bar for all files
                     expected=expected,
                     stop=tally.stop,
-                    ask=ask,
                     resume=True,
                 )
         except BaseException:

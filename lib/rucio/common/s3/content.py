@@ -20,7 +20,7 @@ import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
 from s3transfer.exceptions import CancelledError
 from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 
@@ -28,8 +28,8 @@ from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSuppo
 
 from . import archives, deadlines
 from .clients import Stoppable
-from .errors import translated
-from .objects import need_version
+from .errors import status_of, translated
+from .objects import info, need_version, stat
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .errors import Target
     from .objects import ObjectInfo
 
-__all__ = ['BODIES', 'BROKEN', 'Checksums', 'Hasher', 'Reader', 'Verified', 'hash_object']
+__all__ = ['BODIES', 'BROKEN', 'Beginning', 'Checksums', 'Hasher', 'Reader', 'Verified', 'begin', 'hash_object']
 
 BLOCK = 1024**2  # bytes read at once
 BODIES = 3  # interrupted answers in a row; each request has the client's own retries
@@ -116,6 +116,83 @@ class Hasher:
         return self.expected.agrees(self.checksums)
 
 
+class Beginning:
+    """The properties of an object, and the answer with its first bytes until somebody takes it.
+
+    :param info: The properties.
+    :param body: The answer, or None.
+    """
+
+    def __init__(self, info: 'ObjectInfo', body: Any = None) -> None:
+        self.info = info
+        self._body = body
+
+    def take(self) -> Any:
+        """Return the answer, or None. Whoever takes it closes it."""
+        body, self._body = self._body, None
+        return body
+
+    def close(self) -> None:
+        """End the answer, unless it was taken."""
+        if (body := self.take()) is not None:
+            body.close()
+
+
+def begin(connection: 'Connection', target: 'Target', most: int, *, verified: bool = False) -> Beginning:
+    """Ask for the first bytes of an object.
+
+    One GET of a range: of a small object with an MD5 or CRC-32 that is the whole download. Otherwise one HEAD more, as
+    answers with a range have no checksums of the whole object, and botocore does not verify them. The answer is not
+    used if the object changed meanwhile, or if only botocore can verify it, by an answer without a range. Errors are
+    botocore's own.
+
+    :param connection: The storage.
+    :param target: The object.
+    :param most: The number of bytes to ask for.
+    :param verified: The caller verifies the content: a HEAD would tell nothing that is needed.
+    """
+    try:
+        answer = _first_bytes(connection, target, most)
+    except ClientError as error:
+        if archives.is_refusal(error) and stat(connection, target, 'get').restoring:
+            raise archives.restoring() from error
+        if status_of(error) != 416:  # there is no first byte
+            raise
+        return Beginning(stat(connection, target, 'get'))
+    size = _whole_size(answer, most)
+    if size is None:
+        answer['Body'].close()
+        return Beginning(stat(connection, target, 'get'))
+    first = Beginning(info({**answer, 'ContentLength': size}), answer['Body'])
+    found, is_signed = first.info, connection.authorizer.whole_objects_only
+    if verified or is_signed or (size <= most and (found.crc32 or found.md5)):
+        return first
+    told = stat(connection, target, 'get')
+    if (told.size, told.etag) != (size, found.etag) or (size <= most and not told.crc32):
+        first.close()
+    return Beginning(told, first.take())
+
+
+def _first_bytes(connection: 'Connection', target: 'Target', most: int) -> Any:
+    has_checksums = connection.endpoint.checksum == 'crc32' and not connection.authorizer.whole_objects_only
+    extra: Any = {'ChecksumMode': 'ENABLED'} if has_checksums else {}
+    return connection.client.get_object(Bucket=target.bucket, Key=target.key, Range=f'bytes=0-{most - 1}', **extra)
+
+
+def _whole_size(answer: Any, most: int) -> Optional[int]:
+    """Return the size of an object from the answer to a GET of its first bytes; None if it is not what was asked for.
+
+    Some storages ignore the range of a small object.
+    """
+    came, size = answer.get('ContentRange'), answer.get('ContentLength')
+    if not came:
+        return size if isinstance(size, int) and 0 <= size <= most else None
+    total = came.rpartition('/')[2]
+    if not (total.isascii() and total.isdigit()):
+        return None
+    return int(total) if came == f'bytes 0-{min(most, int(total)) - 1}/{total}' else None
+
+
 class Reader:
     """Reads the bytes of an object, or a range of them, in order. All requests are for the same version of the object.
 
@@ -155,6 +232,13 @@ class Reader:
         # The interruptions in a row, and the position from which on the next one starts a new row.
         self._broken, self._out_of_row = 0, start
         self._body: Any = None
+
+    def begin_with(self, body: Any) -> None:
+        """Read an answer that has begun already, instead of sending the first request.
+
+        :param body: The answer, with exactly these bytes; None to send it.
+        """
+        self._body = body
 
     @property
     def left(self) -> int:

@@ -24,7 +24,7 @@ import time
 import zlib
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
@@ -57,6 +57,7 @@ class Fetch:
     :param progress: Called by any thread with the bytes of each step; negative if bytes have to be repeated.
     :param resume: Whether ranges that an earlier download of this version has completed are used. They are read, not
         requested, and the file has a record of them at its end until it is complete. Not for weak ETags.
+    :param first: Returns the answer with the first range, if it is there already, or None.
     """
 
     def __init__(
@@ -68,10 +69,19 @@ class Fetch:
         piece: int,
         progress: 'Optional[Callable[[int], None]]',
         resume: bool = False,
+        first: 'Callable[[], Any]' = lambda: None,
     ) -> None:
         self.done = threading.Event()  # complete, or failed
         self._stop = threading.Event()
-        self._read = partial(Reader, Stoppable.of(client, self._stop), target, info, self._stop)
+        reader = partial(Reader, Stoppable.of(client, self._stop), target, info, self._stop)
+
+        def read(start: int, size: int, *, resumes: bool) -> Reader:
+            made = reader(start, size, resumes=resumes, far=size)
+            if not start:
+                made.begin_with(first())
+            return made
+
+        self._read = read
         self._path = path
         self._progress = progress or (lambda _: None)
         self._lock = threading.Lock()
@@ -183,7 +193,7 @@ class Fetch:
         for tries_left in reversed(range(BODIES if whole else 1)):
             done = crc = 0
             try:
-                with closing(self._read(start, size, resumes=not whole, far=size)) as reader:
+                with closing(self._read(start, size, resumes=not whole)) as reader:
                     while data := reader.read():
                         write_at(file, start + done, data)
                         crc = zlib.crc32(data, crc)

@@ -25,7 +25,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Optional, TypeVar, cast
 
@@ -47,7 +48,8 @@ from rucio.common.exception import (
 
 from . import archives, objects, s3transfer_internals
 from .checksums import crc32_of, etag_of
-from .content import BLOCK, Checksums, Hasher, Verified
+from .clients import Stoppable
+from .content import BLOCK, Beginning, Checksums, Hasher, Verified, begin
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .multipart import LeftOver, Multipart
@@ -417,7 +419,7 @@ def _arrived(
     return objects.bare_etag(info.etag) == etag_of(file, 0 if info.md5 else chunksize)
 
 
-def download(  # noqa: PLR0913 - what a download of many files needs
+def download(
     connection: 'Connection',
     target: Target,
     path: str,
@@ -426,15 +428,14 @@ def download(  # noqa: PLR0913 - what a download of many files needs
     expected: Optional[Checksums] = None,
     stop: Optional[threading.Event] = None,
     *,
-    ask: bool = True,
     resume: bool = False,
 ) -> int:
     """Download an object to a local file; missing parent directories are created.
 
-    One request for its size, unless it is known and not to be asked for; then one GET, or from ``multipart_threshold``
-    bytes on one for each ``multipart_chunksize``, concurrently and all for the same version of the object. The content
-    is verified if the object has a checksum. The file appears when it is complete; an existing file is kept on any
-    failure.
+    One GET tells the size. From ``multipart_threshold`` bytes on it is one for each ``multipart_chunksize``,
+    concurrently and all for the same version of the object. One HEAD more for a large object, or one without MD5 and
+    CRC-32, unless the catalogue has a checksum. The content is verified if the object has a checksum. The file appears
+    when it is complete; an existing file is kept on any failure.
 
     :param connection: The storage.
     :param target: The object.
@@ -443,8 +444,6 @@ def download(  # noqa: PLR0913 - what a download of many files needs
     :param meter: Shows the progress, see :func:`rucio.common.s3.progress.meter`.
     :param expected: What the catalogue knows of the content. The file is then read once to compare it.
     :param stop: Set it to stop this download, and all others with the same event.
-    :param ask: Whether to ask for the size of an object below ``multipart_threshold`` that is known. If another one
-        comes, the failure does not tell it.
     :param resume: Whether to keep the complete ranges of a large object if the download is interrupted, next to the
         file, and to continue what was interrupted before: the ranges are read and verified.
     :returns: The size in bytes.
@@ -456,15 +455,8 @@ def download(  # noqa: PLR0913 - what a download of many files needs
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DestinationNotAccessible(f"'{path}' is not a regular file: choose another destination.")
     deadline = _Deadline(timeout, stop)
-    info = None if ask or not expected else _known(connection, expected)
-    if info is None:
-        with translated('get', target):
-            info = deadline.run(lambda: objects.stat(connection, target, 'get'))
-    if expected and expected.size not in (None, info.size):  # before its bytes fill the disk
-        raise FileConsistencyMismatch(
-            f'RSE {target.rse}: get of {target}: it has {info.size} bytes, but the catalogue says {expected.size}. The '
-            'object is damaged or was changed: use another replica, or declare it bad.'
-        )
+    first = _begin(connection, target, deadline, expected, _Stop(stop))
+    info = first.info
     folder = os.path.dirname(os.path.abspath(path))
     # A weak ETag does not tell versions apart.
     can_continue = resume and info.condition and _range_size(connection.endpoint, info.size) < info.size
@@ -472,13 +464,14 @@ def download(  # noqa: PLR0913 - what a download of many files needs
     try:
         os.makedirs(folder, exist_ok=True)
         with (
+            closing(first),
             ending_by_exception(),
             partial_file(folder, os.path.basename(path), keep) as partial,
             meter(os.path.basename(path), info.size) if meter else nullcontext() as progress,
         ):
-            _download(connection, target, partial, info, deadline, progress, keep)
-            if expected:
-                _need_content(target, partial, expected)
+            _download(connection, target, partial, first, deadline, progress, keep)
+            # botocore does not verify ranges.
+            _need_content(target, partial, expected or Checksums(None if info.crc32 else info.md5))
             os.replace(partial, path)
     except OSError as error:
         raise local_error(error, path, reading=False) from error
@@ -489,15 +482,15 @@ def _download(
     connection: 'Connection',
     target: Target,
     path: str,
-    info: objects.ObjectInfo,
+    first: Beginning,
     deadline: _Deadline,
     progress: Optional[Progress],
     keep: Optional[threading.Event],
 ) -> None:
-    endpoint = connection.endpoint
+    endpoint, info = connection.endpoint, first.info
     piece = max(1, _range_size(endpoint, info.size))
     with translated('get', target):
-        fetch = Fetch(connection.client, target, info, path, piece, progress, resume=keep is not None)
+        fetch = Fetch(connection.client, target, info, path, piece, progress, keep is not None, first.take)
         try:
             fetch.start(endpoint.max_concurrency)
             deadline.wait(fetch.done)
@@ -524,12 +517,32 @@ def _range_size(endpoint: 'Endpoint', size: int) -> int:
     )
 
 
-def _known(connection: 'Connection', expected: Checksums) -> Optional[objects.ObjectInfo]:
-    """Return what suffices to download an object in one request, if enough is known to verify it afterwards."""
-    size = expected.size or 0  # without a request, nobody would see whether there is an empty object
-    if not 0 < size < connection.endpoint.multipart_threshold or not (expected.md5 or expected.adler32):
-        return None
-    return objects.ObjectInfo(size, '')
+def _begin(
+    connection: 'Connection', target: Target, deadline: _Deadline, expected: Optional[Checksums], stop: _Stop
+) -> Beginning:
+    """Ask for the first bytes of an object, and compare its size with the catalogue.
+
+    :raises FileConsistencyMismatch: if it differs, before its bytes fill the disk.
+    """
+    most = connection.endpoint.multipart_threshold
+    verified = expected is not None and bool(expected.md5 or expected.adler32)
+    stoppable = replace(connection, client=Stoppable.of(connection.client, stop))
+    try:
+        with translated('get', target):
+            first = deadline.run(lambda: begin(stoppable, target, most, verified=verified))
+    except BaseException:
+        stop.set()  # it may still be waiting in its thread
+        raise
+    size = first.info.size
+    if size >= most != _range_size(connection.endpoint, size):
+        first.close()  # it is not the first range
+    if expected and expected.size not in (None, size):
+        first.close()
+        raise FileConsistencyMismatch(
+            f'RSE {target.rse}: get of {target}: it has {size} bytes, but the catalogue says {expected.size}. The '
+            'object is damaged or was changed: use another replica, or declare it bad.'
+        )
+    return first
 
 
 def _need_content(target: Target, path: str, expected: Checksums) -> None:

@@ -411,7 +411,7 @@ class Default(_Names):
             )
 
     def get(self, path: str, dest: str, transfer_timeout: Union[float, str, None] = None) -> None:
-        """Download an object to ``dest``, creating its parent directories. Two requests, or more for large objects.
+        """Download an object to ``dest``, creating its parent directories. One request, or more for large objects.
 
         :param path: The PFN.
         :param dest: The local file.
