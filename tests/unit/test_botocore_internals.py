@@ -510,3 +510,31 @@ def test_an_unsigned_request_is_sent(s3):
     answer = internals.send_unsigned(f'{s3.url}/{BUCKET}/k', internals.authorities(), None, 5)
     assert (answer.status_code, answer.content) == (200, b'x')
     assert 'authorization' not in s3.requests[-1].headers
+
+
+def test_a_complete_request_passes_what_is_put_around_a_client(client, s3):
+    s3.make_bucket('b')
+    seen = []
+    client.meta.events.register('before-send.s3.PutObject', lambda request, **_: seen.append(request.url))
+    internals.wrap_send(client, lambda send, request: seen.append(request.method) or send(request))
+    answer = internals.send(client, 'PutObject', 'PUT', f'{s3.url}/b/k', {'Content-Length': '1'}, b'x')
+    assert (answer.status_code, s3.content('b', 'k')) == (200, b'x')
+    assert seen == [f'{s3.url}/b/k', 'PUT']
+    read = internals.send(client, 'GetObject', 'GET', f'{s3.url}/b/k', {}, None)
+    assert read.raw.read() == b'x'
+
+
+def test_an_answer_is_parsed_as_by_the_client(client, s3):
+    answer = internals.send(client, 'GetObject', 'GET', f'{s3.url}/nothing/k', {}, b'')
+    found = internals.parsed(client, 'GetObject', answer)
+    assert (found['Error']['Code'], found['ResponseMetadata']['HTTPStatusCode']) == ('NoSuchBucket', 404)
+
+
+def test_the_url_of_a_bucket_is_what_a_client_would_take(client, s3):
+    assert internals.bucket_url(client, 'user.alice') == f'{s3.url}/user.alice'
+
+
+@pytest.mark.parametrize(('retries', 'expected'), [({'total_max_attempts': 3}, 3), ({}, 1)])
+def test_the_number_of_attempts_is_known(retries, expected):
+    made = internals.isolated_session(KEYS).create_client('s3', 'mars', config=Config(retries=retries))
+    assert internals.max_attempts(made) == expected

@@ -366,7 +366,7 @@ def test_data_that_are_damaged_on_their_way_are_refused_by_the_storage(connectio
     damaged = connection(checksum=checksum)
 
     def damage(request, **_):
-        request.body = b'!' + request.body.read()[1:]
+        request.body = b'!' + request.body[1:]
 
     damaged.client.meta.events.register_last('before-send.s3.PutObject', damage)
     with pytest.raises(FileConsistencyMismatch, match='BadDigest'):

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import botocore.session
 from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
 from botocore.compat import HTTPHeaders
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.credentials import (
@@ -39,6 +39,7 @@ from botocore.credentials import (
     DeferredRefreshableCredentials,
     ReadOnlyCredentials,
 )
+from botocore.endpoint import convert_to_response_dict
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.parsers import ResponseParserFactory
@@ -46,8 +47,6 @@ from botocore.utils import determine_content_length, parse_timestamp
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from botocore.awsrequest import AWSPreparedRequest
 
 __all__ = [
     'after_call',
@@ -58,15 +57,19 @@ __all__ = [
     'before_parsing',
     'before_retry',
     'before_signing',
+    'bucket_url',
     'check_answers',
     'instead_of_a_call',
     'isolated_session',
     'limit_reads',
+    'max_attempts',
     'no_variables',
     'operations_with_checksum',
+    'parsed',
     'payload_hash',
     'read_dates',
     'renewed_keys',
+    'send',
     'send_unsigned',
     'set_content',
     'stop_redirects',
@@ -206,6 +209,28 @@ def wrap_send(client: Any, handler: Callable[[Callable[[Any], Any], Any], Any]) 
     """
     inner = client._endpoint  # noqa: SLF001
     inner.http_session = _Wrapped(inner.http_session, handler)
+
+
+def send(
+    client: Any, operation: str, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes]
+) -> AWSResponse:
+    """Send a request that is complete and signed through the connections of a client, once, with all that wraps them.
+
+    Emits the event ``before-send``, and uses ``awsrequest.HeadersDict`` and ``client._endpoint.http_session``: in all
+    public ways botocore builds the request itself.
+
+    :param client: A client of S3.
+    :param operation: The operation.
+    :param method: The HTTP method.
+    :param url: The URL.
+    :param headers: The headers.
+    :param body: The body. Without one, the body of a successful answer is left to the caller.
+    """
+    made: Any = HeadersDict({'User-Agent': client.meta.config.user_agent, **headers})
+    request = AWSPreparedRequest(method, url, made, body, stream_output=body is None)
+    client.meta.events.emit(f'before-send.s3.{operation}', request=request)
+    answer: AWSResponse = client._endpoint.http_session.send(request)  # noqa: SLF001
+    return answer
 
 
 class _Wrapped:
@@ -353,6 +378,42 @@ def instead_of_a_call(parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, An
     """
     parsed['ResponseMetadata'] = {'HTTPStatusCode': 200, 'HTTPHeaders': {}, 'RetryAttempts': 0}
     return AWSResponse('', 200, HTTPHeaders(), None), parsed
+
+
+def bucket_url(client: Any, bucket: str) -> str:
+    """Return the URL to which a client appends a slash and the key, as its ``addressing_style`` and AWS's rules say.
+
+    Uses ``_resolve_endpoint_ruleset``: botocore has no public function for it.
+
+    :param client: A client of S3.
+    :param bucket: The bucket.
+    """
+    model = client.meta.service_model.operation_model('GetObject')
+    url, _, _ = client._resolve_endpoint_ruleset(model, {'Bucket': bucket, 'Key': 'key'}, {})  # noqa: SLF001
+    return str(url)
+
+
+def max_attempts(client: Any) -> int:
+    """Return how often a client sends a request at most; 1 if it was not told.
+
+    :param client: The client.
+    """
+    return int((client.meta.config.retries or {}).get('total_max_attempts', 1))
+
+
+def parsed(client: Any, operation: str, answer: AWSResponse) -> dict[str, Any]:
+    """Parse an answer whose body was read as a client does, with what :func:`check_answers` added.
+
+    Uses ``endpoint.convert_to_response_dict`` and ``client._endpoint._response_parser_factory``.
+
+    :param client: A client of S3.
+    :param operation: The operation.
+    :param answer: The answer.
+    """
+    model = client.meta.service_model.operation_model(operation)
+    parser = client._endpoint._response_parser_factory.create_parser('rest-xml')  # noqa: SLF001
+    found: dict[str, Any] = parser.parse(convert_to_response_dict(answer, model), model.output_shape)
+    return found
 
 
 def operations_with_checksum(client: Any) -> list[str]:

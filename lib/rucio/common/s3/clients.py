@@ -38,6 +38,7 @@ from .authorizer import Authorizer
 from .conditions import NeverOverwrite, OptionalHeaders
 from .credentials import Presigned
 from .dates import from_text
+from .direct import Direct
 from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, translated
 from .settings import Secrets
@@ -48,17 +49,21 @@ if TYPE_CHECKING:
 
 __all__ = ['Connection', 'Stoppable', 'bare', 'connect']
 
-_shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client']] = {}
+_shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client', Optional[Direct]]] = {}
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A client, with the storage and the way of authorisation that it was made for."""
+    """A client, with the storage and the way of authorisation that it was made for.
+
+    ``direct`` is a shorter way for small objects, if there is one.
+    """
 
     endpoint: Endpoint
     authorizer: Authorizer
     client: 'S3Client'
+    direct: Optional[Direct] = None
 
 
 def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Patience = PERSON) -> Connection:
@@ -84,9 +89,11 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     key = (os.getpid(), authorizer.identity, patience, storage, counted)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
-            _shared[key] = (authorizer, _make(endpoint, authorizer, patience))
-        authorizer, client = _shared[key]
-    return Connection(endpoint, authorizer, client)
+            client = _make(endpoint, authorizer, patience)
+            direct = None if authorizer.whole_objects_only else Direct(client, endpoint, authorizer)
+            _shared[key] = (authorizer, client, direct)
+        authorizer, client, direct = _shared[key]
+    return Connection(endpoint, authorizer, client, direct)
 
 
 def bare(endpoint: Endpoint, authorizer: Authorizer, patience: Patience = PERSON) -> Connection:

@@ -23,6 +23,7 @@ import os
 import stat as stat_module
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -35,6 +36,7 @@ from s3transfer.exceptions import CancelledError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
+from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 
 from rucio.common.exception import (
     DestinationNotAccessible,
@@ -47,14 +49,16 @@ from rucio.common.exception import (
 )
 
 from . import archives, objects, s3transfer_internals
-from .checksums import crc32_of, etag_of
+from .checksums import base64_of, crc32_of, etag_of
 from .clients import Stoppable
 from .content import BLOCK, Beginning, Checksums, Hasher, Verified, begin
+from .direct import Direct
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
 from .interrupts import cleaning_up, ending_by_exception
 from .multipart import LeftOver, Multipart
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
+from .range_record import write_at
 from .ranges import Fetch
 
 if TYPE_CHECKING:
@@ -86,6 +90,10 @@ class _Deadline:
         self._end = time.monotonic() + seconds if seconds else None
         self._stop = stop
 
+    def stop(self) -> threading.Event:
+        """Return a stop for a part of the transfer."""
+        return _Stop(self._stop)
+
     def wait(self, done: threading.Event) -> None:
         late = False
         try:
@@ -109,9 +117,13 @@ class _Deadline:
         """
         return _TICK if self._end is None else min(_TICK, self._end - time.monotonic())
 
-    def run(self, ask: Callable[[], Answer]) -> Answer:
-        """Call a function that has no time-out of its own. If it is late, its thread ends by ``read_timeout``."""
-        if self._end is None:
+    def run(self, ask: Callable[[], Answer], apart: bool = False) -> Answer:
+        """Call a function that has no time-out of its own. If it is late, its thread ends by ``read_timeout``.
+
+        :param ask: The function.
+        :param apart: Let no handler of a signal interrupt it: those of the main thread may raise anything.
+        """
+        if self._end is None and not (apart and threading.current_thread() is threading.main_thread()):
             return ask()
         executor = ThreadPoolExecutor(1, 'rucio-s3')
         future = executor.submit(ask)
@@ -150,8 +162,12 @@ class _Watcher(BaseSubscriber):
         s3transfer_internals.tell_of_source(future, self._size, self._etag)
 
     def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
+        self.tell(bytes_transferred)
+
+    def tell(self, number: int) -> None:
+        """Show that so many bytes were sent."""
         if self._progress is not None:
-            self._progress(bytes_transferred)
+            self._progress(number)
 
     def on_done(self, future: TransferFuture, **_: Any) -> None:
         self.done.set()
@@ -166,6 +182,7 @@ class _OnePass:
 
     def __init__(self, file: BinaryIO, size: int, stop: threading.Event, hasher: Optional[Hasher] = None) -> None:
         self.failure: Optional[RucioException] = None
+        self.is_ambiguous = False  # whether an earlier attempt may have succeeded
         self._file = file
         self._size = size
         self._stop = stop
@@ -191,6 +208,17 @@ class _OnePass:
                     )
                 )
         return data
+
+    def whole(self) -> bytes:
+        """Read the file at once."""
+        return self.read(self._size)
+
+    def restart(self, ambiguous: bool) -> None:
+        """Begin again, after an attempt that may have succeeded although it failed."""
+        self.is_ambiguous = self.is_ambiguous or ambiguous
+        self._file.seek(0)
+        if self._hasher is not None:
+            self._hasher.restart()
 
     def _fail(self, failure: RucioException) -> NoReturn:
         """Raise a failure that is not retried: botocore takes exceptions while it sends for a broken connection."""
@@ -290,6 +318,8 @@ def _upload(
     client = Multipart(connection, watcher.stop, target, size)
     with translated('put', target):
         try:
+            if size < endpoint.multipart_threshold and _put(connection.direct, body, target, deadline, watcher):
+                return
             config = _upload_config(endpoint, chunksize, single=size if signed else 0)
             manager = TransferManager(cast('S3Client', client), config)
             _finish(
@@ -301,12 +331,35 @@ def _upload(
         except (ClientError, BotoCoreError, CancelledError) as error:
             if body.failure is not None:
                 raise body.failure from None
-            if not (is_ambiguous(error) or client.is_gone or (tried_before and status_of(error) == 412)):
+            again = tried_before or body.is_ambiguous
+            if not (is_ambiguous(error) or client.is_gone or (again and status_of(error) == 412)):
                 raise
             if not _arrived(
                 connection, target, file, size, 0 if size < endpoint.multipart_threshold else chunksize, deadline
             ):
                 raise
+
+
+def _put(direct: Optional[Direct], body: _OnePass, target: Target, deadline: _Deadline, watcher: _Watcher) -> bool:
+    """Try to store a small file by one request without s3transfer.
+
+    :returns: Whether it is stored. Otherwise s3transfer has to try.
+    """
+    if direct is None or not direct.can_put:
+        return False
+    data = body.whole()
+    try:
+        deadline.run(partial(direct.put, target, data, watcher.stop), apart=True)
+    except ClientError as error:
+        if not direct.repeats(error):
+            raise
+        body.restart(is_ambiguous(error))
+        return False
+    except BaseException:
+        watcher.stop.set()
+        raise
+    watcher.tell(len(data))
+    return True
 
 
 def upload_stream(
@@ -455,6 +508,11 @@ def download(
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DestinationNotAccessible(f"'{path}' is not a regular file: choose another destination.")
     deadline = _Deadline(timeout, stop)
+    if expected and _get(connection, target, path, expected, deadline):
+        with meter(os.path.basename(path), expected.size or 0) if meter else nullcontext() as progress:
+            if progress is not None:
+                progress(expected.size or 0)
+        return expected.size or 0
     first = _begin(connection, target, deadline, expected, _Stop(stop))
     info = first.info
     folder = os.path.dirname(os.path.abspath(path))
@@ -476,6 +534,59 @@ def download(
     except OSError as error:
         raise local_error(error, path, reading=False) from error
     return info.size
+
+
+def _get(connection: 'Connection', target: Target, path: str, expected: Checksums, deadline: _Deadline) -> bool:
+    """Try to get a small object, whose size and checksum are known, by one request without other threads.
+
+    :returns: Whether the file is there. Otherwise, the usual way has to try, or to find out why not.
+    """
+    direct, size = connection.direct, expected.size or 0  # nobody would see whether there is an empty object
+    is_known = 0 < size < connection.endpoint.multipart_threshold and (expected.md5 or expected.adler32)
+    if direct is None or not direct.can_get or not is_known:
+        return False
+    stop, folder = deadline.stop(), os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with (
+            translated('get', target),
+            ending_by_exception(),
+            partial_file(folder, os.path.basename(path)) as unfinished,
+        ):
+            if deadline.run(partial(_stream, direct, target, unfinished, expected, stop), apart=True):
+                os.replace(unfinished, path)
+                return True
+    except RucioException as error:
+        if not isinstance(error.__cause__, ClientError) or not direct.repeats(error.__cause__):
+            raise
+    except HTTPError:  # interrupted
+        pass
+    except OSError as error:
+        raise local_error(error, path, reading=False) from error
+    finally:
+        stop.set()
+    return False
+
+
+def _stream(direct: Direct, target: Target, path: str, expected: Checksums, stop: threading.Event) -> bool:
+    """Write an object to an empty file, but no more bytes than expected, and return whether it is what was expected."""
+    answer, hasher, crc = direct.get(target, stop), Hasher(expected, md5=not expected.adler32), 0
+    stored = str(answer.headers.get('x-amz-checksum-crc32') or '')
+    with closing(answer.raw) as body, open(path, 'r+b', buffering=0) as file:
+        while block := body.read(BLOCK):
+            if stop.is_set():
+                raise CancelledError
+            start = hasher.checksums.size or 0
+            hasher.add(block)
+            if start + len(block) > (expected.size or 0):
+                return False
+            write_at(file, start, block)
+            crc = zlib.crc32(block, crc) if stored else 0
+    if not hasher.is_expected or hasher.checksums.size != expected.size:
+        return False
+    if stored and '-' not in stored:  # that of a multipart upload is of its parts
+        _need_stored(target, stored, base64_of(crc))
+    return True
 
 
 def _download(
@@ -501,9 +612,14 @@ def _download(
                     keep.set()
         crc32 = fetch.crc32()
     # botocore verifies answers with the whole object, but ranges have no checksums of their own.
-    if info.crc32 and info.crc32 != crc32:
+    if info.crc32:
+        _need_stored(target, info.crc32, crc32)
+
+
+def _need_stored(target: Target, stored: str, found: str) -> None:
+    if stored != found:
         raise FileConsistencyMismatch(
-            f'RSE {target.rse}: get of {target}: its CRC32 is {crc32}, but {info.crc32} was stored with it. '
+            f'RSE {target.rse}: get of {target}: its CRC32 is {found}, but {stored} was stored with it. '
             'The object is damaged: tell the operator, and use another replica.'
         )
 
