@@ -19,6 +19,7 @@ import configparser
 import logging
 import os
 import shutil
+import sys
 
 import botocore.session
 import hypothesis
@@ -58,6 +59,13 @@ def home(tmp_path, monkeypatch):
 def _no_waiting(monkeypatch):
     """Between the attempts of a request."""
     monkeypatch.setattr(ExponentialBackoff, 'delay_amount', lambda *_: 0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process():
+    """Each test has a catalogue of its own, with the same names."""
+    if recent := sys.modules.get('rucio.core.s3.recent'):
+        recent.forget_all()
 
 
 @pytest.fixture

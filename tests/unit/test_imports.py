@@ -373,6 +373,7 @@ def test_keys_for_a_replica_with_a_path_are_not_for_what_begins_like_it(session,
     monkeypatch.setattr(gateway.chaining, 'verdict', lambda _: gateway.chaining.Verdict(True, '', 0))
     monkeypatch.setattr(vending, 'assume', lambda _, policy, *__: policies.append(policy) or TemporaryKeys('K', 'hidden', 'hidden', NEVER))
     monkeypatch.setattr(gateway, 'db_session', lambda _: nullcontext(session))
+    monkeypatch.setattr(gateway, 'read_if_needed', lambda: nullcontext(session))
     monkeypatch.setattr(gateway.storages, 'get_storage', lambda *_, **__: of)
     assert gateway.get_credentials(RUN1, 'alice')['prefix'] == 'L7/run1'
     with pytest.raises(gateway.AccessDenied):

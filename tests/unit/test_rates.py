@@ -138,6 +138,7 @@ def test_who_asks_too_often_is_refused_before_anything_is_looked_up(monkeypatch)
         raise AssertionError('the database was asked')
 
     monkeypatch.setattr(gateway, 'db_session', lookup)
+    monkeypatch.setattr(gateway, 'read_if_needed', lookup)
     rates.spend(OPTION, 'alice', 'def', 51)
     with pytest.raises(rates.TooManyRequests):
         gateway.sign(api.Sign(rse='X', requests=[{}] * 1000), 'alice')

@@ -50,7 +50,6 @@ ELSEWHERE = {
     'rucio/common/s3/deadlines.py': 'unit/test_factory.py',
     'rucio/common/s3/range_record.py': 'unit/test_ranges.py',
     'rucio/common/s3/settings.py': 'unit/test_endpoint.py',
-    'rucio/core/s3/auth/tokens.py': 'unit/test_s3sts.py',
     'rucio/core/s3/rate_limiter.py': 'unit/test_rates.py',
     'rucio/core/s3/auth/grantees.py': 'unit/test_auth_access.py',
     'rucio/core/s3/auth/grants.py': 'unit/test_auth_access.py',

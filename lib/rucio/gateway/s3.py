@@ -61,6 +61,7 @@ from rucio.db.sqla.s3 import GranteeType
 from rucio.db.sqla.session import db_session
 from rucio.gateway import did, rule
 from rucio.gateway.s3names import names
+from rucio.gateway.s3sessions import read_if_needed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -409,9 +410,11 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
     if not (asked.bucket and asked.rse):
         raise InputValidationError(f"'{'rse' if asked.bucket else 'bucket'}' is missing.")
     account = InternalAccount(issuer, vo=vo)
-    with db_session(DatabaseOperationType.READ) as session:
+    with read_if_needed() as session:
         storage = storages.get_storage(asked.rse, vo, session=session)
-        prefix, until = objects.covering(storage, account, asked.bucket, asked.prefix, asked.write, session=session)
+        prefix, until = objects.covering(
+            storage, account, asked.bucket, asked.prefix, asked.write, session=session, known={}
+        )
     # On a non-deterministic RSE, access to an object does not include others whose keys begin with its key.
     exact = not storage.layout.deterministic and bool(prefix) and not prefix.endswith('/')
     return _vended(storage, asked.bucket, prefix, asked, issuer, until, exact)
@@ -420,11 +423,11 @@ def get_credentials(asked: api.GetCredentials, issuer: str, vo: str = DEFAULT_VO
 def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: str) -> dict[str, Any]:
     account, internal = names(issuer, scope, name, vo)
     rse, write = asked.rse, asked.write
-    with db_session(DatabaseOperationType.READ) as session:
+    with read_if_needed() as session:
         inside = f'{name.rstrip("/")}/' if name else ''
         if name and lookup.is_file(internal, name, session=session):
             inside = f'{above}/' if (above := name.rpartition('/')[0]) else ''
-        until = access.until(account, internal, inside, write, session=session)
+        until = access.until(account, internal, inside, write, session=session, known={})
         if until is None:
             raise access.denied_did(account, internal, name, write, session=session)
         source = (
@@ -435,7 +438,7 @@ def _for_did(asked: api.GetCredentials, scope: str, name: str, issuer: str, vo: 
         found = [source[0]] if source else lookup.candidates(account, internal, name, rse, session=session)
     storage = lookup.choose_storage(found, scope)
     bucket, prefix = source[1:] if source else storage.layout.place_of(scope, inside)
-    with db_session(DatabaseOperationType.READ) as session:
+    with read_if_needed() as session:
         until = min(until, shared_keys.need(storage, account, bucket, prefix, write, session=session))
     return _vended(storage, bucket, prefix, asked, issuer, until)
 
@@ -464,7 +467,7 @@ def _vended(
         raise RSEOperationNotSupported(f'{tried.reason} Until then this server signs requests (remote).')
     lifetime = asked.lifetime or storage.endpoint.credentials_lifetime
     if asked.write:
-        with db_session(DatabaseOperationType.READ) as session:
+        with read_if_needed() as session:
             room = quotas.room_of_place(
                 storage, InternalAccount(issuer, vo=storage.vo), bucket, prefix, session=session
             )
@@ -499,7 +502,7 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     account = InternalAccount(issuer, vo=vo)
     rates.spend('signatures_per_second', issuer, vo, len(asked.requests))
     known: access.Known = {}
-    with db_session(DatabaseOperationType.READ) as session:
+    with read_if_needed() as session:
         storage = storages.get_storage(asked.rse, vo, session=session)
         checked = signing.check(storage, asked.requests)
         rates.spend('signatures_per_second', issuer, vo, sum(each.keys for each in checked))

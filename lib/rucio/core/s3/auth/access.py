@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Permissions on the objects of a scope. They are checked for each call: nothing is cached.
+"""Permissions on the objects of a scope. They are checked for each call.
+
+Only who owned a scope is remembered, for :data:`OWNER_SECONDS`, and only for signatures and keys, which are valid for
+longer anyway. Grants, admins and refusals are never cached.
 
 Root and admins may do everything, the owner of a scope everything in its bucket, others what a grant allows. The policy
 package can override this: see :mod:`rucio.core.s3.policy_package`.
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from rucio.common.exception import AccessDenied, RucioException, ScopeNotFound
 from rucio.common.s3 import address
 from rucio.core.account import has_account_attribute
-from rucio.core.s3 import policy_package
+from rucio.core.s3 import policy_package, recent
 from rucio.core.scope import check_scope, is_scope_owner
 
 from . import grants
@@ -36,9 +39,13 @@ if TYPE_CHECKING:
 
     from rucio.common.types import InternalAccount, InternalScope
 
-__all__ = ['Known', 'covering', 'denied', 'denied_did', 'is_admin', 'may', 'need', 'until']
+__all__ = ['OWNER_SECONDS', 'Known', 'covering', 'denied', 'denied_did', 'is_admin', 'may', 'need', 'until']
+
+OWNER_SECONDS = 5  # for which signatures and keys are given to an account that has lost a scope
 
 Known = dict[tuple[Any, ...], bool]
+
+_owners = recent.Recent(OWNER_SECONDS)
 
 
 def is_admin(issuer: 'InternalAccount', *, session: 'Session', known: 'Optional[Known]' = None) -> bool:
@@ -57,6 +64,17 @@ def _cached(known: 'Optional[Known]', what: tuple[Any, ...], ask: 'Callable[[], 
     if what not in known:
         known[what] = ask()
     return known[what]
+
+
+def _is_owner(issuer: 'InternalAccount', scope: 'InternalScope', session: 'Session', known: 'Optional[Known]') -> bool:
+    if known is None:
+        return bool(is_scope_owner(scope=scope, account=issuer, session=session))
+    if (issuer, scope) not in known:
+        asked, found = recent.monotonic(), _owners.has((issuer, scope))
+        if not found and (found := bool(is_scope_owner(scope=scope, account=issuer, session=session))):
+            _owners.add((issuer, scope), asked)
+        known[issuer, scope] = found
+    return known[issuer, scope]
 
 
 def may(
@@ -96,6 +114,7 @@ def until(
         everything in a collection, pass its name and a slash: ``run1`` is also a prefix of ``run12/file``.
     :param write: True: create and delete objects; False: read and list them.
     :param known: A dict, empty at first, that is shared by all checks of one call to cache scope owners and admins.
+        With it, who owned the scope within the last :data:`OWNER_SECONDS` counts as its owner.
     :returns: The end of a grant, in UTC without a time zone; :data:`.grants.FOREVER`; None: it may not.
     """
     if issuer.vo != scope.vo:
@@ -105,12 +124,7 @@ def until(
         return grants.FOREVER if answer else None
     # Some storages interpret dots as directories, which would lead out of the granted prefix, or out of the bucket.
     plain = not any(part in ('.', '..') for part in name.split('/'))
-    if issuer.external == 'root' or (
-        plain
-        and _cached(
-            known, ('owner', issuer, scope), lambda: bool(is_scope_owner(scope=scope, account=issuer, session=session))
-        )
-    ):
+    if issuer.external == 'root' or (plain and _is_owner(issuer, scope, session, known)):
         return grants.FOREVER
     if is_admin(issuer, session=session, known=known):
         return grants.FOREVER
@@ -118,20 +132,27 @@ def until(
 
 
 def covering(
-    issuer: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session'
+    issuer: 'InternalAccount',
+    scope: 'InternalScope',
+    name: str,
+    write: bool,
+    *,
+    session: 'Session',
+    known: 'Optional[Known]' = None,
 ) -> Optional[str]:
     """Return the shortest prefix of a name that an account may read or write.
 
     The cost of :func:`may` for each slash in the name.
 
     :param name: A name or a prefix of names.
+    :param known: A cache of the results of one call, see :func:`until`.
     :returns: A prefix of names: empty for the whole bucket, else ending with a slash. None: the account may not access
         the name.
     """
-    if not may(issuer, scope, name, write, session=session):
+    if not may(issuer, scope, name, write, session=session, known=known):
         return None
     prefixes = ['', *(f'{each}/' for each in address.ancestors(name))]
-    return next((each for each in prefixes if may(issuer, scope, each, write, session=session)), None)
+    return next((each for each in prefixes if may(issuer, scope, each, write, session=session, known=known)), None)
 
 
 def need(account: 'InternalAccount', scope: 'InternalScope', name: str, write: bool, *, session: 'Session') -> None:

@@ -112,15 +112,23 @@ def _last(ends: 'Iterable[Optional[datetime]]') -> Optional[datetime]:
 
 
 def covering(
-    storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, *, session: 'Session'
+    storage: 'Storage',
+    account: 'InternalAccount',
+    bucket: str,
+    prefix: str,
+    write: bool,
+    *,
+    session: 'Session',
+    known: Optional[access.Known] = None,
 ) -> Covered:
     """Return the largest part of a bucket around a prefix of keys that an account may read or write.
 
     It counts on all RSEs that share the keys.
 
+    :param known: A cache of the results of one call, see :func:`.access.until`.
     :raises AccessDenied: if there is none.
     """
-    largest, end = _largest(storage, account, bucket, prefix, write, session)
+    largest, end = _largest(storage, account, bucket, prefix, write, session, known)
     # Keys for a prefix without a slash at its end would be valid for everything that begins with it.
     nearest = prefix[: prefix.rfind('/') + 1]
     if nearest.startswith(largest) and not shared_keys.may(storage, account, bucket, largest, write, session=session):
@@ -129,24 +137,32 @@ def covering(
 
 
 def _largest(
-    storage: 'Storage', account: 'InternalAccount', bucket: str, prefix: str, write: bool, session: 'Session'
+    storage: 'Storage',
+    account: 'InternalAccount',
+    bucket: str,
+    prefix: str,
+    write: bool,
+    session: 'Session',
+    known: Optional[access.Known],
 ) -> Covered:
     if not storage.layout.deterministic:
         for scope, dataset, part in imports.covering(storage, bucket, prefix, session=session) if not write else ():
-            if end := access.until(account, scope, f'{dataset}/', False, session=session):
+            if end := access.until(account, scope, f'{dataset}/', False, session=session, known=known):
                 return Covered(part, end)
-        if storage.layout.may_have(bucket) and access.is_admin(account, session=session):
+        if storage.layout.may_have(bucket) and access.is_admin(account, session=session, known=known):
             return Covered(prefix[: prefix.rfind('/') + 1], FOREVER)
-        if end := until(storage, account, bucket, prefix, write, session=session):
+        if end := until(storage, account, bucket, prefix, write, session=session, known=known):
             return Covered(prefix, end)
         raise access.denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
     dids = _dids(storage, bucket, prefix, session)
     if len(dids) == 1:
         scope, name = dids[0]
-        covering = access.covering(account, scope, name, write, session=session)
-        if covering is not None and (end := access.until(account, scope, covering, write, session=session)):
+        covering = access.covering(account, scope, name, write, session=session, known=known)
+        if covering is not None and (
+            end := access.until(account, scope, covering, write, session=session, known=known)
+        ):
             return Covered(storage.layout.place_of(str(scope), covering)[1], end)
-    elif storage.layout.may_have(bucket) and access.is_admin(account, session=session):
+    elif storage.layout.may_have(bucket) and access.is_admin(account, session=session, known=known):
         return Covered(prefix, FOREVER)
     raise access.denied(account, f"bucket '{bucket}', prefix '{prefix}'", write)
 

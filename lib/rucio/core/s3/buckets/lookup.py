@@ -41,7 +41,7 @@ from rucio.common.s3.settings import of_server
 from rucio.common.types import InternalScope
 from rucio.core.account_limit import get_local_account_limit
 from rucio.core.rse import get_rse_id
-from rucio.core.s3 import imports, storages
+from rucio.core.s3 import imports, recent, storages
 from rucio.core.s3.auth import access, shared_keys
 from rucio.core.scope import get_scopes
 from rucio.db.sqla import models
@@ -82,6 +82,7 @@ Answer = TypeVar('Answer')
 
 _LOGGER = line_logger(__name__)
 _AT_ONCE = 16  # storages
+_collections = recent.Recent(storages.CACHE_SECONDS)
 
 
 class DIDLocation(NamedTuple):
@@ -224,9 +225,18 @@ def imported(
 
     None: it is not imported, or is also kept elsewhere.
 
+    No query if the RSE is given and has no imports; else a few.
+
     :param rse: The RSE's name, where the user gave it.
+    :raises RSENotFound: if there is no such S3 RSE.
     """
-    found = [storage for storage in storages.list_storages(account.vo, session=session) if rse in (None, storage.rse)]
+    found = (
+        [storages.get_storage(rse, account.vo, session=session)]
+        if rse
+        else storages.list_storages(account.vo, session=session)
+    )
+    if all(storage.layout.deterministic for storage in found):
+        return None
     locations = _known_locations(scope, name, found, session)
     if not locations or locations[0].source is None:
         return None
@@ -359,8 +369,17 @@ def _did_type(scope: 'InternalScope', name: str, session: 'Session') -> Optional
 
 
 def is_file(scope: 'InternalScope', name: str, *, session: 'Session') -> bool:
-    """Return whether a DID is a file in the catalogue. One query."""
-    return _did_type(scope, name, session) == DIDType.FILE
+    """Return whether a DID is a file in the catalogue.
+
+    One query; none if it was a collection within the last :data:`.storages.CACHE_SECONDS`, as it hardly becomes a file.
+    """
+    asked = recent.monotonic()
+    if _collections.has((scope, name)):
+        return False
+    kind = _did_type(scope, name, session)
+    if kind in (DIDType.DATASET, DIDType.CONTAINER):
+        _collections.add((scope, name), asked)
+    return kind == DIDType.FILE
 
 
 def scopes_of(account: 'InternalAccount', *, session: 'Session') -> set[str]:

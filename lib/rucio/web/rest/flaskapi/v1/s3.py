@@ -18,7 +18,7 @@ The parameters and answers of each route are defined in :mod:`rucio.common.s3.ap
 gateway functions.
 """
 
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Optional
 
 from flask import Blueprint, Flask, request
 
@@ -27,9 +27,7 @@ from rucio.common.s3 import api
 from rucio.common.s3.roles import STS_PATH
 from rucio.gateway import s3 as gateway
 from rucio.gateway import s3files, s3health, s3imports, s3reconcile, s3shares
-from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
-from rucio.web.rest.flaskapi.v1.common import request_auth_env
-from rucio.web.rest.flaskapi.v1.s3base import add_routes, never_cached, view
+from rucio.web.rest.flaskapi.v1.s3base import add_routes, authenticate, never_cached, view
 from rucio.web.rest.flaskapi.v1.s3sts import STS
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
     from rucio.common.s3.contract import Request
     from rucio.web.rest.flaskapi.v1.s3base import Handler
-
-_B = TypeVar('_B', bound=Blueprint)
 
 
 def _version(*_: Any, **__: Any) -> api.Version:
@@ -81,12 +77,13 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
 }
 
 
-def blueprint(with_doc: bool = False) -> AuthenticatedBlueprint:
+def blueprint(with_doc: bool = False) -> Blueprint:
     """Return the blueprint of the routes that need a token.
 
     :param with_doc: For the documentation: all routes, without those that end with a slash.
     """
-    bp = AuthenticatedBlueprint('s3', __name__, url_prefix='/s3')
+    bp = Blueprint('s3', __name__, url_prefix='/s3')
+    bp.before_request(authenticate)
     paths = dict.fromkeys(route.path for route in HANDLERS)
     return _filled(bp, [path for path in paths if with_doc or path not in OPEN], with_doc)
 
@@ -104,10 +101,10 @@ def blueprint_legacy() -> Blueprint:
 
 def _authenticate_if_asked() -> 'Optional[ResponseReturnValue]':
     request.environ['issuer'], request.environ['vo'] = '', DEFAULT_VO
-    return request_auth_env() if request.headers.get('X-Rucio-Auth-Token') else None
+    return authenticate() if request.headers.get('X-Rucio-Auth-Token') else None
 
 
-def _filled(bp: _B, paths: 'Iterable[str]', with_doc: bool) -> _B:
+def _filled(bp: Blueprint, paths: 'Iterable[str]', with_doc: bool) -> Blueprint:
     for path in paths:
         here = {route: handler for route, handler in HANDLERS.items() if route.path == path}
         add_routes(bp, path, view(here), with_doc)

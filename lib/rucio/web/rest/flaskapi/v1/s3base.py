@@ -31,8 +31,15 @@ from rucio.common import exception
 from rucio.common.s3 import monitoring, request_ids
 from rucio.common.s3.answers import line_logger
 from rucio.common.s3.contract import openapi
+from rucio.common.utils import generate_uuid
+from rucio.core.s3.auth import tokens
 from rucio.core.s3.auth.rates import TooManyRequests
-from rucio.web.rest.flaskapi.v1.common import ErrorHandlingMethodView, generate_http_error_flask, response_headers
+from rucio.web.rest.flaskapi.v1.common import (
+    ErrorHandlingMethodView,
+    generate_http_error_flask,
+    request_auth_env,
+    response_headers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +51,17 @@ if TYPE_CHECKING:
 
     Handler = Callable[..., Any]
 
-__all__ = ['S3View', 'add_routes', 'answer', 'body_bytes', 'json_body', 'never_cached', 'refusal', 'view']
+__all__ = [
+    'S3View',
+    'add_routes',
+    'answer',
+    'authenticate',
+    'body_bytes',
+    'json_body',
+    'never_cached',
+    'refusal',
+    'view',
+]
 
 _LOGGER = line_logger(__name__)
 
@@ -76,6 +93,20 @@ _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (exception.ResourceTemporaryUnavailable, 503),
     (exception.ServiceUnavailable, 503),
 )
+
+
+def authenticate() -> 'Optional[ResponseReturnValue]':
+    """Find out which account sent the request, as ``AuthenticatedBlueprint`` does; cheaper if Rucio knows the token.
+
+    :returns: None, or the answer to a request without a valid token.
+    """
+    token = request.headers.get('X-Rucio-Auth-Token')
+    owner = token and request.method != 'OPTIONS' and tokens.remembered(token)
+    if not owner:
+        return request_auth_env()
+    known = {'issuer': owner.account, 'vo': owner.vo, 'identity': owner.identity}
+    request.environ.update(known, request_id=generate_uuid(), start_time=time.time())
+    return None
 
 
 def refusal(status: int, name: str, message: str) -> 'Response':
@@ -191,7 +222,7 @@ def json_body() -> dict[str, Any]:
     :raises HTTPException: 400 if the body is something else, or a name is repeated in an object; as :func:`body_bytes`.
     """
     try:
-        body = json.loads(body_bytes(), object_pairs_hook=_unique)
+        body = _DECODER.decode(body_bytes().decode())
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -207,6 +238,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
     """Create the view of a path, which parses requests and returns the answers of handlers.
 
@@ -218,8 +252,10 @@ def view(handlers: 'dict[type[Request[Any]], Handler]') -> type[S3View]:
 
 
 def _method(route: 'type[Request[Any]]', handler: 'Handler') -> 'Callable[..., ResponseReturnValue]':
+    operation = route.operation()
+
     def method(self: S3View, **in_path: str) -> 'ResponseReturnValue':
-        self.operation = route.operation()
+        self.operation = operation
         if doubled := [name for name, values in request.args.lists() if len(values) > 1]:
             raise exception.InputValidationError(f'{doubled[0][:64]!a} stands twice in the query.')
         sent = request.args.to_dict() if route.method == 'GET' else json_body()
