@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 import sys
+from itertools import count
 
 import botocore.session
 import hypothesis
@@ -31,6 +32,7 @@ from rucio.common import config
 from rucio.common.s3 import secrecy
 from rucio.common.s3.endpoint import Endpoint
 from rucio.rse import rsemanager
+from servers import postgres
 from servers.fake_s3 import FakeS3
 from servers.fixtures import empty_home, load_once
 
@@ -42,6 +44,7 @@ random = os.environ.get('RUCIO_S3_TEST_RANDOM') == '1'
 hypothesis.settings.register_profile('rucio-s3', database=None, deadline=None, derandomize=not random)
 hypothesis.settings.load_profile('rucio-s3')
 
+DATABASE = os.environ.get('RUCIO_S3_TEST_DATABASE', 'sqlite')
 BUCKET = 'user.alice'
 KEYS = {'access_key': 'AKIDOFTHETESTS', 'secret_key': 'a-secret/that+nobody%may=see'}
 
@@ -153,19 +156,55 @@ def empty_catalogue(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def database(empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
-    """An empty catalogue that Rucio's own code takes for that of this server."""
+@pytest.fixture(scope='session')
+def empty_postgres(tmp_path_factory):
+    """A PostgreSQL with a database of Rucio with all tables and no rows. Call it for a copy of it, as an engine."""
+    from sqlalchemy import create_engine, event, text  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    from rucio.db.sqla import models, s3  # noqa: PLC0415 - a server's
+    from rucio.db.sqla import session as rucio_session  # noqa: PLC0415
+
+    numbers = count()
+    with postgres.PostgreSQL(tmp_path_factory.mktemp('postgres')) as server:
+        template = create_engine(server.url, poolclass=NullPool)
+        for metadata in (models.BASE.metadata, s3.S3Base.metadata):
+            metadata.create_all(template)
+        admin = create_engine(server.url.rpartition('/')[0] + '/template1', poolclass=NullPool, isolation_level='AUTOCOMMIT')
+
+        def copy():
+            name = f'copy{next(numbers)}'
+            with admin.connect() as connection:
+                connection.execute(text(f'CREATE DATABASE {name} TEMPLATE postgres'))
+            engine = create_engine(server.url.rpartition('/')[0] + f'/{name}')
+            event.listen(engine, 'connect', rucio_session.psql_convert_decimal_to_float)
+            return engine
+
+        yield copy
+
+
+def _sqlite(file, path):
     from sqlalchemy import create_engine, event  # noqa: PLC0415
+
+    shutil.copy(file, path)
+    engine = create_engine(f'sqlite:///{path}?timeout=60')
+    event.listen(engine, 'connect', lambda connection, _: connection.executescript('PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF'))
+    return engine
+
+
+@pytest.fixture
+def database(request, empty_catalogue, tmp_path, monkeypatch, rucio_cfg):
+    """An empty catalogue that Rucio's own code takes for that of this server: SQLite, or PostgreSQL for tests that are marked ``ON_BOTH``.
+
+    RUCIO_S3_TEST_DATABASE=postgres takes PostgreSQL for all tests.
+    """
     from sqlalchemy.orm import sessionmaker  # noqa: PLC0415
 
     from rucio.db.sqla import session as rucio_session  # noqa: PLC0415 - a server's
 
     rucio_cfg({'policy': {'permission': 'generic', 'schema': 'generic'}, 'cache': {'url': '127.0.0.1:1'}})
-    path = tmp_path / 'rucio.db'
-    shutil.copy(empty_catalogue, path)
-    engine = create_engine(f'sqlite:///{path}?timeout=60')
-    event.listen(engine, 'connect', lambda connection, _: connection.executescript('PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF'))
+    kind = getattr(request, 'param', DATABASE)
+    engine = request.getfixturevalue('empty_postgres')() if kind == 'postgres' else _sqlite(empty_catalogue, tmp_path / 'rucio.db')
     monkeypatch.setattr(rucio_session, '_ENGINE', engine)
     monkeypatch.setattr(rucio_session, '_MAKER', sessionmaker(bind=engine))
     yield engine

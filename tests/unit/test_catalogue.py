@@ -54,12 +54,18 @@ from rucio.db.sqla.constants import (
     RuleGrouping,
     RuleState,
 )
+from servers import postgres
 from servers.twins import judge
 
 SCOPE = InternalScope('user.alice')
 ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))
 SUM = 'd41d8cd98f00b204e9800998ecf8427e'
 OTHER_SUM = '0cc175b9c0f1b6a831c399e269772661'
+
+
+# A database of each kind whose statements differ.
+POSTGRES = pytest.param('postgres', marks=pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing() or ''))
+ON_BOTH = pytest.mark.parametrize('database', ['sqlite', POSTGRES], indirect=True)
 
 
 class World:
@@ -188,6 +194,7 @@ def here(database):
 # New files
 
 
+@ON_BOTH
 def test_rows_are_those_of_rucio(here):
     """Column by column, but for ids and times."""
     here.add_dataset('ours')
@@ -208,6 +215,80 @@ def test_rows_are_those_of_rucio(here):
             assert (ours.pop('is_new'), stock.pop('is_new')) == (None, True)
         assert {key: value.replace('ours', 'stock') if isinstance(value, str) else value for key, value in ours.items()} == stock
     here.agree()
+
+
+def by_rucio(here, sizes):
+    """Register files of several datasets as with Rucio's own calls, each call for all of them."""
+    with here.writing() as session:
+        for name in sizes:
+            did.add_did(SCOPE, name, DIDType.DATASET, ALICE, session=session)
+    for name in sizes:
+        here.add_rule(name, ignore_availability=True)
+    files = {name: [{'scope': SCOPE, 'name': f'{name}/{number}', 'bytes': 10, 'md5': SUM} for number in range(size)] for name, size in sizes.items()}
+    with here.writing() as session:
+        replica.add_replicas(here.rse_id, [file for some in files.values() for file in some], ALICE, session=session)
+        attachments = [{'scope': SCOPE, 'name': name, 'dids': some} for name, some in files.items()]
+        did.attach_dids_to_dids(attachments, ALICE, session=session)
+
+
+def all_rows(here):
+    """Of all tables, in an order of their own, without what differs from each time to the next; rules by the name of their dataset."""
+    rules = {row['id']: row['name'] for row in here.rows(models.ReplicationRule)}
+    found = {}
+    for table in models.BASE.metadata.sorted_tables:
+        made = {'created_at', 'updated_at'} | {column.name for column in table.primary_key if column.default is not None and column.name == 'id'}
+        rows = here.query(select(table))
+        found[table.name] = sorted(
+            [{column: rules.get(value, value) for column, value in row._mapping.items() if column not in made} for row in rows], key=repr
+        )
+    return {name: rows for name, rows in found.items() if rows}
+
+
+@ON_BOTH
+def test_all_tables_have_the_rows_of_rucio(here, database):
+    """Of many files in several new datasets: which Rucio makes one by one, with their rules; and then what its judge makes of them."""
+    sizes = {'run1': registration.MANY, 'run2': 1, 'run3': 20}
+    empty = all_rows(here)
+    here.register(*(f'{name}/{number}' for name, size in sizes.items() for number in range(size)))
+    ours = [all_rows(here)]
+    here.judge()
+    ours.append(all_rows(here))
+    with database.begin() as connection:
+        for table in reversed(models.BASE.metadata.sorted_tables):
+            if table.name not in empty or len(ours[0][table.name]) > len(empty[table.name]):
+                connection.execute(table.delete())
+    assert all_rows(here) == empty
+    by_rucio(here, sizes)
+    stock = [all_rows(here)]
+    here.judge()
+    stock.append(all_rows(here))
+    for each, theirs in zip(ours, stock, strict=True):
+        assert {row.pop('is_new') for row in each['dids'] if row['did_type'] == DIDType.FILE} == {None}  # see above
+        assert {row.pop('is_new') for row in theirs['dids'] if row['did_type'] == DIDType.FILE} == {True}
+        assert each == theirs
+    here.agree()
+
+
+@ON_BOTH
+def test_many_of_which_some_are_known(here):
+    """They are taken for new ones at first."""
+    names = [f'run{number % 3}/{number:03}' for number in range(2 * registration.MANY)]
+    here.register(names[0])
+    with here.writing() as session:
+        replica.add_replicas(here.other, [{'scope': SCOPE, 'name': names[1], 'bytes': 11, 'md5': SUM}], ALICE, session=session)
+    count, (refused,) = here.register(*names)
+    assert (count, refused.kind, refused.name) == (len(names) - 2, 'conflict', names[1])
+    assert here.register(*names) == (0, [refused])
+    here.judge()
+    here.agree()
+
+
+@pytest.mark.parametrize('database', [POSTGRES], indirect=True)
+def test_what_is_too_long_is_not_cut(here):
+    """By PostgreSQL, which cuts what is too long where it is told the type."""
+    with pytest.raises(DatabaseException, match='value too long'):
+        here.register(*(f'run1/{"x" * 250}{number}' for number in range(2)))
+    assert here.rows(models.DataIdentifier, did_type=DIDType.FILE) == []
 
 
 def test_a_dataset_is_made_with_a_rule_of_the_owner(here):
@@ -233,9 +314,9 @@ def test_a_file_below_nothing_has_a_rule_of_its_own(here):
 
 
 def test_a_dataset_is_made_once_for_all_of_its_folders(here):
-    with mock.patch.object(registration.creation, 'own_rules', wraps=registration.creation.own_rules) as asked:
+    with mock.patch.object(registration, 'add_dids', wraps=registration.add_dids) as made:
         assert here.register('run1/a/file', 'run1/b/file', 'run1/c/file') == (3, [])
-    assert asked.call_count == 1
+    assert [each['name'] for call in made.call_args_list for each in call.args[0]] == ['run1']
 
 
 @pytest.mark.parametrize(
@@ -303,14 +384,14 @@ def test_a_removed_dataset_that_is_closed_is_told_as_closed(here):
 def test_a_dataset_that_somebody_else_makes_at_the_same_time(here, monkeypatch):
     """It keeps what it was given, and has one rule."""
     ends = records.utcnow() + timedelta(days=1)
-    known, add, stale = registration._collections, registration.add_did, [True]
+    known, add, stale = registration._collections, registration.add_dids, [True]
 
     monkeypatch.setattr(registration, '_collections', lambda *arguments: {} if stale and stale.pop() else known(*arguments))
     here.add_dataset('run1')
     here.change(models.DataIdentifier, {'name': 'run1'}, expired_at=ends)
     assert here.register('run1/file') == (1, [])
     assert here.row(models.DataIdentifier, 'run1').expired_at == ends
-    monkeypatch.setattr(registration, 'add_did', mock.Mock(side_effect=[DataIdentifierAlreadyExists('run2 exists'), mock.DEFAULT], wraps=add))
+    monkeypatch.setattr(registration, 'add_dids', mock.Mock(side_effect=[DataIdentifierAlreadyExists('run2 exists'), mock.DEFAULT], wraps=add))
     assert here.register('run2/file') == (1, [])
     assert [row['name'] for row in here.rows(models.ReplicationRule)] == ['run1', 'run2']
 
@@ -373,6 +454,7 @@ def test_the_same_object_on_two_rses_is_not_two_replicas(here, monkeypatch, url)
         assert (count, refusals) == (1, [])
 
 
+@ON_BOTH
 def test_many_at_once(here):
     """Several processes register the same names: each is there once, and counted once."""
     names = [f'run{number % 3}/{number:03}' for number in range(300)]

@@ -64,7 +64,7 @@ LIMITS = {
     'rucio.core.s3.buckets.removal': {'MAX_SECONDS': (10, 120), 'BATCH_SIZE': 1000},
     'rucio.core.s3.catalogue.changes': {'MAX_CHANGES': (1000, 100_000)},
     'rucio.core.s3.catalogue.records': {'MAX_TRIES': (2, 5), 'MAX_IN_LIST': 1000},
-    'rucio.core.s3.catalogue.registration': {'CHUNK': (500, 5000), 'MAX_RULES': (20, 500)},
+    'rucio.core.s3.catalogue.registration': {'CHUNK': (500, 5000), 'MANY': (20, 1000), 'MAX_RULES': (20, 500)},
     'rucio.core.s3.catalogue.updates': {'CHUNK': (50, 1000), 'MAX_REASON_LENGTH': 255},
     'rucio.core.s3.reconciler.checksums': {'MAX_READ_SECONDS': (10, 120), 'MIN_READ_SECONDS': (60, 3600), 'MIN_RATE': (64 * KiB, 16 * MiB)},
     'rucio.core.s3.reconciler.compare': {'DAY': 86400, 'MAX_PATH_LENGTH': 1024, 'MAX_SIZE': 2**50},

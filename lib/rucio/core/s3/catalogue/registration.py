@@ -20,7 +20,7 @@ never deletes them.
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from sqlalchemy import and_, select
 
@@ -34,8 +34,9 @@ from rucio.common.exception import (
 )
 from rucio.common.s3 import address
 from rucio.common.s3.content import Checksums
+from rucio.common.utils import generate_uuid
 from rucio.core import rse_counter
-from rucio.core.did import add_did
+from rucio.core.did import add_dids
 from rucio.core.rse_selector import RSESelector
 from rucio.core.rule import add_rule
 from rucio.core.s3 import storages
@@ -69,8 +70,18 @@ if TYPE_CHECKING:
 
 __all__ = ['register']
 
-CHUNK = 2000  # files in one transaction
+CHUNK = 5000  # files in one transaction
+MANY = 100  # files that are probably all new
 MAX_RULES = 100  # files in one transaction if each gets its own rule
+# What Rucio writes for a rule of an empty dataset: the tables, and their columns of the id of the rule.
+_ROWS_OF_A_RULE = {
+    models.ReplicationRule: 'id',
+    models.DatasetLock: 'rule_id',
+    models.CollectionReplica: None,
+    models.UpdatedCollectionReplica: None,
+    models.ReplicationRuleHistoryRecent: 'id',
+    models.ReplicationRuleHistory: 'id',
+}
 
 
 # New files
@@ -81,8 +92,9 @@ def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[
 
     A file is attached to the open dataset with the longest name that is a prefix of its own. If there is none, a
     dataset is created from the first part of its name, with a rule of the owner on the RSE; a file without slashes gets
-    such a rule itself. Registered files are not changed: calls can be repeated, also concurrently. One transaction and
-    about ten statements for each :data:`CHUNK` files.
+    such a rule itself. Registered files are not changed: calls can be repeated, also concurrently. For each
+    :data:`CHUNK` files, two transactions and about 20 statements; 30 more and three for each dataset if some are
+    created, and 20 for each file without a dataset.
 
     :param files: The objects.
     :returns: The number of registered files, and the refusals.
@@ -127,9 +139,17 @@ def _owner(subtree: 'Subtree') -> 'InternalAccount':
 def _registered(
     subtree: 'Subtree', owner: 'InternalAccount', files: 'Sequence[NewFile]', dataset_of: 'Mapping[str, Optional[str]]'
 ) -> tuple[list[NewFile], list[Refusal]]:
-    """All at once; one by one where that does not work."""
+    """All at once; in halves where that does not work.
+
+    Many files are usually all new: only if the database refuses them, it is asked which of them it knows.
+    """
+    looks = iter([False] if len(files) >= MANY else [])
+
+    def work(session: 'Session') -> tuple[list[NewFile], list[Refusal]]:
+        return _insert(subtree, owner, files, dataset_of, session, look=next(looks, True))
+
     try:
-        return run_transaction(lambda session: _insert(subtree, owner, files, dataset_of, session))
+        return run_transaction(work)
     except (Collision, RucioException) as error:
         if isinstance(error, DatabaseException):
             raise
@@ -144,8 +164,8 @@ def _registered(
             ]
     done: list[NewFile] = []
     refusals: list[Refusal] = []
-    for file in files:
-        some, refused = _registered(subtree, owner, [file], dataset_of)
+    for half in batches(files, (len(files) + 1) // 2):
+        some, refused = _registered(subtree, owner, half, dataset_of)
         done, refusals = done + some, refusals + refused
     return done, refusals
 
@@ -156,14 +176,20 @@ def _insert(
     files: 'Sequence[NewFile]',
     dataset_of: 'Mapping[str, Optional[str]]',
     session: 'Session',
+    *,
+    look: bool,
 ) -> tuple[list[NewFile], list[Refusal]]:
+    """Insert files that are new.
+
+    :param look: Whether some may not be: else the keys of the tables refuse all.
+    """
     datasets = {name for file in files if (name := dataset_of[file.name])}
     if any(
         not each.is_open or each.did_type != DIDType.DATASET
         for each in _collections(subtree, datasets, session).values()
     ):
         raise Collision('a dataset was closed at the same time')
-    known = _existing_dids(subtree, files, session)
+    known = _existing_dids(subtree, files, session) if look else {}
     new = [file for file in files if file.name not in known]
     second, refusals = [], []
     for file in files:
@@ -299,65 +325,59 @@ def _insert_files(
     dataset_of: 'Mapping[str, Optional[str]]',
     session: 'Session',
 ) -> None:
-    scope = subtree.scope
-    dids = [
-        {
-            'scope': scope,
-            'name': file.name,
-            'account': owner,
-            'did_type': DIDType.FILE,
-            'bytes': file.bytes,
-            'md5': file.md5,
-            'adler32': file.adler32,
-            'is_new': None,
-        }
-        for file in files
-    ]
-    contents = [
-        {
-            'scope': scope,
-            'name': dataset_of[file.name],
-            'child_scope': scope,
-            'child_name': file.name,
-            'bytes': file.bytes,
-            'md5': file.md5,
-            'adler32': file.adler32,
-            'did_type': DIDType.DATASET,
-            'child_type': DIDType.FILE,
-            'rule_evaluation': True,
-        }
-        for file in files
-        if dataset_of[file.name] is not None
-    ]
-    datasets = sorted({name for file in files if (name := dataset_of[file.name]) is not None})
-    evaluated = [{'scope': scope, 'name': name, 'rule_evaluation_action': DIDReEvaluation.ATTACH} for name in datasets]
-    metadata = [
-        {
-            'scope': scope,
-            'name': file.name,
-            'meta': as_column({ETAGS_KEY: {subtree.storage.rse_id: file.etag}}, session),
-        }
-        for file in files
-        if file.etag
-    ]
-    insert_rows(models.DataIdentifier, dids, session)
-    insert_rows(models.DataIdentifierAssociation, contents, session)
-    insert_rows(models.UpdatedDID, evaluated, session)
-    insert_rows(models.DidMeta, metadata, session)
+    content: dict[str, list[Any]] = {
+        'name': [file.name for file in files],
+        'bytes': [file.bytes for file in files],
+        'md5': [file.md5 for file in files],
+        'adler32': [file.adler32 for file in files],
+    }
+    common: dict[str, Any] = {'scope': subtree.scope, 'account': owner, 'did_type': DIDType.FILE, 'is_new': None}
+    insert_rows(models.DataIdentifier, common, content, session)
+    _attach(subtree, [file for file in files if dataset_of[file.name] is not None], dataset_of, session)
+    etags = {
+        file.name: as_column({ETAGS_KEY: {subtree.storage.rse_id: file.etag}}, session) for file in files if file.etag
+    }
+    columns = {'name': [*etags], 'meta': [*etags.values()]}
+    insert_rows(models.DidMeta, {'scope': subtree.scope}, columns, session)
+
+
+def _attach(
+    subtree: 'Subtree', files: 'Sequence[NewFile]', dataset_of: 'Mapping[str, Optional[str]]', session: 'Session'
+) -> None:
+    common = {
+        'scope': subtree.scope,
+        'child_scope': subtree.scope,
+        'did_type': DIDType.DATASET,
+        'child_type': DIDType.FILE,
+        'rule_evaluation': True,
+    }
+    columns: dict[str, list[Any]] = {
+        'name': [dataset_of[file.name] for file in files],
+        'child_name': [file.name for file in files],
+        'bytes': [file.bytes for file in files],
+        'md5': [file.md5 for file in files],
+        'adler32': [file.adler32 for file in files],
+    }
+    insert_rows(models.DataIdentifierAssociation, common, columns, session)
+    evaluated = {'scope': subtree.scope, 'rule_evaluation_action': DIDReEvaluation.ATTACH}
+    insert_rows(models.UpdatedDID, evaluated, {'name': sorted(set(columns['name']))}, session)
 
 
 def _insert_replicas(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> None:
-    same = {
+    common = {
         'rse_id': subtree.storage.rse_id,
         'scope': subtree.scope,
         'state': ReplicaState.AVAILABLE,
         'lock_cnt': 0,
     }
-    rows = [
-        {'name': file.name, 'bytes': file.bytes, 'md5': file.md5, 'adler32': file.adler32, 'path': file.path, **same}
-        for file in files
-    ]
-    insert_rows(models.RSEFileAssociation, rows, session)
+    columns: dict[str, list[Any]] = {
+        'name': [file.name for file in files],
+        'bytes': [file.bytes for file in files],
+        'md5': [file.md5 for file in files],
+        'adler32': [file.adler32 for file in files],
+        'path': [file.path for file in files],
+    }
+    insert_rows(models.RSEFileAssociation, common, columns, session)
     rse_counter.increase(
         rse_id=subtree.storage.rse_id, files=len(files), bytes_=sum(file.bytes for file in files), session=session
     )
@@ -400,13 +420,12 @@ def _choose_datasets(
         folder: [subtree.dataset] if subtree.dataset else address.ancestors(f'{folder}/')
         for folder in {_folder(file) for file in files}
     }
-    wanted = {name for names in above.values() for name in names}
     with db_session(DatabaseOperationType.READ) as session:
-        known = _collections(subtree, wanted, session)
+        known = _collections(subtree, {name for names in above.values() for name in names}, session)
     # If an object and a prefix have the same name, it is given to the object.
     known |= dict.fromkeys({file.name for file in files} - known.keys(), _Collection(DIDType.FILE, False, False))
     chosen: dict[str, Optional[str]] = {}
-    refusals: list[Refusal] = []
+    wanted = []
     for folder, names in sorted(above.items()):
         name = chosen[folder] = _choose_dataset(names, known)
         if name is None and subtree.dataset:
@@ -414,8 +433,9 @@ def _choose_datasets(
                 f'{subtree.scope}:{subtree.dataset} is not a dataset, so no files can be attached: use another name.'
             )
         if name is not None and (name not in known or known[name].ended):
-            refusals += _make_dataset_with_rule(subtree, owner, name)
+            wanted.append(name)
             known[name] = known.get(name, _Collection(DIDType.DATASET, True, False))._replace(ended=False)
+    refusals = _make_datasets(subtree, owner, wanted) if wanted else []
     shut = {folder for folder, name in chosen.items() if name is not None and not known[name].is_open}
     refusals += [_closed(subtree, file, str(chosen[_folder(file)])) for file in files if _folder(file) in shut]
     return {file.name: chosen[_folder(file)] for file in files if _folder(file) not in shut}, refusals
@@ -443,55 +463,97 @@ def _closed(subtree: 'Subtree', file: NewFile, dataset: str) -> Refusal:
     return Refusal('closed', file.name, found)
 
 
-def _make_dataset_with_rule(subtree: 'Subtree', owner: 'InternalAccount', name: str) -> list[Refusal]:
-    """Create a dataset and its rule, unless they exist.
+def _make_datasets(subtree: 'Subtree', owner: 'InternalAccount', names: 'Sequence[str]') -> list[Refusal]:
+    """Create datasets and their rules, unless they exist: all at once; one by one where that does not work.
 
     Imports get no rule: nothing can be written or deleted there.
     """
-    if subtree.dataset is not None:
-        run_transaction(lambda session: _make_dataset(subtree, owner, name, session))
-        return []
 
     def work(session: 'Session') -> None:
-        _make_dataset(subtree, owner, name, session)
-        if not creation.own_rules(owner, subtree.scope, name, subtree.storage, session=session):
-            _add_rules(subtree, owner, [name], session)
+        new = _create_datasets(subtree, owner, names, session)
+        if subtree.dataset is not None:
+            return
+        for name in sorted(set(names) - set(new)):
+            if not creation.own_rules(owner, subtree.scope, name, subtree.storage, session=session):
+                _add_rules(subtree, owner, [name], session)
+        if new:
+            _add_equal_rules(subtree, owner, new, session)
 
     try:
         run_transaction(work)
     except DatabaseException:
         raise
-    except RucioException as error:
-        run_transaction(lambda session: _make_dataset(subtree, owner, name, session))
-        remedy = (
-            f'so its files are neither accounted nor protected. Add a rule (rucio rule add {subtree.scope}:{name} '
-            f'--copies 1 --rses {subtree.storage.rse}).'
-        )
-        return [
-            Refusal(
-                'no-rule',
-                name,
-                f'No rule could be made for the dataset {subtree.scope}:{name} ({error_text(error)}), {remedy}',
-            )
-        ]
+    except (Collision, RucioException) as error:
+        if len(names) > 1:
+            return [refusal for name in names for refusal in _make_datasets(subtree, owner, [name])]
+        if isinstance(error, Collision) or subtree.dataset is not None:
+            raise
+        run_transaction(lambda session: _create_datasets(subtree, owner, names, session))
+        return [_no_rule(subtree, names[0], error)]
     return []
 
 
-def _make_dataset(subtree: 'Subtree', owner: 'InternalAccount', name: str, session: 'Session') -> None:
-    found = _collections(subtree, [name], session).get(name)
-    if found and found.ended:
-        creation.cancel_expiry(subtree.scope, name, session=session)
-    if found:
-        return
+def _no_rule(subtree: 'Subtree', name: str, error: Exception) -> Refusal:
+    remedy = (
+        f'so its files are neither accounted nor protected. Add a rule (rucio rule add {subtree.scope}:{name} '
+        f'--copies 1 --rses {subtree.storage.rse}).'
+    )
+    return Refusal(
+        'no-rule',
+        name,
+        f'No rule could be made for the dataset {subtree.scope}:{name} ({error_text(error)}), {remedy}',
+    )
+
+
+def _create_datasets(
+    subtree: 'Subtree', owner: 'InternalAccount', names: 'Sequence[str]', session: 'Session'
+) -> list[str]:
+    """Create datasets without rules.
+
+    :returns: Those that did not exist.
+    """
+    found = _collections(subtree, names, session)
+    for name, collection in found.items():
+        if collection.ended:
+            creation.cancel_expiry(subtree.scope, name, session=session)
+    new = [name for name in names if name not in found]
     try:
-        add_did(scope=subtree.scope, name=name, did_type=DIDType.DATASET, account=owner, session=session)
+        wanted = [{'scope': subtree.scope, 'name': name, 'type': DIDType.DATASET} for name in new]
+        add_dids(wanted, owner, session=session)
     except DataIdentifierAlreadyExists as error:
         raise Collision(str(error)) from error
+    return new
 
 
-def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> None:
-    """Add a rule for each name, regardless of the account limit: the bytes are already stored."""
-    add_rule(
+def _add_equal_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Sequence[str]', session: 'Session') -> None:
+    """Add a rule for each of several datasets that have just been created.
+
+    Rucio needs some twenty queries for a rule. For datasets that are all empty, it writes the same rows but for their
+    names and ids, so those of the first one are copied.
+    """
+    first, *others = names
+    (rule_id,) = _add_rules(subtree, owner, [first], session)
+    if not others:
+        return
+    session.flush()
+    ids = [generate_uuid() for _ in others]
+    for model, key in _ROWS_OF_A_RULE.items():
+        table = model.__table__
+        which = and_(table.c.scope == subtree.scope, table.c.name == first)
+        if key is not None:
+            which = and_(which, table.c[key] == rule_id)
+        own = {'name', key, *(each.name for each in table.primary_key if each.default is not None)}
+        for row in session.execute(select(table).where(which)).mappings():
+            common = {column: value for column, value in row.items() if column not in own}
+            insert_rows(model, common, {'name': others, **({key: ids} if key else {})}, session)
+
+
+def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[str]', session: 'Session') -> list[str]:
+    """Add a rule for each name, regardless of the account limit: the bytes are already stored.
+
+    :returns: The ids of the rules.
+    """
+    ids: list[str] = add_rule(
         dids=[{'scope': subtree.scope, 'name': name} for name in names],
         account=owner,
         copies=1,
@@ -505,6 +567,7 @@ def _add_rules(subtree: 'Subtree', owner: 'InternalAccount', names: 'Iterable[st
         ignore_account_limit=True,
         session=session,
     )
+    return ids
 
 
 def _over_limit(subtree: 'Subtree', owner: 'InternalAccount', size: int) -> list[Refusal]:

@@ -273,8 +273,8 @@ def _set_content(subtree: 'Subtree', seen: 'Replica', new: 'NewFile', session: '
                 {'bytes': model.bytes + difference},
                 session,
             )
-    sums = [{'scope': each.scope, 'name': each.name, 'did_type': DIDType.DATASET} for each in parents]
-    insert_rows(models.UpdatedCollectionReplica, sums, session)
+    sums = {'scope': [each.scope for each in parents], 'name': [each.name for each in parents]}
+    insert_rows(models.UpdatedCollectionReplica, {'did_type': DIDType.DATASET}, sums, session)
     bad = models.BadReplica
     declared = and_(
         _row_is(bad, subtree, seen.name),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Reconciler', 'ranges']
 
-REGISTER_CHUNK = 2000  # new files registered at once
+REGISTER_CHUNK = 5000  # new files registered at once
 RECHECK_CHUNK = 200  # others processed at once, so that an action follows soon after its check
 STALE_SECONDS = 60  # seconds after which a new object of a complete listing is checked before it is registered
 CLOCK_INTERVAL = 256  # objects after which the clock is read
