@@ -24,8 +24,9 @@ from botocore import UNSIGNED, handlers
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials, DeferredRefreshableCredentials
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError, UnknownServiceError
 from botocore.hooks import HierarchicalEmitter
+from botocore.loaders import JSONFileLoader
 
 from rucio.common.s3 import botocore_internals as internals
 from servers.fake_s3 import Answer, Stalled, error
@@ -56,6 +57,17 @@ def test_the_table_of_variables_has_what_is_taken_out_of_it():
     for name, row in internals.BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
         assert len(row) == 4, name
     assert {'config_file', 'credentials_file', 'profile', 'region', 'ca_bundle'} <= set(internals.BOTOCORE_DEFAUT_SESSION_VARIABLES)
+
+
+def test_a_service_is_found_without_a_look_at_all_of_them(monkeypatch):
+    session, looked, exists = internals.isolated_session(KEYS), [], JSONFileLoader.exists
+    internals.know_all_services(session)
+    monkeypatch.setattr(JSONFileLoader, 'exists', lambda self, path: looked.append(path) or exists(self, path))
+    client = session.create_client('s3', 'mars', endpoint_url='http://127.0.0.1:1')
+    assert client.meta.service_model.service_name == 's3'
+    assert len(looked) < 50  # of some thousand
+    with pytest.raises(UnknownServiceError):
+        session.create_client('s4', 'mars')
 
 
 def test_an_isolated_session_reads_nothing_of_the_user(home, monkeypatch):

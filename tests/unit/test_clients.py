@@ -23,7 +23,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3.session
+import botocore.session
 import pytest
 from botocore import UNSIGNED
 from s3transfer.exceptions import CancelledError
@@ -40,15 +40,15 @@ KEYS = credentials.Static('AKIDOFTHETESTS', 'a-secret/that+nobody%may=see', 'a-t
 
 @pytest.fixture
 def made(monkeypatch):
-    """The names of the services for which a boto3 client was made."""
+    """The names of the services for which a client was made."""
     names = []
-    make = boto3.session.Session.client
+    make = botocore.session.Session.create_client
 
     def record(self, service, *args, **kwargs):
         names.append(service)
         return make(self, service, *args, **kwargs)
 
-    monkeypatch.setattr(boto3.session.Session, 'client', record)
+    monkeypatch.setattr(botocore.session.Session, 'create_client', record)
     return names
 
 

@@ -72,6 +72,20 @@ def test_python_starts_with_the_plugin_and_nothing_more(run):
     assert run('-c', code) == (0, 'True []\n', '')
 
 
+# The group of commands, with the helpers that its commands share.
+_GROUP = {'rucio.cli.s3', *(f'rucio.common.s3{name}' for name in ('', '.address', '.answers', '.dates', '.interrupts'))}
+
+
+@pytest.mark.parametrize(('words', 'more'), [(['--version'], set()), (['upload', '--help'], set()), (['-h'], _GROUP)], ids=['version', 'upload', 'help'])
+def test_rucio_starts_with_no_more_of_the_plugin_than_it_shows(run, words, more):
+    code, _, err = run('-X', 'importtime', RUCIO, *words)
+    assert code == 0
+    imported = {line.rpartition('|')[2].strip() for line in err.splitlines() if line.startswith('import time:')}
+    assert 'click' in imported
+    ours = {name for name in imported if name.startswith(('rucio_s3', 'boto', 's3transfer')) or ('s3' in name and name.startswith('rucio.'))}
+    assert ours == {'rucio_s3_plugin', 'rucio_s3_seams', *more}
+
+
 def test_the_plugin_costs_less_than_a_millisecond():
     source = compile(Path(rucio_s3_plugin.__file__).read_text(), 'plugin', 'exec')
 

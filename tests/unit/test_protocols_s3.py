@@ -687,6 +687,37 @@ def test_costs_in_requests(protocol, s3, source, tmp_path):
     assert spent == {'put': 1, 'exists': 1, 'stat': 1, 'get': 1, 'delete': 2}
 
 
+_SMALL_FILE = f"""
+import sys
+from rucio.rse import rsemanager
+url, place = sys.argv[1:]
+scheme, host, port = url.replace('//', '').split(':')
+domains = {{'wan': {{'read': 1, 'write': 1, 'delete': 1}}}}
+entry = {{'scheme': scheme, 'hostname': host, 'port': int(port), 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default', 'domains': domains}}
+entry['extended_attributes'] = {{'s3': {{'provider': 'seaweedfs'}}}}
+rse = {{'rse': 'X', 'id': '1', 'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket', 'sign_url': None, 'protocols': [entry]}}
+protocol = rsemanager.create_protocol(rse, 'write', domain='wan')
+protocol.connect()
+protocol.put(place, url + '/{BUCKET}/f')
+protocol.stat(url + '/{BUCKET}/f')
+protocol.get(url + '/{BUCKET}/f', place + '-again')
+print(sorted({{'boto3', 'multiprocessing', 'rich', 's3transfer'}} & set(sys.modules)))
+"""
+
+
+def test_a_small_file_imports_nothing_that_only_large_ones_and_people_need(s3, source, tmp_path):
+    """Rucio starts a process for it, and the imports take longer than the transfer."""
+    s3.buckets[BUCKET] = {}
+    config = tmp_path / 'rucio.cfg'
+    config.write_text('[client]\nrucio_host = http://127.0.0.1:1\nauth_host = http://127.0.0.1:1\n[s3:X]\naccess_key = AKID\nsecret_key = secret\n')
+    config.chmod(0o600)
+    environment = {'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path), 'RUCIO_CONFIG': str(config), 'RUCIO_CLIENT_MODE': '1'}
+    words = [sys.executable, '-c', _SMALL_FILE, s3.url, source]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ('[]\n', '')
+    assert (tmp_path / 'source-again').read_bytes() == CONTENT
+
+
 def test_a_file_is_found_in_its_source_dir(protocol, s3, tmp_path):
     (tmp_path / 'g').write_bytes(CONTENT)
     protocol().put('g', f'{s3.url}/{BUCKET}/f', str(tmp_path))

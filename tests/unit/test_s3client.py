@@ -349,6 +349,7 @@ def test_explicit_keys_ask_no_server(fake_rucio, connect):
     assert client.meta.config.signature_version == 's3v4'
     assert client._get_credentials().access_key == 'AKIDOWN'
     assert fake_rucio.asked == []
+    assert callable(client.upload_file)  # it is boto3's
 
 
 def test_the_configuration_of_the_draft(connect):
@@ -386,6 +387,7 @@ def test_the_settings_of_time_outs_hold_here_too(connect, plugin, rucio_cfg, hom
 
 def test_a_client_with_short_lived_keys(fake_rucio, plugin, connect):
     client = connect().boto3_client('user.alice:thesis')
+    assert callable(client.upload_file)  # it is boto3's
     frozen = client._get_credentials().get_frozen_credentials()
     assert (frozen.access_key, frozen.token) == ('AKIDVENDED', 'vended-token')
     assert client.meta.endpoint_url == 'http://127.0.0.1:1'

@@ -18,8 +18,6 @@ from types import SimpleNamespace
 
 import pytest
 from s3transfer.futures import TransferFuture
-from s3transfer.manager import TransferConfig, TransferManager
-from s3transfer.subscribers import BaseSubscriber
 from s3transfer.utils import ChunksizeAdjuster
 
 from rucio.common.s3 import s3transfer_internals as internals
@@ -58,7 +56,7 @@ class Client:
         return call
 
 
-class Source(BaseSubscriber):
+class Source:
     def on_queued(self, future, **_):
         internals.tell_of_source(future, 20 * MiB, '"e"')
 
@@ -75,7 +73,7 @@ class OnePass:
         return bytes(given)
 
 
-CONFIG = TransferConfig(multipart_threshold=5 * MiB, multipart_chunksize=5 * MiB, max_request_concurrency=1, max_in_memory_upload_chunks=1)
+CONFIG = {'multipart_threshold': 5 * MiB, 'multipart_chunksize': 5 * MiB, 'max_request_concurrency': 1, 'max_in_memory_upload_chunks': 1}
 
 
 @pytest.mark.parametrize(
@@ -89,24 +87,24 @@ def test_parts_are_as_large_as_s3_wants_them(wanted, size, expected):
 
 def test_the_manager_makes_parts_of_that_size():
     client = Client()
-    with TransferManager(client, CONFIG) as manager:
-        manager.upload(OnePass(20 * MiB), 'b', 'k', {}, [Source()]).result()
+    with internals.manager(client, **CONFIG) as manager:
+        manager.upload(OnePass(20 * MiB), 'b', 'k', {}, [internals.subscriber(Source())]).result()
     assert client.asked == ['create_multipart_upload', *['upload_part'] * 4, 'complete_multipart_upload']
-    assert internals.part_size(CONFIG.multipart_chunksize, 20 * MiB) == 5 * MiB
+    assert internals.part_size(CONFIG['multipart_chunksize'], 20 * MiB) == 5 * MiB
 
 
 def test_of_a_source_that_is_known_nothing_is_asked():
     client = Client()
-    with TransferManager(client, CONFIG) as manager:
-        manager.copy({'Bucket': 'b', 'Key': 'k'}, 'b', 'k2', {}, [Source()]).result()
+    with internals.manager(client, **CONFIG) as manager:
+        manager.copy({'Bucket': 'b', 'Key': 'k'}, 'b', 'k2', {}, [internals.subscriber(Source())]).result()
     assert client.asked == ['create_multipart_upload', *['upload_part_copy'] * 4, 'complete_multipart_upload']
 
 
 def test_the_thread_of_a_cancelled_transfer_ends_after_its_clean_up():
     client = Client()
     client.held.clear()
-    manager = TransferManager(client, CONFIG)
-    future = manager.upload(OnePass(20 * MiB), 'b', 'k', {}, [Source()])
+    manager = internals.manager(client, **CONFIG)
+    future = manager.upload(OnePass(20 * MiB), 'b', 'k', {}, [internals.subscriber(Source())])
     assert isinstance(future, TransferFuture)
     assert client.reached.wait(30)
     cleanup = internals.begin_to_stop(manager, future)

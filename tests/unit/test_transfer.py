@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from s3transfer.manager import TransferManager
 
 from rucio.common.exception import (
     DestinationNotAccessible,
@@ -710,13 +711,13 @@ def test_a_signal_handler_that_fails_is_an_interrupt(connection, s3, source):
 @pytest.mark.usefixtures('short_grace')
 def test_a_second_ctrl_c_does_not_end_the_clean_up(connection, s3, source, monkeypatch):
     """Rucio's uploader would take the error of its handler for a failed try, and send the file again."""
-    shutdown = transfer.TransferManager.shutdown
+    shutdown = TransferManager.shutdown
 
     def press_again(manager):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         shutdown(manager)
 
-    monkeypatch.setattr(transfer.TransferManager, 'shutdown', press_again)
+    monkeypatch.setattr(TransferManager, 'shutdown', press_again)
     s3.fail('CompleteMultipartUpload', Stalled())
     with pytest.raises(KeyboardInterrupt):
         transfer.upload(connection(), source(LARGE), TARGET, meter=interrupting(signal.SIGINT, TypeError('a bytes-like object is required')))

@@ -26,6 +26,7 @@ import pytest
 
 from rucio.common.exception import RSEOperationNotSupported
 from rucio.common.s3 import checksums, clients, credentials, objects, ranges, s3transfer_internals, transfer
+from rucio.common.s3.content import Beginning
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
 
@@ -197,7 +198,7 @@ def configured(monkeypatch):
         made.append(given)
         raise AssertionError
 
-    monkeypatch.setattr(transfer, 'TransferConfig', config)
+    monkeypatch.setattr('s3transfer.manager.TransferConfig', config)
     return made
 
 
@@ -261,7 +262,7 @@ def test_downloads_have_few_ranges_however_large_the_object_is(connection, tmp_p
 
     monkeypatch.setattr(transfer, 'Fetch', Fetch)
     with pytest.raises(InterruptedError):
-        transfer._download(connection(), SOURCE, str(tmp_path / 'f'), objects.ObjectInfo(size, '"e"'), transfer._Deadline(None), None, None)
+        transfer._download(connection(), SOURCE, str(tmp_path / 'f'), Beginning(objects.ObjectInfo(size, '"e"')), transfer._Deadline(None), None, None)
     starts = made[0]._starts
     assert len(starts) <= MAX_PARTS
     assert (len(starts) == 1) == (size <= 16 * MiB)

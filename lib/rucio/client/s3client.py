@@ -1319,7 +1319,7 @@ class S3Client(BulkClient, CredentialClient):
         return bool(self._endpoint_url or self._keys[0])
 
     def _explicit(self) -> 'Boto3S3':
-        session = factory.user_session()
+        session = factory.with_boto3(factory.user_session())
         if all(self._keys):
             session.set_credentials(str(self._keys[0]), str(self._keys[1]))
         client: Boto3S3 = factory.client(
@@ -1389,7 +1389,7 @@ class S3Client(BulkClient, CredentialClient):
         config = Config(s3=style, request_checksum_calculation=integrity).merge(self._config)
         if not authorizer.signed:
             config = config.merge(Config(signature_version=UNSIGNED))
-        session = authorizer.session()
+        session = factory.with_boto3(authorizer.session())
         region = self._region or endpoint.signing_region(authorizer.region)
         client: Boto3S3 = factory.client(
             's3',

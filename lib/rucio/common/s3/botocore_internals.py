@@ -61,6 +61,7 @@ __all__ = [
     'check_answers',
     'instead_of_a_call',
     'isolated_session',
+    'know_all_services',
     'limit_reads',
     'max_attempts',
     'no_variables',
@@ -121,6 +122,24 @@ def no_variables() -> dict[str, Any]:
         name: (config, None, files.get(name, default), convert)
         for name, (config, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     }
+
+
+def know_all_services(session: botocore.session.Session) -> None:
+    """Let a session make clients without looking for the models of all services.
+
+    Replaces ``list_available_services`` of the component ``data_loader``, by which it finds out whether there is the
+    one that it is asked for: it looks for 2,700 files, in a fifth of the time that it takes to make a client. Whether
+    there is a model of the right type is then seen when it is loaded.
+
+    :param session: The session.
+    """
+    loader = session.get_component('data_loader')
+
+    def names(type_name: str) -> list[str]:
+        found = {entry.name for path in loader.search_paths if os.path.isdir(path) for entry in os.scandir(path)}
+        return sorted(found)
+
+    loader.list_available_services = names
 
 
 def renewed_keys(fetch: Callable[[], Mapping[str, str]], early: int, late: int) -> Credentials:

@@ -21,6 +21,7 @@ import base64
 import hashlib
 import os
 import threading
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -29,7 +30,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import InvalidRegionError
-from s3transfer.exceptions import CancelledError
 
 from rucio.common.exception import ConfigurationError
 
@@ -41,6 +41,7 @@ from .dates import from_text
 from .direct import Direct
 from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, translated
+from .garbage import uncollected
 from .settings import Secrets
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     key = (os.getpid(), authorizer.identity, patience, storage, counted)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
-            client = _make(endpoint, authorizer, patience)
+            with uncollected():
+                client = _make(endpoint, authorizer, patience)
             direct = None if authorizer.whole_objects_only else Direct(client, endpoint, authorizer)
             _shared[key] = (authorizer, client, direct)
         authorizer, client, direct = _shared[key]

@@ -17,11 +17,11 @@
 import hashlib
 import threading
 import zlib
+from concurrent.futures import CancelledError
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
-from s3transfer.exceptions import CancelledError
 from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 
 from rucio.common.exception import FileConsistencyMismatch, RSEOperationNotSupported

@@ -25,10 +25,10 @@ import hashlib
 import random
 import threading
 import zlib
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import ClientError, HTTPClientError
-from s3transfer.exceptions import CancelledError
 
 from . import botocore_internals
 from .address import encode_path

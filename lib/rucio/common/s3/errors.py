@@ -16,11 +16,11 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import NamedTuple, Optional
 
 import botocore.exceptions as boto
-import s3transfer.exceptions
 
 from rucio.common.exception import (
     DestinationNotAccessible,
@@ -248,7 +248,7 @@ _EXCEPTIONS: tuple[tuple[type[BaseException], _Row], ...] = (
     (boto.TokenRetrievalError, _CREDENTIALS),
     (boto.ParamValidationError, _Row(RSEFileNameNotSupported, 'Use a name that S3 allows.')),
     (boto.BotoCoreError, _DOWN),
-    (s3transfer.exceptions.CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
+    (CancelledError, _Row(ServiceUnavailable, 'The transfer was stopped.')),
 )
 
 
@@ -257,7 +257,7 @@ _FOREIGN = (
     boto.BotoCoreError,
     boto.ClientError,
     TransferTimeout,
-    s3transfer.exceptions.CancelledError,
+    CancelledError,
 )
 
 
@@ -279,9 +279,7 @@ def is_ambiguous(error: BaseException) -> bool:
     """
     if isinstance(error, boto.ClientError):
         return status_of(error) >= 500 or int(error.response.get('ResponseMetadata', {}).get('RetryAttempts', 0)) > 0
-    return isinstance(
-        error, (TransferTimeout, boto.HTTPClientError, UnreadableAnswerError, s3transfer.exceptions.CancelledError)
-    )
+    return isinstance(error, (TransferTimeout, boto.HTTPClientError, UnreadableAnswerError, CancelledError))
 
 
 def is_unreachable(error: Optional[BaseException]) -> bool:

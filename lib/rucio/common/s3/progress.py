@@ -18,20 +18,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Optional
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from typing import TYPE_CHECKING, Optional
 
 from .answers import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ['meter']
 
 SHOWN_FROM = 16 * 1024**2  # bytes; smaller files are too fast for a bar
 
 _lock = threading.Lock()
-_display: Optional[Progress] = None
+_display: 'Optional[Progress]' = None
 _users = 0
 
 
@@ -54,6 +53,8 @@ def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int
     if size < SHOWN_FROM or not _wanted(setting):
         yield None
         return
+    from rich.markup import escape  # noqa: PLC0415 - it takes 30 ms to import rich, and most transfers show nothing
+
     display = _enter()
     task = display.add_task(escape(printable(name)), total=size)
     try:
@@ -63,8 +64,18 @@ def meter(setting: str, name: str, size: int) -> Iterator[Optional[Callable[[int
         _leave()
 
 
-def _enter() -> Progress:
+def _enter() -> 'Progress':
     global _display, _users  # noqa: PLW0603 - a terminal has one display
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     with _lock:
         if _display is None:
             columns = (

@@ -18,13 +18,14 @@ with s3transfer 0.11.3, 0.14.0, 0.16.1 and 0.19.3.
 """
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
     from s3transfer.manager import TransferManager
+    from s3transfer.subscribers import BaseSubscriber
 
-__all__ = ['MAX_SIZE', 'begin_to_stop', 'part_size', 'tell_of_source']
+__all__ = ['MAX_SIZE', 'begin_to_stop', 'manager', 'part_size', 'subscriber', 'tell_of_source']
 
 MiB = 1024**2
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -47,6 +48,17 @@ def part_size(wanted: int, size: int) -> int:
     return max(wanted, least, _MIN_PART)
 
 
+def manager(client: Any, **config: int) -> 'TransferManager':
+    """Make a manager of transfers. Public API, but small files do without s3transfer, which takes 20 ms to import.
+
+    :param client: The client, or what stands in for it.
+    :param config: The parameters of ``TransferConfig``.
+    """
+    from s3transfer.manager import TransferConfig, TransferManager  # noqa: PLC0415
+
+    return TransferManager(client, TransferConfig(**config))
+
+
 def tell_of_source(future: 'TransferFuture', size: int, etag: str) -> None:
     """Save s3transfer the HEAD with which it would get the properties of the source.
 
@@ -59,6 +71,16 @@ def tell_of_source(future: 'TransferFuture', size: int, etag: str) -> None:
     future.meta.provide_transfer_size(size)
     if hasattr(future.meta, 'provide_object_etag'):
         future.meta.provide_object_etag(etag)
+
+
+def subscriber(watcher: object) -> 'BaseSubscriber':
+    """Return an object as a subscriber of a transfer, without the import of its class.
+
+    Relies on s3transfer calling the methods ``on_queued``, ``on_progress`` and ``on_done`` of any object that has them.
+
+    :param watcher: Has such methods.
+    """
+    return cast('BaseSubscriber', watcher)
 
 
 def begin_to_stop(manager: 'TransferManager', future: 'TransferFuture') -> threading.Thread:

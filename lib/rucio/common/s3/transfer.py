@@ -25,17 +25,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Optional, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
-from s3transfer.exceptions import CancelledError
-from s3transfer.futures import TransferFuture
-from s3transfer.manager import TransferConfig, TransferManager
-from s3transfer.subscribers import BaseSubscriber
 from urllib3.exceptions import HTTPError  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 
 from rucio.common.exception import (
@@ -62,7 +58,8 @@ from .range_record import write_at
 from .ranges import Fetch
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    from s3transfer.futures import TransferFuture
+    from s3transfer.manager import TransferManager
 
     from .clients import Connection
     from .endpoint import Endpoint
@@ -145,23 +142,22 @@ class _Stop(threading.Event):
         return super().is_set() or (self._also is not None and self._also.is_set())
 
 
-class _Watcher(BaseSubscriber):
+class _Watcher:
     """Tell s3transfer the size, pass progress on, and wait with a time-out, which its futures do not have."""
 
     def __init__(
         self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None
     ) -> None:
-        super().__init__()
         self.done = threading.Event()
         self.stop = _Stop(stop)
         self._size = size
         self._etag = etag
         self._progress = progress
 
-    def on_queued(self, future: TransferFuture, **_: Any) -> None:
+    def on_queued(self, future: 'TransferFuture', **_: Any) -> None:
         s3transfer_internals.tell_of_source(future, self._size, self._etag)
 
-    def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
+    def on_progress(self, future: 'TransferFuture', bytes_transferred: int, **_: Any) -> None:
         self.tell(bytes_transferred)
 
     def tell(self, number: int) -> None:
@@ -169,7 +165,7 @@ class _Watcher(BaseSubscriber):
         if self._progress is not None:
             self._progress(number)
 
-    def on_done(self, future: TransferFuture, **_: Any) -> None:
+    def on_done(self, future: 'TransferFuture', **_: Any) -> None:
         self.done.set()
 
 
@@ -320,11 +316,12 @@ def _upload(
         try:
             if size < endpoint.multipart_threshold and _put(connection.direct, body, target, deadline, watcher):
                 return
-            config = _upload_config(endpoint, chunksize, single=size if signed else 0)
-            manager = TransferManager(cast('S3Client', client), config)
+            manager = _uploader(client, endpoint, chunksize, single=size if signed else 0)
             _finish(
                 manager,
-                manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, [watcher]),
+                manager.upload(
+                    cast('IO[Any]', body), target.bucket, target.key, extra, [s3transfer_internals.subscriber(watcher)]
+                ),
                 watcher,
                 deadline,
             )
@@ -394,12 +391,15 @@ def upload_stream(
     _need_possible(size, 'put', target)
     chunksize = s3transfer_internals.part_size(min(connection.endpoint.multipart_chunksize, memory // 8), size)
     watcher = _Watcher(size, stop=stop)
-    config = _upload_config(connection.endpoint, chunksize, memory=memory - 2 * chunksize)
     with translated('put', target):
         client = Multipart(connection, watcher.stop, target, size, left_over)
-        manager = TransferManager(cast('S3Client', client), config)
+        manager = _uploader(client, connection.endpoint, chunksize, memory=memory - 2 * chunksize)
         future = manager.upload(
-            cast('IO[Any]', body), target.bucket, target.key, _integrity(connection.endpoint), [watcher]
+            cast('IO[Any]', body),
+            target.bucket,
+            target.key,
+            _integrity(connection.endpoint),
+            [s3transfer_internals.subscriber(watcher)],
         )
         _finish(manager, future, watcher, _Deadline(None))
 
@@ -417,14 +417,17 @@ def _integrity(endpoint: 'Endpoint') -> dict[str, str]:
     return {'ChecksumType': 'FULL_OBJECT'} if endpoint.full_object_checksum and endpoint.checksum == 'crc32' else {}
 
 
-def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory: int = _MEMORY) -> TransferConfig:
-    """Return the configuration of an upload for s3transfer.
+def _uploader(
+    client: Multipart, endpoint: 'Endpoint', chunksize: int, single: int = 0, memory: int = _MEMORY
+) -> 'TransferManager':
+    """Return the manager of an upload.
 
     :param single: If not 0, send up to this number of bytes in one PUT.
     :param memory: The maximum for the parts that are being sent; there is at least one.
     """
     parts = max(1, min(endpoint.max_concurrency, memory // chunksize))
-    return TransferConfig(
+    return s3transfer_internals.manager(
+        client,
         multipart_threshold=max(endpoint.multipart_threshold, single + 1),
         multipart_chunksize=chunksize,
         max_request_concurrency=parts,
@@ -433,7 +436,7 @@ def _upload_config(endpoint: 'Endpoint', chunksize: int, single: int = 0, memory
     )
 
 
-def _finish(manager: TransferManager, future: TransferFuture, watcher: _Watcher, deadline: _Deadline) -> None:
+def _finish(manager: 'TransferManager', future: 'TransferFuture', watcher: _Watcher, deadline: _Deadline) -> None:
     """Wait for a transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
 
     The clean-up of a cancelled transfer aborts a multipart upload, after its current requests have ended. On a storage
@@ -711,19 +714,24 @@ def copy(
         with translated('copy', source):
             info = deadline.run(lambda: objects.stat(connection, source, 'copy'))
     _need_possible(info.size, 'copy', target)
-    config = TransferConfig(
-        multipart_threshold=COPY_THRESHOLD,
-        multipart_chunksize=s3transfer_internals.part_size(COPY_PART, info.size),
-        max_submission_concurrency=1,
-    )
     watcher = _Watcher(info.size, info.condition, stop=stop)
     extra = {'CopySourceIfMatch': info.condition} if info.condition else {}
     with translated('copy', target):
         if info.restoring:
             raise archives.restoring()
-        client = Multipart(connection, watcher.stop, target, info.size, left_over)
-        manager = TransferManager(cast('S3Client', client), config)
-        future = manager.copy({'Bucket': source.bucket, 'Key': source.key}, target.bucket, target.key, extra, [watcher])
+        manager = s3transfer_internals.manager(
+            Multipart(connection, watcher.stop, target, info.size, left_over),
+            multipart_threshold=COPY_THRESHOLD,
+            multipart_chunksize=s3transfer_internals.part_size(COPY_PART, info.size),
+            max_submission_concurrency=1,
+        )
+        future = manager.copy(
+            {'Bucket': source.bucket, 'Key': source.key},
+            target.bucket,
+            target.key,
+            extra,
+            [s3transfer_internals.subscriber(watcher)],
+        )
         try:
             _finish(manager, future, watcher, deadline)
         except ClientError as error:

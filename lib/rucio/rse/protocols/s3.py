@@ -28,8 +28,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit
 
-from botocore.exceptions import ClientError
-
 from rucio.common.exception import (
     ConfigNotFound,
     FileConsistencyMismatch,
@@ -44,25 +42,30 @@ from rucio.common.exception import (
     SourceAccessDenied,
     SourceNotFound,
 )
-from rucio.common.s3 import (
-    address,
-    authorizer,
-    clients,
-    credentials,
-    objects,
-    own_config,
-    progress,
-    terse_logs,
-    transfer,
-)
-from rucio.common.s3.content import Checksums, Hasher
-from rucio.common.s3.endpoint import DAEMON, PERSON, Endpoint
-from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
-from rucio.common.s3.layout import main_entries
-from rucio.common.s3.rucio_internals import is_client
-from rucio.common.s3.settings import SETTINGS, of_server
+from rucio.common.s3.garbage import uncollected
 from rucio.rse import s3translation  # noqa: F401 - registers s3_bucket
 from rucio.rse.protocols.protocol import RSEProtocol
+
+with uncollected():  # Rucio imports this module for a single transfer, which may take less time than the import
+    from botocore.exceptions import ClientError
+
+    from rucio.common.s3 import (
+        address,
+        authorizer,
+        clients,
+        credentials,
+        objects,
+        own_config,
+        progress,
+        terse_logs,
+        transfer,
+    )
+    from rucio.common.s3.content import Checksums, Hasher
+    from rucio.common.s3.endpoint import DAEMON, PERSON, Endpoint
+    from rucio.common.s3.errors import Target, is_unanswered, is_unreachable
+    from rucio.common.s3.layout import main_entries
+    from rucio.common.s3.rucio_internals import is_client
+    from rucio.common.s3.settings import SETTINGS, of_server
 
 if TYPE_CHECKING:
     from rucio.common.types import LFNDict, LoggerFunction, RSESettingsDict
