@@ -130,14 +130,14 @@ def plugin(fake_rucio):
             {'scope': 's', 'name': 'n', 'account': 'bob', 'write': True},
             ('POST', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': 'bob', 'write': True}),
             {},
-            None,
+            {},
         ),
         (
             'add_grant',
             {'scope': 's', 'name': 'n', 'account': 'a=b', 'kind': 'attribute', 'until': datetime(2090, 12, 31, 1, tzinfo=timezone(timedelta(hours=1)))},
             ('POST', '/s3/grants', {}, {'scope': 's', 'name': 'n', 'account': 'a=b', 'kind': 'attribute', 'until': '2090-12-31T00:00:00Z'}),
             {},
-            None,
+            {},
         ),
         (
             'delete_grant',
