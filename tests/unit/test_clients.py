@@ -249,11 +249,11 @@ def test_a_body_is_hashed_from_where_it_stands():
 @pytest.mark.parametrize(
     ('authorizer', 'settings', 'expected'),
     [
-        (KEYS, {'checksum': 'md5'}, ('s3v4', 'path', 20, 'when_required', 'when_supported')),
-        (KEYS, {'checksum': 'crc32', 'addressing': 'virtual', 'max_concurrency': 1}, ('s3v4', 'virtual', 10, 'when_supported', 'when_supported')),
-        (KEYS, {'checksum': 'none', 'addressing': 'auto', 'max_concurrency': 3}, ('s3v4', 'auto', 12, 'when_required', 'when_supported')),
-        (credentials.Anonymous(), {'checksum': 'crc32'}, (UNSIGNED, 'path', 20, 'when_supported', 'when_supported')),
-        (None, {'checksum': 'crc32', 'addressing': 'virtual'}, (UNSIGNED, 'path', 20, 'when_required', 'when_required')),
+        (KEYS, {'checksum': 'md5'}, ('s3v4', 'path', 128, 'when_required', 'when_supported')),
+        (KEYS, {'checksum': 'crc32', 'addressing': 'virtual', 'max_concurrency': 1}, ('s3v4', 'virtual', 128, 'when_supported', 'when_supported')),
+        (KEYS, {'checksum': 'none', 'addressing': 'auto', 'max_concurrency': 50}, ('s3v4', 'auto', 200, 'when_required', 'when_supported')),
+        (credentials.Anonymous(), {'checksum': 'crc32'}, (UNSIGNED, 'path', 128, 'when_supported', 'when_supported')),
+        (None, {'checksum': 'crc32', 'addressing': 'virtual'}, (UNSIGNED, 'path', 128, 'when_required', 'when_required')),
     ],
 )
 def test_a_client_is_configured_for_its_storage(endpoint, authorizer, settings, expected):

@@ -16,11 +16,13 @@
 
 import hashlib
 import os
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rucio.client.s3files import Filter, Options, Upload, directory
+from rucio.client.s3files import Filter, Options, Upload, directory, pipeline
 from rucio.client.s3files.destination import Destination, Listing
 from rucio.client.s3files.directory import LocalFile, walk
 from rucio.client.s3files.tally import Tally
@@ -496,3 +498,38 @@ def test_a_rule_is_made_where_none_covers_the_rse(run, folder, catalogue, expres
     run()
 
     assert len(catalogue.rules) == 1 + made
+
+
+# How much is under way
+
+
+def together(under_way, number, size=0):
+    """Twice so many threads, of which so many have to be in at the same time before they go on: the most that were."""
+    met, lock, inside = threading.Barrier(number), threading.Lock(), [0]
+
+    def pass_through(_):
+        with under_way.one(size):
+            with lock:
+                inside.append(inside[-1] + 1)
+            met.wait(30)
+            with lock:
+                inside.append(inside[-1] - 1)
+
+    with ThreadPoolExecutor(2 * number) as pool:
+        list(pool.map(pass_through, range(2 * number)))
+    return max(inside)
+
+
+@pytest.mark.parametrize(('jobs', 'latency', 'expected'), [(None, 0.0, 8), (None, 0.01, 13), (None, 0.1, 58), (None, 9.0, 128), (3, 0.1, 3)])
+def test_more_files_are_under_way_where_answers_take_long(jobs, latency, expected):
+    under_way = pipeline.UnderWay(jobs, lambda: latency)
+    with under_way.one():  # only an answer tells the latency
+        pass
+    assert together(under_way, expected) == expected
+
+
+def test_files_in_memory_are_limited_by_their_size():
+    under_way = pipeline.UnderWay(8)
+    assert together(under_way, 4, pipeline.MEMORY // 4) == 4
+    assert together(under_way, 1, pipeline.MEMORY * 2) == 1
+    assert together(under_way, 8) == 8

@@ -51,7 +51,7 @@ class BulkClient(BaseClient):
         include: 'Iterable[str]' = (),
         exclude: 'Iterable[str]' = (),
         dry_run: bool = False,
-        jobs: int = 8,
+        jobs: Optional[int] = None,
         progress: 'Optional[Callable[[int], None]]' = None,
     ) -> 'Uploaded':
         """Upload files and directories into a dataset, as ``rucio s3 upload`` does: what is missing, and in parallel.
@@ -75,7 +75,7 @@ class BulkClient(BaseClient):
         dry_run :
             Change nothing.
         jobs :
-            The number of files to upload at once.
+            The number of files to upload at once. By default 8 to 128, by the latency of the storage.
         progress :
             Called by any thread with the number of bytes of each step. Without it, a terminal shows a progress bar.
 
@@ -113,7 +113,7 @@ class BulkClient(BaseClient):
         include: 'Iterable[str]' = (),
         exclude: 'Iterable[str]' = (),
         dry_run: bool = False,
-        jobs: int = 8,
+        jobs: Optional[int] = None,
         progress: 'Optional[Callable[[int], None]]' = None,
     ) -> 'Downloaded':
         """Download files and collections, as ``rucio s3 download`` does: what is missing or differs, and in parallel.
@@ -152,7 +152,7 @@ class BulkClient(BaseClient):
         include: 'Iterable[str]' = (),
         exclude: 'Iterable[str]' = (),
         dry_run: bool = False,
-        jobs: int = 8,
+        jobs: Optional[int] = None,
         progress: 'Optional[Callable[[int], None]]' = None,
     ) -> 'Synced':
         """Make a directory and a collection equal, one way. Costs an upload or a download.
@@ -237,7 +237,7 @@ def _options(
     include: 'Iterable[str]',
     exclude: 'Iterable[str]',
     dry_run: bool,
-    jobs: int,
+    jobs: Optional[int],
     progress: 'Optional[Callable[[int], None]]',
 ) -> 'Options':
     from rucio.client.s3files import Filter, Options  # noqa: PLC0415

@@ -66,7 +66,11 @@ def transfer_options(verb: str) -> 'Callable[[_Command], _Command]':
         ),
         click.option('--dry-run', is_flag=True, help=f'Only print what it would {verb}.'),
         click.option(
-            '--jobs', '-j', type=click.IntRange(1, 256), default=8, show_default=True, help=f'Files to {verb} at once.'
+            '--jobs',
+            '-j',
+            type=click.IntRange(1, 256),
+            show_default='8 to 128, by the latency of the storage',
+            help=f'Files to {verb} at once.',
         ),
     )
 

@@ -58,10 +58,23 @@ class Destination:
         self.rse = rse
         self._scope = scope
         self._protocol = _connected(client, rse)
-        self.endpoint, authorizer = self._protocol.connection().endpoint, self._protocol.connection().authorizer
+        self._connection = self._protocol.connection()
+        self.endpoint = self._connection.endpoint
         # Clients only get URLs that the server signs: each is for one object, and none for listing.
-        self._signed = authorizer.whole_objects_only
+        self._signed = self._connection.authorizer.whole_objects_only
         self._large = threading.Semaphore(LARGE_AT_ONCE)
+
+    @property
+    def latency(self) -> float:
+        """The seconds in which the storage answers, as far as is known."""
+        return self._connection.latency
+
+    def memory(self, file: 'LocalFile') -> int:
+        """Return how many bytes of a file are in memory while it is sent; of large ones :meth:`put` limits the number.
+
+        :param file: The file.
+        """
+        return file.size if file.size < self.endpoint.multipart_threshold else 0
 
     def _pfn(self, name: str, **checksums: Optional[str]) -> str:
         lfn: Any = {'scope': self._scope, 'name': name, **checksums}

@@ -27,7 +27,7 @@ from rucio.common.s3.errors import local_error
 
 from .options import Options
 from .paths import Folder, RemoteFile
-from .pipeline import behind, message
+from .pipeline import UnderWay, behind, message
 from .selection import Selection, chunks
 from .sources import Replicas, Sources
 from .tally import Downloaded, Refused, Tally
@@ -68,6 +68,7 @@ class Download:
         self._sources = Sources(client, rse_expression)
         self._options = options
         self._tally = Tally(Downloaded())
+        self._under_way = UnderWay(options.jobs, lambda: self._sources.latency)
         self.paths: set[str] = set()  # of all files below the directory, after the download
 
     def run(self) -> Downloaded:
@@ -93,7 +94,7 @@ class Download:
     def _download(self, files: list[RemoteFile]) -> None:
         """Work in chunks: while one is downloaded, compare the next with the local files, and look up its replicas."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(max(1, self._options.jobs), 'rucio-s3-download')
+        pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-download')
 
         def compare(chunk: list[RemoteFile]) -> list[tuple[RemoteFile, Future[bool]]]:
             return [(file, pool.submit(self._safely, self._is_missing, file)) for file in chunk]
@@ -142,7 +143,8 @@ class Download:
         if self._tally.stop.is_set():
             return False
         try:
-            return do(file, *arguments)
+            with self._under_way.one():
+                return do(file, *arguments)
         except Refused as error:
             self._tally.fail(file.did, str(error))
         except RucioException as error:

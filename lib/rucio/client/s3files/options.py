@@ -32,14 +32,15 @@ Progress = Callable[[int], None]
 class Options:
     """How to transfer many files.
 
-    :param jobs: Files to transfer concurrently; of large ones two at once.
+    :param jobs: Files to transfer concurrently, of large ones two at once; None for as many as the latency of the
+        storage asks for.
     :param chosen: Which files are meant, by their paths below the directory.
     :param dry_run: Change nothing: the summary has what would be transferred in ``planned``.
     :param on_progress: Called by any thread with the number of bytes of each step, negative ones if bytes have to be
         repeated. Without it, a terminal shows a progress bar.
     """
 
-    jobs: int = 8
+    jobs: Optional[int] = None
     chosen: Filter = field(default_factory=Filter)
     dry_run: bool = False
     on_progress: Optional[Progress] = None

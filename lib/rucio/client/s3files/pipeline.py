@@ -12,17 +12,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What uploads and downloads share: chunks that follow each other, and the text of an error."""
+"""What uploads and downloads share: chunks that follow each other, how much is under way, the text of an error."""
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Optional, TypeVar
 
 from rucio.common.exception import RucioException
 
-__all__ = ['LARGE_AT_ONCE', 'behind', 'message']
+__all__ = ['LARGE_AT_ONCE', 'MOST', 'UnderWay', 'behind', 'message']
 
 LARGE_AT_ONCE = 2  # large files, each with many requests at once
+LEAST, MOST = 8, 128  # files under way
+PER_JOB = 0.002  # seconds: another file is sent for each of them that the storage takes to answer
+MEMORY = 64 * 1024**2  # bytes of files that are sent from memory
 
 _Item = TypeVar('_Item')
 
@@ -39,6 +44,45 @@ def behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
         if len(waiting) > number:
             yield waiting.popleft()
     yield from waiting
+
+
+class UnderWay:
+    """Limits the files that are under way: to a given number, or to as many as the latency of the storage asks for.
+
+    Python needs a millisecond or two for a small file: while an answer takes a hundred, fifty others can be sent.
+
+    :param jobs: The number; None for :data:`LEAST` to :data:`MOST`.
+    :param latency: Returns the seconds in which the storage answers, as far as is known.
+    """
+
+    def __init__(self, jobs: Optional[int], latency: 'Callable[[], float]' = lambda: 0.0) -> None:
+        self.most = MOST if jobs is None else max(1, jobs)
+        self._now = LEAST if jobs is None else self.most
+        self._latency = latency
+        self._free = threading.Semaphore(self._now)
+        self._held = 0
+        self._room = threading.Condition()
+
+    @contextmanager
+    def one(self, size: int = 0) -> Iterator[None]:
+        """Wait until there is room for one more.
+
+        :param size: The bytes that it holds in memory.
+        """
+        with self._free:
+            with self._room:
+                self._room.wait_for(lambda: not self._held or self._held + size <= MEMORY)
+                self._held += size
+            try:
+                yield
+            finally:
+                with self._room:
+                    self._held -= size
+                    self._room.notify_all()
+                    more = min(self.most, LEAST + int(self._latency() / PER_JOB)) - self._now
+                    self._now += max(0, more)
+        if more > 0:
+            self._free.release(more)
 
 
 def message(error: RucioException) -> str:

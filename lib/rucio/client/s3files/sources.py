@@ -67,6 +67,7 @@ class Sources:
         self._protocols: dict[tuple[str, str], Union[Default, RucioException, None]] = {}
         self._large = threading.Semaphore(LARGE_AT_ONCE)
         self._silent: set[str] = set()  # RSEs that are tried last, as they do not answer
+        self.latency = 0.0  # seconds in which the last storage answers, as far as is known
 
     def look_up(self, files: 'Iterable[RemoteFile]') -> dict[str, Replicas]:
         """Get the replicas of files. One request, another one if files have several, and one for each new RSE.
@@ -200,6 +201,7 @@ class Sources:
         except BaseException:
             tally.step(-done)
             raise
+        self.latency = connection.latency
 
 
 def connect(

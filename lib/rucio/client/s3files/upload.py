@@ -27,7 +27,7 @@ from .dataset import Dataset, Known, Ready
 from .destination import Destination, Listing
 from .directory import LocalFile, LocalFiles
 from .options import Options
-from .pipeline import behind, message
+from .pipeline import UnderWay, behind, message
 from .tally import Refused, Tally, Uploaded
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Upload:
         self.files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
         self._dataset = Dataset(client, rse, scope, self._name)
         self._destination: Destination
+        self._under_way = UnderWay(options.jobs, lambda: self._destination.latency)
 
     def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
@@ -94,7 +95,7 @@ class Upload:
     def _upload(self, listing: Listing) -> None:
         """Work in chunks: while one is uploaded, look up the next and register the previous one."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(max(1, self._options.jobs), 'rucio-s3-upload')
+        pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-upload')
 
         def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[Optional[Ready]]]:
             sizes = listing.sizes(chunk)
@@ -126,7 +127,8 @@ class Upload:
         if self._tally.stop.is_set():
             return None
         try:
-            return self._one(file, known, listed)
+            with self._under_way.one(self._destination.memory(file)):
+                return self._one(file, known, listed)
         except Refused as error:
             self._tally.fail(file.path, str(error))
         except RucioException as error:

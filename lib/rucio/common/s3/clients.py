@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Connection', 'Stoppable', 'bare', 'connect']
 
+CONNECTIONS = 128  # that are kept open: as many as `rucio s3 upload` uses at once
 _shared: dict[tuple[Any, ...], tuple[Authorizer, 'S3Client', Optional[Direct]]] = {}
 _lock = threading.Lock()
 
@@ -65,6 +66,11 @@ class Connection:
     authorizer: Authorizer
     client: 'S3Client'
     direct: Optional[Direct] = None
+
+    @property
+    def latency(self) -> float:
+        """The seconds in which the storage answers a small request, as far as is known; else 0."""
+        return self.direct.latency if self.direct else 0.0
 
 
 def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Patience = PERSON) -> Connection:
@@ -179,7 +185,7 @@ def _config(endpoint: Endpoint, authorizer: Authorizer) -> Config:
     return Config(
         signature_version='s3v4' if authorizer.signed else UNSIGNED,
         s3=style,
-        max_pool_connections=max(10, 4 * endpoint.max_concurrency),
+        max_pool_connections=max(CONNECTIONS, 4 * endpoint.max_concurrency),
         request_checksum_calculation=integrity,
         response_checksum_validation='when_required' if authorizer.whole_objects_only else 'when_supported',
     )

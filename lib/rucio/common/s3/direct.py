@@ -24,6 +24,7 @@ import base64
 import hashlib
 import random
 import threading
+import time
 import zlib
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Optional
@@ -72,6 +73,12 @@ class Direct:
         # A storage without If-None-Match gets a HEAD before each PUT.
         self._conditional = endpoint.conditional_put and 'put' in endpoint.if_none_match
         self._strange = 0
+        self._fastest = 0.0
+
+    @property
+    def latency(self) -> float:
+        """The seconds of the fastest answer so far, which hardly waited for others; 0 before the first."""
+        return self._fastest
 
     @property
     def can_get(self) -> bool:
@@ -145,8 +152,10 @@ class Direct:
             stop.wait(random.random() * 2 ** (attempt - 1))  # noqa: S311 - so that not all come again at once
 
     def _once(self, operation: str, request: Request, body: Optional[bytes]) -> Any:
-        sent = self._authorizer.authorise(request)
+        sent, began = self._authorizer.authorise(request), time.monotonic()
         answer = botocore_internals.send(self._client, operation, sent.method, sent.url, sent.headers, body)
+        took = time.monotonic() - began
+        self._fastest = min(self._fastest or took, took)
         if answer.status_code < 300:
             self._strange = 0
             return answer
