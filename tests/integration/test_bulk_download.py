@@ -148,7 +148,7 @@ def test_sync_makes_equal_one_way(site: Site, unique: str, tmp_path: Path) -> No
     filters = ['--exclude', '*.log', '--delete']
     assert f'would delete {did}/sub/b' in sync(str(data), did, *filters, '--dry-run')
     told = sync(str(data), did, *filters)
-    assert '1 files uploaded' in told
+    assert '1 file uploaded' in told
     assert told.count('Deleted') == 2
     assert set(site.objects(rse, f'{unique}/')) == {f'{unique}/{name}' for name in ('a', 'new', 'keep.log')}
     assert 'files downloaded' in sync(did, str(back))
@@ -243,5 +243,5 @@ def test_after_a_kill_the_same_command_goes_on(site: Site, unique: str, tmp_path
     assert [path.name[:10] for path in back.iterdir()] == ['.rucio-s3-']
 
     said = ok(site.alice.rucio('s3', 'download', f'{SCOPE}:{unique}', str(back)))
-    assert ': 1 files downloaded' in said
+    assert ': 1 file downloaded' in said
     assert content_of(back) == content_of(tmp_path / 'data')

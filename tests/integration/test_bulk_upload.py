@@ -175,7 +175,7 @@ def test_what_differs_is_told_and_left_as_it_is(site: Site, unique: str, tmp_pat
     assert 'data/changed differs from' in told
     assert 'data/longer has 19 bytes' in told
     assert f'data/foreign {RSE} has an object of this name with different content' in told
-    assert '1 files uploaded' in told
+    assert '1 file uploaded' in told
     assert '1 already on the storage and now registered' in told
     assert '3 FAILED' in told
     stored = {name: storage.get_object(Bucket=SCOPE, Key=f'{unique}/{name}')['Body'].read() for name in contents}

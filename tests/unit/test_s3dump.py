@@ -174,7 +174,7 @@ def test_a_file(run, s3, tmp_path):
     assert done.exit_code == 0
     assert (tmp_path / 'dump_20260131').read_text() == 'user.alice/run1/a\n'
     assert 'of this Rucio: somebody.elses (1)' in done.output
-    assert 'RSE X: 1 objects, 5.000 B, in 1 buckets.' in done.output.replace('kB', 'B')
+    assert 'RSE X: 1 object, 5.000 B, in 1 bucket.' in done.output.replace('kB', 'B')
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ['dump_20260131']
 
 

@@ -33,7 +33,6 @@ ELSEWHERE = {
     'rucio/cli/s3/installed.py': 'interop/test_serve.py',
     'rucio/cli/s3/local_endpoint.py': 'interop/test_exec.py',
     'rucio/cli/s3/missing.py': 'integration/test_several_rses.py',
-    'rucio/cli/s3/outcome.py': 'integration/test_bulk_download.py',
     'rucio/cli/s3/presign.py': 'unit/test_cli_access.py',
     'rucio/cli/s3/private.py': 'attacks/test_credential_files.py',
     'rucio/cli/s3/rm.py': 'integration/test_rm.py',

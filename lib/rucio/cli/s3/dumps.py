@@ -24,6 +24,7 @@ import click
 from rucio.cli.s3 import interruptible, s3_client, say, size
 from rucio.client.s3dump import StorageDump
 from rucio.common.exception import DestinationNotAccessible
+from rucio.common.s3.answers import counted
 
 __all__ = ['dump']
 
@@ -60,7 +61,8 @@ def dump(ctx: click.Context, /, rse: str, scopes: tuple[str, ...], output: str) 
     if made.others:
         shown = ', '.join(made.others[:_SHOWN]) + (', ...' if len(made.others) > _SHOWN else '')
         say(f'Left out buckets that belong to no scope of this Rucio: {shown} ({len(made.others)}).', err=True)
-    say(f'RSE {rse}: {made.objects} objects, {size(ctx, made.bytes)}, in {len(made.buckets)} buckets.', err=True)
+    found = f'{counted(made.objects, "object")}, {size(ctx, made.bytes)}, in {counted(len(made.buckets), "bucket")}'
+    say(f'RSE {rse}: {found}.', err=True)
 
 
 def _print(lines: Iterable[str]) -> None:

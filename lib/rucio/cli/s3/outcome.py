@@ -20,6 +20,7 @@ import click
 
 from rucio.cli.s3 import is_robot, say, size, table
 from rucio.client.s3files import Filter, Options
+from rucio.common.s3.answers import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ __all__ = ['closing', 'options_of', 'report_plan', 'report_problems', 'transfer_
 _Command = TypeVar('_Command', bound='Callable[..., Any]')
 
 _SHOWN = 50  # failures; more would drive the summary off the screen
+_OF_A_KIND = 3  # ... that have one reason
 
 
 def report_problems(outcome: 'Outcome') -> None:
@@ -38,13 +40,36 @@ def report_problems(outcome: 'Outcome') -> None:
 
     :param outcome: The outcome.
     """
-    for path, reason in outcome.warnings[:_SHOWN]:
-        say(f'WARNING {path} {reason}. It was left out.', err=True)
-    for path, reason in outcome.failures[:_SHOWN]:
-        say(f'ERROR {path} {reason.rstrip(".")}.', err=True)
-    for kind, told in (('warnings', outcome.warnings), ('failures', outcome.failures)):
-        if len(told) > _SHOWN:
-            say(f'... and {len(told) - _SHOWN} more {kind}.', err=True)
+    _report(outcome.warnings, 'warning', lambda path, reason: f'WARNING {path} {reason}. It was left out.')
+    _report(outcome.failures, 'failure', lambda path, reason: f'ERROR {path} {reason.rstrip(".")}.')
+
+
+def _report(problems: list[tuple[str, str]], noun: str, line: 'Callable[[str, str], str]') -> None:
+    """Print problems; of those with the same reason, the first few."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for path, reason in problems:
+        alike.setdefault(_without_names(path, reason), []).append((path, reason))
+    room, rest = _SHOWN, 0
+    for some in alike.values():
+        few = len(some) if len(some) <= _OF_A_KIND + 1 else _OF_A_KIND  # no line for one that is left out
+        shown = some[: min(few, room)]
+        room -= len(shown)
+        for path, reason in shown:
+            say(line(path, reason), err=True)
+        if not shown:
+            rest += len(some)
+        elif len(some) > len(shown):
+            say(f'... and {len(some) - len(shown)} more {noun}s for the same reason.', err=True)
+    if rest:
+        say(f'... and {rest} more {noun}{"" if rest == 1 else "s"}.', err=True)
+
+
+def _without_names(path: str, reason: str) -> str:
+    """Return a reason without the file that it names: two files are refused in the same words but for that."""
+    for name in (path, path.partition(':')[2], path.rpartition('/')[2]):
+        if name:
+            reason = reason.replace(name, '')
+    return reason
 
 
 def transfer_options(verb: str) -> 'Callable[[_Command], _Command]':
@@ -114,8 +139,8 @@ def transferred(ctx: click.Context, number: int, verb: str, size_: int, seconds:
     :param seconds: How long it took; None if nothing was done.
     """
     if seconds is None:
-        return f'{number} files would be {verb} ({size(ctx, size_)})'
-    return f'{number} files {verb} ({size(ctx, size_)}, {size(ctx, int(size_ / max(seconds, 0.001)))}/s)'
+        return f'{counted(number, "file")} would be {verb} ({size(ctx, size_)})'
+    return f'{counted(number, "file")} {verb} ({size(ctx, size_)}, {size(ctx, int(size_ / max(seconds, 0.001)))}/s)'
 
 
 def closing(parts: list[str], outcome: 'Outcome', seconds: Optional[float]) -> str:

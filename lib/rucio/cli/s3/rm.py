@@ -21,6 +21,7 @@ import click
 
 from rucio.cli.s3 import DIDType, is_robot, rse_option, s3_client, say, table
 from rucio.client.s3files.deletion import Deletion
+from rucio.common.s3.answers import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def rm(
 
 
 def _confirm(number: int, unregistered: int) -> None:
-    what = f'{number} files' + (f', {unregistered} of them not in the catalogue' if unregistered else '')
+    what = counted(number, 'file') + (f', {unregistered} of them not in the catalogue' if unregistered else '')
     if not sys.stdin.isatty():
         raise click.UsageError(f'This deletes {what}: confirm it with --yes.')
     click.confirm(f'Delete {what}?', abort=True)
@@ -87,7 +88,7 @@ def report_removed(ctx: click.Context, answers: 'Sequence[api.RemovedFiles]') ->
     else:
         for answer in answers:
             failed = f', {len(answer["kept"])} FAILED' if answer['kept'] else ''
-            files = '1 file' if answer['removed'] == 1 else f'{answer["removed"]} files'
+            files = counted(answer['removed'], 'file')
             say(f'{files} deleted from bucket {answer["bucket"]} on {answer["rse"]}{failed}.')
     if kept:
         sys.exit(1)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.exception import DataIdentifierNotFound, InputValidationError
 from rucio.common.s3.address import comes_back
+from rucio.common.s3.answers import counted
 
 from .paths import WILDCARD
 from .stored import find_stored
@@ -86,7 +87,7 @@ class Deletion:
         if kind == 'a folder' and not below and not self._refused[scope]:
             return [name]  # an object that is not in the catalogue
         if not self._recursive:
-            number, them = ('1 file', 'it') if len(below) == 1 else (f'{len(below)} files', 'them')
+            number, them = counted(len(below), 'file'), 'it' if len(below) == 1 else 'them'
             raise InputValidationError(
                 f'{scope}:{name} is {kind} of {number}: use --recursive to delete {them}. Nothing was deleted.'
             )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from rucio.common.s3 import progress
+from rucio.common.s3.answers import counted
 
 from .filters import Filter
 
@@ -56,5 +57,5 @@ class Options:
         if self.on_progress is not None:
             yield self.on_progress
             return
-        with progress.meter('off' if self.dry_run else setting, f'{number} files', size) as step:
+        with progress.meter('off' if self.dry_run else setting, counted(number, 'file'), size) as step:
             yield step

@@ -34,6 +34,7 @@ __all__ = [
     'checked',
     'checked_keys',
     'checked_signatures',
+    'counted',
     'is_valid',
     'line_logger',
     'one_line',
@@ -76,6 +77,15 @@ def printable(text: str, longest: Optional[int] = None) -> str:
         if text.isprintable()
         else ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: ``1 file``, ``2 files``.
+
+    :param number: The number.
+    :param noun: What is counted, in the singular. Its plural ends in ``s``.
+    """
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def one_line(record: logging.LogRecord) -> bool:

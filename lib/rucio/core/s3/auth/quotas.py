@@ -21,7 +21,7 @@ Rucio's abacus daemon has not added yet, and what was signed of late (:mod:`.pen
 """
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from sqlalchemy import and_, func, or_, select
 
@@ -64,6 +64,10 @@ class _Limit(NamedTuple):
     where: str  # for messages
     rse_ids: tuple[str, ...]
     bytes: Optional[int]  # None: not set
+
+
+# The limit on an RSE, and those on the RSEs of expressions.
+_Rows = tuple[Optional[int], 'Sequence[Any]']
 
 
 class Room(NamedTuple):
@@ -112,7 +116,8 @@ def room(account: 'InternalAccount', storage: 'Storage', *, session: 'Session') 
     """
     if has_account_attribute(account=account, key='admin', session=session):
         return None
-    found = [_room(account, limit, session) for limit in _limits(account, storage, session)]
+    rows = _rows(account, storage, session)
+    found = [_room(account, limit, session) for limit in _limits(account, storage, rows, session)]
     return min(found, key=lambda each: each.left, default=None)
 
 
@@ -208,8 +213,10 @@ def need_room(storage: 'Storage', charges: 'Sequence[Charge]', *, session: 'Sess
     stored: defaultdict[InternalAccount, list[Stored]] = defaultdict(list)
     for each in charges:
         stored[each.owner].append(Stored(each.scope, each.name, each.request.part, each.request.length or 0))
-    for owner in sorted(stored, key=str):
-        _need_room_of(owner, storage, stored[owner], session)
+    # All are locked before anything else is read: MySQL reads what there was when a transaction first read something.
+    locked = {owner: _rows(owner, storage, session, lock=True) for owner in sorted(stored, key=str)}
+    for owner, rows in locked.items():
+        _need_room_of(owner, storage, _limits(owner, storage, rows, session), stored[owner], session)
     for each in charges:
         if each.request.length is None:
             raise _of_unknown_length(storage, each.request)
@@ -228,8 +235,13 @@ def _of_unknown_length(storage: 'Storage', request: 'CheckedRequest') -> AccessD
     )
 
 
-def _need_room_of(owner: 'InternalAccount', storage: 'Storage', stored: 'Sequence[Stored]', session: 'Session') -> None:
-    limits = _limits(owner, storage, session, lock=True)
+def _need_room_of(
+    owner: 'InternalAccount',
+    storage: 'Storage',
+    limits: list[_Limit],
+    stored: 'Sequence[Stored]',
+    session: 'Session',
+) -> None:
     more = sum(each.bytes for each in stored)
     if pending.has_table(session=session):
         pending.add(owner, storage.rse_id, stored, session=session)
@@ -246,15 +258,21 @@ def _need_room_of(owner: 'InternalAccount', storage: 'Storage', stored: 'Sequenc
         pending.join_rows(owner, storage.rse_id, session=session)
 
 
-def _limits(account: 'InternalAccount', storage: 'Storage', session: 'Session', lock: bool = False) -> list[_Limit]:
-    """Return the limits that apply on an RSE. With ``lock``, other transactions that want them so wait."""
+def _rows(account: 'InternalAccount', storage: 'Storage', session: 'Session', lock: bool = False) -> _Rows:
+    """Return the limits of an account as stored. With ``lock``, other transactions that want them so wait."""
     local, everywhere = models.AccountLimit, models.AccountGlobalLimit
     own = select(local.bytes).where(and_(local.account == account, local.rse_id == storage.rse_id))
     more = select(everywhere.rse_expression, everywhere.bytes).where(everywhere.account == account)
     more = more.order_by(everywhere.rse_expression)
     bytes_ = session.execute(own.with_for_update() if lock else own).scalar()
+    return bytes_, session.execute(more.with_for_update() if lock else more).all()
+
+
+def _limits(account: 'InternalAccount', storage: 'Storage', rows: _Rows, session: 'Session') -> list[_Limit]:
+    """Return the limits that apply on an RSE."""
+    bytes_, more = rows
     found = [_Limit(f'at RSE {storage.rse}', (storage.rse_id,), bytes_)] if bytes_ != -1 else []
-    for row in session.execute(more.with_for_update() if lock else more).all():
+    for row in more:
         rses = parse_expression(row.rse_expression, filter_={'vo': account.vo}, session=session)
         ids = tuple(sorted(rse['id'] for rse in rses))
         if row.bytes != -1 and storage.rse_id in ids:
