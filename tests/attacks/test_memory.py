@@ -83,6 +83,7 @@ BOUNDED = {
     'core.s3.events.events._LOG_LIMITER': 'RateLimiter: tests/unit/test_rates.py',
     'core.s3.events.events._BUCKET_LIMITER': 'RateLimiter',
     'core.s3.events.events._STORAGE_LIMITER': 'RateLimiter',
+    'gateway.s3names._validate': 'lru_cache',
     'core.s3.transfers.copying._leftovers': 'maxlen',
 }
 

@@ -155,6 +155,17 @@ def test_the_keys_in_bodies_count_as_signatures(monkeypatch):
         gateway.sign(api.Sign(rse='X', requests=[{}]), 'alice')
 
 
+def test_a_call_that_takes_more_than_is_left_is_served(monkeypatch):
+    """It was refused, and charged, as the keys in its bodies came after: none."""
+    monkeypatch.setattr(gateway.storages, 'get_storage', mock.Mock())
+    monkeypatch.setattr(gateway.shared_keys, 'neighbours', lambda *_, **__: [])
+    reading = SimpleNamespace(keys=0, touches=(), lockable='', any_body=False, stores=False)
+    monkeypatch.setattr(gateway, 'signing', mock.Mock(**{'check.return_value': [reading] * 100, 'sign.return_value': ['signed']}))
+    assert gateway.sign(api.Sign(rse='X', requests=[{}] * 100), 'alice') == {'responses': ['signed']}
+    with pytest.raises(rates.TooManyRequests):
+        gateway.sign(api.Sign(rse='X', requests=[{}]), 'alice')
+
+
 def test_who_asked_longest_ago_is_forgotten():
     limiter = RateLimiter(at_once=10, per_second=0, remembered=3)
     for who in 'abcad':

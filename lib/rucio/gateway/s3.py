@@ -505,7 +505,8 @@ def sign(asked: api.Sign, issuer: str, vo: str = DEFAULT_VO) -> dict[str, Any]:
     with read_if_needed() as session:
         storage = storages.get_storage(asked.rse, vo, session=session)
         checked = signing.check(storage, asked.requests)
-        rates.spend('signatures_per_second', issuer, vo, sum(each.keys for each in checked))
+        if keys := sum(each.keys for each in checked):
+            rates.spend('signatures_per_second', issuer, vo, keys)
         for bucket, key in {(touch.bucket, touch.name) for each in checked for touch in each.touches}:
             storage.need_name(bucket, key)
 

@@ -13,6 +13,8 @@
 # limitations under the License.
 """External <-> internal names, for all gateways of S3."""
 
+from functools import lru_cache
+
 from rucio.common.exception import InvalidObject
 from rucio.common.s3 import address
 from rucio.common.s3.answers import printable
@@ -20,6 +22,8 @@ from rucio.common.schema import validate_schema
 from rucio.common.types import InternalAccount, InternalScope
 
 __all__ = ['names']
+
+MAX_CACHED = 10_000  # names
 
 
 def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount, InternalScope]:
@@ -38,8 +42,14 @@ def names(issuer: str, scope: str, name: str, vo: str) -> tuple[InternalAccount,
         )
     for kind, value in (('scope', scope), ('name', name)):
         try:
-            validate_schema(name=kind, obj=value, vo=vo)
+            _validate(kind, value, vo)
         except InvalidObject as error:
             # The other lines are the schema.
             raise InvalidObject(str(error.args[0]).partition('\n')[0]) from None
     return InternalAccount(issuer, vo=vo), InternalScope(scope, vo=vo)
+
+
+@lru_cache(MAX_CACHED)
+def _validate(kind: str, value: str, vo: str) -> None:
+    """Validate a name, once: jsonschema looks at the schema, too, which costs more than all else in a request."""
+    validate_schema(name=kind, obj=value, vo=vo)

@@ -105,6 +105,14 @@ class Storage:
             )
         return self._authorizer
 
+    @property
+    def identity(self) -> str:
+        """Whose keys the server has for this RSE; contains no secret. Makes no request.
+
+        :raises RSEAccessDenied: if it has none.
+        """
+        return self._keys().identity
+
     def connection(self, patience: Optional[Patience] = None) -> clients.Connection:
         """Return the client that uses the server's own keys, shared within this process. Makes no request.
 

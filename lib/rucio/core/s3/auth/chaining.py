@@ -197,7 +197,7 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
         *topic,
         endpoint.sts_url,
         endpoint.minio_release or '',
-        storage.connection(SERVER).authorizer.identity,
+        storage.identity,
         own,
         *_known_roles(storage, session),
     ]
