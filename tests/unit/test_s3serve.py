@@ -18,7 +18,9 @@ import asyncio
 import base64
 import hashlib
 import http.client
+import logging
 import random
+import re
 import socket
 import threading
 import urllib.request
@@ -365,6 +367,53 @@ def test_pages_of_shared_folders():
     assert page(max_keys='0') == ([], None, None)
     names[:] = ['a/b', 'a/c']
     assert page(prefix='a/') == (['a/b/', 'a/c/'], None, None)
+
+
+def test_attributes_of_an_object_by_a_head(storage):
+    """Whatever the storage makes of the operation: Ceph 16 answers it with the content."""
+    every = ['ETag', 'Checksum', 'ObjectParts', 'StorageClass', 'ObjectSize']
+    storage.store(BUCKET, 'a b', b'content')
+    with serving(Rucio(storage.url)) as here:
+        client = boto(here)
+        found = client.get_object_attributes(Bucket=BUCKET, Key='a b', ObjectAttributes=every)
+        etag = client.head_object(Bucket=BUCKET, Key='a b')['ETag'].strip('"')
+        assert (found['ETag'], found['ObjectSize'], found['StorageClass']) == (etag, 7, 'STANDARD')
+        assert found.keys() - {'ResponseMetadata', 'LastModified'} == {'Checksum', 'ETag', 'ObjectSize', 'StorageClass'}
+        assert found['Checksum']['ChecksumCRC32'] == base64.b64encode(zlib.crc32(b'content').to_bytes(4, 'big')).decode()
+        found = client.get_object_attributes(Bucket=BUCKET, Key='a b', ObjectAttributes=['ObjectSize'])
+        assert found.keys() - {'ResponseMetadata', 'LastModified'} == {'ObjectSize'}
+        assert code_of(client.get_object_attributes, Bucket=BUCKET, Key='a b', ObjectAttributes=['Owner']) == 'InvalidArgument'
+        assert code_of(client.get_object_attributes, Bucket=BUCKET, Key='missing', ObjectAttributes=every) == 'NoSuchKey'
+        assert code_of(client.get_object_attributes, Bucket=BUCKET, Key='a b', VersionId='1', ObjectAttributes=every) == 'NotImplemented'
+        assert code_of(client.get_object_attributes, Bucket=BUCKET, Key='a b', SSECustomerKey='k' * 32, ObjectAttributes=every) == 'NotImplemented'
+    assert not [each for each in storage.requests if 'attributes' in str(each)]
+
+
+def test_the_checksums_among_the_attributes():
+    given = {'ETag': '"x-2"', 'X-Amz-Checksum-Crc32': 'AAAAAA==', 'x-amz-checksum-type': 'COMPOSITE', 'x-amz-storage-class': 'GLACIER', 'Content-Length': '5'}
+    root = answers.root_of(answers.attributes(given, ['Checksum', 'StorageClass', 'ETag']))
+    assert [(each.tag, each.text) for each in root.iter() if each.text] == [
+        ('ETag', 'x-2'),
+        ('ChecksumCRC32', 'AAAAAA=='),
+        ('ChecksumType', 'COMPOSITE'),
+        ('StorageClass', 'GLACIER'),
+    ]
+
+
+def test_an_error_has_the_id_that_its_header_and_the_log_have(storage, caplog):
+    caplog.set_level(logging.DEBUG, 'rucio.s3.serve')
+    with serving(Rucio(storage.url)) as here, pytest.raises(ClientError) as refused:
+        boto(here).get_object(Bucket=BUCKET, Key='missing')
+    told = refused.value.response
+    request_id = told['ResponseMetadata']['HTTPHeaders']['x-amz-request-id']
+    assert re.fullmatch('[0-9A-F]{16}', request_id)
+    assert (told['ResponseMetadata']['RequestId'], told['ResponseMetadata']['HostId']) == (request_id, 'rucio-s3-serve')
+    refusal = Refusal('NoSuchKey', 'a')
+    root = answers.root_of(refusal.xml())
+    assert [each.tag for each in root] == ['Code', 'Message', 'RequestId', 'HostId']
+    assert refusal.headers == {'x-amz-request-id': root.findtext('RequestId'), 'x-amz-id-2': root.findtext('HostId')}
+    assert Refusal('NoSuchKey', 'a').request_id != refusal.request_id
+    assert f'{request_id}: NoSuchKey' in caplog.text
 
 
 def test_what_is_not_supported_says_so(storage):

@@ -18,7 +18,7 @@ Answers of storages are untrusted. Pure functions.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple, Optional
 from urllib.parse import quote, unquote_plus
@@ -75,6 +75,8 @@ _OF_KEYS = frozenset(
     ]
 )
 _BY_STATUS = {403: 'AccessDenied', 404: 'NoSuchKey', 412: 'PreconditionFailed', 416: 'InvalidRange'}
+_ATTRIBUTES = frozenset(['Checksum', 'ETag', 'ObjectParts', 'ObjectSize', 'StorageClass'])
+_SUMS = ('crc32', 'crc32c', 'crc64nvme', 'sha1', 'sha256')
 _KEYS = ('Key', 'Prefix', 'Marker', 'NextMarker', 'StartAfter', 'KeyMarker', 'NextKeyMarker')
 
 
@@ -230,6 +232,46 @@ def shared(bucket: str, query: Mapping[str, str], names: Iterable[str]) -> bytes
 def location() -> bytes:
     """Return the answer of GetBucketLocation: any region will do here, and this one is written as nothing."""
     root = ElementTree.Element('LocationConstraint', xmlns=_NAMESPACE)
+    return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+
+
+def attributes_asked(header: str) -> frozenset[str]:
+    """Return the attributes that a GetObjectAttributes asks for.
+
+    :param header: The value of ``x-amz-object-attributes``.
+    :raises Refusal: if it is missing, or one of them does not exist.
+    """
+    asked = frozenset(each.strip() for each in header.split(',') if each.strip())
+    if not asked or asked - _ATTRIBUTES:
+        raise Refusal('InvalidArgument', f'x-amz-object-attributes must be some of {", ".join(sorted(_ATTRIBUTES))}.')
+    return asked
+
+
+def attributes(given: Mapping[str, str], asked: Collection[str]) -> bytes:
+    """Return the answer of GetObjectAttributes, without the parts of multipart uploads.
+
+    :param given: The headers of the answer of a HeadObject.
+    :param asked: The attributes.
+    """
+    found = {name.lower(): value for name, value in given.items()}
+    root = ElementTree.Element('GetObjectAttributesResponse', xmlns=_NAMESPACE)
+    if 'ETag' in asked and 'etag' in found:
+        _text(root, 'ETag', found['etag'].strip('"'))
+    sums = {
+        f'Checksum{name.upper()}': found[f'x-amz-checksum-{name}']
+        for name in _SUMS
+        if f'x-amz-checksum-{name}' in found
+    }
+    if 'Checksum' in asked and sums:
+        parent = ElementTree.SubElement(root, 'Checksum')
+        for name, value in sums.items():
+            _text(parent, name, value)
+        if 'x-amz-checksum-type' in found:
+            _text(parent, 'ChecksumType', found['x-amz-checksum-type'])
+    if 'StorageClass' in asked:
+        _text(root, 'StorageClass', found.get('x-amz-storage-class', 'STANDARD'))
+    if 'ObjectSize' in asked:
+        _text(root, 'ObjectSize', found.get('content-length', '0'))
     return bytes(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
 
 

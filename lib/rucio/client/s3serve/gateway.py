@@ -62,9 +62,18 @@ _ROOTS = {
     'UploadPartCopy': 'CopyPartResult',
 }
 _ELSEWHERE = ('NoSuchBucket', 'NoSuchKey', 'ServiceUnavailable', 'SlowDown', 'InternalError')
+# Not among those that the server signs: it is a HEAD for the storage.
+_ATTRIBUTES = operations.Operation('GetObjectAttributes', 'GET', 'key', needs=frozenset(['attributes']))
+_HEAD = next(each for each in operations.OPERATIONS if each.name == 'HeadObject')
+_OF_ATTRIBUTES = ('x-amz-object-attributes', 'x-amz-max-parts', 'x-amz-part-number-marker')
 _NAMES_IN_QUERY = ('prefix', 'marker', 'start-after', 'key-marker')
 
 _logger = line_logger('rucio.s3.serve')
+
+
+async def _location(_gateway: 'Gateway', _task: Task) -> web.StreamResponse:
+    """Answer without a request to the storage: signatures for any region are right here."""
+    return xml(answers.location())
 
 
 class Gateway:
@@ -110,6 +119,7 @@ class Gateway:
                 answer = await self._answer(request)
         except Refusal as refusal:
             answer = _refused(refusal)
+            _logger.debug('%s: %s', refusal.request_id, refusal)
         except (ClientError, ConnectionError):  # in the middle of an object: the tool must notice
             raise
         except Exception as error:
@@ -132,6 +142,8 @@ class Gateway:
         operation = operations.find(
             asked.method, 'key' if asked.key else 'bucket', asked.query, 'x-amz-copy-source' in asked.headers
         )
+        if asked.method == 'GET' and asked.key and {*asked.query} == _ATTRIBUTES.needs:
+            operation = _ATTRIBUTES
         if operation is None:
             what = f' with {", ".join(sorted(asked.query))[:200]}' if asked.query else ''
             raise Refusal(
@@ -160,8 +172,6 @@ class Gateway:
         try:
             answer = await self._exchange.send(task, _query(task.asked.query), body, self._exchange.headers(task))
         except Refusal as refusal:
-            if task.operation.name not in READING or refusal.code not in _ELSEWHERE:
-                raise
             answer = await self._read_elsewhere(task, refusal)
         if task.operation.name in _STORING and 'ETag' not in answer.headers:
             raise _strange(task)  # a login page, for example, has stored nothing
@@ -180,8 +190,10 @@ class Gateway:
     async def _read_elsewhere(self, task: Task, refusal: Refusal) -> Answer:
         """Read an object from another RSE, if the catalogue has it there. One request to the Rucio server.
 
-        :raises Refusal: the one that led here, if no other RSE has it.
+        :raises Refusal: the one that led here, if no other RSE has it, or it is of another kind.
         """
+        if task.operation.name not in READING or refusal.code not in _ELSEWHERE:
+            raise refusal
         try:
             others = await self._upstream.blocking(self._places.others, task.place, task.asked.key)
         except Refusal:
@@ -194,6 +206,20 @@ class Gateway:
             except Refusal as another:
                 _logger.debug('%s is not on %s: %s', task.asked.shown, place.endpoint.rse, another.code)
         raise refusal
+
+    async def _attributes(self, task: Task) -> web.StreamResponse:
+        """Answer GetObjectAttributes by a HEAD: Ceph 16 answers that operation with the content of the object."""
+        wanted = answers.attributes_asked(task.asked.headers.get('x-amz-object-attributes', ''))
+        headers = {name: value for name, value in task.asked.headers.items() if name not in _OF_ATTRIBUTES}
+        asked = task.asked._replace(method='HEAD', query={}, headers={**headers, 'x-amz-checksum-mode': 'ENABLED'})
+        task = task._replace(asked=asked, operation=_HEAD)
+        try:
+            answer = await self._exchange.send(task, '', b'', self._exchange.headers(task))
+        except Refusal as refusal:
+            answer = await self._read_elsewhere(task, refusal)
+        answer.response.release()
+        kept = {name: value for name, value in answer.headers.items() if name.lower() == 'last-modified'}
+        return xml(answers.attributes(answer.headers, wanted), kept)
 
     async def _put(self, task: Task) -> web.StreamResponse:
         """Write an object: after a HEAD if it must not exist, and the storage ignores the condition."""
@@ -343,10 +369,6 @@ class Gateway:
         answer.response.release()
         return head()
 
-    async def _location(self, task: Task) -> web.StreamResponse:
-        """Answer without a request to the storage: signatures for any region are right here."""
-        return xml(answers.location())
-
     _ways: ClassVar[dict[str, Callable[['Gateway', Task], Awaitable[web.StreamResponse]]]] = {
         'PutObject': _put,
         'CopyObject': _copy,
@@ -358,6 +380,7 @@ class Gateway:
         'ListObjects': _list,
         'ListObjectsV2': _list,
         'HeadBucket': _head_bucket,
+        'GetObjectAttributes': _attributes,
         'GetBucketLocation': _location,
     }
 
@@ -386,7 +409,7 @@ def _strange(task: Task) -> Refusal:
 
 
 def _refused(refusal: Refusal) -> web.Response:
-    return web.Response(status=refusal.status, body=refusal.xml(), headers=XML)
+    return web.Response(status=refusal.status, body=refusal.xml(), headers={**XML, **refusal.headers})
 
 
 async def _content(request: web.BaseRequest) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@
 
 """The errors that a tool gets, as S3 has them: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html."""
 
+import secrets
 from typing import Optional
 from xml.sax.saxutils import escape
 
@@ -38,6 +39,7 @@ from rucio.common.s3.answers import printable
 __all__ = ['Refusal', 'of_rucio']
 
 _LONGEST = 1000  # characters of a message
+_HOST_ID = 'rucio-s3-serve'
 _OF_RUCIO: 'tuple[tuple[type[RucioException], str], ...]' = (
     (AccessDenied, 'AccessDenied'),
     (RSEAccessDenied, 'AccessDenied'),
@@ -94,11 +96,20 @@ class Refusal(Exception):
         self.code = code
         self.message = printable(message, _LONGEST)
         self.status = status or _STATUS[code]
+        self.request_id = secrets.token_hex(8).upper()  # what a user who asks for help quotes, and the log has
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the answer: tools show these ids, also where an answer has no body."""
+        return {'x-amz-request-id': self.request_id, 'x-amz-id-2': _HOST_ID}
 
     def xml(self) -> bytes:
         """Return the body of the answer."""
         # printable() leaves no character that XML 1.0 does not have.
-        text = f'<Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>'
+        text = (
+            f'<Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>'
+            f'<RequestId>{self.request_id}</RequestId><HostId>{_HOST_ID}</HostId>'
+        )
         return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{text}</Error>'.encode(errors='replace')
 
 
