@@ -181,6 +181,29 @@ def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
         client.head_object(Bucket=BUCKET, Key='k')
 
 
+class Body(BytesIO):
+    """Notes how much is read at once."""
+
+    def __init__(self, content):
+        super().__init__(content)
+        self.asked = set()
+
+    def read(self, amount=-1):
+        self.asked.add(amount)
+        return super().read(amount)
+
+
+@pytest.mark.parametrize('size', [None, 100_000])
+def test_a_body_goes_in_larger_blocks_than_those_of_http_client(client, s3, size):
+    s3.store(BUCKET, 'k', b'')
+    if size:
+        internals.send_blocks_of(client, size)
+    body = Body(bytes(250_000))
+    client.put_object(Bucket=BUCKET, Key='k', Body=body)
+    assert s3.content(BUCKET, 'k') == bytes(250_000)
+    assert (bool({8192, 16384} & body.asked), 100_000 in body.asked) == (not size, bool(size))
+
+
 class Socket:
     """Notes its time-outs."""
 

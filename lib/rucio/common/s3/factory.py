@@ -38,6 +38,7 @@ __all__ = ['bare_session', 'client', 'proxies', 'trusted', 'user_session', 'with
 
 # Their requests or answers contain tokens and keys.
 _SECRET = ('sts', 'sns')
+_BLOCK = 256 * 1024  # bytes of a body that are sent at once
 
 
 def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session:
@@ -171,6 +172,7 @@ def client(
             verify=trusted(ca_bundle, session),
             config=Config(**options).merge(config or Config()),
         )
+    botocore_internals.send_blocks_of(made, _BLOCK)
     bound(made, (patience or PERSON).answer_timeout)
     if service == 's3':
         botocore_internals.stop_redirects(made, _leads_nowhere)
