@@ -533,3 +533,28 @@ def test_files_in_memory_are_limited_by_their_size():
     assert together(under_way, 4, pipeline.MEMORY // 4) == 4
     assert together(under_way, 1, pipeline.MEMORY * 2) == 1
     assert together(under_way, 8) == 8
+
+
+# The rules for names
+
+
+def test_the_generic_rules_for_names_are_rucios():
+    """They are written down here, as Rucio's module for them loads SQLAlchemy."""
+    from rucio.common.schema import generic  # noqa: PLC0415 - reads the configuration when it is imported
+
+    ours = directory.GENERIC_NAMES
+    assert (ours['scope']['pattern'], ours['name']['pattern']) == (generic.SCOPE['pattern'], generic.NAME['pattern'])
+    assert (ours['scope']['maxLength'], ours['name']['maxLength']) == (generic.SCOPE_LENGTH, generic.NAME_LENGTH)
+
+
+@pytest.mark.parametrize('section', [{'policy': {'package': 'no_such_package'}}, {'common': {'multi_vo': 'True'}}], ids=['package', 'VOs'])
+def test_a_site_may_have_other_rules_for_names(rucio_cfg, section):
+    rucio_cfg(section)
+    assert directory._has_own_schema()
+
+
+def test_most_have_not(rucio_cfg, monkeypatch):
+    rucio_cfg({})
+    assert not directory._has_own_schema()
+    monkeypatch.setenv('RUCIO_POLICY_PACKAGE', 'own')
+    assert directory._has_own_schema()

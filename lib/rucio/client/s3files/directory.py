@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Optional
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
+from rucio.common.config import config_get, config_get_bool
 from rucio.common.exception import InputValidationError
 from rucio.common.s3 import address
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
@@ -32,6 +33,11 @@ from .filters import Filter
 from .tally import Refused, Tally
 
 GiB = 1024**3
+# Of the module rucio.common.schema.generic.
+GENERIC_NAMES: dict[str, Any] = {
+    'scope': {'type': 'string', 'maxLength': 25, 'pattern': r'^[a-zA-Z_\-.0-9]+$'},
+    'name': {'type': 'string', 'maxLength': 250, 'pattern': r'^[/A-Za-z0-9][/A-Za-z0-9\.\-_]*$'},
+}
 CHUNK = 500  # files; Rucio's schema allows 1000
 _CHUNK_BYTES = 16 * GiB  # large files are registered sooner
 
@@ -237,11 +243,21 @@ def _sources(paths: list[str]) -> list[tuple[str, str]]:
 def _schema_of_names(vo: str) -> dict[str, Any]:
     """Return the schema of scopes and names.
 
-    validate_schema builds it again for each name, which takes 10 ms.
+    validate_schema builds it again for each name, which takes 10 ms. Rucio's module loads SQLAlchemy, which takes half
+    a second, even if the site has no schema of its own.
     """
+    if not _has_own_schema():
+        return GENERIC_NAMES
     try:
         from rucio.common.schema import get_schema_value  # noqa: PLC0415 - reads the configuration when it is imported
     # rucio-clients 41 has the module, but lacks its imports: use the generic rule, as the server checks names as well
     except ModuleNotFoundError:
-        return {'name': {'type': 'string', 'maxLength': 250, 'pattern': r'^[/A-Za-z0-9][/A-Za-z0-9._-]*$'}}
+        return GENERIC_NAMES
     return {each: get_schema_value(each.upper(), vo) for each in ('scope', 'name')}
+
+
+def _has_own_schema() -> bool:
+    """Return whether this site may have other rules for names than the generic ones."""
+    package = config_get('policy', 'package', raise_exception=False, default='', check_config_table=False)
+    several = config_get_bool('common', 'multi_vo', raise_exception=False, default=False, check_config_table=False)
+    return bool(package or several or os.environ.get('RUCIO_POLICY_PACKAGE'))
