@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rucio.client.s3files import Filter, Options, Upload, directory, pipeline
+from rucio.client.s3files import Filter, Options, Upload, directory, notes, pipeline
 from rucio.client.s3files.destination import Destination, Listing
 from rucio.client.s3files.directory import LocalFile, walk
 from rucio.client.s3files.tally import Tally
@@ -44,7 +44,7 @@ BUCKET = SCOPE = 'user.alice'
 class Catalogue:
     """What Upload asks of Rucio's client, and what it changes."""
 
-    vo, account, auth_token = 'def', 'alice', None
+    vo, account, auth_token, host = 'def', 'alice', None, 'https://rucio.example.org'
 
     def __init__(self, rse):
         self.rse = rse
@@ -76,6 +76,10 @@ class Catalogue:
 
     def add_replication_rule(self, dids, **rule):
         self.rules.append(rule)
+
+    def list_files(self, scope, name):
+        self.calls.append('members')
+        return iter([{'scope': SCOPE, 'name': each, **{key: self.dids[each][key] for key in ('bytes', 'adler32')}} for each in sorted(set(self.attached))])
 
     def get_metadata_bulk(self, dids, plugin):
         self.calls.append('look up')
@@ -558,3 +562,101 @@ def test_most_have_not(rucio_cfg, monkeypatch):
     assert not directory._has_own_schema()
     monkeypatch.setenv('RUCIO_POLICY_PACKAGE', 'own')
     assert directory._has_own_schema()
+
+
+# What is noted for the next upload
+
+
+@pytest.fixture
+def noting(monkeypatch):
+    """Also files that were just made."""
+    monkeypatch.setattr(notes, '_YOUNG', -60)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the files that are read to compare them."""
+    names = []
+    inner = LocalFile.checksums
+    monkeypatch.setattr(LocalFile, 'checksums', lambda self, stop: names.append(self.name) or inner(self, stop))
+    return names
+
+
+@pytest.mark.usefixtures('noting')
+def test_the_next_upload_reads_nothing_and_asks_for_the_members(catalogue, folder, run, s3, read):
+    fill(folder, a=b'one', b__c=b'two')
+    run()
+    catalogue.calls.clear()
+    s3.requests.clear()
+    assert (run().there, run(checksum=True).there) == (2, 2)
+    assert catalogue.calls == ['members', 'look up', 'replicas', 'attach']
+    assert read == ['run/a', 'run/b/c']
+    assert s3.operations() == ['ListObjectsV2'] * 2
+
+
+@pytest.mark.usefixtures('noting')
+def test_a_file_that_changed_is_read(folder, run, read):
+    fill(folder, a=b'one', b=b'two')
+    run()
+    times = os.stat(folder / 'a')
+    fill(folder, a=b'ONE')
+    os.utime(folder / 'a', ns=(times.st_atime_ns, times.st_mtime_ns))  # nobody can set the third time
+    assert reasons(run()) == {'a': 'differs from user.alice:run/a in Rucio (same size, different checksum): it was not changed. Choose another name'}
+    assert read == ['run/a']
+
+
+@pytest.mark.usefixtures('noting')
+def test_what_is_gone_is_uploaded_and_registered_though_it_is_noted(catalogue, folder, run, s3):
+    fill(folder, a=b'one', b=b'two', c=b'three')
+    run()
+    del s3.buckets[BUCKET]['run/a']
+    catalogue.attached.remove('run/b')
+    summary = run()
+    assert (summary.sent, summary.there, summary.failures) == (1, 2, [])
+    assert s3.content(BUCKET, 'run/a') == b'one'
+    assert 'run/b' in catalogue.attached
+
+
+@pytest.mark.usefixtures('noting')
+def test_another_content_in_the_catalogue_is_found_by_its_checksum(catalogue, folder, run):
+    fill(folder, a=b'one')
+    run()
+    catalogue.dids['run/a'] |= {'adler32': '00000001'}
+    assert 'differs from user.alice:run/a' in reasons(run())['a']
+
+
+@pytest.mark.usefixtures('noting')
+def test_what_was_not_registered_is_not_noted(catalogue, folder, run, read):
+    fill(folder, a=b'one')
+    catalogue.refuse = RSEAccessDenied('no')
+    assert run().failures
+    catalogue.refuse = None
+    assert run().found == 1
+    assert read == ['run/a']
+
+
+def test_a_file_that_may_yet_change_within_its_time_is_not_noted(folder, run, read):
+    fill(folder, a=b'one')
+    run()
+    run()
+    assert read == ['run/a']
+
+
+@pytest.mark.usefixtures('noting')
+@pytest.mark.parametrize('content', ['', '{"run/a": 1}', '[]', '{"run/a": ["p", ["x"], "a", "m"]}', '[' * 99999])
+def test_notes_that_cannot_be_read_are_none(folder, run, read, home, content):
+    fill(folder, a=b'one')
+    run()
+    (file,) = home.joinpath('.cache', 'rucio-s3').iterdir()
+    assert file.stat().st_mode & 0o77 == 0
+    file.write_text(content)
+    assert run().there == 1
+    assert read == ['run/a']
+
+
+@pytest.mark.usefixtures('noting')
+def test_without_a_place_for_notes_there_are_none(folder, run, read, home):
+    home.joinpath('.cache').write_text('no directory')
+    fill(folder, a=b'one')
+    assert (run().sent, run().there) == (1, 1)
+    assert read == ['run/a']

@@ -107,13 +107,20 @@ def transfer_options(verb: str) -> 'Callable[[_Command], _Command]':
     return decorate
 
 
+checksum_option = click.option(
+    '--checksum',
+    is_flag=True,
+    help='Read all files to compare them, also those that have not changed since an earlier upload.',
+)
+
+
 def options_of(given: dict[str, Any]) -> Options:
     """Return the options of :func:`transfer_options`.
 
     :param given: The keywords of the command.
     """
     chosen = Filter(given['include'], given['exclude'])
-    return Options(jobs=given['jobs'], chosen=chosen, dry_run=given['dry_run'])
+    return Options(jobs=given['jobs'], chosen=chosen, dry_run=given['dry_run'], checksum=given.get('checksum', False))
 
 
 def report_plan(ctx: click.Context, outcome: 'Outcome') -> None:

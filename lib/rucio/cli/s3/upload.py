@@ -21,7 +21,15 @@ from typing import Any, Optional
 import click
 
 from rucio.cli.s3 import did_argument, interruptible, is_robot, rse_option, s3_client, say, table
-from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
+from rucio.cli.s3.outcome import (
+    checksum_option,
+    closing,
+    options_of,
+    report_plan,
+    report_problems,
+    transfer_options,
+    transferred,
+)
 from rucio.client.s3files import Upload, Uploaded
 
 
@@ -30,6 +38,7 @@ from rucio.client.s3files import Upload, Uploaded
 @did_argument(need_name=True)
 @rse_option()
 @transfer_options('upload')
+@checksum_option
 @click.pass_context
 def upload(
     ctx: click.Context, /, sources: tuple[str, ...], did: tuple[str, str], rse: Optional[str], **given: Any
@@ -38,7 +47,7 @@ def upload(
 
     SOURCE/a/b of one directory becomes SCOPE:NAME/a/b; with several sources it becomes SCOPE:NAME/SOURCE/a/b. Files are
     uploaded concurrently and registered in bulk; nothing is overwritten. Run it again after a failure: it uploads only
-    the missing files.
+    the missing files, and reads only those that have changed.
 
     \b
     Examples: rucio s3 upload run7/ user.alice:run7

@@ -30,6 +30,7 @@ from rucio.common.s3.content import BLOCK, Checksums, Hasher
 from rucio.common.s3.partial_files import is_partial
 
 from .filters import Filter
+from .notes import stamp_of
 from .tally import Refused, Tally
 
 GiB = 1024**3
@@ -45,11 +46,12 @@ Tell = Callable[[str, str], None]  # path, problem
 
 
 class LocalFile(NamedTuple):
-    """A file to upload: its path, the name of its DID, its size in bytes."""
+    """A file to upload: its path, the name of its DID, its size in bytes, and what changes with it."""
 
     path: str
     name: str
     size: int
+    stamp: tuple[int, ...] = ()
 
     def checksums(self, stop: threading.Event) -> Checksums:
         """Read the file to compute its checksums.
@@ -210,7 +212,8 @@ class LocalFiles:
         # Problems with the directory were reported when it was read for the first time.
         for path, name in self._walk(lambda *_: None):
             with suppress(OSError):
-                chunk.append(LocalFile(path, f'{self._name}/{name}', os.stat(path).st_size))
+                found = os.stat(path)
+                chunk.append(LocalFile(path, f'{self._name}/{name}', found.st_size, stamp_of(found)))
                 size += chunk[-1].size
             if len(chunk) >= CHUNK or size >= _CHUNK_BYTES:
                 yield chunk

@@ -37,6 +37,7 @@ class Options:
         storage asks for.
     :param chosen: Which files are meant, by their paths below the directory.
     :param dry_run: Change nothing: the summary has what would be transferred in ``planned``.
+    :param checksum: Read all local files, also those that an earlier upload has noted and that have not changed since.
     :param on_progress: Called by any thread with the number of bytes of each step, negative ones if bytes have to be
         repeated. Without it, a terminal shows a progress bar.
     """
@@ -44,6 +45,7 @@ class Options:
     jobs: Optional[int] = None
     chosen: Filter = field(default_factory=Filter)
     dry_run: bool = False
+    checksum: bool = False
     on_progress: Optional[Progress] = None
 
     @contextmanager

@@ -26,6 +26,7 @@ from rucio.common.s3.errors import local_error
 from .dataset import Dataset, Known, Ready
 from .destination import Destination, Listing
 from .directory import LocalFile, LocalFiles
+from .notes import Notes
 from .options import Options
 from .pipeline import UnderWay, behind, message
 from .tally import Refused, Tally, Uploaded
@@ -62,7 +63,9 @@ class Upload:
         self._options = options
         self._tally = Tally(Uploaded())
         self.files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
-        self._dataset = Dataset(client, rse, scope, self._name)
+        told = (str(client.host), str(client.account), client.vo, rse, scope, self._name)
+        self._notes = None if options.checksum or options.dry_run else Notes(*told)
+        self._dataset = Dataset(client, rse, scope, self._name, self._notes)
         self._destination: Destination
         self._under_way = UnderWay(options.jobs, lambda: self._destination.latency)
 
@@ -104,7 +107,7 @@ class Upload:
         def register(futures: list[Future[Optional[Ready]]]) -> Future[None]:
             done = [future.result() for future in futures]
             ready = [] if self._options.dry_run else [each for each in done if each]
-            return catalogue.submit(self._dataset.register, ready, self._tally)
+            return catalogue.submit(self._register, ready)
 
         try:
             lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self.files.chunks())
@@ -121,6 +124,14 @@ class Upload:
         finally:
             pool.shutdown(cancel_futures=True)
             catalogue.shutdown(cancel_futures=True)
+            if self._notes is not None:
+                self._notes.save()
+
+    def _register(self, ready: list[Ready]) -> None:
+        """Register files, and note those that are registered."""
+        for each in self._dataset.register(ready, self._tally):
+            if self._notes is not None:
+                self._notes.add(each.file, each.checksums)
 
     def _safely(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Optional[Ready]:
         """Upload one file. If it fails, add it to the summary and return None."""
@@ -172,7 +183,8 @@ class Upload:
                 f'the replica of {known.did} on {self._rse} is {known.state}: try again when that has been resolved'
             )
         known.need_same(known.checksums._replace(size=file.size))  # before reading it
-        checksums = file.checksums(self._tally.stop)
+        noted = self._notes.find(file) if self._notes is not None else None
+        checksums = noted or file.checksums(self._tally.stop)
         known.need_same(checksums)
         return checksums
 
