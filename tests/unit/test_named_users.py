@@ -411,3 +411,21 @@ def test_the_table_is_not_removed_while_users_are_let_in(site):
     assert listed() == []
     site.share('bob')
     assert listed() == ['user.alice:run1']
+
+
+def test_only_where_it_was_set(site):
+    """The collection is on one of the storages."""
+    site.share()
+    with rucio_session.db_session(DatabaseOperationType.READ) as session:
+        assert [named_users.list_prefixes(each, SCOPE, session=session) for each in (site.a, site.b)] == [{'run1': (f'{ARN}bob',)}, {}]
+
+
+def test_a_database_that_takes_capitals_for_the_same(site):
+    rows = [
+        SimpleNamespace(account=InternalAccount('Bob'), key='s3-user', value='x'),
+        SimpleNamespace(account=InternalAccount('bob'), key='S3-USER', value='x'),
+    ]
+    session = SimpleNamespace(execute=lambda _: rows)
+    assert named_users.user_of(site.a, InternalAccount('bob'), session=session) is None
+    rows.append(SimpleNamespace(account=InternalAccount('bob'), key='s3-user', value='bob'))
+    assert named_users.user_of(site.a, InternalAccount('bob'), session=session) == f'{ARN}bob'
