@@ -13,6 +13,8 @@
 # limitations under the License.
 """What botocore does not promise, and this project relies on: each test fails when that changes."""
 
+import re
+from contextlib import nullcontext
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
@@ -68,6 +70,32 @@ def test_a_service_is_found_without_a_look_at_all_of_them(monkeypatch):
     assert len(looked) < 50  # of some thousand
     with pytest.raises(UnknownServiceError):
         session.create_client('s4', 'mars')
+
+
+@pytest.mark.parametrize(
+    'region', ['us-east-1', 'mars', 'eu-central-1', None, 'cn-north-1', 'us-gov-west-1', 'eusc-de-east-1', 'us-iso-east-1', 'aws-global', 'eu']
+)
+@pytest.mark.parametrize('signature', ['s3v4', UNSIGNED], ids=['version 4', 'unsigned'])
+def test_a_client_is_the_same_without_the_list_of_endpoints(region, signature):
+    def client(few):
+        session = internals.isolated_session(KEYS)
+        with internals.few_endpoints(session, region) if few else nullcontext():
+            made = session.create_client('s3', region, endpoint_url='https://s3.example.org:9000', config=Config(signature_version=signature))
+        url = made.generate_presigned_url('get_object', {'Bucket': BUCKET, 'Key': 'k'})
+        config = {name: value for name, value in vars(made.meta.config).items() if not name.startswith('_')}
+        signer = [getattr(made._request_signer, f'_{name}') for name in ('region_name', 'signature_version', 'signing_name')]
+        return made.meta.region_name, made.meta.partition, made.meta.endpoint_url, config, signer, re.sub('(Date|Signature|Expires)=[^&]*', '', url)
+
+    assert client(few=True) == client(few=False)
+
+
+def test_a_session_has_its_list_of_endpoints_again():
+    session, used = internals.isolated_session(KEYS), internals.isolated_session(KEYS)
+    assert used.get_available_regions('ec2')
+    for each in (session, used):
+        with internals.few_endpoints(each, 'mars'):
+            assert each.get_available_regions('ec2') == []
+        assert 'eu-central-1' in each.get_available_regions('ec2')
 
 
 def test_an_isolated_session_reads_nothing_of_the_user(home, monkeypatch):

@@ -16,6 +16,7 @@
 
 import socket
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
@@ -243,3 +244,19 @@ def test_a_deadline_is_over_in_its_last_moment(monkeypatch):
         assert (deadlines.seconds_left(), deadlines.is_over()) == (0, True)
         with deadlines.within(5):
             assert deadlines.seconds_left() == 0
+
+
+def test_the_list_of_all_endpoints_is_read_where_it_matters_only(home, monkeypatch):
+    without = []
+    monkeypatch.setattr(factory.botocore_internals, 'few_endpoints', lambda *_: without.append(1) or nullcontext())
+    version4 = Config(signature_version='s3v4')
+    for service, url, config, make, expected in (
+        ('s3', 'https://h', version4, lambda: factory.bare_session(None), [1]),
+        ('s3', 'https://h', None, lambda: factory.bare_session(None), []),
+        ('s3', None, version4, lambda: factory.bare_session(None), []),
+        ('s3', 'https://h', version4, factory.user_session, []),  # which may make clients to get its keys
+        ('sts', 'https://h', version4, lambda: factory.bare_session(None), []),
+    ):
+        without.clear()
+        factory.client(service, make(), url, region='mars', config=config)
+        assert without == expected

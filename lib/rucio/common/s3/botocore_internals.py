@@ -43,6 +43,7 @@ from botocore.endpoint import convert_to_response_dict
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.parsers import ResponseParserFactory
+from botocore.regions import EndpointResolver
 from botocore.utils import determine_content_length, parse_timestamp
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ __all__ = [
     'before_signing',
     'bucket_url',
     'check_answers',
+    'few_endpoints',
     'instead_of_a_call',
     'isolated_session',
     'know_all_services',
@@ -82,6 +84,35 @@ __all__ = [
 ]
 
 _NOBODY = ReadOnlyCredentials('', '', None)
+
+_OTHER_PARTITIONS = ('cn-', 'eu-iso', 'eusc-', 'us-gov-', 'us-iso')  # of AWS
+_SIGNATURES = ['s3', 's3v4']
+_ENDPOINTS: dict[str, Any] = {  # what botocore/data/endpoints.json has of S3, but for names of hosts
+    'version': 3,
+    'partitions': [
+        {
+            'partition': 'aws',
+            'dnsSuffix': 'amazonaws.com',
+            'regionRegex': r'^[a-z]{2}\-\w+\-\d+$',
+            'defaults': {'hostname': '{service}.{region}.{dnsSuffix}', 'signatureVersions': ['v4']},
+            'regions': {},
+            'services': {
+                's3': {
+                    'defaults': {'protocols': ['http', 'https'], 'signatureVersions': ['s3v4']},
+                    'partitionEndpoint': 'aws-global',
+                    'isRegionalized': True,
+                    'endpoints': {
+                        'aws-global': {
+                            'credentialScope': {'region': 'us-east-1'},
+                            'signatureVersions': _SIGNATURES,
+                        },
+                        'us-east-1': {'signatureVersions': _SIGNATURES},
+                    },
+                }
+            },
+        }
+    ],
+}
 
 
 # Sessions and keys
@@ -141,6 +172,29 @@ def know_all_services(session: botocore.session.Session) -> None:
         return sorted(found)
 
     loader.list_available_services = names
+
+
+@contextmanager
+def few_endpoints(session: botocore.session.Session, region: Optional[str]) -> Iterator[None]:
+    """Let a session make a client of S3 whose URL and signature are given, without AWS's list of all its endpoints.
+
+    Within a block.
+
+    Replaces the internal component ``endpoint_resolver`` by one that has of this list, 1.2 MB of JSON, what then still
+    matters: the versions of signatures, and that no region is us-east-1. Does nothing for a region of AWS that is in
+    another partition.
+
+    :param session: The session.
+    :param region: The region of the client.
+    """
+    components: Any = session._internal_components  # type: ignore[attr-defined] # noqa: SLF001
+    made, deferred = dict(components._components), dict(components._deferred)  # noqa: SLF001
+    if not (region or '').startswith(_OTHER_PARTITIONS):
+        components.register_component('endpoint_resolver', EndpointResolver(_ENDPOINTS))
+    try:
+        yield
+    finally:
+        components._components, components._deferred = made, deferred  # noqa: SLF001
 
 
 def renewed_keys(fetch: Callable[[], Mapping[str, str]], early: int, late: int) -> Credentials:

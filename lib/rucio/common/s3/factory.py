@@ -16,9 +16,11 @@
 
 import functools
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import botocore.session
 from botocore.config import Config
@@ -38,6 +40,8 @@ __all__ = ['bare_session', 'client', 'proxies', 'trusted', 'user_session', 'with
 
 # Their requests or answers contain tokens and keys.
 _SECRET = ('sts', 'sns')
+# Sessions that only make the clients they are asked for, not also some to get their keys.
+_bare: 'WeakSet[botocore.session.Session]' = WeakSet()
 _BLOCK = 256 * 1024  # bytes of a body that are sent at once
 
 
@@ -49,7 +53,9 @@ def bare_session(credentials: Optional[Credentials]) -> botocore.session.Session
     :param credentials: The keys; None for anonymous access.
     """
     with uncollected():
-        return _careful(botocore_internals.isolated_session(credentials))
+        session = _careful(botocore_internals.isolated_session(credentials))
+    _bare.add(session)
+    return session
 
 
 def user_session(profile: Optional[str] = None) -> botocore.session.Session:
@@ -164,7 +170,10 @@ def client(
         options['retries'] = {'mode': 'standard', 'total_max_attempts': patience.max_attempts}
     if service in _SECRET and url and url.startswith('http:') and is_private(url):
         options['proxies'] = {}  # requests to this machine must not go to a proxy
-    with uncollected():
+    # Without a signature version, botocore looks for the one with which it signs URLs.
+    is_plain = service == 's3' and url and session in _bare and bool(getattr(config, 'signature_version', None))
+    few = botocore_internals.few_endpoints(session, region) if is_plain else nullcontext()
+    with uncollected(), few:
         made: Any = session.create_client(
             service,
             region_name=region,
