@@ -37,13 +37,11 @@ def measure(kind: Kind) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description='Measure S3 storages, and write docs/backends.md.')
-    parser.add_argument(
-        '--only', action='append', choices=[kind.name.partition(' ')[0].lower() for kind in KINDS], help='this storage; the others keep their columns'
-    )
+    parser.add_argument('--only', action='append', choices=[kind.word for kind in KINDS], help='this storage; the others keep their columns')
     parser.add_argument('--output', type=Path, default=document.PATH, help='another file than docs/backends.md')
     arguments = parser.parse_args()
     columns = document.read()
-    wanted = [kind for kind in KINDS if not arguments.only or kind.name.partition(' ')[0].lower() in arguments.only]
+    wanted = [kind for kind in KINDS if not arguments.only or kind.word in arguments.only]
     here = [kind for kind in wanted if not kind.missing()]
     for kind in wanted:
         if reason := kind.missing():

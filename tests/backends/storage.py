@@ -59,6 +59,11 @@ class Kind:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def word(self) -> str:
+        """Its name in one word, in lower case."""
+        return self.name.replace(' ', '-').lower()
+
 
 def _seaweedfs_version() -> str:
     # version 8000GB 4.48 ... linux amd64
@@ -74,9 +79,15 @@ def _seaweedfs_missing() -> str:
     return ''
 
 
-def _ceph_version() -> str:
-    said = subprocess.run(['radosgw', '--version'], capture_output=True, text=True, check=True).stdout.split()
-    return said[2]
+def _ceph(name: str, provider: str, packages: str, root: Path) -> 'Kind':
+    return Kind(
+        f'Ceph {name}',
+        provider,
+        f'{packages}; one OSD in memory; `rgw_s3_auth_use_sts`, `rgw_dns_name = localhost`',
+        lambda directory: ceph.CephRGW(directory, root=root),
+        lambda: ceph.version(root),
+        lambda: ceph.missing(root),
+    )
 
 
 # Its source looks and then writes, without a lock; several uploads were seen to win on a busy machine, PUTs not yet.
@@ -92,14 +103,9 @@ KINDS = (
         _seaweedfs_missing,
         {'complete_race': 'several win'},  # in 4 of 40 races
     ),
-    Kind(
-        'Ceph RGW',
-        'ceph',
-        "Debian's packages; one OSD in memory; `rgw_s3_auth_use_sts`, `rgw_dns_name = localhost`",
-        ceph.CephRGW,
-        _ceph_version,
-        ceph.missing,
-    ),
+    _ceph('Pacific', 'ceph', 'packages of Debian bookworm', ceph.SYSTEM),
+    _ceph('Reef', 'ceph', 'packages of Debian trixie, unpacked', ceph.unpacked('trixie')),
+    _ceph('Tentacle', 'ceph', 'packages of Debian sid, unpacked', ceph.unpacked('sid')),
     Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
     Kind('moto', 'generic', '`moto_server`, which asks for no keys', moto.Moto, moto.version, moto.missing, _MOTO),
 )

@@ -92,13 +92,15 @@ def defaults(kind: Kind) -> Endpoint:
     return Endpoint.load({'rse': 'X', 'id': '0' * 32}, protocol)
 
 
-@pytest.mark.parametrize('kind', NAMED, ids=str)
+@pytest.mark.parametrize('provider', sorted({kind.provider for kind in NAMED}))
 class TestProviders:
-    def test_what_a_storage_can_is_used(self, kind: Kind) -> None:
-        endpoint, earned = defaults(kind), claims(kind)
-        heeded = set(earned.pop('signature_guards'))
-        assert {name: getattr(endpoint, name) for name in earned} == earned
-        assert heeded <= set(endpoint.signature_guards)
+    def test_what_all_its_versions_can_is_used(self, provider: str) -> None:
+        versions = [kind for kind in NAMED if kind.provider == provider]
+        endpoint, earned = defaults(versions[0]), [claims(kind) for kind in versions]
+        assert all(set(each.pop('signature_guards')) <= set(endpoint.signature_guards) for each in earned)
+        common = {name: all(each[name] for each in earned) if isinstance(value, bool) else value for name, value in earned[0].items()}
+        assert {name: getattr(endpoint, name) for name in common} == common
+        assert all(each[name] == value for each in earned for name, value in common.items() if not isinstance(value, bool))
 
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind not in NAMED], ids=str)

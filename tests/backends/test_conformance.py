@@ -27,7 +27,7 @@ from rucio.common.exception import RucioException
 pytestmark = pytest.mark.long
 
 # As docs/backends.md has it, which test_behaviours.py compares with the storage.
-CEPH_CANNOT = {'conditional_multipart': 'Ceph ignores If-None-Match when an upload is completed'}
+CEPH_CANNOT = {'conditional_multipart': 'before Tentacle, Ceph ignores If-None-Match when an upload is completed'}
 RCLONE_CANNOT = {
     'conditional_put': 'rclone ignores If-None-Match',
     'conditional_multipart': 'rclone ignores If-None-Match',
@@ -58,10 +58,10 @@ def named(name: str) -> Kind:
 
 
 class TestCeph(ProtocolConformance):
-    @pytest.fixture(scope='class')
+    @pytest.fixture(scope='class', params=['Pacific', 'Reef', 'Tentacle'])
     @classmethod
-    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
-        kind = named('Ceph RGW')
+    def backend(cls, request: pytest.FixtureRequest, start: Callable[[Kind], Any]) -> Backend:
+        kind = named(f'Ceph {request.param}')
         return backend_of(kind, start(kind), CEPH_CANNOT)
 
 

@@ -38,7 +38,7 @@ SIZES = (1024, 0, 40 * MiB)  # the last in parts, whatever makes it
 
 
 def rse_of(kind: Kind) -> str:
-    return f'{kind.name.split()[0].upper()}_S3'
+    return f'{kind.word.upper()}_S3'
 
 
 @dataclass

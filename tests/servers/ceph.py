@@ -40,8 +40,7 @@ from .process import TIMEOUT, Process, ServerError, tail
 
 COMMANDS = ('ceph-mon', 'ceph-osd', 'monmaptool', 'radosgw', 'radosgw-admin')
 PACKAGES = 'radosgw ceph-mon ceph-osd ceph-common'
-# RUCIO_S3_TEST_CEPH names a folder with the programs of another version.
-PATH = ':'.join([*filter(None, [os.environ.get('RUCIO_S3_TEST_CEPH')]), '/usr/sbin:/usr/bin:/sbin:/bin'])
+SYSTEM = Path('/')
 
 # No keys inside of the cluster: only this machine reaches it. radosgw asks the monitor for a "secure" connection unless told
 # otherwise, and without keys there is none.
@@ -76,7 +75,11 @@ mon_data = {directory}/mon
 osd_data = {directory}/osd
 rgw_data = {directory}/rgw
 osd_objectstore = memstore
-osd_class_dir = /usr/lib/{machine}-linux-gnu/rados-classes
+osd_class_dir = {libraries}/rados-classes
+plugin_dir = {libraries}/ceph
+erasure_code_dir = {libraries}/ceph/erasure-code
+osd_max_object_name_len = 2048
+osd_max_object_namespace_len = 256
 memstore_device_bytes = {size}
 osd_pool_default_size = 1
 osd_pool_default_min_size = 1
@@ -116,19 +119,39 @@ rgw_gc_processor_period = 10
 _CAPABILITIES = 'users=*;buckets=*;metadata=*;usage=*;zone=*;roles=*;user-policy=*;oidc-provider=*'
 
 
-def missing() -> str:
+def unpacked(suite: str) -> Path:
+    """Where `make ceph` unpacks the Ceph of another Debian release."""
+    return Path(os.environ.get('RUCIO_S3_TEST_CEPH', '/nonexistent'), suite)
+
+
+def missing(root: Path = SYSTEM) -> str:
     """Why there can be no Ceph here, or nothing."""
-    absent = [name for name in COMMANDS if not _path(name)]
-    return f'{", ".join(absent)} not installed (Debian: apt-get install --no-install-recommends {PACKAGES})' if absent else ''
+    absent = [name for name in COMMANDS if not _path(name, root)]
+    if not absent:
+        return ''
+    if root == SYSTEM:
+        return f'{", ".join(absent)} not installed (Debian: apt-get install --no-install-recommends {PACKAGES})'
+    return f'{root} has no {", ".join(absent)} (`make ceph` unpacks it; RUCIO_S3_TEST_CEPH names the folder)'
 
 
-def _path(command: str) -> str | None:
-    return shutil.which(command, path=PATH)
+def version(root: Path = SYSTEM) -> str:
+    # ceph version 18.2.7 (...) reef (stable)
+    return subprocess.run([_path('radosgw', root) or 'radosgw', '--version'], capture_output=True, text=True, check=True).stdout.split()[2]
+
+
+def _programs(root: Path) -> str:
+    return '/usr/sbin:/usr/bin:/sbin:/bin' if root == SYSTEM else str(root / 'programs')
+
+
+def _path(command: str, root: Path) -> str | None:
+    return shutil.which(command, path=_programs(root))
 
 
 class CephRGW:
     """
     A Ceph cluster with an S3 gateway on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
+
+    `root` is the folder with another version than the system's.
 
     It is the gateway that operators are told to give to users; `private` is the one that is for the Rucio server alone. Its objects are in
     memory. The role `role_arn` may do all, and only the admin's own keys may assume it.
@@ -142,11 +165,12 @@ class CephRGW:
     chainable_role_arn = 'arn:aws:iam:::role/RucioChainable'  # keys of a role that the admin assumed can take it: for attacks
     user_arn = 'arn:aws:iam:::user/{s3-user}'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3) -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3, root: Path = SYSTEM) -> None:
         self.directory = Path(directory).absolute()
         self.access_key = 'admin'
         self.secret_key = secrets.token_hex(20)
         self.size = size
+        self._root = root
         self.port, self._monitor = free_port(), free_port()
         self.url = f'http://{self.hostname}:{self.port}'
         self._processes: list[Process] = []
@@ -167,13 +191,14 @@ class CephRGW:
         for name in ('mon', 'osd', 'rgw', 'crash'):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / 'none.keyring').touch()
-        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size, 'machine': platform.machine()}
+        libraries = self._root / f'usr/lib/{platform.machine()}-linux-gnu'
+        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size, 'libraries': libraries}
         write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8), apis=documented.ceph_topics()[0]))
         self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
         self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
         self._launch('ceph-mon', '-f', '-c', str(self._conf), '-i', 'a').wait(lambda: _listens(self._monitor), TIMEOUT)
         osd = str(uuid4())
-        self._run('ceph', '-c', str(self._conf), 'osd', 'new', osd)
+        self._add_osd(osd)
         self._run('ceph-osd', '-c', str(self._conf), '-i', '0', '--mkfs', '--osd-uuid', osd)
         self._launch('ceph-osd', '-f', '-c', str(self._conf), '-i', '0')
         # This makes the pools, too: two programs that do it at the same time get into each other's way.
@@ -192,6 +217,16 @@ class CephRGW:
         self._gateway.kill()
         self._processes.remove(self._gateway)
         self._start_gateway()
+
+    def _add_osd(self, osd: str) -> None:
+        """One `ceph` in a few of version 18 waits forever, although the monitor answers others."""
+        for last in (False, False, True):
+            try:
+                self._run('ceph', '-c', str(self._conf), 'osd', 'new', osd, timeout=TIMEOUT / 8)
+                break
+            except subprocess.TimeoutExpired:
+                if last:
+                    raise
 
     def _start_gateway(self) -> None:
         self._gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw')
@@ -240,7 +275,7 @@ class CephRGW:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**clean_environment(self.directory), 'PATH': PATH}
+        return {**clean_environment(self.directory), 'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}
 
     @cached_property
     def user_keys(self) -> tuple[str, str]:
@@ -260,22 +295,24 @@ class CephRGW:
             iam.put_role_policy(RoleName=name, PolicyName='all', PolicyDocument=may)
 
     def _launch(self, command: str, *arguments: str) -> Process:
-        process = Process(command, [_path(command) or command, *arguments], env=self._environment, cwd=self.directory, log=self.directory / f'{command}.out')
+        process = Process(
+            command, [_path(command, self._root) or command, *arguments], env=self._environment, cwd=self.directory, log=self.directory / f'{command}.out'
+        )
         process.start()
         self._processes.append(process)
         return process
 
-    def _run(self, command: str, *arguments: str, stdin: str = '') -> str:
+    def _run(self, command: str, *arguments: str, stdin: str = '', timeout: float = TIMEOUT) -> str:
         log = self.directory / 'setup.log'
         with log.open('ab') as errors:
             done = subprocess.run(
-                [_path(command) or command, *arguments],
+                [_path(command, self._root) or command, *arguments],
                 env=self._environment,
                 cwd=self.directory,
                 input=stdin.encode(),
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                timeout=TIMEOUT,
+                timeout=timeout,
                 check=False,
             )
         if done.returncode:
