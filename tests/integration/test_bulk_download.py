@@ -151,7 +151,7 @@ def test_sync_makes_equal_one_way(site: Site, unique: str, tmp_path: Path) -> No
     assert '1 file uploaded' in told
     assert told.count('Deleted') == 2
     assert set(site.objects(rse, f'{unique}/')) == {f'{unique}/{name}' for name in ('a', 'new', 'keep.log')}
-    assert 'files downloaded' in sync(did, str(back))
+    assert '1 file downloaded' in sync(did, str(back))
     assert (back / 'mine').exists()
     sync(did, str(back), '--delete')
     assert content_of(back) == {'a': contents['a'], 'new': b'new', 'keep.log': contents['keep.log']}
