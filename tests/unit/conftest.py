@@ -29,7 +29,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 import rucio.cli.command  # noqa: F401
 from rucio.common import config
-from rucio.common.s3 import secrecy
+from rucio.common.s3 import direct, secrecy
 from rucio.common.s3.endpoint import Endpoint
 from rucio.rse import rsemanager
 from servers import postgres
@@ -62,6 +62,7 @@ def home(tmp_path, monkeypatch):
 def _no_waiting(monkeypatch):
     """Between the attempts of a request."""
     monkeypatch.setattr(ExponentialBackoff, 'delay_amount', lambda *_: 0)
+    monkeypatch.setattr(direct, '_pause', lambda _: 0.0)
 
 
 @pytest.fixture(autouse=True)

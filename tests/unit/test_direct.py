@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from s3transfer.exceptions import CancelledError
 
 from rucio.common.exception import FileConsistencyMismatch, FileReplicaAlreadyExists, SourceNotFound
-from rucio.common.s3 import botocore_internals, clients, credentials, transfer
+from rucio.common.s3 import botocore_internals, clients, credentials, direct, transfer
 from rucio.common.s3.content import Checksums
 from rucio.common.s3.endpoint import Endpoint
 from rucio.common.s3.errors import Target
@@ -124,8 +124,7 @@ def test_what_is_missing_is_found_by_one_request(connection, s3, fetch):
 
 
 @pytest.mark.parametrize('answer', [error(503, 'SlowDown'), error(429, 'TooManyRequests'), error(500, 'InternalError')], ids=['503', '429', '500'])
-def test_a_busy_storage_is_asked_as_often_as_botocore_would(connection, s3, monkeypatch, send, answer):
-    monkeypatch.setattr('random.random', lambda: 0.0)
+def test_a_busy_storage_is_asked_as_often_as_botocore_would(connection, s3, send, answer):
     s3.fail('PutObject', *[answer] * 2)
     send(connection())
     assert s3.operations() == ['PutObject'] * 3
@@ -181,24 +180,23 @@ def test_a_content_that_is_not_what_was_stored_is_not_taken(connection, s3, by_c
 
 @pytest.mark.parametrize('operation', ['put', 'get'])
 def test_nothing_is_sent_after_a_stop(connection, s3, operation):
-    stop, direct = threading.Event(), connection().direct
+    stop, made = threading.Event(), connection().direct
     stop.set()
     with pytest.raises(CancelledError):
-        direct.put(TARGET, BODY, stop) if operation == 'put' else direct.get(TARGET, stop)
+        made.put(TARGET, BODY, stop) if operation == 'put' else made.get(TARGET, stop)
     assert not s3.requests
 
 
 def test_a_stop_ends_the_pause_before_another_attempt(connection, s3, monkeypatch):
     stop = threading.Event()
-    monkeypatch.setattr('random.random', lambda: stop.set() or 3600)
+    monkeypatch.setattr(direct, '_pause', lambda _: stop.set() or 3600)
     s3.fail('PutObject', error(503, 'SlowDown'))
     with pytest.raises(CancelledError):
         connection().direct.put(TARGET, BODY, stop)
     assert s3.operations() == ['PutObject']
 
 
-def test_the_last_error_says_how_often_it_was_tried(connection, s3, monkeypatch):
-    monkeypatch.setattr('random.random', lambda: 0.0)
+def test_the_last_error_says_how_often_it_was_tried(connection, s3):
     s3.fail('PutObject', error(500, 'InternalError'), error(412, 'PreconditionFailed'))
     with pytest.raises(ClientError) as failed:
         connection().direct.put(TARGET, BODY, threading.Event())

@@ -149,7 +149,7 @@ class Direct:
                     error.response['ResponseMetadata']['RetryAttempts'] = attempt - 1
                 if attempt >= self._attempts or not _is_transient(error):
                     raise
-            stop.wait(random.random() * 2 ** (attempt - 1))  # noqa: S311 - so that not all come again at once
+            stop.wait(_pause(attempt))
 
     def _once(self, operation: str, request: Request, body: Optional[bytes]) -> Any:
         sent, began = self._authorizer.authorise(request), time.monotonic()
@@ -180,3 +180,8 @@ def _is_transient(error: Exception) -> bool:
     """Return whether the request may succeed if it is sent again as it is."""
     status = status_of(error)
     return isinstance(error, HTTPClientError) or status == _BUSY or (status >= _FAILED and status != _MISSING)
+
+
+def _pause(attempt: int) -> float:
+    """Return the seconds to wait after an attempt: at random, so that not all come again at once."""
+    return random.random() * 2 ** (attempt - 1)  # noqa: S311
