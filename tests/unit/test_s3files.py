@@ -589,7 +589,7 @@ def test_the_next_upload_reads_nothing_and_asks_for_the_members(catalogue, folde
     catalogue.calls.clear()
     s3.requests.clear()
     assert (run().there, run(checksum=True).there) == (2, 2)
-    assert catalogue.calls == ['members', 'look up', 'replicas', 'attach']
+    assert catalogue.calls == ['members', 'replicas', 'look up', 'replicas', 'attach']
     assert read == ['run/a', 'run/b/c']
     assert s3.operations() == ['ListObjectsV2'] * 2
 
@@ -615,6 +615,19 @@ def test_what_is_gone_is_uploaded_and_registered_though_it_is_noted(catalogue, f
     assert (summary.sent, summary.there, summary.failures) == (1, 2, [])
     assert s3.content(BUCKET, 'run/a') == b'one'
     assert 'run/b' in catalogue.attached
+
+
+@pytest.mark.usefixtures('noting')
+def test_a_replica_that_is_no_longer_available_is_seen_though_it_is_noted(catalogue, folder, run):
+    fill(folder, a=b'one', b=b'two', c=b'three')
+    run()
+    catalogue.replicas |= {'run/a': 'COPYING', 'run/b': 'BAD'}
+    catalogue.dids['run/c']['availability'] = 'LOST'
+    del catalogue.replicas['run/c']
+    summary = run()
+    assert (summary.found, catalogue.replicas['run/a']) == (1, 'AVAILABLE')
+    assert 'is BAD' in reasons(summary)['b']
+    assert 'was declared lost' in reasons(summary)['c']
 
 
 @pytest.mark.usefixtures('noting')

@@ -132,8 +132,7 @@ class Dataset:
     def _settled(self) -> dict[str, Checksums]:
         """Return the members of the dataset that an earlier upload has registered, by their names.
 
-        Nobody has to ask for each of them: that costs the Rucio server milliseconds for each. One request if there are
-        notes. What Rucio learnt of these replicas since (bad, lost) is not seen.
+        Nobody has to ask for their metadata, or attach them again. One request if there are notes.
         """
         notes = self._notes
         if not notes:
@@ -156,28 +155,25 @@ class Dataset:
     def look_up(self, files: 'Iterable[LocalFile]') -> dict[str, Known]:
         """Get the catalogue's entries for these files. One request, and a second one if there are any.
 
-        Of members that an earlier upload has registered everything is known.
+        Of members that an earlier upload has registered only the states of their replicas are asked for.
 
         :param files: At most 500 files.
         :returns: The entries by name.
         """
         names = [file.name for file in files]
+        states = self._states([name for name in names if name in self._members])
         found = {
-            name: Known(f'{self._scope}:{name}', 'FILE', False, self._members[name], 'AVAILABLE')
-            for name in names
-            if name in self._members
+            name: Known(f'{self._scope}:{name}', 'FILE', False, self._members[name], state)
+            for name, state in states.items()
+            if state == 'AVAILABLE'
         }
-        dids = [{'scope': self._scope, 'name': name} for name in names if name not in found]
-        return found | (self._ask(dids) if dids else {})
+        return found | self._ask([name for name in names if name not in found])
 
-    def _ask(self, dids: list[dict[str, str]]) -> dict[str, Known]:
-        metadata: list[Any] = list(self._client.get_metadata_bulk(dids, plugin='DID_COLUMN'))
+    def _ask(self, names: list[str]) -> dict[str, Known]:
+        dids = [{'scope': self._scope, 'name': name} for name in names]
+        metadata: list[Any] = list(self._client.get_metadata_bulk(dids, plugin='DID_COLUMN')) if dids else []
         # For a dataset, the states would list all of its files.
-        known = [{'scope': self._scope, 'name': each['name']} for each in metadata if each['did_type'] == 'FILE']
-        replicas: Any = known and self._client.list_replicas(
-            known, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random'
-        )
-        states = {each['name']: (each.get('states') or {}).get(self._rse) for each in replicas}
+        states = self._states([each['name'] for each in metadata if each['did_type'] == 'FILE'])
         return {
             each['name']: Known(
                 f'{self._scope}:{each["name"]}',
@@ -189,6 +185,14 @@ class Dataset:
             for each in metadata
         }
 
+    def _states(self, names: list[str]) -> dict[str, Optional[str]]:
+        """Return the states of the replicas of files on the RSE, by their names. One request if there are any."""
+        dids = [{'scope': self._scope, 'name': name} for name in names]
+        replicas: Any = dids and self._client.list_replicas(
+            dids, all_states=True, rse_expression=self._rse, resolve_archives=False, sort='random'
+        )
+        return {each['name']: (each.get('states') or {}).get(self._rse) for each in replicas}
+
     def register(self, ready: list[Ready], tally: 'Tally[Any]') -> list[Ready]:
         """Make replicas AVAILABLE and members of the dataset. It can be repeated. At most three requests.
 
@@ -196,7 +200,7 @@ class Dataset:
         :param tally: Counts them, and takes their failures.
         :returns: Those that are registered now.
         """
-        ready = [each for each in ready if each.file.name not in self._members]
+        ready = [each for each in ready if each.state != 'AVAILABLE' or each.file.name not in self._members]
         if not ready:
             return []
         try:

@@ -184,4 +184,4 @@ def _is_transient(error: Exception) -> bool:
 
 def _pause(attempt: int) -> float:
     """Return the seconds to wait after an attempt: at random, so that not all come again at once."""
-    return random.random() * 2 ** (attempt - 1)  # noqa: S311
+    return random.random() * float(2 ** (attempt - 1))  # noqa: S311
