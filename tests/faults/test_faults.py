@@ -28,7 +28,7 @@ from pathlib import Path
 import pytest
 
 from conformance.rig import RSE, THRESHOLD, Backend, Rig
-from faults.proxy import FaultProxy, Stall, after, answer, break_after, break_before, corrupt_request, corrupt_response, delay, truncate
+from faults.proxy import Exchange, FaultProxy, Stall, after, answer, break_after, break_before, corrupt_request, corrupt_response, delay, forward, truncate
 from rucio.client.s3files import Download, Options
 from rucio.common.exception import (
     FileConsistencyMismatch,
@@ -138,6 +138,7 @@ def test_a_storage_that_recovers(rig, proxy, protocol, pfn, name, local, dest, o
     file = local(SMALL)
     proxy.on(operation, answer(status, code), times=ATTEMPTS - 1)
     protocol.put(str(file), pfn)
+    assert protocol.stat(pfn)['filesize'] == SMALL
     protocol.get(pfn, str(dest))
     assert rig.stored(name) == dest.read_bytes() == file.read_bytes()
     assert proxy.operations().count(operation) == ATTEMPTS
@@ -186,8 +187,11 @@ def test_a_refusal_is_not_repeated(rig, proxy, protocol, pfn, name, local, dest)
         protocol.put(str(local(SMALL)), f'{pfn}2')
     proxy.on('HeadObject', answer(403))
     with pytest.raises(RSEAccessDenied, match='403'):
+        protocol.stat(pfn)
+    proxy.on('GetObject', answer(403, 'AccessDenied'))
+    with pytest.raises(RSEAccessDenied, match='AccessDenied'):
         protocol.get(pfn, str(dest))
-    assert [proxy.operations().count(operation) for operation in ('PutObject', 'HeadObject')] == [1, 1]
+    assert proxy.operations() == ['PutObject', 'HeadObject', 'GetObject', 'GetObject']  # the first GET asks why HEAD was refused
 
 
 @pytest.mark.parametrize(('status', 'code'), [(200, ''), (403, 'AccessDenied'), (412, 'PreconditionFailed')])
@@ -392,10 +396,28 @@ def test_a_download_that_always_breaks_off(proxy, protocol, pfn, local, dest):
 def test_an_object_that_changes_while_it_is_read(rig, proxy, protocol, pfn, name, local, dest, size):
     """Never half of one and half of the other."""
     protocol.put(str(local(size)), pfn)
-    proxy.on('GetObject', after(lambda: rig.store(name, os.urandom(size)), break_before))
+
+    def change_and_cut(exchange: Exchange) -> None:
+        response = exchange.forward()
+        rig.store(name, os.urandom(size))
+        exchange.respond(response, len(response.body) // 2)
+
+    if size == LARGE:  # when the first range is cut, nothing is there yet that would not fit
+        proxy.on('GetObject', forward)
+    proxy.on('GetObject', change_and_cut)
     with pytest.raises(RucioException, match='changed'):
         protocol.get(pfn, str(dest))
     assert not dest.exists()
+
+
+@pytest.mark.parametrize('size', [SMALL, LARGE])
+def test_an_object_that_changes_before_it_is_read(rig, proxy, protocol, pfn, name, local, dest, size):
+    """Nothing of the old one has come: the new one is downloaded."""
+    protocol.put(str(local(size)), pfn)
+    other = os.urandom(size)
+    proxy.on('GetObject', after(lambda: rig.store(name, other), break_before))
+    protocol.get(pfn, str(dest))
+    assert dest.read_bytes() == other
 
 
 # A storage that is not there

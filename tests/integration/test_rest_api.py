@@ -387,7 +387,7 @@ def test_a_grant_counts_at_once(desk: Desk, run: str) -> None:
 def test_grants(desk: Desk, run: str) -> None:
     body = {'scope': SCOPE, 'name': run, 'account': 'dave'}
     assert desk.carol('POST', '/grants', body).status == 201
-    assert desk.carol.ok('POST', '/grants', body) == {'account': 'dave', 'write': False, 'until': None, 'changed': False}
+    assert desk.carol.ok('POST', '/grants', body) == {'account': 'dave', 'write': False, 'until': None, 'changed': False, 'own_keys': []}
     assert desk.carol.ok('POST', '/grants', body | {'write': True})['changed']
     (grant,) = desk.carol.ok('GET', '/grants', scope=SCOPE, name=run)
     assert (grant['account'], grant['write'], grant['by']) == ('dave', True, 'carol')
@@ -442,7 +442,7 @@ def test_a_grant_with_an_end(desk: Desk, run: str) -> None:
     now = datetime.now(timezone.utc)
     soon, later, past = (to_text(now + timedelta(minutes=minutes)) for minutes in (10, 25, -1))
 
-    assert desk.carol.ok('POST', '/grants', shared | {'until': later}) == {'account': 'dave', 'write': False, 'until': later, 'changed': True}
+    assert desk.carol.ok('POST', '/grants', shared | {'until': later}) == {'account': 'dave', 'write': False, 'until': later, 'changed': True, 'own_keys': []}
     assert desk.carol.ok('GET', '/grants', scope=SCOPE, name=run)[0]['until'] == later
     for asked in (keys, {'rse': RSE, 'bucket': SCOPE, 'prefix': f'{run}/file'}):
         assert now < from_text(desk.dave.ok('POST', '/credentials', asked)['expiration']) <= from_text(later)
