@@ -122,7 +122,7 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
 @pytest.mark.long
 def test_what_kill_9_interrupted_is_continued(site: Site, unique: str, tmp_path: Path) -> None:
     contents = make(tmp_path / 'data', {f'{number:04}': 100 * KiB for number in range(1200)})
-    process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
+    process = site.alice.popen('rucio', 's3', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE, '--jobs', '8')
     until(lambda: len(site.objects(RSE, f'{unique}/')) >= 700, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -290,3 +290,25 @@ def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path)
     assert summary(first) == {'sent': 2, 'bytes': 20 * MiB + 10, 'registered': 1, 'there': 0, 'failed': 1}, first.stderr
     assert summary(second) == {'sent': 0, 'bytes': 0, 'registered': 0, 'there': 3, 'failed': 1}, second.stderr
     assert site.objects(rse, f'{unique}/') == {f'{unique}/{name}': len(content) for name, content in contents.items()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('verb', ['upload', 'download'])
+def test_a_storage_that_hangs_does_not_hold_who_stops_it(site: Site, unique: str, tmp_path: Path, verb: str) -> None:
+    """A request may wait for a minute, and the next one as well."""
+    data, back = tmp_path / 'data', tmp_path / 'back'
+    make(data, {f'{number:04}': KiB for number in range(2000)})
+    if verb == 'download':
+        ok(upload(site, data, unique))
+    arguments = {'upload': [str(data), f'{SCOPE}:{unique}', '--rse', RSE], 'download': [f'{SCOPE}:{unique}', str(back)]}[verb]
+    process = site.alice.popen('rucio', 's3', verb, *arguments)
+    until(lambda: len(site.objects(RSE, f'{unique}/') if verb == 'upload' else [*back.glob('*')]) >= 50, process)
+    server = site.storages[RSE]._process
+    assert server is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=45) == 130
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert [*tmp_path.rglob('.rucio-s3-*')] == []

@@ -209,6 +209,20 @@ def test_reads_have_a_limit_together_and_connections_keep_their_own(client, s3):
         client.head_object(Bucket=BUCKET, Key='k')
 
 
+def test_a_read_ends_when_somebody_stops_it(client, s3):
+    asked = []
+
+    def is_stopped():
+        asked.append(len(asked))
+        return len(asked) > 2
+
+    internals.limit_reads(client, lambda: None, is_stopped)
+    s3.fail('HeadObject', *[Stalled()] * 2)
+    with pytest.raises(ReadTimeoutError):
+        client.head_object(Bucket=BUCKET, Key='k')
+    assert len(asked) > 2
+
+
 class Body(BytesIO):
     """Notes how much is read at once."""
 

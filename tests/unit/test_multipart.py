@@ -22,7 +22,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from rucio.common.exception import ServiceUnavailable
-from rucio.common.s3 import multipart
+from rucio.common.s3 import deadlines, multipart
 from rucio.common.s3.errors import Target
 from rucio.common.s3.objects import ObjectInfo
 
@@ -47,7 +47,7 @@ class Client:
     def __getattr__(self, name):
         def call(**arguments):
             self.asked.append((name, arguments))
-            self.stops.append(getattr(multipart.Stoppable._calls, 'stop', None))
+            self.stops.append(getattr(deadlines._current, 'stop', None))
             answer = self.answers.get(name, {'done': name})
             if isinstance(answer, Exception):
                 raise answer

@@ -89,7 +89,7 @@ def test_all_but_objects_is_read_in_bounds(monkeypatch, status, is_object, read)
     request = SimpleNamespace(url='http://s3/b', stream_output=is_object)
     assert client._endpoint.http_session.send(request) is answer
     assert (contents, request.stream_output) == ([b'ab'] if read else [], is_object)
-    assert limited == [(client, parsing.deadlines.seconds_left)]
+    assert limited == [(client, parsing.deadlines.seconds_left, parsing.deadlines.is_stopped)]
     ((unread, left),) = seen
     assert unread  # by botocore, which would read all
     assert 0 < left <= 60

@@ -20,7 +20,9 @@ this module. tests/unit/test_botocore_internals.py tests each function with the 
 """
 
 import io
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -45,6 +47,7 @@ from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.parsers import ResponseParserFactory
 from botocore.regions import EndpointResolver
 from botocore.utils import determine_content_length, parse_timestamp
+from urllib3.util import wait_for_read  # type: ignore[import-untyped,unused-ignore] # only urllib3 2 is typed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -87,6 +90,7 @@ _NOBODY = ReadOnlyCredentials('', '', None)
 
 _OTHER_PARTITIONS = ('cn-', 'eu-iso', 'eusc-', 'us-gov-', 'us-iso')  # of AWS
 _SIGNATURES = ['s3', 's3v4']
+_TICK = 0.5  # seconds after which a read looks whether it was stopped
 _ENDPOINTS: dict[str, Any] = {  # what botocore/data/endpoints.json has of S3, but for names of hosts
     'version': 3,
     'partitions': [
@@ -321,7 +325,11 @@ class _Wrapped:
         return self._handler(self._session.send, request)
 
 
-def limit_reads(client: Any, seconds_left: Callable[[], Optional[float]]) -> None:
+def limit_reads(
+    client: Any,
+    seconds_left: Callable[[], Optional[float]],
+    is_stopped: Callable[[], Optional[bool]] = lambda: None,
+) -> None:
     """Let no read of an answer of a client wait longer than ``seconds_left()``, and fail when that is 0 or less.
 
     Replaces the connection classes in ``_pool_classes_by_scheme`` of its HTTP session by some whose
@@ -330,13 +338,15 @@ def limit_reads(client: Any, seconds_left: Callable[[], Optional[float]]) -> Non
 
     :param client: The client, whose HTTP session was not replaced yet.
     :param seconds_left: Called before each read, in the thread that reads; None means no limit.
+    :param is_stopped: Called during each read, in the same thread: True ends it within a second. None if it is before
+        the read: nobody will stop it.
     """
 
     class Response(HTTPResponse):
         def __init__(self, sock: Any, *arguments: Any, **keywords: Any) -> None:
             super().__init__(sock, *arguments, **keywords)
             self.fp.close()
-            self.fp = io.BufferedReader(_TimedFile(sock, seconds_left))
+            self.fp = io.BufferedReader(_TimedFile(sock, seconds_left, is_stopped))
 
     pools = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001
     for scheme, pool in pools.items():
@@ -362,10 +372,16 @@ def send_blocks_of(client: Any, size: int) -> None:
 
 
 class _TimedFile(io.RawIOBase):
-    """What is read from a socket, with a limit in time."""
+    """What is read from a socket, with a limit in time, and until somebody stops it."""
 
-    def __init__(self, sock: Any, seconds_left: Callable[[], Optional[float]]) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        seconds_left: Callable[[], Optional[float]],
+        is_stopped: Callable[[], Optional[bool]] = lambda: None,
+    ) -> None:
         self._sock = sock
+        self._is_stopped = is_stopped
         self._file: io.RawIOBase = sock.makefile('rb', buffering=0)
         self._usual = sock.gettimeout()
         self._seconds_left = seconds_left
@@ -374,6 +390,8 @@ class _TimedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
+        if self._is_stopped() is not None:
+            self._wait()
         left = self._seconds_left()
         if left is None or (self._usual is not None and left >= self._usual):
             return self._file.readinto(buffer)
@@ -384,6 +402,18 @@ class _TimedFile(io.RawIOBase):
             return self._file.readinto(buffer)
         finally:
             self._sock.settimeout(self._usual)  # the connection may be used again
+
+    def _wait(self) -> None:
+        limits = [seconds for seconds in (self._usual, self._seconds_left()) if seconds is not None]
+        end = time.monotonic() + min(limits, default=math.inf)
+        while not self._is_readable(min(_TICK, end - time.monotonic())):
+            if self._is_stopped() or time.monotonic() >= end:
+                raise TimeoutError('timed out')
+
+    def _is_readable(self, seconds: float) -> bool:
+        # TLS may have decrypted more than was read.
+        has_more = getattr(self._sock, 'pending', int)()
+        return bool(has_more) or wait_for_read(self._sock, timeout=max(0.0, seconds))
 
     def fileno(self) -> int:
         return int(self._file.fileno())

@@ -25,7 +25,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, cast
+from typing import TYPE_CHECKING, Any, Literal, Optional, cast
 
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -33,7 +33,7 @@ from botocore.exceptions import InvalidRegionError
 
 from rucio.common.exception import ConfigurationError
 
-from . import botocore_internals, factory, monitoring
+from . import botocore_internals, deadlines, factory, monitoring
 from .authorizer import Authorizer
 from .conditions import NeverOverwrite, OptionalHeaders
 from .credentials import Presigned
@@ -200,12 +200,10 @@ def _date(value: Any) -> Optional[datetime]:
 
 
 class Stoppable:
-    """A client for one transfer that can be stopped: then it sends no more requests, not even retries.
+    """A client for one transfer that can be stopped: then it waits for no answer, and sends no more requests.
 
     Only a multipart upload can still be aborted.
     """
-
-    _calls: ClassVar[threading.local] = threading.local()
 
     def __init__(self, client: 'S3Client', stop: threading.Event) -> None:
         self._client = client
@@ -217,11 +215,8 @@ class Stoppable:
             return attribute
 
         def call(*arguments: Any, **keywords: Any) -> Any:
-            self._calls.stop = self._stop
-            try:
+            with deadlines.ended_by(self._stop):
                 return attribute(*arguments, **keywords)
-            finally:
-                self._calls.stop = None
 
         return call
 
@@ -241,8 +236,7 @@ class Stoppable:
 
         :raises CancelledError: if it was stopped.
         """
-        stop: Optional[threading.Event] = getattr(cls._calls, 'stop', None)
-        if stop is not None and stop.is_set():
+        if deadlines.is_stopped():
             raise CancelledError
 
 

@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Deadlines for reading an answer in the current thread.
+"""What ends the reading of an answer in the current thread: a deadline, or a stop.
 
-The time-outs of HTTP clients are for each read: a storage that sends a byte now and then never runs into them.
+The time-outs of HTTP clients are for each read: a storage that sends a byte now and then never runs into them, and one
+that hangs keeps a thread for a minute after Ctrl-C.
 """
 
 import threading
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
 
-__all__ = ['is_over', 'seconds_left', 'within']
+__all__ = ['ended_by', 'is_over', 'is_stopped', 'seconds_left', 'within']
 
 _current = threading.local()
 
@@ -55,3 +56,23 @@ def is_over() -> bool:
     """Return whether this thread has a deadline that is over."""
     left = seconds_left()
     return left is not None and left <= 0
+
+
+@contextmanager
+def ended_by(stop: threading.Event) -> Iterator[None]:
+    """Let reads inside the block, by this thread, fail soon after an event is set.
+
+    :param stop: The event.
+    """
+    before: Optional[threading.Event] = getattr(_current, 'stop', None)
+    _current.stop = stop
+    try:
+        yield
+    finally:
+        _current.stop = before
+
+
+def is_stopped() -> Optional[bool]:
+    """Return whether the event of this thread is set; None: it has none."""
+    stop: Optional[threading.Event] = getattr(_current, 'stop', None)
+    return None if stop is None else stop.is_set()

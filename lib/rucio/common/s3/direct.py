@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import ClientError, HTTPClientError
 
-from . import botocore_internals
+from . import botocore_internals, deadlines
 from .address import encode_path
 from .authorizer import Request
 from .checksums import base64_of
@@ -143,7 +143,7 @@ class Direct:
                 raise CancelledError
             attempt += 1
             try:
-                return self._once(operation, request, body)
+                return self._once(operation, request, body, stop)
             except (ClientError, HTTPClientError) as error:
                 if isinstance(error, ClientError):
                     error.response['ResponseMetadata']['RetryAttempts'] = attempt - 1
@@ -151,9 +151,10 @@ class Direct:
                     raise
             stop.wait(_pause(attempt))
 
-    def _once(self, operation: str, request: Request, body: Optional[bytes]) -> Any:
+    def _once(self, operation: str, request: Request, body: Optional[bytes], stop: threading.Event) -> Any:
         sent, began = self._authorizer.authorise(request), time.monotonic()
-        answer = botocore_internals.send(self._client, operation, sent.method, sent.url, sent.headers, body)
+        with deadlines.ended_by(stop):
+            answer = botocore_internals.send(self._client, operation, sent.method, sent.url, sent.headers, body)
         took = time.monotonic() - began
         self._fastest = min(self._fastest or took, took)
         if answer.status_code < 300:

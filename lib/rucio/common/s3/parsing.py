@@ -90,7 +90,7 @@ def bound(client: Any, seconds: float) -> None:
     :param client: The client.
     :param seconds: The time for an answer, from the request to its last byte.
     """
-    botocore_internals.limit_reads(client, deadlines.seconds_left)
+    botocore_internals.limit_reads(client, deadlines.seconds_left, deadlines.is_stopped)
 
     def bounded(send: 'Callable[[Any], Any]', request: 'AWSPreparedRequest') -> Any:
         with deadlines.within(seconds):

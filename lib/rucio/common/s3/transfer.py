@@ -138,8 +138,13 @@ class _Stop(threading.Event):
         super().__init__()
         self._also = also
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether all of them are to stop."""
+        return self._also is not None and self._also.is_set()
+
     def is_set(self) -> bool:
-        return super().is_set() or (self._also is not None and self._also.is_set())
+        return super().is_set() or self.is_for_all
 
 
 class _Watcher:
@@ -328,6 +333,8 @@ def _upload(
         except (ClientError, BotoCoreError, CancelledError) as error:
             if body.failure is not None:
                 raise body.failure from None
+            if watcher.stop.is_for_all:  # and not wait for a storage that may hang: who comes next looks what is there
+                raise
             again = tried_before or body.is_ambiguous
             if not (is_ambiguous(error) or client.is_gone or (again and status_of(error) == 412)):
                 raise
