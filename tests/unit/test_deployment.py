@@ -1,0 +1,107 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The files of examples/ that nothing here runs: a program that reads them takes them, and what they name is there.
+
+docs/deployment.md says of each file how it was checked. Compose and Apache have tests in tests/integration.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / 'examples'
+UNITS = sorted(EXAMPLES.glob('systemd/*.service'))
+LIB = ROOT / 'lib' / 'rucio'
+SUFFIXES = {'count': ['_total'], 'gauge': [''], 'time_of': ['_bucket', '_count', '_sum']}
+KINDS = {'counter': 'count', 'gauge': 'gauge', 'timer': 'time_of'}  # Rucio's names, and those of common/s3/monitoring.py
+
+
+def run(*command):
+    """What a program says of a file, where it is installed; it has to be content."""
+    if not shutil.which(command[0]):
+        pytest.skip(f'{command[0]} is not installed')
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def command_of(unit):
+    """The command line that a unit starts."""
+    parser = RawConfigParser(strict=False)
+    parser.optionxform = str
+    parser.read(unit)
+    return shlex.split(parser['Service']['ExecStart'])
+
+
+def test_there_is_a_unit_for_each_daemon_of_ours():
+    daemons = set(re.findall(r'^(rucio-s3-(?!database)\w+) = ', ROOT.joinpath('pyproject.toml').read_text(), re.MULTILINE))
+    assert daemons == {unit.stem for unit in UNITS if unit.stem.startswith('rucio-s3')}
+
+
+@pytest.mark.parametrize('unit', UNITS, ids=lambda unit: unit.stem)
+def test_systemd_takes_the_unit(unit, tmp_path):
+    text = unit.read_text()
+    program = command_of(unit)[0]
+    there = tmp_path / unit.name
+    there.write_text(text.replace(f'ExecStart={program}', 'ExecStart=/bin/true'))
+    assert run('systemd-analyze', 'verify', '--man=no', str(there)) == ''
+
+
+@pytest.mark.parametrize('unit', UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_starts_a_program_that_has_these_options(unit):
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no daemons')
+    from rucio.daemons.s3 import copier, reconciler  # noqa: PLC0415
+
+    program, *options = command_of(unit)
+    assert Path(program).name == unit.stem
+    parsers = {'rucio-s3-copier': copier.get_parser, 'rucio-s3-reconciler': reconciler.get_parser}
+    if unit.stem in parsers:
+        parsers[unit.stem]().parse_args(options)
+    else:  # Rucio's own
+        assert Path(sysconfig.get_path('scripts'), unit.stem).exists()
+
+
+def exported():
+    """The names under which Prometheus finds what lib/ counts."""
+    found = set()
+    for path in LIB.rglob('*.py'):
+        text = path.read_text()
+        if daemon := re.search(r"MetricManager\(module='([\w.]+)'\)", text):
+            made = [(KINDS[kind], name) for kind, name in re.findall(r"\bMETRICS\.(\w+)\(\s*'(\w+)", text)]
+        else:
+            made = re.findall(r"\b(count|gauge|time_of)\(\s*'(\w+)',\s*'", text)
+        layer = (daemon[1] if daemon else 'rucio.core.s3').replace('.', '_')
+        found |= {f'{layer}_{name}{suffix}' for kind, name in made for suffix in SUFFIXES[kind]}
+    return found
+
+
+def test_each_alert_is_about_metrics_that_there_are():
+    (group,) = yaml.safe_load(EXAMPLES.joinpath('prometheus', 'rucio-s3.rules.yml').read_text())['groups']
+    for rule in group['rules']:
+        names = set(re.findall(r'\brucio_\w+', rule['expr']))
+        assert names, rule
+        assert names <= exported(), rule
+
+
+def test_prometheus_takes_its_files():
+    run('promtool', 'check', 'config', str(EXAMPLES / 'prometheus' / 'prometheus.yml'))
