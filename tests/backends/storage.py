@@ -31,7 +31,7 @@ from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 
 from rucio.common.s3.probes.place import ProbeBucket, new_name
-from servers import ceph, moto, rclone
+from servers import built, ceph, moto, rclone
 from servers.boto import plain_client
 from servers.files import command_path
 from servers.seaweedfs import SeaweedFS
@@ -46,6 +46,7 @@ class Kind:
     :param provider: the setting ``provider`` of an RSE on it.
     :param started: how it is started here, as far as that decides what it does.
     :param proven: where luck has a part in it, what was seen of it at some time: a behaviour's function -> the answer.
+    :param dated: the continuous integration does not have it, so the document says when it was measured.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind:
     version: Callable[[], str]
     missing: Callable[[], str]
     proven: Mapping[str, str] = field(default_factory=dict)
+    dated: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -79,6 +81,11 @@ def _seaweedfs_missing() -> str:
     return ''
 
 
+def _built(name: str, started: str, start: Callable[[Path], AbstractContextManager[Any]], proven: Mapping[str, str] | None = None) -> 'Kind':
+    word = name.lower()
+    return Kind(name, word, f'built from its source; {started}', start, lambda: built.version(word), lambda: built.missing(word), proven or {}, dated=True)
+
+
 def _ceph(name: str, provider: str, packages: str, root: Path) -> 'Kind':
     return Kind(
         f'Ceph {name}',
@@ -87,6 +94,7 @@ def _ceph(name: str, provider: str, packages: str, root: Path) -> 'Kind':
         lambda directory: ceph.CephRGW(directory, root=root),
         lambda: ceph.version(root),
         lambda: ceph.missing(root),
+        dated=root != ceph.SYSTEM,
     )
 
 
@@ -107,6 +115,7 @@ KINDS = (
     _ceph('Reef', 'ceph', 'packages of Debian trixie, unpacked', ceph.unpacked('trixie')),
     _ceph('Tentacle', 'ceph', 'packages of Debian sid, unpacked', ceph.unpacked('sid')),
     Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
+    _built('versitygw', 'its posix backend over a local directory, with no further options', built.Versitygw),
     Kind('moto', 'generic', '`moto_server`, which asks for no keys', moto.Moto, moto.version, moto.missing, _MOTO),
 )
 

@@ -38,6 +38,12 @@ RCLONE_CANNOT = {
     'below_another': 'a directory cannot have the name of a file',
     'public_objects': 'rclone has no bucket policies',
 }
+VERSITYGW_CANNOT = {
+    'dot_segments': 'its keys are paths: a/../b is b',
+    'double_slash': 'its keys are paths',
+    'long_segments': 'a name in a file system has 255 bytes at most',
+    'below_another': 'a directory cannot have the name of a file',
+}
 
 
 def backend_of(kind: Kind, server: Any, cannot: dict[str, str]) -> Backend:
@@ -63,6 +69,14 @@ class TestCeph(ProtocolConformance):
     def backend(cls, request: pytest.FixtureRequest, start: Callable[[Kind], Any]) -> Backend:
         kind = named(f'Ceph {request.param}')
         return backend_of(kind, start(kind), CEPH_CANNOT)
+
+
+class TestVersitygw(ProtocolConformance):
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
+        kind = named('versitygw')
+        return backend_of(kind, start(kind), VERSITYGW_CANNOT)
 
 
 class TestRclone(ProtocolConformance):

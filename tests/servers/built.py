@@ -1,0 +1,51 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""S3 servers that no package brings: built once by whoever has them, and found as NAME-VERSION in the folder that RUCIO_S3_TEST_SERVERS names."""
+
+import os
+from pathlib import Path
+
+from .boto import S3Server
+from .files import clean_environment
+from .process import Process
+
+FOLDER = Path(os.environ.get('RUCIO_S3_TEST_SERVERS') or '/nonexistent')  # now, as tests take RUCIO_... out of the environment
+
+
+def path(name: str) -> Path | None:
+    """The program, such as versitygw-1.8.0; where there are several, the last by name."""
+    return max((file for file in FOLDER.glob(f'{name}-*') if os.access(file, os.X_OK)), default=None)
+
+
+def missing(name: str) -> str:
+    """Why there can be no such server here, or nothing."""
+    return '' if path(name) else f'there is no {name}-VERSION in the folder that RUCIO_S3_TEST_SERVERS names'
+
+
+def version(name: str) -> str:
+    """As the file's name says it."""
+    found = path(name)
+    return found.name.removeprefix(f'{name}-') if found else ''
+
+
+class Versitygw(S3Server):
+    """versitygw over a directory of a file system with extended attributes. After kill() or stop(), start() finds the same data at the same address."""
+
+    def _process_to_start(self) -> Process:
+        data = self.directory / 'data'
+        data.mkdir(exist_ok=True)
+        environment = clean_environment(self.directory, ROOT_ACCESS_KEY=self.access_key, ROOT_SECRET_KEY=self.secret_key)
+        command = [str(path('versitygw')), '--quiet', '--port', f'{self.hostname}:{self.port}', 'posix', str(data)]
+        return Process('versitygw', command, env=environment, cwd=self.directory, log=self.directory / 'versitygw.log')
