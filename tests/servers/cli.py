@@ -73,6 +73,7 @@ class RucioCli:
                     # By default all servers of a machine share one.
                     'auth_token_file_path': self.directory / 'auth_token',
                     'request_retries': 1,
+                    **({'ca_cert': server.ca_bundle} if server.ca_bundle else {}),
                 }
             },
             config or {},

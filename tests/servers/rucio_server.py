@@ -125,6 +125,7 @@ class RucioServer:
     """
 
     username = 'ddmlab'
+    ca_bundle: Path | None = None  # where it speaks https
 
     def __init__(self, directory: 'str | os.PathLike[str]', config: Sections | None = None, postgres: PostgreSQL | None = None) -> None:
         self.directory = Path(directory).absolute()
@@ -159,7 +160,7 @@ class RucioServer:
         self.prepare()
         self._process = Process(
             'The Rucio server',
-            [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application'],
+            self._command(),
             env=self.environment,
             cwd=self.directory,
             log=self.log,
@@ -167,6 +168,9 @@ class RucioServer:
         self._process.start()
         self._process.wait(self._answers, TIMEOUT)
         self._request_log.unlink(missing_ok=True)
+
+    def _command(self) -> list[str]:
+        return [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application']
 
     @property
     def pid(self) -> int:
