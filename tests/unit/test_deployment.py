@@ -33,6 +33,26 @@ EXAMPLES = ROOT / 'examples'
 UNITS = sorted(EXAMPLES.glob('systemd/*.service'))
 LIB = ROOT / 'lib' / 'rucio'
 SUFFIXES = {'count': ['_total'], 'gauge': [''], 'time_of': ['_bucket', '_count', '_sum']}
+# The top-level values of Rucio's charts, version 40.0.0: github.com/rucio/helm-charts, commit 722699c1037f.
+CHARTS = {
+    'rucio-server': """
+        additionalEnvs affinity automaticRestart config deploymentAnnotations errorLog errorLogsExporterResources exposeErrorLogs ftsRenewal
+        hostPathMounts hostname httpd_config image imagePullSecrets imageRegistry ingress livenessProbe logFormat metricsExporterResources
+        minReadySeconds monitoring nodeSelector policyPackages readinessProbe replicaCount secretMounts serverResources serverType service strategy
+        tlsSecretName tolerations useDeprecatedImplicitSecrets useSSL wsgi
+    """,
+    'rucio-daemons': """
+        abacusAccount abacusAccountCount abacusCollectionReplica abacusCollectionReplicaCount abacusRse abacusRseCount additionalEnvs automaticRestart
+        automatix automatixCount cacheConsumer cacheConsumerCount config conveyorFinisher conveyorFinisherCount conveyorPoller conveyorPollerCount
+        conveyorPreparer conveyorPreparerCount conveyorReceiver conveyorReceiverCount conveyorStager conveyorStagerCount conveyorThrottler
+        conveyorThrottlerCount conveyorTransferSubmitter conveyorTransferSubmitterCount darkReaper darkReaperCount deploymentAnnotations ftsRenewal
+        hermes hermesCount hermesLegacy hermesLegacyCount image imagePullSecrets imageRegistry judgeCleaner judgeCleanerCount judgeEvaluator
+        judgeEvaluatorCount judgeInjector judgeInjectorCount judgeRepairer judgeRepairerCount minReadySeconds minos minosCount minosTemporaryExpiration
+        minosTemporaryExpirationCount monitoring necromancer necromancerCount oauthManager oauthManagerCount podAnnotations podLabels policyPackages
+        reaper reaperCount replicaRecoverer replicaRecovererCount secretMounts strategy tracerKronos tracerKronosCount transmogrifier transmogrifierCount
+        undertaker undertakerCount useDeprecatedImplicitSecrets
+    """,
+}
 KINDS = {'counter': 'count', 'gauge': 'gauge', 'timer': 'time_of'}  # Rucio's names, and those of common/s3/monitoring.py
 
 
@@ -105,3 +125,36 @@ def test_each_alert_is_about_metrics_that_there_are():
 
 def test_prometheus_takes_its_files():
     run('promtool', 'check', 'config', str(EXAMPLES / 'prometheus' / 'prometheus.yml'))
+
+
+def helm(name):
+    """A file of examples/helm."""
+    return yaml.safe_load(EXAMPLES.joinpath('helm', f'{name}.yaml').read_text())
+
+
+@pytest.mark.parametrize('chart', CHARTS)
+def test_helm_values_are_those_of_the_chart(chart):
+    values = helm(chart)
+    assert set(values) <= set(CHARTS[chart].split())
+    counted = {name.removesuffix('Count') for name in values if name.endswith('Count') and name != 'replicaCount'}
+    assert {name for name, value in values.items() if isinstance(value, dict)} - {'image', 'wsgi', 'httpd_config', 'config'} <= counted
+
+
+def test_daemons_in_kubernetes_run_with_the_image_and_the_keys_of_the_chart():
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no daemons')
+    from rucio.daemons.s3 import copier, reconciler  # noqa: PLC0415
+
+    values, found = helm('rucio-daemons'), []
+    for deployment in helm('s3-daemons')['items']:
+        pod = deployment['spec']['template']
+        assert deployment['spec']['selector']['matchLabels'] == pod['metadata']['labels'] == {'app': deployment['metadata']['name']}
+        (container,) = pod['spec']['containers']
+        assert container['image'] == f'{values["image"]["repository"]}:{values["image"]["tag"]}'
+        mounts = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
+        assert mounts['rse-accounts'] == values['secretMounts'][0]['mountPath']
+        assert set(mounts) == {volume['name'] for volume in pod['spec']['volumes']}
+        environment = {each['name']: each['value'] for each in container['env']}
+        daemon = {'s3-copier': copier, 's3-reconciler': reconciler}[environment['RUCIO_DAEMON']]
+        daemon.get_parser().parse_args(shlex.split(environment['RUCIO_DAEMON_ARGS']))
+        found.append(f'rucio-{environment["RUCIO_DAEMON"]}')
+    assert sorted(found) == sorted(unit.stem for unit in UNITS if unit.stem.startswith('rucio-s3'))
