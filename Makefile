@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format ceph backends clients audit reference licences mutants demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -28,6 +28,7 @@ test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, agains
 test-long: export RUCIO_S3_TEST_LONG := 1
 test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test-long: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
+test-long: export RUCIO_S3_TEST_SWIFT := $(CURDIR)/.venv/swift
 test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes: random runs of the reconciler, copies, what the storages do
 	$(TOX) -e rucio$(RUCIO) -- --loadscope-reorder -m long tests/backends tests/faults tests/integration tests/interop
 
@@ -57,8 +58,11 @@ format: .venv/tools/.done  ## let ruff put the code in order
 
 ceph: .venv/ceph/trixie/.done .venv/ceph/sid/.done  ## unpack the Ceph of newer Debian releases, for the tests (300 MB to download; needs apt-get)
 
+swift: .venv/swift/.done  ## install OpenStack Swift, for the tests
+
 backends: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 backends: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
+backends: export RUCIO_S3_TEST_SWIFT := $(CURDIR)/.venv/swift
 backends: dev .venv/interop/.done  ## measure the S3 storages that are installed, and write docs/backends.md
 	PYTHONPATH=tests .venv/dev/bin/python -m backends
 
@@ -130,6 +134,10 @@ clean:  ## remove all that was made here
 .venv/ceph/%/.done: dev/unpack.py
 	@echo 'Unpacking the Ceph of Debian $* into $(@D) (once)'
 	@$(PYTHON) dev/unpack.py $* $(@D) radosgw ceph-mon ceph-osd ceph-common
+	@touch $@
+
+.venv/swift/.done: .venv/swift/.python tests/servers/swift.txt
+	@$(@D)/$(PIP) install -r tests/servers/swift.txt
 	@touch $@
 
 .venv/maintainer/.done: .venv/maintainer/.python dev/maintainer.txt

@@ -42,7 +42,8 @@ Each of these storages also goes through the conformance suite, other people's c
 flow (upload, download, a rule to it and one from it by `rucio-s3-copier`, the reaper): tests/backends. Not yet seen to the end with
 Ceph Reef and Tentacle, of which this table was measured in full: half of the conformance suite passed on them, clients and data flow
 have not run. The continuous integration measures those without a date in each run. `make ceph` unpacks the newer versions of Ceph;
-programs that no package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
+`make swift` installs Swift; programs that no package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as
+`versitygw-1.8.0`.
 
 | storage | `provider` | measured | as it was started |
 |---|---|---|---|

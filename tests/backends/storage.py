@@ -31,7 +31,7 @@ from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 
 from rucio.common.s3.probes.place import ProbeBucket, new_name
-from servers import built, ceph, moto, rclone
+from servers import built, ceph, moto, rclone, swift
 from servers.boto import plain_client
 from servers.files import command_path
 from servers.seaweedfs import SeaweedFS
@@ -114,6 +114,15 @@ KINDS = (
     _ceph('Pacific', 'ceph', 'packages of Debian bookworm', ceph.SYSTEM),
     _ceph('Reef', 'ceph', 'packages of Debian trixie, unpacked', ceph.unpacked('trixie')),
     _ceph('Tentacle', 'ceph', 'packages of Debian sid, unpacked', ceph.unpacked('sid')),
+    Kind(
+        'Swift',
+        'swift',
+        '`swift` of PyPI; s3api with `max_upload_part_num = 10000`, tempauth; one copy of all data, one process for each server, no memcached',
+        swift.Swift,
+        swift.version,
+        swift.missing,
+        dated=True,
+    ),
     Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
     _built('versitygw', 'its posix backend over a local directory, with no further options', built.Versitygw),
     Kind('moto', 'generic', '`moto_server`, which asks for no keys', moto.Moto, moto.version, moto.missing, _MOTO),

@@ -34,6 +34,7 @@ from rucio.common.s3.formats import Access, tool_environment
 
 pytestmark = pytest.mark.long
 
+COLON = 'COLON'  # stands for one in an access key, as Swift's have it, while the variable of mc is made, which cannot hold it
 NO_TOKEN = 'none'  # these keys have none: what would name it is taken out of the environment
 ALIAS = 'site_s3'
 PATH = os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath)
@@ -61,7 +62,7 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
     endpoint = Endpoint.load(rig.rse(), rig.rse()['protocols'][0])
     keys: Any = {
         'rse': 'SITE_S3',
-        'access_key': rig.backend.access_key,
+        'access_key': rig.backend.access_key.replace(':', COLON),
         'secret_key': rig.backend.secret_key,
         'session_token': NO_TOKEN,
         'expiration': '2099-01-01T00:00:00Z',
@@ -69,7 +70,9 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
     access = Access(ALIAS, keys, rig.backend.url, rig.backend.region, 'path', only_md5=endpoint.checksum != 'crc32')
     words = CLIENTS[client][verb].format(bucket=rig.bucket, alias=ALIAS, **names).split()
     # mc has the token in its URL.
-    env = {name: value.replace(f':{NO_TOKEN}@', '@') for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)}
+    env = {
+        name: value.replace(f':{NO_TOKEN}@', '@').replace(COLON, ':') for name, value in tool_environment({}, [access]).items() if value not in ('', NO_TOKEN)
+    }
     done = tools.run([tools.find(words[0]), *words[1:]], env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -79,6 +82,8 @@ def run(rig: Rig, tools: Tools, client: str, verb: str, **names: Any) -> str:
 class TestClients:
     def test_there_and_back(self, rig: Rig, tools: Tools, unique: str, client: str) -> None:
         tools.find(client)
+        if client == 'mc' and ':' in rig.backend.access_key:
+            pytest.skip('the variable of mc cannot hold an access key with a colon')
         refused = (client, rig.backend.provider) in NO_EMPTY_FILES
         sizes = {kind: size for kind, size in SIZES.items() if size or not refused}
         for kind, size in sizes.items():

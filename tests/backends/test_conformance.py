@@ -44,6 +44,11 @@ VERSITYGW_CANNOT = {
     'long_segments': 'a name in a file system has 255 bytes at most',
     'below_another': 'a directory cannot have the name of a file',
 }
+SWIFT_CANNOT = {
+    'conditional_put': 'Swift looks and then writes, without a lock',
+    'conditional_multipart': 'Swift looks and then writes, without a lock',
+    'public_objects': 'Swift has no bucket policies',
+}
 
 
 def backend_of(kind: Kind, server: Any, cannot: dict[str, str]) -> Backend:
@@ -69,6 +74,14 @@ class TestCeph(ProtocolConformance):
     def backend(cls, request: pytest.FixtureRequest, start: Callable[[Kind], Any]) -> Backend:
         kind = named(f'Ceph {request.param}')
         return backend_of(kind, start(kind), CEPH_CANNOT)
+
+
+class TestSwift(ProtocolConformance):
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
+        kind = named('Swift')
+        return backend_of(kind, start(kind), SWIFT_CANNOT)
 
 
 class TestVersitygw(ProtocolConformance):

@@ -238,8 +238,8 @@ class StorageSettings:
     """The settings of a storage. Sizes are in bytes, times in seconds.
 
     :param provider: which defaults to use; `generic` has the safest ones. It also defines reserved names: buckets
-        `admin`, `auth` or `swift` (ceph), `minio` (minio), or all of these (generic) are not created, vended or signed
-        for
+        `admin`, `auth` or `swift` (ceph), `minio` (minio), `healthcheck` (swift), or all of these (generic) are not
+        created, vended or signed for
     :param region: the region to sign requests for
     :param addressing: `https://host/bucket/key` or `https://bucket.host/key` in requests. PFNs are always path-style
     :param auth: see [Being authorised](#being-authorised)
