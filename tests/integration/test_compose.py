@@ -14,18 +14,24 @@
 
 """The compose example: its file is valid, and what its containers run works (against SeaweedFS with STS). The containers are not run."""
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import boto3
 import pytest
+import requests
+import yaml
 
 from servers import postgres
 from servers.files import clean_environment
 from servers.ports import free_port
-from servers.process import Process, tail
+from servers.process import TIMEOUT, Process, tail
 from servers.seaweedfs import SeaweedFS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'examples' / 'compose'
@@ -43,15 +49,16 @@ def compose():
     return None
 
 
-def test_compose_takes_the_file(tmp_path):
+@pytest.mark.parametrize('more', [[], ['seaweedfs.yaml']], ids=['minio', 'seaweedfs'])
+def test_compose_takes_the_files(tmp_path, more):
     command = compose()
     if command is None:
         pytest.skip('neither docker compose nor docker-compose is installed (Debian: apt-get install --no-install-recommends docker-compose)')
-    files = ['--file', EXAMPLE / 'compose.yaml', '--env-file', EXAMPLE / '.env.example']
+    files = [word for name in ('compose.yaml', *more) for word in ('--file', EXAMPLE / name)] + ['--env-file', EXAMPLE / '.env.example']
     done = subprocess.run([*command, *files, 'config', '--quiet'], env=clean_environment(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([*command, *files, 'config', '--services'], env=clean_environment(tmp_path), capture_output=True, text=True, check=False)
-    assert {'minio', 'postgres', 'rucio', 'reconciler'} <= set(done.stdout.split())
+    assert {'storage', 'storage-user', 'postgres', 'rucio', 'reconciler'} <= set(done.stdout.split())
 
 
 def test_no_old_names_of_minio():
@@ -109,6 +116,41 @@ def example(tmp_path):
             assert 'Traceback' not in tail(log, 1000)
         finally:
             process.stop()
+
+
+@pytest.mark.long
+def test_the_command_of_seaweedfs(tmp_path):
+    """As its container runs it, on other ports and in another directory."""
+    storage = yaml.safe_load(EXAMPLE.joinpath('seaweedfs.yaml').read_text())['services']['storage']
+    ports = {}
+
+    def free(found):
+        ports[found[1]] = free_port(twin=True)
+        return f'-{found[1]}.port={ports[found[1]]} '
+
+    script = re.sub(r'-(master|volume|filer|s3)\.port=\d+ ', free, storage['command'][0])
+    script = script.replace('/data', str(tmp_path)).replace('0.0.0.0', '127.0.0.1').replace('$$', '$')
+    sockets = [Path(f'/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock') for name, port in ports.items()]
+    sockets += [Path(f'/tmp/seaweedfs-{name}-{port}.sock') for name, port in ports.items()]
+    environment = clean_environment(tmp_path, S3_ACCESS_KEY='rucio', S3_SECRET_KEY='a-secret')
+    process = Process('SeaweedFS', [*storage['entrypoint'], script], env=environment, cwd=tmp_path, log=tmp_path / 'log', leftovers=sockets)
+    url = f'http://127.0.0.1:{ports["s3"]}'
+    client = boto3.client('s3', endpoint_url=url, region_name='us-east-1', aws_access_key_id='rucio', aws_secret_access_key='a-secret')
+
+    def healthy():
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f'{url}{urlsplit(storage["healthcheck"]["test"][-1]).path}', timeout=10).status_code == 200
+
+    process.start()
+    try:
+        process.wait(healthy, TIMEOUT)
+        client.create_bucket(Bucket='user.alice')
+        client.put_object(Bucket='user.alice', Key='run1/a.txt', Body=b'hello')
+        assert client.get_object(Bucket='user.alice', Key='run1/a.txt')['Body'].read() == b'hello'
+        with pytest.raises(client.exceptions.NoSuchBucket):
+            client.put_object(Bucket='user.bob', Key='a.txt', Body=b'')
+    finally:
+        process.stop()
 
 
 @pytest.mark.long
