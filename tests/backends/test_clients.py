@@ -40,7 +40,7 @@ NO_TOKEN = 'none'  # these keys have none: what would name it is taken out of th
 ALIAS = 'site_s3'
 PATH = os.environ.get('RUCIO_S3_TOOLS') or os.environ.get('PATH', os.defpath)
 SIZES = {'empty': 0, 'in_parts': 20 * MiB}
-LATE = {'swift'}  # on a busy machine a listing lacked what had just been written, in 2 of 6 runs
+LATE = {'swift'}  # once, on a busy machine, a listing lacked what had just been written
 # mc sends an empty file by http as chunks, which these refuse: XAmzContentSHA256Mismatch and MissingContentLength.
 NO_EMPTY_FILES = {('mc', 'ceph'), ('mc', 'rclone')}
 
