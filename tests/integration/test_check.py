@@ -138,7 +138,10 @@ def test_ceph_does_less_than_aws(ceph: CephRGW, site: Site, unique: str) -> None
         done, results = check(site.root, rse)
         assert bool(of(results, 'FAILED')) == bool(wrong), done.stdout
         assert of(results, 'FAILED') <= wrong, done.stdout
-        assert (results['measured settings'][0] == 'ok') == (provider == 'ceph'), done.stdout
+        if provider == 'ceph':  # which deletes with another body than the signed one since version 20: older ones are better than promised
+            assert results['measured settings'][1] in ('the settings say what the storage does', 'differ from what the storage does: verifies_body = true')
+        else:
+            assert results['measured settings'][0] != 'ok', done.stdout
 
 
 def test_an_admin_checks_with_the_keys_of_the_server(team_root: RucioCli, plain: SeaweedFS, unique: str) -> None:
