@@ -37,7 +37,8 @@ LIBRARIES = (
     *('argcomplete', 'asyncio', 'attr', 'boto3.s3.inject', 'boto3.session', 'botocore.client', 'botocore.httpsession', 'click', 'cryptography.x509'),
     *('dogpile.cache.backends.memcached', 'dogpile.cache.backends.memory', 'packaging.specifiers', 'paramiko', 'pydoc', 'requests', 'rich.columns'),
     *('rich.console', 'rich.logging', 'rich.progress', 'rich.syntax', 'rich.table', 'rich.traceback', 'rich.tree', 's3transfer.manager', 'tabulate'),
-    *('flask', 'jsonschema', 'sqlalchemy.dialects.sqlite', 'sqlalchemy.ext.declarative', 'sqlalchemy.orm'),  # a server's
+    *('alembic.context', 'flask', 'geoip2.database', 'jsonschema', 'oic.oic', 'sqlalchemy.dialects.postgresql'),  # a server's
+    *('sqlalchemy.dialects.sqlite', 'sqlalchemy.ext.declarative', 'sqlalchemy.orm'),
 )
 
 # The start of a program that forks and becomes another one: `become` it at the end.

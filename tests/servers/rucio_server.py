@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
-from .forks import run
+from .forks import LIBRARIES, run
 from .ports import free_port
 from .postgres import PostgreSQL
 from .process import TIMEOUT, Process, ServerError, tail
@@ -60,6 +60,9 @@ _PASSWORD = secrets.token_hex(20)
 _new_databases: dict[str, bytes] = {}
 
 _GUNICORN = """
+import contextlib
+import importlib
+
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -70,6 +73,11 @@ graceful_timeout = 1
 accesslog = '-'
 control_socket_disable = True
 worker_tmp_dir = {tmp!r}
+
+# Here once, instead of in each worker: half of the time of a start.
+for module in {libraries!r}:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)
 
 
 def pre_request(worker, request):
@@ -273,7 +281,7 @@ class RucioServer:
         scripts = Path(next(iter(spec.submodule_search_locations))) / 'db' / 'sqla' / 'migrate_repo'
         paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self.database_url.replace('%', '%%')}
         write_private(self.directory / 'etc' / 'alembic.ini', _ALEMBIC.format(**paths))
-        gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log))
+        gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log), libraries=LIBRARIES)
         (self.directory / 'gunicorn.conf.py').write_text(gunicorn)
 
     def _write_rse_accounts(self) -> None:
