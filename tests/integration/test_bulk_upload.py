@@ -114,6 +114,10 @@ def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -
     again = upload(site, tmp_path / 'data', unique, *['--jobs', '4'])
     robot = site.alice.rucio('s3', '--robot', 'upload', str(tmp_path / 'data'), f'{SCOPE}:{unique}', '--rse', RSE)
 
+    asked = [each.uri.partition('?')[0] for each in site.root.server.requests()[before:] if each.method == 'POST']
+
+    assert asked.count('/s3/files') == 4
+    assert not {'/replicas/list', '/dids/bulkmeta'} & set(asked)
     assert '600 already registered' in ok(again)
     assert summary(robot) == {'sent': 0, 'bytes': 0, 'registered': 0, 'there': 600, 'failed': 0}
     assert len(site.root.server.requests()) - before < 40

@@ -102,6 +102,13 @@ def plugin(fake_rucio):
         ('remove_bucket', {'scope': 's'}, ('DELETE', '/s3/buckets', {}, {'scope': 's'}), {}, {}),
         ('remove_bucket', {'scope': 's', 'name': 'n', 'force': True}, ('DELETE', '/s3/buckets', {}, {'scope': 's', 'name': 'n', 'force': True}), {}, {}),
         (
+            'look_up_files',
+            {'scope': 's', 'names': iter(['a', 'b']), 'rse': 'X'},
+            ('POST', '/s3/files', {}, {'scope': 's', 'names': ['a', 'b'], 'rse': 'X'}),
+            [{'name': 'a', 'state': None}],
+            [{'name': 'a', 'state': None}],
+        ),
+        (
             'remove_files',
             {'scope': 's', 'names': ['a', 'b', 'a']},
             ('DELETE', '/s3/files', {}, {'scope': 's', 'names': ['a', 'b']}),

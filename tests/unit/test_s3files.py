@@ -55,6 +55,7 @@ class Catalogue:
         self.rules = []
         self.calls = []
         self.refuse = None
+        self.has_plugin = False
 
     def get_rse(self, rse):
         return {'availability_write': True} | self.rse
@@ -88,6 +89,13 @@ class Catalogue:
     def list_replicas(self, dids, **_):
         self.calls.append('replicas')
         return iter([{'name': did['name'], 'states': {'X': self.replicas[did['name']]} if did['name'] in self.replicas else {}} for did in dids])
+
+    def look_up_files(self, scope, names, rse):
+        self.calls.append('files')
+        if not self.has_plugin:
+            raise RSEOperationNotSupported
+        known = [(name, self.dids[name]) for name in names if name in self.dids]
+        return [{'name': name, 'did_type': 'FILE', 'lost': False, **each, 'state': self.replicas.get(name)} for name, each in known]
 
     def add_replicas(self, rse, files):
         self.calls.append('add')
@@ -127,8 +135,8 @@ def catalogue(rse, s3, rucio_cfg):
 
 @pytest.fixture
 def run(catalogue, folder):
-    def upload(name='run', **options):
-        return Upload(catalogue, [str(folder)], SCOPE, name, 'X', Options(**options)).run()
+    def upload(name='run', server=None, **options):
+        return Upload(catalogue, [str(folder)], SCOPE, name, 'X', Options(**options), server).run()
 
     return upload
 
@@ -593,6 +601,33 @@ def test_the_next_upload_reads_nothing_and_asks_for_the_members(catalogue, folde
     assert catalogue.calls == ['members', 'replicas', 'look up', 'replicas', 'attach']
     assert read == ['run/a', 'run/b/c']
     assert s3.operations() == ['ListObjectsV2'] * 2
+
+
+@pytest.mark.usefixtures('noting')
+@pytest.mark.parametrize('has_plugin', [True, False])
+def test_a_server_with_the_plugin_is_asked_once_for_each_chunk(catalogue, folder, run, monkeypatch, has_plugin):
+    monkeypatch.setattr(directory, 'CHUNK', 2)
+    fill(folder, a=b'one', b=b'two', c=b'three')
+    catalogue.has_plugin = has_plugin
+    asked = []
+    for _ in range(2):
+        catalogue.calls.clear()
+        summary = run(server=catalogue)
+        asked.append([each for each in catalogue.calls if each in ('files', 'look up', 'replicas')])
+    assert (summary.there, summary.sent, summary.failures) == (3, 0, [])
+    assert asked == ([['files'] * 2] * 2 if has_plugin else [['files', 'look up', 'look up'], ['files', 'replicas', 'replicas']])
+
+
+def test_what_a_server_with_the_plugin_knows_is_compared(catalogue, folder, run):
+    fill(folder, a=b'one', b=b'two', c=b'three')
+    run()
+    catalogue.has_plugin = True
+    fill(folder, a=b'ONE')
+    catalogue.replicas['run/b'] = 'BAD'
+    assert reasons(run(server=catalogue)) == {
+        'a': 'differs from user.alice:run/a in Rucio (same size, different checksum): it was not changed. Choose another name',
+        'b': 'the replica of user.alice:run/b on X is BAD: try again when that has been resolved',
+    }
 
 
 @pytest.mark.usefixtures('noting')

@@ -56,7 +56,7 @@ class BulkClient(BaseClient):
     ) -> 'Uploaded':
         """Upload files and directories into a dataset, as ``rucio s3 upload`` does: what is missing, and in parallel.
 
-        For each 500 files four requests to the Rucio server (two if nothing is missing) and one or two listings of the
+        For each 500 files three requests to the Rucio server (one if nothing is missing) and one or two listings of the
         storage, and one request to it for each missing file. Memory: ``multipart_threshold`` bytes for each job.
 
         Parameters
@@ -102,7 +102,9 @@ class BulkClient(BaseClient):
 
         scope, name = _parsed(did)
         options = _options(include, exclude, dry_run, jobs, progress)
-        return Upload(self._stock, _listed(sources), scope, name, self._rse(scope, name, rse), options).run()
+        server: Any = self
+        place = self._rse(scope, name, rse)
+        return Upload(self._stock, _listed(sources), scope, name, place, options, server).run()
 
     def download(
         self,

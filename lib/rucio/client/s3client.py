@@ -440,6 +440,34 @@ class S3Client(BulkClient, CredentialClient):
             api.RemoveBucket(scope=scope, name=name or '', rse=self._choose(scope, name, rse), force=force)
         )
 
+    def look_up_files(self, scope: str, names: 'Iterable[str]', rse: str) -> list[api.KnownFile]:
+        """Look files up in the catalogue. One request for each 1000 files, and one query of the server.
+
+        Parameters
+        ----------
+        scope :
+            The scope of the files.
+        names :
+            Their names.
+        rse :
+            The RSE whose replicas are meant.
+
+        Returns
+        -------
+            name, did_type, lost, bytes, adler32, md5, and state (of the replica, or None) of those that are registered.
+
+        Raises
+        ------
+        RSENotFound
+            If there is no such RSE.
+        """
+        left, known = list(names), list[api.KnownFile]()
+        while left:
+            chunk, left = left[: api.MAX_NAMES], left[api.MAX_NAMES :]
+            answer: list[api.KnownFile] = self._ask(api.LookUpFiles(scope=scope, names=chunk, rse=rse))
+            known += answer
+        return known
+
     def remove_files(self, scope: str, names: 'Iterable[str]', rse: Optional[str] = None) -> api.RemovedFiles:
         """Delete files: their objects on one RSE, and their replicas. With the last replica goes the file itself.
 

@@ -57,7 +57,7 @@ def upload(
     scope, name = did
     place = rse or str(s3_client(ctx).best_place(scope, name)['rse'])
     start = time.monotonic()
-    made = Upload(ctx.obj.client, sources, scope, name, place, options_of(given))
+    made = Upload(ctx.obj.client, sources, scope, name, place, options_of(given), s3_client(ctx))
     with interruptible('Stopped. Run the same command again to continue: it uploads only the missing files.'):
         summary = made.run()
     report_upload(ctx, summary, f'{scope}:{name} on {place}', None if given['dry_run'] else time.monotonic() - start)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from rucio.common.exception import (
     DataIdentifierAlreadyExists,
     FileConsistencyMismatch,
+    RSEOperationNotSupported,
     RucioException,
     UnsupportedOperation,
 )
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rucio.client.client import Client
+    from rucio.client.s3client import S3Client
+    from rucio.common.s3 import api
 
     from .notes import Notes
     from .tally import Tally
@@ -79,11 +82,21 @@ class Dataset:
     :param rse: The RSE.
     :param scope: The scope of the dataset and its files.
     :param name: The name.
+    :param server: The S3 client, by which a server with the plugin is asked.
     :param notes: Notes an earlier upload has made.
     """
 
-    def __init__(self, client: 'Client', rse: str, scope: str, name: str, notes: 'Optional[Notes]' = None) -> None:
+    def __init__(
+        self,
+        client: 'Client',
+        rse: str,
+        scope: str,
+        name: str,
+        server: 'Optional[S3Client]' = None,
+        notes: 'Optional[Notes]' = None,
+    ) -> None:
         self._client = client
+        self._server = server
         self._rse = rse
         self._scope = scope
         self._did: dict[str, Any] = {'scope': scope, 'name': name}
@@ -153,14 +166,23 @@ class Dataset:
             return False
 
     def look_up(self, files: 'Iterable[LocalFile]') -> dict[str, Known]:
-        """Get the catalogue's entries for these files. One request, and a second one if there are any.
+        """Get the catalogue's entries for these files. One request.
 
-        Of members that an earlier upload has registered only the states of their replicas are asked for.
+        A server without the plugin takes two if there are any, and a hundred times as long. There, of members that an
+        earlier upload has registered only the states of their replicas are asked for.
 
         :param files: At most 500 files.
         :returns: The entries by name.
         """
         names = [file.name for file in files]
+        if self._server is not None:
+            try:
+                return {
+                    each['name']: self._known(each)
+                    for each in self._server.look_up_files(self._scope, names, self._rse)
+                }
+            except RSEOperationNotSupported:
+                self._server = None
         states = self._states([name for name in names if name in self._members])
         found = {
             name: Known(f'{self._scope}:{name}', 'FILE', False, self._members[name], state)
@@ -168,6 +190,10 @@ class Dataset:
             if state == 'AVAILABLE'
         }
         return found | self._ask([name for name in names if name not in found])
+
+    def _known(self, told: 'api.KnownFile') -> Known:
+        checksums = Checksums(told['md5'], told['adler32'], told['bytes'])
+        return Known(f'{self._scope}:{told["name"]}', told['did_type'], told['lost'], checksums, told['state'])
 
     def _ask(self, names: list[str]) -> dict[str, Known]:
         dids = [{'scope': self._scope, 'name': name} for name in names]

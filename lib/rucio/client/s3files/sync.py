@@ -72,7 +72,7 @@ def sync_to(
     :param delete: Whether to delete the files below ``scope:name/`` that the directory does not have.
     :raises RucioException: as :meth:`.Upload.run`.
     """
-    upload = Upload(client, [directory], scope, name, rse, options)
+    upload = Upload(client, [directory], scope, name, rse, options, server)
     synced = Synced(upload.run())
     if not delete or synced.transferred.failures:
         return synced

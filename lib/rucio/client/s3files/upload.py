@@ -33,6 +33,7 @@ from .tally import Refused, Tally, Uploaded
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
+    from rucio.client.s3client import S3Client
 
 _DEFAULT = Options()
 
@@ -50,11 +51,19 @@ class Upload:
     :param name: The dataset's name, and the prefix of the files' names.
     :param rse: The RSE, which must be deterministic, with :class:`rucio.rse.protocols.s3.Default`.
     :param options: How to go about it.
+    :param server: The S3 client, by which a server with the plugin is asked what it knows.
     :raises InputValidationError: if a source does not exist.
     """
 
     def __init__(
-        self, client: 'Client', sources: Iterable[str], scope: str, name: str, rse: str, options: Options = _DEFAULT
+        self,
+        client: 'Client',
+        sources: Iterable[str],
+        scope: str,
+        name: str,
+        rse: str,
+        options: Options = _DEFAULT,
+        server: 'Optional[S3Client]' = None,
     ) -> None:
         self._client = client
         self._scope = scope
@@ -65,14 +74,14 @@ class Upload:
         self.files = LocalFiles(sources, scope, self._name, client.vo, options.chosen)
         told = (str(client.host), str(client.account), client.vo, rse, scope, self._name)
         self._notes = None if options.checksum or options.dry_run else Notes(*told)
-        self._dataset = Dataset(client, rse, scope, self._name, self._notes)
+        self._dataset = Dataset(client, rse, scope, self._name, server, self._notes)
         self._destination: Destination
         self._under_way = UnderWay(options.jobs, lambda: self._destination.latency)
 
     def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
 
-        Cost per 500 files: four requests to the Rucio server (two if nothing is missing), one or two listings, and one
+        Cost per 500 files: three requests to the Rucio server (one if nothing is missing), one or two listings, and one
         request for each missing file.
 
         :raises InputValidationError: if there is nothing to upload, or Rucio refuses a name. Nothing is uploaded then.

@@ -29,6 +29,7 @@ from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 MAX_REQUESTS = 1000  # per call of POST /sign
 MAX_FILES = 200  # per call of POST /reconcile/files
+MAX_NAMES = 1000  # per call of POST /files
 PROBES = ('writing', 'integrity', 'names', 'objects', 'signatures')  # the parts of rucio.common.s3.probes
 GRANTEES = ('account', 'attribute', 'everybody', 'world')
 DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
@@ -789,6 +790,33 @@ class ReconcileFiles(Request[Reconciled], route='POST /reconcile/files'):
         Optional[str], Field('What to do about objects that differ from the catalogue.', choices=ON_CHANGED)
     ] = None
     on_missing: Annotated[Optional[str], Field('What to do about missing objects.', choices=ON_MISSING)] = None
+
+
+class KnownFile(TypedDict):
+    """What the catalogue has of a name: the DID, and the state of its replica on an RSE."""
+
+    name: str
+    did_type: Annotated[str, 'FILE, DATASET or CONTAINER.']
+    lost: Annotated[bool, 'Whether the file was declared lost.']
+    bytes: Optional[int]
+    adler32: Optional[str]
+    md5: Optional[str]
+    state: Annotated[Optional[str], 'The state of the replica, such as AVAILABLE; null if there is none.']
+
+
+class LookUpFiles(Request[list[KnownFile]], route='POST /files'):
+    """Look files up in the catalogue.
+
+    Returns what is registered under some names of a scope, and the states of the replicas on one RSE. Names that are
+    not registered are left out.
+
+    400: Invalid parameters
+    404: There is no such RSE
+    """
+
+    scope: Scope
+    names: Annotated[list[str], Field('The names.', MAX_NAMES)]
+    rse: Annotated[str, Field('The RSE.')]
 
 
 class KeptFile(TypedDict):

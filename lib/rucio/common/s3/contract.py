@@ -93,16 +93,16 @@ class Field(NamedTuple):
     def _flaw(self, value: Any) -> Optional[str]:
         if isinstance(value, list) and not self.least <= len(value) <= self.most:
             return f'has {len(value)} elements, but may have {self.least} to {self.most}'
+        if isinstance(value, list):
+            flaws = (_flaw_of_key(each) for each in value if isinstance(each, str))
+            return next((f'has an element that {flaw}' for flaw in flaws if flaw), None)
         if type(value) is int and not self.least <= value <= self.most:
             return f'is not a number from {self.least} to {self.most}'
         return None
 
     def _flaw_of_text(self, value: str) -> Optional[str]:
         if self.is_key:
-            length = len(value.encode(errors='replace'))
-            if value != value.encode(errors='replace').decode():
-                return 'must be text in Unicode'
-            return f'has {length} bytes, but may have {LONGEST_KEY}' if length > LONGEST_KEY else None
+            return _flaw_of_key(value)
         if len(value) > self.most:
             return f'has {len(value)} characters, but may have {self.most}'
         strange = next((each for each in value if not each.isprintable()), None)
@@ -111,6 +111,13 @@ class Field(NamedTuple):
         if self.choices and value not in self.choices:
             return f"is '{value}', but must be one of {', '.join(self.choices)}"
         return None
+
+
+def _flaw_of_key(value: str) -> Optional[str]:
+    encoded = value.encode(errors='replace')
+    if value != encoded.decode():
+        return 'must be text in Unicode'
+    return f'has {len(encoded)} bytes, but may have {LONGEST_KEY}' if len(encoded) > LONGEST_KEY else None
 
 
 _FROM_QUERY: dict[Any, bool] = {'true': True, 'false': False}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from rucio.common.types import InternalScope
     from rucio.core.s3.subtrees import Subtree
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     'batches',
     'error_text',
     'insert_rows',
+    'look_up',
     'run_transaction',
     'select_named',
     'store_etags',
@@ -157,6 +159,23 @@ def select_named(statement: Any, key: Any, names: 'Collection[str]', session: 'S
     return [
         row for piece in batches(list(names), MAX_IN_LIST) for row in session.execute(statement.where(key.in_(piece)))
     ]
+
+
+def look_up(rse_id: str, scope: 'InternalScope', names: 'Collection[str]', *, session: 'Session') -> list[Any]:
+    """Return what is registered under some names, and what an RSE has of it.
+
+    A row has name, did_type, bytes, md5, adler32 and availability of the DID, and state, path and rse_id of the
+    replica: None if there is none.
+
+    :param rse_id: The RSE.
+    :param scope: The scope.
+    :param names: The names.
+    """
+    did, replica = models.DataIdentifier, models.RSEFileAssociation
+    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == rse_id)
+    columns = (did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability)
+    stmt = select(*columns, replica.state, replica.path, replica.rse_id).outerjoin(replica, joined)
+    return select_named(stmt.where(did.scope == scope), did.name, names, session)
 
 
 def _is_postgresql(session: 'Session') -> bool:

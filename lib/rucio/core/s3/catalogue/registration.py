@@ -54,6 +54,7 @@ from .records import (
     batches,
     error_text,
     insert_rows,
+    look_up,
     run_transaction,
     select_named,
     store_etags,
@@ -226,17 +227,7 @@ class _ExistingDID(NamedTuple):
 
 
 def _existing_dids(subtree: 'Subtree', files: 'Sequence[NewFile]', session: 'Session') -> dict[str, _ExistingDID]:
-    did, replica = models.DataIdentifier, models.RSEFileAssociation
-    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == subtree.storage.rse_id)
-    stmt = select(
-        did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability, replica.rse_id, replica.path
-    )
-    rows = select_named(
-        stmt.outerjoin(replica, joined).where(did.scope == subtree.scope),
-        did.name,
-        [file.name for file in files],
-        session,
-    )
+    rows = look_up(subtree.storage.rse_id, subtree.scope, [file.name for file in files], session=session)
     return {
         row.name: _ExistingDID(
             row.name, row.did_type, row.bytes, row.md5, row.adler32, row.availability, row.rse_id is not None, row.path
