@@ -49,3 +49,14 @@ class Versitygw(S3Server):
         environment = clean_environment(self.directory, ROOT_ACCESS_KEY=self.access_key, ROOT_SECRET_KEY=self.secret_key)
         command = [str(path('versitygw')), '--quiet', '--port', f'{self.hostname}:{self.port}', 'posix', str(data)]
         return Process('versitygw', command, env=environment, cwd=self.directory, log=self.directory / 'versitygw.log')
+
+
+class MinIO(S3Server):
+    """MinIO over a directory. Its keys are those of the root user, whom it vends none. After kill() or stop(), start() finds the same data at the same address."""
+
+    def _process_to_start(self) -> Process:
+        environment = clean_environment(
+            self.directory, MINIO_ROOT_USER=self.access_key, MINIO_ROOT_PASSWORD=self.secret_key, MINIO_BROWSER='off', MINIO_UPDATE='off'
+        )
+        command = [str(path('minio')), 'server', '--quiet', '--address', f'{self.hostname}:{self.port}', str(self.directory / 'data')]
+        return Process('MinIO', command, env=environment, cwd=self.directory, log=self.directory / 'minio.log')
