@@ -70,6 +70,14 @@ def stock_files():
     return found
 
 
+def test_every_module_of_the_tree_is_named():
+    """The same as the next one says, also where nobody has built a wheel."""
+    said = (ROOT / 'pyproject.toml').read_text()
+    for path in (each.relative_to(ROOT / 'lib') for each in (ROOT / 'lib').rglob('*.py')):
+        parts = path.with_suffix('').parts
+        assert any(f'"{".".join(each)}"' in said for each in (parts, parts[:-1])), path
+
+
 def test_wheel_has_every_module_of_the_tree(wheel):
     tree = {path.relative_to(ROOT / 'lib') for path in ROOT.joinpath('lib').rglob('*') if path.is_file() and path.name != 'ruff.toml'}
     ours = {str(path) for path in tree if not any(part == '__pycache__' or part.endswith('.egg-info') for part in path.parts)}
