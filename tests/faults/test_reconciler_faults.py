@@ -14,7 +14,7 @@
 
 """The reconciler in random runs in which everything fails: see `reconciler_runs`, which says how one of them is replayed.
 
-Twenty runs are for every day; `make test-long` makes 200. RUCIO_S3_TEST_SEEDS=1000-1400 takes other seeds than the first.
+Twenty runs are for every day; `make test-long` makes 120. RUCIO_S3_TEST_SEEDS=1000-1400 takes other seeds than the first.
 """
 
 import os
@@ -28,7 +28,7 @@ from servers.rucio_server import RucioServer
 
 LONG = bool(os.environ.get('RUCIO_S3_TEST_LONG'))
 GROUPS = 5 if LONG else 1  # of each half
-FIRST, LAST = map(int, os.environ.get('RUCIO_S3_TEST_SEEDS', '0-200' if LONG else '0-20').split('-'))
+FIRST, LAST = map(int, os.environ.get('RUCIO_S3_TEST_SEEDS', '0-120' if LONG else '0-20').split('-'))
 
 pytestmark = [pytest.mark.slow, *([pytest.mark.long] if LONG else [])]
 

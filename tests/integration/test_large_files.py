@@ -24,7 +24,6 @@ import pytest
 
 from servers.cli import RucioCli
 from servers.process import TIMEOUT
-from servers.seaweedfs import SeaweedFS
 from servers.site import SCOPE, Site
 from servers.team import Team, ok
 
@@ -83,21 +82,12 @@ def peak_memory(user: RucioCli, *words: str) -> int:
     return int(user.run('python', '-c', _PEAK, str(command), *words, timeout=1500, check=True).stdout)
 
 
-@pytest.fixture(params=['keys', 'vended', 'signed'])
-def owner(request: pytest.FixtureRequest) -> tuple[RucioCli, str, str, SeaweedFS]:
-    """Somebody who has keys of the storage, and two who have none: a user, a scope, an RSE and what is behind it."""
-    if request.param == 'keys':
-        site: Site = request.getfixturevalue('site')
-        return site.alice, SCOPE, 'PLAIN_S3', site.storages['PLAIN_S3']
-    team: Team = request.getfixturevalue(f'{request.param}_team')
-    ok(team.owner.rucio('s3', 'make-bucket', team.scope))
-    return team.owner, team.scope, team.rse, team.storage
-
-
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_file_of_6_gib(owner: tuple[RucioCli, str, str, SeaweedFS], unique: str, tmp_path: Path) -> None:
-    user, scope, rse, storage = owner
+def test_a_file_of_6_gib(signed_team: Team, unique: str, tmp_path: Path) -> None:
+    """More than the 5 GiB of one request or one copy, and each part is signed by the server."""
+    user, scope, rse, storage = signed_team.owner, signed_team.scope, signed_team.rse, signed_team.storage
+    ok(user.rucio('s3', 'make-bucket', scope))
     file, back = tmp_path / f'{unique}.root', tmp_path / 'back' / scope / f'{unique}.root'
     with file.open('wb') as sparse:
         for number in range(7):  # each GiB is another one
