@@ -30,7 +30,7 @@ from servers.ca import CA
 from servers.seaweedfs import SeaweedFS
 
 MINUTES = float(os.environ.get('RUCIO_S3_TEST_MINUTES') or 0)
-pytestmark = pytest.mark.skipif(not MINUTES, reason='RUCIO_S3_TEST_MINUTES=65 runs it')
+pytestmark = [pytest.mark.skipif(not MINUTES, reason='RUCIO_S3_TEST_MINUTES=65 runs it'), pytest.mark.timeout(MINUTES * 60 + 600)]
 
 
 @pytest.fixture
