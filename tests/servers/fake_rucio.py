@@ -46,6 +46,8 @@ class FakeRucio:
     :param answer: what it answers to a request: status, body (None: none) and headers. By default it knows no path, as a server without a plugin.
     """
 
+    ca_bundle = None  # it speaks http
+
     def __init__(self, answer: Callable[[Asked], Answer] | None = None) -> None:
         self.answer = answer or (lambda _: (404, None, {}))
         self.asked: list[Asked] = []
