@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-turn test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -30,10 +30,17 @@ test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test-long: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
 test-long: export RUCIO_S3_TEST_SWIFT := $(CURDIR)/.venv/swift
 test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes: random runs of the reconciler, copies, what the storages do
-	$(TOX) -e rucio$(RUCIO) -- --loadscope-reorder -m long tests/backends tests/faults tests/integration tests/interop
+	$(TOX) -e rucio$(RUCIO) -- -n 3 --loadscope-reorder -m long tests/backends tests/faults tests/integration tests/interop
 
 test-oldest: .venv/tools/.done  ## the unit tests with a client's Rucio; these and a few others with the oldest Rucio
 	$(TOX) -e clients,rucio38-smoke
+
+# A client's machine, or one of the older Rucios: CI has time for one of them, each day another.
+TURNS := clients rucio38-smoke rucio39-smoke rucio40-smoke
+TURN := $(word $(shell echo $$(($$(date +%s) / 86400 % 4 + 1))),$(TURNS))
+
+test-turn: .venv/tools/.done  ## the unit tests and a few others in one of the other environments, each day another (TURN=rucio39-smoke)
+	$(TOX) -e $(TURN)
 
 test-all: .venv/tools/.done  ## all tests, against each Rucio and with each Python that is here
 	$(TOX)
@@ -70,8 +77,9 @@ clients: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 clients: dev .venv/interop/.done  ## try what each S3 tool can do, and write the tables of docs/clients.md
 	RUCIO_S3_TEST_LONG=1 RUCIO_S3_WRITE=1 .venv/dev/bin/python -m pytest tests/interop/test_table.py
 
-audit: dev .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
-	.venv/audit/bin/python dev/audit.py "$$(.venv/dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+audit: .venv/tools/.done .venv/audit/.done  ## known vulnerabilities of what is installed for the tests, where PyPI tells
+	$(TOX) -qe rucio$(RUCIO) --notest
+	.venv/audit/bin/python dev/audit.py "$$(.tox/rucio$(RUCIO)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 reference: dev  ## write the tables of docs/rest-api.md and docs/settings.md
 	.venv/dev/bin/python dev/reference.py

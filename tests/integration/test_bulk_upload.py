@@ -261,7 +261,7 @@ def test_one_bucket_for_an_rse(site: Site, unique: str, tmp_path: Path) -> None:
     assert sorted(site.objects(rse, bucket=unique).values()) == [10, 20]
 
 
-@pytest.mark.parametrize('kind', ['vended_team', 'signed_team'])
+@pytest.mark.parametrize('kind', ['vended_team', pytest.param('signed_team', marks=pytest.mark.long)])
 def test_an_account_without_keys_and_an_rse_that_rucio_knows(request: pytest.FixtureRequest, kind: str, unique: str, tmp_path: Path) -> None:
     team: Team = request.getfixturevalue(kind)
     ok(team.owner.rucio('s3', 'make-bucket', team.scope, '--rse', team.rse))

@@ -84,6 +84,7 @@ def told_by_ceph(desk: Desk, ceph: CephRGW) -> tuple[Desk, Any]:
     return desk, ceph.client()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ceph_tells_of_what_others_put(told_by_ceph: tuple[Desk, Any], unique: str, tmp_path: Path) -> None:
     desk, s3 = told_by_ceph

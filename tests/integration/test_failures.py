@@ -167,7 +167,7 @@ runpy.run_path(os.environ['RUCIO_COMMAND'], run_name='__main__')
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_an_upload_that_is_interrupted_can_be_repeated(site: Site, unique: str, tmp_path: Path, number: signal.Signals) -> None:
     # Large enough that it is not over before the signal is there.
     file = make(tmp_path / 'file', 200 * MiB)

@@ -152,6 +152,7 @@ def slow(place):
     return here, scope, keys
 
 
+@pytest.mark.long  # a signal to end is in the next one
 def test_killed_in_the_middle_of_a_round(slow, tmp_path):
     here, scope, keys = slow
     with here.running(tmp_path / 'log', '--run-once', '--save-every', '0.1') as process:

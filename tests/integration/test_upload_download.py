@@ -31,7 +31,7 @@ def make(path: Path, size: int) -> Path:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize('rse', ['PLAIN_S3', 'TLS_S3'])
+@pytest.mark.parametrize('rse', [pytest.param('PLAIN_S3', marks=pytest.mark.long), 'TLS_S3'])
 def test_files_of_all_sizes_go_there_and_back(site: Site, unique: str, tmp_path: Path, rse: str) -> None:
     files = [make(tmp_path / f'{unique}.{size}', size) for size in (0, 1, 1024, 16 * MiB, 40 * MiB + 1)]
 
