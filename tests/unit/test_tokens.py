@@ -14,6 +14,7 @@
 
 """A token that Rucio has in its cache is valid without a query; what is valid, and for how long, is decided by Rucio."""
 
+import inspect
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -34,6 +35,11 @@ from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import authenticate
 
+# Rucio 39 (39.4.2) has not got what 38.6, 40 and 41 have: there, what a client gets to sign is itself a token.
+CHALLENGE = pytest.param(
+    'challenge-0123',
+    marks=pytest.mark.skipif('challenge-' not in inspect.getsource(authentication.validate_auth_token), reason='this Rucio takes an SSH challenge for a token'),
+)
 TOKEN = 'alice-alice-unknown-0123456789abcdef0123456789abcdef'
 
 
@@ -81,7 +87,7 @@ def test_the_second_request_of_a_token_needs_no_database(token, queries):
     assert asked == environment(request_auth_env, TOKEN)
 
 
-@pytest.mark.parametrize('given', [None, '', 'unknown', 'challenge-0123', 'a.b.c'])
+@pytest.mark.parametrize('given', [None, '', 'unknown', CHALLENGE, 'a.b.c'])
 def test_what_is_no_token_is_refused_as_by_rucio(token, given):
     token(3600, 'challenge-0123')
     for _ in range(2):
