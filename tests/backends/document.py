@@ -45,7 +45,7 @@ have not run. On Swift, mc was left out (its variable cannot hold tempauth's acc
 listing once lacked what had just been written. MinIO does not list `a/b` while there is an object `a`, although both can be read:
 a bucket that seems to be empty is then refused by DeleteBucket. So the 106 tests of the conformance suite passed on it, but its bucket
 remained, and it is not among the tests yet; data flow and other clients have not run on it. The continuous integration measures the
-storages without a date in each run. `make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no
+storages without a date every other day. `make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no
 package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
 
 | storage | `provider` | measured | as it was started |
