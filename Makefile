@@ -33,7 +33,7 @@ test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test-long: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
 test-long: export RUCIO_S3_TEST_SWIFT := $(CURDIR)/.venv/swift
 test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes: random runs of the reconciler, copies, what the storages do
-	$(TOX) -e rucio$(RUCIO) -- -n 3 --loadscope-reorder -m long $(LONG)
+	$(TOX) -e rucio$(RUCIO) -- --loadscope-reorder -m long $(LONG)
 
 test-oldest: .venv/tools/.done  ## the unit tests with a client's Rucio; these and a few others with the oldest Rucio
 	$(TOX) -e clients,rucio38-smoke

@@ -42,7 +42,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from servers.ports import BACKLOG, is_new
 
-PATIENCE = 60  # seconds: no test waits so long for an event unless it fails
+PATIENCE = 240  # seconds: no test waits so long for an event unless it fails
 _HOP_BY_HOP = ('connection', 'keep-alive', 'transfer-encoding', 'content-length')
 
 
