@@ -81,9 +81,9 @@ def _seaweedfs_missing() -> str:
     return ''
 
 
-def _built(name: str, started: str, start: Callable[[Path], AbstractContextManager[Any]], proven: Mapping[str, str] | None = None) -> 'Kind':
+def _built(name: str, started: str, start: Callable[[Path], AbstractContextManager[Any]]) -> 'Kind':
     word = name.lower()
-    return Kind(name, word, f'built from its source; {started}', start, lambda: built.version(word), lambda: built.missing(word), proven or {}, dated=True)
+    return Kind(name, word, f'built from its source; {started}', start, lambda: built.version(word), lambda: built.missing(word), dated=True)
 
 
 def _ceph(name: str, provider: str, packages: str, root: Path) -> 'Kind':

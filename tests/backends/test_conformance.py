@@ -76,28 +76,30 @@ class TestCeph(ProtocolConformance):
         return backend_of(kind, start(kind), CEPH_CANNOT)
 
 
-class TestSwift(ProtocolConformance):
+class OfOneKind(ProtocolConformance):
+    kind: str
+    cannot: dict[str, str]
+
     @pytest.fixture(scope='class')
     @classmethod
     def backend(cls, start: Callable[[Kind], Any]) -> Backend:
-        kind = named('Swift')
-        return backend_of(kind, start(kind), SWIFT_CANNOT)
+        kind = named(cls.kind)
+        return backend_of(kind, start(kind), cls.cannot)
 
 
-class TestVersitygw(ProtocolConformance):
-    @pytest.fixture(scope='class')
-    @classmethod
-    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
-        kind = named('versitygw')
-        return backend_of(kind, start(kind), VERSITYGW_CANNOT)
+class TestSwift(OfOneKind):
+    kind = 'Swift'
+    cannot = SWIFT_CANNOT
 
 
-class TestRclone(ProtocolConformance):
-    @pytest.fixture(scope='class')
-    @classmethod
-    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
-        kind = named('rclone')
-        return backend_of(kind, start(kind), RCLONE_CANNOT)
+class TestVersitygw(OfOneKind):
+    kind = 'versitygw'
+    cannot = VERSITYGW_CANNOT
+
+
+class TestRclone(OfOneKind):
+    kind = 'rclone'
+    cannot = RCLONE_CANNOT
 
     def refuses_name(self, rig: Rig, name: str, file: Local) -> None:
         """What it could not store it lists all the same, until its directory cache ends after 5 minutes, and refuses to remove the bucket."""

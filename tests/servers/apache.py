@@ -17,12 +17,9 @@
 import os
 import pwd
 import re
-import ssl
 import subprocess
 import sys
 import sysconfig
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from .ca import CA
@@ -100,13 +97,3 @@ class Apache(RucioServer):
         # Only on this machine: the example listens everywhere.
         example = example.replace('Listen ${RUCIO_PORT}', 'Listen 127.0.0.1:${RUCIO_PORT}')
         (self.directory / 'apache.conf').write_text(first + modules + _REST.format(folder=self.directory) + example)
-
-    def _answers(self) -> bool:
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(self._ca.bundle)))
-        )
-        try:
-            with opener.open(f'{self.url}/ping', timeout=10) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False

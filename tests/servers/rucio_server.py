@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -263,7 +264,8 @@ class RucioServer:
     def _answers(self) -> bool:
         try:
             # No proxy: it is this machine.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.ca_bundle))
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
             with opener.open(f'{self.url}/ping', timeout=10) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):

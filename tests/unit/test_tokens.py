@@ -35,10 +35,12 @@ from rucio.web.rest.flaskapi.authenticated_bp import AuthenticatedBlueprint
 from rucio.web.rest.flaskapi.v1.common import request_auth_env
 from rucio.web.rest.flaskapi.v1.s3base import authenticate
 
-# Rucio 39 (39.4.2) has not got what 38.6, 40 and 41 have: there, what a client gets to sign is itself a token.
+# Rucio 39 (39.4.2) lacks a fix that 38.6, 40 and 41 have: it accepts an SSH challenge as a token.
 CHALLENGE = pytest.param(
     'challenge-0123',
-    marks=pytest.mark.skipif('challenge-' not in inspect.getsource(authentication.validate_auth_token), reason='this Rucio takes an SSH challenge for a token'),
+    marks=pytest.mark.skipif(
+        'challenge-' not in inspect.getsource(authentication.validate_auth_token), reason='this Rucio accepts an SSH challenge as a token'
+    ),
 )
 TOKEN = 'alice-alice-unknown-0123456789abcdef0123456789abcdef'
 

@@ -15,7 +15,7 @@
 """Many files at once, for :class:`rucio.client.s3client.S3Client`: upload, download, synchronisation and deletion."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union, cast
 
 from rucio.client.baseclient import BaseClient
 from rucio.common.exception import InputValidationError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rucio.client.client import Client
+    from rucio.client.s3client import S3Client
     from rucio.client.s3files import Downloaded, Options, Synced, Uploaded
     from rucio.common.s3 import api
 
@@ -102,9 +103,8 @@ class BulkClient(BaseClient):
 
         scope, name = _parsed(did)
         options = _options(include, exclude, dry_run, jobs, progress)
-        server: Any = self
         place = self._rse(scope, name, rse)
-        return Upload(self._stock, _listed(sources), scope, name, place, options, server).run()
+        return Upload(self._stock, _listed(sources), scope, name, place, options, self._server).run()
 
     def download(
         self,
@@ -190,8 +190,7 @@ class BulkClient(BaseClient):
         if is_did(source):
             return sync_from(self._stock, *_parsed(source), destination, rse, options, delete)
         scope, name = _parsed(destination)
-        server: Any = self
-        return sync_to(self._stock, server, source, scope, name, self._rse(scope, name, rse), options, delete)
+        return sync_to(self._stock, self._server, source, scope, name, self._rse(scope, name, rse), options, delete)
 
     def rm(self, dids: Texts, rse: Optional[str] = None, *, recursive: bool = False) -> 'list[api.RemovedFiles]':
         """Delete files: their objects and what the catalogue has of them, as ``rucio s3 rm`` does. It does not ask.
@@ -220,8 +219,11 @@ class BulkClient(BaseClient):
         """
         from rucio.client.s3files.deletion import Deletion  # noqa: PLC0415
 
-        server: Any = self
-        return Deletion(self._stock, server, map(_parsed, _listed(dids)), rse, recursive).run()
+        return Deletion(self._stock, self._server, map(_parsed, _listed(dids)), rse, recursive).run()
+
+    @property
+    def _server(self) -> 'S3Client':
+        return cast('S3Client', self)  # which is the only one with these methods
 
     @cached_property
     def _stock(self) -> 'Client':
@@ -231,8 +233,7 @@ class BulkClient(BaseClient):
         return Client(**same_login(self))
 
     def _rse(self, scope: str, name: str, rse: Optional[str]) -> str:
-        server: Any = self
-        return rse or str(server.best_place(scope, name)['rse'])
+        return rse or str(self._server.best_place(scope, name)['rse'])
 
 
 def _options(

@@ -46,7 +46,7 @@ def look_up_files(asked: api.LookUpFiles, issuer: str, vo: str = DEFAULT_VO) -> 
     :raises RSENotFound: if there is no such RSE.
     """
     _, internal = names(issuer, asked.scope, '', vo)
-    if not all(isinstance(each, str) and '\0' not in each for each in asked.names):
+    if not all(isinstance(each, str) for each in asked.names):
         raise InputValidationError("'names' must be names of files.")
     with db_session(DatabaseOperationType.READ) as session:
         rse_id = get_rse_id(asked.rse, vo=vo, session=session)

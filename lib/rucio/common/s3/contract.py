@@ -91,10 +91,10 @@ class Field(NamedTuple):
             raise InputValidationError(f"'{name}' {flaw}.")
 
     def _flaw(self, value: Any) -> Optional[str]:
-        if isinstance(value, list) and not self.least <= len(value) <= self.most:
-            return f'has {len(value)} elements, but may have {self.least} to {self.most}'
         if isinstance(value, list):
-            flaws = (_flaw_of_key(each) for each in value if isinstance(each, str))
+            if not self.least <= len(value) <= self.most:
+                return f'has {len(value)} elements, but may have {self.least} to {self.most}'
+            flaws = (_flaw_of_name(each) for each in value if isinstance(each, str))
             return next((f'has an element that {flaw}' for flaw in flaws if flaw), None)
         if type(value) is int and not self.least <= value <= self.most:
             return f'is not a number from {self.least} to {self.most}'
@@ -118,6 +118,10 @@ def _flaw_of_key(value: str) -> Optional[str]:
     if value != encoded.decode():
         return 'must be text in Unicode'
     return f'has {len(encoded)} bytes, but may have {LONGEST_KEY}' if len(encoded) > LONGEST_KEY else None
+
+
+def _flaw_of_name(value: str) -> Optional[str]:
+    return 'has the character U+0000' if '\0' in value else _flaw_of_key(value)  # PostgreSQL refuses it
 
 
 _FROM_QUERY: dict[Any, bool] = {'true': True, 'false': False}
