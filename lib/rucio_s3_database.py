@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command ``rucio-s3-database``: create the plugin's tables in the server's database, and handle old grants."""
+"""The command ``rucio-s3-database``: create and remove what the plugin has in the server's database."""
 
 import argparse
 import sys
@@ -22,13 +22,16 @@ from sqlalchemy import inspect
 
 from rucio.common.exception import ConfigurationError, RucioException, UnsupportedOperation
 from rucio.core.s3.auth import grants, old_grants
-from rucio.daemons.s3 import starting
+from rucio.core.s3.transfers import claims
+from rucio.daemons.s3 import leftovers, starting
 from rucio.db.sqla import s3
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session, get_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.orm import Session
 
     from rucio.core.s3.auth.old_grants import OldGrant
 
@@ -135,24 +138,44 @@ def _old(options: argparse.Namespace, ready: bool) -> bool:
 
 
 def _remove(dry_run: bool, force: bool) -> None:
+    """Remove the tables, and the plugin's rows in those of Rucio."""
     with get_engine().connect() as connection:
-        if s3.missing(connection, ['s3_grants']):
-            _say('There is no table s3_grants.')
-            return
+        there = not s3.missing(connection, ['s3_grants'])
     with db_session(DatabaseOperationType.READ) as session:
-        public = grants.list_public(session=session)
-    if public:
-        _say(
-            'These are public on their storages, or shared with users of these (rucio s3 unshare DID --with ACCOUNT), '
-            'and will stay so without a way to revoke it with Rucio (rucio s3 unshare DID --public):'
-        )
-        for did in public:
-            _say(f'  {did}')
-        if not dry_run and not force:
-            raise UnsupportedOperation('Revoke the public access, and that of users, or use --force to leave it.')
-    if not dry_run:
+        reasons = [*_reasons(session), *(_public(session) if there else ())]
+        rses = leftovers.list_rses(session=session)
+    if reasons and not dry_run and not force:
+        raise UnsupportedOperation(f'{" ".join(reasons)} Or use --force.')
+    for reason in reasons:
+        _say(reason)
+    were = 'would be' if dry_run else 'were'
+    for each in leftovers.remove(dry_run):
+        _say(f"Of Rucio's table {each.table} {were} removed: {each.number} ({each.content}).")
+    if there and not dry_run:
         s3.drop()
-    _say(f'The {_TABLES} {"would be" if dry_run else "were"} removed, with all grants.')
+    _say(f'The {_TABLES} {were} removed, with all grants.' if there else 'There is no table s3_grants.')
+    if rses:
+        _say(f'Before `pip uninstall rucio-s3`, change the impl of the protocols of {", ".join(rses)}.')
+
+
+def _reasons(session: 'Session') -> 'Iterator[str]':
+    """Say what ought to be done before the rows are removed."""
+    if count := claims.count_submitted(session=session):
+        yield f'{count} transfers wait for rucio-s3-copier, and nothing else will carry them out: let it finish.'
+    if found := old_grants.list_old(session=session):
+        yield f'{len(found)} grants of an earlier version are in metadata: remove them with --drop-grants.'
+
+
+def _public(session: 'Session') -> 'Iterator[str]':
+    if not (public := grants.list_public(session=session)):
+        return
+    _say(
+        'These are public on their storages, or shared with users of these (rucio s3 unshare DID --with ACCOUNT), '
+        'and will stay so without a way to revoke it with Rucio (rucio s3 unshare DID --public):'
+    )
+    for did in public:
+        _say(f'  {did}')
+    yield 'Revoke the public access, and that of users.'
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -181,10 +204,13 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument(
         '--remove',
         action='store_true',
-        help='remove the tables with all grants, before rucio-s3 is uninstalled for good',
+        help="remove the tables with all grants, and the plugin's rows in Rucio's tables, before rucio-s3 is "
+        'uninstalled for good; with --dry-run, count them',
     )
     parser.add_argument(
-        '--force', action='store_true', help='with --remove: even if some collections are public, and stay so'
+        '--force',
+        action='store_true',
+        help='with --remove: even if some collections are public, and stay so, or transfers wait for rucio-s3-copier',
     )
     return parser
 

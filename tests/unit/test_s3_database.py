@@ -27,10 +27,11 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 import rucio_s3_database
 from rucio.common.exception import ConfigurationError
 from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.s3 import metadata as stored_metadata
 from rucio.core.s3.auth import access, grants
 from rucio.db.sqla import models, s3
 from rucio.db.sqla import session as rucio_session
-from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType
+from rucio.db.sqla.constants import AccountStatus, AccountType, DatabaseOperationType, DIDType, RequestState, RequestType
 
 SCOPE, MOCK = InternalScope('user.alice'), InternalScope('mock')
 ALICE, BOB, ROOT = (InternalAccount(name) for name in ('alice', 'bob', 'root'))
@@ -224,3 +225,103 @@ def test_the_table_is_removed(catalogue, capsys):
     run(capsys, '--remove', '--force')
     assert not inspect(catalogue).has_table('s3_grants')
     assert run(capsys, '--remove') == 'There is no table s3_grants.\n'
+
+
+# Rows in Rucio's own tables
+
+
+RSE_ID, OTHER_RSE, SECTION = 'a' * 32, 'b' * 32, 's3-bucket:SITE_S3:user.alice'
+
+
+@pytest.fixture
+def used(catalogue, capsys):
+    """After some use of the plugin, and of others."""
+    run(capsys)
+    protocol = {'scheme': 'https', 'hostname': 's3', 'port': 443, 'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default'}
+    rows = [
+        models.RSE(id=RSE_ID, rse='SITE_S3', vo='def', rse_type='DISK'),
+        models.RSE(id=OTHER_RSE, rse='OTHER', vo='def', rse_type='DISK'),
+    ]
+    more = [
+        models.RSEProtocol(rse_id=RSE_ID, **protocol),
+        models.RSEProtocol(rse_id=OTHER_RSE, **{**protocol, 'impl': 'rucio.rse.protocols.webdav.Default'}),
+        models.Config(section=SECTION, opt='on_changed', value='replace'),
+        models.Config(section='s3-bucket:SITE_S3:', opt='usage', value='[3, 30, null, null]'),
+        models.Config(section='s3-bucket:OTHER:', opt='usage', value='[3, 30, null, null]'),
+        models.Config(section='s3-vending:SITE_S3', opt='chaining', value='no'),
+        models.ConfigHistory(section=SECTION, opt='on_changed', value='report'),
+        models.RSEUsage(rse_id=RSE_ID, source='storage', files=3, used=30),
+        models.Heartbeat(executable='1', readable='s3-copier', hostname='h', pid=1, thread_id=1),
+    ]
+    of_others = [
+        models.Config(section='S3-BUCKET:SITE_S3:user.alice', opt='x', value='1'),
+        models.Config(section='s3-buckets', opt='x', value='1'),
+        models.Config(section='conveyor', opt='x', value='1'),
+        models.ConfigHistory(section='conveyor', opt='x', value='0'),
+        models.RSEUsage(rse_id=RSE_ID, source='rucio', files=3, used=30),
+        models.RSEUsage(rse_id=OTHER_RSE, source='storage', files=4, used=40),  # a probe of the site has written it since
+        models.Heartbeat(executable='2', readable='reaper', hostname='h', pid=1, thread_id=1),
+    ]
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        session.add_all(rows)
+        session.flush()
+        session.add_all(more + of_others)
+    write_metadata(SCOPE, 'f1', {'s3_etags': {RSE_ID: 'x-1'}})
+    write_metadata(SCOPE, 'f2', {'s3_etags': {RSE_ID: 'x-1'}, 'events': 3})
+    write_metadata(SCOPE, 'f3', {'s3_etags': 'of somebody else', 'note': ['s3_etags']})
+    return catalogue
+
+
+def content():
+    """All rows of all tables of Rucio."""
+    with rucio_session.db_session(DatabaseOperationType.READ) as session:
+        return {table.name: sorted(map(str, session.execute(select(table)))) for table in models.BASE.metadata.sorted_tables}
+
+
+REMOVED = """\
+Of Rucio's table rse_usage {0} removed: 1 (usage of RSEs, as the reconciler found it).
+Of Rucio's table configs {0} removed: 4 (settings of buckets, imports and progress).
+Of Rucio's table configs_history {0} removed: 1 (earlier settings of buckets).
+Of Rucio's table heartbeats {0} removed: 1 (heartbeats of the daemons).
+Of Rucio's table did_meta {0} removed: 5 (ETags of files, and grants of earlier versions).
+The tables s3_grants and s3_pending {0} removed, with all grants.
+Before `pip uninstall rucio-s3`, change the impl of the protocols of SITE_S3.
+"""
+OLD_GRANTS = '5 grants of an earlier version are in metadata: remove them with --drop-grants.'
+
+
+def test_what_would_be_removed_is_counted_and_stays(used, capsys):
+    before = content()
+    assert run(capsys, '--remove', '--dry-run') == f'{OLD_GRANTS}\n{REMOVED.format("would be")}'
+    run(capsys, '--remove', code=OLD_GRANTS)
+    assert content() == before
+
+
+def test_only_what_is_the_plugins_is_removed(used, capsys, monkeypatch):
+    monkeypatch.setattr(stored_metadata, '_ROWS_AT_ONCE', 2)
+    before = content()
+    assert run(capsys, '--remove', '--force').endswith(REMOVED.format('were'))
+    after = content()
+    changed = {name: (len(before[name]), len(rows)) for name, rows in after.items() if rows != before[name]}
+    assert changed == {'configs': (7, 3), 'configs_history': (2, 1), 'rse_usage': (3, 2), 'heartbeats': (2, 1), 'did_meta': (7, 4)}
+    assert all(set(after[name]) < set(before[name]) for name in changed if name != 'did_meta')
+    assert [metadata(name) for name in ('run1', 'run3', 'f2', 'f3')] == [
+        {'campaign': 'mc23'},
+        {'s3_grants': ['bob'], 'note': 'no "s3_grants" of ours'},
+        {'events': 3},
+        {'s3_etags': 'of somebody else', 'note': ['s3_etags']},
+    ]
+    assert run(capsys, '--remove').startswith('There is no table s3_grants.\n')
+
+
+def test_transfers_that_wait_for_the_copier_are_not_left_behind_in_silence(catalogue, capsys):
+    run(capsys, '--drop-grants')
+    with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
+        session.add(models.RSE(id=RSE_ID, rse='SITE_S3', vo='def', rse_type='DISK'))
+        session.flush()
+        tool = {'transfertool': 's3', 'external_host': 'rucio-s3-copier', 'external_id': 'e'}
+        kinds = {'request_type': RequestType.TRANSFER, 'state': RequestState.SUBMITTED, 'did_type': DIDType.FILE}
+        session.add(models.Request(id='c' * 32, scope=SCOPE, name='run1', dest_rse_id=RSE_ID, attributes='{}', **tool, **kinds))
+    run(capsys, '--remove', code='1 transfers wait for rucio-s3-copier')
+    run(capsys, '--remove', '--force')
+    assert len(content()['requests']) == 1

@@ -61,6 +61,7 @@ ELSEWHERE = {
     'rucio/core/s3/configs.py': 'unit/test_changes.py',
     'rucio/core/s3/metadata.py': 'unit/test_imports.py',
     'rucio/core/s3/references.py': 'unit/test_twins.py',
+    'rucio/daemons/s3/leftovers.py': 'unit/test_s3_database.py',
     'rucio/db/sqla/s3.py': 'unit/test_s3_database.py',
     'rucio/gateway/s3files.py': 'integration/test_rm.py',
     'rucio/gateway/s3.py': 'integration/test_rest_api.py',

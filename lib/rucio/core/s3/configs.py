@@ -22,7 +22,7 @@ value has at most 4,000 characters, a section 128. Internal state of the server 
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rucio.common.constants import DEFAULT_VO
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['Row', 'add', 'bucket_section', 'change', 'drop', 'get', 'list_rows', 'put', 'vending_section']
+__all__ = ['Row', 'add', 'bucket_section', 'change', 'drop', 'get', 'is_ours', 'list_rows', 'put', 'vending_section']
 
 _TABLE = models.Config
+_BUCKET, _VENDING = 's3-bucket:', 's3-vending:'  # what the plugin's sections begin with
 
 
 class Row(NamedTuple):
@@ -50,16 +51,25 @@ class Row(NamedTuple):
 
 def bucket_section(storage: 'Storage', bucket: str) -> str:
     """Return the section of a bucket; if it is empty, of the RSE itself."""
-    return f's3-bucket:{_rse_label(storage)}:{bucket}'
+    return f'{_BUCKET}{_rse_label(storage)}:{bucket}'
 
 
 def vending_section(storage: 'Storage') -> str:
     """Return the section for the verdicts on the keys that the server vends."""
-    return f's3-vending:{_rse_label(storage)}'
+    return f'{_VENDING}{_rse_label(storage)}'
 
 
 def _rse_label(storage: 'Storage') -> str:
     return storage.rse if storage.vo == DEFAULT_VO else f'{storage.rse}@{storage.vo}'
+
+
+def is_ours(table: Any = _TABLE) -> Any:
+    """Return the condition for the plugin's rows of all RSEs. No query.
+
+    :param table: The table, or that of its history.
+    """
+    # Not LIKE, which is case-insensitive in SQLite.
+    return or_(*(func.substr(table.section, 1, len(begin)) == begin for begin in (_BUCKET, _VENDING)))
 
 
 def list_rows(

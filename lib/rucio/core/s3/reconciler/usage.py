@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from .progress import Round
 
-__all__ = ['FREE_SPACE_LIMIT', 'SOURCE', 'Usage', 'free_space', 'store', 'sum_usage', 'withdraw']
+__all__ = ['FREE_SPACE_LIMIT', 'SOURCE', 'Usage', 'free_space', 'list_stored', 'store', 'sum_usage', 'withdraw']
 
 SOURCE = 'storage'
 FREE_SPACE_LIMIT = 'MinFreeSpace'
@@ -157,6 +157,21 @@ def withdraw(storage: 'Storage', *, session: 'Session') -> bool:
         doubtful = or_(doubtful, _usage_is(last))
     stmt = delete(models.RSEUsage).where(_row(storage), doubtful)
     return bool(session.execute(stmt.execution_options(synchronize_session=False)).rowcount)  # type: ignore[attr-defined]
+
+
+def list_stored(*, session: 'Session') -> list[str]:
+    """List the ids of the RSEs with the usage that was stored last: others are of another program.
+
+    One query, and one for each RSE that has a usage.
+    """
+    row, rse = models.RSEUsage, models.RSE
+    stmt = select(rse.id, rse.rse, rse.vo, row.files, row.used, row.free).join(row, row.rse_id == rse.id)
+    rows: list[Any] = list(session.execute(stmt.where(row.source == SOURCE)))
+    return [
+        each.id
+        for each in rows
+        if (last := _last(each, session)) and (last.files, last.used, last.free) == (each.files, each.used, each.free)
+    ]
 
 
 def _row(storage: 'Storage') -> Any:

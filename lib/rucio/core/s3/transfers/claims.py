@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from rucio.core.s3.storages import Storage
 
-__all__ = ['LEASE', 'NoKeys', 'claim_transfers', 'need_keys', 'release', 'renew']
+__all__ = ['LEASE', 'NoKeys', 'claim_transfers', 'count_submitted', 'need_keys', 'release', 'renew']
 
 _LOGGER = line_logger(__name__)
 
@@ -214,6 +214,11 @@ def _waits_for_keys(lacking: list[str], others: list[str]) -> Any:
         ),
         and_(request.source_rse_id.in_(lacking), not_(sources.exists())),
     )
+
+
+def count_submitted(*, session: 'Session') -> int:
+    """Count the transfers that only a copier will carry out. One query."""
+    return session.execute(select(func.count()).select_from(models.Request).where(*_submitted())).scalar_one()
 
 
 def _submitted() -> list[Any]:
