@@ -26,6 +26,7 @@ import pytest
 os.environ['RUCIO_CLIENT_MODE'] = '1'
 os.environ['RUCIO_CONFIG'] = os.devnull
 
+from servers import built
 from servers.ca import CA
 from servers.ceph import CephRGW, missing
 from servers.cli import RucioCli, add_user, s3_keys
@@ -81,6 +82,16 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
     if reason := missing():
         pytest.skip(f'no Ceph: {reason}')
     with CephRGW(tmp_path_factory.mktemp('ceph')) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[built.MinIO]:
+    """MinIO, and the user of docs/operators.md, where there are such a program and its client."""
+    if reason := built.minio_user_missing():
+        pytest.skip(f'no MinIO: {reason}')
+    with built.MinIO(tmp_path_factory.mktemp('minio')) as server:
+        server.make_user()
         yield server
 
 

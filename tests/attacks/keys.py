@@ -31,10 +31,11 @@ from botocore.httpsession import URLLib3Session
 
 from rucio.core.s3.auth import vending
 from servers.boto import plain_client
+from servers.built import MinIO
 from servers.ceph import CephRGW
 from servers.seaweedfs import SeaweedFS
 
-Storage = SeaweedFS | CephRGW
+Storage = SeaweedFS | CephRGW | MinIO
 Answer = tuple[int, str]  # status and body
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from servers.built import MinIO
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.seaweedfs import SeaweedFS
@@ -45,7 +46,7 @@ class Place:
         return [getattr(self.storage, 'web_identity_role_arn', f'{name[0]}/Another'), f'{name[0]}/{name[2]}2']
 
 
-@pytest.fixture(scope='module', params=['sts', 'ceph'])
+@pytest.fixture(scope='module', params=['sts', 'ceph', pytest.param('minio', marks=pytest.mark.long)])
 def place(request: pytest.FixtureRequest) -> Place:
     storage = request.getfixturevalue(request.param)
     return Place(storage, filled(storage, f'chain-{request.param}'), filled(storage, f'chain-other-{request.param}'))
@@ -58,14 +59,22 @@ def keys(request: pytest.FixtureRequest, place: Place) -> Keys:
     return made
 
 
+@pytest.fixture
+def chainable(place: Place) -> str:
+    """A role that trusts its own keys."""
+    if not place.storage.chainable_role_arn:
+        pytest.skip('MinIO has no roles')
+    return place.storage.chainable_role_arn
+
+
 # Becoming somebody else
 
 
-def test_the_attack_works_where_a_role_trusts_its_own_keys(place: Place) -> None:
+def test_the_attack_works_where_a_role_trusts_its_own_keys(place: Place, chainable: str) -> None:
     """AssumeRole of the own role without a policy: keys for all buckets, for 12 hours, from a read-only grant of one folder."""
-    keys = Keys(place.storage, place.bucket, 'shared/', role=place.storage.chainable_role_arn)
+    keys = Keys(place.storage, place.bucket, 'shared/', role=chainable)
     assert not got(keys.s3.get_object, Bucket=place.other, Key='private/secret')
-    s3 = keys.take(place.storage.chainable_role_arn)
+    s3 = keys.take(chainable)
     assert s3.get_object(Bucket=place.other, Key='private/secret')['Body'].read()
     assert got(s3.put_object, Bucket=place.other, Key='planted', Body=b'x')
 
@@ -84,9 +93,9 @@ def test_the_own_role_again_under_the_servers_name(keys: Keys) -> None:
         assert not got(keys.sts.assume_role, RoleArn=keys.role, RoleSessionName=name, DurationSeconds=900)
 
 
-def test_the_own_role_from_keys_of_another_role(place: Place) -> None:
+def test_the_own_role_from_keys_of_another_role(place: Place, chainable: str) -> None:
     """Keys of another role that the server may assume. On Ceph, who has these is also the user who assumed it: the Deny has to name each role."""
-    keys = Keys(place.storage, place.bucket, 'shared/', role=place.storage.chainable_role_arn)
+    keys = Keys(place.storage, place.bucket, 'shared/', role=chainable)
     taken = got(keys.sts.assume_role, RoleArn=place.storage.role_arn, RoleSessionName='mallory', DurationSeconds=900)
     # The documented policy names the one role that there is: with a second one the server finds this, see below.
     assert taken is isinstance(place.storage, CephRGW)
@@ -153,6 +162,17 @@ def test_identities_and_roles(keys: Keys, call: dict[str, str]) -> None:
     assert keys.ask('iam', **call)[0] in (400, 403, 404, 405)
 
 
+@pytest.mark.long
+def test_an_access_key_of_minio(minio: MinIO) -> None:
+    """Before October 2025 MinIO made vended keys an access key for all buckets and without an end (CVE-2025-62506): see `minio_release`."""
+    bucket = filled(minio, 'svcacct')
+    vended = Keys(minio, bucket, 'shared/', write=True).credentials
+    for words in (['user', 'svcacct', 'add', 'site', vended.access_key], ['user', 'svcacct', 'add', 'site', 'rucio'], ['accesskey', 'create', 'site']):
+        done = minio.mc('admin', *words, keys=f'{vended.access_key}:{vended.secret_key}:{vended.token}')
+        assert (done.returncode, 'Access Denied' in done.stderr) == (1, True), done
+        assert minio.mc('admin', *words[:-1], words[-1].replace(vended.access_key, 'rucio'), keys=f'{minio.access_key}:{minio.secret_key}').returncode == 0
+
+
 # Doing more than they are for
 
 
@@ -199,12 +219,12 @@ def test_what_a_grant_of_a_folder_does_not_give(keys: Keys, place: Place) -> Non
     assert [(name, parameters) for name, parameters in _operations(place) if got(getattr(keys.s3, name), **parameters)] == []
 
 
-def test_the_buckets_of_others(keys: Keys) -> None:
-    """ListBuckets tells who is there."""
-    seen: list[Any] = []
+def test_the_buckets_of_others(keys: Keys, place: Place) -> None:
+    """ListBuckets tells who is there. MinIO answers with the bucket that the keys are for."""
+    seen: list[str] = []
     with suppress(ClientError):  # refused
-        seen = keys.s3.list_buckets()['Buckets']
-    assert seen == []
+        seen = [each['Name'] for each in keys.s3.list_buckets()['Buckets']]
+    assert seen == ([place.bucket] if isinstance(place.storage, MinIO) else [])
 
 
 @pytest.mark.parametrize('prefix', ['*', '*/', '?hared/', 'shared*/', '${*}/', '${aws:username}/', '${$}/', 'shared/${*}'])

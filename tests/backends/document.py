@@ -42,11 +42,10 @@ Each of these storages also goes through the conformance suite, other people's c
 flow (upload, download, a rule to it and one from it by `rucio-s3-copier`, the reaper): tests/backends. Not yet seen to the end with
 Ceph Reef and Tentacle, of which this table was measured in full: half of the conformance suite passed on them, clients and data flow
 have not run. On Swift, mc was left out (its variable cannot hold tempauth's access keys, which have a colon), and on a busy machine a
-listing once lacked what had just been written. MinIO does not list `a/b` while there is an object `a`, although both can be read:
-a bucket that seems to be empty is then refused by DeleteBucket. So the 106 tests of the conformance suite passed on it, but its bucket
-remained, and it is not among the tests yet; data flow and other clients have not run on it. The continuous integration measures the
-storages without a date every other day. `make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no
-package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
+listing once lacked what had just been written. MinIO does not list `a/b` while there is an object `a`, although both can be read: its
+buckets are emptied until nothing appears any more. The continuous integration measures the storages without a date every other day.
+`make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no package brings are taken from the folder that
+`RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
 
 | storage | `provider` | measured | as it was started |
 |---|---|---|---|

@@ -33,6 +33,7 @@ RCLONE_CANNOT = {
     'conditional_multipart': 'rclone ignores If-None-Match',
     'dot_segments': 'rclone answers 400: its keys are paths',
     'empty_segments': 'rclone answers 400: its keys are paths',
+    'leading_slash': 'rclone answers 400: its keys are paths',
     'long_segments': 'a name in a file system has 255 bytes at most',
     'etag_of_parts': 'the ETag is the MD5 of the object',
     'below_another': 'a directory cannot have the name of a file',
@@ -40,9 +41,13 @@ RCLONE_CANNOT = {
 }
 VERSITYGW_CANNOT = {
     'dot_segments': 'its keys are paths: a/../b is b',
-    'double_slash': 'its keys are paths',
     'long_segments': 'a name in a file system has 255 bytes at most',
     'below_another': 'a directory cannot have the name of a file',
+}
+MINIO_CANNOT = {
+    'dot_segments': 'MinIO answers 400: XMinioInvalidResourceName',
+    'empty_segments': 'MinIO answers 400: XMinioInvalidObjectName',
+    'long_segments': 'a name in a file system has 255 bytes at most',
 }
 SWIFT_CANNOT = {
     'conditional_put': 'Swift looks and then writes, without a lock',
@@ -95,6 +100,11 @@ class TestSwift(OfOneKind):
 class TestVersitygw(OfOneKind):
     kind = 'versitygw'
     cannot = VERSITYGW_CANNOT
+
+
+class TestMinIO(OfOneKind):
+    kind = 'MinIO'
+    cannot = MINIO_CANNOT
 
 
 class TestRclone(OfOneKind):

@@ -27,7 +27,6 @@ SEAWEEDFS_CANNOT = {
     # Measured with 4.48: in 4 of 40 races of 16 more than one was told that it had won. PUT is atomic, in 40 of 40.
     'conditional_multipart': 'SeaweedFS looks before it completes an upload, without a lock',
     'dot_segments': 'SeaweedFS answers 400: its keys are paths',
-    'double_slash': 'SeaweedFS takes a//b for a/b: its keys are paths',
     'long_segments': 'SeaweedFS answers KeyTooLongError: a path segment has 255 bytes at most',
 }
 MOTO_CANNOT = {

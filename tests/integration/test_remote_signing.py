@@ -45,7 +45,6 @@ CANNOT = {
     'access_control': 'the client has no keys that could be wrong',
     'conditional_multipart': 'SeaweedFS looks before it completes an upload, without a lock',
     'dot_segments': 'not signed: some storages follow them',
-    'double_slash': 'SeaweedFS takes a//b for a/b: its keys are paths',
     'long_segments': 'SeaweedFS answers KeyTooLongError: a path segment has 255 bytes at most',
 }
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Keys that the Rucio server vends, on storages that enforce what they are for: SeaweedFS and Ceph."""
+"""Keys that the Rucio server vends, on storages that enforce what they are for: SeaweedFS, Ceph and MinIO."""
 
 import contextlib
 import http.client
@@ -38,6 +38,8 @@ from rucio.common.exception import RSEAccessDenied
 from rucio.common.s3 import clients, credentials, webidentity
 from rucio.common.s3.endpoint import Endpoint
 from rucio.core.s3.auth import vending
+from servers import documented
+from servers.built import MinIO
 from servers.ceph import CephRGW
 from servers.cli import RucioCli, RucioError, add_s3_rse, add_user
 from servers.oidc import Issuer
@@ -48,12 +50,13 @@ from servers.team import s3_call
 pytestmark = pytest.mark.integration
 
 MiB = 1024**2
-Storage = SeaweedFS | CephRGW
-PROVIDERS = {'sts': 'seaweedfs', 'ceph': 'ceph'}
+Storage = SeaweedFS | CephRGW | MinIO
+PROVIDERS = {SeaweedFS: 'seaweedfs', CephRGW: 'ceph', MinIO: 'minio'}
 
 
 def settings(storage: Storage) -> dict[str, Any]:
-    return {'provider': 'ceph' if isinstance(storage, CephRGW) else 'seaweedfs', 'role_arn': storage.role_arn}
+    more = documented.minio_settings() if isinstance(storage, MinIO) else {}
+    return {'provider': PROVIDERS[type(storage)], 'role_arn': storage.role_arn, **more}
 
 
 # Every operation of the protocol
@@ -96,7 +99,6 @@ class TestVendedBySeaweedFS(_Vended):
         cannot = {
             'conditional_multipart': 'SeaweedFS looks before it completes an upload, without a lock',
             'dot_segments': 'SeaweedFS answers 400: its keys are paths',
-            'double_slash': 'SeaweedFS takes a//b for a/b: its keys are paths',
             'long_segments': 'SeaweedFS answers KeyTooLongError: a path segment has 255 bytes at most',
         }
         return _backend(sts, {**cannot, **NO_KEYS})
@@ -118,6 +120,19 @@ class TestVendedByCeph(_Vended):
         assert rig.stored(rig.key(name)) is None
 
     test_bulk_delete_tells_what_failed = None
+
+
+@pytest.mark.long
+class TestVendedByMinIO(_Vended):
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, minio: MinIO) -> Backend:
+        cannot = {
+            'dot_segments': 'MinIO answers 400: XMinioInvalidResourceName',
+            'empty_segments': 'MinIO answers 400: XMinioInvalidObjectName',
+            'long_segments': 'a name in a file system has 255 bytes at most',
+        }
+        return _backend(minio, {**cannot, **NO_KEYS})
 
 
 # A Rucio server whose accounts have no keys and no privileges
@@ -153,7 +168,7 @@ def people(vending_server: RucioServer, tmp_path_factory: pytest.TempPathFactory
     return root, *users
 
 
-@pytest.fixture(scope='module', params=PROVIDERS)
+@pytest.fixture(scope='module', params=['sts', 'ceph', pytest.param('minio', marks=pytest.mark.long)])
 def site(request: pytest.FixtureRequest, people: tuple[RucioCli, RucioCli, RucioCli]) -> VendingSite:
     storage = request.getfixturevalue(request.param)
     root, vera, viktor = people

@@ -15,11 +15,16 @@
 """S3 servers that no package brings: built once by whoever has them, and found as NAME-VERSION in the folder that RUCIO_S3_TEST_SERVERS names."""
 
 import os
+import secrets
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
+from . import documented
 from .boto import S3Server
 from .files import clean_environment
-from .process import Process
+from .process import TIMEOUT, Process, ServerError
 
 FOLDER = Path(os.environ.get('RUCIO_S3_TEST_SERVERS') or '/nonexistent')  # now, as tests take RUCIO_... out of the environment
 
@@ -51,12 +56,50 @@ class Versitygw(S3Server):
         return Process('versitygw', command, env=environment, cwd=self.directory, log=self.directory / 'versitygw.log')
 
 
+def minio_client() -> str | None:
+    """MinIO's own client: Debian's name of it, as another program is called mc there."""
+    return shutil.which('minio-client', path='/usr/local/bin:/usr/bin')
+
+
+def minio_user_missing() -> str:
+    """Why there can be no MinIO with a user here, or nothing."""
+    return missing('minio') or ('' if minio_client() else 'there is no minio-client')
+
+
 class MinIO(S3Server):
-    """MinIO over a directory. Its keys are those of the root user, whom it vends none. After kill() or stop(), start() finds the same data at the same address."""
+    """MinIO over a directory. After kill() or stop(), start() finds the same data at the same address.
+
+    Its keys are those of the root user until make_user(); from then on those of the user that docs/operators.md makes.
+    """
+
+    chainable_role_arn = ''  # it has no roles
+
+    def __init__(self, directory: 'str | os.PathLike[str]') -> None:
+        super().__init__(directory)
+        self._root = {'MINIO_ROOT_USER': self.access_key, 'MINIO_ROOT_PASSWORD': self.secret_key}
+
+    @property
+    def role_arn(self) -> str:
+        return documented.minio_settings()['role_arn']
+
+    def make_user(self) -> None:
+        """Make the user, by the commands of the page."""
+        self.access_key, self.secret_key = 'rucio', secrets.token_hex(20)
+        for command in documented.minio_commands():
+            done = self.mc(*shlex.split(command)[1:], keys=':'.join(self._root.values()), answers=f'{self.access_key}\n{self.secret_key}\n')
+            if done.returncode:
+                raise ServerError(f'{command}: {done.stderr}')
+
+    def mc(self, *words: str, keys: str, answers: str = '') -> 'subprocess.CompletedProcess[str]':
+        """A command of its client, in which it is called `site`.
+
+        :param keys: ACCESS:SECRET or ACCESS:SECRET:TOKEN.
+        """
+        environment = clean_environment(self.directory, MC_HOST_site=f'{self.scheme}://{keys}@{self.hostname}:{self.port}')
+        command = [str(minio_client()), *words]
+        return subprocess.run(command, env=environment, cwd=self.directory, input=answers, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
     def _process_to_start(self) -> Process:
-        environment = clean_environment(
-            self.directory, MINIO_ROOT_USER=self.access_key, MINIO_ROOT_PASSWORD=self.secret_key, MINIO_BROWSER='off', MINIO_UPDATE='off'
-        )
+        environment = clean_environment(self.directory, **self._root, MINIO_BROWSER='off', MINIO_UPDATE='off')
         command = [str(path('minio')), 'server', '--quiet', '--address', f'{self.hostname}:{self.port}', str(self.directory / 'data')]
         return Process('MinIO', command, env=environment, cwd=self.directory, log=self.directory / 'minio.log')

@@ -42,6 +42,16 @@ def ceph_policies() -> tuple[str, str]:
     return trust, may
 
 
+def minio_commands() -> list[str]:
+    """The commands of mc that make the server's user."""
+    return re.findall(r'^ +(mc [^#\n]*[^# \n])', _section('MinIO'), re.MULTILINE)
+
+
+def minio_settings() -> dict[str, str]:
+    """The settings of an RSE whose server is to vend keys."""
+    return dict(re.findall(r'^ +(\w+) = (\S+)', _section('MinIO'), re.MULTILINE))
+
+
 def ceph_topics() -> tuple[str, str]:
     """What gateways that users reach offer, and what the role may do where that keeps its keys from topics (from Ceph 20 on)."""
     text = _section('Topics and vended keys')

@@ -535,6 +535,7 @@ MISBEHAVING = [
     ('below_another', {'PutObject': refuses_keys('/below', 409, 'Conflict')}, '409 Conflict'),
     ('below_another', {'PutObject': lambda request, serve: serve(request._replace(key=request.key.removesuffix('/below')))}, 'no'),
     ('below_another', {'GetObject': refuses_keys('/below', 404, 'NoSuchKey')}, 'no'),
+    ('below_another', {'ListObjectsV2': hides(lambda key: key.endswith('/below'))}, 'not both listed'),
     (
         'below_another',
         {'PutObject': lambda request, serve: (serve(request._replace(key=request.key.removesuffix('/below'))), serve(request))[1]},

@@ -75,14 +75,21 @@ long_segment = key_behaviour(
 )
 
 
-@behaviour('Keys', '`a` and `a/b` at once', 'where it is refused, such a pair of names fails with the second upload')
+@behaviour(
+    'Keys',
+    '`a` and `a/b` at once',
+    'where it is refused, such a pair of names fails with the second upload; what is not listed gets a HEAD before the '
+    'reconciler calls it missing',
+)
 def below_another(place: ProbeBucket) -> str:
     key = place.put(b'first')
     answer = said(lambda: place.put(b'second', f'{key}/below'))
     if answer != 'yes':
         return answer if place.get(key) == b'first' else f'{answer}, and the first is gone'
     both = said(lambda: place.get(key)), said(lambda: place.get(f'{key}/below'))
-    return yes(both == ('yes', 'yes') and place.get(key) == b'first')
+    if both != ('yes', 'yes') or place.get(key) != b'first':
+        return 'no'
+    return 'yes' if {key, f'{key}/below'} <= set(place.listed()) else 'not both listed'
 
 
 @behaviour('Keys', '`a` and `A` are two keys', 'names of Rucio are')
