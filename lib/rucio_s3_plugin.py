@@ -97,12 +97,18 @@ def __getattr__(name: str) -> 'Any':
     return s3
 
 
+def _said(error: Exception, otherwise: str) -> str:
+    """Return what ``rucio.common.s3`` says about the version of Rucio, or another text."""
+    return str(error) if str(error).startswith('rucio-s3 needs Rucio ') else otherwise
+
+
 def _broken(error: Exception) -> 'click.Command':
     import click  # noqa: PLC0415
 
-    said = (
+    said = _said(
+        error,
         f'`rucio s3` does not work ({type(error).__name__}: {error}). Reinstall it: pip install --force-reinstall '
-        '--no-deps rucio-s3'
+        '--no-deps rucio-s3',
     )
 
     @click.command(
@@ -113,7 +119,7 @@ def _broken(error: Exception) -> 'click.Command':
     )
     @click.argument('words', nargs=-1)
     def s3(words: tuple[str, ...]) -> None:
-        raise click.ClickException(said)
+        sys.exit(said)  # Rucio would add four lines to a click.ClickException
 
     return s3
 
@@ -127,7 +133,7 @@ def main() -> None:
         from rucio.cli.s3 import s3  # noqa: PLC0415
         from rucio_s3_seams import end_of_options  # noqa: PLC0415
     except ImportError as error:
-        sys.exit(f"rucio-s3 needs Rucio's clients, 38 or newer ({error}): pip install 'rucio-s3[client]'")
+        sys.exit(_said(error, f"rucio-s3 needs Rucio's clients, 38 or newer ({error}): pip install 'rucio-s3[client]'"))
     if instruction := os.environ.get('_RUCIO_S3_COMPLETE'):
         from click.shell_completion import shell_complete  # noqa: PLC0415
 
@@ -147,7 +153,9 @@ def _server_command(module: str) -> None:
     try:
         command = import_module(module)
     except ImportError as error:
-        sys.exit(f"{program} needs the Rucio server, 38 or newer ({error}): pip install 'rucio-s3[server]'")
+        sys.exit(
+            _said(error, f"{program} needs the Rucio server, 38 or newer ({error}): pip install 'rucio-s3[server]'")
+        )
     except Exception as error:
         from rucio_s3_seams import config_problem  # noqa: PLC0415
 

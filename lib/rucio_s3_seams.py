@@ -39,9 +39,8 @@ if TYPE_CHECKING:
     from rucio.common.types import LoggerFunction
     from rucio.core.request import DirectTransfer
 
-__all__ = ['AFTER', 'CHECKED', 'SEAMS', 'Seam', 'config_problem', 'end_of_options', 'install']
+__all__ = ['AFTER', 'SEAMS', 'Seam', 'config_problem', 'end_of_options', 'install']
 
-CHECKED = (38, 39, 40, 41)  # releases of Rucio
 _warned: list[Exception] = []
 
 

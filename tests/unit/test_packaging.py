@@ -120,6 +120,15 @@ def test_other_versions_of_rucio_are_let_through(unpacked, version):
     assert run(sys.executable, '-I', '-S', '-c', f'import sys; sys.path.insert(0, {str(unpacked)!r}); import rucio.common.s3') == (0, '')
 
 
+@pytest.mark.parametrize(('version', 'said'), [('41.5.1', ''), ('unknown', ''), ('42.0.0', 'tested with Rucio 38 to 41, not with 42.0.0.')])
+def test_what_was_not_tested_is_known(unpacked, version, said):
+    unpacked.joinpath('rucio', 'version.py').write_text(f'def version_string():\n    return {version!r}\n')
+    code, printed = run(
+        sys.executable, '-I', '-S', '-c', f'import sys; sys.path.insert(0, {str(unpacked)!r}); import rucio.common.s3; print(rucio.common.s3.UNTESTED)'
+    )
+    assert (code, bool(printed.strip()), said in printed) == (0, bool(said), True)
+
+
 def test_package_is_light():
     """Rucio's configuration loads the package early: it may cost nothing, and pull nothing of the server."""
     heavy = "('boto', 'flask', 'requests', 'rich', 'rucio.cli', 'rucio.core', 'rucio.db', 'rucio.web', 'sqlalchemy')"

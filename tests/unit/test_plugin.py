@@ -262,6 +262,37 @@ def test_rucio_works_where_our_commands_cannot_be_imported(run, words):
         assert 'Usage: ' in out
 
 
+WITH_RUCIO = """
+import sys, runpy, rucio.version
+rucio.version.version_string = lambda: {version!r}
+sys.argv = [{script!r}, *{words!r}]
+runpy.run_path({script!r}, run_name='__main__')
+"""
+
+
+OLD_ALONE = """
+import sys, rucio.version
+rucio.version.version_string = lambda: '37.7.1'
+sys.argv = ['rucio-s3', 'ls']
+import rucio_s3_plugin
+rucio_s3_plugin.main()
+"""
+
+
+@pytest.mark.parametrize('code', [WITH_RUCIO.format(version='37.7.1', script=str(RUCIO), words=['s3', 'ls']), OLD_ALONE], ids=['rucio', 'rucio-s3'])
+def test_a_rucio_that_is_too_old_is_one_line(run, code):
+    assert run('-c', code) == (1, '', 'rucio-s3 needs Rucio 38 or newer, but Rucio 37.7.1 is installed: upgrade it, or uninstall rucio-s3.\n')
+
+
+def test_a_rucio_that_is_newer_than_the_tests_is_warned_about_in_one_line(run, fake_rucio):
+    fake_rucio.answer = lambda _: (200, {'buckets': [], 'missing': []}, {})
+    code, out, err = run('-c', WITH_RUCIO.format(version='42.0.0', script=str(RUCIO), words=['s3', 'ls']))
+    assert code == 0, err
+    assert err.splitlines()[0] == 'This rucio-s3 was tested with Rucio 38 to 41, not with 42.0.0. If something fails: pip install --upgrade rucio-s3'
+    assert 'Traceback' not in out + err
+    assert 'rucio-s3' not in run('-c', WITH_RUCIO.format(version='42.0.0', script=str(RUCIO), words=['did', '-h']))[2]
+
+
 STRANGE = """
 import sys, runpy, rucio_s3_seams
 def fail(*_): raise LookupError('another Rucio')

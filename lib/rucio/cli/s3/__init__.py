@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 import click
 
 from rucio.common.exception import InputValidationError, RucioException
+from rucio.common.s3 import UNTESTED
 from rucio.common.s3.address import parse_did
 from rucio.common.s3.answers import printable
 from rucio.common.s3.interrupts import ending_by_exception
@@ -152,6 +153,8 @@ def s3(ctx: click.Context, robot: bool) -> None:
         sys.stdout.reconfigure(errors='backslashreplace')
     if robot:
         ctx.obj['robot'] = True
+    if UNTESTED:
+        click.echo(UNTESTED, err=True)
 
 
 def s3_client(ctx: click.Context) -> 'S3Client':

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rucio.common.exception import DatabaseException, RucioException
 from rucio.common.logging import setup_logging
+from rucio.common.s3 import UNTESTED
 from rucio.common.s3.answers import one_line
 from rucio.db.sqla.util import is_old_db
 
@@ -88,6 +89,8 @@ def need_database(name: str) -> None:
     setup_logging(process_name=name)
     for handler in logging.getLogger().handlers:  # heartbeats use the root logger
         handler.addFilter(one_line)
+    if UNTESTED:
+        logging.getLogger(name).warning(UNTESTED)
     if is_old_db():
         raise DatabaseException("The database was not updated to this version of Rucio: the daemon won't start.")
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from flask import Blueprint, Flask, request
 
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.s3 import api
+from rucio.common.s3 import UNTESTED, api
+from rucio.common.s3.answers import line_logger
 from rucio.common.s3.roles import STS_PATH
 from rucio.gateway import s3 as gateway
 from rucio.gateway import s3files, s3health, s3imports, s3reconcile, s3shares
@@ -83,6 +84,8 @@ def blueprint(with_doc: bool = False) -> Blueprint:
 
     :param with_doc: For the documentation: all routes, without those that end with a slash.
     """
+    if UNTESTED:
+        line_logger(__name__).warning('S3: %s', UNTESTED)
     bp = Blueprint('s3', __name__, url_prefix='/s3')
     bp.before_request(authenticate)
     paths = dict.fromkeys(route.path for route in HANDLERS)
