@@ -73,6 +73,7 @@ def refused(status=0, code='', message='', attempts=0):
         (403, 'NeverHeardOf', rucio.RSEAccessDenied, 'cannot list the bucket'),
         (403, 'InvalidAccessKeyId', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (403, 'SignatureDoesNotMatch', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
+        (404, 'XAdminUserNotFound', rucio.RSEAccessDenied, 'rucio.cfg [s3:SITE_S3]'),
         (400, 'ExpiredToken', rucio.RSEAccessDenied, 'expired'),
         (400, 'InvalidToken', rucio.RSEAccessDenied, 'expired'),
         (403, 'AccessDenied', rucio.RSEAccessDenied, 'owner of the bucket'),

@@ -190,6 +190,17 @@ def test_exists_by_a_signed_url(signed, s3, key, body, expected):
     assert s3.operations() == ['GetObject']
 
 
+def test_wrong_keys_are_not_taken_for_no(signed, connection, s3):
+    """versitygw answers 404 to a key that nobody has."""
+    s3.store(BUCKET, 'k', b'x')
+    s3.fail('GetObject', error(404, 'XAdminUserNotFound'))
+    with pytest.raises(RSEAccessDenied, match=r'\[s3:X\]'):
+        objects.exists(signed('read', 'k'), at('k'))
+    s3.fail('DeleteObjects', error(404, 'XAdminUserNotFound'))
+    (result,) = objects.delete_many(connection(), [at('k')]).values()
+    assert isinstance(result, RSEAccessDenied)
+
+
 # delete
 
 

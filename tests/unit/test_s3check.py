@@ -409,7 +409,8 @@ def test_no_credentials(catalogue, rucio_cfg):
     assert results['write and read'].status == SKIPPED
 
 
-def test_keys_that_are_refused_are_told_once(catalogue, s3):
+@pytest.mark.parametrize(('status', 'code'), [(403, 'SignatureDoesNotMatch'), (404, 'XAdminUserNotFound')])
+def test_keys_that_are_refused_are_told_once(catalogue, s3, status, code):
     s3.fail('ListObjectsV2', *(error(403, 'InvalidAccessKeyId') for _ in range(5)))
     s3.fail('CreateBucket', error(403, 'InvalidAccessKeyId'))
     results = run(catalogue())
@@ -417,7 +418,7 @@ def test_keys_that_are_refused_are_told_once(catalogue, s3):
     assert statuses(results, FAILED) == ['bucket']
     assert 'rucio.cfg [s3:X]' in results['bucket'].remedy
 
-    s3.fail('ListBuckets', *(error(403, 'SignatureDoesNotMatch') for _ in range(2)))  # the first one is asked for its clock
+    s3.fail('ListBuckets', *(error(status, code) for _ in range(2)))  # the first one is asked for its clock
     results = run(catalogue())
 
     assert statuses(results, FAILED) == ['credentials']

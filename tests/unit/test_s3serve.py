@@ -477,8 +477,9 @@ def test_errors_of_the_storage_are_passed_on_without_those_of_its_keys(storage):
         client = boto(here)
         storage.fail('PutObject', error(503, 'SlowDown'))
         assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'SlowDown'
-        storage.fail('PutObject', error(403, 'InvalidAccessKeyId'))
-        assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
+        for status, code in ((403, 'InvalidAccessKeyId'), (404, 'XAdminUserNotFound')):
+            storage.fail('PutObject', error(status, code))
+            assert code_of(client.put_object, Bucket=BUCKET, Key='x') == 'AccessDenied'
 
 
 def test_copies_from_one_storage_to_another(storage):

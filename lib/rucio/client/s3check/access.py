@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
     from .subject import Subject
 
-_WRONG_KEYS = ('InvalidAccessKeyId', 'SignatureDoesNotMatch', 'InvalidToken', 'ExpiredToken', 'InvalidClientTokenId')
+_WRONG_KEYS = (
+    'ExpiredToken',
+    'InvalidAccessKeyId',
+    'InvalidClientTokenId',
+    'InvalidToken',
+    'SignatureDoesNotMatch',
+    'XAdminUserNotFound',
+)
 _CREDENTIALS = {
     'static': 'keys of this machine',
     'vended': 'keys vended by the Rucio server',

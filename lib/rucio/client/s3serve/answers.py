@@ -72,6 +72,7 @@ _OF_KEYS = frozenset(
         'RequestTimeTooSkewed',
         'SignatureDoesNotMatch',
         'TokenRefreshRequired',
+        'XAdminUserNotFound',
     ]
 )
 _BY_STATUS = {403: 'AccessDenied', 404: 'NoSuchKey', 412: 'PreconditionFailed', 416: 'InvalidRange'}

@@ -122,6 +122,7 @@ _CODES = {
     'NoSuchUpload': _Row(ServiceUnavailable, 'The multipart upload was aborted by somebody else: try again.'),
     'InvalidAccessKeyId': _KEYS,
     'SignatureDoesNotMatch': _KEYS,
+    'XAdminUserNotFound': _KEYS,  # versitygw, with 404: nobody has this access key
     'InvalidToken': _EXPIRED,
     'ExpiredToken': _EXPIRED,
     'TokenRefreshRequired': _EXPIRED,

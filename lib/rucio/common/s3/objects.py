@@ -216,6 +216,8 @@ def exists(connection: 'Connection', target: Target) -> bool:
                 head(connection, target)
     except RucioException as error:
         if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
+            if isinstance(error, RSEAccessDenied):  # the keys are wrong
+                raise
             return False
         if not archives.is_refusal(error.__cause__):  # of a GET: archived objects exist
             raise
