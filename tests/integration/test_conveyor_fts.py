@@ -373,7 +373,7 @@ def test_a_file_that_was_damaged_on_the_disk_is_not_taken(fts_site: World, uniqu
     rule = fts_site.add_rule(unique, A)
     fts_site.bring()
     [reason] = fts_site.fts.reasons()
-    assert 'SOURCE CHECKSUM MISMATCH' in reason
+    assert reason.startswith('SOURCE [5] Source and user-defined ADLER32 checksum do not match')
     assert fts_site.rule_state(rule) == 'REPLICATING'
     assert fts_site.md5(A, unique) is None
     fts_site.end(rule)

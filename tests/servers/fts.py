@@ -16,6 +16,7 @@
 An FTS in this process: the part of FTS3's REST API that Rucio's transfertool `fts3` uses, and jobs that really move bytes, by gfal2.
 
 It holds the keys of the S3 storages, and gives gfal2 those that it needs as FTS does: one group of options for each storage, by its host name.
+What it takes, answers and refuses is that of fts-rest-flask 3.13.4 and FTS 3.14.4 (tests/unit/test_fts_server.py has the real one's answers).
 """
 
 import contextlib
@@ -29,6 +30,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +43,11 @@ COPY = Path(__file__).parent / 'fts_copy.py'
 PATIENCE = 120
 COPY_TIMEOUT = 600
 FINAL = {'FINISHED', 'FAILED', 'CANCELED', 'NOT_USED'}
+BASE_ID = uuid.UUID('01874efb-4735-4595-bc9c-591aef8240c9')  # of every FTS
+VO = 'tests'
+FINAL_JOBS = {'FINISHED', 'FINISHEDDIRTY', 'FAILED', 'CANCELED'}
+JOB_METADATA, FILE_METADATA, URL = 2048, 4096, 1100  # bytes: two defaults of its configuration, and a column of its database
+STRATEGIES = ('orderly', 'auto', 'queue', 'success', 'throughput', 'file-throughput', 'pending-data', 'waiting-time', 'waiting-time-with-error', 'duration')
 
 
 def missing() -> str:
@@ -104,28 +111,57 @@ class Job:
     process: 'subprocess.Popen[str] | None' = field(default=None, repr=False)
     cancelled: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind != 'N':
+            for copy in self.copies[1:]:
+                copy.state = 'NOT_USED'
+
     @property
     def state(self) -> str:
         states = [copy.state for copy in self.copies]
-        if any(state not in FINAL for state in states):
-            return 'SUBMITTED' if set(states) == {'SUBMITTED'} else 'ACTIVE'
-        if 'CANCELED' in states:
+        if self.cancelled:
             return 'CANCELED'
+        if any(state not in FINAL for state in states):
+            return 'SUBMITTED' if set(states) <= {'SUBMITTED', 'NOT_USED'} else 'ACTIVE'
         good = states.count('FINISHED')
         if good == len(states) or (self.kind == 'R' and good):
             return 'FINISHED'
         return 'FINISHEDDIRTY' if good and self.kind == 'N' else 'FAILED'
 
-    def as_json(self) -> dict[str, Any]:
+    def next(self) -> Copy | None:
+        """What is to be copied now."""
+        return next((copy for copy in self.copies if copy.state == 'SUBMITTED'), None)
+
+    def end(self, copy: Copy, state: str, reason: str = '') -> None:
+        """One copy has ended: another source's turn, or the next hop's, may have come."""
+        if copy.state in FINAL:
+            return  # it was cancelled
+        copy.end(state, reason)
+        if state == {'R': 'FAILED', 'H': 'FINISHED'}.get(self.kind):
+            for following in self.copies[self.copies.index(copy) + 1 :][:1]:
+                following.state = 'SUBMITTED'
+
+    def as_json(self, status: str = '200 Ok', message: str | None = None) -> dict[str, Any]:
         return {
             'job_id': self.id,
             'job_state': self.state,
             'job_type': self.kind,
-            'job_metadata': self.params.get('job_metadata') or {},
+            'job_metadata': {**(self.params.get('job_metadata') or {}), 'auth_method': 'certificate'},
             'priority': self.params.get('priority', 3),
-            'http_status': '200 Ok',
-            'http_message': None,
+            'verify_checksum': str(self.params.get('verify_checksum') or 'none')[0],
+            'overwrite_flag': 'Y' if self.params.get('overwrite') else 'M' if self.params.get('overwrite_hop') else None,
+            'cancel_job': self.cancelled,
+            'http_status': status,
+            'http_message': message,
         }
+
+
+class Refused(Exception):
+    """FTS does not take it: the status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Hold:
@@ -222,23 +258,24 @@ class FTS:
     # What Rucio asks
 
     def submit(self, asked: dict[str, Any]) -> str:
-        params, files = asked['params'], asked['files']
-        several = [file for file in files if len(file['sources']) > 1]
-        kind = 'H' if params.get('multihop') else 'R' if several else 'N'
-        assert not several or len(files) == 1, 'FTS takes one file of several sources in a job, and no other'
-        copies = [Copy(source, file['destinations'][0], file) for file in files for source in file['sources']]
-        for copy in copies:
-            _check_url(copy.source)
-            _check_url(copy.destination)
-        job = Job(str(uuid.uuid4()), params, copies, kind)
+        """:raises Refused: as FTS does."""
+        params, files = asked.get('params') or {}, asked.get('files')
+        copies = _check_files(params, files)
+        _check_params(params, files or [])
+        kind = 'H' if params.get('multihop') else 'R' if len(copies) > len(files or []) else 'N'
+        job = Job(_job_id(params), params, copies, kind)
+        if any(len(url) > URL for copy in copies for url in (copy.source, copy.destination)):
+            raise Refused(500, 'The server encountered an internal error and was unable to complete your request.')
+        if job.id in self.jobs:
+            raise Refused(409, 'The sid provided by the user is duplicated')
         self.jobs[job.id] = job
         self._workers.submit(self._run, job)
         return job.id
 
     def cancel(self, job_id: str) -> Job:
         job = self.jobs[job_id]
-        job.cancelled = True
         with self._changed:
+            job.cancelled = True
             for copy in job.copies:
                 if copy.state not in FINAL:
                     copy.end('CANCELED', 'Job canceled by the user')
@@ -250,28 +287,12 @@ class FTS:
     # The work
 
     def _run(self, job: Job) -> None:
-        for copy in job.copies:
-            if job.cancelled:
-                return
-            before = [each for each in job.copies[: job.copies.index(copy)] if each.state != 'NOT_USED']
-            done = any(each.state == 'FINISHED' for each in before)
-            failed = any(each.state == 'FAILED' for each in before)
-            unused = done if job.kind == 'R' else failed if job.kind == 'H' else False
-            self._carry_out(job, copy, unused=unused)
-
-    def _carry_out(self, job: Job, copy: Copy, *, unused: bool) -> None:
-        if unused:
-            self._end(copy, 'NOT_USED')
-            return
-        copy.state, copy.started = 'ACTIVE', time.time()
-        reason = self._fault(copy) or self._copy(job, copy)
-        self._end(copy, 'FAILED' if reason else 'FINISHED', reason)
-
-    def _end(self, copy: Copy, state: str, reason: str = '') -> None:
-        with self._changed:
-            if copy.state not in FINAL:  # it may have been cancelled
-                copy.end(state, reason)
-            self._changed.notify_all()
+        while not job.cancelled and (copy := job.next()):
+            copy.state, copy.started = 'ACTIVE', time.time()
+            reason = self._fault(copy) or self._copy(job, copy)
+            with self._changed:
+                job.end(copy, 'FAILED' if reason else 'FINISHED', reason)
+                self._changed.notify_all()
 
     def _fault(self, copy: Copy) -> str:
         for number, (word, fault) in enumerate(self._faults):
@@ -287,7 +308,7 @@ class FTS:
         task = {
             'source': copy.source,
             'destination': copy.destination,
-            'options': {'HTTP PLUGIN': {'DEFAULT_COPY_MODE': _copy_mode(copy)}, **self._s3_options(job, copy)},
+            'options': {'HTTP PLUGIN': _http_options(copy), **self._s3_options(job, copy)},
             'overwrite': bool(job.params.get('overwrite')),
             'timeout': COPY_TIMEOUT,
             'checksum': _checksum(job.params, copy.file),
@@ -326,44 +347,60 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path, query = self._path()
         if path == ['whoami']:
-            self._answer(200, {'base_id': '01874efb-4735-4595-bc9c-591aef8240c9', 'vos': ['tests'], 'user_dn': '/CN=Rucio', 'method': 'certificate'})
+            self._answer(200, {'base_id': str(BASE_ID), 'vos': [VO], 'user_dn': '/CN=Rucio', 'method': 'certificate'})
         elif path == ['']:
             self._answer(200, {'api': 'fts3 of the tests', 'version': '3.0'})
         elif len(path) == 2 and path[0] == 'jobs':
-            self._answer(*self._jobs(path[1].split(','), files='files' in query))
+            self._answer(*self._jobs(path[1].split(','), fields=query.get('files', [''])[0].split(',') if 'files' in query else []))
         else:
             self._unknown()
 
     def do_POST(self):
         path, _ = self._path()
-        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-        if path == ['jobs']:
-            try:
+        try:
+            asked = self._asked()
+            if path == ['jobs']:
                 self._answer(200, {'job_id': self.fts.submit(asked)})
-            except (AssertionError, ValueError) as error:
-                self._answer(400, {'status': '400 Bad Request', 'message': str(error)})
-        elif len(path) == 2 and path[1] in self.fts.jobs:
-            job = self.fts.jobs[path[1]]
-            job.params['priority'] = asked['params']['priority']
-            self._answer(200, job.as_json())
-        else:
-            self._unknown()
+            elif len(path) == 2:
+                self._change(path[1], lambda job: job.params.update(priority=_priority(asked)))
+            else:
+                self._unknown()
+        except Refused as refused:
+            self._answer(refused.status, {'status': f'{refused.status} {HTTPStatus(refused.status).phrase}', 'message': str(refused)})
 
     def do_DELETE(self):
         path, _ = self._path()
-        if len(path) == 2 and path[1] in self.fts.jobs:
-            self._answer(200, self.fts.cancel(path[1]).as_json())
+        if len(path) == 2:
+            self._change(path[1], lambda job: self.fts.cancel(job.id))
         else:
             self._unknown()
 
-    def _jobs(self, ids: list[str], *, files: bool) -> tuple[int, object]:
+    def _asked(self) -> dict[str, Any]:
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        if not self.headers.get('Content-Type', '').startswith('application/json'):
+            raise Refused(400, 'Expecting application/json or application/x-www-form-urlencoded')
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise Refused(400, 'Badly formatted JSON request') from None
+
+    def _change(self, job_id: str, change: 'Callable[[Job], object]') -> None:
+        """One that has ended stays as it is: 200 all the same, and 304 in the answer."""
+        job = self.fts.jobs.get(job_id)
+        if job is None:
+            self._answer(404, _unknown_job(job_id))
+        elif job.state in FINAL_JOBS:
+            self._answer(200, job.as_json('304 Not Modified', 'The job is in a terminal state'))
+        else:
+            change(job)
+            self._answer(200, job.as_json())
+
+    def _jobs(self, ids: list[str], *, fields: list[str]) -> tuple[int, object]:
         answers = []
         for job_id in ids:
             job = self.fts.jobs.get(job_id)
-            if job is None:
-                answers.append({'job_id': job_id, 'http_status': '404 Not Found', 'http_message': f'No job with the id "{job_id}" has been found'})
-            else:
-                answers.append({**job.as_json(), **({'files': [copy.as_json() for copy in job.copies]} if files else {})})
+            files = {'files': [{field: copy.as_json()[field] for field in fields} for copy in job.copies]} if job and fields else {}
+            answers.append({**job.as_json(), **files} if job else _unknown_job(job_id))
         if len(ids) == 1:
             return (200 if ids[0] in self.fts.jobs else 404), answers[0]
         return (200 if all(each in self.fts.jobs for each in ids) else 207), answers
@@ -388,6 +425,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _unknown_job(job_id: str) -> dict[str, Any]:
+    return {'job_id': job_id, 'http_status': '404 Not Found', 'http_message': f'No job with the id "{job_id}" has been found'}
+
+
+def _priority(asked: Mapping[str, Any]) -> int:
+    try:
+        return int(asked['params']['priority'])
+    except ValueError:
+        raise Refused(400, 'Invalid priority value') from None
+
+
 def _checksum(params: Mapping[str, Any], file: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """The mode, type and value to be verified: at the source, the destination, or both."""
     mode = params.get('verify_checksum') or 'none'
@@ -397,16 +445,64 @@ def _checksum(params: Mapping[str, Any], file: Mapping[str, Any]) -> tuple[str, 
     return mode, kind, value
 
 
-def _copy_mode(copy: Copy) -> str:
+def _http_options(copy: Copy) -> dict[str, bool]:
     """One WebDAV storage gets it from, or with `?copy_mode=push` sends it to, the other. S3 storages can do neither: FTS carries the bytes."""
     both = copy.source.startswith('s3') and copy.destination.startswith('s3')
-    return 'streamed' if both else '3rd pull'
+    return {'ENABLE_FALLBACK_TPC_COPY': False, **({'ENABLE_REMOTE_COPY': False} if both else {})}
 
 
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ('davs', 'https', 's3', 's3s') or not parts.hostname or len(parts.path) < 2:
-        raise ValueError(f'{url} is no URL that this FTS takes')
+def _job_id(params: Mapping[str, Any]) -> str:
+    if params.get('id_generator') != 'deterministic':
+        return str(uuid.uuid1())
+    if not params.get('sid'):
+        raise Refused(400, 'Need sid for deterministic job id generation')
+    return str(uuid.uuid5(uuid.uuid5(BASE_ID, VO), str(params['sid'])))
+
+
+def _check_files(params: Mapping[str, Any], files: list[dict[str, Any]] | None) -> list[Copy]:
+    if files is None:
+        raise Refused(400, 'No transfers operations specified')
+    for file in files:
+        for name in ('sources', 'destinations'):
+            if name not in file:
+                raise Refused(400, f"Missing parameter: '{name}'")
+        _check_size(file.get('metadata'), FILE_METADATA)
+    copies = [Copy(_check_url(source), _check_url(target), file) for file in files for source in file['sources'] for target in file['destinations']]
+    if not copies:
+        raise Refused(400, 'No valid pairs available')
+    if len(copies) > len(files) and params.get('multihop'):
+        raise Refused(400, 'Can not request multiple replica job together with multihop or session reuse at the same time')
+    if len(copies) > len(files) > 1:
+        raise Refused(400, 'Multiple replica jobs must only have one unique file')
+    return copies
+
+
+def _check_params(params: Mapping[str, Any], files: list[dict[str, Any]]) -> None:
+    _check_size(params.get('job_metadata'), JOB_METADATA)
+    if sum(bool(params.get(flag)) for flag in ('overwrite', 'overwrite_on_retry', 'overwrite_when_only_on_disk', 'overwrite_hop')) > 1:
+        raise Refused(400, 'Incompatible overwrite flags used at the same time')
+    if params.get('overwrite_hop') and not params.get('multihop'):
+        raise Refused(400, "'overwrite-hop' requires multihop job submission")
+    for file in files:
+        strategy = file.get('selection_strategy', 'auto')
+        if len(file['sources']) > 1 and strategy not in STRATEGIES:
+            raise Refused(400, f'{strategy} algorithm is not supported by Scheduler')
+
+
+def _check_size(metadata: object, limit: int) -> None:
+    if metadata is not None and len(json.dumps(metadata)) > limit:
+        raise Refused(400, f'Invalid value within the request: Job Submission Refused, metadata exceeds size limit of {limit}')
+
+
+def _check_url(url: str) -> str:
+    """FTS takes any scheme here; that there is no way to move it, gfal2 says later."""
+    parts = urlsplit(url.strip())
+    missing = 'scheme' if not parts.scheme else 'path' if parts.path in ('', '/') else 'host' if not parts.hostname else ''
+    if parts.scheme == 'file':
+        raise Refused(400, f'Invalid value within the request: Can not transfer local files ({parts.geturl()})')
+    if missing:
+        raise Refused(400, f'Invalid value within the request: Missing {missing} ({parts.geturl()})')
+    return parts.geturl()
 
 
 def _moment(when: float | None) -> str | None:
